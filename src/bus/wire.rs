@@ -1,0 +1,101 @@
+//! What goes to a peripheral and what comes back, free of any protocol library.
+//!
+//! These types stand between the decisions ([`crate::command`]), the meaning of registers and replies
+//! ([`crate::peripheral`]) and the line itself. The five cases of [`Wire`] are the rows of the table "What an
+//! exchange leads to" in the contract: everything that a line can do ends in one of them.
+
+use std::time::Duration;
+
+/// One request as a peripheral understands it, complete and already checked.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Modbus functions 1 and 2.
+    ReadBits {
+        /// `true`: coils (function 1); `false`: discrete inputs (function 2).
+        coils: bool,
+        /// Protocol address, from 0.
+        address: u16,
+        /// 1 to 2000 (Modbus Application Protocol V1.1b3, 6.1).
+        count: u16,
+    },
+    /// Modbus functions 3 and 4.
+    ReadWords {
+        /// `true`: holding registers (function 3); `false`: input registers (function 4).
+        holding: bool,
+        /// Protocol address, from 0.
+        address: u16,
+        /// 1 to 125 (Modbus Application Protocol V1.1b3, 6.3).
+        count: u16,
+    },
+    /// Modbus function 5 for one coil, 15 for more (at most 1968).
+    WriteBits {
+        /// Protocol address of the first coil, from 0.
+        address: u16,
+        /// The coils, in order of their addresses.
+        bits: Vec<bool>,
+    },
+    /// Modbus function 6 for one register, 16 for more (at most 123).
+    WriteWords {
+        /// Protocol address of the first register, from 0.
+        address: u16,
+        /// The registers, in order of their addresses.
+        words: Vec<u16>,
+    },
+    /// Bytes for a line protocol, and how to understand its reply.
+    Line {
+        /// What is sent, terminator included.
+        bytes: Vec<u8>,
+        /// The reply that confirms; without it any reply that is not refused confirms.
+        expect: Option<regex_lite::Regex>,
+        /// The reply by which the peripheral says no.
+        refuse: Option<regex_lite::Regex>,
+    },
+}
+
+/// The content of a valid answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// As many bits as were asked for.
+    Bits(Vec<bool>),
+    /// As many registers as were asked for.
+    Words(Vec<u16>),
+    /// A write was confirmed: its echo named the same address and value or count.
+    Written,
+    /// Group 1 of `expect` if there is one, else the whole reply, without its delimiter.
+    Line(String),
+}
+
+/// A definite "no" from the peripheral.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7).
+    Exception(u8),
+    /// The reply that matched `refuse`: its group 1 if there is one, else the whole reply.
+    Text(String),
+}
+
+/// How one exchange on a line ended. Reasons are sentences for the person on site.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wire {
+    /// The peripheral answered this request.
+    Answered(Answer),
+    /// The peripheral understood this request and refused it: it did nothing.
+    Refused(Refusal),
+    /// Not one byte of the request left the gateway.
+    NotSent(String),
+    /// The request, or a part of it, was sent, and nothing came back in time.
+    NoAnswer(String),
+    /// The request was sent, and what came back is not its answer.
+    BadReply(String),
+}
+
+/// A request with the place it goes to.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Modbus unit id; unused on a serial line.
+    pub unit: u8,
+    /// What is asked.
+    pub request: Request,
+    /// How long to wait for the answer; `None` takes the bus's `response_timeout`.
+    pub timeout: Option<Duration>,
+}

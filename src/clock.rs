@@ -1,0 +1,49 @@
+//! The only module that reads a clock. Everything that decides takes the time as an argument.
+//!
+//! Wall time is for people and for expiry dates that come from the cloud; a gateway without a clock chip may boot in the
+//! past, so nothing that a guarantee rests on is measured with it. Ages are measured with the monotonic clock.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Earliest wall time that can be right: no build of this program is older (2026-01-01T00:00:00Z).
+pub const EARLIEST_BELIEVABLE: Timestamp = Timestamp(1_767_225_600_000);
+
+/// Wall time in milliseconds since 1970-01-01T00:00:00Z. Prints as RFC 3339 with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The present wall time.
+    #[allow(clippy::disallowed_methods)]
+    pub fn now() -> Self {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            Err(before) => Timestamp(-i64::try_from(before.duration().as_millis()).unwrap_or(0)),
+        }
+    }
+
+    /// Whole seconds since 1970.
+    pub fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This time and a duration, saturating.
+    pub fn plus(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Whether a clock that shows this can be trusted for tokens and expiry dates.
+    pub fn is_believable(self) -> bool {
+        self >= EARLIEST_BELIEVABLE
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // humantime covers the years 1970 to 9999; a clock outside of them is shown at the limit.
+        let millis = u64::try_from(self.0).unwrap_or(0).min(253_402_300_799_999);
+        let time = UNIX_EPOCH + Duration::from_millis(millis);
+        humantime::format_rfc3339_millis(time).fmt(f)
+    }
+}

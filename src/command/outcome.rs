@@ -1,0 +1,237 @@
+//! The states of a command, how it can end, and the result event that tells the back end.
+//!
+//! The words here are an interface: they stand in the ledger, in result events and in `--json`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value as Json};
+
+use crate::clock::Timestamp;
+
+/// The states of a command in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The gateway has it; nothing was put on the wire.
+    Accepted,
+    /// An attempt may have reached the wire.
+    Executing,
+    /// The peripheral confirmed.
+    Succeeded,
+    /// Every attempt ended in a definite error; nothing is in doubt.
+    Failed,
+    /// Never executable.
+    Rejected,
+    /// Its deadline passed before it reached the wire.
+    Expired,
+    /// A non-idempotent command may or may not have taken effect.
+    InDoubt,
+}
+
+impl State {
+    /// Every state, in the order of a command's life.
+    pub const ALL: [State; 7] = [
+        State::Accepted,
+        State::Executing,
+        State::Succeeded,
+        State::Failed,
+        State::Rejected,
+        State::Expired,
+        State::InDoubt,
+    ];
+
+    /// The word that stands for it everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Accepted => "accepted",
+            State::Executing => "executing",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Rejected => "rejected",
+            State::Expired => "expired",
+            State::InDoubt => "in_doubt",
+        }
+    }
+
+    /// The state with this name.
+    pub fn from_name(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|s| s.as_str() == name)
+    }
+
+    /// Whether nothing more happens to a command in this state.
+    pub fn is_final(self) -> bool {
+        !matches!(self, State::Accepted | State::Executing)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a command did not succeed, as a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The device has no command of this name.
+    UnknownCommand,
+    /// The value is missing, superfluous or of the wrong kind.
+    BadValue,
+    /// The value is outside of the command's range or of its type.
+    OutOfRange,
+    /// A non-idempotent command came without a message id.
+    NoMessageId,
+    /// The message id was used before, with another body.
+    MessageIdReused,
+    /// The message is larger than the hub allows.
+    TooLarge,
+    /// No answer in time.
+    Timeout,
+    /// A Modbus exception.
+    Exception,
+    /// A reply that matched `refuse`.
+    Refused,
+    /// An answer that is not this request's.
+    BadReply,
+    /// Nothing could be sent.
+    BusUnavailable,
+    /// Read back, and another value stands there.
+    VerifyMismatch,
+    /// The deadline passed first.
+    Expired,
+    /// The daemon died while the command was on its way.
+    Interrupted,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 14] = [
+        Code::UnknownCommand,
+        Code::BadValue,
+        Code::OutOfRange,
+        Code::NoMessageId,
+        Code::MessageIdReused,
+        Code::TooLarge,
+        Code::Timeout,
+        Code::Exception,
+        Code::Refused,
+        Code::BadReply,
+        Code::BusUnavailable,
+        Code::VerifyMismatch,
+        Code::Expired,
+        Code::Interrupted,
+    ];
+
+    /// The word that stands for it everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::UnknownCommand => "unknown-command",
+            Code::BadValue => "bad-value",
+            Code::OutOfRange => "out-of-range",
+            Code::NoMessageId => "no-message-id",
+            Code::MessageIdReused => "message-id-reused",
+            Code::TooLarge => "too-large",
+            Code::Timeout => "timeout",
+            Code::Exception => "exception",
+            Code::Refused => "refused",
+            Code::BadReply => "bad-reply",
+            Code::BusUnavailable => "bus-unavailable",
+            Code::VerifyMismatch => "verify-mismatch",
+            Code::Expired => "expired",
+            Code::Interrupted => "interrupted",
+        }
+    }
+
+    /// The code with this name.
+    pub fn from_name(name: &str) -> Option<Code> {
+        Code::ALL.into_iter().find(|c| c.as_str() == name)
+    }
+}
+
+/// Why a command did not succeed: a code for programs, a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The code.
+    pub code: Code,
+    /// The sentence.
+    pub message: String,
+    /// The Modbus exception code, where one was received.
+    pub modbus_exception: Option<u8>,
+}
+
+impl Fault {
+    /// A fault without a Modbus exception.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Fault { code, message: message.into(), modbus_exception: None }
+    }
+
+    /// As it stands in result events and in `--json`.
+    pub fn to_json(&self) -> Json {
+        let mut error = json!({ "code": self.code.as_str(), "message": self.message });
+        if let Some(exception) = self.modbus_exception {
+            error["modbusException"] = exception.into();
+        }
+        error
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// A final state.
+    pub state: State,
+    /// The value that was read or written, or the captured reply.
+    pub value: Option<Json>,
+    /// Why it did not succeed; present in every state but `succeeded`.
+    pub fault: Option<Fault>,
+}
+
+impl Outcome {
+    /// The peripheral confirmed.
+    pub fn succeeded(value: Option<Json>) -> Self {
+        Outcome { state: State::Succeeded, value, fault: None }
+    }
+
+    /// Any other end.
+    pub fn ended(state: State, fault: Fault) -> Self {
+        assert!(state.is_final() && state != State::Succeeded, "{state} needs no fault");
+        Outcome { state, value: None, fault: Some(fault) }
+    }
+}
+
+/// What a result event says of a command, outcome aside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report<'a> {
+    /// The C2D message's id.
+    pub message_id: Option<&'a str>,
+    /// The command's name as the message gave it.
+    pub command: Option<&'a str>,
+    /// Exchanges that were begun.
+    pub attempts: u32,
+    /// When the message was first received.
+    pub received_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+impl Report<'_> {
+    /// The body of the result event.
+    pub fn to_event(&self, outcome: &Outcome) -> Json {
+        let mut event = Map::new();
+        event.insert("messageId".into(), self.message_id.into());
+        event.insert("command".into(), self.command.into());
+        event.insert("status".into(), outcome.state.as_str().into());
+        if let Some(value) = &outcome.value {
+            event.insert("value".into(), value.clone());
+        }
+        event.insert("attempts".into(), self.attempts.into());
+        event.insert("receivedAt".into(), self.received_at.to_string().into());
+        event.insert("finishedAt".into(), self.finished_at.to_string().into());
+        if let Some(fault) = &outcome.fault {
+            event.insert("error".into(), fault.to_json());
+        }
+        Json::Object(event)
+    }
+}
