@@ -4,4 +4,5 @@ pub mod bus;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod ledger;
 pub mod peripheral;

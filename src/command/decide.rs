@@ -1,0 +1,325 @@
+//! The decisions: what a delivery leads to, and what to do next with a command, given what the ledger holds and what
+//! the wire said. Pure: no I/O, no clock, no randomness. Guarantees G1 to G5 are decided in this file.
+//!
+//! Invariants
+//! - A message whose row is final is completed and never executed (G2).
+//! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
+//!   [`Step::RecordExecuting`] was carried out (G3).
+//! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::outcome::{Code, Fault, Outcome, State};
+use crate::clock::Timestamp;
+use crate::config::Settle;
+
+/// What the ledger knows of a delivered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    New,
+    /// A row of this message, in this state.
+    Row(State),
+    /// Only rows with the same message id and another body.
+    OtherBody,
+}
+
+/// What a delivery leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The record that completion stands on is durable already: complete it, run nothing.
+    Complete,
+    /// It can never be executed: record that, then complete it.
+    Reject(Fault),
+    /// Record `accepted`, complete it, run it afterwards.
+    Accept,
+    /// Run it; complete it after the outcome is durable.
+    Run,
+    /// An earlier life of the daemon had begun it: find out, then complete it.
+    Resume,
+}
+
+/// Decides what a delivery leads to. `order` is the checked order, or why there is none.
+pub fn on_delivery(known: Known, order: Result<(), Fault>, settle: Settle) -> Verdict {
+    match known {
+        Known::Row(state) if state.is_final() => Verdict::Complete,
+        // The gateway owns an accepted command, whatever became of it: the hub need not keep it.
+        Known::Row(State::Accepted) => Verdict::Complete,
+        Known::Row(_) if settle == Settle::AfterAccept => Verdict::Complete,
+        Known::Row(_) => Verdict::Resume,
+        Known::OtherBody => Verdict::Reject(Fault::new(
+            Code::MessageIdReused,
+            "this message id came before with another body; give every message an id of its own",
+        )),
+        Known::New => match (order, settle) {
+            (Err(fault), _) => Verdict::Reject(fault),
+            (Ok(()), Settle::AfterAccept) => Verdict::Accept,
+            (Ok(()), Settle::AfterExecution) => Verdict::Run,
+        },
+    }
+}
+
+/// Refuses a non-idempotent command that can't be told from its own redelivery.
+pub fn check_identity(message_id: Option<&str>, idempotent: bool) -> Result<(), Fault> {
+    if message_id.is_none() && !idempotent {
+        return Err(Fault::new(
+            Code::NoMessageId,
+            "without a message id a redelivery can't be told from a new command, and this one must not be repeated; \
+             set the message id",
+        ));
+    }
+    Ok(())
+}
+
+/// When a command must have reached the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// The command's own limit, counted from receipt.
+    pub limit: Duration,
+    /// The message's expiry.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What is known of a command's age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age {
+    /// Time since receipt by the monotonic clock; for a command of an earlier life of the daemon, since start.
+    pub monotonic: Duration,
+    /// When an earlier life of the daemon received it, by the wall clock of then.
+    pub received_at: Option<Timestamp>,
+    /// The wall clock now.
+    pub now: Timestamp,
+}
+
+/// Whether a command may still go on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// It may.
+    Fresh,
+    /// Its deadline has passed.
+    Expired,
+    /// The wall clock stands before its receipt: its age is not known until the clock is right.
+    Unknown,
+}
+
+impl Deadline {
+    /// Judges the age of a command. The wall clock alone never makes a command younger.
+    pub fn judge(&self, age: Age) -> Freshness {
+        let past_expiry = self.expires_at.is_some_and(|at| age.now.is_believable() && age.now >= at);
+        if age.monotonic >= self.limit || past_expiry {
+            return Freshness::Expired;
+        }
+        match age.received_at {
+            None => Freshness::Fresh,
+            Some(received_at) if age.now < received_at => Freshness::Unknown,
+            Some(received_at) if age.now >= received_at.plus(self.limit) => Freshness::Expired,
+            Some(_) => Freshness::Fresh,
+        }
+    }
+
+    /// The outcome of a command that came too late.
+    pub fn expired(&self) -> Outcome {
+        let limit = humantime::format_duration(self.limit);
+        let message = match self.expires_at {
+            Some(at) => format!("it did not reach the wire within {limit} of its receipt or before its expiry {at}"),
+            None => format!("it did not reach the wire within {limit} of its receipt"),
+        };
+        Outcome::ended(State::Expired, Fault::new(Code::Expired, message))
+    }
+}
+
+/// What matters of a command for how it is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Whether repeating it is safe.
+    pub idempotent: bool,
+    /// Whether its effect can be read back.
+    pub verify: bool,
+    /// Attempts in all, where repeating is safe; at least 1.
+    pub attempts_max: u32,
+}
+
+/// What to do next with a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Make `executing` durable before the next step.
+    RecordExecuting,
+    /// One attempt on the wire.
+    Send,
+    /// Read back what was written, and compare.
+    ReadBack,
+    /// Wait this long without holding the bus, then read back.
+    ReadBackAfter(Duration),
+    /// Make this outcome durable; nothing follows.
+    Finish(Outcome),
+}
+
+/// What one attempt on the wire came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attempt {
+    /// The peripheral confirmed.
+    Confirmed(Option<Json>),
+    /// It refused: a definite no.
+    Refused(Fault),
+    /// Nothing was sent.
+    NotSent(Fault),
+    /// Something was sent, and what it did is not known.
+    Unclear(Fault),
+}
+
+/// What reading back came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReadBack {
+    /// What was written stands there.
+    Same,
+    /// Another value stands there; the sentence says which.
+    Other(String),
+    /// It could not be read.
+    Unknown(Fault),
+}
+
+/// How long an interrupted command's effect is looked for before it is called in doubt: after a power cut the
+/// peripherals may start more slowly than the gateway.
+pub const RESOLVE_PATIENCE: Duration = Duration::from_secs(30);
+const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the read-back is done.
+#[derive(Debug, Clone, PartialEq)]
+enum Purpose {
+    /// The peripheral confirmed with this value; the route asks for proof.
+    Proof(Option<Json>),
+    /// An attempt ended unclear, for this reason.
+    Doubt(Fault),
+    /// The daemon died while the command was on its way.
+    Interrupted,
+}
+
+/// One command on its way, from the first step to its outcome.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    route: Route,
+    attempts: u32,
+    read_backs: u32,
+    purpose: Option<Purpose>,
+}
+
+impl Execution {
+    /// A command that was never on the wire.
+    pub fn new(route: Route) -> Self {
+        assert!(route.attempts_max >= 1, "a command gets at least one attempt");
+        Execution { route, attempts: 0, read_backs: 0, purpose: None }
+    }
+
+    /// A command that was `executing` when the daemon died, after `attempts` attempts.
+    pub fn interrupted(route: Route, attempts: u32) -> Self {
+        Execution { attempts, purpose: Some(Purpose::Interrupted), ..Execution::new(route) }
+    }
+
+    /// Attempts on the wire that were begun.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The first step.
+    pub fn begin(&mut self) -> Step {
+        match (&self.purpose, self.route) {
+            (Some(Purpose::Interrupted), Route { idempotent: false, verify: true, .. }) => Step::ReadBack,
+            (Some(Purpose::Interrupted), Route { idempotent: false, .. }) => Step::Finish(interrupted(None)),
+            (_, Route { idempotent: false, .. }) => Step::RecordExecuting,
+            (_, Route { idempotent: true, .. }) => self.send(),
+        }
+    }
+
+    /// `executing` is durable.
+    pub fn recorded(&mut self) -> Step {
+        assert!(self.attempts == 0, "a non-idempotent command is recorded once, before its only attempt");
+        self.send()
+    }
+
+    /// An attempt has ended.
+    pub fn attempted(&mut self, attempt: Attempt) -> Step {
+        match attempt {
+            Attempt::Confirmed(value) if self.route.verify => self.read_back_for(Purpose::Proof(value)),
+            Attempt::Confirmed(value) => Step::Finish(Outcome::succeeded(value)),
+            Attempt::Refused(fault) => Step::Finish(Outcome::ended(State::Failed, fault)),
+            Attempt::NotSent(fault) => self.again_or(State::Failed, fault),
+            Attempt::Unclear(fault) if self.route.idempotent => self.again_or(State::Failed, fault),
+            Attempt::Unclear(fault) if self.route.verify => self.read_back_for(Purpose::Doubt(fault)),
+            Attempt::Unclear(fault) => Step::Finish(Outcome::ended(State::InDoubt, fault)),
+        }
+    }
+
+    /// Reading back has ended, `elapsed` after the execution began. `written` is the value that should stand there.
+    pub fn read_back(&mut self, result: ReadBack, written: Option<Json>, elapsed: Duration) -> Step {
+        let purpose = self.purpose.clone().expect("a read-back has a purpose");
+        match result {
+            ReadBack::Same => Step::Finish(Outcome::succeeded(match purpose {
+                Purpose::Proof(value) => value,
+                Purpose::Doubt(_) | Purpose::Interrupted => written,
+            })),
+            ReadBack::Other(message) => self.again_or(State::Failed, Fault::new(Code::VerifyMismatch, message)),
+            ReadBack::Unknown(fault) => self.unread(purpose, fault, elapsed),
+        }
+    }
+
+    fn unread(&mut self, purpose: Purpose, fault: Fault, elapsed: Duration) -> Step {
+        if purpose == Purpose::Interrupted {
+            return match elapsed < RESOLVE_PATIENCE {
+                true => Step::ReadBackAfter(RESOLVE_PAUSE),
+                false => Step::Finish(interrupted(Some(&fault))),
+            };
+        }
+        if self.read_backs < self.route.attempts_max {
+            self.read_backs += 1;
+            return Step::ReadBack;
+        }
+        if self.route.idempotent {
+            return self.again_or(State::Failed, fault);
+        }
+        let fault = match purpose {
+            Purpose::Doubt(first) => first,
+            _ => Fault { message: format!("confirmed, but it could not be read back: {}", fault.message), ..unclear(fault) },
+        };
+        Step::Finish(Outcome::ended(State::InDoubt, fault))
+    }
+
+    fn send(&mut self) -> Step {
+        assert!(self.route.idempotent || self.attempts == 0, "a non-idempotent command is sent once");
+        self.attempts += 1;
+        Step::Send
+    }
+
+    fn read_back_for(&mut self, purpose: Purpose) -> Step {
+        self.purpose = Some(purpose);
+        self.read_backs = 1;
+        Step::ReadBack
+    }
+
+    /// Another attempt where repeating is safe and one is left, else this end.
+    fn again_or(&mut self, state: State, fault: Fault) -> Step {
+        if self.route.idempotent && self.attempts < self.route.attempts_max {
+            return self.send();
+        }
+        Step::Finish(Outcome::ended(state, fault))
+    }
+}
+
+fn interrupted(unread: Option<&Fault>) -> Outcome {
+    let mut message =
+        "the gateway stopped while the command was on its way; look at the peripheral before sending it again"
+            .to_owned();
+    if let Some(fault) = unread {
+        message = format!("{message} (it could not be read back: {})", fault.message);
+    }
+    Outcome::ended(State::InDoubt, Fault::new(Code::Interrupted, message))
+}
+
+/// The codes that an outcome in doubt may carry are `timeout`, `bad-reply` and `interrupted`.
+fn unclear(fault: Fault) -> Fault {
+    match fault.code {
+        Code::Timeout | Code::BadReply => fault,
+        _ => Fault { code: Code::Timeout, ..fault },
+    }
+}

@@ -1,0 +1,257 @@
+//! A C2D message, free of its transport, and the order that stands in it.
+//!
+//! Invariants
+//! - Any bytes give either an [`Order`] or a [`Fault`] that a person understands; nothing here panics.
+//! - Sizes are bounded before anything is parsed.
+
+use ring::digest::{Context, SHA256};
+use serde_json::Value as Json;
+
+use super::outcome::{Code, Fault};
+use crate::clock::Timestamp;
+
+/// Largest body: a C2D message is at most 64 KiB with its properties (IoT Hub quotas).
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest message id that is worked with. The hub allows 128 characters.
+pub const MESSAGE_ID_BYTES_MAX: usize = 512;
+/// Longest command name; longer ones can't be configured.
+pub const COMMAND_BYTES_MAX: usize = 128;
+
+/// A C2D message as any transport delivers it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// `$.mid`: opaque text, compared byte by byte.
+    pub id: Option<String>,
+    /// The application property `command`.
+    pub command: Option<String>,
+    /// `$.exp`: not to be executed from then on.
+    pub expires_at: Option<Timestamp>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Why the envelope itself can't be one of this device's messages, if so.
+    pub malformed: Option<String>,
+}
+
+/// What tells two messages with the same id apart: SHA-256 over the `command` property and the body.
+pub type Digest = [u8; 32];
+
+/// A command with its value, as the message gave them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// Name of the command.
+    pub command: String,
+    /// Its value, if any.
+    pub value: Option<Json>,
+}
+
+impl Message {
+    /// The digest of what the message asks for.
+    pub fn digest(&self) -> Digest {
+        let mut context = Context::new(&SHA256);
+        // The length in front keeps ("a", "bc") and ("ab", "c") apart; absent and empty are different too.
+        match &self.command {
+            Some(command) => {
+                context.update(&(command.len() as u64).to_be_bytes());
+                context.update(command.as_bytes());
+            }
+            None => context.update(&u64::MAX.to_be_bytes()),
+        }
+        context.update(&self.body);
+        let mut digest = Digest::default();
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
+    /// The id under which the ledger keeps the message. One that is too long is cut, and told apart by its digest.
+    pub fn ledger_id(&self) -> Option<&str> {
+        self.id.as_deref().map(|id| truncated(id, MESSAGE_ID_BYTES_MAX))
+    }
+
+    /// The name to report, even of a message that is rejected.
+    pub fn command_name(&self) -> Option<String> {
+        match self.order() {
+            Ok(order) => Some(order.command),
+            Err(_) => self.command.as_deref().map(|name| truncated(name, COMMAND_BYTES_MAX).to_owned()),
+        }
+    }
+
+    /// The order in this message.
+    ///
+    /// # Errors
+    /// `too-large`, `unknown-command` or `bad-value`, with what was found.
+    pub fn order(&self) -> Result<Order, Fault> {
+        self.check_envelope()?;
+        match &self.command {
+            Some(name) => Ok(Order { command: checked_name(name)?, value: self.value_beside_property()? }),
+            None => self.order_in_body(),
+        }
+    }
+
+    fn check_envelope(&self) -> Result<(), Fault> {
+        if let Some(why) = &self.malformed {
+            return Err(Fault::new(Code::UnknownCommand, why.clone()));
+        }
+        if self.body.len() > BODY_BYTES_MAX {
+            let message =
+                format!("the body has {} bytes; a message has at most {BODY_BYTES_MAX}", self.body.len());
+            return Err(Fault::new(Code::TooLarge, message));
+        }
+        match &self.id {
+            Some(id) if id.len() > MESSAGE_ID_BYTES_MAX => {
+                let message =
+                    format!("the message id has {} bytes; the hub allows 128 characters", id.len());
+                Err(Fault::new(Code::TooLarge, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// With the property `command`: the field `value` of a JSON object, or the whole body (JSON if it parses, else text).
+    fn value_beside_property(&self) -> Result<Option<Json>, Fault> {
+        if self.body.is_empty() {
+            return Ok(None);
+        }
+        if let Ok(json) = serde_json::from_slice::<Json>(&self.body) {
+            return Ok(match json {
+                Json::Object(mut fields) => fields.remove("value"),
+                other => Some(other),
+            });
+        }
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => Ok(Some(Json::String(text.to_owned()))),
+            Err(error) => {
+                let message = format!("the body is neither JSON nor UTF-8 text ({error})");
+                Err(Fault::new(Code::BadValue, message))
+            }
+        }
+    }
+
+    fn order_in_body(&self) -> Result<Order, Fault> {
+        let no_command = |why: String| Fault::new(Code::UnknownCommand, why);
+        if self.body.is_empty() {
+            return Err(no_command(
+                "the message names no command: it has neither the property `command` nor a body".into(),
+            ));
+        }
+        let json = serde_json::from_slice::<Json>(&self.body).map_err(|error| {
+            no_command(format!(
+                "the message names no command: it has no property `command`, and its body is not JSON ({error})"
+            ))
+        })?;
+        let Json::Object(mut fields) = json else {
+            return Err(no_command(
+                "the message names no command: it has no property `command`, and its body is not a JSON object".into(),
+            ));
+        };
+        match fields.remove("command") {
+            Some(Json::String(name)) => {
+                Ok(Order { command: checked_name(&name)?, value: fields.remove("value") })
+            }
+            Some(_) => Err(no_command("the field `command` of the body is not a text".into())),
+            None => Err(no_command(
+                "the message names no command: neither a property `command` nor a field `command` in its body"
+                    .into(),
+            )),
+        }
+    }
+}
+
+fn checked_name(name: &str) -> Result<String, Fault> {
+    if name.len() > COMMAND_BYTES_MAX {
+        let message = format!(
+            "no command has a name of {} bytes; it begins with {:?}",
+            name.len(),
+            truncated(name, 40)
+        );
+        return Err(Fault::new(Code::UnknownCommand, message));
+    }
+    Ok(name.to_owned())
+}
+
+/// The longest prefix of at most `max` bytes that ends between two characters.
+pub fn truncated(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn message(command: Option<&str>, body: &[u8]) -> Message {
+        Message { command: command.map(str::to_owned), body: body.to_vec(), ..Message::default() }
+    }
+
+    #[test]
+    fn the_body_alone_can_carry_the_command() {
+        let order = message(None, br#"{"command":"set-speed","value":42.5,"note":1}"#).order().unwrap();
+        assert_eq!(order, Order { command: "set-speed".into(), value: Some(json!(42.5)) });
+    }
+
+    #[test]
+    fn beside_the_property_any_body_is_the_value() {
+        let cases: [(&[u8], Option<Json>); 7] = [
+            (b"", None),
+            (b"42.5", Some(json!(42.5))),
+            (b"true", Some(json!(true))),
+            (b"hello there", Some(json!("hello there"))),
+            (br#"{"value":[1,2]}"#, Some(json!([1, 2]))),
+            (b"{}", None),
+            (br#""7""#, Some(json!("7"))),
+        ];
+        for (body, value) in cases {
+            let order = message(Some("c"), body).order().unwrap();
+            assert_eq!(order.value, value, "body {:?}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn a_body_that_names_no_command_is_told_so() {
+        for body in [&b""[..], b"42", b"[1]", b"not json", b"{}", br#"{"command":7}"#, b"\xff\xfe"] {
+            assert_eq!(message(None, body).order().unwrap_err().code, Code::UnknownCommand);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_a_bad_value() {
+        assert_eq!(message(Some("c"), b"\xff\xfe").order().unwrap_err().code, Code::BadValue);
+    }
+
+    #[test]
+    fn deep_nesting_ends_in_a_value_and_not_in_a_crash() {
+        let body = "[".repeat(60_000);
+        assert_eq!(message(Some("c"), body.as_bytes()).order().unwrap().value, Some(Json::String(body)));
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        assert_eq!(message(Some("c"), &vec![b'1'; BODY_BYTES_MAX + 1]).order().unwrap_err().code, Code::TooLarge);
+        let mut long = message(Some("c"), b"");
+        long.id = Some("ä".repeat(MESSAGE_ID_BYTES_MAX));
+        assert_eq!(long.order().unwrap_err().code, Code::TooLarge);
+        assert!(long.ledger_id().unwrap().len() <= MESSAGE_ID_BYTES_MAX);
+        assert_eq!(
+            message(Some(&"x".repeat(60_000)), b"").order().unwrap_err().code,
+            Code::UnknownCommand
+        );
+    }
+
+    #[test]
+    fn the_digest_covers_the_property_and_the_body() {
+        let digests = [
+            message(None, b"abc").digest(),
+            message(Some(""), b"abc").digest(),
+            message(Some("a"), b"bc").digest(),
+            message(Some("ab"), b"c").digest(),
+        ];
+        for (i, a) in digests.iter().enumerate() {
+            for b in &digests[i + 1..] {
+                assert_ne!(a, b);
+            }
+        }
+    }
+}

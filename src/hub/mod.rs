@@ -1,0 +1,82 @@
+//! The hub's side: one session for each identity, from which [`Delivery`]s come and to which settlements go.
+//!
+//! What the rest of the gateway sees of a transport is in this file. Nothing outside of the modules below knows what a packet id is.
+//!
+//! Invariants
+//! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of settlements goes with
+//!   it, so a settlement that comes too late reaches nothing (G6).
+//! - Completing takes a [`Receipt`], which only the ledger makes, after a commit (G1).
+
+pub mod backoff;
+pub mod link;
+pub mod mqtt;
+pub mod sas;
+pub mod session;
+pub mod tls;
+pub mod topic;
+pub mod trouble;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::command::Message;
+use crate::ledger::Receipt;
+
+/// A message that the hub has delivered, and the right to settle it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// When it came, by the wall clock.
+    pub received_at: Timestamp,
+    /// When it came, by the monotonic clock.
+    pub received: Instant,
+    /// Settles it.
+    pub ticket: Ticket,
+}
+
+/// The right to settle one delivery, once, on the connection that it came on.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    settlements: mpsc::Sender<Settlement>,
+}
+
+/// What is to become of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The hub may forget the delivery with this number.
+    Complete(u64),
+    /// The hub is to keep the delivery with this number. MQTT has no word for it, so the connection is dropped.
+    Abandon(u64),
+}
+
+impl Ticket {
+    /// A ticket for a connection's delivery number `number`.
+    pub fn new(number: u64, settlements: mpsc::Sender<Settlement>) -> Self {
+        Ticket { number, settlements }
+    }
+
+    /// Whether the connection that delivered the message still stands.
+    pub fn is_live(&self) -> bool {
+        !self.settlements.is_closed()
+    }
+
+    /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver the message
+    /// again, and the ledger will know it.
+    pub fn complete(self, _stands_on: Receipt) {
+        self.settle(Settlement::Complete(self.number));
+    }
+
+    /// Leaves the message with the hub, which will deliver it again.
+    pub fn abandon(self) {
+        self.settle(Settlement::Abandon(self.number));
+    }
+
+    fn settle(&self, settlement: Settlement) {
+        // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed means that the
+        // connection is gone, and with it the delivery.
+        let _ = self.settlements.try_send(settlement);
+    }
+}

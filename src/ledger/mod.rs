@@ -1,0 +1,348 @@
+//! The ledger: what the gateway must not forget, in one SQLite file.
+//!
+//! The handle is cheap to clone; the connection is owned by one thread (module `writer`). Each function says what is on the disk
+//! when it returns.
+//!
+//! Invariants
+//! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one (G1).
+
+pub mod row;
+mod schema;
+mod store;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::Value as Json;
+use tokio::sync::{mpsc, oneshot, watch, Notify};
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::command::decide::Known;
+use crate::command::message::Digest;
+use crate::command::outcome::{Outcome, State};
+use row::{Event, Record, RowId, Unfinished};
+use writer::{Ask, Kind, Task, Writer};
+
+/// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved gateway.
+const QUEUE_MAX: usize = 1024;
+/// How long a note waits for other work to share a commit with.
+const NOTE_PATIENCE: Duration = Duration::from_millis(250);
+/// How often a ledger that could not be written is tried again.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How often old rows are looked for. The ledger's age is saved at the same time.
+const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Why the ledger did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// Not committed, nothing changed; it may work again later.
+    #[error("{0}")]
+    Full(String),
+    /// Not committed, and the ledger must not be used again by this process.
+    #[error("{0}")]
+    Failed(String),
+    /// The file can't be used.
+    #[error("the ledger {} {why}", path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
+    /// There is no ledger yet.
+    #[error("there is no ledger at {}; the daemon makes it when it first starts", .0.display())]
+    Missing(PathBuf),
+    /// The writer has ended.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// Whether the ledger can be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// It can.
+    pub ok: bool,
+    /// Why it can't.
+    pub last_error: Option<String>,
+    /// The connection is not to be trusted any more: the process must end.
+    pub failed: Option<String>,
+}
+
+/// Proof that the row a completion stands on is durable. Only this module makes one.
+#[derive(Debug)]
+pub struct Receipt(());
+
+/// What the ledger knows of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lookup {
+    /// What it knows.
+    pub known: Known,
+    /// The message's row, if it has one.
+    pub row: Option<RowId>,
+}
+
+/// A message as it enters the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRow {
+    /// Device id at the hub.
+    pub device: String,
+    /// The message's id.
+    pub message_id: Option<String>,
+    /// Of what it asks for.
+    pub digest: Digest,
+    /// The command's name.
+    pub command: Option<String>,
+    /// The command's value.
+    pub value: Option<Json>,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// `$.exp`.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// Its row, if it has one already.
+    pub row: Option<RowId>,
+    /// The message.
+    pub new: NewRow,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Attempts on the wire that were begun.
+    pub attempts: u32,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// The ledger of a running daemon.
+#[derive(Clone)]
+pub struct Ledger {
+    asks: mpsc::Sender<Ask>,
+    health: watch::Receiver<Health>,
+    notes: std::sync::Arc<Notify>,
+    uuid: String,
+    age_at_start: i64,
+    started: Instant,
+}
+
+impl Ledger {
+    /// Locks, proves and opens the ledger, making it if there is none. The writer's thread ends by [`Ledger::close`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Untrusted`], with what to do.
+    pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
+        let lock = schema::lock(path)?;
+        let db = schema::open(path)?;
+        let (uuid, age_at_start) = store::identity(&db).map_err(|error| LedgerError::Untrusted {
+            path: path.to_owned(),
+            why: format!("can't be read: {error}"),
+        })?;
+        let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
+        let (asks, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer::new(db, path, lock, health);
+        std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(queue)).map_err(|error| {
+            LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
+        })?;
+        Ok(Ledger {
+            asks,
+            health: health_seen,
+            notes: std::sync::Arc::default(),
+            uuid,
+            age_at_start,
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether the ledger can be written, and every change of that.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Waits until the ledger can be written.
+    pub async fn well(&self) {
+        // An error means that the writer has ended: the process is about to, and the caller waits for that.
+        if self.health.clone().wait_for(|health| health.ok).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What is known of a message. Writes nothing.
+    pub async fn lookup(&self, device: &str, message_id: Option<&str>, digest: Digest) -> Result<Lookup, LedgerError> {
+        let (device, message_id) = (device.to_owned(), message_id.map(str::to_owned));
+        self.ask(Kind::Read, move |db| store::lookup(db, &device, message_id.as_deref(), &digest)).await
+    }
+
+    /// On return the message stands as `accepted`.
+    pub async fn accept(&self, new: NewRow) -> Result<(RowId, Receipt), LedgerError> {
+        let age = self.age();
+        let row = self
+            .ask(Kind::Write, move |db| store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age))
+            .await?;
+        Ok((row, Receipt(())))
+    }
+
+    /// On return the command stands as `executing`: the next step may put it on the wire.
+    pub async fn begin(&self, row: Option<RowId>, new: NewRow) -> Result<RowId, LedgerError> {
+        let age = self.age();
+        self.ask(Kind::Write, move |db| match row {
+            Some(row) => store::begin(db, row, Timestamp::now()).map(|()| row),
+            None => store::insert(db, &new, State::Executing, 1, Timestamp::now(), age),
+        })
+        .await
+    }
+
+    /// On return the outcome and its result event are both on the disk.
+    pub async fn finish(&self, finish: Finish) -> Result<Receipt, LedgerError> {
+        let age = self.age();
+        self.ask(Kind::Write, move |db| store::finish(db, &finish, age)).await?;
+        Ok(Receipt(()))
+    }
+
+    /// A message whose row is durable was delivered again. The count follows with a later commit.
+    pub fn delivered_again(&self, row: RowId) -> Receipt {
+        let (age, now) = (self.age(), Timestamp::now());
+        self.note(move |db| store::count_delivery(db, row, now, age));
+        Receipt(())
+    }
+
+    /// The hub has acknowledged an event. It is removed with a later commit; until then a crash publishes it again.
+    pub fn event_acknowledged(&self, seq: i64) {
+        self.note(move |db| store::remove_event(db, seq));
+    }
+
+    /// Events of a device that the hub has not acknowledged, after number `after`, oldest first.
+    pub async fn events(&self, device: &str, after: i64, limit: usize) -> Result<Vec<Event>, LedgerError> {
+        let (device, uuid) = (device.to_owned(), self.uuid.clone());
+        self.ask(Kind::Read, move |db| store::events(db, &uuid, &device, after, limit)).await
+    }
+
+    /// Every command that is not final, in the order of receipt.
+    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        self.ask(Kind::Read, store::unfinished).await
+    }
+
+    /// Number of rows, and of events in the outbox.
+    pub async fn counts(&self) -> Result<(i64, i64), LedgerError> {
+        self.ask(Kind::Read, store::counts).await
+    }
+
+    /// Commits notes that wait, tries a full disk again, prunes. Runs as long as the daemon does.
+    pub async fn keep(&self, retention: Duration) {
+        let mut prune = tokio::time::interval(PRUNE_PERIOD);
+        let mut health = self.health.clone();
+        loop {
+            let unwell = !health.borrow_and_update().ok;
+            tokio::select! {
+                _ = prune.tick() => self.prune(retention).await,
+                () = tokio::time::sleep(PROBE_PERIOD), if unwell => self.tick().await,
+                _ = health.changed() => {}
+                () = self.notes.notified() => {
+                    tokio::time::sleep(NOTE_PATIENCE).await;
+                    self.tick().await;
+                }
+            }
+            if self.asks.is_closed() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Deletes rows that are older than `retention`, a bounded window a commit, and saves the ledger's age.
+    pub async fn prune(&self, retention: Duration) {
+        let mut from = 0;
+        loop {
+            let age = self.age();
+            let pruned = self
+                .ask(Kind::Write, move |db| {
+                    store::save_age(db, age)?;
+                    store::prune(db, from, age, retention)
+                })
+                .await;
+            match pruned {
+                Ok(Some(next)) => from = next,
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%error, "old rows could not be pruned"),
+            }
+        }
+    }
+
+    /// Commits what waits, empties the log and closes the file.
+    pub async fn close(&self) {
+        let age = self.age();
+        let _ = self.ask(Kind::Write, move |db| store::save_age(db, age)).await;
+        let (done, closed) = oneshot::channel();
+        if self.asks.send(Ask::Stop(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock can make a row
+    /// look older than it is (G10). While the gateway is off it stands still.
+    fn age(&self) -> i64 {
+        self.age_at_start + i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX / 2)
+    }
+
+    async fn tick(&self) {
+        // A closed queue means that the process is about to end.
+        let _ = self.asks.send(Ask::Tick).await;
+    }
+
+    async fn ask<T, F>(&self, kind: Kind, work: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let task = Task { work, kind, value: None, reply: Some(reply) };
+        self.asks.send(Ask::Job(Box::new(task))).await.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    fn note<F>(&self, work: F)
+    where
+        F: FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let task = Task { work, kind: Kind::Note, value: None::<()>, reply: None };
+        // A note that finds the queue full is left out: an event is published again, a delivery is not counted.
+        if self.asks.try_send(Ask::Job(Box::new(task))).is_ok() {
+            self.notes.notify_one();
+        }
+    }
+}
+
+/// The ledger of a daemon that may be running, or not, to look at.
+pub struct Reader(Connection);
+
+impl Reader {
+    /// Opens the ledger for reading.
+    ///
+    /// # Errors
+    /// [`LedgerError::Missing`] or [`LedgerError::Untrusted`].
+    pub fn open(path: &Path) -> Result<Reader, LedgerError> {
+        schema::open_read_only(path).map(Reader)
+    }
+
+    /// The newest rows, newest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn list(&self, device: Option<&str>, state: Option<State>, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        store::list(&self.0, device, state, limit).map_err(read_failed)
+    }
+
+    /// The row of one message.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn show(&self, device: &str, message_id: &str) -> Result<Option<Record>, LedgerError> {
+        store::show(&self.0, device, message_id).map_err(read_failed)
+    }
+}
+
+fn read_failed(error: rusqlite::Error) -> LedgerError {
+    LedgerError::Failed(format!("reading the ledger failed: {error}"))
+}

@@ -1,0 +1,175 @@
+//! A row of the ledger as people and scripts see it, and the two things that are read back of it to act on.
+
+use rusqlite::{Row, ToSql};
+use serde_json::{json, Value as Json};
+
+use crate::clock::Timestamp;
+use crate::command::outcome::{Code, Fault, State};
+
+/// Number of a row; grows in the order of first receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId(pub(super) i64);
+
+/// One command in the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Device id at the hub.
+    pub device: String,
+    /// The message's id.
+    pub message_id: Option<String>,
+    /// The command's name.
+    pub command: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// Attempts on the wire that were begun.
+    pub attempts: u32,
+    /// How often the hub has delivered it.
+    pub deliveries: i64,
+    /// When it came first.
+    pub received_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Its result.
+    pub value: Option<Json>,
+    /// Why it did not succeed.
+    pub fault: Option<Fault>,
+    /// What happened to it, oldest first.
+    pub history: Vec<Json>,
+}
+
+/// A command that is not final: what must be known to go on with it after a restart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unfinished {
+    /// Its row.
+    pub row: RowId,
+    /// Device id at the hub.
+    pub device: String,
+    /// The message's id.
+    pub message_id: Option<String>,
+    /// The command's name.
+    pub command: String,
+    /// Its value.
+    pub value: Option<Json>,
+    /// `accepted` or `executing`.
+    pub state: State,
+    /// Attempts on the wire that were begun.
+    pub attempts: u32,
+    /// When it came first.
+    pub received_at: Timestamp,
+    /// `$.exp`.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A result event that the hub has not acknowledged yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its number; grows.
+    pub seq: i64,
+    /// The id under which it is published: the same however often that happens.
+    pub id: String,
+    /// The command's message id.
+    pub message_id: Option<String>,
+    /// The body, JSON.
+    pub body: String,
+}
+
+impl Record {
+    /// The columns that [`Record::from_row`] reads, in its order.
+    pub const COLUMNS: &str = "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
+                               error_code, error_message, modbus_exception, history";
+
+    /// Reads a row of [`Record::COLUMNS`].
+    pub fn from_row(row: &Row) -> rusqlite::Result<Record> {
+        let fault = match row.get::<_, Option<String>>(9)? {
+            None => None,
+            Some(code) => Some(Fault {
+                code: known(9, &code, Code::from_name)?,
+                message: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
+                modbus_exception: row.get(11)?,
+            }),
+        };
+        let history: String = row.get(12)?;
+        Ok(Record {
+            device: row.get(0)?,
+            message_id: row.get(1)?,
+            command: row.get(2)?,
+            state: state(row, 3)?,
+            attempts: row.get(4)?,
+            deliveries: row.get(5)?,
+            received_at: Timestamp(row.get(6)?),
+            finished_at: row.get::<_, Option<i64>>(7)?.map(Timestamp),
+            value: json_column(row, 8)?,
+            fault,
+            history: history.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+        })
+    }
+
+    /// As `ledger list --json` prints it.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "device": self.device,
+            "messageId": self.message_id,
+            "command": self.command,
+            "state": self.state.as_str(),
+            "attempts": self.attempts,
+            "deliveries": self.deliveries,
+            "receivedAt": self.received_at.to_string(),
+            "finishedAt": self.finished_at.map(|at| at.to_string()),
+            "value": self.value,
+            "error": self.fault.as_ref().map(Fault::to_json),
+        })
+    }
+
+    /// As `ledger show --json` prints it: the row and its history.
+    pub fn to_json_with_history(&self) -> Json {
+        let mut json = self.to_json();
+        json["history"] = self.history.clone().into();
+        json
+    }
+}
+
+impl Unfinished {
+    /// The columns that [`Unfinished::from_row`] reads, in its order.
+    pub const COLUMNS: &str =
+        "id, device, message_id, name, input, state, attempts, received_at, expires_at";
+
+    /// Reads a row of [`Unfinished::COLUMNS`].
+    pub fn from_row(row: &Row) -> rusqlite::Result<Unfinished> {
+        Ok(Unfinished {
+            row: RowId(row.get(0)?),
+            device: row.get(1)?,
+            message_id: row.get(2)?,
+            command: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+            value: json_column(row, 4)?,
+            state: state(row, 5)?,
+            attempts: row.get(6)?,
+            received_at: Timestamp(row.get(7)?),
+            expires_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+        })
+    }
+}
+
+impl ToSql for RowId {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        self.0.to_sql()
+    }
+}
+
+fn state(row: &Row, column: usize) -> rusqlite::Result<State> {
+    known(column, &row.get::<_, String>(column)?, State::from_name)
+}
+
+fn json_column(row: &Row, column: usize) -> rusqlite::Result<Option<Json>> {
+    match row.get::<_, Option<String>>(column)? {
+        None => Ok(None),
+        Some(text) => known(column, &text, |text| serde_json::from_str(text).ok()).map(Some),
+    }
+}
+
+/// What we wrote is one of ours; anything else is damage, and is said so with its column.
+fn known<T>(column: usize, text: &str, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    parse(text).ok_or_else(|| {
+        let why = format!("column {column} holds {text:?}, which no fieldbridge wrote");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
+    })
+}

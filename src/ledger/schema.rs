@@ -1,0 +1,247 @@
+//! The ledger's file: where it lies, what it must look like, and what is checked before it is believed.
+//!
+//! Invariants
+//! - A file that is not a sound fieldbridge ledger of a known version is refused, never repaired or replaced.
+//! - A new ledger appears under its name only when it is complete and synced, so an empty file is never ours.
+//! - `journal_mode=WAL` and `synchronous=FULL` are set and read back: what is committed survives a power cut.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::LedgerError;
+
+/// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
+const APPLICATION_ID: i32 = 0x6662_7231;
+
+/// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE command (
+        id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
+        device           TEXT NOT NULL,
+        message_id       TEXT,                              -- NULL: came without one
+        digest           BLOB NOT NULL,                     -- of the property `command` and the body
+        name             TEXT,                              -- the command, as the message named it
+        state            TEXT NOT NULL,
+        attempts         INTEGER NOT NULL,
+        deliveries       INTEGER NOT NULL,
+        received_at      INTEGER NOT NULL,                  -- wall clock, ms since 1970
+        finished_at      INTEGER,                           -- likewise; NULL until final
+        expires_at       INTEGER,                           -- `$.exp`, likewise
+        input            TEXT,                              -- the value, JSON; kept until final
+        value            TEXT,                              -- the result, JSON
+        error_code       TEXT,
+        error_message    TEXT,
+        modbus_exception INTEGER,
+        seen             INTEGER NOT NULL,                  -- ledger age in s when last delivered
+        history          TEXT NOT NULL                      -- one JSON object a line
+    ) STRICT;
+    CREATE UNIQUE INDEX command_identity ON command (device, message_id, digest);
+    CREATE TABLE outbox (
+        seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+        device     TEXT NOT NULL,
+        message_id TEXT,                                    -- of the command, for the correlation id
+        body       TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX outbox_device ON outbox (device, seq);
+    CREATE TABLE ledger (
+        one  INTEGER PRIMARY KEY CHECK (one = 1),
+        uuid TEXT NOT NULL,                                 -- names the ledger in result events' ids
+        age  INTEGER NOT NULL                               -- seconds that a daemon has run on it
+    ) STRICT;
+"];
+
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the ledger for the daemon, proves it, and brings its schema up to date; makes a new one if there is none.
+///
+/// # Errors
+/// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
+pub fn open(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.exists() {
+        create(path)?;
+    }
+    refuse_empty(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
+    db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
+    let version = check_ours(path, &db)?;
+    prove(&db).map_err(|e| not_sound(path, &e))?;
+    migrate(&mut db, version).map_err(|e| untrusted(path, &e))?;
+    Ok(db)
+}
+
+/// Opens the ledger to look at it, beside a running daemon or without one.
+///
+/// # Errors
+/// [`LedgerError::Missing`] if there is no file, else [`LedgerError::Untrusted`].
+pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+    match path.try_exists() {
+        Ok(true) => refuse_empty(path)?,
+        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
+        Err(error) => return Err(untrusted(path, &error)),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
+    db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
+    let version = check_ours(path, &db)?;
+    if version < MIGRATIONS.len() {
+        let why = "is of an older version; start the daemon once to bring it up to date";
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+    }
+    Ok(db)
+}
+
+/// Holds the ledger for one daemon until it is dropped.
+///
+/// # Errors
+/// [`LedgerError::Untrusted`] if another daemon holds it.
+pub fn lock(path: &Path) -> Result<File, LedgerError> {
+    let lock_path = beside(path, ".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| untrusted(&lock_path, &error))?;
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => LedgerError::Untrusted {
+            path: path.to_owned(),
+            why: "is in use by another fieldbridge daemon; two on one ledger would both act on it".into(),
+        },
+        std::fs::TryLockError::Error(error) => untrusted(&lock_path, &error),
+    })?;
+    Ok(file)
+}
+
+/// The path with a suffix to its file name: SQLite's own files and ours lie beside the ledger.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes a new ledger under a temporary name, syncs it, and gives it its name.
+fn create(path: &Path) -> Result<(), LedgerError> {
+    if beside(path, "-wal").exists() {
+        let why = "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
+                   the files with -wal and -shm away to start with an empty ledger";
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+    }
+    let new = beside(path, ".new");
+    let make = || -> Result<(), Box<dyn std::error::Error>> {
+        for leftover in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm")] {
+            if leftover.exists() {
+                std::fs::remove_file(leftover)?;
+            }
+        }
+        let mut db = Connection::open(&new)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
+        migrate(&mut db, 0)?;
+        let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
+        db.execute("INSERT INTO ledger (one, uuid, age) VALUES (1, ?1, 0)", [uuid])?;
+        db.close().map_err(|(_, error)| error)?;
+        File::open(&new)?.sync_all()?;
+        std::fs::rename(&new, path)?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    make().map_err(|error| LedgerError::Untrusted {
+        path: path.to_owned(),
+        why: format!("can't be created: {error}; does its folder exist, and may this user write there?"),
+    })
+}
+
+fn refuse_empty(path: &Path) -> Result<(), LedgerError> {
+    let length = std::fs::metadata(path).map_err(|e| untrusted(path, &e))?.len();
+    if length == 0 {
+        let why = "is empty, which a ledger never is: its content was lost; restore it from a backup, or move it away to \
+                   start with an empty one (commands that the hub still holds may then be executed again)";
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+    }
+    Ok(())
+}
+
+/// Checks that the file is a ledger of a version we know, and returns how many migrations it has seen.
+fn check_ours(path: &Path, db: &Connection) -> Result<usize, LedgerError> {
+    let refuse = |why: String| LedgerError::Untrusted { path: path.to_owned(), why };
+    let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let application = pragma("application_id").map_err(|e| not_sound(path, &e))?;
+    if application != APPLICATION_ID {
+        return Err(refuse("is an SQLite file, but not a fieldbridge ledger; check `ledger.path`".into()));
+    }
+    let version = pragma("user_version").map_err(|e| not_sound(path, &e))?;
+    match usize::try_from(version) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => Err(refuse(format!(
+            "has version {version}, and this program knows versions up to {}; it was written by a newer fieldbridge",
+            MIGRATIONS.len()
+        ))),
+    }
+}
+
+/// Brings the file to rest and checks it from end to end. The checkpoint writes the log's pages, whose sync may have
+/// failed in an earlier process, anew into the file and syncs that.
+fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
+    expect_pragma(db, "journal_mode", "WAL", "wal")?;
+    expect_pragma(db, "synchronous", "FULL", "2")?;
+    db.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+    let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
+        tracing::warn!("another program reads the ledger; its log could not be emptied");
+    }
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(damaged(&verdict));
+    }
+    db.execute_batch("BEGIN IMMEDIATE; UPDATE ledger SET age = age; COMMIT;")
+}
+
+fn expect_pragma(db: &Connection, name: &str, value: &str, read_back: &str) -> Result<(), rusqlite::Error> {
+    db.pragma_update(None, name, value)?;
+    let found = db.pragma_query_value(None, name, |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        })
+    })?;
+    if found != read_back {
+        return Err(damaged(&format!("{name} is {found} instead of {read_back}")));
+    }
+    Ok(())
+}
+
+fn migrate(db: &mut Connection, version: usize) -> Result<(), rusqlite::Error> {
+    for (seen, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", seen as i64 + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn damaged(what: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(what.to_owned()))
+}
+
+fn untrusted(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Untrusted { path: path.to_owned(), why: format!("can't be used: {error}") }
+}
+
+fn not_sound(path: &Path, error: &rusqlite::Error) -> LedgerError {
+    LedgerError::Untrusted {
+        path: path.to_owned(),
+        why: format!(
+            "is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files; restore a backup, or move \
+             all three away to start with an empty ledger (commands that the hub still holds may then be executed again)"
+        ),
+    }
+}

@@ -1,0 +1,245 @@
+//! The thread that owns the ledger's connection.
+//!
+//! Invariants
+//! - Whatever waits when the thread looks is one transaction (group commit); its callers are answered after COMMIT has
+//!   returned, never before (G1).
+//! - A full disk fails the callers and leaves the ledger usable; the writer says so, gives up its ballast once so that outcomes
+//!   of commands already on the wire can still be recorded, and is well again when the ballast can be laid anew (G9).
+//! - After any other error the connection is not used again, and the process ends (G9).
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{schema, Health, LedgerError};
+
+/// Jobs in one transaction at most: bounds how long the first of them waits.
+const BATCH_MAX: usize = 256;
+/// Size of the ballast file. Room for the outcomes of everything that can be in flight, and for a checkpoint.
+const BALLAST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Work for the writer.
+pub(super) enum Ask {
+    /// A read, or a write with its caller waiting.
+    Job(Box<dyn Job>),
+    /// Nothing to do: commits the notes that wait, and sees whether a full disk has space again.
+    Tick,
+    /// Finish and close.
+    Stop(oneshot::Sender<()>),
+}
+
+/// One statement or a few, run in the writer's transaction.
+pub(super) trait Job: Send {
+    /// Whether it can wait for other work to share a commit with.
+    fn is_note(&self) -> bool;
+    /// Whether it only reads.
+    fn is_read(&self) -> bool;
+    /// Runs it. May be called again after a rollback.
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()>;
+    /// Tells the caller, after the transaction has ended.
+    fn settle(self: Box<Self>, committed: Result<(), LedgerError>);
+}
+
+/// A closure as a [`Job`].
+pub(super) struct Task<T, F> {
+    pub(super) work: F,
+    pub(super) kind: Kind,
+    pub(super) value: Option<T>,
+    pub(super) reply: Option<oneshot::Sender<Result<T, LedgerError>>>,
+}
+
+/// What kind of [`Task`] it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Note,
+}
+
+impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Job for Task<T, F> {
+    fn is_note(&self) -> bool {
+        self.kind == Kind::Note
+    }
+
+    fn is_read(&self) -> bool {
+        self.kind == Kind::Read
+    }
+
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.value = Some((self.work)(db)?);
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, committed: Result<(), LedgerError>) {
+        let Task { value, reply: Some(reply), .. } = *self else { return };
+        let result = committed.map(|()| value.expect("a job that was committed has run"));
+        // A caller that is gone learns nothing; what it asked for is on disk all the same.
+        let _ = reply.send(result);
+    }
+}
+
+/// The writer's side of the ledger.
+pub(super) struct Writer {
+    db: Connection,
+    ballast: PathBuf,
+    health: watch::Sender<Health>,
+    notes: Vec<Box<dyn Job>>,
+    _lock: File,
+}
+
+impl Writer {
+    pub(super) fn new(db: Connection, path: &Path, lock: File, health: watch::Sender<Health>) -> Self {
+        let writer = Writer { db, ballast: schema::beside(path, ".ballast"), health, notes: Vec::new(), _lock: lock };
+        if let Err(error) = writer.lay_ballast() {
+            tracing::warn!(%error, "no space for the ledger's ballast file; the disk is nearly full");
+        }
+        writer
+    }
+
+    /// Serves until it is told to stop, every handle is gone, or the connection can't be trusted any more.
+    pub(super) fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        while let Some(first) = asks.blocking_recv() {
+            let mut batch = Vec::new();
+            let mut stop = None;
+            let mut ask = Some(first);
+            while let Some(next) = ask.take() {
+                match next {
+                    Ask::Job(job) if job.is_note() => self.notes.push(job),
+                    Ask::Job(job) => batch.push(job),
+                    Ask::Tick => self.tick(&mut batch),
+                    Ask::Stop(done) => {
+                        batch.append(&mut self.notes);
+                        stop = Some(done);
+                        break;
+                    }
+                }
+                if batch.len() < BATCH_MAX {
+                    ask = asks.try_recv().ok();
+                }
+            }
+            if self.serve(batch).is_err() {
+                return;
+            }
+            if let Some(done) = stop {
+                self.close();
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        if self.health.borrow().ok {
+            batch.append(&mut self.notes);
+        } else if self.lay_ballast().is_ok() && self.commit(&mut []).is_ok() {
+            tracing::info!("the ledger can be written again; intake goes on");
+            self.health.send_replace(Health { ok: true, last_error: None, failed: None });
+        }
+    }
+
+    /// Runs a batch and tells its callers. An error means that the connection is not to be used again.
+    fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) -> Result<(), ()> {
+        if batch.iter().any(|job| !job.is_read()) && self.health.borrow().ok {
+            batch.append(&mut self.notes);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut result = self.commit(&mut batch);
+        if matches!(result, Err(LedgerError::Full(_))) && std::fs::remove_file(&self.ballast).is_ok() {
+            result = self.commit(&mut batch);
+            let why = "the disk is full; nothing more is taken from the hub until there is space";
+            self.set_unwell(why);
+        }
+        match &result {
+            Ok(()) => {}
+            Err(LedgerError::Full(why)) => self.set_unwell(why),
+            Err(error) => {
+                let why = error.to_string();
+                tracing::error!(error = %why, "the ledger can't be trusted any more");
+                self.health.send_replace(Health { ok: false, last_error: Some(why.clone()), failed: Some(why) });
+            }
+        }
+        let failed = matches!(result, Err(LedgerError::Failed(_)));
+        for job in batch {
+            // A note that was not committed is tried again with the next commit.
+            if job.is_note() && result.is_err() && self.notes.len() < BATCH_MAX {
+                self.notes.push(job);
+            } else {
+                job.settle(result.clone());
+            }
+        }
+        if failed { Err(()) } else { Ok(()) }
+    }
+
+    fn set_unwell(&self, why: &str) {
+        self.health.send_if_modified(|health| {
+            let changed = health.ok;
+            if changed {
+                tracing::error!(why, "the ledger can't be written: intake stops, the hub keeps the messages");
+            }
+            *health = Health { ok: false, last_error: Some(why.to_owned()), failed: None };
+            changed
+        });
+    }
+
+    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        let writes = batch.is_empty() || batch.iter().any(|job| !job.is_read());
+        let run = |db: &Connection, batch: &mut [Box<dyn Job>]| -> rusqlite::Result<()> {
+            db.execute_batch(if writes { "BEGIN IMMEDIATE" } else { "BEGIN" })?;
+            if batch.is_empty() {
+                db.execute_batch("UPDATE ledger SET age = age")?;
+            }
+            batch.iter_mut().try_for_each(|job| job.run(db))?;
+            db.execute_batch("COMMIT")
+        };
+        run(&self.db, batch).map_err(|error| {
+            if !self.db.is_autocommit() {
+                if let Err(error) = self.db.execute_batch("ROLLBACK") {
+                    return LedgerError::Failed(format!("the ledger can't be rolled back: {error}"));
+                }
+            }
+            classify(&error)
+        })
+    }
+
+    /// Lays the ballast file, unless it lies there; an error means that the disk is full.
+    fn lay_ballast(&self) -> std::io::Result<()> {
+        if std::fs::metadata(&self.ballast).is_ok_and(|meta| meta.len() == BALLAST_BYTES as u64) {
+            return Ok(());
+        }
+        let lay = || {
+            let mut file = File::create(&self.ballast)?;
+            // Real blocks, not a hole: a hole takes no space that could be given back.
+            file.write_all(&vec![0x5a; BALLAST_BYTES])?;
+            file.sync_all()
+        };
+        lay().inspect_err(|_| {
+            let _ = std::fs::remove_file(&self.ballast);
+        })
+    }
+
+    fn close(self) {
+        // The log is emptied so that the file alone is the ledger; a reader may prevent that, and nothing is lost by it.
+        let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err((_, error)) = self.db.close() {
+            tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
+        }
+    }
+}
+
+/// What an error of SQLite's means for the ledger.
+fn classify(error: &rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => LedgerError::Full(
+            "the disk is full; free some space, and the daemon goes on by itself".into(),
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            LedgerError::Full("another program holds the ledger locked; end it, and the daemon goes on by itself".into())
+        }
+        _ => LedgerError::Failed(format!("writing the ledger failed: {error}")),
+    }
+}
