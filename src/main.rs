@@ -1,1 +1,18 @@
-fn main() {}
+//! From the command line to the exit status.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fieldbridge::cli::Cli;
+
+fn main() -> ExitCode {
+    match fieldbridge::cli::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            // Nobody is left to tell if standard error is gone too.
+            let _ = writeln!(std::io::stderr(), "fieldbridge: {fatal}");
+            ExitCode::from(fatal.exit_status())
+        }
+    }
+}

@@ -167,6 +167,8 @@ pub enum Attempt {
     NotSent(Fault),
     /// Something was sent, and what it did is not known.
     Unclear(Fault),
+    /// The peripheral, or a gateway before it, has the command and does not say what came of it.
+    Unconfirmed(Fault),
 }
 
 /// What reading back came to.
@@ -246,8 +248,13 @@ impl Execution {
             Attempt::Refused(fault) => Step::Finish(Outcome::ended(State::Failed, fault)),
             Attempt::NotSent(fault) => self.again_or(State::Failed, fault),
             Attempt::Unclear(fault) if self.route.idempotent => self.again_or(State::Failed, fault),
-            Attempt::Unclear(fault) if self.route.verify => self.read_back_for(Purpose::Doubt(fault)),
-            Attempt::Unclear(fault) => Step::Finish(Outcome::ended(State::InDoubt, fault)),
+            Attempt::Unconfirmed(fault) if self.route.idempotent => Step::Finish(Outcome::ended(State::Failed, fault)),
+            Attempt::Unclear(fault) | Attempt::Unconfirmed(fault) if self.route.verify => {
+                self.read_back_for(Purpose::Doubt(unclear(fault)))
+            }
+            Attempt::Unclear(fault) | Attempt::Unconfirmed(fault) => {
+                Step::Finish(Outcome::ended(State::InDoubt, unclear(fault)))
+            }
         }
     }
 

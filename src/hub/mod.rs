@@ -10,6 +10,7 @@
 pub mod backoff;
 pub mod link;
 pub mod mqtt;
+mod outbox;
 pub mod sas;
 pub mod session;
 pub mod tls;

@@ -162,6 +162,11 @@ impl Ledger {
         self.health.clone()
     }
 
+    /// Whether the ledger can be written, as far as is known.
+    pub fn is_well(&self) -> bool {
+        self.health.borrow().ok
+    }
+
     /// Waits until the ledger can be written.
     pub async fn well(&self) {
         // An error means that the writer has ended: the process is about to, and the caller waits for that.
@@ -228,6 +233,11 @@ impl Ledger {
     /// Number of rows, and of events in the outbox.
     pub async fn counts(&self) -> Result<(i64, i64), LedgerError> {
         self.ask(Kind::Read, store::counts).await
+    }
+
+    /// Whether the writer answers.
+    pub async fn is_alive(&self) -> bool {
+        self.ask(Kind::Read, |_| Ok(())).await.is_ok()
     }
 
     /// Commits notes that wait, tries a full disk again, prunes. Runs as long as the daemon does.

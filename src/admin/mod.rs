@@ -1,0 +1,42 @@
+//! The admin socket: how the operator's commands reach the running daemon. One JSON object a line each way.
+//!
+//! Invariants
+//! - Whoever may open the socket may act: it is made for its owner and group only.
+//! - Requests are bounded in size, number and time.
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// Longest line in either direction.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the operator asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// What the daemon sees.
+    Status,
+    /// Run a command now.
+    Exec {
+        /// The device's id.
+        device: String,
+        /// The command's name.
+        command: String,
+        /// Its value.
+        #[serde(default)]
+        value: Option<Json>,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// The document that was asked for.
+    Ok(Json),
+    /// The request was not understood or not possible.
+    Error(String),
+}

@@ -1,0 +1,83 @@
+//! The daemon's side of the admin socket.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::{Reply, Request, LINE_BYTES_MAX};
+
+/// Operators that are served at the same time.
+const CLIENTS_MAX: usize = 16;
+/// How long a client may take to say what it wants, or to take the answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes the socket, in place of one that a dead daemon left.
+///
+/// # Errors
+/// A sentence that says what is wrong with the path.
+pub fn bind(path: &Path) -> Result<UnixListener, String> {
+    let trouble = |error: std::io::Error| {
+        format!("the admin socket {} can't be made: {error}; check `admin.socket` and its folder", path.display())
+    };
+    // The ledger's lock tells that no other daemon of this configuration lives, so the socket is a leftover.
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(trouble(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(trouble)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(trouble)?;
+    Ok(listener)
+}
+
+/// Serves operators for as long as it is polled.
+pub async fn serve<F, A>(listener: UnixListener, answer: F)
+where
+    F: Fn(Request) -> A + Clone + Send + 'static,
+    A: Future<Output = Reply> + Send,
+{
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, answer).await {
+                        tracing::debug!(%error, "an operator went away");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin socket takes nobody");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
+where
+    F: Fn(Request) -> A,
+    A: Future<Output = Reply>,
+{
+    let (read, mut write) = stream.split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(read.take(LINE_BYTES_MAX));
+    timeout(CLIENT_PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let reply = match serde_json::from_slice::<Request>(&line) {
+        Ok(request) => answer(request).await,
+        Err(error) => Reply::Error(format!("this request is not understood: {error}")),
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    timeout(CLIENT_PATIENCE, write.write_all(&text)).await?
+}

@@ -1,0 +1,239 @@
+//! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard error.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
+use serde_json::Value as Json;
+
+use crate::admin::{client, Request};
+use crate::command::outcome::State;
+use crate::config::{self, Config};
+use crate::fatal::Fatal;
+use crate::ledger::row::Record;
+use crate::ledger::Reader;
+use crate::{gateway, logging, show};
+
+/// Threads that look up host names, at most.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Edge gateway: Azure IoT Hub cloud-to-device messages as commands on serial lines and Modbus.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Main configuration file; drop-ins are looked for in `conf.d` beside it.
+    #[arg(long, value_name = "PATH", default_value = "/etc/fieldbridge/fieldbridge.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the daemon in the foreground.
+    ///
+    /// Example: fieldbridge run --config ./fieldbridge.toml
+    Run(Place),
+    /// Read the whole configuration and report every error, with file, key and remedy.
+    ///
+    /// Example: fieldbridge check && systemctl restart fieldbridge
+    Check(Place),
+    /// Show what the running daemon sees: identities, buses, ledger, outbox.
+    ///
+    /// Example: fieldbridge status --json | jq .hub.connected
+    Status {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look into the ledger, beside the running daemon or without it.
+    ///
+    /// Example: fieldbridge ledger list --state in_doubt
+    Ledger {
+        #[command(subcommand)]
+        action: LedgerAction,
+    },
+    /// Run a configured command now, through the running daemon's bus.
+    ///
+    /// Exit status 1 if the command did not succeed. Example: fieldbridge exec pump-7 set-speed 42.5
+    Exec {
+        #[command(flatten)]
+        place: Place,
+        /// Device id at the hub.
+        device: String,
+        /// Name of the command in the device's profile.
+        command: String,
+        /// Its value: JSON if it parses, else text.
+        #[arg(allow_hyphen_values = true)]
+        value: Option<String>,
+        /// Print the result as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the whole story on this machine, with no cloud and no hardware.
+    ///
+    /// Example: fieldbridge demo
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerAction {
+    /// List rows, newest first.
+    ///
+    /// Example: fieldbridge ledger list --device pump-7 --limit 20
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Only this device's.
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Only rows in this state.
+        #[arg(long, value_name = "S")]
+        state: Option<StateName>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one row with its whole history.
+    ///
+    /// Exit status 1 if there is no such row. Example: fieldbridge ledger show pump-7 m-1
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Device id at the hub.
+        device: String,
+        /// The message's id.
+        message_id: String,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A state, by its name in the ledger.
+#[derive(Debug, Clone, Copy)]
+struct StateName(State);
+
+impl clap::ValueEnum for StateName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [StateName; State::ALL.len()] = {
+            let mut names = [StateName(State::Accepted); State::ALL.len()];
+            let mut i = 0;
+            while i < names.len() {
+                names[i] = StateName(State::ALL[i]);
+                i += 1;
+            }
+            names
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever keeps it from succeeding, with its exit status.
+pub fn run(cli: Cli) -> Result<(), Fatal> {
+    match cli.action {
+        Action::Run(place) => run_daemon(&place.config),
+        Action::Check(place) => check(&place.config),
+        Action::Status { place, json } => status(&place.config, json),
+        Action::Ledger { action } => ledger(action),
+        Action::Exec { place, device, command, value, json } => exec(&place.config, device, command, value, json),
+        #[cfg(feature = "demo")]
+        Action::Demo(options) => crate::demo::run(options),
+    }
+}
+
+fn run_daemon(path: &Path) -> Result<(), Fatal> {
+    logging::start();
+    let config = load(path, |note| tracing::warn!("{note}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
+    runtime.block_on(gateway::run(config))
+}
+
+fn check(path: &Path) -> Result<(), Fatal> {
+    let config = load(path, |note| print_error(&format!("note: {note}")))?;
+    print(&format!(
+        "the configuration is good: {} devices on {} buses, hub {}",
+        config.devices.len(),
+        config.buses.len(),
+        config.hub.host
+    ));
+    Ok(())
+}
+
+fn load(path: &Path, note: impl Fn(&config::Problem)) -> Result<Config, Fatal> {
+    let loaded = config::load(path, std::env::vars()).map_err(Fatal::Config)?;
+    loaded.notes.iter().for_each(note);
+    Ok(loaded.config)
+}
+
+fn status(path: &Path, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, std::env::vars()).map_err(Fatal::Config)?;
+    let document = client::ask(&places.admin_socket, &Request::Status)?;
+    print(&if json { document.to_string() } else { show::status(&document) });
+    Ok(())
+}
+
+fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, std::env::vars()).map_err(Fatal::Config)?;
+    let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
+    let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
+    print(&if json { event.to_string() } else { show::result(&event) });
+    match event["status"] == State::Succeeded.as_str() {
+        true => Ok(()),
+        false => Err(Fatal::No(format!("the command did not succeed: {}", show::error(&event)))),
+    }
+}
+
+fn ledger(action: LedgerAction) -> Result<(), Fatal> {
+    let open = |place: &Place| -> Result<Reader, Fatal> {
+        let places = config::places(&place.config, std::env::vars()).map_err(Fatal::Config)?;
+        Ok(Reader::open(&places.ledger)?)
+    };
+    match action {
+        LedgerAction::List { place, device, state, limit, json } => {
+            let rows = open(&place)?.list(device.as_deref(), state.map(|name| name.0), limit)?;
+            match json {
+                true => rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
+                false => print(&show::rows(&rows)),
+            }
+            Ok(())
+        }
+        LedgerAction::Show { place, device, message_id, json } => {
+            let row = open(&place)?.show(&device, &message_id)?.ok_or_else(|| {
+                Fatal::No(format!("the ledger has no message {message_id:?} of device {device:?}"))
+            })?;
+            print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
+            Ok(())
+        }
+    }
+}
+
+/// Writes to standard output. A reader that goes away early, like `head`, is no error.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+fn print_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,53 @@
+//! The one error that ends the process, with its exit status. The numbers are an interface (sysexits.h where they fit).
+
+use crate::config::Problem;
+use crate::ledger::LedgerError;
+
+/// Why the process ends with a status other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The command ran, and the answer is no.
+    #[error("{0}")]
+    No(String),
+    /// The configuration can't be used. systemd does not restart on it.
+    #[error("{}", listed(.0))]
+    Config(Vec<Problem>),
+    /// Something else that only a person can put right, like the configuration.
+    #[error("{0}")]
+    Setup(String),
+    /// The ledger can't be trusted.
+    #[error("{0}")]
+    Ledger(String),
+    /// The daemon isn't running or can't be reached.
+    #[error("{0}")]
+    NotRunning(String),
+    /// A fault of the program's own.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Fatal {
+    /// The exit status.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Fatal::No(_) => 1,
+            Fatal::Internal(_) => 70,
+            Fatal::Ledger(_) => 74,
+            Fatal::NotRunning(_) => 75,
+            Fatal::Config(_) | Fatal::Setup(_) => 78,
+        }
+    }
+}
+
+impl From<LedgerError> for Fatal {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Missing(_) => Fatal::No(error.to_string()),
+            _ => Fatal::Ledger(error.to_string()),
+        }
+    }
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,312 @@
+//! The daemon: opens everything in order, watches over it, stops it in order.
+//!
+//! Invariants
+//! - The ledger is proven before anything connects.
+//! - Every task is joined. One that ends before the stop ends the process: systemd begins anew, and the ledger knows what was on its way.
+//! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses, then the ledger.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{json, Value as Json};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{timeout, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, server, Reply};
+use crate::bus::{self, BusHandle};
+use crate::config::{Config, Device};
+use crate::fatal::Fatal;
+use crate::health::{DeviceHealth, LinkState};
+use crate::hub::link::{Link, Shared};
+use crate::hub::tls::Trust;
+use crate::lane::{self, Station};
+use crate::ledger::row::Unfinished;
+use crate::ledger::Ledger;
+use crate::local;
+use crate::service::{self, Signals};
+
+/// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is bounded by its timeout.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the status line is written, if it has changed.
+const STATUS_PERIOD: Duration = Duration::from_secs(2);
+
+/// What the daemon is made of.
+struct Gateway {
+    config: Config,
+    ledger: Ledger,
+    devices: BTreeMap<String, Arc<Device>>,
+    health: BTreeMap<String, Arc<DeviceHealth>>,
+    buses: BTreeMap<String, BusHandle>,
+    started: Instant,
+}
+
+/// The order of a stop.
+struct Stops {
+    lanes: CancellationToken,
+    links: CancellationToken,
+    buses: CancellationToken,
+    helpers: CancellationToken,
+}
+
+/// Tasks of one kind; each gives its name when it ends.
+type Tasks = JoinSet<String>;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from running, with its exit status.
+pub async fn run(config: Config) -> Result<(), Fatal> {
+    let ledger = Ledger::open(&config.ledger.path)?;
+    let ended = serve(config, ledger.clone()).await;
+    ledger.close().await;
+    ended
+}
+
+async fn serve(config: Config, ledger: Ledger) -> Result<(), Fatal> {
+    let trust = match config.hub.tls {
+        true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(Fatal::Setup)?),
+        false => None,
+    };
+    let listener = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
+    let mut signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+    let mut left = by_device(ledger.unfinished().await?);
+    let stops = Stops {
+        lanes: CancellationToken::new(),
+        links: CancellationToken::new(),
+        buses: CancellationToken::new(),
+        helpers: CancellationToken::new(),
+    };
+    let (mut lanes, mut links, mut buses, mut helpers) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
+    let gateway = Arc::new(Gateway::build(config, ledger, &stops, &mut buses));
+    let shared = Arc::new(Shared::new(gateway.config.hub.clone(), trust));
+    for device in gateway.devices.values() {
+        let left = left.remove(&device.id).unwrap_or_default();
+        gateway.spawn_device(device, left, &shared, &stops, &mut lanes, &mut links);
+    }
+    for (device, left) in &left {
+        tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
+    }
+    gateway.spawn_helpers(listener, &stops, &mut helpers);
+    service::ready();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        hub = %gateway.config.hub.host,
+        devices = gateway.devices.len(),
+        buses = gateway.buses.len(),
+        "ready"
+    );
+    let mut ledger_health = gateway.ledger.health();
+    let end = tokio::select! {
+        signal = signals.stop() => {
+            tracing::info!(signal, "stopping: commands on the wire are finished first");
+            Ok(())
+        }
+        failed = ledger_health.wait_for(|health| health.failed.is_some()) => Err(Fatal::Ledger(match failed {
+            Ok(health) => health.failed.clone().unwrap_or_default(),
+            Err(_) => "the ledger's writer has ended".into(),
+        })),
+        fatal = first_end(&mut lanes, &mut links, &mut buses, &mut helpers) => Err(fatal),
+    };
+    service::stopping();
+    if end.is_ok() {
+        stop(&stops, lanes, links, buses).await;
+        tracing::info!("stopped");
+    }
+    end
+}
+
+/// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next await, and the ledger knows.
+async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) {
+    stops.lanes.cancel();
+    join("lanes", &mut lanes).await;
+    stops.links.cancel();
+    join("links", &mut links).await;
+    stops.buses.cancel();
+    join("buses", &mut buses).await;
+    stops.helpers.cancel();
+}
+
+async fn join(what: &str, tasks: &mut Tasks) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(STOP_PATIENCE, all).await.is_err() {
+        tracing::warn!("{what}: {} did not stop in time; the ledger knows what was on its way", tasks.len());
+    }
+}
+
+/// Waits for a task that ends without being told to.
+async fn first_end(lanes: &mut Tasks, links: &mut Tasks, buses: &mut Tasks, helpers: &mut Tasks) -> Fatal {
+    let ended = tokio::select! {
+        Some(ended) = lanes.join_next() => ended,
+        Some(ended) = links.join_next() => ended,
+        Some(ended) = buses.join_next() => ended,
+        Some(ended) = helpers.join_next() => ended,
+    };
+    Fatal::Internal(match ended {
+        Ok(name) => format!("{name} has ended by itself"),
+        Err(error) => error.to_string(),
+    })
+}
+
+fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
+    let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
+    for command in unfinished {
+        left.entry(command.device.clone()).or_default().push(command);
+    }
+    left
+}
+
+impl Gateway {
+    fn build(config: Config, ledger: Ledger, stops: &Stops, tasks: &mut Tasks) -> Gateway {
+        let mut buses = BTreeMap::new();
+        for (name, settings) in &config.buses {
+            let (handle, worker) = bus::new(name, settings);
+            buses.insert(name.clone(), handle);
+            spawn(tasks, format!("bus {name}"), worker.run(stops.buses.clone()));
+        }
+        let devices = config.devices.iter().map(|(id, device)| (id.clone(), Arc::new(device.clone()))).collect();
+        let health = config
+            .devices
+            .iter()
+            .map(|(id, device)| (id.clone(), Arc::new(DeviceHealth::new(id, &device.bus))))
+            .collect();
+        Gateway { config, ledger, devices, health, buses, started: Instant::now() }
+    }
+
+    fn spawn_device(
+        &self,
+        device: &Arc<Device>,
+        left: Vec<Unfinished>,
+        shared: &Arc<Shared>,
+        stops: &Stops,
+        lanes: &mut Tasks,
+        links: &mut Tasks,
+    ) {
+        let event_bell = Arc::new(Notify::new());
+        let health = self.health[&device.id].clone();
+        let (deliveries, inbox, offer, jobs) = lane::channels();
+        let station = Station {
+            device: device.clone(),
+            ledger: self.ledger.clone(),
+            bus: self.buses[&device.bus].clone(),
+            health: health.clone(),
+            event_bell: event_bell.clone(),
+            stop: stops.lanes.clone(),
+        };
+        spawn(lanes, format!("intake of {}", device.id), station.clone().run_intake(inbox, offer));
+        spawn(lanes, format!("lane of {}", device.id), station.run_lane(left, jobs));
+        let link = Link {
+            shared: shared.clone(),
+            device: device.clone(),
+            deliveries,
+            ledger: self.ledger.clone(),
+            event_bell,
+            health,
+            stop: stops.links.clone(),
+        };
+        spawn(links, format!("link of {}", device.id), link.run());
+    }
+
+    fn spawn_helpers(self: &Arc<Self>, listener: tokio::net::UnixListener, stops: &Stops, tasks: &mut Tasks) {
+        let (ledger, retention) = (self.ledger.clone(), self.config.ledger.retention);
+        let until_stopped = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        };
+        let helper = |work| until_stopped(stops.helpers.clone(), work);
+        spawn(tasks, "ledger keeper".into(), helper(Box::pin(async move { ledger.keep(retention).await })));
+        let gateway = self.clone();
+        spawn(tasks, "status line".into(), helper(Box::pin(async move { gateway.report_status().await })));
+        if let Some(period) = service::watchdog_period() {
+            let gateway = self.clone();
+            spawn(tasks, "watchdog".into(), helper(Box::pin(async move { gateway.feed_watchdog(period).await })));
+        }
+        let gateway = self.clone();
+        let answer = move |request| {
+            let gateway = gateway.clone();
+            async move { gateway.answer(request).await }
+        };
+        spawn(tasks, "admin socket".into(), helper(Box::pin(server::serve(listener, answer))));
+    }
+
+    async fn answer(&self, request: admin::Request) -> Reply {
+        match request {
+            admin::Request::Status => Reply::Ok(self.status().await),
+            admin::Request::Exec { device, command, value } => {
+                let Some(device) = self.devices.get(&device) else {
+                    return Reply::Error(format!("no device is called {device:?}"));
+                };
+                local::execute(device, &self.buses[&device.bus], &self.ledger, &command, value.as_ref()).await
+            }
+        }
+    }
+
+    async fn status(&self) -> Json {
+        let health = self.ledger.health().borrow().clone();
+        let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": self.started.elapsed().as_secs(),
+            "hub": { "host": self.config.hub.host, "connected": self.connected(), "identities": self.devices.len() },
+            "devices": self.health.values().map(|device| device.to_json()).collect::<Vec<_>>(),
+            "buses": self.buses.values().map(|bus| bus.status().to_json()).collect::<Vec<_>>(),
+            "ledger": { "ok": health.ok, "rows": rows, "lastError": health.last_error },
+            "outbox": { "pending": pending },
+        })
+    }
+
+    fn connected(&self) -> usize {
+        self.health.values().filter(|device| device.link() == LinkState::Connected).count()
+    }
+
+    async fn report_status(&self) {
+        let mut told = String::new();
+        let mut period = tokio::time::interval(STATUS_PERIOD);
+        loop {
+            period.tick().await;
+            let line = self.status_line();
+            if line != told {
+                service::status(&line);
+                told = line;
+            }
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let open = self.buses.values().filter(|bus| bus.status().is_open()).count();
+        let in_doubt: u64 = self.health.values().map(|device| device.in_doubt.get()).sum();
+        let ledger = match self.ledger.is_well() {
+            true => "",
+            false => ", THE LEDGER CAN'T BE WRITTEN",
+        };
+        format!(
+            "{} of {} identities connected, {open} of {} buses open, {in_doubt} commands in doubt since the start{ledger}",
+            self.connected(),
+            self.devices.len(),
+            self.buses.len(),
+        )
+    }
+
+    /// Feeds systemd's watchdog as long as this thread and the ledger's make progress.
+    async fn feed_watchdog(&self, period: Duration) {
+        let mut period = tokio::time::interval(period);
+        loop {
+            period.tick().await;
+            if self.ledger.is_alive().await {
+                service::alive();
+            }
+        }
+    }
+}
+
+fn spawn(tasks: &mut Tasks, name: String, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        work.await;
+        name
+    });
+}

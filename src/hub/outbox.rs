@@ -1,0 +1,110 @@
+//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire.
+//!
+//! Invariants
+//! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is published again on the next.
+//! - Few events are unacknowledged at a time, and none for long.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::link::SUBSCRIBE_PACKET_ID;
+use super::mqtt::Connection;
+use super::topic;
+use super::trouble::Trouble;
+use crate::ledger::Ledger;
+
+/// Events on the wire without their PUBACK.
+const IN_FLIGHT_MAX: usize = 16;
+/// A PUBACK that takes longer ends the connection.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
+const DONE_MAX: usize = 256;
+
+/// The events of one device.
+pub(super) struct Outbox {
+    device: String,
+    ledger: Ledger,
+    in_flight: HashMap<u16, (i64, Instant)>,
+    next_packet_id: u16,
+    /// Events up to this number are on the wire, or acknowledged.
+    cursor: i64,
+    done: VecDeque<i64>,
+}
+
+impl Outbox {
+    pub(super) fn new(device: &str, ledger: Ledger) -> Self {
+        Outbox {
+            device: device.to_owned(),
+            ledger,
+            in_flight: HashMap::new(),
+            next_packet_id: SUBSCRIBE_PACKET_ID,
+            cursor: 0,
+            done: VecDeque::new(),
+        }
+    }
+
+    /// Publishes what waits in the ledger, as far as there is room on the wire.
+    pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            let room = IN_FLIGHT_MAX - self.in_flight.len();
+            let events = match self.ledger.events(&self.device, self.cursor, room).await {
+                Ok(events) => events,
+                Err(error) => {
+                    // The events stay in the ledger, and are looked for again with the next one or the next connection.
+                    tracing::warn!(device = %self.device, %error, "result events can't be read");
+                    return Ok(());
+                }
+            };
+            if events.is_empty() {
+                return Ok(());
+            }
+            for event in events {
+                self.cursor = event.seq;
+                if self.done.contains(&event.seq) {
+                    continue;
+                }
+                let packet_id = self.free_packet_id();
+                let topic = topic::result_event(&self.device, &event.id, event.message_id.as_deref());
+                connection.publish(topic, packet_id, event.body).await?;
+                self.in_flight.insert(packet_id, (event.seq, Instant::now()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The hub has the event with this packet id.
+    pub(super) fn acknowledged(&mut self, packet_id: u16) {
+        if let Some((seq, _)) = self.in_flight.remove(&packet_id) {
+            self.ledger.event_acknowledged(seq);
+            self.done.push_back(seq);
+            if self.done.len() > DONE_MAX {
+                self.done.pop_front();
+            }
+        }
+    }
+
+    /// Whether the hub acknowledges in time.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
+        match self.in_flight.values().any(|(_, sent)| sent.elapsed() > PATIENCE) {
+            true => Err(Trouble::EventUnacknowledged(PATIENCE)),
+            false => Ok(()),
+        }
+    }
+
+    /// What was on the wire is published again on the next connection.
+    pub(super) fn connection_ended(&mut self) {
+        self.in_flight.clear();
+        self.cursor = 0;
+    }
+
+    fn free_packet_id(&mut self) -> u16 {
+        loop {
+            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(SUBSCRIBE_PACKET_ID + 1);
+            if !self.in_flight.contains_key(&self.next_packet_id) {
+                return self.next_packet_id;
+            }
+        }
+    }
+}

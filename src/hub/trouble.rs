@@ -1,0 +1,153 @@
+//! Why a connection to the hub ended, told apart as far as MQTT allows, with what to check.
+//!
+//! The hub gives no reasons: every refusal at CONNECT is "not authorized", every later error a closed socket ("Understand error
+//! codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely first.
+
+use std::time::Duration;
+
+use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+/// Why a connection ended or did not come about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The name of the hub has no address now.
+    #[error("{address} can't be looked up: {error}; check DNS, the uplink, and `hub.host`")]
+    Lookup {
+        /// What was looked up.
+        address: String,
+        /// What the resolver said.
+        error: String,
+    },
+    /// No TCP connection.
+    #[error("{address} can't be reached: {error}; check the uplink, and that port 8883 is open outwards")]
+    Unreachable {
+        /// Where to.
+        address: String,
+        /// What the system said.
+        error: String,
+    },
+    /// TLS failed.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    /// This identity's own certificate or key can't be used.
+    #[error("{0}")]
+    Credential(String),
+    /// It all took too long.
+    #[error("the hub did not answer within {0} s; it may be throttling, or the uplink is bad")]
+    Slow(u64),
+    /// CONNACK with a return code.
+    #[error("the hub refused the connection: {}", refusal(*.0))]
+    Refused(u8),
+    /// SUBACK without QoS 1.
+    #[error("the hub did not grant the subscription with QoS 1; without it messages would be lost")]
+    NotGranted,
+    /// The hub closed the connection without a word.
+    #[error("the hub closed the connection; it gives no reason over MQTT")]
+    Closed,
+    /// The token's life was over.
+    #[error("the hub closed the connection because the token had expired; is the clock right?")]
+    TokenExpired,
+    /// The hub closed several connections right after they were made.
+    #[error("the hub keeps closing the connection soon after it is made; does another client use this device id?")]
+    Kicked,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The hub did not answer a ping.
+    #[error("the hub did not answer within the keep-alive time; the connection is dead")]
+    HalfOpen,
+    /// The hub did not acknowledge a result event.
+    #[error("the hub did not acknowledge a result event for {} s", .0.as_secs())]
+    EventUnacknowledged(Duration),
+    /// What came was not MQTT, or not what a hub sends.
+    #[error("the hub sent something that is not understood: {0}")]
+    Protocol(String),
+    /// A delivery that can't be handled on this connection.
+    #[error("{0}; the connection is made anew")]
+    Ambiguous(&'static str),
+    /// A delivery was given back.
+    #[error("a message was left with the hub; the connection is made anew to get it again")]
+    Abandoned,
+}
+
+/// What a CONNACK return code means (MQTT 3.1.1, 3.2.2.3) and what to check.
+fn refusal(code: u8) -> &'static str {
+    match code {
+        1 => "unacceptable protocol version",
+        2 => "client id rejected; check the device id",
+        3 => "server unavailable; it may be throttling, the daemon tries again",
+        4 => "bad user name or password; check `hub.host` and the device key",
+        5 => {
+            "not authorized; check that the device exists at this hub and is enabled, that its key or certificate is the right one, \
+             that the clock is right, and that the hub's quota is not used up"
+        }
+        _ => "unknown return code",
+    }
+}
+
+impl Trouble {
+    /// What a failed TLS handshake means.
+    pub fn from_tls(error: &std::io::Error, server_name: &str) -> Trouble {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        let why = match tls {
+            Some(TlsError::InvalidCertificate(certificate)) => certificate_trouble(certificate, server_name),
+            Some(TlsError::AlertReceived(alert)) => alert_trouble(*alert),
+            Some(TlsError::NoCertificatesPresented) => "the hub showed no certificate".into(),
+            Some(other) => other.to_string(),
+            None => format!("{error}; is this a TLS port, and does nothing between intercept it?"),
+        };
+        Trouble::Tls(why)
+    }
+}
+
+fn certificate_trouble(error: &CertificateError, server_name: &str) -> String {
+    match error {
+        CertificateError::UnknownIssuer => {
+            "the hub's certificate is not signed by a trusted authority; check the system's CA certificates or `hub.ca_file`, and \
+             whether a proxy intercepts TLS"
+                .into()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate is not for {server_name}; check `hub.host` and `hub.address`")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the hub's certificate has expired; is the clock right?".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the hub's certificate is not valid yet; is the clock right?".into()
+        }
+        other => format!("the hub's certificate is refused: {other}"),
+    }
+}
+
+fn alert_trouble(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired
+        | AlertDescription::BadCertificate
+        | AlertDescription::UnknownCA
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown => format!(
+            "the hub does not take this device's certificate ({alert:?}); check `cert_file`, its dates, and the thumbprint or CA at the hub"
+        ),
+        other => format!("the hub ended the handshake ({other:?})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_failures_are_told_apart() {
+        let text = |error: TlsError| {
+            Trouble::from_tls(&std::io::Error::new(std::io::ErrorKind::InvalidData, error), "h.example").to_string()
+        };
+        assert!(text(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)).contains("ca_file"));
+        assert!(text(TlsError::InvalidCertificate(CertificateError::NotValidForName)).contains("h.example"));
+        assert!(text(TlsError::InvalidCertificate(CertificateError::Expired)).contains("clock"));
+        assert!(text(TlsError::AlertReceived(AlertDescription::CertificateRequired)).contains("cert_file"));
+        let plain = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert!(Trouble::from_tls(&plain, "h").to_string().contains("TLS port"));
+    }
+}

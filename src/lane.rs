@@ -1,0 +1,385 @@
+//! A device's commands, one after the other: from the hub's delivery over the ledger to the bus and back.
+//!
+//! Two tasks for each device. The *intake* takes deliveries from the link; with `settle = "after-accept"` it records and completes them
+//! there and then. The *lane* runs commands in the order of receipt (G5).
+//!
+//! ```text
+//! link --delivery--> intake --job--> lane --turn--> bus
+//!   ^                  |              |
+//!   '---- ticket.complete(receipt) ---'   a receipt exists only after a commit
+//! ```
+//!
+//! Invariants
+//! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will deliver it again.
+//! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
+//! - Queues are bounded. A full one holds up the intake, then the link, then the hub.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, Notify};
+use tokio::time::{sleep, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::BusHandle;
+use crate::clock::Timestamp;
+use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::outcome::{Code, Fault, Outcome, State};
+use crate::config::{Device, Settle};
+use crate::health::{DeviceHealth, Pending};
+use crate::hub::session::WINDOW_MAX;
+use crate::hub::{Delivery, Ticket};
+use crate::ledger::row::{RowId, Unfinished};
+use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
+use crate::runner::{Gate, Go, Plan, Ran};
+
+/// Commands that wait for their turn in a lane.
+const QUEUE_MAX: usize = WINDOW_MAX;
+/// How often the age of a command from an earlier life is judged anew while the clock stands before its receipt.
+const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+/// How long a stop waits for a ledger that can't be written to take an outcome.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the intake and the lane of a device share.
+#[derive(Clone)]
+pub struct Station {
+    /// The device.
+    pub device: Arc<Device>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Its bus.
+    pub bus: BusHandle,
+    /// What is known of it.
+    pub health: Arc<DeviceHealth>,
+    /// Rung when there is a new result event.
+    pub event_bell: Arc<Notify>,
+    /// Ends intake and lane after the command in hand.
+    pub stop: CancellationToken,
+}
+
+/// Something for the lane to do.
+pub enum Job {
+    /// A delivery that is judged when its turn comes.
+    Delivery(Box<Delivery>, Pending),
+    /// A command that is to be run.
+    Work(Box<Work>, Pending),
+}
+
+/// A command that is to be run.
+pub struct Work {
+    /// Its row, if it has one.
+    row: Option<RowId>,
+    /// What settles it at the hub, unless that was done.
+    ticket: Option<Ticket>,
+    new: NewRow,
+    received: Instant,
+    /// It is of an earlier life of the daemon; its age is not known by the monotonic clock.
+    earlier_life: bool,
+    /// It was `executing` when the daemon died, after so many attempts.
+    interrupted: Option<u32>,
+}
+
+/// The two ends of a device's station: where its link delivers, and the tasks.
+pub fn channels() -> (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>, mpsc::Sender<Job>, mpsc::Receiver<Job>) {
+    let (deliveries, inbox) = mpsc::channel(WINDOW_MAX);
+    let (offer, jobs) = mpsc::channel(QUEUE_MAX);
+    (deliveries, inbox, offer, jobs)
+}
+
+impl Station {
+    /// Takes deliveries until it is stopped.
+    pub async fn run_intake(self, mut inbox: mpsc::Receiver<Delivery>, lane: mpsc::Sender<Job>) {
+        loop {
+            let delivery = tokio::select! {
+                () = self.stop.cancelled() => return,
+                delivery = inbox.recv() => match delivery {
+                    Some(delivery) => delivery,
+                    None => return self.stop.cancelled().await,
+                },
+            };
+            let pending = self.health.pend();
+            let job = match self.device.settle {
+                Settle::AfterExecution => Job::Delivery(Box::new(delivery), pending),
+                Settle::AfterAccept => match self.admit(delivery).await {
+                    Some(work) => Job::Work(Box::new(work), pending),
+                    None => continue,
+                },
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = lane.send(job) => {}
+            }
+        }
+    }
+
+    /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
+    pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: mpsc::Receiver<Job>) {
+        for unfinished in left {
+            let _pending = self.health.pend();
+            self.work(Work::left(unfinished)).await;
+            if self.stop.is_cancelled() {
+                return;
+            }
+        }
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                job = jobs.recv() => match job {
+                    Some(job) => job,
+                    None => return self.stop.cancelled().await,
+                },
+            };
+            match job {
+                Job::Delivery(delivery, _pending) => {
+                    if let Some(work) = self.admit(*delivery).await {
+                        self.work(work).await;
+                    }
+                }
+                Job::Work(work, _pending) => self.work(*work).await,
+            }
+        }
+    }
+
+    /// Judges a delivery, and settles it unless it is to be run.
+    async fn admit(&self, delivery: Delivery) -> Option<Work> {
+        let Delivery { message, received_at, received, ticket } = delivery;
+        if !ticket.is_live() {
+            return None;
+        }
+        let order = message.order();
+        let checked = order.as_ref().map_err(Fault::clone).and_then(|order| {
+            let plan = Plan::new(&self.device, &order.command, order.value.as_ref())?;
+            decide::check_identity(message.ledger_id(), plan.command.idempotent)
+        });
+        let new = NewRow {
+            device: self.device.id.clone(),
+            message_id: message.ledger_id().map(str::to_owned),
+            digest: message.digest(),
+            command: message.command_name(),
+            value: order.ok().and_then(|order| order.value),
+            received_at,
+            expires_at: message.expires_at,
+        };
+        let lookup = match self.ledger.lookup(&new.device, new.message_id.as_deref(), new.digest).await {
+            Ok(lookup) => lookup,
+            Err(error) => return self.leave(Some(ticket), &error),
+        };
+        let mut work =
+            Work { row: lookup.row, ticket: Some(ticket), new, received, earlier_life: false, interrupted: None };
+        match (decide::on_delivery(lookup.known, checked, self.device.settle), lookup.row) {
+            (Verdict::Complete, Some(row)) => {
+                self.health.duplicates.add();
+                tracing::debug!(device = %self.device.id, message_id = work.message_id(), "delivered again: completed, not run");
+                work.complete(self.ledger.delivered_again(row));
+                None
+            }
+            (Verdict::Reject(fault), _) => {
+                // A reused id has a row of another message: this one gets its own.
+                work.row = None;
+                self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
+                None
+            }
+            (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
+                Ok((row, receipt)) => {
+                    work.row = Some(row);
+                    work.complete(receipt);
+                    Some(work)
+                }
+                Err(error) => self.leave(work.ticket, &error),
+            },
+            (Verdict::Resume, Some(_)) => {
+                work.interrupted = Some(1);
+                Some(work)
+            }
+            (Verdict::Run, _) => Some(work),
+            (Verdict::Complete | Verdict::Resume, None) => {
+                unreachable!("{:?} without a row", Known::New)
+            }
+        }
+    }
+
+    /// Runs a command and records its outcome.
+    async fn work(&self, mut work: Work) {
+        let plan = match Plan::new(&self.device, work.command_name(), work.new.value.as_ref()) {
+            Ok(plan) => plan,
+            // The configuration has changed since the command was accepted.
+            Err(fault) => {
+                let outcome = match work.interrupted {
+                    None => Outcome::ended(State::Rejected, fault),
+                    Some(_) => Outcome::ended(State::InDoubt, Fault { code: Code::Interrupted, ..fault }),
+                };
+                let attempts = work.interrupted.unwrap_or(0);
+                return self.conclude(work, outcome, attempts).await;
+            }
+        };
+        let deadline = Deadline { limit: plan.command.deadline, expires_at: work.new.expires_at };
+        let route = plan.route(&self.bus);
+        loop {
+            if !self.age_is_known(&work, deadline).await {
+                return;
+            }
+            let execution = match work.interrupted {
+                Some(attempts) => Execution::interrupted(route, attempts),
+                None => Execution::new(route),
+            };
+            let mut gate = LaneGate { station: self, work: &mut work, deadline };
+            match plan.run(&self.bus, execution, &mut gate).await {
+                Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
+                Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
+                Ran::NotNow => {}
+            }
+            // It is the gateway's own: it waits here until the ledger can be written, or for the daemon's next life.
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.ledger.well() => {}
+            }
+        }
+    }
+
+    /// Waits until the clock allows to judge a command of an earlier life. `false`: the daemon stops first.
+    async fn age_is_known(&self, work: &Work, deadline: Deadline) -> bool {
+        while deadline.judge(work.age()) == Freshness::Unknown {
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = sleep(CLOCK_PERIOD) => {}
+            }
+        }
+        true
+    }
+
+    /// Makes an outcome durable, completes the message, and has the event published.
+    async fn conclude(&self, mut work: Work, outcome: Outcome, attempts: u32) {
+        let state = outcome.state;
+        let code = outcome.fault.as_ref().map(|fault| fault.code.as_str());
+        let finish = Finish { row: work.row, new: work.new.clone(), outcome, attempts, finished_at: Timestamp::now() };
+        let Some(receipt) = self.record(finish).await else { return };
+        work.complete(receipt);
+        self.event_bell.notify_one();
+        if attempts > 0 {
+            self.health.executed.add();
+        }
+        if state == State::InDoubt {
+            self.health.in_doubt.add();
+        }
+        let (device, message_id, command) = (&self.device.id, work.message_id(), work.command_name());
+        let elapsed_ms = work.received.elapsed().as_millis() as u64;
+        match state {
+            State::InDoubt => {
+                tracing::warn!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished");
+            }
+            _ => tracing::info!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished"),
+        }
+    }
+
+    /// Offers an outcome to the ledger until it is durable. `None`: the process is about to end without that.
+    async fn record(&self, finish: Finish) -> Option<Receipt> {
+        loop {
+            match self.ledger.finish(finish.clone()).await {
+                Ok(receipt) => return Some(receipt),
+                Err(LedgerError::Full(why)) => {
+                    tracing::warn!(device = %self.device.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
+                }
+                Err(_) => return None,
+            }
+            tokio::select! {
+                () = self.ledger.well() => {}
+                () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
+            }
+        }
+    }
+
+    fn leave(&self, ticket: Option<Ticket>, error: &LedgerError) -> Option<Work> {
+        tracing::debug!(device = %self.device.id, %error, "a message is left with the hub");
+        self.give_back(ticket);
+        None
+    }
+
+    /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled on it.
+    fn give_back(&self, ticket: Option<Ticket>) {
+        match ticket {
+            Some(ticket) if !self.stop.is_cancelled() => ticket.abandon(),
+            _ => {}
+        }
+    }
+}
+
+impl Work {
+    fn left(left: Unfinished) -> Work {
+        Work {
+            row: Some(left.row),
+            ticket: None,
+            interrupted: (left.state == State::Executing).then_some(left.attempts),
+            new: NewRow {
+                device: left.device,
+                message_id: left.message_id,
+                // The row has it already.
+                digest: [0; 32],
+                command: Some(left.command),
+                value: left.value,
+                received_at: left.received_at,
+                expires_at: left.expires_at,
+            },
+            received: Instant::now(),
+            earlier_life: true,
+        }
+    }
+
+    fn complete(&mut self, receipt: Receipt) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.complete(receipt);
+        }
+    }
+
+    fn age(&self) -> Age {
+        Age {
+            monotonic: self.received.elapsed(),
+            received_at: self.earlier_life.then_some(self.new.received_at),
+            now: Timestamp::now(),
+        }
+    }
+
+    fn message_id(&self) -> Option<&str> {
+        self.new.message_id.as_deref()
+    }
+
+    fn command_name(&self) -> &str {
+        self.new.command.as_deref().unwrap_or_default()
+    }
+}
+
+/// What stands between a message's command and the wire.
+struct LaneGate<'a> {
+    station: &'a Station,
+    work: &'a mut Work,
+    deadline: Deadline,
+}
+
+impl Gate for LaneGate<'_> {
+    fn may_go(&mut self) -> Go {
+        if self.deadline.judge(self.work.age()) == Freshness::Expired {
+            return Go::End(self.deadline.expired());
+        }
+        let forgotten = self.work.row.is_none() && !self.work.ticket.as_ref().is_some_and(Ticket::is_live);
+        if forgotten || self.station.stop.is_cancelled() || !self.station.ledger.is_well() {
+            return Go::No;
+        }
+        Go::Yes
+    }
+
+    async fn record_executing(&mut self) -> bool {
+        match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
+            Ok(row) => {
+                self.work.row = Some(row);
+                // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun again.
+                self.work.interrupted = Some(1);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(device = %self.station.device.id, %error, "a command was not begun");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Logs: to standard error, with the journal's priorities under systemd and colour on a terminal.
+//!
+//! Filtered by the environment variable `FIELDBRIDGE_LOG` (`info` by default; e.g. `fieldbridge::bus=debug`).
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::EnvFilter;
+
+/// Begins to log. Called once.
+pub fn start() {
+    let filter = EnvFilter::try_from_env("FIELDBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).
+    let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        subscriber.with_ansi(false).event_format(Journal).try_init()
+    } else {
+        subscriber.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+    };
+    // A second call keeps the first's settings.
+    let _ = result;
+}
+
+/// One line an event, with the priority in front that the journal takes off (sd-daemon(3)). The journal has the time.
+struct Journal;
+
+impl<S> FormatEvent<S, DefaultFields> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, DefaultFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

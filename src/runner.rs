@@ -1,0 +1,207 @@
+//! Carries out the steps of one command on its bus. What the steps are is decided in [`crate::command::decide`].
+//!
+//! Invariants
+//! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not stale.
+//! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
+
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use crate::bus::wire::{Answer, Call, Refusal, Request, Wire};
+use crate::bus::{BusHandle, Turn};
+use crate::command::decide::{Attempt, Execution, ReadBack, Route, Step};
+use crate::command::outcome::{Code, Fault, Outcome};
+use crate::config::Device;
+use crate::peripheral::{Command, Prepared};
+
+/// A command with its value, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The command.
+    pub command: &'a Command,
+    /// Ready for the wire.
+    pub prepared: Prepared,
+}
+
+/// Whether a command may go on the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Go {
+    /// It may.
+    Yes,
+    /// It may not, and this is its outcome.
+    End(Outcome),
+    /// Not now, and nothing is to be recorded.
+    No,
+}
+
+/// What stands between a command and the wire.
+pub trait Gate {
+    /// Asked once, when the bus is held and nothing was sent.
+    fn may_go(&mut self) -> Go;
+
+    /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
+    fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
+}
+
+/// How a command's run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ran {
+    /// With this outcome, after so many attempts.
+    Finished(Outcome, u32),
+    /// Before anything was recorded or sent.
+    NotNow,
+}
+
+impl<'a> Plan<'a> {
+    /// Looks up a command of a device and prepares its value.
+    ///
+    /// # Errors
+    /// `unknown-command`, `bad-value` or `out-of-range`.
+    pub fn new(device: &'a Device, name: &str, value: Option<&Json>) -> Result<Plan<'a>, Fault> {
+        let command = device.commands.get(name).ok_or_else(|| {
+            let known: Vec<&str> = device.commands.keys().map(String::as_str).collect();
+            let message = format!("{} has no command {name:?}; it has {}", device.id, known.join(", "));
+            Fault::new(Code::UnknownCommand, message)
+        })?;
+        let prepared = command.prepare(value)?;
+        Ok(Plan { device, command, prepared })
+    }
+
+    /// What matters of the command for how it is run.
+    pub fn route(&self, bus: &BusHandle) -> Route {
+        Route {
+            idempotent: self.command.idempotent,
+            verify: self.prepared.read_back.is_some(),
+            attempts_max: bus.retries() + 1,
+        }
+    }
+
+    /// Runs the command to its outcome.
+    pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
+        let begun = Instant::now();
+        let mut turn: Option<Turn> = None;
+        let mut asked = false;
+        let mut step = execution.begin();
+        loop {
+            if matches!(step, Step::RecordExecuting | Step::Send | Step::ReadBack) && turn.is_none() {
+                match bus.turn().await {
+                    Ok(granted) => turn = Some(granted),
+                    Err(_) => return Ran::NotNow,
+                }
+            }
+            if matches!(step, Step::RecordExecuting | Step::Send) && !asked {
+                asked = true;
+                match gate.may_go() {
+                    Go::Yes => {}
+                    Go::End(outcome) => return Ran::Finished(outcome, 0),
+                    Go::No => return Ran::NotNow,
+                }
+            }
+            step = match (step, &mut turn) {
+                (Step::Finish(outcome), _) => return Ran::Finished(outcome, execution.attempts()),
+                (Step::RecordExecuting, _) => match gate.record_executing().await {
+                    true => execution.recorded(),
+                    false => return Ran::NotNow,
+                },
+                (Step::Send, Some(held)) => {
+                    let wire = held.exchange(&self.call(self.prepared.request.clone())).await;
+                    execution.attempted(self.attempt(wire))
+                }
+                (Step::ReadBack, Some(held)) => {
+                    let result = self.read_back(held).await;
+                    execution.read_back(result, self.prepared.written.clone(), begun.elapsed())
+                }
+                (Step::ReadBackAfter(pause), _) => {
+                    turn = None;
+                    tokio::time::sleep(pause).await;
+                    Step::ReadBack
+                }
+                (Step::Send | Step::ReadBack, None) => unreachable!("a turn was taken above"),
+            };
+            // What was recorded or written is followed up at once; a repetition waits for the others on the bus.
+            let follows_up = execution.attempts() <= 1 && matches!(step, Step::Send) || matches!(step, Step::ReadBack);
+            if !follows_up {
+                turn = None;
+            }
+        }
+    }
+
+    fn call(&self, request: Request) -> Call {
+        Call { unit: self.device.unit, request, timeout: self.command.timeout }
+    }
+
+    fn attempt(&self, wire: Wire) -> Attempt {
+        match wire {
+            Wire::Answered(answer) => match self.command.interpret(&self.prepared, &answer) {
+                Ok(value) => Attempt::Confirmed(value),
+                Err(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+            },
+            Wire::Refused(refusal) => refused(refusal),
+            Wire::NotSent(why) => Attempt::NotSent(Fault::new(Code::BusUnavailable, why)),
+            Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
+            Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+        }
+    }
+
+    async fn read_back(&self, turn: &mut Turn) -> ReadBack {
+        let Some(request) = &self.prepared.read_back else {
+            return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `verify` any more"));
+        };
+        match self.attempt_read_back(turn.exchange(&self.call(request.clone())).await) {
+            Ok(answer) if self.command.matches(&self.prepared, &answer) => ReadBack::Same,
+            Ok(answer) => ReadBack::Other(format!(
+                "read back {} where {} was written",
+                self.command.shown(&answer),
+                self.prepared.written.as_ref().map_or_else(|| "something else".to_owned(), Json::to_string),
+            )),
+            Err(fault) => ReadBack::Unknown(fault),
+        }
+    }
+
+    fn attempt_read_back(&self, wire: Wire) -> Result<Answer, Fault> {
+        match wire {
+            Wire::Answered(answer) => Ok(answer),
+            other => match self.attempt(other) {
+                Attempt::Refused(fault)
+                | Attempt::NotSent(fault)
+                | Attempt::Unclear(fault)
+                | Attempt::Unconfirmed(fault) => Err(fault),
+                Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
+            },
+        }
+    }
+}
+
+/// What a refusal means. Two Modbus exceptions are none: 5 says that the peripheral has begun and will take its time, 11 that a gateway has
+/// sent the request on and heard nothing (Modbus Application Protocol V1.1b3, section 7). What the peripheral did is not known then.
+fn refused(refusal: Refusal) -> Attempt {
+    match refusal {
+        Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
+        Refusal::Exception(code) => {
+            let message = format!("Modbus exception {code}: {}", exception_text(code));
+            let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
+            match code {
+                5 | 11 => Attempt::Unconfirmed(fault(Code::Exception)),
+                _ => Attempt::Refused(fault(Code::Exception)),
+            }
+        }
+    }
+}
+
+/// What a Modbus exception says (Modbus Application Protocol V1.1b3, section 7).
+fn exception_text(code: u8) -> &'static str {
+    match code {
+        1 => "illegal function; the peripheral does not know this kind of request",
+        2 => "illegal data address; check `address` and `table`",
+        3 => "illegal data value; the peripheral does not take this value or length",
+        4 => "server device failure; the peripheral could not do it",
+        5 => "acknowledge; the peripheral has begun and takes its time",
+        6 => "server device busy; the peripheral did not take the request",
+        8 => "memory parity error in the peripheral",
+        10 => "gateway path unavailable; the Modbus gateway can't reach this unit's line",
+        11 => "gateway target device failed to respond; the Modbus gateway sent the request on and heard nothing",
+        _ => "a code of the peripheral's own; look into its manual",
+    }
+}

@@ -1,0 +1,72 @@
+//! What systemd and the operating system want of a daemon: readiness, status line, watchdog, signals.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{signal, Signal, SignalKind};
+
+/// Tells systemd. Outside of systemd nothing happens.
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// The daemon serves.
+pub fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The daemon has begun to stop.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// A line that `systemctl status` shows.
+pub fn status(line: &str) {
+    tell(&[NotifyState::Status(line)]);
+}
+
+/// The daemon makes progress.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often to tell that there is progress: a third of what systemd allows. `None`: it does not ask.
+pub fn watchdog_period() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+}
+
+/// The signals that matter.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the word to stop.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP changes nothing; restart the service to take up a new configuration");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the operator's commands print for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value as Json;
+
+use crate::ledger::row::Record;
+
+/// A status document.
+pub fn status(document: &Json) -> String {
+    let text = |value: &Json| match value {
+        Json::String(text) => text.clone(),
+        Json::Null => "-".into(),
+        other => other.to_string(),
+    };
+    let mut out = String::new();
+    let hub = &document["hub"];
+    let _ = writeln!(
+        out,
+        "fieldbridge {}, up {}\nhub {}: {} of {} identities connected",
+        text(&document["version"]),
+        humantime::format_duration(std::time::Duration::from_secs(document["uptimeSeconds"].as_u64().unwrap_or(0))),
+        text(&hub["host"]),
+        text(&hub["connected"]),
+        text(&hub["identities"]),
+    );
+    let ledger = &document["ledger"];
+    let state = if ledger["ok"] == true { "ok".to_owned() } else { format!("NOT WRITABLE: {}", text(&ledger["lastError"])) };
+    let _ = writeln!(out, "ledger {state}, {} rows; outbox {} events", text(&ledger["rows"]), text(&document["outbox"]["pending"]));
+    for (title, list, columns) in [
+        ("devices", &document["devices"], &["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"][..]),
+        ("buses", &document["buses"], &["name", "kind", "state", "exchanges", "timeouts", "lastError"][..]),
+    ] {
+        let rows = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        let cells = rows.iter().map(|row| columns.iter().map(|column| text(&row[*column])).collect()).collect();
+        let _ = write!(out, "\n{title}\n{}", table(columns, cells));
+    }
+    out
+}
+
+/// Rows of the ledger.
+pub fn rows(rows: &[Record]) -> String {
+    let cells = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.received_at.to_string(),
+                row.device.clone(),
+                row.message_id.clone().unwrap_or_else(|| "-".into()),
+                row.command.clone().unwrap_or_else(|| "-".into()),
+                row.state.to_string(),
+                row.attempts.to_string(),
+                row.deliveries.to_string(),
+                end(row),
+            ]
+        })
+        .collect();
+    table(&["received", "device", "message", "command", "state", "attempts", "deliveries", "result"], cells)
+}
+
+/// One row with its history.
+pub fn row(row: &Record) -> String {
+    let mut out = String::new();
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    let _ = writeln!(out, "device      {}\nmessage     {}\ncommand     {}", row.device, or_none(&row.message_id), or_none(&row.command));
+    let _ = writeln!(out, "state       {}\nattempts    {}\ndeliveries  {}\nresult      {}", row.state, row.attempts, row.deliveries, end(row));
+    for entry in &row.history {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let _ = writeln!(out, "{}  {} {}", text("at"), text("event"), text("detail"));
+    }
+    out
+}
+
+/// The result of a command, as its event tells it.
+pub fn result(event: &Json) -> String {
+    let status = event["status"].as_str().unwrap_or_default();
+    match event.get("value") {
+        Some(value) => format!("{status}: {value}"),
+        None => status.to_owned(),
+    }
+}
+
+/// Why a command did not succeed, as its event tells it.
+pub fn error(event: &Json) -> String {
+    let text = |key: &str| event["error"][key].as_str().unwrap_or_default();
+    format!("{} ({})", text("message"), text("code"))
+}
+
+fn end(row: &Record) -> String {
+    match (&row.value, &row.fault) {
+        (_, Some(fault)) => format!("{}: {}", fault.code.as_str(), fault.message),
+        (Some(value), None) => value.to_string(),
+        (None, None) => "-".into(),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is not padded.
+fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    let widths: Vec<usize> = heads
+        .iter()
+        .enumerate()
+        .map(|(i, head)| rows.iter().map(|row| row[i].chars().count()).chain([head.len()]).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    let heads = heads.iter().map(|head| (*head).to_owned()).collect();
+    for row in std::iter::once(heads).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // A cell is one line, whatever a peripheral or a message put into it.
+            let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
