@@ -1,0 +1,258 @@
+//! The decision core, walked through exhaustively. Proves G2, G3, G4 and G8 as far as they are decided there: whatever the ledger holds
+//! and the wire says, a final row is not run again, a non-idempotent command is sent at most once and only after its record, and every
+//! command comes to an end.
+
+use std::time::Duration;
+
+use fieldbridge::clock::{Timestamp, EARLIEST_BELIEVABLE};
+use fieldbridge::command::decide::{
+    check_identity, on_delivery, Age, Attempt, Deadline, Execution, Freshness, Known, ReadBack, Route, Step, Verdict,
+    RESOLVE_PATIENCE,
+};
+use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
+use fieldbridge::config::Settle;
+use serde_json::json;
+
+const SETTLES: [Settle; 2] = [Settle::AfterExecution, Settle::AfterAccept];
+
+fn fault(code: Code) -> Fault {
+    Fault::new(code, "because")
+}
+
+#[test]
+fn a_final_row_is_completed_and_never_run_again() {
+    for state in State::ALL.into_iter().filter(|state| state.is_final()) {
+        for settle in SETTLES {
+            for order in [Ok(()), Err(fault(Code::UnknownCommand))] {
+                assert_eq!(on_delivery(Known::Row(state), order, settle), Verdict::Complete);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_row_is_never_begun_again_by_a_redelivery() {
+    for state in [State::Accepted, State::Executing] {
+        for settle in SETTLES {
+            let verdict = on_delivery(Known::Row(state), Ok(()), settle);
+            assert!(matches!(verdict, Verdict::Complete | Verdict::Resume), "{state} {settle:?}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_id_with_another_body_is_rejected_even_if_it_would_be_fine() {
+    for settle in SETTLES {
+        let Verdict::Reject(fault) = on_delivery(Known::OtherBody, Ok(()), settle) else { panic!("not rejected") };
+        assert_eq!(fault.code, Code::MessageIdReused);
+    }
+}
+
+#[test]
+fn only_an_idempotent_command_may_come_without_a_message_id() {
+    assert_eq!(check_identity(None, true), Ok(()));
+    assert_eq!(check_identity(Some("m"), false), Ok(()));
+    assert_eq!(check_identity(None, false).unwrap_err().code, Code::NoMessageId);
+}
+
+/// Everything the wire can say to one attempt.
+fn attempts() -> Vec<Attempt> {
+    vec![
+        Attempt::Confirmed(Some(json!(1))),
+        Attempt::Refused(fault(Code::Exception)),
+        Attempt::NotSent(fault(Code::BusUnavailable)),
+        Attempt::Unclear(fault(Code::Timeout)),
+        Attempt::Unclear(fault(Code::BadReply)),
+        Attempt::Unconfirmed(fault(Code::Exception)),
+    ]
+}
+
+fn read_backs() -> Vec<ReadBack> {
+    vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::Timeout))]
+}
+
+/// Follows every possible course of an execution and calls `seen` with each complete trace and its outcome.
+fn walk(
+    route: Route,
+    execution: &Execution,
+    step: Step,
+    trace: &mut Vec<String>,
+    seen: &mut impl FnMut(&[String], &Outcome),
+) {
+    assert!(trace.len() < 100, "no end: {trace:?}");
+    trace.push(match &step {
+        Step::Finish(outcome) => format!("finish {}", outcome.state),
+        other => format!("{other:?}"),
+    });
+    match step {
+        Step::Finish(outcome) => seen(trace, &outcome),
+        Step::RecordExecuting => {
+            let mut next = execution.clone();
+            let step = next.recorded();
+            walk(route, &next, step, trace, seen);
+        }
+        Step::Send => {
+            for attempt in attempts() {
+                let mut next = execution.clone();
+                let step = next.attempted(attempt);
+                walk(route, &next, step, trace, seen);
+            }
+        }
+        Step::ReadBack | Step::ReadBackAfter(_) => {
+            for result in read_backs() {
+                // The patience with an interrupted command is over at some time; one course is enough.
+                let elapsed = if matches!(step, Step::ReadBackAfter(_)) { RESOLVE_PATIENCE } else { Duration::ZERO };
+                let mut next = execution.clone();
+                let step = next.read_back(result, Some(json!(1)), elapsed);
+                walk(route, &next, step, trace, seen);
+            }
+        }
+    }
+    trace.pop();
+}
+
+fn every_course(route: Route, interrupted: bool) -> Vec<(Vec<String>, Outcome)> {
+    let mut execution = if interrupted { Execution::interrupted(route, 1) } else { Execution::new(route) };
+    let first = execution.begin();
+    let mut all = Vec::new();
+    walk(route, &execution, first, &mut Vec::new(), &mut |trace, outcome| {
+        all.push((trace.to_vec(), outcome.clone()));
+    });
+    all
+}
+
+fn sends(trace: &[String]) -> usize {
+    trace.iter().filter(|step| *step == "Send").count()
+}
+
+#[test]
+fn a_non_idempotent_command_is_sent_at_most_once_and_only_after_its_record() {
+    for verify in [false, true] {
+        for attempts_max in [1, 3, 11] {
+            let route = Route { idempotent: false, verify, attempts_max };
+            for (trace, _) in every_course(route, false) {
+                assert_eq!(trace[0], "RecordExecuting", "{trace:?}");
+                assert_eq!(sends(&trace), 1, "{trace:?}");
+            }
+            for (trace, outcome) in every_course(route, true) {
+                assert_eq!(sends(&trace), 0, "an interrupted command went on the wire again: {trace:?}");
+                assert!(verify || outcome.fault.as_ref().unwrap().code == Code::Interrupted);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
+    for verify in [false, true] {
+        let route = Route { idempotent: true, verify, attempts_max: 3 };
+        let courses = every_course(route, false);
+        assert!(courses.iter().all(|(trace, _)| (1..=3).contains(&sends(trace))));
+        for (trace, outcome) in &courses {
+            let code = outcome.fault.as_ref().map(|fault| fault.code);
+            if matches!(code, Some(Code::Timeout | Code::BadReply | Code::BusUnavailable)) {
+                assert_eq!(sends(trace), 3, "given up early: {trace:?}");
+            }
+            if code == Some(Code::Exception) {
+                assert_eq!(trace.last().unwrap(), "finish failed", "an exception is an outcome");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_course_ends_in_a_state_that_says_more_than_is_known() {
+    for idempotent in [false, true] {
+        for verify in [false, true] {
+            let route = Route { idempotent, verify, attempts_max: 2 };
+            for interrupted in [false, true] {
+                for (trace, outcome) in every_course(route, interrupted) {
+                    assert!(outcome.state.is_final());
+                    assert_eq!(outcome.state == State::Succeeded, outcome.fault.is_none(), "{trace:?}");
+                    assert!(!idempotent || outcome.state != State::InDoubt, "an idempotent command is never in doubt");
+                    if outcome.state == State::InDoubt {
+                        let code = outcome.fault.unwrap().code;
+                        assert!(matches!(code, Code::Timeout | Code::BadReply | Code::Interrupted), "{code:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The table "What an exchange leads to", row by row.
+#[test]
+fn the_contracts_table_holds() {
+    let outcome = |idempotent, verify, attempt: Attempt, read: Option<ReadBack>| {
+        let route = Route { idempotent, verify, attempts_max: 1 };
+        let mut execution = Execution::new(route);
+        let mut step = execution.begin();
+        if step == Step::RecordExecuting {
+            step = execution.recorded();
+        }
+        assert_eq!(step, Step::Send);
+        step = execution.attempted(attempt);
+        if let Some(read) = read {
+            assert_eq!(step, Step::ReadBack);
+            step = execution.read_back(read, Some(json!(7)), Duration::ZERO);
+        }
+        let Step::Finish(outcome) = step else { panic!("{step:?}") };
+        (outcome.state, outcome.fault.map(|fault| fault.code))
+    };
+    use Attempt::{Confirmed, NotSent, Refused, Unclear};
+    for idempotent in [true, false] {
+        let in_doubt = if idempotent { State::Failed } else { State::InDoubt };
+        assert_eq!(outcome(idempotent, false, Confirmed(None), None), (State::Succeeded, None));
+        for code in [Code::Exception, Code::Refused] {
+            assert_eq!(outcome(idempotent, false, Refused(fault(code)), None), (State::Failed, Some(code)));
+        }
+        let nothing = NotSent(fault(Code::BusUnavailable));
+        assert_eq!(outcome(idempotent, false, nothing, None), (State::Failed, Some(Code::BusUnavailable)));
+        for code in [Code::Timeout, Code::BadReply] {
+            assert_eq!(outcome(idempotent, false, Unclear(fault(code)), None), (in_doubt, Some(code)));
+        }
+        let other = || Some(ReadBack::Other("8".into()));
+        assert_eq!(outcome(idempotent, true, Confirmed(None), other()), (State::Failed, Some(Code::VerifyMismatch)));
+        assert_eq!(outcome(idempotent, true, Confirmed(None), Some(ReadBack::Same)), (State::Succeeded, None));
+    }
+    let unclear = || Unclear(fault(Code::Timeout));
+    assert_eq!(outcome(false, true, unclear(), Some(ReadBack::Same)), (State::Succeeded, None));
+    let other = Some(ReadBack::Other("8".into()));
+    assert_eq!(outcome(false, true, unclear(), other), (State::Failed, Some(Code::VerifyMismatch)));
+}
+
+#[test]
+fn a_value_resolved_by_reading_back_is_the_value_that_was_written() {
+    let mut execution = Execution::interrupted(Route { idempotent: false, verify: true, attempts_max: 3 }, 1);
+    assert_eq!(execution.begin(), Step::ReadBack);
+    let step = execution.read_back(ReadBack::Same, Some(json!(42.5)), Duration::ZERO);
+    assert_eq!(step, Step::Finish(Outcome::succeeded(Some(json!(42.5)))));
+}
+
+#[test]
+fn a_deadline_counts_by_the_monotonic_clock_and_by_the_expiry_whichever_is_sooner() {
+    let now = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
+    let limit = Duration::from_secs(30);
+    let age = |seconds, now| Age { monotonic: Duration::from_secs(seconds), received_at: None, now };
+    let plain = Deadline { limit, expires_at: None };
+    assert_eq!(plain.judge(age(29, now)), Freshness::Fresh);
+    assert_eq!(plain.judge(age(30, now)), Freshness::Expired);
+    assert_eq!(plain.judge(age(0, Timestamp(0))), Freshness::Fresh, "a clock in 1970 ages nothing");
+
+    let expiring = Deadline { limit, expires_at: Some(now) };
+    assert_eq!(expiring.judge(age(0, now)), Freshness::Expired);
+    assert_eq!(expiring.judge(age(0, Timestamp(now.0 - 1))), Freshness::Fresh);
+}
+
+#[test]
+fn a_command_of_an_earlier_life_waits_for_a_clock_that_can_judge_it() {
+    let received = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
+    let deadline = Deadline { limit: Duration::from_secs(30), expires_at: None };
+    let judge = |up: u64, now| {
+        deadline.judge(Age { monotonic: Duration::from_secs(up), received_at: Some(received), now })
+    };
+    assert_eq!(judge(1, received.plus(Duration::from_secs(10))), Freshness::Fresh);
+    assert_eq!(judge(1, received.plus(Duration::from_secs(31))), Freshness::Expired);
+    assert_eq!(judge(1, Timestamp(0)), Freshness::Unknown, "booted in the past");
+    assert_eq!(judge(31, Timestamp(0)), Freshness::Expired, "the daemon alone has run for longer");
+}

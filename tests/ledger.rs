@@ -1,0 +1,371 @@
+//! The ledger on a real disk: what is durable, what is refused, what a full disk does. Proves G2, G7, G9 and G10 as far as they are the
+//! ledger's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fieldbridge::clock::Timestamp;
+use fieldbridge::command::decide::Known;
+use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
+use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
+use serde_json::json;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn message(id: Option<&str>, body: u8) -> NewRow {
+    NewRow {
+        device: "pump".into(),
+        message_id: id.map(str::to_owned),
+        digest: [body; 32],
+        command: Some("reset".into()),
+        value: Some(json!(7)),
+        received_at: Timestamp(1_800_000_000_000),
+        expires_at: None,
+    }
+}
+
+fn finish(new: NewRow) -> Finish {
+    Finish { row: None, new, outcome: Outcome::succeeded(Some(json!(7))), attempts: 1, finished_at: Timestamp(1_800_000_000_500) }
+}
+
+async fn known(ledger: &Ledger, id: &str, body: u8) -> Known {
+    ledger.lookup("pump", Some(id), [body; 32]).await.unwrap().known
+}
+
+#[tokio::test]
+async fn an_outcome_and_its_event_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
+    ledger.close().await;
+
+    let ledger = Ledger::open(&path).unwrap();
+    assert_eq!(known(&ledger, "m-1", 1).await, Known::Row(State::Succeeded));
+    assert_eq!(known(&ledger, "m-1", 2).await, Known::OtherBody);
+    assert_eq!(known(&ledger, "M-1", 1).await, Known::New, "message ids are compared byte by byte");
+    let events = ledger.events("pump", 0, 10).await.unwrap();
+    assert_eq!(events.len(), 1);
+    let body: serde_json::Value = serde_json::from_str(&events[0].body).unwrap();
+    assert_eq!(
+        body,
+        json!({"messageId": "m-1", "command": "reset", "status": "succeeded", "value": 7, "attempts": 1,
+               "receivedAt": "2027-01-15T08:00:00.000Z", "finishedAt": "2027-01-15T08:00:00.500Z"})
+    );
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn an_event_has_the_same_id_however_often_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let mut ids = Vec::new();
+    for round in 0..2 {
+        let ledger = Ledger::open(&path).unwrap();
+        if round == 0 {
+            ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
+        }
+        ids.push(ledger.events("pump", 0, 10).await.unwrap()[0].id.clone());
+        ledger.close().await;
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    let (accepted, _receipt) = ledger.accept(message(Some("a"), 1)).await.unwrap();
+    ledger.begin(None, message(Some("b"), 2)).await.unwrap();
+    ledger.accept(message(Some("c"), 3)).await.unwrap();
+    ledger.begin(Some(accepted), message(Some("a"), 1)).await.unwrap();
+    ledger.close().await;
+
+    let ledger = Ledger::open(&path).unwrap();
+    let left: Vec<_> = ledger
+        .unfinished()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|left| (left.message_id.unwrap(), left.state, left.attempts, left.value))
+        .collect();
+    let value = || Some(json!(7));
+    assert_eq!(
+        left,
+        [
+            ("a".into(), State::Executing, 1, value()),
+            ("b".into(), State::Executing, 1, value()),
+            ("c".into(), State::Accepted, 0, value()),
+        ]
+    );
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn messages_without_an_id_are_never_taken_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(ledger.lookup("pump", None, [1; 32]).await.unwrap().known, Known::New);
+        ledger.finish(finish(message(None, 1))).await.unwrap();
+    }
+    assert_eq!(ledger.counts().await.unwrap(), (2, 2));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn the_same_id_with_another_body_gets_a_row_of_its_own_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+    let rejected = Outcome::ended(State::Rejected, Fault::new(Code::MessageIdReused, "reused"));
+    ledger.finish(Finish { outcome: rejected, attempts: 0, ..finish(message(Some("m"), 2)) }).await.unwrap();
+    assert_eq!(known(&ledger, "m", 1).await, Known::Row(State::Succeeded));
+    assert_eq!(known(&ledger, "m", 2).await, Known::Row(State::Rejected));
+    assert_eq!(known(&ledger, "m", 3).await, Known::OtherBody);
+    let shown = Reader::open(&path).unwrap().show("pump", "m").unwrap().unwrap();
+    assert_eq!(shown.state, State::Succeeded, "the first message is the one under this id");
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+    let row = ledger.lookup("pump", Some("m"), [1; 32]).await.unwrap().row.unwrap();
+    let _receipt = ledger.delivered_again(row);
+    // A later write takes the note along.
+    ledger.finish(finish(message(Some("n"), 1))).await.unwrap();
+    let record = Reader::open(&path).unwrap().show("pump", "m").unwrap().unwrap();
+    assert_eq!(record.deliveries, 2);
+    let events: Vec<_> = record.history.iter().map(|entry| entry["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["received", "succeeded", "delivered-again"]);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn rows_are_kept_for_the_retention_time_whatever_the_wall_clock_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    // Received when the clock stood in 1970, and in a far future.
+    for (id, received_at) in [("past", Timestamp(0)), ("future", Timestamp(32_503_680_000_000))] {
+        ledger.finish(finish(NewRow { received_at, ..message(Some(id), 1) })).await.unwrap();
+    }
+    ledger.prune(2 * DAY).await;
+    for id in ["past", "future"] {
+        assert_eq!(known(&ledger, id, 1).await, Known::Row(State::Succeeded), "{id}");
+    }
+    ledger.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_final_rows_that_were_not_delivered_for_the_retention_time_are_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    for id in ["old", "seen-again"] {
+        ledger.finish(finish(message(Some(id), 1))).await.unwrap();
+    }
+    ledger.accept(message(Some("unfinished"), 1)).await.unwrap();
+    tokio::time::advance(2 * DAY - Duration::from_secs(10)).await;
+    let row = ledger.lookup("pump", Some("seen-again"), [1; 32]).await.unwrap().row.unwrap();
+    let _receipt = ledger.delivered_again(row);
+    ledger.prune(2 * DAY).await;
+    assert_eq!(known(&ledger, "old", 1).await, Known::Row(State::Succeeded), "too early");
+
+    tokio::time::advance(Duration::from_secs(20)).await;
+    ledger.prune(2 * DAY).await;
+    assert_eq!(known(&ledger, "old", 1).await, Known::New);
+    assert_eq!(known(&ledger, "seen-again", 1).await, Known::Row(State::Succeeded));
+    assert_eq!(known(&ledger, "unfinished", 1).await, Known::Row(State::Accepted));
+    ledger.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    for round in 0..3 {
+        let ledger = Ledger::open(&path).unwrap();
+        if round == 0 {
+            ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+        }
+        tokio::time::advance(DAY).await;
+        ledger.prune(2 * DAY).await;
+        let expected = if round < 2 { Known::Row(State::Succeeded) } else { Known::New };
+        assert_eq!(known(&ledger, "m", 1).await, expected, "after day {}", round + 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        ledger.close().await;
+    }
+}
+
+fn refusal(path: &Path) -> String {
+    match Ledger::open(path) {
+        Err(error @ LedgerError::Untrusted { .. }) => error.to_string(),
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("it was accepted"),
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    assert!(refusal(&path).contains("another fieldbridge daemon"));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_sound_ledger_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    for i in 0..200 {
+        ledger.finish(finish(message(Some(&format!("m-{i}")), 1))).await.unwrap();
+    }
+    ledger.close().await;
+    let sound = std::fs::read(&path).unwrap();
+
+    let mut torn = sound.clone();
+    let middle = torn.len() / 2;
+    torn[middle..middle + 4096].fill(0xa5);
+    let cut = sound[..sound.len() / 2].to_vec();
+    let mut newer = sound.clone();
+    newer[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version
+    let mut foreign = sound.clone();
+    foreign[68..72].fill(0); // application_id
+    let cases = [
+        ("torn in the middle", torn, "damaged"),
+        ("cut short", cut, "damaged"),
+        ("of a newer version", newer, "newer fieldbridge"),
+        ("another program's", foreign, "not a fieldbridge ledger"),
+        ("no database", b"hello, this is not a database at all".repeat(100), "damaged"),
+        ("empty", Vec::new(), "empty"),
+    ];
+    for (what, bytes, expected) in cases {
+        std::fs::write(&path, &bytes).unwrap();
+        let why = refusal(&path);
+        assert!(why.contains(expected), "{what}: {why}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{what}: the file was changed");
+    }
+    std::fs::write(&path, &sound).unwrap();
+    Ledger::open(&path).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_ledger_whose_file_is_gone_but_whose_log_is_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    std::fs::write(folder.path().join("ledger.db-wal"), b"log").unwrap();
+    assert!(refusal(&path).contains("moved or deleted"));
+}
+
+#[tokio::test]
+async fn a_half_made_ledger_of_a_crash_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    std::fs::write(folder.path().join("ledger.db.new"), b"half").unwrap();
+    Ledger::open(&path).unwrap().close().await;
+}
+
+#[test]
+fn looking_at_a_ledger_that_is_not_there_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = Reader::open(&folder.path().join("ledger.db"));
+    assert!(matches!(result, Err(LedgerError::Missing(_))));
+}
+
+/// A file system of a few megabytes that is unmounted when it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(folder.path())
+            .status()
+            .expect("mount can be run");
+        assert!(mounted.success(), "this test mounts a small tmpfs: run it as root, or under `unshare -rm`");
+        SmallDisk(folder)
+    }
+
+    /// Fills what is free, and returns the file that does.
+    fn fill(&self) -> std::path::PathBuf {
+        use std::io::Write as _;
+        let path = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for size in [65536, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
+    let disk = SmallDisk::new("8m");
+    let path = disk.0.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    let keeper = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.keep(7 * DAY).await }
+    });
+    ledger.finish(finish(message(Some("before"), 1))).await.unwrap();
+    let filler = disk.fill();
+
+    // The ballast is given up for the outcomes of what is on its way; sooner or later nothing fits any more.
+    let mut recorded = Vec::new();
+    let why = loop {
+        let id = format!("during-{}", recorded.len());
+        match ledger.finish(finish(message(Some(&id), 1))).await {
+            Ok(_) => recorded.push(id),
+            Err(LedgerError::Full(why)) => break why,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert!(why.contains("full"), "{why}");
+    assert!(!ledger.is_well(), "intake must have stopped");
+    assert!(recorded.len() > 10, "the ballast took in only {} outcomes", recorded.len());
+
+    std::fs::remove_file(filler).unwrap();
+    tokio::time::timeout(Duration::from_secs(20), ledger.well()).await.expect("it heals when there is space");
+    ledger.finish(finish(message(Some("after"), 1))).await.unwrap();
+    for id in recorded.iter().map(String::as_str).chain(["before", "after"]) {
+        assert_eq!(known(&ledger, id, 1).await, Known::Row(State::Succeeded), "{id}");
+    }
+    keeper.abort();
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn many_writers_share_commits_and_each_is_answered_after_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    let writers: Vec<_> = (0..100)
+        .map(|i| {
+            let (ledger, path) = (ledger.clone(), path.clone());
+            tokio::spawn(async move {
+                let id = format!("m-{i}");
+                ledger.finish(finish(message(Some(&id), 1))).await.unwrap();
+                // Another connection sees it: it was committed when the answer came.
+                assert!(Reader::open(&path).unwrap().show("pump", &id).unwrap().is_some());
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    ledger.close().await;
+}
