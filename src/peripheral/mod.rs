@@ -7,6 +7,10 @@
 //! - A text value never reaches a line with a control character in it: a value can't smuggle in a second command.
 
 pub mod registers;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -14,8 +18,14 @@ use regex_lite::Regex;
 use serde_json::Value as Json;
 
 use crate::bus::wire::{Answer, Request};
-use crate::command::outcome::Fault;
-use registers::Point;
+use crate::command::outcome::{Code, Fault};
+use registers::{DataType, Point};
+
+/// Longest text that a value may put into a line, in bytes.
+const LINE_VALUE_BYTES_MAX: usize = 1024;
+
+/// What stands for the message's value in a line that is sent.
+const PLACEHOLDER: &str = "{value}";
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
 #[derive(Debug, Clone)]
@@ -69,4 +79,225 @@ pub struct Prepared {
     pub read_back: Option<Request>,
     /// For a write or a send with a value: the engineering value as it was really encoded.
     pub written: Option<Json>,
+}
+
+impl Command {
+    /// Turns the message's value into a request. `null` counts as no value.
+    ///
+    /// The faults are [`Code::BadValue`] and [`Code::OutOfRange`]; their messages say what would have been right.
+    pub fn prepare(&self, value: Option<&Json>) -> Result<Prepared, Fault> {
+        let value = value.filter(|value| !value.is_null());
+        match &self.action {
+            Action::Read(point) => {
+                self.takes_none(value)?;
+                checked(point, false)?;
+                Ok(Prepared { request: point.read(), read_back: None, written: None })
+            }
+            Action::Write(point) => {
+                checked(point, true)?;
+                let (request, written) = self.encode(point, self.needs_one(value)?)?;
+                let read_back = self.verify.then(|| point.read());
+                Ok(Prepared { request, read_back, written: Some(written) })
+            }
+            Action::Send(template) => self.fill(template, value),
+        }
+    }
+
+    /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
+    ///
+    /// Given the answer of [`Prepared::read_back`], the value that stands there. The error is a sentence about an answer
+    /// that isn't one to this command.
+    pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
+        match (&self.action, answer) {
+            (Action::Send(_), Answer::Line(text)) => Ok(Some(value::number_or_text(text))),
+            (Action::Write(_), Answer::Written) => Ok(prepared.written.clone()),
+            (Action::Read(point) | Action::Write(point), Answer::Bits(bits)) if point.is_bits() => {
+                expect_length(bits.len(), point.span())?;
+                let values = bits.iter().map(|&on| Json::Bool(on)).collect();
+                Ok(Some(one_or_all(point, values)))
+            }
+            (Action::Read(point) | Action::Write(point), Answer::Words(words))
+                if !point.is_bits() =>
+            {
+                expect_length(words.len(), point.span())?;
+                if point.kind == DataType::String {
+                    return Ok(Some(point.unpack_text(words).into()));
+                }
+                let raw = point.unpack(words);
+                let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
+                Ok(Some(one_or_all(point, values)))
+            }
+            _ => Err(format!("the answer is of another kind than {} asks for", self.name)),
+        }
+    }
+
+    /// Whether a read-back equals what was written, bit by bit: an engineering value could hide a difference.
+    pub fn matches(&self, prepared: &Prepared, read_back: &Answer) -> bool {
+        match (&prepared.request, read_back) {
+            (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
+            (Request::WriteWords { words, .. }, Answer::Words(found)) => words == found,
+            _ => false,
+        }
+    }
+
+    fn takes_none(&self, value: Option<&Json>) -> Result<(), Fault> {
+        match value {
+            None => Ok(()),
+            Some(value) => Err(Fault::new(
+                Code::BadValue,
+                format!("{} takes no value, got {}", self.name, value::show(value)),
+            )),
+        }
+    }
+
+    /// The fixed value, or else the message's.
+    fn needs_one<'a>(&'a self, value: Option<&'a Json>) -> Result<&'a Json, Fault> {
+        match (&self.fixed, value) {
+            (Some(fixed), None) => Ok(fixed),
+            (Some(fixed), Some(value)) if value::same(fixed, value) => Ok(fixed),
+            (Some(fixed), Some(value)) => Err(Fault::new(
+                Code::BadValue,
+                format!(
+                    "{} always writes {}: the message carries no value, got {}",
+                    self.name,
+                    value::show(fixed),
+                    value::show(value)
+                ),
+            )),
+            (None, Some(value)) => Ok(value),
+            (None, None) => Err(Fault::new(
+                Code::BadValue,
+                format!("{} needs a value, and the message carries none", self.name),
+            )),
+        }
+    }
+
+    fn encode(&self, point: &Point, value: &Json) -> Result<(Request, Json), Fault> {
+        let address = point.address;
+        if point.kind == DataType::String {
+            let text = text_for(point, value)?;
+            return Ok((
+                Request::WriteWords { address, words: point.pack_text(text) },
+                text.into(),
+            ));
+        }
+        let mut raws = Vec::new();
+        let mut written = Vec::new();
+        for value in elements(point, value)? {
+            let (raw, value) = value::encode(point, value, self.range)?;
+            raws.push(raw);
+            written.push(value);
+        }
+        let request = if point.is_bits() {
+            let bits = raws.iter().map(|raw| *raw == registers::Raw::Bool(true)).collect();
+            Request::WriteBits { address, bits }
+        } else {
+            let words = raws.into_iter().flat_map(|raw| point.pack(raw)).collect();
+            Request::WriteWords { address, words }
+        };
+        Ok((request, one_or_all(point, written)))
+    }
+
+    fn fill(&self, template: &Template, value: Option<&Json>) -> Result<Prepared, Fault> {
+        let (line, written) = if template.send.contains(PLACEHOLDER) {
+            let value = self.needs_one(value)?;
+            value::within_text(value, self.range)?;
+            (template.send.replace(PLACEHOLDER, &printed(value)?), Some(value.clone()))
+        } else {
+            self.takes_none(value)?;
+            (template.send.clone(), None)
+        };
+        let request = Request::Line {
+            bytes: line.into_bytes(),
+            expect: template.expect.clone(),
+            refuse: template.refuse.clone(),
+        };
+        Ok(Prepared { request, read_back: None, written })
+    }
+}
+
+fn checked(point: &Point, write: bool) -> Result<(), Fault> {
+    point.check(write).map_err(|why| {
+        Fault::new(Code::BadValue, format!("the command's point can't be used: {why}"))
+    })
+}
+
+fn expect_length(found: usize, expected: usize) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("the answer holds {found} bits or registers instead of {expected}"))
+}
+
+/// The elements of a value: itself, or the elements of its array.
+fn elements<'a>(point: &Point, value: &'a Json) -> Result<Vec<&'a Json>, Fault> {
+    match (point.count, value) {
+        (None, Json::Array(_)) => Err(value::wrong("a single value", value)),
+        (None, value) => Ok(vec![value]),
+        (Some(count), Json::Array(all)) if all.len() == usize::from(count) => {
+            Ok(all.iter().collect())
+        }
+        (Some(count), Json::Array(all)) => Err(Fault::new(
+            Code::BadValue,
+            format!("expected an array of {count} values, got {}", all.len()),
+        )),
+        (Some(count), value) => Err(value::wrong(&format!("an array of {count} values"), value)),
+    }
+}
+
+fn one_or_all(point: &Point, mut values: Vec<Json>) -> Json {
+    match point.count {
+        None if values.len() == 1 => values.remove(0),
+        _ => values.into(),
+    }
+}
+
+/// A text that fits the point.
+fn text_for<'a>(point: &Point, value: &'a Json) -> Result<&'a str, Fault> {
+    let room = point.span() * 2;
+    let text = value.as_str().ok_or_else(|| value::wrong("a text", value))?;
+    no_control(text)?;
+    if text.len() > room {
+        return Err(Fault::new(
+            Code::OutOfRange,
+            format!("expected a text of at most {room} bytes, got {}", text.len()),
+        ));
+    }
+    Ok(text)
+}
+
+/// A value as it stands in a line: numbers by their shortest digits and never with an exponent, which few instruments
+/// read.
+fn printed(value: &Json) -> Result<String, Fault> {
+    let text = match value {
+        Json::Bool(on) => on.to_string(),
+        Json::String(text) => text.clone(),
+        Json::Number(number) => match number.as_f64() {
+            // Adding zero takes the sign from a negative zero.
+            Some(float) if number.is_f64() => (float + 0.0).to_string(),
+            _ => number.to_string(),
+        },
+        Json::Null | Json::Array(_) | Json::Object(_) => {
+            return Err(value::wrong("a number, true, false or a text", value));
+        }
+    };
+    no_control(&text)?;
+    if text.len() > LINE_VALUE_BYTES_MAX {
+        return Err(Fault::new(
+            Code::OutOfRange,
+            format!("expected a text of at most {LINE_VALUE_BYTES_MAX} bytes, got {}", text.len()),
+        ));
+    }
+    Ok(text)
+}
+
+/// Refuses line ends, escapes and the rest of U+0000–U+001F and U+007F–U+009F.
+fn no_control(text: &str) -> Result<(), Fault> {
+    match text.chars().find(|char| char.is_control()) {
+        None => Ok(()),
+        Some(char) => Err(Fault::new(
+            Code::BadValue,
+            format!("expected a text without control characters, got one with {:?}", char),
+        )),
+    }
 }

@@ -1,4 +1,21 @@
-//! Points in a Modbus device's tables, and the codec between registers and engineering values.
+//! Points in a Modbus device's tables, and how a raw value lies in bits and registers.
+//!
+//! Invariants
+//! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
+//! - A point that [`Point::check`] accepts fits one request of the protocol.
+
+use crate::bus::wire::Request;
+
+/// Most bits that one request reads (Modbus Application Protocol V1.1b3, 6.1).
+const BITS_READ_MAX: usize = 2000;
+/// Most coils that one request writes (6.11).
+const BITS_WRITTEN_MAX: usize = 1968;
+/// Most registers that one request reads (6.3).
+const WORDS_READ_MAX: usize = 125;
+/// Most registers that one request writes (6.12).
+const WORDS_WRITTEN_MAX: usize = 123;
+/// One past the highest protocol address (4.4).
+const ADDRESSES: usize = 65_536;
 
 /// A place in a Modbus table and how to read its registers.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +28,7 @@ pub struct Point {
     pub kind: DataType,
     /// Number of array elements; for `string`, number of registers. `None` is a single value.
     pub count: Option<u16>,
-    /// Which register of a value comes first.
+    /// Which register of a value comes first. Text is a sequence of registers, not a value in them: it stays in order.
     pub word_order: Order,
     /// Which byte of a register comes first.
     pub byte_order: Order,
@@ -66,4 +83,165 @@ pub enum Order {
     Big,
     /// Least significant first.
     Little,
+}
+
+/// One value as the device keeps it, before scale and offset.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Raw {
+    /// `bool`
+    Bool(bool),
+    /// All integer types: an `i128` holds every one of them exactly.
+    Int(i128),
+    /// `f32`
+    F32(f32),
+    /// `f64`
+    F64(f64),
+}
+
+impl DataType {
+    /// Registers that one value takes; for text, one register of it.
+    fn words(self) -> usize {
+        match self {
+            DataType::Bool | DataType::U16 | DataType::I16 | DataType::String => 1,
+            DataType::U32 | DataType::I32 | DataType::F32 => 2,
+            DataType::U64 | DataType::I64 | DataType::F64 => 4,
+        }
+    }
+
+    /// Smallest and largest raw value of an integer type.
+    pub(super) fn limits(self) -> Option<(i128, i128)> {
+        match self {
+            DataType::U16 => Some((0, u16::MAX.into())),
+            DataType::I16 => Some((i16::MIN.into(), i16::MAX.into())),
+            DataType::U32 => Some((0, u32::MAX.into())),
+            DataType::I32 => Some((i32::MIN.into(), i32::MAX.into())),
+            DataType::U64 => Some((0, u64::MAX.into())),
+            DataType::I64 => Some((i64::MIN.into(), i64::MAX.into())),
+            DataType::Bool | DataType::F32 | DataType::F64 | DataType::String => None,
+        }
+    }
+}
+
+impl Point {
+    /// Whether the point lies in a table of bits.
+    pub(super) fn is_bits(&self) -> bool {
+        matches!(self.table, Table::Coil | Table::Discrete)
+    }
+
+    /// Bits or registers from the first to the last.
+    pub(super) fn span(&self) -> usize {
+        let each = if self.is_bits() { 1 } else { self.kind.words() };
+        self.count.map_or(1, usize::from) * each
+    }
+
+    /// What makes the point impossible to read, or to write if that is meant, as the end of a sentence.
+    pub(super) fn check(&self, write: bool) -> Result<(), String> {
+        let most = match (self.is_bits(), write) {
+            (true, false) => BITS_READ_MAX,
+            (true, true) => BITS_WRITTEN_MAX,
+            (false, false) => WORDS_READ_MAX,
+            (false, true) => WORDS_WRITTEN_MAX,
+        };
+        let span = self.span();
+        if write && matches!(self.table, Table::Discrete | Table::Input) {
+            return Err("the table is read-only".into());
+        }
+        if self.is_bits() && self.kind != DataType::Bool {
+            return Err("a table of bits holds nothing but bool".into());
+        }
+        if span == 0 || span > most {
+            return Err(format!("one request carries 1 to {most} of them, not {span}"));
+        }
+        if usize::from(self.address) + span > ADDRESSES {
+            return Err("it reaches past address 65535".into());
+        }
+        Ok(())
+    }
+
+    /// The request that reads the point. It must have passed [`Point::check`].
+    pub(super) fn read(&self) -> Request {
+        let address = self.address;
+        let count = u16::try_from(self.span()).unwrap_or(u16::MAX);
+        match self.table {
+            Table::Coil | Table::Discrete => {
+                Request::ReadBits { coils: self.table == Table::Coil, address, count }
+            }
+            Table::Holding | Table::Input => {
+                Request::ReadWords { holding: self.table == Table::Holding, address, count }
+            }
+        }
+    }
+
+    /// The registers of one value.
+    pub(super) fn pack(&self, raw: Raw) -> Vec<u16> {
+        let words = self.kind.words();
+        let bytes = match raw {
+            Raw::Bool(on) => u16::from(on).to_be_bytes().to_vec(),
+            // Two's complement: the low bytes of a wider integer are the narrower one.
+            Raw::Int(int) => int.to_be_bytes()[16 - 2 * words..].to_vec(),
+            Raw::F32(float) => float.to_be_bytes().to_vec(),
+            Raw::F64(float) => float.to_be_bytes().to_vec(),
+        };
+        let mut words = self.to_words(&bytes);
+        if self.word_order == Order::Little {
+            words.reverse();
+        }
+        words
+    }
+
+    /// The values in registers; there are [`Point::span`] of these.
+    pub(super) fn unpack(&self, words: &[u16]) -> Vec<Raw> {
+        words.chunks_exact(self.kind.words()).map(|words| self.unpack_one(words)).collect()
+    }
+
+    fn unpack_one(&self, words: &[u16]) -> Raw {
+        let mut words = words.to_vec();
+        if self.word_order == Order::Little {
+            words.reverse();
+        }
+        let bytes = self.to_bytes(&words);
+        let unsigned = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+        match self.kind {
+            DataType::Bool => Raw::Bool(unsigned != 0),
+            DataType::U16 | DataType::U32 | DataType::U64 | DataType::String => {
+                Raw::Int(unsigned.into())
+            }
+            // The casts keep the low bits and give them their sign: that is the type's meaning.
+            DataType::I16 => Raw::Int((unsigned as i16).into()),
+            DataType::I32 => Raw::Int((unsigned as i32).into()),
+            DataType::I64 => Raw::Int((unsigned as i64).into()),
+            DataType::F32 => Raw::F32(f32::from_bits(unsigned as u32)),
+            DataType::F64 => Raw::F64(f64::from_bits(unsigned)),
+        }
+    }
+
+    /// Registers of a text, padded with zero bytes to the point's length.
+    pub(super) fn pack_text(&self, text: &str) -> Vec<u16> {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(self.span() * 2, 0);
+        self.to_words(&bytes)
+    }
+
+    /// The text in registers, up to its first zero byte: what stands behind that is the remains of a longer one.
+    pub(super) fn unpack_text(&self, words: &[u16]) -> String {
+        let bytes = self.to_bytes(words);
+        let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    fn to_words(&self, bytes: &[u8]) -> Vec<u16> {
+        let word = match self.byte_order {
+            Order::Big => u16::from_be_bytes,
+            Order::Little => u16::from_le_bytes,
+        };
+        bytes.chunks_exact(2).map(|pair| word([pair[0], pair[1]])).collect()
+    }
+
+    fn to_bytes(&self, words: &[u16]) -> Vec<u8> {
+        let bytes = match self.byte_order {
+            Order::Big => u16::to_be_bytes,
+            Order::Little => u16::to_le_bytes,
+        };
+        words.iter().flat_map(|&word| bytes(word)).collect()
+    }
 }
