@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum as _};
+use clap::{Args, Parser, Subcommand};
 use serde_json::Value as Json;
 
 use crate::admin::{client, Request};
@@ -76,11 +76,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Show the whole story on this machine, with no cloud and no hardware.
-    ///
-    /// Example: fieldbridge demo
-    #[cfg(feature = "demo")]
-    Demo(crate::demo::Options),
+
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,8 +150,6 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
         Action::Status { place, json } => status(&place.config, json),
         Action::Ledger { action } => ledger(action),
         Action::Exec { place, device, command, value, json } => exec(&place.config, device, command, value, json),
-        #[cfg(feature = "demo")]
-        Action::Demo(options) => crate::demo::run(options),
     }
 }
 

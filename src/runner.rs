@@ -151,11 +151,10 @@ impl<'a> Plan<'a> {
         };
         match self.attempt_read_back(turn.exchange(&self.call(request.clone())).await) {
             Ok(answer) if self.command.matches(&self.prepared, &answer) => ReadBack::Same,
-            Ok(answer) => ReadBack::Other(format!(
-                "read back {} where {} was written",
-                self.command.shown(&answer),
-                self.prepared.written.as_ref().map_or_else(|| "something else".to_owned(), Json::to_string),
-            )),
+            Ok(answer) => match self.command.interpret(&self.prepared, &answer) {
+                Ok(found) => ReadBack::Other(format!("read back {} where {} was to stand", shown(&found), shown(&self.prepared.written))),
+                Err(why) => ReadBack::Unknown(Fault::new(Code::BadReply, why)),
+            },
             Err(fault) => ReadBack::Unknown(fault),
         }
     }
@@ -172,6 +171,10 @@ impl<'a> Plan<'a> {
             },
         }
     }
+}
+
+fn shown(value: &Option<Json>) -> String {
+    value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
 /// What a refusal means. Two Modbus exceptions are none: 5 says that the peripheral has begun and will take its time, 11 that a gateway has

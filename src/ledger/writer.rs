@@ -134,7 +134,11 @@ impl Writer {
     fn tick(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         if self.health.borrow().ok {
             batch.append(&mut self.notes);
-        } else if self.lay_ballast().is_ok() && self.commit(&mut []).is_ok() {
+            return;
+        }
+        // The log holds what the ballast took in; emptied into the file it gives that space back.
+        self.empty_log();
+        if self.lay_ballast().is_ok() && self.commit(&mut []).is_ok() {
             tracing::info!("the ledger can be written again; intake goes on");
             self.health.send_replace(Health { ok: true, last_error: None, failed: None });
         }
@@ -222,9 +226,15 @@ impl Writer {
         })
     }
 
+    /// Moves the log into the file. A reader or a full disk may prevent that, and nothing is lost by it.
+    fn empty_log(&self) {
+        if let Err(error) = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::debug!(%error, "the ledger's log was not emptied");
+        }
+    }
+
     fn close(self) {
-        // The log is emptied so that the file alone is the ledger; a reader may prevent that, and nothing is lost by it.
-        let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.empty_log();
         if let Err((_, error)) = self.db.close() {
             tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
         }
