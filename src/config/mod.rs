@@ -1,11 +1,35 @@
 //! The configuration: files, drop-ins and environment in, a checked [`Config`] or every [`Problem`] out.
+//!
+//! [`load`] reads and merges the sources, then walks the merged tree once; [`keys`] lists what the walk knows. No
+//! module but this one sees raw configuration: whatever leaves it is in range and refers to something that exists.
+//!
+//! Invariants
+//! - There is no default file and no default for what could not be read: a problem is a refusal.
+//! - No secret, and nothing that looks like one, is repeated in a message.
+
+mod address;
+mod bus;
+mod credential;
+mod device;
+mod environment;
+mod hub;
+pub mod keys;
+mod load;
+mod point;
+mod profile;
+mod tree;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::peripheral::Command;
+pub use address::is_loopback;
+pub use load::{load, Loaded};
+
+/// Longest name of a bus, profile, command or device; the hub's own limit for devices.
+const NAME_CHARS_MAX: usize = 128;
 
 /// A configuration in which every reference resolves and every value is in range.
 #[derive(Debug, Clone)]
@@ -84,6 +108,17 @@ pub enum BusKind {
     },
 }
 
+impl BusKind {
+    /// Its name in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            BusKind::ModbusRtu(_) => "modbus-rtu",
+            BusKind::ModbusTcp { .. } => "modbus-tcp",
+            BusKind::Serial { .. } => "serial",
+        }
+    }
+}
+
 /// A serial port and its settings.
 #[derive(Debug, Clone)]
 pub struct SerialPort {
@@ -150,13 +185,18 @@ pub enum Credential {
     },
 }
 
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(_) => f.write_str("Key(…)"),
-            Self::Certificate { cert_file, .. } => {
-                f.debug_struct("Certificate").field("cert_file", cert_file).finish_non_exhaustive()
-            }
+            Self::Certificate {
+                cert_file,
+                key_file,
+            } => f
+                .debug_struct("Certificate")
+                .field("cert_file", cert_file)
+                .field("key_file", key_file)
+                .finish(),
         }
     }
 }
@@ -172,9 +212,63 @@ pub struct Problem {
     pub why: String,
 }
 
-/// Whether an address is certain to stay on this machine.
-pub fn is_loopback(address: &str) -> bool {
-    address.parse::<SocketAddr>().map(|a| a.ip().is_loopback()).unwrap_or_else(|_| {
-        address.rsplit_once(':').is_some_and(|(host, _)| host == "localhost")
-    })
+impl Problem {
+    fn new(source: &str, key: &str, why: impl Into<String>) -> Self {
+        Problem {
+            source: source.to_owned(),
+            key: key.to_owned(),
+            why: why.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.source, self.why),
+            key => write!(f, "{}: {key}: {}", self.source, self.why),
+        }
+    }
+}
+
+/// What is wrong with a name of the user's own, if anything.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("has an empty name; give it one".into());
+    }
+    if name.chars().count() > NAME_CHARS_MAX {
+        return Err(format!(
+            "has a name longer than {NAME_CHARS_MAX} characters; shorten it"
+        ));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("has a name with a control character in it; remove that".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_as_file_key_and_sentence() {
+        let why = "no bus is called \"line-b\"; did you mean \"line-a\"?";
+        let problem = Problem::new("fieldbridge.toml", "device.pump-7.bus", why);
+        assert_eq!(
+            problem.to_string(),
+            "fieldbridge.toml: device.pump-7.bus: no bus is called \"line-b\"; did you mean \"line-a\"?"
+        );
+        let whole_file = Problem::new("fieldbridge.toml", "", "there is no such file");
+        assert_eq!(
+            whole_file.to_string(),
+            "fieldbridge.toml: there is no such file"
+        );
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let shown = format!("{:?}", Credential::Key(b"secret".to_vec()));
+        assert_eq!(shown, "Key(…)");
+    }
 }

@@ -1,0 +1,141 @@
+//! Host names and `HOST:PORT` addresses. Pure.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Whether an address is certain to stay on this machine.
+pub fn is_loopback(address: &str) -> bool {
+    if let Ok(socket) = address.parse::<SocketAddr>() {
+        return socket.ip().to_canonical().is_loopback();
+    }
+    // RFC 6761, 6.3: the name `localhost` never leaves the machine.
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
+    port.parse::<u16>().is_ok() && host.eq_ignore_ascii_case("localhost")
+}
+
+/// An address as `HOST:PORT`, with the default port where it gives none; or what is wrong with it.
+pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or(rest);
+        return Err(format!(
+            "is a URL; leave out {:?} and whatever follows the port: {host:?}",
+            format!("{scheme}://")
+        ));
+    }
+    if let Ok(bare) = text.parse::<Ipv6Addr>() {
+        return Ok(format!("[{bare}]:{default_port}"));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        // The colons within brackets belong to the address.
+        Some((host, port)) if !port.ends_with(']') => {
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+            let Some(port) = port else {
+                return Err("has no valid port after the colon; it must be 1 to 65535".into());
+            };
+            (host, port)
+        }
+        _ => (text, default_port),
+    };
+    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    match bracketed {
+        Some(inner) => match inner.parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => {}
+            _ => return Err("has no valid IPv6 address in its brackets".into()),
+        },
+        None => check_host(host)?,
+    }
+    Ok(format!("{host}:{port}"))
+}
+
+/// What is wrong with a host name, if anything (RFC 1123, 2.1).
+pub(super) fn check_host(host: &str) -> Result<(), String> {
+    if host.is_empty() {
+        return Err("has no host name".into());
+    }
+    if host.len() > 253 {
+        return Err("is longer than the 253 characters of a host name".into());
+    }
+    for label in host.split('.') {
+        if label.is_empty() {
+            return Err("is no host name: it has an empty part between dots or at an end".into());
+        }
+        if label.len() > 63 {
+            return Err("is no host name: a part is longer than 63 characters".into());
+        }
+        if let Some(c) = label
+            .chars()
+            .find(|c| !c.is_ascii_alphanumeric() && *c != '-')
+        {
+            return Err(format!(
+                "is no host name: it must not hold the character {c:?}"
+            ));
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return Err("is no host name: a part begins or ends with a hyphen".into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_on_the_machine_is_loopback() {
+        for address in [
+            "127.0.0.1:8883",
+            "127.8.8.8:1",
+            "[::1]:8883",
+            "[::ffff:127.0.0.1]:8883",
+            "localhost:8883",
+            "LocalHost:1883",
+        ] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in [
+            "10.0.0.1:8883",
+            "0.0.0.0:8883",
+            "[::]:8883",
+            "localhost.example.com:8883",
+            "127.0.0.1.example.com:8883",
+            "localhost:port",
+            "contoso.azure-devices.net:8883",
+            "",
+        ] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_gets_the_default_port_where_it_has_none() {
+        for (text, full) in [
+            ("10.0.0.12", "10.0.0.12:502"),
+            ("10.0.0.12:1502", "10.0.0.12:1502"),
+            ("plc.local", "plc.local:502"),
+            ("::1", "[::1]:502"),
+            ("[fe80::1]", "[fe80::1]:502"),
+            ("[fe80::1]:503", "[fe80::1]:503"),
+        ] {
+            assert_eq!(host_and_port(text, 502).as_deref(), Ok(full), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_why() {
+        for (text, fragment) in [
+            ("tcp://10.0.0.12:502", "\"10.0.0.12:502\""),
+            ("10.0.0.12:0", "1 to 65535"),
+            ("10.0.0.12:70000", "1 to 65535"),
+            ("10.0.0.12:", "1 to 65535"),
+            (":502", "no host name"),
+            ("[10.0.0.1]:502", "IPv6"),
+            ("fe80::1::2", "':'"),
+            ("a b:502", "' '"),
+            ("-a:502", "hyphen"),
+            ("a..b", "empty part"),
+        ] {
+            let why = host_and_port(text, 502).unwrap_err();
+            assert!(why.contains(fragment), "{text}: {why}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `[bus.NAME]`
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::host_and_port;
+use super::keys::{self, Section};
+use super::tree::{Span, Table};
+use super::{Bus, BusKind, Parity, SerialPort};
+
+const DEFAULT_RETRIES: u32 = 2;
+const MODBUS_PORT: u16 = 502;
+/// Longer than any terminator in use.
+const DELIMITER_BYTES_MAX: usize = 64;
+/// What serial hardware can be set to.
+const BAUD: RangeInclusive<i64> = 50..=4_000_000;
+/// What peripherals are set to.
+const USUAL_BAUD: [u32; 14] = [
+    300, 600, 1200, 2400, 4800, 9600, 14_400, 19_200, 38_400, 57_600, 76_800, 115_200, 230_400,
+    460_800,
+];
+
+/// How long an answer may be waited for: the next command on the bus waits as long.
+pub(super) const RESPONSE_TIMEOUT: Span = Span {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(600),
+    because: "",
+};
+const TURNAROUND: Span = Span {
+    min: Duration::ZERO,
+    max: Duration::from_secs(60),
+    because: "",
+};
+
+/// What a device needs to know of its bus, whatever else is wrong with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    ModbusRtu,
+    ModbusTcp,
+    Serial,
+}
+
+/// One `[bus.NAME]`; `None` for what is wrong with it, so that its devices still find it.
+pub(super) struct Entry {
+    pub kind: Option<Kind>,
+    pub bus: Option<Bus>,
+}
+
+const KINDS: [(&str, Kind); 3] = [
+    ("modbus-rtu", Kind::ModbusRtu),
+    ("modbus-tcp", Kind::ModbusTcp),
+    ("serial", Kind::Serial),
+];
+
+impl Kind {
+    fn section(self) -> Section {
+        match self {
+            Kind::ModbusRtu => keys::MODBUS_RTU,
+            Kind::ModbusTcp => keys::MODBUS_TCP,
+            Kind::Serial => keys::SERIAL,
+        }
+    }
+
+    fn response_timeout(self) -> Duration {
+        match self {
+            Kind::ModbusRtu => Duration::from_millis(500),
+            Kind::ModbusTcp | Kind::Serial => Duration::from_secs(1),
+        }
+    }
+}
+
+/// Every bus by name.
+pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
+    let mut buses = BTreeMap::new();
+    let mut ports: HashMap<PathBuf, String> = HashMap::new();
+    let mut addresses: HashMap<String, String> = HashMap::new();
+    let used = root.mentioned("device", "bus");
+    for (name, table) in root.tables("bus", keys::BUS) {
+        if let Err(why) = super::check_name(name) {
+            table.wrong_here(why);
+        }
+        if used.as_ref().is_some_and(|used| !used.contains(name)) {
+            table.note_here("no device is on this bus, so it is never opened");
+        }
+        let kind = kind(&table);
+        let bus = bus(&table, kind);
+        match bus.as_ref().map(|bus| &bus.kind) {
+            Some(BusKind::ModbusRtu(port) | BusKind::Serial { port, .. }) => {
+                // `/dev/ttyUSB0` and its link in `by-id` are one port.
+                let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
+                if let Some(other) = ports.insert(real, name.to_owned()) {
+                    let why = format!(
+                        "is the port of bus {other:?} too; a port is opened once, so put the devices of both on one bus"
+                    );
+                    table.wrong("port", why);
+                }
+            }
+            Some(BusKind::ModbusTcp { address }) => {
+                if let Some(other) = addresses.insert(address.clone(), name.to_owned()) {
+                    let why = format!("is the address of bus {other:?} too; one bus can serve all units behind it");
+                    table.note("address", why);
+                }
+            }
+            None => {}
+        }
+        buses.insert(name.to_owned(), Entry { kind, bus });
+    }
+    buses
+}
+
+fn kind(table: &Table) -> Option<Kind> {
+    if !table.has("kind") {
+        let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+        let why = format!("is missing; it is one of {}", names.join(", "));
+        table.absent("kind", why);
+    }
+    let kind = table.choice("kind", &KINDS)?;
+    refuse_keys_of_other_kinds(table, kind);
+    Some(kind)
+}
+
+fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
+    let response_timeout = table.duration("response_timeout", &RESPONSE_TIMEOUT);
+    let retries = table.small("retries", 0..=10);
+    let turnaround = table.duration("turnaround", &TURNAROUND);
+    let kind = kind?;
+    let specific = match kind {
+        Kind::ModbusRtu => BusKind::ModbusRtu(serial_port(table, kind)?),
+        Kind::ModbusTcp => BusKind::ModbusTcp {
+            address: address(table)?,
+        },
+        Kind::Serial => {
+            let port = serial_port(table, kind);
+            BusKind::Serial {
+                delimiter: delimiter(table)?,
+                port: port?,
+            }
+        }
+    };
+    Some(Bus {
+        kind: specific,
+        response_timeout: response_timeout.unwrap_or_else(|| kind.response_timeout()),
+        retries: retries.unwrap_or(DEFAULT_RETRIES),
+        turnaround: turnaround.unwrap_or(Duration::ZERO),
+    })
+}
+
+fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
+    let own = kind.section().keys;
+    for key in table.present() {
+        if own.contains(&key) || !keys::BUS.keys.contains(&key) {
+            continue;
+        }
+        let owners: Vec<String> = KINDS
+            .iter()
+            .filter(|(_, other)| other.section().keys.contains(&key))
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        let why = format!(
+            "belongs to a bus of kind {}, and this is none; remove it",
+            owners.join(" or ")
+        );
+        table.wrong(key, why);
+    }
+}
+
+fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
+    if !table.has("port") {
+        let example = "\"/dev/serial/by-id/usb-FTDI_FT232R-if00-port0\"";
+        table.absent(
+            "port",
+            format!("is missing; name the serial port, such as {example}"),
+        );
+    }
+    if !table.has("baud") {
+        table.absent(
+            "baud",
+            "is missing; set it as on the peripherals, such as 9600 or 19200",
+        );
+    }
+    let path = table.path("port");
+    if path.is_some()
+        && table
+            .text("port")
+            .is_some_and(|text| !text.starts_with('/'))
+    {
+        table.note(
+            "port",
+            "is taken from the folder of the configuration; a serial port is usually under /dev",
+        );
+    }
+    let baud: Option<u32> = table.small("baud", BAUD);
+    if let Some(unusual) = baud.filter(|baud| !USUAL_BAUD.contains(baud)) {
+        table.note(
+            "baud",
+            format!("{unusual} is an unusual rate; is it right?"),
+        );
+    }
+    // Modbus over serial line V1.02, 2.5.1: even parity is the default; without parity there are two stop bits.
+    let default_parity = match kind {
+        Kind::ModbusRtu => Parity::Even,
+        Kind::ModbusTcp | Kind::Serial => Parity::None,
+    };
+    let parity = table.choice(
+        "parity",
+        &[
+            ("none", Parity::None),
+            ("even", Parity::Even),
+            ("odd", Parity::Odd),
+        ],
+    );
+    let parity = parity.unwrap_or(default_parity);
+    let data_bits = table.small("data_bits", 5..=8).unwrap_or(8);
+    let stop_bits = table.small("stop_bits", 1..=2).unwrap_or(1);
+    if kind == Kind::ModbusRtu {
+        if data_bits != 8 {
+            table.wrong("data_bits", "must be 8: Modbus RTU sends whole bytes");
+        }
+        if parity == Parity::None && !table.has("stop_bits") {
+            let why = "is \"none\", and stop_bits is not set; Modbus asks for 2 stop bits then, many peripherals for 1: \
+                       set it to say which";
+            table.note("parity", why);
+        }
+    }
+    Some(SerialPort {
+        path: path?,
+        baud: baud?,
+        parity,
+        data_bits,
+        stop_bits,
+    })
+}
+
+fn address(table: &Table) -> Option<String> {
+    if !table.has("address") {
+        table.absent(
+            "address",
+            "is missing; name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\"",
+        );
+    }
+    host_and_port(table.text("address")?, MODBUS_PORT)
+        .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
+        .ok()
+}
+
+fn delimiter(table: &Table) -> Option<Vec<u8>> {
+    if table.is_empty_text("delimiter") {
+        table.wrong(
+            "delimiter",
+            "is empty; without it nothing tells where a reply ends: write for example \"\\r\\n\"",
+        );
+        return None;
+    }
+    if !table.has("delimiter") {
+        return Some(b"\r\n".to_vec());
+    }
+    let text = table.text("delimiter")?;
+    if text.len() > DELIMITER_BYTES_MAX {
+        let why = format!("is longer than {DELIMITER_BYTES_MAX} bytes; is it the end of a reply?");
+        table.wrong("delimiter", why);
+    }
+    Some(text.as_bytes().to_vec())
+}

@@ -1,0 +1,208 @@
+//! `[device.ID]`
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::bus::{Entry, Kind};
+use super::credential::credential;
+use super::keys::{self, nearest};
+use super::profile::Profile;
+use super::tree::{join, Table};
+use super::{Device, Settle, NAME_CHARS_MAX};
+
+/// Every device by id; those that something is wrong with are left out.
+pub(super) fn devices(
+    root: &Table,
+    host: Option<&str>,
+    buses: &BTreeMap<String, Entry>,
+    profiles: &BTreeMap<String, Profile>,
+) -> BTreeMap<String, Device> {
+    let mut devices = BTreeMap::new();
+    let mut units: HashMap<(&str, u8), &str> = HashMap::new();
+    let tables = root.tables("device", keys::DEVICE);
+    for (id, table) in &tables {
+        if let Err(why) = check_id(id) {
+            table.wrong_here(why);
+        }
+        let bus = reference(table, "bus", buses);
+        let unit = unit(table, bus.and_then(|(_, bus)| bus.kind));
+        if let (Some((name, _)), Some(unit)) = (bus, unit) {
+            if table.has("unit") {
+                if let Some(other) = units.insert((name, unit), id) {
+                    let why = format!("{unit} is the unit of device {other:?} on bus {name:?} too; is it one controller?");
+                    table.note("unit", why);
+                }
+            }
+        }
+        let profile = reference(table, "profile", profiles);
+        if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
+            check_fit(table, name, bus.kind, profile);
+        }
+        let settle = table.choice(
+            "settle",
+            &[
+                ("after-execution", Settle::AfterExecution),
+                ("after-accept", Settle::AfterAccept),
+            ],
+        );
+        let credential = credential(table, id, host);
+        let (Some((bus, _)), Some(unit), Some((_, profile)), Some(credential)) =
+            (bus, unit, profile, credential)
+        else {
+            continue;
+        };
+        let device = Device {
+            id: (*id).to_owned(),
+            bus: bus.to_owned(),
+            unit,
+            credential,
+            settle: settle.unwrap_or(Settle::AfterExecution),
+            commands: Arc::clone(&profile.commands),
+        };
+        devices.insert(device.id.clone(), device);
+    }
+    if tables.is_empty() {
+        root.note(
+            "device",
+            "no devices are configured, so nothing is received; add a [device.ID] table",
+        );
+    }
+    devices
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.chars().count() > NAME_CHARS_MAX {
+        return Err(format!(
+            "a device id has 1 to {NAME_CHARS_MAX} characters; use the id that the device has at the hub"
+        ));
+    }
+    // The hub allows more, among them the wildcards of MQTT and the separators of its own topics.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+    match id.chars().find(|c| !is_plain(*c)) {
+        Some(c) => Err(format!(
+            "the device id holds {c:?}; only letters, digits and . _ : - are supported: register the device under \
+             another id"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What a key refers to by name; the key is called as the tables that it refers to.
+fn reference<'a, T>(
+    table: &Table,
+    key: &str,
+    targets: &'a BTreeMap<String, T>,
+) -> Option<(&'a str, &'a T)> {
+    if !table.has(key) {
+        let names: Vec<String> = targets.keys().take(5).map(|n| format!("{n:?}")).collect();
+        let why = if names.is_empty() {
+            format!("is missing; name a [{key}.NAME] here, and write that table too")
+        } else {
+            format!(
+                "is missing; name a [{key}.NAME] here, such as {}",
+                names.join(" or ")
+            )
+        };
+        table.absent(key, why);
+        return None;
+    }
+    let name = table.text(key)?;
+    if let Some((name, target)) = targets.get_key_value(name) {
+        return Some((name, target));
+    }
+    let hint = match nearest(name, targets.keys().map(String::as_str)) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("write a table [{}]", join(key, name)),
+    };
+    table.absent(key, format!("no {key} is called {name:?}; {hint}"));
+    None
+}
+
+fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
+    let Some(kind) = kind else {
+        // Of a wrong or unknown bus: any unit may be right.
+        return table.small("unit", 0..=255);
+    };
+    let bounds = match kind {
+        Kind::Serial => {
+            if table.has("unit") {
+                table.wrong("unit", "a serial line has no units; remove it");
+            }
+            return Some(0);
+        }
+        Kind::ModbusRtu => 1..=247,
+        Kind::ModbusTcp => 0..=255,
+    };
+    if !table.has("unit") {
+        table.absent(
+            "unit",
+            "is missing; set the Modbus unit id that the peripheral is set to",
+        );
+        return None;
+    }
+    let unit = table.small::<u8>("unit", 0..=255)?;
+    if bounds.contains(&unit) {
+        return Some(unit);
+    }
+    let why = if unit == 0 {
+        "0 is the broadcast address, and nobody confirms a broadcast; a unit id is 1 to 247".into()
+    } else {
+        format!("{unit} is reserved on a serial line; a unit id is 1 to 247")
+    };
+    table.wrong("unit", why);
+    None
+}
+
+/// Reports a profile whose commands the bus can't carry.
+fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profile) {
+    let Some(kind) = kind else { return };
+    let (misfits, does, speaks) = match kind {
+        Kind::Serial => (
+            &profile.registers,
+            "reads or writes registers",
+            "a serial line, which can only send",
+        ),
+        Kind::ModbusRtu | Kind::ModbusTcp => (
+            &profile.sends,
+            "sends text",
+            "a Modbus bus, which can only read and write",
+        ),
+    };
+    if let Some(command) = misfits.first() {
+        let others = match misfits.len() {
+            1 => String::new(),
+            2 => ", and so does another one".to_owned(),
+            more => format!(", and so do {} others", more - 1),
+        };
+        let why = format!(
+            "its command {command:?} {does}{others}, and bus {bus_name:?} is {speaks}; choose another profile or bus"
+        );
+        table.wrong("profile", why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_id_is_what_the_hub_and_mqtt_can_both_carry() {
+        for id in ["pump-7", "Pump.7", "a:b_c", "7", &"x".repeat(128)] {
+            assert_eq!(check_id(id), Ok(()), "{id}");
+        }
+        for id in [
+            "",
+            "a b",
+            "a/b",
+            "a#b",
+            "a+b",
+            "$a",
+            "a%b",
+            "pümp",
+            "a\n",
+            &"x".repeat(129),
+        ] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `FIELDBRIDGE__HUB__HOST=…` as a layer over the files.
+//!
+//! Names of variables are upper case by custom and hold no hyphens, so a part of one is matched to the keys that the
+//! files hold without regard to case and with `_` for `-` and `.`: `FIELDBRIDGE__DEVICE__PUMP_7__UNIT` reaches
+//! `device.pump-7.unit` and `device."pump.7".unit` alike, if only one of them is there.
+
+use config::{Map, Value, ValueKind};
+
+use super::load::Layer;
+use super::tree::ENVIRONMENT;
+use super::Problem;
+
+const PREFIX: &str = "FIELDBRIDGE__";
+const SEPARATOR: &str = "__";
+
+/// One layer for each variable that is ours, in order of their names, and what is wrong with the others.
+pub(super) fn layers(
+    files: &Map<String, Value>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> (Vec<Layer>, Vec<Problem>) {
+    let mut ours: Vec<(String, String)> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
+    ours.sort_unstable();
+    let mut layers = Vec::with_capacity(ours.len());
+    let mut problems = Vec::new();
+    for (name, text) in ours {
+        match key_path(files, &name) {
+            Ok(path) => layers.push(layer(&path, text)),
+            Err(why) => problems.push(Problem::new(ENVIRONMENT, &name, why)),
+        }
+    }
+    (layers, problems)
+}
+
+fn key_path(files: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
+    let mut level = Some(files);
+    let mut path = Vec::new();
+    for part in name[PREFIX.len()..].split(SEPARATOR) {
+        if part.is_empty() {
+            return Err("has an empty part; write it like FIELDBRIDGE__HUB__HOST".into());
+        }
+        let key = match level {
+            Some(entries) => known_key(entries, part)?,
+            None => invented(part),
+        };
+        level = level.and_then(|entries| match &entries.get(&key)?.kind {
+            ValueKind::Table(entries) => Some(entries),
+            _ => None,
+        });
+        path.push(key);
+    }
+    Ok(path)
+}
+
+/// The key of a table that a part of a variable's name stands for.
+fn known_key(entries: &Map<String, Value>, part: &str) -> Result<String, String> {
+    if entries.contains_key(part) {
+        return Ok(part.to_owned());
+    }
+    let mut matches: Vec<&String> = entries
+        .keys()
+        .filter(|key| folded(key) == folded(part))
+        .collect();
+    matches.sort_unstable();
+    match matches.as_slice() {
+        [] => Ok(invented(part)),
+        [key] => Ok((*key).clone()),
+        [first, second, ..] => Err(format!(
+            "may mean {first:?} or {second:?}; set it in a file instead"
+        )),
+    }
+}
+
+/// A key that no file holds: a name all in capitals is so by the custom of the environment.
+fn invented(part: &str) -> String {
+    if part.chars().any(char::is_lowercase) {
+        part.to_owned()
+    } else {
+        part.to_lowercase()
+    }
+}
+
+fn folded(key: &str) -> String {
+    key.to_lowercase().replace(['-', '.', ':'], "_")
+}
+
+fn layer(path: &[String], text: String) -> Layer {
+    let origin = ENVIRONMENT.to_owned();
+    let leaf = Value::new(Some(&origin), ValueKind::String(text));
+    let mut entries = Map::new();
+    if let Some((last, tables)) = path.split_last() {
+        entries.insert(last.clone(), leaf);
+        for key in tables.iter().rev() {
+            let table = Value::new(Some(&origin), ValueKind::Table(entries));
+            entries = Map::from([(key.clone(), table)]);
+        }
+    }
+    Layer {
+        source: origin,
+        entries,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{FileFormat, Format};
+
+    use super::*;
+
+    fn files() -> Map<String, Value> {
+        let text = "[device.pump-7]\nunit = 1\n[device.\"Pump.8\"]\n[bus.a-b]\n[bus.\"a.b\"]\n[bus.A]\n[bus.a]";
+        FileFormat::Toml.parse(None, text).unwrap()
+    }
+
+    #[test]
+    fn a_variable_finds_the_key_that_the_files_hold() {
+        for (name, path) in [
+            ("FIELDBRIDGE__HUB__HOST", "hub/host"),
+            ("FIELDBRIDGE__HUB__KEY_FILE", "hub/key_file"),
+            ("FIELDBRIDGE__DEVICE__PUMP_7__UNIT", "device/pump-7/unit"),
+            ("FIELDBRIDGE__DEVICE__PUMP-7__UNIT", "device/pump-7/unit"),
+            ("FIELDBRIDGE__DEVICE__PUMP_8__UNIT", "device/Pump.8/unit"),
+            ("FIELDBRIDGE__DEVICE__NEW__UNIT", "device/new/unit"),
+            ("FIELDBRIDGE__DEVICE__New__UNIT", "device/New/unit"),
+            ("FIELDBRIDGE__BUS__A__PORT", "bus/A/port"),
+            ("FIELDBRIDGE__BUS__a__PORT", "bus/a/port"),
+        ] {
+            assert_eq!(key_path(&files(), name).unwrap().join("/"), path, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_may_mean_two_keys_is_refused() {
+        let why = key_path(&files(), "FIELDBRIDGE__BUS__A_B__PORT").unwrap_err();
+        assert!(why.contains("\"a-b\" or \"a.b\""), "{why}");
+    }
+
+    #[test]
+    fn a_variable_with_an_empty_part_is_refused() {
+        for name in ["FIELDBRIDGE__", "FIELDBRIDGE____HOST", "FIELDBRIDGE__HUB__"] {
+            assert!(key_path(&files(), name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_variables_are_nobodys_business() {
+        let variables = ["PATH", "FIELDBRIDGE_LOG", "fieldbridge__hub__host"];
+        let (layers, problems) = layers(&files(), variables.map(|n| (n.into(), "x".into())));
+        assert!(layers.is_empty() && problems.is_empty());
+    }
+}

@@ -1,0 +1,191 @@
+//! `[hub]`, `[admin]` and `[ledger]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{check_host, host_and_port, is_loopback};
+use super::credential::{check_pem, Pem};
+use super::tree::{Span, Table};
+use super::{keys, Hub, Ledger};
+
+const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
+const DEFAULT_API_VERSION: &str = "2021-04-12";
+const DEFAULT_SOCKET: &str = "/run/fieldbridge/admin.sock";
+const DEFAULT_LEDGER: &str = "/var/lib/fieldbridge/ledger.db";
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+const DEFAULT_CONNECT_RATE: u32 = 20;
+const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * DAY);
+const MQTTS_PORT: u16 = 8883;
+const MQTT_PORT: u16 = 1883;
+const DAY: u64 = 24 * 3600;
+
+/// `sun_path` of `sockaddr_un` holds 108 bytes on Linux, the last of them zero.
+const SOCKET_PATH_MAX: usize = 107;
+
+const KEEPALIVE: Span = Span {
+    min: Duration::from_secs(5),
+    max: Duration::from_secs(1177),
+    because:
+        ": the hub closes a connection that is silent for 1.5 times this, or 1767s if that is less",
+};
+// Short lives are for tests; the hub itself sets no limit.
+const TOKEN_LIFETIME: Span = Span {
+    min: Duration::from_secs(10),
+    max: Duration::from_secs(DAY),
+    because: "",
+};
+const RETENTION: Span = Span {
+    min: Duration::from_secs(2 * DAY),
+    max: Duration::from_secs(3650 * DAY),
+    because: ": the hub may deliver a message again for 2 days, and what is forgotten by then is executed again",
+};
+
+/// `[hub]`; `None` where something is wrong with it.
+pub(super) fn hub(root: &Table) -> Option<Hub> {
+    let table = root.table_or_empty("hub", keys::HUB);
+    let host = host(&table);
+    let tls = table.boolean("tls").unwrap_or(true);
+    let default_port = if tls { MQTTS_PORT } else { MQTT_PORT };
+    let given = table.text("address").and_then(|text| {
+        host_and_port(text, default_port)
+            .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
+            .ok()
+    });
+    if !tls {
+        check_plain(&table, given.as_deref());
+    }
+    let ca_file = table.path("ca_file");
+    if let Some(path) = &ca_file {
+        check_pem(&table, "ca_file", path, Pem::Certificate);
+    }
+    let keepalive = table.duration("keepalive", &KEEPALIVE);
+    if keepalive.is_some_and(|k| k.subsec_nanos() != 0) {
+        table.wrong("keepalive", "must be whole seconds, as MQTT counts them");
+    }
+    let connect_rate = table.small("connect_rate", 1..=1000);
+    let api_version = api_version(&table);
+    let token_lifetime = table.duration("token_lifetime", &TOKEN_LIFETIME);
+    let host = host?;
+    Some(Hub {
+        address: given.unwrap_or_else(|| format!("{host}:{default_port}")),
+        host,
+        ca_file,
+        tls,
+        keepalive: keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+        connect_rate: connect_rate.unwrap_or(DEFAULT_CONNECT_RATE),
+        api_version,
+        token_lifetime: token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME),
+    })
+}
+
+/// `admin.socket`
+pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
+    let table = root.table_or_empty("admin", keys::ADMIN);
+    if !table.has("socket") {
+        return Some(PathBuf::from(DEFAULT_SOCKET));
+    }
+    let path = table.path("socket")?;
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let why = format!(
+            "is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path"
+        );
+        table.wrong("socket", why);
+        return None;
+    }
+    Some(path)
+}
+
+/// `[ledger]`
+pub(super) fn ledger(root: &Table) -> Option<Ledger> {
+    let table = root.table_or_empty("ledger", keys::LEDGER);
+    let path = if table.has("path") {
+        table.path("path")
+    } else {
+        Some(PathBuf::from(DEFAULT_LEDGER))
+    };
+    if path.as_ref().is_some_and(|path| path.is_dir()) {
+        table.wrong("path", "is a folder; name the database file in it");
+    }
+    let retention = table.duration("retention", &RETENTION);
+    Some(Ledger {
+        path: path?,
+        retention: retention.unwrap_or(DEFAULT_RETENTION),
+    })
+}
+
+fn host(table: &Table) -> Option<String> {
+    let why = format!("is missing; put the host name of your IoT hub here, such as {HOST_EXAMPLE}");
+    if !table.has("host") {
+        table.absent("host", why);
+        return None;
+    }
+    // The file that a package installs has it empty.
+    if table.is_empty_text("host") {
+        table.wrong("host", why.replace("is missing", "is not filled in yet"));
+        return None;
+    }
+    let host = table.text("host")?.to_lowercase();
+    match check_hub_host(&host) {
+        Ok(()) => {
+            if !host.contains('.') && host != "localhost" {
+                let why = format!("has no domain; a hub's full name is like {HOST_EXAMPLE}");
+                table.note("host", why);
+            }
+            Some(host)
+        }
+        Err(why) => {
+            table.wrong("host", why);
+            None
+        }
+    }
+}
+
+fn check_hub_host(host: &str) -> Result<(), String> {
+    // Not repeated: it holds a key.
+    if host.contains(';') || host.starts_with("hostname=") {
+        return Err(format!(
+            "is a connection string; put only its HostName here, such as {HOST_EXAMPLE}, and the string itself in a \
+             file that a device's connection_string_file names"
+        ));
+    }
+    if let Some((_, rest)) = host.split_once("://") {
+        let name = rest.split(['/', ':']).next().unwrap_or(rest);
+        return Err(format!("is a URL; put only the host name here: {name:?}"));
+    }
+    if let Some((name, port)) = host.rsplit_once(':') {
+        if port.parse::<u16>().is_ok() && check_host(name).is_ok() {
+            return Err(format!(
+                "must have no port; write {name:?} here, and use hub.address to connect to another port"
+            ));
+        }
+    }
+    check_host(host).map_err(|why| format!("{why}; it must be like {HOST_EXAMPLE}"))
+}
+
+fn check_plain(table: &Table, address: Option<&str>) {
+    match address {
+        Some(address) if is_loopback(address) => {
+            if table.has("ca_file") {
+                table.note("ca_file", "is not used, because tls is false");
+            }
+        }
+        _ => table.wrong(
+            "tls",
+            "without TLS anybody on the way can read and send commands; remove this line, or set hub.address to a \
+             loopback address such as \"127.0.0.1:1883\"",
+        ),
+    }
+}
+
+fn api_version(table: &Table) -> String {
+    let Some(text) = table.text("api_version") else {
+        return DEFAULT_API_VERSION.to_owned();
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if text.len() > 32 || !text.chars().all(is_plain) {
+        let why = format!("is no API version; it must be like {DEFAULT_API_VERSION:?}");
+        table.wrong("api_version", why);
+    }
+    text.to_owned()
+}

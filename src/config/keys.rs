@@ -1,0 +1,274 @@
+//! Every key that the configuration knows, as data: the walker refuses what is not here, and a test holds
+//! `fieldbridge.reference.toml` to these lists in both directions.
+
+use strsim::normalized_damerau_levenshtein;
+
+/// A kind of table and the keys it may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    /// How messages and the reference name it, e.g. `[device.ID]`.
+    pub title: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+}
+
+/// The top of the configuration.
+pub const ROOT: Section = Section {
+    title: "the configuration",
+    keys: &["hub", "admin", "ledger", "bus", "device", "profile"],
+};
+
+/// `[hub]`
+pub const HUB: Section = Section {
+    title: "[hub]",
+    keys: &[
+        "host",
+        "address",
+        "ca_file",
+        "tls",
+        "keepalive",
+        "connect_rate",
+        "api_version",
+        "token_lifetime",
+    ],
+};
+
+/// `[admin]`
+pub const ADMIN: Section = Section {
+    title: "[admin]",
+    keys: &["socket"],
+};
+
+/// `[ledger]`
+pub const LEDGER: Section = Section {
+    title: "[ledger]",
+    keys: &["path", "retention"],
+};
+
+/// `[bus.NAME]` with `kind = "modbus-rtu"`
+pub const MODBUS_RTU: Section = Section {
+    title: "[bus.NAME] of kind \"modbus-rtu\"",
+    keys: &[
+        "kind",
+        "port",
+        "baud",
+        "parity",
+        "data_bits",
+        "stop_bits",
+        "response_timeout",
+        "retries",
+        "turnaround",
+    ],
+};
+
+/// `[bus.NAME]` with `kind = "modbus-tcp"`
+pub const MODBUS_TCP: Section = Section {
+    title: "[bus.NAME] of kind \"modbus-tcp\"",
+    keys: &[
+        "kind",
+        "address",
+        "response_timeout",
+        "retries",
+        "turnaround",
+    ],
+};
+
+/// `[bus.NAME]` with `kind = "serial"`
+pub const SERIAL: Section = Section {
+    title: "[bus.NAME] of kind \"serial\"",
+    keys: &[
+        "kind",
+        "port",
+        "baud",
+        "parity",
+        "data_bits",
+        "stop_bits",
+        "delimiter",
+        "response_timeout",
+        "retries",
+        "turnaround",
+    ],
+};
+
+/// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
+pub const BUS: Section = Section {
+    title: "[bus.NAME]",
+    keys: &[
+        "kind",
+        "port",
+        "baud",
+        "parity",
+        "data_bits",
+        "stop_bits",
+        "delimiter",
+        "address",
+        "response_timeout",
+        "retries",
+        "turnaround",
+    ],
+};
+
+/// `[device.ID]`
+pub const DEVICE: Section = Section {
+    title: "[device.ID]",
+    keys: &[
+        "bus",
+        "unit",
+        "profile",
+        "key_file",
+        "connection_string_file",
+        "cert_file",
+        "cert_key_file",
+        "settle",
+    ],
+};
+
+/// `[profile.NAME]`
+pub const PROFILE: Section = Section {
+    title: "[profile.NAME]",
+    keys: &["command"],
+};
+
+/// `[profile.NAME.command.NAME]`
+pub const COMMAND: Section = Section {
+    title: "[profile.NAME.command.NAME]",
+    keys: &[
+        "read",
+        "write",
+        "send",
+        "expect",
+        "refuse",
+        "value",
+        "range",
+        "idempotent",
+        "verify",
+        "timeout",
+        "deadline",
+    ],
+};
+
+/// The table that `read` and `write` hold.
+pub const POINT: Section = Section {
+    title: "read and write",
+    keys: &[
+        "table",
+        "address",
+        "register",
+        "type",
+        "count",
+        "word_order",
+        "byte_order",
+        "scale",
+        "offset",
+    ],
+};
+
+/// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
+pub const SECTIONS: [Section; 11] = [
+    ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT,
+];
+
+/// The candidate that somebody who wrote `name` most likely meant.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = plain(name);
+    let mut best: Option<(f64, &str)> = None;
+    for candidate in candidates {
+        let known = plain(candidate);
+        let score = if known == wanted {
+            1.0
+        } else {
+            normalized_damerau_levenshtein(&wanted, &known).max(likeness(&wanted, &known))
+        };
+        if score >= 0.55 && best.is_none_or(|(highest, _)| score > highest) {
+            best = Some((score, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// How near two names are in meaning that are far apart in edits: one holds the other (`baudrate` and `baud`), or
+/// the other's letters in their order (`uint16` and `u16`).
+fn likeness(a: &str, b: &str) -> f64 {
+    let (long, short) = if a.len() > b.len() { (a, b) } else { (b, a) };
+    if short.len() < 3 {
+        return 0.0;
+    }
+    if long.contains(short) {
+        return 0.7;
+    }
+    let mut rest = long.chars();
+    if short.chars().all(|c| rest.any(|other| other == c)) {
+        return 0.6;
+    }
+    0.0
+}
+
+/// Letter case and the choice of separator are the commonest slips; they count for nothing.
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace(['-', '.', ' '], "_")
+}
+
+/// What to say of a key that a section doesn't know.
+pub(super) fn unknown_key(key: &str, section: &Section) -> String {
+    if let Some(known) = nearest(key, section.keys.iter().copied()) {
+        return format!("unknown key; did you mean {known:?}?");
+    }
+    match SECTIONS.iter().find(|other| other.keys.contains(&key)) {
+        Some(other) if *other != ROOT => {
+            format!("unknown key: it belongs to {}; move it there", other.title)
+        }
+        _ => format!(
+            "unknown key; {} knows {}",
+            section.title,
+            section.keys.join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_the_one_that_was_meant() {
+        for (written, section, meant) in [
+            ("hosts", HUB, Some("host")),
+            ("keep-alive", HUB, Some("keepalive")),
+            ("baudrate", BUS, Some("baud")),
+            ("timeout", MODBUS_RTU, Some("response_timeout")),
+            ("uint", DEVICE, Some("unit")),
+            ("Key-File", DEVICE, Some("key_file")),
+            ("devices", ROOT, Some("device")),
+            ("buses", ROOT, Some("bus")),
+            ("colour", DEVICE, None),
+            ("bandwidth", HUB, None),
+        ] {
+            assert_eq!(
+                nearest(written, section.keys.iter().copied()),
+                meant,
+                "{written}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_section_is_sent_there() {
+        assert_eq!(
+            unknown_key("baud", &HUB),
+            "unknown key: it belongs to [bus.NAME] of kind \"modbus-rtu\"; move it there"
+        );
+        assert!(unknown_key("colour", &ADMIN).ends_with("[admin] knows socket"));
+    }
+
+    #[test]
+    fn the_union_of_the_kinds_of_bus_is_complete() {
+        for kind in [MODBUS_RTU, MODBUS_TCP, SERIAL] {
+            assert!(kind.keys.iter().all(|key| BUS.keys.contains(key)));
+        }
+        assert!(BUS.keys.iter().all(|key| {
+            [MODBUS_RTU, MODBUS_TCP, SERIAL]
+                .iter()
+                .any(|kind| kind.keys.contains(key))
+        }));
+    }
+}

@@ -1,0 +1,228 @@
+//! What is reported together, what is only noted, and what is never shown.
+
+use std::collections::BTreeSet;
+
+use super::{file_of, lines, Site, KEY};
+
+/// A drop-in over the good configuration; the key and a part of the message of the one note that it makes.
+type Case = (&'static str, &'static str, &'static str);
+
+fn each_makes_one_note(cases: &[Case]) {
+    let site = Site::good();
+    for (text, key, fragment) in cases {
+        site.write("conf.d/50-case.toml", text);
+        let notes = site.loaded().notes;
+        let [note] = notes.as_slice() else {
+            panic!("{text}: not one note:\n{}", lines(&notes));
+        };
+        assert_eq!(note.key, *key, "{text}: {note}");
+        assert!(note.why.contains(fragment), "{text}: {note}");
+    }
+}
+
+#[test]
+fn a_good_configuration_has_neither_problems_nor_notes() {
+    assert_eq!(lines(&Site::good().loaded().notes), "");
+}
+
+#[test]
+fn every_error_is_reported_at_once() {
+    let site = Site::good();
+    let text = r#"
+        [hub]
+        keepalive = "1s"
+        [bus.line-a]
+        baud = "19200"
+        [device.pump-7]
+        bus = "line-b"
+        unti = 7
+        [profile.pump.command.start]
+        write = { table = "coil", address = 1 }
+    "#;
+    site.write("conf.d/10.toml", text);
+    site.write("conf.d/20.toml", "[hub\n");
+    site.write("conf.d/30.toml", "[ledger]\nretention = 7\n");
+    let problems = site.problems();
+    let found: Vec<(&str, &str)> = problems
+        .iter()
+        .map(|p| (file_of(p), p.key.as_str()))
+        .collect();
+    // `start` lacks `idempotent` and `line-b` is unknown, but both may stand in the file that can't be read.
+    let expected = [
+        ("10.toml", "hub.keepalive"),
+        ("10.toml", "bus.line-a.baud"),
+        ("10.toml", "device.pump-7.unti"),
+        ("20.toml", ""),
+        ("30.toml", "ledger.retention"),
+    ];
+    assert_eq!(found, expected, "{}", lines(&problems));
+
+    site.write("conf.d/20.toml", "");
+    let problems = site.problems();
+    let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    let expected = [
+        "hub.keepalive",
+        "bus.line-a.baud",
+        "profile.pump.command.start.idempotent",
+        "device.pump-7.unti",
+        "device.pump-7.bus",
+        "ledger.retention",
+    ];
+    assert_eq!(keys, expected, "{}", lines(&problems));
+}
+
+#[test]
+fn what_is_wrong_with_a_bus_does_not_hide_what_is_wrong_with_its_devices() {
+    let site = Site::good();
+    let text = "[bus.line-a]\nbaud = 'fast'\n[device.pump-7]\nunit = 0\nprofile = 'scale'";
+    site.write("conf.d/50-case.toml", text);
+    let problems = site.problems();
+    let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    let expected = [
+        "bus.line-a.baud",
+        "device.pump-7.unit",
+        "device.pump-7.profile",
+    ];
+    assert_eq!(keys, expected, "{}", lines(&problems));
+}
+
+#[test]
+fn what_is_wrong_with_a_point_does_not_hide_what_is_wrong_beside_it() {
+    let site = Site::good();
+    let text = "[profile.pump.command.c]\nwrite = { table = 'input', address = -1 }\nexpect = 'x'\nrange = [2, 1]";
+    site.write("conf.d/50-case.toml", text);
+    let problems = site.problems();
+    let keys: BTreeSet<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    let prefix = "profile.pump.command.c.";
+    let keys: Vec<&str> = keys
+        .into_iter()
+        .filter_map(|k| k.strip_prefix(prefix))
+        .collect();
+    let expected = [
+        "expect",
+        "idempotent",
+        "range",
+        "write.address",
+        "write.table",
+    ];
+    assert_eq!(keys, expected, "{}", lines(&problems));
+}
+
+#[test]
+fn what_is_suspicious_is_noted() {
+    each_makes_one_note(&[
+        ("[hub]\nhost = 'contoso'", "hub.host", "no domain"),
+        ("[bus.line-a]\nparity = 'none'", "bus.line-a.parity", "2 stop bits"),
+        ("[bus.line-a]\nbaud = 19201", "bus.line-a.baud", "unusual"),
+        ("[bus.line-a]\nport = 'ttyUSB0'", "bus.line-a.port", "/dev"),
+        ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "never opened"),
+        ("[profile.idle.command.c]\nread = { register = 1 }", "profile.idle", "no device has this profile"),
+        ("[device.pump-8]\nbus = 'line-a'\nunit = 7\n\
+             [device.pump-9]\nbus = 'plant'\nunit = 1\nprofile = 'pump'\nkey_file = 'keys/good.key'", "device.pump-8.unit", "\"pump-7\""),
+        ("[profile.pump.command.c]\n\
+             read = { table = 'holding', address = 40001 }", "profile.pump.command.c.read.address", "register = 40001"),
+        ("[profile.scale.command.c]\nsend = 'L {Value}'\nidempotent = true", "profile.scale.command.c.send", "{Value}"),
+    ]);
+}
+
+#[test]
+fn two_buses_to_one_address_are_noted_and_no_error() {
+    let site = Site::good();
+    let text = "[bus.plant-2]\nkind = 'modbus-tcp'\naddress = '10.0.0.12'\n[device.pump-8]\nbus = 'plant-2'\n\
+                [device.pump-7]\nbus = 'plant'";
+    site.write("conf.d/50-case.toml", text);
+    let notes = lines(&site.loaded().notes);
+    assert!(
+        notes.contains("bus.plant-2.address: is the address of bus \"plant\" too"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_configuration_without_devices_is_noted_and_no_error() {
+    let site = Site::empty();
+    site.write(
+        "fieldbridge.toml",
+        "[hub]\nhost = 'contoso.azure-devices.net'",
+    );
+    let notes = lines(&site.loaded().notes);
+    assert!(notes.contains("no devices are configured"), "{notes}");
+}
+
+#[test]
+fn an_exposed_key_is_noted() {
+    let site = Site::good();
+    site.chmod("keys/good.key", 0o644);
+    let notes = site.loaded().notes;
+    assert_eq!(notes.len(), 3, "one for each device:\n{}", lines(&notes));
+    assert!(notes[0].why.contains("chmod 0400"), "{}", notes[0]);
+}
+
+#[test]
+fn what_stands_in_a_key_file_is_checked_and_never_shown() {
+    let site = Site::good();
+    for (text, fragment) in [
+        ("", "is empty"),
+        ("hush hush", "no base64"),
+        (
+            "HostName=h;DeviceId=d;SharedAccessKey=hush",
+            "connection_string_file",
+        ),
+    ] {
+        site.write("keys/good.key", text);
+        let problems = lines(&site.problems());
+        assert!(problems.contains(fragment), "{problems}");
+        assert!(!problems.contains("hush"), "{problems}");
+    }
+    site.write("keys/good.key", [0xff, 0xfe]);
+    assert!(lines(&site.problems()).contains("not text"));
+    site.write("keys/good.key", format!("\n {KEY}\n"));
+    site.loaded();
+}
+
+#[test]
+fn a_key_written_in_the_place_of_its_file_is_never_shown() {
+    let site = Site::good();
+    site.write(
+        "conf.d/50-case.toml",
+        format!("[device.pump-7]\nkey_file = '{KEY}'"),
+    );
+    let problems = lines(&site.problems());
+    assert!(problems.contains("holds the secret itself"), "{problems}");
+    assert!(!problems.contains(KEY), "{problems}");
+}
+
+#[test]
+fn a_connection_string_must_be_this_devices_at_this_hub() {
+    let site = Site::good();
+    let main = super::GOOD.replacen(
+        "key_file = \"keys/good.key\"",
+        "connection_string_file = \"keys/string\"",
+        1,
+    );
+    site.write("fieldbridge.toml", main);
+    let string = |host: &str, device: &str| {
+        format!("HostName={host};DeviceId={device};SharedAccessKey={KEY}\n")
+    };
+    site.write("keys/string", string("Contoso.azure-devices.net", "pump-7"));
+    site.loaded();
+    for (host, device, fragment) in [
+        (
+            "other.azure-devices.net",
+            "pump-7",
+            "is for the hub \"other.azure-devices.net\"",
+        ),
+        (
+            "contoso.azure-devices.net",
+            "Pump-7",
+            "is for the device \"Pump-7\"",
+        ),
+    ] {
+        site.write("keys/string", string(host, device));
+        let problems = lines(&site.problems());
+        assert!(
+            problems.contains(fragment) && !problems.contains(KEY),
+            "{problems}"
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! What holds where nothing is said, and how references are resolved.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fieldbridge::config::{BusKind, Credential, Parity, Settle};
+use fieldbridge::peripheral::registers::{DataType, Order, Table};
+use fieldbridge::peripheral::Action;
+
+use super::Site;
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let config = Site::good().loaded().config;
+    assert_eq!(config.hub.address, "contoso.azure-devices.net:8883");
+    assert!(config.hub.tls && config.hub.ca_file.is_none());
+    assert_eq!(config.hub.keepalive, Duration::from_secs(60));
+    assert_eq!(config.hub.connect_rate, 20);
+    assert_eq!(config.hub.api_version, "2021-04-12");
+    assert_eq!(config.hub.token_lifetime, Duration::from_secs(3600));
+    assert_eq!(
+        config.admin_socket,
+        Path::new("/run/fieldbridge/admin.sock")
+    );
+    assert_eq!(
+        config.ledger.path,
+        Path::new("/var/lib/fieldbridge/ledger.db")
+    );
+    assert_eq!(config.ledger.retention, Duration::from_secs(7 * 86_400));
+
+    let rtu = &config.buses["line-a"];
+    assert_eq!(
+        (rtu.response_timeout, rtu.retries),
+        (Duration::from_millis(500), 2)
+    );
+    assert_eq!(rtu.turnaround, Duration::ZERO);
+    let BusKind::ModbusRtu(port) = &rtu.kind else {
+        panic!("{rtu:?}");
+    };
+    assert_eq!(
+        (port.parity, port.data_bits, port.stop_bits),
+        (Parity::Even, 8, 1)
+    );
+    let serial = &config.buses["scale-port"];
+    assert_eq!(serial.response_timeout, Duration::from_secs(1));
+    let BusKind::Serial { port, delimiter } = &serial.kind else {
+        panic!("{serial:?}");
+    };
+    assert_eq!(
+        (port.parity, port.data_bits, port.stop_bits),
+        (Parity::None, 8, 1)
+    );
+    assert_eq!(delimiter, b"\r\n");
+    assert_eq!(
+        config.buses["plant"].response_timeout,
+        Duration::from_secs(1)
+    );
+
+    let device = &config.devices["pump-7"];
+    assert_eq!(device.settle, Settle::AfterExecution);
+    assert!(matches!(&device.credential, Credential::Key(key) if key.len() == 32));
+    let command = &device.commands["set-speed"];
+    assert_eq!((command.verify, command.timeout), (false, None));
+    assert_eq!(command.deadline, Duration::from_secs(30));
+    assert!(device.commands["read-speed"].idempotent);
+    assert_eq!(config.devices["scale"].unit, 0);
+}
+
+#[test]
+fn reference_notation_says_table_and_address() {
+    let site = Site::good();
+    for (register, table, address, kind) in [
+        (1, Table::Coil, 0, DataType::Bool),
+        (9_999, Table::Coil, 9_998, DataType::Bool),
+        (10_001, Table::Discrete, 0, DataType::Bool),
+        (30_001, Table::Input, 0, DataType::U16),
+        (40_001, Table::Holding, 0, DataType::U16),
+        (49_999, Table::Holding, 9_998, DataType::U16),
+        (165_536, Table::Discrete, 65_535, DataType::Bool),
+        (300_001, Table::Input, 0, DataType::U16),
+        (465_536, Table::Holding, 65_535, DataType::U16),
+    ] {
+        let text = format!("[profile.pump.command.c]\nread = {{ register = {register} }}");
+        site.write("conf.d/10.toml", text);
+        let config = site.loaded().config;
+        let Action::Read(point) = &config.devices["pump-7"].commands["c"].action else {
+            panic!("{register}");
+        };
+        assert_eq!(
+            (point.table, point.address, point.kind),
+            (table, address, kind),
+            "{register}"
+        );
+        assert_eq!(
+            (point.word_order, point.byte_order),
+            (Order::Big, Order::Big)
+        );
+        assert_eq!((point.scale, point.offset, point.count), (1.0, 0.0, None));
+    }
+}
+
+#[test]
+fn the_most_that_the_protocol_allows_is_allowed() {
+    let site = Site::good();
+    for body in [
+        "read = { register = 40001, count = 125 }",
+        "read = { register = 40001, type = 'f64', count = 31 }",
+        "read = { register = 1, count = 2000 }",
+        "write = { register = 40001, count = 123 }\nidempotent = true",
+        "write = { register = 1, count = 1968 }\nidempotent = true",
+        "read = { table = 'holding', address = 65534, type = 'u32' }",
+        "write = { register = 40001, type = 'bool' }\nvalue = true\nidempotent = false",
+        "write = { register = 40001, type = 'string', count = 2 }\nvalue = 'abcd'\nidempotent = true",
+        "write = { table = 'holding', register = 40001, type = 'i64' }\nvalue = -9007199254740993\nidempotent = true",
+    ] {
+        site.write("conf.d/10.toml", format!("[profile.pump.command.c]\n{body}"));
+        site.loaded();
+    }
+}
+
+#[test]
+fn devices_of_a_profile_share_its_commands() {
+    let config = Site::good().loaded().config;
+    let [a, b] = ["pump-7", "pump-8"].map(|id| &config.devices[id].commands);
+    assert!(std::sync::Arc::ptr_eq(a, b));
+}
+
+#[test]
+fn plain_text_is_allowed_to_this_machine_only() {
+    let site = Site::good();
+    for (address, full) in [
+        ("127.0.0.1:1883", "127.0.0.1:1883"),
+        ("localhost:1", "localhost:1"),
+        ("[::1]:9", "[::1]:9"),
+        ("::1", "[::1]:1883"),
+    ] {
+        site.write(
+            "conf.d/10.toml",
+            format!("[hub]\ntls = false\naddress = '{address}'"),
+        );
+        assert_eq!(site.loaded().config.hub.address, full);
+    }
+}
