@@ -76,7 +76,6 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,20 +175,20 @@ fn check(path: &Path) -> Result<(), Fatal> {
 }
 
 fn load(path: &Path, note: impl Fn(&config::Problem)) -> Result<Config, Fatal> {
-    let loaded = config::load(path, std::env::vars()).map_err(Fatal::Config)?;
+    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
     loaded.notes.iter().for_each(note);
     Ok(loaded.config)
 }
 
 fn status(path: &Path, json: bool) -> Result<(), Fatal> {
-    let places = config::places(path, std::env::vars()).map_err(Fatal::Config)?;
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
     let document = client::ask(&places.admin_socket, &Request::Status)?;
     print(&if json { document.to_string() } else { show::status(&document) });
     Ok(())
 }
 
 fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Fatal> {
-    let places = config::places(path, std::env::vars()).map_err(Fatal::Config)?;
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
     let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
     let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
     print(&if json { event.to_string() } else { show::result(&event) });
@@ -201,7 +200,7 @@ fn exec(path: &Path, device: String, command: String, value: Option<String>, jso
 
 fn ledger(action: LedgerAction) -> Result<(), Fatal> {
     let open = |place: &Place| -> Result<Reader, Fatal> {
-        let places = config::places(&place.config, std::env::vars()).map_err(Fatal::Config)?;
+        let places = config::places(&place.config, environment()).map_err(Fatal::Config)?;
         Ok(Reader::open(&places.ledger)?)
     };
     match action {
@@ -214,13 +213,18 @@ fn ledger(action: LedgerAction) -> Result<(), Fatal> {
             Ok(())
         }
         LedgerAction::Show { place, device, message_id, json } => {
-            let row = open(&place)?.show(&device, &message_id)?.ok_or_else(|| {
-                Fatal::No(format!("the ledger has no message {message_id:?} of device {device:?}"))
-            })?;
+            let row = open(&place)?
+                .show(&device, &message_id)?
+                .ok_or_else(|| Fatal::No(format!("the ledger has no message {message_id:?} of device {device:?}")))?;
             print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
             Ok(())
         }
     }
+}
+
+/// The environment. What is not UTF-8 can't be one of our settings.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Writes to standard output. A reader that goes away early, like `head`, is no error.

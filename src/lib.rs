@@ -19,13 +19,13 @@ pub mod health;
 pub mod logging;
 pub mod service;
 
+pub mod bus;
+pub mod command;
 pub mod hub;
 pub mod lane;
 pub mod ledger;
-pub mod command;
-pub mod runner;
 pub mod peripheral;
-pub mod bus;
+pub mod runner;
 
 pub mod admin;
 pub mod cli;

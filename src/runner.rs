@@ -152,7 +152,11 @@ impl<'a> Plan<'a> {
         match self.attempt_read_back(turn.exchange(&self.call(request.clone())).await) {
             Ok(answer) if self.command.matches(&self.prepared, &answer) => ReadBack::Same,
             Ok(answer) => match self.command.interpret(&self.prepared, &answer) {
-                Ok(found) => ReadBack::Other(format!("read back {} where {} was to stand", shown(&found), shown(&self.prepared.written))),
+                Ok(found) => ReadBack::Other(format!(
+                    "read back {} where {} was to stand",
+                    shown(&found),
+                    shown(&self.prepared.written)
+                )),
                 Err(why) => ReadBack::Unknown(Fault::new(Code::BadReply, why)),
             },
             Err(fault) => ReadBack::Unknown(fault),

@@ -25,10 +25,20 @@ pub fn status(document: &Json) -> String {
         text(&hub["identities"]),
     );
     let ledger = &document["ledger"];
-    let state = if ledger["ok"] == true { "ok".to_owned() } else { format!("NOT WRITABLE: {}", text(&ledger["lastError"])) };
-    let _ = writeln!(out, "ledger {state}, {} rows; outbox {} events", text(&ledger["rows"]), text(&document["outbox"]["pending"]));
+    let state =
+        if ledger["ok"] == true { "ok".to_owned() } else { format!("NOT WRITABLE: {}", text(&ledger["lastError"])) };
+    let _ = writeln!(
+        out,
+        "ledger {state}, {} rows; outbox {} events",
+        text(&ledger["rows"]),
+        text(&document["outbox"]["pending"])
+    );
     for (title, list, columns) in [
-        ("devices", &document["devices"], &["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"][..]),
+        (
+            "devices",
+            &document["devices"],
+            &["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"][..],
+        ),
         ("buses", &document["buses"], &["name", "kind", "state", "exchanges", "timeouts", "lastError"][..]),
     ] {
         let rows = list.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -62,8 +72,21 @@ pub fn rows(rows: &[Record]) -> String {
 pub fn row(row: &Record) -> String {
     let mut out = String::new();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-    let _ = writeln!(out, "device      {}\nmessage     {}\ncommand     {}", row.device, or_none(&row.message_id), or_none(&row.command));
-    let _ = writeln!(out, "state       {}\nattempts    {}\ndeliveries  {}\nresult      {}", row.state, row.attempts, row.deliveries, end(row));
+    let _ = writeln!(
+        out,
+        "device      {}\nmessage     {}\ncommand     {}",
+        row.device,
+        or_none(&row.message_id),
+        or_none(&row.command)
+    );
+    let _ = writeln!(
+        out,
+        "state       {}\nattempts    {}\ndeliveries  {}\nresult      {}",
+        row.state,
+        row.attempts,
+        row.deliveries,
+        end(row)
+    );
     for entry in &row.history {
         let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         let _ = writeln!(out, "{}  {} {}", text("at"), text("event"), text("detail"));

@@ -248,9 +248,8 @@ fn a_deadline_counts_by_the_monotonic_clock_and_by_the_expiry_whichever_is_soone
 fn a_command_of_an_earlier_life_waits_for_a_clock_that_can_judge_it() {
     let received = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
     let deadline = Deadline { limit: Duration::from_secs(30), expires_at: None };
-    let judge = |up: u64, now| {
-        deadline.judge(Age { monotonic: Duration::from_secs(up), received_at: Some(received), now })
-    };
+    let judge =
+        |up: u64, now| deadline.judge(Age { monotonic: Duration::from_secs(up), received_at: Some(received), now });
     assert_eq!(judge(1, received.plus(Duration::from_secs(10))), Freshness::Fresh);
     assert_eq!(judge(1, received.plus(Duration::from_secs(31))), Freshness::Expired);
     assert_eq!(judge(1, Timestamp(0)), Freshness::Unknown, "booted in the past");

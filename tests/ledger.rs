@@ -25,7 +25,13 @@ fn message(id: Option<&str>, body: u8) -> NewRow {
 }
 
 fn finish(new: NewRow) -> Finish {
-    Finish { row: None, new, outcome: Outcome::succeeded(Some(json!(7))), attempts: 1, finished_at: Timestamp(1_800_000_000_500) }
+    Finish {
+        row: None,
+        new,
+        outcome: Outcome::succeeded(Some(json!(7))),
+        attempts: 1,
+        finished_at: Timestamp(1_800_000_000_500),
+    }
 }
 
 async fn known(ledger: &Ledger, id: &str, body: u8) -> Known {

@@ -287,7 +287,10 @@ impl Execution {
         }
         let fault = match purpose {
             Purpose::Doubt(first) => first,
-            _ => Fault { message: format!("confirmed, but it could not be read back: {}", fault.message), ..unclear(fault) },
+            _ => Fault {
+                message: format!("confirmed, but it could not be read back: {}", fault.message),
+                ..unclear(fault)
+            },
         };
         Step::Finish(Outcome::ended(State::InDoubt, fault))
     }

@@ -92,14 +92,12 @@ impl Message {
             return Err(Fault::new(Code::UnknownCommand, why.clone()));
         }
         if self.body.len() > BODY_BYTES_MAX {
-            let message =
-                format!("the body has {} bytes; a message has at most {BODY_BYTES_MAX}", self.body.len());
+            let message = format!("the body has {} bytes; a message has at most {BODY_BYTES_MAX}", self.body.len());
             return Err(Fault::new(Code::TooLarge, message));
         }
         match &self.id {
             Some(id) if id.len() > MESSAGE_ID_BYTES_MAX => {
-                let message =
-                    format!("the message id has {} bytes; the hub allows 128 characters", id.len());
+                let message = format!("the message id has {} bytes; the hub allows 128 characters", id.len());
                 Err(Fault::new(Code::TooLarge, message))
             }
             _ => Ok(()),
@@ -144,13 +142,10 @@ impl Message {
             ));
         };
         match fields.remove("command") {
-            Some(Json::String(name)) => {
-                Ok(Order { command: checked_name(&name)?, value: fields.remove("value") })
-            }
+            Some(Json::String(name)) => Ok(Order { command: checked_name(&name)?, value: fields.remove("value") }),
             Some(_) => Err(no_command("the field `command` of the body is not a text".into())),
             None => Err(no_command(
-                "the message names no command: neither a property `command` nor a field `command` in its body"
-                    .into(),
+                "the message names no command: neither a property `command` nor a field `command` in its body".into(),
             )),
         }
     }
@@ -158,11 +153,8 @@ impl Message {
 
 fn checked_name(name: &str) -> Result<String, Fault> {
     if name.len() > COMMAND_BYTES_MAX {
-        let message = format!(
-            "no command has a name of {} bytes; it begins with {:?}",
-            name.len(),
-            truncated(name, 40)
-        );
+        let message =
+            format!("no command has a name of {} bytes; it begins with {:?}", name.len(), truncated(name, 40));
         return Err(Fault::new(Code::UnknownCommand, message));
     }
     Ok(name.to_owned())
@@ -234,10 +226,7 @@ mod tests {
         long.id = Some("ä".repeat(MESSAGE_ID_BYTES_MAX));
         assert_eq!(long.order().unwrap_err().code, Code::TooLarge);
         assert!(long.ledger_id().unwrap().len() <= MESSAGE_ID_BYTES_MAX);
-        assert_eq!(
-            message(Some(&"x".repeat(60_000)), b"").order().unwrap_err().code,
-            Code::UnknownCommand
-        );
+        assert_eq!(message(Some(&"x".repeat(60_000)), b"").order().unwrap_err().code, Code::UnknownCommand);
     }
 
     #[test]

@@ -61,13 +61,8 @@ pub(super) fn check_host(host: &str) -> Result<(), String> {
         if label.len() > 63 {
             return Err("is no host name: a part is longer than 63 characters".into());
         }
-        if let Some(c) = label
-            .chars()
-            .find(|c| !c.is_ascii_alphanumeric() && *c != '-')
-        {
-            return Err(format!(
-                "is no host name: it must not hold the character {c:?}"
-            ));
+        if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
+            return Err(format!("is no host name: it must not hold the character {c:?}"));
         }
         if label.starts_with('-') || label.ends_with('-') {
             return Err("is no host name: a part begins or ends with a hyphen".into());

@@ -18,22 +18,13 @@ const DELIMITER_BYTES_MAX: usize = 64;
 /// What serial hardware can be set to.
 const BAUD: RangeInclusive<i64> = 50..=4_000_000;
 /// What peripherals are set to.
-const USUAL_BAUD: [u32; 14] = [
-    300, 600, 1200, 2400, 4800, 9600, 14_400, 19_200, 38_400, 57_600, 76_800, 115_200, 230_400,
-    460_800,
-];
+const USUAL_BAUD: [u32; 14] =
+    [300, 600, 1200, 2400, 4800, 9600, 14_400, 19_200, 38_400, 57_600, 76_800, 115_200, 230_400, 460_800];
 
 /// How long an answer may be waited for: the next command on the bus waits as long.
-pub(super) const RESPONSE_TIMEOUT: Span = Span {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(600),
-    because: "",
-};
-const TURNAROUND: Span = Span {
-    min: Duration::ZERO,
-    max: Duration::from_secs(60),
-    because: "",
-};
+pub(super) const RESPONSE_TIMEOUT: Span =
+    Span { min: Duration::from_millis(1), max: Duration::from_secs(600), because: "" };
+const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 
 /// What a device needs to know of its bus, whatever else is wrong with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +40,8 @@ pub(super) struct Entry {
     pub bus: Option<Bus>,
 }
 
-const KINDS: [(&str, Kind); 3] = [
-    ("modbus-rtu", Kind::ModbusRtu),
-    ("modbus-tcp", Kind::ModbusTcp),
-    ("serial", Kind::Serial),
-];
+const KINDS: [(&str, Kind); 3] =
+    [("modbus-rtu", Kind::ModbusRtu), ("modbus-tcp", Kind::ModbusTcp), ("serial", Kind::Serial)];
 
 impl Kind {
     fn section(self) -> Section {
@@ -129,15 +117,10 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let kind = kind?;
     let specific = match kind {
         Kind::ModbusRtu => BusKind::ModbusRtu(serial_port(table, kind)?),
-        Kind::ModbusTcp => BusKind::ModbusTcp {
-            address: address(table)?,
-        },
+        Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table)? },
         Kind::Serial => {
             let port = serial_port(table, kind);
-            BusKind::Serial {
-                delimiter: delimiter(table)?,
-                port: port?,
-            }
+            BusKind::Serial { delimiter: delimiter(table)?, port: port? }
         }
     };
     Some(Bus {
@@ -159,10 +142,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
             .filter(|(_, other)| other.section().keys.contains(&key))
             .map(|(name, _)| format!("{name:?}"))
             .collect();
-        let why = format!(
-            "belongs to a bus of kind {}, and this is none; remove it",
-            owners.join(" or ")
-        );
+        let why = format!("belongs to a bus of kind {}, and this is none; remove it", owners.join(" or "));
         table.wrong(key, why);
     }
 }
@@ -170,48 +150,25 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     if !table.has("port") {
         let example = "\"/dev/serial/by-id/usb-FTDI_FT232R-if00-port0\"";
-        table.absent(
-            "port",
-            format!("is missing; name the serial port, such as {example}"),
-        );
+        table.absent("port", format!("is missing; name the serial port, such as {example}"));
     }
     if !table.has("baud") {
-        table.absent(
-            "baud",
-            "is missing; set it as on the peripherals, such as 9600 or 19200",
-        );
+        table.absent("baud", "is missing; set it as on the peripherals, such as 9600 or 19200");
     }
     let path = table.path("port");
-    if path.is_some()
-        && table
-            .text("port")
-            .is_some_and(|text| !text.starts_with('/'))
-    {
-        table.note(
-            "port",
-            "is taken from the folder of the configuration; a serial port is usually under /dev",
-        );
+    if path.is_some() && table.text("port").is_some_and(|text| !text.starts_with('/')) {
+        table.note("port", "is taken from the folder of the configuration; a serial port is usually under /dev");
     }
     let baud: Option<u32> = table.small("baud", BAUD);
     if let Some(unusual) = baud.filter(|baud| !USUAL_BAUD.contains(baud)) {
-        table.note(
-            "baud",
-            format!("{unusual} is an unusual rate; is it right?"),
-        );
+        table.note("baud", format!("{unusual} is an unusual rate; is it right?"));
     }
     // Modbus over serial line V1.02, 2.5.1: even parity is the default; without parity there are two stop bits.
     let default_parity = match kind {
         Kind::ModbusRtu => Parity::Even,
         Kind::ModbusTcp | Kind::Serial => Parity::None,
     };
-    let parity = table.choice(
-        "parity",
-        &[
-            ("none", Parity::None),
-            ("even", Parity::Even),
-            ("odd", Parity::Odd),
-        ],
-    );
+    let parity = table.choice("parity", &[("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)]);
     let parity = parity.unwrap_or(default_parity);
     let data_bits = table.small("data_bits", 5..=8).unwrap_or(8);
     let stop_bits = table.small("stop_bits", 1..=2).unwrap_or(1);
@@ -220,26 +177,18 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
             table.wrong("data_bits", "must be 8: Modbus RTU sends whole bytes");
         }
         if parity == Parity::None && !table.has("stop_bits") {
-            let why = "is \"none\", and stop_bits is not set; Modbus asks for 2 stop bits then, many peripherals for 1: \
+            let why =
+                "is \"none\", and stop_bits is not set; Modbus asks for 2 stop bits then, many peripherals for 1: \
                        set it to say which";
             table.note("parity", why);
         }
     }
-    Some(SerialPort {
-        path: path?,
-        baud: baud?,
-        parity,
-        data_bits,
-        stop_bits,
-    })
+    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits })
 }
 
 fn address(table: &Table) -> Option<String> {
     if !table.has("address") {
-        table.absent(
-            "address",
-            "is missing; name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\"",
-        );
+        table.absent("address", "is missing; name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\"");
     }
     host_and_port(table.text("address")?, MODBUS_PORT)
         .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
@@ -248,10 +197,7 @@ fn address(table: &Table) -> Option<String> {
 
 fn delimiter(table: &Table) -> Option<Vec<u8>> {
     if table.is_empty_text("delimiter") {
-        table.wrong(
-            "delimiter",
-            "is empty; without it nothing tells where a reply ends: write for example \"\\r\\n\"",
-        );
+        table.wrong("delimiter", "is empty; without it nothing tells where a reply ends: write for example \"\\r\\n\"");
         return None;
     }
     if !table.has("delimiter") {

@@ -52,15 +52,8 @@ pub(super) fn credential(table: &Table, id: &str, host: Option<&str>) -> Option<
         ["connection_string_file"] => connection_string(table, id, host),
         ["cert_file"] => certificate(table),
         [others @ .., last] => {
-            let last = if table.has(last) {
-                last
-            } else {
-                "cert_key_file"
-            };
-            let why = format!(
-                "stands beside {}; a device has one credential: keep one of them",
-                others.join(" and ")
-            );
+            let last = if table.has(last) { last } else { "cert_key_file" };
+            let why = format!("stands beside {}; a device has one credential: keep one of them", others.join(" and "));
             table.wrong(last, why);
             None
         }
@@ -100,10 +93,7 @@ fn connection_string(table: &Table, id: &str, host: Option<&str>) -> Option<Cred
         table.wrong("connection_string_file", why);
     }
     if parsed.device != id {
-        let why = format!(
-            "is for the device {:?}, and this is {id:?}; use the string of this device",
-            parsed.device
-        );
+        let why = format!("is for the device {:?}, and this is {id:?}; use the string of this device", parsed.device);
         table.wrong("connection_string_file", why);
     }
     Some(shared_key(table, "connection_string_file", parsed.key))
@@ -111,20 +101,14 @@ fn connection_string(table: &Table, id: &str, host: Option<&str>) -> Option<Cred
 
 fn shared_key(table: &Table, key: &str, bytes: Vec<u8>) -> Credential {
     if !KEY_BYTES.contains(&bytes.len()) {
-        let why = format!(
-            "holds a key of {} bytes, and the hub's have 16 to 64; is it the whole key?",
-            bytes.len()
-        );
+        let why = format!("holds a key of {} bytes, and the hub's have 16 to 64; is it the whole key?", bytes.len());
         table.note(key, why);
     }
     Credential::Key(bytes)
 }
 
 fn certificate(table: &Table) -> Option<Credential> {
-    for (key, other) in [
-        ("cert_file", "cert_key_file"),
-        ("cert_key_file", "cert_file"),
-    ] {
+    for (key, other) in [("cert_file", "cert_key_file"), ("cert_key_file", "cert_file")] {
         if !table.has(key) {
             table.absent(key, format!("is missing; {other} needs it beside it"));
         }
@@ -137,10 +121,7 @@ fn certificate(table: &Table) -> Option<Credential> {
     if let Some(path) = &key_file {
         check_pem(table, "cert_key_file", path, Pem::PrivateKey);
     }
-    Some(Credential::Certificate {
-        cert_file: cert_file?,
-        key_file: key_file?,
-    })
+    Some(Credential::Certificate { cert_file: cert_file?, key_file: key_file? })
 }
 
 /// Reports a PEM file that can't be read or holds something else.
@@ -192,10 +173,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn note_exposure(table: &Table, key: &str, path: &Path) {
     if fs::metadata(path).is_ok_and(|m| is_exposed(m.mode(), m.uid())) {
-        let why = format!(
-            "{} can be read by others; `chown fieldbridge` and `chmod 0400` it",
-            path.display()
-        );
+        let why = format!("{} can be read by others; `chown fieldbridge` and `chmod 0400` it", path.display());
         table.note(key, why);
     }
 }
@@ -215,20 +193,14 @@ fn parse_key(text: &str) -> Result<Vec<u8>, String> {
     if text.is_empty() {
         return Err("is empty".into());
     }
-    BASE64_STANDARD
-        .decode(text)
-        .map_err(|_| "holds no base64 text".into())
+    BASE64_STANDARD.decode(text).map_err(|_| "holds no base64 text".into())
 }
 
 /// Reads `HostName=…;DeviceId=…;SharedAccessKey=…`. No message repeats any part of it.
 pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, String> {
     let copy = "copy the device's primary connection string from the hub into the file";
     let (mut host, mut device, mut key) = (None, None, None);
-    for part in text
-        .split(';')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
+    for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         // The key ends in `=` itself.
         let Some((name, value)) = part.split_once('=') else {
             return Err(format!("holds a part that is not NAME=VALUE; {copy}"));
@@ -245,19 +217,12 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
             }
             "moduleid" => return Err(format!("is the connection string of a module; {copy}")),
             "gatewayhostname" => {
-                return Err(
-                    "names a gateway; remove GatewayHostName from it, and set hub.address instead"
-                        .into(),
-                );
+                return Err("names a gateway; remove GatewayHostName from it, and set hub.address instead".into());
             }
             "x509" => {
                 return Err("says that the device has a certificate; use cert_file and cert_key_file instead".into());
             }
-            _ => {
-                return Err(format!(
-                    "holds a part that is neither HostName, DeviceId nor SharedAccessKey; {copy}"
-                ))
-            }
+            _ => return Err(format!("holds a part that is neither HostName, DeviceId nor SharedAccessKey; {copy}")),
         };
         if slot.replace(value.trim()).is_some() {
             return Err(format!("holds a part twice; {copy}"));
@@ -277,20 +242,11 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
 
 /// A light check, for a clear message: the TLS library reads the file for good.
 fn pem_holds(text: &str, wanted: Pem) -> Result<(), String> {
-    let labels: Vec<&str> = text
-        .lines()
-        .filter_map(|line| {
-            line.trim()
-                .strip_prefix("-----BEGIN ")?
-                .strip_suffix("-----")
-        })
-        .collect();
+    let labels: Vec<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
     let has_certificate = labels.contains(&"CERTIFICATE");
-    let has_key = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"]
-        .iter()
-        .any(|label| labels.contains(label));
-    let is_encrypted =
-        labels.contains(&"ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED");
+    let has_key = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"].iter().any(|label| labels.contains(label));
+    let is_encrypted = labels.contains(&"ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED");
     match wanted {
         Pem::Certificate if has_certificate => Ok(()),
         Pem::PrivateKey if is_encrypted => Err(
@@ -336,35 +292,14 @@ mod tests {
             ("HostName=h;DeviceId=d".to_owned(), "no SharedAccessKey"),
             (format!("DeviceId=d;SharedAccessKey={KEY}"), "no HostName"),
             (format!("HostName=h;SharedAccessKey={KEY}"), "no DeviceId"),
-            (
-                format!("HostName=h;DeviceId=;SharedAccessKey={KEY}"),
-                "no DeviceId",
-            ),
-            (
-                format!("HostName=h;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"),
-                "service",
-            ),
-            (
-                format!("HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey={KEY}"),
-                "module",
-            ),
-            (
-                format!("HostName=h;DeviceId=d;GatewayHostName=g;SharedAccessKey={KEY}"),
-                "hub.address",
-            ),
+            (format!("HostName=h;DeviceId=;SharedAccessKey={KEY}"), "no DeviceId"),
+            (format!("HostName=h;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"), "service"),
+            (format!("HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey={KEY}"), "module"),
+            (format!("HostName=h;DeviceId=d;GatewayHostName=g;SharedAccessKey={KEY}"), "hub.address"),
             ("HostName=h;DeviceId=d;x509=true".to_owned(), "cert_file"),
-            (
-                "HostName=h;DeviceId=d;SharedAccessSignature=sr".to_owned(),
-                "expires",
-            ),
-            (
-                format!("HostName=h;HostName=i;DeviceId=d;SharedAccessKey={KEY}"),
-                "twice",
-            ),
-            (
-                "HostName=h;DeviceId=d;SharedAccessKey=hush hush".to_owned(),
-                "no base64",
-            ),
+            ("HostName=h;DeviceId=d;SharedAccessSignature=sr".to_owned(), "expires"),
+            (format!("HostName=h;HostName=i;DeviceId=d;SharedAccessKey={KEY}"), "twice"),
+            ("HostName=h;DeviceId=d;SharedAccessKey=hush hush".to_owned(), "no base64"),
             (format!("{KEY};b"), "neither"),
             ("hush".to_owned(), "NAME=VALUE"),
         ] {
@@ -394,11 +329,7 @@ mod tests {
             (0o604, 0, true),
             (0o644, 1000, true),
         ] {
-            assert_eq!(
-                is_exposed(0o100_000 | mode, owner),
-                exposed,
-                "{mode:o} {owner}"
-            );
+            assert_eq!(is_exposed(0o100_000 | mode, owner), exposed, "{mode:o} {owner}");
         }
     }
 
@@ -409,16 +340,8 @@ mod tests {
         for (text, wanted, fragment) in [
             (cert, Pem::PrivateKey, "name the private key"),
             (key, Pem::Certificate, "name the certificate"),
-            (
-                "-----BEGIN ENCRYPTED PRIVATE KEY-----",
-                Pem::PrivateKey,
-                "openssl pkey",
-            ),
-            (
-                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED",
-                Pem::PrivateKey,
-                "openssl pkey",
-            ),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----", Pem::PrivateKey, "openssl pkey"),
+            ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED", Pem::PrivateKey, "openssl pkey"),
             ("\u{30}\u{82}", Pem::Certificate, "DER"),
             ("", Pem::PrivateKey, "no PEM"),
         ] {

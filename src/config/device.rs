@@ -29,7 +29,8 @@ pub(super) fn devices(
         if let (Some((name, _)), Some(unit)) = (bus, unit) {
             if table.has("unit") {
                 if let Some(other) = units.insert((name, unit), id) {
-                    let why = format!("{unit} is the unit of device {other:?} on bus {name:?} too; is it one controller?");
+                    let why =
+                        format!("{unit} is the unit of device {other:?} on bus {name:?} too; is it one controller?");
                     table.note("unit", why);
                 }
             }
@@ -38,16 +39,10 @@ pub(super) fn devices(
         if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
             check_fit(table, name, bus.kind, profile);
         }
-        let settle = table.choice(
-            "settle",
-            &[
-                ("after-execution", Settle::AfterExecution),
-                ("after-accept", Settle::AfterAccept),
-            ],
-        );
+        let settle = table
+            .choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
         let credential = credential(table, id, host);
-        let (Some((bus, _)), Some(unit), Some((_, profile)), Some(credential)) =
-            (bus, unit, profile, credential)
+        let (Some((bus, _)), Some(unit), Some((_, profile)), Some(credential)) = (bus, unit, profile, credential)
         else {
             continue;
         };
@@ -62,10 +57,7 @@ pub(super) fn devices(
         devices.insert(device.id.clone(), device);
     }
     if tables.is_empty() {
-        root.note(
-            "device",
-            "no devices are configured, so nothing is received; add a [device.ID] table",
-        );
+        root.note("device", "no devices are configured, so nothing is received; add a [device.ID] table");
     }
     devices
 }
@@ -88,20 +80,13 @@ fn check_id(id: &str) -> Result<(), String> {
 }
 
 /// What a key refers to by name; the key is called as the tables that it refers to.
-fn reference<'a, T>(
-    table: &Table,
-    key: &str,
-    targets: &'a BTreeMap<String, T>,
-) -> Option<(&'a str, &'a T)> {
+fn reference<'a, T>(table: &Table, key: &str, targets: &'a BTreeMap<String, T>) -> Option<(&'a str, &'a T)> {
     if !table.has(key) {
         let names: Vec<String> = targets.keys().take(5).map(|n| format!("{n:?}")).collect();
         let why = if names.is_empty() {
             format!("is missing; name a [{key}.NAME] here, and write that table too")
         } else {
-            format!(
-                "is missing; name a [{key}.NAME] here, such as {}",
-                names.join(" or ")
-            )
+            format!("is missing; name a [{key}.NAME] here, such as {}", names.join(" or "))
         };
         table.absent(key, why);
         return None;
@@ -134,10 +119,7 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
         Kind::ModbusTcp => 0..=255,
     };
     if !table.has("unit") {
-        table.absent(
-            "unit",
-            "is missing; set the Modbus unit id that the peripheral is set to",
-        );
+        table.absent("unit", "is missing; set the Modbus unit id that the peripheral is set to");
         return None;
     }
     let unit = table.small::<u8>("unit", 0..=255)?;
@@ -157,16 +139,10 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
 fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profile) {
     let Some(kind) = kind else { return };
     let (misfits, does, speaks) = match kind {
-        Kind::Serial => (
-            &profile.registers,
-            "reads or writes registers",
-            "a serial line, which can only send",
-        ),
-        Kind::ModbusRtu | Kind::ModbusTcp => (
-            &profile.sends,
-            "sends text",
-            "a Modbus bus, which can only read and write",
-        ),
+        Kind::Serial => (&profile.registers, "reads or writes registers", "a serial line, which can only send"),
+        Kind::ModbusRtu | Kind::ModbusTcp => {
+            (&profile.sends, "sends text", "a Modbus bus, which can only read and write")
+        }
     };
     if let Some(command) = misfits.first() {
         let others = match misfits.len() {
@@ -190,18 +166,7 @@ mod tests {
         for id in ["pump-7", "Pump.7", "a:b_c", "7", &"x".repeat(128)] {
             assert_eq!(check_id(id), Ok(()), "{id}");
         }
-        for id in [
-            "",
-            "a b",
-            "a/b",
-            "a#b",
-            "a+b",
-            "$a",
-            "a%b",
-            "pümp",
-            "a\n",
-            &"x".repeat(129),
-        ] {
+        for id in ["", "a b", "a/b", "a#b", "a+b", "$a", "a%b", "pümp", "a\n", &"x".repeat(129)] {
             assert!(check_id(id).is_err(), "{id}");
         }
     }

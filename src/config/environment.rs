@@ -18,10 +18,7 @@ pub(super) fn layers(
     files: &Map<String, Value>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> (Vec<Layer>, Vec<Problem>) {
-    let mut ours: Vec<(String, String)> = variables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-        .collect();
+    let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     ours.sort_unstable();
     let mut layers = Vec::with_capacity(ours.len());
     let mut problems = Vec::new();
@@ -59,17 +56,12 @@ fn known_key(entries: &Map<String, Value>, part: &str) -> Result<String, String>
     if entries.contains_key(part) {
         return Ok(part.to_owned());
     }
-    let mut matches: Vec<&String> = entries
-        .keys()
-        .filter(|key| folded(key) == folded(part))
-        .collect();
+    let mut matches: Vec<&String> = entries.keys().filter(|key| folded(key) == folded(part)).collect();
     matches.sort_unstable();
     match matches.as_slice() {
         [] => Ok(invented(part)),
         [key] => Ok((*key).clone()),
-        [first, second, ..] => Err(format!(
-            "may mean {first:?} or {second:?}; set it in a file instead"
-        )),
+        [first, second, ..] => Err(format!("may mean {first:?} or {second:?}; set it in a file instead")),
     }
 }
 
@@ -97,10 +89,7 @@ fn layer(path: &[String], text: String) -> Layer {
             entries = Map::from([(key.clone(), table)]);
         }
     }
-    Layer {
-        source: origin,
-        entries,
-    }
+    Layer { source: origin, entries }
 }
 
 #[cfg(test)]

@@ -26,15 +26,10 @@ const SOCKET_PATH_MAX: usize = 107;
 const KEEPALIVE: Span = Span {
     min: Duration::from_secs(5),
     max: Duration::from_secs(1177),
-    because:
-        ": the hub closes a connection that is silent for 1.5 times this, or 1767s if that is less",
+    because: ": the hub closes a connection that is silent for 1.5 times this, or 1767s if that is less",
 };
 // Short lives are for tests; the hub itself sets no limit.
-const TOKEN_LIFETIME: Span = Span {
-    min: Duration::from_secs(10),
-    max: Duration::from_secs(DAY),
-    because: "",
-};
+const TOKEN_LIFETIME: Span = Span { min: Duration::from_secs(10), max: Duration::from_secs(DAY), because: "" };
 const RETENTION: Span = Span {
     min: Duration::from_secs(2 * DAY),
     max: Duration::from_secs(3650 * DAY),
@@ -87,9 +82,7 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
     }
     let path = table.path("socket")?;
     if path.as_os_str().len() > SOCKET_PATH_MAX {
-        let why = format!(
-            "is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path"
-        );
+        let why = format!("is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path");
         table.wrong("socket", why);
         return None;
     }
@@ -99,19 +92,12 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
 /// `[ledger]`
 pub(super) fn ledger(root: &Table) -> Option<Ledger> {
     let table = root.table_or_empty("ledger", keys::LEDGER);
-    let path = if table.has("path") {
-        table.path("path")
-    } else {
-        Some(PathBuf::from(DEFAULT_LEDGER))
-    };
+    let path = if table.has("path") { table.path("path") } else { Some(PathBuf::from(DEFAULT_LEDGER)) };
     if path.as_ref().is_some_and(|path| path.is_dir()) {
         table.wrong("path", "is a folder; name the database file in it");
     }
     let retention = table.duration("retention", &RETENTION);
-    Some(Ledger {
-        path: path?,
-        retention: retention.unwrap_or(DEFAULT_RETENTION),
-    })
+    Some(Ledger { path: path?, retention: retention.unwrap_or(DEFAULT_RETENTION) })
 }
 
 fn host(table: &Table) -> Option<String> {

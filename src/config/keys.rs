@@ -13,64 +13,31 @@ pub struct Section {
 }
 
 /// The top of the configuration.
-pub const ROOT: Section = Section {
-    title: "the configuration",
-    keys: &["hub", "admin", "ledger", "bus", "device", "profile"],
-};
+pub const ROOT: Section =
+    Section { title: "the configuration", keys: &["hub", "admin", "ledger", "bus", "device", "profile"] };
 
 /// `[hub]`
 pub const HUB: Section = Section {
     title: "[hub]",
-    keys: &[
-        "host",
-        "address",
-        "ca_file",
-        "tls",
-        "keepalive",
-        "connect_rate",
-        "api_version",
-        "token_lifetime",
-    ],
+    keys: &["host", "address", "ca_file", "tls", "keepalive", "connect_rate", "api_version", "token_lifetime"],
 };
 
 /// `[admin]`
-pub const ADMIN: Section = Section {
-    title: "[admin]",
-    keys: &["socket"],
-};
+pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
 
 /// `[ledger]`
-pub const LEDGER: Section = Section {
-    title: "[ledger]",
-    keys: &["path", "retention"],
-};
+pub const LEDGER: Section = Section { title: "[ledger]", keys: &["path", "retention"] };
 
 /// `[bus.NAME]` with `kind = "modbus-rtu"`
 pub const MODBUS_RTU: Section = Section {
     title: "[bus.NAME] of kind \"modbus-rtu\"",
-    keys: &[
-        "kind",
-        "port",
-        "baud",
-        "parity",
-        "data_bits",
-        "stop_bits",
-        "response_timeout",
-        "retries",
-        "turnaround",
-    ],
+    keys: &["kind", "port", "baud", "parity", "data_bits", "stop_bits", "response_timeout", "retries", "turnaround"],
 };
 
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
-    keys: &[
-        "kind",
-        "address",
-        "response_timeout",
-        "retries",
-        "turnaround",
-    ],
+    keys: &["kind", "address", "response_timeout", "retries", "turnaround"],
 };
 
 /// `[bus.NAME]` with `kind = "serial"`
@@ -111,23 +78,11 @@ pub const BUS: Section = Section {
 /// `[device.ID]`
 pub const DEVICE: Section = Section {
     title: "[device.ID]",
-    keys: &[
-        "bus",
-        "unit",
-        "profile",
-        "key_file",
-        "connection_string_file",
-        "cert_file",
-        "cert_key_file",
-        "settle",
-    ],
+    keys: &["bus", "unit", "profile", "key_file", "connection_string_file", "cert_file", "cert_key_file", "settle"],
 };
 
 /// `[profile.NAME]`
-pub const PROFILE: Section = Section {
-    title: "[profile.NAME]",
-    keys: &["command"],
-};
+pub const PROFILE: Section = Section { title: "[profile.NAME]", keys: &["command"] };
 
 /// `[profile.NAME.command.NAME]`
 pub const COMMAND: Section = Section {
@@ -150,23 +105,12 @@ pub const COMMAND: Section = Section {
 /// The table that `read` and `write` hold.
 pub const POINT: Section = Section {
     title: "read and write",
-    keys: &[
-        "table",
-        "address",
-        "register",
-        "type",
-        "count",
-        "word_order",
-        "byte_order",
-        "scale",
-        "offset",
-    ],
+    keys: &["table", "address", "register", "type", "count", "word_order", "byte_order", "scale", "offset"],
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
-pub const SECTIONS: [Section; 11] = [
-    ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT,
-];
+pub const SECTIONS: [Section; 11] =
+    [ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT];
 
 /// The candidate that somebody who wrote `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -217,11 +161,7 @@ pub(super) fn unknown_key(key: &str, section: &Section) -> String {
         Some(other) if *other != ROOT => {
             format!("unknown key: it belongs to {}; move it there", other.title)
         }
-        _ => format!(
-            "unknown key; {} knows {}",
-            section.title,
-            section.keys.join(", ")
-        ),
+        _ => format!("unknown key; {} knows {}", section.title, section.keys.join(", ")),
     }
 }
 
@@ -243,11 +183,7 @@ mod tests {
             ("colour", DEVICE, None),
             ("bandwidth", HUB, None),
         ] {
-            assert_eq!(
-                nearest(written, section.keys.iter().copied()),
-                meant,
-                "{written}"
-            );
+            assert_eq!(nearest(written, section.keys.iter().copied()), meant, "{written}");
         }
     }
 
@@ -265,10 +201,9 @@ mod tests {
         for kind in [MODBUS_RTU, MODBUS_TCP, SERIAL] {
             assert!(kind.keys.iter().all(|key| BUS.keys.contains(key)));
         }
-        assert!(BUS.keys.iter().all(|key| {
-            [MODBUS_RTU, MODBUS_TCP, SERIAL]
-                .iter()
-                .any(|kind| kind.keys.contains(key))
-        }));
+        assert!(BUS
+            .keys
+            .iter()
+            .all(|key| { [MODBUS_RTU, MODBUS_TCP, SERIAL].iter().any(|kind| kind.keys.contains(key)) }));
     }
 }

@@ -37,49 +37,91 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Every problem found in any source. There is no default for a file that can't be read.
-pub fn load(
-    main: &Path,
-    environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Loaded, Vec<Problem>> {
-    let mut reading = Reading::default();
-    let mut folder = PathBuf::new();
-    match absolute_folder(main) {
-        Ok(absolute) => {
-            reading.file(main);
-            reading.drop_ins(main);
-            folder = absolute;
-        }
-        Err(error) => reading.fail(main, &unreadable(&error)),
-    }
-    let (layers, problems) = environment::layers(&reading.merged(), environment);
-    reading.problems.extend(problems);
-    for layer in layers {
-        reading.add(layer);
-    }
-    let root = reading.merged();
-    let walk = Walk {
-        main: main.display().to_string(),
-        folder,
-        origins: reading.origins,
-        incomplete: reading.incomplete,
-        problems: reading.problems.into(),
-        notes: reading.notes.into(),
-    };
-    let config = build(&walk, &root);
-    let order = |problem: &Problem| {
-        let position = reading.order.iter().position(|s| *s == problem.source);
-        position.unwrap_or(usize::MAX)
-    };
-    let mut problems = walk.problems.into_inner();
-    problems.sort_by_cached_key(order);
-    let mut notes = walk.notes.into_inner();
-    notes.sort_by_cached_key(order);
+pub fn load(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Vec<Problem>> {
+    let sources = Sources::read(main, environment);
+    let config = build(&sources.walk, &sources.root);
+    let (problems, notes) = sources.remarks();
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, notes }),
         _ => {
             assert!(!problems.is_empty(), "a refusal without a problem");
             Err(problems)
         }
+    }
+}
+
+/// Where the daemon of a configuration keeps what the operator's commands look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The ledger file.
+    pub ledger: PathBuf,
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+}
+
+/// Reads no more of the configuration than where things are: an operator who may not read the devices' keys can still look.
+///
+/// # Errors
+/// Every problem that stands in the way of just that.
+pub fn places(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Places, Vec<Problem>> {
+    let sources = Sources::read(main, environment);
+    let root = sources.walk.root(&sources.root, keys::ROOT);
+    let (ledger, admin_socket) = (hub::ledger(&root), hub::admin_socket(&root));
+    match (ledger, admin_socket) {
+        (Some(ledger), Some(admin_socket)) if !sources.walk.incomplete => {
+            Ok(Places { ledger: ledger.path, admin_socket })
+        }
+        _ => Err(sources.remarks().0),
+    }
+}
+
+/// Everything that was read, merged, and the walk that is to judge it.
+struct Sources {
+    walk: Walk,
+    root: Map<String, Value>,
+    order: Vec<String>,
+}
+
+impl Sources {
+    fn read(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
+        let mut reading = Reading::default();
+        let mut folder = PathBuf::new();
+        match absolute_folder(main) {
+            Ok(absolute) => {
+                reading.file(main);
+                reading.drop_ins(main);
+                folder = absolute;
+            }
+            Err(error) => reading.fail(main, &unreadable(&error)),
+        }
+        let (layers, problems) = environment::layers(&reading.merged(), environment);
+        reading.problems.extend(problems);
+        for layer in layers {
+            reading.add(layer);
+        }
+        let root = reading.merged();
+        let walk = Walk {
+            main: main.display().to_string(),
+            folder,
+            origins: reading.origins,
+            incomplete: reading.incomplete,
+            problems: reading.problems.into(),
+            notes: reading.notes.into(),
+        };
+        Sources { walk, root, order: reading.order }
+    }
+
+    /// Problems and notes, in the order in which their sources were read.
+    fn remarks(self) -> (Vec<Problem>, Vec<Problem>) {
+        let order = |problem: &Problem| {
+            let position = self.order.iter().position(|source| *source == problem.source);
+            position.unwrap_or(usize::MAX)
+        };
+        let mut problems = self.walk.problems.into_inner();
+        problems.sort_by_cached_key(order);
+        let mut notes = self.walk.notes.into_inner();
+        notes.sort_by_cached_key(order);
+        (problems, notes)
     }
 }
 
@@ -93,17 +135,8 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let profiles = profile::profiles(&root);
     let host = hub.as_ref().map(|hub| hub.host.as_str());
     let devices = device::devices(&root, host, &buses, &profiles);
-    let buses = buses
-        .into_iter()
-        .filter_map(|(name, entry)| Some((name, entry.bus?)))
-        .collect();
-    Some(Config {
-        hub: hub?,
-        admin_socket: admin_socket?,
-        ledger: ledger?,
-        buses,
-        devices,
-    })
+    let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
+    Some(Config { hub: hub?, admin_socket: admin_socket?, ledger: ledger?, buses, devices })
 }
 
 /// One source, ready to be merged.
@@ -169,10 +202,7 @@ impl Reading {
     fn text(&mut self, path: &Path, text: &str) {
         self.bytes = self.bytes.saturating_add(text.len());
         if self.bytes > TOTAL_BYTES_MAX {
-            return self.fail(
-                path,
-                "with this file the configuration is larger than 16 MiB",
-            );
+            return self.fail(path, "with this file the configuration is larger than 16 MiB");
         }
         let source = path.display().to_string();
         match FileFormat::Toml.parse(Some(&source), text) {
@@ -223,12 +253,7 @@ impl Reading {
 }
 
 /// Remembers which source each table was seen in first: merging keeps that of leaves only.
-fn record_tables(
-    origins: &mut BTreeMap<String, String>,
-    path: &str,
-    entries: &Map<String, Value>,
-    source: &str,
-) {
+fn record_tables(origins: &mut BTreeMap<String, String>, path: &str, entries: &Map<String, Value>, source: &str) {
     for (key, value) in entries {
         if let ValueKind::Table(entries) = &value.kind {
             let path = join(path, key);
@@ -335,9 +360,7 @@ mod tests {
 
     #[test]
     fn a_number_too_large_for_64_bits_is_a_problem_and_no_panic() {
-        let error = FileFormat::Toml
-            .parse(None, "a = 99999999999999999999")
-            .unwrap_err();
+        let error = FileFormat::Toml.parse(None, "a = 99999999999999999999").unwrap_err();
         let why = syntax_error(&error.to_string());
         assert!(why.contains("too large"), "{why}");
     }

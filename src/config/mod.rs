@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::peripheral::Command;
 pub use address::is_loopback;
-pub use load::{load, Loaded};
+pub use load::{load, places, Loaded, Places};
 
 /// Longest name of a bus, profile, command or device; the hub's own limit for devices.
 const NAME_CHARS_MAX: usize = 128;
@@ -189,14 +189,9 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(_) => f.write_str("Key(…)"),
-            Self::Certificate {
-                cert_file,
-                key_file,
-            } => f
-                .debug_struct("Certificate")
-                .field("cert_file", cert_file)
-                .field("key_file", key_file)
-                .finish(),
+            Self::Certificate { cert_file, key_file } => {
+                f.debug_struct("Certificate").field("cert_file", cert_file).field("key_file", key_file).finish()
+            }
         }
     }
 }
@@ -214,11 +209,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(source: &str, key: &str, why: impl Into<String>) -> Self {
-        Problem {
-            source: source.to_owned(),
-            key: key.to_owned(),
-            why: why.into(),
-        }
+        Problem { source: source.to_owned(), key: key.to_owned(), why: why.into() }
     }
 }
 
@@ -237,9 +228,7 @@ fn check_name(name: &str) -> Result<(), String> {
         return Err("has an empty name; give it one".into());
     }
     if name.chars().count() > NAME_CHARS_MAX {
-        return Err(format!(
-            "has a name longer than {NAME_CHARS_MAX} characters; shorten it"
-        ));
+        return Err(format!("has a name longer than {NAME_CHARS_MAX} characters; shorten it"));
     }
     if name.chars().any(char::is_control) {
         return Err("has a name with a control character in it; remove that".into());
@@ -260,10 +249,7 @@ mod tests {
             "fieldbridge.toml: device.pump-7.bus: no bus is called \"line-b\"; did you mean \"line-a\"?"
         );
         let whole_file = Problem::new("fieldbridge.toml", "", "there is no such file");
-        assert_eq!(
-            whole_file.to_string(),
-            "fieldbridge.toml: there is no such file"
-        );
+        assert_eq!(whole_file.to_string(), "fieldbridge.toml: there is no such file");
     }
 
     #[test]

@@ -8,12 +8,8 @@ use super::keys;
 use super::tree::Table as Section;
 use crate::peripheral::registers::{DataType, Order, Point, Table};
 
-const TABLES: [(&str, Table); 4] = [
-    ("coil", Table::Coil),
-    ("discrete", Table::Discrete),
-    ("holding", Table::Holding),
-    ("input", Table::Input),
-];
+const TABLES: [(&str, Table); 4] =
+    [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
 
 const TYPES: [(&str, DataType); 10] = [
     ("bool", DataType::Bool),
@@ -58,10 +54,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let table = table?;
     if is_write && matches!(table, Table::Discrete | Table::Input) {
         let key = ["table", "register"].into_iter().find(|k| section.has(k));
-        let why = format!(
-            "{} can only be read; write to a coil or a holding register",
-            plural(table)
-        );
+        let why = format!("{} can only be read; write to a coil or a holding register", plural(table));
         section.wrong(key.unwrap_or("table"), why);
     }
     if section.has("type") && given_kind.is_none() {
@@ -94,10 +87,7 @@ fn place(section: &Section) -> (Option<Table>, Option<u16>) {
     let address = section.small("address", 0..=65_535);
     let register = section.integer("register", 1..=465_536);
     if section.has("address") && section.has("register") {
-        section.wrong(
-            "register",
-            "stands beside address; both say where: keep one of them",
-        );
+        section.wrong("register", "stands beside address; both say where: keep one of them");
         return (table, None);
     }
     if section.has("register") {
@@ -105,25 +95,16 @@ fn place(section: &Section) -> (Option<Table>, Option<u16>) {
             return (table, None);
         };
         if table.is_some_and(|table| table != fixed) {
-            let why = format!(
-                "contradicts register, which is among {}; remove it",
-                plural(fixed)
-            );
+            let why = format!("contradicts register, which is among {}; remove it", plural(fixed));
             section.wrong("table", why);
         }
         return (Some(fixed), Some(address));
     }
     if !section.has("table") {
-        section.absent(
-            "table",
-            "is missing; it is one of coil, discrete, holding or input",
-        );
+        section.absent("table", "is missing; it is one of coil, discrete, holding or input");
     }
     if !section.has("address") {
-        section.absent(
-            "address",
-            "is missing; give the protocol address, from 0, or register, such as 40001",
-        );
+        section.absent("address", "is missing; give the protocol address, from 0, or register, such as 40001");
     }
     if let (Some(table), Some(address)) = (table, address) {
         note_reference(section, table, address);
@@ -177,10 +158,7 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
         section.wrong("type", why);
     }
     if kind == DataType::String && !section.has("count") {
-        section.absent(
-            "count",
-            "is missing; a string needs its number of registers, two bytes each",
-        );
+        section.absent("count", "is missing; a string needs its number of registers, two bytes each");
     }
     if matches!(kind, DataType::Bool | DataType::String) {
         for key in ["scale", "offset"] {
@@ -192,13 +170,7 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
 }
 
 /// Bits or registers of the whole point, if one request of the protocol can carry them (V1.1b3, 6.1 to 6.12).
-fn length(
-    section: &Section,
-    table: Table,
-    kind: DataType,
-    count: u16,
-    is_write: bool,
-) -> Option<u32> {
+fn length(section: &Section, table: Table, kind: DataType, count: u16, is_write: bool) -> Option<u32> {
     let is_bits = matches!(table, Table::Coil | Table::Discrete);
     let (most, what) = match (is_bits, is_write) {
         (true, false) => (2000, "bits"),
@@ -220,11 +192,7 @@ fn length(
 fn check_end(section: &Section, address: u16, length: u32) {
     let last = u32::from(address) + length - 1;
     if last > 65_535 {
-        let key = if section.has("register") {
-            "register"
-        } else {
-            "address"
-        };
+        let key = if section.has("register") { "register" } else { "address" };
         let why = format!("it reaches to {last} from here, and the last address is 65535");
         section.wrong(key, why);
     }
@@ -240,27 +208,18 @@ fn width(kind: DataType) -> u32 {
 }
 
 /// What is wrong with a fixed value for a point, if anything.
-pub(super) fn check_fixed(
-    point: &Point,
-    fixed: &Json,
-    range: Option<(f64, f64)>,
-) -> Result<(), String> {
+pub(super) fn check_fixed(point: &Point, fixed: &Json, range: Option<(f64, f64)>) -> Result<(), String> {
     let count = point.count.filter(|_| point.kind != DataType::String);
     match (count, fixed) {
-        (None, Json::Array(_)) => {
-            Err("is an array, and the point holds one value; give it a count".into())
-        }
+        (None, Json::Array(_)) => Err("is an array, and the point holds one value; give it a count".into()),
         (None, value) => check_element(point, value, range),
-        (Some(count), Json::Array(items)) if items.len() == usize::from(count) => items
-            .iter()
-            .try_for_each(|item| check_element(point, item, range)),
-        (Some(count), Json::Array(items)) => Err(format!(
-            "has {} elements, and the point's count is {count}",
-            items.len()
-        )),
-        (Some(count), _) => Err(format!(
-            "must be an array of {count} elements, as the point's count says"
-        )),
+        (Some(count), Json::Array(items)) if items.len() == usize::from(count) => {
+            items.iter().try_for_each(|item| check_element(point, item, range))
+        }
+        (Some(count), Json::Array(items)) => {
+            Err(format!("has {} elements, and the point's count is {count}", items.len()))
+        }
+        (Some(count), _) => Err(format!("must be an array of {count} elements, as the point's count says")),
     }
 }
 
@@ -281,10 +240,7 @@ fn check_element(point: &Point, value: &Json, range: Option<(f64, f64)>) -> Resu
         (DataType::String, Json::String(text)) => {
             let most = usize::from(point.count.unwrap_or(0)) * 2;
             if point.count.is_some() && text.len() > most {
-                return Err(format!(
-                    "has {} bytes, and the point's registers hold {most}",
-                    text.len()
-                ));
+                return Err(format!("has {} bytes, and the point's registers hold {most}", text.len()));
             }
             Ok(())
         }
@@ -298,10 +254,7 @@ fn check_element(point: &Point, value: &Json, range: Option<(f64, f64)>) -> Resu
             if (low..=high).contains(&raw.round()) {
                 Ok(())
             } else {
-                let name = TYPES
-                    .iter()
-                    .find(|(_, k)| *k == kind)
-                    .map_or("", |(n, _)| n);
+                let name = TYPES.iter().find(|(_, k)| *k == kind).map_or("", |(n, _)| n);
                 Err(format!("is {raw} as a raw value, which {name} can't hold"))
             }
         }

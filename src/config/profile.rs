@@ -18,11 +18,7 @@ const PLACEHOLDER: &str = "{value}";
 /// Longer than any line that a peripheral reads at once.
 const SEND_BYTES_MAX: usize = 4096;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
-const DEADLINE: Span = Span {
-    min: Duration::from_millis(100),
-    max: Duration::from_secs(24 * 3600),
-    because: "",
-};
+const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 
 /// One profile, and which of its commands need which kind of bus.
 pub(super) struct Profile {
@@ -70,19 +66,12 @@ fn profile(table: &Table) -> Profile {
             commands.insert(name.to_owned(), command);
         }
     }
-    Profile {
-        commands: Arc::new(commands),
-        registers,
-        sends,
-    }
+    Profile { commands: Arc::new(commands), registers, sends }
 }
 
 /// The one key of a command that says what it does.
 fn action_key(table: &Table) -> Option<&'static str> {
-    let given: Vec<&str> = ["read", "write", "send"]
-        .into_iter()
-        .filter(|key| table.has(key))
-        .collect();
+    let given: Vec<&str> = ["read", "write", "send"].into_iter().filter(|key| table.has(key)).collect();
     match given.as_slice() {
         [key] => Some(key),
         _ => None,
@@ -122,17 +111,12 @@ fn action(table: &Table) -> Option<Action> {
         Some(_) => template(table).map(Action::Send),
         None => {
             let present = table.present();
-            let given: Vec<&str> = present
-                .into_iter()
-                .filter(|key| ["read", "write", "send"].contains(key))
-                .collect();
+            let given: Vec<&str> = present.into_iter().filter(|key| ["read", "write", "send"].contains(key)).collect();
             match given.as_slice() {
                 [] => table.absent_here("does nothing; give it one of read, write or send"),
                 [first, others @ ..] => {
                     let others = others.join(" and ");
-                    let why = format!(
-                        "stands beside {others}; a command does one thing: make two commands of it"
-                    );
+                    let why = format!("stands beside {others}; a command does one thing: make two commands of it");
                     table.wrong(first, why);
                     // Each is still looked at: what is wrong with it stays wrong in a command of its own.
                     for key in given.iter().filter(|key| **key != "send") {
@@ -188,10 +172,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
 fn range(table: &Table) -> Option<(f64, f64)> {
     let (low, high) = table.pair("range")?;
     if low > high {
-        table.wrong(
-            "range",
-            format!("its lower limit {low} is above its upper limit {high}; swap them"),
-        );
+        table.wrong("range", format!("its lower limit {low} is above its upper limit {high}; swap them"));
         return None;
     }
     Some((low, high))
@@ -210,18 +191,12 @@ fn template(table: &Table) -> Option<Template> {
     }
     let expect = regex(table, "expect");
     let refuse = regex(table, "refuse");
-    Some(Template {
-        send: send?.to_owned(),
-        expect,
-        refuse,
-    })
+    Some(Template { send: send?.to_owned(), expect, refuse })
 }
 
 fn regex(table: &Table, key: &str) -> Option<Regex> {
     let text = table.text(key)?;
-    Regex::new(text)
-        .map_err(|error| table.wrong(key, format!("is no regular expression: {error}")))
-        .ok()
+    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}"))).ok()
 }
 
 /// A word in braces that looks like a placeholder and is none.
@@ -234,10 +209,7 @@ fn other_placeholder(send: &str) -> Option<&str> {
 fn check_written(table: &Table, point: &Point, fixed: Option<&Json>, range: Option<(f64, f64)>) {
     let is_numeric = !matches!(point.kind, DataType::Bool | DataType::String);
     if table.has("range") && !is_numeric {
-        table.wrong(
-            "range",
-            "limits a number, and this command writes none; remove it",
-        );
+        table.wrong("range", "limits a number, and this command writes none; remove it");
     }
     if let Some(fixed) = fixed {
         if let Err(why) = point::check_fixed(point, fixed, range) {
@@ -256,8 +228,7 @@ fn check_sent(table: &Table, template: &Template, fixed: Option<&Json>, range: O
     }
     match fixed {
         Some(Json::String(text)) if text.chars().any(char::is_control) => {
-            let why =
-                "holds a control character, which could be a second command; write it in send";
+            let why = "holds a control character, which could be a second command; write it in send";
             table.wrong("value", why);
         }
         Some(Json::String(_) | Json::Bool(_)) if range.is_some() => {

@@ -42,19 +42,12 @@ pub(super) struct Walk {
 impl Walk {
     /// Records a problem.
     pub fn problem(&self, source: &str, key: &str, why: impl Into<String>) {
-        self.problems
-            .borrow_mut()
-            .push(Problem::new(source, key, why));
+        self.problems.borrow_mut().push(Problem::new(source, key, why));
     }
 
     /// The top of the tree.
     pub fn root<'a>(&'a self, entries: &'a Map<String, Value>, section: Section) -> Table<'a> {
-        let root = Table {
-            walk: self,
-            path: String::new(),
-            section,
-            entries: Some(entries),
-        };
+        let root = Table { walk: self, path: String::new(), section, entries: Some(entries) };
         root.refuse_unknown_keys();
         root
     }
@@ -89,8 +82,7 @@ impl<'a> Table<'a> {
 
     /// Whether a key is present and holds empty text.
     pub fn is_empty_text(&self, key: &str) -> bool {
-        self.value(key)
-            .is_some_and(|value| matches!(&value.kind, ValueKind::String(text) if text.is_empty()))
+        self.value(key).is_some_and(|value| matches!(&value.kind, ValueKind::String(text) if text.is_empty()))
     }
 
     /// Reports what is wrong with a key's value.
@@ -138,9 +130,8 @@ impl<'a> Table<'a> {
 
     /// The keys that are present, sorted.
     pub fn present(&self) -> Vec<&'a str> {
-        let mut keys: Vec<&str> = self.entries.map_or_else(Vec::new, |entries| {
-            entries.keys().map(String::as_str).collect()
-        });
+        let mut keys: Vec<&str> =
+            self.entries.map_or_else(Vec::new, |entries| entries.keys().map(String::as_str).collect());
         keys.sort_unstable();
         keys
     }
@@ -197,10 +188,7 @@ impl<'a> Table<'a> {
             return Some(number);
         }
         let (low, high) = bounds.into_inner();
-        self.wrong(
-            key,
-            format!("{number} is out of range; it must be {low} to {high}"),
-        );
+        self.wrong(key, format!("{number} is out of range; it must be {low} to {high}"));
         None
     }
 
@@ -246,10 +234,7 @@ impl<'a> Table<'a> {
             _ => return self.mistyped(key, value, expected, ""),
         };
         let Ok(duration) = humantime::parse_duration(text) else {
-            self.wrong(
-                key,
-                format!("{} is no duration; expected {expected}", shown(text)),
-            );
+            self.wrong(key, format!("{} is no duration; expected {expected}", shown(text)));
             return None;
         };
         if duration < span.min || duration > span.max {
@@ -274,16 +259,10 @@ impl<'a> Table<'a> {
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
             return Some(*choice);
         }
-        let words: Vec<String> = choices
-            .iter()
-            .map(|(word, _)| format!("{word:?}"))
-            .collect();
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let hint = nearest(text, choices.iter().map(|(word, _)| *word))
             .map_or_else(String::new, |word| format!("; did you mean {word:?}?"));
-        self.wrong(
-            key,
-            format!("{} is none of {}{hint}", shown(text), words.join(", ")),
-        );
+        self.wrong(key, format!("{} is none of {}{hint}", shown(text), words.join(", ")));
         None
     }
 
@@ -314,24 +293,14 @@ impl<'a> Table<'a> {
         let ValueKind::Table(entries) = &value.kind else {
             return self.mistyped(key, value, "a table", "");
         };
-        let table = Table {
-            walk: self.walk,
-            path: self.key(key),
-            section,
-            entries: Some(entries),
-        };
+        let table = Table { walk: self.walk, path: self.key(key), section, entries: Some(entries) };
         table.refuse_unknown_keys();
         Some(table)
     }
 
     /// A table by key; an empty one where it is absent or no table.
     pub fn table_or_empty(&self, key: &str, section: Section) -> Table<'a> {
-        self.table(key, section).unwrap_or(Table {
-            walk: self.walk,
-            path: self.key(key),
-            section,
-            entries: None,
-        })
+        self.table(key, section).unwrap_or(Table { walk: self.walk, path: self.key(key), section, entries: None })
     }
 
     /// The tables of a table whose keys are names of the user's own, sorted by name.
@@ -355,12 +324,7 @@ impl<'a> Table<'a> {
                 self.walk.problem(source, &path, why);
                 continue;
             };
-            let table = Table {
-                walk: self.walk,
-                path,
-                section,
-                entries: Some(entries),
-            };
+            let table = Table { walk: self.walk, path, section, entries: Some(entries) };
             table.refuse_unknown_keys();
             tables.push((name.as_str(), table));
         }
@@ -419,15 +383,8 @@ impl<'a> Table<'a> {
 
 /// A key appended to a path, quoted where TOML needs it.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    let key = if bare {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    };
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
     if path.is_empty() {
         key
     } else {
@@ -438,12 +395,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// A duration in the largest unit that divides it: `7d`, `1177s`, `500ms`.
 fn in_one_unit(duration: Duration) -> String {
     let millis = duration.as_millis();
-    for (unit, length) in [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-    ] {
+    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
         if millis >= length && millis.is_multiple_of(length) {
             return format!("{}{unit}", millis / length);
         }
@@ -485,9 +437,7 @@ fn parsed_from_environment(value: &Value) -> Option<Value> {
     if !is_from_environment(value) {
         return None;
     }
-    let mut parsed = FileFormat::Toml
-        .parse(Some(&ENVIRONMENT.to_owned()), &format!("value = {text}"))
-        .ok()?;
+    let mut parsed = FileFormat::Toml.parse(Some(&ENVIRONMENT.to_owned()), &format!("value = {text}")).ok()?;
     parsed.remove("value")
 }
 
@@ -536,13 +486,7 @@ mod tests {
 
     #[test]
     fn a_bound_is_told_in_the_unit_that_people_use() {
-        for (millis, text) in [
-            (500, "500ms"),
-            (1_177_000, "1177s"),
-            (300_000, "5m"),
-            (86_400_000, "1d"),
-            (0, "0ms"),
-        ] {
+        for (millis, text) in [(500, "500ms"), (1_177_000, "1177s"), (300_000, "5m"), (86_400_000, "1d"), (0, "0ms")] {
             assert_eq!(in_one_unit(Duration::from_millis(millis)), text);
         }
     }

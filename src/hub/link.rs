@@ -58,12 +58,7 @@ pub struct Shared {
 impl Shared {
     /// For a hub, with trust anchors unless it is reached without TLS.
     pub fn new(hub: Hub, trust: Option<Trust>) -> Self {
-        Shared {
-            hub,
-            trust,
-            next_connect: Mutex::new(Instant::now()),
-            connecting: Semaphore::new(CONNECTING_MAX),
-        }
+        Shared { hub, trust, next_connect: Mutex::new(Instant::now()), connecting: Semaphore::new(CONNECTING_MAX) }
     }
 
     /// Waits for this connection's turn: at most `connect_rate` a second over all identities.
@@ -389,7 +384,11 @@ impl Serving<'_> {
     }
 
     /// Acknowledges what is settled, and everything else that has been settled meanwhile, in one write.
-    async fn on_settlement(&mut self, first: Settlement, settled: &mut mpsc::Receiver<Settlement>) -> Result<(), Trouble> {
+    async fn on_settlement(
+        &mut self,
+        first: Settlement,
+        settled: &mut mpsc::Receiver<Settlement>,
+    ) -> Result<(), Trouble> {
         let mut ready = Vec::new();
         let mut abandoned = false;
         let mut next = Some(first);
@@ -404,20 +403,27 @@ impl Serving<'_> {
             self.connection.acknowledge(&ready).await?;
             self.worked = true;
         }
-        if abandoned { Err(Trouble::Abandoned) } else { Ok(()) }
+        if abandoned {
+            Err(Trouble::Abandoned)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_to_be_renewed(&self) -> bool {
         let now = Instant::now();
-        self.renewal.is_some_and(|renewal| {
-            now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.session.waiting() == 0)
-        })
+        self.renewal
+            .is_some_and(|renewal| now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.session.waiting() == 0))
     }
 
     /// When the renewal is to be looked at next. While deliveries wait, their settlement wakes the loop.
     fn renewal_check(&self) -> Instant {
         let renewal = self.renewal.unwrap_or_else(Instant::now);
-        if Instant::now() < renewal { renewal } else { renewal + RENEWAL_PATIENCE }
+        if Instant::now() < renewal {
+            renewal
+        } else {
+            renewal + RENEWAL_PATIENCE
+        }
     }
 }
 
@@ -466,8 +472,7 @@ async fn connect_tcp(address: &str) -> Result<TcpStream, Trouble> {
     let lookup = |error: std::io::Error| Trouble::Lookup { address: address.to_owned(), error: error.to_string() };
     let mut last = Trouble::Lookup { address: address.to_owned(), error: "it has no address".into() };
     for candidate in tokio::net::lookup_host(address).await.map_err(lookup)? {
-        let unreachable =
-            |error: String| Trouble::Unreachable { address: candidate.to_string(), error };
+        let unreachable = |error: String| Trouble::Unreachable { address: candidate.to_string(), error };
         match timeout(ADDRESS_TIMEOUT, TcpStream::connect(candidate)).await {
             Ok(Ok(tcp)) => {
                 // Acknowledgements are tiny and wait for nothing: Nagle's algorithm would hold them back.

@@ -219,9 +219,7 @@ const PUBLISH: u8 = 3;
 
 fn received(packet: Packet) -> Received {
     match packet {
-        Packet::ConnAck(ack) => {
-            Received::ConnAck { code: ack.code as u8, session_present: ack.session_present }
-        }
+        Packet::ConnAck(ack) => Received::ConnAck { code: ack.code as u8, session_present: ack.session_present },
         Packet::PubAck(ack) => Received::PubAck(ack.pkid),
         Packet::SubAck(ack) => Received::SubAck {
             granted: ack.return_codes.iter().all(|code| *code == SubscribeReasonCode::Success(QoS::AtLeastOnce)),
@@ -277,7 +275,9 @@ mod tests {
     #[test]
     fn what_is_not_whole_is_waited_for_and_what_is_malformed_is_an_error() {
         assert_eq!(decode(b"\x32\x07\x00\x02\xff"), Ok(None));
-        for bytes in [&b"\x32\x01\x00"[..], b"\x32\x03\x00\x09a", b"\x36\x05\x00\x01a\x00\x01", b"\x32\x05\x00\x01a\x00\x00"] {
+        for bytes in
+            [&b"\x32\x01\x00"[..], b"\x32\x03\x00\x09a", b"\x36\x05\x00\x01a\x00\x01", b"\x32\x05\x00\x01a\x00\x00"]
+        {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

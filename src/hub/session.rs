@@ -56,7 +56,9 @@ impl Session {
         }
         // Our PUBACK and this repetition may have crossed. A second PUBACK could then complete the next message under this id.
         if self.acked.get(&packet_id) == Some(&identity) {
-            return Incoming::Drop("the hub repeated a message that was acknowledged; a new connection tells what it means");
+            return Incoming::Drop(
+                "the hub repeated a message that was acknowledged; a new connection tells what it means",
+            );
         }
         if self.waiting.len() >= WINDOW_MAX {
             return Incoming::Drop("the hub sent more messages than its queue can hold");

@@ -31,16 +31,19 @@ impl Trust {
         match ca_file {
             Some(path) => {
                 for certificate in certificates(path)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| format!("{}: a certificate can't be a trust anchor: {error}", path.display()))?;
+                    roots.add(certificate).map_err(|error| {
+                        format!("{}: a certificate can't be a trust anchor: {error}", path.display())
+                    })?;
                 }
             }
             None => {
                 let found = rustls_native_certs::load_native_certs();
                 roots.add_parsable_certificates(found.certs);
                 if roots.is_empty() {
-                    return Err("the system has no CA certificates; install the package ca-certificates, or set `hub.ca_file`".into());
+                    return Err(
+                        "the system has no CA certificates; install the package ca-certificates, or set `hub.ca_file`"
+                            .into(),
+                    );
                 }
             }
         }

@@ -124,8 +124,7 @@ fn parse_expiry(text: &str) -> Option<Timestamp> {
 /// The topic of a result event.
 pub fn result_event(device: &str, event_id: &str, message_id: Option<&str>) -> String {
     let event_id = percent_encoded(event_id);
-    let correlation =
-        message_id.map(|id| format!("&%24.cid={}", percent_encoded(id))).unwrap_or_default();
+    let correlation = message_id.map(|id| format!("&%24.cid={}", percent_encoded(id))).unwrap_or_default();
     format!(
         "devices/{device}/messages/events/%24.mid={event_id}{correlation}&%24.ct=application%2Fjson&%24.ce=utf-8\
          &fieldbridge=command-result"
@@ -142,10 +141,13 @@ mod tests {
 
     #[test]
     fn the_vendors_wire_vectors_are_read() {
-        let m = parse("devices/foo/messages/devicebound/%24.mid=0209afa7-1ab2&%24.to=%2Fdevices%2Ffoo%2Fmessages%2Fdevicebound");
+        let m = parse(
+            "devices/foo/messages/devicebound/%24.mid=0209afa7-1ab2&%24.to=%2Fdevices%2Ffoo%2Fmessages%2Fdevicebound",
+        );
         assert_eq!((m.id.as_deref(), m.malformed), (Some("0209afa7-1ab2"), None));
 
-        let m = parse("devices/foo/messages/deviceBound/%24.to=%2Fdevices%2Ffoo%2Fmessages%2FdeviceBound&iothub-ack=full");
+        let m =
+            parse("devices/foo/messages/deviceBound/%24.to=%2Fdevices%2Ffoo%2Fmessages%2FdeviceBound&iothub-ack=full");
         assert_eq!((m.id, m.malformed), (None, None));
 
         let m = parse("devices/foo/messages/devicebound/%24.cid&%24.uid&dataVersion=&%24.mid=m");
@@ -170,7 +172,12 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_dollar_and_any_order_are_read() {
-        for bag in ["$.mid=a%20b&command=c", "command=c&%24.mid=a%20b", "?%24.mid=a%20b&command=c/", "%24%2Emid=a%20b&command=c"] {
+        for bag in [
+            "$.mid=a%20b&command=c",
+            "command=c&%24.mid=a%20b",
+            "?%24.mid=a%20b&command=c/",
+            "%24%2Emid=a%20b&command=c",
+        ] {
             let m = parse(&format!("devices/foo/messages/devicebound/{bag}"));
             assert_eq!((m.id.as_deref(), m.command.as_deref()), (Some("a b"), Some("c")), "{bag}");
         }
@@ -195,7 +202,14 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_not_ours_is_named_so() {
-        for topic in ["", "devices/foo", "devices/bar/messages/devicebound/", "devices/foo/messages/devicebounds", "\u{0}", "a/b"] {
+        for topic in [
+            "",
+            "devices/foo",
+            "devices/bar/messages/devicebound/",
+            "devices/foo/messages/devicebounds",
+            "\u{0}",
+            "a/b",
+        ] {
             assert!(parse(topic).malformed.is_some(), "{topic:?}");
         }
         for topic in ["devices/foo/messages/devicebound", "devices/foo/messages/devicebound/"] {

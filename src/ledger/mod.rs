@@ -184,9 +184,8 @@ impl Ledger {
     /// On return the message stands as `accepted`.
     pub async fn accept(&self, new: NewRow) -> Result<(RowId, Receipt), LedgerError> {
         let age = self.age();
-        let row = self
-            .ask(Kind::Write, move |db| store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age))
-            .await?;
+        let row =
+            self.ask(Kind::Write, move |db| store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age)).await?;
         Ok((row, Receipt(())))
     }
 

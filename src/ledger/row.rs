@@ -75,7 +75,8 @@ pub struct Event {
 
 impl Record {
     /// The columns that [`Record::from_row`] reads, in its order.
-    pub const COLUMNS: &str = "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
+    pub const COLUMNS: &str =
+        "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
                                error_code, error_message, modbus_exception, history";
 
     /// Reads a row of [`Record::COLUMNS`].
@@ -130,8 +131,7 @@ impl Record {
 
 impl Unfinished {
     /// The columns that [`Unfinished::from_row`] reads, in its order.
-    pub const COLUMNS: &str =
-        "id, device, message_id, name, input, state, attempts, received_at, expires_at";
+    pub const COLUMNS: &str = "id, device, message_id, name, input, state, attempts, received_at, expires_at";
 
     /// Reads a row of [`Unfinished::COLUMNS`].
     pub fn from_row(row: &Row) -> rusqlite::Result<Unfinished> {

@@ -127,7 +127,8 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Makes a new ledger under a temporary name, syncs it, and gives it its name.
 fn create(path: &Path) -> Result<(), LedgerError> {
     if beside(path, "-wal").exists() {
-        let why = "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
+        let why =
+            "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
                    the files with -wal and -shm away to start with an empty ledger";
         return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
     }
@@ -161,7 +162,8 @@ fn create(path: &Path) -> Result<(), LedgerError> {
 fn refuse_empty(path: &Path) -> Result<(), LedgerError> {
     let length = std::fs::metadata(path).map_err(|e| untrusted(path, &e))?.len();
     if length == 0 {
-        let why = "is empty, which a ledger never is: its content was lost; restore it from a backup, or move it away to \
+        let why =
+            "is empty, which a ledger never is: its content was lost; restore it from a backup, or move it away to \
                    start with an empty one (commands that the hub still holds may then be executed again)";
         return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
     }

@@ -43,7 +43,14 @@ pub fn lookup(db: &Connection, device: &str, message_id: Option<&str>, digest: &
 }
 
 /// Inserts a row in a state that is not final.
-pub fn insert(db: &Connection, new: &NewRow, state: State, attempts: u32, now: Timestamp, age: i64) -> rusqlite::Result<RowId> {
+pub fn insert(
+    db: &Connection,
+    new: &NewRow,
+    state: State,
+    attempts: u32,
+    now: Timestamp,
+    age: i64,
+) -> rusqlite::Result<RowId> {
     assert!(!state.is_final(), "a final state is written by finish()");
     let mut history = entry(new.received_at, "received", None);
     history.push_str(&entry(now, state.as_str(), None));
@@ -129,14 +136,12 @@ pub fn remove_event(db: &Connection, seq: i64) -> rusqlite::Result<()> {
 
 /// Events of a device after `after`, oldest first.
 pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usize) -> rusqlite::Result<Vec<Event>> {
-    db.prepare_cached(
-        "SELECT seq, message_id, body FROM outbox WHERE device = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    )?
-    .query_map(params![device, after, limit as i64], |row| {
-        let seq = row.get(0)?;
-        Ok(Event { seq, id: format!("{uuid}-{seq}"), message_id: row.get(1)?, body: row.get(2)? })
-    })?
-    .collect()
+    db.prepare_cached("SELECT seq, message_id, body FROM outbox WHERE device = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?
+        .query_map(params![device, after, limit as i64], |row| {
+            let seq = row.get(0)?;
+            Ok(Event { seq, id: format!("{uuid}-{seq}"), message_id: row.get(1)?, body: row.get(2)? })
+        })?
+        .collect()
 }
 
 /// Every command that is not final, in the order of receipt.
@@ -156,10 +161,8 @@ pub fn list(db: &Connection, device: Option<&str>, state: Option<State>, limit: 
 
 /// The row of one message: the first one that came under this id.
 pub fn show(db: &Connection, device: &str, message_id: &str) -> rusqlite::Result<Option<Record>> {
-    let sql = format!(
-        "SELECT {} FROM command WHERE device = ?1 AND message_id = ?2 ORDER BY id LIMIT 1",
-        Record::COLUMNS
-    );
+    let sql =
+        format!("SELECT {} FROM command WHERE device = ?1 AND message_id = ?2 ORDER BY id LIMIT 1", Record::COLUMNS);
     db.query_row(&sql, params![device, message_id], Record::from_row).optional()
 }
 
@@ -173,11 +176,9 @@ pub fn counts(db: &Connection) -> rusqlite::Result<(i64, i64)> {
 /// The ledger's name and its age in seconds. A row may be younger than the age that was saved last; the age never runs
 /// backwards.
 pub fn identity(db: &Connection) -> rusqlite::Result<(String, i64)> {
-    db.query_row(
-        "SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)) FROM ledger",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
+    db.query_row("SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)) FROM ledger", [], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 /// Saves the ledger's age.
@@ -201,7 +202,14 @@ pub fn prune(db: &Connection, from: i64, age: i64, retention: Duration) -> rusql
     Ok((deleted > 0).then_some(last))
 }
 
-fn insert_row(db: &Connection, new: &NewRow, state: State, attempts: u32, age: i64, history: &str) -> rusqlite::Result<()> {
+fn insert_row(
+    db: &Connection,
+    new: &NewRow,
+    state: State,
+    attempts: u32,
+    age: i64,
+    history: &str,
+) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, expires_at, input, seen,
             history) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)",

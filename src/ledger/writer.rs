@@ -176,7 +176,11 @@ impl Writer {
                 job.settle(result.clone());
             }
         }
-        if failed { Err(()) } else { Ok(()) }
+        if failed {
+            Err(())
+        } else {
+            Ok(())
+        }
     }
 
     fn set_unwell(&self, why: &str) {
@@ -244,12 +248,12 @@ impl Writer {
 /// What an error of SQLite's means for the ledger.
 fn classify(error: &rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => LedgerError::Full(
-            "the disk is full; free some space, and the daemon goes on by itself".into(),
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            LedgerError::Full("another program holds the ledger locked; end it, and the daemon goes on by itself".into())
+        Some(ErrorCode::DiskFull) => {
+            LedgerError::Full("the disk is full; free some space, and the daemon goes on by itself".into())
         }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Full(
+            "another program holds the ledger locked; end it, and the daemon goes on by itself".into(),
+        ),
         _ => LedgerError::Failed(format!("writing the ledger failed: {error}")),
     }
 }

@@ -116,9 +116,7 @@ impl Command {
                 let values = bits.iter().map(|&on| Json::Bool(on)).collect();
                 Ok(Some(one_or_all(point, values)))
             }
-            (Action::Read(point) | Action::Write(point), Answer::Words(words))
-                if !point.is_bits() =>
-            {
+            (Action::Read(point) | Action::Write(point), Answer::Words(words)) if !point.is_bits() => {
                 expect_length(words.len(), point.span())?;
                 if point.kind == DataType::String {
                     return Ok(Some(point.unpack_text(words).into()));
@@ -143,10 +141,9 @@ impl Command {
     fn takes_none(&self, value: Option<&Json>) -> Result<(), Fault> {
         match value {
             None => Ok(()),
-            Some(value) => Err(Fault::new(
-                Code::BadValue,
-                format!("{} takes no value, got {}", self.name, value::show(value)),
-            )),
+            Some(value) => {
+                Err(Fault::new(Code::BadValue, format!("{} takes no value, got {}", self.name, value::show(value))))
+            }
         }
     }
 
@@ -165,10 +162,9 @@ impl Command {
                 ),
             )),
             (None, Some(value)) => Ok(value),
-            (None, None) => Err(Fault::new(
-                Code::BadValue,
-                format!("{} needs a value, and the message carries none", self.name),
-            )),
+            (None, None) => {
+                Err(Fault::new(Code::BadValue, format!("{} needs a value, and the message carries none", self.name)))
+            }
         }
     }
 
@@ -176,10 +172,7 @@ impl Command {
         let address = point.address;
         if point.kind == DataType::String {
             let text = text_for(point, value)?;
-            return Ok((
-                Request::WriteWords { address, words: point.pack_text(text) },
-                text.into(),
-            ));
+            return Ok((Request::WriteWords { address, words: point.pack_text(text) }, text.into()));
         }
         let mut raws = Vec::new();
         let mut written = Vec::new();
@@ -217,9 +210,7 @@ impl Command {
 }
 
 fn checked(point: &Point, write: bool) -> Result<(), Fault> {
-    point.check(write).map_err(|why| {
-        Fault::new(Code::BadValue, format!("the command's point can't be used: {why}"))
-    })
+    point.check(write).map_err(|why| Fault::new(Code::BadValue, format!("the command's point can't be used: {why}")))
 }
 
 fn expect_length(found: usize, expected: usize) -> Result<(), String> {
@@ -234,13 +225,10 @@ fn elements<'a>(point: &Point, value: &'a Json) -> Result<Vec<&'a Json>, Fault> 
     match (point.count, value) {
         (None, Json::Array(_)) => Err(value::wrong("a single value", value)),
         (None, value) => Ok(vec![value]),
-        (Some(count), Json::Array(all)) if all.len() == usize::from(count) => {
-            Ok(all.iter().collect())
+        (Some(count), Json::Array(all)) if all.len() == usize::from(count) => Ok(all.iter().collect()),
+        (Some(count), Json::Array(all)) => {
+            Err(Fault::new(Code::BadValue, format!("expected an array of {count} values, got {}", all.len())))
         }
-        (Some(count), Json::Array(all)) => Err(Fault::new(
-            Code::BadValue,
-            format!("expected an array of {count} values, got {}", all.len()),
-        )),
         (Some(count), value) => Err(value::wrong(&format!("an array of {count} values"), value)),
     }
 }

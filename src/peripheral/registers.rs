@@ -163,9 +163,7 @@ impl Point {
         let address = self.address;
         let count = u16::try_from(self.span()).unwrap_or(u16::MAX);
         match self.table {
-            Table::Coil | Table::Discrete => {
-                Request::ReadBits { coils: self.table == Table::Coil, address, count }
-            }
+            Table::Coil | Table::Discrete => Request::ReadBits { coils: self.table == Table::Coil, address, count },
             Table::Holding | Table::Input => {
                 Request::ReadWords { holding: self.table == Table::Holding, address, count }
             }
@@ -203,9 +201,7 @@ impl Point {
         let unsigned = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
         match self.kind {
             DataType::Bool => Raw::Bool(unsigned != 0),
-            DataType::U16 | DataType::U32 | DataType::U64 | DataType::String => {
-                Raw::Int(unsigned.into())
-            }
+            DataType::U16 | DataType::U32 | DataType::U64 | DataType::String => Raw::Int(unsigned.into()),
             // The casts keep the low bits and give them their sign: that is the type's meaning.
             DataType::I16 => Raw::Int((unsigned as i16).into()),
             DataType::I32 => Raw::Int((unsigned as i32).into()),

@@ -11,16 +11,7 @@ const NUMERIC: [DataType; 8] = [U16, I16, U32, I32, U64, I64, F32, F64];
 const ORDERS: [(Order, Order); 4] = [(Big, Big), (Big, Little), (Little, Big), (Little, Little)];
 
 fn point(table: Table, kind: DataType) -> Point {
-    Point {
-        table,
-        address: 10,
-        kind,
-        count: None,
-        word_order: Big,
-        byte_order: Big,
-        scale: 1.0,
-        offset: 0.0,
-    }
+    Point { table, address: 10, kind, count: None, word_order: Big, byte_order: Big, scale: 1.0, offset: 0.0 }
 }
 
 fn holding(kind: DataType) -> Point {
@@ -132,9 +123,7 @@ fn bits_come_back_as_they_were_written() {
     let one = write(&point(Table::Coil, Bool));
     for value in [json!(true), json!(1), json!(1.0)] {
         let prepared = one.prepare(Some(&value)).unwrap();
-        assert!(
-            matches!(&prepared.request, Request::WriteBits { address: 10, bits } if *bits == [true])
-        );
+        assert!(matches!(&prepared.request, Request::WriteBits { address: 10, bits } if *bits == [true]));
         assert_eq!(prepared.written, Some(json!(true)));
         assert_eq!(one.interpret(&prepared, &Answer::Written).unwrap(), Some(json!(true)));
     }
@@ -143,10 +132,7 @@ fn bits_come_back_as_they_were_written() {
     let back = Answer::Bits(vec![true, false, true]);
     assert!(write(&three).matches(&prepared, &back));
     assert!(!write(&three).matches(&prepared, &Answer::Bits(vec![true, false, false])));
-    assert_eq!(
-        write(&three).interpret(&prepared, &back).unwrap(),
-        Some(json!([true, false, true]))
-    );
+    assert_eq!(write(&three).interpret(&prepared, &back).unwrap(), Some(json!([true, false, true])));
 }
 
 #[test]
@@ -268,10 +254,7 @@ fn the_range_holds_for_every_element_and_for_what_is_really_written() {
     many.range = Some((-5.0, 5.0));
     assert!(many.prepare(Some(&json!([-5, 0, 5]))).is_ok());
     let (code, message) = refusal(&many, &json!([0, 6, 0]));
-    assert_eq!(
-        (code, message.as_str()),
-        (Code::OutOfRange, "expected a number from -5 to 5, got 6")
-    );
+    assert_eq!((code, message.as_str()), (Code::OutOfRange, "expected a number from -5 to 5, got 6"));
 
     let mut text = send("S {value}\r\n");
     text.range = Some((0.0, 10.0));
@@ -332,10 +315,7 @@ fn a_write_that_is_verified_brings_the_read_of_the_same_points() {
     assert!(set.prepare(Some(&json!([1, 2]))).unwrap().read_back.is_none());
     set.verify = true;
     let prepared = set.prepare(Some(&json!([1, 2]))).unwrap();
-    assert!(matches!(
-        prepared.read_back,
-        Some(Request::ReadWords { holding: true, address: 10, count: 4 })
-    ));
+    assert!(matches!(prepared.read_back, Some(Request::ReadWords { holding: true, address: 10, count: 4 })));
     assert!(set.matches(&prepared, &Answer::Words(vec![0, 1, 0, 2])));
     let other = Answer::Words(vec![0, 1, 0, 3]);
     assert!(!set.matches(&prepared, &other));

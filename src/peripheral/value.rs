@@ -72,9 +72,8 @@ pub(super) fn encode(point: &Point, value: &Json, range: Range) -> Result<(Raw, 
         }
         _ => Some(Raw::Int(encode_int(point, number, value)?)),
     };
-    let raw = raw.ok_or_else(|| {
-        Fault::new(Code::OutOfRange, format!("{} is too large for the device's type", show(value)))
-    })?;
+    let raw =
+        raw.ok_or_else(|| Fault::new(Code::OutOfRange, format!("{} is too large for the device's type", show(value))))?;
     let written = decode(point, raw);
     // Rounding to the device's step can leave the range that a person set for safety.
     if let Some(number) = Number::of(&written) {
@@ -142,10 +141,9 @@ fn truth(value: &Json) -> Option<bool> {
 /// Whether a number is within the command's range.
 pub(super) fn within(value: f64, range: Range) -> Result<(), Fault> {
     match range {
-        Some((low, high)) if !(low..=high).contains(&value) => Err(Fault::new(
-            Code::OutOfRange,
-            format!("expected a number from {low} to {high}, got {value}"),
-        )),
+        Some((low, high)) if !(low..=high).contains(&value) => {
+            Err(Fault::new(Code::OutOfRange, format!("expected a number from {low} to {high}, got {value}")))
+        }
         _ => Ok(()),
     }
 }

@@ -43,10 +43,7 @@ fn every_error_is_reported_at_once() {
     site.write("conf.d/20.toml", "[hub\n");
     site.write("conf.d/30.toml", "[ledger]\nretention = 7\n");
     let problems = site.problems();
-    let found: Vec<(&str, &str)> = problems
-        .iter()
-        .map(|p| (file_of(p), p.key.as_str()))
-        .collect();
+    let found: Vec<(&str, &str)> = problems.iter().map(|p| (file_of(p), p.key.as_str())).collect();
     // `start` lacks `idempotent` and `line-b` is unknown, but both may stand in the file that can't be read.
     let expected = [
         ("10.toml", "hub.keepalive"),
@@ -78,11 +75,7 @@ fn what_is_wrong_with_a_bus_does_not_hide_what_is_wrong_with_its_devices() {
     site.write("conf.d/50-case.toml", text);
     let problems = site.problems();
     let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
-    let expected = [
-        "bus.line-a.baud",
-        "device.pump-7.unit",
-        "device.pump-7.profile",
-    ];
+    let expected = ["bus.line-a.baud", "device.pump-7.unit", "device.pump-7.profile"];
     assert_eq!(keys, expected, "{}", lines(&problems));
 }
 
@@ -94,17 +87,8 @@ fn what_is_wrong_with_a_point_does_not_hide_what_is_wrong_beside_it() {
     let problems = site.problems();
     let keys: BTreeSet<&str> = problems.iter().map(|p| p.key.as_str()).collect();
     let prefix = "profile.pump.command.c.";
-    let keys: Vec<&str> = keys
-        .into_iter()
-        .filter_map(|k| k.strip_prefix(prefix))
-        .collect();
-    let expected = [
-        "expect",
-        "idempotent",
-        "range",
-        "write.address",
-        "write.table",
-    ];
+    let keys: Vec<&str> = keys.into_iter().filter_map(|k| k.strip_prefix(prefix)).collect();
+    let expected = ["expect", "idempotent", "range", "write.address", "write.table"];
     assert_eq!(keys, expected, "{}", lines(&problems));
 }
 
@@ -117,10 +101,18 @@ fn what_is_suspicious_is_noted() {
         ("[bus.line-a]\nport = 'ttyUSB0'", "bus.line-a.port", "/dev"),
         ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "never opened"),
         ("[profile.idle.command.c]\nread = { register = 1 }", "profile.idle", "no device has this profile"),
-        ("[device.pump-8]\nbus = 'line-a'\nunit = 7\n\
-             [device.pump-9]\nbus = 'plant'\nunit = 1\nprofile = 'pump'\nkey_file = 'keys/good.key'", "device.pump-8.unit", "\"pump-7\""),
-        ("[profile.pump.command.c]\n\
-             read = { table = 'holding', address = 40001 }", "profile.pump.command.c.read.address", "register = 40001"),
+        (
+            "[device.pump-8]\nbus = 'line-a'\nunit = 7\n\
+             [device.pump-9]\nbus = 'plant'\nunit = 1\nprofile = 'pump'\nkey_file = 'keys/good.key'",
+            "device.pump-8.unit",
+            "\"pump-7\"",
+        ),
+        (
+            "[profile.pump.command.c]\n\
+             read = { table = 'holding', address = 40001 }",
+            "profile.pump.command.c.read.address",
+            "register = 40001",
+        ),
         ("[profile.scale.command.c]\nsend = 'L {Value}'\nidempotent = true", "profile.scale.command.c.send", "{Value}"),
     ]);
 }
@@ -132,19 +124,13 @@ fn two_buses_to_one_address_are_noted_and_no_error() {
                 [device.pump-7]\nbus = 'plant'";
     site.write("conf.d/50-case.toml", text);
     let notes = lines(&site.loaded().notes);
-    assert!(
-        notes.contains("bus.plant-2.address: is the address of bus \"plant\" too"),
-        "{notes}"
-    );
+    assert!(notes.contains("bus.plant-2.address: is the address of bus \"plant\" too"), "{notes}");
 }
 
 #[test]
 fn a_configuration_without_devices_is_noted_and_no_error() {
     let site = Site::empty();
-    site.write(
-        "fieldbridge.toml",
-        "[hub]\nhost = 'contoso.azure-devices.net'",
-    );
+    site.write("fieldbridge.toml", "[hub]\nhost = 'contoso.azure-devices.net'");
     let notes = lines(&site.loaded().notes);
     assert!(notes.contains("no devices are configured"), "{notes}");
 }
@@ -164,10 +150,7 @@ fn what_stands_in_a_key_file_is_checked_and_never_shown() {
     for (text, fragment) in [
         ("", "is empty"),
         ("hush hush", "no base64"),
-        (
-            "HostName=h;DeviceId=d;SharedAccessKey=hush",
-            "connection_string_file",
-        ),
+        ("HostName=h;DeviceId=d;SharedAccessKey=hush", "connection_string_file"),
     ] {
         site.write("keys/good.key", text);
         let problems = lines(&site.problems());
@@ -183,10 +166,7 @@ fn what_stands_in_a_key_file_is_checked_and_never_shown() {
 #[test]
 fn a_key_written_in_the_place_of_its_file_is_never_shown() {
     let site = Site::good();
-    site.write(
-        "conf.d/50-case.toml",
-        format!("[device.pump-7]\nkey_file = '{KEY}'"),
-    );
+    site.write("conf.d/50-case.toml", format!("[device.pump-7]\nkey_file = '{KEY}'"));
     let problems = lines(&site.problems());
     assert!(problems.contains("holds the secret itself"), "{problems}");
     assert!(!problems.contains(KEY), "{problems}");
@@ -195,34 +175,17 @@ fn a_key_written_in_the_place_of_its_file_is_never_shown() {
 #[test]
 fn a_connection_string_must_be_this_devices_at_this_hub() {
     let site = Site::good();
-    let main = super::GOOD.replacen(
-        "key_file = \"keys/good.key\"",
-        "connection_string_file = \"keys/string\"",
-        1,
-    );
+    let main = super::GOOD.replacen("key_file = \"keys/good.key\"", "connection_string_file = \"keys/string\"", 1);
     site.write("fieldbridge.toml", main);
-    let string = |host: &str, device: &str| {
-        format!("HostName={host};DeviceId={device};SharedAccessKey={KEY}\n")
-    };
+    let string = |host: &str, device: &str| format!("HostName={host};DeviceId={device};SharedAccessKey={KEY}\n");
     site.write("keys/string", string("Contoso.azure-devices.net", "pump-7"));
     site.loaded();
     for (host, device, fragment) in [
-        (
-            "other.azure-devices.net",
-            "pump-7",
-            "is for the hub \"other.azure-devices.net\"",
-        ),
-        (
-            "contoso.azure-devices.net",
-            "Pump-7",
-            "is for the device \"Pump-7\"",
-        ),
+        ("other.azure-devices.net", "pump-7", "is for the hub \"other.azure-devices.net\""),
+        ("contoso.azure-devices.net", "Pump-7", "is for the device \"Pump-7\""),
     ] {
         site.write("keys/string", string(host, device));
         let problems = lines(&site.problems());
-        assert!(
-            problems.contains(fragment) && !problems.contains(KEY),
-            "{problems}"
-        );
+        assert!(problems.contains(fragment) && !problems.contains(KEY), "{problems}");
     }
 }

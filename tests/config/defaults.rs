@@ -18,43 +18,25 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.hub.connect_rate, 20);
     assert_eq!(config.hub.api_version, "2021-04-12");
     assert_eq!(config.hub.token_lifetime, Duration::from_secs(3600));
-    assert_eq!(
-        config.admin_socket,
-        Path::new("/run/fieldbridge/admin.sock")
-    );
-    assert_eq!(
-        config.ledger.path,
-        Path::new("/var/lib/fieldbridge/ledger.db")
-    );
+    assert_eq!(config.admin_socket, Path::new("/run/fieldbridge/admin.sock"));
+    assert_eq!(config.ledger.path, Path::new("/var/lib/fieldbridge/ledger.db"));
     assert_eq!(config.ledger.retention, Duration::from_secs(7 * 86_400));
 
     let rtu = &config.buses["line-a"];
-    assert_eq!(
-        (rtu.response_timeout, rtu.retries),
-        (Duration::from_millis(500), 2)
-    );
+    assert_eq!((rtu.response_timeout, rtu.retries), (Duration::from_millis(500), 2));
     assert_eq!(rtu.turnaround, Duration::ZERO);
     let BusKind::ModbusRtu(port) = &rtu.kind else {
         panic!("{rtu:?}");
     };
-    assert_eq!(
-        (port.parity, port.data_bits, port.stop_bits),
-        (Parity::Even, 8, 1)
-    );
+    assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::Even, 8, 1));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
     let BusKind::Serial { port, delimiter } = &serial.kind else {
         panic!("{serial:?}");
     };
-    assert_eq!(
-        (port.parity, port.data_bits, port.stop_bits),
-        (Parity::None, 8, 1)
-    );
+    assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::None, 8, 1));
     assert_eq!(delimiter, b"\r\n");
-    assert_eq!(
-        config.buses["plant"].response_timeout,
-        Duration::from_secs(1)
-    );
+    assert_eq!(config.buses["plant"].response_timeout, Duration::from_secs(1));
 
     let device = &config.devices["pump-7"];
     assert_eq!(device.settle, Settle::AfterExecution);
@@ -86,15 +68,8 @@ fn reference_notation_says_table_and_address() {
         let Action::Read(point) = &config.devices["pump-7"].commands["c"].action else {
             panic!("{register}");
         };
-        assert_eq!(
-            (point.table, point.address, point.kind),
-            (table, address, kind),
-            "{register}"
-        );
-        assert_eq!(
-            (point.word_order, point.byte_order),
-            (Order::Big, Order::Big)
-        );
+        assert_eq!((point.table, point.address, point.kind), (table, address, kind), "{register}");
+        assert_eq!((point.word_order, point.byte_order), (Order::Big, Order::Big));
         assert_eq!((point.scale, point.offset, point.count), (1.0, 0.0, None));
     }
 }
@@ -134,10 +109,7 @@ fn plain_text_is_allowed_to_this_machine_only() {
         ("[::1]:9", "[::1]:9"),
         ("::1", "[::1]:1883"),
     ] {
-        site.write(
-            "conf.d/10.toml",
-            format!("[hub]\ntls = false\naddress = '{address}'"),
-        );
+        site.write("conf.d/10.toml", format!("[hub]\ntls = false\naddress = '{address}'"));
         assert_eq!(site.loaded().config.hub.address, full);
     }
 }

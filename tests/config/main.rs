@@ -115,16 +115,13 @@ impl Site {
 
     /// Loads with an environment.
     pub fn load_with(&self, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Problem>> {
-        let pairs = environment
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let pairs = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         load(&self.path("fieldbridge.toml"), pairs)
     }
 
     /// Loads what must be without problems.
     pub fn loaded(&self) -> Loaded {
-        self.load()
-            .unwrap_or_else(|problems| panic!("{}", lines(&problems)))
+        self.load().unwrap_or_else(|problems| panic!("{}", lines(&problems)))
     }
 
     /// Loads what must have problems.

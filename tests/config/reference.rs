@@ -36,12 +36,9 @@ fn site(text: &str) -> Site {
     let device = Regex::new(r"(?m)^\[device\.(.+)\]").unwrap();
     for table in text.split("\n[") {
         let table = format!("[{table}");
-        let id = device
-            .captures(&table)
-            .map_or("", |found| found.get(1).unwrap().as_str());
+        let id = device.captures(&table).map_or("", |found| found.get(1).unwrap().as_str());
         for found in named.captures_iter(&table) {
-            let string =
-                format!("HostName=contoso.azure-devices.net;DeviceId={id};SharedAccessKey={KEY}");
+            let string = format!("HostName=contoso.azure-devices.net;DeviceId={id};SharedAccessKey={KEY}");
             let content = match &found[1] {
                 "key_file" => KEY,
                 "connection_string_file" => &string,
@@ -78,17 +75,10 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     let tree = FileFormat::Toml.parse(None, &with_everything()).unwrap();
     let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut see = |section: keys::Section, table: &Map<String, Value>| {
-        found
-            .entry(section.title)
-            .or_default()
-            .extend(table.keys().cloned());
+        found.entry(section.title).or_default().extend(table.keys().cloned());
     };
     see(keys::ROOT, &tree);
-    for (section, key) in [
-        (keys::HUB, "hub"),
-        (keys::ADMIN, "admin"),
-        (keys::LEDGER, "ledger"),
-    ] {
+    for (section, key) in [(keys::HUB, "hub"), (keys::ADMIN, "admin"), (keys::LEDGER, "ledger")] {
         see(section, table(&tree[key]));
     }
     for bus in table(&tree["bus"]).values().map(table) {
@@ -113,12 +103,7 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     }
     for section in keys::SECTIONS {
         let known: BTreeSet<String> = section.keys.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            found.remove(section.title),
-            Some(known),
-            "{}",
-            section.title
-        );
+        assert_eq!(found.remove(section.title), Some(known), "{}", section.title);
     }
     assert!(found.is_empty(), "{found:?}");
 }
@@ -155,13 +140,7 @@ fn the_installed_file_is_refused_until_the_hub_is_filled_in_and_says_so() {
     let problems = site(INSTALLED).problems();
     assert_eq!(problems.len(), 1, "{}", lines(&problems));
     assert_eq!(problems[0].key, "hub.host");
-    assert!(
-        problems[0]
-            .why
-            .contains("not filled in yet; put the host name"),
-        "{}",
-        problems[0]
-    );
+    assert!(problems[0].why.contains("not filled in yet; put the host name"), "{}", problems[0]);
 
     // What it shows as comments is a whole configuration.
     let commented = Regex::new(r"(?m)^# (\[|[a-z_]+ = )").unwrap();

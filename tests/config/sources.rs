@@ -10,10 +10,7 @@ use super::{file_of, lines, Site, KEY};
 #[test]
 fn a_later_file_overrides_key_by_key_and_arrays_are_replaced() {
     let site = Site::good();
-    site.write(
-        "conf.d/20-b.toml",
-        "[bus.line-a]\nretries = 4\nturnaround = '5ms'",
-    );
+    site.write("conf.d/20-b.toml", "[bus.line-a]\nretries = 4\nturnaround = '5ms'");
     site.write(
         "conf.d/10-a.toml",
         "[bus.line-a]\nretries = 3\nresponse_timeout = '9ms'\n[profile.pump.command.set-speed]\nrange = [5, 6]",
@@ -24,10 +21,7 @@ fn a_later_file_overrides_key_by_key_and_arrays_are_replaced() {
     assert_eq!(bus.turnaround, Duration::from_millis(5));
     assert_eq!(bus.response_timeout, Duration::from_millis(9));
     assert!(matches!(&bus.kind, BusKind::ModbusRtu(port) if port.baud == 19_200));
-    assert_eq!(
-        config.devices["pump-7"].commands["set-speed"].range,
-        Some((5.0, 6.0))
-    );
+    assert_eq!(config.devices["pump-7"].commands["set-speed"].range, Some((5.0, 6.0)));
     assert!(config.devices["pump-7"].commands["set-speed"].idempotent);
 }
 
@@ -40,18 +34,9 @@ fn names_keep_their_case_and_their_dots() {
     site.write("conf.d/10.toml", device("\"Pump.7\"", 1));
     site.write("conf.d/20.toml", device("PUMP-7", 2));
     site.write("conf.d/30.toml", "[device.\"Pump.7\"]\nunit = 3");
-    site.write(
-        "conf.d/40.toml",
-        "[device.\"a:b[0]\"]\nunit = 9\nbus = 'no'",
-    );
+    site.write("conf.d/40.toml", "[device.\"a:b[0]\"]\nunit = 9\nbus = 'no'");
     let problems = site.problems();
-    assert!(
-        problems
-            .iter()
-            .all(|p| p.key.starts_with("device.\"a:b[0]\"")),
-        "{}",
-        lines(&problems)
-    );
+    assert!(problems.iter().all(|p| p.key.starts_with("device.\"a:b[0]\"")), "{}", lines(&problems));
     fs::remove_file(site.path("conf.d/40.toml")).unwrap();
 
     let devices = site.loaded().config.devices;
@@ -72,22 +57,14 @@ fn a_quoted_key_at_the_top_is_no_path() {
 #[test]
 fn a_device_may_be_put_together_from_several_files_and_a_problem_names_the_right_one() {
     let site = Site::good();
-    site.write(
-        "conf.d/10.toml",
-        "[device.new]\nbus = 'plant'\nprofile = 'pump'\nkey_file = 'keys/good.key'",
-    );
+    site.write("conf.d/10.toml", "[device.new]\nbus = 'plant'\nprofile = 'pump'\nkey_file = 'keys/good.key'");
     site.write("conf.d/20.toml", "[device.new]\nunit = 300");
     let problems = site.problems();
     assert_eq!(file_of(&problems[0]), "20.toml", "{}", lines(&problems));
     site.write("conf.d/20.toml", "[device.new]\nsettle = 'after-accept'");
     let problems = site.problems();
     assert_eq!(problems[0].key, "device.new.unit");
-    assert_eq!(
-        file_of(&problems[0]),
-        "10.toml",
-        "the table begins there: {}",
-        lines(&problems)
-    );
+    assert_eq!(file_of(&problems[0]), "10.toml", "the table begins there: {}", lines(&problems));
 }
 
 #[test]
@@ -108,11 +85,7 @@ fn a_missing_or_unreadable_main_file_is_a_problem_and_never_a_default() {
     assert!(fieldbridge::config::load(std::path::Path::new(""), []).is_err());
     assert!(fieldbridge::config::load(std::path::Path::new("/"), []).is_err());
     let problems = fieldbridge::config::load(std::path::Path::new("/dev/null"), []).unwrap_err();
-    assert!(
-        lines(&problems).contains("no regular file"),
-        "{}",
-        lines(&problems)
-    );
+    assert!(lines(&problems).contains("no regular file"), "{}", lines(&problems));
 }
 
 #[test]
@@ -140,11 +113,7 @@ fn the_size_and_the_number_of_files_are_bounded() {
     site.write("conf.d/10.toml", "#".repeat(1 << 20));
     site.loaded();
     for i in 0..16 {
-        fs::hard_link(
-            site.path("conf.d/10.toml"),
-            site.path(&format!("conf.d/20-{i}.toml")),
-        )
-        .unwrap();
+        fs::hard_link(site.path("conf.d/10.toml"), site.path(&format!("conf.d/20-{i}.toml"))).unwrap();
     }
     assert!(lines(&site.problems()).contains("larger than 16 MiB"));
     site.write("conf.d/10.toml", "");
@@ -157,20 +126,11 @@ fn the_size_and_the_number_of_files_are_bounded() {
 #[test]
 fn a_syntax_error_has_its_line_and_column_and_hides_nothing_elsewhere() {
     let site = Site::good();
-    site.write(
-        "fieldbridge.toml",
-        "[hub]\nhost = \"contoso.azure-devices.net\nkeepalive = \"1s\"\n",
-    );
+    site.write("fieldbridge.toml", "[hub]\nhost = \"contoso.azure-devices.net\nkeepalive = \"1s\"\n");
     site.write("conf.d/10.toml", "[ledger]\nretention = '1d'");
     site.write("conf.d/20.toml", b"[hub]\n# \xff\n".as_slice());
-    site.write(
-        "conf.d/30.toml",
-        "[hub]\nkeepalive = '60s'\nkeepalive = '61s'\n",
-    );
-    site.write(
-        "conf.d/40.toml",
-        "[hub]\nconnect_rate = 99999999999999999999\n",
-    );
+    site.write("conf.d/30.toml", "[hub]\nkeepalive = '60s'\nkeepalive = '61s'\n");
+    site.write("conf.d/40.toml", "[hub]\nconnect_rate = 99999999999999999999\n");
     let problems = site.problems();
     let text = lines(&problems);
     assert_eq!(problems.len(), 5, "{text}");
@@ -188,10 +148,7 @@ fn a_syntax_error_has_its_line_and_column_and_hides_nothing_elsewhere() {
 #[test]
 fn paths_are_relative_to_the_main_file_wherever_they_stand() {
     let site = Site::good();
-    site.write(
-        "conf.d/10.toml",
-        "[ledger]\npath = 'state/ledger.db'\n[admin]\nsocket = '/tmp/a.sock'",
-    );
+    site.write("conf.d/10.toml", "[ledger]\npath = 'state/ledger.db'\n[admin]\nsocket = '/tmp/a.sock'");
     let config = site.loaded().config;
     assert_eq!(config.ledger.path, site.path("state/ledger.db"));
     assert_eq!(config.admin_socket.to_str(), Some("/tmp/a.sock"));
@@ -202,9 +159,7 @@ fn a_file_that_anybody_can_change_is_noted() {
     let site = Site::good();
     site.chmod("fieldbridge.toml", 0o606);
     let notes = lines(&site.loaded().notes);
-    assert!(notes.ends_with(
-        "fieldbridge.toml: anybody on this machine can change this file; `chmod o-w` it"
-    ));
+    assert!(notes.ends_with("fieldbridge.toml: anybody on this machine can change this file; `chmod o-w` it"));
 }
 
 #[test]
@@ -220,19 +175,11 @@ fn the_environment_overrides_files_and_is_parsed_as_the_type_expected() {
         ("FIELDBRIDGE__HUB__TLS", "false"),
         ("FIELDBRIDGE__HUB__ADDRESS", "localhost"),
         ("FIELDBRIDGE__DEVICE__PUMP_7__UNIT", "17"),
-        (
-            "FIELDBRIDGE__PROFILE__PUMP__COMMAND__SET_SPEED__RANGE",
-            "[1, 2.5]",
-        ),
+        ("FIELDBRIDGE__PROFILE__PUMP__COMMAND__SET_SPEED__RANGE", "[1, 2.5]"),
         ("FIELDBRIDGE__PROFILE__PUMP__COMMAND__SET_SPEED__VALUE", "2"),
-        (
-            "FIELDBRIDGE__PROFILE__PUMP__COMMAND__SET_SPEED__WRITE__SCALE",
-            "0.5",
-        ),
+        ("FIELDBRIDGE__PROFILE__PUMP__COMMAND__SET_SPEED__WRITE__SCALE", "0.5"),
     ]);
-    let config = loaded
-        .unwrap_or_else(|problems| panic!("{}", lines(&problems)))
-        .config;
+    let config = loaded.unwrap_or_else(|problems| panic!("{}", lines(&problems))).config;
     assert_eq!(config.hub.host, "other.azure-devices.net");
     assert_eq!(config.hub.keepalive, Duration::from_secs(62));
     assert_eq!(config.hub.connect_rate, 7);
@@ -269,10 +216,7 @@ fn a_problem_in_the_environment_is_named_as_one() {
 #[test]
 fn the_environment_alone_can_complete_the_installed_file() {
     let site = Site::empty();
-    site.write(
-        "fieldbridge.toml",
-        include_str!("../../config/fieldbridge.toml"),
-    );
+    site.write("fieldbridge.toml", include_str!("../../config/fieldbridge.toml"));
     site.write("d.key", KEY);
     let loaded = site.load_with(&[
         ("FIELDBRIDGE__HUB__HOST", "contoso.azure-devices.net"),
@@ -282,14 +226,9 @@ fn the_environment_alone_can_complete_the_installed_file() {
         ("FIELDBRIDGE__DEVICE__d-1__UNIT", "0"),
         ("FIELDBRIDGE__DEVICE__d-1__PROFILE", "p"),
         ("FIELDBRIDGE__DEVICE__d-1__KEY_FILE", "d.key"),
-        (
-            "FIELDBRIDGE__PROFILE__P__COMMAND__GET__READ__REGISTER",
-            "40001",
-        ),
+        ("FIELDBRIDGE__PROFILE__P__COMMAND__GET__READ__REGISTER", "40001"),
     ]);
-    let config = loaded
-        .unwrap_or_else(|problems| panic!("{}", lines(&problems)))
-        .config;
+    let config = loaded.unwrap_or_else(|problems| panic!("{}", lines(&problems))).config;
     assert_eq!(config.devices["d-1"].commands["get"].name, "get");
 }
 
@@ -306,9 +245,7 @@ fn no_damage_to_a_file_makes_it_panic() {
             match random.u8(..3) {
                 0 => damaged[to] = words[from],
                 1 => damaged[to] = "",
-                _ => {
-                    damaged[to] = ["-1", "'\\u0000'", "[[", "1e999", "{}", "nan"][random.usize(..6)]
-                }
+                _ => damaged[to] = ["-1", "'\\u0000'", "[[", "1e999", "{}", "nan"][random.usize(..6)],
             }
         }
         let text = damaged.concat();

@@ -33,96 +33,32 @@ impl Bench {
 
 const HUB_ADMIN_AND_LEDGER: &[Case] = &[
     ("[hub]\nhost = ''", "hub.host", "not filled in"),
-    (
-        "[hub]\nhost = 7",
-        "hub.host",
-        "expected a string, found the integer 7",
-    ),
-    (
-        "[hub]\nhost = 'https://Contoso.azure-devices.net/x'",
-        "hub.host",
-        "\"contoso.azure-devices.net\"",
-    ),
-    (
-        "[hub]\nhost = 'contoso.azure-devices.net:8883'",
-        "hub.host",
-        "hub.address",
-    ),
-    (
-        "[hub]\nhost = 'HostName=h;DeviceId=d;SharedAccessKey=k'",
-        "hub.host",
-        "connection string",
-    ),
-    (
-        "[hub]\nhost = 'contoso.azure-devices.net/'",
-        "hub.host",
-        "'/'",
-    ),
-    (
-        "[hub]\naddress = 'mqtts://10.0.0.1'",
-        "hub.address",
-        "is a URL",
-    ),
+    ("[hub]\nhost = 7", "hub.host", "expected a string, found the integer 7"),
+    ("[hub]\nhost = 'https://Contoso.azure-devices.net/x'", "hub.host", "\"contoso.azure-devices.net\""),
+    ("[hub]\nhost = 'contoso.azure-devices.net:8883'", "hub.host", "hub.address"),
+    ("[hub]\nhost = 'HostName=h;DeviceId=d;SharedAccessKey=k'", "hub.host", "connection string"),
+    ("[hub]\nhost = 'contoso.azure-devices.net/'", "hub.host", "'/'"),
+    ("[hub]\naddress = 'mqtts://10.0.0.1'", "hub.address", "is a URL"),
     ("[hub]\naddress = '10.0.0.1:0'", "hub.address", "1 to 65535"),
     ("[hub]\ntls = false", "hub.tls", "loopback"),
-    (
-        "[hub]\ntls = false\naddress = '10.0.0.1:1883'",
-        "hub.tls",
-        "loopback",
-    ),
+    ("[hub]\ntls = false\naddress = '10.0.0.1:1883'", "hub.tls", "loopback"),
     ("[hub]\ntls = 'false'", "hub.tls", "remove the quotes"),
-    (
-        "[hub]\nca_file = 'no.pem'",
-        "hub.ca_file",
-        "there is no such file",
-    ),
-    (
-        "[hub]\nca_file = 'keys/cert.key'",
-        "hub.ca_file",
-        "private key",
-    ),
+    ("[hub]\nca_file = 'no.pem'", "hub.ca_file", "there is no such file"),
+    ("[hub]\nca_file = 'keys/cert.key'", "hub.ca_file", "private key"),
     ("[hub]\nkeepalive = '4s'", "hub.keepalive", "5s to 1177s"),
     ("[hub]\nkeepalive = '20m'", "hub.keepalive", "1767s"),
-    (
-        "[hub]\nkeepalive = '5500ms'",
-        "hub.keepalive",
-        "whole seconds",
-    ),
+    ("[hub]\nkeepalive = '5500ms'", "hub.keepalive", "whole seconds"),
     ("[hub]\nkeepalive = 60", "hub.keepalive", "add its unit"),
     ("[hub]\nkeepalive = '60'", "hub.keepalive", "no duration"),
     ("[hub]\nconnect_rate = 0", "hub.connect_rate", "1 to 1000"),
-    (
-        "[hub]\nconnect_rate = 1.5",
-        "hub.connect_rate",
-        "the decimal number 1.5",
-    ),
-    (
-        "[hub]\nconnect_rate = '20'",
-        "hub.connect_rate",
-        "remove the quotes",
-    ),
-    (
-        "[hub]\ntoken_lifetime = '9s'",
-        "hub.token_lifetime",
-        "10s to 1d",
-    ),
-    (
-        "[hub]\napi_version = '2021&x'",
-        "hub.api_version",
-        "2021-04-12",
-    ),
-    (
-        "[hub]\nkeep_alive = '60s'",
-        "hub.keep_alive",
-        "did you mean \"keepalive\"?",
-    ),
+    ("[hub]\nconnect_rate = 1.5", "hub.connect_rate", "the decimal number 1.5"),
+    ("[hub]\nconnect_rate = '20'", "hub.connect_rate", "remove the quotes"),
+    ("[hub]\ntoken_lifetime = '9s'", "hub.token_lifetime", "10s to 1d"),
+    ("[hub]\napi_version = '2021&x'", "hub.api_version", "2021-04-12"),
+    ("[hub]\nkeep_alive = '60s'", "hub.keep_alive", "did you mean \"keepalive\"?"),
     ("[hbu]\nhost = 'x'", "hbu", "did you mean \"hub\"?"),
     ("[admin]\nsocket = 7", "admin.socket", "expected a string"),
-    (
-        "[ledger]\nretention = '47h'",
-        "ledger.retention",
-        "2d to 3650d",
-    ),
+    ("[ledger]\nretention = '47h'", "ledger.retention", "2d to 3650d"),
     ("[ledger]\npath = 'keys'", "ledger.path", "folder"),
 ];
 
@@ -138,112 +74,28 @@ fn hub_admin_and_ledger_are_checked() {
 
 const BUS: &[Case] = &[
     ("[bus.b]", "bus.b.kind", "modbus-rtu, modbus-tcp, serial"),
-    (
-        "[bus.b]\nkind = 'modbus-rut'",
-        "bus.b.kind",
-        "did you mean \"modbus-rtu\"?",
-    ),
-    (
-        "[bus]\nb = 7",
-        "bus.b",
-        "expected a table, found the integer 7",
-    ),
-    (
-        "[bus.b]\nkind = 'modbus-tcp'",
-        "bus.b.address",
-        "is missing",
-    ),
-    (
-        "[bus.b]\nkind = 'serial'\nbaud = 9600",
-        "bus.b.port",
-        "is missing",
-    ),
-    (
-        "[bus.b]\nkind = 'serial'\nport = '/dev/b'",
-        "bus.b.baud",
-        "is missing",
-    ),
+    ("[bus.b]\nkind = 'modbus-rut'", "bus.b.kind", "did you mean \"modbus-rtu\"?"),
+    ("[bus]\nb = 7", "bus.b", "expected a table, found the integer 7"),
+    ("[bus.b]\nkind = 'modbus-tcp'", "bus.b.address", "is missing"),
+    ("[bus.b]\nkind = 'serial'\nbaud = 9600", "bus.b.port", "is missing"),
+    ("[bus.b]\nkind = 'serial'\nport = '/dev/b'", "bus.b.baud", "is missing"),
     ("[bus.line-a]\nbaud = 0", "bus.line-a.baud", "50 to 4000000"),
-    (
-        "[bus.line-a]\nbaudrate = 9600",
-        "bus.line-a.baudrate",
-        "did you mean \"baud\"?",
-    ),
-    (
-        "[bus.line-a]\nparity = 'evne'",
-        "bus.line-a.parity",
-        "did you mean \"even\"?",
-    ),
-    (
-        "[bus.line-a]\ndata_bits = 9",
-        "bus.line-a.data_bits",
-        "5 to 8",
-    ),
-    (
-        "[bus.line-a]\ndata_bits = 7",
-        "bus.line-a.data_bits",
-        "Modbus RTU",
-    ),
-    (
-        "[bus.line-a]\nstop_bits = 0",
-        "bus.line-a.stop_bits",
-        "1 to 2",
-    ),
-    (
-        "[bus.line-a]\nresponse_timeout = '0s'",
-        "bus.line-a.response_timeout",
-        "1ms to 10m",
-    ),
-    (
-        "[bus.line-a]\nretries = 11",
-        "bus.line-a.retries",
-        "0 to 10",
-    ),
-    (
-        "[bus.line-a]\nretries = -1",
-        "bus.line-a.retries",
-        "0 to 10",
-    ),
-    (
-        "[bus.line-a]\nturnaround = '2m'",
-        "bus.line-a.turnaround",
-        "0ms to 1m",
-    ),
-    (
-        "[bus.line-a]\ndelimiter = 'x'",
-        "bus.line-a.delimiter",
-        "kind \"serial\"",
-    ),
-    (
-        "[bus.plant]\nbaud = 9600",
-        "bus.plant.baud",
-        "\"modbus-rtu\" or \"serial\"",
-    ),
-    (
-        "[bus.scale-port]\naddress = 'a'",
-        "bus.scale-port.address",
-        "kind \"modbus-tcp\"",
-    ),
-    (
-        "[bus.scale-port]\ndelimiter = ''",
-        "bus.scale-port.delimiter",
-        "where a reply ends",
-    ),
-    (
-        "[bus.plant]\naddress = 'a b'",
-        "bus.plant.address",
-        "HOST:PORT",
-    ),
-    (
-        "[bus.scale-port]\nport = '/dev/test/line-a'",
-        "bus.scale-port.port",
-        "bus \"line-a\" too",
-    ),
-    (
-        "[bus.\"b.c\"]\nkind = 'modbus-tcp'\naddress = 7",
-        "bus.\"b.c\".address",
-        "expected a string",
-    ),
+    ("[bus.line-a]\nbaudrate = 9600", "bus.line-a.baudrate", "did you mean \"baud\"?"),
+    ("[bus.line-a]\nparity = 'evne'", "bus.line-a.parity", "did you mean \"even\"?"),
+    ("[bus.line-a]\ndata_bits = 9", "bus.line-a.data_bits", "5 to 8"),
+    ("[bus.line-a]\ndata_bits = 7", "bus.line-a.data_bits", "Modbus RTU"),
+    ("[bus.line-a]\nstop_bits = 0", "bus.line-a.stop_bits", "1 to 2"),
+    ("[bus.line-a]\nresponse_timeout = '0s'", "bus.line-a.response_timeout", "1ms to 10m"),
+    ("[bus.line-a]\nretries = 11", "bus.line-a.retries", "0 to 10"),
+    ("[bus.line-a]\nretries = -1", "bus.line-a.retries", "0 to 10"),
+    ("[bus.line-a]\nturnaround = '2m'", "bus.line-a.turnaround", "0ms to 1m"),
+    ("[bus.line-a]\ndelimiter = 'x'", "bus.line-a.delimiter", "kind \"serial\""),
+    ("[bus.plant]\nbaud = 9600", "bus.plant.baud", "\"modbus-rtu\" or \"serial\""),
+    ("[bus.scale-port]\naddress = 'a'", "bus.scale-port.address", "kind \"modbus-tcp\""),
+    ("[bus.scale-port]\ndelimiter = ''", "bus.scale-port.delimiter", "where a reply ends"),
+    ("[bus.plant]\naddress = 'a b'", "bus.plant.address", "HOST:PORT"),
+    ("[bus.scale-port]\nport = '/dev/test/line-a'", "bus.scale-port.port", "bus \"line-a\" too"),
+    ("[bus.\"b.c\"]\nkind = 'modbus-tcp'\naddress = 7", "bus.\"b.c\".address", "expected a string"),
 ];
 
 #[test]
@@ -302,107 +154,27 @@ fn a_device_is_checked() {
 const COMMAND: &[Case] = &[
     ("", "", "one of read, write or send"),
     ("idempotent = true", "", "one of read, write or send"),
-    (
-        "read = { register = 1 }\nwrite = { register = 1 }\nidempotent = true",
-        ".read",
-        "beside write",
-    ),
+    ("read = { register = 1 }\nwrite = { register = 1 }\nidempotent = true", ".read", "beside write"),
     ("read = 40001", ".read", "expected a table"),
-    (
-        "write = { register = 1 }",
-        ".idempotent",
-        "the person who knows the machine",
-    ),
-    (
-        "write = { register = 1 }\nidempotent = 'yes'",
-        ".idempotent",
-        "expected true or false",
-    ),
-    (
-        "read = { register = 1 }\nidempotent = false",
-        ".idempotent",
-        "always safe",
-    ),
-    (
-        "read = { register = 1 }\nverify = true",
-        ".verify",
-        "belongs to a write",
-    ),
-    (
-        "read = { register = 1 }\nvalue = true",
-        ".value",
-        "belongs to a write",
-    ),
-    (
-        "read = { register = 40001 }\nrange = [0, 1]",
-        ".range",
-        "belongs to a write",
-    ),
-    (
-        "read = { register = 1 }\nexpect = 'x'",
-        ".expect",
-        "belongs to a send",
-    ),
-    (
-        "read = { register = 1 }\ntimeout = '0s'",
-        ".timeout",
-        "1ms to 10m",
-    ),
-    (
-        "read = { register = 1 }\ndeadline = '25h'",
-        ".deadline",
-        "100ms to 1d",
-    ),
-    (
-        "write = { register = 1 }\nrange = [0, 1]\nidempotent = true",
-        ".range",
-        "writes none",
-    ),
-    (
-        "write = { register = 40001 }\nrange = [1, 0]\nidempotent = true",
-        ".range",
-        "swap them",
-    ),
-    (
-        "write = { register = 40001 }\nrange = [0]\nidempotent = true",
-        ".range",
-        "such as [0, 100]",
-    ),
-    (
-        "write = { register = 40001 }\nrange = [0, inf]\nidempotent = true",
-        ".range",
-        "such as [0, 100]",
-    ),
-    (
-        "write = { register = 40001 }\nrange = [0, 9]\nvalue = 10\nidempotent = true",
-        ".value",
-        "outside of range",
-    ),
-    (
-        "write = { register = 40001 }\nvalue = 65536\nidempotent = true",
-        ".value",
-        "u16 can't hold",
-    ),
-    (
-        "write = { register = 40001 }\nvalue = 'on'\nidempotent = true",
-        ".value",
-        "must be a number",
-    ),
-    (
-        "write = { register = 1 }\nvalue = 1\nidempotent = true",
-        ".value",
-        "true or false",
-    ),
-    (
-        "write = { register = 1 }\nvalue = { a = 1 }\nidempotent = true",
-        ".value",
-        "found a table",
-    ),
-    (
-        "write = { register = 1 }\nidempotnet = true\nidempotent = true",
-        ".idempotnet",
-        "did you mean \"idempotent\"?",
-    ),
+    ("write = { register = 1 }", ".idempotent", "the person who knows the machine"),
+    ("write = { register = 1 }\nidempotent = 'yes'", ".idempotent", "expected true or false"),
+    ("read = { register = 1 }\nidempotent = false", ".idempotent", "always safe"),
+    ("read = { register = 1 }\nverify = true", ".verify", "belongs to a write"),
+    ("read = { register = 1 }\nvalue = true", ".value", "belongs to a write"),
+    ("read = { register = 40001 }\nrange = [0, 1]", ".range", "belongs to a write"),
+    ("read = { register = 1 }\nexpect = 'x'", ".expect", "belongs to a send"),
+    ("read = { register = 1 }\ntimeout = '0s'", ".timeout", "1ms to 10m"),
+    ("read = { register = 1 }\ndeadline = '25h'", ".deadline", "100ms to 1d"),
+    ("write = { register = 1 }\nrange = [0, 1]\nidempotent = true", ".range", "writes none"),
+    ("write = { register = 40001 }\nrange = [1, 0]\nidempotent = true", ".range", "swap them"),
+    ("write = { register = 40001 }\nrange = [0]\nidempotent = true", ".range", "such as [0, 100]"),
+    ("write = { register = 40001 }\nrange = [0, inf]\nidempotent = true", ".range", "such as [0, 100]"),
+    ("write = { register = 40001 }\nrange = [0, 9]\nvalue = 10\nidempotent = true", ".value", "outside of range"),
+    ("write = { register = 40001 }\nvalue = 65536\nidempotent = true", ".value", "u16 can't hold"),
+    ("write = { register = 40001 }\nvalue = 'on'\nidempotent = true", ".value", "must be a number"),
+    ("write = { register = 1 }\nvalue = 1\nidempotent = true", ".value", "true or false"),
+    ("write = { register = 1 }\nvalue = { a = 1 }\nidempotent = true", ".value", "found a table"),
+    ("write = { register = 1 }\nidempotnet = true\nidempotent = true", ".idempotnet", "did you mean \"idempotent\"?"),
 ];
 
 #[test]
@@ -417,77 +189,29 @@ fn a_command_is_checked() {
 const READ: &[Case] = &[
     ("address = 0", ".table", "coil, discrete, holding or input"),
     ("table = 'holding'", ".address", "is missing"),
-    (
-        "table = 'holdings', address = 0",
-        ".table",
-        "did you mean \"holding\"?",
-    ),
-    (
-        "table = 'holding', address = 65536",
-        ".address",
-        "0 to 65535",
-    ),
-    (
-        "table = 'holding', address = 0, register = 40001",
-        ".register",
-        "keep one",
-    ),
-    (
-        "table = 'input', register = 40001",
-        ".table",
-        "contradicts register",
-    ),
+    ("table = 'holdings', address = 0", ".table", "did you mean \"holding\"?"),
+    ("table = 'holding', address = 65536", ".address", "0 to 65535"),
+    ("table = 'holding', address = 0, register = 40001", ".register", "keep one"),
+    ("table = 'input', register = 40001", ".table", "contradicts register"),
     ("register = 20000", ".register", "no reference number"),
     ("register = 10000", ".register", "no reference number"),
     ("register = 0", ".register", "1 to 465536"),
     ("register = 1, type = 'u16'", ".type", "single bits"),
     ("register = 1, scale = 2", ".scale", "is for numbers"),
     ("register = 40001, scale = 0", ".scale", "must not be 0"),
-    (
-        "register = 40001, scale = nan",
-        ".scale",
-        "expected a number",
-    ),
-    (
-        "register = 40001, scale = '0.1'",
-        ".scale",
-        "remove the quotes",
-    ),
-    (
-        "register = 40001, type = 'uint16'",
-        ".type",
-        "did you mean \"u16\"?",
-    ),
+    ("register = 40001, scale = nan", ".scale", "expected a number"),
+    ("register = 40001, scale = '0.1'", ".scale", "remove the quotes"),
+    ("register = 40001, type = 'uint16'", ".type", "did you mean \"u16\"?"),
     ("register = 40001, type = 'string'", ".count", "is missing"),
-    (
-        "register = 40001, type = 'string', count = 4, offset = 1",
-        ".offset",
-        "is for numbers",
-    ),
-    (
-        "register = 40001, type = 'string', count = 126",
-        ".count",
-        "at most 125",
-    ),
+    ("register = 40001, type = 'string', count = 4, offset = 1", ".offset", "is for numbers"),
+    ("register = 40001, type = 'string', count = 126", ".count", "at most 125"),
     ("register = 40001, count = 0", ".count", "1 to 2000"),
     ("register = 40001, count = 126", ".count", "at most 125"),
-    (
-        "register = 40001, type = 'f64', count = 32",
-        ".count",
-        "128 registers",
-    ),
+    ("register = 40001, type = 'f64', count = 32", ".count", "128 registers"),
     ("register = 1, count = 2001", ".count", "1 to 2000"),
     ("register = 465536, type = 'u32'", ".register", "65536"),
-    (
-        "table = 'coil', address = 65000, count = 537",
-        ".address",
-        "65536",
-    ),
-    (
-        "register = 40001, word_order = 'middle'",
-        ".word_order",
-        "\"big\", \"little\"",
-    ),
+    ("table = 'coil', address = 65000, count = 537", ".address", "65536"),
+    ("register = 40001, word_order = 'middle'", ".word_order", "\"big\", \"little\""),
     ("register = 40001, order = 'big'", ".order", "did you mean"),
 ];
 
@@ -503,11 +227,7 @@ fn a_point_to_read_is_checked() {
 
 const WRITE: &[Case] = &[
     ("table = 'input', address = 0", ".table", "can only be read"),
-    (
-        "register = 10001",
-        ".register",
-        "discrete inputs can only be read",
-    ),
+    ("register = 10001", ".register", "discrete inputs can only be read"),
     ("register = 40001, count = 124", ".count", "at most 123"),
     ("register = 1, count = 1969", ".count", "at most 1968"),
 ];
@@ -524,56 +244,16 @@ fn a_point_to_write_is_checked() {
 
 const SEND: &[Case] = &[
     ("send = ''\nidempotent = true", ".send", "is empty"),
-    (
-        "send = ['a']\nidempotent = true",
-        ".send",
-        "expected a string",
-    ),
-    (
-        "send = 'S'",
-        ".idempotent",
-        "the person who knows the machine",
-    ),
-    (
-        "send = 'S'\nidempotent = true\nexpect = '('",
-        ".expect",
-        "no regular expression",
-    ),
-    (
-        "send = 'S'\nidempotent = true\nverify = true",
-        ".verify",
-        "belongs to a write",
-    ),
-    (
-        "send = 'S'\nidempotent = true\nvalue = 1",
-        ".value",
-        "no {value}",
-    ),
-    (
-        "send = 'S'\nidempotent = true\nrange = [0, 1]",
-        ".range",
-        "no {value}",
-    ),
-    (
-        "send = 'S {value}'\nidempotent = true\nvalue = 2\nrange = [0, 1]",
-        ".value",
-        "outside of range",
-    ),
-    (
-        "send = 'S {value}'\nidempotent = true\nvalue = 'a'\nrange = [0, 1]",
-        ".value",
-        "no number",
-    ),
-    (
-        "send = 'S {value}'\nidempotent = true\nvalue = \"a\\r\\nT\"",
-        ".value",
-        "second command",
-    ),
-    (
-        "send = 'S {value}'\nidempotent = true\nvalue = [1]",
-        ".value",
-        "array",
-    ),
+    ("send = ['a']\nidempotent = true", ".send", "expected a string"),
+    ("send = 'S'", ".idempotent", "the person who knows the machine"),
+    ("send = 'S'\nidempotent = true\nexpect = '('", ".expect", "no regular expression"),
+    ("send = 'S'\nidempotent = true\nverify = true", ".verify", "belongs to a write"),
+    ("send = 'S'\nidempotent = true\nvalue = 1", ".value", "no {value}"),
+    ("send = 'S'\nidempotent = true\nrange = [0, 1]", ".range", "no {value}"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = 2\nrange = [0, 1]", ".value", "outside of range"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = 'a'\nrange = [0, 1]", ".value", "no number"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = \"a\\r\\nT\"", ".value", "second command"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = [1]", ".value", "array"),
 ];
 
 #[test]

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs every check and test of the project, after installing what they need.
+set -eu
+cd "$(dirname "$0")/.."
+export FIELDBRIDGE_PEERS="${FIELDBRIDGE_PEERS:-$PWD/.cache/peers}"
+scripts/setup.sh tests
+cargo fmt --check
+cargo clippy --quiet --all-targets -- -D warnings
+cargo clippy --quiet --no-default-features -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+cargo test --quiet --no-fail-fast -- --quiet
