@@ -1,0 +1,244 @@
+//! What the black-box tests share: the built daemon as a process, a broker that does just what a test says, a slave that counts.
+
+#![allow(dead_code)] // each test file uses its own part
+
+pub mod broker;
+pub mod slave;
+
+use std::io::{Read as _, Seek as _};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+/// How long anything may take that ought to be quick. Generous: two cores are shared by many tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder with a configuration, a ledger and keys: what outlives a daemon.
+pub struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// A site whose hub is at `address`, without TLS, with more configuration after that.
+    pub fn new(address: &str, more: &str) -> Site {
+        Site::with_hub(&format!("host = \"hub.example\"\naddress = \"{address}\"\ntls = false\n"), more)
+    }
+
+    /// A site with all of `[hub]` as given.
+    pub fn with_hub(hub: &str, more: &str) -> Site {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let site = Site { folder };
+        let text = format!(
+            "[hub]\n{hub}\n[admin]\nsocket = \"{}\"\n[ledger]\npath = \"{}\"\n{more}",
+            site.path("admin.sock").display(),
+            site.path("ledger.db").display(),
+        );
+        std::fs::write(site.path("fieldbridge.toml"), text).expect("the configuration can be written");
+        // The key 00 01 .. 1f, which the simulator and the vectors use.
+        site.write("device.key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
+        site
+    }
+
+    /// A path in the site's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file that only its owner reads.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a file can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        path
+    }
+
+    /// Runs an operator's command to its end.
+    pub fn command(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fieldbridge"));
+        command.args(args).arg("--config").arg(self.path("fieldbridge.toml"));
+        command.stdin(Stdio::null()).output().expect("the built program can be run")
+    }
+
+    /// The rows of the ledger, oldest first.
+    pub fn rows(&self) -> Vec<Json> {
+        let output = self.command(&["ledger", "list", "--json", "--limit", "1000000"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("rows are UTF-8");
+        let mut rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect();
+        rows.reverse();
+        rows
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn start(&self) -> Daemon {
+        self.start_under(&[])
+    }
+
+    /// Starts the daemon under another program, such as strace.
+    pub fn start_under(&self, wrapper: &[&str]) -> Daemon {
+        let notify = self.path("notify.sock");
+        let _ = std::fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).expect("a notify socket can be made");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("daemon.log"))
+            .expect("a log can be opened");
+        let program = env!("CARGO_BIN_EXE_fieldbridge");
+        let mut words = wrapper.iter().copied().chain([program]);
+        let mut command = Command::new(words.next().expect("there is a program"));
+        command.args(words).args(["run", "--config"]).arg(self.path("fieldbridge.toml"));
+        command.env("NOTIFY_SOCKET", &notify).env("FIELDBRIDGE_LOG", "debug");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be started");
+        let daemon = Daemon { child, log: self.path("daemon.log"), socket };
+        daemon.wait_until_ready();
+        daemon
+    }
+}
+
+/// A running daemon. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl Daemon {
+    fn wait_until_ready(&self) {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = match self.socket.recv(&mut buffer) {
+                Ok(length) => length,
+                Err(error) => panic!("the daemon did not become ready: {error}\n{}", self.log()),
+            };
+            if String::from_utf8_lossy(&buffer[..length]).contains("READY=1") {
+                return;
+            }
+        }
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no chance to put anything in order.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// SIGTERM, and the end of it.
+    pub fn terminate(mut self) -> ExitStatus {
+        signal(self.child.id(), "TERM");
+        self.wait()
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        let mut file = std::fs::File::open(&self.log).expect("there is a log");
+        file.rewind().expect("a log can be read");
+        file.read_to_string(&mut text).expect("a log is UTF-8");
+        text
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Sends a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().expect("kill can be run");
+    assert!(status.success(), "kill -{name} {pid} failed");
+}
+
+/// Waits until something is so, and says what was missing if it never is.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The configuration of one device on a Modbus TCP bus, with a command of each kind.
+///
+/// `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not idempotent, register 2), `pulse-verified`
+/// (not idempotent, register 3, read back), `read` (register 0).
+pub fn pump(slave: &str, settle: &str, timing: &str) -> String {
+    format!(
+        r#"
+[bus.plant]
+kind = "modbus-tcp"
+address = "{slave}"
+{timing}
+
+[device.pump]
+bus = "plant"
+unit = 1
+profile = "pump"
+key_file = "device.key"
+settle = "{settle}"
+
+[profile.pump.command.set]
+write = {{ table = "holding", address = 0 }}
+idempotent = true
+
+[profile.pump.command.set-verified]
+write = {{ table = "holding", address = 1 }}
+idempotent = true
+verify = true
+
+[profile.pump.command.pulse]
+write = {{ table = "holding", address = 2 }}
+idempotent = false
+
+[profile.pump.command.pulse-verified]
+write = {{ table = "holding", address = 3 }}
+idempotent = false
+verify = true
+
+[profile.pump.command.read]
+read = {{ table = "holding", address = 0 }}
+"#
+    )
+}
+
+/// Whether a program is there; a test that needs it says how to get it.
+pub fn require(program: &str, package: &str) {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| is_file(&folder.join(program))));
+    assert!(found, "this test needs {program}: install the package {package}, or run scripts/setup.sh tests");
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
