@@ -1,1 +1,158 @@
+//! The buses: one worker a bus, the sole owner of its port, reached by message.
+//!
+//! ```text
+//! caller ── turn() ──► queue (FIFO) ──► worker ── exchange ──► frame ──► line
+//!        ◄─ Wire ─────────────────────┘        ◄─ answer ─── sieve ◄──┘
+//! ```
+//!
+//! [`wire`] says what goes out and what comes back; `worker` runs the turns and keeps the port open; `rtu`, `tcp` and
+//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `late` remembers which answers may still come;
+//! `line` opens ports and moves bytes.
+//!
+//! Invariants
+//! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
+//! - [`wire::Wire::NotSent`] is said only when not one byte of the request left.
+//! - An answer that comes after its timeout is never taken for another request's.
+//! - Every wait has an end: a timeout, the stop token, or the end of the turn's holder.
+
+mod frame;
+mod late;
+mod line;
+mod modbus;
+mod rtu;
+mod tcp;
+mod text;
 pub mod wire;
+mod worker;
+
+use std::fmt;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+pub use worker::Worker;
+
+use crate::config;
+use wire::{Call, Wire};
+
+/// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
+/// [`BusHandle::turn`] takes longer, and nothing is lost.
+const QUEUE_MAX: usize = 64;
+
+/// Makes a bus: the handle for those who want turns on it, and the worker that the composition root runs.
+pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
+    let (asks, queue) = mpsc::channel(QUEUE_MAX);
+    let (publish, status) = watch::channel(BusStatus {
+        name: name.to_owned(),
+        kind: match config.kind {
+            config::BusKind::ModbusRtu(_) => "modbus-rtu",
+            config::BusKind::ModbusTcp { .. } => "modbus-tcp",
+            config::BusKind::Serial { .. } => "serial",
+        },
+        state: "opening",
+        last_error: None,
+        exchanges: 0,
+        timeouts: 0,
+    });
+    let handle = BusHandle { queue: asks, status, retries: config.retries };
+    (handle, Worker::new(config.clone(), queue, publish))
+}
+
+/// Access to a bus. Clones share its queue.
+#[derive(Debug, Clone)]
+pub struct BusHandle {
+    queue: mpsc::Sender<Grant>,
+    status: watch::Receiver<BusStatus>,
+    retries: u32,
+}
+
+impl BusHandle {
+    /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    pub async fn turn(&self) -> Result<Turn, Closed> {
+        let (grant, turn) = oneshot::channel();
+        self.queue.send(grant).await.map_err(|_| Closed)?;
+        turn.await.map_err(|_| Closed)
+    }
+
+    /// Attempts after the first, where repeating is safe. A retry belongs into the turn of the first attempt: only
+    /// there a late answer to the first may answer the second.
+    pub fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    /// What the bus looks like now.
+    pub fn status(&self) -> BusStatus {
+        self.status.borrow().clone()
+    }
+}
+
+/// The bus, held by one caller. Dropping it gives the bus to the next.
+#[derive(Debug)]
+pub struct Turn {
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Turn {
+    /// Puts one request on the line and waits for its end. Several exchanges may be made while the turn is held, with
+    /// other work between them.
+    ///
+    /// Dropping the future cancels nothing that has begun: the worker ends the exchange by itself. What has not begun
+    /// is not sent.
+    pub async fn exchange(&mut self, call: &Call) -> Wire {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask { call: call.clone(), at: Instant::now(), reply };
+        if self.asks.send(ask).await.is_err() {
+            return stopped();
+        }
+        // A worker that stops in order answers NotSent to what it won't begin. No answer at all means that it was
+        // torn down, perhaps in the middle of the exchange.
+        answer.await.unwrap_or_else(|_| {
+            Wire::NoAnswer("the bus was shut down in the middle of the exchange".into())
+        })
+    }
+}
+
+fn stopped() -> Wire {
+    Wire::NotSent("the gateway is stopping".into())
+}
+
+/// The bus's worker has ended: nothing will be sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bus is shut down")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// A bus as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `modbus-rtu`, `modbus-tcp` or `serial`.
+    pub kind: &'static str,
+    /// `open`; `opening`: it can't be opened or was lost, and is tried again and again; `closed`: nothing is wrong, and
+    /// the next request opens it (a TCP connection that ended), or the gateway stops.
+    pub state: &'static str,
+    /// Why it can't be opened or was lost; `None` once it is open.
+    pub last_error: Option<String>,
+    /// Exchanges of which at least one byte was sent.
+    pub exchanges: u64,
+    /// Those of them to which nothing came back in time.
+    pub timeouts: u64,
+}
+
+/// What a waiting caller leaves in the queue.
+type Grant = oneshot::Sender<Turn>;
+
+/// One exchange that the holder of a turn asks for.
+#[derive(Debug)]
+struct Ask {
+    call: Call,
+    at: Instant,
+    reply: oneshot::Sender<Wire>,
+}

@@ -1,0 +1,230 @@
+//! Opening serial ports and TCP connections, moving bytes, and saying to a person what went wrong with either.
+//!
+//! Invariants
+//! - Nothing here waits without a limit, and nothing blocks the runtime's threads: opening a port can take seconds when
+//!   an adapter hangs, so it is done on a thread of its own.
+//! - A write tells how many bytes were taken: that number decides between "not sent" and "perhaps done".
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at, Instant};
+use tokio_serial::SerialStream;
+
+use crate::config::{Parity, SerialPort};
+
+/// A port that takes longer to open has a hanging driver.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Most bytes of a reply that a message to a person repeats.
+const SHOWN_BYTES_MAX: usize = 24;
+
+/// Opens a serial port. The error is a sentence that names the port and the remedy.
+pub(super) async fn open_serial(port: &SerialPort) -> Result<SerialStream, String> {
+    let name = port.path.display();
+    let settings = port.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        // What the name leads to decides, not the name: people link to ports by names of their own.
+        let real = std::fs::canonicalize(&settings.path).map_err(tokio_serial::Error::from)?;
+        SerialStream::open(&builder(&settings, &real))
+    });
+    match timeout(OPEN_TIMEOUT, opening).await {
+        Ok(Ok(Ok(stream))) => Ok(stream),
+        Ok(Ok(Err(error))) => Err(format!("{name} can't be opened: {}", serial_remedy(&error))),
+        Ok(Err(_)) => Err(format!("{name} can't be opened: the attempt failed")),
+        Err(_) => Err(format!("{name} can't be opened: its driver does not respond")),
+    }
+}
+
+fn builder(port: &SerialPort, real: &Path) -> tokio_serial::SerialPortBuilder {
+    use tokio_serial::{DataBits, FlowControl, StopBits};
+    // A port of ours is nobody else's. A pseudo-terminal is not locked: its lock would outlive a holder that was
+    // killed, for as long as the other end keeps it, and it would never open again.
+    let is_pseudo = real.starts_with("/dev/pts");
+    tokio_serial::new(real.to_string_lossy(), port.baud)
+        .exclusive(!is_pseudo)
+        .flow_control(FlowControl::None)
+        .parity(match port.parity {
+            Parity::None => tokio_serial::Parity::None,
+            Parity::Even => tokio_serial::Parity::Even,
+            Parity::Odd => tokio_serial::Parity::Odd,
+        })
+        .data_bits(match port.data_bits {
+            5 => DataBits::Five,
+            6 => DataBits::Six,
+            7 => DataBits::Seven,
+            _ => DataBits::Eight,
+        })
+        .stop_bits(match port.stop_bits {
+            2 => StopBits::Two,
+            _ => StopBits::One,
+        })
+}
+
+fn serial_remedy(error: &tokio_serial::Error) -> String {
+    use tokio_serial::ErrorKind;
+    match error.kind {
+        ErrorKind::Io(io::ErrorKind::NotFound) => "no such file: is the adapter plugged in?".into(),
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
+            "permission denied: is the user in group dialout?".into()
+        }
+        // The library's word for EBUSY and for a lock that another program holds.
+        ErrorKind::NoDevice => "another program holds it".into(),
+        _ => format!("{}: is it a serial port, and is its adapter working?", error.description),
+    }
+}
+
+/// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
+pub(super) async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
+    let why = match timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => match stream.set_nodelay(true) {
+            Ok(()) => return Ok(stream),
+            Err(error) => error.to_string(),
+        },
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "it refuses the connection: is its Modbus server switched on, and is the port right?"
+                .into()
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no connection within {}", shown(limit)),
+    };
+    Err(format!("{address} can't be reached: {why}"))
+}
+
+/// Lets the runtime ask the system what has arrived: before that, bytes that are there are not known to be.
+pub(super) async fn catch_up() {
+    tokio::task::yield_now().await;
+}
+
+/// Reads what is there, or waits for it. An error, which is a sentence without subject, means that the line is gone.
+/// Cancel-safe.
+pub(super) async fn read<S>(stream: &mut S, chunk: &mut [u8]) -> Result<usize, String>
+where
+    S: AsyncRead + Unpin,
+{
+    match stream.read(chunk).await {
+        // A terminal that hung up reads as ended, at once and for ever.
+        Ok(0) => Err("was closed from the other side, or unplugged".into()),
+        Ok(len) => Ok(len),
+        Err(error) => Err(format!("was lost: {error}")),
+    }
+}
+
+/// A write that did not take all bytes.
+#[derive(Debug)]
+pub(super) struct Cut {
+    /// Bytes that were taken.
+    pub(super) sent: usize,
+    /// Why no more, as a sentence without subject.
+    pub(super) why: String,
+}
+
+/// Writes all bytes within the limit. It returns when they are in the system's buffer, which on a serial line is before
+/// they are on the wire: waiting for that would block the thread.
+pub(super) async fn write<S>(stream: &mut S, bytes: &[u8], limit: Duration) -> Result<(), Cut>
+where
+    S: AsyncWrite + Unpin,
+{
+    let end = Instant::now() + limit;
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let why = match timeout_at(end, stream.write(&bytes[sent..])).await {
+            Ok(Ok(0)) => "takes no more bytes".into(),
+            Ok(Ok(len)) => {
+                sent += len;
+                continue;
+            }
+            Ok(Err(error)) => format!("was lost: {error}"),
+            Err(_) => "takes no bytes: is it held up by the other side?".into(),
+        };
+        return Err(Cut { sent, why });
+    }
+    Ok(())
+}
+
+/// Bytes as a person is shown them: `07 03 04 …`.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let shown: Vec<_> = bytes.iter().take(SHOWN_BYTES_MAX).map(|b| format!("{b:02x}")).collect();
+    let more = if bytes.len() > SHOWN_BYTES_MAX { " …" } else { "" };
+    format!("{}{more}", shown.join(" "))
+}
+
+/// A duration as it is written in the configuration.
+pub(super) fn shown(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(path: &Path) -> SerialPort {
+        SerialPort {
+            path: path.into(),
+            baud: 9600,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_can_not_be_opened_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("ttyUSB0");
+        let why = open_serial(&port(&missing)).await.unwrap_err();
+        assert!(why.contains("ttyUSB0") && why.contains("is the adapter plugged in?"), "{why}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let why = open_serial(&port(&file)).await.unwrap_err();
+        assert!(why.contains("is it a serial port"), "{why}");
+        for (kind, remedy) in [
+            (io::ErrorKind::PermissionDenied, "group dialout"),
+            (io::ErrorKind::NotFound, "plugged in"),
+        ] {
+            let error = tokio_serial::Error::from(io::Error::from(kind));
+            assert!(serial_remedy(&error).contains(remedy));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_port_is_explained_and_a_pseudo_terminal_is_never_locked() {
+        use tokio_serial::SerialPort as _;
+        let (_master, mut slave) = SerialStream::pair().unwrap();
+        let path = slave.name().unwrap();
+        let opened = open_serial(&port(Path::new(&path))).await.unwrap();
+        assert!(!opened.exclusive());
+        drop(opened);
+        slave.set_exclusive(true).unwrap();
+        let why = open_serial(&port(Path::new(&path))).await.unwrap_err();
+        assert!(why.contains("another program holds it"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_can_not_be_reached_is_explained() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let why = open_tcp(&address, OPEN_TIMEOUT).await.unwrap_err();
+        assert!(why.contains(&address) && why.contains("refuses"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_gets_stuck_says_how_much_was_taken() {
+        let (mut near, far) = tokio::io::duplex(4);
+        let cut = write(&mut near, b"123456", Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(cut.sent, 4);
+        drop(far);
+        let cut = write(&mut near, b"1", Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(cut.sent, 0);
+    }
+
+    #[test]
+    fn long_replies_are_shown_short() {
+        assert_eq!(hex(&[7, 0xFF]), "07 ff");
+        assert!(hex(&[0; 100]).ends_with("00 …"));
+    }
+}

@@ -1,0 +1,396 @@
+//! The worker of one bus: it keeps the line open, gives turns, and does the exchanges.
+//!
+//! Invariants
+//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, and closes
+//!   the line; what it has not begun is answered with `NotSent`.
+//! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
+//!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
+//! - A request whose caller is gone before it was sent is not sent.
+//! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep_until, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::rtu::Rtu;
+use super::tcp::Tcp;
+use super::text::Text;
+use super::wire::{Call, Wire};
+use super::{stopped, Ask, BusStatus, Grant, Turn};
+use crate::config::{Bus, BusKind};
+
+/// First and longest pause between attempts to open a line.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// A line that was open for so long is not one that flaps: its next loss starts with the shortest pause.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// Turns that are set aside at most. One more keeps the bus while it waits.
+const PARKED_MAX: usize = 32;
+
+/// What the worker needs of a kind of line.
+pub(super) trait Link {
+    /// Opens the line, within seconds. The error is a sentence.
+    async fn open(&mut self) -> Result<(), String>;
+    /// Closes the line.
+    fn close(&mut self);
+    /// Whether the line is open, as far as is known.
+    fn is_open(&self) -> bool;
+    /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
+    async fn listen(&mut self) -> Option<Lost>;
+    /// Until when a call must wait, because a late answer could be taken for its own.
+    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant>;
+    /// One exchange on the open line. Not cancel-safe.
+    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended;
+}
+
+/// How a line came to be closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It shouldn't have: open it again as soon as possible. The reason is a sentence.
+    Gone(String),
+    /// Nothing is wrong: open it for the next request.
+    Idle,
+}
+
+/// The end of an exchange.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) wire: Wire,
+    /// The line is closed now, and why.
+    pub(super) lost: Option<Lost>,
+}
+
+impl Ended {
+    /// The line is still open.
+    pub(super) fn kept(wire: Wire) -> Ended {
+        Ended { wire, lost: None }
+    }
+
+    /// The line is still open, and nothing left.
+    pub(super) fn not_sent(why: impl Into<String>) -> Ended {
+        Ended::kept(Wire::NotSent(why.into()))
+    }
+}
+
+/// The worker of one bus, to be run by the composition root.
+pub struct Worker {
+    config: Bus,
+    queue: mpsc::Receiver<Grant>,
+    status: watch::Sender<BusStatus>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: Bus,
+        queue: mpsc::Receiver<Grant>,
+        status: watch::Sender<BusStatus>,
+    ) -> Worker {
+        Worker { config, queue, status }
+    }
+
+    /// Works until `stop` is cancelled, then ends the exchange in hand and closes the line.
+    ///
+    /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
+    pub async fn run(self, stop: CancellationToken) {
+        let Worker { config, queue, status } = self;
+        let (timeout, turnaround) = (config.response_timeout, config.turnaround);
+        match config.kind {
+            BusKind::ModbusRtu(port) => {
+                Shift::new(Rtu::new(port, timeout, turnaround), queue, status).work(stop).await;
+            }
+            BusKind::ModbusTcp { address } => {
+                Shift::new(Tcp::new(address, timeout, turnaround), queue, status).work(stop).await;
+            }
+            BusKind::Serial { port, delimiter } => {
+                let link = Text::new(port, delimiter, timeout, turnaround);
+                Shift::new(link, queue, status).work(stop).await;
+            }
+        }
+    }
+}
+
+/// A turn that was given.
+struct Held {
+    asks: mpsc::Receiver<Ask>,
+    turn: u64,
+    /// A request that waits for a late answer to come or to lapse.
+    waiting: Option<Ask>,
+    /// Whether a request of it was sent: then others may not come between.
+    begun: bool,
+}
+
+impl Held {
+    /// Whether the caller of its waiting request is gone.
+    fn is_abandoned(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|ask| ask.reply.is_closed())
+    }
+}
+
+/// The opening of the line.
+struct Door {
+    /// When it is tried next.
+    next: Option<Instant>,
+    pause: Duration,
+    opened: Instant,
+    /// The last failure, and when it was.
+    failed: Option<(Instant, String)>,
+}
+
+/// A worker at work.
+struct Shift<L> {
+    link: L,
+    queue: mpsc::Receiver<Grant>,
+    status: watch::Sender<BusStatus>,
+    name: String,
+    turns: u64,
+    /// Who has the bus.
+    seat: Option<Held>,
+    /// Turns that were set aside, in order.
+    parked: VecDeque<Held>,
+    door: Door,
+}
+
+enum Event {
+    Stop,
+    /// A caller is next.
+    Next(Grant),
+    /// The holder asks, or is gone.
+    Asked(Option<Ask>),
+    /// Something was heard, or the line was lost.
+    Heard(Option<Lost>),
+    /// It is time to open the line.
+    Open,
+    /// A wait is over.
+    Due,
+}
+
+impl<L: Link> Shift<L> {
+    fn new(link: L, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Self {
+        let name = status.borrow().name.clone();
+        let now = Instant::now();
+        let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
+        Shift { link, queue, status, name, turns: 0, seat: None, parked: VecDeque::new(), door }
+    }
+
+    async fn work(mut self, stop: CancellationToken) {
+        loop {
+            if let Some(ask) = self.due() {
+                self.serve(ask, &stop).await;
+                continue;
+            }
+            match self.next(&stop).await {
+                Event::Stop => break,
+                Event::Next(grant) => self.grant(grant),
+                Event::Asked(Some(ask)) => {
+                    if let Some(held) = &mut self.seat {
+                        held.waiting = Some(ask);
+                    }
+                }
+                Event::Asked(None) => self.seat = None,
+                Event::Heard(None) | Event::Due => {}
+                Event::Heard(Some(lost)) => self.lost(lost),
+                Event::Open => {
+                    let _ = self.open(&stop).await;
+                }
+            }
+        }
+        self.leave();
+    }
+
+    /// The request to be sent now, if there is one. Its turn has the seat.
+    fn due(&mut self) -> Option<Ask> {
+        // Nothing of theirs was sent, and nothing will be.
+        self.parked.retain(|held| !held.is_abandoned());
+        let link = &self.link;
+        let room = self.parked.len() < PARKED_MAX;
+        match &mut self.seat {
+            Some(held) if held.is_abandoned() => held.waiting = None,
+            Some(held) if room && !held.begun && holds(link, held).is_some() => {
+                self.parked.extend(self.seat.take());
+            }
+            _ => {}
+        }
+        if self.seat.is_none() {
+            let ready = self.parked.iter().position(|held| holds(link, held).is_none());
+            self.seat = ready.and_then(|ready| self.parked.remove(ready));
+        }
+        let held = self.seat.as_mut()?;
+        match holds(link, held) {
+            Some(_) => None,
+            None => held.waiting.take(),
+        }
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Event {
+        let seated = self.seat.as_ref().and_then(|held| holds(&self.link, held));
+        let parked = self.parked.iter().filter_map(|held| holds(&self.link, held)).min();
+        let due = if self.seat.is_some() { seated } else { parked };
+        let opening = self.door.next.filter(|_| !self.link.is_open());
+        let (free, listening) = (self.seat.is_none(), self.link.is_open());
+        let asking = self.seat.as_ref().is_some_and(|held| held.waiting.is_none());
+        select! {
+            biased;
+            () = stop.cancelled() => Event::Stop,
+            ask = asked(&mut self.seat), if asking => Event::Asked(ask),
+            () = at(due) => Event::Due,
+            Some(grant) = self.queue.recv(), if free => Event::Next(grant),
+            () = at(opening) => Event::Open,
+            lost = self.link.listen(), if listening => Event::Heard(lost),
+        }
+    }
+
+    fn grant(&mut self, grant: Grant) {
+        // Room for one: a turn makes one exchange at a time.
+        let (asks, receiver) = mpsc::channel(1);
+        self.turns += 1;
+        let held = Held { asks: receiver, turn: self.turns, waiting: None, begun: false };
+        // A caller that gave up waiting is passed over.
+        if grant.send(Turn { asks }).is_ok() {
+            self.seat = Some(held);
+        }
+    }
+
+    /// Does one exchange and answers it.
+    async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
+        let Some(turn) = self.seat.as_mut().map(|held| {
+            held.begun = true;
+            held.turn
+        }) else {
+            return;
+        };
+        let mut wire = self.attempt(&ask, turn, stop).await;
+        if let (Wire::NotSent(_), false) = (&wire, self.link.is_open()) {
+            // The line turned out to be closed before it took a byte: once more, on a new one.
+            wire = self.attempt(&ask, turn, stop).await;
+        }
+        self.status.send_modify(|status| {
+            status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
+            status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));
+        });
+        debug!(bus = %self.name, unit = ask.call.unit, ?wire, "exchange");
+        // A caller that is gone has no use for the end of its exchange; the line needed it.
+        let _ = ask.reply.send(wire);
+    }
+
+    async fn attempt(&mut self, ask: &Ask, turn: u64, stop: &CancellationToken) -> Wire {
+        if !self.link.is_open() {
+            match &self.door.failed {
+                // It was tried just now, while the caller was asking.
+                Some((at, why)) if *at >= ask.at && at.elapsed() < BACKOFF.0 => {
+                    return Wire::NotSent(why.clone());
+                }
+                _ => {}
+            }
+            if let Err(wire) = self.open(stop).await {
+                return wire;
+            }
+        }
+        let ended = self.link.exchange(&ask.call, turn).await;
+        if let Some(lost) = ended.lost {
+            self.lost(lost);
+        }
+        ended.wire
+    }
+
+    /// Tries once to open the line.
+    async fn open(&mut self, stop: &CancellationToken) -> Result<(), Wire> {
+        let opened = select! {
+            biased;
+            () = stop.cancelled() => return Err(stopped()),
+            opened = self.link.open() => opened,
+        };
+        let now = Instant::now();
+        match opened {
+            Ok(()) => {
+                // After a connection that merely idled, an opened one is no news.
+                match self.status.borrow().state {
+                    "closed" => debug!(bus = %self.name, "bus open"),
+                    _ => info!(bus = %self.name, "bus open"),
+                }
+                self.door.next = None;
+                self.door.opened = now;
+                self.show("open", None);
+                Ok(())
+            }
+            Err(why) => {
+                self.door.failed = Some((now, why.clone()));
+                self.out_of_order(&why, "bus can't be opened", now);
+                Err(Wire::NotSent(why))
+            }
+        }
+    }
+
+    fn lost(&mut self, lost: Lost) {
+        let now = Instant::now();
+        match lost {
+            Lost::Idle => {
+                self.door.next = None;
+                self.show("closed", None);
+            }
+            Lost::Gone(why) => {
+                if now.duration_since(self.door.opened) >= STABLE {
+                    self.door.pause = BACKOFF.0;
+                }
+                self.out_of_order(&why, "bus lost", now);
+            }
+        }
+    }
+
+    fn out_of_order(&mut self, why: &str, what: &str, now: Instant) {
+        if self.status.borrow().last_error.as_deref() == Some(why) {
+            debug!(bus = %self.name, reason = why, "{what}");
+        } else {
+            warn!(bus = %self.name, reason = why, "{what}");
+        }
+        self.door.next = Some(now + self.door.pause);
+        self.door.pause = (self.door.pause * 2).min(BACKOFF.1);
+        self.show("opening", Some(why.to_owned()));
+    }
+
+    fn show(&self, state: &'static str, last_error: Option<String>) {
+        self.status.send_modify(|status| {
+            status.state = state;
+            status.last_error = last_error;
+        });
+    }
+
+    /// Closes the line and answers what was not begun.
+    fn leave(mut self) {
+        self.link.close();
+        self.show("closed", None);
+        for held in self.seat.iter_mut().chain(&mut self.parked) {
+            held.asks.close();
+            let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
+            for ask in held.waiting.take().into_iter().chain(rest) {
+                let _ = ask.reply.send(stopped());
+            }
+        }
+        info!(bus = %self.name, "bus closed");
+    }
+}
+
+/// Until when a turn's request must wait.
+fn holds(link: &impl Link, held: &Held) -> Option<Instant> {
+    link.held_until(&held.waiting.as_ref()?.call, held.turn)
+}
+
+async fn asked(seat: &mut Option<Held>) -> Option<Ask> {
+    match seat {
+        Some(held) => held.asks.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
