@@ -27,6 +27,7 @@ mod worker;
 
 use std::fmt;
 
+use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -144,6 +145,25 @@ pub struct BusStatus {
     pub exchanges: u64,
     /// Those of them to which nothing came back in time.
     pub timeouts: u64,
+}
+
+impl BusStatus {
+    /// Whether requests can go out at once.
+    pub fn is_open(&self) -> bool {
+        self.state == "open"
+    }
+
+    /// As it stands in `status --json`.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "name": self.name,
+            "kind": self.kind,
+            "state": self.state,
+            "lastError": self.last_error,
+            "exchanges": self.exchanges,
+            "timeouts": self.timeouts,
+        })
+    }
 }
 
 /// What a waiting caller leaves in the queue.
