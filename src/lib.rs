@@ -5,3 +5,5 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod peripheral;
+#[cfg(feature = "demo")]
+pub mod sim;
