@@ -4,7 +4,7 @@
 
 const fs = require('fs');
 const readline = require('readline');
-const { Client, Message } = require('azure-iot-device');
+const { Client, Message, X509AuthenticationProvider } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 
 function say(event, fields) {
@@ -27,20 +27,24 @@ function onMessage(client, message) {
   client.complete(message);
 }
 
-async function connect(command) {
-  const auth = command.key ? `SharedAccessKey=${command.key}` : 'x509=true';
-  const gateway = `GatewayHostName=${command.gateway}`;
-  const client = Client.fromConnectionString(
-    `HostName=${command.host};DeviceId=${command.device};${auth};${gateway}`,
-    Mqtt,
-  );
-  const read = (path) => fs.readFileSync(path, 'ascii');
-  const options = { ca: read(command.caFile) };
-  if (command.certFile) {
-    options.cert = read(command.certFile);
-    options.key = read(command.keyFile);
+function makeClient(command) {
+  const { host, device, gateway, key } = command;
+  if (key) {
+    const auth = `SharedAccessKey=${key};GatewayHostName=${gateway}`;
+    return Client.fromConnectionString(`HostName=${host};DeviceId=${device};${auth}`, Mqtt);
   }
-  await client.setOptions(options);
+  const x509 = {
+    cert: fs.readFileSync(command.certFile, 'ascii'),
+    key: fs.readFileSync(command.keyFile, 'ascii'),
+  };
+  // A connection string with x509=true loses its GatewayHostName.
+  const credentials = { host, deviceId: device, gatewayHostName: gateway, x509 };
+  return Client.fromAuthenticationProvider(new X509AuthenticationProvider(credentials), Mqtt);
+}
+
+async function connect(command) {
+  const client = makeClient(command);
+  await client.setOptions({ ca: fs.readFileSync(command.caFile, 'ascii') });
   await client.open();
   client.on('error', () => {});
   client.on('message', (message) => onMessage(client, message));
