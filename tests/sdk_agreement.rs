@@ -1,8 +1,10 @@
 //! Microsoft's own device SDKs work against the simulator. That is why it is believed.
 //!
-//! The SDKs connect to port 8883 and no other, so each test takes a loopback address of its own. They find it as a gateway's,
-//! while user names and tokens keep the hub's name.
+//! The SDKs connect to port 8883 and no other, so each test takes a loopback address of its own. They find it as a
+//! gateway's, while user names and tokens keep the hub's name.
 #![cfg(feature = "demo")]
+// The helpers are tests too, and clippy knows only functions marked as such.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ impl Sdk {
         };
         assert!(
             needed.exists(),
-            "{} is missing: run tests/peers/setup.sh, which sets up the SDKs these tests compare with \
+            "{} is missing: run tests/peers/setup.sh, which sets up the SDKs these tests need \
              (in $FIELDBRIDGE_PEERS, or else beside the checkout)",
             needed.display()
         );
@@ -138,7 +140,11 @@ impl Setup {
     }
 
     async fn is_subscribed(&self) {
-        let wanted = |event: &WireEvent| matches!(&event.what, Wire::Subscribed { filter, .. } if filter.starts_with("devices/d/"));
+        let filter = |event: &WireEvent| match &event.what {
+            Wire::Subscribed { filter, .. } => filter.clone(),
+            _ => String::new(),
+        };
+        let wanted = |event: &WireEvent| filter(event).starts_with("devices/d/");
         self.hub.wait_wire(1, LIMIT, wanted).await.unwrap();
     }
 

@@ -1,5 +1,7 @@
 //! The hub simulator's own rules, seen from a client that is scripted packet by packet.
 #![cfg(feature = "demo")]
+// The helpers are tests too, and clippy knows only functions marked as such.
+#![allow(clippy::unwrap_used)]
 
 use std::io;
 use std::sync::Arc;
@@ -344,7 +346,7 @@ async fn what_was_not_acknowledged_comes_again_on_the_next_connection() {
 async fn a_lock_may_outlive_its_connection() {
     let hub = hub(|options| {
         options.lock_outlives_connection = true;
-        options.lock = Duration::from_millis(300);
+        options.lock = Duration::from_millis(800);
     })
     .await;
     let mut client = subscribed(&hub).await;
@@ -407,7 +409,7 @@ async fn a_late_puback_completes_nothing() {
 async fn a_puback_for_the_first_of_two_deliveries_on_one_connection_is_late() {
     let hub = hub(|options| {
         options.redelivery = Redelivery::SameConnection;
-        options.lock = Duration::from_millis(300);
+        options.lock = Duration::from_millis(600);
     })
     .await;
     let mut client = subscribed(&hub).await;
@@ -517,7 +519,7 @@ async fn the_sender_is_told_what_the_hub_does_not_take() {
 async fn a_message_expires_in_the_queue_even_when_it_is_in_flight() {
     let hub = hub(|_| {}).await;
     let mut client = subscribed(&hub).await;
-    hub.send("d", C2d::new("m", "").ack(Ack::Full).ttl(Duration::from_millis(200))).unwrap();
+    hub.send("d", C2d::new("m", "").ack(Ack::Full).ttl(Duration::from_millis(600))).unwrap();
     let publish = client.publish().await;
     assert!(publish.topic.contains("%24.exp="), "{}", publish.topic);
     let feedback = hub.wait_feedback(1, LIMIT).await.unwrap();
@@ -646,7 +648,7 @@ async fn silence_longer_than_the_keep_alive_and_a_half_ends_the_connection() {
 #[tokio::test]
 async fn connects_are_refused_or_delayed_for_a_while() {
     let hub = hub(|_| {}).await;
-    hub.refuse_for(Duration::from_millis(200), 3);
+    hub.refuse_for(LIMIT, 3);
     let mut client = Client::open(&hub).await;
     client.send(Packet::Connect(connect_packet(&hub, "d", false))).await;
     assert_eq!(client.connack().await.code as u8, 3);

@@ -1,8 +1,17 @@
 //! The simulator as a process of its own: one JSON command a line on standard input, one JSON answer a line on standard
 //! output. It ends with its input.
 //!
-//! The first line it prints is `{"ok":true,"address":…,"host":…,"caFile":…}`. Every answer has `ok`, and where that is false
-//! `error`.
+//! The first line it prints is `{"ok":true,"address":…,"host":…,"caFile":…}`. Every answer has `ok`, and where that
+//! is false `error`. For example:
+//!
+//! ```text
+//! {"op":"addDevice","device":"pump-7"}
+//! {"op":"send","device":"pump-7","messageId":"m-1","properties":{"command":"set-speed"},"body":{"value":42.5},"ack":"full"}
+//! {"op":"feedback","wait":1,"timeoutMs":5000}
+//! {"op":"telemetry","wait":1,"timeoutMs":5000}
+//! {"op":"fault","device":"pump-7","fault":"lose-puback"}
+//! {"op":"cut","device":"pump-7"}
+//! ```
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! One connection's task: bytes in and out, as [`State`](super::state::State) says.
+//! One connection's task: bytes in and out, as the hub's state says.
 
 use std::io;
 use std::sync::atomic::Ordering;

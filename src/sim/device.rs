@@ -1,10 +1,10 @@
 //! A device at the hub: its subscription, its queue, what is in flight on its connection. No I/O, no clock.
 //!
-//! - The subscription belongs to the device, not to a connection: it survives, and so does the queue, until UNSUBSCRIBE or a
-//!   clean session.
+//! - The subscription belongs to the device, not to a connection: it survives, and so does the queue, until UNSUBSCRIBE
+//!   or a clean session.
 //! - A message is in the queue from [`Device::enqueue`] until it is settled once. A delivery locks it; it never leaves.
-//! - A lock that runs out makes the message deliverable again ([`Redelivery`]) and its PUBACK late ([`super::Late`]). It does
-//!   not count as a delivery attempt: over MQTT a message is never given up before it expires.
+//! - A lock that runs out makes the message deliverable again ([`Redelivery`]) and its PUBACK late ([`super::Late`]).
+//!   It does not count as a delivery attempt: over MQTT a message is never given up before it expires.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -178,9 +178,12 @@ impl Device {
 
     /// Removes what has expired, locked or not.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Queued> {
+        if self.queue.iter().all(|queued| now < queued.expires) {
+            return vec![];
+        }
         let (gone, kept) = self.queue.drain(..).partition(|queued| queued.expires <= now);
         self.queue = kept;
-        Vec::from_iter::<VecDeque<_>>(gone)
+        VecDeque::into(gone)
     }
 
     fn next_index(&self, now: Instant, options: &Options) -> Option<usize> {

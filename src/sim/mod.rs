@@ -1,21 +1,23 @@
 //! A simulator of Azure IoT Hub's device side over MQTT, for tests and the demo. Not part of the daemon.
 //!
-//! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs and of
-//! the protocol gateway the hub descends from, and from what users reported; where these leave a question open there is a
-//! switch ([`Options`]). It is believed only because Microsoft's own device SDKs work against it (`tests/sdk_agreement.rs`).
+//! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs
+//! and of the protocol gateway the hub descends from, and from what users reported; where these leave a question open
+//! there is a switch ([`Options`]). It is believed only because Microsoft's own device SDKs work against it
+//! (`tests/sdk_agreement.rs`).
 //!
 //! What it holds to:
-//! - Any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends the
-//!   first without a word.
-//! - A subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are delivered
-//!   right after CONNACK, before the client subscribes again.
-//! - PUBACK completes a message. A message is locked when it is delivered, and comes again until it is completed or expires.
+//! - Any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends
+//!   the first without a word.
+//! - A subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are
+//!   delivered right after CONNACK, before the client subscribes again.
+//! - PUBACK completes a message. A message is locked when it is delivered, and comes again until it is completed or
+//!   expires.
 //! - A device's queue has 50 places; then the sender gets an error.
 //!
-//! Not modelled: twins (requests are answered as if empty), direct methods, wills, modules, WebSocket, AMQP and HTTPS, shared
-//! access policies, certificate chains, quotas. Time is the machine's.
+//! Not modelled: twins (requests are answered as if empty), direct methods, wills, modules, WebSocket, AMQP and HTTPS,
+//! shared access policies, certificate chains, quotas. Time is the machine's.
 //!
-//! Inside, [`state`] and [`device`] decide without I/O, [`connection`] moves the bytes.
+//! Inside, `state` and `device` decide without I/O, `connection` moves the bytes.
 
 mod auth;
 pub mod cli;
@@ -51,6 +53,7 @@ pub use tls::ClientCert;
 pub use wire::{Effect, End, Wire, WireEvent};
 
 use state::{Now, State};
+use wire::Ring;
 
 /// How often the hub looks at what happens with time.
 const TICK: Duration = Duration::from_millis(10);
@@ -253,7 +256,7 @@ impl SimHub {
         count: usize,
         limit: Duration,
     ) -> Result<Vec<Feedback>, TimedOut> {
-        self.wait("feedback records", count, limit, |s| s.feedback.iter().cloned().collect()).await
+        self.wait("feedback records", |state| &state.feedback, count, limit, |_| true).await
     }
 
     /// Waits for so much telemetry, over all.
@@ -262,8 +265,7 @@ impl SimHub {
         count: usize,
         limit: Duration,
     ) -> Result<Vec<D2c>, TimedOut> {
-        self.wait("telemetry messages", count, limit, |s| s.telemetry.iter().cloned().collect())
-            .await
+        self.wait("telemetry messages", |state| &state.telemetry, count, limit, |_| true).await
     }
 
     /// Waits until so many events of the wire log are as wanted, and gives all that are.
@@ -271,32 +273,36 @@ impl SimHub {
         &self,
         count: usize,
         limit: Duration,
-        wanted: impl Fn(&WireEvent) -> bool,
+        is_wanted: impl Fn(&WireEvent) -> bool,
     ) -> Result<Vec<WireEvent>, TimedOut> {
-        let found = |state: &State| state.wire.iter().filter(|e| wanted(e)).cloned().collect();
-        self.wait("matching events", count, limit, found).await
+        self.wait("matching events", |state| &state.wire, count, limit, is_wanted).await
     }
 
-    async fn wait<T>(
+    async fn wait<T: Clone>(
         &self,
         what: &'static str,
+        records: fn(&State) -> &Ring<T>,
         wanted: usize,
         limit: Duration,
-        find: impl Fn(&State) -> Vec<T>,
+        is_wanted: impl Fn(&T) -> bool,
     ) -> Result<Vec<T>, TimedOut> {
         let deadline = Instant::now() + limit;
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let found = self.look(&find);
-            if found.len() >= wanted {
-                return Ok(found);
+            let count = |state: &State| records(state).iter().filter(|r| is_wanted(r)).count();
+            let found = self.look(count);
+            if found >= wanted {
+                let all = |state: &State| {
+                    records(state).iter().filter(|r| is_wanted(r)).cloned().collect()
+                };
+                return Ok(self.look(all));
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                let events: Vec<_> = self.look(|state| state.wire.iter().cloned().collect());
-                let tail = events.iter().rev().take(20).rev().map(|event| format!("{event:?}\n"));
-                let (found, tail) = (found.len(), tail.collect());
+                let events = self.wire();
+                let tail = events[events.len().saturating_sub(20)..].iter();
+                let tail = tail.map(|event| format!("{event:?}\n")).collect();
                 return Err(TimedOut { what, wanted, found, limit, tail });
             }
         }
@@ -319,8 +325,8 @@ impl SimHub {
         });
     }
 
-    /// From now on nothing passes over a device's present connection in either direction, while its socket stays open. The
-    /// hub takes it for alive until the keep-alive has run out; what it sends meanwhile is lost.
+    /// From now on nothing passes over a device's present connection in either direction, while its socket stays open.
+    /// The hub takes it for alive until the keep-alive has run out; what it sends meanwhile is lost.
     pub fn half_open(&self, device: &str) {
         self.shared.with(|state| {
             let device = state.devices.get(device);

@@ -1,7 +1,18 @@
 //! What is not known of the real hub, as switches; and what goes wrong, as faults.
 //!
-//! Every switch stands for a question that Microsoft's documentation leaves open, or on which its sources disagree. A client
-//! is right only if it is right at every setting. The defaults are the settings that the most sources speak for.
+//! Every switch stands for a question that Microsoft's documentation leaves open, or on which its sources disagree. A
+//! client is right only if it is right at every setting. The defaults are the settings that the most sources speak for.
+//!
+//! | switch | the fact, or the open question (sections of the fact sheet IOTHUB) |
+//! |---|---|
+//! | `clock_skew`, `token_grace` | 1.3: five minutes either way; the exact grace is unknown |
+//! | `discarded` | 1.6: nothing is kept before the first subscription; what the sender hears is unknown |
+//! | `bag` | 1.7: captures and documents differ in every one of these |
+//! | `lock`, `redelivery`, `late` | 1.8: one minute; whether it then comes on the same connection, and what a late PUBACK does, is unknown |
+//! | `lock_outlives_connection` | 1.8: redelivery on reconnecting is reported, how soon is not |
+//! | `out_of_order`, `window`, `packet_ids`, `dup` | 1.8: known of the protocol gateway only |
+//! | `queue_limit`, `default_ttl`, `feedback_interval` | 1.9 and 2: the hub's limits and defaults |
+//! | `tls13` | 7: not at the classic host name |
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -323,7 +323,7 @@ impl State {
                 self.end_own(who, End::Disconnect, now);
                 Some(Step::Close)
             }
-            _ => self.violation(who, "a packet that no client sends", now),
+            _ => self.violation(who, "an unexpected packet", now),
         }
     }
 
@@ -446,8 +446,8 @@ fn encode(packet: &Packet) -> Bytes {
     bytes.freeze()
 }
 
-/// PUBACK as needed, and an answer to requests for the device twin, on which the vendor's SDKs wait. Twins are not modelled:
-/// this one is empty.
+/// PUBACK as needed, and an answer to requests for the device twin, on which the vendor's SDKs wait. Twins are not
+/// modelled: this one is empty.
 fn answer_twin(publish: &Publish) -> Bytes {
     let mut answer = BytesMut::new();
     if publish.pkid != 0 {

@@ -1,8 +1,8 @@
 //! The simulator's certificates: an authority of its own, the server's certificate, certificates for devices.
 //!
 //! The server asks every client for a certificate and takes any, as the hub must for devices that are registered by
-//! thumbprint; whether it is the device's own is decided at CONNECT. A chain to an uploaded authority is not modelled: on the
-//! wire it looks the same.
+//! thumbprint; whether it is the device's own is decided at CONNECT. A chain to an uploaded authority is not modelled:
+//! on the wire it looks the same.
 
 use std::io;
 use std::net::IpAddr;

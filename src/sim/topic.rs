@@ -1,7 +1,7 @@
 //! Topics and the property bags in them.
 //!
-//! Written from the documentation and from captures, and on purpose not shared with the daemon: a mistake in one encoder would
-//! hide behind the same mistake in the other.
+//! Written from the documentation and from captures, and on purpose not shared with the daemon: a mistake in one
+//! encoder would hide behind the same mistake in the other.
 
 use super::message::{Ack, C2d};
 use super::options::BagStyle;

@@ -45,9 +45,10 @@ function makeClient(command) {
 async function connect(command) {
   const client = makeClient(command);
   await client.setOptions({ ca: fs.readFileSync(command.caFile, 'ascii') });
-  await client.open();
   client.on('error', () => {});
+  // Before opening: a message of an earlier session may come at once.
   client.on('message', (message) => onMessage(client, message));
+  await client.open();
   return client;
 }
 

@@ -60,8 +60,8 @@ def main():
         try:
             if command["op"] == "connect":
                 client = make_client(command)
-                # The handler first, which connects: the SDK completes a message that comes before there is a handler, and
-                # the handler never sees it.
+                # The handler first, which connects: a message that comes before there is a handler is completed by the
+                # SDK, and no handler ever sees it.
                 client.on_message_received = on_message
                 say("connected")
             elif command["op"] == "send":

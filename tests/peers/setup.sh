@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets up what the tests use as peers: device SDKs and protocol libraries that others wrote. Run it again at will: what is
-# already there, in the pinned version, stays.
+# Sets up what the tests use as peers: device SDKs and protocol libraries that others wrote. Run it again at will: what
+# is already there, in the pinned version, stays.
 #
 #   tests/peers/setup.sh            into $FIELDBRIDGE_PEERS, or else into "peers" beside the checkout
 #
