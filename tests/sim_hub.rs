@@ -632,6 +632,18 @@ async fn a_half_open_connection_is_alive_to_the_hub_and_dead_to_the_client() {
 }
 
 #[tokio::test]
+async fn a_connection_is_cut_in_order_or_by_a_reset() {
+    let hub = hub(|_| {}).await;
+    for (cut, expected) in [(Cut::Fin, Ok(0)), (Cut::Reset, Err(io::ErrorKind::ConnectionReset))] {
+        let mut client = connected(&hub).await;
+        assert!(hub.cut("d", cut));
+        assert!(!hub.is_connected("d"));
+        let read = timeout(LIMIT, client.0.get_mut().read(&mut [0; 8])).await.unwrap();
+        assert_eq!(read.map_err(|error| error.kind()), expected);
+    }
+}
+
+#[tokio::test]
 async fn silence_longer_than_the_keep_alive_and_a_half_ends_the_connection() {
     let hub = hub(|_| {}).await;
     let mut client = Client::open(&hub).await;

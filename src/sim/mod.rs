@@ -373,7 +373,7 @@ impl SimHub {
         self.shared.with(|state| state.stall_handshakes = stall);
     }
 
-    /// Loses the network: every connection ends by a reset, and new ones are refused by the system.
+    /// Loses the network: every connection ends, and new ones are refused by the system.
     pub async fn stop_listening(&mut self) {
         self.shared.with(|state| {
             let devices: Vec<String> = state.devices.keys().cloned().collect();
