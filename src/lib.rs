@@ -32,3 +32,8 @@ pub mod cli;
 pub mod gateway;
 pub mod local;
 pub mod show;
+
+#[cfg(feature = "demo")]
+pub mod demo;
+#[cfg(feature = "demo")]
+pub mod sim;
