@@ -76,6 +76,11 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Show the whole story on this machine, with no cloud and no hardware.
+    ///
+    /// Exit status 1 if anything was lost or repeated. Example: fieldbridge demo
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,6 +154,8 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
         Action::Status { place, json } => status(&place.config, json),
         Action::Ledger { action } => ledger(action),
         Action::Exec { place, device, command, value, json } => exec(&place.config, device, command, value, json),
+        #[cfg(feature = "demo")]
+        Action::Demo(options) => crate::demo::run(options),
     }
 }
 

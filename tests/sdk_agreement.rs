@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use fieldbridge::sim::{
-    Ack, BagStyle, C2d, Effect, Fault, Feedback, Options, SimHub, Status, Wire, WireEvent,
-};
+use fieldbridge::sim::{Ack, BagStyle, C2d, Effect, Fault, Feedback, Options, SimHub, Status, Wire, WireEvent};
 use serde_json::{json, Value as Json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -230,8 +228,7 @@ async fn what_was_not_completed_comes_again(sdk: Sdk) {
         setup.connections(count).await;
         assert_eq!(setup.feedback(count - 1).await.len(), count - 1);
     }
-    let is_unknown =
-        |event: &WireEvent| matches!(event.what, Wire::Puback { effect: Effect::Unknown, .. });
+    let is_unknown = |event: &WireEvent| matches!(event.what, Wire::Puback { effect: Effect::Unknown, .. });
     assert!(!setup.hub.wire().iter().any(is_unknown));
 }
 

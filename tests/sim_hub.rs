@@ -8,14 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldbridge::sim::{
-    Ack, Auth, BagStyle, C2d, ClientCert, Cut, Discarded, Effect, End, Fault, Late, Options,
-    OutOfOrder, PacketIds, Redelivery, SendError, SimHub, Status, Wire,
+    Ack, Auth, BagStyle, C2d, ClientCert, Cut, Discarded, Effect, End, Fault, Late, Options, OutOfOrder, PacketIds,
+    Redelivery, SendError, SimHub, Status, Wire,
 };
 use futures_util::{SinkExt, StreamExt};
-use rumqttc::{
-    Codec, ConnAck, Connect, Packet, PubAck, Publish, QoS, Subscribe, SubscribeReasonCode,
-    Unsubscribe,
-};
+use rumqttc::{Codec, ConnAck, Connect, Packet, PubAck, Publish, QoS, Subscribe, SubscribeReasonCode, Unsubscribe};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -186,8 +183,7 @@ fn effects(hub: &SimHub) -> Vec<Effect> {
 }
 
 async fn ends_by(hub: &SimHub, end: End) {
-    let is_it =
-        |event: &fieldbridge::sim::WireEvent| event.what == Wire::Closed { end: end.clone() };
+    let is_it = |event: &fieldbridge::sim::WireEvent| event.what == Wire::Closed { end: end.clone() };
     hub.wait_wire(1, LIMIT, is_it).await.unwrap();
 }
 
@@ -620,8 +616,7 @@ async fn a_half_open_connection_is_alive_to_the_hub_and_dead_to_the_client() {
     let mut client = subscribed(&hub).await;
     hub.half_open("d");
     hub.send("d", C2d::new("m", "m")).unwrap();
-    let is_publish =
-        |event: &fieldbridge::sim::WireEvent| matches!(event.what, Wire::Publish { .. });
+    let is_publish = |event: &fieldbridge::sim::WireEvent| matches!(event.what, Wire::Publish { .. });
     hub.wait_wire(1, LIMIT, is_publish).await.unwrap();
     client.send(Packet::PingReq).await;
     client.is_quiet().await;
@@ -739,9 +734,7 @@ async fn what_the_hub_does_not_allow_closes_the_connection() {
 async fn qos_2_is_granted_as_1_and_qos_0_completes_on_sending() {
     let hub = hub(|_| {}).await;
     let mut client = connected(&hub).await;
-    for (asked, granted) in
-        [(QoS::ExactlyOnce, QoS::AtLeastOnce), (QoS::AtMostOnce, QoS::AtMostOnce)]
-    {
+    for (asked, granted) in [(QoS::ExactlyOnce, QoS::AtLeastOnce), (QoS::AtMostOnce, QoS::AtMostOnce)] {
         client.subscribe(FILTER, asked).await;
         match client.next().await {
             Some(Packet::SubAck(suback)) => {
@@ -792,12 +785,9 @@ async fn a_device_with_a_certificate_needs_the_right_one_and_no_password() {
     let hub = SimHub::start(Options::default()).await.unwrap();
     let own = hub.add_cert_device("d").unwrap();
     let other = hub.issue_client_cert("d").unwrap();
-    for (cert, password, code) in [
-        (Some(&own), "", 0),
-        (Some(&own), "SharedAccessSignature sr=x", 5),
-        (Some(&other), "", 5),
-        (None, "", 5),
-    ] {
+    for (cert, password, code) in
+        [(Some(&own), "", 0), (Some(&own), "SharedAccessSignature sr=x", 5), (Some(&other), "", 5), (None, "", 5)]
+    {
         let mut client = Client::open_tls(&hub, cert).await.unwrap();
         let mut connect = connect_packet(&hub, "d", false);
         let user = connect.login.take().unwrap().username;

@@ -116,16 +116,7 @@ pub(super) fn is_intact(frame: &[u8]) -> bool {
 
 fn crc(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xFFFF, |sum, &byte| {
-        (0..8).fold(
-            sum ^ u16::from(byte),
-            |sum, _| {
-                if sum & 1 == 1 {
-                    sum >> 1 ^ 0xA001
-                } else {
-                    sum >> 1
-                }
-            },
-        )
+        (0..8).fold(sum ^ u16::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xA001 } else { sum >> 1 })
     })
 }
 
@@ -146,8 +137,7 @@ impl Timing {
         let character = Duration::from_secs(1) * bits / port.baud.max(1);
         // Modbus over Serial Line V1.02, 2.5.1.1: frames are parted by 3.5 characters; above 19200 baud by a fixed
         // 1.75 ms, since timing each character would load the CPU.
-        let silence =
-            if port.baud > 19_200 { Duration::from_micros(1_750) } else { character * 7 / 2 };
+        let silence = if port.baud > 19_200 { Duration::from_micros(1_750) } else { character * 7 / 2 };
         Timing { character, silence }
     }
 
@@ -235,13 +225,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_silence_is_three_and_a_half_characters_up_to_19200_baud() {
-        let port = |baud| SerialPort {
-            path: "".into(),
-            baud,
-            parity: Parity::Even,
-            data_bits: 8,
-            stop_bits: 1,
-        };
+        let port = |baud| SerialPort { path: "".into(), baud, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
         // 11 bits a character.
         assert_eq!(Timing::of(&port(1200)).silence.as_micros(), 32_083);
         assert_eq!(Timing::of(&port(19_200)).silence.as_micros(), 2_005);

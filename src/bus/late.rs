@@ -41,27 +41,19 @@ impl Question {
     }
 
     fn is(&self, other: &Question) -> bool {
-        self.turn == other.turn
-            && self.unit == other.unit
-            && same_request(&self.request, &other.request)
+        self.turn == other.turn && self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }
 
 fn same_request(a: &Request, b: &Request) -> bool {
     use Request::{Line, ReadBits, ReadWords, WriteBits, WriteWords};
     match (a, b) {
-        (
-            ReadBits { coils: a, address: b, count: c },
-            ReadBits { coils: x, address: y, count: z },
-        )
-        | (
-            ReadWords { holding: a, address: b, count: c },
-            ReadWords { holding: x, address: y, count: z },
-        ) => (a, b, c) == (x, y, z),
-        (WriteBits { address: a, bits: b }, WriteBits { address: x, bits: y }) => (a, b) == (x, y),
-        (WriteWords { address: a, words: b }, WriteWords { address: x, words: y }) => {
-            (a, b) == (x, y)
+        (ReadBits { coils: a, address: b, count: c }, ReadBits { coils: x, address: y, count: z })
+        | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
+            (a, b, c) == (x, y, z)
         }
+        (WriteBits { address: a, bits: b }, WriteBits { address: x, bits: y }) => (a, b) == (x, y),
+        (WriteWords { address: a, words: b }, WriteWords { address: x, words: y }) => (a, b) == (x, y),
         (Line { bytes: a, .. }, Line { bytes: x, .. }) => a == x,
         _ => false,
     }
@@ -94,12 +86,7 @@ impl<S: PartialEq> Debts<S> {
     }
 
     /// Until when a question has to wait, because an owed answer would look like its own.
-    pub(super) fn held_until(
-        &self,
-        question: &Question,
-        shape: &S,
-        now: Instant,
-    ) -> Option<Instant> {
+    pub(super) fn held_until(&self, question: &Question, shape: &S, now: Instant) -> Option<Instant> {
         let alive = || self.owed.iter().filter(|debt| debt.until > now);
         let alike = alive().filter(|debt| debt.shape == *shape && !debt.question.is(question));
         let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
@@ -168,21 +155,15 @@ impl Debts<Shape> {
     /// A frame that looks like the question's own. An answer is, because nothing that looks like it was owed when it was
     /// asked. An exception looks the same for every request of its function: while another is owed, it is taken for
     /// that one's, for a peripheral answers in order.
-    fn attribute(
-        &mut self,
-        question: &Question,
-        shape: &Shape,
-        found: Found,
-        frame: Vec<u8>,
-        now: Instant,
-    ) -> Sifted {
+    fn attribute(&mut self, question: &Question, shape: &Shape, found: Found, frame: Vec<u8>, now: Instant) -> Sifted {
         if found == Found::Answer {
             self.paid(shape);
             return Sifted::Own(frame);
         }
-        let ambiguous = self.owed.iter().any(|debt| {
-            debt.until > now && debt.shape.shares_exceptions(shape) && !debt.question.is(question)
-        });
+        let ambiguous = self
+            .owed
+            .iter()
+            .any(|debt| debt.until > now && debt.shape.shares_exceptions(shape) && !debt.question.is(question));
         self.pay(|owed| owed.shares_exceptions(shape));
         if ambiguous {
             return Sifted::Owed { len: frame.len(), ambiguous: true };
@@ -252,11 +233,9 @@ mod tests {
     #[test]
     fn a_write_waits_only_for_one_with_the_same_echo() {
         let (debts, now, until) = owing(&write(1, 7, 5, 42));
-        for (question, expected) in [
-            (write(2, 7, 5, 42), Some(until)),
-            (write(2, 7, 5, 43), None),
-            (write(2, 7, 6, 42), None),
-        ] {
+        for (question, expected) in
+            [(write(2, 7, 5, 42), Some(until)), (write(2, 7, 5, 43), None), (write(2, 7, 6, 42), None)]
+        {
             assert_eq!(debts.held_until(&question.0, &question.1, now), expected);
         }
     }

@@ -68,9 +68,7 @@ fn serial_remedy(error: &tokio_serial::Error) -> String {
     use tokio_serial::ErrorKind;
     match error.kind {
         ErrorKind::Io(io::ErrorKind::NotFound) => "no such file: is the adapter plugged in?".into(),
-        ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
-            "permission denied: is the user in group dialout?".into()
-        }
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => "permission denied: is the user in group dialout?".into(),
         // The library's word for EBUSY and for a lock that another program holds.
         ErrorKind::NoDevice => "another program holds it".into(),
         _ => format!("{}: is it a serial port, and is its adapter working?", error.description),
@@ -85,8 +83,7 @@ pub(super) async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream
             Err(error) => error.to_string(),
         },
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            "it refuses the connection: is its Modbus server switched on, and is the port right?"
-                .into()
+            "it refuses the connection: is its Modbus server switched on, and is the port right?".into()
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {}", shown(limit)),
@@ -162,13 +159,7 @@ mod tests {
     use super::*;
 
     fn port(path: &Path) -> SerialPort {
-        SerialPort {
-            path: path.into(),
-            baud: 9600,
-            parity: Parity::None,
-            data_bits: 8,
-            stop_bits: 1,
-        }
+        SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 }
     }
 
     #[tokio::test]
@@ -181,10 +172,9 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let why = open_serial(&port(&file)).await.unwrap_err();
         assert!(why.contains("is it a serial port"), "{why}");
-        for (kind, remedy) in [
-            (io::ErrorKind::PermissionDenied, "group dialout"),
-            (io::ErrorKind::NotFound, "plugged in"),
-        ] {
+        for (kind, remedy) in
+            [(io::ErrorKind::PermissionDenied, "group dialout"), (io::ErrorKind::NotFound, "plugged in")]
+        {
             let error = tokio_serial::Error::from(io::Error::from(kind));
             assert!(serial_remedy(&error).contains(remedy));
         }

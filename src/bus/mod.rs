@@ -107,9 +107,7 @@ impl Turn {
         }
         // A worker that stops in order answers NotSent to what it won't begin. No answer at all means that it was
         // torn down, perhaps in the middle of the exchange.
-        answer.await.unwrap_or_else(|_| {
-            Wire::NoAnswer("the bus was shut down in the middle of the exchange".into())
-        })
+        answer.await.unwrap_or_else(|_| Wire::NoAnswer("the bus was shut down in the middle of the exchange".into()))
     }
 }
 

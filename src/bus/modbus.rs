@@ -55,11 +55,7 @@ impl Codec {
     }
 
     /// The bytes of a request. The error is a sentence.
-    pub(super) async fn ask<'a>(
-        &'a mut self,
-        unit: u8,
-        request: &'a Request,
-    ) -> Result<(Vec<u8>, Asked<'a>), String> {
+    pub(super) async fn ask<'a>(&'a mut self, unit: u8, request: &'a Request) -> Result<(Vec<u8>, Asked<'a>), String> {
         let encoded = to_library(request).ok_or("this bus speaks Modbus, not lines")?;
         self.client.set_slave(Slave(unit));
         let mut call = self.client.call(encoded);
@@ -103,9 +99,9 @@ impl Asked<'_> {
 
 fn exception_of(unit: u8, code: u8) -> Wire {
     match code {
-        ACKNOWLEDGE => Wire::NoAnswer(format!(
-            "unit {unit} has taken the request and is still working on it (exception 5)"
-        )),
+        ACKNOWLEDGE => {
+            Wire::NoAnswer(format!("unit {unit} has taken the request and is still working on it (exception 5)"))
+        }
         TARGET_SILENT => Wire::NoAnswer(format!(
             "the Modbus gateway passed the request on, and unit {unit} did not answer it (exception 11)"
         )),
@@ -118,9 +114,7 @@ fn to_library(request: &Request) -> Option<tokio_modbus::Request<'_>> {
     Some(match request {
         Request::ReadBits { coils: true, address, count } => To::ReadCoils(*address, *count),
         Request::ReadBits { address, count, .. } => To::ReadDiscreteInputs(*address, *count),
-        Request::ReadWords { holding: true, address, count } => {
-            To::ReadHoldingRegisters(*address, *count)
-        }
+        Request::ReadWords { holding: true, address, count } => To::ReadHoldingRegisters(*address, *count),
         Request::ReadWords { address, count, .. } => To::ReadInputRegisters(*address, *count),
         Request::WriteBits { address, bits } => match bits[..] {
             [on] => To::WriteSingleCoil(*address, on),
@@ -147,12 +141,8 @@ fn check(request: &Request, response: Response) -> Result<Answer, String> {
             }
             Ok(Answer::Bits(bits.into_iter().take(count).collect()))
         }
-        (
-            Request::ReadWords { holding: true, count, .. },
-            Response::ReadHoldingRegisters(words),
-        )
-        | (Request::ReadWords { holding: false, count, .. }, Response::ReadInputRegisters(words)) =>
-        {
+        (Request::ReadWords { holding: true, count, .. }, Response::ReadHoldingRegisters(words))
+        | (Request::ReadWords { holding: false, count, .. }, Response::ReadInputRegisters(words)) => {
             if words.len() != usize::from(*count) {
                 return Err(format!("holds {} registers for the {count} asked for", words.len()));
             }

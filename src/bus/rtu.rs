@@ -77,11 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     }
 
     /// Notes what was heard. Gives the frame that answers the question, and counts the bytes that were owed for another.
-    fn heard(
-        &mut self,
-        bytes: &[u8],
-        own: Option<(&Question, &Shape)>,
-    ) -> (Option<Vec<u8>>, usize) {
+    fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> (Option<Vec<u8>>, usize) {
         self.tail.extend_from_slice(bytes);
         let now = Instant::now().into_std();
         let mut owed = 0;
@@ -174,12 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
     }
 
     /// The frame that answers. Everything else is skipped.
-    async fn listen_for(
-        &mut self,
-        question: &Question,
-        shape: &Shape,
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Silence> {
+    async fn listen_for(&mut self, question: &Question, shape: &Shape, deadline: Instant) -> Result<Vec<u8>, Silence> {
         let mut chunk = [0; FRAME_MAX];
         let mut heard = 0;
         loop {

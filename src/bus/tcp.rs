@@ -101,10 +101,7 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
     fill(stream, &mut frame, 0).await?;
     let counted = usize::from(u16::from_be_bytes([frame[4], frame[5]]));
     if frame[2..4] != [0, 0] || !COUNTED.contains(&counted) {
-        return Err(Broken {
-            wire: Wire::BadReply,
-            why: format!("what came is no Modbus TCP: {}", line::hex(&frame)),
-        });
+        return Err(Broken { wire: Wire::BadReply, why: format!("what came is no Modbus TCP: {}", line::hex(&frame)) });
     }
     frame.resize(PREFIX + counted, 0);
     fill(stream, &mut frame, PREFIX).await?;

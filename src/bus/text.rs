@@ -45,12 +45,7 @@ pub(super) struct Text<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
     /// A line that is not open yet.
-    pub(super) fn new(
-        port: SerialPort,
-        delimiter: Vec<u8>,
-        timeout: Duration,
-        turnaround: Duration,
-    ) -> Self {
+    pub(super) fn new(port: SerialPort, delimiter: Vec<u8>, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);
         Text {
             port,

@@ -87,11 +87,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        config: Bus,
-        queue: mpsc::Receiver<Grant>,
-        status: watch::Sender<BusStatus>,
-    ) -> Worker {
+    pub(super) fn new(config: Bus, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Worker {
         Worker { config, queue, status }
     }
 

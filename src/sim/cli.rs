@@ -190,10 +190,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn answer(
-    output: &mut (impl AsyncWrite + Unpin),
-    result: Result<Json, String>,
-) -> io::Result<()> {
+async fn answer(output: &mut (impl AsyncWrite + Unpin), result: Result<Json, String>) -> io::Result<()> {
     let mut answer = match result {
         Ok(answer) => answer,
         Err(error) => json!({ "error": error }),

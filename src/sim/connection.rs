@@ -120,9 +120,7 @@ impl Connection {
             while let Some(step) = self.with_state(|state, who| state.next_step(who, Now::read())) {
                 match step {
                     Step::Close => return None,
-                    Step::Write(bytes) if self.write(&bytes).await.is_err() => {
-                        return Some(End::Gone)
-                    }
+                    Step::Write(bytes) if self.write(&bytes).await.is_err() => return Some(End::Gone),
                     Step::Write(_) => {}
                 }
             }

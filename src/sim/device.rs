@@ -68,15 +68,10 @@ impl Link {
         let is_free = |pkid: &u16| !self.in_flight.iter().any(|(used, _)| used == pkid);
         let pkid = match scheme {
             PacketIds::Sequence => (seq & 0x3FFF) as u16 + 1,
-            PacketIds::LowestFree => {
-                (1..=u16::MAX).find(is_free).expect("the window is smaller than the id space")
-            }
+            PacketIds::LowestFree => (1..=u16::MAX).find(is_free).expect("the window is smaller than the id space"),
             PacketIds::PerConnection => {
                 let after = (1..=u16::MAX).map(|step| self.last_pkid.wrapping_add(step));
-                after
-                    .filter(|pkid| *pkid != 0)
-                    .find(is_free)
-                    .expect("the window is smaller than the id space")
+                after.filter(|pkid| *pkid != 0).find(is_free).expect("the window is smaller than the id space")
             }
         };
         self.last_pkid = pkid;

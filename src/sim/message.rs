@@ -100,13 +100,8 @@ impl C2d {
 
     /// The size that counts against the limit: the body, system property values, application property names and values.
     pub(super) fn size(&self) -> usize {
-        let system = [
-            &self.message_id,
-            &self.correlation_id,
-            &self.user_id,
-            &self.content_type,
-            &self.content_encoding,
-        ];
+        let system =
+            [&self.message_id, &self.correlation_id, &self.user_id, &self.content_type, &self.content_encoding];
         let system = system.into_iter().flatten().map(String::len).sum::<usize>();
         let application = self.properties.iter();
         let application = application.map(|(n, v)| n.len() + v.as_ref().map_or(0, String::len));

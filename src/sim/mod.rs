@@ -46,9 +46,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use auth::Auth;
 pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
-pub use options::{
-    BagStyle, Cut, Discarded, Fault, Late, Options, OutOfOrder, PacketIds, Redelivery,
-};
+pub use options::{BagStyle, Cut, Discarded, Fault, Late, Options, OutOfOrder, PacketIds, Redelivery};
 pub use tls::ClientCert;
 pub use wire::{Effect, End, Wire, WireEvent};
 
@@ -251,20 +249,12 @@ impl SimHub {
     }
 
     /// Waits for so many feedback records, over all.
-    pub async fn wait_feedback(
-        &self,
-        count: usize,
-        limit: Duration,
-    ) -> Result<Vec<Feedback>, TimedOut> {
+    pub async fn wait_feedback(&self, count: usize, limit: Duration) -> Result<Vec<Feedback>, TimedOut> {
         self.wait("feedback records", |state| &state.feedback, count, limit, |_| true).await
     }
 
     /// Waits for so much telemetry, over all.
-    pub async fn wait_telemetry(
-        &self,
-        count: usize,
-        limit: Duration,
-    ) -> Result<Vec<D2c>, TimedOut> {
+    pub async fn wait_telemetry(&self, count: usize, limit: Duration) -> Result<Vec<D2c>, TimedOut> {
         self.wait("telemetry messages", |state| &state.telemetry, count, limit, |_| true).await
     }
 
@@ -294,9 +284,7 @@ impl SimHub {
             let count = |state: &State| records(state).iter().filter(|r| is_wanted(r)).count();
             let found = self.look(count);
             if found >= wanted {
-                let all = |state: &State| {
-                    records(state).iter().filter(|r| is_wanted(r)).cloned().collect()
-                };
+                let all = |state: &State| records(state).iter().filter(|r| is_wanted(r)).cloned().collect();
                 return Ok(self.look(all));
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {

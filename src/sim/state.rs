@@ -9,10 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rumqttc::{
-    Connect, Packet, PubAck, Publish, QoS, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
-    Unsubscribe,
-};
+use rumqttc::{Connect, Packet, PubAck, Publish, QoS, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, Unsubscribe};
 use tokio::time::Instant;
 
 use super::auth::{self, Shown};
@@ -227,11 +224,10 @@ impl State {
         now: Now,
     ) -> Result<(Arc<Line>, Bytes), Option<Bytes>> {
         let id = &who.device;
-        let token_expires =
-            self.admit(id, connect, thumbprints, now).map_err(|(code, reason)| {
-                self.log(who, Wire::Refused { code, reason });
-                Some(Bytes::copy_from_slice(&[0x20, 2, 0, code]))
-            })?;
+        let token_expires = self.admit(id, connect, thumbprints, now).map_err(|(code, reason)| {
+            self.log(who, Wire::Refused { code, reason });
+            Some(Bytes::copy_from_slice(&[0x20, 2, 0, code]))
+        })?;
         let device = self.devices.get_mut(id).expect("admitted devices exist");
         if device.take_fault(Fault::CutBeforeConnack) {
             self.log(who, Wire::Closed { end: End::Fault });
@@ -457,9 +453,7 @@ fn answer_twin(publish: &Publish) -> Bytes {
         Some(("$iothub/twin/GET/", id)) => {
             ("200", r#"{"desired":{"$version":1},"reported":{"$version":1}}"#, id.to_owned())
         }
-        Some(("$iothub/twin/PATCH/properties/reported/", id)) => {
-            ("204", "", format!("{id}&$version=2"))
-        }
+        Some(("$iothub/twin/PATCH/properties/reported/", id)) => ("204", "", format!("{id}&$version=2")),
         _ => return answer.freeze(),
     };
     let topic = format!("$iothub/twin/res/{status}/?$rid={request}");

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use ring::digest;
 use tokio_rustls::rustls;
@@ -68,12 +68,7 @@ impl Authority {
     }
 
     /// For the hub's name, and for the addresses under which tests reach it.
-    pub fn server(
-        &self,
-        host: &str,
-        address: IpAddr,
-        tls13: bool,
-    ) -> io::Result<Arc<ServerConfig>> {
+    pub fn server(&self, host: &str, address: IpAddr, tls13: bool) -> io::Result<Arc<ServerConfig>> {
         let mut names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
         if !names.contains(&address.to_string()) {
             names.push(address.to_string());

@@ -13,12 +13,7 @@ pub(super) fn c2d_filter(device: &str) -> String {
 }
 
 /// The topic of a delivery.
-pub(super) fn c2d_topic(
-    device: &str,
-    message: &C2d,
-    expires: Timestamp,
-    style: &BagStyle,
-) -> Vec<u8> {
+pub(super) fn c2d_topic(device: &str, message: &C2d, expires: Timestamp, style: &BagStyle) -> Vec<u8> {
     if let Some(topic) = &message.topic {
         return topic.clone();
     }
@@ -77,9 +72,8 @@ fn bag(device: &str, message: &C2d, expires: Timestamp, style: &BagStyle) -> Str
 fn escape(text: &str, style: &BagStyle) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
-        let kept = byte.is_ascii_alphanumeric()
-            || b"-_.~".contains(&byte)
-            || (style.old_escapes && b"!*'()".contains(&byte));
+        let kept =
+            byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || (style.old_escapes && b"!*'()".contains(&byte));
         if kept {
             escaped.push(char::from(byte));
         } else {
@@ -121,11 +115,10 @@ pub(super) fn d2c_properties(device: &str, topic: &str) -> Option<Vec<(String, O
     }
     let bag = rest.trim_start_matches('/').trim_start_matches('?');
     let decoded = |text: &str| percent_decode(text).unwrap_or_else(|| text.to_owned());
-    let pairs =
-        bag.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-            Some((name, value)) => (decoded(name), Some(decoded(value))),
-            None => (decoded(pair), None),
-        });
+    let pairs = bag.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((name, value)) => (decoded(name), Some(decoded(value))),
+        None => (decoded(pair), None),
+    });
     Some(pairs.collect())
 }
 

@@ -234,8 +234,9 @@ read = {{ table = "holding", address = 0 }}
 
 /// Whether a program is there; a test that needs it says how to get it.
 pub fn require(program: &str, package: &str) {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| is_file(&folder.join(program))));
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| is_file(&folder.join(program)))
+    });
     assert!(found, "this test needs {program}: install the package {package}, or run scripts/setup.sh tests");
 }
 

@@ -1,0 +1,124 @@
+//! The demo's books: what was sent, and what must have come of it, counted at the hub and on the peripherals and never in the daemon.
+
+use std::fmt::Write as _;
+
+use serde_json::Value as Json;
+
+use super::stage::Stage;
+
+/// What a message must lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A read: no effect.
+    Read,
+    /// Must take effect, more than once does no harm.
+    Idempotent,
+    /// Must take effect once, or be reported as not done or in doubt.
+    Once,
+    /// Can't be executed: no effect.
+    Invalid,
+}
+
+/// One message that was sent.
+struct Entry {
+    id: String,
+    /// The line that a peripheral records when it takes effect.
+    effect: Option<String>,
+    kind: Kind,
+    /// How often it was sent: with the same id.
+    sent: usize,
+}
+
+/// All messages that were sent.
+#[derive(Default)]
+pub struct Tally {
+    entries: Vec<Entry>,
+}
+
+/// The counts at the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    sent: usize,
+    completed: usize,
+    executed: usize,
+    refused: usize,
+    duplicates: usize,
+    in_doubt: usize,
+    lost: usize,
+    repeated: usize,
+    false_success: usize,
+}
+
+impl Tally {
+    /// Books a message that was sent. A second time with the same id is a duplicate.
+    pub fn sent(&mut self, id: &str, kind: Kind, effect: Option<String>) {
+        match self.entries.iter_mut().find(|entry| entry.id == id) {
+            Some(entry) => entry.sent += 1,
+            None => self.entries.push(Entry { id: id.to_owned(), effect, kind, sent: 1 }),
+        }
+    }
+
+    /// Counts.
+    pub fn count(&self, stage: &Stage) -> Counts {
+        let effects = stage.effects();
+        let mut counts = Counts::default();
+        for entry in &self.entries {
+            let status = stage.events(&entry.id).first().map(|event| event["status"].clone()).unwrap_or(Json::Null);
+            let completions = stage.completions(&entry.id);
+            let done = entry.effect.as_ref().map_or(0, |effect| effects.iter().filter(|line| *line == effect).count());
+            counts.sent += entry.sent;
+            counts.completed += completions;
+            counts.duplicates += entry.sent - 1;
+            counts.in_doubt += usize::from(status == "in_doubt");
+            let ran = if entry.kind == Kind::Read { usize::from(status == "succeeded") } else { done };
+            counts.executed += ran;
+            counts.refused += usize::from(status == "failed" || status == "rejected" || status == "expired");
+            let reported_otherwise = status != "succeeded" && !status.is_null();
+            counts.lost += usize::from(completions < entry.sent || (ran == 0 && !reported_otherwise));
+            counts.repeated += if entry.kind == Kind::Once { done.saturating_sub(1) } else { 0 };
+            counts.false_success += usize::from(status == "succeeded" && ran == 0);
+        }
+        counts
+    }
+}
+
+impl Counts {
+    /// What is wrong with the counts, if anything.
+    pub fn verdict(&self) -> Result<(), String> {
+        let mut wrong = String::new();
+        for (what, count) in
+            [("lost", self.lost), ("repeated", self.repeated), ("falsely reported", self.false_success)]
+        {
+            if count > 0 {
+                let _ = write!(wrong, "{count} {what}; ");
+            }
+        }
+        if self.sent != self.completed {
+            let _ = write!(wrong, "{} sent, {} completed; ", self.sent, self.completed);
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("the counts are wrong: {wrong}"))
+        }
+    }
+
+    /// The table at the end.
+    pub fn table(&self) -> String {
+        let rows = [
+            ("messages sent by the back end", self.sent, ""),
+            ("completed at the hub", self.completed, "counted in the hub's feedback"),
+            ("executed", self.executed, "counted on the peripherals (reads: by their result)"),
+            ("duplicates suppressed", self.duplicates, "completed again, not executed again"),
+            ("refused, with a reason", self.refused, "bad value, refusal of the peripheral"),
+            ("in doubt, and said so", self.in_doubt, "the daemon was killed in the middle"),
+            ("lost", self.lost, ""),
+            ("repeated", self.repeated, ""),
+        ];
+        let mut table = String::new();
+        for (what, count, how) in rows {
+            let _ = writeln!(table, "  {what:32} {count:>4}   {how}");
+        }
+        table
+    }
+}
