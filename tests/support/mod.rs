@@ -253,7 +253,7 @@ read = {{ table = "holding", address = 0 }}
 /// A loopback address that nobody listens at, for a program that can't choose a port by itself. The host is random, so that nobody else on
 /// this machine comes across it in the meantime.
 pub fn free_address() -> (String, u16) {
-    let mut part = || fastrand::u8(1..=254);
+    let part = || fastrand::u8(1..=254);
     let host = format!("127.{}.{}.{}", part(), part(), part());
     let listener = std::net::TcpListener::bind((host.as_str(), 0)).expect("a loopback address can be bound");
     let port = listener.local_addr().expect("a listener has an address").port();
