@@ -108,6 +108,13 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
     }
     frame.resize(PREFIX + counted, 0);
     fill(stream, &mut frame, PREFIX).await?;
+    // An exception is unit, function and code. The library would overlook more.
+    if frame[PREFIX + 1] >= 0x80 && counted != 3 {
+        return Err(Broken {
+            wire: Wire::BadReply,
+            why: format!("what came is no Modbus exception: {}", line::hex(&frame)),
+        });
+    }
     Ok(frame)
 }
 
