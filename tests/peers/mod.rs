@@ -1,6 +1,7 @@
 //! Peers written at byte level, and buses to put them on.
 
 #![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(clippy::unwrap_used, reason = "a peer that fails fails its test")]
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
