@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the slave does with its next write requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +27,8 @@ struct Inner {
     registers: HashMap<u16, u16>,
     /// (address, value) of each single-register write that was carried out, in order.
     writes: Vec<(u16, u16)>,
+    /// When each of them was, in the same order.
+    times: Vec<Instant>,
     requests: usize,
     mood: Option<Mood>,
 }
@@ -71,6 +73,15 @@ impl Slave {
     /// How often this value was written to this register.
     pub fn count(&self, address: u16, value: u16) -> usize {
         self.inner.lock().unwrap().writes.iter().filter(|write| **write == (address, value)).count()
+    }
+
+    /// Waits until this value was written anywhere, and says when.
+    pub fn wait_for_write(&self, value: u16) -> Instant {
+        super::eventually("the write reaches the slave", || {
+            let inner = self.inner.lock().unwrap();
+            let at = inner.writes.iter().rposition(|write| write.1 == value)?;
+            Some(inner.times[at])
+        })
     }
 
     /// Requests of any kind.
@@ -118,6 +129,7 @@ impl Slave {
             (6, mood) => {
                 inner.registers.insert(word(1), word(3));
                 inner.writes.push((word(1), word(3)));
+                inner.times.push(Instant::now());
                 match mood {
                     Mood::Slow(time) => (Some(pdu.to_vec()), time),
                     Mood::Mute => (None, Duration::ZERO),
