@@ -10,8 +10,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::time::timeout;
 use tokio_modbus::client::{rtu, tcp, Client as _, Context};
 use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{ProtocolError, Response, Slave};
@@ -20,6 +22,9 @@ use super::wire::{Answer, Refusal, Request, Wire};
 
 /// Room for any frame: RTU 256 bytes, TCP 260 (Modbus Application Protocol V1.1b3, 4.1).
 const PIPE_BYTES: usize = 512;
+
+/// A frame that is in memory is encoded or understood at once, or never.
+const IN_MEMORY_MAX: Duration = Duration::from_secs(1);
 
 /// The exception codes that say that the request went on, and nothing of what became of it (Modbus Application
 /// Protocol V1.1b3, section 7): 5, acknowledged and still being worked on; 11, sent on by a gateway, whose target did
@@ -64,7 +69,10 @@ impl Codec {
         let len = tokio::select! {
             biased;
             ended = &mut call => return Err(format!("the request can't be encoded: {ended:?}")),
-            len = self.far.read(&mut bytes) => len.unwrap_or_default(),
+            len = timeout(IN_MEMORY_MAX, self.far.read(&mut bytes)) => match len {
+                Ok(Ok(len)) if len > 0 => len,
+                _ => return Err("the request can't be encoded".into()),
+            },
         };
         let asked = Asked { call, far: &mut self.far, unit, request };
         Ok((bytes[..len].to_vec(), asked))
@@ -78,7 +86,10 @@ impl Asked<'_> {
             return Wire::BadReply(format!("the answer can't be understood: {error}"));
         }
         let unit = self.unit;
-        match self.call.await {
+        let Ok(answer) = timeout(IN_MEMORY_MAX, self.call).await else {
+            return Wire::BadReply("the answer is not complete".into());
+        };
+        match answer {
             Ok(Ok(response)) => match check(self.request, response) {
                 Ok(answer) => Wire::Answered(answer),
                 Err(why) => Wire::BadReply(format!("the answer of unit {unit} {why}")),

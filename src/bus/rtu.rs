@@ -18,7 +18,7 @@ use super::late::{self, Debts, Question, Sifted};
 use super::line;
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use super::worker::{Ended, Link, Lost};
+use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// A line on which something stands for longer than this is not ours to write on.
@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             return self.lost(cut.why, wire);
         }
         let sent = Instant::now() + sending;
-        let timeout = call.timeout.unwrap_or(self.timeout);
+        let timeout = call.timeout.map_or(self.timeout, bounded);
         let question = Question::of(turn, call);
         if call.unit != BROADCAST {
             let until = (sent + late::window(timeout)).into_std();

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::line;
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use super::worker::{Ended, Link, Lost};
+use super::worker::{bounded, Ended, Link, Lost};
 
 /// How long a connection may take to be made, unless answers may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,7 +54,7 @@ impl Tcp {
         };
         sleep_until(self.quiet_until).await;
         still_open(&mut connection.stream).await?;
-        let timeout = call.timeout.unwrap_or(self.timeout);
+        let timeout = call.timeout.map_or(self.timeout, bounded);
         line::write(&mut connection.stream, &frame, timeout).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
             why: format!("the connection {}", cut.why),
@@ -105,6 +105,13 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
     }
     frame.resize(PREFIX + counted, 0);
     fill(stream, &mut frame, PREFIX).await?;
+    // An exception is unit, function and code. The library would overlook more.
+    if frame[PREFIX + 1] >= 0x80 && counted != 3 {
+        return Err(Broken {
+            wire: Wire::BadReply,
+            why: format!("what came is no Modbus exception: {}", line::hex(&frame)),
+        });
+    }
     Ok(frame)
 }
 

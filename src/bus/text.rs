@@ -18,7 +18,7 @@ use super::frame::Timing;
 use super::late::{self, Debts, Question};
 use super::line;
 use super::wire::{Answer, Call, Refusal, Request, Wire};
-use super::worker::{Ended, Link, Lost};
+use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// Most bytes of one exchange's reply, lines that were passed over included.
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
             return self.lost(cut.why, wire);
         }
         let sent = Instant::now() + sending;
-        let timeout = call.timeout.unwrap_or(self.timeout);
+        let timeout = call.timeout.map_or(self.timeout, bounded);
         let until = (sent + late::window(timeout)).into_std();
         self.debts.asked(Question::of(turn, call), (), until, Instant::now().into_std());
         let judge = |line: &str| judge(line, expect.as_ref(), refuse.as_ref());

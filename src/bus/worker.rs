@@ -34,6 +34,14 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Turns that are set aside at most. One more keeps the bus while it waits.
 const PARKED_MAX: usize = 32;
 
+/// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without end.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// A configured duration within [`WAIT_MAX`].
+pub(super) fn bounded(duration: Duration) -> Duration {
+    duration.min(WAIT_MAX)
+}
+
 /// What the worker needs of a kind of line.
 pub(super) trait Link {
     /// Opens the line, within seconds. The error is a sentence.
@@ -51,7 +59,7 @@ pub(super) trait Link {
 }
 
 /// How a line came to be closed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lost {
     /// It shouldn't have: open it again as soon as possible. The reason is a sentence.
     Gone(String),
@@ -96,7 +104,7 @@ impl Worker {
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
         let Worker { config, queue, status } = self;
-        let (timeout, turnaround) = (config.response_timeout, config.turnaround);
+        let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
         match config.kind {
             BusKind::ModbusRtu(port) => {
                 Shift::new(Rtu::new(port, timeout, turnaround), queue, status).work(stop).await;
@@ -176,13 +184,13 @@ impl<L: Link> Shift<L> {
     }
 
     async fn work(mut self, stop: CancellationToken) {
-        loop {
+        while !stop.is_cancelled() {
             if let Some(ask) = self.due() {
                 self.serve(ask, &stop).await;
                 continue;
             }
             match self.next(&stop).await {
-                Event::Stop => break,
+                Event::Stop => {}
                 Event::Next(grant) => self.grant(grant),
                 Event::Asked(Some(ask)) => {
                     if let Some(held) = &mut self.seat {
@@ -261,38 +269,40 @@ impl<L: Link> Shift<L> {
         }) else {
             return;
         };
-        let mut wire = self.attempt(&ask, turn, stop).await;
-        if let (Wire::NotSent(_), false) = (&wire, self.link.is_open()) {
+        let mut ended = self.attempt(&ask, turn, stop).await;
+        if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            wire = self.attempt(&ask, turn, stop).await;
+            ended = self.attempt(&ask, turn, stop).await;
         }
+        let wire = ended.wire;
         self.status.send_modify(|status| {
             status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
             status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));
         });
-        debug!(bus = %self.name, unit = ask.call.unit, ?wire, "exchange");
+        debug!(bus = %self.name, unit = ask.call.unit, outcome = word(&wire), "exchange");
         // A caller that is gone has no use for the end of its exchange; the line needed it.
         let _ = ask.reply.send(wire);
     }
 
-    async fn attempt(&mut self, ask: &Ask, turn: u64, stop: &CancellationToken) -> Wire {
+    /// One exchange, on a line that is opened for it if need be.
+    async fn attempt(&mut self, ask: &Ask, turn: u64, stop: &CancellationToken) -> Ended {
         if !self.link.is_open() {
             match &self.door.failed {
                 // It was tried just now, while the caller was asking.
-                Some((at, why)) if *at >= ask.at && at.elapsed() < BACKOFF.0 => {
-                    return Wire::NotSent(why.clone());
+                Some((at, why)) if *at > ask.at && at.elapsed() < BACKOFF.0 => {
+                    return Ended::not_sent(why.clone());
                 }
                 _ => {}
             }
             if let Err(wire) = self.open(stop).await {
-                return wire;
+                return Ended::kept(wire);
             }
         }
         let ended = self.link.exchange(&ask.call, turn).await;
-        if let Some(lost) = ended.lost {
+        if let Some(lost) = ended.lost.clone() {
             self.lost(lost);
         }
-        ended.wire
+        ended
     }
 
     /// Tries once to open the line.
@@ -384,9 +394,23 @@ async fn asked(seat: &mut Option<Held>) -> Option<Ask> {
     }
 }
 
+/// An exchange's end without what it carried: a log holds no payloads.
+fn word(wire: &Wire) -> &'static str {
+    match wire {
+        Wire::Answered(_) => "answered",
+        Wire::Refused(_) => "refused",
+        Wire::NotSent(_) => "not sent",
+        Wire::NoAnswer(_) => "no answer",
+        Wire::BadReply(_) => "bad reply",
+    }
+}
+
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

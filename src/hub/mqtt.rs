@@ -288,7 +288,8 @@ mod tests {
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..50_000 {
-            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(random.usize(..40)).collect();
+            let length = random.usize(..40);
+            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
             let _ = decode(&bytes);
         }
     }

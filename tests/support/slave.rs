@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
@@ -31,6 +31,8 @@ struct Inner {
     registers: HashMap<u16, u16>,
     /// (address, value) of each single-register write that was carried out, in order.
     writes: Vec<(u16, u16)>,
+    /// When each of them was, in the same order.
+    times: Vec<Instant>,
     requests: usize,
     mood: Option<Mood>,
     /// Answers that may go although the mood is to hold them.
@@ -101,6 +103,15 @@ impl Slave {
         self.lock().writes.iter().filter(|write| **write == (address, value)).count()
     }
 
+    /// Waits until this value was written anywhere, and says when.
+    pub fn wait_for_write(&self, value: u16) -> Instant {
+        super::eventually("the write reaches the slave", || {
+            let inner = self.lock();
+            let at = inner.writes.iter().rposition(|write| write.1 == value)?;
+            Some(inner.times[at])
+        })
+    }
+
     /// Requests of any kind.
     pub fn requests(&self) -> usize {
         self.lock().requests
@@ -161,6 +172,7 @@ impl Slave {
             (6, mood) => {
                 inner.registers.insert(word(1), word(3));
                 inner.writes.push((word(1), word(3)));
+                inner.times.push(Instant::now());
                 match mood {
                     Mood::Slow(time) => (Some(pdu.to_vec()), time),
                     Mood::Mute => (None, Duration::ZERO),

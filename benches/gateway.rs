@@ -1,0 +1,198 @@
+//! What the gateway costs: latency from the hub's PUBLISH to the frame on the wire and to the PUBACK, beside the flush of the same disk;
+//! flushes for each command; resident memory over TLS.
+//!
+//! `cargo bench --bench gateway` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its own; hub and slave are
+//! scripted here, so their own time is a few microseconds.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fieldbridge::sim::{Options, SimHub};
+use support::broker::{Broker, Client, Packet};
+use support::slave::Slave;
+use support::{pump, Site};
+
+/// Commands of one kind that are measured, and those before them that are not.
+const COMMANDS: u16 = 1000;
+const WARM_UP: u16 = 50;
+
+/// A route: settle mode, command, flushes before the PUBACK.
+const ROUTES: [(&str, &str, u32); 3] =
+    [("after-execution", "set", 1), ("after-execution", "pulse", 2), ("after-accept", "set", 1)];
+
+fn main() {
+    // `cargo test --benches` runs a bench too; there is nothing to test here.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    machine();
+    latency();
+    flushes();
+    memory();
+}
+
+fn machine() {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("machine: {} x {}", cores, model.trim_start_matches([' ', '\t', ':']));
+    println!("build: {}\n", if cfg!(debug_assertions) { "DEBUG, not for quoting" } else { "release" });
+}
+
+fn latency() {
+    println!("latency in ms over {COMMANDS} commands, one after the other, plain MQTT on loopback, Modbus TCP");
+    println!(
+        "{:34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}",
+        "route", "wire p50", "wire p99", "ack p50", "ack p99", "limit", "ack/limit"
+    );
+    for (settle, command, commits) in ROUTES {
+        let (broker, slave) = (Broker::new(), Slave::new());
+        let site = Site::new(&broker.address(), &pump(slave.address(), settle, ""));
+        let flush_before = flush(&site.path("probe"));
+        let _daemon = site.start();
+        let mut client = broker.serve();
+        let (mut wire, mut ack) = (Vec::new(), Vec::new());
+        for number in 1..=WARM_UP + COMMANDS {
+            let sent = Instant::now();
+            client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
+            let acked = wait_for_ack(&mut client, number);
+            let written = slave.wait_for_write(number);
+            if number > WARM_UP {
+                wire.push(written.duration_since(sent));
+                ack.push(acked.duration_since(sent));
+            }
+        }
+        let flush = (flush_before + flush(&site.path("probe"))) / 2;
+        let limit = flush * commits + Duration::from_millis(1);
+        let p50 = percentile(&mut ack, 50);
+        println!(
+            "{:34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9.2}x",
+            format!("{settle}, {}", if command == "set" { "idempotent" } else { "non-idempotent" }),
+            millis(percentile(&mut wire, 50)),
+            millis(percentile(&mut wire, 99)),
+            millis(p50),
+            millis(percentile(&mut ack, 99)),
+            millis(limit),
+            p50.as_secs_f64() / limit.as_secs_f64()
+        );
+        println!("{:34} append of 4 KiB and fdatasync on the same disk, same run: p50 {} ms", "", millis(flush));
+    }
+    println!("limit: the route's commits x that flush + 1 ms\n");
+}
+
+/// When the PUBACK came; events before it are acknowledged.
+fn wait_for_ack(client: &mut Client, number: u16) -> Instant {
+    loop {
+        match client.next() {
+            Packet::PubAck(id) if id == number => return Instant::now(),
+            Packet::Publish { packet_id, .. } => client.puback(packet_id),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The median time of appending 4 KiB and flushing it.
+fn flush(path: &Path) -> Duration {
+    let file = File::create(path).expect("a file can be made");
+    let mut times: Vec<Duration> = (0..300u64)
+        .map(|number| {
+            let begun = Instant::now();
+            file.write_all_at(&[0x5a; 4096], number * 4096).expect("the disk takes it");
+            file.sync_data().expect("the disk flushes");
+            begun.elapsed()
+        })
+        .collect();
+    percentile(&mut times, 50)
+}
+
+/// Flushes of the ledger for each command, counted by strace.
+fn flushes() {
+    support::require("strace", "strace");
+    println!("flushes of the ledger for each command, counted by strace over 200 commands one after the other");
+    for (settle, command, commits) in ROUTES {
+        let (broker, slave) = (Broker::new(), Slave::new());
+        let site = Site::new(&broker.address(), &pump(slave.address(), settle, ""));
+        let trace = site.path("trace");
+        let daemon = site.start_under(&[
+            "strace",
+            "-f",
+            "-y",
+            "-e",
+            "trace=fsync,fdatasync",
+            "-o",
+            &trace.display().to_string(),
+        ]);
+        let mut client = broker.serve();
+        let count = || std::fs::read_to_string(&trace).unwrap_or_default().matches("ledger.db-wal").count();
+        let before = count();
+        for number in 1..=200u16 {
+            client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
+            wait_for_ack(&mut client, number);
+            slave.wait_for_write(number);
+        }
+        println!("{settle}, {command}: {:.2} (needed before the PUBACK: {commits})", (count() - before) as f64 / 200.0);
+        drop(daemon);
+    }
+    println!();
+}
+
+fn memory() {
+    println!("resident memory of the daemon, TLS, every identity connected and idle, one Modbus TCP bus");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for identities in [1, 10, 100] {
+        runtime.block_on(async {
+            let hub = SimHub::start(Options::default()).await.expect("the simulator starts");
+            let slave = Slave::new();
+            let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n", slave.address());
+            more += "[profile.p.command.read]\nread = { table = \"holding\", address = 0 }\n";
+            let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+            for number in 0..identities {
+                let id = format!("d-{number}");
+                hub.add_device(&id, fieldbridge::sim::Auth::Key((0..32).collect()));
+                more +=
+                    &format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"p\"\nkey_file = \"device.key\"\n");
+            }
+            let head = format!(
+                "host = \"{}\"\naddress = \"{}\"\nca_file = \"hub-ca.pem\"\nconnect_rate = 100\n",
+                hub.host(),
+                hub.addr()
+            );
+            let site = Site::with_hub(&head, &more);
+            site.write("device.key", key);
+            site.write("hub-ca.pem", &hub.ca_pem());
+            let daemon = tokio::task::block_in_place(|| site.start());
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while (0..identities).any(|number| !hub.is_subscribed(&format!("d-{number}"))) {
+                assert!(Instant::now() < deadline, "not everybody connected");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("a process has a status");
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+            };
+            println!(
+                "{identities:>4} identities: {:.1} MB resident, of it {:.1} MB anonymous",
+                field("VmRSS"),
+                field("RssAnon")
+            );
+        });
+    }
+    std::io::stdout().flush().expect("output can be flushed");
+}
+
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1000.0)
+}

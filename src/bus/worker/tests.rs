@@ -1,0 +1,292 @@
+//! The worker on a line that does what a test says, under a clock that does.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+
+use super::super::wire::{Answer, Request};
+use super::super::{BusHandle, Closed};
+use super::*;
+
+/// What happened on the line, and what shall happen.
+#[derive(Default)]
+struct Script {
+    /// When it was tried to be opened.
+    attempts: Vec<Instant>,
+    /// Whether opening fails.
+    absent: bool,
+    open: bool,
+    /// How it gets lost while nothing is asked.
+    loses: Option<Lost>,
+    /// Units whose requests must wait until then.
+    held: Vec<(u8, Instant)>,
+    /// How the next exchanges end; `Answered` when it is empty.
+    ends: VecDeque<Ended>,
+    /// The units that were asked.
+    sent: Vec<u8>,
+    /// How long an exchange takes.
+    takes: Duration,
+}
+
+#[derive(Clone, Default)]
+struct Line(Arc<Mutex<Script>>);
+
+impl Line {
+    fn with<T>(&self, what: impl FnOnce(&mut Script) -> T) -> T {
+        what(&mut self.0.lock().unwrap())
+    }
+
+    fn sent(&self) -> Vec<u8> {
+        self.with(|script| script.sent.clone())
+    }
+}
+
+impl Link for Line {
+    async fn open(&mut self) -> Result<(), String> {
+        self.with(|script| {
+            script.attempts.push(Instant::now());
+            script.open = !script.absent;
+            if script.absent {
+                return Err("it is absent".into());
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&mut self) {
+        self.with(|script| script.open = false);
+    }
+
+    fn is_open(&self) -> bool {
+        self.with(|script| script.open)
+    }
+
+    async fn listen(&mut self) -> Option<Lost> {
+        loop {
+            if let Some(lost) = self.with(|script| script.loses.take()) {
+                self.close();
+                return Some(lost);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn held_until(&self, call: &Call, _: u64) -> Option<Instant> {
+        let until = self.with(|script| script.held.iter().find(|(unit, _)| *unit == call.unit).copied());
+        until.map(|(_, until)| until).filter(|until| *until > Instant::now())
+    }
+
+    async fn exchange(&mut self, call: &Call, _: u64) -> Ended {
+        sleep(self.with(|script| script.takes)).await;
+        self.with(|script| {
+            let ended = script.ends.pop_front();
+            let ended = ended.unwrap_or_else(|| Ended::kept(Wire::Answered(Answer::Written)));
+            script.open = ended.lost.is_none();
+            if !matches!(ended.wire, Wire::NotSent(_)) {
+                script.sent.push(call.unit);
+            }
+            ended
+        })
+    }
+}
+
+struct Running {
+    handle: BusHandle,
+    line: Line,
+    stop: CancellationToken,
+    worker: JoinHandle<()>,
+}
+
+fn start(script: Script) -> Running {
+    let line = Line(Arc::new(Mutex::new(script)));
+    let kind = BusKind::ModbusTcp { address: String::new() };
+    let (response_timeout, turnaround) = (Duration::from_secs(1), Duration::ZERO);
+    let config = crate::config::Bus { kind, response_timeout, retries: 0, turnaround };
+    let (handle, Worker { queue, status, .. }) = super::super::new("line-a", &config);
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn(Shift::new(line.clone(), queue, status).work(stop.clone()));
+    Running { handle, line, stop, worker }
+}
+
+fn call(unit: u8) -> Call {
+    let request = Request::WriteWords { address: 0, words: vec![0] };
+    Call { unit, request, timeout: None }
+}
+
+impl Running {
+    fn ask(&self, unit: u8) -> JoinHandle<Result<Wire, Closed>> {
+        let handle = self.handle.clone();
+        tokio::spawn(async move { Ok(handle.turn().await?.exchange(&call(unit)).await) })
+    }
+
+    /// Lets everything happen that happens by now.
+    async fn settle(&self) {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+const ANSWERED: Result<Wire, Closed> = Ok(Wire::Answered(Answer::Written));
+
+fn not_sent(why: &str) -> Result<Wire, Closed> {
+    Ok(Wire::NotSent(why.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_can_not_be_opened_is_tried_more_and_more_seldom() {
+    let bus = start(Script { absent: true, ..Script::default() });
+    sleep(Duration::from_secs(30)).await;
+    let attempts = bus.line.with(|script| script.attempts.clone());
+    let pauses: Vec<_> = attempts.windows(2).map(|w| (w[1] - w[0]).as_millis() / 10 * 10).collect();
+    assert_eq!(pauses[..6], [250, 500, 1000, 2000, 4000, 5000]);
+    assert!(pauses[6..].iter().all(|pause| *pause == 5000), "{pauses:?}");
+    let status = bus.handle.status();
+    assert_eq!((status.state, status.last_error.as_deref()), ("opening", Some("it is absent")));
+    bus.line.with(|script| script.absent = false);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!((bus.handle.status().state, bus.handle.status().last_error), ("open", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_tries_the_line_once_and_at_once() {
+    let bus = start(Script { absent: true, ..Script::default() });
+    sleep(Duration::from_secs(9)).await;
+    let before = bus.line.with(|script| script.attempts.len());
+    let asked = Instant::now();
+    assert_eq!(bus.ask(1).await.unwrap(), not_sent("it is absent"));
+    assert!(asked.elapsed() < Duration::from_millis(10));
+    assert_eq!(bus.line.with(|script| script.attempts.len()), before + 1);
+    bus.line.with(|script| script.absent = false);
+    assert_eq!(bus.ask(1).await.unwrap(), ANSWERED);
+    assert!(asked.elapsed() < Duration::from_millis(10));
+    assert_eq!(bus.handle.status().exchanges, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_flaps_is_not_opened_in_a_hurry() {
+    let bus = start(Script::default());
+    let flaps = Duration::from_secs(20);
+    let began = Instant::now();
+    while began.elapsed() < flaps {
+        bus.line.with(|script| script.loses = Some(Lost::Gone("it was unplugged".into())));
+        sleep(Duration::from_millis(5)).await;
+    }
+    let attempts = bus.line.with(|script| script.attempts.len());
+    assert!((5..=9).contains(&attempts), "{attempts}");
+    // After it was open for a while, the next loss is an accident again.
+    bus.line.with(|script| script.loses = None);
+    sleep(Duration::from_secs(20)).await;
+    bus.line.with(|script| script.loses = Some(Lost::Gone("it was unplugged".into())));
+    bus.settle().await;
+    assert_eq!(bus.handle.status().state, "opening");
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(bus.handle.status().state, "open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_closed_unnoticed_is_opened_once_more_and_no_oftener() {
+    let closed = || Ended { wire: Wire::NotSent("it is closed".into()), lost: Some(Lost::Idle) };
+    let bus = start(Script { ends: [closed()].into(), ..Script::default() });
+    assert_eq!(bus.ask(1).await.unwrap(), ANSWERED);
+    assert_eq!(bus.line.sent(), [1]);
+    bus.line.with(|script| script.ends = [closed(), closed()].into());
+    assert_eq!(bus.ask(2).await.unwrap(), not_sent("it is closed"));
+    assert_eq!(bus.line.sent(), [1]);
+    assert_eq!((bus.handle.status().state, bus.handle.status().last_error), ("closed", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_sent_is_never_sent_again() {
+    let gone = || Some(Lost::Gone("it was unplugged".into()));
+    for wire in [Wire::NoAnswer(String::new()), Wire::BadReply(String::new())] {
+        for lost in [None, Some(Lost::Idle), gone()] {
+            let ends = [Ended { wire: wire.clone(), lost }].into();
+            let bus = start(Script { ends, ..Script::default() });
+            assert_eq!(bus.ask(1).await.unwrap(), Ok(wire.clone()));
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(bus.line.sent(), [1]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_must_wait_is_set_aside_until_it_may_go() {
+    let until = Instant::now() + Duration::from_secs(2);
+    let bus = start(Script { held: vec![(7, until)], ..Script::default() });
+    let silent = [bus.ask(7), bus.ask(7)];
+    bus.settle().await;
+    assert_eq!(bus.ask(8).await.unwrap(), ANSWERED);
+    assert_eq!(bus.line.sent(), [8]);
+    for ask in silent {
+        assert_eq!(ask.await.unwrap(), ANSWERED);
+    }
+    assert!(Instant::now() >= until);
+    assert_eq!(bus.line.sent(), [8, 7, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_has_begun_keeps_the_bus_while_it_waits() {
+    let bus = start(Script::default());
+    let mut turn = bus.handle.turn().await.unwrap();
+    turn.exchange(&call(7)).await;
+    let until = Instant::now() + Duration::from_secs(2);
+    bus.line.with(|script| script.held = vec![(7, until)]);
+    let other = bus.ask(8);
+    turn.exchange(&call(7)).await;
+    drop(turn);
+    assert_eq!(other.await.unwrap(), ANSWERED);
+    assert_eq!(bus.line.sent(), [7, 7, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_turns_are_set_aside_than_there_is_room_for() {
+    let until = Instant::now() + Duration::from_secs(2);
+    let bus = start(Script { held: vec![(7, until)], ..Script::default() });
+    let silent: Vec<_> = (0..=PARKED_MAX).map(|_| bus.ask(7)).collect();
+    bus.settle().await;
+    let other = bus.ask(8);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!other.is_finished());
+    assert_eq!(other.await.unwrap(), ANSWERED);
+    for ask in silent {
+        assert_eq!(ask.await.unwrap(), ANSWERED);
+    }
+    assert_eq!(bus.line.sent().len(), PARKED_MAX + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_what_is_on_the_wire_and_sends_nothing_that_waits() {
+    let until = Instant::now() + Duration::from_millis(500);
+    let takes = Duration::from_secs(1);
+    let bus = start(Script { held: vec![(7, until)], takes, ..Script::default() });
+    let waiting = bus.ask(7);
+    bus.settle().await;
+    let exchanged = bus.ask(8);
+    let queued = bus.ask(9);
+    sleep(Duration::from_millis(600)).await;
+    bus.stop.cancel();
+    assert_eq!(exchanged.await.unwrap(), ANSWERED);
+    assert_eq!(waiting.await.unwrap(), not_sent("the gateway is stopping"));
+    assert_eq!(queued.await.unwrap(), Err(Closed));
+    bus.worker.await.unwrap();
+    assert_eq!(bus.line.sent(), [8]);
+    assert!(!bus.line.with(|script| script.open));
+    assert_eq!(bus.handle.status().state, "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_is_gone_gives_the_bus_back() {
+    let bus = start(Script { takes: Duration::from_secs(1), ..Script::default() });
+    drop(bus.handle.turn().await.unwrap());
+    // Gone in the queue, gone with the turn in hand, gone in the middle of an exchange.
+    let held = bus.handle.turn().await.unwrap();
+    let queued = bus.ask(1);
+    bus.settle().await;
+    queued.abort();
+    drop(held);
+    let exchanged = bus.ask(2);
+    advance(Duration::from_millis(500)).await;
+    exchanged.abort();
+    assert_eq!(bus.ask(3).await.unwrap(), ANSWERED);
+    assert_eq!(bus.line.sent(), [2, 3]);
+}

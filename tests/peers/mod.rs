@@ -1,0 +1,177 @@
+//! Peers written at byte level, and buses to put them on.
+
+#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(clippy::unwrap_used, reason = "a peer that fails fails its test")]
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fieldbridge::bus::wire::{Call, Request, Wire};
+use fieldbridge::bus::{self, BusHandle, BusStatus};
+use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_serial::{SerialPort as _, SerialStream};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for anything that must happen, on a machine however busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Short enough to wait out often, long enough that nothing real is waited for with it.
+pub const SHORT: Duration = Duration::from_millis(60);
+
+/// A bus with its worker.
+pub struct Running {
+    pub bus: BusHandle,
+    pub stop: CancellationToken,
+    pub worker: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(kind: BusKind) -> Running {
+        Running::with_turnaround(kind, Duration::ZERO)
+    }
+
+    pub fn with_turnaround(kind: BusKind, turnaround: Duration) -> Running {
+        let config = Bus { kind, response_timeout: PATIENCE, retries: 2, turnaround };
+        let (bus, worker) = bus::new("line-a", &config);
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(worker.run(stop.clone()));
+        Running { bus, stop, worker }
+    }
+
+    /// One exchange in a turn of its own.
+    pub async fn call(&self, call: Call) -> Wire {
+        let mut turn = patient(self.bus.turn()).await.unwrap();
+        patient(turn.exchange(&call)).await
+    }
+
+    /// The same, by somebody else.
+    pub fn call_meanwhile(&self, call: Call) -> JoinHandle<Wire> {
+        let bus = self.bus.clone();
+        tokio::spawn(async move { bus.turn().await.unwrap().exchange(&call).await })
+    }
+
+    pub fn status(&self) -> BusStatus {
+        self.bus.status()
+    }
+
+    /// Waits until the bus is in a state.
+    pub async fn until(&self, state: &str) -> BusStatus {
+        patient(async {
+            while self.status().state != state {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+        self.status()
+    }
+}
+
+pub async fn patient<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("it should have happened by now")
+}
+
+/// A call that is sure to be answered in time.
+pub fn call(unit: u8, request: Request) -> Call {
+    Call { unit, request, timeout: None }
+}
+
+/// A call that gives up soon.
+pub fn hasty(unit: u8, request: Request) -> Call {
+    Call { unit, request, timeout: Some(SHORT) }
+}
+
+pub fn read(address: u16, count: u16) -> Request {
+    Request::ReadWords { holding: true, address, count }
+}
+
+pub fn write(address: u16, word: u16) -> Request {
+    Request::WriteWords { address, words: vec![word] }
+}
+
+/// A pseudo-terminal whose far end is the peer, reached by a path that can be unplugged and plugged in again.
+pub struct Pty {
+    pub peer: SerialStream,
+    /// Held open, so that the peer sees no hang-up while the bus has the port closed.
+    near: SerialStream,
+    folder: tempfile::TempDir,
+}
+
+impl Pty {
+    pub fn new() -> Pty {
+        let (peer, near) = SerialStream::pair().unwrap();
+        let pty = Pty { peer, near, folder: tempfile::tempdir().unwrap() };
+        pty.link();
+        pty
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("ttyUSB0")
+    }
+
+    pub fn port(&self, baud: u32) -> SerialPort {
+        port(&self.path(), baud)
+    }
+
+    /// Takes the adapter away.
+    pub fn unplug(self) -> tempfile::TempDir {
+        std::fs::remove_file(self.path()).unwrap();
+        self.folder
+    }
+
+    /// Brings another one, under the same name.
+    pub fn plug(folder: tempfile::TempDir) -> Pty {
+        let (peer, near) = SerialStream::pair().unwrap();
+        let pty = Pty { peer, near, folder };
+        pty.link();
+        pty
+    }
+
+    fn link(&self) {
+        std::os::unix::fs::symlink(self.near.name().unwrap(), self.path()).unwrap();
+    }
+}
+
+pub fn port(path: &Path, baud: u32) -> SerialPort {
+    SerialPort { path: path.into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 }
+}
+
+/// What a peer does.
+pub trait Peer: AsyncReadExt + AsyncWriteExt + Unpin {
+    /// Hears exactly these bytes.
+    async fn hear(&mut self, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        patient(self.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(heard, expected, "heard {heard:02x?}");
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        patient(self.write_all(bytes)).await.unwrap();
+    }
+
+    /// Hears nothing for a while.
+    async fn hear_nothing(&mut self) {
+        let mut chunk = [0; 64];
+        if let Ok(heard) = timeout(SHORT, self.read(&mut chunk)).await {
+            panic!("heard {:02x?}", &chunk[..heard.unwrap()]);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWriteExt + Unpin> Peer for S {}
+
+/// An RTU frame with its CRC, computed apart from the code under test.
+pub fn rtu(content: &[u8]) -> Vec<u8> {
+    let mut sum = 0xFFFF_u32;
+    for byte in content {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0xA001 * (sum & 1));
+        }
+    }
+    let [low, high, ..] = sum.to_le_bytes();
+    [content, &[low, high]].concat()
+}
