@@ -8,7 +8,10 @@ use serde_json::Value as Json;
 
 use super::{eventually, PATIENCE};
 
-/// A client with a clean session.
+/// A flag of CONNECT.
+const CLEAN_SESSION: u8 = 0x02;
+
+/// A client.
 pub struct Visitor {
     stream: TcpStream,
     last_packet_id: u16,
@@ -17,14 +20,25 @@ pub struct Visitor {
 impl Visitor {
     /// Connects, and tries again as long as the broker does not listen.
     pub fn new(address: &str, client_id: &str) -> Visitor {
+        let mut visitor = Visitor::connect(address, client_id, CLEAN_SESSION);
+        assert_eq!(visitor.read(), (0x20, vec![0, 0]), "CONNACK");
+        visitor
+    }
+
+    /// Connects with a session that the broker keeps.
+    pub fn with_session(address: &str, client_id: &str) -> Visitor {
+        let mut visitor = Visitor::connect(address, client_id, 0);
+        let (first, body) = visitor.read();
+        assert_eq!((first, body[1]), (0x20, 0), "CONNACK");
+        visitor
+    }
+
+    fn connect(address: &str, client_id: &str, flags: u8) -> Visitor {
         let stream = eventually("the broker listens", || TcpStream::connect(address).ok());
         stream.set_nodelay(true).expect("a stream has no delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut visitor = Visitor { stream, last_packet_id: 0 };
-        let mut connect = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
-        connect.extend(text(client_id));
-        visitor.packet(0x10, &connect);
-        assert_eq!(visitor.read(), (0x20, vec![0, 0]), "CONNACK");
+        visitor.packet(0x10, &[b"\x00\x04MQTT\x04", &[flags, 0, 0][..], &text(client_id)].concat());
         visitor
     }
 
