@@ -144,7 +144,7 @@ fn a_connection_that_flaps_disturbs_no_other_identity() {
     let (site, broker, slave) = site_with_hub("", &another_pump("calm"));
     let _daemon = site.start();
     let [mut flapping, mut calm] = broker.serve_each(["pump", "calm"]);
-    for number in 1..=3 {
+    for number in 1..=2 {
         drop(flapping);
         let topic = format!("devices/calm/messages/devicebound/%24.mid=m-{number}");
         calm.publish(number, topic.as_bytes(), command("pulse", number).as_bytes());
@@ -153,7 +153,7 @@ fn a_connection_that_flaps_disturbs_no_other_identity() {
         flapping = broker.serve();
         assert_eq!(flapping.connect.client_id, "pump", "only the connection that was cut is made anew");
     }
-    assert_eq!(slave.writes(), [(2, 1), (2, 2), (2, 3)]);
+    assert_eq!(slave.writes(), [(2, 1), (2, 2)]);
     assert_eq!(site.device_status("calm")["lastError"], serde_json::Value::Null);
     fence(&mut flapping, 1);
 }

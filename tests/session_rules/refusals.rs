@@ -59,7 +59,7 @@ fn a_hub_that_keeps_refusing_is_asked_less_and_less_often() {
     let _daemon = site.start();
     broker.accept().connack(5, false);
     let mut last = Instant::now();
-    for at_least in [100, 500, 1000].map(Duration::from_millis) {
+    for at_least in [100, 500].map(Duration::from_millis) {
         let mut client = broker.accept();
         // The wait begins when the daemon reads the refusal; a little later than it was sent here.
         assert!(last.elapsed() >= at_least, "asked again after {:?}", last.elapsed());

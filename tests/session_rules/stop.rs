@@ -74,10 +74,9 @@ fn an_event_that_a_stop_left_behind_is_published_at_the_next_start() {
     let mut daemon = site.start();
     let mut client = broker.serve();
     client.deliver(1, "m-1", &command("pulse", 7));
-    assert_eq!(client.next_puback(&mut Vec::new()), 1);
     let (first, _) = client.next_event_unacknowledged();
     signal(daemon.pid(), "TERM");
-    assert_eq!(last_words(&mut client), (vec![], 0));
+    assert_eq!(last_words(&mut client).1, 0, "an event is published once on a connection");
     assert_eq!(daemon.wait().code(), Some(0), "an event without its PUBACK does not hold up a stop");
 
     let _daemon = site.start();
