@@ -32,7 +32,7 @@ fn send_hasty(text: &str) -> Call {
 }
 
 fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
-    let regex = |pattern: &str| Regex::new(pattern).unwrap();
+    let regex = |pattern: &str| Regex::new(pattern).expect("a valid pattern");
     Request::Line { bytes: text.as_bytes().to_vec(), expect: expect.map(regex), refuse: refuse.map(regex) }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! Invariants
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
-//! - A late answer counts for the same question only: the same request in the same turn. The same request of another
-//!   turn is another command, and may have to be confirmed for itself.
+//! - A late answer counts for the same question only: the same request in the same errand. The same request of another
+//!   errand is another command, and may have to be confirmed for itself.
 //! - A debt lapses after [`window`], so that a dead peripheral blocks nobody for ever.
 
 use std::collections::VecDeque;
@@ -26,22 +26,22 @@ pub(super) fn window(timeout: Duration) -> Duration {
     timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
 }
 
-/// A request and the turn in which it was asked.
+/// A request and the errand on which it was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
-    turn: u64,
+    errand: u64,
     unit: u8,
     request: Request,
 }
 
 impl Question {
     /// The question that a call puts.
-    pub(super) fn of(turn: u64, call: &Call) -> Question {
-        Question { turn, unit: call.unit, request: call.request.clone() }
+    pub(super) fn of(errand: u64, call: &Call) -> Question {
+        Question { errand, unit: call.unit, request: call.request.clone() }
     }
 
     fn is(&self, other: &Question) -> bool {
-        self.turn == other.turn && self.unit == other.unit && same_request(&self.request, &other.request)
+        self.errand == other.errand && self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }
 
@@ -179,18 +179,18 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn read(turn: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
+    fn read(errand: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
         let request = Request::ReadWords { holding: true, address, count };
-        question(turn, unit, request)
+        question(errand, unit, request)
     }
 
-    fn write(turn: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
-        question(turn, unit, Request::WriteWords { address, words: vec![word] })
+    fn write(errand: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
+        question(errand, unit, Request::WriteWords { address, words: vec![word] })
     }
 
-    fn question(turn: u64, unit: u8, request: Request) -> (Question, Shape) {
+    fn question(errand: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (Question::of(turn, &Call { unit, request, timeout: None }), shape)
+        (Question::of(errand, &Call { unit, request, timeout: None }), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

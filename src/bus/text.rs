@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
         Ok(())
     }
 
-    async fn put(&mut self, call: &Call, turn: u64) -> Ended {
+    async fn put(&mut self, call: &Call, errand: u64) -> Ended {
         let Request::Line { bytes, expect, refuse } = &call.request else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let until = (sent + late::window(timeout)).into_std();
-        self.debts.asked(Question::of(turn, call), (), until, Instant::now().into_std());
+        self.debts.asked(Question::of(errand, call), (), until, Instant::now().into_std());
         let judge = |line: &str| judge(line, expect.as_ref(), refuse.as_ref());
         let ended = self.listen_for(judge, sent + timeout, timeout).await;
         if matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_)) {
@@ -234,14 +234,14 @@ impl Link for Text<SerialStream> {
         }
     }
 
-    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant> {
-        let question = Question::of(turn, call);
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
+        let question = Question::of(errand, call);
         let until = self.debts.held_until(&question, &(), Instant::now().into_std());
         until.map(Instant::from_std)
     }
 
-    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended {
-        self.put(call, turn).await
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
+        self.put(call, errand).await
     }
 }
 

@@ -53,9 +53,9 @@ pub(super) trait Link {
     /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
     async fn listen(&mut self) -> Option<Lost>;
     /// Until when a call must wait, because a late answer could be taken for its own.
-    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant>;
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant>;
     /// One exchange on the open line. Not cancel-safe.
-    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended;
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended;
 }
 
 /// How a line came to be closed.
@@ -123,7 +123,7 @@ impl Worker {
 /// A turn that was given.
 struct Held {
     asks: mpsc::Receiver<Ask>,
-    turn: u64,
+    errand: u64,
     /// A request that waits for a late answer to come or to lapse.
     waiting: Option<Ask>,
     /// Whether a request of it was sent: then others may not come between.
@@ -153,7 +153,6 @@ struct Shift<L> {
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
     name: String,
-    turns: u64,
     /// Who has the bus.
     seat: Option<Held>,
     /// Turns that were set aside, in order.
@@ -180,7 +179,7 @@ impl<L: Link> Shift<L> {
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        Shift { link, queue, status, name, turns: 0, seat: None, parked: VecDeque::new(), door }
+        Shift { link, queue, status, name, seat: None, parked: VecDeque::new(), door }
     }
 
     async fn work(mut self, stop: CancellationToken) {
@@ -253,26 +252,25 @@ impl<L: Link> Shift<L> {
     fn grant(&mut self, grant: Grant) {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
-        self.turns += 1;
-        let held = Held { asks: receiver, turn: self.turns, waiting: None, begun: false };
+        let held = Held { asks: receiver, errand: grant.errand, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
-        if grant.send(Turn { asks }).is_ok() {
+        if grant.turn.send(Turn { asks }).is_ok() {
             self.seat = Some(held);
         }
     }
 
     /// Does one exchange and answers it.
     async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
-        let Some(turn) = self.seat.as_mut().map(|held| {
+        let Some(errand) = self.seat.as_mut().map(|held| {
             held.begun = true;
-            held.turn
+            held.errand
         }) else {
             return;
         };
-        let mut ended = self.attempt(&ask, turn, stop).await;
+        let mut ended = self.attempt(&ask, errand, stop).await;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(&ask, turn, stop).await;
+            ended = self.attempt(&ask, errand, stop).await;
         }
         let wire = ended.wire;
         self.status.send_modify(|status| {
@@ -285,7 +283,7 @@ impl<L: Link> Shift<L> {
     }
 
     /// One exchange, on a line that is opened for it if need be.
-    async fn attempt(&mut self, ask: &Ask, turn: u64, stop: &CancellationToken) -> Ended {
+    async fn attempt(&mut self, ask: &Ask, errand: u64, stop: &CancellationToken) -> Ended {
         if !self.link.is_open() {
             match &self.door.failed {
                 // It was tried just now, while the caller was asking.
@@ -298,7 +296,7 @@ impl<L: Link> Shift<L> {
                 return Ended::kept(wire);
             }
         }
-        let ended = self.link.exchange(&ask.call, turn).await;
+        let ended = self.link.exchange(&ask.call, errand).await;
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);
         }
@@ -384,7 +382,7 @@ impl<L: Link> Shift<L> {
 
 /// Until when a turn's request must wait.
 fn holds(link: &impl Link, held: &Held) -> Option<Instant> {
-    link.held_until(&held.waiting.as_ref()?.call, held.turn)
+    link.held_until(&held.waiting.as_ref()?.call, held.errand)
 }
 
 async fn asked(seat: &mut Option<Held>) -> Option<Ask> {
