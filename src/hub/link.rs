@@ -1,7 +1,7 @@
 //! One identity's link: connect, serve, and when the connection ends, begin anew.
 //!
 //! Invariants
-//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in [`Link::serve`] and dropped with it
+//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve` and dropped with it
 //!   (G6).
 //! - Nothing is read from the hub unless the ledger can be written (G9) and the clock can be believed.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
