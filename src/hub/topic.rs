@@ -73,11 +73,23 @@ fn properties(bag: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, 
 /// Decodes `%XX` once. Text with an invalid sequence, or that is not UTF-8 when decoded, is kept as it came.
 fn percent_decoded(text: &[u8]) -> Cow<'_, str> {
     if !text.contains(&b'%') {
-        return String::from_utf8_lossy(text);
+        return as_it_came(text);
     }
-    decode_strictly(text)
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .map_or_else(|| String::from_utf8_lossy(text), Cow::Owned)
+    decode_strictly(text).and_then(|bytes| String::from_utf8(bytes).ok()).map_or_else(|| as_it_came(text), Cow::Owned)
+}
+
+/// Text as it came. Bytes that are no UTF-8 become `%XX` and not a replacement character: two ids must not become one by being
+/// unreadable, or the second message would pass for a redelivery of the first.
+fn as_it_came(text: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        kept.push_str(chunk.valid());
+        kept.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    Cow::Owned(kept)
 }
 
 fn decode_strictly(text: &[u8]) -> Option<Vec<u8>> {
@@ -196,8 +208,9 @@ mod tests {
             assert_eq!(m.id.as_deref(), Some(id));
         }
         let m = parse_c2d("foo", b"devices/foo/messages/devicebound/%24.mid=a\xff&command=c", b"");
-        assert_eq!(m.command.as_deref(), Some("c"));
-        assert!(m.id.is_some());
+        assert_eq!((m.id.as_deref(), m.command.as_deref()), (Some("a%FF"), Some("c")));
+        let m = parse_c2d("foo", b"devices/foo/messages/devicebound/%24.mid=a\xfe", b"");
+        assert_eq!(m.id.as_deref(), Some("a%FE"), "unreadable ids stay apart");
     }
 
     #[test]

@@ -92,6 +92,15 @@ impl Broker {
         client
     }
 
+    /// Accepts clients, their subscriptions included, and returns them in the order of these ids.
+    pub fn serve_each<const N: usize>(&self, ids: [&str; N]) -> [Client; N] {
+        let mut clients: Vec<Client> = ids.iter().map(|_| self.serve()).collect();
+        ids.map(|id| {
+            let at = clients.iter().position(|client| client.connect.client_id == id);
+            clients.swap_remove(at.unwrap_or_else(|| panic!("{id} did not connect")))
+        })
+    }
+
     /// Accepts a client, its subscription included.
     pub fn serve(&self) -> Client {
         let mut client = self.accept();
@@ -136,18 +145,7 @@ impl Client {
 
     /// Any packet: its first byte, then its content.
     pub fn packet(&mut self, first: u8, content: &[u8]) {
-        let mut packet = vec![first];
-        let mut length = content.len();
-        loop {
-            let more = length >= 128;
-            packet.push((length % 128) as u8 | if more { 0x80 } else { 0 });
-            length /= 128;
-            if !more {
-                break;
-            }
-        }
-        packet.extend(content);
-        self.write(&packet);
+        self.write(&[&[first][..], &remaining_length(content.len()), content].concat());
     }
 
     pub fn puback(&mut self, packet_id: u16) {
@@ -208,6 +206,23 @@ impl Client {
         }
     }
 
+    /// Exactly so many PUBACKs, in the order in which they come, and so many events, acknowledged.
+    pub fn collect(&mut self, pubacks: usize, events: usize) -> (Vec<u16>, Vec<(String, serde_json::Value)>) {
+        let (mut ids, mut bodies) = (Vec::new(), Vec::new());
+        while ids.len() < pubacks || bodies.len() < events {
+            match self.next() {
+                Packet::PubAck(packet_id) => ids.push(packet_id),
+                Packet::Publish { packet_id, topic, body } => {
+                    self.puback(packet_id);
+                    bodies.push((topic, serde_json::from_slice(&body).expect("an event is JSON")));
+                }
+                other => panic!("{other:?} after the PUBACKs {ids:?} and {} events", bodies.len()),
+            }
+        }
+        assert_eq!((ids.len(), bodies.len()), (pubacks, events), "PUBACKs and events");
+        (ids, bodies)
+    }
+
     /// The next event, acknowledged.
     pub fn next_event(&mut self) -> (String, serde_json::Value) {
         match self.next() {
@@ -216,6 +231,19 @@ impl Client {
                 (topic, serde_json::from_slice(&body).expect("an event is JSON"))
             }
             other => panic!("{other:?} where an event was expected"),
+        }
+    }
+
+    /// The next event, which gets no PUBACK. PUBACKs that come before it are left out.
+    pub fn next_event_unacknowledged(&mut self) -> (String, serde_json::Value) {
+        loop {
+            match self.next() {
+                Packet::PubAck(_) => {}
+                Packet::Publish { topic, body, .. } => {
+                    return (topic, serde_json::from_slice(&body).expect("an event is JSON"));
+                }
+                other => panic!("{other:?} where an event was expected"),
+            }
         }
     }
 
@@ -231,7 +259,7 @@ impl Client {
         silent
     }
 
-    /// Reads to the client's end of the connection.
+    /// Reads to the client's end of the connection, which acknowledges nothing on the way there.
     pub fn closes(&mut self) {
         loop {
             match self.next() {
@@ -268,6 +296,20 @@ impl Client {
             }
             Err(_) => None,
         }
+    }
+}
+
+/// A remaining length (MQTT 3.1.1, 2.2.3).
+pub fn remaining_length(mut length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let digit = (length % 128) as u8;
+        length /= 128;
+        if length == 0 {
+            bytes.push(digit);
+            return bytes;
+        }
+        bytes.push(digit | 0x80);
     }
 }
 

@@ -3,7 +3,9 @@
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod broker;
+pub mod puppet;
 pub mod slave;
+pub mod visitor;
 
 use std::io::{Read as _, Seek as _};
 use std::os::unix::net::UnixDatagram;
@@ -71,6 +73,22 @@ impl Site {
         let mut rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect();
         rows.reverse();
         rows
+    }
+
+    /// The row of a message, once it is in this state.
+    pub fn wait_for_row(&self, message_id: &str, state: &str) -> Json {
+        eventually(&format!("a row of {message_id} that is {state}"), || {
+            self.rows().into_iter().find(|row| row["messageId"] == message_id && row["state"] == state)
+        })
+    }
+
+    /// What `status` says of a device of the running daemon.
+    pub fn device_status(&self, id: &str) -> Json {
+        let output = self.command(&["status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let status: Json = serde_json::from_slice(&output.stdout).expect("a status is JSON");
+        let devices = status["devices"].as_array().expect("a status has devices");
+        devices.iter().find(|device| device["id"] == id).expect("the device is there").clone()
     }
 
     /// Starts the daemon and waits until it says that it is ready.
@@ -230,6 +248,16 @@ verify = true
 read = {{ table = "holding", address = 0 }}
 "#
     )
+}
+
+/// A loopback address that nobody listens at, for a program that can't choose a port by itself. The host is random, so that nobody else on
+/// this machine comes across it in the meantime.
+pub fn free_address() -> (String, u16) {
+    let part = || fastrand::u8(1..=254);
+    let host = format!("127.{}.{}.{}", part(), part(), part());
+    let listener = std::net::TcpListener::bind((host.as_str(), 0)).expect("a loopback address can be bound");
+    let port = listener.local_addr().expect("a listener has an address").port();
+    (host, port)
 }
 
 /// Whether a program is there; a test that needs it says how to get it.

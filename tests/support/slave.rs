@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use super::PATIENCE;
 
 /// What the slave does with its next write requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +16,8 @@ pub enum Mood {
     Good,
     /// Does it, takes so long to confirm.
     Slow(Duration),
+    /// Does it, and confirms when the test lets one answer go, or sets another mood.
+    Held,
     /// Does it and says nothing.
     Mute,
     /// Does nothing, and answers with this exception.
@@ -31,6 +35,8 @@ struct Inner {
     times: Vec<Instant>,
     requests: usize,
     mood: Option<Mood>,
+    /// Answers that may go although the mood is to hold them.
+    let_go: usize,
 }
 
 /// A slave on a port of its own.
@@ -38,6 +44,7 @@ struct Inner {
 pub struct Slave {
     address: String,
     inner: Arc<Mutex<Inner>>,
+    changed: Arc<Condvar>,
 }
 
 impl Slave {
@@ -46,6 +53,7 @@ impl Slave {
         let slave = Slave {
             address: listener.local_addr().expect("a listener has an address").to_string(),
             inner: Arc::default(),
+            changed: Arc::default(),
         };
         let serving = slave.clone();
         std::thread::spawn(move || {
@@ -62,23 +70,43 @@ impl Slave {
     }
 
     pub fn set_mood(&self, mood: Mood) {
-        self.inner.lock().unwrap().mood = Some(mood);
+        self.lock().mood = Some(mood);
+        self.changed.notify_all();
+    }
+
+    /// Lets one held answer go.
+    pub fn let_one_go(&self) {
+        self.lock().let_go += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many requests of any kind have come.
+    pub fn wait_for_requests(&self, count: usize) {
+        let enough = |inner: &mut Inner| inner.requests < count;
+        let (inner, waited) =
+            self.changed.wait_timeout_while(self.lock(), PATIENCE, enough).expect("no thread panics here");
+        assert!(!waited.timed_out(), "only {} of {count} requests came", inner.requests);
+    }
+
+    /// Sets a holding register, as the machine behind it would.
+    pub fn set_register(&self, address: u16, value: u16) {
+        self.lock().registers.insert(address, value);
     }
 
     /// Every single-register write that was carried out.
     pub fn writes(&self) -> Vec<(u16, u16)> {
-        self.inner.lock().unwrap().writes.clone()
+        self.lock().writes.clone()
     }
 
     /// How often this value was written to this register.
     pub fn count(&self, address: u16, value: u16) -> usize {
-        self.inner.lock().unwrap().writes.iter().filter(|write| **write == (address, value)).count()
+        self.lock().writes.iter().filter(|write| **write == (address, value)).count()
     }
 
     /// Waits until this value was written anywhere, and says when.
     pub fn wait_for_write(&self, value: u16) -> Instant {
         super::eventually("the write reaches the slave", || {
-            let inner = self.inner.lock().unwrap();
+            let inner = self.lock();
             let at = inner.writes.iter().rposition(|write| write.1 == value)?;
             Some(inner.times[at])
         })
@@ -86,7 +114,7 @@ impl Slave {
 
     /// Requests of any kind.
     pub fn requests(&self) -> usize {
-        self.inner.lock().unwrap().requests
+        self.lock().requests
     }
 
     fn serve(&self, mut stream: TcpStream) {
@@ -100,6 +128,9 @@ impl Slave {
             }
             let (answer, delay) = self.answer(&pdu);
             std::thread::sleep(delay);
+            if pdu[0] == 6 {
+                self.wait_for_leave();
+            }
             let Some(answer) = answer else { continue };
             let mut frame = header[..4].to_vec();
             frame.extend((answer.len() as u16 + 1).to_be_bytes());
@@ -111,9 +142,21 @@ impl Slave {
         }
     }
 
+    /// While the mood is to hold answers, each waits for its leave.
+    fn wait_for_leave(&self) {
+        let held = |inner: &mut Inner| inner.mood == Some(Mood::Held) && inner.let_go == 0;
+        let mut inner = self.changed.wait_while(self.lock(), held).expect("no thread panics here");
+        inner.let_go = inner.let_go.saturating_sub(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no thread panics here")
+    }
+
     fn answer(&self, pdu: &[u8]) -> (Option<Vec<u8>>, Duration) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.lock();
         inner.requests += 1;
+        self.changed.notify_all();
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
         let mood = inner.mood.unwrap_or(Mood::Good);
         match (pdu[0], mood) {
