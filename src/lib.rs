@@ -32,3 +32,6 @@ pub mod cli;
 pub mod gateway;
 pub mod local;
 pub mod show;
+
+#[cfg(feature = "demo")]
+pub mod sim;

@@ -1,0 +1,194 @@
+//! One connection's task: bytes in and out, as the hub's state says.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use rumqttc::{Codec, Packet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::codec::Framed;
+use tokio_util::either::Either;
+
+use super::device::Line;
+use super::state::{Now, Step, Who};
+use super::tls::thumbprints;
+use super::wire::End;
+use super::Shared;
+
+/// TLS and CONNECT must be through by then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The hub waits 1.5 times the keep-alive, and never longer than this (29.45 minutes).
+const IDLE_MAX: Duration = Duration::from_secs(1767);
+/// The largest packet that is read at all.
+const PACKET_BYTES_MAX: usize = 512 * 1024;
+/// How long an ending connection waits for the client's side to end, lest a reset overtake what was written.
+const LINGER: Duration = Duration::from_millis(200);
+
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+struct Connection {
+    shared: Arc<Shared>,
+    framed: Framed<Stream, Codec>,
+    who: Who,
+    line: Arc<Line>,
+    idle: Duration,
+}
+
+/// Serves a connection from its first byte to its last.
+pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
+    let opened = timeout(CONNECT_TIMEOUT, open(&shared, tcp)).await;
+    let Ok(Ok((framed, thumbprints, first))) = opened else { return };
+    // CONNACK comes late when it is throttled, so late that the client may have given up.
+    let delay = shared.with(|state| state.connack_delay + state.throttle);
+    sleep(delay).await;
+    let Packet::Connect(connect) = first else { return };
+    let (who, decision) = shared.with(|state| {
+        let connection = state.next_connection();
+        let who = Who { device: connect.client_id.clone(), connection };
+        let decision = state.connect(&who, &connect, &thumbprints, Now::read());
+        (who, decision)
+    });
+    let mut stream = framed;
+    let (line, connack) = match decision {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            if let Some(bytes) = refusal {
+                let _ = stream.get_mut().write_all(&bytes).await;
+            }
+            return close(stream.into_inner(), false).await;
+        }
+    };
+    let idle = match connect.keep_alive {
+        0 => IDLE_MAX,
+        seconds => IDLE_MAX.min(Duration::from_millis(u64::from(seconds) * 1500)),
+    };
+    let mut connection = Connection { shared, framed: stream, who, line: line.clone(), idle };
+    let end = tokio::select! {
+        () = line.cut.cancelled() => None,
+        end = connection.run(connack) => end,
+    };
+    if let Some(end) = end {
+        connection.shared.with(|state| state.end_own(&connection.who, end, Now::read()));
+    }
+    if line.frozen.load(Ordering::Relaxed) {
+        // The network between is dead: not even the end of the connection gets through.
+        std::future::pending::<()>().await;
+    }
+    close(connection.framed.into_inner(), line.reset.load(Ordering::Relaxed)).await;
+}
+
+type Opened = (Framed<Stream, Codec>, Vec<String>, Packet);
+
+async fn open(shared: &Shared, tcp: TcpStream) -> io::Result<Opened> {
+    tcp.set_nodelay(true)?;
+    if shared.with(|state| state.stall_handshakes) {
+        std::future::pending::<()>().await;
+    }
+    let mut shown = Vec::new();
+    let stream = match &shared.tls {
+        None => Either::Left(tcp),
+        Some(config) => {
+            let tls = TlsAcceptor::from(config.clone()).accept(tcp).await?;
+            let certs = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            shown.extend(certs.iter().take(1).flat_map(|cert| thumbprints(cert)));
+            Either::Right(Box::new(tls))
+        }
+    };
+    let codec = Codec { max_incoming_size: PACKET_BYTES_MAX, max_outgoing_size: PACKET_BYTES_MAX };
+    let mut framed = Framed::new(stream, codec);
+    match framed.next().await {
+        Some(Ok(packet)) => Ok((framed, shown, packet)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+impl Connection {
+    /// Runs until the connection is over; `None` where the state knows that already.
+    async fn run(&mut self, connack: Bytes) -> Option<End> {
+        if self.write(&connack).await.is_err() {
+            return Some(End::Gone);
+        }
+        let mut deadline = Instant::now() + self.idle;
+        loop {
+            while let Some(step) = self.with_state(|state, who| state.next_step(who, Now::read())) {
+                match step {
+                    Step::Close => return None,
+                    Step::Write(bytes) if self.write(&bytes).await.is_err() => {
+                        return Some(End::Gone)
+                    }
+                    Step::Write(_) => {}
+                }
+            }
+            let line = self.line.clone();
+            let is_frozen = line.frozen.load(Ordering::Relaxed);
+            let packet = tokio::select! {
+                () = line.wake.notified() => continue,
+                () = sleep_until(deadline) => return Some(End::KeepAlive),
+                packet = self.framed.next(), if !is_frozen => packet,
+            };
+            deadline = Instant::now() + self.idle;
+            match packet {
+                None | Some(Err(rumqttc::mqttbytes::Error::Io(_))) => return Some(End::Gone),
+                Some(Err(_)) => return Some(End::Violation("a malformed packet")),
+                Some(Ok(packet)) => match self.answer(packet).await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(_) => return Some(End::Gone),
+                },
+            }
+        }
+    }
+
+    /// Acts on a packet, and says whether the connection goes on.
+    async fn answer(&mut self, packet: Packet) -> io::Result<bool> {
+        let is_publish = matches!(packet, Packet::Publish(_));
+        let answer = self.with_state(|state, who| state.received(who, packet, Now::read()));
+        match answer {
+            None => Ok(true),
+            Some(Step::Close) => Ok(false),
+            Some(Step::Write(bytes)) => {
+                if is_publish {
+                    sleep(self.shared.with(|state| state.throttle)).await;
+                }
+                self.write(&bytes).await.map(|()| true)
+            }
+        }
+    }
+
+    fn with_state<T>(&self, act: impl FnOnce(&mut super::state::State, &Who) -> T) -> T {
+        self.shared.with(|state| act(state, &self.who))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.line.frozen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.framed.get_mut().write_all(bytes).await?;
+        self.framed.get_mut().flush().await
+    }
+}
+
+async fn close(mut stream: Stream, reset: bool) {
+    let tcp = match &stream {
+        Either::Left(tcp) => tcp,
+        Either::Right(tls) => tls.get_ref().0,
+    };
+    if reset {
+        let _ = tcp.set_zero_linger();
+        return;
+    }
+    let _ = timeout(LINGER, async {
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,157 @@
+//! The wire log: what happened on which connection, in order.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::{json, Value as Json};
+use tokio::time::Instant;
+
+use super::message::Seq;
+
+/// What a PUBACK did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// It completed its message.
+    Completed,
+    /// Its message's lock had run out.
+    Late,
+    /// This connection has no such packet in flight: a client that sends one may complete what it never handled.
+    Unknown,
+    /// It overtook an older one, and that is not accepted.
+    OutOfOrder,
+    /// It was lost on purpose.
+    Lost,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// The client said DISCONNECT.
+    Disconnect,
+    /// The client was gone without a word.
+    Gone,
+    /// A test cut it.
+    Cut,
+    /// A [`Fault`](super::Fault) cut it.
+    Fault,
+    /// Another connection with the same client id came.
+    Kicked,
+    /// Nothing was heard for 1.5 times the keep-alive.
+    KeepAlive,
+    /// Its token expired.
+    TokenExpired,
+    /// The client did what the hub does not allow.
+    Violation(&'static str),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Wire {
+    /// CONNACK 0.
+    Connected {
+        /// As CONNECT had it.
+        clean_session: bool,
+        /// As CONNACK had it.
+        session_present: bool,
+    },
+    /// Any other CONNACK.
+    Refused {
+        /// Its code.
+        code: u8,
+        /// What the hub would never say.
+        reason: String,
+    },
+    /// SUBSCRIBE, one entry for each filter.
+    Subscribed {
+        /// The filter.
+        filter: String,
+        /// What was granted.
+        qos: u8,
+    },
+    /// UNSUBSCRIBE.
+    Unsubscribed {
+        /// The filter.
+        filter: String,
+    },
+    /// A delivery to the device.
+    Publish {
+        /// The packet id; 0 with QoS 0.
+        pkid: u16,
+        /// The message.
+        seq: Seq,
+        /// Its id.
+        message_id: Option<String>,
+        /// As on the wire.
+        dup: bool,
+    },
+    /// A PUBACK from the device.
+    Puback {
+        /// The packet id.
+        pkid: u16,
+        /// The message, where one was in flight.
+        seq: Option<Seq>,
+        /// What it did.
+        effect: Effect,
+    },
+    /// Telemetry from the device.
+    Telemetry {
+        /// The packet id; 0 with QoS 0.
+        pkid: u16,
+        /// Whether it was stored.
+        stored: bool,
+    },
+    /// PINGREQ.
+    Ping,
+    /// The end of the connection.
+    Closed {
+        /// Why.
+        end: End,
+    },
+}
+
+/// One line of the wire log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireEvent {
+    /// When.
+    pub at: Instant,
+    /// The connection's number, counted from 1 over all devices.
+    pub connection: u64,
+    /// The device, or what the client called itself.
+    pub device: String,
+    /// What.
+    pub what: Wire,
+}
+
+impl WireEvent {
+    /// As the simulator's command line prints it.
+    pub fn to_json(&self) -> Json {
+        json!({"connection": self.connection, "deviceId": self.device, "what": self.what})
+    }
+}
+
+/// The most records of a kind that are kept. Older ones go, so that a hub may run for days.
+const KEPT: usize = 1 << 16;
+
+/// Records, the newest [`KEPT`] of them.
+#[derive(Debug)]
+pub(super) struct Ring<T>(VecDeque<T>);
+
+impl<T> Ring<T> {
+    pub fn new() -> Self {
+        Ring(VecDeque::new())
+    }
+
+    pub fn push(&mut self, record: T) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(record);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+}

@@ -1,0 +1,80 @@
+"""Microsoft's device SDK for Python as a peer of the tests.
+
+Takes one JSON command a line on standard input and prints one JSON event a line on standard output:
+  {"op":"connect","gateway":…,"caFile":…,"host":…,"device":…} with "key", or with "certFile" and "keyFile"
+  {"op":"send","body":…,"messageId":…,"properties":{…}}
+  {"op":"close"}
+"""
+
+import json
+import logging
+import sys
+import threading
+
+from azure.iot.device import IoTHubDeviceClient, Message, X509
+
+# Every lost connection would print a traceback.
+logging.disable(logging.CRITICAL)
+printing = threading.Lock()
+
+
+def say(event, **fields):
+    with printing:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def on_message(message):
+    say(
+        "message",
+        messageId=message.message_id,
+        correlationId=message.correlation_id,
+        contentType=message.content_type,
+        contentEncoding=message.content_encoding,
+        properties=message.custom_properties,
+        body=message.data.decode(),
+    )
+
+
+def make_client(command):
+    with open(command["caFile"], encoding="ascii") as file:
+        options = {
+            "server_verification_cert": file.read(),
+            "gateway_hostname": command["gateway"],
+            # The default is 10 s.
+            "connection_retry_interval": 1,
+        }
+    if "key" in command:
+        return IoTHubDeviceClient.create_from_symmetric_key(
+            command["key"], command["host"], command["device"], **options
+        )
+    x509 = X509(command["certFile"], command["keyFile"])
+    return IoTHubDeviceClient.create_from_x509_certificate(
+        x509, command["host"], command["device"], **options
+    )
+
+
+def main():
+    client = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            if command["op"] == "connect":
+                client = make_client(command)
+                # The handler first, which connects: a message that comes before there is a handler is completed by the
+                # SDK, and no handler ever sees it.
+                client.on_message_received = on_message
+                say("connected")
+            elif command["op"] == "send":
+                message = Message(command["body"], message_id=command["messageId"])
+                message.custom_properties = command["properties"]
+                client.send_message(message)
+                say("sent")
+            elif command["op"] == "close":
+                client.shutdown()
+                say("closed")
+                return
+        except Exception as error:  # pylint: disable=broad-except
+            say("error", name=type(error).__name__, text=str(error))
+
+
+main()
