@@ -3,7 +3,10 @@
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod broker;
+pub mod disk;
+pub mod hub;
 pub mod slave;
+pub mod trace;
 
 use std::io::{Read as _, Seek as _};
 use std::os::unix::net::UnixDatagram;
@@ -78,8 +81,15 @@ impl Site {
         self.start_under(&[])
     }
 
-    /// Starts the daemon under another program, such as strace.
+    /// Starts the daemon under another program, such as strace, and waits until it says that it is ready.
     pub fn start_under(&self, wrapper: &[&str]) -> Daemon {
+        let daemon = self.spawn(wrapper, &[]);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Starts the daemon under another program, if any, with more in its environment, and waits for nothing.
+    pub fn spawn(&self, wrapper: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let notify = self.path("notify.sock");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket can be made");
@@ -94,10 +104,21 @@ impl Site {
         let mut command = Command::new(words.next().expect("there is a program"));
         command.args(words).args(["run", "--config"]).arg(self.path("fieldbridge.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("FIELDBRIDGE_LOG", "debug");
+        command.env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID").envs(environment.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be started");
-        let daemon = Daemon { child, log: self.path("daemon.log"), socket };
-        daemon.wait_until_ready();
-        daemon
+        Daemon { child, log: self.path("daemon.log"), socket }
+    }
+
+    /// What `status --json` says.
+    pub fn status(&self) -> Json {
+        let output = self.command(&["status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a status is JSON")
+    }
+
+    /// Waits until the hub has acknowledged every result event, and the ledger has noted it: nothing is under way any more.
+    pub fn settled(&self) {
+        eventually("an empty outbox", || (self.status()["outbox"]["pending"] == 0).then_some(()));
     }
 }
 
@@ -109,15 +130,23 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    fn wait_until_ready(&self) {
+    /// Waits until it says that it is ready.
+    pub fn wait_until_ready(&self) {
+        self.told("READY=1");
+    }
+
+    /// Waits until it tells systemd this, and returns everything that it said up to then.
+    pub fn told(&self, what: &str) -> Vec<String> {
+        let mut said = Vec::new();
         let mut buffer = [0; 4096];
         loop {
             let length = match self.socket.recv(&mut buffer) {
                 Ok(length) => length,
-                Err(error) => panic!("the daemon did not become ready: {error}\n{}", self.log()),
+                Err(error) => panic!("the daemon did not say {what}: {error}; it said {said:?}\n{}", self.log()),
             };
-            if String::from_utf8_lossy(&buffer[..length]).contains("READY=1") {
-                return;
+            said.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            if said.last().is_some_and(|line| line.contains(what)) {
+                return said;
             }
         }
     }
@@ -127,10 +156,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The number of the daemon itself where it runs under another program.
+    pub fn inner_pid(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        eventually("a child of the wrapper", || {
+            std::fs::read_to_string(&children).expect("a process has a list of children").trim().parse().ok()
+        })
+    }
+
     /// SIGKILL: no chance to put anything in order.
     pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
     /// SIGTERM, and the end of it.
@@ -234,8 +276,9 @@ read = {{ table = "holding", address = 0 }}
 
 /// Whether a program is there; a test that needs it says how to get it.
 pub fn require(program: &str, package: &str) {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| is_file(&folder.join(program))));
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| is_file(&folder.join(program)))
+    });
     assert!(found, "this test needs {program}: install the package {package}, or run scripts/setup.sh tests");
 }
 
