@@ -14,9 +14,9 @@ const CALLS: &str = "trace=read,recvfrom,recvmsg,readv,write,writev,sendto,sendm
 
 /// A daemon under strace, with everything around it.
 struct Traced {
+    daemon: Daemon,
     site: Site,
     broker: Broker,
-    daemon: Option<Daemon>,
     inner: u32,
     packet_id: u16,
     slave: Slave,
@@ -38,7 +38,7 @@ impl Traced {
         let output = site.path("trace");
         let daemon = site.start_under(&trace::strace(output.to_str().expect("a path is UTF-8"), CALLS));
         let inner = daemon.inner_pid();
-        let mut traced = Traced { site, broker, daemon: Some(daemon), inner, packet_id: 0, slave };
+        let mut traced = Traced { daemon, site, broker, inner, packet_id: 0, slave };
         let mut client = traced.broker.serve();
         // The first commit after a start also flushes the log's new header.
         traced.deliver(&mut client, "set", 1);
@@ -96,7 +96,7 @@ impl Traced {
     /// Ends the daemon and reads what was seen of it.
     fn end(mut self) -> Vec<Call> {
         signal(self.inner, "TERM");
-        let status = self.daemon.as_mut().expect("it runs").wait();
+        let status = self.daemon.wait();
         assert!(status.success(), "{status}");
         trace::read(&self.site.path("trace"))
     }
@@ -105,7 +105,7 @@ impl Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         // A traced program outlives a strace that is killed.
-        if self.daemon.as_mut().is_some_and(Daemon::is_running) {
+        if self.daemon.is_running() {
             signal(self.inner, "KILL");
         }
     }
@@ -252,7 +252,7 @@ fn what_is_on_the_wire_when_the_daemon_is_killed_was_on_the_disk_first() {
     let sent = traced.send(&mut client, "pulse", 4001);
     eventually("a write on the slave", || (traced.slave.count(2, 4001) == 1).then_some(()));
     signal(traced.inner, "KILL");
-    traced.daemon.as_mut().expect("it runs").wait();
+    traced.daemon.wait();
     let calls = trace::read(&traced.site.path("trace"));
     let seen = Seen::of(&calls, &sent);
     assert_eq!(seen.before_frame(), 1, "flushes before its frame");

@@ -208,7 +208,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.log());
+            // The site may be gone already; a second panic would hide the first.
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("--- the daemon's log ---\n{log}");
         }
     }
 }
