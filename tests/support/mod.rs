@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod disk;
 pub mod hub;
+pub mod instrument;
 pub mod slave;
 pub mod trace;
 
@@ -222,8 +223,13 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Waits until something is so, and says what was missing if it never is.
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// The same for what takes longer.
+pub fn eventually_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = probe() {
             return found;
@@ -233,10 +239,32 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The configuration of one device on a Modbus TCP bus, with a command of each kind.
-///
-/// `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not idempotent, register 2), `pulse-verified`
-/// (not idempotent, register 3, read back), `read` (register 0).
+/// The profile of a pump, with a command of each kind: `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not
+/// idempotent, register 2), `pulse-verified` (not idempotent, register 3, read back), `read` (register 0).
+pub const PUMP: &str = r#"
+[profile.pump.command.set]
+write = { table = "holding", address = 0 }
+idempotent = true
+
+[profile.pump.command.set-verified]
+write = { table = "holding", address = 1 }
+idempotent = true
+verify = true
+
+[profile.pump.command.pulse]
+write = { table = "holding", address = 2 }
+idempotent = false
+
+[profile.pump.command.pulse-verified]
+write = { table = "holding", address = 3 }
+idempotent = false
+verify = true
+
+[profile.pump.command.read]
+read = { table = "holding", address = 0 }
+"#;
+
+/// The configuration of one device, a [`PUMP`] on a Modbus TCP bus.
 pub fn pump(slave: &str, settle: &str, timing: &str) -> String {
     format!(
         r#"
@@ -251,28 +279,7 @@ unit = 1
 profile = "pump"
 key_file = "device.key"
 settle = "{settle}"
-
-[profile.pump.command.set]
-write = {{ table = "holding", address = 0 }}
-idempotent = true
-
-[profile.pump.command.set-verified]
-write = {{ table = "holding", address = 1 }}
-idempotent = true
-verify = true
-
-[profile.pump.command.pulse]
-write = {{ table = "holding", address = 2 }}
-idempotent = false
-
-[profile.pump.command.pulse-verified]
-write = {{ table = "holding", address = 3 }}
-idempotent = false
-verify = true
-
-[profile.pump.command.read]
-read = {{ table = "holding", address = 0 }}
-"#
+{PUMP}"#
     )
 }
 
