@@ -236,7 +236,7 @@ impl Gateway {
 
     async fn answer(&self, request: admin::Request) -> Reply {
         match request {
-            admin::Request::Status => Reply::Ok(self.status().await),
+            admin::Request::Status {} => Reply::Ok(self.status().await),
             admin::Request::Exec { device, command, value } => {
                 let Some(device) = self.devices.get(&device) else {
                     return Reply::Error(format!("no device is called {device:?}"));
