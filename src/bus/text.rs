@@ -44,6 +44,11 @@ pub(super) struct Text<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
+    /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
+    pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
+        self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
+    }
+
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, delimiter: Vec<u8>, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);

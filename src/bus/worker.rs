@@ -92,28 +92,40 @@ pub struct Worker {
     config: Bus,
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
+    /// The longest timeout of an earlier life of the daemon, if there may have been one.
+    earlier_life: Option<Duration>,
 }
 
 impl Worker {
     pub(super) fn new(config: Bus, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Worker {
-        Worker { config, queue, status }
+        Worker { config, queue, status, earlier_life: None }
+    }
+
+    /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon, whose commands had
+    /// timeouts of up to `longest_timeout`, can't come any more.
+    pub fn after_an_earlier_life(mut self, longest_timeout: Duration) -> Worker {
+        self.earlier_life = Some(bounded(longest_timeout));
+        self
     }
 
     /// Works until `stop` is cancelled, then ends the exchange in hand and closes the line.
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config, queue, status } = self;
+        let Worker { config, queue, status, earlier_life } = self;
         let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
         match config.kind {
             BusKind::ModbusRtu(port) => {
-                Shift::new(Rtu::new(port, timeout, turnaround), queue, status).work(stop).await;
+                let mut link = Rtu::new(port, timeout, turnaround);
+                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
+                Shift::new(link, queue, status).work(stop).await;
             }
             BusKind::ModbusTcp { address } => {
                 Shift::new(Tcp::new(address, timeout, turnaround), queue, status).work(stop).await;
             }
             BusKind::Serial { port, delimiter } => {
-                let link = Text::new(port, delimiter, timeout, turnaround);
+                let mut link = Text::new(port, delimiter, timeout, turnaround);
+                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
                 Shift::new(link, queue, status).work(stop).await;
             }
         }
