@@ -150,6 +150,21 @@ async fn a_late_reply_is_never_another_commands() {
 }
 
 #[tokio::test]
+async fn a_reply_to_what_an_earlier_life_of_the_daemon_asked_is_not_this_ones() {
+    let mut pty = Pty::new();
+    let kind = BusKind::Serial { port: pty.port(9600), delimiter: b"\r\n".to_vec() };
+    let line = Running::after_an_earlier_life(kind, Duration::from_millis(300));
+    let asking = line.call_meanwhile(send("Z\r\n"));
+    line.until("open").await;
+    // The instrument took its time over what it was asked before the daemon was killed.
+    pty.peer.say(b"OK stale\r\n").await;
+    pty.peer.hear_nothing().await;
+    pty.peer.hear(b"Z\r\n").await;
+    pty.peer.say(b"OK fresh\r\n").await;
+    assert_eq!(patient(asking).await.unwrap(), said("fresh"));
+}
+
+#[tokio::test]
 async fn a_retry_in_the_same_turn_goes_out_at_once() {
     let (line, mut pty) = start();
     let started = Instant::now();
