@@ -357,16 +357,16 @@ impl Serving<'_> {
 
     fn on_publish(&mut self, qos: u8, packet_id: u16, topic: &[u8], payload: &[u8]) -> Result<(), Trouble> {
         let device = &self.link.device.id;
-        let number = match qos {
+        let ticket = match qos {
             1 => match self.session.on_publish(packet_id, identity(topic, payload)) {
-                Incoming::New(number) => number,
+                Incoming::New(number) => Ticket::new(number, self.settlements.clone()),
                 Incoming::Repeated => return Ok(()),
                 Incoming::Drop(why) => return Err(Trouble::Ambiguous(why)),
             },
             // The hub has forgotten this message already. It is run all the same: nobody else will.
             0 => {
                 tracing::error!(device = %device, "the hub delivered a command with QoS 0, and can't be told what became of it");
-                0
+                Ticket::of_the_only_delivery()
             }
             _ => return Err(Trouble::Protocol("a PUBLISH with QoS 2".into())),
         };
@@ -375,7 +375,7 @@ impl Serving<'_> {
             message: topic::parse_c2d(device, topic, payload),
             received_at: Timestamp::now(),
             received: Instant::now(),
-            ticket: Ticket::new(number, self.settlements.clone()),
+            ticket,
         };
         self.link
             .deliveries

@@ -41,7 +41,8 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Ticket {
     number: u64,
-    settlements: mpsc::Sender<Settlement>,
+    /// `None`: the hub knows of nothing to settle.
+    settlements: Option<mpsc::Sender<Settlement>>,
 }
 
 /// What is to become of a delivery.
@@ -56,12 +57,17 @@ pub enum Settlement {
 impl Ticket {
     /// A ticket for a connection's delivery number `number`.
     pub fn new(number: u64, settlements: mpsc::Sender<Settlement>) -> Self {
-        Ticket { number, settlements }
+        Ticket { number, settlements: Some(settlements) }
+    }
+
+    /// A ticket for a message that the hub forgot when it delivered it. It is live for ever: nobody would bring the message again.
+    pub fn of_the_only_delivery() -> Self {
+        Ticket { number: 0, settlements: None }
     }
 
     /// Whether the connection that delivered the message still stands.
     pub fn is_live(&self) -> bool {
-        !self.settlements.is_closed()
+        self.settlements.as_ref().is_none_or(|settlements| !settlements.is_closed())
     }
 
     /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver the message
@@ -78,6 +84,8 @@ impl Ticket {
     fn settle(&self, settlement: Settlement) {
         // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed means that the
         // connection is gone, and with it the delivery.
-        let _ = self.settlements.try_send(settlement);
+        if let Some(settlements) = &self.settlements {
+            let _ = settlements.try_send(settlement);
+        }
     }
 }

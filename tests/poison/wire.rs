@@ -18,6 +18,9 @@ const TOO_LATE: Duration = Duration::from_millis(600);
 /// whose effect can be read back. The code is that of all that did not succeed.
 type Case = (&'static str, fn() -> Act, [&'static str; 3], &'static str);
 
+/// A misbehaviour with its name.
+type Named = (&'static str, fn() -> Act);
+
 /// No answer, or none that is this request's: an idempotent command has failed, another is in doubt unless it can be read back.
 const UNCLEAR: [&str; 3] = ["failed", "in_doubt", "succeeded"];
 
@@ -150,7 +153,7 @@ fn a_read_that_is_answered_with_something_else_gives_no_value() {
     let _daemon = site.start();
     let mut client = broker.serve();
     let mut number = 0;
-    let acts: [(&str, fn() -> Act); 5] = [
+    let acts: [Named; 5] = [
         ("a write's answer", || Act::Bytes(|r, _| frame(&r[..4], r[6], &[6, 0, 0, 0, 9]))),
         ("two registers", || Act::Bytes(|r, _| frame(&r[..4], r[6], &[3, 4, 0, 9, 0, 9]))),
         ("no register", || Act::Bytes(|r, _| frame(&r[..4], r[6], &[3, 0]))),

@@ -1,8 +1,11 @@
 //! `settle = "after-accept"`: the gateway owns a command as soon as it has a durable record of it, across its own death. Proves G1, G2, G3,
 //! G5 and G7.
 
+use std::time::Duration;
+
+use super::support::broker::Client;
 use super::support::slave::Mood;
-use super::{command, event_id, fence, message_ids_of, register, site, site_with};
+use super::{command, event_id, fence, message_ids_of, register, site, site_with, wait_for_deliveries};
 
 const ACCEPT: &str = "after-accept";
 
@@ -42,6 +45,65 @@ fn acceptance_is_acknowledged_although_the_peripheral_never_answers() {
     let ends: Vec<_> = events.iter().map(|(_, event)| (&event["status"], &event["error"]["code"])).collect();
     assert_eq!(ends, [(&"in_doubt".into(), &"timeout".into()), (&"failed".into(), &"timeout".into())]);
     assert_eq!(slave.requests(), 2);
+}
+
+/// A hub's queue of commands `m-1`, `m-2`, …, of which it sends 50 without a PUBACK at most.
+struct Queue {
+    completed: u16,
+    sent: u16,
+    end: u16,
+}
+
+impl Queue {
+    /// Sends what may be sent.
+    fn send(&mut self, client: &mut Client) {
+        while self.sent < self.end.min(self.completed + 50) {
+            self.sent += 1;
+            client.deliver(self.sent, &format!("m-{}", self.sent), &command("pulse", self.sent));
+        }
+    }
+
+    /// Takes the next PUBACK, which must be in order, and sends what may be sent then.
+    fn go_on(&mut self, client: &mut Client) {
+        self.send(client);
+        let packet_id = client.next_puback(&mut Vec::new());
+        self.completed += 1;
+        assert_eq!(packet_id, self.completed);
+    }
+}
+
+#[test]
+fn more_commands_than_can_wait_stay_with_the_hub_and_are_executed_later_in_order() {
+    let (site, broker, slave) = site(ACCEPT);
+    let _daemon = site.start();
+    slave.set_mood(Mood::Held);
+    let mut queue = Queue { completed: 0, sent: 0, end: 300 };
+    let mut client = broker.serve();
+    // 128 wait for the lane; one is on the wire, and one in the hand of the intake.
+    while queue.completed < 130 {
+        queue.go_on(&mut client);
+    }
+    queue.send(&mut client);
+    wait_for_deliveries(&site, 180);
+    assert!(client.is_silent_for(Duration::from_millis(200)), "more was accepted than can wait");
+    for round in 1..=2 {
+        drop(client);
+        client = broker.serve();
+        queue.sent = queue.completed;
+        queue.send(&mut client);
+        wait_for_deliveries(&site, if round == 1 { 230 } else { 259 });
+    }
+    // What is left of cut connections took the places of the last delivery: the gateway gave it back with its connection.
+    client.closes();
+    slave.set_mood(Mood::Good);
+    client = broker.serve();
+    queue.sent = queue.completed;
+    while queue.completed < queue.end {
+        queue.go_on(&mut client);
+    }
+    site.wait_for_row("m-300", "succeeded");
+    let writes: Vec<(u16, u16)> = (1..=300).map(|number| (2, number)).collect();
+    assert_eq!(slave.writes(), writes);
 }
 
 #[test]

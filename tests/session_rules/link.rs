@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::broker::{Broker, Packet};
+use super::support::broker::{Broker, Client, Packet};
 use super::support::slave::{Mood, Slave};
 use super::support::{eventually, pump, Site};
-use super::{another_pump, command, fence, message_ids_of, site, wait_for_deliveries, LONG};
+use super::{another_pump, command, fence, message_ids_of, site, wait_for_deliveries, BOTH, LONG};
 
 /// A site with keys of `[hub]` of its own, and devices beside the pump.
 fn site_with_hub(hub: &str, more: &str) -> (Site, Broker, Slave) {
@@ -14,6 +14,12 @@ fn site_with_hub(hub: &str, more: &str) -> (Site, Broker, Slave) {
     let hub = format!("host = \"hub.example\"\naddress = \"{}\"\ntls = false\n{hub}", broker.address());
     let site = Site::with_hub(&hub, &format!("{}\n{more}", pump(slave.address(), "after-execution", LONG)));
     (site, broker, slave)
+}
+
+fn deliver_with_qos_0(client: &mut Client, message_id: &str, body: &str) {
+    let topic = format!("devices/pump/messages/devicebound/%24.mid={message_id}");
+    let length = (topic.len() as u16).to_be_bytes();
+    client.packet(0x30, &[&length[..], topic.as_bytes(), body.as_bytes()].concat());
 }
 
 /// When a token expires, in seconds since 1970.
@@ -90,14 +96,33 @@ fn a_delivery_with_qos_0_is_run_and_logged_and_acknowledges_nothing() {
     let (site, broker, slave) = site("after-execution");
     let daemon = site.start();
     let mut client = broker.serve();
-    let topic = "devices/pump/messages/devicebound/%24.mid=m-0";
-    let length = (topic.len() as u16).to_be_bytes();
-    client.packet(0x30, &[&length[..], topic.as_bytes(), command("pulse", 7).as_bytes()].concat());
+    deliver_with_qos_0(&mut client, "m-0", &command("pulse", 7));
     let (_, event) = client.next_event();
     assert_eq!((&event["messageId"], &event["status"]), (&"m-0".into(), &"succeeded".into()));
     assert_eq!(slave.writes(), [(2, 7)]);
     assert!(daemon.log().contains("QoS 0"), "somebody must learn of it");
     fence(&mut client, 1);
+}
+
+#[test]
+fn a_delivery_with_qos_0_is_run_even_if_its_connection_ends_first() {
+    for settle in BOTH {
+        let (site, broker, slave) = site(settle);
+        let _daemon = site.start();
+        let mut first = broker.serve();
+        slave.set_mood(Mood::Held);
+        first.deliver(1, "ahead", &command("pulse", 1));
+        slave.wait_for_requests(1);
+        deliver_with_qos_0(&mut first, "m-0", &command("pulse", 7));
+        wait_for_deliveries(&site, 2);
+        drop(first);
+        let mut second = broker.serve();
+        slave.set_mood(Mood::Good);
+        let (_, events) = second.collect(0, 2);
+        assert_eq!(message_ids_of(&events), ["ahead", "m-0"], "the hub will not bring it again");
+        assert_eq!(slave.writes(), [(2, 1), (2, 7)]);
+        fence(&mut second, 2);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The identity of a message and its time: `$.mid`, its spellings, its absence and its reuse; `$.exp` and the deadline. Proves G2, G3 and
 //! G8.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use fieldbridge::clock::Timestamp;
 use serde_json::Value as Json;
 
 use super::support::broker::{Broker, Client};
@@ -172,8 +173,7 @@ fn a_command_whose_time_runs_out_in_the_queue_never_reaches_the_wire() {
         let _daemon = site.start();
         let mut client = broker.serve();
         slave.set_mood(Mood::Deaf);
-        let soon = SystemTime::now() + Duration::from_secs(1);
-        let soon = encoded(&humantime::format_rfc3339_millis(soon).to_string());
+        let soon = encoded(&Timestamp::now().plus(Duration::from_secs(1)).to_string());
         client.deliver(1, "ahead", &command("pulse", 1));
         client.deliver(2, "hasty", &command("hasty", 2));
         deliver(&mut client, 3, &format!("%24.mid=expiring&%24.exp={soon}"), &command("pulse", 3));

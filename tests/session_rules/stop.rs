@@ -86,3 +86,13 @@ fn an_event_that_a_stop_left_behind_is_published_at_the_next_start() {
     assert_eq!(events[0].0, first);
     assert_eq!(slave.writes(), [(2, 7)]);
 }
+
+#[test]
+fn sigterm_does_not_wait_for_a_hub_that_says_nothing() {
+    let (site, broker, _slave) = site("after-execution");
+    let mut daemon = site.start();
+    let mut client = broker.accept();
+    signal(daemon.pid(), "TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert_eq!(client.next(), Packet::Closed);
+}
