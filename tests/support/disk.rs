@@ -23,6 +23,12 @@ impl SmallDisk {
         self.0.path()
     }
 
+    /// Makes it read-only (`ro`) or writable (`rw`).
+    pub fn remount(&self, how: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()).status();
+        assert!(status.expect("mount can be run").success(), "it can't be remounted");
+    }
+
     /// Fills what is free, to the last byte, and returns the file that does.
     pub fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");

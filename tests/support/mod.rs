@@ -62,6 +62,14 @@ impl Site {
         path
     }
 
+    /// Has the ledger kept in another folder.
+    pub fn keep_ledger_in(&self, folder: &Path) {
+        let config = self.path("fieldbridge.toml");
+        let text = std::fs::read_to_string(&config).expect("there is a configuration");
+        let [here, there] = [self.path("ledger.db"), folder.join("ledger.db")].map(|path| path.display().to_string());
+        std::fs::write(config, text.replace(&here, &there)).expect("the configuration can be written");
+    }
+
     /// Runs an operator's command to its end.
     pub fn command(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fieldbridge"));
