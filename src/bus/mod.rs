@@ -18,6 +18,7 @@
 mod frame;
 mod late;
 mod line;
+mod link;
 mod modbus;
 mod rtu;
 mod tcp;

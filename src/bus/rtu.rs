@@ -16,9 +16,9 @@ use tracing::debug;
 use super::frame::{is_intact, Shape, Timing, FRAME_MAX};
 use super::late::{self, Debts, Question, Sifted};
 use super::line;
+use super::link::{bounded, Ended, Link, Lost};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// A line on which something stands for longer than this is not ours to write on.

@@ -17,8 +17,8 @@ use tokio_serial::SerialStream;
 use super::frame::Timing;
 use super::late::{self, Debts, Question};
 use super::line;
+use super::link::{bounded, Ended, Link, Lost};
 use super::wire::{Answer, Call, Refusal, Request, Wire};
-use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// Most bytes of one exchange's reply, lines that were passed over included.

@@ -44,9 +44,6 @@ const SHORT_LIVES_SUSPICIOUS: u32 = 3;
 /// How often a clock that can't be believed is looked at again.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The packet id of our SUBSCRIBE; events use others.
-pub(super) const SUBSCRIBE_PACKET_ID: u16 = 1;
-
 /// What all links of a gateway share.
 pub struct Shared {
     hub: Hub,
@@ -294,7 +291,7 @@ struct Serving<'a> {
 impl Serving<'_> {
     async fn run(&mut self, settled: &mut mpsc::Receiver<Settlement>, outbox: &mut Outbox) -> Result<Ending, Trouble> {
         let link = self.link;
-        self.connection.subscribe(&topic::c2d_filter(&link.device.id), SUBSCRIBE_PACKET_ID).await?;
+        self.connection.subscribe(&topic::c2d_filter(&link.device.id)).await?;
         let mut ledger_health = link.ledger.health();
         loop {
             if self.is_to_be_renewed() {
