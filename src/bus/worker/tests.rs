@@ -1,5 +1,6 @@
 //! The worker on a line that does what a test says, under a clock that does.
 
+use super::super::wire::Call;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
