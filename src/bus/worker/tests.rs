@@ -1,12 +1,11 @@
 //! The worker on a line that does what a test says, under a clock that does.
 
-use super::super::wire::Call;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
-use super::super::wire::{Answer, Request};
+use super::super::wire::{Answer, Call, Request};
 use super::super::{BusHandle, Closed};
 use super::*;
 
