@@ -189,7 +189,7 @@ fn load(path: &Path, note: impl Fn(&config::Problem)) -> Result<Config, Fatal> {
 
 fn status(path: &Path, json: bool) -> Result<(), Fatal> {
     let places = config::places(path, environment()).map_err(Fatal::Config)?;
-    let document = client::ask(&places.admin_socket, &Request::Status)?;
+    let document = client::ask(&places.admin_socket, &Request::Status {})?;
     print(&if json { document.to_string() } else { show::status(&document) });
     Ok(())
 }

@@ -151,6 +151,13 @@ async fn first_end(lanes: &mut Tasks, links: &mut Tasks, buses: &mut Tasks, help
     })
 }
 
+/// The longest that any command on a bus waits for its answer.
+fn longest_timeout(config: &Config, bus: &str) -> Duration {
+    let devices = config.devices.values().filter(|device| device.bus == bus);
+    let commands = devices.flat_map(|device| device.commands.values().filter_map(|command| command.timeout));
+    commands.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()
+}
+
 fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
     let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
     for command in unfinished {
@@ -165,6 +172,7 @@ impl Gateway {
         for (name, settings) in &config.buses {
             let (handle, worker) = bus::new(name, settings);
             buses.insert(name.clone(), handle);
+            let worker = worker.after_an_earlier_life(longest_timeout(&config, name));
             spawn(tasks, format!("bus {name}"), worker.run(stops.buses.clone()));
         }
         let devices = config.devices.iter().map(|(id, device)| (id.clone(), Arc::new(device.clone()))).collect();
@@ -236,7 +244,7 @@ impl Gateway {
 
     async fn answer(&self, request: admin::Request) -> Reply {
         match request {
-            admin::Request::Status => Reply::Ok(self.status().await),
+            admin::Request::Status {} => Reply::Ok(self.status().await),
             admin::Request::Exec { device, command, value } => {
                 let Some(device) = self.devices.get(&device) else {
                     return Reply::Error(format!("no device is called {device:?}"));

@@ -12,6 +12,9 @@
 //!
 //! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`service`] and [`admin`].
 
+// Tests may unwrap; the program says what it relies on.
+#![warn(clippy::unwrap_used)]
+
 pub mod clock;
 pub mod config;
 pub mod fatal;

@@ -81,12 +81,13 @@ impl<'a> Plan<'a> {
     /// Runs the command to its outcome.
     pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
         let begun = Instant::now();
+        let errand = bus.errand();
         let mut turn: Option<Turn> = None;
         let mut asked = false;
         let mut step = execution.begin();
         loop {
             if matches!(step, Step::RecordExecuting | Step::Send | Step::ReadBack) && turn.is_none() {
-                match bus.turn().await {
+                match errand.turn().await {
                     Ok(granted) => turn = Some(granted),
                     Err(_) => return Ran::NotNow,
                 }
@@ -210,5 +211,24 @@ fn exception_text(code: u8) -> &'static str {
         10 => "gateway path unavailable; the Modbus gateway can't reach this unit's line",
         11 => "gateway target device failed to respond; the Modbus gateway sent the request on and heard nothing",
         _ => "a code of the peripheral's own; look into its manual",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
+        for code in 0..=255 {
+            let attempt = refused(Refusal::Exception(code));
+            let fault = match (code, attempt) {
+                (5 | 11, Attempt::Unconfirmed(fault)) => fault,
+                (5 | 11, other) => panic!("{code}: {other:?}"),
+                (_, Attempt::Refused(fault)) => fault,
+                (_, other) => panic!("{code}: {other:?}"),
+            };
+            assert_eq!((fault.code, fault.modbus_exception), (Code::Exception, Some(code)));
+        }
     }
 }

@@ -1,4 +1,7 @@
 //! What the operator's commands print for people.
+//!
+//! Invariants
+//! - What came from the hub or from a peripheral is shown without its control characters: it can't steer the terminal.
 
 use std::fmt::Write as _;
 
@@ -9,7 +12,7 @@ use crate::ledger::row::Record;
 /// A status document.
 pub fn status(document: &Json) -> String {
     let text = |value: &Json| match value {
-        Json::String(text) => text.clone(),
+        Json::String(text) => printable(text),
         Json::Null => "-".into(),
         other => other.to_string(),
     };
@@ -71,11 +74,11 @@ pub fn rows(rows: &[Record]) -> String {
 /// One row with its history.
 pub fn row(row: &Record) -> String {
     let mut out = String::new();
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), printable);
     let _ = writeln!(
         out,
         "device      {}\nmessage     {}\ncommand     {}",
-        row.device,
+        printable(&row.device),
         or_none(&row.message_id),
         or_none(&row.command)
     );
@@ -85,10 +88,10 @@ pub fn row(row: &Record) -> String {
         row.state,
         row.attempts,
         row.deliveries,
-        end(row)
+        printable(&end(row))
     );
     for entry in &row.history {
-        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let text = |key: &str| printable(entry[key].as_str().unwrap_or_default());
         let _ = writeln!(out, "{}  {} {}", text("at"), text("event"), text("detail"));
     }
     out
@@ -105,7 +108,7 @@ pub fn result(event: &Json) -> String {
 
 /// Why a command did not succeed, as its event tells it.
 pub fn error(event: &Json) -> String {
-    let text = |key: &str| event["error"][key].as_str().unwrap_or_default();
+    let text = |key: &str| printable(event["error"][key].as_str().unwrap_or_default());
     format!("{} ({})", text("message"), text("code"))
 }
 
@@ -115,6 +118,11 @@ fn end(row: &Record) -> String {
         (Some(value), None) => value.to_string(),
         (None, None) => "-".into(),
     }
+}
+
+/// One line of text, whatever a peripheral or a message put into it.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
@@ -129,9 +137,7 @@ fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     for row in std::iter::once(heads).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            // A cell is one line, whatever a peripheral or a message put into it.
-            let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = write!(line, "{cell:width$}  ");
+            let _ = write!(line, "{:width$}  ", printable(cell));
         }
         out.push_str(line.trim_end());
         out.push('\n');

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fieldbridge::bus::wire::{Answer, Refusal, Request, Wire};
 use fieldbridge::config::BusKind;
-use peers::{call, hasty, patient, read, rtu, write, Peer, Pty, Running, SHORT};
+use peers::{call, hasty, patient, read, rtu, write, Peer, Pty, Running};
 
 /// Fast enough that frames take no time that matters.
 const BAUD: u32 = 115_200;
@@ -334,27 +334,6 @@ async fn a_port_that_goes_in_the_middle_of_an_exchange_leaves_it_in_doubt() {
     let mut pty = Pty::plug(folder);
     line.until("open").await;
     pty.peer.hear_nothing().await;
-}
-
-#[tokio::test]
-async fn a_line_that_is_never_silent_is_not_written_on() {
-    let pty = Pty::new();
-    // Silence is 29 ms here, far longer than the babbler's pauses.
-    let line = Running::start(BusKind::ModbusRtu(pty.port(1200)));
-    let (mut hearing, mut saying) = tokio::io::split(pty.peer);
-    let babble = tokio::spawn(async move {
-        loop {
-            tokio::io::AsyncWriteExt::write_all(&mut saying, &[0x55; 16]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    line.until("open").await;
-    let wire = line.call(hasty(7, read(16, 2))).await;
-    assert!(matches!(&wire, Wire::NotSent(why) if why.contains("never silent")), "{wire:?}");
-    let mut chunk = [0; 8];
-    let heard = tokio::io::AsyncReadExt::read(&mut hearing, &mut chunk);
-    assert!(tokio::time::timeout(SHORT, heard).await.is_err());
-    babble.abort();
 }
 
 #[tokio::test]

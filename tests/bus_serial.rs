@@ -32,7 +32,7 @@ fn send_hasty(text: &str) -> Call {
 }
 
 fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
-    let regex = |pattern: &str| Regex::new(pattern).unwrap();
+    let regex = |pattern: &str| Regex::new(pattern).expect("a valid pattern");
     Request::Line { bytes: text.as_bytes().to_vec(), expect: expect.map(regex), refuse: refuse.map(regex) }
 }
 
@@ -147,6 +147,21 @@ async fn a_late_reply_is_never_another_commands() {
     assert!(waited >= Duration::from_secs(2), "{waited:?}");
     pty.peer.say(b"OK 2\r\n").await;
     assert_eq!(patient(next).await.unwrap(), said("2"));
+}
+
+#[tokio::test]
+async fn a_reply_to_what_an_earlier_life_of_the_daemon_asked_is_not_this_ones() {
+    let mut pty = Pty::new();
+    let kind = BusKind::Serial { port: pty.port(9600), delimiter: b"\r\n".to_vec() };
+    let line = Running::after_an_earlier_life(kind, Duration::from_millis(300));
+    let asking = line.call_meanwhile(send("Z\r\n"));
+    line.until("open").await;
+    // The instrument took its time over what it was asked before the daemon was killed.
+    pty.peer.say(b"OK stale\r\n").await;
+    pty.peer.hear_nothing().await;
+    pty.peer.hear(b"Z\r\n").await;
+    pty.peer.say(b"OK fresh\r\n").await;
+    assert_eq!(patient(asking).await.unwrap(), said("fresh"));
 }
 
 #[tokio::test]

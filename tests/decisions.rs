@@ -72,13 +72,7 @@ fn read_backs() -> Vec<ReadBack> {
 }
 
 /// Follows every possible course of an execution and calls `seen` with each complete trace and its outcome.
-fn walk(
-    route: Route,
-    execution: &Execution,
-    step: Step,
-    trace: &mut Vec<String>,
-    seen: &mut impl FnMut(&[String], &Outcome),
-) {
+fn walk(execution: &Execution, step: Step, trace: &mut Vec<String>, seen: &mut impl FnMut(&[String], &Outcome)) {
     assert!(trace.len() < 100, "no end: {trace:?}");
     trace.push(match &step {
         Step::Finish(outcome) => format!("finish {}", outcome.state),
@@ -89,13 +83,13 @@ fn walk(
         Step::RecordExecuting => {
             let mut next = execution.clone();
             let step = next.recorded();
-            walk(route, &next, step, trace, seen);
+            walk(&next, step, trace, seen);
         }
         Step::Send => {
             for attempt in attempts() {
                 let mut next = execution.clone();
                 let step = next.attempted(attempt);
-                walk(route, &next, step, trace, seen);
+                walk(&next, step, trace, seen);
             }
         }
         Step::ReadBack | Step::ReadBackAfter(_) => {
@@ -104,7 +98,7 @@ fn walk(
                 let elapsed = if matches!(step, Step::ReadBackAfter(_)) { RESOLVE_PATIENCE } else { Duration::ZERO };
                 let mut next = execution.clone();
                 let step = next.read_back(result, Some(json!(1)), elapsed);
-                walk(route, &next, step, trace, seen);
+                walk(&next, step, trace, seen);
             }
         }
     }
@@ -115,7 +109,7 @@ fn every_course(route: Route, interrupted: bool) -> Vec<(Vec<String>, Outcome)> 
     let mut execution = if interrupted { Execution::interrupted(route, 1) } else { Execution::new(route) };
     let first = execution.begin();
     let mut all = Vec::new();
-    walk(route, &execution, first, &mut Vec::new(), &mut |trace, outcome| {
+    walk(&execution, first, &mut Vec::new(), &mut |trace, outcome| {
         all.push((trace.to_vec(), outcome.clone()));
     });
     all

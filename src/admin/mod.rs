@@ -18,7 +18,8 @@ const LINE_BYTES_MAX: u64 = 1024 * 1024;
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// What the daemon sees.
-    Status,
+    // Braces: of a variant without them serde passes over unknown members.
+    Status {},
     /// Run a command now.
     Exec {
         /// The device's id.

@@ -26,6 +26,10 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     let trouble = |error: std::io::Error| {
         format!("the admin socket {} can't be made: {error}; check `admin.socket` and its folder", path.display())
     };
+    // systemd makes the folder of the default path; who runs the daemon by hand gets it all the same.
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(trouble)?;
+    }
     // The ledger's lock tells that no other daemon of this configuration lives, so the socket is a leftover.
     match std::fs::remove_file(path) {
         Ok(()) => {}

@@ -5,8 +5,9 @@
 //!
 //! Invariants
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
-//! - A late answer counts for the same question only: the same request in the same turn. The same request of another
-//!   turn is another command, and may have to be confirmed for itself.
+//! - A late answer counts for the same question only: the same request in the same errand. The same request of another
+//!   errand is another command, and may have to be confirmed for itself.
+//! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after [`window`], so that a dead peripheral blocks nobody for ever.
 
 use std::collections::VecDeque;
@@ -26,22 +27,22 @@ pub(super) fn window(timeout: Duration) -> Duration {
     timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
 }
 
-/// A request and the turn in which it was asked.
+/// A request and the errand on which it was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
-    turn: u64,
+    errand: u64,
     unit: u8,
     request: Request,
 }
 
 impl Question {
     /// The question that a call puts.
-    pub(super) fn of(turn: u64, call: &Call) -> Question {
-        Question { turn, unit: call.unit, request: call.request.clone() }
+    pub(super) fn of(errand: u64, call: &Call) -> Question {
+        Question { errand, unit: call.unit, request: call.request.clone() }
     }
 
     fn is(&self, other: &Question) -> bool {
-        self.turn == other.turn && self.unit == other.unit && same_request(&self.request, &other.request)
+        self.errand == other.errand && self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }
 
@@ -63,6 +64,8 @@ fn same_request(a: &Request, b: &Request) -> bool {
 #[derive(Debug)]
 pub(super) struct Debts<S> {
     owed: VecDeque<Debt<S>>,
+    /// Until when answers may come to what an earlier life of the daemon asked. Nobody knows what that was.
+    unknown_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -74,11 +77,16 @@ struct Debt<S> {
 
 impl<S> Default for Debts<S> {
     fn default() -> Self {
-        Debts { owed: VecDeque::new() }
+        Debts { owed: VecDeque::new(), unknown_until: None }
     }
 }
 
 impl<S: PartialEq> Debts<S> {
+    /// An earlier life of the daemon may have asked just before its end: until then no answer can be told from one to that.
+    pub(super) fn suspect(&mut self, until: Instant) {
+        self.unknown_until = Some(until);
+    }
+
     /// A request was sent, and its answer can come until then.
     pub(super) fn asked(&mut self, question: Question, shape: S, until: Instant, now: Instant) {
         self.owed.retain(|debt| debt.until > now);
@@ -90,7 +98,8 @@ impl<S: PartialEq> Debts<S> {
         let alive = || self.owed.iter().filter(|debt| debt.until > now);
         let alike = alive().filter(|debt| debt.shape == *shape && !debt.question.is(question));
         let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
-        alike.chain(full).map(|debt| debt.until).max()
+        let unknown = self.unknown_until.filter(|until| *until > now);
+        alike.chain(full).map(|debt| debt.until).chain(unknown).max()
     }
 
     /// An answer of this shape came: the oldest debt of it is paid.
@@ -179,18 +188,28 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn read(turn: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
+    #[test]
+    fn nothing_is_asked_while_an_earlier_life_may_be_answered() {
+        let now = Instant::now();
+        let mut debts = Debts::default();
+        debts.suspect(now + 2 * SECOND);
+        let (question, shape) = read(1, 7, 16, 2);
+        assert_eq!(debts.held_until(&question, &shape, now), Some(now + 2 * SECOND));
+        assert_eq!(debts.held_until(&question, &shape, now + 2 * SECOND), None);
+    }
+
+    fn read(errand: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
         let request = Request::ReadWords { holding: true, address, count };
-        question(turn, unit, request)
+        question(errand, unit, request)
     }
 
-    fn write(turn: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
-        question(turn, unit, Request::WriteWords { address, words: vec![word] })
+    fn write(errand: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
+        question(errand, unit, Request::WriteWords { address, words: vec![word] })
     }
 
-    fn question(turn: u64, unit: u8, request: Request) -> (Question, Shape) {
+    fn question(errand: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (Question::of(turn, &Call { unit, request, timeout: None }), shape)
+        (Question::of(errand, &Call { unit, request, timeout: None }), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

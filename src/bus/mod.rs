@@ -18,6 +18,7 @@
 mod frame;
 mod late;
 mod line;
+mod link;
 mod modbus;
 mod rtu;
 mod tcp;
@@ -26,6 +27,8 @@ pub mod wire;
 mod worker;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,7 +58,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         exchanges: 0,
         timeouts: 0,
     });
-    let handle = BusHandle { queue: asks, status, retries: config.retries };
+    let handle = BusHandle { queue: asks, status, retries: config.retries, errands: Arc::default() };
     (handle, Worker::new(config.clone(), queue, publish))
 }
 
@@ -65,18 +68,37 @@ pub struct BusHandle {
     queue: mpsc::Sender<Grant>,
     status: watch::Receiver<BusStatus>,
     retries: u32,
+    errands: Arc<AtomicU64>,
+}
+
+/// All turns of one command. Between two of them the bus goes round.
+#[derive(Debug, Clone, Copy)]
+pub struct Errand<'a> {
+    bus: &'a BusHandle,
+    number: u64,
+}
+
+impl Errand<'_> {
+    /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    pub async fn turn(&self) -> Result<Turn, Closed> {
+        let (turn, granted) = oneshot::channel();
+        self.bus.queue.send(Grant { errand: self.number, turn }).await.map_err(|_| Closed)?;
+        granted.await.map_err(|_| Closed)
+    }
 }
 
 impl BusHandle {
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
     pub async fn turn(&self) -> Result<Turn, Closed> {
-        let (grant, turn) = oneshot::channel();
-        self.queue.send(grant).await.map_err(|_| Closed)?;
-        turn.await.map_err(|_| Closed)
+        self.errand().turn().await
     }
 
-    /// Attempts after the first, where repeating is safe. A retry belongs into the turn of the first attempt: only
-    /// there a late answer to the first may answer the second.
+    /// One command's errand on the bus. Only within an errand may a late answer to one request answer its repetition.
+    pub fn errand(&self) -> Errand<'_> {
+        Errand { bus: self, number: self.errands.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Attempts after the first, where repeating is safe.
     pub fn retries(&self) -> u32 {
         self.retries
     }
@@ -165,7 +187,11 @@ impl BusStatus {
 }
 
 /// What a waiting caller leaves in the queue.
-type Grant = oneshot::Sender<Turn>;
+#[derive(Debug)]
+struct Grant {
+    errand: u64,
+    turn: oneshot::Sender<Turn>,
+}
 
 /// One exchange that the holder of a turn asks for.
 #[derive(Debug)]

@@ -26,12 +26,6 @@ const PIPE_BYTES: usize = 512;
 /// A frame that is in memory is encoded or understood at once, or never.
 const IN_MEMORY_MAX: Duration = Duration::from_secs(1);
 
-/// The exception codes that say that the request went on, and nothing of what became of it (Modbus Application
-/// Protocol V1.1b3, section 7): 5, acknowledged and still being worked on; 11, sent on by a gateway, whose target did
-/// not answer.
-const ACKNOWLEDGE: u8 = 5;
-const TARGET_SILENT: u8 = 11;
-
 /// Turns requests into frames and frames into answers.
 pub(super) struct Codec {
     client: Context,
@@ -94,7 +88,7 @@ impl Asked<'_> {
                 Ok(answer) => Wire::Answered(answer),
                 Err(why) => Wire::BadReply(format!("the answer of unit {unit} {why}")),
             },
-            Ok(Err(exception)) => exception_of(unit, exception.into()),
+            Ok(Err(exception)) => Wire::Refused(Refusal::Exception(exception.into())),
             Err(tokio_modbus::Error::Protocol(ProtocolError::HeaderMismatch { .. })) => {
                 Wire::BadReply("the answer is of another unit or to another request".into())
             }
@@ -105,18 +99,6 @@ impl Asked<'_> {
                 Wire::BadReply(format!("the answer can't be understood: {error}"))
             }
         }
-    }
-}
-
-fn exception_of(unit: u8, code: u8) -> Wire {
-    match code {
-        ACKNOWLEDGE => {
-            Wire::NoAnswer(format!("unit {unit} has taken the request and is still working on it (exception 5)"))
-        }
-        TARGET_SILENT => Wire::NoAnswer(format!(
-            "the Modbus gateway passed the request on, and unit {unit} did not answer it (exception 11)"
-        )),
-        code => Wire::Refused(Refusal::Exception(code)),
     }
 }
 
@@ -270,14 +252,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exception_is_a_refusal_unless_it_leaves_the_effect_open() {
+    async fn every_exception_code_is_handed_on() {
         for code in 0..=255 {
             let request = Request::WriteWords { address: 4, words: vec![5] };
             let (_, wire) = rtu(request, &[7, 0x86, code]).await;
-            match code {
-                5 | 11 => assert!(matches!(wire, Wire::NoAnswer(_)), "{wire:?}"),
-                _ => assert_eq!(wire, Wire::Refused(Refusal::Exception(code))),
-            }
+            assert_eq!(wire, Wire::Refused(Refusal::Exception(code)));
         }
     }
 

@@ -16,9 +16,9 @@ use tracing::debug;
 use super::frame::{is_intact, Shape, Timing, FRAME_MAX};
 use super::late::{self, Debts, Question, Sifted};
 use super::line;
+use super::link::{bounded, Ended, Link, Lost};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// A line on which something stands for longer than this is not ours to write on.
@@ -55,6 +55,11 @@ enum NotQuiet {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
+    /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
+    pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
+        self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
+    }
+
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);
@@ -125,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         self.quiet_until = self.quiet_until.max(Instant::now() + self.timing.silence);
     }
 
-    async fn put(&mut self, call: &Call, turn: u64) -> Ended {
+    async fn put(&mut self, call: &Call, errand: u64) -> Ended {
         let Some(shape) = Shape::of(call.unit, &call.request) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
@@ -154,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         }
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
-        let question = Question::of(turn, call);
+        let question = Question::of(errand, call);
         if call.unit != BROADCAST {
             let until = (sent + late::window(timeout)).into_std();
             self.debts.asked(question.clone(), shape, until, Instant::now().into_std());
@@ -256,14 +261,109 @@ impl Link for Rtu<SerialStream> {
         }
     }
 
-    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
         let shape = Shape::of(call.unit, &call.request)?;
-        let question = Question::of(turn, call);
+        let question = Question::of(errand, call);
         let until = self.debts.held_until(&question, &shape, Instant::now().into_std());
         until.map(Instant::from_std)
     }
 
-    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended {
-        self.put(call, turn).await
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
+        self.put(call, errand).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::time::{sleep, timeout};
+
+    use super::super::frame::tests::sealed;
+    use super::super::wire::{Answer, Request};
+    use super::*;
+    use crate::config::Parity;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// A line of 10 ms a character, and its far end.
+    fn line() -> (Rtu<DuplexStream>, DuplexStream) {
+        let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+        let (near, far) = duplex(4096);
+        let mut rtu = Rtu::new(port, TIMEOUT, Duration::ZERO);
+        rtu.attach(near);
+        (rtu, far)
+    }
+
+    fn call() -> Call {
+        let request = Request::ReadWords { holding: true, address: 0, count: 1 };
+        Call { unit: 7, request, timeout: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_is_never_silent_is_not_written_on() {
+        let (call, (mut rtu, far)) = (call(), line());
+        let (mut hearing, mut saying) = tokio::io::split(far);
+        let babble = async {
+            loop {
+                saying.write_all(b"U").await.unwrap();
+                sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = rtu.put(&call, 1) => ended,
+            () = babble => unreachable!(),
+        };
+        assert!(matches!(&ended.wire, Wire::NotSent(why) if why.contains("never silent")));
+        assert!(began.elapsed() <= BABBLE_MAX + Duration::from_millis(50));
+        assert!(timeout(TIMEOUT, hearing.read_u8()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_goes_out_after_three_and_a_half_characters_of_silence() {
+        let (call, (mut rtu, mut far)) = (call(), line());
+        sleep(TIMEOUT).await;
+        far.write_all(b"U").await.unwrap();
+        let began = Instant::now();
+        let peer = async {
+            let mut request = [0; 8];
+            far.read_exact(&mut request).await.unwrap();
+            assert!(began.elapsed() >= Duration::from_millis(35), "{:?}", began.elapsed());
+            assert!(began.elapsed() <= Duration::from_millis(40), "{:?}", began.elapsed());
+            far.write_all(&sealed(&[7, 3, 2, 0, 5])).await.unwrap();
+        };
+        let (ended, ()) = tokio::join!(rtu.put(&call, 1), peer);
+        assert_eq!(ended.wire, Wire::Answered(Answer::Words(vec![5])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_on_the_wire_is_no_part_of_the_timeout() {
+        let (mut rtu, _far) = line();
+        sleep(TIMEOUT).await;
+        let began = Instant::now();
+        let ended = rtu.put(&call(), 1).await;
+        assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
+        // 8 characters there, 7 back.
+        let expected = TIMEOUT + Duration::from_millis(150);
+        let over = began.elapsed().checked_sub(expected).expect("not before");
+        assert!(over <= Duration::from_millis(5), "{over:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_full_of_bytes_takes_bounded_memory_and_time() {
+        let (call, (mut rtu, mut far)) = (call(), line());
+        let flood = async {
+            let mut request = [0; 8];
+            far.read_exact(&mut request).await.unwrap();
+            while far.write_all(&[7; 4096]).await.is_ok() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = rtu.put(&call, 1) => ended,
+            () = flood => unreachable!(),
+        };
+        assert!(matches!(ended.wire, Wire::BadReply(_)), "{:?}", ended.wire);
+        assert!(rtu.tail.len() <= TAIL_MAX);
     }
 }

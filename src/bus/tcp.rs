@@ -13,9 +13,9 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 use tracing::debug;
 
 use super::line;
+use super::link::{bounded, Ended, Link, Lost};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use super::worker::{bounded, Ended, Link, Lost};
 
 /// How long a connection may take to be made, unless answers may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -17,8 +17,8 @@ use tokio_serial::SerialStream;
 use super::frame::Timing;
 use super::late::{self, Debts, Question};
 use super::line;
+use super::link::{bounded, Ended, Link, Lost};
 use super::wire::{Answer, Call, Refusal, Request, Wire};
-use super::worker::{bounded, Ended, Link, Lost};
 use crate::config::SerialPort;
 
 /// Most bytes of one exchange's reply, lines that were passed over included.
@@ -44,6 +44,11 @@ pub(super) struct Text<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
+    /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
+    pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
+        self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
+    }
+
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, delimiter: Vec<u8>, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);
@@ -79,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
         Ok(())
     }
 
-    async fn put(&mut self, call: &Call, turn: u64) -> Ended {
+    async fn put(&mut self, call: &Call, errand: u64) -> Ended {
         let Request::Line { bytes, expect, refuse } = &call.request else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
@@ -97,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let until = (sent + late::window(timeout)).into_std();
-        self.debts.asked(Question::of(turn, call), (), until, Instant::now().into_std());
+        self.debts.asked(Question::of(errand, call), (), until, Instant::now().into_std());
         let judge = |line: &str| judge(line, expect.as_ref(), refuse.as_ref());
         let ended = self.listen_for(judge, sent + timeout, timeout).await;
         if matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_)) {
@@ -234,14 +239,14 @@ impl Link for Text<SerialStream> {
         }
     }
 
-    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant> {
-        let question = Question::of(turn, call);
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
+        let question = Question::of(errand, call);
         let until = self.debts.held_until(&question, &(), Instant::now().into_std());
         until.map(Instant::from_std)
     }
 
-    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended {
-        self.put(call, turn).await
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
+        self.put(call, errand).await
     }
 }
 

@@ -68,7 +68,7 @@ pub enum Answer {
 /// A definite "no" from the peripheral.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7).
+    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7). Codes 5 and 11 leave open what was done.
     Exception(u8),
     /// The reply that matched `refuse`: its group 1 if there is one, else the whole reply.
     Text(String),
@@ -79,7 +79,7 @@ pub enum Refusal {
 pub enum Wire {
     /// The peripheral answered this request.
     Answered(Answer),
-    /// The peripheral understood this request and refused it: it did nothing.
+    /// The peripheral, or a gateway before it, answered this request with a refusal.
     Refused(Refusal),
     /// Not one byte of the request left the gateway.
     NotSent(String),

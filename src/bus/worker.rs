@@ -18,10 +18,11 @@ use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::link::{bounded, Ended, Link, Lost};
 use super::rtu::Rtu;
 use super::tcp::Tcp;
 use super::text::Text;
-use super::wire::{Call, Wire};
+use super::wire::Wire;
 use super::{stopped, Ask, BusStatus, Grant, Turn};
 use crate::config::{Bus, BusKind};
 
@@ -34,86 +35,45 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Turns that are set aside at most. One more keeps the bus while it waits.
 const PARKED_MAX: usize = 32;
 
-/// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without end.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
-
-/// A configured duration within [`WAIT_MAX`].
-pub(super) fn bounded(duration: Duration) -> Duration {
-    duration.min(WAIT_MAX)
-}
-
-/// What the worker needs of a kind of line.
-pub(super) trait Link {
-    /// Opens the line, within seconds. The error is a sentence.
-    async fn open(&mut self) -> Result<(), String>;
-    /// Closes the line.
-    fn close(&mut self);
-    /// Whether the line is open, as far as is known.
-    fn is_open(&self) -> bool;
-    /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
-    async fn listen(&mut self) -> Option<Lost>;
-    /// Until when a call must wait, because a late answer could be taken for its own.
-    fn held_until(&self, call: &Call, turn: u64) -> Option<Instant>;
-    /// One exchange on the open line. Not cancel-safe.
-    async fn exchange(&mut self, call: &Call, turn: u64) -> Ended;
-}
-
-/// How a line came to be closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// It shouldn't have: open it again as soon as possible. The reason is a sentence.
-    Gone(String),
-    /// Nothing is wrong: open it for the next request.
-    Idle,
-}
-
-/// The end of an exchange.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) wire: Wire,
-    /// The line is closed now, and why.
-    pub(super) lost: Option<Lost>,
-}
-
-impl Ended {
-    /// The line is still open.
-    pub(super) fn kept(wire: Wire) -> Ended {
-        Ended { wire, lost: None }
-    }
-
-    /// The line is still open, and nothing left.
-    pub(super) fn not_sent(why: impl Into<String>) -> Ended {
-        Ended::kept(Wire::NotSent(why.into()))
-    }
-}
-
 /// The worker of one bus, to be run by the composition root.
 pub struct Worker {
     config: Bus,
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
+    /// The longest timeout of an earlier life of the daemon, if there may have been one.
+    earlier_life: Option<Duration>,
 }
 
 impl Worker {
     pub(super) fn new(config: Bus, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Worker {
-        Worker { config, queue, status }
+        Worker { config, queue, status, earlier_life: None }
+    }
+
+    /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon, whose commands had
+    /// timeouts of up to `longest_timeout`, can't come any more.
+    pub fn after_an_earlier_life(mut self, longest_timeout: Duration) -> Worker {
+        self.earlier_life = Some(bounded(longest_timeout));
+        self
     }
 
     /// Works until `stop` is cancelled, then ends the exchange in hand and closes the line.
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config, queue, status } = self;
+        let Worker { config, queue, status, earlier_life } = self;
         let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
         match config.kind {
             BusKind::ModbusRtu(port) => {
-                Shift::new(Rtu::new(port, timeout, turnaround), queue, status).work(stop).await;
+                let mut link = Rtu::new(port, timeout, turnaround);
+                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
+                Shift::new(link, queue, status).work(stop).await;
             }
             BusKind::ModbusTcp { address } => {
                 Shift::new(Tcp::new(address, timeout, turnaround), queue, status).work(stop).await;
             }
             BusKind::Serial { port, delimiter } => {
-                let link = Text::new(port, delimiter, timeout, turnaround);
+                let mut link = Text::new(port, delimiter, timeout, turnaround);
+                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
                 Shift::new(link, queue, status).work(stop).await;
             }
         }
@@ -123,7 +83,7 @@ impl Worker {
 /// A turn that was given.
 struct Held {
     asks: mpsc::Receiver<Ask>,
-    turn: u64,
+    errand: u64,
     /// A request that waits for a late answer to come or to lapse.
     waiting: Option<Ask>,
     /// Whether a request of it was sent: then others may not come between.
@@ -153,7 +113,6 @@ struct Shift<L> {
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
     name: String,
-    turns: u64,
     /// Who has the bus.
     seat: Option<Held>,
     /// Turns that were set aside, in order.
@@ -180,7 +139,7 @@ impl<L: Link> Shift<L> {
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        Shift { link, queue, status, name, turns: 0, seat: None, parked: VecDeque::new(), door }
+        Shift { link, queue, status, name, seat: None, parked: VecDeque::new(), door }
     }
 
     async fn work(mut self, stop: CancellationToken) {
@@ -253,26 +212,25 @@ impl<L: Link> Shift<L> {
     fn grant(&mut self, grant: Grant) {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
-        self.turns += 1;
-        let held = Held { asks: receiver, turn: self.turns, waiting: None, begun: false };
+        let held = Held { asks: receiver, errand: grant.errand, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
-        if grant.send(Turn { asks }).is_ok() {
+        if grant.turn.send(Turn { asks }).is_ok() {
             self.seat = Some(held);
         }
     }
 
     /// Does one exchange and answers it.
     async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
-        let Some(turn) = self.seat.as_mut().map(|held| {
+        let Some(errand) = self.seat.as_mut().map(|held| {
             held.begun = true;
-            held.turn
+            held.errand
         }) else {
             return;
         };
-        let mut ended = self.attempt(&ask, turn, stop).await;
+        let mut ended = self.attempt(&ask, errand, stop).await;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(&ask, turn, stop).await;
+            ended = self.attempt(&ask, errand, stop).await;
         }
         let wire = ended.wire;
         self.status.send_modify(|status| {
@@ -285,7 +243,7 @@ impl<L: Link> Shift<L> {
     }
 
     /// One exchange, on a line that is opened for it if need be.
-    async fn attempt(&mut self, ask: &Ask, turn: u64, stop: &CancellationToken) -> Ended {
+    async fn attempt(&mut self, ask: &Ask, errand: u64, stop: &CancellationToken) -> Ended {
         if !self.link.is_open() {
             match &self.door.failed {
                 // It was tried just now, while the caller was asking.
@@ -298,7 +256,7 @@ impl<L: Link> Shift<L> {
                 return Ended::kept(wire);
             }
         }
-        let ended = self.link.exchange(&ask.call, turn).await;
+        let ended = self.link.exchange(&ask.call, errand).await;
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);
         }
@@ -384,7 +342,7 @@ impl<L: Link> Shift<L> {
 
 /// Until when a turn's request must wait.
 fn holds(link: &impl Link, held: &Held) -> Option<Instant> {
-    link.held_until(&held.waiting.as_ref()?.call, held.turn)
+    link.held_until(&held.waiting.as_ref()?.call, held.errand)
 }
 
 async fn asked(seat: &mut Option<Held>) -> Option<Ask> {

@@ -1,7 +1,7 @@
 //! One identity's link: connect, serve, and when the connection ends, begin anew.
 //!
 //! Invariants
-//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in [`Link::serve`] and dropped with it
+//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve` and dropped with it
 //!   (G6).
 //! - Nothing is read from the hub unless the ledger can be written (G9) and the clock can be believed.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
@@ -43,9 +43,6 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 const SHORT_LIVES_SUSPICIOUS: u32 = 3;
 /// How often a clock that can't be believed is looked at again.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
-
-/// The packet id of our SUBSCRIBE; events use others.
-pub(super) const SUBSCRIBE_PACKET_ID: u16 = 1;
 
 /// What all links of a gateway share.
 pub struct Shared {
@@ -294,7 +291,7 @@ struct Serving<'a> {
 impl Serving<'_> {
     async fn run(&mut self, settled: &mut mpsc::Receiver<Settlement>, outbox: &mut Outbox) -> Result<Ending, Trouble> {
         let link = self.link;
-        self.connection.subscribe(&topic::c2d_filter(&link.device.id), SUBSCRIBE_PACKET_ID).await?;
+        self.connection.subscribe(&topic::c2d_filter(&link.device.id)).await?;
         let mut ledger_health = link.ledger.health();
         loop {
             if self.is_to_be_renewed() {

@@ -25,6 +25,9 @@ const PACKET_BYTES_MAX: usize = 1024 * 1024;
 /// A write that the hub does not take for this long ends the connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The packet id of our SUBSCRIBE; what is published uses others.
+pub const SUBSCRIBE_PACKET_ID: u16 = 1;
+
 /// A byte stream to the hub.
 pub trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
@@ -109,9 +112,9 @@ impl Connection {
     }
 
     /// Subscribes with QoS 1.
-    pub async fn subscribe(&mut self, filter: &str, packet_id: u16) -> Result<(), Trouble> {
+    pub async fn subscribe(&mut self, filter: &str) -> Result<(), Trouble> {
         let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
-        subscribe.pkid = packet_id;
+        subscribe.pkid = SUBSCRIBE_PACKET_ID;
         self.send(Packet::Subscribe(subscribe)).await
     }
 

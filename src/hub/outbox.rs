@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::link::SUBSCRIBE_PACKET_ID;
-use super::mqtt::Connection;
+use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
 use crate::ledger::Ledger;

@@ -102,7 +102,8 @@ impl Trouble {
 
 fn certificate_trouble(error: &CertificateError, server_name: &str) -> String {
     match error {
-        CertificateError::UnknownIssuer => {
+        // An authority of the same name with another key ends in a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the hub's certificate is not signed by a trusted authority; check the system's CA certificates or `hub.ca_file`, and \
              whether a proxy intercepts TLS"
                 .into()

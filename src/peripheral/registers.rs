@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
-//! - A point that [`Point::check`] accepts fits one request of the protocol.
+//! - A point that `Point::check` accepts fits one request of the protocol.
 
 use crate::bus::wire::Request;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldbridge::bus::wire::{Call, Request, Wire};
-use fieldbridge::bus::{self, BusHandle, BusStatus};
+use fieldbridge::bus::{self, BusHandle, BusStatus, Worker};
 use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -35,8 +35,18 @@ impl Running {
     }
 
     pub fn with_turnaround(kind: BusKind, turnaround: Duration) -> Running {
+        Running::with(kind, turnaround, |worker| worker)
+    }
+
+    /// As in a daemon that may have had an earlier life, whose commands had timeouts of up to `longest`.
+    pub fn after_an_earlier_life(kind: BusKind, longest: Duration) -> Running {
+        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(longest))
+    }
+
+    fn with(kind: BusKind, turnaround: Duration, adjust: impl FnOnce(Worker) -> Worker) -> Running {
         let config = Bus { kind, response_timeout: PATIENCE, retries: 2, turnaround };
         let (bus, worker) = bus::new("line-a", &config);
+        let worker = adjust(worker);
         let stop = CancellationToken::new();
         let worker = tokio::spawn(worker.run(stop.clone()));
         Running { bus, stop, worker }

@@ -3,8 +3,12 @@
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod broker;
+pub mod disk;
+pub mod hub;
+pub mod instrument;
 pub mod puppet;
 pub mod slave;
+pub mod trace;
 pub mod visitor;
 
 use std::io::{Read as _, Seek as _};
@@ -58,6 +62,14 @@ impl Site {
         path
     }
 
+    /// Has the ledger kept in another folder.
+    pub fn keep_ledger_in(&self, folder: &Path) {
+        let config = self.path("fieldbridge.toml");
+        let text = std::fs::read_to_string(&config).expect("there is a configuration");
+        let [here, there] = [self.path("ledger.db"), folder.join("ledger.db")].map(|path| path.display().to_string());
+        std::fs::write(config, text.replace(&here, &there)).expect("the configuration can be written");
+    }
+
     /// Runs an operator's command to its end.
     pub fn command(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fieldbridge"));
@@ -96,8 +108,15 @@ impl Site {
         self.start_under(&[])
     }
 
-    /// Starts the daemon under another program, such as strace.
+    /// Starts the daemon under another program, such as strace, and waits until it says that it is ready.
     pub fn start_under(&self, wrapper: &[&str]) -> Daemon {
+        let daemon = self.spawn(wrapper, &[]);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Starts the daemon under another program, if any, with more in its environment, and waits for nothing.
+    pub fn spawn(&self, wrapper: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let notify = self.path("notify.sock");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket can be made");
@@ -112,10 +131,21 @@ impl Site {
         let mut command = Command::new(words.next().expect("there is a program"));
         command.args(words).args(["run", "--config"]).arg(self.path("fieldbridge.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("FIELDBRIDGE_LOG", "debug");
+        command.env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID").envs(environment.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be started");
-        let daemon = Daemon { child, log: self.path("daemon.log"), socket };
-        daemon.wait_until_ready();
-        daemon
+        Daemon { child, log: self.path("daemon.log"), socket }
+    }
+
+    /// What `status --json` says.
+    pub fn status(&self) -> Json {
+        let output = self.command(&["status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a status is JSON")
+    }
+
+    /// Waits until the hub has acknowledged every result event, and the ledger has noted it: nothing is under way any more.
+    pub fn settled(&self) {
+        eventually("an empty outbox", || (self.status()["outbox"]["pending"] == 0).then_some(()));
     }
 }
 
@@ -127,15 +157,23 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    fn wait_until_ready(&self) {
+    /// Waits until it says that it is ready.
+    pub fn wait_until_ready(&self) {
+        self.told("READY=1");
+    }
+
+    /// Waits until it tells systemd this, and returns everything that it said up to then.
+    pub fn told(&self, what: &str) -> Vec<String> {
+        let mut said = Vec::new();
         let mut buffer = [0; 4096];
         loop {
             let length = match self.socket.recv(&mut buffer) {
                 Ok(length) => length,
-                Err(error) => panic!("the daemon did not become ready: {error}\n{}", self.log()),
+                Err(error) => panic!("the daemon did not say {what}: {error}; it said {said:?}\n{}", self.log()),
             };
-            if String::from_utf8_lossy(&buffer[..length]).contains("READY=1") {
-                return;
+            said.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            if said.last().is_some_and(|line| line.contains(what)) {
+                return said;
             }
         }
     }
@@ -145,10 +183,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The number of the daemon itself where it runs under another program.
+    pub fn inner_pid(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        eventually("a child of the wrapper", || {
+            std::fs::read_to_string(&children).expect("a process has a list of children").trim().parse().ok()
+        })
+    }
+
     /// SIGKILL: no chance to put anything in order.
     pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
     /// SIGTERM, and the end of it.
@@ -184,7 +235,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.log());
+            // The site may be gone already; a second panic would hide the first.
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("--- the daemon's log ---\n{log}");
         }
     }
 }
@@ -196,8 +249,13 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Waits until something is so, and says what was missing if it never is.
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// The same for what takes longer.
+pub fn eventually_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = probe() {
             return found;
@@ -207,10 +265,32 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The configuration of one device on a Modbus TCP bus, with a command of each kind.
-///
-/// `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not idempotent, register 2), `pulse-verified`
-/// (not idempotent, register 3, read back), `read` (register 0).
+/// The profile of a pump, with a command of each kind: `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not
+/// idempotent, register 2), `pulse-verified` (not idempotent, register 3, read back), `read` (register 0).
+pub const PUMP: &str = r#"
+[profile.pump.command.set]
+write = { table = "holding", address = 0 }
+idempotent = true
+
+[profile.pump.command.set-verified]
+write = { table = "holding", address = 1 }
+idempotent = true
+verify = true
+
+[profile.pump.command.pulse]
+write = { table = "holding", address = 2 }
+idempotent = false
+
+[profile.pump.command.pulse-verified]
+write = { table = "holding", address = 3 }
+idempotent = false
+verify = true
+
+[profile.pump.command.read]
+read = { table = "holding", address = 0 }
+"#;
+
+/// The configuration of one device, a [`PUMP`] on a Modbus TCP bus.
 pub fn pump(slave: &str, settle: &str, timing: &str) -> String {
     format!(
         r#"
@@ -225,28 +305,7 @@ unit = 1
 profile = "pump"
 key_file = "device.key"
 settle = "{settle}"
-
-[profile.pump.command.set]
-write = {{ table = "holding", address = 0 }}
-idempotent = true
-
-[profile.pump.command.set-verified]
-write = {{ table = "holding", address = 1 }}
-idempotent = true
-verify = true
-
-[profile.pump.command.pulse]
-write = {{ table = "holding", address = 2 }}
-idempotent = false
-
-[profile.pump.command.pulse-verified]
-write = {{ table = "holding", address = 3 }}
-idempotent = false
-verify = true
-
-[profile.pump.command.read]
-read = {{ table = "holding", address = 0 }}
-"#
+{PUMP}"#
     )
 }
 

@@ -24,11 +24,17 @@ pub enum Mood {
     Refusing(u8),
     /// Does nothing and says nothing.
     Deaf,
+    /// Does it and closes the connection.
+    HangUp,
 }
+
+/// How likely a mood is, in percent, with the largest delay where it takes one. What is left of 100 is [`Mood::Good`].
+pub type Weather = Vec<(u32, Mood)>;
 
 #[derive(Default)]
 struct Inner {
-    registers: HashMap<u16, u16>,
+    /// By unit and address.
+    registers: HashMap<(u8, u16), u16>,
     /// (address, value) of each single-register write that was carried out, in order.
     writes: Vec<(u16, u16)>,
     /// When each of them was, in the same order.
@@ -37,6 +43,7 @@ struct Inner {
     mood: Option<Mood>,
     /// Answers that may go although the mood is to hold them.
     let_go: usize,
+    weather: Option<(fastrand::Rng, Weather)>,
 }
 
 /// A slave on a port of its own.
@@ -88,9 +95,14 @@ impl Slave {
         assert!(!waited.timed_out(), "only {} of {count} requests came", inner.requests);
     }
 
-    /// Sets a holding register, as the machine behind it would.
+    /// Sets a holding register of unit 1, as the machine behind it would.
     pub fn set_register(&self, address: u16, value: u16) {
-        self.lock().registers.insert(address, value);
+        self.lock().registers.insert((1, address), value);
+    }
+
+    /// From now on every write request meets a mood by chance.
+    pub fn set_weather(&self, seed: u64, weather: Weather) {
+        self.lock().weather = Some((fastrand::Rng::with_seed(seed), weather));
     }
 
     /// Every single-register write that was carried out.
@@ -126,12 +138,15 @@ impl Slave {
             if stream.read_exact(&mut pdu).is_err() {
                 return;
             }
-            let (answer, delay) = self.answer(&pdu);
+            let (answer, delay) = match self.answer(header[6], &pdu) {
+                Reaction::Answer(answer, delay) => (answer, delay),
+                Reaction::Silence => continue,
+                Reaction::HangUp => return,
+            };
             std::thread::sleep(delay);
             if pdu[0] == 6 {
                 self.wait_for_leave();
             }
-            let Some(answer) = answer else { continue };
             let mut frame = header[..4].to_vec();
             frame.extend((answer.len() as u16 + 1).to_be_bytes());
             frame.push(header[6]);
@@ -153,33 +168,62 @@ impl Slave {
         self.inner.lock().expect("no thread panics here")
     }
 
-    fn answer(&self, pdu: &[u8]) -> (Option<Vec<u8>>, Duration) {
+    fn answer(&self, unit: u8, pdu: &[u8]) -> Reaction {
         let mut inner = self.lock();
         inner.requests += 1;
         self.changed.notify_all();
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
-        let mood = inner.mood.unwrap_or(Mood::Good);
-        match (pdu[0], mood) {
-            (3, _) => {
+        let at_once = |answer| Reaction::Answer(answer, Duration::ZERO);
+        match pdu[0] {
+            3 => {
                 let mut answer = vec![3, (word(3) * 2) as u8];
                 for address in word(1)..word(1) + word(3) {
-                    answer.extend(inner.registers.get(&address).copied().unwrap_or(0).to_be_bytes());
+                    answer.extend(inner.registers.get(&(unit, address)).copied().unwrap_or(0).to_be_bytes());
                 }
-                (Some(answer), Duration::ZERO)
+                at_once(answer)
             }
-            (6, Mood::Refusing(code)) => (Some(vec![0x86, code]), Duration::ZERO),
-            (6, Mood::Deaf) => (None, Duration::ZERO),
-            (6, mood) => {
-                inner.registers.insert(word(1), word(3));
+            6 => {
+                let mood = inner.next_mood();
+                match mood {
+                    Mood::Refusing(code) => return at_once(vec![0x86, code]),
+                    Mood::Deaf => return Reaction::Silence,
+                    Mood::Good | Mood::Slow(_) | Mood::Held | Mood::Mute | Mood::HangUp => {}
+                }
+                inner.registers.insert((unit, word(1)), word(3));
                 inner.writes.push((word(1), word(3)));
                 inner.times.push(Instant::now());
                 match mood {
-                    Mood::Slow(time) => (Some(pdu.to_vec()), time),
-                    Mood::Mute => (None, Duration::ZERO),
-                    _ => (Some(pdu.to_vec()), Duration::ZERO),
+                    Mood::Slow(time) => Reaction::Answer(pdu.to_vec(), time),
+                    Mood::Mute => Reaction::Silence,
+                    Mood::HangUp => Reaction::HangUp,
+                    _ => at_once(pdu.to_vec()),
                 }
             }
-            (function, _) => (Some(vec![function | 0x80, 1]), Duration::ZERO),
+            function => at_once(vec![function | 0x80, 1]),
         }
+    }
+}
+
+/// What comes of a request.
+enum Reaction {
+    Answer(Vec<u8>, Duration),
+    Silence,
+    HangUp,
+}
+
+impl Inner {
+    fn next_mood(&mut self) -> Mood {
+        let Some((random, weather)) = &mut self.weather else { return self.mood.unwrap_or(Mood::Good) };
+        let mut left = random.u32(..100);
+        for (percent, mood) in weather {
+            if left < *percent {
+                return match *mood {
+                    Mood::Slow(most) => Mood::Slow(most.mul_f64(random.f64())),
+                    other => other,
+                };
+            }
+            left -= *percent;
+        }
+        Mood::Good
     }
 }

@@ -1,0 +1,60 @@
+//! What the worker needs of a line, whatever its protocol.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::wire::{Call, Wire};
+
+/// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without end.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// A configured duration within [`WAIT_MAX`].
+pub(super) fn bounded(duration: Duration) -> Duration {
+    duration.min(WAIT_MAX)
+}
+
+/// What the worker needs of a kind of line.
+pub(super) trait Link {
+    /// Opens the line, within seconds. The error is a sentence.
+    async fn open(&mut self) -> Result<(), String>;
+    /// Closes the line.
+    fn close(&mut self);
+    /// Whether the line is open, as far as is known.
+    fn is_open(&self) -> bool;
+    /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
+    async fn listen(&mut self) -> Option<Lost>;
+    /// Until when a call must wait, because a late answer could be taken for its own.
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant>;
+    /// One exchange on the open line. Not cancel-safe.
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended;
+}
+
+/// How a line came to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It shouldn't have: open it again as soon as possible. The reason is a sentence.
+    Gone(String),
+    /// Nothing is wrong: open it for the next request.
+    Idle,
+}
+
+/// The end of an exchange.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) wire: Wire,
+    /// The line is closed now, and why.
+    pub(super) lost: Option<Lost>,
+}
+
+impl Ended {
+    /// The line is still open.
+    pub(super) fn kept(wire: Wire) -> Ended {
+        Ended { wire, lost: None }
+    }
+
+    /// The line is still open, and nothing left.
+    pub(super) fn not_sent(why: impl Into<String>) -> Ended {
+        Ended::kept(Wire::NotSent(why.into()))
+    }
+}

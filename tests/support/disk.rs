@@ -1,0 +1,47 @@
+//! A file system of a few megabytes, which can be full.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small tmpfs that is unmounted when it is dropped.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub fn new(size: &str) -> SmallDisk {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(folder.path())
+            .status()
+            .expect("mount can be run");
+        assert!(mounted.success(), "this test mounts a small tmpfs: run it as root, or under `unshare -rm`");
+        SmallDisk(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Makes it read-only (`ro`) or writable (`rw`).
+    pub fn remount(&self, how: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()).status();
+        assert!(status.expect("mount can be run").success(), "it can't be remounted");
+    }
+
+    /// Fills what is free, to the last byte, and returns the file that does.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.path().join("filler");
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).expect("a file can be made");
+        for size in [65536, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
