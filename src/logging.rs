@@ -14,7 +14,10 @@ use tracing_subscriber::EnvFilter;
 /// Begins to log. Called once.
 pub fn start() {
     let filter = EnvFilter::try_from_env("FIELDBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written (a full disk, a reader that went away) is lost. The library would report that to standard error too, and
+    // panic when it can't.
+    let subscriber =
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(std::io::stderr);
     // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
         subscriber.with_ansi(false).event_format(Journal).try_init()

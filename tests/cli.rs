@@ -476,6 +476,22 @@ fn a_reader_that_goes_away_early_is_no_error() {
 }
 
 #[test]
+fn a_log_that_nobody_takes_stops_nothing() {
+    let (reader, closed) = std::io::pipe().expect("a pipe can be made");
+    drop(reader);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is a device that is full");
+    for log in [Stdio::from(closed), Stdio::from(full)] {
+        let (broker, slave) = (Broker::new(), Slave::new());
+        let site = Site::new(&broker.address(), &pump(slave.address(), "after-execution", ""));
+        let daemon = site.spawn_logging_to(log, &[], &[]);
+        let mut client = broker.serve();
+        client.deliver(1, "m-1", r#"{"command":"set","value":7}"#);
+        assert_eq!(client.next_puback(&mut Vec::new()), 1);
+        assert!(daemon.terminate().success());
+    }
+}
+
+#[test]
 fn no_output_ever_shows_a_secret() {
     let (broker, slave) = (Broker::new(), Slave::new());
     let site = Site::new(&broker.address(), &pump(slave.address(), "after-execution", ""));

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::LedgerError;
 
@@ -238,12 +238,20 @@ fn untrusted(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
     LedgerError::Untrusted { path: path.to_owned(), why: format!("can't be used: {error}") }
 }
 
+/// Only what SQLite calls damage is called so: to start with an empty ledger is no remedy for a full disk.
 fn not_sound(path: &Path, error: &rusqlite::Error) -> LedgerError {
-    LedgerError::Untrusted {
-        path: path.to_owned(),
-        why: format!(
+    let why = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => format!(
+            "can't be read and written: {error}. Is its disk full, read-only or failing, and may this user write there? Nothing \
+             in it was changed; put that right, and start the daemon again"
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("can't be used: {error}; end the program that holds it")
+        }
+        _ => format!(
             "is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files; restore a backup, or move \
              all three away to start with an empty ledger (commands that the hub still holds may then be executed again)"
         ),
-    }
+    };
+    LedgerError::Untrusted { path: path.to_owned(), why }
 }

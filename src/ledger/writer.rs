@@ -4,7 +4,7 @@
 //! - Whatever waits when the thread looks is one transaction (group commit); its callers are answered after COMMIT has
 //!   returned, never before (G1).
 //! - A full disk fails the callers and leaves the ledger usable; the writer says so, gives up its ballast once so that outcomes
-//!   of commands already on the wire can still be recorded, and is well again when the ballast can be laid anew (G9).
+//!   of commands already on the wire can still be recorded, and is well again when the ballast can be laid anew with room beside it (G9).
 //! - After any other error the connection is not used again, and the process ends (G9).
 
 use std::fs::File;
@@ -20,6 +20,9 @@ use super::{schema, Health, LedgerError};
 const BATCH_MAX: usize = 256;
 /// Size of the ballast file. Room for the outcomes of everything that can be in flight, and for a checkpoint.
 const BALLAST_BYTES: usize = 4 * 1024 * 1024;
+/// What must be free beside the ballast when it is laid. Without it the ballast would fit into the very space that it gave up, and a full disk
+/// would be called well for one commit a second, each time with a new connection to the hub.
+const ROOM_BYTES: usize = 1024 * 1024;
 
 /// Work for the writer.
 pub(super) enum Ask {
@@ -222,7 +225,9 @@ impl Writer {
         let lay = || {
             let mut file = File::create(&self.ballast)?;
             // Real blocks, not a hole: a hole takes no space that could be given back.
-            file.write_all(&vec![0x5a; BALLAST_BYTES])?;
+            file.write_all(&vec![0x5a; BALLAST_BYTES + ROOM_BYTES])?;
+            file.sync_all()?;
+            file.set_len(BALLAST_BYTES as u64)?;
             file.sync_all()
         };
         lay().inspect_err(|_| {

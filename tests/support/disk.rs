@@ -38,6 +38,15 @@ impl SmallDisk {
         }
         path
     }
+
+    /// Fills it but for so many bytes.
+    pub fn fill_but(&self, left: u64) -> PathBuf {
+        let path = self.fill();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the filler is there");
+        let length = file.metadata().expect("it has a length").len();
+        file.set_len(length - left).expect("it can be cut");
+        path
+    }
 }
 
 impl Drop for SmallDisk {

@@ -11,7 +11,6 @@ pub mod slave;
 pub mod trace;
 pub mod visitor;
 
-use std::io::{Read as _, Seek as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -117,15 +116,17 @@ impl Site {
 
     /// Starts the daemon under another program, if any, with more in its environment, and waits for nothing.
     pub fn spawn(&self, wrapper: &[&str], environment: &[(&str, &str)]) -> Daemon {
+        let mut log = std::fs::OpenOptions::new();
+        let log = log.create(true).append(true).open(self.path("daemon.log")).expect("a log can be opened");
+        self.spawn_logging_to(log, wrapper, environment)
+    }
+
+    /// The same with another place for its log.
+    pub fn spawn_logging_to(&self, log: impl Into<Stdio>, wrapper: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let notify = self.path("notify.sock");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket can be made");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path("daemon.log"))
-            .expect("a log can be opened");
         let program = env!("CARGO_BIN_EXE_fieldbridge");
         let mut words = wrapper.iter().copied().chain([program]);
         let mut command = Command::new(words.next().expect("there is a program"));
@@ -220,13 +221,9 @@ impl Daemon {
         }
     }
 
-    /// What it logged.
+    /// What it logged. Nothing where the site is gone already: a panic in here would hide the one that led to it.
     pub fn log(&self) -> String {
-        let mut text = String::new();
-        let mut file = std::fs::File::open(&self.log).expect("there is a log");
-        file.rewind().expect("a log can be read");
-        file.read_to_string(&mut text).expect("a log is UTF-8");
-        text
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
@@ -235,9 +232,7 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            // The site may be gone already; a second panic would hide the first.
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            eprintln!("--- the daemon's log ---\n{log}");
+            eprintln!("--- the daemon's log ---\n{}", self.log());
         }
     }
 }
