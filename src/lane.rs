@@ -368,6 +368,10 @@ impl Gate for LaneGate<'_> {
         Go::Yes
     }
 
+    fn not_after(&self) -> Instant {
+        self.work.received + self.deadline.limit
+    }
+
     async fn record_executing(&mut self) -> bool {
         match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {

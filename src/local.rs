@@ -53,6 +53,10 @@ impl Gate for LocalGate<'_> {
         }
     }
 
+    fn not_after(&self) -> Instant {
+        self.since + self.deadline.limit
+    }
+
     async fn record_executing(&mut self) -> bool {
         self.ledger.is_well()
     }

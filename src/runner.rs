@@ -38,8 +38,11 @@ pub enum Go {
 
 /// What stands between a command and the wire.
 pub trait Gate {
-    /// Asked once, when the bus is held and nothing was sent.
+    /// Asked when the bus is held and nothing was sent.
     fn may_go(&mut self) -> Go;
+
+    /// From when on [`Gate::may_go`] says that it is too late, as far as the monotonic clock tells.
+    fn not_after(&self) -> Instant;
 
     /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
     fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
@@ -83,7 +86,7 @@ impl<'a> Plan<'a> {
         let begun = Instant::now();
         let errand = bus.errand();
         let mut turn: Option<Turn> = None;
-        let mut asked = false;
+        let mut on_the_wire = false;
         let mut step = execution.begin();
         loop {
             if matches!(step, Step::RecordExecuting | Step::Send | Step::ReadBack) && turn.is_none() {
@@ -92,8 +95,13 @@ impl<'a> Plan<'a> {
                     Err(_) => return Ran::NotNow,
                 }
             }
-            if matches!(step, Step::RecordExecuting | Step::Send) && !asked {
-                asked = true;
+            let to_be_sent = match step {
+                Step::RecordExecuting => true,
+                // A command that was recorded was let through already.
+                Step::Send => self.command.idempotent && !on_the_wire,
+                _ => false,
+            };
+            if to_be_sent {
                 match gate.may_go() {
                     Go::Yes => {}
                     Go::End(outcome) => return Ran::Finished(outcome, 0),
@@ -107,8 +115,13 @@ impl<'a> Plan<'a> {
                     false => return Ran::NotNow,
                 },
                 (Step::Send, Some(held)) => {
-                    let wire = held.exchange(&self.call(self.prepared.request.clone())).await;
-                    execution.attempted(self.attempt(wire))
+                    let not_after = (!on_the_wire).then(|| gate.not_after());
+                    let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
+                    on_the_wire |= !matches!(wire, Wire::NotSent(_));
+                    match (on_the_wire, gate.may_go()) {
+                        (false, Go::End(outcome)) => return Ran::Finished(outcome, 0),
+                        _ => execution.attempted(self.attempt(wire)),
+                    }
                 }
                 (Step::ReadBack, Some(held)) => {
                     let result = self.read_back(held).await;
@@ -129,8 +142,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn call(&self, request: Request) -> Call {
-        Call { unit: self.device.unit, request, timeout: self.command.timeout }
+    fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
+        Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after }
     }
 
     fn attempt(&self, wire: Wire) -> Attempt {
@@ -150,7 +163,7 @@ impl<'a> Plan<'a> {
         let Some(request) = &self.prepared.read_back else {
             return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `verify` any more"));
         };
-        match self.attempt_read_back(turn.exchange(&self.call(request.clone())).await) {
+        match self.attempt_read_back(turn.exchange(&self.call(request.clone(), None)).await) {
             Ok(answer) if self.command.matches(&self.prepared, &answer) => ReadBack::Same,
             Ok(answer) => match self.command.interpret(&self.prepared, &answer) {
                 Ok(found) => ReadBack::Other(format!(

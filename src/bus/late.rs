@@ -209,7 +209,7 @@ mod tests {
 
     fn question(errand: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (Question::of(errand, &Call { unit, request, timeout: None }), shape)
+        (Question::of(errand, &Call { unit, request, timeout: None, not_after: None }), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

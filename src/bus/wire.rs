@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// One request as a peripheral understands it, complete and already checked.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -98,4 +100,6 @@ pub struct Call {
     pub request: Request,
     /// How long to wait for the answer; `None` takes the bus's `response_timeout`.
     pub timeout: Option<Duration>,
+    /// From when on it is not to be sent any more: waiting for the line may take a while.
+    pub not_after: Option<Instant>,
 }

@@ -256,6 +256,9 @@ impl<L: Link> Shift<L> {
                 return Ended::kept(wire);
             }
         }
+        if ask.call.not_after.is_some_and(|limit| Instant::now() >= limit) {
+            return Ended::not_sent("the line was not free in time");
+        }
         let ended = self.link.exchange(&ask.call, errand).await;
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);

@@ -86,12 +86,12 @@ pub async fn patient<T>(what: impl Future<Output = T>) -> T {
 
 /// A call that is sure to be answered in time.
 pub fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None }
+    Call { unit, request, timeout: None, not_after: None }
 }
 
 /// A call that gives up soon.
 pub fn hasty(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: Some(SHORT) }
+    Call { unit, request, timeout: Some(SHORT), not_after: None }
 }
 
 pub fn read(address: u16, count: u16) -> Request {

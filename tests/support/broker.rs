@@ -32,9 +32,17 @@ pub struct Connect {
 /// A packet of a client.
 #[derive(Debug, PartialEq)]
 pub enum Packet {
-    Publish { packet_id: u16, topic: String, body: Vec<u8> },
+    Publish {
+        packet_id: u16,
+        topic: String,
+        body: Vec<u8>,
+    },
     PubAck(u16),
-    Subscribe { packet_id: u16, filter: String, qos: u8 },
+    Subscribe {
+        packet_id: u16,
+        filter: String,
+        qos: u8,
+    },
     PingReq,
     Disconnect,
     /// The client has closed the connection.
@@ -70,7 +78,13 @@ impl Broker {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut client = Client {
             stream,
-            connect: Connect { client_id: String::new(), user_name: String::new(), password: None, clean_session: true, keepalive: 0 },
+            connect: Connect {
+                client_id: String::new(),
+                user_name: String::new(),
+                password: None,
+                clean_session: true,
+                keepalive: 0,
+            },
         };
         let (kind, body) = client.read_packet().expect("a CONNECT");
         assert_eq!(kind >> 4, 1, "the first packet is a CONNECT");

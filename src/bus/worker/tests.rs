@@ -111,7 +111,7 @@ fn start(script: Script) -> Running {
 
 fn call(unit: u8) -> Call {
     let request = Request::WriteWords { address: 0, words: vec![0] };
-    Call { unit, request, timeout: None }
+    Call { unit, request, timeout: None, not_after: None }
 }
 
 impl Running {
@@ -289,4 +289,16 @@ async fn a_holder_that_is_gone_gives_the_bus_back() {
     exchanged.abort();
     assert_eq!(bus.ask(3).await.unwrap(), ANSWERED);
     assert_eq!(bus.line.sent(), [2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_the_line_beyond_its_time_is_not_sent() {
+    let until = Instant::now() + Duration::from_secs(2);
+    let bus = start(Script { held: vec![(7, until)], ..Script::default() });
+    let late = Call { not_after: Some(Instant::now() + Duration::from_secs(1)), ..call(7) };
+    let wire = bus.handle.turn().await.unwrap().exchange(&late).await;
+    assert!(matches!(wire, Wire::NotSent(_)), "{wire:?}");
+    assert_eq!(bus.line.sent(), [] as [u8; 0]);
+    let in_time = Call { not_after: Some(Instant::now() + Duration::from_secs(1)), ..call(7) };
+    assert_eq!(bus.handle.turn().await.unwrap().exchange(&in_time).await, Wire::Answered(Answer::Written));
 }
