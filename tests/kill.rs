@@ -284,7 +284,7 @@ fn modbus_devices(count: usize, buses: usize) -> Vec<Device> {
     (0..count)
         .map(|n| {
             let (id, bus) = (format!("pump-{n}"), n % buses);
-            let settle = if n / buses % 2 == 0 { "after-execution" } else { "after-accept" };
+            let settle = if (n / buses).is_multiple_of(2) { "after-execution" } else { "after-accept" };
             let text = format!(
                 "\n[device.{id}]\nbus = \"bus-{bus}\"\nunit = {}\nprofile = \"pump\"\nkey_file = \"device.key\"\nsettle = \"{settle}\"\n",
                 n + 1
