@@ -260,6 +260,9 @@ fn a_disk_that_fails_once_ends_the_process_with_74_and_the_next_one_repeats_noth
     }
 }
 
+/// What happens to one of the ledger's files.
+type TakeAway<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_ledger_that_is_taken_away_ends_the_process_with_74_before_anything_more_is_done() {
     let gone = |path: &Path| std::fs::remove_file(path).expect("it is there");
@@ -270,7 +273,7 @@ fn a_ledger_that_is_taken_away_ends_the_process_with_74_before_anything_more_is_
     let cut = |path: &Path| {
         std::fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4096)).expect("it can be cut");
     };
-    let cases: [(&str, &dyn Fn(&Path), &str); 5] = [
+    let cases: [(&str, TakeAway, &str); 5] = [
         ("ledger.db", &gone, "was moved or deleted"),
         ("ledger.db", &replaced, "was replaced"),
         ("ledger.db", &cut, "was cut short"),
