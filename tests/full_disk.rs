@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fieldbridge::sim::{Ack, Auth, C2d, Options, Status};
@@ -12,7 +13,8 @@ use serde_json::{json, Value as Json};
 use support::disk::SmallDisk;
 use support::hub::Hub;
 use support::slave::{Mood, Slave};
-use support::{eventually, pump, require, signal, Daemon, Site, PATIENCE};
+use support::trace::Call;
+use support::{eventually, pump, require, signal, trace, Daemon, Site, PATIENCE};
 
 const BOTH: [&str; 2] = ["after-execution", "after-accept"];
 
@@ -215,17 +217,9 @@ fn a_disk_that_fails_once_ends_the_process_with_74_and_the_next_one_repeats_noth
         for settle in BOTH {
             let plant = Plant::new(settle);
             assert!(plant.start().terminate().success());
-            let inject = format!("inject={failure}");
-            let mut daemon = plant.site.start_under(&[
-                "strace",
-                "-f",
-                "-o",
-                "/dev/null",
-                "-e",
-                "trace=fsync,fdatasync,pwrite64",
-                "-e",
-                &inject,
-            ]);
+            let (inject, output) = (format!("inject={failure}"), plant.site.path("trace").display().to_string());
+            let strace = trace::strace(&output, "trace=fsync,fdatasync,pwrite64,ftruncate,unlink");
+            let mut daemon = plant.site.start_under(&[&strace[..], &["-e", &inject]].concat());
             let inner = daemon.inner_pid();
             (1..=20).for_each(|n| plant.send(["pulse", "pulse-verified", "set"][n % 3], n as u16));
             let deadline = Instant::now() + PATIENCE;
@@ -240,6 +234,11 @@ fn a_disk_that_fails_once_ends_the_process_with_74_and_the_next_one_repeats_noth
             assert_eq!(daemon.wait().code(), Some(74), "{failure}");
             assert!(daemon.log().contains("writing the ledger failed"), "{failure}");
             drop(daemon);
+            let calls = trace::read(Path::new(&output));
+            let is_ledgers = |call: &Call| call.file.contains("/ledger.db") || call.contains(b"/ledger.db");
+            let failed = calls.iter().position(|call| call.result < 0 && is_ledgers(call)).expect("a call failed");
+            let after: Vec<&Call> = calls[failed + 1..].iter().filter(|call| is_ledgers(call)).collect();
+            assert!(after.is_empty(), "{failure}: it went on with {after:?}");
 
             let daemon = plant.start();
             let results = plant.results(20);
@@ -258,6 +257,41 @@ fn a_disk_that_fails_once_ends_the_process_with_74_and_the_next_one_repeats_noth
             }
             assert!(daemon.terminate().success());
         }
+    }
+}
+
+/// What happens to one of the ledger's files.
+type TakeAway<'a> = &'a dyn Fn(&Path);
+
+#[test]
+fn a_ledger_that_is_taken_away_ends_the_process_with_74_before_anything_more_is_done() {
+    let gone = |path: &Path| std::fs::remove_file(path).expect("it is there");
+    let replaced = |path: &Path| {
+        let aside = path.with_extension("aside");
+        std::fs::rename(path, &aside).and_then(|()| std::fs::copy(&aside, path)).expect("it can be replaced");
+    };
+    let cut = |path: &Path| {
+        std::fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4096)).expect("it can be cut");
+    };
+    let cases: [(&str, TakeAway, &str); 5] = [
+        ("ledger.db", &gone, "was moved or deleted"),
+        ("ledger.db", &replaced, "was replaced"),
+        ("ledger.db", &cut, "was cut short"),
+        ("ledger.db-wal", &gone, "was moved or deleted"),
+        ("ledger.db-wal", &replaced, "was replaced"),
+    ];
+    for (name, take_away, why) in cases {
+        let plant = Plant::new("after-execution");
+        let mut daemon = plant.start();
+        plant.send("pulse", 1);
+        plant.results(1);
+        plant.site.settled();
+        take_away(&plant.disk.path().join(name));
+        plant.send("pulse", 2);
+        assert_eq!(daemon.wait().code(), Some(74), "{name} {why}");
+        assert!(daemon.log().contains(why), "{name} {why}: {}", daemon.log());
+        assert_eq!(plant.done(), [1], "{name} {why}");
+        assert_eq!(plant.hub.feedback().len(), 1, "{name} {why}");
     }
 }
 

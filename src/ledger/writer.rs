@@ -5,10 +5,12 @@
 //!   returned, never before (G1).
 //! - A full disk fails the callers and leaves the ledger usable; the writer says so, gives up its ballast once so that outcomes
 //!   of commands already on the wire can still be recorded, and is well again when the ballast can be laid anew with room beside it (G9).
-//! - After any other error the connection is not used again, and the process ends (G9).
+//! - After any other error the connection is not used again, not even to close it, and the process ends (G9).
+//! - Nobody is told of a commit into a file that no longer stands where the next start will look for it.
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
@@ -87,6 +89,7 @@ impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Job for Task<
 /// The writer's side of the ledger.
 pub(super) struct Writer {
     db: Connection,
+    standing: Standing,
     ballast: PathBuf,
     health: watch::Sender<Health>,
     notes: Vec<Box<dyn Job>>,
@@ -95,7 +98,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(db: Connection, path: &Path, lock: File, health: watch::Sender<Health>) -> Self {
-        let writer = Writer { db, ballast: schema::beside(path, ".ballast"), health, notes: Vec::new(), _lock: lock };
+        let (standing, ballast) = (Standing::of(path), schema::beside(path, ".ballast"));
+        let writer = Writer { db, standing, ballast, health, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             tracing::warn!(%error, "no space for the ledger's ballast file; the disk is nearly full");
         }
@@ -124,7 +128,8 @@ impl Writer {
                 }
             }
             if self.serve(batch).is_err() {
-                return;
+                // Closing would let SQLite write the log into the file. The next process does that, after it has proven both.
+                return std::mem::forget(self);
             }
             if let Some(done) = stop {
                 self.close();
@@ -214,7 +219,11 @@ impl Writer {
                 }
             }
             classify(&error)
-        })
+        })?;
+        if writes {
+            self.standing.check()?;
+        }
+        Ok(())
     }
 
     /// Lays the ballast file, unless it lies there; an error means that the disk is full.
@@ -247,6 +256,46 @@ impl Writer {
         if let Err((_, error)) = self.db.close() {
             tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
         }
+    }
+}
+
+/// Where the ledger's two files stood when they were opened. SQLite goes on with files that were deleted or replaced, and would not notice one
+/// that was cut short.
+struct Standing {
+    file: PathBuf,
+    log: PathBuf,
+    opened: Option<[(u64, u64); 2]>,
+    /// It only grows: nothing here vacuums.
+    length: u64,
+}
+
+impl Standing {
+    fn of(path: &Path) -> Standing {
+        let mut standing =
+            Standing { file: path.to_owned(), log: schema::beside(path, "-wal"), opened: None, length: 0 };
+        // A log that is made by the first commit only is known from then on.
+        standing.opened = standing.look().ok().map(|(found, _)| found);
+        standing
+    }
+
+    fn look(&self) -> std::io::Result<([(u64, u64); 2], u64)> {
+        let (file, log) = (std::fs::metadata(&self.file)?, std::fs::metadata(&self.log)?);
+        Ok(([&file, &log].map(|meta| (meta.dev(), meta.ino())), file.len()))
+    }
+
+    fn check(&mut self) -> Result<(), LedgerError> {
+        let failed = |what: String| {
+            LedgerError::Failed(format!("the ledger {} {what} while the daemon used it", self.file.display()))
+        };
+        let (found, length) = self.look().map_err(|error| failed(format!("was moved or deleted ({error})")))?;
+        if *self.opened.get_or_insert(found) != found {
+            return Err(failed("was replaced".into()));
+        }
+        if length < self.length {
+            return Err(failed("was cut short".into()));
+        }
+        self.length = length;
+        Ok(())
     }
 }
 
