@@ -278,7 +278,7 @@ impl Station {
         loop {
             match self.ledger.finish(finish.clone()).await {
                 Ok(receipt) => return Some(receipt),
-                Err(LedgerError::Full(why)) => {
+                Err(LedgerError::Full(why) | LedgerError::Locked(why)) => {
                     tracing::warn!(device = %self.device.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
                 }
                 Err(_) => return None,

@@ -377,3 +377,46 @@ async fn many_writers_share_commits_and_each_is_answered_after_its_own() {
     }
     ledger.close().await;
 }
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_under_any_name_of_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    let (symbolic, hard) = (folder.path().join("symbolic.db"), folder.path().join("hard.db"));
+    std::os::unix::fs::symlink(&path, &symbolic).unwrap();
+    assert!(refusal(&symbolic).contains("another fieldbridge daemon"));
+    std::fs::hard_link(&path, &hard).unwrap();
+    assert!(refusal(&hard).contains("another fieldbridge daemon"));
+    ledger.close().await;
+    assert!(refusal(&path).contains("hard link"), "even alone");
+    std::fs::remove_file(hard).unwrap();
+    Ledger::open(&symbolic).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_another_program_locks_is_waited_for_and_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("before"), 1))).await.unwrap();
+    let keeper = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.keep(7 * DAY).await }
+    });
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = ledger.finish(finish(message(Some("during"), 1))).await.unwrap_err();
+    assert!(matches!(&error, LedgerError::Locked(why) if why.contains("another program")), "{error}");
+    assert!(!ledger.is_well());
+    assert!(folder.path().join("ledger.db.ballast").exists(), "the ballast is for a full disk");
+    for _ in 0..3 {
+        let read = tokio::time::timeout(Duration::from_secs(3), known(&ledger, "before", 1));
+        assert_eq!(read.await.expect("reads go on"), Known::Row(State::Succeeded));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), ledger.well()).await.expect("it heals when the lock is gone");
+    ledger.finish(finish(message(Some("after"), 1))).await.unwrap();
+    keeper.abort();
+    ledger.close().await;
+}

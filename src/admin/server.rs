@@ -1,7 +1,7 @@
 //! The daemon's side of the admin socket.
 
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +30,22 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(trouble)?;
     }
-    // The ledger's lock tells that no other daemon of this configuration lives, so the socket is a leftover.
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
+    match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(trouble(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(format!("{} is there already and is no socket; check `admin.socket`", path.display()));
+        }
+        // Whoever answers is another daemon. One that is dead leaves a socket that refuses.
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => {
+                return Err(format!(
+                    "another daemon serves the admin socket {}; give each its own `admin.socket`",
+                    path.display()
+                ));
+            }
+            Err(_) => std::fs::remove_file(path).map_err(trouble)?,
+        },
     }
     let listener = UnixListener::bind(path).map_err(trouble)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(trouble)?;

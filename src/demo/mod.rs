@@ -24,6 +24,8 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Part {
     /// The simulated hub alone, with a control channel on standard input and output.
+    ///
+    /// Example: fieldbridge demo hub --plain
     Hub(sim::cli::HubArgs),
     /// A simulated peripheral.
     #[command(hide = true)]

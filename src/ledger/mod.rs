@@ -41,6 +41,9 @@ pub enum LedgerError {
     /// Not committed, nothing changed; it may work again later.
     #[error("{0}")]
     Full(String),
+    /// Not committed, nothing changed: another program holds the ledger; it may work again later.
+    #[error("{0}")]
+    Locked(String),
     /// Not committed, and the ledger must not be used again by this process.
     #[error("{0}")]
     Failed(String),
@@ -135,7 +138,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
     pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
-        let lock = schema::lock(path)?;
+        let (path, lock) = schema::lock(path)?;
+        let path = path.as_path();
         let db = schema::open(path)?;
         let (uuid, age_at_start) = store::identity(&db).map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),

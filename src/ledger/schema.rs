@@ -6,6 +6,7 @@
 //! - `journal_mode=WAL` and `synchronous=FULL` are set and read back: what is committed survives a power cut.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,16 +55,13 @@ const MIGRATIONS: [&str; 1] = ["
 "];
 
 /// How long a statement waits for another process's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the ledger for the daemon, proves it, and brings its schema up to date; makes a new one if there is none.
+/// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date.
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
 pub fn open(path: &Path) -> Result<Connection, LedgerError> {
-    if !path.exists() {
-        create(path)?;
-    }
     refuse_empty(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
@@ -84,9 +82,15 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
         Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
         Err(error) => return Err(untrusted(path, &error)),
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
-    db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
+    let mut db = read_only(path, "").map_err(|e| untrusted(path, &e))?;
+    let unreadable = |error: &rusqlite::Error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen))
+    };
+    // Without a log the file alone is the ledger, and who may not write beside it can read it all the same.
+    let probe = db.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()));
+    if probe.is_err_and(|error| unreadable(&error)) && !beside(path, "-wal").exists() {
+        db = read_only(path, "?immutable=1").map_err(|e| untrusted(path, &e))?;
+    }
     let version = check_ours(path, &db)?;
     if version < MIGRATIONS.len() {
         let why = "is of an older version; start the daemon once to bring it up to date";
@@ -95,26 +99,66 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     Ok(db)
 }
 
-/// Holds the ledger for one daemon until it is dropped.
+fn read_only(path: &Path, query: &str) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    // The characters that mean something in an SQLite URI ("Uniform Resource Identifiers", sqlite.org).
+    let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let db = Connection::open_with_flags(format!("file:{name}{query}"), flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(db)
+}
+
+/// Holds the ledger for one daemon until it is dropped, under whatever name the daemon knows it.
+pub struct Lock {
+    _named: File,
+    /// The file itself, in case the lock file is deleted. SQLite's own locks would go with any file handle that is closed, so this one is
+    /// kept until after the connection.
+    _file: File,
+}
+
+/// Makes a ledger if there is none, and holds it. Returns its path without symbolic links.
 ///
 /// # Errors
-/// [`LedgerError::Untrusted`] if another daemon holds it.
-pub fn lock(path: &Path) -> Result<File, LedgerError> {
-    let lock_path = beside(path, ".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(|error| untrusted(&lock_path, &error))?;
+/// [`LedgerError::Untrusted`] if another daemon holds it, or it can't be made.
+pub fn lock(path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
+    let path = canonical(path)?;
+    let named = hold(&path, File::options().create(true).truncate(false).write(true), &beside(&path, ".lock"))?;
+    if !path.exists() {
+        create(&path)?;
+    }
+    let file = hold(&path, File::options().read(true), &path)?;
+    let links = file.metadata().map_err(|error| untrusted(&path, &error))?.nlink();
+    if links > 1 {
+        let why = "has a second name (a hard link), under which another daemon could use it; remove that name".into();
+        return Err(LedgerError::Untrusted { path, why });
+    }
+    Ok((path, Lock { _named: named, _file: file }))
+}
+
+fn hold(path: &Path, options: &std::fs::OpenOptions, what: &Path) -> Result<File, LedgerError> {
+    let file = options.open(what).map_err(|error| untrusted(what, &error))?;
     file.try_lock().map_err(|error| match error {
         std::fs::TryLockError::WouldBlock => LedgerError::Untrusted {
             path: path.to_owned(),
             why: "is in use by another fieldbridge daemon; two on one ledger would both act on it".into(),
         },
-        std::fs::TryLockError::Error(error) => untrusted(&lock_path, &error),
+        std::fs::TryLockError::Error(error) => untrusted(what, &error),
     })?;
     Ok(file)
+}
+
+/// The path without symbolic links, also of a ledger that is not there yet.
+fn canonical(path: &Path) -> Result<PathBuf, LedgerError> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let name = path.file_name().ok_or_else(|| untrusted(path, &"it is not a file's path"))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().map_err(|error| untrusted(path, &error))?;
+    Ok(folder.join(name))
 }
 
 /// The path with a suffix to its file name: SQLite's own files and ours lie beside the ledger.

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -93,11 +94,11 @@ pub(super) struct Writer {
     ballast: PathBuf,
     health: watch::Sender<Health>,
     notes: Vec<Box<dyn Job>>,
-    _lock: File,
+    _lock: schema::Lock,
 }
 
 impl Writer {
-    pub(super) fn new(db: Connection, path: &Path, lock: File, health: watch::Sender<Health>) -> Self {
+    pub(super) fn new(db: Connection, path: &Path, lock: schema::Lock, health: watch::Sender<Health>) -> Self {
         let (standing, ballast) = (Standing::of(path), schema::beside(path, ".ballast"));
         let writer = Writer { db, standing, ballast, health, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
@@ -110,13 +111,14 @@ impl Writer {
     pub(super) fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
         while let Some(first) = asks.blocking_recv() {
             let mut batch = Vec::new();
+            let mut tick = false;
             let mut stop = None;
             let mut ask = Some(first);
             while let Some(next) = ask.take() {
                 match next {
                     Ask::Job(job) if job.is_note() => self.notes.push(job),
                     Ask::Job(job) => batch.push(job),
-                    Ask::Tick => self.tick(&mut batch),
+                    Ask::Tick => tick = true,
                     Ask::Stop(done) => {
                         batch.append(&mut self.notes);
                         stop = Some(done);
@@ -127,9 +129,17 @@ impl Writer {
                     ask = asks.try_recv().ok();
                 }
             }
-            if self.serve(batch).is_err() {
+            // A note that waits is committed; a ledger that can't be written is tried again after what others wait for.
+            if tick && self.health.borrow().ok {
+                batch.append(&mut self.notes);
+            }
+            let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
+            if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
                 // Closing would let SQLite write the log into the file. The next process does that, after it has proven both.
                 return std::mem::forget(self);
+            }
+            if tick && !self.health.borrow().ok {
+                self.try_again();
             }
             if let Some(done) = stop {
                 self.close();
@@ -139,16 +149,20 @@ impl Writer {
         }
     }
 
-    fn tick(&mut self, batch: &mut Vec<Box<dyn Job>>) {
-        if self.health.borrow().ok {
-            batch.append(&mut self.notes);
-            return;
-        }
+    fn try_again(&mut self) {
         // The log holds what the ballast took in; emptied into the file it gives that space back.
         self.empty_log();
         if self.lay_ballast().is_ok() && self.commit(&mut []).is_ok() {
             tracing::info!("the ledger can be written again; intake goes on");
+            self.set_patience(schema::BUSY_TIMEOUT);
             self.health.send_replace(Health { ok: true, last_error: None, failed: None });
+        }
+    }
+
+    /// How long a write waits for another program's lock. Reads wait behind it.
+    fn set_patience(&self, patience: Duration) {
+        if let Err(error) = self.db.busy_timeout(patience) {
+            tracing::warn!(%error, "the ledger's patience with locks can't be set");
         }
     }
 
@@ -168,7 +182,7 @@ impl Writer {
         }
         match &result {
             Ok(()) => {}
-            Err(LedgerError::Full(why)) => self.set_unwell(why),
+            Err(LedgerError::Full(why) | LedgerError::Locked(why)) => self.set_unwell(why),
             Err(error) => {
                 let why = error.to_string();
                 tracing::error!(error = %why, "the ledger can't be trusted any more");
@@ -192,6 +206,8 @@ impl Writer {
     }
 
     fn set_unwell(&self, why: &str) {
+        // Whatever is tried from now on shows at once whether it works again.
+        self.set_patience(Duration::ZERO);
         self.health.send_if_modified(|health| {
             let changed = health.ok;
             if changed {
@@ -305,7 +321,7 @@ fn classify(error: &rusqlite::Error) -> LedgerError {
         Some(ErrorCode::DiskFull) => {
             LedgerError::Full("the disk is full; free some space, and the daemon goes on by itself".into())
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Full(
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Locked(
             "another program holds the ledger locked; end it, and the daemon goes on by itself".into(),
         ),
         _ => LedgerError::Failed(format!("writing the ledger failed: {error}")),
