@@ -147,6 +147,9 @@ impl Station {
         if !ticket.is_live() {
             return None;
         }
+        if let Some(expiry) = &message.unread_expiry {
+            tracing::warn!(device = %self.device.id, expiry, "a message's expiry can't be read, and is left to the hub");
+        }
         let order = message.order();
         let checked = order.as_ref().map_err(Fault::clone).and_then(|order| {
             let plan = Plan::new(&self.device, &order.command, order.value.as_ref())?;

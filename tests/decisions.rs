@@ -155,6 +155,15 @@ fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
 }
 
 #[test]
+fn what_was_not_sent_at_last_may_have_been_done_before() {
+    let mut execution = Execution::new(Route { idempotent: true, verify: false, attempts_max: 2 });
+    assert_eq!(execution.begin(), Step::Send);
+    assert_eq!(execution.attempted(Attempt::Unclear(fault(Code::Timeout))), Step::Send);
+    let step = execution.attempted(Attempt::NotSent(fault(Code::BusUnavailable)));
+    assert_eq!(step, Step::Finish(Outcome::ended(State::Failed, fault(Code::Timeout))));
+}
+
+#[test]
 fn no_course_ends_in_a_state_that_says_more_than_is_known() {
     for idempotent in [false, true] {
         for verify in [false, true] {

@@ -397,8 +397,8 @@ fn with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_
 #[test]
 fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
     with_seeds("serial line", |seed| {
-        // Shorter than a start of the daemon: no reply comes to another life than its command's.
-        let slow = (90, Duration::from_millis(60));
+        // Slow enough to answer a daemon that was killed meanwhile, deaf often enough for that answer to be a false success.
+        let slow = (60, Duration::from_millis(250));
         let instrument = Instrument::new(seed, Temper { slow, mute: 2, deaf: 6, refusing: 6 });
         let bus = format!(
             "\n[bus.line]\nkind = \"serial\"\nport = \"{}\"\nbaud = 115200\nresponse_timeout = \"400ms\"\n\
@@ -417,6 +417,8 @@ fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
         run.subscribe();
         run.kill_again_and_again(|_, _, _| {});
         run.finish();
+        let heard = || run.fates(&instrument.done()).iter().all(|fate| fate.status != "succeeded" || fate.done > 0);
+        eventually("the instrument done with what it has heard", || heard().then_some(()));
         run.check(&instrument.done());
     });
 }

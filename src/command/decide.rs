@@ -205,13 +205,15 @@ pub struct Execution {
     attempts: u32,
     read_backs: u32,
     purpose: Option<Purpose>,
+    /// Why an earlier attempt may have taken effect, if one may have.
+    doubt: Option<Fault>,
 }
 
 impl Execution {
     /// A command that was never on the wire.
     pub fn new(route: Route) -> Self {
         assert!(route.attempts_max >= 1, "a command gets at least one attempt");
-        Execution { route, attempts: 0, read_backs: 0, purpose: None }
+        Execution { route, attempts: 0, read_backs: 0, purpose: None, doubt: None }
     }
 
     /// A command that was `executing` when the daemon died, after `attempts` attempts.
@@ -246,8 +248,15 @@ impl Execution {
             Attempt::Confirmed(value) if self.route.verify => self.read_back_for(Purpose::Proof(value)),
             Attempt::Confirmed(value) => Step::Finish(Outcome::succeeded(value)),
             Attempt::Refused(fault) => Step::Finish(Outcome::ended(State::Failed, fault)),
-            Attempt::NotSent(fault) => self.again_or(State::Failed, fault),
-            Attempt::Unclear(fault) if self.route.idempotent => self.again_or(State::Failed, fault),
+            // That nothing was sent this time says nothing of the times before.
+            Attempt::NotSent(fault) => {
+                let fault = self.doubt.clone().unwrap_or(fault);
+                self.again_or(State::Failed, fault)
+            }
+            Attempt::Unclear(fault) if self.route.idempotent => {
+                self.doubt = Some(fault.clone());
+                self.again_or(State::Failed, fault)
+            }
             Attempt::Unconfirmed(fault) if self.route.idempotent => Step::Finish(Outcome::ended(State::Failed, fault)),
             Attempt::Unclear(fault) | Attempt::Unconfirmed(fault) if self.route.verify => {
                 self.read_back_for(Purpose::Doubt(unclear(fault)))
@@ -287,10 +296,11 @@ impl Execution {
         }
         let fault = match purpose {
             Purpose::Doubt(first) => first,
-            _ => Fault {
-                message: format!("confirmed, but it could not be read back: {}", fault.message),
-                ..unclear(fault)
-            },
+            _ => {
+                let answered = matches!(fault.code, Code::Exception | Code::Refused | Code::BadReply);
+                let code = if answered { Code::BadReply } else { Code::Timeout };
+                Fault { code, message: format!("confirmed, but it could not be read back: {}", fault.message), ..fault }
+            }
         };
         Step::Finish(Outcome::ended(State::InDoubt, fault))
     }
@@ -330,6 +340,8 @@ fn interrupted(unread: Option<&Fault>) -> Outcome {
 fn unclear(fault: Fault) -> Fault {
     match fault.code {
         Code::Timeout | Code::BadReply => fault,
+        // Something answered, but not what was asked for.
+        Code::Refused => Fault { code: Code::BadReply, ..fault },
         _ => Fault { code: Code::Timeout, ..fault },
     }
 }

@@ -26,6 +26,8 @@ pub struct Message {
     pub command: Option<String>,
     /// `$.exp`: not to be executed from then on.
     pub expires_at: Option<Timestamp>,
+    /// `$.exp` as it came, if it can't be read. The hub drops expired messages itself, so the message is run all the same.
+    pub unread_expiry: Option<String>,
     /// The body.
     pub body: Vec<u8>,
     /// Why the envelope itself can't be one of this device's messages, if so.

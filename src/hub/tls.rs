@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{crypto, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{crypto, ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::trouble::Trouble;
@@ -66,9 +67,14 @@ impl Trust {
             let chain = certificates(cert_file)?;
             let key = PrivateKeyDer::from_pem_file(key_file)
                 .map_err(|error| format!("{}: no private key can be read: {error}", key_file.display()))?;
-            builder(&self.roots)?.with_client_auth_cert(chain, key).map_err(|error| {
-                format!("{} and {} do not fit together: {error}", cert_file.display(), key_file.display())
-            })
+            let key = crypto::ring::sign::any_supported_type(&key)
+                .map_err(|error| format!("{}: this kind of private key is not known: {error}", key_file.display()))?;
+            let pair = CertifiedKey::new(chain, key);
+            // Whether the two fit can't be told of every certificate, of version 1 for one. The hub has the last word.
+            if let Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) = pair.keys_match() {
+                return Err(format!("{} is not the key of {}", key_file.display(), cert_file.display()));
+            }
+            Ok(builder(&self.roots)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
         };
         load().map(Arc::new).map_err(Trouble::Credential)
     }

@@ -34,8 +34,14 @@ pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
         // A key that comes twice is not specified; the first one counts.
         match (&*key, value) {
             ("$.mid", Some(id)) if message.id.is_none() && !id.is_empty() => message.id = Some(id.into_owned()),
-            ("command", Some(name)) if message.command.is_none() => message.command = Some(name.into_owned()),
-            ("$.exp", Some(at)) if message.expires_at.is_none() => message.expires_at = parse_expiry(&at),
+            // An empty name is none: the body may have one.
+            ("command", Some(name)) if message.command.is_none() && !name.is_empty() => {
+                message.command = Some(name.into_owned());
+            }
+            ("$.exp", Some(at)) if message.expires_at.is_none() => match parse_expiry(&at) {
+                Ok(at) => message.expires_at = at,
+                Err(unread) => message.unread_expiry = Some(unread),
+            },
             _ => {}
         }
     }
@@ -124,13 +130,35 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// Reads `$.exp`: RFC 3339 in UTC with any number of decimals up to nine (.NET sends seven). What can't be read, or means no expiry (`0`),
-/// is none: the hub drops expired messages itself.
-fn parse_expiry(text: &str) -> Option<Timestamp> {
-    let text = text.strip_suffix("+00:00").map_or_else(|| text.to_owned(), |text| format!("{text}Z"));
-    let at = humantime::parse_rfc3339_weak(&text).ok()?;
-    let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp(i64::try_from(since.as_millis()).ok()?))
+/// Reads `$.exp`: RFC 3339 with any number of decimals up to nine (.NET sends seven), in UTC or with an offset. `0` and nothing mean no expiry.
+///
+/// # Errors
+/// What can't be read, as it came.
+fn parse_expiry(text: &str) -> Result<Option<Timestamp>, String> {
+    if matches!(text, "" | "0") {
+        return Ok(None);
+    }
+    let unread = || truncated(text, 60).to_owned();
+    let upper = text.to_ascii_uppercase();
+    let (local, offset_minutes) = split_offset(&upper).ok_or_else(unread)?;
+    let at = humantime::parse_rfc3339_weak(&format!("{local}Z")).map_err(|_| unread())?;
+    let since = at.duration_since(std::time::UNIX_EPOCH).map_err(|_| unread())?;
+    let millis = i64::try_from(since.as_millis()).map_err(|_| unread())?;
+    Ok(Some(Timestamp(millis - offset_minutes * 60_000)))
+}
+
+/// Splits `2017-01-06T23:37:00-05:00` into its local time and its offset from UTC in minutes.
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(local) = text.strip_suffix('Z') {
+        return Some((local, 0));
+    }
+    // Only a sign behind the time is one of an offset: the date has some, too.
+    let at = text.rfind(['+', '-']).filter(|at| *at > "2017-01-06T".len());
+    let Some(at) = at else { return Some((text, 0)) };
+    let (local, offset) = text.split_at(at);
+    let (hours, minutes) = offset[1..].split_once(':')?;
+    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    Some((local, if offset.starts_with('-') { -minutes } else { minutes }))
 }
 
 /// The topic of a result event.
@@ -177,8 +205,13 @@ mod tests {
         assert_eq!(exp("2017-01-06T23%3A37%3A00.669Z").as_deref(), Some("2017-01-06T23:37:00.669Z"));
         assert_eq!(exp("3237-07-19T23%3A06%3A40.0000000Z").as_deref(), Some("3237-07-19T23:06:40.000Z"));
         assert_eq!(exp("2017-01-06T23%3A37%3A00%2B00%3A00").as_deref(), Some("2017-01-06T23:37:00.000Z"));
-        for text in ["0", "", "soon", "%FF", "2017-13-99T99%3A99%3A99Z"] {
-            assert_eq!(exp(text), None, "{text}");
+        assert_eq!(exp("2017-01-06T23%3A37%3A00.0000000-05%3A00").as_deref(), Some("2017-01-07T04:37:00.000Z"));
+        assert_eq!(exp("2017-01-06t23%3A37%3A00%2B02%3A00").as_deref(), Some("2017-01-06T21:37:00.000Z"));
+        for (text, unread) in
+            [("0", false), ("", false), ("soon", true), ("%FF", true), ("2017-13-99T99%3A99%3A99Z", true)]
+        {
+            let message = parse(&format!("devices/foo/messages/devicebound/%24.exp={text}"));
+            assert_eq!((message.expires_at, message.unread_expiry.is_some()), (None, unread), "{text}");
         }
     }
 

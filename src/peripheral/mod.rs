@@ -261,6 +261,13 @@ fn printed(value: &Json) -> Result<String, Fault> {
         Json::Bool(on) => on.to_string(),
         Json::String(text) => text.clone(),
         Json::Number(number) => match number.as_f64() {
+            // What JSON's reader has rounded already must not go out as if it were meant so.
+            Some(float) if number.is_f64() && float.abs() >= value::EXACT_MAX => {
+                return Err(Fault::new(
+                    Code::OutOfRange,
+                    format!("{number} has more digits than can be passed on exactly; send it as a text"),
+                ));
+            }
             // Adding zero takes the sign from a negative zero.
             Some(float) if number.is_f64() => (float + 0.0).to_string(),
             _ => number.to_string(),

@@ -17,6 +17,12 @@ const SIGNIFICANT_DIGITS: i32 = 14;
 /// Longest piece of a value that a message to a person repeats, in characters.
 const SHOWN_MAX: usize = 40;
 
+/// From here on a double doesn't hold every integer (IEEE 754): 2^53.
+pub(super) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// As many decimal digits always survive a double.
+const EXACT_DIGITS: usize = 15;
+
 /// Inclusive limits of an engineering value.
 pub(super) type Range = Option<(f64, f64)>;
 
@@ -45,9 +51,12 @@ impl Number {
 
     /// The whole number it is, 5.0 included.
     fn whole(self) -> Option<i128> {
+        const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
         match self {
             Number::Int(int) => Some(int),
-            // The cast saturates, far outside of every register type.
+            // JSON's reader makes a float of an integer beyond 64 bits, and rounds it, perhaps to one that would fit.
+            Number::Float(float) if float >= TWO_TO_63 => Some(i128::MAX),
+            Number::Float(float) if float <= -TWO_TO_63 => Some(i128::MIN),
             Number::Float(float) => (float.fract() == 0.0).then_some(float as i128),
         }
     }
@@ -179,9 +188,17 @@ pub(super) fn number_or_text(text: &str) -> Json {
         return int.into();
     }
     match trimmed.parse::<f64>() {
-        Ok(number) if number.is_finite() => number.into(),
+        // With more digits it would come out as another number.
+        Ok(number) if number.is_finite() && significant_digits(trimmed) <= EXACT_DIGITS => number.into(),
         _ => text.into(),
     }
+}
+
+/// Digits from the first that is not zero to the exponent.
+fn significant_digits(number: &str) -> usize {
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let digits = mantissa.chars().filter(char::is_ascii_digit);
+    digits.skip_while(|digit| *digit == '0').count()
 }
 
 /// A value that is not what the command takes.
