@@ -1,8 +1,8 @@
-//! What the gateway costs: latency from the hub's PUBLISH to the frame on the wire and to the PUBACK, beside the flush of the same disk;
-//! flushes for each command; resident memory over TLS.
+//! What the gateway costs: latency from the hub's PUBLISH to the frame on the wire and to the PUBACK, beside the
+//! flush of the same disk; flushes for each command; resident memory over TLS.
 //!
-//! `cargo bench --bench gateway` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its own; hub and slave are
-//! scripted here, so their own time is a few microseconds.
+//! `cargo bench --bench gateway` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its
+//! own; hub and slave are scripted here, so their own time is a few microseconds.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

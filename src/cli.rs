@@ -1,4 +1,5 @@
-//! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard error.
+//! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
+//! error.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

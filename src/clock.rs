@@ -1,7 +1,7 @@
 //! The only module that reads a clock. Everything that decides takes the time as an argument.
 //!
-//! Wall time is for people and for expiry dates that come from the cloud; a gateway without a clock chip may boot in the
-//! past, so nothing that a guarantee rests on is measured with it. Ages are measured with the monotonic clock.
+//! Wall time is for people and for expiry dates that come from the cloud; a gateway without a clock chip may boot in
+//! the past, so nothing that a guarantee rests on is measured with it. Ages are measured with the monotonic clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -2,8 +2,10 @@
 //!
 //! Invariants
 //! - The ledger is proven before anything connects.
-//! - Every task is joined. One that ends before the stop ends the process: systemd begins anew, and the ledger knows what was on its way.
-//! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses, then the ledger.
+//! - Every task is joined. One that ends before the stop ends the process: systemd begins anew, and the ledger knows
+//!   what was on its way.
+//! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
+//!   then the ledger.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,7 +31,8 @@ use crate::ledger::Ledger;
 use crate::local;
 use crate::service::{self, Signals};
 
-/// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is bounded by its timeout.
+/// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
+/// bounded by its timeout.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the status line is written, if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
@@ -119,7 +122,8 @@ async fn serve(config: Config, ledger: Ledger) -> Result<(), Fatal> {
     end
 }
 
-/// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next await, and the ledger knows.
+/// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next
+/// await, and the ledger knows.
 async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) {
     stops.lanes.cancel();
     join("lanes", &mut lanes).await;

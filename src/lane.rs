@@ -1,7 +1,7 @@
 //! A device's commands, one after the other: from the hub's delivery over the ledger to the bus and back.
 //!
-//! Two tasks for each device. The *intake* takes deliveries from the link; with `settle = "after-accept"` it records and completes them
-//! there and then. The *lane* runs commands in the order of receipt (G5).
+//! Two tasks for each device. The *intake* takes deliveries from the link; with `settle = "after-accept"` it records
+//! and completes them there and then. The *lane* runs commands in the order of receipt (G5).
 //!
 //! ```text
 //! link --delivery--> intake --job--> lane --turn--> bus
@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Invariants
-//! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will deliver it again.
+//! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will
+//!   deliver it again.
 //! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
 //! - Queues are bounded. A full one holds up the intake, then the link, then the hub.
 
@@ -299,7 +300,8 @@ impl Station {
         None
     }
 
-    /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled on it.
+    /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled
+    /// on it.
     fn give_back(&self, ticket: Option<Ticket>) {
         match ticket {
             Some(ticket) if !self.stop.is_cancelled() => ticket.abandon(),
@@ -379,7 +381,8 @@ impl Gate for LaneGate<'_> {
         match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {
                 self.work.row = Some(row);
-                // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun again.
+                // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
+                // again.
                 self.work.interrupted = Some(1);
                 true
             }

@@ -1,7 +1,7 @@
 //! `exec`: a configured command, run now for a person at the site, through the daemon's bus like any other.
 //!
-//! It has no message id and no row: the person sees the result and decides. The ledger must be writable all the same (G9), and the journal has a
-//! line of it.
+//! It has no message id and no row: the person sees the result and decides. The ledger must be writable all the same
+//! (G9), and the journal has a line of it.
 
 use serde_json::Value as Json;
 use tokio::time::Instant;

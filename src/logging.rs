@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 /// Begins to log. Called once.
 pub fn start() {
     let filter = EnvFilter::try_from_env("FIELDBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // A line that can't be written (a full disk, a reader that went away) is lost. The library would report that to standard error too, and
-    // panic when it can't.
+    // A line that can't be written (a full disk, a reader that went away) is lost. The library would report that to
+    // standard error too, and panic when it can't.
     let subscriber =
         tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(std::io::stderr);
     // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).

@@ -1,7 +1,8 @@
 //! Carries out the steps of one command on its bus. What the steps are is decided in [`crate::command::decide`].
 //!
 //! Invariants
-//! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not stale.
+//! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not
+//!   stale.
 //! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
 
 use serde_json::Value as Json;
@@ -195,8 +196,9 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Two Modbus exceptions are none: 5 says that the peripheral has begun and will take its time, 11 that a gateway has
-/// sent the request on and heard nothing (Modbus Application Protocol V1.1b3, section 7). What the peripheral did is not known then.
+/// What a refusal means. Two Modbus exceptions are none: 5 says that the peripheral has begun and will take its time,
+/// 11 that a gateway has sent the request on and heard nothing (Modbus Application Protocol V1.1b3, section 7). What
+/// the peripheral did is not known then.
 fn refused(refusal: Refusal) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),

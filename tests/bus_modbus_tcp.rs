@@ -1,7 +1,7 @@
 //! Modbus TCP against a scripted server.
 //!
-//! Proves G3 at the line (a request is sent once; what was sent and what was not is told truly; nothing that comes late is
-//! heard) and G8 (whatever the server says ends in an outcome).
+//! Proves G3 at the line (a request is sent once; what was sent and what was not is told truly; nothing that comes
+//! late is heard) and G8 (whatever the server says ends in an outcome).
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
 

@@ -1,7 +1,7 @@
 //! Modbus against a slave that this project did not write: pymodbus, over TCP and over RTU.
 //!
-//! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every order,
-//! from the engineering value to the registers and back.
+//! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every
+//! order, from the engineering value to the registers and back.
 //!
 //! It needs pymodbus in a Python environment, by default in `.cache/peers`; `FIELDBRIDGE_PEERS` names another.
 

@@ -1,7 +1,7 @@
 //! Lines of text on a serial port, against a scripted instrument at the far end of a pseudo-terminal.
 //!
-//! Proves G3 at the line (a command is sent once; a late reply confirms nothing but its own command) and G8 (whatever an
-//! instrument says ends in an outcome, with bounded memory).
+//! Proves G3 at the line (a command is sent once; a late reply confirms nothing but its own command) and G8 (whatever
+//! an instrument says ends in an outcome, with bounded memory).
 
 mod peers;
 

@@ -1,5 +1,5 @@
-//! The command line as its users and their scripts meet it: exit statuses, what goes to which output, the shapes of `--json`, and what must
-//! never be printed. The daemon's manners towards systemd are at the end.
+//! The command line as its users and their scripts meet it: exit statuses, what goes to which output, the shapes of
+//! `--json`, and what must never be printed. The daemon's manners towards systemd are at the end.
 
 mod support;
 
@@ -80,7 +80,8 @@ fn run(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().expect("the built program can be run")
 }
 
-/// Asserts that a document has the members of an example and no others, each of the same type. Null in the example stands for text or null.
+/// Asserts that a document has the members of an example and no others, each of the same type. Null in the example
+/// stands for text or null.
 fn has_shape(found: &Json, example: &Json, place: &str) {
     match (found, example) {
         (Json::Object(found), Json::Object(example)) => {

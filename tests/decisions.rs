@@ -1,6 +1,6 @@
-//! The decision core, walked through exhaustively. Proves G2, G3, G4 and G8 as far as they are decided there: whatever the ledger holds
-//! and the wire says, a final row is not run again, a non-idempotent command is sent at most once and only after its record, and every
-//! command comes to an end.
+//! The decision core, walked through exhaustively. Proves G2, G3, G4 and G8 as far as they are decided there:
+//! whatever the ledger holds and the wire says, a final row is not run again, a non-idempotent command is sent at
+//! most once and only after its record, and every command comes to an end.
 
 use std::time::Duration;
 

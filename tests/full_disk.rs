@@ -1,5 +1,6 @@
-//! Proves G9 with the whole daemon: where the ledger can't be written, nothing is begun and nothing is completed. A full disk is waited out; a
-//! disk that fails ends the process, and what it left is sorted out by the next one. The disk is a small tmpfs, its failures are strace's.
+//! Proves G9 with the whole daemon: where the ledger can't be written, nothing is begun and nothing is completed. A
+//! full disk is waited out; a disk that fails ends the process, and what it left is sorted out by the next one. The
+//! disk is a small tmpfs, its failures are strace's.
 #![cfg(feature = "demo")]
 
 mod support;
@@ -55,7 +56,8 @@ impl Plant {
         self.hub.send("pump", C2d::new(value.to_string(), body).ack(Ack::Full)).expect("the hub takes it");
     }
 
-    /// Waits until so many messages are completed and so many commands have told their result: status and code by message id.
+    /// Waits until so many messages are completed and so many commands have told their result: status and code by
+    /// message id.
     fn results(&self, count: usize) -> BTreeMap<String, (String, String)> {
         let results = || {
             let mut results = BTreeMap::new();
@@ -108,7 +110,8 @@ fn on_a_full_disk_nothing_is_begun_or_completed_and_with_space_everything_runs_o
         (1..=20).for_each(|n| plant.send(commands[n % commands.len()], 100 + n as u16));
         plant.given_up();
         daemon.told("THE LEDGER CAN'T BE WRITTEN");
-        // The commit that met the full disk was the last; it had its place in what the ballast gave back. Now that is gone too.
+        // The commit that met the full disk was the last; it had its place in what the ballast gave back. Now that is
+        // gone too.
         plant.disk.fill();
         let (begun, completed) = (plant.done().len(), plant.hub.feedback().len());
         assert!(begun <= 2 && completed <= 2, "{begun} begun, {completed} completed");

@@ -1,5 +1,5 @@
-//! How an identity is proven and the hub is trusted, against the hub simulator over TLS: the ways that work, and for each that doesn't
-//! the sentence that says what to check.
+//! How an identity is proven and the hub is trusted, against the hub simulator over TLS: the ways that work, and for
+//! each that doesn't the sentence that says what to check.
 
 mod support;
 

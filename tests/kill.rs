@@ -1,8 +1,9 @@
-//! Proves G2, G3, G4, G5, G6 and G7 against `kill -9` at random moments: commands go through the simulated hub, over TLS, to a daemon that
-//! is killed and started again and again. What became of them is counted where it counts, on the peripherals and at the hub.
+//! Proves G2, G3, G4, G5, G6 and G7 against `kill -9` at random moments: commands go through the simulated hub, over
+//! TLS, to a daemon that is killed and started again and again. What became of them is counted where it counts, on
+//! the peripherals and at the hub.
 //!
-//! The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again, as far as the machine's timing lets them be the same.
-//! `FIELDBRIDGE_ROUNDS` makes it longer: so many runs of each test, each with the next seed.
+//! The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again, as far as the machine's timing lets
+//! them be the same. `FIELDBRIDGE_ROUNDS` makes it longer: so many runs of each test, each with the next seed.
 #![cfg(feature = "demo")]
 
 mod support;
@@ -141,7 +142,8 @@ impl Run {
         daemon.kill();
     }
 
-    /// Starts and kills the daemon again and again while commands come, and lets something else go wrong in the middle of each life.
+    /// Starts and kills the daemon again and again while commands come, and lets something else go wrong in the
+    /// middle of each life.
     fn kill_again_and_again(&mut self, mut mishap: impl FnMut(&Hub, &mut fastrand::Rng, &[Device])) {
         let portion = self.commands.len().div_ceil(KILLS as usize * 2);
         for _ in 0..KILLS {
@@ -397,7 +399,8 @@ fn with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_
 #[test]
 fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
     with_seeds("serial line", |seed| {
-        // Slow enough to answer a daemon that was killed meanwhile, deaf often enough for that answer to be a false success.
+        // Slow enough to answer a daemon that was killed meanwhile, deaf often enough for that answer to be a false
+        // success.
         let slow = (60, Duration::from_millis(250));
         let instrument = Instrument::new(seed, Temper { slow, mute: 2, deaf: 6, refusing: 6 });
         let bus = format!(

@@ -1,5 +1,5 @@
-//! The ledger on a real disk: what is durable, what is refused, what a full disk does. Proves G2, G7, G9 and G10 as far as they are the
-//! ledger's.
+//! The ledger on a real disk: what is durable, what is refused, what a full disk does. Proves G2, G7, G9 and G10 as
+//! far as they are the ledger's.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 

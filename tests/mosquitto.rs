@@ -1,5 +1,5 @@
-//! The daemon against a broker that is not ours: Mosquitto, with its persistent sessions and its own idea of packet ids. Proves G1, G2, G5
-//! and G7 where the broker keeps the queue.
+//! The daemon against a broker that is not ours: Mosquitto, with its persistent sessions and its own idea of packet
+//! ids. Proves G1, G2, G5 and G7 where the broker keeps the queue.
 
 mod support;
 
@@ -24,7 +24,8 @@ impl Mosquitto {
         require("mosquitto", "mosquitto");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (host, port) = free_address();
-        // `user` counts for a start by root only: without it the broker would change to a user who may not write in the folder.
+        // `user` counts for a start by root only: without it the broker would change to a user who may not write in
+        // the folder.
         let text = format!(
             "listener {port} {host}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n",
             folder.path().display()

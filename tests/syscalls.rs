@@ -1,5 +1,6 @@
-//! Proves G1 and the order of G3 from outside: what the kernel was asked to do between the arrival of a message and its PUBACK. The daemon
-//! runs under strace, and its trace is read: which flushes of the ledger's files lie before the Modbus frame, and which before the PUBACK.
+//! Proves G1 and the order of G3 from outside: what the kernel was asked to do between the arrival of a message and
+//! its PUBACK. The daemon runs under strace, and its trace is read: which flushes of the ledger's files lie before
+//! the Modbus frame, and which before the PUBACK.
 
 mod support;
 
@@ -143,7 +144,8 @@ impl<'a> Seen<'a> {
         Seen { calls, what, arrived, puback, wire }
     }
 
-    /// Flushes of the ledger that were begun after one thing had ended, and that the disk had confirmed before the other began.
+    /// Flushes of the ledger that were begun after one thing had ended, and that the disk had confirmed before the
+    /// other began.
     fn flushes(&self, from: &Call, to: &Call) -> usize {
         let within = |call: &&Call| call.entered > from.left && call.left < to.entered && is_ledger(call);
         let flushed = self.calls.iter().filter(within).filter(|call| call.is_flush()).count();

@@ -82,7 +82,8 @@ impl<S> Default for Debts<S> {
 }
 
 impl<S: PartialEq> Debts<S> {
-    /// An earlier life of the daemon may have asked just before its end: until then no answer can be told from one to that.
+    /// An earlier life of the daemon may have asked just before its end: until then no answer can be told from one to
+    /// that.
     pub(super) fn suspect(&mut self, until: Instant) {
         self.unknown_until = Some(until);
     }
@@ -129,8 +130,8 @@ pub(super) enum Sifted {
 }
 
 impl Debts<Shape> {
-    /// Takes the first frame that means something out of `bytes`, with everything in front of it. Call it until it finds
-    /// nothing.
+    /// Takes the first frame that means something out of `bytes`, with everything in front of it. Call it until it
+    /// finds nothing.
     ///
     /// `own` is the question that is being asked, itself owed already.
     pub(super) fn sift(
@@ -161,9 +162,9 @@ impl Debts<Shape> {
         None
     }
 
-    /// A frame that looks like the question's own. An answer is, because nothing that looks like it was owed when it was
-    /// asked. An exception looks the same for every request of its function: while another is owed, it is taken for
-    /// that one's, for a peripheral answers in order.
+    /// A frame that looks like the question's own. An answer is, because nothing that looks like it was owed when it
+    /// was asked. An exception looks the same for every request of its function: while another is owed, it is taken
+    /// for that one's, for a peripheral answers in order.
     fn attribute(&mut self, question: &Question, shape: &Shape, found: Found, frame: Vec<u8>, now: Instant) -> Sifted {
         if found == Found::Answer {
             self.paid(shape);

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::wire::{Call, Wire};
 
-/// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without end.
+/// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
+/// end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// A configured duration within [`WAIT_MAX`].

@@ -81,7 +81,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         self.quiet_until = Instant::now() + self.silence;
     }
 
-    /// Notes what was heard. Gives the frame that answers the question, and counts the bytes that were owed for another.
+    /// Notes what was heard. Gives the frame that answers the question, and counts the bytes that were owed for
+    /// another.
     fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> (Option<Vec<u8>>, usize) {
         self.tail.extend_from_slice(bytes);
         let now = Instant::now().into_std();

@@ -3,8 +3,8 @@
 //! Invariants
 //! - A reply is judged line by line: what refuses is looked for first, then what confirms. A line that does neither,
 //!   such as the instrument's echo of the command, is passed over.
-//! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can come
-//!   any more.
+//! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
+//!   come any more.
 //! - A reply takes a bounded amount of memory and of time.
 
 use std::time::Duration;

@@ -70,7 +70,8 @@ pub enum Answer {
 /// A definite "no" from the peripheral.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7). Codes 5 and 11 leave open what was done.
+    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7). Codes 5 and 11 leave open what was
+    /// done.
     Exception(u8),
     /// The reply that matched `refuse`: its group 1 if there is one, else the whole reply.
     Text(String),

@@ -1,8 +1,8 @@
 //! The worker of one bus: it keeps the line open, gives turns, and does the exchanges.
 //!
 //! Invariants
-//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, and closes
-//!   the line; what it has not begun is answered with `NotSent`.
+//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, and
+//!   closes the line; what it has not begun is answered with `NotSent`.
 //! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
 //!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
 //! - A request whose caller is gone before it was sent is not sent.
@@ -49,8 +49,8 @@ impl Worker {
         Worker { config, queue, status, earlier_life: None }
     }
 
-    /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon, whose commands had
-    /// timeouts of up to `longest_timeout`, can't come any more.
+    /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon,
+    /// whose commands had timeouts of up to `longest_timeout`, can't come any more.
     pub fn after_an_earlier_life(mut self, longest_timeout: Duration) -> Worker {
         self.earlier_life = Some(bounded(longest_timeout));
         self

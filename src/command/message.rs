@@ -26,7 +26,8 @@ pub struct Message {
     pub command: Option<String>,
     /// `$.exp`: not to be executed from then on.
     pub expires_at: Option<Timestamp>,
-    /// `$.exp` as it came, if it can't be read. The hub drops expired messages itself, so the message is run all the same.
+    /// `$.exp` as it came, if it can't be read. The hub drops expired messages itself, so the message is run all the
+    /// same.
     pub unread_expiry: Option<String>,
     /// The body.
     pub body: Vec<u8>,
@@ -106,7 +107,8 @@ impl Message {
         }
     }
 
-    /// With the property `command`: the field `value` of a JSON object, or the whole body (JSON if it parses, else text).
+    /// With the property `command`: the field `value` of a JSON object, or the whole body (JSON if it parses, else
+    /// text).
     fn value_beside_property(&self) -> Result<Option<Json>, Fault> {
         if self.body.is_empty() {
             return Ok(None);

@@ -1,8 +1,8 @@
 //! From files and environment to one tree, and from the tree to a [`Config`].
 //!
 //! The sources are merged in this order, a later one overriding an earlier one key by key and replacing arrays whole:
-//! the main file, `conf.d/*.toml` beside it in the order of their names, the environment. Each file is parsed by itself,
-//! so that one with a syntax error doesn't hide the problems of the others.
+//! the main file, `conf.d/*.toml` beside it in the order of their names, the environment. Each file is parsed by
+//! itself, so that one with a syntax error doesn't hide the problems of the others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,7 +59,8 @@ pub struct Places {
     pub admin_socket: PathBuf,
 }
 
-/// Reads no more of the configuration than where things are: an operator who may not read the devices' keys can still look.
+/// Reads no more of the configuration than where things are: an operator who may not read the devices' keys can still
+/// look.
 ///
 /// # Errors
 /// Every problem that stands in the way of just that.

@@ -1,7 +1,8 @@
 //! `fieldbridge demo`: the whole story on one machine, with no cloud and no hardware.
 //!
-//! A simulated hub over TLS runs in this process. The peripherals are processes of their own, so that they outlive the daemon and count by
-//! themselves what reaches them; the daemon is a child process that can be killed. The demo fails if a count is wrong.
+//! A simulated hub over TLS runs in this process. The peripherals are processes of their own, so that they outlive
+//! the daemon and count by themselves what reaches them; the daemon is a child process that can be killed. The demo
+//! fails if a count is wrong.
 
 mod peripherals;
 mod stage;

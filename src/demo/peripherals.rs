@@ -1,5 +1,6 @@
-//! The demo's peripherals, each a process of its own: a Modbus TCP slave and a Modbus RTU slave on tokio-modbus's server, and an instrument
-//! with a line protocol. Each says on its first line of output where it is, and appends every effect to a file, before it confirms it.
+//! The demo's peripherals, each a process of its own: a Modbus TCP slave and a Modbus RTU slave on tokio-modbus's
+//! server, and an instrument with a line protocol. Each says on its first line of output where it is, and appends
+//! every effect to a file, before it confirms it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +17,8 @@ use tokio_modbus::server::{rtu, tcp, Service};
 use tokio_modbus::{ExceptionCode, Request, Response, SlaveRequest};
 use tokio_serial::{SerialPort as _, SerialStream};
 
-/// Writing this register takes the peripheral a while, like a dispenser that runs: it has begun long before it confirms.
+/// Writing this register takes the peripheral a while, like a dispenser that runs: it has begun long before it
+/// confirms.
 pub const SLOW_REGISTER: u16 = 20;
 const SLOW: Duration = Duration::from_millis(1500);
 /// Registers that exist: 0 up to this one.

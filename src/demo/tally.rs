@@ -1,4 +1,5 @@
-//! The demo's books: what was sent, and what must have come of it, counted at the hub and on the peripherals and never in the daemon.
+//! The demo's books: what was sent, and what must have come of it, counted at the hub and on the peripherals and
+//! never in the daemon.
 
 use std::fmt::Write as _;
 

@@ -1,11 +1,12 @@
 //! One identity's link: connect, serve, and when the connection ends, begin anew.
 //!
 //! Invariants
-//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve` and dropped with it
-//!   (G6).
+//! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve`
+//!   and dropped with it (G6).
 //! - Nothing is read from the hub unless the ledger can be written (G9) and the clock can be believed.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
-//! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the keep-alive.
+//! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
+//!   keep-alive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,8 @@ use crate::config::{Credential, Device, Hub};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
 
-/// Look-up, TCP, TLS and CONNACK together. The hub throttles by delaying its CONNACK; Microsoft's own client waits 60 s.
+/// Look-up, TCP, TLS and CONNACK together. The hub throttles by delaying its CONNACK; Microsoft's own client waits 60
+/// s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One address of several gets this long.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -41,6 +43,8 @@ const PING_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
 const SHORT_LIVES_SUSPICIOUS: u32 = 3;
+/// How long a stop waits for the hub to take the last result events.
+const EVENTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a clock that can't be believed is looked at again.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -105,6 +109,8 @@ struct Fortune {
     short_lives: u32,
     /// The last trouble that was logged, so that a lasting one is logged once.
     told: Option<String>,
+    /// The last connection ended for a new token.
+    renewing: bool,
 }
 
 /// A connection that stands, and how long it may.
@@ -131,7 +137,8 @@ impl Link {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox).await;
+                        let (ending, worked) = self.serve(established, &mut outbox, fortune.renewing).await;
+                        fortune.renewing = matches!(ending, Ending::Renew);
                         fortune.judge(ending, worked, since, token_end)
                     }
                     Err(trouble) => Ending::Trouble(trouble),
@@ -230,7 +237,7 @@ impl Link {
     }
 
     /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
-    async fn serve(&self, established: Established, outbox: &mut Outbox) -> (Ending, bool) {
+    async fn serve(&self, established: Established, outbox: &mut Outbox, renewed: bool) -> (Ending, bool) {
         let (settlements, mut settled) = mpsc::channel(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
@@ -239,6 +246,7 @@ impl Link {
             settlements,
             worked: false,
             subscribed: false,
+            renewed,
             ping: Ping::new(self.shared.hub.keepalive),
             renewal: established.token.map(|(renewal, _)| renewal),
         };
@@ -284,6 +292,7 @@ struct Serving<'a> {
     settlements: mpsc::Sender<Settlement>,
     worked: bool,
     subscribed: bool,
+    renewed: bool,
     ping: Ping,
     renewal: Option<Instant>,
 }
@@ -323,6 +332,7 @@ impl Serving<'_> {
                     while let Ok(settlement) = settled.try_recv() {
                         self.on_settlement(settlement, settled).await?;
                     }
+                    self.publish_the_last(outbox).await?;
                     return Ok(Ending::Stop);
                 }
             }
@@ -338,7 +348,12 @@ impl Serving<'_> {
             }
             Received::SubAck { granted: true } => {
                 self.subscribed = true;
-                tracing::info!(device = %self.link.device.id, "connected to the hub");
+                let device = &self.link.device.id;
+                // A renewal is a matter of course: an hourly line for each device would hide what matters.
+                match self.renewed {
+                    true => tracing::debug!(%device, "connected to the hub with a new token"),
+                    false => tracing::info!(%device, "connected to the hub"),
+                }
                 self.link.health.set_link(LinkState::Connected, None);
                 outbox.publish_more(&mut self.connection).await
             }
@@ -350,6 +365,22 @@ impl Serving<'_> {
             Received::ConnAck { .. } => Err(Trouble::Protocol("a second CONNACK".into())),
             Received::Unexpected(what) => Err(Trouble::Protocol(what.into())),
         }
+    }
+
+    /// Publishes the events of the last commands before a stop. What the hub does not take in time stays in the ledger.
+    async fn publish_the_last(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
+        let publish = async {
+            outbox.publish_more(&mut self.connection).await?;
+            while !outbox.is_idle() {
+                // Whatever else comes is left to the next connection.
+                if let Received::PubAck(packet_id) = self.connection.next().await? {
+                    outbox.acknowledged(packet_id);
+                    outbox.publish_more(&mut self.connection).await?;
+                }
+            }
+            Ok(())
+        };
+        timeout(EVENTS_PATIENCE, publish).await.unwrap_or(Ok(()))
     }
 
     fn on_publish(&mut self, qos: u8, packet_id: u16, topic: &[u8], payload: &[u8]) -> Result<(), Trouble> {

@@ -1,10 +1,11 @@
 //! The hub's side: one session for each identity, from which [`Delivery`]s come and to which settlements go.
 //!
-//! What the rest of the gateway sees of a transport is in this file. Nothing outside of the modules below knows what a packet id is.
+//! What the rest of the gateway sees of a transport is in this file. Nothing outside of the modules below knows what
+//! a packet id is.
 //!
 //! Invariants
-//! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of settlements goes with
-//!   it, so a settlement that comes too late reaches nothing (G6).
+//! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of
+//!   settlements goes with it, so a settlement that comes too late reaches nothing (G6).
 //! - Completing takes a [`Receipt`], which only the ledger makes, after a commit (G1).
 
 pub mod backoff;
@@ -60,7 +61,8 @@ impl Ticket {
         Ticket { number, settlements: Some(settlements) }
     }
 
-    /// A ticket for a message that the hub forgot when it delivered it. It is live for ever: nobody would bring the message again.
+    /// A ticket for a message that the hub forgot when it delivered it. It is live for ever: nobody would bring the
+    /// message again.
     pub fn of_the_only_delivery() -> Self {
         Ticket { number: 0, settlements: None }
     }
@@ -70,8 +72,8 @@ impl Ticket {
         self.settlements.as_ref().is_none_or(|settlements| !settlements.is_closed())
     }
 
-    /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver the message
-    /// again, and the ledger will know it.
+    /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver
+    /// the message again, and the ledger will know it.
     pub fn complete(self, _stands_on: Receipt) {
         self.settle(Settlement::Complete(self.number));
     }
@@ -82,8 +84,8 @@ impl Ticket {
     }
 
     fn settle(&self, settlement: Settlement) {
-        // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed means that the
-        // connection is gone, and with it the delivery.
+        // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed
+        // means that the connection is gone, and with it the delivery.
         if let Some(settlements) = &self.settlements {
             let _ = settlements.try_send(settlement);
         }

@@ -1,13 +1,14 @@
 //! MQTT 3.1.1 on one connection: packets in, packets out. The only module that names the MQTT library.
 //!
-//! rumqttc's packet codec is used, and not its event loop. The loop reconnects by itself with its queues kept, so that an
-//! acknowledgement can reach a connection that never delivered its message (G6), and it can't connect to one address under the TLS name of
-//! another (`hub.address`). Here a connection is a value: when it is dropped, everything queued on it is gone.
+//! rumqttc's packet codec is used, and not its event loop. The loop reconnects by itself with its queues kept, so
+//! that an acknowledgement can reach a connection that never delivered its message (G6), and it can't connect to one
+//! address under the TLS name of another (`hub.address`). Here a connection is a value: when it is dropped,
+//! everything queued on it is gone.
 //!
 //! Invariants
 //! - [`Connection::next`] may be cancelled at any await; a packet is never half consumed.
-//! - A PUBLISH is understood even if its topic is not UTF-8: refusing the connection for it, as the standard says, would make the
-//!   hub deliver it again for ever (G8).
+//! - A PUBLISH is understood even if its topic is not UTF-8: refusing the connection for it, as the standard says,
+//!   would make the hub deliver it again for ever (G8).
 
 use std::pin::Pin;
 use std::time::Duration;

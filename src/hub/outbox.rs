@@ -1,7 +1,8 @@
 //! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire.
 //!
 //! Invariants
-//! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is published again on the next.
+//! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is
+//!   published again on the next.
 //! - Few events are unacknowledged at a time, and none for long.
 
 use std::collections::{HashMap, VecDeque};
@@ -82,6 +83,11 @@ impl Outbox {
                 self.done.pop_front();
             }
         }
+    }
+
+    /// Whether nothing is on the wire without its PUBACK.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
     }
 
     /// Whether the hub acknowledges in time.

@@ -11,8 +11,8 @@ use ring::hmac;
 use super::topic::percent_encoded;
 use crate::clock::Timestamp;
 
-/// A token for a resource such as `{host}/devices/{id}`, signed with a device key, that expires at a time in seconds since 1970.
-/// It is a secret: whoever has it is the device until then.
+/// A token for a resource such as `{host}/devices/{id}`, signed with a device key, that expires at a time in seconds
+/// since 1970. It is a secret: whoever has it is the device until then.
 pub fn token(resource: &str, key: &[u8], expires: i64) -> String {
     let resource = percent_encoded(resource);
     let signed = format!("{resource}\n{expires}");
@@ -26,8 +26,8 @@ pub fn device_token(host: &str, device: &str, key: &[u8], now: Timestamp, lifeti
     token(&format!("{host}/devices/{device}"), key, now.plus(lifetime).as_secs())
 }
 
-/// How long after it was made a token is renewed: at 80 % of its life, and up to 10 % of it earlier, by a share from 0 to 1 of the
-/// identity's own, so that not all identities reconnect at once.
+/// How long after it was made a token is renewed: at 80 % of its life, and up to 10 % of it earlier, by a share from
+/// 0 to 1 of the identity's own, so that not all identities reconnect at once.
 pub fn renew_after(lifetime: Duration, share: f64) -> Duration {
     lifetime.mul_f64(0.8 - 0.1 * share.clamp(0.0, 1.0))
 }

@@ -1,11 +1,12 @@
-//! The rules of one connection: which deliveries are new, in which order they are acknowledged, what may not be acknowledged. Pure.
+//! The rules of one connection: which deliveries are new, in which order they are acknowledged, what may not be
+//! acknowledged. Pure.
 //!
 //! A session lives exactly as long as its connection, so nothing in it can reach another one (G6).
 //!
 //! Invariants
 //! - PUBACKs go out in the order of the PUBLISHes (MQTT 3.1.1, [MQTT-4.6.0-2]) (G5).
-//! - A packet id that could mean two messages is never acknowledged: the connection is dropped instead, and the hub delivers again.
-//!   The DUP flag decides nothing.
+//! - A packet id that could mean two messages is never acknowledged: the connection is dropped instead, and the hub
+//!   delivers again. The DUP flag decides nothing.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -54,7 +55,8 @@ impl Session {
                 false => Incoming::Drop("the hub used a packet id for two messages at once"),
             };
         }
-        // Our PUBACK and this repetition may have crossed. A second PUBACK could then complete the next message under this id.
+        // Our PUBACK and this repetition may have crossed. A second PUBACK could then complete the next message under
+        // this id.
         if self.acked.get(&packet_id) == Some(&identity) {
             return Incoming::Drop(
                 "the hub repeated a message that was acknowledged; a new connection tells what it means",

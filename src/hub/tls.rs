@@ -58,7 +58,8 @@ impl Trust {
         self.plain.clone()
     }
 
-    /// The configuration of an identity with a certificate. The files are read each time, so a renewed certificate is taken up.
+    /// The configuration of an identity with a certificate. The files are read each time, so a renewed certificate is
+    /// taken up.
     ///
     /// # Errors
     /// [`Trouble::Credential`] naming the file.

@@ -1,7 +1,7 @@
 //! Topics and property bags, both ways. Pure.
 //!
-//! Sources: "Communicate with your IoT hub using the MQTT protocol" (Microsoft) for the names, the vendor's SDKs and their tests for
-//! the encoding on the wire.
+//! Sources: "Communicate with your IoT hub using the MQTT protocol" (Microsoft) for the names, the vendor's SDKs and
+//! their tests for the encoding on the wire.
 //!
 //! Invariants
 //! - Any bytes give a [`Message`]; what can't be understood is kept as it came, or named in `malformed`.
@@ -48,7 +48,8 @@ pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
     message
 }
 
-/// The bag of a topic `devices/{id}/messages/devicebound/{bag}`. The case of `devicebound` follows the sender's, so it is ignored.
+/// The bag of a topic `devices/{id}/messages/devicebound/{bag}`. The case of `devicebound` follows the sender's, so
+/// it is ignored.
 fn bag_of<'a>(device: &str, topic: &'a [u8]) -> Option<&'a [u8]> {
     let rest = topic.strip_prefix(b"devices/")?.strip_prefix(device.as_bytes())?.strip_prefix(b"/messages/")?;
     let (word, bag) = rest.split_at_checked("devicebound".len())?;
@@ -84,8 +85,8 @@ fn percent_decoded(text: &[u8]) -> Cow<'_, str> {
     decode_strictly(text).and_then(|bytes| String::from_utf8(bytes).ok()).map_or_else(|| as_it_came(text), Cow::Owned)
 }
 
-/// Text as it came. Bytes that are no UTF-8 become `%XX` and not a replacement character: two ids must not become one by being
-/// unreadable, or the second message would pass for a redelivery of the first.
+/// Text as it came. Bytes that are no UTF-8 become `%XX` and not a replacement character: two ids must not become one
+/// by being unreadable, or the second message would pass for a redelivery of the first.
 fn as_it_came(text: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(text) {
         return Cow::Borrowed(text);
@@ -130,7 +131,8 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// Reads `$.exp`: RFC 3339 with any number of decimals up to nine (.NET sends seven), in UTC or with an offset. `0` and nothing mean no expiry.
+/// Reads `$.exp`: RFC 3339 with any number of decimals up to nine (.NET sends seven), in UTC or with an offset. `0`
+/// and nothing mean no expiry.
 ///
 /// # Errors
 /// What can't be read, as it came.

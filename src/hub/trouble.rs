@@ -1,7 +1,8 @@
 //! Why a connection to the hub ended, told apart as far as MQTT allows, with what to check.
 //!
-//! The hub gives no reasons: every refusal at CONNECT is "not authorized", every later error a closed socket ("Understand error
-//! codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely first.
+//! The hub gives no reasons: every refusal at CONNECT is "not authorized", every later error a closed socket
+//! ("Understand error codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely
+//! first.
 
 use std::time::Duration;
 

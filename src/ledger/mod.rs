@@ -1,10 +1,11 @@
 //! The ledger: what the gateway must not forget, in one SQLite file.
 //!
-//! The handle is cheap to clone; the connection is owned by one thread (module `writer`). Each function says what is on the disk
-//! when it returns.
+//! The handle is cheap to clone; the connection is owned by one thread (module `writer`). Each function says what is
+//! on the disk when it returns.
 //!
 //! Invariants
-//! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one (G1).
+//! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one
+//!   (G1).
 
 pub mod row;
 mod schema;
@@ -26,7 +27,8 @@ use crate::command::outcome::{Outcome, State};
 use row::{Event, Record, RowId, Unfinished};
 use writer::{Ask, Kind, Task, Writer};
 
-/// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved gateway.
+/// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved
+/// gateway.
 const QUEUE_MAX: usize = 1024;
 /// How long a note waits for other work to share a commit with.
 const NOTE_PATIENCE: Duration = Duration::from_millis(250);
@@ -293,8 +295,8 @@ impl Ledger {
         }
     }
 
-    /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock can make a row
-    /// look older than it is (G10). While the gateway is off it stands still.
+    /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock
+    /// can make a row look older than it is (G10). While the gateway is off it stands still.
     fn age(&self) -> i64 {
         self.age_at_start + i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX / 2)
     }

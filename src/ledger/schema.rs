@@ -111,8 +111,8 @@ fn read_only(path: &Path, query: &str) -> Result<Connection, rusqlite::Error> {
 /// Holds the ledger for one daemon until it is dropped, under whatever name the daemon knows it.
 pub struct Lock {
     _named: File,
-    /// The file itself, in case the lock file is deleted. SQLite's own locks would go with any file handle that is closed, so this one is
-    /// kept until after the connection.
+    /// The file itself, in case the lock file is deleted. SQLite's own locks would go with any file handle that is
+    /// closed, so this one is kept until after the connection.
     _file: File,
 }
 

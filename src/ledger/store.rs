@@ -187,9 +187,10 @@ pub fn save_age(db: &Connection, age: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes final rows that were last delivered longer ago than `retention`, in a window of rows that begins after `from`.
-/// Returns where the next window begins, or `None` when there is nothing more to delete. Rows lie in the order of receipt, so a
-/// window in which nothing is old enough ends the search; a row that was delivered again may thereby stay longer, never shorter.
+/// Deletes final rows that were last delivered longer ago than `retention`, in a window of rows that begins after
+/// `from`. Returns where the next window begins, or `None` when there is nothing more to delete. Rows lie in the
+/// order of receipt, so a window in which nothing is old enough ends the search; a row that was delivered again may
+/// thereby stay longer, never shorter.
 pub fn prune(db: &Connection, from: i64, age: i64, retention: Duration) -> rusqlite::Result<Option<i64>> {
     let before = age.saturating_sub(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX));
     let last: Option<i64> = db

@@ -3,8 +3,9 @@
 //! Invariants
 //! - Whatever waits when the thread looks is one transaction (group commit); its callers are answered after COMMIT has
 //!   returned, never before (G1).
-//! - A full disk fails the callers and leaves the ledger usable; the writer says so, gives up its ballast once so that outcomes
-//!   of commands already on the wire can still be recorded, and is well again when the ballast can be laid anew with room beside it (G9).
+//! - A full disk fails the callers and leaves the ledger usable; the writer says so, gives up its ballast once so
+//!   that outcomes of commands already on the wire can still be recorded, and is well again when the ballast can be
+//!   laid anew with room beside it (G9).
 //! - After any other error the connection is not used again, not even to close it, and the process ends (G9).
 //! - Nobody is told of a commit into a file that no longer stands where the next start will look for it.
 
@@ -23,8 +24,8 @@ use super::{schema, Health, LedgerError};
 const BATCH_MAX: usize = 256;
 /// Size of the ballast file. Room for the outcomes of everything that can be in flight, and for a checkpoint.
 const BALLAST_BYTES: usize = 4 * 1024 * 1024;
-/// What must be free beside the ballast when it is laid. Without it the ballast would fit into the very space that it gave up, and a full disk
-/// would be called well for one commit a second, each time with a new connection to the hub.
+/// What must be free beside the ballast when it is laid. Without it the ballast would fit into the very space that it
+/// gave up, and a full disk would be called well for one commit a second, each time with a new connection to the hub.
 const ROOM_BYTES: usize = 1024 * 1024;
 
 /// Work for the writer.
@@ -135,7 +136,8 @@ impl Writer {
             }
             let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
             if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
-                // Closing would let SQLite write the log into the file. The next process does that, after it has proven both.
+                // Closing would let SQLite write the log into the file. The next process does that, after it has
+                // proven both.
                 return std::mem::forget(self);
             }
             if tick && !self.health.borrow().ok {
@@ -275,8 +277,8 @@ impl Writer {
     }
 }
 
-/// Where the ledger's two files stood when they were opened. SQLite goes on with files that were deleted or replaced, and would not notice one
-/// that was cut short.
+/// Where the ledger's two files stood when they were opened. SQLite goes on with files that were deleted or replaced,
+/// and would not notice one that was cut short.
 struct Standing {
     file: PathBuf,
     log: PathBuf,

@@ -105,8 +105,8 @@ impl Command {
 
     /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
     ///
-    /// Given the answer of [`Prepared::read_back`], the value that stands there. The error is a sentence about an answer
-    /// that isn't one to this command.
+    /// Given the answer of [`Prepared::read_back`], the value that stands there. The error is a sentence about an
+    /// answer that isn't one to this command.
     pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
         match (&self.action, answer) {
             (Action::Send(_), Answer::Line(text)) => Ok(Some(value::number_or_text(text))),

@@ -1,5 +1,5 @@
-//! Messages that no back end should send: topics, property bags and bodies. Each is rejected with a reason and acknowledged, nothing
-//! reaches the wire, and the next command is executed.
+//! Messages that no back end should send: topics, property bags and bodies. Each is rejected with a reason and
+//! acknowledged, nothing reaches the wire, and the next command is executed.
 
 use serde_json::Value as Json;
 

@@ -1,5 +1,5 @@
-//! Poison is harmless: whatever bytes come from the hub or from a peripheral, each message ends in a final state with a reason that a person
-//! understands, and the next one is executed. Proves G8.
+//! Poison is harmless: whatever bytes come from the hub or from a peripheral, each message ends in a final state with
+//! a reason that a person understands, and the next one is executed. Proves G8.
 
 #[path = "../support/mod.rs"]
 mod support;

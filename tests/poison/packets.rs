@@ -1,4 +1,5 @@
-//! Packets that no hub should send. The connection ends, nothing was acknowledged on it that had not been, and the next one serves.
+//! Packets that no hub should send. The connection ends, nothing was acknowledged on it that had not been, and the
+//! next one serves.
 
 use super::command;
 use super::support::broker::{Broker, Client, Packet};
@@ -137,7 +138,8 @@ fn random_bytes_in_place_of_packets_do_not_take_the_daemon_down() {
         work(&mut client, number);
         let bytes: Vec<u8> = (0..random.usize(1..300)).map(|_| random.u8(..)).collect();
         client.write(&bytes);
-        // What was sent may be the beginning of a long packet: the daemon waits for the rest then, until the connection ends.
+        // What was sent may be the beginning of a long packet: the daemon waits for the rest then, until the
+        // connection ends.
         drop(client);
         client = broker.serve();
     }

@@ -1,5 +1,5 @@
-//! A Modbus TCP slave that misbehaves: the outcome is the one of the table "What an exchange leads to", the next command succeeds, and an
-//! answer that comes too late is taken for nobody's.
+//! A Modbus TCP slave that misbehaves: the outcome is the one of the table "What an exchange leads to", the next
+//! command succeeds, and an answer that comes too late is taken for nobody's.
 
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ const TIMING: &str = "response_timeout = \"300ms\"\nretries = 1";
 /// Comes when nobody waits for it any more.
 const TOO_LATE: Duration = Duration::from_millis(600);
 
-/// A misbehaviour: its name, what comes back, and the outcome of an idempotent command, of one that isn't, and of one that isn't but
-/// whose effect can be read back. The code is that of all that did not succeed.
+/// A misbehaviour: its name, what comes back, and the outcome of an idempotent command, of one that isn't, and of one
+/// that isn't but whose effect can be read back. The code is that of all that did not succeed.
 type Case = (&'static str, fn() -> Act, [&'static str; 3], &'static str);
 
 /// A misbehaviour with its name.
 type Named = (&'static str, fn() -> Act);
 
-/// No answer, or none that is this request's: an idempotent command has failed, another is in doubt unless it can be read back.
+/// No answer, or none that is this request's: an idempotent command has failed, another is in doubt unless it can be
+/// read back.
 const UNCLEAR: [&str; 3] = ["failed", "in_doubt", "succeeded"];
 
 fn broken_answers() -> Vec<Case> {
@@ -185,7 +186,8 @@ fn a_late_answer_is_never_taken_for_the_next_ones() {
     let mut client = broker.serve();
     let mut number = 0;
     for round in 1..=3 {
-        // Both attempts of a read are answered too late; the next read is on its way by then, and its own answer comes last.
+        // Both attempts of a read are answered too late; the next read is on its way by then, and its own answer
+        // comes last.
         puppet.set_register(0, 10);
         puppet.next(Act::Late(TOO_LATE));
         puppet.next(Act::Late(TOO_LATE));
@@ -205,7 +207,8 @@ fn a_late_confirmation_is_never_taken_for_the_next_writes() {
     let mut client = broker.serve();
     let mut number = 0;
     for round in 1..=3 {
-        // The same register and the same value: only the transaction or the connection tells the two confirmations apart.
+        // The same register and the same value: only the transaction or the connection tells the two confirmations
+        // apart.
         puppet.next(Act::Late(TOO_LATE));
         puppet.next(Act::Silence);
         for _ in 0..2 {

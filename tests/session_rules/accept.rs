@@ -1,5 +1,5 @@
-//! `settle = "after-accept"`: the gateway owns a command as soon as it has a durable record of it, across its own death. Proves G1, G2, G3,
-//! G5 and G7.
+//! `settle = "after-accept"`: the gateway owns a command as soon as it has a durable record of it, across its own
+//! death. Proves G1, G2, G3, G5 and G7.
 
 use std::time::Duration;
 
@@ -93,7 +93,8 @@ fn more_commands_than_can_wait_stay_with_the_hub_and_are_executed_later_in_order
         queue.send(&mut client);
         wait_for_deliveries(&site, if round == 1 { 230 } else { 259 });
     }
-    // What is left of cut connections took the places of the last delivery: the gateway gave it back with its connection.
+    // What is left of cut connections took the places of the last delivery: the gateway gave it back with its
+    // connection.
     client.closes();
     slave.set_mood(Mood::Good);
     client = broker.serve();

@@ -1,5 +1,5 @@
-//! The life of a connection: keep-alive, renewal of the token, deliveries of the wrong quality, a neighbour that flaps. Proves G2, G3, G6
-//! and G11.
+//! The life of a connection: keep-alive, renewal of the token, deliveries of the wrong quality, a neighbour that
+//! flaps. Proves G2, G3, G6 and G11.
 
 use std::time::{Duration, Instant};
 

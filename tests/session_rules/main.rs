@@ -1,5 +1,5 @@
-//! The rules of the hub's session, with a broker that does just what the test says. Proves G1, G2, G3, G5 and G6 from outside: the built
-//! daemon, real sockets, a slave that counts.
+//! The rules of the hub's session, with a broker that does just what the test says. Proves G1, G2, G3, G5 and G6 from
+//! outside: the built daemon, real sockets, a slave that counts.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! The identity of a message and its time: `$.mid`, its spellings, its absence and its reuse; `$.exp` and the deadline. Proves G2, G3 and
-//! G8.
+//! The identity of a message and its time: `$.mid`, its spellings, its absence and its reuse; `$.exp` and the
+//! deadline. Proves G2, G3 and G8.
 
 use std::time::Duration;
 

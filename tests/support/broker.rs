@@ -1,5 +1,5 @@
-//! A broker that does just what a test says, packet by packet, and nothing by itself. Its few packets are written out here by hand, so
-//! that it shares no code with the daemon (MQTT 3.1.1).
+//! A broker that does just what a test says, packet by packet, and nothing by itself. Its few packets are written out
+//! here by hand, so that it shares no code with the daemon (MQTT 3.1.1).
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! An instrument at the end of a serial line, on a pseudo-terminal: it does what lines of text ask for, and counts that. It outlives the
-//! daemons of a test.
+//! An instrument at the end of a serial line, on a pseudo-terminal: it does what lines of text ask for, and counts
+//! that. It outlives the daemons of a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! What the black-box tests share: the built daemon as a process, a broker that does just what a test says, a slave that counts.
+//! What the black-box tests share: the built daemon as a process, a broker that does just what a test says, a slave
+//! that counts.
 
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
@@ -145,7 +146,8 @@ impl Site {
         serde_json::from_slice(&output.stdout).expect("a status is JSON")
     }
 
-    /// Waits until the hub has acknowledged every result event, and the ledger has noted it: nothing is under way any more.
+    /// Waits until the hub has acknowledged every result event, and the ledger has noted it: nothing is under way any
+    /// more.
     pub fn settled(&self) {
         eventually("an empty outbox", || (self.status()["outbox"]["pending"] == 0).then_some(()));
     }
@@ -261,8 +263,9 @@ pub fn eventually_within<T>(limit: Duration, what: &str, mut probe: impl FnMut()
     }
 }
 
-/// The profile of a pump, with a command of each kind: `set` (idempotent, holding register 0), `set-verified` (register 1), `pulse` (not
-/// idempotent, register 2), `pulse-verified` (not idempotent, register 3, read back), `read` (register 0).
+/// The profile of a pump, with a command of each kind: `set` (idempotent, holding register 0), `set-verified`
+/// (register 1), `pulse` (not idempotent, register 2), `pulse-verified` (not idempotent, register 3, read back),
+/// `read` (register 0).
 pub const PUMP: &str = r#"
 [profile.pump.command.set]
 write = { table = "holding", address = 0 }
@@ -305,8 +308,8 @@ settle = "{settle}"
     )
 }
 
-/// A loopback address that nobody listens at, for a program that can't choose a port by itself. The host is random, so that nobody else on
-/// this machine comes across it in the meantime.
+/// A loopback address that nobody listens at, for a program that can't choose a port by itself. The host is random,
+/// so that nobody else on this machine comes across it in the meantime.
 pub fn free_address() -> (String, u16) {
     let part = || fastrand::u8(1..=254);
     let host = format!("127.{}.{}.{}", part(), part(), part());

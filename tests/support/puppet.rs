@@ -1,5 +1,6 @@
-//! A Modbus TCP slave on strings: for each request the test says what comes back, byte by byte if it wants to. Written out by hand (Modbus
-//! Messaging on TCP/IP V1.0b), so that it shares no code with the daemon. It knows functions 3 and 6.
+//! A Modbus TCP slave on strings: for each request the test says what comes back, byte by byte if it wants to.
+//! Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it shares no code with the daemon. It knows
+//! functions 3 and 6.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -32,7 +33,8 @@ struct Inner {
     late_answers: usize,
 }
 
-/// A scripted slave. Without a script it does what it is asked for; with one it does that, too, but its answer is the script's.
+/// A scripted slave. Without a script it does what it is asked for; with one it does that, too, but its answer is the
+/// script's.
 #[derive(Clone)]
 pub struct Puppet {
     address: String,

@@ -1,5 +1,5 @@
-//! A Modbus TCP slave that counts what reaches it. Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it shares no code with
-//! the daemon; it outlives the daemons of a test.
+//! A Modbus TCP slave that counts what reaches it. Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it
+//! shares no code with the daemon; it outlives the daemons of a test.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

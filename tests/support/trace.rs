@@ -16,7 +16,8 @@ pub struct Call {
     pub left: usize,
 }
 
-/// The words that put a daemon under strace. The trace shows whole buffers, as hexadecimal numbers, and what descriptors stand for.
+/// The words that put a daemon under strace. The trace shows whole buffers, as hexadecimal numbers, and what
+/// descriptors stand for.
 pub fn strace<'a>(output: &'a str, calls: &'a str) -> [&'a str; 11] {
     super::require("strace", "strace");
     ["strace", "-f", "-tt", "-yy", "-xx", "-s", "100000", "-e", calls, "-o", output]

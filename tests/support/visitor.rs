@@ -1,5 +1,5 @@
-//! A small client of a real broker, as the back end would be: it publishes, and it reads what devices publish. Its few packets are written
-//! out by hand (MQTT 3.1.1), so that it shares no code with the daemon.
+//! A small client of a real broker, as the back end would be: it publishes, and it reads what devices publish. Its
+//! few packets are written out by hand (MQTT 3.1.1), so that it shares no code with the daemon.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

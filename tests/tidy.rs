@@ -1,0 +1,112 @@
+//! The source itself: which module may name what, and how long a line may be. A rule that is only written down is
+//! soon broken.
+
+use std::path::{Path, PathBuf};
+
+/// Longest line of a source file; texts that are one piece may be longer.
+const LINE_CHARS_MAX: usize = 120;
+
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The path below `src`, with slashes.
+fn name(path: &Path) -> String {
+    path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().display().to_string()
+}
+
+/// The code of a file without its comments and its tests.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn each_library_is_named_only_where_it_belongs() {
+    let homes: [(&str, &[&str]); 7] = [
+        ("rumqttc::", &["hub/mqtt.rs", "sim/"]),
+        ("rusqlite::", &["ledger/"]),
+        ("tokio_modbus::", &["bus/modbus.rs", "demo/"]),
+        ("tokio_serial::", &["bus/", "demo/"]),
+        ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
+        ("sd_notify::", &["service.rs"]),
+        ("SystemTime::now", &["clock.rs"]),
+    ];
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        for (library, homes) in homes {
+            let at_home = homes.iter().any(|home| name.starts_with(home));
+            assert!(at_home || !code.contains(library), "{name} names {library}");
+        }
+    }
+}
+
+#[test]
+fn what_decides_does_no_io_and_reads_no_clock() {
+    let pure = [
+        "command/",
+        "peripheral/",
+        "hub/topic.rs",
+        "hub/sas.rs",
+        "hub/session.rs",
+        "hub/backoff.rs",
+        "bus/late.rs",
+        "bus/frame.rs",
+    ];
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        if !pure.iter().any(|pure| name.starts_with(pure)) || name.ends_with("tests.rs") {
+            continue;
+        }
+        for impure in ["std::fs", "std::net", "tokio::", "async fn", "::now()", "fastrand", "std::env"] {
+            assert!(!code.contains(impure), "{name} decides, and names {impure}");
+        }
+    }
+}
+
+#[test]
+fn nothing_in_the_daemon_uses_the_simulator_or_the_demo() {
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        if name.starts_with("sim/") || name.starts_with("demo/") || name == "lib.rs" {
+            continue;
+        }
+        assert!(!code.contains("crate::sim"), "{name} uses the simulator");
+        let uses = code.matches("crate::demo").count();
+        assert!(uses == 0 || name == "cli.rs", "{name} uses the demo");
+    }
+}
+
+#[test]
+fn files_and_lines_can_be_read() {
+    for folder in ["src", "tests", "benches"] {
+        for (path, text) in files(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= 600 || folder == "tests", "{} has {lines} lines", path.display());
+            for (number, line) in text.lines().enumerate() {
+                let is_comment = line.trim_start().starts_with("//");
+                let is_drawn = line.contains(['|', '─', '{']);
+                let long = line.chars().count() > LINE_CHARS_MAX;
+                assert!(!(is_comment && long) || is_drawn, "{}:{} is too long", path.display(), number + 1);
+                for marker in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!("] {
+                    let here = path.ends_with("tidy.rs");
+                    assert!(here || !line.contains(marker), "{}:{}: {marker}", path.display(), number + 1);
+                }
+            }
+        }
+    }
+}
