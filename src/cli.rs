@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use serde_json::Value as Json;
 
 use crate::admin::{client, Request};
@@ -22,15 +22,11 @@ const BLOCKING_THREADS_MAX: usize = 8;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
+    /// Main configuration file; drop-ins are looked for in `conf.d` beside it.
+    #[arg(long, value_name = "PATH", default_value = "/etc/fieldbridge/fieldbridge.toml", global = true)]
+    config: PathBuf,
     #[command(subcommand)]
     action: Action,
-}
-
-#[derive(Debug, Args)]
-struct Place {
-    /// Main configuration file; drop-ins are looked for in `conf.d` beside it.
-    #[arg(long, value_name = "PATH", default_value = "/etc/fieldbridge/fieldbridge.toml")]
-    config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,17 +34,15 @@ enum Action {
     /// Run the daemon in the foreground.
     ///
     /// Example: fieldbridge run --config ./fieldbridge.toml
-    Run(Place),
+    Run,
     /// Read the whole configuration and report every error, with file, key and remedy.
     ///
     /// Example: fieldbridge check && systemctl restart fieldbridge
-    Check(Place),
+    Check,
     /// Show what the running daemon sees: identities, buses, ledger, outbox.
     ///
     /// Example: fieldbridge status --json | jq .hub.connected
     Status {
-        #[command(flatten)]
-        place: Place,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
@@ -64,8 +58,6 @@ enum Action {
     ///
     /// Exit status 1 if the command did not succeed. Example: fieldbridge exec pump-7 set-speed 42.5
     Exec {
-        #[command(flatten)]
-        place: Place,
         /// Device id at the hub.
         device: String,
         /// Name of the command in the device's profile.
@@ -90,8 +82,6 @@ enum LedgerAction {
     ///
     /// Example: fieldbridge ledger list --device pump-7 --limit 20
     List {
-        #[command(flatten)]
-        place: Place,
         /// Only this device's.
         #[arg(long, value_name = "ID")]
         device: Option<String>,
@@ -109,8 +99,6 @@ enum LedgerAction {
     ///
     /// Exit status 1 if there is no such row. Example: fieldbridge ledger show pump-7 m-1
     Show {
-        #[command(flatten)]
-        place: Place,
         /// Device id at the hub.
         device: String,
         /// The message's id.
@@ -149,12 +137,13 @@ impl clap::ValueEnum for StateName {
 /// # Errors
 /// Whatever keeps it from succeeding, with its exit status.
 pub fn run(cli: Cli) -> Result<(), Fatal> {
+    let config = cli.config.as_path();
     match cli.action {
-        Action::Run(place) => run_daemon(&place.config),
-        Action::Check(place) => check(&place.config),
-        Action::Status { place, json } => status(&place.config, json),
-        Action::Ledger { action } => ledger(action),
-        Action::Exec { place, device, command, value, json } => exec(&place.config, device, command, value, json),
+        Action::Run => run_daemon(config),
+        Action::Check => check(config),
+        Action::Status { json } => status(config, json),
+        Action::Ledger { action } => ledger(config, action),
+        Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
         #[cfg(feature = "demo")]
         Action::Demo(options) => crate::demo::run(options),
     }
@@ -206,22 +195,22 @@ fn exec(path: &Path, device: String, command: String, value: Option<String>, jso
     }
 }
 
-fn ledger(action: LedgerAction) -> Result<(), Fatal> {
-    let open = |place: &Place| -> Result<Reader, Fatal> {
-        let places = config::places(&place.config, environment()).map_err(Fatal::Config)?;
+fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
+    let open = || -> Result<Reader, Fatal> {
+        let places = config::places(path, environment()).map_err(Fatal::Config)?;
         Ok(Reader::open(&places.ledger)?)
     };
     match action {
-        LedgerAction::List { place, device, state, limit, json } => {
-            let rows = open(&place)?.list(device.as_deref(), state.map(|name| name.0), limit)?;
+        LedgerAction::List { device, state, limit, json } => {
+            let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
             match json {
                 true => rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
                 false => print(&show::rows(&rows)),
             }
             Ok(())
         }
-        LedgerAction::Show { place, device, message_id, json } => {
-            let row = open(&place)?
+        LedgerAction::Show { device, message_id, json } => {
+            let row = open()?
                 .show(&device, &message_id)?
                 .ok_or_else(|| Fatal::No(format!("the ledger has no message {message_id:?} of device {device:?}")))?;
             print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
