@@ -102,7 +102,8 @@ impl<'a> Plan<'a> {
                 Step::Send => self.command.idempotent && !on_the_wire,
                 _ => false,
             };
-            if to_be_sent {
+            if let (true, Some(held)) = (to_be_sent, &mut turn) {
+                held.clear(&self.call(self.prepared.request.clone(), None)).await;
                 match gate.may_go() {
                     Go::Yes => {}
                     Go::End(outcome) => return Ran::Finished(outcome, 0),

@@ -122,8 +122,18 @@ impl Turn {
     /// Dropping the future cancels nothing that has begun: the worker ends the exchange by itself. What has not begun
     /// is not sent.
     pub async fn exchange(&mut self, call: &Call) -> Wire {
+        self.ask(call, true).await
+    }
+
+    /// Waits until no late answer can be taken for this call's, so that its exchange, if it is the next, goes out at
+    /// once. Others have the bus meanwhile.
+    pub async fn clear(&mut self, call: &Call) {
+        self.ask(call, false).await;
+    }
+
+    async fn ask(&mut self, call: &Call, is_exchange: bool) -> Wire {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask { call: call.clone(), at: Instant::now(), reply };
+        let ask = Ask { call: call.clone(), is_exchange, at: Instant::now(), reply };
         if self.asks.send(ask).await.is_err() {
             return stopped();
         }
@@ -193,10 +203,12 @@ struct Grant {
     turn: oneshot::Sender<Turn>,
 }
 
-/// One exchange that the holder of a turn asks for.
+/// What the holder of a turn asks for.
 #[derive(Debug)]
 struct Ask {
     call: Call,
+    /// It is to be exchanged; otherwise only waited for.
+    is_exchange: bool,
     at: Instant,
     reply: oneshot::Sender<Wire>,
 }

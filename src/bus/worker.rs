@@ -221,6 +221,10 @@ impl<L: Link> Shift<L> {
 
     /// Does one exchange and answers it.
     async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
+        if !ask.is_exchange {
+            let _ = ask.reply.send(Wire::NotSent("nothing was asked".into()));
+            return;
+        }
         let Some(errand) = self.seat.as_mut().map(|held| {
             held.begun = true;
             held.errand

@@ -302,3 +302,21 @@ async fn what_waited_for_the_line_beyond_its_time_is_not_sent() {
     let in_time = Call { not_after: Some(Instant::now() + Duration::from_secs(1)), ..call(7) };
     assert_eq!(bus.handle.turn().await.unwrap().exchange(&in_time).await, Wire::Answered(Answer::Written));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_waits_to_be_clear_is_set_aside_and_then_goes_at_once() {
+    let until = Instant::now() + Duration::from_secs(2);
+    let bus = start(Script { held: vec![(7, until)], ..Script::default() });
+    let handle = bus.handle.clone();
+    let waiting = tokio::spawn(async move {
+        let mut turn = handle.turn().await.unwrap();
+        turn.clear(&call(7)).await;
+        let cleared = Instant::now();
+        (cleared, turn.exchange(&call(7)).await, Instant::now())
+    });
+    bus.settle().await;
+    assert_eq!(bus.ask(8).await.unwrap(), ANSWERED, "others have the bus meanwhile");
+    let (cleared, wire, ended) = waiting.await.unwrap();
+    assert!(cleared >= until && ended == cleared, "{wire:?}");
+    assert_eq!(bus.line.sent(), [8, 7]);
+}
