@@ -8,4 +8,4 @@ cargo fmt --check
 cargo clippy --quiet --all-targets -- -D warnings
 cargo clippy --quiet --no-default-features -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-cargo test --quiet --no-fail-fast -- --quiet
+cargo test --no-fail-fast
