@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::sim::{C2d, Options, SimHub};
+use crate::sim::{C2d, Feedback, Options, SimHub, Status};
 
 /// How long anything may take before the demo gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -230,7 +230,10 @@ impl Stage {
 
     /// How often the hub has completed messages with this id.
     pub fn completions(&self, id: &str) -> usize {
-        self.hub.feedback().iter().filter(|record| record.original_message_id.as_deref() == Some(id)).count()
+        let feedback = self.hub.feedback();
+        let completed =
+            |record: &&Feedback| record.original_message_id.as_deref() == Some(id) && record.status == Status::Success;
+        feedback.iter().filter(completed).count()
     }
 
     /// What the hub's feedback says of a message.

@@ -48,6 +48,8 @@ pub struct Counts {
     lost: usize,
     repeated: usize,
     false_success: usize,
+    /// Effects on peripherals that no message asked for.
+    unexplained: usize,
 }
 
 impl Tally {
@@ -62,14 +64,15 @@ impl Tally {
     /// Counts.
     pub fn count(&self, stage: &Stage) -> Counts {
         let effects = stage.effects();
-        let mut counts = Counts::default();
+        let mut counts = Counts { unexplained: effects.len(), ..Counts::default() };
         for entry in &self.entries {
             let status = stage.events(&entry.id).first().map(|event| event["status"].clone()).unwrap_or(Json::Null);
             let completions = stage.completions(&entry.id);
             let done = entry.effect.as_ref().map_or(0, |effect| effects.iter().filter(|line| *line == effect).count());
             counts.sent += entry.sent;
             counts.completed += completions;
-            counts.duplicates += entry.sent - 1;
+            counts.duplicates += entry.sent.saturating_sub(done.max(1));
+            counts.unexplained -= done;
             counts.in_doubt += usize::from(status == "in_doubt");
             let ran = if entry.kind == Kind::Read { usize::from(status == "succeeded") } else { done };
             counts.executed += ran;
@@ -87,9 +90,12 @@ impl Counts {
     /// What is wrong with the counts, if anything.
     pub fn verdict(&self) -> Result<(), String> {
         let mut wrong = String::new();
-        for (what, count) in
-            [("lost", self.lost), ("repeated", self.repeated), ("falsely reported", self.false_success)]
-        {
+        for (what, count) in [
+            ("lost", self.lost),
+            ("repeated", self.repeated),
+            ("falsely reported", self.false_success),
+            ("done without being asked for", self.unexplained),
+        ] {
             if count > 0 {
                 let _ = write!(wrong, "{count} {what}; ");
             }
