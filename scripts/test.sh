@@ -2,7 +2,6 @@
 # Runs every check and test of the project, after installing what they need.
 set -eu
 cd "$(dirname "$0")/.."
-export FIELDBRIDGE_PEERS="${FIELDBRIDGE_PEERS:-$PWD/.cache/peers}"
 scripts/setup.sh tests
 cargo fmt --check
 cargo clippy --quiet --all-targets -- -D warnings

@@ -49,12 +49,11 @@ struct Slave {
 fn python() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = std::env::var_os("FIELDBRIDGE_PEERS").map_or_else(|| project.join(".cache/peers"), PathBuf::from);
-    let python = folder.join("bin/python");
+    let python = folder.join("python/bin/python");
     assert!(
         python.exists(),
-        "there is no pymodbus in {folder}. Set it up with\n  python3 -m venv {folder} && \
-         {folder}/bin/pip install -r tests/peers/requirements.txt\nor name its folder in FIELDBRIDGE_PEERS",
-        folder = folder.display()
+        "{} is missing: run tests/peers/setup.sh, which sets up what this test needs",
+        python.display()
     );
     python
 }

@@ -28,8 +28,8 @@ enum Sdk {
 
 /// Where `tests/peers/setup.sh` puts the SDKs.
 fn peers() -> PathBuf {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers");
-    std::env::var_os("FIELDBRIDGE_PEERS").map_or(beside, PathBuf::from)
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/peers");
+    std::env::var_os("FIELDBRIDGE_PEERS").map_or(cache, PathBuf::from)
 }
 
 impl Sdk {
@@ -48,7 +48,7 @@ impl Sdk {
         assert!(
             needed.exists(),
             "{} is missing: run tests/peers/setup.sh, which sets up the SDKs these tests need \
-             (in $FIELDBRIDGE_PEERS, or else beside the checkout)",
+             (in $FIELDBRIDGE_PEERS, or else in .cache/peers)",
             needed.display()
         );
         let mut command = Command::new(program);

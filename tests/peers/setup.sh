@@ -2,13 +2,13 @@
 # Sets up what the tests use as peers: device SDKs and protocol libraries that others wrote. Run it again at will: what
 # is already there, in the pinned version, stays.
 #
-#   tests/peers/setup.sh            into $FIELDBRIDGE_PEERS, or else into "peers" beside the checkout
+#   tests/peers/setup.sh            into $FIELDBRIDGE_PEERS, or else into .cache/peers of the checkout
 #
 # Debian needs: apt-get install python3-venv nodejs npm
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-peers=${FIELDBRIDGE_PEERS:-$(dirname "$(cd "$here/../.." && pwd)")/peers}
+peers=${FIELDBRIDGE_PEERS:-$(cd "$here/../.." && pwd)/.cache/peers}
 
 for tool in python3 node npm; do
     command -v "$tool" >/dev/null || {
