@@ -157,7 +157,10 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
-    runtime.block_on(gateway::run(config))
+    let ended = runtime.block_on(gateway::run(config));
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 fn check(path: &Path) -> Result<(), Fatal> {

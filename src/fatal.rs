@@ -21,6 +21,9 @@ pub enum Fatal {
     /// The daemon isn't running or can't be reached.
     #[error("{0}")]
     NotRunning(String),
+    /// Something around the program is out of order, and may be in order at the next start.
+    #[error("{0}")]
+    Surroundings(String),
     /// A fault of the program's own.
     #[error("internal error: {0}")]
     Internal(String),
@@ -31,7 +34,7 @@ impl Fatal {
     pub fn exit_status(&self) -> u8 {
         match self {
             Fatal::No(_) => 1,
-            Fatal::Internal(_) => 70,
+            Fatal::Surroundings(_) | Fatal::Internal(_) => 70,
             Fatal::Ledger(_) => 74,
             Fatal::NotRunning(_) => 75,
             Fatal::Config(_) | Fatal::Setup(_) => 78,

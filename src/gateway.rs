@@ -45,6 +45,8 @@ struct Gateway {
     health: BTreeMap<String, Arc<DeviceHealth>>,
     buses: BTreeMap<String, BusHandle>,
     started: Instant,
+    /// No command is begun any more.
+    stop: CancellationToken,
 }
 
 /// The order of a stop.
@@ -71,7 +73,11 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
 
 async fn serve(config: Config, ledger: Ledger) -> Result<(), Fatal> {
     let trust = match config.hub.tls {
-        true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(Fatal::Setup)?),
+        true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(match config.hub.ca_file {
+            Some(_) => Fatal::Setup,
+            // The system's store may be whole again at the next start.
+            None => Fatal::Surroundings,
+        })?),
         false => None,
     };
     let listener = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
@@ -185,7 +191,7 @@ impl Gateway {
             .iter()
             .map(|(id, device)| (id.clone(), Arc::new(DeviceHealth::new(id, &device.bus))))
             .collect();
-        Gateway { config, ledger, devices, health, buses, started: Instant::now() }
+        Gateway { config, ledger, devices, health, buses, started: Instant::now(), stop: stops.lanes.clone() }
     }
 
     fn spawn_device(
@@ -253,7 +259,8 @@ impl Gateway {
                 let Some(device) = self.devices.get(&device) else {
                     return Reply::Error(format!("no device is called {device:?}"));
                 };
-                local::execute(device, &self.buses[&device.bus], &self.ledger, &command, value.as_ref()).await
+                let bus = &self.buses[&device.bus];
+                local::execute(device, bus, &self.ledger, &self.stop, &command, value.as_ref()).await
             }
         }
     }

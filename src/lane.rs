@@ -13,7 +13,7 @@
 //! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will
 //!   deliver it again.
 //! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
-//! - Queues are bounded. A full one holds up the intake, then the link, then the hub.
+//! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, its connection is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,9 +115,10 @@ impl Station {
 
     /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
     pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: mpsc::Receiver<Job>) {
-        for unfinished in left {
-            let _pending = self.health.pend();
-            self.work(Work::left(unfinished)).await;
+        let started = Instant::now();
+        let left: Vec<_> = left.into_iter().map(|left| (Work::left(left, started), self.health.pend())).collect();
+        for (work, _pending) in left {
+            self.work(work).await;
             if self.stop.is_cancelled() {
                 return;
             }
@@ -182,6 +183,11 @@ impl Station {
                 // A reused id has a row of another message: this one gets its own.
                 work.row = None;
                 self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
+                None
+            }
+            // One before it may have been given back meanwhile: this one must not overtake it.
+            (Verdict::Accept, _) if !work.is_wanted() || !self.ledger.is_well() => {
+                self.give_back(work.ticket);
                 None
             }
             (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
@@ -311,7 +317,8 @@ impl Station {
 }
 
 impl Work {
-    fn left(left: Unfinished) -> Work {
+    /// A command that an earlier life of the daemon left; this one began at `started`.
+    fn left(left: Unfinished, started: Instant) -> Work {
         Work {
             row: Some(left.row),
             ticket: None,
@@ -326,9 +333,14 @@ impl Work {
                 received_at: left.received_at,
                 expires_at: left.expires_at,
             },
-            received: Instant::now(),
+            received: started,
             earlier_life: true,
         }
+    }
+
+    /// Whether the connection that brought it still stands, so that it won't be delivered again.
+    fn is_wanted(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_live)
     }
 
     fn complete(&mut self, receipt: Receipt) {
@@ -366,7 +378,7 @@ impl Gate for LaneGate<'_> {
         if self.deadline.judge(self.work.age()) == Freshness::Expired {
             return Go::End(self.deadline.expired());
         }
-        let forgotten = self.work.row.is_none() && !self.work.ticket.as_ref().is_some_and(Ticket::is_live);
+        let forgotten = self.work.row.is_none() && !self.work.is_wanted();
         if forgotten || self.station.stop.is_cancelled() || !self.station.ledger.is_well() {
             return Go::No;
         }
@@ -374,7 +386,12 @@ impl Gate for LaneGate<'_> {
     }
 
     fn not_after(&self) -> Instant {
-        self.work.received + self.deadline.limit
+        let limit = self.work.received + self.deadline.limit;
+        let now = Timestamp::now();
+        match self.work.new.expires_at.filter(|_| now.is_believable()) {
+            Some(at) => limit.min(Instant::now() + at.since(now)),
+            None => limit,
+        }
     }
 
     async fn record_executing(&mut self) -> bool {

@@ -5,6 +5,7 @@
 
 use serde_json::Value as Json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Reply;
 use crate::bus::BusHandle;
@@ -16,13 +17,20 @@ use crate::ledger::Ledger;
 use crate::runner::{Gate, Go, Plan, Ran};
 
 /// Runs a command and gives its result, in the form of a result event.
-pub async fn execute(device: &Device, bus: &BusHandle, ledger: &Ledger, name: &str, value: Option<&Json>) -> Reply {
+pub async fn execute(
+    device: &Device,
+    bus: &BusHandle,
+    ledger: &Ledger,
+    stop: &CancellationToken,
+    name: &str,
+    value: Option<&Json>,
+) -> Reply {
     let received_at = Timestamp::now();
     let (outcome, attempts) = match Plan::new(device, name, value) {
         Err(fault) => (Outcome::ended(State::Rejected, fault), 0),
         Ok(plan) => {
             let deadline = Deadline { limit: plan.command.deadline, expires_at: None };
-            let mut gate = LocalGate { ledger, deadline, since: Instant::now() };
+            let mut gate = LocalGate { ledger, stop, deadline, since: Instant::now() };
             match plan.run(bus, Execution::new(plan.route(bus)), &mut gate).await {
                 Ran::Finished(outcome, attempts) => (outcome, attempts),
                 Ran::NotNow => {
@@ -39,6 +47,7 @@ pub async fn execute(device: &Device, bus: &BusHandle, ledger: &Ledger, name: &s
 
 struct LocalGate<'a> {
     ledger: &'a Ledger,
+    stop: &'a CancellationToken,
     deadline: Deadline,
     since: Instant,
 }
@@ -48,7 +57,7 @@ impl Gate for LocalGate<'_> {
         let age = Age { monotonic: self.since.elapsed(), received_at: None, now: Timestamp::now() };
         match self.deadline.judge(age) {
             Freshness::Expired => Go::End(self.deadline.expired()),
-            _ if !self.ledger.is_well() => Go::No,
+            _ if !self.ledger.is_well() || self.stop.is_cancelled() => Go::No,
             _ => Go::Yes,
         }
     }

@@ -101,7 +101,7 @@ pub fn row(row: &Record) -> String {
 pub fn result(event: &Json) -> String {
     let status = event["status"].as_str().unwrap_or_default();
     match event.get("value") {
-        Some(value) => format!("{status}: {value}"),
+        Some(value) => format!("{status}: {}", printable(&value.to_string())),
         None => status.to_owned(),
     }
 }

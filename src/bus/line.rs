@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at, Instant};
-use tokio_serial::SerialStream;
+use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use crate::config::{Parity, SerialPort};
 
@@ -22,21 +23,62 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most bytes of a reply that a message to a person repeats.
 const SHOWN_BYTES_MAX: usize = 24;
 
-/// Opens a serial port. The error is a sentence that names the port and the remedy.
-pub(super) async fn open_serial(port: &SerialPort) -> Result<SerialStream, String> {
-    let name = port.path.display();
-    let settings = port.clone();
-    let opening = tokio::task::spawn_blocking(move || {
-        // What the name leads to decides, not the name: people link to ports by names of their own.
-        let real = std::fs::canonicalize(&settings.path).map_err(tokio_serial::Error::from)?;
-        SerialStream::open(&builder(&settings, &real))
-    });
-    match timeout(OPEN_TIMEOUT, opening).await {
-        Ok(Ok(Ok(stream))) => Ok(stream),
-        Ok(Ok(Err(error))) => Err(format!("{name} can't be opened: {}", serial_remedy(&error))),
-        Ok(Err(_)) => Err(format!("{name} can't be opened: the attempt failed")),
-        Err(_) => Err(format!("{name} can't be opened: its driver does not respond")),
+/// A byte stream that a serial bus runs on.
+pub(super) trait Port: AsyncRead + AsyncWrite + Unpin {
+    /// Throws away what was written and not sent. Closing a port with such bytes in it waits for them, for up to 30 s
+    /// (`closing_wait` of the Linux serial core), and would hold up everything else.
+    fn discard(&self);
+}
+
+impl Port for SerialStream {
+    fn discard(&self) {
+        if let Err(error) = self.clear(ClearBuffer::All) {
+            tracing::debug!(%error, "a port could not be emptied");
+        }
     }
+}
+
+/// Opens one serial port, on a thread of its own. An attempt that hangs in the driver is waited for by the next one
+/// instead of being repeated: each would take another thread.
+#[derive(Debug, Default)]
+pub(super) struct Opener {
+    pending: Option<oneshot::Receiver<tokio_serial::Result<SerialStream>>>,
+}
+
+impl Opener {
+    /// Opens the port. The error is a sentence that names the port and the remedy.
+    pub(super) async fn open(&mut self, port: &SerialPort) -> Result<SerialStream, String> {
+        let name = port.path.display();
+        if self.pending.is_none() {
+            self.pending = Some(begin_to_open(port).map_err(|error| format!("{name} can't be opened: {error}"))?);
+        }
+        let Some(pending) = &mut self.pending else { return Err(format!("{name} can't be opened")) };
+        let opened = match timeout(OPEN_TIMEOUT, pending).await {
+            Err(_) => return Err(format!("{name} can't be opened: its driver does not respond")),
+            Ok(opened) => opened,
+        };
+        self.pending = None;
+        match opened {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(format!("{name} can't be opened: {}", serial_remedy(&error))),
+            Err(_) => Err(format!("{name} can't be opened: the attempt failed")),
+        }
+    }
+}
+
+fn begin_to_open(port: &SerialPort) -> io::Result<oneshot::Receiver<tokio_serial::Result<SerialStream>>> {
+    let (give, take) = oneshot::channel();
+    let (settings, runtime) = (port.clone(), tokio::runtime::Handle::current());
+    std::thread::Builder::new().name("open port".into()).spawn(move || {
+        let _runtime = runtime.enter();
+        // What the name leads to decides, not the name: people link to ports by names of their own.
+        let opened = std::fs::canonicalize(&settings.path)
+            .map_err(tokio_serial::Error::from)
+            .and_then(|real| SerialStream::open(&builder(&settings, &real)));
+        // A bus that has ended meanwhile needs no port.
+        let _ = give.send(opened);
+    })?;
+    Ok(take)
 }
 
 fn builder(port: &SerialPort, real: &Path) -> tokio_serial::SerialPortBuilder {
@@ -166,11 +208,11 @@ mod tests {
     async fn a_port_that_can_not_be_opened_is_explained() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("ttyUSB0");
-        let why = open_serial(&port(&missing)).await.unwrap_err();
+        let why = Opener::default().open(&port(&missing)).await.unwrap_err();
         assert!(why.contains("ttyUSB0") && why.contains("is the adapter plugged in?"), "{why}");
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let why = open_serial(&port(&file)).await.unwrap_err();
+        let why = Opener::default().open(&port(&file)).await.unwrap_err();
         assert!(why.contains("is it a serial port"), "{why}");
         for (kind, remedy) in
             [(io::ErrorKind::PermissionDenied, "group dialout"), (io::ErrorKind::NotFound, "plugged in")]
@@ -185,11 +227,11 @@ mod tests {
         use tokio_serial::SerialPort as _;
         let (_master, mut slave) = SerialStream::pair().unwrap();
         let path = slave.name().unwrap();
-        let opened = open_serial(&port(Path::new(&path))).await.unwrap();
+        let opened = Opener::default().open(&port(Path::new(&path))).await.unwrap();
         assert!(!opened.exclusive());
         drop(opened);
         slave.set_exclusive(true).unwrap();
-        let why = open_serial(&port(Path::new(&path))).await.unwrap_err();
+        let why = Opener::default().open(&port(Path::new(&path))).await.unwrap_err();
         assert!(why.contains("another program holds it"), "{why}");
     }
 

@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{timeout_at, Instant};
 use tokio_serial::SerialStream;
 use tracing::debug;
@@ -41,6 +40,7 @@ pub(super) struct Rtu<S> {
     /// Kept after an exchange: the silence between frames, or the turnaround if that is longer.
     silence: Duration,
     stream: Option<S>,
+    opener: line::Opener,
     debts: Debts<Shape>,
     /// What was heard and not understood yet.
     tail: Vec<u8>,
@@ -54,7 +54,7 @@ enum NotQuiet {
     Lost(String),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
+impl<S: line::Port> Rtu<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
         self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
@@ -69,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
             timeout,
             silence: timing.silence.max(turnaround),
             stream: None,
+            opener: line::Opener::default(),
             debts: Debts::default(),
             tail: Vec::new(),
             quiet_until: Instant::now(),
@@ -217,9 +218,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rtu<S> {
         ))
     }
 
+    fn shut(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.discard();
+        }
+    }
+
     /// Closes the line.
     fn lost(&mut self, why: String, wire: fn(String) -> Wire) -> Ended {
-        self.stream = None;
+        self.shut();
         let why = format!("{} {why}", self.port.path.display());
         Ended { wire: wire(why.clone()), lost: Some(Lost::Gone(why)) }
     }
@@ -235,13 +242,13 @@ enum Silence {
 
 impl Link for Rtu<SerialStream> {
     async fn open(&mut self) -> Result<(), String> {
-        let stream = line::open_serial(&self.port).await?;
+        let stream = self.opener.open(&self.port).await?;
         self.attach(stream);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.stream = None;
+        self.shut();
     }
 
     fn is_open(&self) -> bool {
@@ -283,6 +290,10 @@ mod tests {
     use super::super::wire::{Answer, Request};
     use super::*;
     use crate::config::Parity;
+
+    impl line::Port for DuplexStream {
+        fn discard(&self) {}
+    }
 
     const TIMEOUT: Duration = Duration::from_millis(500);
 

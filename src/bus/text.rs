@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use regex_lite::Regex;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout_at, Instant};
 use tokio_serial::SerialStream;
 
@@ -38,12 +37,13 @@ pub(super) struct Text<S> {
     timeout: Duration,
     turnaround: Duration,
     stream: Option<S>,
+    opener: line::Opener,
     /// All replies look alike.
     debts: Debts<()>,
     quiet_until: Instant,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
+impl<S: line::Port> Text<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
         self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
@@ -59,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
             timeout,
             turnaround,
             stream: None,
+            opener: line::Opener::default(),
             debts: Debts::default(),
             quiet_until: Instant::now(),
         }
@@ -153,9 +154,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Text<S> {
         })
     }
 
+    fn shut(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.discard();
+        }
+    }
+
     /// Closes the line.
     fn lost(&mut self, why: String, wire: fn(String) -> Wire) -> Ended {
-        self.stream = None;
+        self.shut();
         let why = format!("{} {why}", self.port.path.display());
         Ended { wire: wire(why.clone()), lost: Some(Lost::Gone(why)) }
     }
@@ -218,12 +225,12 @@ fn captured(regex: &Regex, line: &str) -> Option<String> {
 
 impl Link for Text<SerialStream> {
     async fn open(&mut self) -> Result<(), String> {
-        self.stream = Some(line::open_serial(&self.port).await?);
+        self.stream = Some(self.opener.open(&self.port).await?);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.stream = None;
+        self.shut();
     }
 
     fn is_open(&self) -> bool {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, Mutex, Notify, Semaphore};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use super::outbox::Outbox;
 use super::session::{Incoming, Session, WINDOW_MAX};
 use super::tls::{self, Trust};
 use super::trouble::Trouble;
-use super::{sas, topic, Delivery, Settlement, Ticket};
+use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
 use crate::clock::Timestamp;
 use crate::config::{Credential, Device, Hub};
 use crate::health::{DeviceHealth, LinkState};
@@ -33,7 +34,7 @@ use crate::ledger::Ledger;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One address of several gets this long.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections that are being made at the same time: bounds threads that look up names, and the memory of handshakes.
+/// Connections that are being made at the same time: bounds the memory of handshakes.
 const CONNECTING_MAX: usize = 16;
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -238,7 +239,7 @@ impl Link {
 
     /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
     async fn serve(&self, established: Established, outbox: &mut Outbox, renewed: bool) -> (Ending, bool) {
-        let (settlements, mut settled) = mpsc::channel(WINDOW_MAX + 1);
+        let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
             connection: established.connection,
@@ -251,6 +252,8 @@ impl Link {
             renewal: established.token.map(|(renewal, _)| renewal),
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
+        // From here on every ticket of this connection is dead, however long the goodbye takes.
+        settled.close();
         outbox.connection_ended();
         let worked = serving.worked;
         match ending {
@@ -289,7 +292,7 @@ struct Serving<'a> {
     link: &'a Link,
     connection: Connection,
     session: Session,
-    settlements: mpsc::Sender<Settlement>,
+    settlements: Settlements,
     worked: bool,
     subscribed: bool,
     renewed: bool,
@@ -405,10 +408,12 @@ impl Serving<'_> {
             received: Instant::now(),
             ticket,
         };
-        self.link
-            .deliveries
-            .try_send(delivery)
-            .map_err(|_| Trouble::Ambiguous("the hub sent more messages than can wait"))
+        match self.link.deliveries.try_send(delivery) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
+            // Nothing new is begun during a stop; the hub keeps the message.
+            Err(TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     /// Acknowledges what is settled, and everything else that has been settled meanwhile, in one write.

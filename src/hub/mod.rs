@@ -18,6 +18,9 @@ pub mod tls;
 pub mod topic;
 pub mod trouble;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -43,7 +46,15 @@ pub struct Delivery {
 pub struct Ticket {
     number: u64,
     /// `None`: the hub knows of nothing to settle.
-    settlements: Option<mpsc::Sender<Settlement>>,
+    settlements: Option<Settlements>,
+}
+
+/// Where the tickets of one connection are settled.
+#[derive(Debug, Clone)]
+pub struct Settlements {
+    queue: mpsc::Sender<Settlement>,
+    /// A delivery was given back: the connection is about to be dropped, and what came behind it comes again.
+    given_back: Arc<AtomicBool>,
 }
 
 /// What is to become of a delivery.
@@ -55,9 +66,21 @@ pub enum Settlement {
     Abandon(u64),
 }
 
+impl Settlements {
+    /// For a new connection, with room for `most` deliveries that are not settled.
+    pub fn new(most: usize) -> (Settlements, mpsc::Receiver<Settlement>) {
+        let (queue, settled) = mpsc::channel(most);
+        (Settlements { queue, given_back: Arc::default() }, settled)
+    }
+
+    fn are_open(&self) -> bool {
+        !self.queue.is_closed() && !self.given_back.load(Ordering::Relaxed)
+    }
+}
+
 impl Ticket {
     /// A ticket for a connection's delivery number `number`.
-    pub fn new(number: u64, settlements: mpsc::Sender<Settlement>) -> Self {
+    pub fn new(number: u64, settlements: Settlements) -> Self {
         Ticket { number, settlements: Some(settlements) }
     }
 
@@ -69,7 +92,7 @@ impl Ticket {
 
     /// Whether the connection that delivered the message still stands.
     pub fn is_live(&self) -> bool {
-        self.settlements.as_ref().is_none_or(|settlements| !settlements.is_closed())
+        self.settlements.as_ref().is_none_or(Settlements::are_open)
     }
 
     /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver
@@ -80,6 +103,9 @@ impl Ticket {
 
     /// Leaves the message with the hub, which will deliver it again.
     pub fn abandon(self) {
+        if let Some(settlements) = &self.settlements {
+            settlements.given_back.store(true, Ordering::Relaxed);
+        }
         self.settle(Settlement::Abandon(self.number));
     }
 
@@ -87,7 +113,7 @@ impl Ticket {
         // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed
         // means that the connection is gone, and with it the delivery.
         if let Some(settlements) = &self.settlements {
-            let _ = settlements.try_send(settlement);
+            let _ = settlements.queue.try_send(settlement);
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{timeout, Instant};
 
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
@@ -19,6 +19,8 @@ use crate::ledger::Ledger;
 const IN_FLIGHT_MAX: usize = 16;
 /// A PUBACK that takes longer ends the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A ledger that takes longer to read hangs; the connection can't be kept alive meanwhile.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
 const DONE_MAX: usize = 256;
 
@@ -49,9 +51,11 @@ impl Outbox {
     pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let room = IN_FLIGHT_MAX - self.in_flight.len();
-            let events = match self.ledger.events(&self.device, self.cursor, room).await {
-                Ok(events) => events,
-                Err(error) => {
+            let read = self.ledger.events(&self.device, self.cursor, room);
+            let events = match timeout(LEDGER_PATIENCE, read).await {
+                Err(_) => return Err(Trouble::LedgerSlow),
+                Ok(Ok(events)) => events,
+                Ok(Err(error)) => {
                     // The events stay in the ledger, and are looked for again with the next one or the next connection.
                     tracing::warn!(device = %self.device, %error, "result events can't be read");
                     return Ok(());
@@ -63,6 +67,8 @@ impl Outbox {
             for event in events {
                 self.cursor = event.seq;
                 if self.done.contains(&event.seq) {
+                    // Its removal has not been committed yet, or was left out.
+                    self.ledger.event_acknowledged(event.seq);
                     continue;
                 }
                 let packet_id = self.free_packet_id();

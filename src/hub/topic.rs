@@ -159,7 +159,11 @@ fn split_offset(text: &str) -> Option<(&str, i64)> {
     let Some(at) = at else { return Some((text, 0)) };
     let (local, offset) = text.split_at(at);
     let (hours, minutes) = offset[1..].split_once(':')?;
-    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    let two_digits = |text: &str, most: i64| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|number| digits && *number <= most)
+    };
+    let minutes = two_digits(hours, 23)? * 60 + two_digits(minutes, 59)?;
     Some((local, if offset.starts_with('-') { -minutes } else { minutes }))
 }
 

@@ -60,6 +60,9 @@ pub enum Trouble {
     /// The hub did not acknowledge a result event.
     #[error("the hub did not acknowledge a result event for {} s", .0.as_secs())]
     EventUnacknowledged(Duration),
+    /// The ledger does not answer.
+    #[error("the ledger does not answer; the disk may be failing")]
+    LedgerSlow,
     /// What came was not MQTT, or not what a hub sends.
     #[error("the hub sent something that is not understood: {0}")]
     Protocol(String),

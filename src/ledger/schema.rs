@@ -238,9 +238,14 @@ fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
     expect_pragma(db, "journal_mode", "WAL", "wal")?;
     expect_pragma(db, "synchronous", "FULL", "2")?;
     db.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
-    let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy != 0 {
-        tracing::warn!("another program reads the ledger; its log could not be emptied");
+    // Busy, pages in the log, pages that were moved. A reader may keep the log from being emptied, but not from being
+    // moved whole, unless it looks at an older state.
+    let (pages, moved): (i64, i64) =
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    if moved < pages {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let why = "another program reads it, and its log can't be moved into the file".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(busy, Some(why)));
     }
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {

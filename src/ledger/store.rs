@@ -194,7 +194,7 @@ pub fn save_age(db: &Connection, age: i64) -> rusqlite::Result<()> {
 pub fn prune(db: &Connection, from: i64, age: i64, retention: Duration) -> rusqlite::Result<Option<i64>> {
     let before = age.saturating_sub(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX));
     let last: Option<i64> = db
-        .prepare_cached("SELECT max(id) FROM (SELECT id FROM command WHERE id > ?1 ORDER BY id LIMIT ?2)")?
+        .prepare_cached("SELECT max(id) FROM (SELECT id FROM command WHERE id > ?1 AND finished_at IS NOT NULL ORDER BY id LIMIT ?2)")?
         .query_row([from, PRUNE_WINDOW], |row| row.get(0))?;
     let Some(last) = last else { return Ok(None) };
     let deleted = db

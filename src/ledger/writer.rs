@@ -103,7 +103,7 @@ impl Writer {
         let (standing, ballast) = (Standing::of(path), schema::beside(path, ".ballast"));
         let writer = Writer { db, standing, ballast, health, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
-            tracing::warn!(%error, "no space for the ledger's ballast file; the disk is nearly full");
+            writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
         }
         writer
     }
@@ -140,8 +140,8 @@ impl Writer {
                 // proven both.
                 return std::mem::forget(self);
             }
-            if tick && !self.health.borrow().ok {
-                self.try_again();
+            if tick && !self.health.borrow().ok && self.try_again().is_err() {
+                return std::mem::forget(self);
             }
             if let Some(done) = stop {
                 self.close();
@@ -151,14 +151,35 @@ impl Writer {
         }
     }
 
-    fn try_again(&mut self) {
+    /// Tries whether the ledger can be written again. An error means that the connection is not to be used again.
+    fn try_again(&mut self) -> Result<(), ()> {
         // The log holds what the ballast took in; emptied into the file it gives that space back.
-        self.empty_log();
-        if self.lay_ballast().is_ok() && self.commit(&mut []).is_ok() {
-            tracing::info!("the ledger can be written again; intake goes on");
-            self.set_patience(schema::BUSY_TIMEOUT);
-            self.health.send_replace(Health { ok: true, last_error: None, failed: None });
+        let emptied = self.empty_log();
+        let tried = match emptied {
+            Ok(()) if self.lay_ballast().is_err() => return Ok(()),
+            Ok(()) => self.commit(&mut []),
+            failed => failed,
+        };
+        match tried {
+            Ok(()) => {
+                tracing::info!("the ledger can be written again; intake goes on");
+                self.set_patience(schema::BUSY_TIMEOUT);
+                self.health.send_replace(Health { ok: true, last_error: None, failed: None });
+                Ok(())
+            }
+            Err(LedgerError::Full(_) | LedgerError::Locked(_)) => Ok(()),
+            Err(error) => {
+                self.give_up(&error);
+                Err(())
+            }
         }
+    }
+
+    /// Says that the process must end.
+    fn give_up(&self, error: &LedgerError) {
+        let why = error.to_string();
+        tracing::error!(error = %why, "the ledger can't be trusted any more");
+        self.health.send_replace(Health { ok: false, last_error: Some(why.clone()), failed: Some(why) });
     }
 
     /// How long a write waits for another program's lock. Reads wait behind it.
@@ -185,11 +206,7 @@ impl Writer {
         match &result {
             Ok(()) => {}
             Err(LedgerError::Full(why) | LedgerError::Locked(why)) => self.set_unwell(why),
-            Err(error) => {
-                let why = error.to_string();
-                tracing::error!(error = %why, "the ledger can't be trusted any more");
-                self.health.send_replace(Health { ok: false, last_error: Some(why.clone()), failed: Some(why) });
-            }
+            Err(error) => self.give_up(error),
         }
         let failed = matches!(result, Err(LedgerError::Failed(_)));
         for job in batch {
@@ -262,15 +279,21 @@ impl Writer {
         })
     }
 
-    /// Moves the log into the file. A reader or a full disk may prevent that, and nothing is lost by it.
-    fn empty_log(&self) {
-        if let Err(error) = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::debug!(%error, "the ledger's log was not emptied");
+    /// Moves the log into the file. A reader, a lock or a full disk may prevent that, and nothing is lost by it.
+    fn empty_log(&self) -> Result<(), LedgerError> {
+        match self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            Ok(()) => Ok(()),
+            Err(error) => match classify(&error) {
+                LedgerError::Full(_) | LedgerError::Locked(_) => Ok(()),
+                failed => Err(failed),
+            },
         }
     }
 
     fn close(self) {
-        self.empty_log();
+        if let Err(error) = self.empty_log() {
+            tracing::warn!(%error, "the ledger's log was not emptied; the next start proves both files");
+        }
         if let Err((_, error)) = self.db.close() {
             tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
         }
