@@ -67,11 +67,15 @@ type Tasks = JoinSet<String>;
 pub async fn run(config: Config) -> Result<(), Fatal> {
     let ledger = Ledger::open(&config.ledger.path)?;
     let ended = serve(config, ledger.clone()).await;
-    ledger.close().await;
-    ended
+    match ended {
+        Ok(true) => ledger.close().await,
+        _ => ledger.close_after_a_fault().await,
+    }
+    ended.map(|_| ())
 }
 
-async fn serve(config: Config, ledger: Ledger) -> Result<(), Fatal> {
+/// Serves until it is told to stop. Tells whether everything has stopped in order then.
+async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
     let trust = match config.hub.tls {
         true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(match config.hub.ca_file {
             Some(_) => Fatal::Setup,
@@ -121,30 +125,32 @@ async fn serve(config: Config, ledger: Ledger) -> Result<(), Fatal> {
         fatal = first_end(&mut lanes, &mut links, &mut buses, &mut helpers) => Err(fatal),
     };
     service::stopping();
-    if end.is_ok() {
-        stop(&stops, lanes, links, buses).await;
-        tracing::info!("stopped");
-    }
-    end
+    end?;
+    let in_order = stop(&stops, lanes, links, buses).await;
+    tracing::info!("stopped");
+    Ok(in_order)
 }
 
 /// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next
 /// await, and the ledger knows.
-async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) {
+async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) -> bool {
     stops.lanes.cancel();
-    join("lanes", &mut lanes).await;
+    let lanes_ended = join("lanes", &mut lanes).await;
     stops.links.cancel();
     join("links", &mut links).await;
     stops.buses.cancel();
-    join("buses", &mut buses).await;
+    let buses_ended = join("buses", &mut buses).await;
     stops.helpers.cancel();
+    lanes_ended && buses_ended
 }
 
-async fn join(what: &str, tasks: &mut Tasks) {
+async fn join(what: &str, tasks: &mut Tasks) -> bool {
     let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout(STOP_PATIENCE, all).await.is_err() {
+    let ended = timeout(STOP_PATIENCE, all).await.is_ok();
+    if !ended {
         tracing::warn!("{what}: {} did not stop in time; the ledger knows what was on its way", tasks.len());
     }
+    ended
 }
 
 /// Waits for a task that ends without being told to.
@@ -182,7 +188,10 @@ impl Gateway {
         for (name, settings) in &config.buses {
             let (handle, worker) = bus::new(name, settings);
             buses.insert(name.clone(), handle);
-            let worker = worker.after_an_earlier_life(longest_timeout(&config, name));
+            let worker = match ledger.ended_well() {
+                true => worker,
+                false => worker.after_an_earlier_life(longest_timeout(&config, name)),
+            };
             spawn(tasks, format!("bus {name}"), worker.run(stops.buses.clone()));
         }
         let devices = config.devices.iter().map(|(id, device)| (id.clone(), Arc::new(device.clone()))).collect();

@@ -166,13 +166,11 @@ fn what_is_on_the_wire_when_the_disk_fills_up_is_still_recorded() {
 fn what_a_kill_on_a_full_disk_interrupts_is_never_repeated() {
     for (command, end) in [("pulse", ("in_doubt", "interrupted")), ("pulse-verified", ("succeeded", ""))] {
         let plant = Plant::new("after-execution");
-        // Too little for a ballast, enough to begin.
-        let filler = plant.disk.fill_but(1024 * 1024);
         let daemon = plant.start();
         plant.slave.set_mood(Mood::Slow(Duration::from_secs(60)));
         plant.send(command, 1);
         eventually("the command on the wire", || (plant.done() == [1]).then_some(()));
-        plant.disk.fill();
+        let filler = plant.disk.fill();
         daemon.kill();
 
         // It starts with what its log gives back.
@@ -183,6 +181,19 @@ fn what_a_kill_on_a_full_disk_interrupts_is_never_repeated() {
         assert_eq!(plant.done(), [1], "{command}");
         assert!(daemon.terminate().success());
     }
+}
+
+#[test]
+fn a_start_without_room_for_the_ballast_takes_nothing_until_there_is() {
+    let plant = Plant::new("after-execution");
+    let filler = plant.disk.fill_but(1024 * 1024);
+    let _daemon = plant.site.start();
+    assert_eq!(plant.site.status()["ledger"]["ok"], false);
+    assert_eq!(plant.site.status()["hub"]["connected"], 0);
+    std::fs::remove_file(filler).expect("the filler is there");
+    plant.connected();
+    plant.send("pulse", 1);
+    assert_eq!(plant.results(1)["1"], ("succeeded".to_owned(), String::new()));
 }
 
 #[test]

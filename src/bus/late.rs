@@ -19,10 +19,12 @@ use super::wire::{Call, Request};
 /// Debts of one line; more than this and every further question waits for the oldest to lapse.
 const OWED_MAX: usize = 128;
 
+/// No late answer is given up sooner.
+pub(super) const SHORTEST: Duration = Duration::from_secs(2);
+
 /// How long after a request its answer may still come: four timeouts, at least 2 s, at most 10 s; and never less than
 /// 2 s behind a timeout that is itself long.
 pub(super) fn window(timeout: Duration) -> Duration {
-    const SHORTEST: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(10);
     timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
 }

@@ -57,7 +57,7 @@ enum NotQuiet {
 impl<S: line::Port> Rtu<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
-        self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
+        self.debts.suspect((Instant::now() + longest_timeout.max(late::SHORTEST)).into_std());
     }
 
     /// A line that is not open yet.

@@ -46,7 +46,7 @@ pub(super) struct Text<S> {
 impl<S: line::Port> Text<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
-        self.debts.suspect((Instant::now() + late::window(longest_timeout)).into_std());
+        self.debts.suspect((Instant::now() + longest_timeout.max(late::SHORTEST)).into_std());
     }
 
     /// A line that is not open yet.

@@ -131,6 +131,7 @@ pub struct Ledger {
     notes: std::sync::Arc<Notify>,
     uuid: String,
     age_at_start: i64,
+    ended_well: bool,
     started: Instant,
 }
 
@@ -143,9 +144,14 @@ impl Ledger {
         let (path, lock) = schema::lock(path)?;
         let path = path.as_path();
         let db = schema::open(path)?;
-        let (uuid, age_at_start) = store::identity(&db).map_err(|error| LedgerError::Untrusted {
+        let begin = || {
+            let identity = store::identity(&db)?;
+            store::set_ended_well(&db, false)?;
+            Ok(identity)
+        };
+        let identity = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
             path: path.to_owned(),
-            why: format!("can't be read: {error}"),
+            why: format!("can't be used: {error}"),
         })?;
         let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
@@ -157,8 +163,9 @@ impl Ledger {
             asks,
             health: health_seen,
             notes: std::sync::Arc::default(),
-            uuid,
-            age_at_start,
+            uuid: identity.uuid,
+            age_at_start: identity.age,
+            ended_well: identity.ended_well,
             started: Instant::now(),
         })
     }
@@ -285,8 +292,20 @@ impl Ledger {
         }
     }
 
-    /// Commits what waits, empties the log and closes the file.
+    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more.
+    pub fn ended_well(&self) -> bool {
+        self.ended_well
+    }
+
+    /// Closes the ledger after everything has stopped in order.
     pub async fn close(&self) {
+        // If this is not recorded, the next daemon is more careful than it need be.
+        let _ = self.ask(Kind::Write, |db| store::set_ended_well(db, true)).await;
+        self.close_after_a_fault().await;
+    }
+
+    /// Commits what waits, empties the log and closes the file.
+    pub async fn close_after_a_fault(&self) {
         let age = self.age();
         let _ = self.ask(Kind::Write, move |db| store::save_age(db, age)).await;
         let (done, closed) = oneshot::channel();

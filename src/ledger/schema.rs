@@ -50,7 +50,8 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE ledger (
         one  INTEGER PRIMARY KEY CHECK (one = 1),
         uuid TEXT NOT NULL,                                 -- names the ledger in result events' ids
-        age  INTEGER NOT NULL                               -- seconds that a daemon has run on it
+        age  INTEGER NOT NULL,                              -- seconds that a daemon has run on it
+        ended_well INTEGER NOT NULL                         -- 0 while a daemon runs on it, and after a crash
     ) STRICT;
 "];
 
@@ -188,7 +189,7 @@ fn create(path: &Path) -> Result<(), LedgerError> {
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
         migrate(&mut db, 0)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
-        db.execute("INSERT INTO ledger (one, uuid, age) VALUES (1, ?1, 0)", [uuid])?;
+        db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
         db.close().map_err(|(_, error)| error)?;
         File::open(&new)?.sync_all()?;
         std::fs::rename(&new, path)?;

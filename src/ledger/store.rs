@@ -173,12 +173,29 @@ pub fn counts(db: &Connection) -> rusqlite::Result<(i64, i64)> {
     })
 }
 
-/// The ledger's name and its age in seconds. A row may be younger than the age that was saved last; the age never runs
-/// backwards.
-pub fn identity(db: &Connection) -> rusqlite::Result<(String, i64)> {
-    db.query_row("SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)) FROM ledger", [], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })
+/// What the ledger knows of itself.
+pub struct Identity {
+    /// Its name.
+    pub uuid: String,
+    /// Its age in seconds. A row may be younger than the age that was saved last; the age never runs backwards.
+    pub age: i64,
+    /// The last daemon on it has stopped in order.
+    pub ended_well: bool,
+}
+
+/// What the ledger knows of itself.
+pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
+    db.query_row(
+        "SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)), ended_well FROM ledger",
+        [],
+        |row| Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, ended_well: row.get(2)? }),
+    )
+}
+
+/// A daemon begins to run on the ledger, or has stopped in order.
+pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE ledger SET ended_well = ?1")?.execute([ended_well])?;
+    Ok(())
 }
 
 /// Saves the ledger's age.
