@@ -157,12 +157,16 @@ impl Station {
             let plan = Plan::new(&self.device, &order.command, order.value.as_ref())?;
             decide::check_identity(message.ledger_id(), plan.command.idempotent)
         });
+        let (command, value) = match order {
+            Ok(order) => (Some(order.command), order.value),
+            Err(_) => (message.claimed_command(), None),
+        };
         let new = NewRow {
             device: self.device.id.clone(),
             message_id: message.ledger_id().map(str::to_owned),
             digest: message.digest(),
-            command: message.command_name(),
-            value: order.ok().and_then(|order| order.value),
+            command,
+            value,
             received_at,
             expires_at: message.expires_at,
         };

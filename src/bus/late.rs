@@ -20,7 +20,7 @@ use super::wire::{Call, Request};
 const OWED_MAX: usize = 128;
 
 /// No late answer is given up sooner.
-pub(super) const SHORTEST: Duration = Duration::from_secs(2);
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// How long after a request its answer may still come: four timeouts, at least 2 s, at most 10 s; and never less than
 /// 2 s behind a timeout that is itself long.
@@ -84,10 +84,10 @@ impl<S> Default for Debts<S> {
 }
 
 impl<S: PartialEq> Debts<S> {
-    /// An earlier life of the daemon may have asked just before its end: until then no answer can be told from one to
-    /// that.
-    pub(super) fn suspect(&mut self, until: Instant) {
-        self.unknown_until = Some(until);
+    /// An earlier life of the daemon may have asked just before its end, with a timeout of up to this. Until that has
+    /// passed no answer can be told from one to that.
+    pub(super) fn suspect(&mut self, now: Instant, longest_timeout: Duration) {
+        self.unknown_until = Some(now + longest_timeout.max(SHORTEST));
     }
 
     /// A request was sent, and its answer can come until then.
@@ -195,7 +195,7 @@ mod tests {
     fn nothing_is_asked_while_an_earlier_life_may_be_answered() {
         let now = Instant::now();
         let mut debts = Debts::default();
-        debts.suspect(now + 2 * SECOND);
+        debts.suspect(now, SECOND);
         let (question, shape) = read(1, 7, 16, 2);
         assert_eq!(debts.held_until(&question, &shape, now), Some(now + 2 * SECOND));
         assert_eq!(debts.held_until(&question, &shape, now + 2 * SECOND), None);

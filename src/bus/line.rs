@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at, Instant};
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
+use super::link::{Ended, Lost};
+use super::wire::Wire;
 use crate::config::{Parity, SerialPort};
 
 /// A port that takes longer to open has a hanging driver.
@@ -38,16 +40,53 @@ impl Port for SerialStream {
     }
 }
 
+/// The serial line of a bus, open or not.
+pub(super) struct Line<S> {
+    /// The port and its settings.
+    pub(super) port: SerialPort,
+    /// The open port.
+    pub(super) stream: Option<S>,
+    opener: Opener,
+}
+
+impl<S: Port> Line<S> {
+    /// A line that is not open yet.
+    pub(super) fn new(port: SerialPort) -> Line<S> {
+        Line { port, stream: None, opener: Opener::default() }
+    }
+
+    /// Closes the line.
+    pub(super) fn close(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.discard();
+        }
+    }
+
+    /// Closes the line that was lost, for this reason and with this end of the exchange.
+    pub(super) fn lost(&mut self, why: &str, wire: fn(String) -> Wire) -> Ended {
+        self.close();
+        let why = format!("{} {why}", self.port.path.display());
+        Ended { wire: wire(why.clone()), lost: Some(Lost::Gone(why)) }
+    }
+}
+
+impl Line<SerialStream> {
+    /// Opens the port. The error is a sentence that names the port and the remedy.
+    pub(super) async fn open(&mut self) -> Result<SerialStream, String> {
+        self.opener.open(&self.port).await
+    }
+}
+
 /// Opens one serial port, on a thread of its own. An attempt that hangs in the driver is waited for by the next one
 /// instead of being repeated: each would take another thread.
 #[derive(Debug, Default)]
-pub(super) struct Opener {
+struct Opener {
     pending: Option<oneshot::Receiver<tokio_serial::Result<SerialStream>>>,
 }
 
 impl Opener {
     /// Opens the port. The error is a sentence that names the port and the remedy.
-    pub(super) async fn open(&mut self, port: &SerialPort) -> Result<SerialStream, String> {
+    async fn open(&mut self, port: &SerialPort) -> Result<SerialStream, String> {
         let name = port.path.display();
         if self.pending.is_none() {
             self.pending = Some(begin_to_open(port).map_err(|error| format!("{name} can't be opened: {error}"))?);

@@ -122,24 +122,28 @@ impl Turn {
     /// Dropping the future cancels nothing that has begun: the worker ends the exchange by itself. What has not begun
     /// is not sent.
     pub async fn exchange(&mut self, call: &Call) -> Wire {
-        self.ask(call, true).await
-    }
-
-    /// Waits until no late answer can be taken for this call's, so that its exchange, if it is the next, goes out at
-    /// once. Others have the bus meanwhile.
-    pub async fn clear(&mut self, call: &Call) {
-        self.ask(call, false).await;
-    }
-
-    async fn ask(&mut self, call: &Call, is_exchange: bool) -> Wire {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask { call: call.clone(), is_exchange, at: Instant::now(), reply };
-        if self.asks.send(ask).await.is_err() {
+        if !self.ask(call, Wish::Exchange(reply)).await {
             return stopped();
         }
         // A worker that stops in order answers NotSent to what it won't begin. No answer at all means that it was
         // torn down, perhaps in the middle of the exchange.
         answer.await.unwrap_or_else(|_| Wire::NoAnswer("the bus was shut down in the middle of the exchange".into()))
+    }
+
+    /// Waits until no late answer can be taken for this call's, so that its exchange, if it is the next, goes out at
+    /// once. Others have the bus meanwhile.
+    pub async fn clear(&mut self, call: &Call) {
+        let (reply, cleared) = oneshot::channel();
+        if self.ask(call, Wish::Clear(reply)).await {
+            // An error means that the worker stops, which the next exchange is told.
+            let _ = cleared.await;
+        }
+    }
+
+    /// `false`: the worker has ended.
+    async fn ask(&mut self, call: &Call, wish: Wish) -> bool {
+        self.asks.send(Ask { call: call.clone(), at: Instant::now(), wish }).await.is_ok()
     }
 }
 
@@ -207,8 +211,24 @@ struct Grant {
 #[derive(Debug)]
 struct Ask {
     call: Call,
-    /// It is to be exchanged; otherwise only waited for.
-    is_exchange: bool,
     at: Instant,
-    reply: oneshot::Sender<Wire>,
+    wish: Wish,
+}
+
+/// What is wished for a call, and who waits for it.
+#[derive(Debug)]
+enum Wish {
+    Exchange(oneshot::Sender<Wire>),
+    /// To be told when its exchange may go out.
+    Clear(oneshot::Sender<()>),
+}
+
+impl Wish {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Wish::Exchange(reply) => reply.is_closed(),
+            Wish::Clear(reply) => reply.is_closed(),
+        }
+    }
 }

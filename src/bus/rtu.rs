@@ -34,13 +34,11 @@ const BROADCAST: u8 = 0;
 
 /// A Modbus RTU line.
 pub(super) struct Rtu<S> {
-    port: SerialPort,
+    line: line::Line<S>,
     timing: Timing,
     timeout: Duration,
     /// Kept after an exchange: the silence between frames, or the turnaround if that is longer.
     silence: Duration,
-    stream: Option<S>,
-    opener: line::Opener,
     debts: Debts<Shape>,
     /// What was heard and not understood yet.
     tail: Vec<u8>,
@@ -57,19 +55,17 @@ enum NotQuiet {
 impl<S: line::Port> Rtu<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
-        self.debts.suspect((Instant::now() + longest_timeout.max(late::SHORTEST)).into_std());
+        self.debts.suspect(Instant::now().into_std(), longest_timeout);
     }
 
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);
         Rtu {
-            port,
+            line: line::Line::new(port),
             timing,
             timeout,
             silence: timing.silence.max(turnaround),
-            stream: None,
-            opener: line::Opener::default(),
             debts: Debts::default(),
             tail: Vec::new(),
             quiet_until: Instant::now(),
@@ -77,7 +73,7 @@ impl<S: line::Port> Rtu<S> {
     }
 
     fn attach(&mut self, stream: S) {
-        self.stream = Some(stream);
+        self.line.stream = Some(stream);
         self.tail.clear();
         self.quiet_until = Instant::now() + self.silence;
     }
@@ -92,7 +88,7 @@ impl<S: line::Port> Rtu<S> {
             match self.debts.sift(&mut self.tail, own, now) {
                 Some(Sifted::Own(frame)) => break Some(frame),
                 Some(Sifted::Owed { len, ambiguous }) => {
-                    debug!(port = %self.port.path.display(), "a late answer was skipped");
+                    debug!(port = %self.line.port.path.display(), "a late answer was skipped");
                     owed += if ambiguous { 0 } else { len };
                 }
                 None => break None,
@@ -109,7 +105,7 @@ impl<S: line::Port> Rtu<S> {
         let mut chunk = [0; FRAME_MAX];
         line::catch_up().await;
         loop {
-            let Some(stream) = self.stream.as_mut() else {
+            let Some(stream) = self.line.stream.as_mut() else {
                 return Err(NotQuiet::Lost("is closed".into()));
             };
             let until = self.quiet_until.min(give_up);
@@ -144,20 +140,20 @@ impl<S: line::Port> Rtu<S> {
         match self.quiet().await {
             Ok(()) => {}
             Err(NotQuiet::Babble) => {
-                let name = self.port.path.display();
+                let name = self.line.port.path.display();
                 return Ended::not_sent(format!(
                     "{name} is never silent: is another master on the line, or the baud rate wrong?"
                 ));
             }
-            Err(NotQuiet::Lost(why)) => return self.lost(why, Wire::NotSent),
+            Err(NotQuiet::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
         let sending = self.timing.on_wire(frame.len());
-        let Some(stream) = self.stream.as_mut() else {
-            return self.lost("is closed".into(), Wire::NotSent);
+        let Some(stream) = self.line.stream.as_mut() else {
+            return self.line.lost("is closed", Wire::NotSent);
         };
         if let Err(cut) = line::write(stream, &frame, sending + WRITE_SLACK).await {
             let wire = if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer };
-            return self.lost(cut.why, wire);
+            return self.line.lost(&cut.why, wire);
         }
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
@@ -169,7 +165,7 @@ impl<S: line::Port> Rtu<S> {
         let deadline = sent + timeout + self.timing.on_wire(shape.len());
         let ended = match self.listen_for(&question, &shape, deadline).await {
             Ok(answer) => Ended::kept(asked.answer(&answer).await),
-            Err(Silence::Lost(why)) => self.lost(why, Wire::NoAnswer),
+            Err(Silence::Lost(why)) => self.line.lost(&why, Wire::NoAnswer),
             Err(Silence::Timeout { heard }) => Ended::kept(self.unanswered(call, timeout, heard)),
         };
         self.quiet_until = Instant::now() + self.silence;
@@ -181,7 +177,7 @@ impl<S: line::Port> Rtu<S> {
         let mut chunk = [0; FRAME_MAX];
         let mut heard = 0;
         loop {
-            let Some(stream) = self.stream.as_mut() else {
+            let Some(stream) = self.line.stream.as_mut() else {
                 return Err(Silence::Lost("is closed".into()));
             };
             match timeout_at(deadline, line::read(stream, &mut chunk)).await {
@@ -217,19 +213,6 @@ impl<S: line::Port> Rtu<S> {
             line::hex(&self.tail)
         ))
     }
-
-    fn shut(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.discard();
-        }
-    }
-
-    /// Closes the line.
-    fn lost(&mut self, why: String, wire: fn(String) -> Wire) -> Ended {
-        self.shut();
-        let why = format!("{} {why}", self.port.path.display());
-        Ended { wire: wire(why.clone()), lost: Some(Lost::Gone(why)) }
-    }
 }
 
 enum Silence {
@@ -242,22 +225,22 @@ enum Silence {
 
 impl Link for Rtu<SerialStream> {
     async fn open(&mut self) -> Result<(), String> {
-        let stream = self.opener.open(&self.port).await?;
+        let stream = self.line.open().await?;
         self.attach(stream);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.shut();
+        self.line.close();
     }
 
     fn is_open(&self) -> bool {
-        self.stream.is_some()
+        self.line.stream.is_some()
     }
 
     async fn listen(&mut self) -> Option<Lost> {
         let mut chunk = [0; FRAME_MAX];
-        let Some(stream) = self.stream.as_mut() else {
+        let Some(stream) = self.line.stream.as_mut() else {
             return Some(Lost::Idle);
         };
         match line::read(stream, &mut chunk).await {
@@ -265,7 +248,7 @@ impl Link for Rtu<SerialStream> {
                 self.overheard(&chunk[..len]);
                 None
             }
-            Err(why) => self.lost(why, Wire::NotSent).lost,
+            Err(why) => self.line.lost(&why, Wire::NotSent).lost,
         }
     }
 

@@ -31,13 +31,11 @@ const SHOWN_CHARS_MAX: usize = 80;
 
 /// A serial line with an instrument at its end.
 pub(super) struct Text<S> {
-    port: SerialPort,
+    line: line::Line<S>,
     delimiter: Vec<u8>,
     timing: Timing,
     timeout: Duration,
     turnaround: Duration,
-    stream: Option<S>,
-    opener: line::Opener,
     /// All replies look alike.
     debts: Debts<()>,
     quiet_until: Instant,
@@ -46,20 +44,18 @@ pub(super) struct Text<S> {
 impl<S: line::Port> Text<S> {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
-        self.debts.suspect((Instant::now() + longest_timeout.max(late::SHORTEST)).into_std());
+        self.debts.suspect(Instant::now().into_std(), longest_timeout);
     }
 
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, delimiter: Vec<u8>, timeout: Duration, turnaround: Duration) -> Self {
         let timing = Timing::of(&port);
         Text {
-            port,
+            line: line::Line::new(port),
             delimiter,
             timing,
             timeout,
             turnaround,
-            stream: None,
-            opener: line::Opener::default(),
             debts: Debts::default(),
             quiet_until: Instant::now(),
         }
@@ -73,7 +69,7 @@ impl<S: line::Port> Text<S> {
         line::catch_up().await;
         let end = Instant::now();
         for _ in 0..REPLY_BYTES_MAX / chunk.len() {
-            let Some(stream) = self.stream.as_mut() else {
+            let Some(stream) = self.line.stream.as_mut() else {
                 return Err("is closed".into());
             };
             match timeout_at(end, line::read(stream, &mut chunk)).await {
@@ -90,15 +86,15 @@ impl<S: line::Port> Text<S> {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         if let Err(why) = self.discard().await {
-            return self.lost(why, Wire::NotSent);
+            return self.line.lost(&why, Wire::NotSent);
         }
         let sending = self.timing.on_wire(bytes.len());
-        let Some(stream) = self.stream.as_mut() else {
-            return self.lost("is closed".into(), Wire::NotSent);
+        let Some(stream) = self.line.stream.as_mut() else {
+            return self.line.lost("is closed", Wire::NotSent);
         };
         if let Err(cut) = line::write(stream, bytes, sending + WRITE_SLACK).await {
             let wire = if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer };
-            return self.lost(cut.why, wire);
+            return self.line.lost(&cut.why, wire);
         }
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
@@ -122,12 +118,12 @@ impl<S: line::Port> Text<S> {
         let mut reply = Reply::default();
         let mut chunk = [0; 256];
         loop {
-            let Some(stream) = self.stream.as_mut() else {
-                return self.lost("is closed".into(), Wire::NoAnswer);
+            let Some(stream) = self.line.stream.as_mut() else {
+                return self.line.lost("is closed", Wire::NoAnswer);
             };
             let len = match timeout_at(deadline, line::read(stream, &mut chunk)).await {
                 Ok(Ok(len)) => len,
-                Ok(Err(why)) => return self.lost(why, Wire::NoAnswer),
+                Ok(Err(why)) => return self.line.lost(&why, Wire::NoAnswer),
                 Err(_) => break,
             };
             // The time that a reply itself takes on the wire does not count.
@@ -152,19 +148,6 @@ impl<S: line::Port> Text<S> {
             let excerpt = reply.excerpt();
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
         })
-    }
-
-    fn shut(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.discard();
-        }
-    }
-
-    /// Closes the line.
-    fn lost(&mut self, why: String, wire: fn(String) -> Wire) -> Ended {
-        self.shut();
-        let why = format!("{} {why}", self.port.path.display());
-        Ended { wire: wire(why.clone()), lost: Some(Lost::Gone(why)) }
     }
 }
 
@@ -225,24 +208,24 @@ fn captured(regex: &Regex, line: &str) -> Option<String> {
 
 impl Link for Text<SerialStream> {
     async fn open(&mut self) -> Result<(), String> {
-        self.stream = Some(self.opener.open(&self.port).await?);
+        self.line.stream = Some(self.line.open().await?);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.shut();
+        self.line.close();
     }
 
     fn is_open(&self) -> bool {
-        self.stream.is_some()
+        self.line.stream.is_some()
     }
 
     async fn listen(&mut self) -> Option<Lost> {
         let mut chunk = [0; 256];
-        let stream = self.stream.as_mut()?;
+        let stream = self.line.stream.as_mut()?;
         match line::read(stream, &mut chunk).await {
             Ok(_) => None,
-            Err(why) => self.lost(why, Wire::NotSent).lost,
+            Err(why) => self.line.lost(&why, Wire::NotSent).lost,
         }
     }
 

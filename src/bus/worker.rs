@@ -22,8 +22,8 @@ use super::link::{bounded, Ended, Link, Lost};
 use super::rtu::Rtu;
 use super::tcp::Tcp;
 use super::text::Text;
-use super::wire::Wire;
-use super::{stopped, Ask, BusStatus, Grant, Turn};
+use super::wire::{Call, Wire};
+use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::config::{Bus, BusKind};
 
 /// First and longest pause between attempts to open a line.
@@ -93,7 +93,7 @@ struct Held {
 impl Held {
     /// Whether the caller of its waiting request is gone.
     fn is_abandoned(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|ask| ask.reply.is_closed())
+        self.waiting.as_ref().is_some_and(|ask| ask.wish.is_abandoned())
     }
 }
 
@@ -221,37 +221,44 @@ impl<L: Link> Shift<L> {
 
     /// Does one exchange and answers it.
     async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
-        if !ask.is_exchange {
-            let _ = ask.reply.send(Wire::NotSent("nothing was asked".into()));
-            return;
+        // A caller that is gone has no use for its answer; the line needed the end of its exchange.
+        match ask.wish {
+            Wish::Clear(reply) => {
+                let _ = reply.send(());
+            }
+            Wish::Exchange(reply) => {
+                if let Some(wire) = self.exchange(&ask.call, ask.at, stop).await {
+                    let _ = reply.send(wire);
+                }
+            }
         }
-        let Some(errand) = self.seat.as_mut().map(|held| {
-            held.begun = true;
-            held.errand
-        }) else {
-            return;
-        };
-        let mut ended = self.attempt(&ask, errand, stop).await;
+    }
+
+    /// Does one exchange for the holder of the seat.
+    async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
+        let held = self.seat.as_mut()?;
+        held.begun = true;
+        let errand = held.errand;
+        let mut ended = self.attempt(call, asked, errand, stop).await;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(&ask, errand, stop).await;
+            ended = self.attempt(call, asked, errand, stop).await;
         }
         let wire = ended.wire;
         self.status.send_modify(|status| {
             status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
             status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));
         });
-        debug!(bus = %self.name, unit = ask.call.unit, outcome = word(&wire), "exchange");
-        // A caller that is gone has no use for the end of its exchange; the line needed it.
-        let _ = ask.reply.send(wire);
+        debug!(bus = %self.name, unit = call.unit, outcome = word(&wire), "exchange");
+        Some(wire)
     }
 
     /// One exchange, on a line that is opened for it if need be.
-    async fn attempt(&mut self, ask: &Ask, errand: u64, stop: &CancellationToken) -> Ended {
+    async fn attempt(&mut self, call: &Call, asked: Instant, errand: u64, stop: &CancellationToken) -> Ended {
         if !self.link.is_open() {
             match &self.door.failed {
                 // It was tried just now, while the caller was asking.
-                Some((at, why)) if *at > ask.at && at.elapsed() < BACKOFF.0 => {
+                Some((at, why)) if *at > asked && at.elapsed() < BACKOFF.0 => {
                     return Ended::not_sent(why.clone());
                 }
                 _ => {}
@@ -260,10 +267,10 @@ impl<L: Link> Shift<L> {
                 return Ended::kept(wire);
             }
         }
-        if ask.call.not_after.is_some_and(|limit| Instant::now() >= limit) {
+        if call.not_after.is_some_and(|limit| Instant::now() >= limit) {
             return Ended::not_sent("the line was not free in time");
         }
-        let ended = self.link.exchange(&ask.call, errand).await;
+        let ended = self.link.exchange(call, errand).await;
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);
         }
@@ -340,7 +347,10 @@ impl<L: Link> Shift<L> {
             held.asks.close();
             let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
             for ask in held.waiting.take().into_iter().chain(rest) {
-                let _ = ask.reply.send(stopped());
+                // Dropping a wish to be cleared tells its caller that nothing comes any more.
+                if let Wish::Exchange(reply) = ask.wish {
+                    let _ = reply.send(stopped());
+                }
             }
         }
         info!(bus = %self.name, "bus closed");

@@ -70,12 +70,9 @@ impl Message {
         self.id.as_deref().map(|id| truncated(id, MESSAGE_ID_BYTES_MAX))
     }
 
-    /// The name to report, even of a message that is rejected.
-    pub fn command_name(&self) -> Option<String> {
-        match self.order() {
-            Ok(order) => Some(order.command),
-            Err(_) => self.command.as_deref().map(|name| truncated(name, COMMAND_BYTES_MAX).to_owned()),
-        }
+    /// The name to report of a message that has no order: what its property says.
+    pub fn claimed_command(&self) -> Option<String> {
+        self.command.as_deref().map(|name| truncated(name, COMMAND_BYTES_MAX).to_owned())
     }
 
     /// The order in this message.

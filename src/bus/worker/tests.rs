@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
-use super::super::wire::{Answer, Call, Request};
+use super::super::wire::{Answer, Request};
 use super::super::{BusHandle, Closed};
 use super::*;
 
