@@ -17,6 +17,10 @@ impl Timestamp {
     /// The present wall time.
     #[allow(clippy::disallowed_methods)]
     pub fn now() -> Self {
+        #[cfg(feature = "proof")]
+        if let Some(now) = crate::simulated::now() {
+            return now;
+        }
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             Err(before) => Timestamp(-i64::try_from(before.duration().as_millis()).unwrap_or(0)),

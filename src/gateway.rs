@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{json, Value as Json};
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, server, Reply};
-use crate::bus::{self, BusHandle};
+use crate::bus::{self, BusHandle, Lines, SystemLines};
 use crate::config::{Config, Device};
 use crate::fatal::Fatal;
 use crate::health::{DeviceHealth, LinkState};
+use crate::hub::dial::{Dial, Network};
 use crate::hub::link::{Link, Shared};
 use crate::hub::tls::Trust;
 use crate::lane::{self, Station};
@@ -66,7 +68,12 @@ type Tasks = JoinSet<String>;
 /// Whatever keeps it from running, with its exit status.
 pub async fn run(config: Config) -> Result<(), Fatal> {
     let ledger = Ledger::open(&config.ledger.path)?;
-    let ended = serve(config, ledger.clone()).await;
+    let serving = async {
+        let world = World::of_the_system(&config)?;
+        let mut signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+        serve(config, ledger.clone(), world, signals.stop()).await
+    };
+    let ended = serving.await;
     match ended {
         Ok(true) => ledger.close().await,
         _ => ledger.close_after_a_fault().await,
@@ -74,18 +81,43 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
     ended.map(|_| ())
 }
 
-/// Serves until it is told to stop. Tells whether everything has stopped in order then.
-async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
-    let trust = match config.hub.tls {
-        true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(match config.hub.ca_file {
-            Some(_) => Fatal::Setup,
-            // The system's store may be whole again at the next start.
-            None => Fatal::Surroundings,
-        })?),
-        false => None,
-    };
-    let listener = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
-    let mut signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+/// What the gateway reaches the outside through: the system, unless a simulation stands in for it.
+pub struct World {
+    /// The way to the hub.
+    pub dial: Arc<dyn Dial>,
+    /// TLS towards the hub.
+    pub trust: Option<Trust>,
+    /// The ways to the peripherals.
+    pub lines: Arc<dyn Lines>,
+    /// Where operators are answered.
+    pub operators: Option<UnixListener>,
+}
+
+impl World {
+    fn of_the_system(config: &Config) -> Result<World, Fatal> {
+        let trust = match config.hub.tls {
+            true => Some(Trust::load(config.hub.ca_file.as_deref()).map_err(match config.hub.ca_file {
+                Some(_) => Fatal::Setup,
+                // The system's store may be whole again at the next start.
+                None => Fatal::Surroundings,
+            })?),
+            false => None,
+        };
+        let operators = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
+        Ok(World { dial: Arc::new(Network), trust, lines: Arc::new(SystemLines), operators: Some(operators) })
+    }
+}
+
+/// Serves until `stop` gives the reason to stop. Tells whether everything has stopped in order then.
+///
+/// # Errors
+/// Whatever keeps it from serving on, with its exit status.
+pub async fn serve(
+    config: Config,
+    ledger: Ledger,
+    world: World,
+    stop_reason: impl Future<Output = &'static str>,
+) -> Result<bool, Fatal> {
     let mut left = by_device(ledger.unfinished().await?);
     let stops = Stops {
         lanes: CancellationToken::new(),
@@ -94,8 +126,8 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
         helpers: CancellationToken::new(),
     };
     let (mut lanes, mut links, mut buses, mut helpers) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
-    let gateway = Arc::new(Gateway::build(config, ledger, &stops, &mut buses));
-    let shared = Arc::new(Shared::new(gateway.config.hub.clone(), trust));
+    let gateway = Arc::new(Gateway::build(config, ledger, &world.lines, &stops, &mut buses));
+    let shared = Arc::new(Shared::new(gateway.config.hub.clone(), world.trust, world.dial));
     for device in gateway.devices.values() {
         let left = left.remove(&device.id).unwrap_or_default();
         gateway.spawn_device(device, left, &shared, &stops, &mut lanes, &mut links);
@@ -103,7 +135,7 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
     for (device, left) in &left {
         tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
     }
-    gateway.spawn_helpers(listener, &stops, &mut helpers);
+    gateway.spawn_helpers(world.operators, &stops, &mut helpers);
     service::ready();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -114,8 +146,8 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
     );
     let mut ledger_health = gateway.ledger.health();
     let end = tokio::select! {
-        signal = signals.stop() => {
-            tracing::info!(signal, "stopping: commands on the wire are finished first");
+        reason = stop_reason => {
+            tracing::info!(reason, "stopping: commands on the wire are finished first");
             Ok(())
         }
         failed = ledger_health.wait_for(|health| health.failed.is_some()) => Err(Fatal::Ledger(match failed {
@@ -183,11 +215,12 @@ fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
 }
 
 impl Gateway {
-    fn build(config: Config, ledger: Ledger, stops: &Stops, tasks: &mut Tasks) -> Gateway {
+    fn build(config: Config, ledger: Ledger, lines: &Arc<dyn Lines>, stops: &Stops, tasks: &mut Tasks) -> Gateway {
         let mut buses = BTreeMap::new();
         for (name, settings) in &config.buses {
             let (handle, worker) = bus::new(name, settings);
             buses.insert(name.clone(), handle);
+            let worker = worker.on(lines.clone());
             let worker = match ledger.ended_well() {
                 true => worker,
                 false => worker.after_an_earlier_life(longest_timeout(&config, name)),
@@ -237,7 +270,7 @@ impl Gateway {
         spawn(links, format!("link of {}", device.id), link.run());
     }
 
-    fn spawn_helpers(self: &Arc<Self>, listener: tokio::net::UnixListener, stops: &Stops, tasks: &mut Tasks) {
+    fn spawn_helpers(self: &Arc<Self>, operators: Option<UnixListener>, stops: &Stops, tasks: &mut Tasks) {
         let (ledger, retention) = (self.ledger.clone(), self.config.ledger.retention);
         let until_stopped = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
             tokio::select! {
@@ -253,6 +286,7 @@ impl Gateway {
             let gateway = self.clone();
             spawn(tasks, "watchdog".into(), helper(Box::pin(async move { gateway.feed_watchdog(period).await })));
         }
+        let Some(listener) = operators else { return };
         let gateway = self.clone();
         let answer = move |request| {
             let gateway = gateway.clone();
@@ -333,8 +367,11 @@ impl Gateway {
 }
 
 fn spawn(tasks: &mut Tasks, name: String, work: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
+    let task = async move {
         work.await;
         name
-    });
+    };
+    #[cfg(feature = "proof")]
+    let task = crate::simulated::Mortal::new(task);
+    tasks.spawn(task);
 }

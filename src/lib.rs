@@ -42,3 +42,5 @@ pub mod show;
 pub mod demo;
 #[cfg(feature = "demo")]
 pub mod sim;
+#[cfg(feature = "proof")]
+pub mod simulated;

@@ -85,7 +85,7 @@ fn nothing_in_the_daemon_uses_the_simulator_or_the_demo() {
         if name.starts_with("sim/") || name.starts_with("demo/") || name == "lib.rs" {
             continue;
         }
-        assert!(!code.contains("crate::sim"), "{name} uses the simulator");
+        assert!(!code.contains("crate::sim::"), "{name} uses the simulator");
         let uses = code.matches("crate::demo").count();
         assert!(uses == 0 || name == "cli.rs", "{name} uses the demo");
     }

@@ -5,8 +5,11 @@
 //!   an adapter hangs, so it is done on a thread of its own.
 //! - A write tells how many bytes were taken: that number decides between "not sent" and "perhaps done".
 
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -25,8 +28,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most bytes of a reply that a message to a person repeats.
 const SHOWN_BYTES_MAX: usize = 24;
 
+/// A byte stream.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A byte stream that a serial bus runs on.
-pub(super) trait Port: AsyncRead + AsyncWrite + Unpin {
+pub trait Port: Stream {
     /// Throws away what was written and not sent. Closing a port with such bytes in it waits for them, for up to 30 s
     /// (`closing_wait` of the Linux serial core), and would hold up everything else.
     fn discard(&self);
@@ -40,19 +47,56 @@ impl Port for SerialStream {
     }
 }
 
+/// The end of opening something. The error is a sentence that names it and the remedy.
+pub type Opening<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// Where lines come from: the system, unless a simulation stands in for it.
+pub trait Lines: fmt::Debug + Send + Sync {
+    /// Connects to `HOST:PORT` within `limit`; a name is looked up now.
+    fn connect<'a>(&'a self, address: &'a str, limit: Duration) -> Opening<'a, Box<dyn Stream>>;
+    /// What opens one serial port, as often as it is needed.
+    fn opener(&self, port: &SerialPort) -> Box<dyn Opener>;
+}
+
+/// Opens one serial port.
+pub trait Opener: Send {
+    /// Opens the port, within seconds.
+    fn open(&mut self) -> Opening<'_, Box<dyn Port>>;
+}
+
+/// The lines of the system.
+#[derive(Debug)]
+pub struct SystemLines;
+
+impl Lines for SystemLines {
+    fn connect<'a>(&'a self, address: &'a str, limit: Duration) -> Opening<'a, Box<dyn Stream>> {
+        Box::pin(async move { Ok(Box::new(open_tcp(address, limit).await?) as Box<dyn Stream>) })
+    }
+
+    fn opener(&self, port: &SerialPort) -> Box<dyn Opener> {
+        Box::new(SystemOpener { port: port.clone(), pending: None })
+    }
+}
+
 /// The serial line of a bus, open or not.
-pub(super) struct Line<S> {
+pub(super) struct Line {
     /// The port and its settings.
     pub(super) port: SerialPort,
     /// The open port.
-    pub(super) stream: Option<S>,
-    opener: Opener,
+    pub(super) stream: Option<Box<dyn Port>>,
+    opener: Box<dyn Opener>,
 }
 
-impl<S: Port> Line<S> {
+impl Line {
     /// A line that is not open yet.
-    pub(super) fn new(port: SerialPort) -> Line<S> {
-        Line { port, stream: None, opener: Opener::default() }
+    pub(super) fn new(port: SerialPort, lines: &dyn Lines) -> Line {
+        let opener = lines.opener(&port);
+        Line { port, stream: None, opener }
+    }
+
+    /// Opens the port. The error is a sentence that names the port and the remedy.
+    pub(super) async fn open(&mut self) -> Result<Box<dyn Port>, String> {
+        self.opener.open().await
     }
 
     /// Closes the line.
@@ -70,26 +114,26 @@ impl<S: Port> Line<S> {
     }
 }
 
-impl Line<SerialStream> {
-    /// Opens the port. The error is a sentence that names the port and the remedy.
-    pub(super) async fn open(&mut self) -> Result<SerialStream, String> {
-        self.opener.open(&self.port).await
-    }
-}
-
 /// Opens one serial port, on a thread of its own. An attempt that hangs in the driver is waited for by the next one
 /// instead of being repeated: each would take another thread.
-#[derive(Debug, Default)]
-struct Opener {
+#[derive(Debug)]
+struct SystemOpener {
+    port: SerialPort,
     pending: Option<oneshot::Receiver<tokio_serial::Result<SerialStream>>>,
 }
 
-impl Opener {
+impl Opener for SystemOpener {
+    fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
+        Box::pin(async { Ok(Box::new(self.open_port().await?) as Box<dyn Port>) })
+    }
+}
+
+impl SystemOpener {
     /// Opens the port. The error is a sentence that names the port and the remedy.
-    async fn open(&mut self, port: &SerialPort) -> Result<SerialStream, String> {
-        let name = port.path.display();
+    async fn open_port(&mut self) -> Result<SerialStream, String> {
+        let name = self.port.path.display();
         if self.pending.is_none() {
-            self.pending = Some(begin_to_open(port).map_err(|error| format!("{name} can't be opened: {error}"))?);
+            self.pending = Some(begin_to_open(&self.port).map_err(|error| format!("{name} can't be opened: {error}"))?);
         }
         let Some(pending) = &mut self.pending else { return Err(format!("{name} can't be opened")) };
         let opened = match timeout(OPEN_TIMEOUT, pending).await {
@@ -157,7 +201,7 @@ fn serial_remedy(error: &tokio_serial::Error) -> String {
 }
 
 /// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
-pub(super) async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
+async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
     let why = match timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => match stream.set_nodelay(true) {
             Ok(()) => return Ok(stream),
@@ -181,7 +225,7 @@ pub(super) async fn catch_up() {
 /// Cancel-safe.
 pub(super) async fn read<S>(stream: &mut S, chunk: &mut [u8]) -> Result<usize, String>
 where
-    S: AsyncRead + Unpin,
+    S: AsyncRead + Unpin + ?Sized,
 {
     match stream.read(chunk).await {
         // A terminal that hung up reads as ended, at once and for ever.
@@ -204,7 +248,7 @@ pub(super) struct Cut {
 /// they are on the wire: waiting for that would block the thread.
 pub(super) async fn write<S>(stream: &mut S, bytes: &[u8], limit: Duration) -> Result<(), Cut>
 where
-    S: AsyncWrite + Unpin,
+    S: AsyncWrite + Unpin + ?Sized,
 {
     let end = Instant::now() + limit;
     let mut sent = 0;
@@ -239,19 +283,20 @@ pub(super) fn shown(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn port(path: &Path) -> SerialPort {
-        SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 }
+    fn opener(path: &Path) -> SystemOpener {
+        let port = SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        SystemOpener { port, pending: None }
     }
 
     #[tokio::test]
     async fn a_port_that_can_not_be_opened_is_explained() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("ttyUSB0");
-        let why = Opener::default().open(&port(&missing)).await.unwrap_err();
+        let why = opener(&missing).open_port().await.unwrap_err();
         assert!(why.contains("ttyUSB0") && why.contains("is the adapter plugged in?"), "{why}");
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let why = Opener::default().open(&port(&file)).await.unwrap_err();
+        let why = opener(&file).open_port().await.unwrap_err();
         assert!(why.contains("is it a serial port"), "{why}");
         for (kind, remedy) in
             [(io::ErrorKind::PermissionDenied, "group dialout"), (io::ErrorKind::NotFound, "plugged in")]
@@ -266,11 +311,11 @@ mod tests {
         use tokio_serial::SerialPort as _;
         let (_master, mut slave) = SerialStream::pair().unwrap();
         let path = slave.name().unwrap();
-        let opened = Opener::default().open(&port(Path::new(&path))).await.unwrap();
+        let opened = opener(Path::new(&path)).open_port().await.unwrap();
         assert!(!opened.exclusive());
         drop(opened);
         slave.set_exclusive(true).unwrap();
-        let why = Opener::default().open(&port(Path::new(&path))).await.unwrap_err();
+        let why = opener(Path::new(&path)).open_port().await.unwrap_err();
         assert!(why.contains("another program holds it"), "{why}");
     }
 

@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use tokio::time::{timeout_at, Instant};
-use tokio_serial::SerialStream;
 use tracing::debug;
 
 use super::frame::{is_intact, Shape, Timing, FRAME_MAX};
@@ -33,8 +32,8 @@ const TAIL_MAX: usize = 2 * FRAME_MAX;
 const BROADCAST: u8 = 0;
 
 /// A Modbus RTU line.
-pub(super) struct Rtu<S> {
-    line: line::Line<S>,
+pub(super) struct Rtu {
+    line: line::Line,
     timing: Timing,
     timeout: Duration,
     /// Kept after an exchange: the silence between frames, or the turnaround if that is longer.
@@ -52,17 +51,17 @@ enum NotQuiet {
     Lost(String),
 }
 
-impl<S: line::Port> Rtu<S> {
+impl Rtu {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
         self.debts.suspect(Instant::now().into_std(), longest_timeout);
     }
 
     /// A line that is not open yet.
-    pub(super) fn new(port: SerialPort, timeout: Duration, turnaround: Duration) -> Self {
+    pub(super) fn new(port: SerialPort, timeout: Duration, turnaround: Duration, lines: &dyn line::Lines) -> Self {
         let timing = Timing::of(&port);
         Rtu {
-            line: line::Line::new(port),
+            line: line::Line::new(port, lines),
             timing,
             timeout,
             silence: timing.silence.max(turnaround),
@@ -72,7 +71,7 @@ impl<S: line::Port> Rtu<S> {
         }
     }
 
-    fn attach(&mut self, stream: S) {
+    fn attach(&mut self, stream: Box<dyn line::Port>) {
         self.line.stream = Some(stream);
         self.tail.clear();
         self.quiet_until = Instant::now() + self.silence;
@@ -223,7 +222,7 @@ enum Silence {
     Lost(String),
 }
 
-impl Link for Rtu<SerialStream> {
+impl Link for Rtu {
     async fn open(&mut self) -> Result<(), String> {
         let stream = self.line.open().await?;
         self.attach(stream);
@@ -281,11 +280,11 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_millis(500);
 
     /// A line of 10 ms a character, and its far end.
-    fn line() -> (Rtu<DuplexStream>, DuplexStream) {
+    fn line() -> (Rtu, DuplexStream) {
         let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
         let (near, far) = duplex(4096);
-        let mut rtu = Rtu::new(port, TIMEOUT, Duration::ZERO);
-        rtu.attach(near);
+        let mut rtu = Rtu::new(port, TIMEOUT, Duration::ZERO, &line::SystemLines);
+        rtu.attach(Box::new(near));
         (rtu, far)
     }
 

@@ -5,14 +5,15 @@
 //!   that what still comes on it is heard by nobody: nothing has to wait.
 //! - A connection that its peer has closed, as far as that can be known, is never written to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at, Instant};
 use tracing::debug;
 
-use super::line;
+use super::line::{self, Lines, Stream};
 use super::link::{bounded, Ended, Link, Lost};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
@@ -33,18 +34,19 @@ pub(super) struct Tcp {
     turnaround: Duration,
     connection: Option<Connection>,
     quiet_until: Instant,
+    lines: Arc<dyn Lines>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     codec: Codec,
 }
 
 impl Tcp {
     /// A server that is not connected yet.
-    pub(super) fn new(address: String, timeout: Duration, turnaround: Duration) -> Tcp {
+    pub(super) fn new(address: String, timeout: Duration, turnaround: Duration, lines: Arc<dyn Lines>) -> Tcp {
         let quiet_until = Instant::now();
-        Tcp { address, timeout, turnaround, connection: None, quiet_until }
+        Tcp { address, timeout, turnaround, connection: None, quiet_until, lines }
     }
 
     async fn put(&mut self, connection: &mut Connection, call: &Call) -> Result<Wire, Broken> {
@@ -53,14 +55,14 @@ impl Tcp {
             Err(why) => return Err(Broken::before(why)),
         };
         sleep_until(self.quiet_until).await;
-        still_open(&mut connection.stream).await?;
+        still_open(&mut *connection.stream).await?;
         let timeout = call.timeout.map_or(self.timeout, bounded);
-        line::write(&mut connection.stream, &frame, timeout).await.map_err(|cut| Broken {
+        line::write(&mut *connection.stream, &frame, timeout).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
             why: format!("the connection {}", cut.why),
         })?;
         let deadline = Instant::now() + timeout;
-        match timeout_at(deadline, read_frame(&mut connection.stream)).await {
+        match timeout_at(deadline, read_frame(&mut *connection.stream)).await {
             Ok(Ok(answer)) => Ok(asked.answer(&answer).await),
             Ok(Err(broken)) => Err(broken),
             Err(_) => Err(Broken {
@@ -84,19 +86,21 @@ impl Broken {
 }
 
 /// Makes sure that the peer has neither closed the connection nor said anything unasked.
-async fn still_open(stream: &mut TcpStream) -> Result<(), Broken> {
+async fn still_open(stream: &mut dyn Stream) -> Result<(), Broken> {
     line::catch_up().await;
     let mut byte = [0];
-    match stream.try_read(&mut byte) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-        Ok(0) => Err(Broken::before("the connection was closed from the other side")),
-        Ok(_) => Err(Broken::before("the other side speaks unasked")),
-        Err(error) => Err(Broken::before(format!("the connection was lost: {error}"))),
+    // Nothing is there yet unless the connection has ended or something was said: a read that has to wait is what is
+    // hoped for.
+    match stream.read(&mut byte).now_or_never() {
+        None => Ok(()),
+        Some(Ok(0)) => Err(Broken::before("the connection was closed from the other side")),
+        Some(Ok(_)) => Err(Broken::before("the other side speaks unasked")),
+        Some(Err(error)) => Err(Broken::before(format!("the connection was lost: {error}"))),
     }
 }
 
 /// Reads one frame, and not a byte more.
-async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
+async fn read_frame(stream: &mut dyn Stream) -> Result<Vec<u8>, Broken> {
     let mut frame = vec![0; PREFIX];
     fill(stream, &mut frame, 0).await?;
     let counted = usize::from(u16::from_be_bytes([frame[4], frame[5]]));
@@ -115,7 +119,7 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
     Ok(frame)
 }
 
-async fn fill(stream: &mut TcpStream, frame: &mut [u8], from: usize) -> Result<(), Broken> {
+async fn fill(stream: &mut dyn Stream, frame: &mut [u8], from: usize) -> Result<(), Broken> {
     let mut end = from;
     while end < frame.len() {
         match stream.read(&mut frame[end..]).await {
@@ -139,7 +143,7 @@ async fn fill(stream: &mut TcpStream, frame: &mut [u8], from: usize) -> Result<(
 impl Link for Tcp {
     async fn open(&mut self) -> Result<(), String> {
         let limit = CONNECT_TIMEOUT.max(self.timeout);
-        let stream = line::open_tcp(&self.address, limit).await?;
+        let stream = self.lines.connect(&self.address, limit).await?;
         self.connection = Some(Connection { stream, codec: Codec::tcp() });
         Ok(())
     }
@@ -155,7 +159,7 @@ impl Link for Tcp {
     async fn listen(&mut self) -> Option<Lost> {
         let connection = self.connection.as_mut()?;
         let mut chunk = [0; 64];
-        let why = match line::read(&mut connection.stream, &mut chunk).await {
+        let why = match line::read(&mut *connection.stream, &mut chunk).await {
             Ok(_) => "spoke unasked".into(),
             Err(why) => why,
         };

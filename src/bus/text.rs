@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 use tokio::time::{sleep_until, timeout_at, Instant};
-use tokio_serial::SerialStream;
 
 use super::frame::Timing;
 use super::late::{self, Debts, Question};
@@ -30,8 +29,8 @@ const WRITE_SLACK: Duration = Duration::from_secs(1);
 const SHOWN_CHARS_MAX: usize = 80;
 
 /// A serial line with an instrument at its end.
-pub(super) struct Text<S> {
-    line: line::Line<S>,
+pub(super) struct Text {
+    line: line::Line,
     delimiter: Vec<u8>,
     timing: Timing,
     timeout: Duration,
@@ -41,17 +40,23 @@ pub(super) struct Text<S> {
     quiet_until: Instant,
 }
 
-impl<S: line::Port> Text<S> {
+impl Text {
     /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
     pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
         self.debts.suspect(Instant::now().into_std(), longest_timeout);
     }
 
     /// A line that is not open yet.
-    pub(super) fn new(port: SerialPort, delimiter: Vec<u8>, timeout: Duration, turnaround: Duration) -> Self {
+    pub(super) fn new(
+        port: SerialPort,
+        delimiter: Vec<u8>,
+        timeout: Duration,
+        turnaround: Duration,
+        lines: &dyn line::Lines,
+    ) -> Self {
         let timing = Timing::of(&port);
         Text {
-            line: line::Line::new(port),
+            line: line::Line::new(port, lines),
             delimiter,
             timing,
             timeout,
@@ -206,7 +211,7 @@ fn captured(regex: &Regex, line: &str) -> Option<String> {
     Some(captures.get(1).map_or(line, |group| group.as_str()).to_owned())
 }
 
-impl Link for Text<SerialStream> {
+impl Link for Text {
     async fn open(&mut self) -> Result<(), String> {
         self.line.stream = Some(self.line.open().await?);
         Ok(())

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
@@ -18,6 +19,7 @@ use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::line::{Lines, SystemLines};
 use super::link::{bounded, Ended, Link, Lost};
 use super::rtu::Rtu;
 use super::tcp::Tcp;
@@ -42,11 +44,12 @@ pub struct Worker {
     status: watch::Sender<BusStatus>,
     /// The longest timeout of an earlier life of the daemon, if there may have been one.
     earlier_life: Option<Duration>,
+    lines: Arc<dyn Lines>,
 }
 
 impl Worker {
     pub(super) fn new(config: Bus, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Worker {
-        Worker { config, queue, status, earlier_life: None }
+        Worker { config, queue, status, earlier_life: None, lines: Arc::new(SystemLines) }
     }
 
     /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon,
@@ -56,23 +59,29 @@ impl Worker {
         self
     }
 
+    /// The bus runs on one of these lines instead of the system's.
+    pub fn on(mut self, lines: Arc<dyn Lines>) -> Worker {
+        self.lines = lines;
+        self
+    }
+
     /// Works until `stop` is cancelled, then ends the exchange in hand and closes the line.
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config, queue, status, earlier_life } = self;
+        let Worker { config, queue, status, earlier_life, lines } = self;
         let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
         match config.kind {
             BusKind::ModbusRtu(port) => {
-                let mut link = Rtu::new(port, timeout, turnaround);
+                let mut link = Rtu::new(port, timeout, turnaround, &*lines);
                 earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
                 Shift::new(link, queue, status).work(stop).await;
             }
             BusKind::ModbusTcp { address } => {
-                Shift::new(Tcp::new(address, timeout, turnaround), queue, status).work(stop).await;
+                Shift::new(Tcp::new(address, timeout, turnaround, lines), queue, status).work(stop).await;
             }
             BusKind::Serial { port, delimiter } => {
-                let mut link = Text::new(port, delimiter, timeout, turnaround);
+                let mut link = Text::new(port, delimiter, timeout, turnaround, &*lines);
                 earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
                 Shift::new(link, queue, status).work(stop).await;
             }

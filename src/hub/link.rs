@@ -11,13 +11,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, Mutex, Notify, Semaphore};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::dial::Dial;
 use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
 use super::session::{Incoming, Session, WINDOW_MAX};
@@ -32,8 +32,6 @@ use crate::ledger::Ledger;
 /// Look-up, TCP, TLS and CONNACK together. The hub throttles by delaying its CONNACK; Microsoft's own client waits 60
 /// s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// One address of several gets this long.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that are being made at the same time: bounds the memory of handshakes.
 const CONNECTING_MAX: usize = 16;
 /// How long a renewal waits for deliveries that are not settled.
@@ -53,14 +51,16 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 pub struct Shared {
     hub: Hub,
     trust: Option<Trust>,
+    dial: Arc<dyn Dial>,
     next_connect: Mutex<Instant>,
     connecting: Semaphore,
 }
 
 impl Shared {
     /// For a hub, with trust anchors unless it is reached without TLS.
-    pub fn new(hub: Hub, trust: Option<Trust>) -> Self {
-        Shared { hub, trust, next_connect: Mutex::new(Instant::now()), connecting: Semaphore::new(CONNECTING_MAX) }
+    pub fn new(hub: Hub, trust: Option<Trust>, dial: Arc<dyn Dial>) -> Self {
+        let (next_connect, connecting) = (Mutex::new(Instant::now()), Semaphore::new(CONNECTING_MAX));
+        Shared { hub, trust, dial, next_connect, connecting }
     }
 
     /// Waits for this connection's turn: at most `connect_rate` a second over all identities.
@@ -199,9 +199,9 @@ impl Link {
 
     async fn establish(&self) -> Result<Established, Trouble> {
         let hub = &self.shared.hub;
-        let tcp = connect_tcp(&hub.address).await?;
+        let tcp = self.shared.dial.dial(&hub.address).await?;
         let mut connection = match &self.shared.trust {
-            None => Connection::new(Box::pin(tcp)),
+            None => Connection::new(tcp),
             Some(trust) => {
                 let config = match &self.device.credential {
                     Credential::Key(_) => trust.plain(),
@@ -499,24 +499,6 @@ impl Ping {
             *since = Instant::now();
         }
     }
-}
-
-async fn connect_tcp(address: &str) -> Result<TcpStream, Trouble> {
-    let lookup = |error: std::io::Error| Trouble::Lookup { address: address.to_owned(), error: error.to_string() };
-    let mut last = Trouble::Lookup { address: address.to_owned(), error: "it has no address".into() };
-    for candidate in tokio::net::lookup_host(address).await.map_err(lookup)? {
-        let unreachable = |error: String| Trouble::Unreachable { address: candidate.to_string(), error };
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(candidate)).await {
-            Ok(Ok(tcp)) => {
-                // Acknowledgements are tiny and wait for nothing: Nagle's algorithm would hold them back.
-                tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-                return Ok(tcp);
-            }
-            Ok(Err(error)) => last = unreachable(error.to_string()),
-            Err(_) => last = unreachable(format!("no answer within {} s", ADDRESS_TIMEOUT.as_secs())),
-        }
-    }
-    Err(last)
 }
 
 fn identity(topic: &[u8], payload: &[u8]) -> super::session::Identity {

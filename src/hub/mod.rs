@@ -9,6 +9,7 @@
 //! - Completing takes a [`Receipt`], which only the ledger makes, after a commit (G1).
 
 pub mod backoff;
+pub mod dial;
 pub mod link;
 pub mod mqtt;
 mod outbox;

@@ -33,6 +33,9 @@ pub const SUBSCRIBE_PACKET_ID: u16 = 1;
 pub trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
+/// A byte stream of any kind.
+pub type BoxStream = Pin<Box<dyn Stream>>;
+
 /// What identifies a client in its CONNECT.
 pub struct Login {
     /// The device id.
@@ -81,12 +84,12 @@ pub enum Received {
 
 /// One connection, from CONNECT to its end.
 pub struct Connection {
-    framed: Framed<Pin<Box<dyn Stream>>, Codec>,
+    framed: Framed<BoxStream, Codec>,
 }
 
 impl Connection {
     /// Takes over a fresh byte stream.
-    pub fn new(stream: Pin<Box<dyn Stream>>) -> Self {
+    pub fn new(stream: BoxStream) -> Self {
         Connection { framed: Framed::new(stream, Codec) }
     }
 

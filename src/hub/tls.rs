@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -13,6 +12,7 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{crypto, ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+use super::mqtt::BoxStream;
 use super::trouble::Trouble;
 
 /// What all identities share: the trust anchors, and the configuration of those without a certificate of their own.
@@ -85,7 +85,7 @@ impl Trust {
 ///
 /// # Errors
 /// [`Trouble::Tls`] with what to check.
-pub async fn handshake(config: Arc<ClientConfig>, host: &str, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
+pub async fn handshake(config: Arc<ClientConfig>, host: &str, tcp: BoxStream) -> Result<TlsStream<BoxStream>, Trouble> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Trouble::Tls(format!("{host:?} is not a host name; check `hub.host`")))?;
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))

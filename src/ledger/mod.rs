@@ -7,12 +7,16 @@
 //! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one
 //!   (G1).
 
+pub mod disk;
 pub mod row;
 mod schema;
 mod store;
 mod writer;
 
+pub use writer::Writing;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -24,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
+use disk::{Disk, SystemDisk};
 use row::{Event, Record, RowId, Unfinished};
 use writer::{Ask, Kind, Task, Writer};
 
@@ -141,9 +146,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
     pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
-        let (path, lock) = schema::lock(path)?;
+        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path)?;
+        std::thread::Builder::new().name("ledger".into()).spawn(move || writing.run()).map_err(|error| {
+            LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
+        })?;
+        Ok(ledger)
+    }
+
+    /// Locks, proves and opens the ledger on a disk. Where its writer runs is left to the caller.
+    ///
+    /// # Errors
+    /// [`LedgerError::Untrusted`], with what to do.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<(Ledger, Writing), LedgerError> {
+        let (path, lock) = schema::lock(&*disk, path)?;
         let path = path.as_path();
-        let db = schema::open(path)?;
+        let db = schema::open(&*disk, path)?;
         let begin = || {
             let identity = store::identity(&db)?;
             store::set_ended_well(&db, false)?;
@@ -155,11 +172,8 @@ impl Ledger {
         })?;
         let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Writer::new(db, path, lock, health);
-        std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(queue)).map_err(|error| {
-            LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
-        })?;
-        Ok(Ledger {
+        let writer = Writer::new(db, disk, path, lock, health);
+        let ledger = Ledger {
             asks,
             health: health_seen,
             notes: std::sync::Arc::default(),
@@ -167,7 +181,8 @@ impl Ledger {
             age_at_start: identity.age,
             ended_well: identity.ended_well,
             started: Instant::now(),
-        })
+        };
+        Ok((ledger, Writing { writer, queue }))
     }
 
     /// Whether the ledger can be written, and every change of that.

@@ -5,13 +5,13 @@
 //! - A new ledger appears under its name only when it is complete and synced, so an empty file is never ours.
 //! - `journal_mode=WAL` and `synchronous=FULL` are set and read back: what is committed survives a power cut.
 
-use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::disk::{Disk, Held, Making, SystemDisk};
 use super::LedgerError;
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
@@ -62,10 +62,10 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
-pub fn open(path: &Path) -> Result<Connection, LedgerError> {
-    refuse_empty(path)?;
+pub fn open(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
+    refuse_empty(disk, path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
+    let mut db = connect(disk, path, flags).map_err(|e| untrusted(path, &e))?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
     let version = check_ours(path, &db)?;
     prove(&db).map_err(|e| not_sound(path, &e))?;
@@ -79,7 +79,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
 /// [`LedgerError::Missing`] if there is no file, else [`LedgerError::Untrusted`].
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     match path.try_exists() {
-        Ok(true) => refuse_empty(path)?,
+        Ok(true) => refuse_empty(&SystemDisk, path)?,
         Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
         Err(error) => return Err(untrusted(path, &error)),
     }
@@ -111,55 +111,46 @@ fn read_only(path: &Path, query: &str) -> Result<Connection, rusqlite::Error> {
 
 /// Holds the ledger for one daemon until it is dropped, under whatever name the daemon knows it.
 pub struct Lock {
-    _named: File,
+    _named: Box<dyn Held>,
     /// The file itself, in case the lock file is deleted. SQLite's own locks would go with any file handle that is
     /// closed, so this one is kept until after the connection.
-    _file: File,
+    _file: Box<dyn Held>,
 }
 
 /// Makes a ledger if there is none, and holds it. Returns its path without symbolic links.
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] if another daemon holds it, or it can't be made.
-pub fn lock(path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
-    let path = canonical(path)?;
-    let named = hold(&path, File::options().create(true).truncate(false).write(true), &beside(&path, ".lock"))?;
-    if !path.exists() {
-        create(&path)?;
+pub fn lock(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
+    let path = disk.resolve(path).map_err(|error| untrusted(path, &error))?;
+    let named = hold(disk, &path, &beside(&path, ".lock"), Making::IfMissing)?;
+    if disk.look(&path).is_err() {
+        create(disk, &path)?;
     }
-    let file = hold(&path, File::options().read(true), &path)?;
-    let links = file.metadata().map_err(|error| untrusted(&path, &error))?.nlink();
-    if links > 1 {
+    let file = hold(disk, &path, &path, Making::Never)?;
+    let names = disk.look(&path).map_err(|error| untrusted(&path, &error))?.names;
+    if names > 1 {
         let why = "has a second name (a hard link), under which another daemon could use it; remove that name".into();
         return Err(LedgerError::Untrusted { path, why });
     }
     Ok((path, Lock { _named: named, _file: file }))
 }
 
-fn hold(path: &Path, options: &std::fs::OpenOptions, what: &Path) -> Result<File, LedgerError> {
-    let file = options.open(what).map_err(|error| untrusted(what, &error))?;
-    file.try_lock().map_err(|error| match error {
-        std::fs::TryLockError::WouldBlock => LedgerError::Untrusted {
+fn hold(disk: &dyn Disk, path: &Path, what: &Path, making: Making) -> Result<Box<dyn Held>, LedgerError> {
+    disk.hold(what, making).map_err(|error| match error {
+        TryLockError::WouldBlock => LedgerError::Untrusted {
             path: path.to_owned(),
             why: "is in use by another fieldbridge daemon; two on one ledger would both act on it".into(),
         },
-        std::fs::TryLockError::Error(error) => untrusted(what, &error),
-    })?;
-    Ok(file)
+        TryLockError::Error(error) => untrusted(what, &error),
+    })
 }
 
-/// The path without symbolic links, also of a ledger that is not there yet.
-fn canonical(path: &Path) -> Result<PathBuf, LedgerError> {
-    if let Ok(path) = path.canonicalize() {
-        return Ok(path);
+fn connect(disk: &dyn Disk, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    match disk.vfs() {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
     }
-    let name = path.file_name().ok_or_else(|| untrusted(path, &"it is not a file's path"))?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = folder.canonicalize().map_err(|error| untrusted(path, &error))?;
-    Ok(folder.join(name))
 }
 
 /// The path with a suffix to its file name: SQLite's own files and ours lie beside the ledger.
@@ -170,8 +161,8 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Makes a new ledger under a temporary name, syncs it, and gives it its name.
-fn create(path: &Path) -> Result<(), LedgerError> {
-    if beside(path, "-wal").exists() {
+fn create(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
+    if disk.look(&beside(path, "-wal")).is_ok() {
         let why =
             "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
                    the files with -wal and -shm away to start with an empty ledger";
@@ -180,21 +171,22 @@ fn create(path: &Path) -> Result<(), LedgerError> {
     let new = beside(path, ".new");
     let make = || -> Result<(), Box<dyn std::error::Error>> {
         for leftover in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm")] {
-            if leftover.exists() {
-                std::fs::remove_file(leftover)?;
+            if disk.look(&leftover).is_ok() {
+                disk.remove(&leftover)?;
             }
         }
-        let mut db = Connection::open(&new)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = connect(disk, &new, flags)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
         migrate(&mut db, 0)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
         db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
         db.close().map_err(|(_, error)| error)?;
-        File::open(&new)?.sync_all()?;
-        std::fs::rename(&new, path)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
+        disk.sync(&new)?;
+        disk.rename(&new, path)?;
+        if let Some(folder) = path.parent() {
+            disk.sync(folder)?;
         }
         Ok(())
     };
@@ -204,8 +196,8 @@ fn create(path: &Path) -> Result<(), LedgerError> {
     })
 }
 
-fn refuse_empty(path: &Path) -> Result<(), LedgerError> {
-    let length = std::fs::metadata(path).map_err(|e| untrusted(path, &e))?.len();
+fn refuse_empty(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
+    let length = disk.look(path).map_err(|e| untrusted(path, &e))?.length;
     if length == 0 {
         let why =
             "is empty, which a ledger never is: its content was lost; restore it from a backup, or move it away to \

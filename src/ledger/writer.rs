@@ -9,15 +9,14 @@
 //! - After any other error the connection is not used again, not even to close it, and the process ends (G9).
 //! - Nobody is told of a commit into a file that no longer stands where the next start will look for it.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk::Disk;
 use super::{schema, Health, LedgerError};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
@@ -88,9 +87,49 @@ impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Job for Task<
     }
 }
 
+/// What follows on a round of work.
+enum After {
+    Next,
+    /// The connection is not to be used again.
+    Failed,
+    Stop(oneshot::Sender<()>),
+}
+
+/// The writer and its queue.
+pub struct Writing {
+    pub(super) writer: Writer,
+    pub(super) queue: mpsc::Receiver<Ask>,
+}
+
+impl Writing {
+    /// Serves on this thread until it is told to stop, every handle is gone, or the connection can't be trusted any
+    /// more.
+    pub fn run(self) {
+        let Writing { mut writer, mut queue } = self;
+        while let Some(first) = queue.blocking_recv() {
+            let after = writer.serve_all(first, &mut queue);
+            let Some(goes_on) = writer.follow(after) else { return };
+            writer = goes_on;
+        }
+    }
+
+    /// The same among the other tasks of a simulation, whose disk takes `latency` for each round.
+    #[cfg(feature = "proof")]
+    pub async fn run_among_tasks(self, mut latency: impl FnMut() -> Duration) {
+        let Writing { mut writer, mut queue } = self;
+        while let Some(first) = queue.recv().await {
+            tokio::time::sleep(latency()).await;
+            let after = writer.serve_all(first, &mut queue);
+            let Some(goes_on) = writer.follow(after) else { return };
+            writer = goes_on;
+        }
+    }
+}
+
 /// The writer's side of the ledger.
 pub(super) struct Writer {
     db: Connection,
+    disk: Arc<dyn Disk>,
     standing: Standing,
     ballast: PathBuf,
     health: watch::Sender<Health>,
@@ -99,56 +138,69 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(db: Connection, path: &Path, lock: schema::Lock, health: watch::Sender<Health>) -> Self {
-        let (standing, ballast) = (Standing::of(path), schema::beside(path, ".ballast"));
-        let writer = Writer { db, standing, ballast, health, notes: Vec::new(), _lock: lock };
+    pub(super) fn new(
+        db: Connection,
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        lock: schema::Lock,
+        health: watch::Sender<Health>,
+    ) -> Self {
+        let (standing, ballast) = (Standing::of(disk.clone(), path), schema::beside(path, ".ballast"));
+        let writer = Writer { db, disk, standing, ballast, health, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
         }
         writer
     }
 
-    /// Serves until it is told to stop, every handle is gone, or the connection can't be trusted any more.
-    pub(super) fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
-        while let Some(first) = asks.blocking_recv() {
-            let mut batch = Vec::new();
-            let mut tick = false;
-            let mut stop = None;
-            let mut ask = Some(first);
-            while let Some(next) = ask.take() {
-                match next {
-                    Ask::Job(job) if job.is_note() => self.notes.push(job),
-                    Ask::Job(job) => batch.push(job),
-                    Ask::Tick => tick = true,
-                    Ask::Stop(done) => {
-                        batch.append(&mut self.notes);
-                        stop = Some(done);
-                        break;
-                    }
-                }
-                if batch.len() < BATCH_MAX {
-                    ask = asks.try_recv().ok();
+    /// Serves `first` and whatever else waits.
+    fn serve_all(&mut self, first: Ask, asks: &mut mpsc::Receiver<Ask>) -> After {
+        let mut batch = Vec::new();
+        let mut tick = false;
+        let mut stop = None;
+        let mut ask = Some(first);
+        while let Some(next) = ask.take() {
+            match next {
+                Ask::Job(job) if job.is_note() => self.notes.push(job),
+                Ask::Job(job) => batch.push(job),
+                Ask::Tick => tick = true,
+                Ask::Stop(done) => {
+                    batch.append(&mut self.notes);
+                    stop = Some(done);
+                    break;
                 }
             }
-            // A note that waits is committed; a ledger that can't be written is tried again after what others wait for.
-            if tick && self.health.borrow().ok {
-                batch.append(&mut self.notes);
-            }
-            let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
-            if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
-                // Closing would let SQLite write the log into the file. The next process does that, after it has
-                // proven both.
-                return std::mem::forget(self);
-            }
-            if tick && !self.health.borrow().ok && self.try_again().is_err() {
-                return std::mem::forget(self);
-            }
-            if let Some(done) = stop {
-                self.close();
-                let _ = done.send(());
-                return;
+            if batch.len() < BATCH_MAX {
+                ask = asks.try_recv().ok();
             }
         }
+        // A note that waits is committed; a ledger that can't be written is tried again after what others wait for.
+        if tick && self.health.borrow().ok {
+            batch.append(&mut self.notes);
+        }
+        let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
+        if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
+            return After::Failed;
+        }
+        if tick && !self.health.borrow().ok && self.try_again().is_err() {
+            return After::Failed;
+        }
+        stop.map_or(After::Next, After::Stop)
+    }
+
+    /// Goes on, or ends as it must.
+    fn follow(self, after: After) -> Option<Writer> {
+        match after {
+            After::Next => return Some(self),
+            // Closing would let SQLite write the log into the file. The next process does that, after it has proven
+            // both.
+            After::Failed => std::mem::forget(self),
+            After::Stop(done) => {
+                self.close();
+                let _ = done.send(());
+            }
+        }
+        None
     }
 
     /// Tries whether the ledger can be written again. An error means that the connection is not to be used again.
@@ -198,7 +250,7 @@ impl Writer {
             return Ok(());
         }
         let mut result = self.commit(&mut batch);
-        if matches!(result, Err(LedgerError::Full(_))) && std::fs::remove_file(&self.ballast).is_ok() {
+        if matches!(result, Err(LedgerError::Full(_))) && self.disk.remove(&self.ballast).is_ok() {
             result = self.commit(&mut batch);
             let why = "the disk is full; nothing more is taken from the hub until there is space";
             self.set_unwell(why);
@@ -263,19 +315,11 @@ impl Writer {
 
     /// Lays the ballast file, unless it lies there; an error means that the disk is full.
     fn lay_ballast(&self) -> std::io::Result<()> {
-        if std::fs::metadata(&self.ballast).is_ok_and(|meta| meta.len() == BALLAST_BYTES as u64) {
+        if self.disk.look(&self.ballast).is_ok_and(|found| found.length == BALLAST_BYTES as u64) {
             return Ok(());
         }
-        let lay = || {
-            let mut file = File::create(&self.ballast)?;
-            // Real blocks, not a hole: a hole takes no space that could be given back.
-            file.write_all(&vec![0x5a; BALLAST_BYTES + ROOM_BYTES])?;
-            file.sync_all()?;
-            file.set_len(BALLAST_BYTES as u64)?;
-            file.sync_all()
-        };
-        lay().inspect_err(|_| {
-            let _ = std::fs::remove_file(&self.ballast);
+        self.disk.lay(&self.ballast, BALLAST_BYTES, ROOM_BYTES).inspect_err(|_| {
+            let _ = self.disk.remove(&self.ballast);
         })
     }
 
@@ -303,6 +347,7 @@ impl Writer {
 /// Where the ledger's two files stood when they were opened. SQLite goes on with files that were deleted or replaced,
 /// and would not notice one that was cut short.
 struct Standing {
+    disk: Arc<dyn Disk>,
     file: PathBuf,
     log: PathBuf,
     opened: Option<[(u64, u64); 2]>,
@@ -311,17 +356,17 @@ struct Standing {
 }
 
 impl Standing {
-    fn of(path: &Path) -> Standing {
-        let mut standing =
-            Standing { file: path.to_owned(), log: schema::beside(path, "-wal"), opened: None, length: 0 };
+    fn of(disk: Arc<dyn Disk>, path: &Path) -> Standing {
+        let log = schema::beside(path, "-wal");
+        let mut standing = Standing { disk, file: path.to_owned(), log, opened: None, length: 0 };
         // A log that is made by the first commit only is known from then on.
         standing.opened = standing.look().ok().map(|(found, _)| found);
         standing
     }
 
     fn look(&self) -> std::io::Result<([(u64, u64); 2], u64)> {
-        let (file, log) = (std::fs::metadata(&self.file)?, std::fs::metadata(&self.log)?);
-        Ok(([&file, &log].map(|meta| (meta.dev(), meta.ino())), file.len()))
+        let (file, log) = (self.disk.look(&self.file)?, self.disk.look(&self.log)?);
+        Ok(([file.file, log.file], file.length))
     }
 
     fn check(&mut self) -> Result<(), LedgerError> {

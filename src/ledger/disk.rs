@@ -1,0 +1,110 @@
+//! What the ledger does with files beside what SQLite does: locks, the ballast, the first creation, and a look at where
+//! the files stand.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where the ledger lies: the system's files, unless a simulation stands in for them.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// The SQLite VFS that reaches the same files. `None`: SQLite's own.
+    fn vfs(&self) -> Option<&'static str>;
+    /// The path without symbolic links, also of a file that is not there yet.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+    /// What stands under a name.
+    fn look(&self, path: &Path) -> io::Result<Look>;
+    /// Locks a file until the answer is dropped, or the process ends.
+    fn hold(&self, path: &Path, making: Making) -> Result<Box<dyn Held>, TryLockError>;
+    /// On return a new file of `bytes` stands on the disk, and `room` more bytes were free beside it. It has real
+    /// blocks: a hole takes no space that could be given back.
+    fn lay(&self, path: &Path, bytes: usize, room: usize) -> io::Result<()>;
+    /// On return the content of a file, or the names in a folder, are on the disk.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// What stands under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Device and inode: another file under the same name has others.
+    pub file: (u64, u64),
+    /// Bytes.
+    pub length: u64,
+    /// Names that the file has.
+    pub names: u64,
+}
+
+/// Whether a file that is to be locked may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Making {
+    /// If it is not there.
+    IfMissing,
+    /// It must be there.
+    Never,
+}
+
+/// A locked file. Dropping it gives the lock up.
+pub trait Held: Send {}
+impl Held for File {}
+
+/// The system's files.
+#[derive(Debug)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn vfs(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        if let Ok(path) = path.canonicalize() {
+            return Ok(path);
+        }
+        let name = path.file_name().ok_or_else(|| io::Error::other("it is not a file's path"))?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        Ok(folder.canonicalize()?.join(name))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        let found = std::fs::metadata(path)?;
+        Ok(Look { file: (found.dev(), found.ino()), length: found.len(), names: found.nlink() })
+    }
+
+    fn hold(&self, path: &Path, making: Making) -> Result<Box<dyn Held>, TryLockError> {
+        let file = match making {
+            Making::IfMissing => File::options().create(true).truncate(false).write(true).open(path),
+            Making::Never => File::open(path),
+        };
+        let file = file.map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(Box::new(file))
+    }
+
+    fn lay(&self, path: &Path, bytes: usize, room: usize) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(&vec![0x5a; bytes + room])?;
+        file.sync_all()?;
+        file.set_len(bytes as u64)?;
+        file.sync_all()
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+}
