@@ -68,12 +68,31 @@ type Tasks = JoinSet<String>;
 /// Whatever keeps it from running, with its exit status.
 pub async fn run(config: Config) -> Result<(), Fatal> {
     let ledger = Ledger::open(&config.ledger.path)?;
-    let serving = async {
+    let prepare = || {
         let world = World::of_the_system(&config)?;
-        let mut signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
-        serve(config, ledger.clone(), world, signals.stop()).await
+        let signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+        Ok((world, signals))
     };
-    let ended = serving.await;
+    match prepare() {
+        Ok((world, mut signals)) => run_in(world, config, ledger, signals.stop()).await,
+        Err(fatal) => {
+            ledger.close_after_a_fault().await;
+            Err(fatal)
+        }
+    }
+}
+
+/// Runs the daemon on an open ledger until `stop` gives the reason to stop, and closes the ledger.
+///
+/// # Errors
+/// Whatever keeps it from running on, with its exit status.
+pub async fn run_in(
+    world: World,
+    config: Config,
+    ledger: Ledger,
+    stop: impl Future<Output = &'static str>,
+) -> Result<(), Fatal> {
+    let ended = serve(config, ledger.clone(), world, stop).await;
     match ended {
         Ok(true) => ledger.close().await,
         _ => ledger.close_after_a_fault().await,
@@ -108,11 +127,8 @@ impl World {
     }
 }
 
-/// Serves until `stop` gives the reason to stop. Tells whether everything has stopped in order then.
-///
-/// # Errors
-/// Whatever keeps it from serving on, with its exit status.
-pub async fn serve(
+/// Serves until `stop_reason` comes. Tells whether everything has stopped in order then.
+async fn serve(
     config: Config,
     ledger: Ledger,
     world: World,
