@@ -182,6 +182,8 @@ fn create(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
         migrate(&mut db, 0)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
         db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
+        // Closing would move the log into the file as well, and be silent about a failure.
+        empty_log(&db)?;
         db.close().map_err(|(_, error)| error)?;
         disk.sync(&new)?;
         disk.rename(&new, path)?;
@@ -231,6 +233,16 @@ fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
     expect_pragma(db, "journal_mode", "WAL", "wal")?;
     expect_pragma(db, "synchronous", "FULL", "2")?;
     db.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+    empty_log(db)?;
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(damaged(&verdict));
+    }
+    db.execute_batch("BEGIN IMMEDIATE; UPDATE ledger SET age = age; COMMIT;")
+}
+
+/// On return everything in the log stands in the file as well, synced.
+fn empty_log(db: &Connection) -> Result<(), rusqlite::Error> {
     // Busy, pages in the log, pages that were moved. A reader may keep the log from being emptied, but not from being
     // moved whole, unless it looks at an older state.
     let (pages, moved): (i64, i64) =
@@ -240,11 +252,7 @@ fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
         let why = "another program reads it, and its log can't be moved into the file".to_owned();
         return Err(rusqlite::Error::SqliteFailure(busy, Some(why)));
     }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(damaged(&verdict));
-    }
-    db.execute_batch("BEGIN IMMEDIATE; UPDATE ledger SET age = age; COMMIT;")
+    Ok(())
 }
 
 fn expect_pragma(db: &Connection, name: &str, value: &str, read_back: &str) -> Result<(), rusqlite::Error> {

@@ -1,0 +1,129 @@
+//! The ledger, read from outside with SQL of the simulation's own: what would be left of it if the power went now.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fieldbridge::hub::topic;
+use rusqlite::{Connection, OpenFlags};
+
+use super::disk::{SimDisk, VFS};
+use super::scenario::Message;
+use super::vfs;
+use super::world::World;
+
+/// Where the gateway's ledger lies.
+pub const PATH: &str = "/sim/ledger.db";
+/// Where its remains are looked at.
+const REMAINS: &str = "/remains/ledger.db";
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub device: String,
+    pub message_id: Option<String>,
+    pub digest: Vec<u8>,
+    pub state: String,
+    pub error: Option<String>,
+}
+
+impl Row {
+    /// Whether its state is a final one.
+    pub fn is_final(&self) -> bool {
+        !matches!(self.state.as_str(), "accepted" | "executing")
+    }
+}
+
+/// Who looks into the ledger behind the gateway's back.
+pub struct Witness {
+    world: Arc<World>,
+    disk: Arc<SimDisk>,
+    /// Whether it looks at every acknowledgement and effect: it costs time.
+    looks: bool,
+}
+
+impl Witness {
+    /// Of a disk.
+    pub fn new(world: &Arc<World>, disk: &Arc<SimDisk>, looks: bool) -> Arc<Witness> {
+        Arc::new(Witness { world: world.clone(), disk: disk.clone(), looks })
+    }
+
+    /// What would be left: the rows, and the number of events in the outbox.
+    pub fn remains(&self) -> Result<(Vec<Row>, i64), String> {
+        let Some(file) = self.disk.durable(Path::new(PATH)) else { return Ok((Vec::new(), 0)) };
+        let scratch = SimDisk::new(&self.world_of_the_dead());
+        scratch.place(Path::new(REMAINS), file);
+        if let Some(log) = self.disk.durable(Path::new(&format!("{PATH}-wal"))) {
+            scratch.place(Path::new(&format!("{REMAINS}-wal")), log);
+        }
+        vfs::mount("/remains", Some(scratch));
+        let read = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let db = Connection::open_with_flags_and_vfs(REMAINS, flags, VFS)?;
+            let mut rows = db.prepare("SELECT device, message_id, digest, state, error_code FROM command ORDER BY id")?;
+            let rows = rows.query_map([], |row| {
+                Ok(Row {
+                    device: row.get(0)?,
+                    message_id: row.get(1)?,
+                    digest: row.get(2)?,
+                    state: row.get(3)?,
+                    error: row.get(4)?,
+                })
+            })?;
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            Ok((rows, db.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?))
+        };
+        let found = read().map_err(|error: rusqlite::Error| error.to_string());
+        vfs::mount("/remains", None);
+        found
+    }
+
+    /// A world in which the reader of the remains lives.
+    fn world_of_the_dead(&self) -> Arc<World> {
+        let world = World::new(0, false);
+        world.begin_life(None);
+        world
+    }
+
+    fn rows_of(&self, message: &Message) -> Vec<Row> {
+        let digest = digest(message);
+        match self.remains() {
+            Ok((rows, _)) => rows
+                .into_iter()
+                .filter(|row| row.device == message.device && row.message_id == message.id && row.digest == digest)
+                .collect(),
+            Err(error) => {
+                self.world.violate(format!("G9: what is durable of the ledger can't be read: {error}"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// The gateway completes a message: the row that this stands on must be durable (G1).
+    pub fn expect_settled(&self, message: &Message) {
+        if !self.looks || message.id.is_none() {
+            return;
+        }
+        self.world.count("witness: rows behind a PUBACK");
+        let rows = self.rows_of(message);
+        if !rows.iter().any(|row| row.is_final() || message.after_accept) {
+            self.world.violate(format!("G1: PUBACK for {message:?}, and durable is {rows:?}"));
+        }
+    }
+
+    /// A peripheral does what it must not do twice: that it may have been done must be durable (G3).
+    pub fn expect_executing(&self, message: &Message) {
+        if !self.looks {
+            return;
+        }
+        self.world.count("witness: rows behind an effect");
+        let rows = self.rows_of(message);
+        if !rows.iter().any(|row| row.state == "executing") {
+            self.world.violate(format!("G3: {message:?} on the wire, and durable is {rows:?}"));
+        }
+    }
+}
+
+/// The digest under which a message stands in the ledger.
+pub fn digest(message: &Message) -> Vec<u8> {
+    topic::parse_c2d(&message.device, message.topic().as_bytes(), &message.body).digest().to_vec()
+}

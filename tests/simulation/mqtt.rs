@@ -1,0 +1,187 @@
+//! MQTT 3.1.1 as a server speaks it, as far as a hub needs it. Written from the standard, with none of the gateway's code.
+
+use super::hub::Event;
+use super::wire::Wire;
+
+/// What a client sends.
+#[derive(Debug)]
+pub enum Packet {
+    /// 3.1
+    Connect { client: String, password: String },
+    /// 3.8, with its packet id.
+    Subscribe(u16),
+    /// 3.4
+    PubAck(u16),
+    /// 3.3, QoS 1.
+    Publish { topic: String, packet_id: u16, body: Vec<u8> },
+    /// 3.12
+    Ping,
+    /// 3.14
+    Disconnect,
+}
+
+/// 3.13
+pub const PINGRESP: [u8; 2] = [0xd0, 0];
+
+/// 3.2
+pub fn connack(session_present: bool, code: u8) -> [u8; 4] {
+    [0x20, 2, u8::from(session_present), code]
+}
+
+/// 3.9, QoS 1 granted.
+pub fn suback(id: u16) -> [u8; 5] {
+    let [high, low] = id.to_be_bytes();
+    [0x90, 3, high, low, 1]
+}
+
+/// 3.4
+pub fn puback(id: u16) -> [u8; 4] {
+    let [high, low] = id.to_be_bytes();
+    [0x40, 2, high, low]
+}
+
+/// 3.3, QoS 1.
+pub fn publish(topic: &str, id: u16, body: &[u8], again: bool) -> Vec<u8> {
+    let mut rest = (topic.len() as u16).to_be_bytes().to_vec();
+    rest.extend(topic.as_bytes());
+    rest.extend(id.to_be_bytes());
+    rest.extend(body);
+    let mut packet = vec![if again { 0x3a } else { 0x32 }];
+    let mut length = rest.len();
+    loop {
+        let byte = (length % 128) as u8;
+        length /= 128;
+        packet.push(if length > 0 { byte | 0x80 } else { byte });
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend(rest);
+    packet
+}
+
+/// Cuts a byte stream into packets.
+#[derive(Default)]
+pub struct Splitter(Vec<u8>);
+
+impl Splitter {
+    /// The packets that are whole now.
+    pub fn take(&mut self, bytes: &[u8]) -> Vec<Packet> {
+        self.0.extend_from_slice(bytes);
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    fn next(&mut self) -> Option<Packet> {
+        let (mut length, mut header) = (0, 1);
+        loop {
+            let byte = *self.0.get(header)?;
+            length += usize::from(byte & 0x7f) << (7 * (header - 1));
+            header += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if self.0.len() < header + length {
+            return None;
+        }
+        let packet: Vec<u8> = self.0.drain(..header + length).collect();
+        Some(read(packet[0], &packet[header..]))
+    }
+}
+
+fn read(first: u8, mut rest: &[u8]) -> Packet {
+    let number = |rest: &mut &[u8]| {
+        let (number, after) = rest.split_at(2);
+        *rest = after;
+        u16::from_be_bytes([number[0], number[1]])
+    };
+    let text = |rest: &mut &[u8]| {
+        let length = usize::from(number(rest));
+        let (text, after) = rest.split_at(length);
+        *rest = after;
+        String::from_utf8(text.to_vec()).expect("a client sends UTF-8")
+    };
+    match first >> 4 {
+        1 => {
+            assert_eq!(text(&mut rest), "MQTT");
+            // Level 4, then flags: user name, password, and no clean session.
+            assert_eq!(rest[..2], [4, 0xc0]);
+            rest = &rest[4..];
+            let (client, _user) = (text(&mut rest), text(&mut rest));
+            Packet::Connect { client, password: text(&mut rest) }
+        }
+        3 => {
+            let (topic, packet_id) = (text(&mut rest), number(&mut rest));
+            Packet::Publish { topic, packet_id, body: rest.to_vec() }
+        }
+        4 => Packet::PubAck(number(&mut rest)),
+        8 => Packet::Subscribe(number(&mut rest)),
+        12 => Packet::Ping,
+        14 => Packet::Disconnect,
+        other => panic!("a client sent a packet of type {other}"),
+    }
+}
+
+/// The packets that come on a wire.
+pub struct Reader {
+    wire: Wire,
+    splitter: Splitter,
+    ready: std::collections::VecDeque<Packet>,
+}
+
+impl Reader {
+    /// Of a wire.
+    pub fn new(wire: Wire) -> Reader {
+        Reader { wire, splitter: Splitter::default(), ready: std::collections::VecDeque::new() }
+    }
+
+    /// The next packet. `None`: the client is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Packet> {
+        loop {
+            if let Some(packet) = self.ready.pop_front() {
+                return Some(packet);
+            }
+            let bytes = self.wire.receive().await?;
+            self.ready.extend(self.splitter.take(&bytes));
+        }
+    }
+}
+
+/// When a SAS token expires, s since 1970.
+pub fn token_expiry(password: &str) -> Option<i64> {
+    let fields = password.strip_prefix("SharedAccessSignature ")?;
+    fields.split('&').find_map(|field| field.strip_prefix("se="))?.parse().ok()
+}
+
+/// A result event, from its topic and body.
+pub fn event(topic: &str, body: Vec<u8>) -> Event {
+    let bag = topic.rsplit('/').next().unwrap_or_default();
+    let property = |name: &str| {
+        let found = bag.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.map(decoded)
+    };
+    Event {
+        id: property("%24.mid").unwrap_or_default(),
+        correlation: property("%24.cid"),
+        body: String::from_utf8(body).expect("an event is UTF-8"),
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |byte: &u8| (*byte as char).to_digit(16).expect("percent-encoded") as u8;
+                bytes.push(digit(high) * 16 + digit(low));
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).expect("a property is UTF-8")
+}

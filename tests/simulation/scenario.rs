@@ -1,0 +1,326 @@
+//! What a schedule is made of: the site, what the back end sends, and what goes wrong when. All of it from the seed.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::world::World;
+
+/// What a message asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    Set,
+    SetVerified,
+    Pulse,
+    PulseVerified,
+    Read,
+    /// Nothing that could be done.
+    Nothing,
+}
+
+impl Asks {
+    /// The name of its command.
+    pub fn command(self) -> &'static str {
+        match self {
+            Asks::Set => "set",
+            Asks::SetVerified => "set-verified",
+            Asks::Pulse => "pulse",
+            Asks::PulseVerified => "pulse-verified",
+            Asks::Read => "read",
+            Asks::Nothing => "self-destruct",
+        }
+    }
+
+    /// Whether it must not be done twice.
+    pub fn once(self) -> bool {
+        matches!(self, Asks::Pulse | Asks::PulseVerified)
+    }
+}
+
+/// A message of the back end's.
+#[derive(Clone, PartialEq)]
+pub struct Message {
+    pub device: String,
+    pub id: Option<String>,
+    pub asks: Asks,
+    /// Its own, so that it is known wherever it turns up.
+    pub value: u16,
+    pub body: Vec<u8>,
+    /// Its device's commands are completed when they are accepted.
+    pub after_accept: bool,
+    /// `$.exp`, s after the beginning.
+    pub expiry: Option<u64>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {} of {} for {}", self.id, self.asks.command(), self.value, self.device)
+    }
+}
+
+impl Message {
+    /// The topic on which the hub delivers it.
+    pub fn topic(&self) -> String {
+        let id = self.id.as_ref().map(|id| format!("%24.mid={}&", id.replace(' ', "%20"))).unwrap_or_default();
+        let expiry = self.expiry.map(|at| format!("%24.exp={}&", rfc3339(at))).unwrap_or_default();
+        let device = &self.device;
+        format!("devices/{device}/messages/devicebound/{id}{expiry}%24.to=%2Fdevices%2F{device}%2Fmessages")
+    }
+}
+
+/// 2026-11-22 and some seconds.
+fn rfc3339(after: u64) -> String {
+    let (day, rest) = (22 + after / 86_400, after % 86_400);
+    format!("2026-11-{day:02}T{:02}%3A{:02}%3A{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Chances in a thousand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// That a connection is cut.
+    pub cuts: u64,
+    /// That the hub does not let in.
+    pub refusals: u64,
+    /// That a packet comes twice.
+    pub repetitions: u64,
+    /// That an acknowledgement or an event is lost.
+    pub lost_acks: u64,
+    /// That a peripheral does not do as it should.
+    pub plant: u64,
+    /// That a life of the process is cut short.
+    pub crashes: u64,
+    /// That an operation on the disk fails.
+    pub disk: u64,
+}
+
+/// Something that happens at its time.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    Send(Message, Duration),
+    DiskFull(u64),
+    DiskFreed,
+    Clock(i64),
+    Outage(Duration),
+}
+
+impl Happening {
+    /// For the story.
+    pub fn word(&self) -> String {
+        match self {
+            Happening::Send(..) => "the back end sends".into(),
+            Happening::DiskFull(room) => format!("the disk has {room} bytes left"),
+            Happening::DiskFreed => "the disk has room".into(),
+            Happening::Clock(error) => format!("the gateway's clock is wrong by {error} ms"),
+            Happening::Outage(length) => format!("the hub is out for {length:?}"),
+        }
+    }
+}
+
+/// A schedule.
+pub struct Scenario {
+    pub faults: Faults,
+    /// When the faults end.
+    pub chaos: Duration,
+    pub happenings: Vec<(Duration, Happening)>,
+    pub configuration: String,
+    pub devices: Vec<String>,
+    /// Whether the witness looks at everything.
+    pub witnessed: bool,
+}
+
+impl Faults {
+    /// Whether nothing goes wrong.
+    pub fn is_none(&self) -> bool {
+        let Faults { cuts, refusals, repetitions, lost_acks, plant, crashes, disk } = *self;
+        cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
+    }
+}
+
+impl Scenario {
+    /// Whether the gateway's clock is never wrong.
+    pub fn clock_is_right(&self) -> bool {
+        !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(_)))
+    }
+
+    /// The messages, in the order in which they are sent.
+    pub fn messages(&self) -> Vec<Message> {
+        let sent = self.happenings.iter().filter_map(|(_, happening)| match happening {
+            Happening::Send(message, _) => Some(message.clone()),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// A schedule from the world's dice.
+    pub fn generate(world: &World, key_file: &str) -> Scenario {
+        let faults = faults(world);
+        let long = world.chance(10);
+        let chaos = if long { world.time(86_400_000, 2 * 86_400_000) } else { world.time(20_000, 120_000) };
+        let devices = devices(world);
+        let mut happenings = sendings(world, &devices, chaos);
+        if faults.disk > 0 && world.chance(500) {
+            let at = world.time(0, chaos.as_millis() as u64);
+            happenings.push((at, Happening::DiskFull(world.pick(0..200_000))));
+            happenings.push((at + world.time(1_000, 40_000), Happening::DiskFreed));
+        }
+        if world.chance(300) {
+            for _ in 0..world.pick(1..4) {
+                let errors = [-1_795_305_000_000, -86_400_000 * 400, 3_600_000, 86_400_000 * 3650, -3_600_000, 0, 0];
+                let error = errors[world.pick(0..errors.len() as u64) as usize];
+                happenings.push((world.time(0, chaos.as_millis() as u64), Happening::Clock(error)));
+            }
+        }
+        if faults.cuts > 0 && (long || world.chance(100)) {
+            let most = if long { 40 * 3_600_000 } else { 60_000 };
+            let at = world.time(0, chaos.as_millis() as u64 / 2);
+            happenings.push((at, Happening::Outage(world.time(1_000, most))));
+        }
+        happenings.sort_by_key(|(at, _)| *at);
+        let configuration = configuration(world, &devices, key_file);
+        let devices = devices.into_iter().map(|device| device.id).collect();
+        Scenario { faults, chaos, happenings, configuration, devices, witnessed: world.chance(250) }
+    }
+}
+
+fn faults(world: &World) -> Faults {
+    if world.chance(50) {
+        return Faults::default();
+    }
+    let level = |choices: &[u64]| choices[world.pick(0..choices.len() as u64) as usize];
+    Faults {
+        cuts: level(&[0, 300, 600, 900]),
+        refusals: level(&[0, 0, 50, 300]),
+        repetitions: level(&[0, 100, 300]),
+        lost_acks: level(&[0, 100, 300]),
+        plant: level(&[0, 100, 300, 600]),
+        crashes: level(&[0, 500, 800, 950]),
+        disk: level(&[0, 0, 0, 2, 10]),
+    }
+}
+
+struct Device {
+    id: String,
+    bus: &'static str,
+    after_accept: bool,
+}
+
+fn devices(world: &World) -> Vec<Device> {
+    let buses = ["net", "net", "rtu", "rtu", "text"];
+    let count = world.pick(1..4) as usize;
+    let mut devices: Vec<Device> = Vec::new();
+    for number in 0..count {
+        let mut bus = buses[world.pick(0..5) as usize];
+        // One instrument a text line.
+        if bus == "text" && devices.iter().any(|device| device.bus == "text") {
+            bus = "rtu";
+        }
+        devices.push(Device { id: format!("d{number}"), bus, after_accept: world.chance(400) });
+    }
+    devices
+}
+
+fn sendings(world: &World, devices: &[Device], chaos: Duration) -> Vec<(Duration, Happening)> {
+    let mut sendings: Vec<(Duration, Happening)> = Vec::new();
+    let mut sent: Vec<Message> = Vec::new();
+    for number in 0..world.pick(1..14) {
+        let device = &devices[world.pick(0..devices.len() as u64) as usize];
+        let earlier = sent.iter().rev().find(|message| message.device == device.id && message.id.is_some());
+        let mut message = message(world, device, number as u16 + 1);
+        match (world.pick(0..100), earlier) {
+            (0..6, Some(earlier)) => message = earlier.clone(),
+            (6..9, Some(earlier)) => message.id = earlier.id.clone(),
+            _ => {}
+        }
+        let life = match world.chance(900) {
+            true => Duration::from_secs(2 * 86_400),
+            false => world.time(1_000, 60_000),
+        };
+        let at = world.time(0, chaos.as_millis() as u64 * 3 / 4);
+        sendings.push((at, Happening::Send(message.clone(), life)));
+        sent.push(message);
+    }
+    sendings
+}
+
+fn message(world: &World, device: &Device, value: u16) -> Message {
+    let choices: &[Asks] = match device.bus {
+        "text" => &[Asks::Set, Asks::Pulse, Asks::Pulse],
+        _ => &[Asks::Set, Asks::SetVerified, Asks::Pulse, Asks::Pulse, Asks::PulseVerified, Asks::Read],
+    };
+    let mut asks = choices[world.pick(0..choices.len() as u64) as usize];
+    let mut body = match asks {
+        Asks::Read => json!({ "command": "read" }).to_string().into_bytes(),
+        asks => json!({ "command": asks.command(), "value": value }).to_string().into_bytes(),
+    };
+    if world.chance(80) {
+        asks = Asks::Nothing;
+        body = poison(world, value, device.bus == "text");
+    }
+    let id = world.chance(960).then(|| format!("no. {value} of {}", device.id));
+    let expiry = world.chance(60).then(|| world.pick(10..100));
+    Message { device: device.id.clone(), id, asks, value, body, after_accept: device.after_accept, expiry }
+}
+
+/// An instrument that is spoken to in text takes any value.
+fn poison(world: &World, value: u16, text: bool) -> Vec<u8> {
+    match world.pick(if text { 2 } else { 0 }..7) {
+        0 => json!({ "command": "pulse", "value": "a lot" }).to_string().into_bytes(),
+        1 => json!({ "command": "pulse", "value": -1 }).to_string().into_bytes(),
+        2 => json!({ "command": "self-destruct", "value": value }).to_string().into_bytes(),
+        3 => format!("not JSON, no. {value}").into_bytes(),
+        4 => json!({ "command": ["pulse"], "value": value }).to_string().into_bytes(),
+        5 => vec![0xff; 64 * 1024],
+        _ => Vec::new(),
+    }
+}
+
+fn configuration(world: &World, devices: &[Device], key_file: &str) -> String {
+    let one = |choices: &[&str]| choices[world.pick(0..choices.len() as u64) as usize].to_owned();
+    let patience = format!("response_timeout = \"400ms\"\nretries = {}\n", one(&["0", "1", "2"]));
+    let mut text = format!(
+        "[hub]\nhost = \"simulated.azure-devices.net\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
+         keepalive = \"{}\"\ntoken_lifetime = \"{}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
+         [admin]\nsocket = \"/sim/admin.sock\"\n\
+         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
+         [bus.rtu]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}\
+         [bus.text]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}",
+        one(&["30s", "60s"]),
+        one(&["5m", "1h"]),
+        super::ledger::PATH,
+    );
+    for (number, device) in devices.iter().enumerate() {
+        let profile = if device.bus == "text" { "text" } else { "modbus" };
+        let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", number + 1) };
+        let settle = if device.after_accept { "after-accept" } else { "after-execution" };
+        let _ = write!(
+            text,
+            "[device.{}]\nbus = \"{}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n",
+            device.id, device.bus
+        );
+    }
+    let deadline = one(&["5s", "30s", "30s", "10m"]);
+    let register = |name: &str, address: u16, rest: &str| {
+        format!(
+            "[profile.modbus.command.{name}]\nwrite = {{ table = \"holding\", address = {address}, type = \"u16\" }}\n\
+             deadline = \"{deadline}\"\n{rest}\n"
+        )
+    };
+    use super::plant::{PULSE, PULSE_VERIFIED, READ, SET, SET_VERIFIED};
+    text += &register("set", SET, "idempotent = true");
+    text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
+    text += &register("pulse", PULSE, "idempotent = false");
+    text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
+    let _ = write!(
+        text,
+        "[profile.modbus.command.read]\nread = {{ table = \"holding\", address = {READ}, type = \"u16\" }}\n"
+    );
+    for (name, word, idempotent) in [("set", "S", true), ("pulse", "D", false)] {
+        let _ = write!(
+            text,
+            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"^OK\"\nrefuse = \"^ERR\"\n\
+             deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,298 @@
+//! One schedule from beginning to end: the gateway lives, dies and lives again among faults, then in peace until nothing
+//! is left to do.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldbridge::config::{load, Config};
+use fieldbridge::fatal::Fatal;
+use fieldbridge::gateway::{self, World as Surroundings};
+use fieldbridge::ledger::{Ledger, LedgerError};
+use fieldbridge::simulated::{simulate, Mortal};
+use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::disk::{Mounted, Sickness, SimDisk};
+use super::hub::{Hub, ToHub};
+use super::judge::judge;
+use super::ledger::{Witness, PATH};
+use super::plant::{Plant, ToPlant};
+use super::scenario::{Happening, Scenario};
+use super::vfs;
+use super::world::{Report, Seen, World};
+
+/// How long what is left may take in peace. The longest deadline of a command is 10 minutes.
+const REST: Duration = Duration::from_secs(3600);
+
+/// Where a thread keeps the files that a configuration needs.
+pub struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    /// An empty one.
+    pub fn new() -> Desk {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // 32 zero bytes.
+        std::fs::write(folder.path().join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("it can be written");
+        Desk { folder }
+    }
+
+    fn configuration(&self, text: &str) -> Config {
+        let path = self.folder.path().join("fieldbridge.toml");
+        std::fs::write(&path, text).expect("it can be written");
+        load(&path, []).unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config
+    }
+
+    fn key_file(&self) -> String {
+        self.folder.path().join("key").display().to_string()
+    }
+}
+
+thread_local! {
+    /// What has panicked on this thread.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A panic anywhere in a schedule is a violation, whoever catches it.
+pub fn watch_for_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        PANICS.with(|panics| panics.borrow_mut().push(panic.to_string()));
+    }));
+}
+
+/// Runs the schedule of a seed. With `story` it tells what happened.
+pub fn run(seed: u64, desk: &Desk, story: bool) -> Report {
+    fastrand::seed(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.build().expect("a runtime");
+    let mut report = runtime.block_on(async {
+        let world = World::new(seed, story);
+        simulate(Some(Rc::new(Seen(world.clone()))));
+        Schedule::new(&world, desk).run().await;
+        world.report()
+    });
+    drop(runtime);
+    let panics = PANICS.with(|panics| panics.take());
+    report.violations.extend(panics.into_iter().map(|panic| format!("G8: {panic}")));
+    simulate(None);
+    vfs::mount("/sim", None);
+    report
+}
+
+struct Schedule {
+    world: Arc<World>,
+    scenario: Scenario,
+    config: Config,
+    disk: Arc<SimDisk>,
+    witness: Arc<Witness>,
+    hub: Arc<Hub>,
+    plant: Arc<Plant>,
+}
+
+/// How a life of the process ended.
+enum Ended {
+    /// In the middle of something.
+    Died,
+    /// As it was told to.
+    Stopped,
+    /// By itself, with this error.
+    Gave(Fatal),
+}
+
+impl Schedule {
+    fn new(world: &Arc<World>, desk: &Desk) -> Schedule {
+        let scenario = Scenario::generate(world, &desk.key_file());
+        let config = desk.configuration(&scenario.configuration);
+        let disk = SimDisk::new(world);
+        vfs::mount("/sim", Some(disk.clone()));
+        let witness = Witness::new(world, &disk, scenario.witnessed);
+        let hub = Hub::new(world, &witness, scenario.faults);
+        let plant = Plant::new(world, &witness, scenario.faults.plant, scenario.messages());
+        Schedule { world: world.clone(), scenario, config, disk, witness, hub, plant }
+    }
+
+    async fn run(self) {
+        let happenings = tokio::spawn(happen(
+            self.world.clone(),
+            self.hub.clone(),
+            self.disk.clone(),
+            self.scenario.happenings.clone(),
+            Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
+        ));
+        let chaos = Instant::now() + self.scenario.chaos;
+        while Instant::now() < chaos {
+            self.live(Some(chaos)).await;
+            sleep(self.world.time(50, 3_000)).await;
+        }
+        happenings.abort();
+        self.world.end_faults();
+        self.disk.heal();
+        self.hub.go_out(Instant::now());
+        self.world.note(format_args!("peace"));
+        self.live(None).await;
+        match self.witness.remains() {
+            Ok((rows, _)) => judge(&self.world, &self.scenario, &self.hub, &rows, &self.plant.effects()),
+            Err(error) => self.world.violate(format!("the ledger can't be read at the end: {error}")),
+        }
+    }
+
+    /// One life of the process: until the faults end, or without an end until nothing is left to do.
+    async fn live(&self, chaos: Option<Instant>) {
+        let world = &self.world;
+        let crash = chaos.filter(|_| world.chance(self.scenario.faults.crashes)).map(|_| match world.pick(0..10) {
+            0..3 => world.pick(0..80),
+            3..7 => world.pick(0..500),
+            _ => world.pick(0..4_000),
+        });
+        let life = world.begin_life(crash);
+        world.note(format_args!("life {life} begins"));
+        let ended = tokio::select! {
+            biased;
+            () = world.death() => Ended::Died,
+            ended = Mortal::new(self.process(chaos)) => ended,
+        };
+        world.end_life();
+        self.disk.process_ended();
+        // What was spawned is dropped now; none of it runs any more.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        match ended {
+            Ended::Died => {
+                world.count("crashes");
+                world.note(format_args!("life {life} is cut short"));
+                if world.chance(500) {
+                    world.count("power cuts");
+                    self.disk.power_cut();
+                }
+            }
+            Ended::Stopped => {
+                world.count("ordered stops");
+                world.note(format_args!("life {life} stopped"));
+            }
+            Ended::Gave(fatal) => {
+                world.note(format_args!("life {life} gave up: {fatal}"));
+                self.judge_fatal(&fatal, chaos.is_none());
+            }
+        }
+    }
+
+    fn judge_fatal(&self, fatal: &Fatal, in_peace: bool) {
+        let sick = self.scenario.faults.disk > 0;
+        match fatal {
+            Fatal::Ledger(_) if sick && !in_peace => self.world.count("lives ended by the disk"),
+            other => self.world.violate(format!("G8: the process ended by itself: {other}")),
+        }
+    }
+
+    async fn process(&self, chaos: Option<Instant>) -> Ended {
+        let disk = Arc::new(Mounted(self.disk.clone()));
+        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH)) {
+            Ok(opened) => opened,
+            // Whoever is dead has no say in it.
+            Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,
+            Err(error) => return Ended::Gave(fatal_of(error)),
+        };
+        let world = self.world.clone();
+        let latency = move || world.time(0, 15);
+        let writer = tokio::spawn(Mortal::new(writing.run_among_tasks(latency)));
+        let surroundings = Surroundings {
+            dial: Arc::new(ToHub(self.hub.clone())),
+            trust: None,
+            lines: Arc::new(ToPlant(self.plant.clone())),
+            operators: None,
+        };
+        let stop = CancellationToken::new();
+        let until_stopped = {
+            let stop = stop.clone();
+            async move {
+                stop.cancelled().await;
+                "the simulation says so"
+            }
+        };
+        let running = gateway::run_in(surroundings, self.config.clone(), ledger.clone(), until_stopped);
+        tokio::pin!(running);
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = self.time_to_stop(chaos) => {
+                stop.cancel();
+                running.await
+            }
+        };
+        drop(ledger);
+        let abandoned = timeout(Duration::from_secs(60), writer).await.is_err();
+        match ended {
+            Ok(()) if abandoned => Ended::Gave(Fatal::Internal("the ledger's writer does not end".into())),
+            Ok(()) => Ended::Stopped,
+            Err(fatal) => Ended::Gave(fatal),
+        }
+    }
+
+    async fn time_to_stop(&self, chaos: Option<Instant>) {
+        match chaos {
+            Some(_) if self.world.chance(400) => sleep(self.world.time(0, 30_000)).await,
+            Some(chaos) => sleep_until(chaos).await,
+            None => {
+                let done = async {
+                    while !self.is_done() {
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                };
+                if timeout(REST, done).await.is_err() {
+                    self.world.violate("not everything came to an end".into());
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is left to do for anybody.
+    fn is_done(&self) -> bool {
+        self.hub.is_empty()
+            && self.witness.remains().is_ok_and(|(rows, events)| events == 0 && rows.iter().all(|row| row.is_final()))
+    }
+}
+
+fn fatal_of(error: LedgerError) -> Fatal {
+    error.into()
+}
+
+/// Lets happen what is planned.
+async fn happen(
+    world: Arc<World>,
+    hub: Arc<Hub>,
+    disk: Arc<SimDisk>,
+    happenings: Vec<(Duration, Happening)>,
+    sickness: Sickness,
+) {
+    disk.sicken(sickness);
+    let began = Instant::now();
+    for (at, happening) in happenings {
+        sleep_until(began + at).await;
+        world.note(format_args!("{}", happening.word()));
+        match happening {
+            Happening::Send(message, life) => hub.send(message, life),
+            Happening::DiskFull(room) => {
+                world.count("disk: runs full");
+                disk.leave_room(Some(room));
+            }
+            Happening::DiskFreed => disk.leave_room(None),
+            Happening::Clock(error) => {
+                world.count("clock: jumps");
+                world.set_clock_error(error);
+            }
+            Happening::Outage(length) => {
+                world.count("hub: an outage");
+                hub.go_out(Instant::now() + length);
+            }
+        }
+    }
+}

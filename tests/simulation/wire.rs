@@ -1,0 +1,275 @@
+//! A byte stream between the gateway and something outside, with delays and cuts.
+//!
+//! Invariants
+//! - Bytes arrive in order and late. A cut keeps a prefix of what was under way, in each direction for itself.
+//! - What a dead process writes goes nowhere; what it wrote before may still arrive.
+
+use std::collections::VecDeque;
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fieldbridge::bus::Port;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::world::World;
+
+/// Bytes that a direction holds before a writer must wait.
+const HOLD_MAX: usize = 256 * 1024;
+
+/// One direction.
+#[derive(Default)]
+struct Way {
+    /// Bytes, and from when on they can be read.
+    under_way: VecDeque<(Instant, Vec<u8>)>,
+    end: Option<End>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Bytes vanish from here on, and nobody is told.
+    swallows: bool,
+}
+
+/// How a direction has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// In order.
+    Closed,
+    /// Not.
+    Reset,
+}
+
+impl Way {
+    fn wake(&mut self) {
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+    }
+
+    fn held(&self) -> usize {
+        self.under_way.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+/// What is told of everything that the gateway writes, at the moment it does.
+type Overhear = Box<dyn FnMut(&[u8]) + Send>;
+
+struct Inner {
+    to_gateway: Way,
+    from_gateway: Way,
+    overhear: Option<Overhear>,
+}
+
+/// The stream, as the outside holds it.
+#[derive(Clone)]
+pub struct Wire {
+    world: Arc<World>,
+    /// The life of the process that opened it.
+    pub life: u64,
+    /// Shortest and longest delay of bytes, ms.
+    delay: (u64, u64),
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Wire {
+    /// A stream that the present life of the process has opened.
+    pub fn new(world: &Arc<World>, delay: (u64, u64)) -> Wire {
+        let inner = Inner { to_gateway: Way::default(), from_gateway: Way::default(), overhear: None };
+        Wire { world: world.clone(), life: world.life(), delay, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// The gateway's end.
+    pub fn near(&self) -> Near {
+        Near { wire: self.clone(), timer: None }
+    }
+
+    /// Everything that the gateway writes is told at once.
+    pub fn overhear(&self, told: impl FnMut(&[u8]) + Send + 'static) {
+        self.lock().overhear = Some(Box::new(told));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nobody panics while holding a wire")
+    }
+
+    fn arrival(&self, way: &Way) -> Instant {
+        let delay = Duration::from_millis(self.world.pick(self.delay.0..self.delay.1 + 1));
+        let earliest = way.under_way.back().map_or_else(Instant::now, |(at, _)| *at);
+        earliest.max(Instant::now() + delay)
+    }
+
+    /// Sends to the gateway.
+    pub fn send(&self, bytes: &[u8]) {
+        let mut inner = self.lock();
+        let way = &mut inner.to_gateway;
+        if way.end.is_none() && !way.swallows {
+            let at = self.arrival(way);
+            way.under_way.push_back((at, bytes.to_vec()));
+            way.wake();
+        }
+    }
+
+    /// What the gateway has sent, as soon as there is something. `None`: that was all.
+    pub async fn receive(&self) -> Option<Vec<u8>> {
+        loop {
+            let wait = {
+                let mut inner = self.lock();
+                let gone = !self.world.lives(self.life);
+                let way = &mut inner.from_gateway;
+                match way.under_way.front() {
+                    Some((at, _)) if *at <= Instant::now() => {
+                        let bytes = way.under_way.pop_front().map(|(_, bytes)| bytes);
+                        way.wake();
+                        return bytes;
+                    }
+                    Some((at, _)) => Some(*at),
+                    None if way.end.is_some() || gone => return None,
+                    None => None,
+                }
+            };
+            match wait {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => self.woken().await,
+            }
+        }
+    }
+
+    /// Waits until something has happened to what the gateway sends.
+    async fn woken(&self) {
+        let mut waits = false;
+        std::future::poll_fn(|context| {
+            let way = &mut self.lock().from_gateway;
+            if waits && way.reader.is_none() {
+                return Poll::Ready(());
+            }
+            waits = true;
+            way.reader = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Ends the stream from outside. Of what is under way a prefix arrives.
+    pub fn cut(&self, end: End) {
+        let mut inner = self.lock();
+        let Inner { to_gateway, from_gateway, .. } = &mut *inner;
+        for way in [to_gateway, from_gateway] {
+            if way.end.is_none() {
+                let mut kept = self.world.pick(0..way.held() as u64 + 1) as usize;
+                for (_, bytes) in &mut way.under_way {
+                    bytes.truncate(kept);
+                    kept -= bytes.len();
+                }
+                way.under_way.retain(|(_, bytes)| !bytes.is_empty());
+                way.end = Some(end);
+            }
+            way.wake();
+        }
+    }
+
+    /// From now on bytes vanish in both directions, and nobody is told.
+    pub fn go_half_open(&self) {
+        let mut inner = self.lock();
+        inner.to_gateway.swallows = true;
+        inner.from_gateway.swallows = true;
+    }
+
+    /// Whether either side has ended it.
+    pub fn is_over(&self) -> bool {
+        let inner = self.lock();
+        inner.from_gateway.end.is_some() || inner.to_gateway.end.is_some() || !self.world.lives(self.life)
+    }
+}
+
+/// The gateway's end of a wire.
+pub struct Near {
+    wire: Wire,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for Near {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.wire.world.lives(this.wire.life) {
+            return Poll::Pending;
+        }
+        let pieces = this.wire.world.chance(100);
+        let mut inner = this.wire.lock();
+        let way = &mut inner.to_gateway;
+        if let Some((at, bytes)) = way.under_way.front_mut() {
+            if *at > Instant::now() {
+                let mut timer = Box::pin(tokio::time::sleep_until(*at));
+                let _ = timer.as_mut().poll(context);
+                this.timer = Some(timer);
+                way.reader = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            let most = if pieces { 1 } else { buffer.remaining() };
+            let rest = bytes.split_off(bytes.len().min(most));
+            buffer.put_slice(bytes);
+            match rest.is_empty() {
+                true => drop(way.under_way.pop_front()),
+                false => *bytes = rest,
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match way.end {
+            Some(End::Closed) => Poll::Ready(Ok(())),
+            Some(End::Reset) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            None => {
+                way.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Near {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = &self.wire;
+        if !wire.world.step_of(wire.life) {
+            return Poll::Pending;
+        }
+        let mut inner = wire.lock();
+        if inner.from_gateway.end.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if inner.from_gateway.held() > HOLD_MAX {
+            inner.from_gateway.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        if let Some(overhear) = &mut inner.overhear {
+            overhear(bytes);
+        }
+        if !inner.from_gateway.swallows {
+            let at = wire.arrival(&inner.from_gateway);
+            inner.from_gateway.under_way.push_back((at, bytes.to_vec()));
+            inner.from_gateway.wake();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Port for Near {
+    fn discard(&self) {}
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        let mut inner = self.wire.lock();
+        let Inner { to_gateway, from_gateway, .. } = &mut *inner;
+        for way in [to_gateway, from_gateway] {
+            way.end.get_or_insert(End::Closed);
+            way.wake();
+        }
+    }
+}
