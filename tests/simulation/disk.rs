@@ -233,14 +233,14 @@ impl SimDisk {
     pub fn open(self: &Arc<Self>, path: &Path, make: bool) -> io::Result<Handle> {
         let life = self.lives();
         let mut state = self.operate(life)?;
-        let (file, is_new) = match (state.names.get(path), make) {
-            (Some(file), _) => (*file, false),
-            (None, true) => (state.make(path), true),
+        let file = match (state.names.get(path), make) {
+            (Some(file), _) => *file,
+            (None, true) => state.make(path),
             (None, false) => return Err(io::Error::from(io::ErrorKind::NotFound)),
         };
         drop(state);
         self.world.tell(|| format!("disk: open {path:?}: {file}"));
-        Ok(Handle { disk: self.clone(), file, life, sync_names: is_new })
+        Ok(Handle { disk: self.clone(), file, life, sync_names: make })
     }
 
     /// Takes a file's name away; `durably` also on the disk.
@@ -307,7 +307,7 @@ pub struct Handle {
     disk: Arc<SimDisk>,
     file: u64,
     life: u64,
-    /// It was made by this handle: the first sync takes its name along, as SQLite does for its logs.
+    /// It was opened to be made if need be: the first sync takes its name along, as SQLite does for its logs.
     sync_names: bool,
 }
 

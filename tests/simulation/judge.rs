@@ -104,7 +104,11 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         violate(what);
     }
     let is_calm = scenario.faults.is_none() && scenario.clock_is_right();
-    if is_calm && message.asks != Asks::Nothing && !matches!(row.state.as_str(), "succeeded" | "expired") && !has_reason(row) {
+    if is_calm
+        && message.asks != Asks::Nothing
+        && !matches!(row.state.as_str(), "succeeded" | "expired")
+        && !has_reason(row)
+    {
         violate("nothing went wrong, and it did not succeed");
     }
 }

@@ -59,7 +59,8 @@ impl Witness {
         let read = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let db = Connection::open_with_flags_and_vfs(REMAINS, flags, VFS)?;
-            let mut rows = db.prepare("SELECT device, message_id, digest, state, error_code FROM command ORDER BY id")?;
+            let mut rows =
+                db.prepare("SELECT device, message_id, digest, state, error_code FROM command ORDER BY id")?;
             let rows = rows.query_map([], |row| {
                 Ok(Row {
                     device: row.get(0)?,

@@ -355,4 +355,3 @@ fn crc(bytes: &[u8]) -> [u8; 2] {
     }
     crc.to_le_bytes()
 }
-

@@ -37,7 +37,8 @@ impl Desk {
     pub fn new() -> Desk {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // 32 zero bytes.
-        std::fs::write(folder.path().join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("it can be written");
+        std::fs::write(folder.path().join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+            .expect("it can be written");
         Desk { folder }
     }
 

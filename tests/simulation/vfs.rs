@@ -250,7 +250,12 @@ unsafe extern "C" fn access(_: *mut ffi::sqlite3_vfs, name: *const c_char, _: c_
     ffi::SQLITE_OK
 }
 
-unsafe extern "C" fn full_pathname(_: *mut ffi::sqlite3_vfs, name: *const c_char, room: c_int, out: *mut c_char) -> c_int {
+unsafe extern "C" fn full_pathname(
+    _: *mut ffi::sqlite3_vfs,
+    name: *const c_char,
+    room: c_int,
+    out: *mut c_char,
+) -> c_int {
     let bytes = unsafe { CStr::from_ptr(name) }.to_bytes_with_nul();
     if bytes.len() > room as usize {
         return ffi::SQLITE_CANTOPEN;

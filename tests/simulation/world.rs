@@ -36,7 +36,8 @@ struct Inner {
     dies_in: Option<u64>,
     /// How wrong the gateway's wall clock is, ms.
     clock_error: i64,
-    faults_over: bool,
+    /// When the faults ended.
+    peace: Option<Instant>,
     digest: u64,
     story: Option<Vec<String>>,
     counts: BTreeMap<&'static str, u64>,
@@ -53,7 +54,7 @@ impl World {
             steps: 0,
             dies_in: None,
             clock_error: 0,
-            faults_over: false,
+            peace: None,
             digest: 0xcbf2_9ce4_8422_2325,
             story: story.then(Vec::new),
             counts: BTreeMap::new(),
@@ -125,14 +126,19 @@ impl World {
     /// From here on nothing goes wrong any more.
     pub fn end_faults(&self) {
         let mut inner = self.lock();
-        inner.faults_over = true;
+        inner.peace = Some(Instant::now());
         inner.dies_in = None;
         inner.clock_error = 0;
     }
 
     /// Whether nothing goes wrong any more.
     pub fn faults_are_over(&self) -> bool {
-        self.lock().faults_over
+        self.lock().peace.is_some()
+    }
+
+    /// Whether nothing has gone wrong for so long.
+    pub fn peace_for(&self, length: Duration) -> bool {
+        self.lock().peace.is_some_and(|since| since.elapsed() >= length)
     }
 
     /// The true time.
