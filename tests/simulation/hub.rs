@@ -338,7 +338,12 @@ impl Serving {
         world.count("deliveries");
         self.wire.send(&packet);
         if world.strikes("hub: a packet twice", self.hub.faults.repetitions) {
-            self.wire.send(&packet);
+            // It may come after our PUBACK for the first has left.
+            let (wire, after) = (self.wire.clone(), world.time(0, 2_000));
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                wire.send(&packet);
+            });
         }
     }
 

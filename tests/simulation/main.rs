@@ -82,6 +82,7 @@ fn no_schedule_of_faults_loses_repeats_or_falsely_confirms_a_command() {
     if count == 1 {
         let report = run(first, &Desk::new(), true);
         report.story.iter().for_each(|line| println!("{line}"));
+        println!("digest {:016x}", report.digest);
         assert!(report.violations.is_empty(), "{:#?}", report.violations);
         return;
     }

@@ -31,8 +31,6 @@ const LATEST_MS: u64 = 1_800;
 pub struct Effect {
     /// The command's value.
     pub value: u16,
-    /// Whether it was the kind of command that must not be done twice.
-    pub once: bool,
 }
 
 /// What speaks on a line.
@@ -126,16 +124,15 @@ impl Plant {
 
     /// A value arrives where it does something.
     fn take_effect(&self, asks: Asks, value: u16) {
-        let once = matches!(asks, Asks::Pulse | Asks::PulseVerified);
         let message = self.messages.iter().find(|message| message.value == value && message.asks == asks);
         self.world.note(format_args!("effect {value} {asks:?}"));
         match message {
             None => self.world.violate(format!("G8: nobody asked for {asks:?} with {value}")),
-            Some(message) if once => self.witness.expect_executing(message),
+            Some(message) if asks.once() => self.witness.expect_executing(message),
             Some(_) => {}
         }
         self.world.count("effects");
-        self.lock().effects.push(Effect { value, once });
+        self.lock().effects.push(Effect { value });
     }
 
     /// Serves one opened wire to its end.
