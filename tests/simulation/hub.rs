@@ -24,6 +24,9 @@ use super::world::World;
 /// Longest time that a message is locked for its receiver (IOTHUB.md, 1.8).
 const LOCK: Duration = Duration::from_secs(60);
 
+/// Longest time from delivery to completion on a sound line, behind as many commands as a schedule has.
+const SOUND_MAX: Duration = Duration::from_secs(5);
+
 /// Where a message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -45,6 +48,8 @@ pub struct Sent {
     pub state: State,
     /// When the hub throws it away.
     pub expires_at: Timestamp,
+    /// When it was first delivered.
+    delivered_at: Option<Instant>,
 }
 
 /// A result event.
@@ -113,7 +118,7 @@ impl Hub {
     pub fn send(&self, message: Message, life: Duration) {
         self.world.note(format_args!("sent {} {:?}", message.device, message));
         let expires_at = self.world.true_time().plus(life);
-        self.lock().sent.push(Sent { message, state: State::Queued, expires_at });
+        self.lock().sent.push(Sent { message, state: State::Queued, expires_at, delivered_at: None });
         self.sent.notify_waiters();
     }
 
@@ -332,6 +337,7 @@ impl Serving {
         let mut inner = self.hub.lock();
         let sent = &mut inner.sent[index];
         sent.state = State::Delivered(self.number, Instant::now() + LOCK);
+        sent.delivered_at.get_or_insert_with(Instant::now);
         let packet = mqtt::publish(&sent.message.topic(), packet_id, &sent.message.body, repeated == Some(packet_id));
         world.note(format_args!("{}#{} delivers no. {index} as {packet_id}", self.client, self.number));
         drop(inner);
@@ -430,9 +436,15 @@ impl Serving {
             return;
         }
         let mut inner = self.hub.lock();
-        if inner.sent[index].state != State::Completed {
-            inner.sent[index].state = State::Completed;
+        let sent = &mut inner.sent[index];
+        if sent.state != State::Completed {
+            sent.state = State::Completed;
             world.count("completed");
+            let took = sent.delivered_at.map(|at| at.elapsed()).unwrap_or_default();
+            let is_sound = self.hub.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
+            if is_sound && took > SOUND_MAX {
+                world.violate(format!("G11: {:?} took {took:?} beside a dead line", sent.message));
+            }
         }
         world.note(format_args!("{}#{} completes no. {index}", self.client, self.number));
     }

@@ -10,7 +10,7 @@ use fieldbridge::config::SerialPort;
 use tokio::time::sleep;
 
 use super::ledger::Witness;
-use super::scenario::{Asks, Message};
+use super::scenario::{Asks, Faults, Message};
 use super::wire::{End, Wire};
 use super::world::World;
 
@@ -47,6 +47,8 @@ pub struct Plant {
     witness: Arc<Witness>,
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
+    /// The line on which nobody answers.
+    dead_line: Option<&'static str>,
     messages: Vec<Message>,
     inner: Mutex<Inner>,
 }
@@ -83,9 +85,10 @@ enum Fate {
 
 impl Plant {
     /// A plant that knows what it may be asked for.
-    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, trouble: u64, messages: Vec<Message>) -> Arc<Plant> {
+    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults, messages: Vec<Message>) -> Arc<Plant> {
         let (world, witness) = (world.clone(), witness.clone());
-        Arc::new(Plant { world, witness, trouble, messages, inner: Mutex::default() })
+        let (trouble, dead_line) = (faults.plant, faults.dead_line);
+        Arc::new(Plant { world, witness, trouble, dead_line, messages, inner: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,7 +152,10 @@ impl Plant {
     async fn answer(self: Arc<Self>, line: &str, protocol: Protocol, wire: &Wire, request: Request) {
         let asks = request.asks();
         let is_verified = matches!(asks, Some(Asks::SetVerified | Asks::PulseVerified));
-        let fate = self.fate(asks.is_some(), is_verified, protocol == Protocol::Text);
+        let fate = match self.dead_line {
+            Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
+            _ => self.fate(asks.is_some(), is_verified, protocol == Protocol::Text),
+        };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
         let is_done = match fate {
             Fate::Mute | Fate::Refused(_) | Fate::Cut | Fate::ConfirmedOnly => false,

@@ -47,6 +47,8 @@ pub struct Message {
     /// Its own, so that it is known wherever it turns up.
     pub value: u16,
     pub body: Vec<u8>,
+    /// The line of its device.
+    pub line: &'static str,
     /// Its device's commands are completed when they are accepted.
     pub after_accept: bool,
     /// `$.exp`, s after the beginning.
@@ -92,6 +94,8 @@ pub struct Faults {
     pub crashes: u64,
     /// That an operation on the disk fails.
     pub disk: u64,
+    /// The line on which nobody ever answers, while nothing else goes wrong.
+    pub dead_line: Option<&'static str>,
 }
 
 /// Something that happens at its time.
@@ -132,8 +136,8 @@ pub struct Scenario {
 impl Faults {
     /// Whether nothing goes wrong.
     pub fn is_none(&self) -> bool {
-        let Faults { cuts, refusals, repetitions, lost_acks, plant, crashes, disk } = *self;
-        cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
+        let Faults { cuts, refusals, repetitions, lost_acks, plant, crashes, disk, dead_line } = *self;
+        dead_line.is_none() && cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
     }
 }
 
@@ -187,6 +191,10 @@ fn faults(world: &World) -> Faults {
     if world.chance(50) {
         return Faults::default();
     }
+    if world.chance(50) {
+        world.count("line: a dead one, beside sound ones");
+        return Faults { dead_line: Some(LINES[world.pick(0..3) as usize].1), ..Faults::default() };
+    }
     let level = |choices: &[u64]| choices[world.pick(0..choices.len() as u64) as usize];
     Faults {
         cuts: level(&[0, 300, 600, 900]),
@@ -196,8 +204,12 @@ fn faults(world: &World) -> Faults {
         plant: level(&[0, 100, 300, 600]),
         crashes: level(&[0, 500, 800, 950]),
         disk: level(&[0, 0, 0, 2, 10]),
+        dead_line: None,
     }
 }
+
+/// The buses, and the lines that they run on.
+const LINES: [(&str, &str); 3] = [("net", "10.0.0.1:502"), ("rtu", "/dev/rtu"), ("text", "/dev/text")];
 
 struct Device {
     id: String,
@@ -259,7 +271,8 @@ fn message(world: &World, device: &Device, value: u16) -> Message {
     }
     let id = world.chance(960).then(|| format!("no. {value} of {}", device.id));
     let expiry = world.chance(60).then(|| world.pick(10..100));
-    Message { device: device.id.clone(), id, asks, value, body, after_accept: device.after_accept, expiry }
+    let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
+    Message { device: device.id.clone(), id, asks, value, body, line, after_accept: device.after_accept, expiry }
 }
 
 /// An instrument that is spoken to in text takes any value.

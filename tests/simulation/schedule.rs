@@ -117,7 +117,7 @@ impl Schedule {
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
         let hub = Hub::new(world, &witness, scenario.faults);
-        let plant = Plant::new(world, &witness, scenario.faults.plant, scenario.messages());
+        let plant = Plant::new(world, &witness, scenario.faults, scenario.messages());
         Schedule { world: world.clone(), scenario, config, disk, witness, hub, plant }
     }
 

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Plants each fault of tests/mutants in a copy of the source and lets the simulation look for it:
+# scripts/mutants.sh [NAME...]. Exit status 1 if one is not found. A minute or so each.
+set -eu
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+target="$PWD/target/proof"
+tree="$PWD/target/mutants"
+patches="$PWD/tests/mutants"
+schedules=${FIELDBRIDGE_ROUNDS:-3000}
+export RUSTFLAGS="--cfg tokio_unstable" FIELDBRIDGE_ROUNDS="$schedules" FIELDBRIDGE_SEED="${FIELDBRIDGE_SEED:-1}"
+[ $# -gt 0 ] || set -- $(cd "$patches" && for patch in *.patch; do echo "${patch%.patch}"; done)
+missed=0
+for name in "$@"; do
+    rm -rf "$tree" && mkdir -p "$tree"
+    git ls-files -z | xargs -0 cp --parents -t "$tree"
+    patch -s -p1 -d "$tree" -i "$patches/$name.patch"
+    found=0
+    (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" --test simulation \
+        -- no_schedule --nocapture) >"$tree/log" 2>&1 || found=1
+    if [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then
+        what=$(grep -A1 -m1 '^FIELDBRIDGE_SEED=.*ROUNDS=1' "$tree/log" | tail -1 | cut -c1-90)
+        printf '%-22s found: %s, as %s\n' "$name" "${verdict%% violated*}" "$what"
+    else
+        printf '%-22s NOT FOUND\n' "$name"
+        tail -5 "$tree/log"
+        missed=1
+    fi
+done
+exit "$missed"

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs simulated schedules: scripts/simulate.sh [SCHEDULES [SEED]]. One schedule tells its story. Without arguments: 10,000 from
+# a seed of its own choice, which is printed first. The long run: scripts/simulate.sh 1000000
+set -eu
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+[ $# -lt 1 ] || export FIELDBRIDGE_ROUNDS="$1"
+[ $# -lt 2 ] || export FIELDBRIDGE_SEED="$2"
+# Only so can tokio be told in which order it looks at what is ready.
+export RUSTFLAGS="--cfg tokio_unstable"
+exec cargo test --quiet --profile proof --features proof --target-dir target/proof --test simulation -- --nocapture
