@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, server, Reply};
 use crate::bus::{self, BusHandle};
 use crate::config::{Config, Device};
+use crate::crash::{self, Point};
 use crate::fatal::Fatal;
 use crate::health::{DeviceHealth, LinkState};
 use crate::hub::link::{Link, Shared};
@@ -71,6 +72,7 @@ pub async fn run(config: Config) -> Result<(), Fatal> {
         Ok(true) => ledger.close().await,
         _ => ledger.close_after_a_fault().await,
     }
+    crash::point(Point::LedgerClosed);
     ended.map(|_| ())
 }
 
@@ -87,6 +89,7 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
     let listener = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
     let mut signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
     let mut left = by_device(ledger.unfinished().await?);
+    crash::point(Point::UnfinishedRead);
     let stops = Stops {
         lanes: CancellationToken::new(),
         links: CancellationToken::new(),
@@ -104,6 +107,7 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
         tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
     }
     gateway.spawn_helpers(listener, &stops, &mut helpers);
+    crash::point(Point::BeforeReady);
     service::ready();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -115,6 +119,7 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
     let mut ledger_health = gateway.ledger.health();
     let end = tokio::select! {
         signal = signals.stop() => {
+            crash::point(Point::StopAsked);
             tracing::info!(signal, "stopping: commands on the wire are finished first");
             Ok(())
         }
@@ -136,10 +141,13 @@ async fn serve(config: Config, ledger: Ledger) -> Result<bool, Fatal> {
 async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) -> bool {
     stops.lanes.cancel();
     let lanes_ended = join("lanes", &mut lanes).await;
+    crash::point(Point::LanesEnded);
     stops.links.cancel();
     join("links", &mut links).await;
+    crash::point(Point::LinksEnded);
     stops.buses.cancel();
     let buses_ended = join("buses", &mut buses).await;
+    crash::point(Point::BusesEnded);
     stops.helpers.cancel();
     lanes_ended && buses_ended
 }

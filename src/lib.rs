@@ -19,6 +19,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod fatal;
 pub mod health;
 pub mod logging;

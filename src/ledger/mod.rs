@@ -24,6 +24,7 @@ use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
+use crate::crash::{self, Point};
 use row::{Event, Record, RowId, Unfinished};
 use writer::{Ask, Kind, Task, Writer};
 
@@ -146,7 +147,9 @@ impl Ledger {
         let db = schema::open(path)?;
         let begin = || {
             let identity = store::identity(&db)?;
+            crash::point(Point::LedgerProven);
             store::set_ended_well(&db, false)?;
+            crash::point(Point::LifeBegun);
             Ok(identity)
         };
         let identity = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
@@ -156,6 +159,7 @@ impl Ledger {
         let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(db, path, lock, health);
+        crash::point(Point::BallastLaid);
         std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run(queue)).map_err(|error| {
             LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
         })?;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::LedgerError;
+use crate::crash::{self, Point};
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
 const APPLICATION_ID: i32 = 0x6662_7231;
@@ -68,6 +69,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
     let mut db = Connection::open_with_flags(path, flags).map_err(|e| untrusted(path, &e))?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
     let version = check_ours(path, &db)?;
+    crash::point(Point::LedgerOpened);
     prove(&db).map_err(|e| not_sound(path, &e))?;
     migrate(&mut db, version).map_err(|e| untrusted(path, &e))?;
     Ok(db)
@@ -124,6 +126,7 @@ pub struct Lock {
 pub fn lock(path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
     let path = canonical(path)?;
     let named = hold(&path, File::options().create(true).truncate(false).write(true), &beside(&path, ".lock"))?;
+    crash::point(Point::LockHeld);
     if !path.exists() {
         create(&path)?;
     }
@@ -187,15 +190,20 @@ fn create(path: &Path) -> Result<(), LedgerError> {
         let mut db = Connection::open(&new)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
+        crash::point(Point::LedgerBegun);
         migrate(&mut db, 0)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
         db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
         db.close().map_err(|(_, error)| error)?;
+        crash::point(Point::LedgerComplete);
         File::open(&new)?.sync_all()?;
+        crash::point(Point::LedgerSynced);
         std::fs::rename(&new, path)?;
+        crash::point(Point::LedgerNamed);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
         }
+        crash::point(Point::LedgerMade);
         Ok(())
     };
     make().map_err(|error| LedgerError::Untrusted {
@@ -248,6 +256,7 @@ fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
         let why = "another program reads it, and its log can't be moved into the file".to_owned();
         return Err(rusqlite::Error::SqliteFailure(busy, Some(why)));
     }
+    crash::point(Point::LogMoved);
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(damaged(&verdict));
@@ -274,7 +283,9 @@ fn migrate(db: &mut Connection, version: usize) -> Result<(), rusqlite::Error> {
         let transaction = db.transaction()?;
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "user_version", seen as i64 + 1)?;
+        crash::point(Point::MigrationUncommitted);
         transaction.commit()?;
+        crash::point(Point::MigrationCommitted);
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{schema, Health, LedgerError};
+use crate::crash::{self, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
@@ -245,9 +246,12 @@ impl Writer {
                 db.execute_batch("UPDATE ledger SET age = age")?;
             }
             batch.iter_mut().try_for_each(|job| job.run(db))?;
-            db.execute_batch("COMMIT")
+            db.execute_batch("COMMIT")?;
+            crash::committed();
+            Ok(())
         };
         run(&self.db, batch).map_err(|error| {
+            crash::rolled_back();
             if !self.db.is_autocommit() {
                 if let Err(error) = self.db.execute_batch("ROLLBACK") {
                     return LedgerError::Failed(format!("the ledger can't be rolled back: {error}"));
@@ -271,6 +275,7 @@ impl Writer {
             // Real blocks, not a hole: a hole takes no space that could be given back.
             file.write_all(&vec![0x5a; BALLAST_BYTES + ROOM_BYTES])?;
             file.sync_all()?;
+            crash::point(Point::BallastWritten);
             file.set_len(BALLAST_BYTES as u64)?;
             file.sync_all()
         };
@@ -294,6 +299,7 @@ impl Writer {
         if let Err(error) = self.empty_log() {
             tracing::warn!(%error, "the ledger's log was not emptied; the next start proves both files");
         }
+        crash::point(Point::LogEmptied);
         if let Err((_, error)) = self.db.close() {
             tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
         }
