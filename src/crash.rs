@@ -96,6 +96,10 @@ points! {
     DuplicateUncommitted = "duplicate-uncommitted",
     /// The count of a further delivery is committed; nothing follows from it.
     DuplicateCommitted = "duplicate-committed",
+    /// The disk is full, and the ballast is given up; what found no room was not tried again.
+    BallastGivenUp = "ballast-given-up",
+    /// The ballast lies there again; no commit has shown that there is room beside it.
+    BallastRegained = "ballast-regained",
     /// A message is to be accepted; the ledger was not asked to.
     BeforeAccept = "before-accept",
     /// `accepted` is written; it is not committed.

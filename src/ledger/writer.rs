@@ -158,7 +158,10 @@ impl Writer {
         let emptied = self.empty_log();
         let tried = match emptied {
             Ok(()) if self.lay_ballast().is_err() => return Ok(()),
-            Ok(()) => self.commit(&mut []),
+            Ok(()) => {
+                crash::point(Point::BallastRegained);
+                self.commit(&mut [])
+            }
             failed => failed,
         };
         match tried {
@@ -200,6 +203,7 @@ impl Writer {
         }
         let mut result = self.commit(&mut batch);
         if matches!(result, Err(LedgerError::Full(_))) && std::fs::remove_file(&self.ballast).is_ok() {
+            crash::point(Point::BallastGivenUp);
             result = self.commit(&mut batch);
             let why = "the disk is full; nothing more is taken from the hub until there is space";
             self.set_unwell(why);

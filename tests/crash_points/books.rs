@@ -5,7 +5,6 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::support::Site;
 use crate::table::Durable;
 
 /// The device of rows that are old enough to be pruned.
@@ -44,15 +43,15 @@ impl Row {
 
 impl Books {
     /// What a daemon that is dead has left. Without a ledger, nothing.
-    pub fn left_in(site: &Site) -> Books {
-        let ledger = site.path("ledger.db");
+    pub fn left_in(ledger: &Path) -> Books {
         if !ledger.exists() {
             return Books::default();
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         for name in ["ledger.db", "ledger.db-wal"] {
-            if site.path(name).exists() {
-                std::fs::copy(site.path(name), folder.path().join(name)).expect("a file can be copied");
+            let file = ledger.with_file_name(name);
+            if file.exists() {
+                std::fs::copy(file, folder.path().join(name)).expect("a file can be copied");
             }
         }
         let db = Connection::open(folder.path().join("ledger.db")).expect("the copy can be opened");

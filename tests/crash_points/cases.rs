@@ -27,8 +27,11 @@ pub enum Kind {
     Pulse,
     /// Not idempotent, and read back.
     PulseVerified,
+    /// No command of the configuration's: never executable.
+    Unknown,
 }
 
+/// Those that are executed.
 pub const KINDS: [Kind; 5] = [Kind::Set, Kind::SetVerified, Kind::SetRetried, Kind::Pulse, Kind::PulseVerified];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +79,7 @@ impl Kind {
             Kind::SetRetried => "set-retried",
             Kind::Pulse => "pulse",
             Kind::PulseVerified => "pulse-verified",
+            Kind::Unknown => "no-such-command",
         }
     }
 }
@@ -129,12 +133,28 @@ pub fn unreachable(point: Point, kind: Kind, settle: Settle) -> Option<&'static 
 }
 
 /// Where earlier lives end, so that the point can be reached or has something to spoil.
-fn earlier(point: Point, settle: Settle) -> &'static [Point] {
+fn earlier(point: Point, kind: Kind, settle: Settle) -> &'static [Point] {
     match phase(point) {
         Phase::Opening | Phase::Beside | Phase::Resolving => &[Point::RequestWritten],
-        Phase::Redelivered if settle == Settle::AfterExecution => &[Point::OutcomeKnown],
-        Phase::Redelivered => &[Point::AcceptKnown],
+        Phase::Redelivered if kind == Kind::Unknown => &[Point::OutcomeKnown],
+        Phase::Redelivered => match settle {
+            Settle::AfterExecution => &[Point::OutcomeKnown],
+            Settle::AfterAccept => &[Point::AcceptKnown],
+        },
         _ => &[],
+    }
+}
+
+/// Whether a message that is never executable comes by the point.
+fn is_passed_by_the_unknown(point: Point) -> bool {
+    let is_for_executable = matches!(point, Point::BeforeAccept | Point::AcceptUncommitted);
+    match phase(point) {
+        Phase::Received => !is_for_executable,
+        Phase::OnTheWire => {
+            matches!(point, Point::BeforeOutcome | Point::OutcomeWithoutEvent | Point::OutcomeUncommitted)
+        }
+        Phase::Recorded | Phase::Settling | Phase::Redelivered => true,
+        _ => false,
     }
 }
 
@@ -151,24 +171,34 @@ pub fn all() -> Vec<Case> {
                 for settle in [Settle::AfterExecution, Settle::AfterAccept] {
                     let reachable = unreachable(point, kind, settle).is_none();
                     // That it can't be reached does not depend on the bus.
-                    if !reachable && wiring != Wiring::Tcp {
-                        continue;
+                    if reachable || wiring == Wiring::Tcp {
+                        cases.push(case(wiring, kind, settle, point, reachable));
                     }
-                    let life = |point, strikes| Life { point, nth: 1, strikes: Some(strikes) };
-                    let mut lives: Vec<_> = earlier(point, settle).iter().map(|&point| life(point, true)).collect();
-                    lives.push(life(point, reachable));
-                    cases.push(Case { wiring, kind, settle, lives });
                 }
             }
+        }
+    }
+    for &point in Point::ALL.iter().filter(|point| is_passed_by_the_unknown(**point)) {
+        for settle in [Settle::AfterExecution, Settle::AfterAccept] {
+            cases.push(case(Wiring::Tcp, Kind::Unknown, settle, point, true));
         }
     }
     cases
 }
 
+fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: bool) -> Case {
+    let life = |point, strikes| Life { point, nth: 1, strikes: Some(strikes) };
+    let mut lives: Vec<_> = earlier(point, kind, settle).iter().map(|&point| life(point, true)).collect();
+    lives.push(life(point, reachable));
+    Case { wiring, kind, settle, lives }
+}
+
 /// A sample of two crashes in a row, each at any point, on any bus.
 pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
-    // That needs a slave that can't be read; so do the proofs of other commands then.
-    let points: Vec<Point> = Point::ALL.iter().copied().filter(|point| *point != Point::BeforeReadBackAgain).collect();
+    // These need a slave that can't be read, or a full disk, which would spoil the other commands too.
+    let is_ordinary =
+        |point: &Point| !matches!(point, Point::BeforeReadBackAgain | Point::BallastGivenUp | Point::BallastRegained);
+    let points: Vec<Point> = Point::ALL.iter().copied().filter(is_ordinary).collect();
     let case = |random: &mut fastrand::Rng| {
         let wiring = [Wiring::Tcp, Wiring::Tcp, Wiring::Tcp, Wiring::Rtu, Wiring::Text][random.usize(..5)];
         let kinds: Vec<Kind> = KINDS.into_iter().filter(|kind| kind.runs_on(wiring)).collect();

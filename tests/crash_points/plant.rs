@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fieldbridge::crash::Point;
@@ -11,6 +12,7 @@ use serde_json::{json, Value as Json};
 
 use crate::books::{self, Books};
 use crate::cases::{Case, Kind, Life, Settle, Wiring};
+use crate::support::disk::SmallDisk;
 use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
 use crate::support::slave::{Mood, Slave};
@@ -47,6 +49,11 @@ pub struct Plant<'a> {
     hub: Hub,
     slave: Slave,
     instrument: Option<Instrument>,
+    ledger: PathBuf,
+    /// Where the ledger is, if it is to be full.
+    disk: Option<SmallDisk>,
+    /// What fills it.
+    filler: Option<PathBuf>,
     sent: bool,
     /// What each life that ended early has left, and what was done at the slave then.
     left: Vec<(Books, [usize; 2])>,
@@ -76,7 +83,13 @@ impl<'a> Plant<'a> {
         let text = format!("[bus.plant]\n{bus}\nretries = 4\n[device.pump]\n{device}\n{}", profile(case.wiring));
         let site = Site::with_hub(&head, &text);
         hub.add_device("pump", Auth::Key((0..32).collect()));
-        if case.lives.iter().all(|life| life.point != Point::BallastWritten) {
+        let fills_up = |life: &Life| matches!(phase(life.point), Phase::DiskFull | Phase::DiskFree);
+        let disk = case.lives.iter().any(fills_up).then(|| SmallDisk::new("8m"));
+        let ledger = disk.as_ref().map_or(site.path("ledger.db"), |disk| disk.path().join("ledger.db"));
+        if let Some(disk) = &disk {
+            site.keep_ledger_in(disk.path());
+        }
+        if disk.is_none() && case.lives.iter().all(|life| life.point != Point::BallastWritten) {
             // A hole takes no time: the ballast is not what these cases are about.
             let ballast = std::fs::File::create(site.path("ledger.db.ballast"));
             ballast.and_then(|file| file.set_len(BALLAST_BYTES)).expect("a file can be made");
@@ -84,7 +97,8 @@ impl<'a> Plant<'a> {
         if case.kind == Kind::SetRetried {
             slave.next_mood(Mood::Mute);
         }
-        Plant { case, site, hub, slave, instrument, sent: false, left: Vec::new() }
+        let left = Vec::new();
+        Plant { case, site, hub, slave, instrument, ledger, disk, filler: None, sent: false, left }
     }
 
     pub fn run(mut self) -> Told {
@@ -104,8 +118,8 @@ impl<'a> Plant<'a> {
     fn live(&mut self, life: &Life) -> bool {
         let is_stop = matches!(phase(life.point), Phase::StopAsked | Phase::Stopping);
         let is_prune = matches!(life.point, Point::PruneUncommitted | Point::PruneCommitted);
-        if is_prune && self.site.path("ledger.db").exists() {
-            books::grow_old(&self.site.path("ledger.db"));
+        if is_prune && self.ledger.exists() {
+            books::grow_old(&self.ledger);
         }
         if is_stop && self.case.kind != Kind::SetRetried {
             self.slave.set_mood(Mood::Held);
@@ -132,12 +146,16 @@ impl<'a> Plant<'a> {
                 }
             }
             // Connected, it also heeds signals.
+            if phase(life.point) == Phase::DiskFree && daemon.log().contains("intake stops") {
+                self.make_room();
+            }
             if !is_stop && self.hub.is_connected("pump") && self.is_over() {
                 signal(daemon.pid(), "TERM");
                 break;
             }
             std::thread::sleep(POLL);
         }
+        self.make_room();
         let status = daemon.wait();
         self.slave.set_mood(Mood::Good);
         self.slave.set_unreadable(None);
@@ -167,11 +185,19 @@ impl<'a> Plant<'a> {
         assert!(daemon.terminate().success(), "{}", self.case);
     }
 
+    /// Frees the disk, if it was filled.
+    fn make_room(&mut self) {
+        if let Some(filler) = self.filler.take() {
+            std::fs::remove_file(filler).expect("the filler is there");
+        }
+    }
+
     /// Sends the commands, once, as soon as the hub keeps them.
     fn send(&mut self) {
         if self.sent || !self.hub.is_subscribed("pump") {
             return;
         }
+        self.filler = self.disk.as_ref().map(SmallDisk::fill);
         for (id, value) in COMMANDS {
             let body = json!({ "command": self.case.kind.command(), "value": value }).to_string();
             self.hub.send("pump", C2d::new(id, body).ack(Ack::Full)).expect("the hub takes it");
@@ -182,7 +208,7 @@ impl<'a> Plant<'a> {
     /// Whether every message is completed, every result told, and nothing waits in the ledger.
     fn is_over(&self) -> bool {
         let told = || COMMANDS.iter().all(|(id, _)| self.told().contains_key(*id));
-        self.sent && self.hub.queue_len("pump") == 0 && told() && books::is_settled(&self.site.path("ledger.db"))
+        self.sent && self.hub.queue_len("pump") == 0 && told() && books::is_settled(&self.ledger)
     }
 
     /// How often each command was done.
@@ -220,7 +246,7 @@ impl<'a> Plant<'a> {
     fn check_a_death(&mut self, life: &Life) {
         let case = self.case;
         eventually("the hub knows that the connection is gone", || (!self.hub.is_connected("pump")).then_some(()));
-        let books = Books::left_in(&self.site);
+        let books = Books::left_in(&self.ledger);
         for id in self.completed() {
             let least = match case.settle {
                 Settle::AfterExecution => Durable::Final,
@@ -292,7 +318,7 @@ impl<'a> Plant<'a> {
         let mut order = self.all_done();
         order.dedup();
         assert!(order.is_sorted(), "{case}: in order (G5): {order:?}");
-        let (books, told, done) = (Books::left_in(&self.site), self.told(), self.done());
+        let (books, told, done) = (Books::left_in(&self.ledger), self.told(), self.done());
         assert!(books.outbox.is_empty() && books.ended_well, "{case}: {books:?}");
         let end = |(id, done): (&String, usize)| {
             let row = books.rows.get(id).unwrap_or_else(|| panic!("{case}: {id} has no row: {books:?}"));

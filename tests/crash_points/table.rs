@@ -58,6 +58,10 @@ pub enum Phase {
     Settling,
     /// It was delivered again, and is known.
     Redelivered,
+    /// The disk is full, and nothing of it was recorded.
+    DiskFull,
+    /// The disk was full, and has room again.
+    DiskFree,
     /// A stop that waits for it.
     StopAsked,
     /// A stop that need not wait for it any more.
@@ -92,6 +96,8 @@ pub fn phase(point: Point) -> Phase {
         | EventRemovalCommitted => Phase::Recorded,
         SettlementQueued | SettlementTaken | PubackQueued | PubackWritten => Phase::Settling,
         DuplicateKnown | DuplicateUncommitted | DuplicateCommitted => Phase::Redelivered,
+        BallastGivenUp => Phase::DiskFull,
+        BallastRegained => Phase::DiskFree,
         StopAsked => Phase::StopAsked,
         LanesEnded | GoodbyeSaid | LinksEnded | BusesEnded | EndedWellUncommitted | EndedWellCommitted | LogEmptied
         | LedgerClosed => Phase::Stopping,
@@ -114,12 +120,19 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle) -> Left {
     };
     let settled_wire = if settled == Final { Wire::Touched } else { Wire::Maybe };
     let (least, most, wire) = match phase(point) {
+        // It is recorded with its outcome, or not at all.
+        Phase::Received | Phase::OnTheWire if kind == Kind::Unknown => (Nothing, Nothing, Wire::Untouched),
+        _ if kind == Kind::Unknown => (Final, Final, Wire::Untouched),
         Phase::Creation | Phase::Received => (Nothing, Nothing, Wire::Untouched),
         Phase::Accepted => (Accepted, Accepted, Wire::Untouched),
         Phase::Turn => (waiting, waiting, Wire::Untouched),
         Phase::Begun => (begun, begun, Wire::Untouched),
         Phase::Opening | Phase::OnTheWire | Phase::Resolving | Phase::StopAsked => (begun, begun, Wire::Touched),
         Phase::Beside => (begun, Final, Wire::Touched),
+        // Whichever record it needs next, that found no room; an idempotent command may need none before its outcome.
+        Phase::DiskFull if kind.is_idempotent() => (Nothing, Nothing, Wire::Maybe),
+        Phase::DiskFull => (Nothing, Nothing, Wire::Untouched),
+        Phase::DiskFree => (Nothing, Final, Wire::Maybe),
         Phase::Recorded | Phase::Stopping => (Final, Final, Wire::Touched),
         Phase::Settling | Phase::Redelivered => (settled, Final, settled_wire),
     };
@@ -147,6 +160,7 @@ pub fn end_of(kind: Kind, caught: bool, done: usize) -> End {
         (Kind::PulseVerified, true, 0) => End { state: "failed", code: Some("verify-mismatch") },
         (Kind::Pulse | Kind::PulseVerified, false, 1) => SUCCEEDED,
         (Kind::Set | Kind::SetVerified | Kind::SetRetried, false, 1..) => SUCCEEDED,
+        (Kind::Unknown, false, 0) => End { state: "rejected", code: Some("unknown-command") },
         _ => panic!("{} was done {done} times, caught while executing: {caught}", kind.command()),
     }
 }
