@@ -138,7 +138,7 @@ points! {
     BeforeReadBack = "before-read-back",
     /// The end of a read-back is known; what follows from it was not decided.
     ReadBackEnded = "read-back-ended",
-    /// An interrupted command could not be read back; it is tried again after a pause.
+    /// An interrupted command was not found by reading back, or could not be read; it is tried again after a pause.
     BeforeReadBackAgain = "before-read-back-again",
     /// A command has its outcome; the ledger does not.
     BeforeOutcome = "before-outcome",

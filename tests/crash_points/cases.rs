@@ -1,6 +1,7 @@
 //! What is run: points, kinds of routes, ways to settle, buses; and what a route can't reach.
 
 use std::fmt;
+use std::time::Duration;
 
 use fieldbridge::crash::Point;
 
@@ -56,6 +57,8 @@ pub struct Case {
     pub kind: Kind,
     pub settle: Settle,
     pub lives: Vec<Life>,
+    /// How long the slave takes to take a write request up.
+    pub take_up: Duration,
 }
 
 impl Kind {
@@ -190,7 +193,16 @@ fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: boo
     let life = |point, strikes| Life { point, nth: 1, strikes: Some(strikes) };
     let mut lives: Vec<_> = earlier(point, kind, settle).iter().map(|&point| life(point, true)).collect();
     lives.push(life(point, reachable));
-    Case { wiring, kind, settle, lives }
+    Case { wiring, kind, settle, lives, take_up: Duration::ZERO }
+}
+
+/// A request is on its way to a slave that takes it up only after the next daemon has begun to look for its effect.
+pub fn taken_up_late() -> Vec<Case> {
+    let late = |settle| {
+        let case = case(Wiring::Tcp, Kind::PulseVerified, settle, Point::RequestWritten, true);
+        Case { take_up: Duration::from_millis(700), ..case }
+    };
+    [Settle::AfterExecution, Settle::AfterAccept].map(late).into()
 }
 
 /// A sample of two crashes in a row, each at any point, on any bus.
@@ -211,7 +223,7 @@ pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
             let (point, nth) = (reachable[random.usize(..reachable.len())], 1 + u32::from(random.u32(..5) == 0));
             Life { point, nth, strikes: None }
         };
-        Case { wiring, kind, settle, lives: vec![life(), life()] }
+        Case { wiring, kind, settle, lives: vec![life(), life()], take_up: Duration::ZERO }
     };
     std::iter::repeat_with(|| case(random)).take(count).collect()
 }

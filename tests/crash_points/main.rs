@@ -88,6 +88,14 @@ fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
 }
 
 #[test]
+fn a_request_that_is_taken_up_after_the_crash_is_not_called_undone() {
+    let cases = cases::taken_up_late();
+    for (case, told) in run_all(&cases) {
+        assert_eq!(told.ends, ["succeeded", "succeeded"], "{case}");
+    }
+}
+
+#[test]
 fn a_crash_while_a_crash_is_sorted_out_leads_to_what_the_crash_table_says() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
     let seed = number("FIELDBRIDGE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));

@@ -50,6 +50,8 @@ struct Inner {
     mood: Option<Mood>,
     /// The moods of the next write requests, before any other.
     next_moods: VecDeque<Mood>,
+    /// How long it takes to take a write request up.
+    take_up: Duration,
     /// Reads are answered with this exception.
     unreadable: Option<u8>,
     /// Answers that may go although the mood is to hold them.
@@ -95,6 +97,11 @@ impl Slave {
     /// The next write request meets this mood, once.
     pub fn next_mood(&self, mood: Mood) {
         self.lock().next_moods.push_back(mood);
+    }
+
+    /// From now on every write request that comes by TCP waits for so long before anything is done about it.
+    pub fn set_take_up(&self, time: Duration) {
+        self.lock().take_up = time;
     }
 
     /// From now on every read request is answered with this exception, or again with what stands there.
@@ -158,6 +165,10 @@ impl Slave {
             let mut pdu = vec![0; length - 1];
             if stream.read_exact(&mut pdu).is_err() {
                 return;
+            }
+            if pdu[0] == 6 {
+                let take_up = self.lock().take_up;
+                std::thread::sleep(take_up);
             }
             let (answer, delay) = match self.answer(header[6], &pdu) {
                 Reaction::Answer(answer, delay) => (answer, delay),
