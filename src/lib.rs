@@ -12,8 +12,8 @@
 //! 6. [`hub`] acknowledges the message, in order, if the connection that brought it still stands, and publishes the
 //!    event until the hub has it.
 //!
-//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`service`] and [`admin`]. [`crash`]
-//! names the places between any two of these steps, for the tests to strike.
+//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`service`] and [`admin`].
+//! [`crash`] names the places between any two of these steps, for the tests to strike.
 
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
