@@ -6,5 +6,7 @@ scripts/setup.sh tests
 cargo fmt --check
 cargo clippy --quiet --all-targets -- -D warnings
 cargo clippy --quiet --no-default-features -- -D warnings
+cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
+cargo test --features proof --test crash_points -- --nocapture --test-threads=1

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, server, Reply};
 use crate::bus::{self, BusHandle, Lines, SystemLines};
 use crate::config::{Config, Device};
+use crate::crash::{self, Point};
 use crate::fatal::Fatal;
 use crate::health::{DeviceHealth, LinkState};
 use crate::hub::dial::{Dial, Network};
@@ -97,6 +98,7 @@ pub async fn run_in(
         Ok(true) => ledger.close().await,
         _ => ledger.close_after_a_fault().await,
     }
+    crash::point(Point::LedgerClosed);
     ended.map(|_| ())
 }
 
@@ -135,6 +137,7 @@ async fn serve(
     stop_reason: impl Future<Output = &'static str>,
 ) -> Result<bool, Fatal> {
     let mut left = by_device(ledger.unfinished().await?);
+    crash::point(Point::UnfinishedRead);
     let stops = Stops {
         lanes: CancellationToken::new(),
         links: CancellationToken::new(),
@@ -152,6 +155,7 @@ async fn serve(
         tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
     }
     gateway.spawn_helpers(world.operators, &stops, &mut helpers);
+    crash::point(Point::BeforeReady);
     service::ready();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -163,6 +167,7 @@ async fn serve(
     let mut ledger_health = gateway.ledger.health();
     let end = tokio::select! {
         reason = stop_reason => {
+            crash::point(Point::StopAsked);
             tracing::info!(reason, "stopping: commands on the wire are finished first");
             Ok(())
         }
@@ -184,10 +189,13 @@ async fn serve(
 async fn stop(stops: &Stops, mut lanes: Tasks, mut links: Tasks, mut buses: Tasks) -> bool {
     stops.lanes.cancel();
     let lanes_ended = join("lanes", &mut lanes).await;
+    crash::point(Point::LanesEnded);
     stops.links.cancel();
     join("links", &mut links).await;
+    crash::point(Point::LinksEnded);
     stops.buses.cancel();
     let buses_ended = join("buses", &mut buses).await;
+    crash::point(Point::BusesEnded);
     stops.helpers.cancel();
     lanes_ended && buses_ended
 }

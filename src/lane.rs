@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
 use crate::command::outcome::{Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
+use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
 use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Ticket};
@@ -118,6 +119,7 @@ impl Station {
         let started = Instant::now();
         let left: Vec<_> = left.into_iter().map(|left| (Work::left(left, started), self.health.pend())).collect();
         for (work, _pending) in left {
+            crash::point(Point::LeftTaken);
             self.work(work).await;
             if self.stop.is_cancelled() {
                 return;
@@ -170,16 +172,19 @@ impl Station {
             received_at,
             expires_at: message.expires_at,
         };
+        crash::point(Point::BeforeLookup);
         let lookup = match self.ledger.lookup(&new.device, new.message_id.as_deref(), new.digest).await {
             Ok(lookup) => lookup,
             Err(error) => return self.leave(Some(ticket), &error),
         };
+        crash::point(Point::LookedUp);
         let mut work =
             Work { row: lookup.row, ticket: Some(ticket), new, received, earlier_life: false, interrupted: None };
         match (decide::on_delivery(lookup.known, checked, self.device.settle), lookup.row) {
             (Verdict::Complete, Some(row)) => {
                 self.health.duplicates.add();
                 tracing::debug!(device = %self.device.id, message_id = work.message_id(), "delivered again: completed, not run");
+                crash::point(Point::DuplicateKnown);
                 work.complete(self.ledger.delivered_again(row));
                 None
             }
@@ -194,8 +199,9 @@ impl Station {
                 self.give_back(work.ticket);
                 None
             }
-            (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
+            (Verdict::Accept, _) => match self.accept(&work).await {
                 Ok((row, receipt)) => {
+                    crash::point(Point::AcceptKnown);
                     work.row = Some(row);
                     work.complete(receipt);
                     Some(work)
@@ -211,6 +217,11 @@ impl Station {
                 unreachable!("{:?} without a row", Known::New)
             }
         }
+    }
+
+    async fn accept(&self, work: &Work) -> Result<(RowId, Receipt), LedgerError> {
+        crash::point(Point::BeforeAccept);
+        self.ledger.accept(work.new.clone()).await
     }
 
     /// Runs a command and records its outcome.
@@ -268,7 +279,9 @@ impl Station {
         let state = outcome.state;
         let code = outcome.fault.as_ref().map(|fault| fault.code.as_str());
         let finish = Finish { row: work.row, new: work.new.clone(), outcome, attempts, finished_at: Timestamp::now() };
+        crash::point(Point::BeforeOutcome);
         let Some(receipt) = self.record(finish).await else { return };
+        crash::point(Point::OutcomeKnown);
         work.complete(receipt);
         self.event_bell.notify_one();
         if attempts > 0 {
@@ -399,8 +412,10 @@ impl Gate for LaneGate<'_> {
     }
 
     async fn record_executing(&mut self) -> bool {
+        crash::point(Point::BeforeExecuting);
         match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {
+                crash::point(Point::ExecutingKnown);
                 self.work.row = Some(row);
                 // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
                 // again.

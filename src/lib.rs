@@ -13,12 +13,14 @@
 //!    event until the hub has it.
 //!
 //! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`service`] and [`admin`].
+//! [`crash`] names the places between any two of these steps, for the tests to strike.
 
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod fatal;
 pub mod health;
 pub mod logging;

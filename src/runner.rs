@@ -13,6 +13,7 @@ use crate::bus::{BusHandle, Turn};
 use crate::command::decide::{Attempt, Execution, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
+use crate::crash::{self, Point};
 use crate::peripheral::{Command, Prepared};
 
 /// A command with its value, and where it goes.
@@ -103,7 +104,9 @@ impl<'a> Plan<'a> {
                 _ => false,
             };
             if let (true, Some(held)) = (to_be_sent, &mut turn) {
+                crash::point(Point::TurnHeld);
                 held.clear(&self.call(self.prepared.request.clone(), None)).await;
+                crash::point(Point::LineClear);
                 match gate.may_go() {
                     Go::Yes => {}
                     Go::End(outcome) => return Ran::Finished(outcome, 0),
@@ -118,7 +121,9 @@ impl<'a> Plan<'a> {
                 },
                 (Step::Send, Some(held)) => {
                     let not_after = (!on_the_wire).then(|| gate.not_after());
+                    crash::point(Point::BeforeExchange);
                     let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
+                    crash::point(Point::AttemptEnded);
                     on_the_wire |= !matches!(wire, Wire::NotSent(_));
                     match (on_the_wire, gate.may_go()) {
                         (false, Go::End(outcome)) => return Ran::Finished(outcome, 0),
@@ -126,11 +131,14 @@ impl<'a> Plan<'a> {
                     }
                 }
                 (Step::ReadBack, Some(held)) => {
+                    crash::point(Point::BeforeReadBack);
                     let result = self.read_back(held).await;
+                    crash::point(Point::ReadBackEnded);
                     execution.read_back(result, self.prepared.written.clone(), begun.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
                     turn = None;
+                    crash::point(Point::BeforeReadBackAgain);
                     tokio::time::sleep(pause).await;
                     Step::ReadBack
                 }
@@ -140,6 +148,9 @@ impl<'a> Plan<'a> {
             let follows_up = execution.attempts() <= 1 && matches!(step, Step::Send) || matches!(step, Step::ReadBack);
             if !follows_up {
                 turn = None;
+            }
+            if matches!(step, Step::Send) && execution.attempts() > 1 {
+                crash::point(Point::BetweenAttempts);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! that a task of the gateway is about to run the simulation is asked whether the process is still alive: one that has
 //! crashed does nothing any more, wherever its tasks stood.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ pub trait Simulation {
 }
 
 thread_local! {
+    static GRAVES: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
     static SIMULATION: RefCell<Option<Rc<dyn Simulation>>> = const { RefCell::new(None) };
 }
 
@@ -36,6 +38,21 @@ fn simulation() -> Option<Rc<dyn Simulation>> {
 /// Wall time, if it is simulated.
 pub fn now() -> Option<Timestamp> {
     simulation().map(|simulation| simulation.now())
+}
+
+/// Keeps what a process leaves as it is when it ends, until [`clear_graves`]. Without a simulation it is given back.
+pub fn bury<T: Any>(remains: T) -> Option<T> {
+    if simulation().is_none() {
+        return Some(remains);
+    }
+    GRAVES.with(|graves| graves.borrow_mut().push(Box::new(remains)));
+    None
+}
+
+/// Drops what processes have left. They must have ended, so that it has no effect.
+pub fn clear_graves() {
+    let graves = GRAVES.with(|graves| graves.take());
+    drop(graves);
 }
 
 /// A task that ends with its simulated process.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fieldbridge::clock::{Timestamp, EARLIEST_BELIEVABLE};
 use fieldbridge::command::decide::{
     check_identity, on_delivery, Age, Attempt, Deadline, Execution, Freshness, Known, ReadBack, Route, Step, Verdict,
-    RESOLVE_PATIENCE,
+    RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
 };
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::config::Settle;
@@ -230,6 +230,19 @@ fn a_value_resolved_by_reading_back_is_the_value_that_was_written() {
     assert_eq!(execution.begin(), Step::ReadBack);
     let step = execution.read_back(ReadBack::Same, Some(json!(42.5)), Duration::ZERO);
     assert_eq!(step, Step::Finish(Outcome::succeeded(Some(json!(42.5)))));
+}
+
+#[test]
+fn an_interrupted_command_that_is_not_found_at_once_may_be_on_its_way_still() {
+    let mut execution = Execution::interrupted(Route { idempotent: false, verify: true, attempts_max: 3 }, 1);
+    assert_eq!(execution.begin(), Step::ReadBack);
+    let other = || ReadBack::Other("8".into());
+    let soon = execution.read_back(other(), Some(json!(1)), TAKE_UP_PATIENCE - Duration::from_millis(1));
+    assert!(matches!(soon, Step::ReadBackAfter(_)), "{soon:?}");
+    let Step::Finish(outcome) = execution.read_back(other(), Some(json!(1)), TAKE_UP_PATIENCE) else {
+        panic!("it is still looked for");
+    };
+    assert_eq!((outcome.state, outcome.fault.unwrap().code), (State::Failed, Code::VerifyMismatch));
 }
 
 #[test]

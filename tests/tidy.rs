@@ -37,13 +37,14 @@ fn code(text: &str) -> String {
 
 #[test]
 fn each_library_is_named_only_where_it_belongs() {
-    let homes: [(&str, &[&str]); 7] = [
+    let homes: [(&str, &[&str]); 8] = [
         ("rumqttc::", &["hub/mqtt.rs", "sim/"]),
         ("rusqlite::", &["ledger/"]),
         ("tokio_modbus::", &["bus/modbus.rs", "demo/"]),
         ("tokio_serial::", &["bus/", "demo/"]),
         ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
         ("sd_notify::", &["service.rs"]),
+        ("use nix::", &["crash.rs"]),
         ("SystemTime::now", &["clock.rs"]),
     ];
     for (path, text) in files("src") {
@@ -72,7 +73,7 @@ fn what_decides_does_no_io_and_reads_no_clock() {
         if !pure.iter().any(|pure| name.starts_with(pure)) || name.ends_with("tests.rs") {
             continue;
         }
-        for impure in ["std::fs", "std::net", "tokio::", "async fn", "::now()", "fastrand", "std::env"] {
+        for impure in ["std::fs", "std::net", "tokio::", "async fn", "::now()", "fastrand", "std::env", "crash::"] {
             assert!(!code.contains(impure), "{name} decides, and names {impure}");
         }
     }
@@ -89,6 +90,14 @@ fn nothing_in_the_daemon_uses_the_simulator_or_the_demo() {
         let uses = code.matches("crate::demo").count();
         assert!(uses == 0 || name == "cli.rs", "{name} uses the demo");
     }
+}
+
+#[cfg(not(feature = "proof"))]
+#[test]
+fn a_program_built_as_it_is_released_can_not_be_made_to_crash() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_fieldbridge")).unwrap();
+    let text = String::from_utf8_lossy(&program);
+    assert!(text.contains("FIELDBRIDGE_LOG") && !text.contains("FIELDBRIDGE_CRASH_AT"));
 }
 
 #[test]

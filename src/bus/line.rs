@@ -21,6 +21,7 @@ use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 use super::link::{Ended, Lost};
 use super::wire::Wire;
 use crate::config::{Parity, SerialPort};
+use crate::crash::{self, Point};
 
 /// A port that takes longer to open has a hanging driver.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -252,11 +253,15 @@ where
 {
     let end = Instant::now() + limit;
     let mut sent = 0;
+    crash::point(Point::BeforeFirstByte);
     while sent < bytes.len() {
-        let why = match timeout_at(end, stream.write(&bytes[sent..])).await {
+        let why = match timeout_at(end, stream.write(crash::piece(&bytes[sent..]))).await {
             Ok(Ok(0)) => "takes no more bytes".into(),
             Ok(Ok(len)) => {
                 sent += len;
+                if sent < bytes.len() {
+                    crash::point(Point::RequestHalfWritten);
+                }
                 continue;
             }
             Ok(Err(error)) => format!("was lost: {error}"),
@@ -264,6 +269,7 @@ where
         };
         return Err(Cut { sent, why });
     }
+    crash::point(Point::RequestWritten);
     Ok(())
 }
 

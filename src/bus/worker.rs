@@ -27,6 +27,7 @@ use super::text::Text;
 use super::wire::{Call, Wire};
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::config::{Bus, BusKind};
+use crate::crash::{self, Point};
 
 /// First and longest pause between attempts to open a line.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -253,6 +254,7 @@ impl<L: Link> Shift<L> {
             // The line turned out to be closed before it took a byte: once more, on a new one.
             ended = self.attempt(call, asked, errand, stop).await;
         }
+        crash::point(Point::ExchangeEnded);
         let wire = ended.wire;
         self.status.send_modify(|status| {
             status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));

@@ -186,6 +186,9 @@ pub enum ReadBack {
 /// peripherals may start more slowly than the gateway.
 pub const RESOLVE_PATIENCE: Duration = Duration::from_secs(30);
 const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a peripheral may take to carry out what it was sent before the crash: a read-back on a new connection can
+/// overtake that. A serial line is not asked anything for as long.
+pub const TAKE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the read-back is done.
 #[derive(Debug, Clone, PartialEq)]
@@ -275,6 +278,9 @@ impl Execution {
                 Purpose::Proof(value) => value,
                 Purpose::Doubt(_) | Purpose::Interrupted => written,
             })),
+            ReadBack::Other(_) if purpose == Purpose::Interrupted && elapsed < TAKE_UP_PATIENCE => {
+                Step::ReadBackAfter(RESOLVE_PAUSE)
+            }
             ReadBack::Other(message) => self.again_or(State::Failed, Fault::new(Code::VerifyMismatch, message)),
             ReadBack::Unknown(fault) => self.unread(purpose, fault, elapsed),
         }

@@ -26,6 +26,7 @@ use super::trouble::Trouble;
 use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
 use crate::clock::Timestamp;
 use crate::config::{Credential, Device, Hub};
+use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
 
@@ -199,6 +200,7 @@ impl Link {
 
     async fn establish(&self) -> Result<Established, Trouble> {
         let hub = &self.shared.hub;
+        crash::point(Point::BeforeConnect);
         let tcp = self.shared.dial.dial(&hub.address).await?;
         let mut connection = match &self.shared.trust {
             None => Connection::new(tcp),
@@ -227,8 +229,10 @@ impl Link {
             keepalive: hub.keepalive,
         };
         connection.connect(&login).await?;
+        crash::point(Point::LoginSent);
         match connection.next().await? {
             Received::ConnAck { code: 0, session_present } => {
+                crash::point(Point::LoginAccepted);
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
                 Ok(Established { connection, token, since })
             }
@@ -350,6 +354,7 @@ impl Serving<'_> {
                 outbox.publish_more(&mut self.connection).await
             }
             Received::SubAck { granted: true } => {
+                crash::point(Point::SubscriptionGranted);
                 self.subscribed = true;
                 let device = &self.link.device.id;
                 // A renewal is a matter of course: an hourly line for each device would hide what matters.
@@ -387,6 +392,7 @@ impl Serving<'_> {
     }
 
     fn on_publish(&mut self, qos: u8, packet_id: u16, topic: &[u8], payload: &[u8]) -> Result<(), Trouble> {
+        crash::point(Point::PublishRead);
         let device = &self.link.device.id;
         let ticket = match qos {
             1 => match self.session.on_publish(packet_id, identity(topic, payload)) {
@@ -409,7 +415,10 @@ impl Serving<'_> {
             ticket,
         };
         match self.link.deliveries.try_send(delivery) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                crash::point(Point::DeliveryPassedOn);
+                Ok(())
+            }
             Err(TrySendError::Full(_)) => Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
             // Nothing new is begun during a stop; the hub keeps the message.
             Err(TrySendError::Closed(_)) => Ok(()),
@@ -433,6 +442,7 @@ impl Serving<'_> {
             next = settled.try_recv().ok();
         }
         if !ready.is_empty() {
+            crash::point(Point::SettlementTaken);
             self.connection.acknowledge(&ready).await?;
             self.worked = true;
         }

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::command::Message;
+use crate::crash::{self, Point};
 use crate::ledger::Receipt;
 
 /// A message that the hub has delivered, and the right to settle it.
@@ -100,6 +101,7 @@ impl Ticket {
     /// the message again, and the ledger will know it.
     pub fn complete(self, _stands_on: Receipt) {
         self.settle(Settlement::Complete(self.number));
+        crash::point(Point::SettlementQueued);
     }
 
     /// Leaves the message with the hub, which will deliver it again.

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use super::trouble::Trouble;
+use crate::crash::{self, Point};
 
 /// Largest packet that is read. A C2D message has at most 64 KiB and a topic of at most 64 KiB.
 const PACKET_BYTES_MAX: usize = 1024 * 1024;
@@ -134,7 +135,10 @@ impl Connection {
         for packet_id in packet_ids {
             self.feed(Packet::PubAck(PubAck::new(*packet_id))).await?;
         }
-        self.flush().await
+        crash::point(Point::PubackQueued);
+        self.flush().await?;
+        crash::point(Point::PubackWritten);
+        Ok(())
     }
 
     /// Asks whether the hub is still there.
@@ -146,6 +150,7 @@ impl Connection {
     pub async fn disconnect(mut self) {
         // Whether the hub hears it changes nothing: the connection ends here.
         let _ = self.send(Packet::Disconnect).await;
+        crash::point(Point::GoodbyeSaid);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.framed.close()).await;
     }
 

@@ -13,6 +13,7 @@ use tokio::time::{timeout, Instant};
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
+use crate::crash::{self, Point};
 use crate::ledger::Ledger;
 
 /// Events on the wire without their PUBACK.
@@ -73,7 +74,9 @@ impl Outbox {
                 }
                 let packet_id = self.free_packet_id();
                 let topic = topic::result_event(&self.device, &event.id, event.message_id.as_deref());
+                crash::point(Point::EventRead);
                 connection.publish(topic, packet_id, event.body).await?;
+                crash::point(Point::EventPublished);
                 self.in_flight.insert(packet_id, (event.seq, Instant::now()));
             }
         }
@@ -83,7 +86,9 @@ impl Outbox {
     /// The hub has the event with this packet id.
     pub(super) fn acknowledged(&mut self, packet_id: u16) {
         if let Some((seq, _)) = self.in_flight.remove(&packet_id) {
+            crash::point(Point::EventAcknowledged);
             self.ledger.event_acknowledged(seq);
+            crash::point(Point::EventRemovalAsked);
             self.done.push_back(seq);
             if self.done.len() > DONE_MAX {
                 self.done.pop_front();

@@ -7,6 +7,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::crash::{self, Point};
+
 /// Where the ledger lies: the system's files, unless a simulation stands in for them.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// The SQLite VFS that reaches the same files. `None`: SQLite's own.
@@ -92,6 +94,7 @@ impl Disk for SystemDisk {
         let mut file = File::create(path)?;
         file.write_all(&vec![0x5a; bytes + room])?;
         file.sync_all()?;
+        crash::point(Point::BallastWritten);
         file.set_len(bytes as u64)?;
         file.sync_all()
     }

@@ -28,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
+use crate::crash::{self, Point};
 use disk::{Disk, SystemDisk};
 use row::{Event, Record, RowId, Unfinished};
 use writer::{Ask, Kind, Task, Writer};
@@ -163,7 +164,9 @@ impl Ledger {
         let db = schema::open(&*disk, path)?;
         let begin = || {
             let identity = store::identity(&db)?;
+            crash::point(Point::LedgerProven);
             store::set_ended_well(&db, false)?;
+            crash::point(Point::LifeBegun);
             Ok(identity)
         };
         let identity = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
@@ -173,6 +176,7 @@ impl Ledger {
         let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(db, disk, path, lock, health);
+        crash::point(Point::BallastLaid);
         let ledger = Ledger {
             asks,
             health: health_seen,

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::disk::{Disk, Held, Making, SystemDisk};
 use super::LedgerError;
+use crate::crash::{self, Point};
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
 const APPLICATION_ID: i32 = 0x6662_7231;
@@ -68,6 +69,7 @@ pub fn open(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
     let mut db = connect(disk, path, flags).map_err(|e| untrusted(path, &e))?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
     let version = check_ours(path, &db)?;
+    crash::point(Point::LedgerOpened);
     prove(&db).map_err(|e| not_sound(path, &e))?;
     migrate(&mut db, version).map_err(|e| untrusted(path, &e))?;
     Ok(db)
@@ -124,6 +126,7 @@ pub struct Lock {
 pub fn lock(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
     let path = disk.resolve(path).map_err(|error| untrusted(path, &error))?;
     let named = hold(disk, &path, &beside(&path, ".lock"), Making::IfMissing)?;
+    crash::point(Point::LockHeld);
     if disk.look(&path).is_err() {
         create(disk, &path)?;
     }
@@ -179,17 +182,22 @@ fn create(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
         let mut db = connect(disk, &new, flags)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
+        crash::point(Point::LedgerBegun);
         migrate(&mut db, 0)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
         db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
         // Closing would move the log into the file as well, and be silent about a failure.
         empty_log(&db)?;
         db.close().map_err(|(_, error)| error)?;
+        crash::point(Point::LedgerComplete);
         disk.sync(&new)?;
+        crash::point(Point::LedgerSynced);
         disk.rename(&new, path)?;
+        crash::point(Point::LedgerNamed);
         if let Some(folder) = path.parent() {
             disk.sync(folder)?;
         }
+        crash::point(Point::LedgerMade);
         Ok(())
     };
     make().map_err(|error| LedgerError::Untrusted {
@@ -234,6 +242,7 @@ fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
     expect_pragma(db, "synchronous", "FULL", "2")?;
     db.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
     empty_log(db)?;
+    crash::point(Point::LogMoved);
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(damaged(&verdict));
@@ -274,7 +283,9 @@ fn migrate(db: &mut Connection, version: usize) -> Result<(), rusqlite::Error> {
         let transaction = db.transaction()?;
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "user_version", seen as i64 + 1)?;
+        crash::point(Point::MigrationUncommitted);
         transaction.commit()?;
+        crash::point(Point::MigrationCommitted);
     }
     Ok(())
 }

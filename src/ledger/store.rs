@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Report, State};
+use crate::crash::{self, Point};
 
 /// Rows looked at in one step of pruning.
 const PRUNE_WINDOW: i64 = 500;
@@ -55,6 +56,10 @@ pub fn insert(
     let mut history = entry(new.received_at, "received", None);
     history.push_str(&entry(now, state.as_str(), None));
     insert_row(db, new, state, attempts, age, &history)?;
+    match state {
+        State::Accepted => crash::in_transaction(Point::AcceptUncommitted, Point::AcceptCommitted),
+        _ => crash::in_transaction(Point::ExecutingUncommitted, Point::ExecutingCommitted),
+    }
     Ok(RowId(db.last_insert_rowid()))
 }
 
@@ -67,6 +72,7 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
         )?
         .execute(params![row, entry(now, "executing", None)])?;
     assert_eq!(changed, 1, "only an accepted row begins to execute");
+    crash::in_transaction(Point::ExecutingUncommitted, Point::ExecutingCommitted);
     Ok(())
 }
 
@@ -102,6 +108,7 @@ pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()
             entry(finish.finished_at, outcome.state.as_str(), fault.map(|fault| fault.message.as_str())),
         ])?;
     assert_eq!(changed, 1, "a row ends once");
+    crash::point(Point::OutcomeWithoutEvent);
     let report = Report {
         message_id: new.message_id.as_deref(),
         command: new.command.as_deref(),
@@ -114,6 +121,7 @@ pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()
         new.message_id,
         report.to_event(outcome).to_string()
     ])?;
+    crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
     Ok(())
 }
 
@@ -125,12 +133,14 @@ pub fn count_delivery(db: &Connection, row: RowId, at: Timestamp, age: i64) -> r
          WHERE id = ?1",
     )?
     .execute(params![row, age, HISTORY_BYTES_MAX, entry(at, "delivered-again", None)])?;
+    crash::in_transaction(Point::DuplicateUncommitted, Point::DuplicateCommitted);
     Ok(())
 }
 
 /// The hub has acknowledged an event.
 pub fn remove_event(db: &Connection, seq: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute([seq])?;
+    crash::in_transaction(Point::EventRemovalUncommitted, Point::EventRemovalCommitted);
     Ok(())
 }
 
@@ -195,6 +205,9 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
 /// A daemon begins to run on the ledger, or has stopped in order.
 pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE ledger SET ended_well = ?1")?.execute([ended_well])?;
+    if ended_well {
+        crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
+    }
     Ok(())
 }
 
@@ -217,6 +230,7 @@ pub fn prune(db: &Connection, from: i64, age: i64, retention: Duration) -> rusql
     let deleted = db
         .prepare_cached("DELETE FROM command WHERE id > ?1 AND id <= ?2 AND finished_at IS NOT NULL AND seen < ?3")?
         .execute([from, last, before])?;
+    crash::in_transaction(Point::PruneUncommitted, Point::PruneCommitted);
     Ok((deleted > 0).then_some(last))
 }
 

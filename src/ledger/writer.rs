@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::Disk;
 use super::{schema, Health, LedgerError};
+use crate::crash::{self, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
@@ -194,7 +195,7 @@ impl Writer {
             After::Next => return Some(self),
             // Closing would let SQLite write the log into the file. The next process does that, after it has proven
             // both.
-            After::Failed => std::mem::forget(self),
+            After::Failed => self.abandon(),
             After::Stop(done) => {
                 self.close();
                 let _ = done.send(());
@@ -203,13 +204,27 @@ impl Writer {
         None
     }
 
+    fn abandon(self) {
+        // A simulation goes on after the end of the process.
+        #[cfg(feature = "proof")]
+        let Some(this) = crate::simulated::bury(self) else {
+            return;
+        };
+        #[cfg(not(feature = "proof"))]
+        let this = self;
+        std::mem::forget(this);
+    }
+
     /// Tries whether the ledger can be written again. An error means that the connection is not to be used again.
     fn try_again(&mut self) -> Result<(), ()> {
         // The log holds what the ballast took in; emptied into the file it gives that space back.
         let emptied = self.empty_log();
         let tried = match emptied {
             Ok(()) if self.lay_ballast().is_err() => return Ok(()),
-            Ok(()) => self.commit(&mut []),
+            Ok(()) => {
+                crash::point(Point::BallastRegained);
+                self.commit(&mut [])
+            }
             failed => failed,
         };
         match tried {
@@ -251,6 +266,7 @@ impl Writer {
         }
         let mut result = self.commit(&mut batch);
         if matches!(result, Err(LedgerError::Full(_))) && self.disk.remove(&self.ballast).is_ok() {
+            crash::point(Point::BallastGivenUp);
             result = self.commit(&mut batch);
             let why = "the disk is full; nothing more is taken from the hub until there is space";
             self.set_unwell(why);
@@ -297,9 +313,12 @@ impl Writer {
                 db.execute_batch("UPDATE ledger SET age = age")?;
             }
             batch.iter_mut().try_for_each(|job| job.run(db))?;
-            db.execute_batch("COMMIT")
+            db.execute_batch("COMMIT")?;
+            crash::committed();
+            Ok(())
         };
         run(&self.db, batch).map_err(|error| {
+            crash::rolled_back();
             if !self.db.is_autocommit() {
                 if let Err(error) = self.db.execute_batch("ROLLBACK") {
                     return LedgerError::Failed(format!("the ledger can't be rolled back: {error}"));
@@ -338,6 +357,7 @@ impl Writer {
         if let Err(error) = self.empty_log() {
             tracing::warn!(%error, "the ledger's log was not emptied; the next start proves both files");
         }
+        crash::point(Point::LogEmptied);
         if let Err((_, error)) = self.db.close() {
             tracing::warn!(%error, "the ledger did not close cleanly; it will be checked at the next start");
         }

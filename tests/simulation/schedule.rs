@@ -11,7 +11,7 @@ use fieldbridge::config::{load, Config};
 use fieldbridge::fatal::Fatal;
 use fieldbridge::gateway::{self, World as Surroundings};
 use fieldbridge::ledger::{Ledger, LedgerError};
-use fieldbridge::simulated::{simulate, Mortal};
+use fieldbridge::simulated::{clear_graves, simulate, Mortal};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -167,6 +167,7 @@ impl Schedule {
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
+        clear_graves();
         match ended {
             Ended::Died => {
                 world.count("crashes");

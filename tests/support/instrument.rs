@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio_serial::{SerialPort as _, SerialStream};
 
+/// A piece of a line after which nothing comes for so long is forgotten.
+const FRAGMENT: Duration = Duration::from_secs(1);
+
 /// How an instrument takes its commands, in percent. What is left of 100 it does and confirms at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Temper {
@@ -58,7 +61,16 @@ impl Instrument {
 async fn serve(far: SerialStream, mut random: fastrand::Rng, temper: Temper, done: Arc<Mutex<Vec<u16>>>) {
     let mut far = tokio::io::BufReader::new(far);
     let mut line = String::new();
-    while far.read_line(&mut line).await.is_ok_and(|length| length > 0) {
+    loop {
+        // A piece of a line is lost with the future that has read it.
+        match tokio::time::timeout(FRAGMENT, far.read_line(&mut line)).await {
+            Ok(Ok(length)) if length > 0 => {}
+            Ok(_) => return,
+            Err(_) => {
+                line.clear();
+                continue;
+            }
+        }
         let number = line.trim_end().strip_prefix('P').and_then(|number| number.parse().ok());
         let number: u16 = number.unwrap_or_else(|| panic!("the instrument heard {line:?}"));
         line.clear();

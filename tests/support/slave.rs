@@ -1,13 +1,20 @@
 //! A Modbus TCP slave that counts what reaches it. Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it
 //! shares no code with the daemon; it outlives the daemons of a test.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_serial::{SerialPort as _, SerialStream};
+
 use super::PATIENCE;
+
+/// A piece of an RTU frame after which the line is silent for so long is forgotten.
+const FRAGMENT: Duration = Duration::from_millis(500);
 
 /// What the slave does with its next write requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +48,12 @@ struct Inner {
     times: Vec<Instant>,
     requests: usize,
     mood: Option<Mood>,
+    /// The moods of the next write requests, before any other.
+    next_moods: VecDeque<Mood>,
+    /// How long it takes to take a write request up.
+    take_up: Duration,
+    /// Reads are answered with this exception.
+    unreadable: Option<u8>,
     /// Answers that may go although the mood is to hold them.
     let_go: usize,
     weather: Option<(fastrand::Rng, Weather)>,
@@ -79,6 +92,21 @@ impl Slave {
     pub fn set_mood(&self, mood: Mood) {
         self.lock().mood = Some(mood);
         self.changed.notify_all();
+    }
+
+    /// The next write request meets this mood, once.
+    pub fn next_mood(&self, mood: Mood) {
+        self.lock().next_moods.push_back(mood);
+    }
+
+    /// From now on every write request that comes by TCP waits for so long before anything is done about it.
+    pub fn set_take_up(&self, time: Duration) {
+        self.lock().take_up = time;
+    }
+
+    /// From now on every read request is answered with this exception, or again with what stands there.
+    pub fn set_unreadable(&self, exception: Option<u8>) {
+        self.lock().unreadable = exception;
     }
 
     /// Lets one held answer go.
@@ -138,6 +166,10 @@ impl Slave {
             if stream.read_exact(&mut pdu).is_err() {
                 return;
             }
+            if pdu[0] == 6 {
+                let take_up = self.lock().take_up;
+                std::thread::sleep(take_up);
+            }
             let (answer, delay) = match self.answer(header[6], &pdu) {
                 Reaction::Answer(answer, delay) => (answer, delay),
                 Reaction::Silence => continue,
@@ -154,6 +186,51 @@ impl Slave {
             if stream.write_all(&frame).is_err() {
                 return;
             }
+        }
+    }
+
+    /// The same slave at the end of an RTU line as well: the path of a pseudo-terminal (Modbus over Serial Line V1.02).
+    pub fn on_a_line(&self) -> PathBuf {
+        let (give, take) = std::sync::mpsc::channel();
+        let slave = self.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                // The near end is held open, so that the slave sees no hang-up while no daemon lives.
+                let (far, near) = SerialStream::pair().expect("a pseudo-terminal can be made");
+                give.send(near.name().expect("a pseudo-terminal has a name")).expect("the test waits for it");
+                slave.serve_line(far).await;
+            });
+        });
+        take.recv().expect("the line is made").into()
+    }
+
+    async fn serve_line(&self, far: SerialStream) {
+        let (mut hearing, mut saying) = tokio::io::split(far);
+        let mut frame = Vec::new();
+        loop {
+            let mut byte = [0];
+            match tokio::time::timeout(FRAGMENT, hearing.read_exact(&mut byte)).await {
+                Ok(read) => drop(read.expect("a pseudo-terminal is open for ever")),
+                Err(_) => {
+                    frame.clear();
+                    continue;
+                }
+            }
+            frame.extend(byte);
+            // Both functions' requests have this length.
+            let [unit, pdu @ .., _, _] = &frame[..] else { continue };
+            if frame.len() < 8 {
+                continue;
+            }
+            assert_eq!(crc(&frame), [0, 0], "the line garbles nothing: {frame:02x?}");
+            if let Reaction::Answer(answer, delay) = self.answer(*unit, pdu) {
+                tokio::time::sleep(delay).await;
+                let mut answer = [&[*unit], &answer[..]].concat();
+                answer.extend(crc(&answer));
+                saying.write_all(&answer).await.expect("a pseudo-terminal takes an answer");
+            }
+            frame.clear();
         }
     }
 
@@ -174,15 +251,16 @@ impl Slave {
         self.changed.notify_all();
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
         let at_once = |answer| Reaction::Answer(answer, Duration::ZERO);
-        match pdu[0] {
-            3 => {
+        match (pdu[0], inner.unreadable) {
+            (3, Some(exception)) => at_once(vec![0x83, exception]),
+            (3, None) => {
                 let mut answer = vec![3, (word(3) * 2) as u8];
                 for address in word(1)..word(1) + word(3) {
                     answer.extend(inner.registers.get(&(unit, address)).copied().unwrap_or(0).to_be_bytes());
                 }
                 at_once(answer)
             }
-            6 => {
+            (6, _) => {
                 let mood = inner.next_mood();
                 match mood {
                     Mood::Refusing(code) => return at_once(vec![0x86, code]),
@@ -199,7 +277,7 @@ impl Slave {
                     _ => at_once(pdu.to_vec()),
                 }
             }
-            function => at_once(vec![function | 0x80, 1]),
+            (function, _) => at_once(vec![function | 0x80, 1]),
         }
     }
 }
@@ -213,6 +291,9 @@ enum Reaction {
 
 impl Inner {
     fn next_mood(&mut self) -> Mood {
+        if let Some(next) = self.next_moods.pop_front() {
+            return next;
+        }
         let Some((random, weather)) = &mut self.weather else { return self.mood.unwrap_or(Mood::Good) };
         let mut left = random.u32(..100);
         for (percent, mood) in weather {
@@ -226,4 +307,17 @@ impl Inner {
         }
         Mood::Good
     }
+}
+
+/// The check of an RTU frame, low byte first; of a frame with its check it is nothing (Modbus over Serial Line V1.02,
+/// 6.2.2).
+fn crc(frame: &[u8]) -> [u8; 2] {
+    let mut crc = 0xffff_u16;
+    for byte in frame {
+        crc ^= u16::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
+        }
+    }
+    crc.to_le_bytes()
 }

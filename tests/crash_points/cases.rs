@@ -1,0 +1,231 @@
+//! What is run: points, kinds of routes, ways to settle, buses; and what a route can't reach.
+
+use std::fmt;
+use std::time::Duration;
+
+use fieldbridge::crash::Point;
+
+use crate::table::{phase, Phase};
+
+/// A kind of bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wiring {
+    Tcp,
+    Rtu,
+    Text,
+}
+
+/// What a command is to its peripheral.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Idempotent.
+    Set,
+    /// Idempotent, and read back.
+    SetVerified,
+    /// Idempotent, and the first attempt is done and not answered.
+    SetRetried,
+    /// Not idempotent.
+    Pulse,
+    /// Not idempotent, and read back.
+    PulseVerified,
+    /// No command of the configuration's: never executable.
+    Unknown,
+}
+
+/// Those that are executed.
+pub const KINDS: [Kind; 5] = [Kind::Set, Kind::SetVerified, Kind::SetRetried, Kind::Pulse, Kind::PulseVerified];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Settle {
+    AfterExecution,
+    AfterAccept,
+}
+
+/// What ends one life of the daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    pub point: Point,
+    /// The how manieth time that it is reached.
+    pub nth: u32,
+    /// Whether the point must strike; `None`: it may.
+    pub strikes: Option<bool>,
+}
+
+/// One case: two commands of a kind, and lives of the daemon that end early, but for the last.
+pub struct Case {
+    pub wiring: Wiring,
+    pub kind: Kind,
+    pub settle: Settle,
+    pub lives: Vec<Life>,
+    /// How long the slave takes to take a write request up.
+    pub take_up: Duration,
+}
+
+impl Kind {
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Kind::Set | Kind::SetVerified | Kind::SetRetried)
+    }
+
+    pub fn is_verified(self) -> bool {
+        matches!(self, Kind::SetVerified | Kind::PulseVerified)
+    }
+
+    /// Nothing can be read back in lines of text, and that instrument answers always.
+    pub fn runs_on(self, wiring: Wiring) -> bool {
+        wiring != Wiring::Text || matches!(self, Kind::Set | Kind::Pulse)
+    }
+
+    pub fn command(self) -> &'static str {
+        match self {
+            Kind::Set => "set",
+            Kind::SetVerified => "set-verified",
+            Kind::SetRetried => "set-retried",
+            Kind::Pulse => "pulse",
+            Kind::PulseVerified => "pulse-verified",
+            Kind::Unknown => "no-such-command",
+        }
+    }
+}
+
+impl Settle {
+    pub fn word(self) -> &'static str {
+        match self {
+            Settle::AfterExecution => "after-execution",
+            Settle::AfterAccept => "after-accept",
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} {}:", self.wiring, self.kind.command(), self.settle.word())?;
+        self.lives.iter().try_for_each(|life| write!(f, " {}:{}", life.point.name(), life.nth))
+    }
+}
+
+impl Case {
+    /// The point that the case is about.
+    pub fn point(&self) -> Point {
+        self.lives.last().expect("a case has a point").point
+    }
+
+    pub fn is_reachable(&self) -> bool {
+        self.lives.last().is_some_and(|life| life.strikes == Some(true))
+    }
+}
+
+/// Why a point can't be reached by such a command, if it can't.
+pub fn unreachable(point: Point, kind: Kind, settle: Settle) -> Option<&'static str> {
+    let is_to_be_accepted = settle == Settle::AfterAccept;
+    match point {
+        Point::BeforeAccept | Point::AcceptUncommitted | Point::AcceptCommitted | Point::AcceptKnown => {
+            (!is_to_be_accepted).then_some("after-execution writes no `accepted`")
+        }
+        Point::BeforeExecuting | Point::ExecutingUncommitted | Point::ExecutingCommitted | Point::ExecutingKnown => {
+            kind.is_idempotent().then_some("what may be repeated needs no `executing`")
+        }
+        Point::BetweenAttempts => (kind != Kind::SetRetried).then_some("every first attempt is answered"),
+        Point::BeforeReadBack | Point::ReadBackEnded => (!kind.is_verified()).then_some("nothing is read back"),
+        Point::BeforeReadBackAgain => {
+            (kind != Kind::PulseVerified).then_some("only what may not be repeated is read back after a crash")
+        }
+        Point::LeftTaken => (kind.is_idempotent() && !is_to_be_accepted)
+            .then_some("what may be repeated has no row before its outcome: the hub has it still"),
+        _ => None,
+    }
+}
+
+/// Where earlier lives end, so that the point can be reached or has something to spoil.
+fn earlier(point: Point, kind: Kind, settle: Settle) -> &'static [Point] {
+    match phase(point) {
+        Phase::Opening | Phase::Beside | Phase::Resolving => &[Point::RequestWritten],
+        Phase::Redelivered if kind == Kind::Unknown => &[Point::OutcomeKnown],
+        Phase::Redelivered => match settle {
+            Settle::AfterExecution => &[Point::OutcomeKnown],
+            Settle::AfterAccept => &[Point::AcceptKnown],
+        },
+        _ => &[],
+    }
+}
+
+/// Whether a message that is never executable comes by the point.
+fn is_passed_by_the_unknown(point: Point) -> bool {
+    let is_for_executable = matches!(point, Point::BeforeAccept | Point::AcceptUncommitted);
+    match phase(point) {
+        Phase::Received => !is_for_executable,
+        Phase::OnTheWire => {
+            matches!(point, Point::BeforeOutcome | Point::OutcomeWithoutEvent | Point::OutcomeUncommitted)
+        }
+        Phase::Recorded | Phase::Settling | Phase::Redelivered => true,
+        _ => false,
+    }
+}
+
+/// Every point, for every kind of route and way to settle, and where the bus matters, on every bus that has it.
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for wiring in [Wiring::Text, Wiring::Rtu, Wiring::Tcp] {
+        for &point in Point::ALL {
+            let on_the_bus = matches!(phase(point), Phase::Turn | Phase::Begun | Phase::OnTheWire);
+            if wiring != Wiring::Tcp && !on_the_bus {
+                continue;
+            }
+            // Before there is a ledger there is no command whose kind could matter.
+            let kinds = if phase(point) == Phase::Creation { &KINDS[..1] } else { &KINDS[..] };
+            for &kind in kinds.iter().filter(|kind| kind.runs_on(wiring)) {
+                for settle in [Settle::AfterExecution, Settle::AfterAccept] {
+                    let reachable = unreachable(point, kind, settle).is_none();
+                    // That it can't be reached does not depend on the bus.
+                    if reachable || wiring == Wiring::Tcp {
+                        cases.push(case(wiring, kind, settle, point, reachable));
+                    }
+                }
+            }
+        }
+    }
+    for &point in Point::ALL.iter().filter(|point| is_passed_by_the_unknown(**point)) {
+        for settle in [Settle::AfterExecution, Settle::AfterAccept] {
+            cases.push(case(Wiring::Tcp, Kind::Unknown, settle, point, true));
+        }
+    }
+    cases
+}
+
+fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: bool) -> Case {
+    let life = |point, strikes| Life { point, nth: 1, strikes: Some(strikes) };
+    let mut lives: Vec<_> = earlier(point, kind, settle).iter().map(|&point| life(point, true)).collect();
+    lives.push(life(point, reachable));
+    Case { wiring, kind, settle, lives, take_up: Duration::ZERO }
+}
+
+/// A request is on its way to a slave that takes it up only after the next daemon has begun to look for its effect.
+pub fn taken_up_late() -> Vec<Case> {
+    let late = |settle| {
+        let case = case(Wiring::Tcp, Kind::PulseVerified, settle, Point::RequestWritten, true);
+        Case { take_up: Duration::from_millis(700), ..case }
+    };
+    [Settle::AfterExecution, Settle::AfterAccept].map(late).into()
+}
+
+/// A sample of two crashes in a row, each at any point, on any bus.
+pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
+    // These need a slave that can't be read, or a full disk, which would spoil the other commands too.
+    let is_ordinary =
+        |point: &Point| !matches!(point, Point::BeforeReadBackAgain | Point::BallastGivenUp | Point::BallastRegained);
+    let points: Vec<Point> = Point::ALL.iter().copied().filter(is_ordinary).collect();
+    let case = |random: &mut fastrand::Rng| {
+        let wiring = [Wiring::Tcp, Wiring::Tcp, Wiring::Tcp, Wiring::Rtu, Wiring::Text][random.usize(..5)];
+        let kinds: Vec<Kind> = KINDS.into_iter().filter(|kind| kind.runs_on(wiring)).collect();
+        let kind = kinds[random.usize(..kinds.len())];
+        let settle = [Settle::AfterExecution, Settle::AfterAccept][random.usize(..2)];
+        let reachable: Vec<Point> =
+            points.iter().copied().filter(|point| unreachable(*point, kind, settle).is_none()).collect();
+        let mut life = || {
+            // Mostly the first time: the second often never comes.
+            let (point, nth) = (reachable[random.usize(..reachable.len())], 1 + u32::from(random.u32(..5) == 0));
+            Life { point, nth, strikes: None }
+        };
+        Case { wiring, kind, settle, lives: vec![life(), life()], take_up: Duration::ZERO }
+    };
+    std::iter::repeat_with(|| case(random)).take(count).collect()
+}
