@@ -273,7 +273,7 @@ impl Serving {
                     }
                 }
                 () = self.hub.sent.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                () = tokio::time::sleep(Duration::from_secs(3600)) => {}
             }
             if self.wire.is_over() {
                 return;
