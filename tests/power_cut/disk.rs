@@ -68,9 +68,10 @@ impl Content {
             }
             Change::Write { inode, at, bytes } => {
                 let file = self.files.entry(*inode).or_default();
-                let end = at + bytes.len();
-                file.resize(file.len().max(end), 0);
-                file[*at..end].copy_from_slice(bytes);
+                file.resize(file.len().max(*at), 0);
+                let (over, beyond) = bytes.split_at(bytes.len().min(file.len() - at));
+                file[*at..at + over.len()].copy_from_slice(over);
+                file.extend_from_slice(beyond);
             }
             Change::Resize { inode, length } => self.files.entry(*inode).or_default().resize(*length, 0),
         }
