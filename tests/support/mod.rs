@@ -9,6 +9,7 @@ pub mod broker;
 pub mod disk;
 pub mod hub;
 pub mod instrument;
+pub mod pty;
 pub mod puppet;
 pub mod slave;
 pub mod trace;

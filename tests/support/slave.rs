@@ -1,5 +1,5 @@
 //! A Modbus TCP slave that counts what reaches it. Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it
-//! shares no code with the daemon; it outlives the daemons of a test.
+//! shares no code with the daemon; it outlives the daemons of a test. Module `pty` puts it on a serial line as well.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -26,7 +26,12 @@ pub enum Mood {
     Deaf,
     /// Does it and closes the connection.
     HangUp,
+    /// Does it and answers with what nobody understands.
+    Garbling,
 }
+
+/// An answer that is none, in any protocol.
+pub const GARBAGE: &[u8] = b"\0\xff\x80garbage\r\n";
 
 /// How likely a mood is, in percent, with the largest delay where it takes one. What is left of 100 is [`Mood::Good`].
 pub type Weather = Vec<(u32, Mood)>;
@@ -40,6 +45,8 @@ struct Inner {
     /// When each of them was, in the same order.
     times: Vec<Instant>,
     requests: usize,
+    /// Write requests since the weather changed.
+    met: usize,
     mood: Option<Mood>,
     /// Answers that may go although the mood is to hold them.
     let_go: usize,
@@ -102,7 +109,14 @@ impl Slave {
 
     /// From now on every write request meets a mood by chance.
     pub fn set_weather(&self, seed: u64, weather: Weather) {
-        self.lock().weather = Some((fastrand::Rng::with_seed(seed), weather));
+        let mut inner = self.lock();
+        inner.weather = Some((fastrand::Rng::with_seed(seed), weather));
+        inner.met = 0;
+    }
+
+    /// How many write requests have met this weather.
+    pub fn met(&self) -> usize {
+        self.lock().met
     }
 
     /// Every single-register write that was carried out.
@@ -138,10 +152,14 @@ impl Slave {
             if stream.read_exact(&mut pdu).is_err() {
                 return;
             }
-            let (answer, delay) = match self.answer(header[6], &pdu) {
+            let (answer, delay) = match self.react(header[6], &pdu) {
                 Reaction::Answer(answer, delay) => (answer, delay),
                 Reaction::Silence => continue,
                 Reaction::HangUp => return,
+                Reaction::Garbage => match stream.write_all(GARBAGE) {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
             };
             std::thread::sleep(delay);
             if pdu[0] == 6 {
@@ -168,7 +186,8 @@ impl Slave {
         self.inner.lock().expect("no thread panics here")
     }
 
-    fn answer(&self, unit: u8, pdu: &[u8]) -> Reaction {
+    /// Does what a request asks for, as far as the mood lets it.
+    pub fn react(&self, unit: u8, pdu: &[u8]) -> Reaction {
         let mut inner = self.lock();
         inner.requests += 1;
         self.changed.notify_all();
@@ -184,10 +203,11 @@ impl Slave {
             }
             6 => {
                 let mood = inner.next_mood();
+                inner.met += 1;
                 match mood {
                     Mood::Refusing(code) => return at_once(vec![0x86, code]),
                     Mood::Deaf => return Reaction::Silence,
-                    Mood::Good | Mood::Slow(_) | Mood::Held | Mood::Mute | Mood::HangUp => {}
+                    _ => {}
                 }
                 inner.registers.insert((unit, word(1)), word(3));
                 inner.writes.push((word(1), word(3)));
@@ -196,6 +216,7 @@ impl Slave {
                     Mood::Slow(time) => Reaction::Answer(pdu.to_vec(), time),
                     Mood::Mute => Reaction::Silence,
                     Mood::HangUp => Reaction::HangUp,
+                    Mood::Garbling => Reaction::Garbage,
                     _ => at_once(pdu.to_vec()),
                 }
             }
@@ -205,10 +226,12 @@ impl Slave {
 }
 
 /// What comes of a request.
-enum Reaction {
+pub enum Reaction {
+    /// This answer, so much later.
     Answer(Vec<u8>, Duration),
     Silence,
     HangUp,
+    Garbage,
 }
 
 impl Inner {
