@@ -285,6 +285,8 @@ impl Active {
             Kind::HalfOpen | Kind::SlowLink | Kind::SplitBytes => plant.proxy.suffered() as usize,
             Kind::DiskFull => daemon.refusals + usize::from(daemon.is_unwell(plant)),
             Kind::ReadOnly => daemon.refusals,
+            Kind::UnplugRtu => plant.log_lines("bus=rtu reason="),
+            Kind::UnplugText => plant.log_lines("bus=text reason="),
             Kind::ClockAhead | Kind::ClockUnset => daemon.starts,
             _ if self.kind.mood().is_some() => plant.slaves[self.which].met(),
             _ => 0,
@@ -293,7 +295,7 @@ impl Active {
 
     fn has_struck(&self, plant: &Plant, daemon: &Supervisor) -> bool {
         match self.kind {
-            Kind::Kill | Kind::Terminate | Kind::Stop | Kind::UnplugRtu | Kind::UnplugText | Kind::ClockBack => true,
+            Kind::Kill | Kind::Terminate | Kind::Stop | Kind::ClockBack => true,
             Kind::Reset | Kind::Fin => self.which > 0,
             Kind::HalfOpen => self.which > 0 && self.count(plant, daemon) > self.mark,
             _ => self.count(plant, daemon) > self.mark,

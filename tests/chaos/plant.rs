@@ -16,6 +16,9 @@ use super::support::{Daemon, Site, PUMP};
 /// Where Debian has the library that moves a process's wall clock.
 const LIBFAKETIME: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
+/// Runs a program without what it would inherit: a daemon that holds the far end of a pseudo-terminal never sees it go.
+const CLOSE_INHERITED: &str =
+    r#"for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
 /// The shortest that the configuration allows.
 pub const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long an answer may take. A late one takes longer, and comes before the daemon has given it up for good.
@@ -87,7 +90,7 @@ impl Plant {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
             ("NO_FAKE_STAT", "1"),
         ];
-        self.site.spawn(&[], &environment)
+        self.site.spawn(&["bash", "-c", CLOSE_INHERITED, "bash"], &environment)
     }
 
     /// Moves the wall clock, by so much from the true time: `+0`, `-90s`, `+30d`.
@@ -121,6 +124,12 @@ impl Plant {
         let route = routes[self.random.usize(..routes.len())];
         self.books.add(device, route, 1);
         self.books.send(&self.hub, 1);
+    }
+
+    /// How many lines of the daemons' log have this.
+    pub fn log_lines(&self, what: &str) -> usize {
+        let log = std::fs::read_to_string(self.site.path("daemon.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(what)).count()
     }
 
     /// What the peripherals have done.

@@ -100,7 +100,12 @@ impl Shared {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|connection| !connection.is_closed());
         let open = connections.iter().filter(|connection| *connection.borrow() == Standing::Open);
-        open.map(|connection| connection.send_replace(standing)).count()
+        let mut count = 0;
+        for connection in open {
+            connection.send_replace(standing);
+            count += 1;
+        }
+        count
     }
 }
 
