@@ -205,6 +205,10 @@ impl Faults {
             } else {
                 println!("{:6.1} s {:?} has not struck", daemon.elapsed(), active.kind);
                 self.missed += 1;
+                assert!(
+                    self.missed <= KINDS.len() + self.struck.values().sum::<usize>(),
+                    "too many faults strike nothing"
+                );
                 self.bag.push(active.kind);
             }
         }

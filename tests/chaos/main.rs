@@ -2,9 +2,10 @@
 //! the process itself, the network, the hub, the peripherals, their lines, the disk, the clock. When it is over, every
 //! message must be completed, in bounded time, and every effect be told truly.
 //!
-//! Every kind of fault strikes at least once. The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again,
-//! as far as the machine's timing lets them be the same. `FIELDBRIDGE_SECONDS` makes the run longer (every kind strikes
-//! again and again), `FIELDBRIDGE_ROUNDS` asks for so many runs. It needs root (a small tmpfs) and libfaketime.
+//! Every kind of fault strikes at least once. The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices
+//! again, as far as the machine's timing lets them be the same. `FIELDBRIDGE_SECONDS` makes the run longer (every kind
+//! strikes again and again), `FIELDBRIDGE_ROUNDS` asks for so many runs, each with the next seed. It needs root (a
+//! small tmpfs) and libfaketime.
 #![cfg(feature = "demo")]
 
 #[path = "../support/mod.rs"]
