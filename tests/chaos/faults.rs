@@ -173,10 +173,14 @@ impl Faults {
 
     /// Lets the first begin whose organs are free.
     pub fn begin_one(&mut self, plant: &mut Plant, daemon: &mut Supervisor) {
+        let connected = plant.books.devices.iter().all(|device| plant.hub.is_connected(&device.id));
         let free = |kind: &Kind| {
             let taken = |organ| self.active.iter().any(|active| active.kind.organs().contains(organ));
-            let process_lives = daemon.serves() || !kind.organs().contains(&Organ::Process);
-            !kind.organs().iter().any(taken) && process_lives
+            let needs = |organ| kind.organs().contains(&organ);
+            // Where there is nothing to strike it would only delay what it is to strike.
+            let process_lives = daemon.serves() || !needs(Organ::Process);
+            let is_connected = connected || !(needs(Organ::Link) || needs(Organ::Hub));
+            !kind.organs().iter().any(taken) && process_lives && is_connected
         };
         let Some(at) = self.bag.iter().position(free) else { return };
         let kind = self.bag.remove(at);
