@@ -19,6 +19,7 @@ if [ "${1-}" = tests ]; then
     need node nodejs
     need npm npm
     need mount mount
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 fi
 if [ -n "$missing" ]; then
     root=""

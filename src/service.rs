@@ -1,35 +1,61 @@
 //! What systemd and the operating system want of a daemon: readiness, status line, watchdog, signals.
+//!
+//! Invariant: a systemd that does not listen (it reloads, or hangs) holds up nothing but what it is told.
 
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{signal, Signal, SignalKind};
 
-/// Tells systemd. Outside of systemd nothing happens.
-fn tell(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+/// Most messages that wait for systemd.
+const WAITING_MAX: usize = 16;
+
+/// Sending to systemd blocks while its queue is full, so a thread of its own does it.
+static TELLER: LazyLock<Option<SyncSender<String>>> = LazyLock::new(|| {
+    let (tell, told) = sync_channel::<String>(WAITING_MAX);
+    let send = move || {
+        for text in told {
+            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)]) {
+                tracing::debug!(%error, "systemd could not be told");
+            }
+        }
+    };
+    match std::thread::Builder::new().name("systemd".into()).spawn(send) {
+        Ok(_) => Some(tell),
+        Err(error) => {
+            tracing::warn!(%error, "systemd will not be told anything: no thread for it");
+            None
+        }
+    }
+});
+
+/// Tells systemd, in order. Outside of systemd nothing happens. What finds no room is left out.
+fn tell(state: NotifyState) {
+    if let Some(Err(error)) = TELLER.as_ref().map(|teller| teller.try_send(state.to_string())) {
+        tracing::debug!(%error, "systemd does not listen");
     }
 }
 
 /// The daemon serves.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell(NotifyState::Ready);
 }
 
 /// The daemon has begun to stop.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(NotifyState::Stopping);
 }
 
 /// A line that `systemctl status` shows.
 pub fn status(line: &str) {
-    tell(&[NotifyState::Status(line)]);
+    tell(NotifyState::Status(line));
 }
 
 /// The daemon makes progress.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    tell(NotifyState::Watchdog);
 }
 
 /// How often to tell that there is progress: a third of what systemd allows. `None`: it does not ask.

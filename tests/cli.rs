@@ -578,3 +578,22 @@ fn systemd_hears_of_readiness_progress_and_the_stop() {
     assert!(said.iter().all(|line| !line.contains("WATCHDOG")), "{said:?}");
     assert!(daemon.wait().success());
 }
+
+#[test]
+fn a_systemd_that_does_not_listen_holds_up_nothing() {
+    let (broker, slave) = (Broker::new(), Slave::new());
+    let site = Site::new(&broker.address(), &pump(slave.address(), "after-execution", ""));
+    let daemon = site.spawn(&[], &[("WATCHDOG_USEC", "300000")]);
+    daemon.wait_until_ready();
+    // Nobody takes from systemd's queue any more, and there is no room in it.
+    let other = std::os::unix::net::UnixDatagram::unbound().expect("a socket can be made");
+    other.set_nonblocking(true).expect("it can be made impatient");
+    while other.send_to(b"X", site.path("notify.sock")).is_ok() {}
+    let uptime = || site.status()["uptimeSeconds"].as_u64().expect("it is a number");
+    // By then it has had a lot to tell.
+    let later = uptime() + 3;
+    support::eventually("a daemon that goes on", || (uptime() >= later).then_some(()));
+    // Once there is somebody to listen, it is told again.
+    daemon.told("WATCHDOG=1");
+    assert!(daemon.terminate().success());
+}

@@ -39,6 +39,11 @@ impl SmallDisk {
         path
     }
 
+    /// Takes away what fills it.
+    pub fn clear(&self) {
+        std::fs::remove_file(self.path().join("filler")).expect("it was filled");
+    }
+
     /// Fills it but for so many bytes.
     pub fn fill_but(&self, left: u64) -> PathBuf {
         let path = self.fill();

@@ -6,11 +6,14 @@ use std::thread::JoinHandle;
 use fieldbridge::sim::{Options, SimHub};
 use tokio::sync::oneshot;
 
+use super::eventually;
+
 /// A running hub. It ends when it is dropped.
 pub struct Hub {
     hub: Option<SimHub>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Hub {
@@ -21,13 +24,24 @@ impl Hub {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let hub = SimHub::start(options).await.expect("the simulator starts");
-                give.send(hub).expect("the test waits for it");
+                give.send((hub, tokio::runtime::Handle::current())).expect("the test waits for it");
                 // An error is the test's end too.
                 let _ = stopped.await;
             });
         });
-        let hub = take.recv().expect("the simulator starts");
-        Hub { hub: Some(hub), stop: Some(stop), thread: Some(thread) }
+        let (hub, runtime) = take.recv().expect("the simulator starts");
+        Hub { hub: Some(hub), stop: Some(stop), thread: Some(thread), runtime }
+    }
+
+    /// Goes down. It keeps its queues, and nobody can connect.
+    pub fn go_down(&mut self) {
+        self.runtime.block_on(self.hub.as_mut().expect("it is there until it is dropped").stop_listening());
+    }
+
+    /// Comes back, at the same address.
+    pub fn come_back(&mut self) {
+        let hub = self.hub.as_mut().expect("it is there until it is dropped");
+        eventually("the hub's address is free", || self.runtime.block_on(hub.resume_listening()).ok());
     }
 }
 

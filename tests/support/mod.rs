@@ -4,10 +4,12 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
+pub mod books;
 pub mod broker;
 pub mod disk;
 pub mod hub;
 pub mod instrument;
+pub mod pty;
 pub mod puppet;
 pub mod slave;
 pub mod trace;

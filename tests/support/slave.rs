@@ -1,5 +1,5 @@
 //! A Modbus TCP slave that counts what reaches it. Written out by hand (Modbus Messaging on TCP/IP V1.0b), so that it
-//! shares no code with the daemon; it outlives the daemons of a test.
+//! shares no code with the daemon; it outlives the daemons of a test. Module `pty` puts it on a serial line as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,12 @@ pub enum Mood {
     Deaf,
     /// Does it and closes the connection.
     HangUp,
+    /// Does it and answers with what nobody understands.
+    Garbling,
 }
+
+/// An answer that is none, in any protocol.
+pub const GARBAGE: &[u8] = b"\0\xff\x80garbage\r\n";
 
 /// How likely a mood is, in percent, with the largest delay where it takes one. What is left of 100 is [`Mood::Good`].
 pub type Weather = Vec<(u32, Mood)>;
@@ -47,6 +52,8 @@ struct Inner {
     /// When each of them was, in the same order.
     times: Vec<Instant>,
     requests: usize,
+    /// Write requests since the weather changed.
+    met: usize,
     mood: Option<Mood>,
     /// The moods of the next write requests, before any other.
     next_moods: VecDeque<Mood>,
@@ -130,7 +137,14 @@ impl Slave {
 
     /// From now on every write request meets a mood by chance.
     pub fn set_weather(&self, seed: u64, weather: Weather) {
-        self.lock().weather = Some((fastrand::Rng::with_seed(seed), weather));
+        let mut inner = self.lock();
+        inner.weather = Some((fastrand::Rng::with_seed(seed), weather));
+        inner.met = 0;
+    }
+
+    /// How many write requests have met this weather.
+    pub fn met(&self) -> usize {
+        self.lock().met
     }
 
     /// Every single-register write that was carried out.
@@ -170,10 +184,14 @@ impl Slave {
                 let take_up = self.lock().take_up;
                 std::thread::sleep(take_up);
             }
-            let (answer, delay) = match self.answer(header[6], &pdu) {
+            let (answer, delay) = match self.react(header[6], &pdu) {
                 Reaction::Answer(answer, delay) => (answer, delay),
                 Reaction::Silence => continue,
                 Reaction::HangUp => return,
+                Reaction::Garbage => match stream.write_all(GARBAGE) {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
             };
             std::thread::sleep(delay);
             if pdu[0] == 6 {
@@ -224,7 +242,7 @@ impl Slave {
                 continue;
             }
             assert_eq!(crc(&frame), [0, 0], "the line garbles nothing: {frame:02x?}");
-            if let Reaction::Answer(answer, delay) = self.answer(*unit, pdu) {
+            if let Reaction::Answer(answer, delay) = self.react(*unit, pdu) {
                 tokio::time::sleep(delay).await;
                 let mut answer = [&[*unit], &answer[..]].concat();
                 answer.extend(crc(&answer));
@@ -245,7 +263,8 @@ impl Slave {
         self.inner.lock().expect("no thread panics here")
     }
 
-    fn answer(&self, unit: u8, pdu: &[u8]) -> Reaction {
+    /// Does what a request asks for, as far as the mood lets it.
+    pub fn react(&self, unit: u8, pdu: &[u8]) -> Reaction {
         let mut inner = self.lock();
         inner.requests += 1;
         self.changed.notify_all();
@@ -262,10 +281,11 @@ impl Slave {
             }
             (6, _) => {
                 let mood = inner.next_mood();
+                inner.met += 1;
                 match mood {
                     Mood::Refusing(code) => return at_once(vec![0x86, code]),
                     Mood::Deaf => return Reaction::Silence,
-                    Mood::Good | Mood::Slow(_) | Mood::Held | Mood::Mute | Mood::HangUp => {}
+                    _ => {}
                 }
                 inner.registers.insert((unit, word(1)), word(3));
                 inner.writes.push((word(1), word(3)));
@@ -274,6 +294,7 @@ impl Slave {
                     Mood::Slow(time) => Reaction::Answer(pdu.to_vec(), time),
                     Mood::Mute => Reaction::Silence,
                     Mood::HangUp => Reaction::HangUp,
+                    Mood::Garbling => Reaction::Garbage,
                     _ => at_once(pdu.to_vec()),
                 }
             }
@@ -283,10 +304,12 @@ impl Slave {
 }
 
 /// What comes of a request.
-enum Reaction {
+pub enum Reaction {
+    /// This answer, so much later.
     Answer(Vec<u8>, Duration),
     Silence,
     HangUp,
+    Garbage,
 }
 
 impl Inner {
