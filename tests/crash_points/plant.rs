@@ -15,6 +15,7 @@ use crate::cases::{Case, Kind, Life, Settle, Wiring};
 use crate::support::disk::SmallDisk;
 use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
+use crate::support::pty::{Port, Protocol};
 use crate::support::slave::{Mood, Slave};
 use crate::support::{eventually, signal, Daemon, Site, PUMP};
 use crate::table::{end_of, left_at, phase, Durable, Phase, Wire};
@@ -49,6 +50,8 @@ pub struct Plant<'a> {
     hub: Hub,
     slave: Slave,
     instrument: Option<Instrument>,
+    /// The serial line with the slave on it.
+    _port: Option<Port>,
     ledger: PathBuf,
     /// Where the ledger is, if it is to be full.
     disk: Option<SmallDisk>,
@@ -67,13 +70,14 @@ impl<'a> Plant<'a> {
         let instrument = (case.wiring == Wiring::Text).then(|| Instrument::new(0, sound));
         let line =
             |port: &std::path::Path| format!("port = \"{}\"\nbaud = 115200\nresponse_timeout = \"2s\"", port.display());
-        let bus = match (case.wiring, &instrument) {
-            (Wiring::Tcp, _) => {
+        let port = (case.wiring == Wiring::Rtu).then(|| Port::new(slave.clone(), Protocol::Rtu));
+        let bus = match (case.wiring, &instrument, &port) {
+            (Wiring::Tcp, ..) => {
                 format!("kind = \"modbus-tcp\"\naddress = \"{}\"\nresponse_timeout = \"20s\"", slave.address())
             }
-            (Wiring::Rtu, _) => format!("kind = \"modbus-rtu\"\n{}", line(&slave.on_a_line())),
-            (Wiring::Text, Some(instrument)) => format!("kind = \"serial\"\n{}", line(instrument.path())),
-            (Wiring::Text, None) => unreachable!("it was made above"),
+            (_, _, Some(port)) => format!("kind = \"modbus-rtu\"\n{}", line(&port.path())),
+            (_, Some(instrument), _) => format!("kind = \"serial\"\n{}", line(instrument.path())),
+            _ => unreachable!("one of them was made above"),
         };
         let unit = if case.wiring == Wiring::Text { "" } else { "unit = 1\n" };
         let settle = case.settle.word();
@@ -99,7 +103,7 @@ impl<'a> Plant<'a> {
             slave.next_mood(Mood::Mute);
         }
         let left = Vec::new();
-        Plant { case, site, hub, slave, instrument, ledger, disk, filler: None, sent: false, left }
+        Plant { case, site, hub, slave, instrument, _port: port, ledger, disk, filler: None, sent: false, left }
     }
 
     pub fn run(mut self) -> Told {

@@ -4,17 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_serial::{SerialPort as _, SerialStream};
-
 use super::PATIENCE;
-
-/// A piece of an RTU frame after which the line is silent for so long is forgotten.
-const FRAGMENT: Duration = Duration::from_millis(500);
 
 /// What the slave does with its next write requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -207,51 +200,6 @@ impl Slave {
         }
     }
 
-    /// The same slave at the end of an RTU line as well: the path of a pseudo-terminal (Modbus over Serial Line V1.02).
-    pub fn on_a_line(&self) -> PathBuf {
-        let (give, take) = std::sync::mpsc::channel();
-        let slave = self.clone();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                // The near end is held open, so that the slave sees no hang-up while no daemon lives.
-                let (far, near) = SerialStream::pair().expect("a pseudo-terminal can be made");
-                give.send(near.name().expect("a pseudo-terminal has a name")).expect("the test waits for it");
-                slave.serve_line(far).await;
-            });
-        });
-        take.recv().expect("the line is made").into()
-    }
-
-    async fn serve_line(&self, far: SerialStream) {
-        let (mut hearing, mut saying) = tokio::io::split(far);
-        let mut frame = Vec::new();
-        loop {
-            let mut byte = [0];
-            match tokio::time::timeout(FRAGMENT, hearing.read_exact(&mut byte)).await {
-                Ok(read) => drop(read.expect("a pseudo-terminal is open for ever")),
-                Err(_) => {
-                    frame.clear();
-                    continue;
-                }
-            }
-            frame.extend(byte);
-            // Both functions' requests have this length.
-            let [unit, pdu @ .., _, _] = &frame[..] else { continue };
-            if frame.len() < 8 {
-                continue;
-            }
-            assert_eq!(crc(&frame), [0, 0], "the line garbles nothing: {frame:02x?}");
-            if let Reaction::Answer(answer, delay) = self.react(*unit, pdu) {
-                tokio::time::sleep(delay).await;
-                let mut answer = [&[*unit], &answer[..]].concat();
-                answer.extend(crc(&answer));
-                saying.write_all(&answer).await.expect("a pseudo-terminal takes an answer");
-            }
-            frame.clear();
-        }
-    }
-
     /// While the mood is to hold answers, each waits for its leave.
     fn wait_for_leave(&self) {
         let held = |inner: &mut Inner| inner.mood == Some(Mood::Held) && inner.let_go == 0;
@@ -330,17 +278,4 @@ impl Inner {
         }
         Mood::Good
     }
-}
-
-/// The check of an RTU frame, low byte first; of a frame with its check it is nothing (Modbus over Serial Line V1.02,
-/// 6.2.2).
-fn crc(frame: &[u8]) -> [u8; 2] {
-    let mut crc = 0xffff_u16;
-    for byte in frame {
-        crc ^= u16::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
-        }
-    }
-    crc.to_le_bytes()
 }
