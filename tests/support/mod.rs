@@ -6,8 +6,10 @@
 
 pub mod broker;
 pub mod disk;
+pub mod fleet;
 pub mod hub;
 pub mod instrument;
+pub mod process;
 pub mod puppet;
 pub mod slave;
 pub mod trace;
