@@ -19,6 +19,7 @@ if [ "${1-}" = tests ]; then
     need node nodejs
     need npm npm
     need mount mount
+    need faketime faketime
 fi
 if [ -n "$missing" ]; then
     root=""

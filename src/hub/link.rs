@@ -3,7 +3,8 @@
 //! Invariants
 //! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve`
 //!   and dropped with it (G6).
-//! - Nothing is read from the hub unless the ledger can be written (G9) and the clock can be believed.
+//! - Nothing is read from the hub unless the ledger can be written (G9) and the clock could be believed; no token is
+//!   made unless it can.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
 //! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
 //!   keep-alive.
@@ -93,14 +94,22 @@ pub struct Link {
     pub stop: CancellationToken,
 }
 
-/// How serving a connection ended.
+/// How making or serving a connection ended.
 enum Ending {
     Stop,
     /// A new token is needed.
     Renew,
     /// The ledger can't be written.
     LedgerUnwell,
+    /// The clock can't be believed any more.
+    ClockUnset,
     Trouble(Trouble),
+}
+
+impl From<Trouble> for Ending {
+    fn from(trouble: Trouble) -> Self {
+        Ending::Trouble(trouble)
+    }
 }
 
 /// What is known of the run of connections so far.
@@ -142,13 +151,13 @@ impl Link {
                         fortune.renewing = matches!(ending, Ending::Renew);
                         fortune.judge(ending, worked, since, token_end)
                     }
-                    Err(trouble) => Ending::Trouble(trouble),
+                    Err(ending) => ending,
                 }
             };
             self.health.set_link(LinkState::Waiting, None);
             match ending {
                 Ending::Stop => break,
-                Ending::Renew | Ending::LedgerUnwell => {}
+                Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
                 Ending::Trouble(trouble) => {
                     let wait = fortune.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut fortune);
@@ -189,15 +198,15 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Established, Trouble> {
+    async fn connect(&self) -> Result<Established, Ending> {
         self.shared.pace().await;
         let _permit = self.shared.connecting.acquire().await.expect("the semaphore is never closed");
         self.health.set_link(LinkState::Connecting, None);
         let slow = Trouble::Slow(CONNECT_TIMEOUT.as_secs());
-        timeout(CONNECT_TIMEOUT, self.establish()).await.unwrap_or(Err(slow))
+        timeout(CONNECT_TIMEOUT, self.establish()).await.unwrap_or(Err(slow.into()))
     }
 
-    async fn establish(&self) -> Result<Established, Trouble> {
+    async fn establish(&self) -> Result<Established, Ending> {
         let hub = &self.shared.hub;
         let tcp = connect_tcp(&hub.address).await?;
         let mut connection = match &self.shared.trust {
@@ -215,7 +224,12 @@ impl Link {
         let (password, token) = match &self.device.credential {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
-                let token = sas::device_token(&hub.host, id, key, Timestamp::now(), hub.token_lifetime);
+                // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
+                let now = Timestamp::now();
+                if !now.is_believable() {
+                    return Err(Ending::ClockUnset);
+                }
+                let token = sas::device_token(&hub.host, id, key, now, hub.token_lifetime);
                 let renewal = sas::renew_after(hub.token_lifetime, share_of(id));
                 (token, Some((since + renewal, since + hub.token_lifetime)))
             }
@@ -232,8 +246,8 @@ impl Link {
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
                 Ok(Established { connection, token, since })
             }
-            Received::ConnAck { code, .. } => Err(Trouble::Refused(code)),
-            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK"))),
+            Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
+            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK")).into()),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod puppet;
 pub mod slave;
 pub mod trace;
 pub mod visitor;
+pub mod wall;
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
