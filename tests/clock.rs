@@ -158,9 +158,7 @@ fn a_clock_that_jumps_while_identities_wait_for_their_turn_makes_no_token() {
 #[test]
 fn jumps_of_the_clock_prune_nothing_and_redeliveries_are_known() {
     let plant = Plant::new("after-execution", "token_lifetime = \"10s\"", "");
-    let retention = std::fs::read_to_string(plant.site.path("fieldbridge.toml")).expect("a configuration");
-    let retention = retention.replace("[ledger]\n", "[ledger]\nretention = \"2d\"\n");
-    std::fs::write(plant.site.path("fieldbridge.toml"), retention).expect("it can be written");
+    plant.site.configure("[ledger]\n", "[ledger]\nretention = \"2d\"\n");
     let daemon = plant.start();
     plant.connected();
     plant.pulse(1);
@@ -213,9 +211,7 @@ fn accepted_commands_of_an_earlier_life_are_run_only_if_they_are_known_to_be_fre
         (Some(Timestamp::now().as_secs() + 10 * YEAR), false, "expired"),
     ] {
         let plant = Plant::new("after-accept", "", "");
-        let config = std::fs::read_to_string(plant.site.path("fieldbridge.toml")).expect("a configuration");
-        let config = config.replace("address = 2 }", "address = 2 }\ndeadline = \"15s\"");
-        std::fs::write(plant.site.path("fieldbridge.toml"), config).expect("it can be written");
+        plant.site.configure("address = 2 }", "address = 2 }\ndeadline = \"15s\"");
         let daemon = plant.start();
         plant.connected();
         plant.slave.set_mood(Mood::Held);

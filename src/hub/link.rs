@@ -360,7 +360,7 @@ impl Serving<'_> {
         match received {
             Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
             Received::PubAck(packet_id) => {
-                outbox.acknowledged(packet_id);
+                outbox.acknowledged(packet_id).await?;
                 outbox.publish_more(&mut self.connection).await
             }
             Received::SubAck { granted: true } => {
@@ -391,7 +391,7 @@ impl Serving<'_> {
             while !outbox.is_idle() {
                 // Whatever else comes is left to the next connection.
                 if let Received::PubAck(packet_id) = self.connection.next().await? {
-                    outbox.acknowledged(packet_id);
+                    outbox.acknowledged(packet_id).await?;
                     outbox.publish_more(&mut self.connection).await?;
                 }
             }

@@ -10,6 +10,7 @@ use serde_json::{json, Value as Json};
 
 use super::hub::Hub;
 use super::slave::Slave;
+use super::wall::Wall;
 use super::{eventually_within, Daemon, Site, PUMP};
 
 /// What became of one command.
@@ -68,10 +69,20 @@ impl Fleet {
 
     /// Starts the daemon, with a log as an installed one writes it.
     pub fn start(&self) -> Daemon {
+        self.start_with(Vec::new())
+    }
+
+    /// The same with clocks that can jump.
+    pub fn start_under(&self, clocks: &Wall) -> Daemon {
+        self.start_with(clocks.environment())
+    }
+
+    fn start_with(&self, mut environment: Vec<(&str, &str)>) -> Daemon {
+        environment.push(("FIELDBRIDGE_LOG", "info"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.site.path("daemon.log"));
-        let daemon = self.site.spawn_logging_to(log.expect("a log can be opened"), &[], &[("FIELDBRIDGE_LOG", "info")]);
+        let daemon = self.site.spawn_logging_to(log.expect("a log can be opened"), &[], &environment);
         daemon.wait_until_ready();
-        daemon
+        daemon.unheard()
     }
 
     /// Waits until every device is connected and subscribed.

@@ -1,5 +1,4 @@
-//! A wall clock of a test's own for the daemon, by libfaketime. It can jump while the daemon runs. The monotonic clock
-//! stays the machine's.
+//! A wall clock of a test's own for the daemon, by libfaketime. It can jump while the daemon runs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +11,15 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// Its file lies in `folder`. It shows the right time.
+    /// Its file lies in `folder`. It shows the right time. The monotonic clock is the machine's.
     pub fn new(folder: &Path) -> Wall {
+        let mut wall = Wall::with_monotonic(folder);
+        wall.environment.push(("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()));
+        wall
+    }
+
+    /// The same, and the monotonic clock jumps with it.
+    pub fn with_monotonic(folder: &Path) -> Wall {
         let libraries = ["/usr/lib", "/usr/lib64"].into_iter().flat_map(|folder| {
             let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             folders.chain([PathBuf::from(folder)]).map(|folder| folder.join("faketime/libfaketime.so.1"))
@@ -26,7 +32,6 @@ impl Wall {
             ("LD_PRELOAD", library.display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".into()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
         ];
         let wall = Wall { file, environment };
         wall.show_the_right_time();
