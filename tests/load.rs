@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fieldbridge::hub::backoff::Backoff;
-use fieldbridge::sim::{Kick, Options, Wire};
+use fieldbridge::sim::{Cut, Kick, Options, Wire};
 use support::fleet::Fleet;
 use support::process::{cpu_of_threads, Figures};
 use support::{eventually_within, hub};
@@ -121,45 +121,46 @@ fn trouble(name: &str, begin: impl FnOnce(&mut Fleet), end: impl FnOnce(&mut Fle
     assert!(daemon.terminate().success());
 }
 
-#[test]
-fn a_hub_that_refuses_is_left_alone_and_all_are_back_within_a_minute() {
-    let hour = Duration::from_secs(3600);
-    for code in [5, 3] {
-        let cut_all = |fleet: &mut Fleet| {
-            fleet.hub.refuse_for(hour, code);
-            for device in fleet.devices() {
-                fleet.hub.cut(device, fieldbridge::sim::Cut::Fin);
-            }
-        };
-        trouble(&format!("refused with {code}"), cut_all, |fleet| fleet.hub.refuse_for(Duration::ZERO, code));
+fn cut_all(fleet: &mut Fleet) {
+    for device in fleet.devices() {
+        fleet.hub.cut(device, Cut::Fin);
     }
 }
 
-#[test]
-fn a_hub_that_is_gone_is_left_alone_and_all_are_back_within_a_minute() {
-    trouble("no network", |fleet| fleet.hub.unplug(), |fleet| fleet.hub.plug_in());
-}
-
-#[test]
-fn a_hub_that_throttles_is_left_alone_and_all_are_back_within_a_minute() {
+fn refusing(code: u8) {
     let begin = |fleet: &mut Fleet| {
-        fleet.hub.delay_connack(Duration::from_secs(50));
-        for device in fleet.devices() {
-            fleet.hub.cut(device, fieldbridge::sim::Cut::Fin);
-        }
+        fleet.hub.refuse_for(Duration::from_secs(3600), code);
+        cut_all(fleet);
     };
-    trouble("CONNACK after 50 s", begin, |fleet| fleet.hub.delay_connack(Duration::ZERO));
+    trouble(&format!("refused with {code}"), begin, |fleet| fleet.hub.refuse_for(Duration::ZERO, code));
+}
+
+fn throttling() {
+    let begin = |fleet: &mut Fleet| {
+        fleet.hub.delay_connack(if is_long() { Duration::from_secs(50) } else { Duration::from_secs(6) });
+        cut_all(fleet);
+    };
+    trouble("throttled", begin, |fleet| fleet.hub.delay_connack(Duration::ZERO));
+}
+
+fn kicking(kick: Kick) {
+    let begin = |fleet: &mut Fleet| {
+        fleet.hub.kick(Some(kick));
+        cut_all(fleet);
+    };
+    trouble(&format!("kicked {kick:?}"), begin, |fleet| fleet.hub.kick(None));
 }
 
 #[test]
-fn a_hub_that_kicks_is_left_alone_and_all_are_back_within_a_minute() {
-    for kick in [Kick::AfterConnack, Kick::AfterSuback] {
-        let begin = |fleet: &mut Fleet| {
-            fleet.hub.kick(Some(kick));
-            for device in fleet.devices() {
-                fleet.hub.cut(device, fieldbridge::sim::Cut::Fin);
-            }
-        };
-        trouble(&format!("kicked {kick:?}"), begin, |fleet| fleet.hub.kick(None));
-    }
+fn a_hub_in_trouble_is_left_alone_and_all_identities_are_back_within_a_minute() {
+    let cases: [fn(); 6] = [
+        || refusing(5),
+        || refusing(3),
+        || trouble("no network", |fleet| fleet.hub.unplug(), |fleet| fleet.hub.plug_in()),
+        throttling,
+        || kicking(Kick::AfterConnack),
+        || kicking(Kick::AfterSuback),
+    ];
+    // They do little but wait, so that they can do it side by side.
+    std::thread::scope(|scope| cases.into_iter().for_each(|case| drop(scope.spawn(case))));
 }

@@ -30,13 +30,16 @@ use crate::config::{Credential, Device, Hub};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
 
-/// Look-up, TCP, TLS and CONNACK together. The hub throttles by delaying its CONNACK; Microsoft's own client waits 60
-/// s.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Look-up, TCP and TLS together.
+const REACH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long CONNACK may take. The hub throttles by delaying it; Microsoft's own client waits 60 s.
+const CONNACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// One address of several gets this long.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections that are being made at the same time: bounds the memory of handshakes.
-const CONNECTING_MAX: usize = 16;
+/// TLS handshakes at the same time: bounds their memory.
+const HANDSHAKES_MAX: usize = 16;
+/// How long one of them may take, so that a hub that says nothing does not hold up the others for long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long PINGRESP may take at most; a shorter keep-alive shortens it.
@@ -55,13 +58,13 @@ pub struct Shared {
     hub: Hub,
     trust: Option<Trust>,
     next_connect: Mutex<Instant>,
-    connecting: Semaphore,
+    handshakes: Semaphore,
 }
 
 impl Shared {
     /// For a hub, with trust anchors unless it is reached without TLS.
     pub fn new(hub: Hub, trust: Option<Trust>) -> Self {
-        Shared { hub, trust, next_connect: Mutex::new(Instant::now()), connecting: Semaphore::new(CONNECTING_MAX) }
+        Shared { hub, trust, next_connect: Mutex::new(Instant::now()), handshakes: Semaphore::new(HANDSHAKES_MAX) }
     }
 
     /// Waits for this connection's turn: at most `connect_rate` a second over all identities.
@@ -147,7 +150,7 @@ impl Link {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox, fortune.renewing).await;
+                        let (ending, worked) = self.serve(established, &mut outbox, &fortune).await;
                         fortune.renewing = matches!(ending, Ending::Renew);
                         fortune.judge(ending, worked, since, token_end)
                     }
@@ -199,39 +202,48 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Established, Ending> {
-        self.shared.pace().await;
-        let _permit = self.shared.connecting.acquire().await.expect("the semaphore is never closed");
-        self.health.set_link(LinkState::Connecting, None);
-        let slow = Trouble::Slow(CONNECT_TIMEOUT.as_secs());
-        timeout(CONNECT_TIMEOUT, self.establish()).await.unwrap_or(Err(slow.into()))
+        let connection = {
+            // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
+            let _permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
+            self.shared.pace().await;
+            self.health.set_link(LinkState::Connecting, None);
+            let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
+            timeout(REACH_TIMEOUT, self.reach()).await.map_err(slow)??
+        };
+        // A hub that throttles lets each CONNACK wait. They wait side by side, or a site would take hours to be back.
+        timeout(CONNACK_TIMEOUT, self.log_in(connection)).await.map_err(|_| Trouble::Slow(CONNACK_TIMEOUT.as_secs()))?
     }
 
-    async fn establish(&self) -> Result<Established, Ending> {
+    /// TCP and TLS.
+    async fn reach(&self) -> Result<Connection, Trouble> {
         let hub = &self.shared.hub;
         let tcp = connect_tcp(&hub.address).await?;
-        let mut connection = match &self.shared.trust {
-            None => Connection::new(Box::pin(tcp)),
-            Some(trust) => {
-                let config = match &self.device.credential {
-                    Credential::Key(_) => trust.plain(),
-                    Credential::Certificate { cert_file, key_file } => trust.with_certificate(cert_file, key_file)?,
-                };
-                Connection::new(Box::pin(tls::handshake(config, &hub.host, tcp).await?))
-            }
+        let Some(trust) = &self.shared.trust else { return Ok(Connection::new(Box::pin(tcp))) };
+        let config = match &self.device.credential {
+            Credential::Key(_) => trust.plain(),
+            Credential::Certificate { cert_file, key_file } => trust.with_certificate(cert_file, key_file)?,
         };
-        let since = Instant::now();
+        let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
+        let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
+        Ok(Connection::new(Box::pin(stream)))
+    }
+
+    /// CONNECT and CONNACK.
+    async fn log_in(&self, mut connection: Connection) -> Result<Established, Ending> {
+        let hub = &self.shared.hub;
+        let now = Instant::now();
         let id = &self.device.id;
         let (password, token) = match &self.device.credential {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
                 // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
-                let now = Timestamp::now();
-                if !now.is_believable() {
+                let date = Timestamp::now();
+                if !date.is_believable() {
                     return Err(Ending::ClockUnset);
                 }
-                let token = sas::device_token(&hub.host, id, key, now, hub.token_lifetime);
+                let token = sas::device_token(&hub.host, id, key, date, hub.token_lifetime);
                 let renewal = sas::renew_after(hub.token_lifetime, share_of(id));
-                (token, Some((since + renewal, since + hub.token_lifetime)))
+                (token, Some((now + renewal, now + hub.token_lifetime)))
             }
         };
         let login = Login {
@@ -244,7 +256,7 @@ impl Link {
         match connection.next().await? {
             Received::ConnAck { code: 0, session_present } => {
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
-                Ok(Established { connection, token, since })
+                Ok(Established { connection, token, since: Instant::now() })
             }
             Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
             other => Err(Trouble::Protocol(format!("{other:?} before CONNACK")).into()),
@@ -252,7 +264,7 @@ impl Link {
     }
 
     /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
-    async fn serve(&self, established: Established, outbox: &mut Outbox, renewed: bool) -> (Ending, bool) {
+    async fn serve(&self, established: Established, outbox: &mut Outbox, fortune: &Fortune) -> (Ending, bool) {
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
@@ -261,7 +273,8 @@ impl Link {
             settlements,
             worked: false,
             subscribed: false,
-            renewed,
+            renewed: fortune.renewing,
+            proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| established.since + SHORT_LIFE),
             ping: Ping::new(self.shared.hub.keepalive),
             renewal: established.token.map(|(renewal, _)| renewal),
         };
@@ -284,8 +297,8 @@ impl Fortune {
         let short = since.elapsed() < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
+            self.told = None;
         }
-        self.told = None;
         let Ending::Trouble(trouble @ (Trouble::Closed | Trouble::Broken(_))) = ending else {
             self.short_lives = 0;
             return ending;
@@ -310,6 +323,8 @@ struct Serving<'a> {
     worked: bool,
     subscribed: bool,
     renewed: bool,
+    /// The hub has closed the last ones soon after they were made: not to be called a connection before this.
+    proven_at: Option<Instant>,
     ping: Ping,
     renewal: Option<Instant>,
 }
@@ -324,6 +339,7 @@ impl Serving<'_> {
                 return Ok(Ending::Renew);
             }
             let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
+            let proven_at = self.proven_at.unwrap_or(ping_at);
             tokio::select! {
                 received = self.connection.next() => {
                     self.ping.heard();
@@ -340,6 +356,10 @@ impl Serving<'_> {
                     self.connection.ping().await?;
                 }
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
+                () = sleep_until(proven_at), if self.proven_at.is_some() => {
+                    self.proven_at = None;
+                    tracing::info!(device = %link.device.id, "connected to the hub");
+                }
                 changed = ledger_health.changed() => {
                     if changed.is_err() || !ledger_health.borrow().ok {
                         return Ok(Ending::LedgerUnwell);
@@ -367,9 +387,10 @@ impl Serving<'_> {
                 self.subscribed = true;
                 let device = &self.link.device.id;
                 // A renewal is a matter of course: an hourly line for each device would hide what matters.
-                match self.renewed {
-                    true => tracing::debug!(%device, "connected to the hub with a new token"),
-                    false => tracing::info!(%device, "connected to the hub"),
+                match (self.renewed, self.proven_at) {
+                    (true, _) => tracing::debug!(%device, "connected to the hub with a new token"),
+                    (false, None) => tracing::info!(%device, "connected to the hub"),
+                    (false, Some(_)) => tracing::debug!(%device, "connected to the hub, for now"),
                 }
                 self.link.health.set_link(LinkState::Connected, None);
                 outbox.publish_more(&mut self.connection).await

@@ -267,6 +267,7 @@ impl Ledger {
         loop {
             let unwell = !health.borrow_and_update().ok;
             tokio::select! {
+                biased;
                 _ = prune.tick() => self.prune(retention).await,
                 () = tokio::time::sleep(PROBE_PERIOD), if unwell => self.tick().await,
                 _ = health.changed() => {}
