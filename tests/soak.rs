@@ -6,7 +6,7 @@
 //! ping in place of sixty.
 //!
 //! `FIELDBRIDGE_ROUNDS=1` (or more) runs the full size: a year with a million commands, and two minutes of renewals. By
-//! default it is ten days.
+//! default it is six days.
 #![cfg(feature = "demo")]
 
 mod support;
@@ -94,7 +94,7 @@ fn check_that_nothing_grows(samples: &[Sample]) {
 
 #[test]
 fn in_a_year_nothing_grows_and_every_command_is_done_once() {
-    let (days, hourly) = if std::env::var_os("FIELDBRIDGE_ROUNDS").is_some() { (365, 115) } else { (10, 10) };
+    let (days, hourly) = if std::env::var_os("FIELDBRIDGE_ROUNDS").is_some() { (365, 115) } else { (6, 10) };
     let mut fleet = Fleet::new(DEVICES, 2, "connect_rate = 1000", Options::default());
     fleet.site.configure("[ledger]\n", "[ledger]\nretention = \"2d\"\n");
     let clocks = Wall::with_monotonic(&fleet.site.path(""));
@@ -102,11 +102,14 @@ fn in_a_year_nothing_grows_and_every_command_is_done_once() {
     fleet.connected(PATIENCE);
     let (mut samples, mut connections, began) = (Vec::new(), 0, Instant::now());
     for hour in 0..days * 24 {
+        // Gives most acknowledgements of result events time to come: for one that is under way an hour passes, too, and
+        // its connection ends. That is as it should be, and takes time.
+        std::thread::sleep(Duration::from_millis(10));
         clocks.shift(hour as i64 * HOUR);
         for n in 0..hourly {
             assert!(fleet.send((hour + n) % DEVICES), "a queue has 50 places");
         }
-        eventually_within(HOURS_WORK, "the hour's work", || (fleet.tally() == fleet.sent()).then_some(()));
+        fleet.work_is_done(HOURS_WORK);
         let wire = fleet.hub.take_wire();
         connections += wire.iter().filter(|event| matches!(event.what, Wire::Connected { .. })).count();
         if hour % 6 == 5 {
@@ -152,11 +155,12 @@ fn hundreds_of_renewals_lose_and_repeat_nothing() {
         fleet.tally();
         entries.extend(fleet.hub.take_wire());
     }
-    eventually_within(HOURS_WORK, "every command done", || (fleet.tally() == fleet.sent()).then_some(()));
+    fleet.work_is_done(HOURS_WORK);
     entries.extend(fleet.hub.take_wire());
     for event in &entries {
         match &event.what {
-            Wire::Closed { end: End::Disconnect } => ends += 1,
+            // A hub that was just writing does not get to read the DISCONNECT.
+            Wire::Closed { end: End::Disconnect | End::Gone } => ends += 1,
             Wire::Closed { .. } | Wire::Refused { .. } => others.push(event),
             _ => {}
         }

@@ -3,7 +3,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldbridge::sim::{Ack, Auth, C2d, Options, SendError, Status};
 use serde_json::{json, Value as Json};
@@ -155,6 +155,22 @@ impl Fleet {
             self.done += usize::from(book.completed == 1);
         }
         self.done
+    }
+
+    /// Waits until every command that was sent is done with.
+    pub fn work_is_done(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.tally() < self.sent() {
+            if Instant::now() > deadline {
+                let odd = |number: &usize| (self.books[*number].completed, self.books[*number].told) != (1, 1);
+                let left: Vec<_> =
+                    (0..self.sent()).filter(odd).map(|number| (number, self.books[number])).take(5).collect();
+                let (status, wire) = (self.status(), self.hub.wire());
+                let last = &wire[wire.len().saturating_sub(20)..];
+                panic!("not done within {limit:?}, among others: {left:?}\n{status}\n{last:#?}");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Every command that was sent has been performed, completed and told of, once.
