@@ -222,7 +222,7 @@ impl Ledger {
     /// A message whose row is durable was delivered again. The count follows with a later commit.
     pub fn delivered_again(&self, row: RowId) -> Receipt {
         let (age, now) = (self.age(), Timestamp::now());
-        // One that finds the queue full is not counted. What came first within the retention time is known all the same.
+        // One that finds the queue full is not counted. The row is known for the retention time all the same.
         if self.asks.try_send(note(move |db| store::count_delivery(db, row, now, age))).is_ok() {
             self.notes.notify_one();
         }
