@@ -2,7 +2,7 @@
 //! every command is performed once, completed once, and told of. Also what a hub costs that refuses, throttles or
 //! kicks for long, and how soon all identities are back when it ends.
 //!
-//! `FIELDBRIDGE_ROUNDS=1` (or more) runs the full size: 1,000 identities with 50 commands each, a minute of each trouble.
+//! `FIELDBRIDGE_ROUNDS=1` (or more) runs the full size: 1,000 identities with 50 commands each, 90 s of each trouble.
 //! Figures for docs/PERFORMANCE.md come from `FIELDBRIDGE_ROUNDS=1 cargo test --release --test load -- --nocapture`.
 #![cfg(feature = "demo")]
 
