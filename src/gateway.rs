@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, server, Reply};
 use crate::bus::{self, BusHandle, Lines, SystemLines};
+use crate::clock::Timestamp;
 use crate::config::{Config, Device};
 use crate::crash::{self, Point};
 use crate::fatal::Fatal;
@@ -335,9 +336,11 @@ impl Gateway {
     async fn status(&self) -> Json {
         let health = self.ledger.health().borrow().clone();
         let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
+        let now = Timestamp::now();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": self.started.elapsed().as_secs(),
+            "clock": { "ok": now.is_believable(), "now": now.to_string() },
             "hub": { "host": self.config.hub.host, "connected": self.connected(), "identities": self.devices.len() },
             "devices": self.health.values().map(|device| device.to_json()).collect::<Vec<_>>(),
             "buses": self.buses.values().map(|bus| bus.status().to_json()).collect::<Vec<_>>(),
@@ -370,8 +373,12 @@ impl Gateway {
             true => "",
             false => ", THE LEDGER CAN'T BE WRITTEN",
         };
+        let clock = match Timestamp::now().is_believable() {
+            true => "",
+            false => ", THE CLOCK IS NOT SET",
+        };
         format!(
-            "{} of {} identities connected, {open} of {} buses open, {in_doubt} commands in doubt since the start{ledger}",
+            "{} of {} identities connected, {open} of {} buses open, {in_doubt} commands in doubt since the start{ledger}{clock}",
             self.connected(),
             self.devices.len(),
             self.buses.len(),

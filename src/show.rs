@@ -27,6 +27,14 @@ pub fn status(document: &Json) -> String {
         text(&hub["connected"]),
         text(&hub["identities"]),
     );
+    let clock = &document["clock"];
+    if clock["ok"] == false {
+        let _ = writeln!(
+            out,
+            "clock NOT SET: it shows {}; the daemon connects to the hub when it is right",
+            text(&clock["now"])
+        );
+    }
     let ledger = &document["ledger"];
     let state =
         if ledger["ok"] == true { "ok".to_owned() } else { format!("NOT WRITABLE: {}", text(&ledger["lastError"])) };

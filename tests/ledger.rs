@@ -420,3 +420,37 @@ async fn a_ledger_that_another_program_locks_is_waited_for_and_can_be_read() {
     keeper.abort();
     ledger.close().await;
 }
+
+#[tokio::test]
+async fn an_acknowledged_event_is_removed_however_much_the_writer_has_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+    let event = ledger.events("pump", 0, 1).await.unwrap().remove(0);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    // The writer waits for the lock, and more waits for the writer than its queue has places for.
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3000 {
+        let ledger = ledger.clone();
+        waiting.spawn(async move { known(&ledger, "m", 1).await });
+    }
+    let writer = ledger.clone();
+    let write = tokio::spawn(async move { writer.finish(finish(message(Some("n"), 1))).await });
+    tokio::task::yield_now().await;
+    let acknowledging = ledger.clone();
+    let acknowledge = tokio::spawn(async move { acknowledging.event_acknowledged(event.seq).await });
+    tokio::task::yield_now().await;
+    other.execute_batch("ROLLBACK").unwrap();
+    write.await.unwrap().unwrap();
+    acknowledge.await.unwrap();
+    while let Some(found) = waiting.join_next().await {
+        assert_eq!(found.unwrap(), Known::Row(State::Succeeded));
+    }
+    // What is noted shares the next commit.
+    ledger.finish(finish(message(Some("o"), 1))).await.unwrap();
+    assert_eq!(ledger.counts().await.unwrap(), (3, 2), "the events of n and o are left");
+    ledger.close().await;
+}

@@ -3,7 +3,8 @@
 //! Invariants
 //! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve`
 //!   and dropped with it (G6).
-//! - Nothing is read from the hub unless the ledger can be written (G9) and the clock can be believed.
+//! - Nothing is read from the hub unless the ledger can be written (G9) and the clock could be believed; no token is
+//!   made unless it can.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
 //! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
 //!   keep-alive.
@@ -30,11 +31,14 @@ use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
 
-/// Look-up, TCP, TLS and CONNACK together. The hub throttles by delaying its CONNACK; Microsoft's own client waits 60
-/// s.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections that are being made at the same time: bounds the memory of handshakes.
-const CONNECTING_MAX: usize = 16;
+/// Look-up, TCP and TLS together.
+const REACH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long CONNACK may take. The hub throttles by delaying it; Microsoft's own client waits 60 s.
+const CONNACK_TIMEOUT: Duration = Duration::from_secs(60);
+/// TLS handshakes at the same time: bounds their memory.
+const HANDSHAKES_MAX: usize = 16;
+/// How long one of them may take, so that a hub that says nothing does not hold up the others for long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long PINGRESP may take at most; a shorter keep-alive shortens it.
@@ -54,14 +58,14 @@ pub struct Shared {
     trust: Option<Trust>,
     dial: Arc<dyn Dial>,
     next_connect: Mutex<Instant>,
-    connecting: Semaphore,
+    handshakes: Semaphore,
 }
 
 impl Shared {
     /// For a hub, with trust anchors unless it is reached without TLS.
     pub fn new(hub: Hub, trust: Option<Trust>, dial: Arc<dyn Dial>) -> Self {
-        let (next_connect, connecting) = (Mutex::new(Instant::now()), Semaphore::new(CONNECTING_MAX));
-        Shared { hub, trust, dial, next_connect, connecting }
+        let (next_connect, handshakes) = (Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
+        Shared { hub, trust, dial, next_connect, handshakes }
     }
 
     /// Waits for this connection's turn: at most `connect_rate` a second over all identities.
@@ -94,14 +98,22 @@ pub struct Link {
     pub stop: CancellationToken,
 }
 
-/// How serving a connection ended.
+/// How making or serving a connection ended.
 enum Ending {
     Stop,
     /// A new token is needed.
     Renew,
     /// The ledger can't be written.
     LedgerUnwell,
+    /// The clock can't be believed any more.
+    ClockUnset,
     Trouble(Trouble),
+}
+
+impl From<Trouble> for Ending {
+    fn from(trouble: Trouble) -> Self {
+        Ending::Trouble(trouble)
+    }
 }
 
 /// What is known of the run of connections so far.
@@ -139,17 +151,17 @@ impl Link {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox, fortune.renewing).await;
+                        let (ending, worked) = self.serve(established, &mut outbox, &fortune).await;
                         fortune.renewing = matches!(ending, Ending::Renew);
                         fortune.judge(ending, worked, since, token_end)
                     }
-                    Err(trouble) => Ending::Trouble(trouble),
+                    Err(ending) => ending,
                 }
             };
             self.health.set_link(LinkState::Waiting, None);
             match ending {
                 Ending::Stop => break,
-                Ending::Renew | Ending::LedgerUnwell => {}
+                Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
                 Ending::Trouble(trouble) => {
                     let wait = fortune.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut fortune);
@@ -190,36 +202,50 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Established, Trouble> {
-        self.shared.pace().await;
-        let _permit = self.shared.connecting.acquire().await.expect("the semaphore is never closed");
-        self.health.set_link(LinkState::Connecting, None);
-        let slow = Trouble::Slow(CONNECT_TIMEOUT.as_secs());
-        timeout(CONNECT_TIMEOUT, self.establish()).await.unwrap_or(Err(slow))
+    async fn connect(&self) -> Result<Established, Ending> {
+        let connection = {
+            // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
+            let _permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
+            self.shared.pace().await;
+            self.health.set_link(LinkState::Connecting, None);
+            let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
+            timeout(REACH_TIMEOUT, self.reach()).await.map_err(slow)??
+        };
+        // A hub that throttles lets each CONNACK wait. They wait side by side, or a site would take hours to be back.
+        timeout(CONNACK_TIMEOUT, self.log_in(connection)).await.map_err(|_| Trouble::Slow(CONNACK_TIMEOUT.as_secs()))?
     }
 
-    async fn establish(&self) -> Result<Established, Trouble> {
+    /// TCP and TLS.
+    async fn reach(&self) -> Result<Connection, Trouble> {
         let hub = &self.shared.hub;
         crash::point(Point::BeforeConnect);
         let tcp = self.shared.dial.dial(&hub.address).await?;
-        let mut connection = match &self.shared.trust {
-            None => Connection::new(tcp),
-            Some(trust) => {
-                let config = match &self.device.credential {
-                    Credential::Key(_) => trust.plain(),
-                    Credential::Certificate { cert_file, key_file } => trust.with_certificate(cert_file, key_file)?,
-                };
-                Connection::new(Box::pin(tls::handshake(config, &hub.host, tcp).await?))
-            }
+        let Some(trust) = &self.shared.trust else { return Ok(Connection::new(tcp)) };
+        let config = match &self.device.credential {
+            Credential::Key(_) => trust.plain(),
+            Credential::Certificate { cert_file, key_file } => trust.with_certificate(cert_file, key_file)?,
         };
-        let since = Instant::now();
+        let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
+        let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
+        Ok(Connection::new(Box::pin(stream)))
+    }
+
+    /// CONNECT and CONNACK.
+    async fn log_in(&self, mut connection: Connection) -> Result<Established, Ending> {
+        let hub = &self.shared.hub;
+        let now = Instant::now();
         let id = &self.device.id;
         let (password, token) = match &self.device.credential {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
-                let token = sas::device_token(&hub.host, id, key, Timestamp::now(), hub.token_lifetime);
+                // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
+                let date = Timestamp::now();
+                if !date.is_believable() {
+                    return Err(Ending::ClockUnset);
+                }
+                let token = sas::device_token(&hub.host, id, key, date, hub.token_lifetime);
                 let renewal = sas::renew_after(hub.token_lifetime, share_of(id));
-                (token, Some((since + renewal, since + hub.token_lifetime)))
+                (token, Some((now + renewal, now + hub.token_lifetime)))
             }
         };
         let login = Login {
@@ -234,15 +260,15 @@ impl Link {
             Received::ConnAck { code: 0, session_present } => {
                 crash::point(Point::LoginAccepted);
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
-                Ok(Established { connection, token, since })
+                Ok(Established { connection, token, since: Instant::now() })
             }
-            Received::ConnAck { code, .. } => Err(Trouble::Refused(code)),
-            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK"))),
+            Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
+            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK")).into()),
         }
     }
 
     /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
-    async fn serve(&self, established: Established, outbox: &mut Outbox, renewed: bool) -> (Ending, bool) {
+    async fn serve(&self, established: Established, outbox: &mut Outbox, fortune: &Fortune) -> (Ending, bool) {
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
@@ -251,7 +277,8 @@ impl Link {
             settlements,
             worked: false,
             subscribed: false,
-            renewed,
+            renewed: fortune.renewing,
+            proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| established.since + SHORT_LIFE),
             ping: Ping::new(self.shared.hub.keepalive),
             renewal: established.token.map(|(renewal, _)| renewal),
         };
@@ -274,8 +301,8 @@ impl Fortune {
         let short = since.elapsed() < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
+            self.told = None;
         }
-        self.told = None;
         let Ending::Trouble(trouble @ (Trouble::Closed | Trouble::Broken(_))) = ending else {
             self.short_lives = 0;
             return ending;
@@ -300,6 +327,8 @@ struct Serving<'a> {
     worked: bool,
     subscribed: bool,
     renewed: bool,
+    /// The hub has closed the last ones soon after they were made: not to be called a connection before this.
+    proven_at: Option<Instant>,
     ping: Ping,
     renewal: Option<Instant>,
 }
@@ -314,6 +343,7 @@ impl Serving<'_> {
                 return Ok(Ending::Renew);
             }
             let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
+            let proven_at = self.proven_at.unwrap_or(ping_at);
             tokio::select! {
                 received = self.connection.next() => {
                     self.ping.heard();
@@ -330,6 +360,10 @@ impl Serving<'_> {
                     self.connection.ping().await?;
                 }
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
+                () = sleep_until(proven_at), if self.proven_at.is_some() => {
+                    self.proven_at = None;
+                    tracing::info!(device = %link.device.id, "connected to the hub");
+                }
                 changed = ledger_health.changed() => {
                     if changed.is_err() || !ledger_health.borrow().ok {
                         return Ok(Ending::LedgerUnwell);
@@ -350,7 +384,7 @@ impl Serving<'_> {
         match received {
             Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
             Received::PubAck(packet_id) => {
-                outbox.acknowledged(packet_id);
+                outbox.acknowledged(packet_id).await?;
                 outbox.publish_more(&mut self.connection).await
             }
             Received::SubAck { granted: true } => {
@@ -358,9 +392,10 @@ impl Serving<'_> {
                 self.subscribed = true;
                 let device = &self.link.device.id;
                 // A renewal is a matter of course: an hourly line for each device would hide what matters.
-                match self.renewed {
-                    true => tracing::debug!(%device, "connected to the hub with a new token"),
-                    false => tracing::info!(%device, "connected to the hub"),
+                match (self.renewed, self.proven_at) {
+                    (true, _) => tracing::debug!(%device, "connected to the hub with a new token"),
+                    (false, None) => tracing::info!(%device, "connected to the hub"),
+                    (false, Some(_)) => tracing::debug!(%device, "connected to the hub, for now"),
                 }
                 self.link.health.set_link(LinkState::Connected, None);
                 outbox.publish_more(&mut self.connection).await
@@ -382,7 +417,7 @@ impl Serving<'_> {
             while !outbox.is_idle() {
                 // Whatever else comes is left to the next connection.
                 if let Received::PubAck(packet_id) = self.connection.next().await? {
-                    outbox.acknowledged(packet_id);
+                    outbox.acknowledged(packet_id).await?;
                     outbox.publish_more(&mut self.connection).await?;
                 }
             }

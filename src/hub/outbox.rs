@@ -69,7 +69,7 @@ impl Outbox {
                 self.cursor = event.seq;
                 if self.done.contains(&event.seq) {
                     // Its removal has not been committed yet, or was left out.
-                    self.ledger.event_acknowledged(event.seq);
+                    self.remove(event.seq).await?;
                     continue;
                 }
                 let packet_id = self.free_packet_id();
@@ -84,16 +84,20 @@ impl Outbox {
     }
 
     /// The hub has the event with this packet id.
-    pub(super) fn acknowledged(&mut self, packet_id: u16) {
-        if let Some((seq, _)) = self.in_flight.remove(&packet_id) {
-            crash::point(Point::EventAcknowledged);
-            self.ledger.event_acknowledged(seq);
-            crash::point(Point::EventRemovalAsked);
-            self.done.push_back(seq);
-            if self.done.len() > DONE_MAX {
-                self.done.pop_front();
-            }
+    pub(super) async fn acknowledged(&mut self, packet_id: u16) -> Result<(), Trouble> {
+        let Some((seq, _)) = self.in_flight.remove(&packet_id) else { return Ok(()) };
+        crash::point(Point::EventAcknowledged);
+        self.done.push_back(seq);
+        if self.done.len() > DONE_MAX {
+            self.done.pop_front();
         }
+        self.remove(seq).await?;
+        crash::point(Point::EventRemovalAsked);
+        Ok(())
+    }
+
+    async fn remove(&self, seq: i64) -> Result<(), Trouble> {
+        timeout(LEDGER_PATIENCE, self.ledger.event_acknowledged(seq)).await.map_err(|_| Trouble::LedgerSlow)
     }
 
     /// Whether nothing is on the wire without its PUBACK.

@@ -241,13 +241,21 @@ impl Ledger {
     /// A message whose row is durable was delivered again. The count follows with a later commit.
     pub fn delivered_again(&self, row: RowId) -> Receipt {
         let (age, now) = (self.age(), Timestamp::now());
-        self.note(move |db| store::count_delivery(db, row, now, age));
+        // One that finds the queue full is not counted. The row is known for the retention time all the same.
+        if self.asks.try_send(note(move |db| store::count_delivery(db, row, now, age))).is_ok() {
+            self.notes.notify_one();
+        }
         Receipt(())
     }
 
     /// The hub has acknowledged an event. It is removed with a later commit; until then a crash publishes it again.
-    pub fn event_acknowledged(&self, seq: i64) {
-        self.note(move |db| store::remove_event(db, seq));
+    /// Waits for a place in the writer's queue: an event that stayed would be published again by every connection.
+    pub async fn event_acknowledged(&self, seq: i64) {
+        // A closed queue means that the process is about to end.
+        if let Ok(place) = self.asks.reserve().await {
+            place.send(note(move |db| store::remove_event(db, seq)));
+            self.notes.notify_one();
+        }
     }
 
     /// Events of a device that the hub has not acknowledged, after number `after`, oldest first.
@@ -278,6 +286,7 @@ impl Ledger {
         loop {
             let unwell = !health.borrow_and_update().ok;
             tokio::select! {
+                biased;
                 _ = prune.tick() => self.prune(retention).await,
                 () = tokio::time::sleep(PROBE_PERIOD), if unwell => self.tick().await,
                 _ = health.changed() => {}
@@ -354,17 +363,14 @@ impl Ledger {
         self.asks.send(Ask::Job(Box::new(task))).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
+}
 
-    fn note<F>(&self, work: F)
-    where
-        F: FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
-    {
-        let task = Task { work, kind: Kind::Note, value: None::<()>, reply: None };
-        // A note that finds the queue full is left out: an event is published again, a delivery is not counted.
-        if self.asks.try_send(Ask::Job(Box::new(task))).is_ok() {
-            self.notes.notify_one();
-        }
-    }
+/// Work that nobody waits for.
+fn note<F>(work: F) -> Ask
+where
+    F: FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+{
+    Ask::Job(Box::new(Task { work, kind: Kind::Note, value: None::<()>, reply: None }))
 }
 
 /// The ledger of a daemon that may be running, or not, to look at.

@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub line: Arc<Line>,
     pub clean: bool,
     pub token_expires: Option<Timestamp>,
+    /// SUBSCRIBE came on this connection.
+    pub has_subscribed: bool,
     /// Bytes to send as they are.
     pub injected: VecDeque<Vec<u8>>,
     in_flight: VecDeque<(u16, Seq)>,
@@ -57,6 +59,7 @@ impl Link {
             line: Arc::default(),
             clean,
             token_expires,
+            has_subscribed: false,
             injected: VecDeque::new(),
             in_flight: VecDeque::new(),
             outdated: BTreeSet::new(),

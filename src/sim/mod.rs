@@ -46,7 +46,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use auth::Auth;
 pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
-pub use options::{BagStyle, Cut, Discarded, Fault, Late, Options, OutOfOrder, PacketIds, Redelivery};
+pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
 pub use tls::ClientCert;
 pub use wire::{Effect, End, Wire, WireEvent};
 
@@ -233,6 +233,26 @@ impl SimHub {
         self.look(|state| state.devices.get(device).is_some_and(|d| d.is_subscribed()))
     }
 
+    /// Until when the token counts with which a device is connected.
+    pub fn token_expiry(&self, device: &str) -> Option<crate::clock::Timestamp> {
+        self.look(|state| state.devices.get(device)?.link.as_ref()?.token_expires)
+    }
+
+    /// Takes out all telemetry so far: what a hub keeps of it is limited.
+    pub fn take_telemetry(&self) -> Vec<D2c> {
+        self.shared.with(|state| state.telemetry.take())
+    }
+
+    /// Takes out all feedback so far.
+    pub fn take_feedback(&self) -> Vec<Feedback> {
+        self.shared.with(|state| state.feedback.take())
+    }
+
+    /// Takes out the wire log so far.
+    pub fn take_wire(&self) -> Vec<WireEvent> {
+        self.shared.with(|state| state.wire.take())
+    }
+
     /// All feedback so far.
     pub fn feedback(&self) -> Vec<Feedback> {
         self.look(|state| state.feedback.iter().cloned().collect())
@@ -344,6 +364,11 @@ impl SimHub {
     /// Refuses every CONNECT for a while. The hub itself knows no code but 5.
     pub fn refuse_for(&self, time: Duration, code: u8) {
         self.shared.with(|state| state.refusal = Some((Instant::now() + time, code)));
+    }
+
+    /// Ends every connection soon after it was made, until it is told otherwise.
+    pub fn kick(&self, kick: Option<Kick>) {
+        self.shared.with(|state| state.kick = kick);
     }
 
     /// Lets every CONNACK wait.

@@ -192,6 +192,16 @@ pub enum Fault {
     CutAfterTelemetry,
 }
 
+/// When a hub that wants no connections ends each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kick {
+    /// Right after CONNACK 0.
+    AfterConnack,
+    /// Right after SUBACK.
+    AfterSuback,
+}
+
 /// How a connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -17,7 +17,7 @@ use super::device::{Delivery, Device, Line, Link, Queued};
 use super::message::{C2d, D2c, Feedback, SendError, Seq, Status};
 use super::topic::{c2d_filter, c2d_topic, d2c_properties};
 use super::wire::{Effect, End, Ring, Wire, WireEvent};
-use super::{Auth, Cut, Discarded, Fault, Late, Options, OutOfOrder};
+use super::{Auth, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder};
 use crate::clock::Timestamp;
 
 /// A C2D message's limit.
@@ -69,6 +69,7 @@ pub(super) struct State {
     feedback_at: Instant,
     /// Until when every CONNECT is refused, and with which code.
     pub refusal: Option<(Instant, u8)>,
+    pub kick: Option<Kick>,
     pub connack_delay: Duration,
     /// Delay of CONNACK and PUBACK.
     pub throttle: Duration,
@@ -89,6 +90,7 @@ impl State {
             feedback_waiting: Vec::new(),
             feedback_at: Instant::now(),
             refusal: None,
+            kick: None,
             connack_delay: Duration::ZERO,
             throttle: Duration::ZERO,
             stall_handshakes: false,
@@ -268,9 +270,13 @@ impl State {
 
     /// The next thing that a connection has to do unasked.
     pub fn next_step(&mut self, who: &Who, now: Now) -> Option<Step> {
-        let options = self.options.clone();
+        let (options, kick) = (self.options.clone(), self.kick);
         let Some(device) = self.own_device(who) else { return Some(Step::Close) };
         let link = device.link.as_mut().expect("own_device has a link");
+        if kick == Some(Kick::AfterConnack) || (kick == Some(Kick::AfterSuback) && link.has_subscribed) {
+            self.end_own(who, End::Cut, now);
+            return Some(Step::Close);
+        }
         if let Some(bytes) = link.injected.pop_front() {
             return Some(Step::Write(bytes.into()));
         }
@@ -342,6 +348,7 @@ impl State {
                 _ => QoS::AtLeastOnce,
             };
             device.filters.insert(filter.path.clone(), qos);
+            device.link.iter_mut().for_each(|link| link.has_subscribed = true);
             granted.push((filter.path.clone(), qos));
         }
         if device.filters.len() > SUBSCRIPTIONS_MAX {

@@ -21,6 +21,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
+use crate::clock::Timestamp;
+
 /// A certificate for a device, with its key.
 #[derive(Debug, Clone)]
 pub struct ClientCert {
@@ -93,6 +95,10 @@ impl Authority {
 fn params(name: &str, alternative_names: Vec<String>) -> io::Result<CertificateParams> {
     let mut params = CertificateParams::new(alternative_names).map_err(io::Error::other)?;
     params.distinguished_name.push(DnType::CommonName, name);
+    // As short a life as real ones have: a client whose clock is years off is to notice.
+    let year: i32 = Timestamp::now().to_string()[..4].parse().map_err(io::Error::other)?;
+    params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year + 1, 12, 31);
     Ok(params)
 }
 

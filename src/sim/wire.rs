@@ -151,6 +151,10 @@ impl<T> Ring<T> {
         self.0.push_back(record);
     }
 
+    pub fn take(&mut self) -> Vec<T> {
+        self.0.drain(..).collect()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter()
     }

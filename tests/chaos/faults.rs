@@ -236,7 +236,7 @@ impl Active {
                 plant.proxy.set_weather(Weather::Slow(delay, plant.random.u32(2000..20_000)));
             }
             Kind::SplitBytes => plant.proxy.set_weather(Weather::Split),
-            Kind::HubDown => plant.hub.go_down(),
+            Kind::HubDown => plant.hub.unplug(),
             Kind::HubFault => {
                 let faults = [
                     Fault::CutBeforeConnack,
@@ -264,17 +264,17 @@ impl Active {
                 plant.disk.remount("ro");
             }
             Kind::ClockAhead => {
-                let hours = plant.random.u32(1..1000);
-                plant.set_clock(&format!("+{hours}h"));
+                let hours = plant.random.i64(1..1000);
+                plant.wall.shift(hours * 3600);
                 daemon.kill();
             }
             Kind::ClockBack => {
                 // Less than the life of a token.
-                let minutes = plant.random.u32(1..1000);
-                plant.set_clock(&format!("-{minutes}m"));
+                let minutes = plant.random.i64(1..1000);
+                plant.wall.shift(-minutes * 60);
             }
             Kind::ClockUnset => {
-                plant.set_clock("-2000d");
+                plant.wall.shift(-2000 * 86_400);
                 daemon.kill();
             }
         }
@@ -314,12 +314,12 @@ impl Active {
         match self.kind {
             Kind::Stop | Kind::LongStop => daemon.go_on(),
             Kind::SlowLink | Kind::SplitBytes => plant.proxy.set_weather(Weather::Fair),
-            Kind::HubDown => plant.hub.come_back(),
+            Kind::HubDown => plant.hub.plug_in(),
             Kind::UnplugRtu => plant.ports[0].plug(),
             Kind::UnplugText => plant.ports[1].plug(),
             Kind::DiskFull => plant.disk.clear(),
             Kind::ReadOnly => plant.disk.remount("rw"),
-            Kind::ClockAhead | Kind::ClockBack | Kind::ClockUnset => plant.set_clock("+0"),
+            Kind::ClockAhead | Kind::ClockBack | Kind::ClockUnset => plant.wall.show_the_right_time(),
             _ if self.kind.mood().is_some() => plant.clear_up(),
             _ => {}
         }

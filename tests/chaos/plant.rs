@@ -1,6 +1,5 @@
 //! Everything that outlives a daemon: the hub and the way to it, the peripherals, the disk of the ledger, the clock.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldbridge::sim::{Auth, Options, OutOfOrder, PacketIds};
@@ -11,11 +10,9 @@ use super::support::disk::SmallDisk;
 use super::support::hub::Hub;
 use super::support::pty::{Port, Protocol};
 use super::support::slave::{Mood, Slave, Weather};
+use super::support::wall::Wall;
 use super::support::{Daemon, Site, PUMP};
 
-/// Where Debian has the library that moves a process's wall clock.
-const LIBFAKETIME: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
 /// Runs a program without what it would inherit: a daemon that holds the far end of a pseudo-terminal never sees it go.
 const CLOSE_INHERITED: &str =
     r#"for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done; exec "$@""#;
@@ -39,8 +36,7 @@ pub struct Plant {
     pub disk: SmallDisk,
     pub books: Books,
     pub random: fastrand::Rng,
-    clock: PathBuf,
-    library: &'static str,
+    pub wall: Wall,
 }
 
 impl Plant {
@@ -71,33 +67,15 @@ impl Plant {
         let disk = SmallDisk::new("12m");
         site.keep_ledger_in(disk.path());
         let books = Books { may_expire: true, ..Books::new(devices, 0, 1) };
-        let clock = site.path("clock");
-        let library = LIBFAKETIME.into_iter().find(|path| std::path::Path::new(path).exists());
-        let library = library.expect("this test needs the package libfaketime: run scripts/setup.sh tests");
-        let plant = Plant { site, hub, proxy, slaves, ports, disk, books, random, clock, library };
-        plant.set_clock("+0");
+        let wall = Wall::new(&site.path(""));
+        let plant = Plant { site, hub, proxy, slaves, ports, disk, books, random, wall };
         plant.clear_up();
         plant
     }
 
     /// Starts a daemon, with the clock of the plant.
     pub fn start(&self) -> Daemon {
-        let clock = self.clock.display().to_string();
-        let environment = [
-            ("LD_PRELOAD", self.library),
-            ("FAKETIME_TIMESTAMP_FILE", &clock),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("NO_FAKE_STAT", "1"),
-        ];
-        self.site.spawn(&["bash", "-c", CLOSE_INHERITED, "bash"], &environment)
-    }
-
-    /// Moves the wall clock, by so much from the true time: `+0`, `-90s`, `+30d`.
-    pub fn set_clock(&self, offset: &str) {
-        // The daemon never reads half of it.
-        let new = self.clock.with_extension("new");
-        std::fs::write(&new, offset).and_then(|()| std::fs::rename(&new, &self.clock)).expect("the clock can be set");
+        self.site.spawn(&["bash", "-c", CLOSE_INHERITED, "bash"], &self.wall.environment())
     }
 
     /// Peripherals work, and take some time over it.

@@ -159,6 +159,18 @@ fn a_connection_that_flaps_disturbs_no_other_identity() {
 }
 
 #[test]
+fn identities_that_wait_for_their_connack_hold_up_no_other() {
+    // More than there are handshakes at a time.
+    let others: Vec<String> = (0..40).map(|n| format!("other-{n}")).collect();
+    let more: String = others.iter().map(|id| another_pump(id)).collect();
+    let (site, broker, _slave) = site_with_hub("connect_rate = 100", &more);
+    let _daemon = site.start();
+    let waiting: Vec<Client> = (0..=others.len()).map(|_| broker.accept()).collect();
+    let ids: std::collections::BTreeSet<_> = waiting.iter().map(|client| &client.connect.client_id).collect();
+    assert_eq!(ids.len(), others.len() + 1, "each has come once: {ids:?}");
+}
+
+#[test]
 fn a_flapping_connection_loses_and_repeats_nothing_of_its_own() {
     let (site, broker, slave) = site("after-execution");
     let _daemon = site.start();

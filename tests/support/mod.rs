@@ -7,13 +7,16 @@
 pub mod books;
 pub mod broker;
 pub mod disk;
+pub mod fleet;
 pub mod hub;
 pub mod instrument;
+pub mod process;
 pub mod pty;
 pub mod puppet;
 pub mod slave;
 pub mod trace;
 pub mod visitor;
+pub mod wall;
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -65,12 +68,18 @@ impl Site {
         path
     }
 
-    /// Has the ledger kept in another folder.
-    pub fn keep_ledger_in(&self, folder: &Path) {
+    /// Puts other text in the place of some in the configuration.
+    pub fn configure(&self, from: &str, to: &str) {
         let config = self.path("fieldbridge.toml");
         let text = std::fs::read_to_string(&config).expect("there is a configuration");
+        assert!(text.contains(from), "{from:?} is not in the configuration");
+        std::fs::write(config, text.replace(from, to)).expect("the configuration can be written");
+    }
+
+    /// Has the ledger kept in another folder.
+    pub fn keep_ledger_in(&self, folder: &Path) {
         let [here, there] = [self.path("ledger.db"), folder.join("ledger.db")].map(|path| path.display().to_string());
-        std::fs::write(config, text.replace(&here, &there)).expect("the configuration can be written");
+        self.configure(&here, &there);
     }
 
     /// Runs an operator's command to its end.
@@ -182,6 +191,12 @@ impl Daemon {
                 return said;
             }
         }
+    }
+
+    /// From now on nobody reads what it tells systemd. One that is not read would hold it up in the end.
+    pub fn unheard(mut self) -> Daemon {
+        self.socket = UnixDatagram::unbound().expect("a socket can be made");
+        self
     }
 
     /// The process's number.

@@ -145,6 +145,13 @@ impl Slave {
         self.lock().writes.clone()
     }
 
+    /// Takes out the writes so far, so that a slave may serve for days.
+    pub fn take_writes(&self) -> Vec<(u16, u16)> {
+        let mut inner = self.lock();
+        inner.times.clear();
+        std::mem::take(&mut inner.writes)
+    }
+
     /// How often this value was written to this register.
     pub fn count(&self, address: u16, value: u16) -> usize {
         self.lock().writes.iter().filter(|write| **write == (address, value)).count()
