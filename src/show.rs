@@ -3,6 +3,9 @@
 //! Invariants
 //! - What came from the hub or from a peripheral is shown without what steers a terminal: it can't steer the terminal.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
+
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;

@@ -5,6 +5,8 @@
 //! - Requests are bounded in size, number and time.
 
 pub mod client;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 pub mod server;
 
 use serde::{Deserialize, Serialize};

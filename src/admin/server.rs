@@ -79,7 +79,7 @@ where
     }
 }
 
-async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
+pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
 where
     F: Fn(Request) -> A,
     A: Future<Output = Reply>,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at, Instant};
 use tracing::debug;
@@ -72,9 +72,9 @@ impl Tcp {
 }
 
 /// How an exchange broke its connection.
-struct Broken {
-    wire: fn(String) -> Wire,
-    why: String,
+pub(super) struct Broken {
+    pub(super) wire: fn(String) -> Wire,
+    pub(super) why: String,
 }
 
 impl Broken {
@@ -96,7 +96,7 @@ async fn still_open(stream: &mut TcpStream) -> Result<(), Broken> {
 }
 
 /// Reads one frame, and not a byte more.
-async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
+pub(super) async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Broken> {
     let mut frame = vec![0; PREFIX];
     fill(stream, &mut frame, 0).await?;
     let counted = usize::from(u16::from_be_bytes([frame[4], frame[5]]));
@@ -115,7 +115,7 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>, Broken> {
     Ok(frame)
 }
 
-async fn fill(stream: &mut TcpStream, frame: &mut [u8], from: usize) -> Result<(), Broken> {
+async fn fill<S: AsyncRead + Unpin>(stream: &mut S, frame: &mut [u8], from: usize) -> Result<(), Broken> {
     let mut end = from;
     while end < frame.len() {
         match stream.read(&mut frame[end..]).await {

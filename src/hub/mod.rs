@@ -12,6 +12,8 @@ pub mod backoff;
 pub mod link;
 pub mod mqtt;
 mod outbox;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 pub mod sas;
 pub mod session;
 pub mod tls;
