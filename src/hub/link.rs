@@ -233,7 +233,7 @@ impl Link {
                 Ok(Established { connection, token, since })
             }
             Received::ConnAck { code, .. } => Err(Trouble::Refused(code)),
-            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK"))),
+            _ => Err(Trouble::Protocol("something before CONNACK".into())),
         }
     }
 
