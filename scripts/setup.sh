@@ -19,6 +19,8 @@ if [ "${1-}" = tests ]; then
     need node nodejs
     need npm npm
     need mount mount
+    need setpriv util-linux
+    need g++ g++
 fi
 if [ -n "$missing" ]; then
     root=""

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, server, Reply};
+use crate::admin::{self, server, Operator, Reply};
 use crate::bus::{self, BusHandle};
 use crate::config::{Config, Device};
 use crate::fatal::Fatal;
@@ -254,14 +254,14 @@ impl Gateway {
             spawn(tasks, "watchdog".into(), helper(Box::pin(async move { gateway.feed_watchdog(period).await })));
         }
         let gateway = self.clone();
-        let answer = move |request| {
+        let answer = move |operator, request| {
             let gateway = gateway.clone();
-            async move { gateway.answer(request).await }
+            async move { gateway.answer(operator, request).await }
         };
         spawn(tasks, "admin socket".into(), helper(Box::pin(server::serve(listener, answer))));
     }
 
-    async fn answer(&self, request: admin::Request) -> Reply {
+    async fn answer(&self, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
             admin::Request::Exec { device, command, value } => {
@@ -269,6 +269,7 @@ impl Gateway {
                     return Reply::Error(format!("no device is called {device:?}"));
                 };
                 let bus = &self.buses[&device.bus];
+                tracing::info!(device = %device.id, command, uid = operator.uid, "a local operator asks for a command");
                 local::execute(device, bus, &self.ledger, &self.stop, &command, value.as_ref()).await
             }
         }

@@ -37,13 +37,14 @@ fn code(text: &str) -> String {
 
 #[test]
 fn each_library_is_named_only_where_it_belongs() {
-    let homes: [(&str, &[&str]); 7] = [
+    let homes: [(&str, &[&str]); 8] = [
         ("rumqttc::", &["hub/mqtt.rs", "sim/"]),
         ("rusqlite::", &["ledger/"]),
         ("tokio_modbus::", &["bus/modbus.rs", "demo/"]),
         ("tokio_serial::", &["bus/", "demo/"]),
         ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
         ("sd_notify::", &["service.rs"]),
+        ("rustix::", &["service.rs"]),
         ("SystemTime::now", &["clock.rs"]),
     ];
     for (path, text) in files("src") {

@@ -31,7 +31,7 @@ pub fn admin(bytes: &[u8]) {
 async fn conversation(bytes: &[u8]) -> (String, Option<Request>) {
     let (mut client, stream) = UnixStream::pair().expect("a pair of sockets");
     let done = std::sync::Mutex::new(None);
-    let answer = |request: Request| {
+    let answer = |_, request: Request| {
         let document = json!({ "asked": format!("{:?}", Some(&request)) });
         *done.lock().expect("nothing panics with it") = Some(request);
         async move { Reply::Ok(document) }
