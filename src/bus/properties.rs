@@ -161,8 +161,9 @@ pub fn modbus_rtu(bytes: &[u8]) {
         assert_eq!(shape.find(&behind), found);
         assert_eq!(run(understood(Codec::rtu(), &request, &frame)), expected, "{frame:02x?} on {request:?}");
     }
-    // The library gets to see more than it would: whatever it makes of that, it comes to an end.
-    run(understood(Codec::rtu(), &request, bytes));
+    // The library gets to see more than a frame of the right shape: whatever it makes of that, it comes to an end.
+    let most = bytes.len().min(frame::FRAME_MAX);
+    run(understood(Codec::rtu(), &request, &bytes[..most]));
 }
 
 async fn understood(mut codec: Codec, request: &Request, frame: &[u8]) -> Wire {
