@@ -8,3 +8,4 @@ cargo clippy --quiet --all-targets -- -D warnings
 cargo clippy --quiet --no-default-features -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
+scripts/fuzz.sh

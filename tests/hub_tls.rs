@@ -1,5 +1,6 @@
-//! What TLS protects from, against servers that are wrong in one thing each: nothing of MQTT, and so no token, is said to
-//! a server that is not the hub. tests/identity.rs has the ways that go right, and more that don't.
+//! What TLS protects from, against servers that are wrong in one thing each: nothing of MQTT, and so no token, is
+//! said to a server that is not the hub (before G1: what is received is the hub's). tests/identity.rs has the ways that
+//! go right, and more that don't.
 
 mod support;
 
@@ -144,9 +145,11 @@ fn a_certificate_that_nobody_trusted_has_signed_is_refused() {
     let leaf = CertifiedIssuer::signed_by(leaf, leaf_key, &ca).expect("a certificate");
     let below = server(|_| {}).signed_by(&key, &leaf).expect("a certificate");
     let unknown = "not signed by a trusted authority";
-    for (chain, told) in
-        [(&[&self_signed][..], unknown), (&[&foreign], unknown), (&[&below, leaf.as_ref()], "the hub's certificate is refused")]
-    {
+    for (chain, told) in [
+        (&[&self_signed][..], unknown),
+        (&[&foreign], unknown),
+        (&[&below, leaf.as_ref()], "the hub's certificate is refused"),
+    ] {
         let server = Server::with(chain, &key);
         let (site, _daemon) = server.site(&ca.pem());
         last_error(&site, told);
@@ -171,7 +174,7 @@ fn a_server_that_offers_an_older_tls_is_refused() {
         let server = Server::start(move |mut stream, heard| {
             let Some((kind, hello)) = record(&mut stream) else { return };
             assert_eq!((kind, hello[0]), (HANDSHAKE, 1), "a ClientHello");
-            // ServerHello: this version, 32 random bytes, no session, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, no compression.
+            // ServerHello: version, 32 random bytes, no session, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, no compression.
             let body = [&older[..], &[7; 32], &[0, 0xC0, 0x13, 0]].concat();
             let message = [&[2, 0, 0, body.len() as u8][..], &body].concat();
             let answer = [&[HANDSHAKE][..], &older, &[0, message.len() as u8], &message].concat();

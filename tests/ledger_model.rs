@@ -1,7 +1,7 @@
-//! The ledger against a plain model of it: random steps through its public handle, with closing, crashes (the files as
-//! a kill -9 leaves them) and passing time between any two. What it has confirmed it knows (G2, G7), in the order of
-//! receipt (G5), and no row is forgotten before its time (G10). Notes, of deliveries counted and of events acknowledged,
-//! may be lost in a crash until something else is committed, and only until then.
+//! The ledger against a plain model of it: random steps through its public handle, with closing, crashes (the files
+//! as a kill -9 leaves them) and passing time between any two. What it has confirmed it knows (G2, G7), in the order
+//! of receipt (G5), and no row is forgotten before its time (G10). Notes, of deliveries counted and of events
+//! acknowledged, may be lost in a crash until something else is committed, and only until then.
 //!
 //! `FIELDBRIDGE_SEED` repeats a run; `FIELDBRIDGE_ROUNDS` (60 by default) is the number of sequences. A sequence that
 //! fails is shrunk to the steps that it takes.

@@ -1,5 +1,6 @@
 //! What must hold for any bytes from a line.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use regex_lite::Regex;
@@ -294,14 +295,23 @@ pub fn rtu_line(bytes: &[u8]) {
     assert!(!stream.is_empty() || matches!(wire, Wire::NoAnswer(_)));
 }
 
+static EXPECT: Patterns = LazyLock::new(|| patterns(&["^OK", "([+-]?[0-9.]+) kg", "^(a*)*$"]));
+static REFUSE: Patterns = LazyLock::new(|| patterns(&["^ERR ?(.*)", "."]));
+
+/// Patterns that a command may have, made once: most of the time would go into that.
+type Patterns = LazyLock<Vec<Option<Regex>>>;
+
+fn patterns(texts: &[&str]) -> Vec<Option<Regex>> {
+    let some = texts.iter().map(|text| Some(Regex::new(text).expect("a pattern")));
+    std::iter::once(None).chain(some).collect()
+}
+
 /// Whatever comes on a line of text, in whatever pieces: the exchange ends in time, a refusal is looked for first, and
 /// what is taken for the reply is a line that stood there.
 pub fn text_line(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let delimiter = source.pick(&[&b"\r\n"[..], b"\n", b"\r", b"\x03", b";;"]).to_vec();
-    let regex = |pattern: &&str| (!pattern.is_empty()).then(|| Regex::new(pattern).expect("a pattern"));
-    let expect = regex(source.pick(&["", "^OK", "([+-]?[0-9.]+) kg", "^(a*)*$"]));
-    let refuse = regex(source.pick(&["", "^ERR ?(.*)", "."]));
+    let [expect, refuse] = [&EXPECT, &REFUSE].map(|patterns| source.pick(patterns).clone());
     let request = Request::Line { bytes: b"T\r\n".to_vec(), expect: expect.clone(), refuse: refuse.clone() };
     let said = pieces(&mut source, |source| match source.u8() % 4 {
         0 => delimiter.clone(),
