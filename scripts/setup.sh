@@ -20,6 +20,8 @@ if [ "${1-}" = tests ]; then
     need npm npm
     need mount mount
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+    need setpriv util-linux
+    need g++ g++
 fi
 if [ -n "$missing" ]; then
     root=""

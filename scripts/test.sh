@@ -10,3 +10,4 @@ cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
+scripts/fuzz.sh

@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::fatal::Fatal;
 use crate::ledger::row::Record;
 use crate::ledger::Reader;
-use crate::{gateway, logging, show};
+use crate::{gateway, logging, service, show};
 
 /// Threads that look up host names, at most.
 const BLOCKING_THREADS_MAX: usize = 8;
@@ -151,6 +151,7 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
 
 fn run_daemon(path: &Path) -> Result<(), Fatal> {
     logging::start();
+    service::seclude();
     let config = load(path, |note| tracing::warn!("{note}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -164,6 +165,7 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
 }
 
 fn check(path: &Path) -> Result<(), Fatal> {
+    service::seclude();
     let config = load(path, |note| print_error(&format!("note: {note}")))?;
     print(&format!(
         "the configuration is good: {} devices on {} buses, hub {}",

@@ -224,8 +224,7 @@ mod points {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::OnceLock;
 
-    use nix::sys::signal::{kill, Signal};
-    use nix::unistd::Pid;
+    use rustix::process::{getpid, kill_process, Signal};
 
     use super::Point;
 
@@ -265,7 +264,7 @@ mod points {
         // One write, so that no line of the log comes between.
         let _ = std::io::stderr().write_all(format!("crash point {} is struck\n", here.name()).as_bytes());
         // The system ends every thread of a process that kills itself before this call returns.
-        let killed = kill(Pid::this(), Signal::SIGKILL);
+        let killed = kill_process(getpid(), Signal::KILL);
         unreachable!("a process outlives its SIGKILL: {killed:?}");
     }
 

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, server, Reply};
+use crate::admin::{self, server, Operator, Reply};
 use crate::bus::{self, BusHandle, Lines, SystemLines};
 use crate::clock::Timestamp;
 use crate::config::{Config, Device};
@@ -313,14 +313,14 @@ impl Gateway {
         }
         let Some(listener) = operators else { return };
         let gateway = self.clone();
-        let answer = move |request| {
+        let answer = move |operator, request| {
             let gateway = gateway.clone();
-            async move { gateway.answer(request).await }
+            async move { gateway.answer(operator, request).await }
         };
         spawn(tasks, "admin socket".into(), helper(Box::pin(server::serve(listener, answer))));
     }
 
-    async fn answer(&self, request: admin::Request) -> Reply {
+    async fn answer(&self, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
             admin::Request::Exec { device, command, value } => {
@@ -328,6 +328,7 @@ impl Gateway {
                     return Reply::Error(format!("no device is called {device:?}"));
                 };
                 let bus = &self.buses[&device.bus];
+                tracing::info!(device = %device.id, command, uid = operator.uid, "a local operator asks for a command");
                 local::execute(device, bus, &self.ledger, &self.stop, &command, value.as_ref()).await
             }
         }

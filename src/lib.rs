@@ -40,6 +40,9 @@ pub mod gateway;
 pub mod local;
 pub mod show;
 
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
+
 #[cfg(feature = "demo")]
 pub mod demo;
 #[cfg(feature = "demo")]

@@ -1,4 +1,5 @@
-//! What systemd and the operating system want of a daemon: readiness, status line, watchdog, signals.
+//! What systemd and the operating system want of a daemon: readiness, status line, watchdog, signals,
+//! seclusion.
 //!
 //! Invariant: a systemd that does not listen (it reloads, or hangs) holds up nothing but what it is told.
 
@@ -6,8 +7,23 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::{set_dumpable_behavior, setrlimit, umask, DumpableBehavior, Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{signal, Signal, SignalKind};
+
+/// Keeps to the process what it knows and makes. Its memory holds the devices' keys: it leaves no core dump, and no
+/// other process of its user can look into it (prctl(2), PR_SET_DUMPABLE). Its files are not for others.
+pub fn seclude() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = set_dumpable_behavior(DumpableBehavior::NotDumpable).and_then(|()| setrlimit(Resource::Core, none));
+    if let Err(error) = done {
+        tracing::warn!(%error, "a core dump of this process can't be prevented, and would hold the devices' keys");
+    }
+    // The group reads: operators look at the ledger. A mask that is stricter stays so.
+    let least = Mode::WGRP | Mode::RWXO;
+    umask(umask(least) | least);
+}
 
 /// Most messages that wait for systemd.
 const WAITING_MAX: usize = 16;

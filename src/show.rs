@@ -1,7 +1,10 @@
 //! What the operator's commands print for people.
 //!
 //! Invariants
-//! - What came from the hub or from a peripheral is shown without its control characters: it can't steer the terminal.
+//! - What came from the hub or from a peripheral is shown without what steers a terminal: it can't steer the terminal.
+
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 
 use std::fmt::Write as _;
 
@@ -14,7 +17,7 @@ pub fn status(document: &Json) -> String {
     let text = |value: &Json| match value {
         Json::String(text) => printable(text),
         Json::Null => "-".into(),
-        other => other.to_string(),
+        other => printable(&other.to_string()),
     };
     let mut out = String::new();
     let hub = &document["hub"];
@@ -107,10 +110,10 @@ pub fn row(row: &Record) -> String {
 
 /// The result of a command, as its event tells it.
 pub fn result(event: &Json) -> String {
-    let status = event["status"].as_str().unwrap_or_default();
+    let status = printable(event["status"].as_str().unwrap_or_default());
     match event.get("value") {
         Some(value) => format!("{status}: {}", printable(&value.to_string())),
-        None => status.to_owned(),
+        None => status,
     }
 }
 
@@ -130,7 +133,14 @@ fn end(row: &Record) -> String {
 
 /// One line of text, whatever a peripheral or a message put into it.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
+/// Whether a character does something to a terminal instead of standing in it: controls, line ends, and those that turn
+/// the direction of writing, by which a text can seem to say something else (Unicode Standard Annex 9, 2).
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control()
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.

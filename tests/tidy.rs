@@ -44,7 +44,7 @@ fn each_library_is_named_only_where_it_belongs() {
         ("tokio_serial::", &["bus/", "demo/"]),
         ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
         ("sd_notify::", &["service.rs"]),
-        ("use nix::", &["crash.rs"]),
+        ("rustix::", &["crash.rs", "service.rs"]),
         ("SystemTime::now", &["clock.rs"]),
     ];
     for (path, text) in files("src") {
@@ -118,4 +118,21 @@ fn files_and_lines_can_be_read() {
             }
         }
     }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = std::fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let mut named = 0;
+    for (file, test) in model.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")) {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let (before, _) = text.split_once(&format!("fn {test}()")).unwrap_or_else(|| panic!("{file} has no {test}"));
+        // The attribute stands on one of the lines right before it.
+        let attributes: Vec<&str> = before.lines().rev().take(3).collect();
+        assert!(attributes.iter().any(|line| line.contains("test]") || line.contains("test(")), "{test} is no test");
+        named += 1;
+    }
+    println!("{named} tests are named");
+    assert!(named > 40, "{named}");
 }

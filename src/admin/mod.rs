@@ -1,10 +1,12 @@
 //! The admin socket: how the operator's commands reach the running daemon. One JSON object a line each way.
 //!
 //! Invariants
-//! - Whoever may open the socket may act: it is made for its owner and group only.
+//! - Whoever may open the socket may act: it is made for its owner and group only. Who it was is asked of the kernel.
 //! - Requests are bounded in size, number and time.
 
 pub mod client;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,13 @@ pub enum Request {
         #[serde(default)]
         value: Option<Json>,
     },
+}
+
+/// Who asks, as the kernel tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The user's number.
+    pub uid: u32,
 }
 
 /// What the daemon answers.

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Reply, Request, LINE_BYTES_MAX};
+use super::{Operator, Reply, Request, LINE_BYTES_MAX};
 
 /// Operators that are served at the same time.
 const CLIENTS_MAX: usize = 16;
@@ -55,7 +55,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
 /// Serves operators for as long as it is polled.
 pub async fn serve<F, A>(listener: UnixListener, answer: F)
 where
-    F: Fn(Request) -> A + Clone + Send + 'static,
+    F: Fn(Operator, Request) -> A + Clone + Send + 'static,
     A: Future<Output = Reply> + Send,
 {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
@@ -79,17 +79,18 @@ where
     }
 }
 
-async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
+pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
 where
-    F: Fn(Request) -> A,
+    F: Fn(Operator, Request) -> A,
     A: Future<Output = Reply>,
 {
+    let operator = Operator { uid: stream.peer_cred()?.uid() };
     let (read, mut write) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(read.take(LINE_BYTES_MAX));
     timeout(CLIENT_PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => answer(request).await,
+        Ok(request) => answer(operator, request).await,
         Err(error) => Reply::Error(format!("this request is not understood: {error}")),
     };
     let mut text = serde_json::to_vec(&reply)?;

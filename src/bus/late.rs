@@ -43,7 +43,7 @@ impl Question {
         Question { errand, unit: call.unit, request: call.request.clone() }
     }
 
-    fn is(&self, other: &Question) -> bool {
+    pub(super) fn is(&self, other: &Question) -> bool {
         self.errand == other.errand && self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }

@@ -20,6 +20,8 @@ mod late;
 mod line;
 mod link;
 mod modbus;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 mod rtu;
 mod tcp;
 mod text;

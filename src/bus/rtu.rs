@@ -71,7 +71,7 @@ impl Rtu {
         }
     }
 
-    fn attach(&mut self, stream: Box<dyn line::Port>) {
+    pub(super) fn attach(&mut self, stream: Box<dyn line::Port>) {
         self.line.stream = Some(stream);
         self.tail.clear();
         self.quiet_until = Instant::now() + self.silence;
@@ -127,7 +127,7 @@ impl Rtu {
         self.quiet_until = self.quiet_until.max(Instant::now() + self.timing.silence);
     }
 
-    async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+    pub(super) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
         let Some(shape) = Shape::of(call.unit, &call.request) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
@@ -272,10 +272,6 @@ mod tests {
     use super::super::wire::{Answer, Request};
     use super::*;
     use crate::config::Parity;
-
-    impl line::Port for DuplexStream {
-        fn discard(&self) {}
-    }
 
     const TIMEOUT: Duration = Duration::from_millis(500);
 

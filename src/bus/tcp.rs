@@ -74,9 +74,9 @@ impl Tcp {
 }
 
 /// How an exchange broke its connection.
-struct Broken {
-    wire: fn(String) -> Wire,
-    why: String,
+pub(super) struct Broken {
+    pub(super) wire: fn(String) -> Wire,
+    pub(super) why: String,
 }
 
 impl Broken {
@@ -100,7 +100,7 @@ async fn still_open(stream: &mut dyn Stream) -> Result<(), Broken> {
 }
 
 /// Reads one frame, and not a byte more.
-async fn read_frame(stream: &mut dyn Stream) -> Result<Vec<u8>, Broken> {
+pub(super) async fn read_frame(stream: &mut dyn Stream) -> Result<Vec<u8>, Broken> {
     let mut frame = vec![0; PREFIX];
     fill(stream, &mut frame, 0).await?;
     let counted = usize::from(u16::from_be_bytes([frame[4], frame[5]]));

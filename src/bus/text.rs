@@ -66,6 +66,10 @@ impl Text {
         }
     }
 
+    pub(super) fn attach(&mut self, stream: Box<dyn line::Port>) {
+        self.line.stream = Some(stream);
+    }
+
     /// Waits out the turnaround and discards what is there. An instrument that reports all the time is never silent:
     /// so silence is not waited for.
     async fn discard(&mut self) -> Result<(), String> {
@@ -86,7 +90,7 @@ impl Text {
         Ok(())
     }
 
-    async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+    pub(super) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
         let Request::Line { bytes, expect, refuse } = &call.request else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
@@ -213,7 +217,8 @@ fn captured(regex: &Regex, line: &str) -> Option<String> {
 
 impl Link for Text {
     async fn open(&mut self) -> Result<(), String> {
-        self.line.stream = Some(self.line.open().await?);
+        let stream = self.line.open().await?;
+        self.attach(stream);
         Ok(())
     }
 

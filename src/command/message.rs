@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_read_as_the_double_that_it_names_and_stays_the_same_when_it_is_kept_as_text() {
+        for (text, number) in [("1.7976931348623157", 1.797_693_134_862_315_7), ("4.35", 4.35), ("1e23", 1e23)] {
+            let read = message(Some("c"), text.as_bytes()).order().unwrap().value.unwrap();
+            assert_eq!(read.as_f64(), Some(number), "{text}");
+            assert_eq!(serde_json::from_str::<Json>(&read.to_string()).unwrap(), read, "{text}");
+        }
+    }
+
+    #[test]
     fn a_body_that_names_no_command_is_told_so() {
         for body in [&b""[..], b"42", b"[1]", b"not json", b"{}", br#"{"command":7}"#, b"\xff\xfe"] {
             assert_eq!(message(None, body).order().unwrap_err().code, Code::UnknownCommand);

@@ -3,6 +3,8 @@
 pub mod decide;
 pub mod message;
 pub mod outcome;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 
 pub use message::{Message, Order};
 pub use outcome::{Code, Fault, Outcome, State};

@@ -189,7 +189,7 @@ fn is_secret(text: &str) -> bool {
     text.contains("SharedAccessKey=") || parse_key(text).is_ok_and(|key| key.len() >= 32)
 }
 
-fn parse_key(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn parse_key(text: &str) -> Result<Vec<u8>, String> {
     if text.is_empty() {
         return Err("is empty".into());
     }
@@ -241,7 +241,7 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
 }
 
 /// A light check, for a clear message: the TLS library reads the file for good.
-fn pem_holds(text: &str, wanted: Pem) -> Result<(), String> {
+pub(super) fn pem_holds(text: &str, wanted: Pem) -> Result<(), String> {
     let labels: Vec<&str> =
         text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
     let has_certificate = labels.contains(&"CERTIFICATE");

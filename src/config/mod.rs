@@ -17,6 +17,8 @@ pub mod keys;
 mod load;
 mod point;
 mod profile;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 mod tree;
 
 use std::collections::BTreeMap;

@@ -263,7 +263,7 @@ impl Link {
                 Ok(Established { connection, token, since: Instant::now() })
             }
             Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
-            other => Err(Trouble::Protocol(format!("{other:?} before CONNACK")).into()),
+            _ => Err(Trouble::Protocol("something before CONNACK".into()).into()),
         }
     }
 

@@ -13,6 +13,8 @@ pub mod dial;
 pub mod link;
 pub mod mqtt;
 mod outbox;
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 pub mod sas;
 pub mod session;
 pub mod tls;

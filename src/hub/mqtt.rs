@@ -178,9 +178,9 @@ impl Connection {
 }
 
 /// rumqttc's codec, but for a PUBLISH that it refuses.
-struct Codec;
+pub(super) struct Codec;
 
-enum CodecError {
+pub(super) enum CodecError {
     Io(std::io::Error),
     Protocol(String),
 }

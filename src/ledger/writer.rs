@@ -166,7 +166,7 @@ impl Writer {
                 Ask::Job(job) => batch.push(job),
                 Ask::Tick => tick = true,
                 Ask::Stop(done) => {
-                    batch.append(&mut self.notes);
+                    self.put_notes_before(&mut batch);
                     stop = Some(done);
                     break;
                 }
@@ -177,7 +177,7 @@ impl Writer {
         }
         // A note that waits is committed; a ledger that can't be written is tried again after what others wait for.
         if tick && self.health.borrow().ok {
-            batch.append(&mut self.notes);
+            self.put_notes_before(&mut batch);
         }
         let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
         if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
@@ -259,7 +259,7 @@ impl Writer {
     /// Runs a batch and tells its callers. An error means that the connection is not to be used again.
     fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) -> Result<(), ()> {
         if batch.iter().any(|job| !job.is_read()) && self.health.borrow().ok {
-            batch.append(&mut self.notes);
+            self.put_notes_before(&mut batch);
         }
         if batch.is_empty() {
             return Ok(());
@@ -290,6 +290,11 @@ impl Writer {
         } else {
             Ok(())
         }
+    }
+
+    /// Before, because a row must not be pruned by a transaction that then notes that it was delivered again.
+    fn put_notes_before(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        batch.splice(..0, self.notes.drain(..));
     }
 
     fn set_unwell(&self, why: &str) {

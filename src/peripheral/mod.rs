@@ -6,6 +6,8 @@
 //!   find it malformed.
 //! - A text value never reaches a line with a control character in it: a value can't smuggle in a second command.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod properties;
 pub mod registers;
 mod value;
 
