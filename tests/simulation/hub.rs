@@ -68,6 +68,8 @@ struct Inner {
     events: BTreeMap<String, Vec<Event>>,
     /// The connection of each device.
     connected: BTreeMap<String, (u64, Wire)>,
+    /// The last token of each device: the life of the process that made it, and its expiry.
+    tokens: BTreeMap<String, (u64, i64)>,
     /// The last packet id of each device.
     packet_ids: BTreeMap<String, u16>,
     connections: u64,
@@ -102,6 +104,7 @@ impl Hub {
             sent: Vec::new(),
             events: BTreeMap::new(),
             connected: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             packet_ids: BTreeMap::new(),
             connections: 0,
             outage_until: None,
@@ -179,6 +182,11 @@ impl Hub {
         // A connection may have been on its way for a minute when the clock was put right.
         if !valid && self.world.peace_for(Duration::from_secs(120)) {
             self.world.violate(format!("{client}: a token that expires at {expiry:?}, and it is {now}"));
+        }
+        let token = (wire.life, expiry.unwrap_or_default());
+        match self.lock().tokens.insert(client.to_owned(), token) {
+            Some((life, earlier)) if life == token.0 && token.1 > earlier + 200 => self.world.count("tokens renewed"),
+            _ => {}
         }
         let code = match self.world.pick(0..3) {
             _ if !valid => 5,
@@ -334,9 +342,13 @@ impl Serving {
                 id
             }
         };
+        let lock = match self.hub.faults.short_locks && !world.faults_are_over() {
+            true => world.time(200, 4_000),
+            false => LOCK,
+        };
         let mut inner = self.hub.lock();
         let sent = &mut inner.sent[index];
-        sent.state = State::Delivered(self.number, Instant::now() + LOCK);
+        sent.state = State::Delivered(self.number, Instant::now() + lock);
         sent.delivered_at.get_or_insert_with(Instant::now);
         let packet = mqtt::publish(&sent.message.topic(), packet_id, &sent.message.body, repeated == Some(packet_id));
         world.note(format_args!("{}#{} delivers no. {index} as {packet_id}", self.client, self.number));

@@ -22,8 +22,8 @@ pub const PULSE_VERIFIED: u16 = 13;
 /// The register that is read.
 pub const READ: u16 = 20;
 
-/// Latest answer after a request, ms. A serial line remembers for 2 s what it was asked; what comes later than that can't
-/// be told from another answer.
+/// Latest answer after a request, ms. A serial line remembers for 2 s what it was asked; what comes later than that
+/// can't be told from another answer.
 const LATEST_MS: u64 = 1_800;
 
 /// Something that a peripheral has done.

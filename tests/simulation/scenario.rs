@@ -86,6 +86,8 @@ pub struct Faults {
     pub refusals: u64,
     /// That a packet comes twice.
     pub repetitions: u64,
+    /// The hub's lock of a message runs out after a few seconds instead of a minute.
+    pub short_locks: bool,
     /// That an acknowledgement or an event is lost.
     pub lost_acks: u64,
     /// That a peripheral does not do as it should.
@@ -136,8 +138,8 @@ pub struct Scenario {
 impl Faults {
     /// Whether nothing goes wrong.
     pub fn is_none(&self) -> bool {
-        let Faults { cuts, refusals, repetitions, lost_acks, plant, crashes, disk, dead_line } = *self;
-        dead_line.is_none() && cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
+        let Faults { cuts, refusals, repetitions, short_locks, lost_acks, plant, crashes, disk, dead_line } = *self;
+        dead_line.is_none() && !short_locks && cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
     }
 }
 
@@ -160,7 +162,11 @@ impl Scenario {
     pub fn generate(world: &World, key_file: &str) -> Scenario {
         let faults = faults(world);
         let long = world.chance(10);
-        let chaos = if long { world.time(86_400_000, 2 * 86_400_000) } else { world.time(20_000, 120_000) };
+        let chaos = match world.pick(0..10) {
+            _ if long => world.time(86_400_000, 2 * 86_400_000),
+            0 => world.time(300_000, 1_500_000),
+            _ => world.time(20_000, 120_000),
+        };
         let devices = devices(world);
         let mut happenings = sendings(world, &devices, chaos);
         if faults.disk > 0 && world.chance(500) {
@@ -200,6 +206,7 @@ fn faults(world: &World) -> Faults {
         cuts: level(&[0, 300, 600, 900]),
         refusals: level(&[0, 0, 50, 300]),
         repetitions: level(&[0, 100, 300]),
+        short_locks: world.chance(200),
         lost_acks: level(&[0, 100, 300]),
         plant: level(&[0, 100, 300, 600]),
         crashes: level(&[0, 500, 800, 950]),
