@@ -1,7 +1,7 @@
 //! SQLite's way to the simulated disk: a VFS whose files are those of the disk that the thread has mounted.
 //!
-//! One connection a file at a time, as the gateway's ledger has, so locks are granted and the shared memory of the log's
-//! index is the handle's own.
+//! One connection a file at a time, as the gateway's ledger has, so locks are granted and the shared memory of the
+//! log's index is the handle's own.
 // SQLite calls a VFS through C function pointers and hands out raw pointers; there is no other way to give it one.
 #![allow(unsafe_code)]
 
