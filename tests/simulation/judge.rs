@@ -1,4 +1,4 @@
-//! What must be true at the end, judged from what the hub and the plant have counted and from what stands in the ledger.
+//! What must be true at the end, judged from what the hub and the plant have counted and from what the ledger says.
 //! The rules are those of DESIGN.md's guarantees; none of the gateway's code takes part.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,5 @@
-//! MQTT 3.1.1 as a server speaks it, as far as a hub needs it. Written from the standard, with none of the gateway's code.
+//! MQTT 3.1.1 as a server speaks it, as far as a hub needs it. Written from the standard, with none of the gateway's
+//! code.
 
 use super::hub::Event;
 use super::wire::Wire;

@@ -1,5 +1,5 @@
-//! One schedule from beginning to end: the gateway lives, dies and lives again among faults, then in peace until nothing
-//! is left to do.
+//! One schedule from beginning to end: the gateway lives, dies and lives again among faults, then in peace until
+//! nothing is left to do.
 
 use std::cell::RefCell;
 use std::path::Path;
