@@ -295,6 +295,10 @@ impl State {
         }
     }
 
+    fn forget(&mut self, file: u64) {
+        self.files.get_mut(&file).expect("an open file exists").pending.clear();
+    }
+
     fn sync_names(&mut self) {
         for naming in self.pending_names.drain(..) {
             naming.apply(&mut self.durable_names);
@@ -348,8 +352,10 @@ impl Handle {
     pub fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.operate(self.life)?;
         if self.disk.world.strikes("disk: an fsync fails", state.sickness.sync) {
-            if self.disk.world.chance(500) {
-                state.sync(self.file);
+            match self.disk.world.chance(500) {
+                true => state.sync(self.file),
+                // As Linux does: the pages count as clean now, and no later fsync writes them.
+                false => state.forget(self.file),
             }
             return Err(eio());
         }

@@ -47,6 +47,10 @@ pub struct Plant {
     witness: Arc<Witness>,
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
+    /// Two of the fates are all that goes wrong here: so they meet more often.
+    habits: Option<[u64; 2]>,
+    /// A request in a thousand cuts the process's life short.
+    killing: u64,
     /// The line on which nobody answers.
     dead_line: Option<&'static str>,
     messages: Vec<Message>,
@@ -66,6 +70,9 @@ impl std::fmt::Debug for Plant {
         f.write_str("a simulated plant")
     }
 }
+
+/// Number of what can go wrong with a request.
+const FATES: u64 = 10;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +94,9 @@ impl Plant {
     /// A plant that knows what it may be asked for.
     pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults, messages: Vec<Message>) -> Arc<Plant> {
         let (world, witness) = (world.clone(), witness.clone());
-        let (trouble, dead_line) = (faults.plant, faults.dead_line);
-        Arc::new(Plant { world, witness, trouble, dead_line, messages, inner: Mutex::default() })
+        let (trouble, dead_line, killing) = (faults.plant, faults.dead_line, faults.crashes / 5);
+        let habits = world.chance(500).then(|| [world.pick(0..FATES), world.pick(0..FATES)]);
+        Arc::new(Plant { world, witness, trouble, habits, killing, dead_line, messages, inner: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -101,7 +109,7 @@ impl Plant {
     }
 
     fn fate(&self, is_write: bool, is_verified: bool, is_text: bool) -> Fate {
-        let fates = [
+        let fates: [_; FATES as usize] = [
             ("slave: mute", Fate::Mute),
             ("slave: does it and is mute", Fate::DoneAndMute),
             ("slave: answers late", Fate::Late),
@@ -113,7 +121,11 @@ impl Plant {
             ("slave: confirms and does nothing", Fate::ConfirmedOnly),
             ("slave: answers twice", Fate::SaidTwice),
         ];
-        let (name, fate) = fates[self.world.pick(0..fates.len() as u64) as usize];
+        let number = match self.habits {
+            Some(habits) => habits[self.world.pick(0..2) as usize],
+            None => self.world.pick(0..FATES),
+        };
+        let (name, fate) = fates[number as usize];
         let possible = match fate {
             Fate::ConfirmedOnly => is_write && is_verified,
             Fate::Begun(_) => is_write && !is_text,
@@ -157,6 +169,9 @@ impl Plant {
             _ => self.fate(asks.is_some(), is_verified, protocol == Protocol::Text),
         };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
+        if self.world.strikes("crash: while a peripheral works", self.killing) {
+            self.world.die_within(self.world.time(0, 500));
+        }
         let is_done = match fate {
             Fate::Mute | Fate::Refused(_) | Fate::Cut | Fate::ConfirmedOnly => false,
             Fate::Begun(_) => self.world.chance(500),

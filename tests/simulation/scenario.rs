@@ -171,8 +171,13 @@ impl Scenario {
         let mut happenings = sendings(world, &devices, chaos);
         if faults.disk > 0 && world.chance(500) {
             let at = world.time(0, chaos.as_millis() as u64);
-            happenings.push((at, Happening::DiskFull(world.pick(0..200_000))));
-            happenings.push((at + world.time(1_000, 40_000), Happening::DiskFreed));
+            let length = world.time(1_000, 40_000);
+            for _ in 0..world.pick(1..6) {
+                // Somebody else fills what the gateway gives up.
+                let again = at + world.time(0, length.as_millis() as u64);
+                happenings.push((again, Happening::DiskFull(world.pick(0..200_000))));
+            }
+            happenings.push((at + length, Happening::DiskFreed));
         }
         if world.chance(300) {
             for _ in 0..world.pick(1..4) {

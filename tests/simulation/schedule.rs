@@ -132,7 +132,8 @@ impl Schedule {
         let chaos = Instant::now() + self.scenario.chaos;
         while Instant::now() < chaos {
             self.live(Some(chaos)).await;
-            sleep(self.world.time(50, 3_000)).await;
+            let pause = if self.world.chance(500) { 300 } else { 3_000 };
+            sleep(self.world.time(50, pause)).await;
         }
         happenings.abort();
         self.world.end_faults();

@@ -198,6 +198,19 @@ impl World {
         }
     }
 
+    /// The present life ends within this time.
+    pub fn die_within(self: &Arc<Self>, time: Duration) {
+        let (world, life) = (self.clone(), self.life());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let mut inner = world.lock();
+            if inner.alive && inner.life == life && inner.peace.is_none() {
+                inner.alive = false;
+                world.died.notify_one();
+            }
+        });
+    }
+
     /// Waits for the end of the present life.
     pub async fn death(&self) {
         while self.lock().alive {
