@@ -10,4 +10,5 @@ cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
+scripts/simulate.sh
 scripts/fuzz.sh
