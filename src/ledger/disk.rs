@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::crash::{self, Point};
@@ -24,6 +24,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn lay(&self, path: &Path, bytes: usize, room: usize) -> io::Result<()>;
     /// On return the content of a file, or the names in a folder, are on the disk.
     fn sync(&self, path: &Path) -> io::Result<()>;
+    /// Writes a file's content over itself. On return all of it is on the disk: after an fsync that has failed, Linux
+    /// takes what was not written for written, and only what is written anew reaches the disk.
+    fn rewrite(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Takes a file's name away.
@@ -101,6 +104,13 @@ impl Disk for SystemDisk {
 
     fn sync(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn rewrite(&self, path: &Path) -> io::Result<()> {
+        let content = std::fs::read(path)?;
+        let file = File::options().write(true).open(path)?;
+        file.write_all_at(&content, 0)?;
+        file.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -65,6 +65,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
 pub fn open(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
     refuse_empty(disk, path)?;
+    settle_log(disk, path).map_err(|e| untrusted(path, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = connect(disk, path, flags).map_err(|e| untrusted(path, &e))?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
@@ -235,8 +236,19 @@ fn check_ours(path: &Path, db: &Connection) -> Result<usize, LedgerError> {
     }
 }
 
-/// Brings the file to rest and checks it from end to end. The checkpoint writes the log's pages, whose sync may have
-/// failed in an earlier process, anew into the file and syncs that.
+/// Makes durable what an earlier process has left in the log. Its last sync may have failed: the log that can be read
+/// is then longer than the one on the disk. Moved into the file like that, a power cut could bring the shorter log back
+/// over the newer file.
+fn settle_log(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
+    let log = beside(path, "-wal");
+    match disk.look(&log) {
+        Ok(found) if found.length > 0 => disk.rewrite(&log),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the file to rest and checks it from end to end. The checkpoint writes the log's pages anew into the file and
+/// syncs that.
 fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
     expect_pragma(db, "journal_mode", "WAL", "wal")?;
     expect_pragma(db, "synchronous", "FULL", "2")?;
