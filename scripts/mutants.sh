@@ -20,7 +20,7 @@ for name in "$@"; do
     (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" --test simulation \
         -- no_schedule --nocapture) >"$tree/log" 2>&1 || found=1
     if [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then
-        what=$(grep -A1 -m1 '^FIELDBRIDGE_SEED=.*ROUNDS=1' "$tree/log" | tail -1 | cut -c1-90)
+        what=$(grep -A1 -m1 '^scripts/simulate.sh 1 ' "$tree/log" | tail -1 | cut -c1-90)
         printf '%-22s found: %s, as %s\n' "$name" "${verdict%% violated*}" "$what"
     else
         printf '%-22s NOT FOUND\n' "$name"

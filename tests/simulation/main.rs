@@ -141,7 +141,7 @@ fn no_schedule_of_faults_loses_repeats_or_falsely_confirms_a_command() {
         println!("{count:>12}  {what}");
     }
     for (seed, violations) in sum.violations.iter().take(SHOWN_MAX) {
-        println!("FIELDBRIDGE_SEED={seed} FIELDBRIDGE_ROUNDS=1: {violations:#?}");
+        println!("scripts/simulate.sh 1 {seed}: {violations:#?}");
     }
     if count >= SCHEDULES {
         let idle: Vec<_> = MUST_STRIKE.iter().filter(|what| !sum.counts.contains_key(*what)).collect();
