@@ -170,8 +170,8 @@ impl Hub {
         connection.run(reader).await;
     }
 
-    /// Answers CONNECT. `None`: the client is not let in.
-    async fn admit(&self, wire: &Wire, client: &str, password: &str) -> Option<Option<Instant>> {
+    /// Answers CONNECT, and tells when the token expires. `None`: the client is not let in.
+    async fn admit(&self, wire: &Wire, client: &str, password: &str) -> Option<Instant> {
         let faults = self.faults;
         if self.world.strikes("hub: delays its CONNACK", faults.refusals) {
             tokio::time::sleep(self.world.time(1_000, 70_000)).await;
@@ -197,7 +197,7 @@ impl Hub {
         };
         wire.send(&mqtt::connack(self.world.chance(500), code));
         let left = u64::try_from(expiry? - now.as_secs()).unwrap_or(0);
-        (code == 0).then(|| Some(Instant::now() + Duration::from_secs(left)))
+        (code == 0).then(|| Instant::now() + Duration::from_secs(left))
     }
 
     fn take_over(&self, client: &str, wire: &Wire) -> u64 {
@@ -215,9 +215,8 @@ impl Hub {
         number
     }
 
-    fn end_of_a_connection(&self, token_end: Option<Instant>) -> (Instant, &'static str) {
+    fn end_of_a_connection(&self, token_end: Instant) -> (Instant, &'static str) {
         let world = &self.world;
-        let token_end = token_end.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
         if !world.faults_are_over() && world.chance(self.faults.cuts) {
             let after = match world.chance(300) {
                 true => world.time(0, 1_000),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use fieldbridge::config::{load, Config};
 use fieldbridge::fatal::Fatal;
 use fieldbridge::gateway::{self, World as Surroundings};
-use fieldbridge::ledger::{Ledger, LedgerError};
+use fieldbridge::ledger::Ledger;
 use fieldbridge::simulated::{clear_graves, simulate, Mortal};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
@@ -203,7 +203,7 @@ impl Schedule {
             Ok(opened) => opened,
             // Whoever is dead has no say in it.
             Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,
-            Err(error) => return Ended::Gave(fatal_of(error)),
+            Err(error) => return Ended::Gave(error.into()),
         };
         let world = self.world.clone();
         let latency = move || world.time(0, 15);
@@ -262,10 +262,6 @@ impl Schedule {
         self.hub.is_empty()
             && self.witness.remains().is_ok_and(|(rows, events)| events == 0 && rows.iter().all(|row| row.is_final()))
     }
-}
-
-fn fatal_of(error: LedgerError) -> Fatal {
-    error.into()
 }
 
 /// Lets happen what is planned.
