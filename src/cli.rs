@@ -47,6 +47,15 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running daemon take up the configuration as it stands in the files now.
+    ///
+    /// What has errors changes nothing, and exit status 78 says so. What is good touches only what it changes.
+    /// Example: fieldbridge reload
+    Reload {
+        /// Print what has changed as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look into the ledger, beside the running daemon or without it.
     ///
     /// Example: fieldbridge ledger list --state in_doubt
@@ -142,6 +151,7 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
         Action::Run => run_daemon(config),
         Action::Check => check(config),
         Action::Status { json } => status(config, json),
+        Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
         #[cfg(feature = "demo")]
@@ -158,7 +168,8 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(gateway::run(config));
+    let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
+    let ended = runtime.block_on(gateway::run(config, files));
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     ended
@@ -186,6 +197,16 @@ fn status(path: &Path, json: bool) -> Result<(), Fatal> {
     let places = config::places(path, environment()).map_err(Fatal::Config)?;
     let document = client::ask(&places.admin_socket, &Request::Status {})?;
     print(&if json { document.to_string() } else { show::status(&document) });
+    Ok(())
+}
+
+fn reload(path: &Path, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+    let changes = client::ask(&places.admin_socket, &Request::Reload {}).map_err(|fatal| match fatal {
+        Fatal::No(problems) => Fatal::Setup(problems),
+        other => other,
+    })?;
+    print(&if json { changes.to_string() } else { show::changes(&changes) });
     Ok(())
 }
 

@@ -170,9 +170,13 @@ points! {
     EventRemovalUncommitted = "event-removal-uncommitted",
     /// The removal of an event is committed; nothing follows from it.
     EventRemovalCommitted = "event-removal-committed",
+    /// A new configuration was read; nothing of it is taken up.
+    ConfigurationRead = "configuration-read",
+    /// A new configuration is in force; who asked for it was not told.
+    ConfigurationTakenUp = "configuration-taken-up",
     /// A stop was asked for; nobody was told.
     StopAsked = "stop-asked",
-    /// The lanes have ended; the links have not been told to.
+    /// The lanes have ended; the links have been told to, and have not ended.
     LanesEnded = "lanes-ended",
     /// A link has said goodbye to the hub; its connection is not closed.
     GoodbyeSaid = "goodbye-said",

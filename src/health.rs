@@ -52,8 +52,6 @@ impl LinkState {
 pub struct DeviceHealth {
     /// Its id.
     pub id: String,
-    /// Its bus.
-    pub bus: String,
     /// Deliveries from the hub.
     pub received: Counter,
     /// Commands that ended with an attempt on the wire behind them.
@@ -68,10 +66,9 @@ pub struct DeviceHealth {
 
 impl DeviceHealth {
     /// A device of which nothing is known yet.
-    pub fn new(id: &str, bus: &str) -> Self {
+    pub fn new(id: &str) -> Self {
         DeviceHealth {
             id: id.to_owned(),
-            bus: bus.to_owned(),
             received: Counter::default(),
             executed: Counter::default(),
             duplicates: Counter::default(),
@@ -101,12 +98,12 @@ impl DeviceHealth {
         }
     }
 
-    /// As it stands in `status --json`.
-    pub fn to_json(&self) -> Json {
+    /// As it stands in `status --json`, with the bus that it is on at present.
+    pub fn to_json(&self, bus: &str) -> Json {
         let (state, error) = self.lock().clone();
         json!({
             "id": self.id,
-            "bus": self.bus,
+            "bus": bus,
             "hub": state.as_str(),
             "lastError": error,
             "received": self.received.get(),

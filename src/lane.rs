@@ -13,18 +13,21 @@
 //! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will
 //!   deliver it again.
 //! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
+//! - A command is judged and run by one configuration: the one in force when that begins. It may be judged by one and
+//!   run by the next.
 //! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, its connection is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, Notify};
+use tokio::sync::{mpsc, watch, Notify};
 use tokio::time::{sleep, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
 use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::message::Order;
 use crate::command::outcome::{Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
@@ -42,15 +45,23 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 /// How long a stop waits for a ledger that can't be written to take an outcome.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a device is at present, by the configuration.
+pub struct Assignment {
+    /// Its settings and commands.
+    pub device: Arc<Device>,
+    /// Its bus.
+    pub bus: BusHandle,
+}
+
 /// What the intake and the lane of a device share.
 #[derive(Clone)]
 pub struct Station {
-    /// The device.
-    pub device: Arc<Device>,
+    /// The device's id.
+    pub id: String,
+    /// What it is at present.
+    pub assignment: watch::Receiver<Arc<Assignment>>,
     /// The ledger.
     pub ledger: Ledger,
-    /// Its bus.
-    pub bus: BusHandle,
     /// What is known of it.
     pub health: Arc<DeviceHealth>,
     /// Rung when there is a new result event.
@@ -62,10 +73,13 @@ pub struct Station {
 /// Something for the lane to do.
 pub enum Job {
     /// A delivery that is judged when its turn comes.
-    Delivery(Box<Delivery>, Pending),
+    Delivery(Box<Delivery>, Pending, Unjudged),
     /// A command that is to be run.
     Work(Box<Work>, Pending),
 }
+
+/// Kept by a delivery for as long as the lane has not judged it, and run it.
+pub type Unjudged = Arc<()>;
 
 /// A command that is to be run.
 pub struct Work {
@@ -91,6 +105,7 @@ pub fn channels() -> (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>, mpsc::Se
 impl Station {
     /// Takes deliveries until it is stopped.
     pub async fn run_intake(self, mut inbox: mpsc::Receiver<Delivery>, lane: mpsc::Sender<Job>) {
+        let unjudged = Unjudged::default();
         loop {
             let delivery = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -100,8 +115,11 @@ impl Station {
                 },
             };
             let pending = self.health.pend();
-            let job = match self.device.settle {
-                Settle::AfterExecution => Job::Delivery(Box::new(delivery), pending),
+            // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
+            let waits = Arc::strong_count(&unjudged) > 1;
+            let job = match self.present().device.settle {
+                Settle::AfterAccept if waits => Job::Delivery(Box::new(delivery), pending, unjudged.clone()),
+                Settle::AfterExecution => Job::Delivery(Box::new(delivery), pending, unjudged.clone()),
                 Settle::AfterAccept => match self.admit(delivery).await {
                     Some(work) => Job::Work(Box::new(work), pending),
                     None => continue,
@@ -135,7 +153,7 @@ impl Station {
                 },
             };
             match job {
-                Job::Delivery(delivery, _pending) => {
+                Job::Delivery(delivery, _pending, _unjudged) => {
                     if let Some(work) = self.admit(*delivery).await {
                         self.work(work).await;
                     }
@@ -145,26 +163,28 @@ impl Station {
         }
     }
 
+    fn present(&self) -> Arc<Assignment> {
+        self.assignment.borrow().clone()
+    }
+
     /// Judges a delivery, and settles it unless it is to be run.
     async fn admit(&self, delivery: Delivery) -> Option<Work> {
+        let device = self.present().device.clone();
         let Delivery { message, received_at, received, ticket } = delivery;
         if !ticket.is_live() {
             return None;
         }
         if let Some(expiry) = &message.unread_expiry {
-            tracing::warn!(device = %self.device.id, expiry, "a message's expiry can't be read, and is left to the hub");
+            tracing::warn!(device = %self.id, expiry, "a message's expiry can't be read, and is left to the hub");
         }
         let order = message.order();
-        let checked = order.as_ref().map_err(Fault::clone).and_then(|order| {
-            let plan = Plan::new(&self.device, &order.command, order.value.as_ref())?;
-            decide::check_identity(message.ledger_id(), plan.command.idempotent)
-        });
+        let checked = order.as_ref().map_err(Fault::clone).and_then(|order| check(&device, order, message.ledger_id()));
         let (command, value) = match order {
             Ok(order) => (Some(order.command), order.value),
             Err(_) => (message.claimed_command(), None),
         };
         let new = NewRow {
-            device: self.device.id.clone(),
+            device: self.id.clone(),
             message_id: message.ledger_id().map(str::to_owned),
             digest: message.digest(),
             command,
@@ -180,10 +200,10 @@ impl Station {
         crash::point(Point::LookedUp);
         let mut work =
             Work { row: lookup.row, ticket: Some(ticket), new, received, earlier_life: false, interrupted: None };
-        match (decide::on_delivery(lookup.known, checked, self.device.settle), lookup.row) {
+        match (decide::on_delivery(lookup.known, checked, device.settle), lookup.row) {
             (Verdict::Complete, Some(row)) => {
                 self.health.duplicates.add();
-                tracing::debug!(device = %self.device.id, message_id = work.message_id(), "delivered again: completed, not run");
+                tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
                 crash::point(Point::DuplicateKnown);
                 work.complete(self.ledger.delivered_again(row));
                 None
@@ -226,21 +246,22 @@ impl Station {
 
     /// Runs a command and records its outcome.
     async fn work(&self, mut work: Work) {
-        let plan = match Plan::new(&self.device, work.command_name(), work.new.value.as_ref()) {
-            Ok(plan) => plan,
-            // The configuration has changed since the command was accepted.
-            Err(fault) => {
-                let outcome = match work.interrupted {
-                    None => Outcome::ended(State::Rejected, fault),
-                    Some(_) => Outcome::ended(State::InDoubt, Fault { code: Code::Interrupted, ..fault }),
-                };
-                let attempts = work.interrupted.unwrap_or(0);
-                return self.conclude(work, outcome, attempts).await;
-            }
-        };
-        let deadline = Deadline { limit: plan.command.deadline, expires_at: work.new.expires_at };
-        let route = plan.route(&self.bus);
         loop {
+            let present = self.present();
+            let plan = match Plan::new(&present.device, work.command_name(), work.new.value.as_ref()) {
+                Ok(plan) => plan,
+                // The configuration has changed since the command was accepted.
+                Err(fault) => {
+                    let outcome = match work.interrupted {
+                        None => Outcome::ended(State::Rejected, fault),
+                        Some(_) => Outcome::ended(State::InDoubt, Fault { code: Code::Interrupted, ..fault }),
+                    };
+                    let attempts = work.interrupted.unwrap_or(0);
+                    return self.conclude(work, outcome, attempts).await;
+                }
+            };
+            let deadline = Deadline { limit: plan.command.deadline, expires_at: work.new.expires_at };
+            let route = plan.route(&present.bus);
             if !self.age_is_known(&work, deadline).await {
                 return;
             }
@@ -249,7 +270,7 @@ impl Station {
                 None => Execution::new(route),
             };
             let mut gate = LaneGate { station: self, work: &mut work, deadline };
-            match plan.run(&self.bus, execution, &mut gate).await {
+            match plan.run(&present.bus, execution, &mut gate).await {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
                 Ran::NotNow => {}
@@ -290,7 +311,7 @@ impl Station {
         if state == State::InDoubt {
             self.health.in_doubt.add();
         }
-        let (device, message_id, command) = (&self.device.id, work.message_id(), work.command_name());
+        let (device, message_id, command) = (&self.id, work.message_id(), work.command_name());
         let elapsed_ms = work.received.elapsed().as_millis() as u64;
         match state {
             State::InDoubt => {
@@ -306,7 +327,7 @@ impl Station {
             match self.ledger.finish(finish.clone()).await {
                 Ok(receipt) => return Some(receipt),
                 Err(LedgerError::Full(why) | LedgerError::Locked(why)) => {
-                    tracing::warn!(device = %self.device.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
+                    tracing::warn!(device = %self.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
                 }
                 Err(_) => return None,
             }
@@ -318,7 +339,7 @@ impl Station {
     }
 
     fn leave(&self, ticket: Option<Ticket>, error: &LedgerError) -> Option<Work> {
-        tracing::debug!(device = %self.device.id, %error, "a message is left with the hub");
+        tracing::debug!(device = %self.id, %error, "a message is left with the hub");
         self.give_back(ticket);
         None
     }
@@ -331,6 +352,12 @@ impl Station {
             _ => {}
         }
     }
+}
+
+/// Whether an order under this message id can be run at all.
+fn check(device: &Device, order: &Order, id: Option<&str>) -> Result<(), Fault> {
+    let plan = Plan::new(device, &order.command, order.value.as_ref())?;
+    decide::check_identity(id, plan.command.idempotent)
 }
 
 impl Work {
@@ -423,7 +450,7 @@ impl Gate for LaneGate<'_> {
                 true
             }
             Err(error) => {
-                tracing::debug!(device = %self.station.device.id, %error, "a command was not begun");
+                tracing::debug!(device = %self.station.id, %error, "a command was not begun");
                 false
             }
         }

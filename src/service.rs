@@ -59,6 +59,16 @@ pub fn ready() {
     tell(NotifyState::Ready);
 }
 
+/// The daemon has begun to take up a new configuration; [`ready`] ends that, whatever became of it.
+///
+/// systemd wants to know since when, to tell a reload that it asked for from an earlier one (sd_notify(3), RELOADING=1).
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(since) => tell(NotifyState::Custom(&format!("{}\n{since}", NotifyState::Reloading))),
+        Err(error) => tracing::debug!(%error, "no monotonic clock for systemd"),
+    }
+}
+
 /// The daemon has begun to stop.
 pub fn stopping() {
     tell(NotifyState::Stopping);
@@ -77,6 +87,21 @@ pub fn alive() {
 /// How often to tell that there is progress: a third of what systemd allows. `None`: it does not ask.
 pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 3)
+}
+
+/// What the daemon is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// To stop, and why.
+    Stop(&'static str),
+    /// To take up a new configuration.
+    Reload,
+}
+
+/// Where demands come from.
+pub trait Demands {
+    /// Waits for the next one. Cancel-safe.
+    fn next(&mut self) -> impl std::future::Future<Output = Demand> + Send;
 }
 
 /// The signals that matter.
@@ -98,17 +123,14 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
+}
 
-    /// Waits for the word to stop.
-    pub async fn stop(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP changes nothing; restart the service to take up a new configuration");
-                }
-            }
+impl Demands for Signals {
+    async fn next(&mut self) -> Demand {
+        tokio::select! {
+            _ = self.terminate.recv() => Demand::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Demand::Stop("SIGINT"),
+            _ = self.hangup.recv() => Demand::Reload,
         }
     }
 }

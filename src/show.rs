@@ -12,6 +12,14 @@ use serde_json::Value as Json;
 
 use crate::ledger::row::Record;
 
+/// What a reload has changed.
+pub fn changes(document: &Json) -> String {
+    let notes = document["notes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let notes = notes.iter().filter_map(Json::as_str).map(|note| format!("note: {note}"));
+    let summary = document["summary"].as_str().unwrap_or_default();
+    notes.chain([summary.to_owned()]).map(|line| printable(&line)).collect::<Vec<_>>().join("\n")
+}
+
 /// A status document.
 pub fn status(document: &Json) -> String {
     let text = |value: &Json| match value {

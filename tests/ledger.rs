@@ -11,6 +11,7 @@ use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
 use serde_json::json;
+use tokio::sync::watch;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -92,7 +93,7 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
 
     let ledger = Ledger::open(&path).unwrap();
     let left: Vec<_> = ledger
-        .unfinished()
+        .unfinished(None)
         .await
         .unwrap()
         .into_iter()
@@ -327,7 +328,7 @@ async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
     let ledger = Ledger::open(&path).unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
-        async move { ledger.keep(7 * DAY).await }
+        async move { ledger.keep(watch::channel(7 * DAY).1).await }
     });
     ledger.finish(finish(message(Some("before"), 1))).await.unwrap();
     let filler = disk.fill();
@@ -402,7 +403,7 @@ async fn a_ledger_that_another_program_locks_is_waited_for_and_can_be_read() {
     ledger.finish(finish(message(Some("before"), 1))).await.unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
-        async move { ledger.keep(7 * DAY).await }
+        async move { ledger.keep(watch::channel(7 * DAY).1).await }
     });
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -318,7 +318,7 @@ impl Pair<'_> {
             assert_eq!(self.look(message).await, expected, "{message:?}");
         }
         let expected: Vec<Unfinished> = self.unfinished().into_iter().map(unfinished).collect();
-        assert_eq!(self.ledger.unfinished().await.unwrap(), expected);
+        assert_eq!(self.ledger.unfinished(None).await.unwrap(), expected);
         for (number, device) in DEVICES.iter().enumerate() {
             let found = self.ledger.events(device, 0, 1000).await.unwrap();
             let found: BTreeMap<i64, _> = found.into_iter().map(|event| (event.seq, event)).collect();

@@ -22,6 +22,8 @@ pub enum Request {
     /// What the daemon sees.
     // Braces: of a variant without them serde passes over unknown members.
     Status {},
+    /// Take up the configuration as it stands in the files.
+    Reload {},
     /// Run a command now.
     Exec {
         /// The device's id.

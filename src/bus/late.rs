@@ -29,6 +29,12 @@ pub(super) fn window(timeout: Duration) -> Duration {
     timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
 }
 
+/// How long nothing is asked when an earlier life of the daemon may have asked just before its end, with a timeout of
+/// up to this.
+pub(super) fn silence(longest_timeout: Duration) -> Duration {
+    longest_timeout.max(SHORTEST)
+}
+
 /// A request and the errand on which it was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
@@ -66,7 +72,7 @@ fn same_request(a: &Request, b: &Request) -> bool {
 #[derive(Debug)]
 pub(super) struct Debts<S> {
     owed: VecDeque<Debt<S>>,
-    /// Until when answers may come to what an earlier life of the daemon asked. Nobody knows what that was.
+    /// Until when answers may come to what somebody else asked. Nobody knows what that was.
     unknown_until: Option<Instant>,
 }
 
@@ -84,10 +90,15 @@ impl<S> Default for Debts<S> {
 }
 
 impl<S: PartialEq> Debts<S> {
-    /// An earlier life of the daemon may have asked just before its end, with a timeout of up to this. Until that has
-    /// passed no answer can be told from one to that.
-    pub(super) fn suspect(&mut self, now: Instant, longest_timeout: Duration) {
-        self.unknown_until = Some(now + longest_timeout.max(SHORTEST));
+    /// Somebody else may have asked before, who knows what: an earlier life of the daemon, or this one with other
+    /// settings. Until then no answer can be told from one to that.
+    pub(super) fn suspect(&mut self, until: Instant) {
+        self.unknown_until = self.unknown_until.max(Some(until));
+    }
+
+    /// Until when any answer may come to what was asked.
+    pub(super) fn all_until(&self) -> Option<Instant> {
+        self.owed.iter().map(|debt| debt.until).chain(self.unknown_until).max()
     }
 
     /// A request was sent, and its answer can come until then.
@@ -195,7 +206,7 @@ mod tests {
     fn nothing_is_asked_while_an_earlier_life_may_be_answered() {
         let now = Instant::now();
         let mut debts = Debts::default();
-        debts.suspect(now, SECOND);
+        debts.suspect(now + silence(SECOND));
         let (question, shape) = read(1, 7, 16, 2);
         assert_eq!(debts.held_until(&question, &shape, now), Some(now + 2 * SECOND));
         assert_eq!(debts.held_until(&question, &shape, now + 2 * SECOND), None);

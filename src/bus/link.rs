@@ -21,6 +21,13 @@ pub(super) trait Link {
     async fn open(&mut self) -> Result<(), String>;
     /// Closes the line.
     fn close(&mut self);
+    /// Until then answers may come to what somebody else has asked; nothing is asked meanwhile. Where requests have ids
+    /// of their own that does not matter.
+    fn suspect(&mut self, _until: Instant) {}
+    /// Until when answers may come to what was asked, where they could be taken for others.
+    fn owed_until(&self) -> Option<Instant> {
+        None
+    }
     /// Whether the line is open, as far as is known.
     fn is_open(&self) -> bool;
     /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.

@@ -49,28 +49,25 @@ const QUEUE_MAX: usize = 64;
 /// Makes a bus: the handle for those who want turns on it, and the worker that the composition root runs.
 pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
     let (asks, queue) = mpsc::channel(QUEUE_MAX);
+    let (configure, configured) = watch::channel(config.clone());
     let (publish, status) = watch::channel(BusStatus {
         name: name.to_owned(),
-        kind: match config.kind {
-            config::BusKind::ModbusRtu(_) => "modbus-rtu",
-            config::BusKind::ModbusTcp { .. } => "modbus-tcp",
-            config::BusKind::Serial { .. } => "serial",
-        },
+        kind: config.kind.as_str(),
         state: "opening",
         last_error: None,
         exchanges: 0,
         timeouts: 0,
     });
-    let handle = BusHandle { queue: asks, status, retries: config.retries, errands: Arc::default() };
-    (handle, Worker::new(config.clone(), queue, publish))
+    let handle = BusHandle { queue: asks, status, config: Arc::new(configure), errands: Arc::default() };
+    (handle, Worker::new(configured, queue, publish))
 }
 
-/// Access to a bus. Clones share its queue.
+/// Access to a bus. Clones share its queue. When the last is gone, and the last turn over, its worker ends.
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     queue: mpsc::Sender<Grant>,
     status: watch::Receiver<BusStatus>,
-    retries: u32,
+    config: Arc<watch::Sender<config::Bus>>,
     errands: Arc<AtomicU64>,
 }
 
@@ -103,7 +100,17 @@ impl BusHandle {
 
     /// Attempts after the first, where repeating is safe.
     pub fn retries(&self) -> u32 {
-        self.retries
+        self.config.borrow().retries
+    }
+
+    /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with them.
+    /// Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
+    pub fn configure(&self, config: &config::Bus) {
+        self.config.send_if_modified(|present| {
+            let changed = present != config;
+            present.clone_from(config);
+            changed
+        });
     }
 
     /// What the bus looks like now.

@@ -52,11 +52,6 @@ enum NotQuiet {
 }
 
 impl Rtu {
-    /// An earlier life of the daemon may have asked something just before its end, with a timeout of up to this.
-    pub(super) fn suspect_earlier_life(&mut self, longest_timeout: Duration) {
-        self.debts.suspect(Instant::now().into_std(), longest_timeout);
-    }
-
     /// A line that is not open yet.
     pub(super) fn new(port: SerialPort, timeout: Duration, turnaround: Duration, lines: &dyn line::Lines) -> Self {
         let timing = Timing::of(&port);
@@ -231,6 +226,14 @@ impl Link for Rtu {
 
     fn close(&mut self) {
         self.line.close();
+    }
+
+    fn suspect(&mut self, until: Instant) {
+        self.debts.suspect(until.into_std());
+    }
+
+    fn owed_until(&self) -> Option<Instant> {
+        self.debts.all_until().map(Instant::from_std)
     }
 
     fn is_open(&self) -> bool {

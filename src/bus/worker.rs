@@ -1,8 +1,10 @@
 //! The worker of one bus: it keeps the line open, gives turns, and does the exchanges.
 //!
 //! Invariants
-//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, and
-//!   closes the line; what it has not begun is answered with `NotSent`.
+//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, or when
+//!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
+//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay. What
+//!   the line's units may still answer is not forgotten: nothing is asked until that can't come any more.
 //! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
 //!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
 //! - A request whose caller is gone before it was sent is not sent.
@@ -19,6 +21,7 @@ use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::late;
 use super::line::{Lines, SystemLines};
 use super::link::{bounded, Ended, Link, Lost};
 use super::rtu::Rtu;
@@ -40,7 +43,7 @@ const PARKED_MAX: usize = 32;
 
 /// The worker of one bus, to be run by the composition root.
 pub struct Worker {
-    config: Bus,
+    config: watch::Receiver<Bus>,
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
     /// The longest timeout of an earlier life of the daemon, if there may have been one.
@@ -49,7 +52,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(config: Bus, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Worker {
+    pub(super) fn new(
+        config: watch::Receiver<Bus>,
+        queue: mpsc::Receiver<Grant>,
+        status: watch::Sender<BusStatus>,
+    ) -> Worker {
         Worker { config, queue, status, earlier_life: None, lines: Arc::new(SystemLines) }
     }
 
@@ -70,23 +77,51 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config, queue, status, earlier_life, lines } = self;
-        let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
-        match config.kind {
-            BusKind::ModbusRtu(port) => {
-                let mut link = Rtu::new(port, timeout, turnaround, &*lines);
-                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
-                Shift::new(link, queue, status).work(stop).await;
-            }
-            BusKind::ModbusTcp { address } => {
-                Shift::new(Tcp::new(address, timeout, turnaround, lines), queue, status).work(stop).await;
-            }
-            BusKind::Serial { port, delimiter } => {
-                let mut link = Text::new(port, delimiter, timeout, turnaround, &*lines);
-                earlier_life.into_iter().for_each(|longest| link.suspect_earlier_life(longest));
-                Shift::new(link, queue, status).work(stop).await;
-            }
+        let Worker { config: mut configured, queue, status, earlier_life, lines } = self;
+        let mut callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
+        let mut suspect = earlier_life.map(|longest| Instant::now() + late::silence(longest));
+        loop {
+            let config = configured.borrow_and_update().clone();
+            status.send_modify(|status| status.kind = config.kind.as_str());
+            let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
+            let shift = Shift { callers, status: &status, configured: configured.clone(), suspect };
+            let end = match config.kind {
+                BusKind::ModbusRtu(port) => shift.on(Rtu::new(port, timeout, turnaround, &*lines)).work(&stop).await,
+                BusKind::ModbusTcp { address } => {
+                    shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
+                }
+                BusKind::Serial { port, delimiter } => {
+                    shift.on(Text::new(port, delimiter, timeout, turnaround, &*lines)).work(&stop).await
+                }
+            };
+            let Some(handed_over) = end else { return };
+            (callers, suspect) = (handed_over.callers, handed_over.owed_until);
         }
+    }
+}
+
+/// What is handed from a line with old settings to one with new ones.
+struct HandOver {
+    callers: Callers,
+    /// Until when what was asked may be answered.
+    owed_until: Option<Instant>,
+}
+
+/// Who has the bus, and who waits for it, whatever the line is.
+struct Callers {
+    queue: mpsc::Receiver<Grant>,
+    /// Who has the bus.
+    seat: Option<Held>,
+    /// Turns that were set aside, in order.
+    parked: VecDeque<Held>,
+    /// Nobody can come any more.
+    deserted: bool,
+}
+
+impl Callers {
+    /// Whether nobody has the bus, and nobody will.
+    fn are_gone(&self) -> bool {
+        self.deserted && self.seat.is_none() && self.parked.is_empty()
     }
 }
 
@@ -117,23 +152,33 @@ struct Door {
     failed: Option<(Instant, String)>,
 }
 
-/// A worker at work.
-struct Shift<L> {
+/// What a worker's time on one line begins with.
+struct Shift<'a> {
+    callers: Callers,
+    status: &'a watch::Sender<BusStatus>,
+    configured: watch::Receiver<Bus>,
+    /// Until when somebody else's answers may come.
+    suspect: Option<Instant>,
+}
+
+/// A worker at work on one line with one set of settings.
+struct Working<'a, L> {
     link: L,
-    queue: mpsc::Receiver<Grant>,
-    status: watch::Sender<BusStatus>,
+    callers: Callers,
+    status: &'a watch::Sender<BusStatus>,
+    configured: watch::Receiver<Bus>,
     name: String,
-    /// Who has the bus.
-    seat: Option<Held>,
-    /// Turns that were set aside, in order.
-    parked: VecDeque<Held>,
     door: Door,
 }
 
 enum Event {
     Stop,
+    /// There are new settings.
+    Configured,
     /// A caller is next.
     Next(Grant),
+    /// Nobody can come any more.
+    Deserted,
     /// The holder asks, or is gone.
     Asked(Option<Ask>),
     /// Something was heard, or the line was lost.
@@ -144,57 +189,78 @@ enum Event {
     Due,
 }
 
-impl<L: Link> Shift<L> {
-    fn new(link: L, queue: mpsc::Receiver<Grant>, status: watch::Sender<BusStatus>) -> Self {
+impl<'a> Shift<'a> {
+    fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
+        let Shift { callers, status, configured, suspect } = self;
+        if let Some(until) = suspect {
+            link.suspect(until);
+        }
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        Shift { link, queue, status, name, seat: None, parked: VecDeque::new(), door }
+        Working { link, callers, status, configured, name, door }
     }
+}
 
-    async fn work(mut self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
+impl<L: Link> Working<'_, L> {
+    /// Works until the stop, or until nobody is left: `None`. Or until there are new settings.
+    async fn work(mut self, stop: &CancellationToken) -> Option<HandOver> {
+        while !stop.is_cancelled() && !self.callers.are_gone() {
+            if self.configured.has_changed().unwrap_or(false) {
+                return Some(self.hand_over());
+            }
             if let Some(ask) = self.due() {
-                self.serve(ask, &stop).await;
+                self.serve(ask, stop).await;
                 continue;
             }
-            match self.next(&stop).await {
-                Event::Stop => {}
+            match self.next(stop).await {
+                Event::Stop | Event::Configured => {}
                 Event::Next(grant) => self.grant(grant),
+                Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => {
-                    if let Some(held) = &mut self.seat {
+                    if let Some(held) = &mut self.callers.seat {
                         held.waiting = Some(ask);
                     }
                 }
-                Event::Asked(None) => self.seat = None,
+                Event::Asked(None) => self.callers.seat = None,
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
-                    let _ = self.open(&stop).await;
+                    let _ = self.open(stop).await;
                 }
             }
         }
         self.leave();
+        None
+    }
+
+    /// Closes the line for the sake of its new settings.
+    fn hand_over(mut self) -> HandOver {
+        info!(bus = %self.name, "the configuration has changed: the bus is closed, and opened anew");
+        self.link.close();
+        self.show("opening", None);
+        HandOver { owed_until: self.link.owed_until(), callers: self.callers }
     }
 
     /// The request to be sent now, if there is one. Its turn has the seat.
     fn due(&mut self) -> Option<Ask> {
         // Nothing of theirs was sent, and nothing will be.
-        self.parked.retain(|held| !held.is_abandoned());
+        let Callers { seat, parked, .. } = &mut self.callers;
+        parked.retain(|held| !held.is_abandoned());
         let link = &self.link;
-        let room = self.parked.len() < PARKED_MAX;
-        match &mut self.seat {
+        let room = parked.len() < PARKED_MAX;
+        match seat {
             Some(held) if held.is_abandoned() => held.waiting = None,
             Some(held) if room && !held.begun && holds(link, held).is_some() => {
-                self.parked.extend(self.seat.take());
+                parked.extend(seat.take());
             }
             _ => {}
         }
-        if self.seat.is_none() {
-            let ready = self.parked.iter().position(|held| holds(link, held).is_none());
-            self.seat = ready.and_then(|ready| self.parked.remove(ready));
+        if seat.is_none() {
+            let ready = parked.iter().position(|held| holds(link, held).is_none());
+            *seat = ready.and_then(|ready| parked.remove(ready));
         }
-        let held = self.seat.as_mut()?;
+        let held = seat.as_mut()?;
         match holds(link, held) {
             Some(_) => None,
             None => held.waiting.take(),
@@ -202,18 +268,21 @@ impl<L: Link> Shift<L> {
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
-        let seated = self.seat.as_ref().and_then(|held| holds(&self.link, held));
-        let parked = self.parked.iter().filter_map(|held| holds(&self.link, held)).min();
-        let due = if self.seat.is_some() { seated } else { parked };
+        let Callers { queue, seat, parked, deserted } = &mut self.callers;
+        let seated = seat.as_ref().and_then(|held| holds(&self.link, held));
+        let waiting = parked.iter().filter_map(|held| holds(&self.link, held)).min();
+        let due = if seat.is_some() { seated } else { waiting };
         let opening = self.door.next.filter(|_| !self.link.is_open());
-        let (free, listening) = (self.seat.is_none(), self.link.is_open());
-        let asking = self.seat.as_ref().is_some_and(|held| held.waiting.is_none());
+        let (free, listening) = (seat.is_none() && !*deserted, self.link.is_open());
+        let asking = seat.as_ref().is_some_and(|held| held.waiting.is_none());
+        let mut configured = self.configured.clone();
         select! {
             biased;
             () = stop.cancelled() => Event::Stop,
-            ask = asked(&mut self.seat), if asking => Event::Asked(ask),
+            Ok(()) = configured.changed() => Event::Configured,
+            ask = asked(seat), if asking => Event::Asked(ask),
             () = at(due) => Event::Due,
-            Some(grant) = self.queue.recv(), if free => Event::Next(grant),
+            grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             () = at(opening) => Event::Open,
             lost = self.link.listen(), if listening => Event::Heard(lost),
         }
@@ -225,7 +294,7 @@ impl<L: Link> Shift<L> {
         let held = Held { asks: receiver, errand: grant.errand, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
         if grant.turn.send(Turn { asks }).is_ok() {
-            self.seat = Some(held);
+            self.callers.seat = Some(held);
         }
     }
 
@@ -246,7 +315,7 @@ impl<L: Link> Shift<L> {
 
     /// Does one exchange for the holder of the seat.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
-        let held = self.seat.as_mut()?;
+        let held = self.callers.seat.as_mut()?;
         held.begun = true;
         let errand = held.errand;
         let mut ended = self.attempt(call, asked, errand, stop).await;
@@ -354,7 +423,7 @@ impl<L: Link> Shift<L> {
     fn leave(mut self) {
         self.link.close();
         self.show("closed", None);
-        for held in self.seat.iter_mut().chain(&mut self.parked) {
+        for held in self.callers.seat.iter_mut().chain(&mut self.callers.parked) {
             held.asks.close();
             let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
             for ask in held.waiting.take().into_iter().chain(rest) {

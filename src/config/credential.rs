@@ -113,24 +113,36 @@ fn certificate(table: &Table) -> Option<Credential> {
             table.absent(key, format!("is missing; {other} needs it beside it"));
         }
     }
-    let cert_file = table.path("cert_file");
-    if let Some(path) = &cert_file {
-        check_pem(table, "cert_file", path, Pem::Certificate);
+    let file = |key: &str, wanted| {
+        let path = table.path(key)?;
+        let text = check_pem(table, key, &path, wanted).unwrap_or_default();
+        Some((path, text))
+    };
+    let certificate = file("cert_file", Pem::Certificate);
+    let key = file("cert_key_file", Pem::PrivateKey);
+    let ((cert_file, chain), (key_file, key)) = (certificate?, key?);
+    let mut contents = ring::digest::Context::new(&ring::digest::SHA256);
+    for text in [chain, key] {
+        contents.update(&(text.len() as u64).to_be_bytes());
+        contents.update(text.as_bytes());
     }
-    let key_file = table.path("cert_key_file");
-    if let Some(path) = &key_file {
-        check_pem(table, "cert_key_file", path, Pem::PrivateKey);
-    }
-    Some(Credential::Certificate { cert_file: cert_file?, key_file: key_file? })
+    let contents = contents.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+    Some(Credential::Certificate { cert_file, key_file, contents })
 }
 
-/// Reports a PEM file that can't be read or holds something else.
-pub(super) fn check_pem(table: &Table, key: &str, path: &Path, wanted: Pem) {
-    let result = read(path).and_then(|text| pem_holds(&text, wanted));
-    if let Err(why) = result {
-        table.wrong(key, format!("{}: {why}", path.display()));
-    } else if wanted == Pem::PrivateKey {
-        note_exposure(table, key, path);
+/// The text of a PEM file. Reports one that can't be read or holds something else.
+pub(super) fn check_pem(table: &Table, key: &str, path: &Path, wanted: Pem) -> Option<String> {
+    match read(path).and_then(|text| pem_holds(&text, wanted).map(|()| text)) {
+        Ok(text) => {
+            if wanted == Pem::PrivateKey {
+                note_exposure(table, key, path);
+            }
+            Some(text)
+        }
+        Err(why) => {
+            table.wrong(key, format!("{}: {why}", path.display()));
+            None
+        }
     }
 }
 

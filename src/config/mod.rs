@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 /// `[hub]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hub {
     /// Host name of the hub, lower case: TLS server name, user name, SAS audience.
     pub host: String,
@@ -70,7 +70,7 @@ pub struct Hub {
 }
 
 /// `[ledger]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ledger {
     /// The database file.
     pub path: PathBuf,
@@ -79,7 +79,7 @@ pub struct Ledger {
 }
 
 /// One `[bus.NAME]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Bus {
     /// What kind of line, and where.
     pub kind: BusKind,
@@ -92,7 +92,7 @@ pub struct Bus {
 }
 
 /// The kinds of bus.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum BusKind {
     /// Modbus RTU on a serial port.
     ModbusRtu(SerialPort),
@@ -122,7 +122,7 @@ impl BusKind {
 }
 
 /// A serial port and its settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SerialPort {
     /// Device file.
     pub path: PathBuf,
@@ -148,7 +148,7 @@ pub enum Parity {
 }
 
 /// One `[device.ID]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Device {
     /// Its id at the hub.
     pub id: String,
@@ -174,7 +174,7 @@ pub enum Settle {
 }
 
 /// How an identity is proven. `Debug` never shows the secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Credential {
     /// Symmetric device key, decoded.
     Key(Vec<u8>),
@@ -184,6 +184,8 @@ pub enum Credential {
         cert_file: PathBuf,
         /// Private key.
         key_file: PathBuf,
+        /// SHA-256 of what stood in both, so that a certificate that was renewed in its place is known as another one.
+        contents: [u8; 32],
     },
 }
 
@@ -191,7 +193,7 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(_) => f.write_str("Key(…)"),
-            Self::Certificate { cert_file, key_file } => {
+            Self::Certificate { cert_file, key_file, .. } => {
                 f.debug_struct("Certificate").field("cert_file", cert_file).field("key_file", key_file).finish()
             }
         }

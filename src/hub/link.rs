@@ -5,6 +5,8 @@
 //!   and dropped with it (G6).
 //! - Nothing is read from the hub unless the ledger can be written (G9) and the clock could be believed; no token is
 //!   made unless it can.
+//! - What a connection was made with stays as it is: who it is, and with which settings. If the configuration changes,
+//!   the connection ends as for a new token, and the next one is made with what is configured then.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
 //! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
 //!   keep-alive.
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, Mutex, Notify, Semaphore};
+use tokio::sync::{mpsc, watch, Mutex, Notify, Semaphore};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +28,7 @@ use super::tls::{self, Trust};
 use super::trouble::Trouble;
 use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
 use crate::clock::Timestamp;
-use crate::config::{Credential, Device, Hub};
+use crate::config::{Credential, Hub};
 use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
@@ -52,31 +54,58 @@ const EVENTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a clock that can't be believed is looked at again.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 
-/// What all links of a gateway share.
+/// What all links of a gateway share, for as long as it runs.
 pub struct Shared {
-    hub: Hub,
-    trust: Option<Trust>,
     dial: Arc<dyn Dial>,
     next_connect: Mutex<Instant>,
     handshakes: Semaphore,
 }
 
 impl Shared {
-    /// For a hub, with trust anchors unless it is reached without TLS.
-    pub fn new(hub: Hub, trust: Option<Trust>, dial: Arc<dyn Dial>) -> Self {
+    /// For links that reach the hub in this way.
+    pub fn new(dial: Arc<dyn Dial>) -> Self {
         let (next_connect, handshakes) = (Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
-        Shared { hub, trust, dial, next_connect, handshakes }
+        Shared { dial, next_connect, handshakes }
     }
 
-    /// Waits for this connection's turn: at most `connect_rate` a second over all identities.
-    async fn pace(&self) {
+    /// Waits for a connection's turn: at most `rate` a second over all identities.
+    async fn pace(&self, rate: u32) {
         let turn = {
             let mut next = self.next_connect.lock().await;
             let turn = (*next).max(Instant::now());
-            *next = turn + Duration::from_secs(1) / self.hub.connect_rate;
+            *next = turn + Duration::from_secs(1) / rate;
             turn
         };
         sleep_until(turn).await;
+    }
+}
+
+/// The hub as it is configured, with trust anchors unless it is reached without TLS.
+pub struct Access {
+    /// `[hub]`
+    pub hub: Hub,
+    /// Whom to believe that it is the hub.
+    pub trust: Option<Trust>,
+}
+
+/// What an identity connects as, and to what.
+pub struct Account {
+    /// The hub.
+    pub access: Arc<Access>,
+    /// The proof of the identity.
+    pub credential: Credential,
+}
+
+impl Account {
+    /// Whether a connection that was made for `other` may stand.
+    pub fn connects_as(&self, other: &Account) -> bool {
+        let Hub { host, address, ca_file, tls, keepalive, connect_rate: _, api_version, token_lifetime } =
+            &self.access.hub;
+        let hub = &other.access.hub;
+        (host, address, ca_file) == (&hub.host, &hub.address, &hub.ca_file)
+            && (tls, keepalive, api_version, token_lifetime)
+                == (&hub.tls, &hub.keepalive, &hub.api_version, &hub.token_lifetime)
+            && self.credential == other.credential
     }
 }
 
@@ -84,8 +113,10 @@ impl Shared {
 pub struct Link {
     /// What all links share.
     pub shared: Arc<Shared>,
-    /// The device.
-    pub device: Arc<Device>,
+    /// The device's id.
+    pub id: String,
+    /// What it connects as. A change that is notified ends the connection.
+    pub account: watch::Receiver<Arc<Account>>,
     /// Where deliveries go. Full drops the connection.
     pub deliveries: mpsc::Sender<Delivery>,
     /// Where result events come from.
@@ -103,6 +134,8 @@ enum Ending {
     Stop,
     /// A new token is needed.
     Renew,
+    /// The configuration has changed.
+    Reconfigured,
     /// The ledger can't be written.
     LedgerUnwell,
     /// The clock can't be believed any more.
@@ -139,19 +172,22 @@ impl Link {
     /// Runs until it is stopped.
     pub async fn run(self) {
         let mut fortune = Fortune::default();
-        let mut outbox = Outbox::new(&self.device.id, self.ledger.clone());
+        let mut outbox = Outbox::new(&self.id, self.ledger.clone());
+        let mut configured = self.account.clone();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = self.ready() => {}
             }
+            let account = configured.borrow_and_update().clone();
             let ending = tokio::select! {
                 () = self.stop.cancelled() => break,
-                made = self.connect() => match made {
+                Ok(()) = configured.changed() => Ending::Reconfigured,
+                made = self.connect(&account) => match made {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox, &fortune).await;
+                        let (ending, worked) = self.serve(established, &mut outbox, &fortune, &account).await;
                         fortune.renewing = matches!(ending, Ending::Renew);
                         fortune.judge(ending, worked, since, token_end)
                     }
@@ -162,11 +198,17 @@ impl Link {
             match ending {
                 Ending::Stop => break,
                 Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
+                // What kept it from connecting may be mended.
+                Ending::Reconfigured => fortune = Fortune::default(),
                 Ending::Trouble(trouble) => {
                     let wait = fortune.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut fortune);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
+                        Ok(()) = configured.changed() => {
+                            configured.mark_changed();
+                            fortune = Fortune::default();
+                        }
                         () = sleep(wait) => {}
                     }
                 }
@@ -182,7 +224,7 @@ impl Link {
         while !Timestamp::now().is_believable() {
             if !told {
                 let why = "the clock is not set; waiting for the right time before connecting";
-                tracing::warn!(device = %self.device.id, "{why}");
+                tracing::warn!(device = %self.id, "{why}");
                 self.health.set_link(LinkState::Waiting, Some(why.into()));
                 told = true;
             }
@@ -195,35 +237,37 @@ impl Link {
         let seconds = wait.as_secs_f32();
         self.health.set_link(LinkState::Waiting, Some(text.clone()));
         if fortune.told.as_ref() == Some(&text) {
-            tracing::debug!(device = %self.device.id, seconds, "no connection to the hub: {text}");
+            tracing::debug!(device = %self.id, seconds, "no connection to the hub: {text}");
         } else {
-            tracing::warn!(device = %self.device.id, "no connection to the hub: {text}");
+            tracing::warn!(device = %self.id, "no connection to the hub: {text}");
             fortune.told = Some(text);
         }
     }
 
-    async fn connect(&self) -> Result<Established, Ending> {
+    async fn connect(&self, account: &Account) -> Result<Established, Ending> {
         let connection = {
             // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
             let _permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
-            self.shared.pace().await;
+            self.shared.pace(account.access.hub.connect_rate).await;
             self.health.set_link(LinkState::Connecting, None);
             let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
-            timeout(REACH_TIMEOUT, self.reach()).await.map_err(slow)??
+            timeout(REACH_TIMEOUT, self.reach(account)).await.map_err(slow)??
         };
         // A hub that throttles lets each CONNACK wait. They wait side by side, or a site would take hours to be back.
-        timeout(CONNACK_TIMEOUT, self.log_in(connection)).await.map_err(|_| Trouble::Slow(CONNACK_TIMEOUT.as_secs()))?
+        timeout(CONNACK_TIMEOUT, self.log_in(connection, account))
+            .await
+            .map_err(|_| Trouble::Slow(CONNACK_TIMEOUT.as_secs()))?
     }
 
     /// TCP and TLS.
-    async fn reach(&self) -> Result<Connection, Trouble> {
-        let hub = &self.shared.hub;
+    async fn reach(&self, account: &Account) -> Result<Connection, Trouble> {
+        let Access { hub, trust } = &*account.access;
         crash::point(Point::BeforeConnect);
         let tcp = self.shared.dial.dial(&hub.address).await?;
-        let Some(trust) = &self.shared.trust else { return Ok(Connection::new(tcp)) };
-        let config = match &self.device.credential {
+        let Some(trust) = trust else { return Ok(Connection::new(tcp)) };
+        let config = match &account.credential {
             Credential::Key(_) => trust.plain(),
-            Credential::Certificate { cert_file, key_file } => trust.with_certificate(cert_file, key_file)?,
+            Credential::Certificate { cert_file, key_file, .. } => trust.with_certificate(cert_file, key_file)?,
         };
         let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
         let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
@@ -231,11 +275,11 @@ impl Link {
     }
 
     /// CONNECT and CONNACK.
-    async fn log_in(&self, mut connection: Connection) -> Result<Established, Ending> {
-        let hub = &self.shared.hub;
+    async fn log_in(&self, mut connection: Connection, account: &Account) -> Result<Established, Ending> {
+        let hub = &account.access.hub;
         let now = Instant::now();
-        let id = &self.device.id;
-        let (password, token) = match &self.device.credential {
+        let id = &self.id;
+        let (password, token) = match &account.credential {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
                 // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
@@ -268,7 +312,13 @@ impl Link {
     }
 
     /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
-    async fn serve(&self, established: Established, outbox: &mut Outbox, fortune: &Fortune) -> (Ending, bool) {
+    async fn serve(
+        &self,
+        established: Established,
+        outbox: &mut Outbox,
+        fortune: &Fortune,
+        account: &Arc<Account>,
+    ) -> (Ending, bool) {
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
@@ -279,8 +329,10 @@ impl Link {
             subscribed: false,
             renewed: fortune.renewing,
             proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| established.since + SHORT_LIFE),
-            ping: Ping::new(self.shared.hub.keepalive),
+            ping: Ping::new(account.access.hub.keepalive),
             renewal: established.token.map(|(renewal, _)| renewal),
+            account: account.clone(),
+            reconfigured: false,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
         // From here on every ticket of this connection is dead, however long the goodbye takes.
@@ -331,16 +383,21 @@ struct Serving<'a> {
     proven_at: Option<Instant>,
     ping: Ping,
     renewal: Option<Instant>,
+    account: Arc<Account>,
+    /// The configuration has changed, and with it whom to connect as.
+    reconfigured: bool,
 }
 
 impl Serving<'_> {
     async fn run(&mut self, settled: &mut mpsc::Receiver<Settlement>, outbox: &mut Outbox) -> Result<Ending, Trouble> {
         let link = self.link;
-        self.connection.subscribe(&topic::c2d_filter(&link.device.id)).await?;
+        self.connection.subscribe(&topic::c2d_filter(&link.id)).await?;
         let mut ledger_health = link.ledger.health();
+        let mut configured = link.account.clone();
         loop {
+            self.compare(&configured.borrow_and_update());
             if self.is_to_be_renewed() {
-                return Ok(Ending::Renew);
+                return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
             }
             let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
             let proven_at = self.proven_at.unwrap_or(ping_at);
@@ -360,9 +417,10 @@ impl Serving<'_> {
                     self.connection.ping().await?;
                 }
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
+                Ok(()) = configured.changed() => {}
                 () = sleep_until(proven_at), if self.proven_at.is_some() => {
                     self.proven_at = None;
-                    tracing::info!(device = %link.device.id, "connected to the hub");
+                    tracing::info!(device = %link.id, "connected to the hub");
                 }
                 changed = ledger_health.changed() => {
                     if changed.is_err() || !ledger_health.borrow().ok {
@@ -390,7 +448,7 @@ impl Serving<'_> {
             Received::SubAck { granted: true } => {
                 crash::point(Point::SubscriptionGranted);
                 self.subscribed = true;
-                let device = &self.link.device.id;
+                let device = &self.link.id;
                 // A renewal is a matter of course: an hourly line for each device would hide what matters.
                 match (self.renewed, self.proven_at) {
                     (true, _) => tracing::debug!(%device, "connected to the hub with a new token"),
@@ -428,7 +486,7 @@ impl Serving<'_> {
 
     fn on_publish(&mut self, qos: u8, packet_id: u16, topic: &[u8], payload: &[u8]) -> Result<(), Trouble> {
         crash::point(Point::PublishRead);
-        let device = &self.link.device.id;
+        let device = &self.link.id;
         let ticket = match qos {
             1 => match self.session.on_publish(packet_id, identity(topic, payload)) {
                 Incoming::New(number) => Ticket::new(number, self.settlements.clone()),
@@ -485,6 +543,15 @@ impl Serving<'_> {
             Err(Trouble::Abandoned)
         } else {
             Ok(())
+        }
+    }
+
+    /// A connection for another account is replaced like one whose token runs out: what is on its way is settled first.
+    fn compare(&mut self, configured: &Account) {
+        if !self.reconfigured && !configured.connects_as(&self.account) {
+            self.reconfigured = true;
+            self.renewal = Some(Instant::now());
+            tracing::info!(device = %self.link.id, "the configuration has changed: connecting anew");
         }
     }
 

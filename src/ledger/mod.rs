@@ -264,9 +264,10 @@ impl Ledger {
         self.ask(Kind::Read, move |db| store::events(db, &uuid, &device, after, limit)).await
     }
 
-    /// Every command that is not final, in the order of receipt.
-    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
-        self.ask(Kind::Read, store::unfinished).await
+    /// Every command that is not final, of one device or of all, in the order of receipt.
+    pub async fn unfinished(&self, device: Option<&str>) -> Result<Vec<Unfinished>, LedgerError> {
+        let device = device.map(str::to_owned);
+        self.ask(Kind::Read, move |db| store::unfinished(db, device.as_deref())).await
     }
 
     /// Number of rows, and of events in the outbox.
@@ -280,14 +281,17 @@ impl Ledger {
     }
 
     /// Commits notes that wait, tries a full disk again, prunes. Runs as long as the daemon does.
-    pub async fn keep(&self, retention: Duration) {
+    pub async fn keep(&self, retention: watch::Receiver<Duration>) {
         let mut prune = tokio::time::interval(PRUNE_PERIOD);
         let mut health = self.health.clone();
         loop {
             let unwell = !health.borrow_and_update().ok;
             tokio::select! {
                 biased;
-                _ = prune.tick() => self.prune(retention).await,
+                _ = prune.tick() => {
+                    let retention = *retention.borrow();
+                    self.prune(retention).await;
+                }
                 () = tokio::time::sleep(PROBE_PERIOD), if unwell => self.tick().await,
                 _ = health.changed() => {}
                 () = self.notes.notified() => {

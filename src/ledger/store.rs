@@ -154,10 +154,13 @@ pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usiz
         .collect()
 }
 
-/// Every command that is not final, in the order of receipt.
-pub fn unfinished(db: &Connection) -> rusqlite::Result<Vec<Unfinished>> {
-    let sql = format!("SELECT {} FROM command WHERE finished_at IS NULL ORDER BY id", Unfinished::COLUMNS);
-    db.prepare(&sql)?.query_map([], Unfinished::from_row)?.collect()
+/// Every command that is not final, of one device or of all, in the order of receipt.
+pub fn unfinished(db: &Connection, device: Option<&str>) -> rusqlite::Result<Vec<Unfinished>> {
+    let sql = format!(
+        "SELECT {} FROM command WHERE finished_at IS NULL AND (?1 IS NULL OR device = ?1) ORDER BY id",
+        Unfinished::COLUMNS
+    );
+    db.prepare(&sql)?.query_map([device], Unfinished::from_row)?.collect()
 }
 
 /// The newest rows, newest first.

@@ -30,7 +30,7 @@ const LINE_VALUE_BYTES_MAX: usize = 1024;
 const PLACEHOLDER: &str = "{value}";
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// Its name in the configuration.
     pub name: String,
@@ -51,7 +51,7 @@ pub struct Command {
 }
 
 /// What a command does on the bus.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Reads a point.
     Read(Point),
@@ -70,6 +70,15 @@ pub struct Template {
     pub expect: Option<Regex>,
     /// The reply that refuses.
     pub refuse: Option<Regex>,
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |regex: &Option<Regex>| regex.as_ref().map(|regex| regex.as_str().to_owned());
+        self.send == other.send
+            && text(&self.expect) == text(&other.expect)
+            && text(&self.refuse) == text(&other.refuse)
+    }
 }
 
 /// A command with its value, ready for the wire.

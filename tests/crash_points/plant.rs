@@ -122,6 +122,7 @@ impl<'a> Plant<'a> {
     /// One life that is to end at a point. Tells whether it did.
     fn live(&mut self, life: &Life) -> bool {
         let is_stop = matches!(phase(life.point), Phase::StopAsked | Phase::Stopping);
+        let is_reload = matches!(life.point, Point::ConfigurationRead | Point::ConfigurationTakenUp);
         let is_prune = matches!(life.point, Point::PruneUncommitted | Point::PruneCommitted);
         if is_prune && self.ledger.exists() {
             books::grow_old(&self.ledger);
@@ -145,8 +146,14 @@ impl<'a> Plant<'a> {
             self.send();
             if is_stop && !stop_asked && self.done() != [0, 0] {
                 stop_asked = true;
-                signal(daemon.pid(), "TERM");
-                if life.point != Point::StopAsked {
+                signal(daemon.pid(), if is_reload { "HUP" } else { "TERM" });
+                if is_reload {
+                    let is_past = |daemon: &mut Daemon| {
+                        daemon.log()[log_before..].contains("is in force") || !daemon.is_running()
+                    };
+                    eventually("it strikes, or never will", || is_past(&mut daemon).then_some(()));
+                    self.slave.set_mood(Mood::Good);
+                } else if life.point != Point::StopAsked {
                     daemon.told("STOPPING=1");
                     self.slave.set_mood(Mood::Good);
                 }
@@ -155,7 +162,7 @@ impl<'a> Plant<'a> {
             if phase(life.point) == Phase::DiskFree && daemon.log().contains("intake stops") {
                 self.make_room();
             }
-            if !is_stop && self.hub.is_connected("pump") && self.is_over() {
+            if (!is_stop || is_reload) && self.hub.is_connected("pump") && self.is_over() {
                 signal(daemon.pid(), "TERM");
                 break;
             }

@@ -62,7 +62,7 @@ pub enum Phase {
     DiskFull,
     /// The disk was full, and has room again.
     DiskFree,
-    /// A stop that waits for it.
+    /// A stop that waits for it, or a new configuration beside it.
     StopAsked,
     /// A stop that need not wait for it any more.
     Stopping,
@@ -98,7 +98,7 @@ pub fn phase(point: Point) -> Phase {
         DuplicateKnown | DuplicateUncommitted | DuplicateCommitted => Phase::Redelivered,
         BallastGivenUp => Phase::DiskFull,
         BallastRegained => Phase::DiskFree,
-        StopAsked => Phase::StopAsked,
+        StopAsked | ConfigurationRead | ConfigurationTakenUp => Phase::StopAsked,
         LanesEnded | GoodbyeSaid | LinksEnded | BusesEnded | EndedWellUncommitted | EndedWellCommitted | LogEmptied
         | LedgerClosed => Phase::Stopping,
     }

@@ -48,8 +48,8 @@ pub struct Sent {
     pub state: State,
     /// When the hub throws it away.
     pub expires_at: Timestamp,
-    /// When it was first delivered.
-    delivered_at: Option<Instant>,
+    /// In which life of the process it was last delivered, and when first in that.
+    delivered_at: Option<(u64, Instant)>,
 }
 
 /// A result event.
@@ -348,7 +348,10 @@ impl Serving {
         let mut inner = self.hub.lock();
         let sent = &mut inner.sent[index];
         sent.state = State::Delivered(self.number, Instant::now() + lock);
-        sent.delivered_at.get_or_insert_with(Instant::now);
+        match sent.delivered_at {
+            Some((life, _)) if life == world.life() => {}
+            _ => sent.delivered_at = Some((world.life(), Instant::now())),
+        }
         let packet = mqtt::publish(&sent.message.topic(), packet_id, &sent.message.body, repeated == Some(packet_id));
         world.note(format_args!("{}#{} delivers no. {index} as {packet_id}", self.client, self.number));
         drop(inner);
@@ -451,7 +454,7 @@ impl Serving {
         if sent.state != State::Completed {
             sent.state = State::Completed;
             world.count("completed");
-            let took = sent.delivered_at.map(|at| at.elapsed()).unwrap_or_default();
+            let took = sent.delivered_at.map(|(_, at)| at.elapsed()).unwrap_or_default();
             let is_sound = self.hub.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
             if is_sound && took > SOUND_MAX {
                 world.violate(format!("G11: {:?} took {took:?} beside a dead line", sent.message));

@@ -96,7 +96,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         ("rejected", _) if effects > 0 => Some("rejected, and done"),
         ("failed" | "expired", asks) if asks.once() && effects > 0 => Some("reported as not done, and done"),
         ("in_doubt", asks) if !asks.once() => Some("G4: an idempotent command in doubt"),
-        ("rejected", asks) if asks != Asks::Nothing && !has_reason(row) => Some("rejected without a reason"),
+        ("rejected", asks) if asks != Asks::Nothing && !has_reason(scenario, row) => Some("rejected without a reason"),
         (_, Asks::Nothing) if row.state != "rejected" => Some("G8: poison was not rejected"),
         _ => None,
     };
@@ -107,14 +107,19 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     if is_calm
         && message.asks != Asks::Nothing
         && !matches!(row.state.as_str(), "succeeded" | "expired")
-        && !has_reason(row)
+        && !has_reason(scenario, row)
     {
         violate("nothing went wrong, and it did not succeed");
     }
 }
 
-fn has_reason(row: &Row) -> bool {
-    row.state == "rejected" && matches!(row.error.as_deref(), Some("message-id-reused" | "no-message-id"))
+fn has_reason(scenario: &Scenario, row: &Row) -> bool {
+    let is_one = |code| match code {
+        "message-id-reused" | "no-message-id" => true,
+        "unknown-command" => scenario.reloads(),
+        _ => false,
+    };
+    row.state == "rejected" && row.error.as_deref().is_some_and(is_one)
 }
 
 /// A message id is used by one command, whatever else comes under it.

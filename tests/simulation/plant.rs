@@ -230,6 +230,11 @@ impl Plant {
         if self.world.strikes("line: can't be opened", self.trouble / 2) {
             return Err(format!("{line} can't be opened: it is not there"));
         }
+        // A serial port is opened by one at a time.
+        if protocol != Protocol::Tcp && self.lock().open.get(line).is_some_and(Wire::is_held) {
+            self.world.count("line: held by another bus");
+            return Err(format!("{line} can't be opened: it is in use"));
+        }
         let wire = Wire::new(&self.world, (0, 5));
         if protocol != Protocol::Tcp {
             self.lock().open.insert(line.to_owned(), wire.clone());

@@ -108,6 +108,8 @@ pub enum Happening {
     DiskFreed,
     Clock(i64),
     Outage(Duration),
+    /// The configuration with this number is to be taken up; `None`: one with errors.
+    Reload(Option<usize>),
 }
 
 impl Happening {
@@ -119,6 +121,8 @@ impl Happening {
             Happening::DiskFreed => "the disk has room".into(),
             Happening::Clock(error) => format!("the gateway's clock is wrong by {error} ms"),
             Happening::Outage(length) => format!("the hub is out for {length:?}"),
+            Happening::Reload(Some(number)) => format!("configuration no. {number} is to be taken up"),
+            Happening::Reload(None) => "a configuration with errors is to be taken up".into(),
         }
     }
 }
@@ -129,7 +133,8 @@ pub struct Scenario {
     /// When the faults end.
     pub chaos: Duration,
     pub happenings: Vec<(Duration, Happening)>,
-    pub configuration: String,
+    /// The first is the one at the beginning and at the end.
+    pub configurations: Vec<String>,
     pub devices: Vec<String>,
     /// Whether the witness looks at everything.
     pub witnessed: bool,
@@ -147,6 +152,11 @@ impl Scenario {
     /// Whether the gateway's clock is never wrong.
     pub fn clock_is_right(&self) -> bool {
         !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(_)))
+    }
+
+    /// Whether commands may vanish from the configuration.
+    pub fn reloads(&self) -> bool {
+        self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Reload(_)))
     }
 
     /// The messages, in the order in which they are sent.
@@ -191,10 +201,19 @@ impl Scenario {
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
+        let tuning = Tuning::of(world);
+        let mut configurations = vec![configuration(&tuning, &devices, key_file)];
+        // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
+        if faults.dead_line.is_none() && world.chance(350) {
+            for _ in 0..world.pick(1..6) {
+                let at = world.time(0, chaos.as_millis() as u64);
+                happenings
+                    .push((at, Happening::Reload(reload(world, &tuning, &devices, key_file, &mut configurations))));
+            }
+        }
         happenings.sort_by_key(|(at, _)| *at);
-        let configuration = configuration(world, &devices, key_file);
         let devices = devices.into_iter().map(|device| device.id).collect();
-        Scenario { faults, chaos, happenings, configuration, devices, witnessed: world.chance(250) }
+        Scenario { faults, chaos, happenings, configurations, devices, witnessed: world.chance(250) }
     }
 }
 
@@ -223,8 +242,10 @@ fn faults(world: &World) -> Faults {
 /// The buses, and the lines that they run on.
 const LINES: [(&str, &str); 3] = [("net", "10.0.0.1:502"), ("rtu", "/dev/rtu"), ("text", "/dev/text")];
 
+#[derive(Clone)]
 struct Device {
     id: String,
+    unit: usize,
     bus: &'static str,
     after_accept: bool,
 }
@@ -239,7 +260,7 @@ fn devices(world: &World) -> Vec<Device> {
         if bus == "text" && devices.iter().any(|device| device.bus == "text") {
             bus = "rtu";
         }
-        devices.push(Device { id: format!("d{number}"), bus, after_accept: world.chance(400) });
+        devices.push(Device { id: format!("d{number}"), unit: number + 1, bus, after_accept: world.chance(400) });
     }
     devices
 }
@@ -300,31 +321,84 @@ fn poison(world: &World, value: u16, text: bool) -> Vec<u8> {
     }
 }
 
-fn configuration(world: &World, devices: &[Device], key_file: &str) -> String {
-    let one = |choices: &[&str]| choices[world.pick(0..choices.len() as u64) as usize].to_owned();
-    let patience = format!("response_timeout = \"400ms\"\nretries = {}\n", one(&["0", "1", "2"]));
+/// What of a configuration is left to the dice.
+#[derive(Clone)]
+struct Tuning {
+    retries: u64,
+    keepalive: &'static str,
+    token_lifetime: &'static str,
+    deadline: &'static str,
+    /// The name of the bus on the RTU line.
+    rtu: &'static str,
+    /// Whether what must not be done twice may be asked for at all.
+    pulses: bool,
+    /// Whether those devices that are completed when a command is accepted are so now.
+    after_accept: bool,
+}
+
+impl Tuning {
+    fn of(world: &World) -> Tuning {
+        let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
+        Tuning {
+            retries: world.pick(0..3),
+            keepalive: one(&["30s", "60s"]),
+            token_lifetime: one(&["5m", "1h"]),
+            deadline: one(&["5s", "30s", "30s", "10m"]),
+            rtu: "rtu",
+            pulses: true,
+            after_accept: true,
+        }
+    }
+}
+
+/// The number of a configuration that is another in some way.
+fn reload(
+    world: &World,
+    tuning: &Tuning,
+    devices: &[Device],
+    key_file: &str,
+    configurations: &mut Vec<String>,
+) -> Option<usize> {
+    let mut tuning = tuning.clone();
+    let mut devices = devices.to_vec();
+    match world.pick(0..10) {
+        0 => return None,
+        // Back to the beginning.
+        1 | 2 => return Some(0),
+        3 | 4 => drop(devices.remove(world.pick(0..devices.len() as u64) as usize)),
+        5 => tuning.rtu = "rtu-b",
+        6 => tuning.pulses = false,
+        7 => tuning.after_accept = false,
+        8 => tuning.keepalive = "45s",
+        _ => tuning.retries = 3,
+    }
+    configurations.push(configuration(&tuning, &devices, key_file));
+    Some(configurations.len() - 1)
+}
+
+fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
+    let Tuning { retries, keepalive, token_lifetime, deadline, rtu, pulses, after_accept } = *tuning;
+    let patience = format!("response_timeout = \"400ms\"\nretries = {retries}\n");
     let mut text = format!(
         "[hub]\nhost = \"simulated.azure-devices.net\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
-         keepalive = \"{}\"\ntoken_lifetime = \"{}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
+         keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
-         [bus.rtu]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}\
+         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}\
          [bus.text]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}",
-        one(&["30s", "60s"]),
-        one(&["5m", "1h"]),
         super::ledger::PATH,
     );
-    for (number, device) in devices.iter().enumerate() {
+    for device in devices {
         let profile = if device.bus == "text" { "text" } else { "modbus" };
-        let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", number + 1) };
-        let settle = if device.after_accept { "after-accept" } else { "after-execution" };
+        let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
+        let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
+        let bus = if device.bus == "rtu" { rtu } else { device.bus };
         let _ = write!(
             text,
             "[device.{}]\nbus = \"{}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n",
-            device.id, device.bus
+            device.id, bus
         );
     }
-    let deadline = one(&["5s", "30s", "30s", "10m"]);
     let register = |name: &str, address: u16, rest: &str| {
         format!(
             "[profile.modbus.command.{name}]\nwrite = {{ table = \"holding\", address = {address}, type = \"u16\" }}\n\
@@ -334,13 +408,17 @@ fn configuration(world: &World, devices: &[Device], key_file: &str) -> String {
     use super::plant::{PULSE, PULSE_VERIFIED, READ, SET, SET_VERIFIED};
     text += &register("set", SET, "idempotent = true");
     text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
-    text += &register("pulse", PULSE, "idempotent = false");
-    text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
+    if pulses {
+        text += &register("pulse", PULSE, "idempotent = false");
+        text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
+    }
     let _ = write!(
         text,
         "[profile.modbus.command.read]\nread = {{ table = \"holding\", address = {READ}, type = \"u16\" }}\n"
     );
-    for (name, word, idempotent) in [("set", "S", true), ("pulse", "D", false)] {
+    for (name, word, idempotent) in
+        [("set", "S", true), ("pulse", "D", false)].into_iter().filter(|(.., safe)| *safe || pulses)
+    {
         let _ = write!(
             text,
             "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"^OK\"\nrefuse = \"^ERR\"\n\

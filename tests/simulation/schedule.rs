@@ -4,14 +4,16 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fieldbridge::config::{load, Config};
 use fieldbridge::fatal::Fatal;
-use fieldbridge::gateway::{self, World as Surroundings};
+use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::ledger::Ledger;
+use fieldbridge::service::{Demand, Demands};
 use fieldbridge::simulated::{clear_graves, simulate, Mortal};
+use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +44,7 @@ impl Desk {
         Desk { folder }
     }
 
-    fn configuration(&self, text: &str) -> Config {
+    fn configuration(&self, text: &String) -> Config {
         let path = self.folder.path().join("fieldbridge.toml");
         std::fs::write(&path, text).expect("it can be written");
         load(&path, []).unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config
@@ -67,6 +69,32 @@ pub fn watch_for_panics() {
     }));
 }
 
+thread_local! {
+    /// The world whose story the gateway's own log belongs to.
+    static TOLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+}
+
+/// The gateway's log, as a part of the story.
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = || format!("log: {}", String::from_utf8_lossy(line).trim_end());
+        TOLD.with_borrow(|world| world.iter().for_each(|world| world.tell(text)));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// From now on the stories of schedules have the gateway's log in them.
+pub fn tell_the_log() {
+    let log = tracing_subscriber::fmt().without_time().with_ansi(false).with_max_level(tracing::Level::DEBUG);
+    log.with_writer(|| Log).try_init().expect("nobody else logs");
+}
+
 /// Runs the schedule of a seed. With `story` it tells what happened.
 pub fn run(seed: u64, desk: &Desk, story: bool) -> Report {
     fastrand::seed(seed);
@@ -78,6 +106,7 @@ pub fn run(seed: u64, desk: &Desk, story: bool) -> Report {
     let mut report = runtime.block_on(async {
         let world = World::new(seed, story);
         simulate(Some(Rc::new(Seen(world.clone()))));
+        TOLD.set(story.then(|| world.clone()));
         Schedule::new(&world, desk).run().await;
         world.report()
     });
@@ -92,11 +121,73 @@ pub fn run(seed: u64, desk: &Desk, story: bool) -> Report {
 struct Schedule {
     world: Arc<World>,
     scenario: Scenario,
-    config: Config,
+    settings: Arc<Settings>,
     disk: Arc<SimDisk>,
     witness: Arc<Witness>,
     hub: Arc<Hub>,
     plant: Arc<Plant>,
+}
+
+/// The configurations of a schedule, as files are: whoever reads them gets what stands there then.
+struct Settings {
+    world: Arc<World>,
+    configs: Vec<Config>,
+    /// The last good one, which a new life begins with; and whether errors stand there now.
+    present: Mutex<Result<usize, usize>>,
+    /// Rings for the running process.
+    changed: Notify,
+}
+
+impl Settings {
+    fn lock(&self) -> MutexGuard<'_, Result<usize, usize>> {
+        self.present.lock().expect("nobody panics while holding the settings")
+    }
+
+    fn change(&self, number: Option<usize>) {
+        let mut present = self.lock();
+        let last = present.unwrap_or_else(|last| last);
+        *present = number.ok_or(last);
+        self.changed.notify_one();
+    }
+
+    fn present(&self) -> Config {
+        let number = self.lock().unwrap_or_else(|last| last);
+        self.configs[number].clone()
+    }
+}
+
+impl Source for Settings {
+    fn read(&self) -> Reads<'_> {
+        Box::pin(async {
+            sleep(self.world.time(0, 50)).await;
+            let present = *self.lock();
+            self.world.count("reloads");
+            self.world.note(format_args!("the gateway reads the configuration: {present:?}"));
+            match present {
+                Ok(number) => Ok(Reading { config: self.configs[number].clone(), notes: Vec::new(), trust: None }),
+                Err(_) => {
+                    self.world.count("reloads: refused");
+                    Err(vec!["it has errors".into()])
+                }
+            }
+        })
+    }
+}
+
+/// What the process is told from outside.
+struct Told {
+    stop: CancellationToken,
+    settings: Arc<Settings>,
+}
+
+impl Demands for Told {
+    async fn next(&mut self) -> Demand {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Demand::Stop("the simulation says so"),
+            () = self.settings.changed.notified() => Demand::Reload,
+        }
+    }
 }
 
 /// How a life of the process ended.
@@ -112,13 +203,15 @@ enum Ended {
 impl Schedule {
     fn new(world: &Arc<World>, desk: &Desk) -> Schedule {
         let scenario = Scenario::generate(world, &desk.key_file());
-        let config = desk.configuration(&scenario.configuration);
+        let configs = scenario.configurations.iter().map(|text| desk.configuration(text)).collect();
+        let settings =
+            Arc::new(Settings { world: world.clone(), configs, present: Mutex::new(Ok(0)), changed: Notify::new() });
         let disk = SimDisk::new(world);
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
         let hub = Hub::new(world, &witness, scenario.faults);
         let plant = Plant::new(world, &witness, scenario.faults, scenario.messages());
-        Schedule { world: world.clone(), scenario, config, disk, witness, hub, plant }
+        Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant }
     }
 
     async fn run(self) {
@@ -126,6 +219,7 @@ impl Schedule {
             self.world.clone(),
             self.hub.clone(),
             self.disk.clone(),
+            self.settings.clone(),
             self.scenario.happenings.clone(),
             Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
         ));
@@ -139,6 +233,7 @@ impl Schedule {
         self.world.end_faults();
         self.disk.heal();
         self.hub.go_out(Instant::now());
+        self.settings.change(Some(0));
         self.world.note(format_args!("peace"));
         self.live(None).await;
         match self.witness.remains() {
@@ -213,16 +308,11 @@ impl Schedule {
             trust: None,
             lines: Arc::new(ToPlant(self.plant.clone())),
             operators: None,
+            source: self.settings.clone(),
         };
         let stop = CancellationToken::new();
-        let until_stopped = {
-            let stop = stop.clone();
-            async move {
-                stop.cancelled().await;
-                "the simulation says so"
-            }
-        };
-        let running = gateway::run_in(surroundings, self.config.clone(), ledger.clone(), until_stopped);
+        let told = Told { stop: stop.clone(), settings: self.settings.clone() };
+        let running = gateway::run_in(surroundings, self.settings.present(), ledger.clone(), told);
         tokio::pin!(running);
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -269,6 +359,7 @@ async fn happen(
     world: Arc<World>,
     hub: Arc<Hub>,
     disk: Arc<SimDisk>,
+    settings: Arc<Settings>,
     happenings: Vec<(Duration, Happening)>,
     sickness: Sickness,
 ) {
@@ -292,6 +383,7 @@ async fn happen(
                 world.count("hub: an outage");
                 hub.go_out(Instant::now() + length);
             }
+            Happening::Reload(number) => settings.change(number),
         }
     }
 }

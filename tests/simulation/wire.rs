@@ -84,6 +84,12 @@ impl Wire {
         Near { wire: self.clone(), timer: None }
     }
 
+    /// Whether the gateway holds its end, and it is whole.
+    pub fn is_held(&self) -> bool {
+        let inner = self.lock();
+        self.world.lives(self.life) && inner.from_gateway.end.is_none() && inner.to_gateway.end.is_none()
+    }
+
     /// Everything that the gateway writes is told at once.
     pub fn overhear(&self, told: impl FnMut(&[u8]) + Send + 'static) {
         self.lock().overhear = Some(Box::new(told));

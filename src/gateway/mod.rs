@@ -1,0 +1,475 @@
+//! The daemon: opens everything in order, watches over it, takes up new configurations, stops it in order.
+//!
+//! Invariants
+//! - The ledger is proven before anything connects.
+//! - Every task is joined. One that ends before the stop ends the process: systemd begins anew, and the ledger knows
+//!   what was on its way.
+//! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
+//!   then the ledger.
+
+mod reload;
+mod report;
+mod roster;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{timeout, Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use reload::{Files, Reading, Reads, Refusal, Source};
+
+use crate::admin::{self, server, Operator, Reply};
+use crate::bus::{Lines, SystemLines};
+use crate::config::Config;
+use crate::crash::{self, Point};
+use crate::fatal::Fatal;
+use crate::hub::dial::{Dial, Network};
+use crate::hub::link::{Access, Shared};
+use crate::hub::tls::Trust;
+use crate::ledger::row::Unfinished;
+use crate::ledger::Ledger;
+use crate::local;
+use crate::service::{self, Demand, Demands, Signals};
+use roster::{Begin, Roster};
+
+/// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
+/// bounded by its timeout.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Operators who wait for a new configuration to be taken up.
+const RELOADS_MAX: usize = 4;
+
+/// What the daemon is made of.
+struct Gateway {
+    ledger: Ledger,
+    shared: Arc<Shared>,
+    lines: Arc<dyn Lines>,
+    roster: Mutex<Roster>,
+    retention: watch::Sender<Duration>,
+    /// Operators' wishes for a new configuration.
+    reloads: mpsc::Sender<oneshot::Sender<Reply>>,
+    started: Instant,
+    stops: Stops,
+}
+
+/// The order of a stop.
+struct Stops {
+    /// No command is begun any more.
+    lanes: CancellationToken,
+    links: CancellationToken,
+    buses: CancellationToken,
+    helpers: CancellationToken,
+}
+
+/// A task has ended.
+struct Ended {
+    name: String,
+    /// Whether it was to.
+    wanted: bool,
+}
+
+/// Tasks of one kind.
+type Tasks = JoinSet<Ended>;
+
+/// Everything that runs.
+#[derive(Default)]
+struct Crew {
+    lanes: Tasks,
+    links: Tasks,
+    buses: Tasks,
+    helpers: Tasks,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from running, with its exit status.
+pub async fn run(config: Config, files: Files) -> Result<(), Fatal> {
+    let ledger = Ledger::open(&config.ledger.path)?;
+    let prepare = || {
+        let world = World::of_the_system(&config, files)?;
+        let signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+        Ok((world, signals))
+    };
+    match prepare() {
+        Ok((world, signals)) => run_in(world, config, ledger, signals).await,
+        Err(fatal) => {
+            ledger.close_after_a_fault().await;
+            Err(fatal)
+        }
+    }
+}
+
+/// Runs the daemon on an open ledger until it is told to stop, and closes the ledger.
+///
+/// # Errors
+/// Whatever keeps it from running on, with its exit status.
+pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Fatal> {
+    let ended = serve(config, ledger.clone(), world, demands).await;
+    match ended {
+        Ok(true) => ledger.close().await,
+        _ => ledger.close_after_a_fault().await,
+    }
+    crash::point(Point::LedgerClosed);
+    ended.map(|_| ())
+}
+
+/// What the gateway reaches the outside through: the system, unless a simulation stands in for it.
+pub struct World {
+    /// The way to the hub.
+    pub dial: Arc<dyn Dial>,
+    /// TLS towards the hub.
+    pub trust: Option<Trust>,
+    /// The ways to the peripherals.
+    pub lines: Arc<dyn Lines>,
+    /// Where operators are answered.
+    pub operators: Option<UnixListener>,
+    /// Where new configurations come from.
+    pub source: Arc<dyn Source>,
+}
+
+impl World {
+    fn of_the_system(config: &Config, files: Files) -> Result<World, Fatal> {
+        let trust = reload::trust(config).map_err(match config.hub.ca_file {
+            Some(_) => Fatal::Setup,
+            // The system's store may be whole again at the next start.
+            None => Fatal::Surroundings,
+        })?;
+        let operators = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
+        let (dial, lines) = (Arc::new(Network), Arc::new(SystemLines));
+        Ok(World { dial, trust, lines, operators: Some(operators), source: Arc::new(files) })
+    }
+}
+
+/// Serves until it is told to stop. Tells whether everything has stopped in order then.
+async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Fatal> {
+    let World { dial, trust, lines, operators, source } = world;
+    let left = by_device(ledger.unfinished(None).await?);
+    crash::point(Point::UnfinishedRead);
+    let mut crew = Crew::default();
+    let (reloads, mut wishes) = mpsc::channel(RELOADS_MAX);
+    let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads));
+    gateway.start(trust, left, operators, &mut crew);
+    crash::point(Point::BeforeReady);
+    service::ready();
+    gateway.tell_ready();
+    let mut ledger_health = gateway.ledger.health();
+    let mut reload = Reload { source: &*source, reading: None, again: false, waiting: Vec::new() };
+    let end = loop {
+        tokio::select! {
+            demand = demands.next() => match demand {
+                Demand::Stop(reason) => {
+                    crash::point(Point::StopAsked);
+                    tracing::info!(reason, "stopping: commands on the wire are finished first");
+                    break Ok(());
+                }
+                Demand::Reload => reload.begin(None),
+            },
+            Some(wish) = wishes.recv() => reload.begin(Some(wish)),
+            read = reload.done() => {
+                let reply = gateway.take_up(read, &mut crew);
+                reload.tell(&reply);
+            }
+            failed = ledger_health.wait_for(|health| health.failed.is_some()) => break Err(Fatal::Ledger(match failed {
+                Ok(health) => health.failed.clone().unwrap_or_default(),
+                Err(_) => "the ledger's writer has ended".into(),
+            })),
+            fatal = crew.first_end() => break Err(fatal),
+        }
+    };
+    service::stopping();
+    end?;
+    let in_order = stop(&gateway.stops, crew).await;
+    tracing::info!("stopped");
+    Ok(in_order)
+}
+
+/// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
+struct Reload<'a> {
+    source: &'a dyn Source,
+    reading: Option<Reads<'a>>,
+    again: bool,
+    waiting: Vec<oneshot::Sender<Reply>>,
+}
+
+impl Reload<'_> {
+    fn begin(&mut self, wish: Option<oneshot::Sender<Reply>>) {
+        self.waiting.extend(wish);
+        match self.reading {
+            Some(_) => self.again = true,
+            None => {
+                tracing::info!("reading the configuration anew");
+                service::reloading();
+                self.reading = Some(self.source.read());
+            }
+        }
+    }
+
+    /// Waits for what is being read. Cancel-safe.
+    async fn done(&mut self) -> Result<Reading, Refusal> {
+        loop {
+            let Some(reading) = &mut self.reading else { return std::future::pending().await };
+            let read = reading.await;
+            crash::point(Point::ConfigurationRead);
+            self.reading = self.again.then(|| self.source.read());
+            if !std::mem::take(&mut self.again) {
+                return read;
+            }
+        }
+    }
+
+    fn tell(&mut self, reply: &Reply) {
+        // Who has gone away does not want to know.
+        self.waiting.drain(..).for_each(|waiting| drop(waiting.send(reply.clone())));
+        service::ready();
+    }
+}
+
+/// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next
+/// await, and the ledger knows.
+async fn stop(stops: &Stops, mut crew: Crew) -> bool {
+    // A device's link ends when its lane has; whoever is left after that is told so here.
+    stops.lanes.cancel();
+    let lanes_ended = join("lanes", &mut crew.lanes).await;
+    crash::point(Point::LanesEnded);
+    stops.links.cancel();
+    join("links", &mut crew.links).await;
+    crash::point(Point::LinksEnded);
+    stops.buses.cancel();
+    let buses_ended = join("buses", &mut crew.buses).await;
+    crash::point(Point::BusesEnded);
+    stops.helpers.cancel();
+    lanes_ended && buses_ended
+}
+
+async fn join(what: &str, tasks: &mut Tasks) -> bool {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let ended = timeout(STOP_PATIENCE, all).await.is_ok();
+    if !ended {
+        tracing::warn!("{what}: {} did not stop in time; the ledger knows what was on its way", tasks.len());
+    }
+    ended
+}
+
+impl Crew {
+    /// Waits for a task that ends without being told to.
+    async fn first_end(&mut self) -> Fatal {
+        loop {
+            let ended = tokio::select! {
+                Some(ended) = self.lanes.join_next() => ended,
+                Some(ended) = self.links.join_next() => ended,
+                Some(ended) = self.buses.join_next() => ended,
+                Some(ended) = self.helpers.join_next() => ended,
+            };
+            return Fatal::Internal(match ended {
+                Ok(Ended { wanted: true, name }) => {
+                    tracing::debug!(name, "has ended, as it was to");
+                    continue;
+                }
+                Ok(Ended { name, .. }) => format!("{name} has ended by itself"),
+                Err(error) => error.to_string(),
+            });
+        }
+    }
+}
+
+fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
+    let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
+    for command in unfinished {
+        left.entry(command.device.clone()).or_default().push(command);
+    }
+    left
+}
+
+impl Gateway {
+    fn new(
+        config: Config,
+        ledger: Ledger,
+        dial: Arc<dyn Dial>,
+        lines: Arc<dyn Lines>,
+        reloads: mpsc::Sender<oneshot::Sender<Reply>>,
+    ) -> Gateway {
+        let (retention, _) = watch::channel(config.ledger.retention);
+        let stops = Stops {
+            lanes: CancellationToken::new(),
+            links: CancellationToken::new(),
+            buses: CancellationToken::new(),
+            helpers: CancellationToken::new(),
+        };
+        let (shared, roster) = (Arc::new(Shared::new(dial)), Mutex::new(Roster::new(config)));
+        Gateway { ledger, shared, lines, roster, retention, reloads, started: Instant::now(), stops }
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().expect("nobody panics while holding the roster")
+    }
+
+    /// Starts everything.
+    fn start(
+        self: &Arc<Self>,
+        trust: Option<Trust>,
+        mut left: BTreeMap<String, Vec<Unfinished>>,
+        operators: Option<UnixListener>,
+        crew: &mut Crew,
+    ) {
+        let mut roster = self.roster();
+        let config = roster.config.clone();
+        for name in config.buses.keys() {
+            roster.add_bus(self, crew, name, !self.ledger.ended_well());
+        }
+        let access = Arc::new(Access { hub: config.hub, trust });
+        for device in config.devices.into_values().map(Arc::new) {
+            let left = left.remove(&device.id).unwrap_or_default();
+            roster.add_device(self, crew, &access, &device, Begin::With(left));
+        }
+        for (device, left) in &left {
+            tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
+        }
+        drop(roster);
+        self.spawn_helpers(crew);
+        if let Some(listener) = operators {
+            self.serve_operators(listener, crew);
+        }
+    }
+
+    fn tell_ready(&self) {
+        let roster = self.roster();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            hub = %roster.config.hub.host,
+            devices = roster.devices.len(),
+            buses = roster.buses.len(),
+            "ready"
+        );
+    }
+
+    /// Takes up a configuration that was read, if it is good.
+    fn take_up(self: &Arc<Self>, read: Result<Reading, Refusal>, crew: &mut Crew) -> Reply {
+        let mut roster = self.roster();
+        let Reading { config, notes, trust } = match read {
+            Ok(reading) => reading,
+            Err(problems) => {
+                problems.iter().for_each(|problem| tracing::error!("{problem}"));
+                tracing::error!("the new configuration has errors and changes nothing; the one before stays in force");
+                roster.refused = problems.first().cloned();
+                return Reply::Error(problems.join("\n"));
+            }
+        };
+        let listener = match config.admin_socket == roster.config.admin_socket {
+            true => None,
+            false => match server::bind(&config.admin_socket) {
+                Ok(listener) => Some(listener),
+                Err(why) => {
+                    tracing::error!("{why}; the new configuration changes nothing, the one before stays in force");
+                    roster.refused = Some(why.clone());
+                    return Reply::Error(why);
+                }
+            },
+        };
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        let access = Arc::new(Access { hub: config.hub.clone(), trust });
+        self.retention.send_replace(config.ledger.retention);
+        let socket_before = roster.config.admin_socket.clone();
+        let changes = roster.change(self, crew, &access, config);
+        roster.refused = None;
+        drop(roster);
+        if let Some(listener) = listener {
+            self.serve_operators(listener, crew);
+            // Nobody listens there any more. One that stays is taken for a dead daemon's.
+            let _ = std::fs::remove_file(socket_before);
+        }
+        crash::point(Point::ConfigurationTakenUp);
+        tracing::info!("the new configuration is in force: {changes}");
+        Reply::Ok(changes.to_json(&notes))
+    }
+
+    fn spawn_helpers(self: &Arc<Self>, crew: &mut Crew) {
+        let (ledger, retention) = (self.ledger.clone(), self.retention.subscribe());
+        let stop = &self.stops.helpers;
+        spawn_helper(crew, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
+        let gateway = self.clone();
+        spawn_helper(crew, "status line", stop.clone(), async move { gateway.report_status().await });
+        if let Some(period) = service::watchdog_period() {
+            let gateway = self.clone();
+            spawn_helper(crew, "watchdog", stop.clone(), async move { gateway.feed_watchdog(period).await });
+        }
+    }
+
+    /// Answers operators at a socket, for as long as the configuration names it.
+    fn serve_operators(self: &Arc<Self>, listener: UnixListener, crew: &mut Crew) {
+        let gateway = self.clone();
+        let answer = move |operator, request| {
+            let gateway = gateway.clone();
+            async move { gateway.answer(operator, request).await }
+        };
+        let stop = self.stops.helpers.child_token();
+        let before = self.roster().operators.replace(stop.clone());
+        before.inspect(CancellationToken::cancel);
+        spawn_helper(crew, "admin socket", stop, server::serve(listener, answer));
+    }
+
+    async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
+        match request {
+            admin::Request::Status {} => Reply::Ok(self.status().await),
+            admin::Request::Reload {} => {
+                tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");
+                let (wish, reply) = oneshot::channel();
+                let stopping = || Reply::Error("the daemon is stopping".into());
+                match self.reloads.send(wish).await {
+                    Ok(()) => reply.await.unwrap_or_else(|_| stopping()),
+                    Err(_) => stopping(),
+                }
+            }
+            admin::Request::Exec { device, command, value } => {
+                let assignment = self.roster().devices.get(&device).map(|served| served.assignment.borrow().clone());
+                let Some(present) = assignment else {
+                    return Reply::Error(format!("no device is called {device:?}"));
+                };
+                tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
+                let (device, bus) = (&present.device, &present.bus);
+                local::execute(device, bus, &self.ledger, &self.stops.lanes, &command, value.as_ref()).await
+            }
+        }
+    }
+
+    /// Feeds systemd's watchdog as long as this thread and the ledger's make progress.
+    async fn feed_watchdog(&self, period: Duration) {
+        let mut period = tokio::time::interval(period);
+        loop {
+            period.tick().await;
+            if self.ledger.is_alive().await {
+                service::alive();
+            }
+        }
+    }
+}
+
+/// Has a task run that knows of no end, until `stop`.
+fn spawn_helper(crew: &mut Crew, name: &str, stop: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let until_stopped = {
+        let stop = stop.clone();
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        }
+    };
+    spawn(&mut crew.helpers, name.to_owned(), stop, until_stopped);
+}
+
+/// Has a task run. Its end is a fault unless `leave` was cancelled.
+fn spawn(tasks: &mut Tasks, name: String, leave: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let task = async move {
+        work.await;
+        Ended { name, wanted: leave.is_cancelled() }
+    };
+    #[cfg(feature = "proof")]
+    let task = crate::simulated::Mortal::new(task);
+    tasks.spawn(task);
+}

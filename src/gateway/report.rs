@@ -1,0 +1,83 @@
+//! What the daemon says of itself: `status`, and the line that systemd shows.
+
+use std::time::Duration;
+
+use serde_json::{json, Value as Json};
+
+use super::roster::Roster;
+use super::Gateway;
+use crate::clock::Timestamp;
+use crate::health::LinkState;
+use crate::service;
+
+/// How often the status line is written, if it has changed.
+const STATUS_PERIOD: Duration = Duration::from_secs(2);
+
+impl Roster {
+    fn connected(&self) -> usize {
+        self.devices.values().filter(|served| served.health.link() == LinkState::Connected).count()
+    }
+}
+
+impl Gateway {
+    pub(super) async fn status(&self) -> Json {
+        let health = self.ledger.health().borrow().clone();
+        let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
+        let now = Timestamp::now();
+        let roster = self.roster();
+        let devices =
+            roster.devices.values().map(|served| served.health.to_json(&served.assignment.borrow().device.bus));
+        let buses = roster.buses.values().map(|running| running.handle.status().to_json());
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": self.started.elapsed().as_secs(),
+            "clock": { "ok": now.is_believable(), "now": now.to_string() },
+            "configuration": { "ok": roster.refused.is_none(), "lastError": roster.refused },
+            "hub": {
+                "host": roster.config.hub.host,
+                "connected": roster.connected(),
+                "identities": roster.devices.len(),
+            },
+            "devices": devices.collect::<Vec<_>>(),
+            "buses": buses.collect::<Vec<_>>(),
+            "ledger": { "ok": health.ok, "rows": rows, "lastError": health.last_error },
+            "outbox": { "pending": pending },
+        })
+    }
+
+    pub(super) async fn report_status(&self) {
+        let mut told = String::new();
+        let mut period = tokio::time::interval(STATUS_PERIOD);
+        loop {
+            period.tick().await;
+            let line = self.status_line();
+            if line != told {
+                service::status(&line);
+                told = line;
+            }
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let roster = self.roster();
+        let open = roster.buses.values().filter(|running| running.handle.status().is_open()).count();
+        let in_doubt: u64 = roster.devices.values().map(|served| served.health.in_doubt.get()).sum();
+        let mut line = format!(
+            "{} of {} identities connected, {open} of {} buses open, {in_doubt} {} in doubt since the start",
+            roster.connected(),
+            roster.devices.len(),
+            roster.buses.len(),
+            if in_doubt == 1 { "command" } else { "commands" },
+        );
+        for (is_so, remark) in [
+            (!self.ledger.is_well(), ", THE LEDGER CAN'T BE WRITTEN"),
+            (!Timestamp::now().is_believable(), ", THE CLOCK IS NOT SET"),
+            (roster.refused.is_some(), ", THE NEW CONFIGURATION HAS ERRORS"),
+        ] {
+            if is_so {
+                line += remark;
+            }
+        }
+        line
+    }
+}

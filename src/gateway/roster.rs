@@ -1,0 +1,282 @@
+//! Who is served at present: the devices and the buses, added and removed one by one.
+//!
+//! Invariants
+//! - A device has one lane and one link. One that comes back begins after its earlier ones have ended, and after their
+//!   unfinished commands were read from the ledger.
+//! - A device that leaves finishes its command in hand and acknowledges what is settled before it disconnects.
+//! - A bus that is not configured any more ends when nobody who was given it has a command in hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{watch, Notify};
+use tokio_util::sync::CancellationToken;
+
+use super::reload::Changes;
+use super::{spawn, Crew, Gateway};
+use crate::bus::{self, BusHandle};
+use crate::config::{self, Config};
+use crate::health::DeviceHealth;
+use crate::hub::link::{Access, Account, Link};
+use crate::lane::{self, Assignment, Station};
+use crate::ledger::row::Unfinished;
+
+/// Who is served.
+pub(super) struct Roster {
+    /// The configuration in force.
+    pub(super) config: Config,
+    /// Why the last one that was to be taken up was refused.
+    pub(super) refused: Option<String>,
+    /// Ends the answering of operators at the present socket.
+    pub(super) operators: Option<CancellationToken>,
+    /// By id.
+    pub(super) devices: BTreeMap<String, Served>,
+    /// By name.
+    pub(super) buses: BTreeMap<String, Running>,
+    /// Devices that leave or have left, and whether they are gone.
+    leaving: BTreeMap<String, CancellationToken>,
+}
+
+/// A device that is served.
+pub(super) struct Served {
+    pub(super) assignment: watch::Sender<Arc<Assignment>>,
+    account: watch::Sender<Arc<Account>>,
+    pub(super) health: Arc<DeviceHealth>,
+    /// Its lane ends after the command in hand, and its link then.
+    leave: CancellationToken,
+    /// Both have ended.
+    gone: CancellationToken,
+}
+
+/// A bus that runs.
+pub(super) struct Running {
+    pub(super) handle: BusHandle,
+    /// Its end is no fault.
+    leave: CancellationToken,
+}
+
+/// What a device begins with.
+pub(super) enum Begin {
+    /// With the daemon: its unfinished commands were read.
+    With(Vec<Unfinished>),
+    /// Later, after its earlier lane and link have ended, if it had some.
+    After(Option<CancellationToken>),
+}
+
+impl Roster {
+    pub(super) fn new(config: Config) -> Roster {
+        Roster {
+            config,
+            refused: None,
+            operators: None,
+            devices: BTreeMap::new(),
+            buses: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a bus. `earlier_life`: somebody may have used its line before.
+    pub(super) fn add_bus(&mut self, gateway: &Gateway, crew: &mut Crew, name: &str, earlier_life: bool) {
+        let (handle, worker) = bus::new(name, &self.config.buses[name]);
+        let worker = worker.on(gateway.lines.clone());
+        let worker = match earlier_life {
+            true => worker.after_an_earlier_life(longest_timeout(&self.config, name)),
+            false => worker,
+        };
+        let leave = gateway.stops.buses.child_token();
+        spawn(&mut crew.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
+        self.buses.insert(name.to_owned(), Running { handle, leave });
+    }
+
+    /// Starts a device that is configured, on a bus that runs.
+    pub(super) fn add_device(
+        &mut self,
+        gateway: &Gateway,
+        crew: &mut Crew,
+        access: &Arc<Access>,
+        device: &Arc<config::Device>,
+        begin: Begin,
+    ) {
+        let (assignment, assigned) = watch::channel(Arc::new(self.assignment(device)));
+        let account = Account { access: access.clone(), credential: device.credential.clone() };
+        let (account, configured) = watch::channel(Arc::new(account));
+        let event_bell = Arc::new(Notify::new());
+        let health = Arc::new(DeviceHealth::new(&device.id));
+        let (leave, link_leaves) = (gateway.stops.lanes.child_token(), gateway.stops.links.child_token());
+        let gone = CancellationToken::new();
+        let (deliveries, inbox, offer, jobs) = lane::channels();
+        let station = Station {
+            id: device.id.clone(),
+            assignment: assigned,
+            ledger: gateway.ledger.clone(),
+            health: health.clone(),
+            event_bell: event_bell.clone(),
+            stop: leave.clone(),
+        };
+        let link = Link {
+            shared: gateway.shared.clone(),
+            id: device.id.clone(),
+            account: configured,
+            deliveries,
+            ledger: gateway.ledger.clone(),
+            event_bell,
+            health: health.clone(),
+            stop: link_leaves.clone(),
+        };
+        let (left, after) = match begin {
+            Begin::With(left) => (Some(left), None),
+            Begin::After(after) => (None, after),
+        };
+        // The link ends when intake and lane have: what they settled is acknowledged still.
+        let ends_link = Arc::new(link_leaves.clone().drop_guard());
+        let intake = {
+            let (station, ends_link) = (station.clone(), ends_link.clone());
+            async move {
+                station.run_intake(inbox, offer).await;
+                drop(ends_link);
+            }
+        };
+        let lane = {
+            let after = after.clone();
+            async move {
+                if let Some(left) = begin_with(&station, left, after).await {
+                    station.run_lane(left, jobs).await;
+                }
+                drop(ends_link);
+            }
+        };
+        let is_gone = gone.clone().drop_guard();
+        let link = async move {
+            // Even if it is to leave again meanwhile: who comes after it waits for all before.
+            if let Some(after) = after {
+                after.cancelled().await;
+            }
+            link.run().await;
+            drop(is_gone);
+        };
+        spawn(&mut crew.lanes, format!("intake of {}", device.id), leave.clone(), intake);
+        spawn(&mut crew.lanes, format!("lane of {}", device.id), leave.clone(), lane);
+        spawn(&mut crew.links, format!("link of {}", device.id), link_leaves, link);
+        self.devices.insert(device.id.clone(), Served { assignment, account, health, leave, gone });
+    }
+
+    fn assignment(&self, device: &Arc<config::Device>) -> Assignment {
+        Assignment { device: device.clone(), bus: self.buses[&device.bus].handle.clone() }
+    }
+
+    /// Takes up a configuration: touches what it changes, and nothing else.
+    pub(super) fn change(
+        &mut self,
+        gateway: &Gateway,
+        crew: &mut Crew,
+        access: &Arc<Access>,
+        config: Config,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let old = std::mem::replace(&mut self.config, config);
+        if old.hub != self.config.hub {
+            changes.settings.push("hub");
+        }
+        if old.ledger.retention != self.config.ledger.retention {
+            changes.settings.push("ledger.retention");
+        }
+        if old.admin_socket != self.config.admin_socket {
+            changes.settings.push("admin.socket");
+        }
+        if old.ledger.path != self.config.ledger.path {
+            changes.at_restart.push("ledger.path");
+        }
+        self.leaving.retain(|_, gone| !gone.is_cancelled());
+        self.take_leave(&mut changes);
+        let names: Vec<String> = self.config.buses.keys().cloned().collect();
+        for name in names {
+            match self.buses.get(&name) {
+                None => {
+                    self.add_bus(gateway, crew, &name, true);
+                    changes.buses.added.push(name);
+                }
+                Some(running) if old.buses.get(&name) != self.config.buses.get(&name) => {
+                    running.handle.configure(&self.config.buses[&name]);
+                    changes.buses.changed.push(name);
+                }
+                Some(_) => {}
+            }
+        }
+        let devices: Vec<Arc<config::Device>> = self.config.devices.values().cloned().map(Arc::new).collect();
+        for device in &devices {
+            let Some(served) = self.devices.get(&device.id) else {
+                let after = self.leaving.remove(&device.id);
+                self.add_device(gateway, crew, access, device, Begin::After(after));
+                changes.devices.added.push(device.id.clone());
+                continue;
+            };
+            if old.devices.get(&device.id) != Some(&**device) {
+                served.assignment.send_replace(Arc::new(self.assignment(device)));
+                changes.devices.changed.push(device.id.clone());
+            }
+            let account = Account { access: access.clone(), credential: device.credential.clone() };
+            served.account.send_if_modified(|present| {
+                let ends_the_connection = !account.connects_as(present);
+                *present = Arc::new(account);
+                ends_the_connection
+            });
+        }
+        // Nobody is given them any more; who has a command on them ends it.
+        let configured = &self.config.buses;
+        self.buses.retain(|name, running| {
+            let stays = configured.contains_key(name);
+            if !stays {
+                running.leave.cancel();
+                changes.buses.removed.push(name.clone());
+            }
+            stays
+        });
+        changes
+    }
+
+    fn take_leave(&mut self, changes: &mut Changes) {
+        let Roster { config, devices, leaving, .. } = self;
+        devices.retain(|id, served| {
+            let stays = config.devices.contains_key(id);
+            if !stays {
+                served.leave.cancel();
+                leaving.insert(id.clone(), served.gone.clone());
+                changes.devices.removed.push(id.clone());
+            }
+            stays
+        });
+    }
+}
+
+/// A device's unfinished commands, once nobody else has them in hand. `None`: it is to end before that.
+async fn begin_with(
+    station: &Station,
+    left: Option<Vec<Unfinished>>,
+    after: Option<CancellationToken>,
+) -> Option<Vec<Unfinished>> {
+    if left.is_some() {
+        return left;
+    }
+    if let Some(after) = after {
+        tokio::select! {
+            () = station.stop.cancelled() => return None,
+            () = after.cancelled() => {}
+        }
+    }
+    match station.ledger.unfinished(Some(&station.id)).await {
+        Ok(left) => Some(left),
+        // A ledger that can't be read ends the process.
+        Err(_) => {
+            station.stop.cancelled().await;
+            None
+        }
+    }
+}
+
+/// The longest that any command on a bus waits for its answer.
+fn longest_timeout(config: &Config, bus: &str) -> Duration {
+    let devices = config.devices.values().filter(|device| device.bus == bus);
+    let commands = devices.flat_map(|device| device.commands.values().filter_map(|command| command.timeout));
+    commands.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()
+}
