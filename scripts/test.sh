@@ -9,7 +9,11 @@ cargo clippy --quiet --no-default-features -- -D warnings
 cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
+# It mostly waits, for a minute and a half.
+cargo test --features proof --test watchdog -- --nocapture &
+watchdog=$!
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
+wait "$watchdog"
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
 scripts/simulate.sh 10000 1
 scripts/fuzz.sh

@@ -7,6 +7,21 @@
 //! Invariants
 //! - [`Point`] is the only list: what is not in it can't be struck, and the tests go through all of it.
 //! - Nothing of the process runs after a struck point, in no thread: no destructor, no flush, no answer.
+//!
+//! With the feature a [`Part`] can be made to stick as well: the one that `FIELDBRIDGE_STICK_AT` names waits for ever.
+
+/// A part of the daemon that the watchdog watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A connection to the hub.
+    Session,
+    /// The publishing of result events.
+    Outbox,
+    /// A bus, in the middle of an exchange.
+    Bus,
+    /// The ledger's thread, once a command is begun.
+    Ledger,
+}
 
 /// Makes the list, and what the tests want to know of it.
 macro_rules! points {
@@ -196,11 +211,19 @@ points! {
 
 #[cfg(not(feature = "proof"))]
 mod points {
-    use super::Point;
+    use super::{Part, Point};
 
     /// Nothing.
     #[inline(always)]
     pub fn point(_: Point) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub async fn stick(_: Part) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn stick_thread(_: Part) {}
 
     /// Nothing.
     #[inline(always)]
@@ -230,7 +253,10 @@ mod points {
 
     use rustix::process::{getpid, kill_process, Signal};
 
-    use super::Point;
+    use super::{Part, Point};
+
+    /// Names the part that is to stick.
+    const STICKS: &str = "FIELDBRIDGE_STICK_AT";
 
     /// Names the point, and how often it is to be reached.
     const VARIABLE: &str = "FIELDBRIDGE_CRASH_AT";
@@ -272,6 +298,26 @@ mod points {
         unreachable!("a process outlives its SIGKILL: {killed:?}");
     }
 
+    fn sticks(part: Part) -> bool {
+        static STUCK: OnceLock<Option<String>> = OnceLock::new();
+        let name = STUCK.get_or_init(|| std::env::var(STICKS).ok());
+        name.as_ref().is_some_and(|name| *name == format!("{part:?}").to_lowercase())
+    }
+
+    /// Waits here for ever if it is told to.
+    pub async fn stick(part: Part) {
+        if sticks(part) {
+            std::future::pending().await
+        }
+    }
+
+    /// The same with this thread.
+    pub fn stick_thread(part: Part) {
+        while sticks(part) {
+            std::thread::park();
+        }
+    }
+
     /// Ends the process here, or once this thread's transaction is committed, if it is told to.
     pub fn in_transaction(uncommitted: Point, committed: Point) {
         point(uncommitted);
@@ -297,4 +343,4 @@ mod points {
     }
 }
 
-pub use points::{committed, in_transaction, piece, point, rolled_back};
+pub use points::{committed, in_transaction, piece, point, rolled_back, stick, stick_thread};

@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use serde_json::{json, Value as Json};
 
+use crate::pulse::Pulse;
+
 /// A counter that many may raise.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -60,6 +62,8 @@ pub struct DeviceHealth {
     pub duplicates: Counter,
     /// Commands that ended in doubt.
     pub in_doubt: Counter,
+    /// Whether its link and its outbox move.
+    pub pulse: Pulse,
     pending: AtomicU64,
     link: Mutex<(LinkState, Option<String>)>,
 }
@@ -73,6 +77,7 @@ impl DeviceHealth {
             executed: Counter::default(),
             duplicates: Counter::default(),
             in_doubt: Counter::default(),
+            pulse: Pulse::default(),
             pending: AtomicU64::new(0),
             link: Mutex::new((LinkState::Waiting, None)),
         }

@@ -24,6 +24,7 @@ pub mod crash;
 pub mod fatal;
 pub mod health;
 pub mod logging;
+pub mod pulse;
 pub mod service;
 
 pub mod bus;

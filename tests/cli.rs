@@ -386,6 +386,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
     plant.site.settled();
     let example = json!({"version": "0.1.0", "uptimeSeconds": 12,
         "clock": {"ok": true, "now": "2026-11-22T10:00:00.123Z"},
+        "configuration": {"ok": true, "lastError": null},
         "hub": {"host": "…", "connected": 3, "identities": 3},
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "lastError": null,
                      "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
@@ -540,17 +541,6 @@ fn the_admin_socket_is_for_its_owner_and_group_and_understands_only_its_own() {
         assert!(answer["error"].as_str().is_some_and(|why| why.contains("not understood")), "{line:?}: {answer}");
     }
     assert_eq!(plant.site.status()["hub"]["identities"], 1);
-}
-
-#[test]
-fn sighup_changes_nothing_and_says_so() {
-    let mut plant = Plant::start();
-    for _ in 0..3 {
-        signal(plant.daemon.pid(), "HUP");
-    }
-    plant.deliver(1, "m-1", "set", 7);
-    support::eventually("a word on SIGHUP", || plant.daemon.log().contains("SIGHUP changes nothing").then_some(()));
-    assert!(plant.daemon.is_running());
 }
 
 #[test]

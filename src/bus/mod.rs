@@ -40,6 +40,7 @@ pub use line::{Lines, Opener, Opening, Port, Stream, SystemLines};
 pub use worker::Worker;
 
 use crate::config;
+use crate::pulse::Pulse;
 use wire::{Call, Wire};
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
@@ -58,8 +59,10 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         exchanges: 0,
         timeouts: 0,
     });
-    let handle = BusHandle { queue: asks, status, config: Arc::new(configure), errands: Arc::default() };
-    (handle, Worker::new(configured, queue, publish))
+    let handle =
+        BusHandle { queue: asks, status, config: Arc::new(configure), errands: Arc::default(), pulse: Arc::default() };
+    let worker = Worker::new(configured, queue, publish, handle.pulse.clone());
+    (handle, worker)
 }
 
 /// Access to a bus. Clones share its queue. When the last is gone, and the last turn over, its worker ends.
@@ -69,6 +72,7 @@ pub struct BusHandle {
     status: watch::Receiver<BusStatus>,
     config: Arc<watch::Sender<config::Bus>>,
     errands: Arc<AtomicU64>,
+    pulse: Arc<Pulse>,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -111,6 +115,11 @@ impl BusHandle {
             present.clone_from(config);
             changed
         });
+    }
+
+    /// Whether its worker moves.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// What the bus looks like now.

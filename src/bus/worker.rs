@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, Instant};
+use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,7 +30,8 @@ use super::text::Text;
 use super::wire::{Call, Wire};
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::config::{Bus, BusKind};
-use crate::crash::{self, Point};
+use crate::crash::{self, Part, Point};
+use crate::pulse::{self, Pulse};
 
 /// First and longest pause between attempts to open a line.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -41,6 +42,12 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Turns that are set aside at most. One more keeps the bus while it waits.
 const PARKED_MAX: usize = 32;
 
+/// Longest that a line takes to be opened, or to be found not to.
+const OPENING_MAX: Duration = Duration::from_secs(30);
+
+/// Longest that an exchange takes beside its timeout: silences, and bytes on a slow line.
+const EXCHANGE_SLACK: Duration = Duration::from_secs(60);
+
 /// The worker of one bus, to be run by the composition root.
 pub struct Worker {
     config: watch::Receiver<Bus>,
@@ -49,6 +56,7 @@ pub struct Worker {
     /// The longest timeout of an earlier life of the daemon, if there may have been one.
     earlier_life: Option<Duration>,
     lines: Arc<dyn Lines>,
+    pulse: Arc<Pulse>,
 }
 
 impl Worker {
@@ -56,8 +64,9 @@ impl Worker {
         config: watch::Receiver<Bus>,
         queue: mpsc::Receiver<Grant>,
         status: watch::Sender<BusStatus>,
+        pulse: Arc<Pulse>,
     ) -> Worker {
-        Worker { config, queue, status, earlier_life: None, lines: Arc::new(SystemLines) }
+        Worker { config, queue, status, earlier_life: None, lines: Arc::new(SystemLines), pulse }
     }
 
     /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon,
@@ -77,14 +86,14 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, pulse } = self;
         let mut callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
         let mut suspect = earlier_life.map(|longest| Instant::now() + late::silence(longest));
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
             let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
-            let shift = Shift { callers, status: &status, configured: configured.clone(), suspect };
+            let shift = Shift { callers, status: &status, configured: configured.clone(), suspect, pulse: &pulse };
             let end = match config.kind {
                 BusKind::ModbusRtu(port) => shift.on(Rtu::new(port, timeout, turnaround, &*lines)).work(&stop).await,
                 BusKind::ModbusTcp { address } => {
@@ -94,7 +103,7 @@ impl Worker {
                     shift.on(Text::new(port, delimiter, timeout, turnaround, &*lines)).work(&stop).await
                 }
             };
-            let Some(handed_over) = end else { return };
+            let Some(handed_over) = end else { return pulse.rest() };
             (callers, suspect) = (handed_over.callers, handed_over.owed_until);
         }
     }
@@ -159,6 +168,7 @@ struct Shift<'a> {
     configured: watch::Receiver<Bus>,
     /// Until when somebody else's answers may come.
     suspect: Option<Instant>,
+    pulse: &'a Pulse,
 }
 
 /// A worker at work on one line with one set of settings.
@@ -169,6 +179,7 @@ struct Working<'a, L> {
     configured: watch::Receiver<Bus>,
     name: String,
     door: Door,
+    pulse: &'a Pulse,
 }
 
 enum Event {
@@ -191,14 +202,14 @@ enum Event {
 
 impl<'a> Shift<'a> {
     fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
-        let Shift { callers, status, configured, suspect } = self;
+        let Shift { callers, status, configured, suspect, pulse } = self;
         if let Some(until) = suspect {
             link.suspect(until);
         }
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        Working { link, callers, status, configured, name, door }
+        Working { link, callers, status, configured, name, door, pulse }
     }
 }
 
@@ -206,6 +217,7 @@ impl<L: Link> Working<'_, L> {
     /// Works until the stop, or until nobody is left: `None`. Or until there are new settings.
     async fn work(mut self, stop: &CancellationToken) -> Option<HandOver> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
+            self.pulse.allow(OPENING_MAX);
             if self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
@@ -285,6 +297,7 @@ impl<L: Link> Working<'_, L> {
             grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             () = at(opening) => Event::Open,
             lost = self.link.listen(), if listening => Event::Heard(lost),
+            () = sleep(pulse::TICK) => Event::Due,
         }
     }
 
@@ -350,6 +363,10 @@ impl<L: Link> Working<'_, L> {
         if call.not_after.is_some_and(|limit| Instant::now() >= limit) {
             return Ended::not_sent("the line was not free in time");
         }
+        let settings = self.configured.borrow().clone();
+        let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
+        self.pulse.allow(timeout + bounded(settings.turnaround) + EXCHANGE_SLACK);
+        crash::stick(Part::Bus).await;
         let ended = self.link.exchange(call, errand).await;
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);

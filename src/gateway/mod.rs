@@ -35,6 +35,7 @@ use crate::hub::tls::Trust;
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::local;
+use crate::pulse;
 use crate::service::{self, Demand, Demands, Signals};
 use roster::{Begin, Roster};
 
@@ -437,15 +438,31 @@ impl Gateway {
         }
     }
 
-    /// Feeds systemd's watchdog as long as this thread and the ledger's make progress.
+    /// Feeds systemd's watchdog as long as every part makes progress.
     async fn feed_watchdog(&self, period: Duration) {
-        let mut period = tokio::time::interval(period);
+        let mut ticks = tokio::time::interval(period);
         loop {
-            period.tick().await;
-            if self.ledger.is_alive().await {
-                service::alive();
+            ticks.tick().await;
+            match self.stuck().await {
+                None => service::alive(),
+                Some(what) => {
+                    tracing::error!("{what} is stuck: systemd's watchdog is not fed, so that the daemon begins anew")
+                }
             }
         }
+    }
+
+    /// A part that has not moved in time.
+    async fn stuck(&self) -> Option<String> {
+        // One that answers with an error is at its end, and ends the process by itself.
+        if timeout(pulse::PATIENCE, self.ledger.is_alive()).await.is_err() {
+            return Some("the ledger".into());
+        }
+        let roster = self.roster();
+        let devices = roster.devices.iter().map(|(id, served)| ("the link of", id, served.health.pulse.overdue()));
+        let buses = roster.buses.iter().map(|(name, running)| ("bus", name, running.handle.pulse().overdue()));
+        let stuck = devices.chain(buses).find_map(|(kind, name, overdue)| Some((kind, name, overdue?)));
+        stuck.map(|(kind, name, overdue)| format!("{kind} {name} ({} s overdue)", overdue.as_secs()))
     }
 }
 

@@ -29,9 +29,10 @@ use super::trouble::Trouble;
 use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
 use crate::clock::Timestamp;
 use crate::config::{Credential, Hub};
-use crate::crash::{self, Point};
+use crate::crash::{self, Part, Point};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
+use crate::pulse;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -177,7 +178,7 @@ impl Link {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.ready() => {}
+                () = self.health.pulse.during(self.ready()) => {}
             }
             let account = configured.borrow_and_update().clone();
             let ending = tokio::select! {
@@ -203,6 +204,7 @@ impl Link {
                 Ending::Trouble(trouble) => {
                     let wait = fortune.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut fortune);
+                    self.health.pulse.allow(wait);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
                         Ok(()) = configured.changed() => {
@@ -215,6 +217,7 @@ impl Link {
             }
         }
         self.health.set_link(LinkState::Waiting, None);
+        self.health.pulse.rest();
     }
 
     /// Waits until a connection makes sense.
@@ -247,12 +250,18 @@ impl Link {
     async fn connect(&self, account: &Account) -> Result<Established, Ending> {
         let connection = {
             // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
-            let _permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
-            self.shared.pace(account.access.hub.connect_rate).await;
+            let turn = async {
+                let permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
+                self.shared.pace(account.access.hub.connect_rate).await;
+                permit
+            };
+            let _permit = self.health.pulse.during(turn).await;
+            self.health.pulse.allow(REACH_TIMEOUT);
             self.health.set_link(LinkState::Connecting, None);
             let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
             timeout(REACH_TIMEOUT, self.reach(account)).await.map_err(slow)??
         };
+        self.health.pulse.allow(CONNACK_TIMEOUT);
         // A hub that throttles lets each CONNACK wait. They wait side by side, or a site would take hours to be back.
         timeout(CONNACK_TIMEOUT, self.log_in(connection, account))
             .await
@@ -395,6 +404,8 @@ impl Serving<'_> {
         let mut ledger_health = link.ledger.health();
         let mut configured = link.account.clone();
         loop {
+            link.health.pulse.allow(Duration::ZERO);
+            crash::stick(Part::Session).await;
             self.compare(&configured.borrow_and_update());
             if self.is_to_be_renewed() {
                 return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
@@ -416,6 +427,7 @@ impl Serving<'_> {
                     self.ping.sent();
                     self.connection.ping().await?;
                 }
+                () = sleep(pulse::TICK) => {}
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
                 Ok(()) = configured.changed() => {}
                 () = sleep_until(proven_at), if self.proven_at.is_some() => {

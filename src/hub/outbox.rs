@@ -13,7 +13,7 @@ use tokio::time::{timeout, Instant};
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
-use crate::crash::{self, Point};
+use crate::crash::{self, Part, Point};
 use crate::ledger::Ledger;
 
 /// Events on the wire without their PUBACK.
@@ -50,6 +50,7 @@ impl Outbox {
 
     /// Publishes what waits in the ledger, as far as there is room on the wire.
     pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        crash::stick(Part::Outbox).await;
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let room = IN_FLIGHT_MAX - self.in_flight.len();
             let read = self.ledger.events(&self.device, self.cursor, room);

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::Disk;
 use super::{schema, Health, LedgerError};
-use crate::crash::{self, Point};
+use crate::crash::{self, Part, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
@@ -179,7 +179,10 @@ impl Writer {
         if tick && self.health.borrow().ok {
             self.put_notes_before(&mut batch);
         }
-        let (reads, writes) = batch.into_iter().partition(|job| job.is_read());
+        let (reads, writes): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| job.is_read());
+        if !writes.is_empty() {
+            crash::stick_thread(Part::Ledger);
+        }
         if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
             return After::Failed;
         }

@@ -193,6 +193,18 @@ impl Daemon {
         }
     }
 
+    /// Takes what it has told systemd so far, then listens for so long, and returns what it says in that time.
+    pub fn silent_for(&self, time: Duration) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        self.socket.set_nonblocking(true).expect("a socket can be told not to block");
+        while self.socket.recv(&mut buffer).is_ok() {}
+        std::thread::sleep(time);
+        let said = std::iter::from_fn(|| self.socket.recv(&mut buffer).ok().map(|length| (length, buffer)));
+        let said = said.map(|(length, buffer)| String::from_utf8_lossy(&buffer[..length]).into_owned()).collect();
+        self.socket.set_nonblocking(false).expect("a socket can be told to block");
+        said
+    }
+
     /// From now on nobody reads what it tells systemd. One that is not read would hold it up in the end.
     pub fn unheard(mut self) -> Daemon {
         self.socket = UnixDatagram::unbound().expect("a socket can be made");

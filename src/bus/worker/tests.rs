@@ -103,13 +103,13 @@ fn start(script: Script) -> Running {
     let kind = BusKind::ModbusTcp { address: String::new() };
     let (response_timeout, turnaround) = (Duration::from_secs(1), Duration::ZERO);
     let config = crate::config::Bus { kind, response_timeout, retries: 0, turnaround };
-    let (handle, Worker { config, queue, status, .. }) = super::super::new("line-a", &config);
+    let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
         let (line, stop) = (line.clone(), stop.clone());
         tokio::spawn(async move {
-            let shift = Shift { callers, status: &status, configured: config, suspect: None };
+            let shift = Shift { callers, status: &status, configured: config, suspect: None, pulse: &pulse };
             shift.on(line).work(&stop).await;
         })
     };
