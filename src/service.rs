@@ -61,7 +61,8 @@ pub fn ready() {
 
 /// The daemon has begun to take up a new configuration; [`ready`] ends that, whatever became of it.
 ///
-/// systemd wants to know since when, to tell a reload that it asked for from an earlier one (sd_notify(3), RELOADING=1).
+/// systemd wants to know since when, to tell a reload that it asked for from an earlier one (sd_notify(3),
+/// RELOADING=1).
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(since) => tell(NotifyState::Custom(&format!("{}\n{since}", NotifyState::Reloading))),

@@ -18,7 +18,8 @@ use super::{spawn, Crew, Gateway};
 use crate::bus::{self, BusHandle};
 use crate::config::{self, Config};
 use crate::health::DeviceHealth;
-use crate::hub::link::{Access, Account, Link};
+use crate::hub::account::{Access, Account};
+use crate::hub::link::Link;
 use crate::lane::{self, Assignment, Station};
 use crate::ledger::row::Unfinished;
 

@@ -19,16 +19,18 @@ use tokio::sync::{mpsc, watch, Mutex, Notify, Semaphore};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::account::{Access, Account};
 use super::backoff::Backoff;
 use super::dial::Dial;
 use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
+use super::ping::Ping;
 use super::session::{Incoming, Session, WINDOW_MAX};
-use super::tls::{self, Trust};
+use super::tls;
 use super::trouble::Trouble;
 use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
 use crate::clock::Timestamp;
-use crate::config::{Credential, Hub};
+use crate::config::Credential;
 use crate::crash::{self, Part, Point};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
@@ -44,8 +46,6 @@ const HANDSHAKES_MAX: usize = 16;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long PINGRESP may take at most; a shorter keep-alive shortens it.
-const PING_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// A connection that ends sooner than this did not stand.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
@@ -78,35 +78,6 @@ impl Shared {
             turn
         };
         sleep_until(turn).await;
-    }
-}
-
-/// The hub as it is configured, with trust anchors unless it is reached without TLS.
-pub struct Access {
-    /// `[hub]`
-    pub hub: Hub,
-    /// Whom to believe that it is the hub.
-    pub trust: Option<Trust>,
-}
-
-/// What an identity connects as, and to what.
-pub struct Account {
-    /// The hub.
-    pub access: Arc<Access>,
-    /// The proof of the identity.
-    pub credential: Credential,
-}
-
-impl Account {
-    /// Whether a connection that was made for `other` may stand.
-    pub fn connects_as(&self, other: &Account) -> bool {
-        let Hub { host, address, ca_file, tls, keepalive, connect_rate: _, api_version, token_lifetime } =
-            &self.access.hub;
-        let hub = &other.access.hub;
-        (host, address, ca_file) == (&hub.host, &hub.address, &hub.ca_file)
-            && (tls, keepalive, api_version, token_lifetime)
-                == (&hub.tls, &hub.keepalive, &hub.api_version, &hub.token_lifetime)
-            && self.credential == other.credential
     }
 }
 
@@ -580,47 +551,6 @@ impl Serving<'_> {
             renewal
         } else {
             renewal + RENEWAL_PATIENCE
-        }
-    }
-}
-
-/// When to ping, and whether the answer is overdue.
-struct Ping {
-    keepalive: Duration,
-    patience: Duration,
-    last_sent: Instant,
-    waiting_since: Option<Instant>,
-}
-
-impl Ping {
-    fn new(keepalive: Duration) -> Self {
-        Ping { keepalive, patience: keepalive.min(PING_TIMEOUT_MAX), last_sent: Instant::now(), waiting_since: None }
-    }
-
-    fn next(&self) -> Instant {
-        match self.waiting_since {
-            Some(since) => since + self.patience,
-            None => self.last_sent + self.keepalive,
-        }
-    }
-
-    fn is_overdue(&self) -> bool {
-        self.waiting_since.is_some()
-    }
-
-    fn sent(&mut self) {
-        self.last_sent = Instant::now();
-        self.waiting_since = Some(self.last_sent);
-    }
-
-    fn answered(&mut self) {
-        self.waiting_since = None;
-    }
-
-    /// Anything that comes in shows that the hub is there, and a busy hub may answer late.
-    fn heard(&mut self) {
-        if let Some(since) = &mut self.waiting_since {
-            *since = Instant::now();
         }
     }
 }

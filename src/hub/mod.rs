@@ -8,11 +8,13 @@
 //!   settlements goes with it, so a settlement that comes too late reaches nothing (G6).
 //! - Completing takes a [`Receipt`], which only the ledger makes, after a commit (G1).
 
+pub mod account;
 pub mod backoff;
 pub mod dial;
 pub mod link;
 pub mod mqtt;
 mod outbox;
+mod ping;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
 pub mod sas;
