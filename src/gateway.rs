@@ -32,6 +32,7 @@ use crate::hub::tls::Trust;
 use crate::lane::{self, Station};
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
+use crate::live;
 use crate::local;
 use crate::service::{self, Signals};
 
@@ -323,6 +324,10 @@ impl Gateway {
     async fn answer(&self, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
+            admin::Request::Probe { device } => match self.devices.get(&device) {
+                Some(device) => Reply::Ok(live::slave::ask(device, &self.buses[&device.bus]).await.to_json()),
+                None => Reply::Error(format!("no device is called {device:?}")),
+            },
             admin::Request::Exec { device, command, value } => {
                 let Some(device) = self.devices.get(&device) else {
                     return Reply::Error(format!("no device is called {device:?}"));

@@ -106,6 +106,15 @@ impl BusHandle {
         self.retries
     }
 
+    /// What the bus looks like once it is known whether its line can be opened.
+    pub async fn tried(&self) -> BusStatus {
+        let is_known = |status: &BusStatus| status.state != "opening" || status.last_error.is_some();
+        match self.status.clone().wait_for(is_known).await {
+            Ok(status) => status.clone(),
+            Err(_) => self.status(),
+        }
+    }
+
     /// What the bus looks like now.
     pub fn status(&self) -> BusStatus {
         self.status.borrow().clone()

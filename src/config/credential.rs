@@ -129,8 +129,11 @@ pub(super) fn check_pem(table: &Table, key: &str, path: &Path, wanted: Pem) {
     let result = read(path).and_then(|text| pem_holds(&text, wanted));
     if let Err(why) = result {
         table.wrong(key, format!("{}: {why}", path.display()));
-    } else if wanted == Pem::PrivateKey {
-        note_exposure(table, key, path);
+    } else {
+        table.walk.files.borrow_mut().push(path.to_owned());
+        if wanted == Pem::PrivateKey {
+            note_exposure(table, key, path);
+        }
     }
 }
 
@@ -146,6 +149,7 @@ fn secret(table: &Table, key: &str) -> Option<String> {
     }
     match read(&path) {
         Ok(text) => {
+            table.walk.files.borrow_mut().push(path.clone());
             note_exposure(table, key, &path);
             Some(text)
         }

@@ -159,7 +159,7 @@ impl Point {
     }
 
     /// The request that reads the point. It must have passed [`Point::check`].
-    pub(super) fn read(&self) -> Request {
+    pub fn read(&self) -> Request {
         let address = self.address;
         let count = u16::try_from(self.span()).unwrap_or(u16::MAX);
         match self.table {
