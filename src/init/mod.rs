@@ -80,12 +80,12 @@ impl Parity {
 /// Writes a first configuration.
 ///
 /// # Errors
-/// [`Fatal::No`] if something is there already or is missing, [`Fatal::Config`] if the answers make no configuration.
+/// [`Fatal::Usage`] if an answer is missing, [`Fatal::No`] if something is there already, [`Fatal::Config`] if the answers make no configuration.
 pub fn run(main: &Path, options: Options) -> Result<(), Fatal> {
     let output = options.output.clone().unwrap_or_else(|| main.to_owned());
     let place = Place::free(&output).map_err(Fatal::No)?;
     let asking = Asking::new();
-    let (draft, secret) = answers(&asking, options).map_err(Fatal::No)?;
+    let (draft, secret) = answers(&asking, options).map_err(Fatal::Usage)?;
     let written = place.write(&draft, secret)?;
     question::say(&next_steps(&draft, &output, &written, main));
     Ok(())
@@ -132,12 +132,13 @@ fn next_steps(draft: &Draft, output: &Path, written: &[PathBuf], main: &Path) ->
     let written: Vec<String> = written.iter().map(|path| format!("wrote {}\n", path.display())).collect();
     let device = &draft.device;
     let command = draft.first_command();
-    format!(
-        "{}Next:\n  \
-         fieldbridge check{option}          # is it right?\n  \
-         fieldbridge check --live{option}   # do port, peripheral and hub answer?\n  \
-         systemctl enable --now fieldbridge # start it\n  \
-         fieldbridge exec {device} {command}{option} # a first command, from here\n",
-        written.concat()
-    )
+    let steps = [
+        (format!("fieldbridge check{option}"), "is it right?"),
+        (format!("fieldbridge check --live{option}"), "do port, peripheral and hub answer?"),
+        ("systemctl enable --now fieldbridge".to_owned(), "start it"),
+        (format!("fieldbridge exec {device} {command}{option}"), "a first command, from here"),
+    ];
+    let width = steps.iter().map(|(step, _)| step.len()).max().unwrap_or(0);
+    let steps: Vec<String> = steps.iter().map(|(step, why)| format!("  {step:width$}  # {why}\n")).collect();
+    format!("{}Next:\n{}", written.concat(), steps.concat())
 }

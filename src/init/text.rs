@@ -94,10 +94,13 @@ fn names() -> Vec<&'static str> {
 
 impl Draft {
     /// The command that is to be tried first: one that reads, if there is one.
-    pub(super) fn first_command(&self) -> &str {
+    pub(super) fn first_command(&self) -> String {
         let commands = self.profile.as_ref().map(|profile| &profile.commands[..]).unwrap_or_default();
-        let reads = commands.iter().find(|command| command.starts_with("read"));
-        reads.or(commands.first()).map_or(READING_COMMAND, String::as_str)
+        match (commands.iter().find(|command| command.starts_with("read")), commands.first()) {
+            (Some(read), _) => read.clone(),
+            (None, Some(first)) => format!("{first} VALUE"),
+            (None, None) => READING_COMMAND.to_owned(),
+        }
     }
 
     /// Where a new key goes, relative to the configuration.
