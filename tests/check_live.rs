@@ -1,6 +1,6 @@
 //! `check --live` tells the truth about everything that the configuration names, changes nothing at a peripheral and
-//! takes no message from the hub (G1, G3: what it looks at is neither executed nor acknowledged). Each line is seen when
-//! things are as they should be, and when they are not.
+//! takes no message from the hub (G1, G3: what it looks at is neither executed nor acknowledged). Each line is seen
+//! when things are as they should be, and when they are not.
 #![cfg(feature = "demo")]
 
 mod support;

@@ -1,5 +1,5 @@
-//! `init`: a first configuration, from options or answers. What it writes is checked as `check` would before it gets its
-//! name, and nothing that a person has written is overwritten.
+//! `init`: a first configuration, from options or answers. What it writes is checked as `check` would before it gets
+//! its name, and nothing that a person has written is overwritten.
 //!
 //! Invariant: a key is taken from a file, from standard input or from a prompt that does not show it, and is written to
 //! a file of its own. It is in no option and in no configuration.
@@ -80,7 +80,8 @@ impl Parity {
 /// Writes a first configuration.
 ///
 /// # Errors
-/// [`Fatal::Usage`] if an answer is missing, [`Fatal::No`] if something is there already, [`Fatal::Config`] if the answers make no configuration.
+/// [`Fatal::Usage`] if an answer is missing, [`Fatal::No`] if something is there already, [`Fatal::Config`] if the
+/// answers make no configuration.
 pub fn run(main: &Path, options: Options) -> Result<(), Fatal> {
     let output = options.output.clone().unwrap_or_else(|| main.to_owned());
     let place = Place::free(&output).map_err(Fatal::No)?;

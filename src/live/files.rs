@@ -1,4 +1,4 @@
-//! Whether the files are as the service needs them: what it reads, its certificates' dates, and the room for its ledger.
+//! Whether the files are as the service needs them: what it reads, its certificates' dates, the room for its ledger.
 //! Nothing is changed, and where somebody else looks, the service's user is judged by owner, group and mode.
 
 use std::path::{Path, PathBuf};
