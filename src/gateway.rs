@@ -325,7 +325,10 @@ impl Gateway {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
             admin::Request::Probe { device } => match self.devices.get(&device) {
-                Some(device) => Reply::Ok(live::slave::ask(device, &self.buses[&device.bus]).await.to_json()),
+                Some(device) => {
+                    tracing::info!(device = %device.id, uid = operator.uid, "a local operator asks whether the peripheral answers");
+                    Reply::Ok(live::slave::ask(device, &self.buses[&device.bus]).await.to_json())
+                }
                 None => Reply::Error(format!("no device is called {device:?}")),
             },
             admin::Request::Exec { device, command, value } => {

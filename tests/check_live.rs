@@ -330,8 +330,17 @@ fn a_slave_that_says_nothing_fails_and_one_that_refuses_answers() {
         slave.set_unreadable(Some(exception));
         live(&plant.site).says("fail", "peripheral pump", "the gateway before it answers");
     }
-    // A device that only takes writes is read all the same, and never written.
+    // One that is switched off, beside one that answers. Its line is left only when nothing late can come of it.
+    let two = "[device.off]\nbus = \"line\"\nunit = 9\nprofile = \"pump\"\nkey_file = \"device.key\"\n";
+    plant.site.configure("[profile.pump.command.set]", &format!("{two}[profile.pump.command.set]"));
     slave.set_unreadable(None);
+    slave.silence(9);
+    let began = Instant::now();
+    let found = live(&plant.site);
+    assert!(began.elapsed() > Duration::from_secs(2), "the line was left after {:?}", began.elapsed());
+    found.says("fail", "peripheral off", "A and B (swapped?)");
+    found.says("ok", "peripheral pump", "unit 1 answers");
+    // A device that only takes writes is read all the same, and never written.
     plant.site.configure("[profile.pump.command.read]\nread = { table = \"holding\", address = 0 }\n", "");
     live(&plant.site).says("ok", "peripheral pump", "unit 1 answers");
     assert_eq!(slave.writes(), []);

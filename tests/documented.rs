@@ -334,6 +334,39 @@ fn every_command_of_every_document_is_run_somewhere() {
     assert!(seen > 20, "{seen} commands were found");
 }
 
+/// The source as one text, with its broken lines joined.
+fn source() -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut all = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("it can be read") {
+            let path = entry.expect("it is there").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => all += &std::fs::read_to_string(path).expect("it is text"),
+            }
+        }
+    }
+    let lines = all.split("\\\n").map(str::trim_start);
+    lines.collect()
+}
+
+#[test]
+fn what_a_reader_is_told_to_look_for_is_what_the_program_says() {
+    let (text, source) = (document("docs/GETTING-STARTED.md"), source());
+    let (_, table) = text.split_once("| what you see |").expect("a table");
+    let mut seen = 0;
+    for row in table.lines().skip(2) {
+        let first = row.split('|').nth(1).unwrap_or_default();
+        for said in first.split('`').skip(1).step_by(2) {
+            let said = said.trim_end_matches(|c: char| c.is_ascii_digit() || c == '…').trim_end();
+            assert!(source.contains(said), "{said:?} is said nowhere");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen} messages were found");
+}
+
 #[test]
 fn every_command_in_a_sentence_is_one_that_there_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
