@@ -158,7 +158,10 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
         Action::Run => run_daemon(config),
         Action::Check { live: false, .. } => check(config),
         Action::Check { live: true, json } => check_live(config, json),
-        Action::Init(options) => init::run(config, options),
+        Action::Init(options) => {
+            service::seclude();
+            init::run(config, options)
+        }
         Action::Status { json } => status(config, json),
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),

@@ -423,9 +423,12 @@ fn each_identity_that_the_hub_refuses_is_named() {
     found.says("ok", "certificate x", "counts until");
     found.says("fail", "identity y", "not authorized");
     assert!(plant.hub.wire().iter().any(|event| matches!(event.what, Wire::Refused { code: 5, .. })));
-    // A key that belongs to another certificate.
+    // A key that belongs to another certificate, with the others as they were.
     plant.site.write("x-key.pem", &unknown.key_pem);
-    live(&plant.site).says("fail", "identity x", "is not the key of");
+    let found = live(&plant.site);
+    found.says("fail", "identity x", "is not the key of");
+    found.says("ok", "hub TLS", "the server is");
+    found.says("ok", "identity pump", "accepts it");
 }
 
 #[test]
@@ -547,7 +550,8 @@ fn files_that_the_services_user_cant_read_are_told_to_root() {
         return;
     }
     use std::os::unix::fs::{chown, PermissionsExt as _};
-    let plant = plant();
+    let port = Port::that_nobody_holds(Slave::new(), Protocol::Rtu);
+    let plant = serial_plant(&port);
     let mode = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode can be set");
     };
@@ -568,9 +572,13 @@ fn files_that_the_services_user_cant_read_are_told_to_root() {
     found.says("fail", "files", &format!("chmod 0640 {}", key.display()));
     found.says("ok", "files", "2 files of the configuration can be read by fieldbridge");
     found.says("fail", "ledger", "is closed to the user fieldbridge");
+    found.says("fail", "bus line", "let the port belong to the group dialout");
+    let port = port.path().canonicalize().expect("it is there");
     // As the remedies say.
     chown(&key, None, Some(64322)).expect("root can give files away");
     mode(&key, 0o640);
+    chown(&port, None, Some(20)).expect("root can give ports away");
+    mode(&port, 0o660);
     chown(plant.site.path(""), Some(64321), None).expect("root can give folders away");
     let found = live_under(&plant.site, &wrapper, &[]);
     found.is_good();

@@ -13,7 +13,7 @@ use crate::admin::{Reply, Request, LINE_BYTES_MAX};
 use crate::config::Config;
 
 /// A status is at hand; for its bus a question may have to wait.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of the daemon.
 #[derive(Debug, Clone)]

@@ -20,18 +20,22 @@ const ROOM_NEEDED: u64 = 16 << 20;
 const ROOM_WANTED: u64 = 128 << 20;
 
 pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<Finding> {
-    let service = if rustix::process::geteuid().is_root() { Account::of_the_service() } else { None };
-    let mut findings = readable(files, service.as_ref());
+    let service = Account::of_the_service();
+    let mut findings = readable(files, service.as_ref().filter(|_| is_root()));
     findings.extend(certificates(config));
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
     findings
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// One line for all files that can be read, and one for each that can't.
 fn readable(files: &[PathBuf], service: Option<&Account>) -> Vec<Finding> {
     let about = "files";
     let Some(service) = service else {
-        let whose = match rustix::process::geteuid().is_root() {
+        let whose = match is_root() {
             true => format!("by root; there is no user {SERVICE} on this machine"),
             false => "by the user that asks".to_owned(),
         };
@@ -98,9 +102,13 @@ fn ledger(path: &Path, service: Option<&Account>, daemon: &Daemon) -> Vec<Findin
             .remedy("the service makes /var/lib/fieldbridge when it first starts; any other folder must be made")];
     }
     let mut findings = vec![room(about, folder)];
-    let may = |path: &Path| match service {
-        Some(service) => service.may(Wish::Change, path),
-        None => access(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| format!("can't be written: {error}")),
+    let may = |path: &Path| {
+        let own = access(path, Access::READ_OK | Access::WRITE_OK);
+        match service {
+            // Root may everything, and an operator need not be who the daemon runs as.
+            Some(service) if is_root() || own.is_err() => service.may(Wish::Change, path),
+            _ => own.map_err(|error| format!("can't be written: {error}")),
+        }
     };
     let closed = [folder, path].into_iter().filter(|place| place.exists());
     for (place, why) in closed.filter_map(|place| Some((place, may(place).err()?))) {

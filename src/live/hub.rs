@@ -46,7 +46,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         }
     };
     let hub = Arc::new(Way { hub: config.hub.clone(), trust });
-    let is_reached = hub.reach_step_by_step(config.devices.values().next(), &mut findings).await;
+    let is_reached = hub.reach_step_by_step(hub.guest(&config), &mut findings).await;
     findings.extend(identities(&hub, &config, &daemon, is_reached).await);
     findings
 }
@@ -66,8 +66,19 @@ struct Way {
 }
 
 impl Way {
+    /// The credential to begin TLS with: a hub that knows certificates only may want one.
+    fn guest<'a>(&self, config: &'a Config) -> Option<&'a Credential> {
+        let mut all = config.devices.values().map(|device| &device.credential);
+        all.find(|credential| match (credential, &self.trust) {
+            (Credential::Certificate { cert_file, key_file }, Some(trust)) => {
+                trust.with_certificate(cert_file, key_file).is_ok()
+            }
+            _ => true,
+        })
+    }
+
     /// One line for each step. Tells whether the last one was made.
-    async fn reach_step_by_step(&self, device: Option<&Device>, findings: &mut Vec<Finding>) -> bool {
+    async fn reach_step_by_step(&self, guest: Option<&Credential>, findings: &mut Vec<Finding>) -> bool {
         let address = &self.hub.address;
         let name = address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name);
         let has_address = Finding::ok(ABOUT[0], format!("{name} has an address"));
@@ -87,7 +98,7 @@ impl Way {
             findings.push(Finding::ok(ABOUT[2], "not used, by `hub.tls`"));
             return true;
         }
-        match self.handshake(device.map(|device| &device.credential), stream).await {
+        match self.handshake(guest, stream).await {
             Err(trouble) => {
                 findings.push(Finding::failed(ABOUT[2], &trouble.to_string()));
                 false

@@ -1,8 +1,8 @@
 //! `check --live`: whether what the configuration names is there and works. Each thing that is looked at ends in one
 //! [`Finding`], a line with its remedy.
 //!
-//! `files`, `ports`, `buses`, [`slave`], `clock` and `hub` each look at one thing; `certificate` knows dates and `account`
-//! permissions; `daemon` asks the running daemon in place of what only one may do.
+//! `files`, `ports`, `buses`, [`slave`], `clock` and `hub` each look at one thing; `certificate` knows dates, `account`
+//! permissions; `daemon` asks the running daemon where only one may act.
 //!
 //! Invariants
 //! - Nothing is written to a peripheral: Modbus is only read, and to a line of text nothing is sent.

@@ -17,6 +17,8 @@ use crate::peripheral::{Action, Command};
 
 /// One repetition, as a line may have its noise.
 const ATTEMPTS: u32 = 2;
+/// A read that takes longer is not waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long the bus may keep a question waiting, beside other commands' timeouts.
 const TURN_LIMIT: Duration = Duration::from_secs(15);
 /// A gateway between networks says of the device behind it: no way to it, and no answer from it (Modbus Application
@@ -51,7 +53,10 @@ fn question(device: &Device) -> Result<Question, String> {
         None => "its profile has no commands".to_owned(),
         Some(_) => "a line of text may act, whatever it says, so none is sent".to_owned(),
     })?;
-    let call = Call { unit: device.unit, request, timeout: command.timeout, not_after: None };
+    // A write's own timeout is for what it sets in motion.
+    let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
+    let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
+    let call = Call { unit: device.unit, request, timeout, not_after: None };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 
@@ -197,7 +202,10 @@ mod tests {
                 (other, _) => panic!("{profile}: {other:?}"),
             }
         }
-        assert_eq!(question(&device(read)).unwrap().call.timeout, Some(Duration::from_secs(3)));
+        let slow_write = verified.to_owned() + "timeout = \"200s\"\n";
+        for (profile, timeout) in [(read, Some(Duration::from_secs(3))), (&slow_write, None)] {
+            assert_eq!(question(&device(profile)).unwrap().call.timeout, timeout);
+        }
     }
 
     #[test]
