@@ -377,8 +377,9 @@ fn every_command_in_a_sentence_is_one_that_there_is() {
             let Some(first) = words.first() else { continue };
             match first.as_str() {
                 "fieldbridge" if words.len() > 1 => {
-                    let parsed = Cli::try_parse_from(&words);
-                    assert!(parsed.is_ok(), "{name}: `{mention}`: {}", parsed.err().expect("an error"));
+                    if let Err(error) = Cli::try_parse_from(&words) {
+                        panic!("{name}: `{mention}`: {error}");
+                    }
                 }
                 script if script.starts_with("scripts/") => {
                     assert!(root.join(script).is_file(), "{name}: there is no {script}");
