@@ -40,7 +40,7 @@ enum Action {
     ///
     /// With --live, also try everything that it names: serial ports, peripherals, the hub, each identity, the clock,
     /// certificates, files, room on the disk. One line each; nothing is written to a peripheral. Exit status 1 if
-    /// anything fails. Examples: fieldbridge check && systemctl restart fieldbridge; fieldbridge check --live
+    /// anything fails. Example: fieldbridge check && systemctl restart fieldbridge
     Check {
         /// Also try everything that the configuration names.
         #[arg(long)]
