@@ -13,7 +13,8 @@ use crate::config::{self, Config};
 use crate::fatal::Fatal;
 use crate::ledger::row::Record;
 use crate::ledger::Reader;
-use crate::{gateway, logging, service, show};
+use crate::live::{self, Finding, Verdict};
+use crate::{gateway, init, logging, service, show};
 
 /// Threads that look up host names, at most.
 const BLOCKING_THREADS_MAX: usize = 8;
@@ -37,8 +38,23 @@ enum Action {
     Run,
     /// Read the whole configuration and report every error, with file, key and remedy.
     ///
-    /// Example: fieldbridge check && systemctl restart fieldbridge
-    Check,
+    /// With --live, also try everything that it names: serial ports, peripherals, the hub, each identity, the clock,
+    /// certificates, files, room on the disk. One line each; nothing is written to a peripheral. Exit status 1 if
+    /// anything fails. Example: fieldbridge check && systemctl restart fieldbridge
+    Check {
+        /// Also try everything that the configuration names.
+        #[arg(long)]
+        live: bool,
+        /// Print what was found as one JSON document.
+        #[arg(long, requires = "live")]
+        json: bool,
+    },
+    /// Write a first configuration: one bus, one device, one profile.
+    ///
+    /// What no option says is asked for, if there is a terminal. The device's key is read from a file, or asked for
+    /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
+    /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
+    Init(init::Options),
     /// Show what the running daemon sees: identities, buses, ledger, outbox.
     ///
     /// Example: fieldbridge status --json | jq .hub.connected
@@ -149,7 +165,12 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
     let config = cli.config.as_path();
     match cli.action {
         Action::Run => run_daemon(config),
-        Action::Check => check(config),
+        Action::Check { live: false, .. } => check(config),
+        Action::Check { live: true, json } => check_live(config, json),
+        Action::Init(options) => {
+            service::seclude();
+            init::run(config, options)
+        }
         Action::Status { json } => status(config, json),
         Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
@@ -163,11 +184,7 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
     logging::start();
     service::seclude();
     let config = load(path, |note| tracing::warn!("{note}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .build()
-        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
+    let runtime = runtime()?;
     let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
     let ended = runtime.block_on(gateway::run(config, files));
     // A name that is still being looked up must not hold up the end.
@@ -185,6 +202,38 @@ fn check(path: &Path) -> Result<(), Fatal> {
         config.hub.host
     ));
     Ok(())
+}
+
+fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
+    service::seclude();
+    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
+    loaded.notes.iter().for_each(|note| print_error(&format!("note: {note}")));
+    let runtime = runtime()?;
+    let tell = |finding: &Finding| {
+        if !json {
+            print(&finding.to_string());
+        }
+    };
+    let found = runtime.block_on(live::check(loaded, tell));
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    let failed = found.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+    if json {
+        let findings: Vec<Json> = found.iter().map(Finding::to_json).collect();
+        print(&serde_json::json!({ "ok": failed == 0, "findings": findings }).to_string());
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(Fatal::No(format!("{failed} of {} checks failed", found.len()))),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))
 }
 
 fn load(path: &Path, note: impl Fn(&config::Problem)) -> Result<Config, Fatal> {

@@ -9,6 +9,9 @@ pub enum Fatal {
     /// The command ran, and the answer is no.
     #[error("{0}")]
     No(String),
+    /// Something was not said that has to be.
+    #[error("{0}")]
+    Usage(String),
     /// The configuration can't be used. systemd does not restart on it.
     #[error("{}", listed(.0))]
     Config(Vec<Problem>),
@@ -34,6 +37,7 @@ impl Fatal {
     pub fn exit_status(&self) -> u8 {
         match self {
             Fatal::No(_) => 1,
+            Fatal::Usage(_) => 2,
             Fatal::Surroundings(_) | Fatal::Internal(_) => 70,
             Fatal::Ledger(_) => 74,
             Fatal::NotRunning(_) => 75,

@@ -38,6 +38,8 @@ pub mod runner;
 pub mod admin;
 pub mod cli;
 pub mod gateway;
+pub mod init;
+pub mod live;
 pub mod local;
 pub mod show;
 

@@ -140,7 +140,7 @@ fn end(row: &Record) -> String {
 }
 
 /// One line of text, whatever a peripheral or a message put into it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 

@@ -5,90 +5,18 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, KeyPair};
 use support::slave::Slave;
+use support::tls::{authority, server, Server};
 use support::{eventually, pump, Daemon, Site};
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::{crypto, version, ServerConfig, ServerConnection};
 
-const HOST: &str = "hub.fieldbridge.test";
-
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new([]).expect("no names are good names");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
-}
-
-/// A good server's certificate, but for what is changed.
-fn server(change: impl Fn(&mut CertificateParams)) -> CertificateParams {
-    let mut params = CertificateParams::new([HOST.to_owned()]).expect("a name");
-    params.distinguished_name.push(DnType::CommonName, HOST);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    change(&mut params);
-    params
-}
-
-/// A listener that handles one connection after the other, and keeps what was said to it.
-struct Server {
-    address: String,
-    heard: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Server {
-    fn start(mut handle: impl FnMut(std::net::TcpStream, &Mutex<Vec<u8>>) + Send + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("a listener has an address").to_string();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let keep = heard.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                stream.set_read_timeout(Some(support::PATIENCE)).expect("a timeout can be set");
-                handle(stream, &keep);
-            }
-        });
-        Server { address, heard }
-    }
-
-    /// With a certificate: what is heard is what came through TLS.
-    fn with(chain: &[&rcgen::Certificate], key: &KeyPair) -> Server {
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_protocol_versions(&[&version::TLS12, &version::TLS13])
-            .expect("the versions are there")
-            .with_no_client_auth()
-            .with_single_cert(chain.iter().map(|certificate| certificate.der().clone()).collect(), key)
-            .expect("the key fits");
-        let config = Arc::new(config);
-        Server::start(move |mut stream, heard| {
-            let mut tls = ServerConnection::new(config.clone()).expect("a connection");
-            let mut buffer = [0; 1024];
-            while tls.complete_io(&mut stream).is_ok_and(|(read, _)| read > 0) {
-                let length = tls.reader().read(&mut buffer).unwrap_or(0);
-                heard.lock().expect("nothing panics with it").extend(&buffer[..length]);
-                if length > 0 {
-                    return;
-                }
-            }
-        })
-    }
-
-    fn heard(&self) -> Vec<u8> {
-        self.heard.lock().expect("nothing panics with it").clone()
-    }
-
-    /// A site whose hub it is to be, for a daemon that trusts an authority.
-    fn site(&self, trusted: &str) -> (Site, Daemon) {
-        let slave = Slave::new();
-        let hub = format!("host = \"{HOST}\"\naddress = \"{}\"\nca_file = \"ca.pem\"\n", self.address);
-        let site = Site::with_hub(&hub, &pump(slave.address(), "after-execution", ""));
-        site.write("ca.pem", trusted);
-        let daemon = site.start();
-        (site, daemon)
-    }
+/// A site whose hub such a server is to be, for a daemon that trusts an authority.
+fn site(server: &Server, trusted: &str) -> (Site, Daemon) {
+    let slave = Slave::new();
+    let site = server.site(trusted, &pump(slave.address(), "after-execution", ""));
+    let daemon = site.start();
+    (site, daemon)
 }
 
 fn last_error(site: &Site, fragment: &str) {
@@ -120,7 +48,7 @@ fn only_a_certificate_that_is_right_in_everything_is_told_who_connects() {
         let key = KeyPair::generate().expect("a key");
         let certificate = server(change).signed_by(&key, &ca).expect("a certificate");
         let server = Server::with(&[&certificate], &key);
-        let (site, _daemon) = server.site(&ca.pem());
+        let (site, _daemon) = site(&server, &ca.pem());
         last_error(&site, told);
         assert!(server.heard().is_empty(), "something was said to a server whose certificate is {what}");
     }
@@ -128,7 +56,7 @@ fn only_a_certificate_that_is_right_in_everything_is_told_who_connects() {
     let key = KeyPair::generate().expect("a key");
     let certificate = server(|_| {}).signed_by(&key, &ca).expect("a certificate");
     let server = Server::with(&[&certificate], &key);
-    let (_site, _daemon) = server.site(&ca.pem());
+    let (_site, _daemon) = site(&server, &ca.pem());
     let heard = eventually("a CONNECT", || Some(server.heard()).filter(|heard| !heard.is_empty()));
     assert!(heard[0] == 0x10 && heard.windows(4).any(|word| word == b"MQTT"), "{heard:?}");
 }
@@ -151,7 +79,7 @@ fn a_certificate_that_nobody_trusted_has_signed_is_refused() {
         (&[&below, leaf.as_ref()], "the hub's certificate is refused"),
     ] {
         let server = Server::with(chain, &key);
-        let (site, _daemon) = server.site(&ca.pem());
+        let (site, _daemon) = site(&server, &ca.pem());
         last_error(&site, told);
         assert!(server.heard().is_empty());
     }
@@ -183,7 +111,7 @@ fn a_server_that_offers_an_older_tls_is_refused() {
                 heard.lock().expect("nothing panics with it").extend([&[kind][..], &content].concat());
             }
         });
-        let (site, _daemon) = server.site(&authority("an authority").pem());
+        let (site, _daemon) = site(&server, &authority("an authority").pem());
         last_error(&site, "TLS failed");
         let heard = eventually("a last word", || Some(server.heard()).filter(|heard| !heard.is_empty()));
         // Fatal alerts (level 2), and nothing else, however often it was tried.

@@ -1,5 +1,6 @@
-//! A new configuration for a daemon that runs, against the hub simulator and a counting slave. Proves G2, G3 and G11
-//! through reloads: a bad file changes nothing, a good one touches only what it changes, and nothing is lost or repeated.
+//! A new configuration for a daemon that runs, against the hub simulator and a counting slave. Proves G2, G3, G5 and
+//! G11 through reloads: a bad file changes nothing, a good one touches only what it changes, and nothing is lost or
+//! repeated.
 
 mod support;
 

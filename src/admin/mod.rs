@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Longest line in either direction.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
+pub(crate) const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What the operator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,11 @@ pub enum Request {
         /// Its value.
         #[serde(default)]
         value: Option<Json>,
+    },
+    /// Ask a device's peripheral whether it answers, without changing anything.
+    Probe {
+        /// The device's id.
+        device: String,
     },
 }
 

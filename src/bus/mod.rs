@@ -107,8 +107,8 @@ impl BusHandle {
         self.config.borrow().retries
     }
 
-    /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with them.
-    /// Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
+    /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
+    /// them. Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
     pub fn configure(&self, config: &config::Bus) {
         self.config.send_if_modified(|present| {
             let changed = present != config;
@@ -120,6 +120,15 @@ impl BusHandle {
     /// Whether its worker moves.
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// What the bus looks like once it is known whether its line can be opened.
+    pub async fn tried(&self) -> BusStatus {
+        let is_known = |status: &BusStatus| status.state != "opening" || status.last_error.is_some();
+        match self.status.clone().wait_for(is_known).await {
+            Ok(status) => status.clone(),
+            Err(_) => self.status(),
+        }
     }
 
     /// What the bus looks like now.

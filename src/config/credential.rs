@@ -134,6 +134,7 @@ fn certificate(table: &Table) -> Option<Credential> {
 pub(super) fn check_pem(table: &Table, key: &str, path: &Path, wanted: Pem) -> Option<String> {
     match read(path).and_then(|text| pem_holds(&text, wanted).map(|()| text)) {
         Ok(text) => {
+            table.walk.files.borrow_mut().push(path.to_owned());
             if wanted == Pem::PrivateKey {
                 note_exposure(table, key, path);
             }
@@ -158,6 +159,7 @@ fn secret(table: &Table, key: &str) -> Option<String> {
     }
     match read(&path) {
         Ok(text) => {
+            table.walk.files.borrow_mut().push(path.clone());
             note_exposure(table, key, &path);
             Some(text)
         }

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is suspicious, but no error.
     pub notes: Vec<Problem>,
+    /// Every file that it was read from, those with keys and certificates included.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads the main file, the drop-ins beside it and the environment.
@@ -40,9 +42,10 @@ pub struct Loaded {
 pub fn load(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Vec<Problem>> {
     let sources = Sources::read(main, environment);
     let config = build(&sources.walk, &sources.root);
+    let files = sources.walk.files.take();
     let (problems, notes) = sources.remarks();
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, notes }),
+        Some(config) if problems.is_empty() => Ok(Loaded { config, notes, files }),
         _ => {
             assert!(!problems.is_empty(), "a refusal without a problem");
             Err(problems)
@@ -108,6 +111,7 @@ impl Sources {
             incomplete: reading.incomplete,
             problems: reading.problems.into(),
             notes: reading.notes.into(),
+            files: reading.files.into(),
         };
         Sources { walk, root, order: reading.order }
     }
@@ -170,6 +174,7 @@ struct Reading {
     layers: Vec<Layer>,
     /// The sources in order of reading, for the order of the problems.
     order: Vec<String>,
+    files: Vec<PathBuf>,
     origins: BTreeMap<String, String>,
     bytes: usize,
     incomplete: bool,
@@ -195,7 +200,10 @@ impl Reading {
 
     fn file(&mut self, path: &Path) {
         match read_file(path) {
-            Ok(text) => self.text(path, &text),
+            Ok(text) => {
+                self.files.push(path.to_owned());
+                self.text(path, &text);
+            }
             Err(why) => self.fail(path, &why),
         }
     }

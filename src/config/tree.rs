@@ -37,6 +37,8 @@ pub(super) struct Walk {
     pub problems: RefCell<Vec<Problem>>,
     /// What is suspicious.
     pub notes: RefCell<Vec<Problem>>,
+    /// Every file that was read.
+    pub files: RefCell<Vec<PathBuf>>,
 }
 
 impl Walk {

@@ -33,8 +33,10 @@ use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::link::Shared;
 use crate::hub::tls::Trust;
+use crate::lane::Assignment;
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
+use crate::live;
 use crate::local;
 use crate::pulse;
 use crate::service::{self, Demand, Demands, Signals};
@@ -415,6 +417,10 @@ impl Gateway {
         spawn_helper(crew, "admin socket", stop, server::serve(listener, answer));
     }
 
+    fn present(&self, device: &str) -> Option<Arc<Assignment>> {
+        Some(self.roster().devices.get(device)?.assignment.borrow().clone())
+    }
+
     async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
@@ -427,11 +433,13 @@ impl Gateway {
                     Err(_) => stopping(),
                 }
             }
+            admin::Request::Probe { device } => {
+                let Some(present) = self.present(&device) else { return unknown(&device) };
+                tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
+                Reply::Ok(live::slave::ask(&present.device, &present.bus).await.to_json())
+            }
             admin::Request::Exec { device, command, value } => {
-                let assignment = self.roster().devices.get(&device).map(|served| served.assignment.borrow().clone());
-                let Some(present) = assignment else {
-                    return Reply::Error(format!("no device is called {device:?}"));
-                };
+                let Some(present) = self.present(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
                 let (device, bus) = (&present.device, &present.bus);
                 local::execute(device, bus, &self.ledger, &self.stops.lanes, &command, value.as_ref()).await
@@ -465,6 +473,10 @@ impl Gateway {
         let stuck = devices.chain(buses).find_map(|(kind, name, overdue)| Some((kind, name, overdue?)));
         stuck.map(|(kind, name, overdue)| format!("{kind} {name} ({} s overdue)", overdue.as_secs()))
     }
+}
+
+fn unknown(device: &str) -> Reply {
+    Reply::Error(format!("no device is called {device:?}"))
 }
 
 /// Has a task run that knows of no end, until `stop`.

@@ -272,13 +272,7 @@ impl Link {
                 (token, Some((now + renewal, now + hub.token_lifetime)))
             }
         };
-        let login = Login {
-            client_id: id.clone(),
-            user_name: format!("{}/{id}/?api-version={}", hub.host, hub.api_version),
-            password,
-            keepalive: hub.keepalive,
-        };
-        connection.connect(&login).await?;
+        connection.connect(&Login::of(hub, id, password)).await?;
         crash::point(Point::LoginSent);
         match connection.next().await? {
             Received::ConnAck { code: 0, session_present } => {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use super::trouble::Trouble;
+use crate::config::Hub;
 use crate::crash::{self, Point};
 
 /// Largest packet that is read. A C2D message has at most 64 KiB and a topic of at most 64 KiB.
@@ -47,6 +48,18 @@ pub struct Login {
     pub password: String,
     /// Keep-alive in whole seconds.
     pub keepalive: Duration,
+}
+
+impl Login {
+    /// A device's, with a token or without.
+    pub fn of(hub: &Hub, device: &str, password: String) -> Login {
+        Login {
+            client_id: device.to_owned(),
+            user_name: format!("{}/{device}/?api-version={}", hub.host, hub.api_version),
+            password,
+            keepalive: hub.keepalive,
+        }
+    }
 }
 
 /// What the hub sends.

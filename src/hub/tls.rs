@@ -100,7 +100,17 @@ fn builder(
         .with_root_certificates(roots.clone()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates that the server showed, its own first, as DER.
+pub fn shown(stream: &TlsStream<BoxStream>) -> Vec<Vec<u8>> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.iter().map(|certificate| certificate.to_vec()).collect()
+}
+
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unreadable = |error: &dyn std::fmt::Display| format!("{}: no certificate can be read: {error}", path.display());
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(|error| unreadable(&error))?

@@ -389,6 +389,14 @@ impl Reader {
         schema::open_read_only(path).map(Reader)
     }
 
+    /// Whether the ledger can be taken up by a daemon.
+    ///
+    /// # Errors
+    /// [`LedgerError::Missing`] or [`LedgerError::Untrusted`].
+    pub fn look(path: &Path) -> Result<(), LedgerError> {
+        schema::look(path)
+    }
+
     /// The newest rows, newest first.
     ///
     /// # Errors

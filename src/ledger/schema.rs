@@ -103,6 +103,19 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     Ok(db)
 }
 
+/// Looks whether a file is a ledger that the daemon can take up, of this version or an earlier one. Without a log
+/// beside it nothing at all is written, not even the files that SQLite shares between readers.
+pub fn look(path: &Path) -> Result<(), LedgerError> {
+    match path.try_exists() {
+        Ok(true) => refuse_empty(&SystemDisk, path)?,
+        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
+        Err(error) => return Err(untrusted(path, &error)),
+    }
+    let query = if beside(path, "-wal").exists() { "" } else { "?immutable=1" };
+    let db = read_only(path, query).map_err(|e| untrusted(path, &e))?;
+    check_ours(path, &db).map(|_| ())
+}
+
 fn read_only(path: &Path, query: &str) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // The characters that mean something in an SQLite URI ("Uniform Resource Identifiers", sqlite.org).

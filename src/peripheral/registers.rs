@@ -158,8 +158,8 @@ impl Point {
         Ok(())
     }
 
-    /// The request that reads the point. It must have passed [`Point::check`].
-    pub(super) fn read(&self) -> Request {
+    /// The request that reads the point. It must have passed `Point::check`.
+    pub fn read(&self) -> Request {
         let address = self.address;
         let count = u16::try_from(self.span()).unwrap_or(u16::MAX);
         match self.table {

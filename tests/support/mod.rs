@@ -14,6 +14,7 @@ pub mod process;
 pub mod pty;
 pub mod puppet;
 pub mod slave;
+pub mod tls;
 pub mod trace;
 pub mod visitor;
 pub mod wall;

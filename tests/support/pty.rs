@@ -31,13 +31,26 @@ pub struct Port {
 
 impl Port {
     pub fn new(slave: Slave, protocol: Protocol) -> Port {
+        Port::with(slave, protocol, true)
+    }
+
+    /// A port that only those have open who use it.
+    pub fn that_nobody_holds(slave: Slave, protocol: Protocol) -> Port {
+        let port = Port::with(slave, protocol, false);
+        // A process that another test started at the wrong moment has inherited the near end.
+        let real = port.path().canonicalize().expect("it is there");
+        eventually("a port that nobody holds", || (!is_open(&real)).then_some(()));
+        port
+    }
+
+    fn with(slave: Slave, protocol: Protocol, is_held: bool) -> Port {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (plugged, seen) = watch::channel(true);
         let port = Port { folder, plugged };
         let path = port.path();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(live(&path, slave, protocol, seen));
+            runtime.block_on(live(&path, slave, protocol, is_held, seen));
         });
         port.plug();
         port
@@ -61,17 +74,36 @@ impl Port {
     }
 }
 
+/// Whether any process has a file open.
+fn is_open(path: &Path) -> bool {
+    let folders = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files = folders(Path::new("/proc")).flat_map(|process| folders(&process.join("fd")).collect::<Vec<_>>());
+    files.any(|file| std::fs::read_link(file).is_ok_and(|target| target == path))
+}
+
 /// Serves until the port is dropped.
-async fn live(path: &Path, slave: Slave, protocol: Protocol, mut plugged: watch::Receiver<bool>) {
+async fn live(path: &Path, slave: Slave, protocol: Protocol, is_held: bool, mut plugged: watch::Receiver<bool>) {
     while plugged.wait_for(|plugged| *plugged).await.is_ok() {
-        // The near end is held open, so that the slave sees no hang-up while no daemon lives.
-        let (far, near) = SerialStream::pair().expect("a pseudo-terminal can be made");
+        let (mut far, near) = SerialStream::pair().expect("a pseudo-terminal can be made");
         let name = near.name().expect("a pseudo-terminal has a name");
         std::os::unix::fs::symlink(name, path).expect("the port gets its name");
+        // With the near end held open the slave sees no hang-up while no daemon lives.
+        let held = Some(near).filter(|_| is_held);
+        let serving = async {
+            loop {
+                serve(&mut far, &slave, protocol).await;
+                if is_held {
+                    return;
+                }
+                // Nobody has the port open: reading fails at once until somebody has.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
         tokio::select! {
-            () = serve(far, &slave, protocol) => {}
+            () = serving => {}
             _ = plugged.wait_for(|plugged| !plugged) => {}
         }
+        drop(held);
         // The folder is gone when the test is at its end.
         let _ = std::fs::remove_file(path);
         if plugged.wait_for(|plugged| !plugged).await.is_err() {
@@ -81,7 +113,7 @@ async fn live(path: &Path, slave: Slave, protocol: Protocol, mut plugged: watch:
 }
 
 /// Each answer is given so long after its request, whatever else is asked meanwhile.
-async fn serve(mut far: SerialStream, slave: &Slave, protocol: Protocol) {
+async fn serve(far: &mut SerialStream, slave: &Slave, protocol: Protocol) {
     let mut heard = Vec::new();
     let mut due: Vec<(Instant, Vec<u8>)> = Vec::new();
     let mut chunk = [0; 256];

@@ -52,6 +52,8 @@ struct Inner {
     next_moods: VecDeque<Mood>,
     /// How long it takes to take a write request up.
     take_up: Duration,
+    /// Units that are switched off.
+    silent: Vec<u8>,
     /// Reads are answered with this exception.
     unreadable: Option<u8>,
     /// Answers that may go although the mood is to hold them.
@@ -107,6 +109,11 @@ impl Slave {
     /// From now on every read request is answered with this exception, or again with what stands there.
     pub fn set_unreadable(&self, exception: Option<u8>) {
         self.lock().unreadable = exception;
+    }
+
+    /// From now on nothing answers as this unit.
+    pub fn silence(&self, unit: u8) {
+        self.lock().silent.push(unit);
     }
 
     /// Lets one held answer go.
@@ -223,6 +230,9 @@ impl Slave {
         let mut inner = self.lock();
         inner.requests += 1;
         self.changed.notify_all();
+        if inner.silent.contains(&unit) {
+            return Reaction::Silence;
+        }
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
         let at_once = |answer| Reaction::Answer(answer, Duration::ZERO);
         match (pdu[0], inner.unreadable) {

@@ -1,0 +1,188 @@
+//! The text of a first configuration. Pure.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::Parity;
+
+/// The examples that are shipped, from which profiles are taken.
+const EXAMPLES: [&str; 4] = [
+    include_str!("../../config/examples/one-rtu-bus.toml"),
+    include_str!("../../config/examples/two-buses.toml"),
+    include_str!("../../config/examples/modbus-tcp.toml"),
+    include_str!("../../config/examples/line-protocol.toml"),
+];
+
+/// A profile that can do no harm: it reads.
+const READING: &str = r#"# What the hub may ask for: what stands here, and nothing else. Take addresses from the peripheral's manual.
+[profile.first.command.read-first]
+read = { table = "holding", address = 0 }
+
+# A write. Whoever knows the machine says whether doing it twice is the same as doing it once.
+# [profile.first.command.set-first]
+# write = { table = "holding", address = 0 }
+# range = [0, 100]
+# idempotent = true
+# verify = true                     # read back and compare
+"#;
+const READING_COMMAND: &str = "read-first";
+
+/// Everything that a first configuration says.
+pub(super) struct Draft {
+    pub(super) host: String,
+    pub(super) device: String,
+    pub(super) bus: Bus,
+    pub(super) unit: Option<u8>,
+    pub(super) secret: Secret,
+    pub(super) profile: Option<Profile>,
+}
+
+/// The one bus.
+pub(super) enum Bus {
+    Serial { port: PathBuf, baud: u32, parity: Parity, speaks_text: bool },
+    Tcp { address: String },
+}
+
+/// Where the device's secret is.
+pub(super) enum Secret {
+    /// In this file.
+    Key(PathBuf),
+    /// In this file, as a connection string.
+    ConnectionString(PathBuf),
+    /// In a file that is made for it.
+    NewKey,
+}
+
+/// A profile of the examples.
+pub(super) struct Profile {
+    name: String,
+    text: String,
+    commands: Vec<String>,
+    pub(super) speaks_text: bool,
+}
+
+/// The profile of the examples with this name.
+pub(super) fn profile(name: &str) -> Result<Profile, String> {
+    let head = format!("[profile.{name}.command.");
+    let paragraphs: Vec<&str> =
+        EXAMPLES.iter().flat_map(|example| example.split("\n\n")).filter(|text| of_profile(text, &head)).collect();
+    if paragraphs.is_empty() {
+        return Err(format!("no example has a profile {name:?}; there are: {}", names().join(", ")));
+    }
+    let text = paragraphs.iter().fold(String::new(), |all, text| all + text.trim_end() + "\n\n");
+    let commands = text.lines().filter_map(|line| line.strip_prefix(&head)?.strip_suffix(']'));
+    let commands = commands.map(str::to_owned).collect();
+    let speaks_text = text.lines().any(|line| line.starts_with("send ="));
+    Ok(Profile { name: name.to_owned(), commands, speaks_text, text: text.trim_end().to_owned() + "\n" })
+}
+
+fn of_profile(paragraph: &str, head: &str) -> bool {
+    paragraph.lines().any(|line| line.starts_with(head))
+}
+
+/// The names of all profiles of the examples.
+fn names() -> Vec<&'static str> {
+    let lines = EXAMPLES.iter().flat_map(|example| example.lines());
+    let mut names: Vec<&str> = lines
+        .filter_map(|line| line.strip_prefix("[profile.")?.split_once(".command."))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+impl Draft {
+    /// The command that is to be tried first: one that reads, if there is one.
+    pub(super) fn first_command(&self) -> String {
+        let commands = self.profile.as_ref().map(|profile| &profile.commands[..]).unwrap_or_default();
+        match (commands.iter().find(|command| command.starts_with("read")), commands.first()) {
+            (Some(read), _) => read.clone(),
+            (None, Some(first)) => format!("{first} VALUE"),
+            (None, None) => READING_COMMAND.to_owned(),
+        }
+    }
+
+    /// Where a new key goes, relative to the configuration.
+    pub(super) fn key_file(&self) -> String {
+        format!("keys/{}.key", self.device)
+    }
+
+    /// The configuration, for a file in this folder.
+    pub(super) fn text(&self, folder: &Path) -> String {
+        let mut out =
+            String::from("# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.\n\n");
+        let host = quoted(&self.host);
+        let _ = writeln!(out, "[hub]\nhost = {host}\n");
+        match &self.bus {
+            Bus::Tcp { address } => {
+                let _ = writeln!(out, "[bus.line-a]\nkind = \"modbus-tcp\"\naddress = {}\n", quoted(address));
+            }
+            Bus::Serial { port, baud, parity, speaks_text } => {
+                let kind = if *speaks_text { "serial" } else { "modbus-rtu" };
+                let port = quoted(&port.display().to_string());
+                let parity = parity.as_str();
+                let _ = writeln!(
+                    out,
+                    "[bus.line-a]\nkind = \"{kind}\"\nport = {port}\nbaud = {baud}\nparity = \"{parity}\""
+                );
+                let delimiter = "delimiter = \"\\r\\n\"                # how a reply ends\n";
+                out.push_str(if *speaks_text { delimiter } else { "" });
+                out.push('\n');
+            }
+        }
+        let _ = writeln!(out, "# The device's id at the hub.\n[device.{}]\nbus = \"line-a\"", quoted(&self.device));
+        if let Some(unit) = self.unit {
+            let _ = writeln!(out, "unit = {unit}");
+        }
+        let (key, file) = match &self.secret {
+            Secret::Key(file) => ("key_file", shown(file, folder)),
+            Secret::ConnectionString(file) => ("connection_string_file", shown(file, folder)),
+            Secret::NewKey => ("key_file", self.key_file()),
+        };
+        let name = self.profile.as_ref().map_or("first", |profile| &profile.name);
+        let _ = writeln!(out, "profile = {}\n{key} = {}\n", quoted(name), quoted(&file));
+        out.push_str(self.profile.as_ref().map_or(READING, |profile| &profile.text));
+        out
+    }
+}
+
+/// A file below the configuration's folder moves with it.
+fn shown(file: &Path, folder: &Path) -> String {
+    file.strip_prefix(folder).unwrap_or(file).display().to_string()
+}
+
+/// A basic string of TOML (v1.0.0, "String"); JSON's escapes are among its own.
+fn quoted(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted.replace('\u{7F}', "\\u007f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_of_the_examples_is_found_with_its_comments() {
+        assert_eq!(names(), ["boiler", "chiller", "heat-meter", "pump", "scale", "valve"]);
+        for name in names() {
+            let profile = profile(name).unwrap_or_else(|why| panic!("{why}"));
+            assert!(
+                !profile.commands.is_empty() && !profile.text.contains("[bus") && !profile.text.contains("[device")
+            );
+            assert_eq!(profile.speaks_text, name == "scale");
+        }
+        let pump = profile("pump").unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(pump.commands, ["set-speed", "read-speed", "reset"]);
+        assert!(pump.text.starts_with("# Percent of the nominal speed"), "{}", pump.text);
+        let why = profile("pumpe").err().expect("there is none");
+        assert!(why.contains("heat-meter, pump"), "{why}");
+    }
+
+    #[test]
+    fn what_a_person_types_stays_one_value() {
+        assert_eq!(quoted("a\"b\\c\nd"), r#""a\"b\\c\nd""#);
+        assert_eq!(shown(Path::new("/etc/f/keys/a"), Path::new("/etc/f")), "keys/a");
+        assert_eq!(shown(Path::new("/root/a"), Path::new("/etc/f")), "/root/a");
+    }
+}
