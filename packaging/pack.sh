@@ -21,8 +21,6 @@ version=${DEB_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 root=$tree/root
-share=$root/usr/share
-doc=$share/doc/fieldbridge
 
 put() { # mode, source, place in the package
     install -D -m "$1" "$2" "$root/$3"

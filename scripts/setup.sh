@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | lint]
+# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | lint]
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
+#   foreign   what running the package's program for another architecture needs, too
 #   lint      what judging a package and its manual pages needs
 set -eu
 cd "$(dirname "$0")/.."
@@ -43,7 +44,11 @@ if [ "${1-}" = tests ] || [ "${1-}" = lint ]; then
     need man man-db
     need mandoc mandoc
 fi
-if [ "${1-}" = package ]; then
+if [ "${1-}" = foreign ]; then
+    need qemu-aarch64-static qemu-user-static
+    need file file
+fi
+if [ "${1-}" = package ] || [ "${1-}" = foreign ]; then
     need make make
     [ ! -e .git ] || need git git
     need objdump binutils

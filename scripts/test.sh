@@ -9,6 +9,8 @@ cargo clippy --quiet --no-default-features -- -D warnings
 cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --no-fail-fast
+# The released build takes minutes (make lint-deb); how it is packed does not depend on it.
+packaging/test-deb.sh target/debug/fieldbridge
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
 scripts/simulate.sh 10000 1

@@ -34,7 +34,7 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Name, version and licence of each crate that is linked into the program for any target. Macros run in the build only.
+/// Name, version and licence of each crate that is linked into the program for any target. Macros are not.
 fn linked() -> BTreeSet<(String, String, String)> {
     let mut found = BTreeSet::new();
     for target in TARGETS {
