@@ -1,7 +1,8 @@
 //! What a package tells its user, held to the code: the manual pages fieldbridge(1) and fieldbridge.toml(5), the
-//! completions of the shells and the list of what the program contains (packaging/man, packaging/completions, packaging/copyright).
+//! completions of the shells and the list of what the program contains (packaging/man, packaging/completions,
+//! packaging/copyright). It proves none of the guarantees.
 //!
-//! It proves no guarantee. All of them are made here, from the definition of the command line (src/cli.rs), the reference configuration
+//! All of them are made here, from the definition of the command line (src/cli.rs), the reference configuration
 //! (config/fieldbridge.reference.toml), Cargo.lock, and the hand-written parts (the files that end in `.in`), and are
 //! committed. After a change of any of those:
 //!
