@@ -3,8 +3,8 @@
 #   make deb [ARCH=amd64|arm64|armhf]   builds target/deb/fieldbridge_VERSION_ARCH.deb, for this machine if not told otherwise
 #   make debs                           builds all three
 #   make lint-deb [ARCH=…]              builds one, and lets lintian judge it
-#   make reproducible [ARCH=…]          builds one twice, in two folders, and compares the bytes
-#   make test-arm                       runs the programs of the arm packages under qemu
+#   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
+#   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
@@ -30,7 +30,9 @@ reproducible:
 	packaging/reproducible.sh $(ARCH)
 
 test-arm:
+	$(MAKE) lint-deb ARCH=arm64
 	packaging/test-foreign.sh arm64
+	$(MAKE) lint-deb ARCH=armhf
 	packaging/test-foreign.sh armhf
 
 boot-test: deb

@@ -14,8 +14,8 @@ export CARGO_TARGET_DIR="${TARGET:-$PWD/target/package}"
 mkdir -p "$CARGO_TARGET_DIR"
 CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd)
 export RUSTC=/usr/bin/rustc RUSTC_WRAPPER="" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"
-cargo=/usr/bin/cargo
-# Of a mistake in make's own variables (MAKEFLAGS holds a job server that is not for cargo).
+
+# The job server of make is not for cargo, and flags of somebody's own would change the bytes.
 unset MAKEFLAGS MFLAGS RUSTFLAGS
 
 set -- build --quiet --locked --release --target "$rust_target"
@@ -41,5 +41,5 @@ done
 export CARGO_ENCODED_RUSTFLAGS="$flags"
 name=$(echo "$rust_target" | tr - _)
 export "CFLAGS_$name=$maps" "CC_$name=$gnu_target-gcc" "AR_$name=$gnu_target-ar"
-"$cargo" "$@" >&2
+/usr/bin/cargo "$@" >&2
 echo "$CARGO_TARGET_DIR/$rust_target/release/fieldbridge"

@@ -16,7 +16,8 @@ architecture "$1"
 
 # The newest glibc that the program may ask for: that of Debian 12.
 libc_max=2.36
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"
+SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"
+export SOURCE_DATE_EPOCH
 version=${DEB_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT

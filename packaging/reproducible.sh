@@ -1,20 +1,24 @@
 #!/bin/sh
-# Builds the package of an architecture twice, from two folders and into two others, and compares the bytes.
+# Builds the package of an architecture here and, from nothing, out of a copy of this folder elsewhere, and compares the
+# bytes. Prints their hash.
 # Usage: packaging/reproducible.sh amd64|arm64|armhf
 set -eu
 cd "$(dirname "$0")/.."
 here=$PWD
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"
+# The copy is not under git.
+SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"
+export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-build() { # folder of the checkout, target folder; prints the package
-    mkdir -p "$1" "$2"
-    tar --create --exclude=./target --exclude=./.cache --exclude=./.git --directory="$here" . | tar --extract --directory="$1"
-    program=$(TARGET="$2" "$1/packaging/build.sh" "$3")
-    "$1/packaging/pack.sh" "$3" "$program" "$2/deb"
-}
-one=$(build "$work/a" "$work/a/target" "$1")
-two=$(build "$work/another/place" "$work/elsewhere" "$1")
+program=$(packaging/build.sh "$1")
+one=$(packaging/pack.sh "$1" "$program" "$work/one")
+
+copy=$work/another/place
+mkdir -p "$copy"
+tar --create --exclude=./target --exclude=./.cache --exclude=./.git --directory="$here" . | tar --extract --directory="$copy"
+program=$(TARGET="$work/elsewhere" "$copy/packaging/build.sh" "$1")
+two=$("$copy/packaging/pack.sh" "$1" "$program" "$work/two")
+
 cmp "$one" "$two"
-sha256sum "$one" | sed "s|  .*/|  |"
+sha256sum "$one" | sed 's|  .*/|  |'

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the program out of the package for another architecture under qemu-user: `check`, the demo (G1 to G4 and G7 as its
 # books have them) and tests/kill.rs (G2 to G7 against kill -9, with a simulated hub, slaves and a serial line).
-# Usage: packaging/test-foreign.sh arm64|armhf
+# Usage: packaging/test-foreign.sh arm64|armhf      after `make deb ARCH=…`
 #
 # The demo starts itself, and Linux must know to run such a program by qemu: this needs root and binfmt_misc. Without them
 # the demo is left out, and the script says so. qemu-user does not know how a serial port's settings are set nowadays:
@@ -13,7 +13,6 @@ cd "$(dirname "$0")/.."
 architecture "$1"
 [ "$ARCH" != "$(dpkg --print-architecture)" ] || { echo "$ARCH is this machine's own; nothing is to be emulated" >&2; exit 2; }
 scripts/setup.sh foreign "$ARCH"
-make --no-print-directory deb ARCH="$ARCH"
 
 work=$(mktemp -d)
 binfmt="" mounted=""
@@ -54,7 +53,7 @@ cat "$work/said" >&2
 grep -q "hub.host: is not filled in yet" "$work/said"
 mkdir -p "$work/site/keys"
 cp config/examples/line-protocol.toml "$work/site/fieldbridge.toml"
-echo AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8= >"$work/site/keys/scale.key"
+(umask 077 && echo AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8= >"$work/site/keys/scale.key")
 "$work/fieldbridge" check --config "$work/site/fieldbridge.toml"
 
 echo "== $ARCH: demo" >&2
@@ -68,6 +67,8 @@ if [ "$(id -u)" = 0 ] && [ -e $registry/register ]; then
     sed "s/^:[^:]*:/:$name:/" "/usr/lib/binfmt.d/qemu-$cpu.conf" >$registry/register
     binfmt=$registry/$name
     QEMU_LD_PREFIX=$libraries QEMU_SET_ENV=LD_PRELOAD=$work/termios2.so "$program" demo
+    echo -1 >"$binfmt"
+    binfmt=""
 else
     echo "!! LEFT OUT: the demo of $ARCH needs root and binfmt_misc" >&2
 fi
