@@ -3,14 +3,15 @@
 # Usage: packaging/build.sh amd64|arm64|armhf
 #
 # It is built by the Rust of Debian (rustc-web), so that everybody who builds a version gets the same bytes, and so that a
-# foreign architecture needs nothing that Debian does not have. TARGET is the folder to build in; by default target/package.
+# foreign architecture needs nothing that Debian does not have. TARGET is the folder to build in; by default one for each
+# architecture in target/package: what runs in the build differs between them.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=packaging/architecture.sh
 . packaging/architecture.sh
 architecture "$1"
 
-export CARGO_TARGET_DIR="${TARGET:-$PWD/target/package}"
+export CARGO_TARGET_DIR="${TARGET:-$PWD/target/package/$ARCH}"
 mkdir -p "$CARGO_TARGET_DIR"
 CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd)
 export RUSTC=/usr/bin/rustc RUSTC_WRAPPER="" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH-$(packaging/epoch.sh)}"

@@ -74,5 +74,6 @@ else
 fi
 
 echo "== $ARCH: kill -9" >&2
-FIELDBRIDGE_PROGRAM=$work/fieldbridge cargo test --test kill -- --nocapture --test-threads=1
+# A start takes much longer under an emulator.
+FIELDBRIDGE_LIFE=5 FIELDBRIDGE_PROGRAM=$work/fieldbridge cargo test --test kill -- --nocapture --test-threads=1
 echo "== $ARCH: done" >&2
