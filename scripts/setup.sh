@@ -1,12 +1,24 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests]
+# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | lint]
+#   tests     what the test suite needs
+#   package   what building the package for an architecture needs; this machine's if none is named
+#   foreign   what running the package's program for another architecture needs, too
+#   lint      what judging a package and its manual pages needs
 set -eu
 cd "$(dirname "$0")/.."
 
 missing=""
 need() { # command, package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need_packages() { # packages; for what has no command of its own
+    for package; do
+        case "$(dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null)" in
+        "install ok installed") ;;
+        *) missing="$missing $package" ;;
+        esac
+    done
 }
 need cc gcc
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
@@ -22,6 +34,36 @@ if [ "${1-}" = tests ]; then
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
     need setpriv util-linux
     need g++ g++
+    # Shells whose completion of the command line is tried, and what judges the manual pages.
+    need zsh zsh
+    need fish fish
+    need_packages bash-completion
+fi
+if [ "${1-}" = tests ] || [ "${1-}" = lint ]; then
+    need lintian lintian
+    need man man-db
+    need mandoc mandoc
+fi
+if [ "${1-}" = foreign ]; then
+    need qemu-aarch64-static qemu-user-static
+    need file file
+fi
+if [ "${1-}" = package ] || [ "${1-}" = foreign ]; then
+    need make make
+    [ ! -e .git ] || need git git
+    need objdump binutils
+    # Debian's own Rust, beside whatever there is: with it everybody builds the same bytes.
+    need_packages rustc-web cargo-web
+    arch=$(dpkg --print-architecture)
+    if [ "${2-$arch}" != "$arch" ]; then
+        need_packages rust-web-src
+        case "$2" in
+        amd64) need_packages gcc-x86-64-linux-gnu libc6-dev-amd64-cross ;;
+        arm64) need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        armhf) need_packages gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
+        *) echo "there is no package for $2; there are amd64, arm64 and armhf" >&2; exit 2 ;;
+        esac
+    fi
 fi
 if [ -n "$missing" ]; then
     root=""
@@ -30,7 +72,7 @@ if [ -n "$missing" ]; then
     # Mosquitto is only wanted as a program: Debian would start it as a service on the MQTT port.
     $root apt-get update -q >&2
     # shellcheck disable=SC2086
-    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove $missing >&2
 fi
 if ! command -v cargo >/dev/null 2>&1; then
     # shellcheck disable=SC1091

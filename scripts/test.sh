@@ -12,6 +12,8 @@ cargo test --no-fail-fast
 # It mostly waits, for a minute and a half.
 cargo test --features proof --test watchdog -- --nocapture &
 watchdog=$!
+# The released build takes minutes (make lint-deb); how it is packed does not depend on it.
+packaging/test-deb.sh target/debug/fieldbridge
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 wait "$watchdog"
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.

@@ -27,6 +27,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 /// Commands that are not run here, by how they begin, and where they are run.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("apt install ./fieldbridge_", "the boot test installs the package"),
+    ("make deb", "make boot-test begins with it"),
+    ("make reproducible", "by hand, before a release"),
+    ("apt remove fieldbridge", "the boot test"),
+    ("apt purge fieldbridge", "the boot test"),
     ("systemctl enable --now fieldbridge", "the boot test; the story does in its place what it does"),
     ("systemctl restart fieldbridge", "the boot test; the story does in its place what it does"),
     ("journalctl -u fieldbridge", "the boot test"),

@@ -4,6 +4,7 @@
 //!
 //! The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again, as far as the machine's timing lets
 //! them be the same. `FIELDBRIDGE_ROUNDS` makes it longer: so many runs of each test, each with the next seed.
+//! `FIELDBRIDGE_LIFE` lets each daemon live so many times as long, where a start takes longer, as under an emulator.
 #![cfg(feature = "demo")]
 
 mod support;
@@ -11,7 +12,7 @@ mod support;
 use std::time::Duration;
 
 use fieldbridge::sim::{Auth, Cut, Fault, Options, OutOfOrder, PacketIds, Redelivery};
-use support::books::{modbus_buses, modbus_devices, patient_pump, with_seeds, Books, Device, Fate, Route};
+use support::books::{modbus_buses, modbus_devices, number, patient_pump, with_seeds, Books, Device, Fate, Route};
 use support::hub::Hub;
 use support::instrument::{Instrument, Temper};
 use support::slave::{Mood, Slave};
@@ -28,6 +29,8 @@ struct Run {
     site: Site,
     hub: Hub,
     books: Books,
+    /// How many kills struck a daemon that had a connection.
+    struck: u32,
 }
 
 impl Run {
@@ -41,7 +44,13 @@ impl Run {
         for device in &devices {
             hub.add_device(&device.id, Auth::Key((0..32).collect()));
         }
-        Run { random: fastrand::Rng::with_seed(seed), site, hub, books: Books::new(devices, commands_each, 1) }
+        Run {
+            random: fastrand::Rng::with_seed(seed),
+            site,
+            hub,
+            books: Books::new(devices, commands_each, 1),
+            struck: 0,
+        }
     }
 
     fn send(&mut self, count: usize) {
@@ -59,11 +68,13 @@ impl Run {
     /// middle of each life.
     fn kill_again_and_again(&mut self, mut mishap: impl FnMut(&Hub, &mut fastrand::Rng, &[Device])) {
         let portion = self.books.commands.len().div_ceil(KILLS as usize * 2);
+        let times = number("FIELDBRIDGE_LIFE").unwrap_or(1);
         for _ in 0..KILLS {
-            let life = match self.random.u32(..4) {
-                0 => self.random.u64(5..200),
-                _ => self.random.u64(200..1500),
-            };
+            let life = times
+                * match self.random.u32(..4) {
+                    0 => self.random.u64(5..200),
+                    _ => self.random.u64(200..1500),
+                };
             let until_mishap = self.random.u64(..life);
             self.send(portion);
             let daemon = self.site.spawn(&[], &[]);
@@ -71,6 +82,7 @@ impl Run {
             self.send(portion);
             mishap(&self.hub, &mut self.random, &self.books.devices);
             std::thread::sleep(Duration::from_millis(life - until_mishap));
+            self.struck += u32::from(self.books.devices.iter().any(|device| self.hub.is_connected(&device.id)));
             daemon.kill();
         }
     }
@@ -88,7 +100,8 @@ impl Run {
 
     fn check(&self, done: &[u16]) -> Vec<Fate<'_>> {
         self.books.print(&self.hub, &self.books.fates(&self.hub, done));
-        println!("{KILLS} kills");
+        println!("{KILLS} kills, {} of them of a connected daemon", self.struck);
+        assert!(self.struck > 0, "every daemon was killed before it did anything: FIELDBRIDGE_LIFE=5 gives them time");
         self.books.check(&self.hub, done)
     }
 }

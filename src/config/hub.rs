@@ -108,7 +108,8 @@ fn host(table: &Table) -> Option<String> {
     }
     // The file that a package installs has it empty.
     if table.is_empty_text("host") {
-        table.wrong("host", why.replace("is missing", "is not filled in yet"));
+        let why = why.replace("is missing", "is not filled in yet");
+        table.wrong("host", format!("{why}, then `systemctl restart fieldbridge`"));
         return None;
     }
     let host = table.text("host")?.to_lowercase();

@@ -136,11 +136,35 @@ fn every_example_is_tested() {
 }
 
 #[test]
+fn every_profile_that_is_shipped_loads_as_a_drop_in() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/profiles");
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let name = Regex::new(r"\[profile\.([a-z0-9-]+)\.").unwrap().captures(&text).unwrap()[1].to_owned();
+        let (kind, unit) = if text.contains("send = ") { ("serial", "") } else { ("modbus-rtu", "unit = 1\n") };
+        let site = site(&format!(
+            "[hub]\nhost = \"contoso.azure-devices.net\"\n\
+             [bus.line]\nkind = \"{kind}\"\nport = \"/dev/test/line\"\nbaud = 9600\n\
+             [device.it]\nbus = \"line\"\nprofile = \"{name}\"\nkey_file = \"it.key\"\n{unit}"
+        ));
+        site.write("conf.d/profile.toml", &text);
+        let loaded = site.loaded();
+        assert_eq!(lines(&loaded.notes), "", "{name}");
+        let commands = text.matches("\n[profile.").count();
+        assert_eq!(loaded.config.devices["it"].commands.len(), commands, "{name}");
+        found += 1;
+    }
+    assert!(found > 0);
+}
+
+#[test]
 fn the_installed_file_is_refused_until_the_hub_is_filled_in_and_says_so() {
     let problems = site(INSTALLED).problems();
     assert_eq!(problems.len(), 1, "{}", lines(&problems));
     assert_eq!(problems[0].key, "hub.host");
     assert!(problems[0].why.contains("not filled in yet; put the host name"), "{}", problems[0]);
+    assert!(problems[0].why.ends_with("then `systemctl restart fieldbridge`"), "{}", problems[0]);
 
     // What it shows as comments is a whole configuration.
     let commented = Regex::new(r"(?m)^# (\[|[a-z_]+ = )").unwrap();

@@ -85,7 +85,7 @@ impl Site {
 
     /// Runs an operator's command to its end.
     pub fn command(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fieldbridge"));
+        let mut command = Command::new(program());
         command.args(args).arg("--config").arg(self.path("fieldbridge.toml"));
         command.stdin(Stdio::null()).output().expect("the built program can be run")
     }
@@ -141,8 +141,8 @@ impl Site {
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket can be made");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let program = env!("CARGO_BIN_EXE_fieldbridge");
-        let mut words = wrapper.iter().copied().chain([program]);
+        let program = program();
+        let mut words = wrapper.iter().copied().chain([program.as_str()]);
         let mut command = Command::new(words.next().expect("there is a program"));
         command.args(words).args(["run", "--config"]).arg(self.path("fieldbridge.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("FIELDBRIDGE_LOG", "debug");
@@ -163,6 +163,12 @@ impl Site {
     pub fn settled(&self) {
         eventually("an empty outbox", || (self.status()["outbox"]["pending"] == 0).then_some(()));
     }
+}
+
+/// The program under test: the one that was built with the tests, or another in its place, such as one for another
+/// architecture under an emulator (packaging/test-foreign.sh).
+pub fn program() -> String {
+    std::env::var("FIELDBRIDGE_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fieldbridge").to_owned())
 }
 
 /// A running daemon. Killed when dropped.

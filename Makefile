@@ -1,0 +1,39 @@
+# The packages. Everything else of the project is built and tested by cargo and scripts/.
+#
+#   make deb [ARCH=amd64|arm64|armhf]   builds target/deb/fieldbridge_VERSION_ARCH.deb, for this machine if not told otherwise
+#   make debs                           builds all three
+#   make lint-deb [ARCH=…]              builds one, and lets lintian judge it
+#   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
+#   make test-arm                       builds the arm packages, and runs their programs under qemu
+#   make boot-test                      installs, upgrades and removes the package on a booted Debian
+#
+# Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
+.NOTPARALLEL:
+.PHONY: deb debs lint-deb reproducible test-arm boot-test
+
+ARCH ?= $(shell dpkg --print-architecture)
+
+deb:
+	scripts/setup.sh package $(ARCH)
+	program=$$(packaging/build.sh $(ARCH)) && packaging/pack.sh $(ARCH) "$$program"
+
+debs:
+	$(MAKE) deb ARCH=amd64
+	$(MAKE) deb ARCH=arm64
+	$(MAKE) deb ARCH=armhf
+
+lint-deb: deb
+	packaging/lint.sh $(ARCH)
+
+reproducible:
+	scripts/setup.sh package $(ARCH)
+	packaging/reproducible.sh $(ARCH)
+
+test-arm:
+	$(MAKE) lint-deb ARCH=arm64
+	packaging/test-foreign.sh arm64
+	$(MAKE) lint-deb ARCH=armhf
+	packaging/test-foreign.sh armhf
+
+boot-test: deb
+	packaging/boot-test.sh

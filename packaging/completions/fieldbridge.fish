@@ -1,0 +1,121 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_fieldbridge_global_optspecs
+    string join \n config= h/help V/version
+end
+
+function __fish_fieldbridge_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_fieldbridge_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_fieldbridge_using_subcommand
+    set -l cmd (__fish_fieldbridge_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -s h -l help -d 'Print help'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -s V -l version -d 'Print version'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "run" -d 'Run the daemon in the foreground'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "check" -d 'Read the whole configuration and report every error, with file, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand run" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -l live -d 'Also try everything that the configuration names'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -l json -d 'Print what was found as one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l host -d 'Host name of the hub, such as contoso.azure-devices.net' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l device -d 'The device\'s id at the hub' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l port -d 'Serial port of the bus; best one from /dev/serial/by-id' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l modbus-tcp -d 'Modbus TCP server, in place of a serial port' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l baud -d 'Bits a second on the serial port' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l parity -d 'Parity on the serial port' -r -f -a "none\t'No parity bit'
+even\t'Even parity, as the Modbus specification has it'
+odd\t'Odd parity'"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l unit -d 'Modbus unit id that the peripheral is set to' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l key-file -d 'File with the device\'s key in base64; - reads the key from standard input' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l connection-string-file -d 'File with the device\'s connection string' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l profile -d 'Take this profile of the examples, in place of one that only reads a register' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l output -d 'Where to write the configuration, in place of the main configuration file' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l json -d 'Print what has changed as one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "list" -d 'List rows, newest first'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l device -d 'Only this device\'s' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l state -d 'Only rows in this state' -r -f -a "accepted\t''
+executing\t''
+succeeded\t''
+failed\t''
+rejected\t''
+expired\t''
+in_doubt\t''"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l limit -d 'At most so many' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object a line'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "list" -d 'List rows, newest first'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l json -d 'Print the result as one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -f -a "peripheral" -d 'A simulated peripheral'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l bind -d 'Where to listen; the vendor\'s SDKs insist on port 8883' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l host -d 'The hub\'s name' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l dir -d 'The folder to write certificates to' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l options -d 'Switches, as a JSON object, such as {"redelivery":"same-connection","lock":500}' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -l plain -d 'No TLS'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from hub" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from peripheral" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from peripheral" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "peripheral" -d 'A simulated peripheral'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "run" -d 'Run the daemon in the foreground'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "list" -d 'List rows, newest first'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "peripheral" -d 'A simulated peripheral'
