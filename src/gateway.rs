@@ -33,6 +33,7 @@ use crate::lane::{self, Station};
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::local;
+use crate::logging;
 use crate::service::{self, Signals};
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -305,6 +306,7 @@ impl Gateway {
         };
         let helper = |work| until_stopped(stops.helpers.clone(), work);
         spawn(tasks, "ledger keeper".into(), helper(Box::pin(async move { ledger.keep(retention).await })));
+        spawn(tasks, "log".into(), helper(Box::pin(logging::report())));
         let gateway = self.clone();
         spawn(tasks, "status line".into(), helper(Box::pin(async move { gateway.report_status().await })));
         if let Some(period) = service::watchdog_period() {
@@ -337,11 +339,13 @@ impl Gateway {
     async fn status(&self) -> Json {
         let health = self.ledger.health().borrow().clone();
         let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
-        let now = Timestamp::now();
+        let doubt = self.ledger.belief().now().err();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": self.started.elapsed().as_secs(),
-            "clock": { "ok": now.is_believable(), "now": now.to_string() },
+            "clock": {
+                "ok": doubt.is_none(), "now": Timestamp::now().to_string(), "lastError": doubt.map(|doubt| doubt.to_string())
+            },
             "hub": { "host": self.config.hub.host, "connected": self.connected(), "identities": self.devices.len() },
             "devices": self.health.values().map(|device| device.to_json()).collect::<Vec<_>>(),
             "buses": self.buses.values().map(|bus| bus.status().to_json()).collect::<Vec<_>>(),
@@ -374,10 +378,8 @@ impl Gateway {
             true => "",
             false => ", THE LEDGER CAN'T BE WRITTEN",
         };
-        let clock = match Timestamp::now().is_believable() {
-            true => "",
-            false => ", THE CLOCK IS NOT SET",
-        };
+        let doubt = self.ledger.belief().now().err();
+        let clock = doubt.map(|doubt| format!(", {}", doubt.in_short().to_uppercase())).unwrap_or_default();
         format!(
             "{} of {} identities connected, {open} of {} buses open, {in_doubt} commands in doubt since the start{ledger}{clock}",
             self.connected(),

@@ -18,12 +18,15 @@
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
+pub mod belief;
 pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod fatal;
 pub mod health;
 pub mod logging;
+pub mod net;
+pub mod quiet;
 pub mod service;
 
 pub mod bus;
