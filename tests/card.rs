@@ -3,8 +3,8 @@
 //!
 //! Bytes are counted twice: as the daemon gives them to the system (`pwrite`, by strace), and as whole pages that the
 //! system has to write for that (`write_bytes` of /proc/PID/io, on a file system with a disk under it; its own journal is
-//! not counted there). Figures for docs/PERFORMANCE.md come from
-//! `FIELDBRIDGE_ROUNDS=10 cargo test --release --test card -- --nocapture`: so many times as many commands.
+//! not counted there). Figures for docs/PERFORMANCE.md come from `cargo test --test card -- --nocapture`;
+//! `FIELDBRIDGE_ROUNDS=n` takes n times as many commands.
 
 mod support;
 

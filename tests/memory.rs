@@ -2,7 +2,7 @@
 //! comes back again and again, in 64 MB of memory, page cache of the ledger included, as `MemoryMax=64M` counts it.
 //!
 //! The limit is the kernel's own: a memory cgroup of version 1 or 2. This needs root. Figures for docs/PERFORMANCE.md
-//! come from `cargo test --release --test memory -- --nocapture`.
+//! come from `cargo test --test memory -- --nocapture`.
 #![cfg(feature = "demo")]
 
 mod support;
