@@ -1,4 +1,5 @@
-//! Whether the wall clock can be believed: no token is made, and no expiry judged, by a clock that is known to be wrong.
+//! Whether the wall clock can be believed: no token is made, and no expiry judged, by a clock that is known to be
+//! wrong.
 //!
 //! A gateway without a clock chip boots in 1970, or where it stopped. Its clock is believed if it is not before this
 //! release, and not before the latest time that was believed on this ledger; or if the system says that it is
@@ -166,8 +167,8 @@ impl Mood {
     }
 }
 
-/// Whether the kernel's clock is disciplined by something: chrony, ntpd and timesyncd all tell it, and setting the clock
-/// by hand makes it forget. A sandbox may forbid the question.
+/// Whether something disciplines the kernel's clock: chrony, ntpd and timesyncd all tell it so, and setting the clock by
+/// hand makes it forget. A sandbox may forbid the question.
 #[allow(unsafe_code)] // No safe library asks this; it is one call that fills a structure of plain numbers.
 fn kernel_is_synchronised() -> bool {
     // SAFETY: all its fields are numbers, for which zero is a value; with no mode set, the call only writes to it.

@@ -19,7 +19,7 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 const IDENTITIES: usize = 100;
 /// What a hub's queue holds.
 const QUEUED: usize = 50;
-const STORMS: usize = 5;
+const STORMS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A memory cgroup of the test's own.

@@ -1,6 +1,6 @@
-//! Proves G8 and G11 for the log: a hub and a serial line that misbehave in every way they can, for a week, leave a log
-//! that a person can read, and hide no neighbour. The gateway is the real one, the week passes in seconds, and the peers
-//! are this file's: they follow no rules.
+//! Proves G8 and G11 for the log: a hub and a serial line that misbehave in every way they can, for a week, leave a
+//! log that a person can read, and hide no neighbour. The gateway is the real one, the week passes in seconds, and the
+//! peers are this file's: they follow no rules.
 //!
 //! It has a process of its own: the log of a thread is not to be had beside threads without one. `scripts/simulate.sh`
 //! runs it. The seed is printed first and taken from `FIELDBRIDGE_SEED`.
