@@ -167,8 +167,8 @@ impl Mood {
     }
 }
 
-/// Whether something disciplines the kernel's clock: chrony, ntpd and timesyncd all tell it so, and setting the clock by
-/// hand makes it forget. A sandbox may forbid the question.
+/// Whether something disciplines the kernel's clock: chrony, ntpd and timesyncd all tell it so, and setting the clock
+/// by hand makes it forget. A sandbox may forbid the question.
 #[allow(unsafe_code)] // No safe library asks this; it is one call that fills a structure of plain numbers.
 fn kernel_is_synchronised() -> bool {
     // SAFETY: all its fields are numbers, for which zero is a value; with no mode set, the call only writes to it.
