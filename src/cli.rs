@@ -14,10 +14,11 @@ use crate::fatal::Fatal;
 use crate::ledger::row::Record;
 use crate::ledger::Reader;
 use crate::live::{self, Finding, Verdict};
+use crate::quiet::EACH;
 use crate::{gateway, init, logging, service, show};
 
-/// Threads that look up host names, at most.
-const BLOCKING_THREADS_MAX: usize = 8;
+/// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
+const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Edge gateway: Azure IoT Hub cloud-to-device messages as commands on serial lines and Modbus.
 #[derive(Debug, Parser)]
@@ -183,10 +184,11 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
 fn run_daemon(path: &Path) -> Result<(), Fatal> {
     logging::start();
     service::seclude();
-    let config = load(path, |note| tracing::warn!("{note}"))?;
+    let config = load(path, |note| tracing::warn!(target: EACH, "{note}"))?;
     let runtime = runtime()?;
     let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
     let ended = runtime.block_on(gateway::run(config, files));
+    logging::end();
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     ended

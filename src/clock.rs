@@ -6,8 +6,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Earliest wall time that can be right: no build of this program is older (2026-01-01T00:00:00Z).
-pub const EARLIEST_BELIEVABLE: Timestamp = Timestamp(1_767_225_600_000);
+/// Earliest wall time that can be right: this release is not older (2026-11-01T00:00:00Z). Each release moves it on by
+/// hand; the time of the build would make every build another program.
+pub const EARLIEST_BELIEVABLE: Timestamp = Timestamp(1_793_491_200_000);
 
 /// Wall time in milliseconds since 1970-01-01T00:00:00Z. Prints as RFC 3339 with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,11 +41,6 @@ impl Timestamp {
     /// Time from an earlier one to this; nothing if that is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
-    }
-
-    /// Whether a clock that shows this can be trusted for tokens and expiry dates.
-    pub fn is_believable(self) -> bool {
-        self >= EARLIEST_BELIEVABLE
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch, Notify};
 use tokio::time::{sleep, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::belief::Belief;
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
 use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
@@ -36,6 +37,7 @@ use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Ticket};
 use crate::ledger::row::{RowId, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
+use crate::quiet::COMMANDS;
 use crate::runner::{Gate, Go, Plan, Ran};
 
 /// Commands that wait for their turn in a lane.
@@ -286,7 +288,7 @@ impl Station {
 
     /// Waits until the clock allows to judge a command of an earlier life. `false`: the daemon stops first.
     async fn age_is_known(&self, work: &Work, deadline: Deadline) -> bool {
-        while deadline.judge(work.age()) == Freshness::Unknown {
+        while deadline.judge(work.age(self.ledger.belief())) == Freshness::Unknown {
             tokio::select! {
                 () = self.stop.cancelled() => return false,
                 () = sleep(CLOCK_PERIOD) => {}
@@ -316,6 +318,9 @@ impl Station {
         match state {
             State::InDoubt => {
                 tracing::warn!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished");
+            }
+            State::Succeeded => {
+                tracing::info!(target: COMMANDS, %device, message_id, command, %state, attempts, elapsed_ms, "command finished");
             }
             _ => tracing::info!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished"),
         }
@@ -393,11 +398,11 @@ impl Work {
         }
     }
 
-    fn age(&self) -> Age {
+    fn age(&self, clock: &Belief) -> Age {
         Age {
             monotonic: self.received.elapsed(),
             received_at: self.earlier_life.then_some(self.new.received_at),
-            now: Timestamp::now(),
+            now: clock.now().ok(),
         }
     }
 
@@ -419,7 +424,7 @@ struct LaneGate<'a> {
 
 impl Gate for LaneGate<'_> {
     fn may_go(&mut self) -> Go {
-        if self.deadline.judge(self.work.age()) == Freshness::Expired {
+        if self.deadline.judge(self.work.age(self.station.ledger.belief())) == Freshness::Expired {
             return Go::End(self.deadline.expired());
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
@@ -431,10 +436,9 @@ impl Gate for LaneGate<'_> {
 
     fn not_after(&self) -> Instant {
         let limit = self.work.received + self.deadline.limit;
-        let now = Timestamp::now();
-        match self.work.new.expires_at.filter(|_| now.is_believable()) {
-            Some(at) => limit.min(Instant::now() + at.since(now)),
-            None => limit,
+        match (self.work.new.expires_at, self.station.ledger.belief().now()) {
+            (Some(at), Ok(now)) => limit.min(Instant::now() + at.since(now)),
+            _ => limit,
         }
     }
 

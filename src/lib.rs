@@ -18,13 +18,16 @@
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
+pub mod belief;
 pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod fatal;
 pub mod health;
 pub mod logging;
+pub mod net;
 pub mod pulse;
+pub mod quiet;
 pub mod service;
 
 pub mod bus;

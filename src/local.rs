@@ -54,7 +54,7 @@ struct LocalGate<'a> {
 
 impl Gate for LocalGate<'_> {
     fn may_go(&mut self) -> Go {
-        let age = Age { monotonic: self.since.elapsed(), received_at: None, now: Timestamp::now() };
+        let age = Age { monotonic: self.since.elapsed(), received_at: None, now: None };
         match self.deadline.judge(age) {
             Freshness::Expired => Go::End(self.deadline.expired()),
             _ if !self.ledger.is_well() || self.stop.is_cancelled() => Go::No,

@@ -40,11 +40,7 @@ pub fn status(document: &Json) -> String {
     );
     let clock = &document["clock"];
     if clock["ok"] == false {
-        let _ = writeln!(
-            out,
-            "clock NOT SET: it shows {}; the daemon connects to the hub when it is right",
-            text(&clock["now"])
-        );
+        let _ = writeln!(out, "clock NOT BELIEVED: {}", text(&clock["lastError"]));
     }
     let ledger = &document["ledger"];
     let state =

@@ -17,6 +17,8 @@ use crate::clock::Timestamp;
 pub trait Simulation {
     /// Wall time.
     fn now(&self) -> Timestamp;
+    /// Whether the system calls its clock synchronised.
+    fn synchronised(&self) -> bool;
     /// A task is about to run. `false`: the process has crashed.
     fn step(&self) -> bool;
 }
@@ -38,6 +40,11 @@ fn simulation() -> Option<Rc<dyn Simulation>> {
 /// Wall time, if it is simulated.
 pub fn now() -> Option<Timestamp> {
     simulation().map(|simulation| simulation.now())
+}
+
+/// Whether the system calls its clock synchronised, if that is simulated.
+pub fn synchronised() -> Option<bool> {
+    simulation().map(|simulation| simulation.synchronised())
 }
 
 /// Keeps what a process leaves as it is when it ends, until [`clear_graves`]. Without a simulation it is given back.

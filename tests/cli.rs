@@ -385,7 +385,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
     assert_eq!(plant.client.next_puback(&mut Vec::new()), 2);
     plant.site.settled();
     let example = json!({"version": "0.1.0", "uptimeSeconds": 12,
-        "clock": {"ok": true, "now": "2026-11-22T10:00:00.123Z"},
+        "clock": {"ok": true, "now": "2026-11-22T10:00:00.123Z", "lastError": null},
         "configuration": {"ok": true, "lastError": null},
         "hub": {"host": "…", "connected": 3, "identities": 3},
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "lastError": null,

@@ -9,14 +9,22 @@ use std::time::Duration;
 use fieldbridge::clock::Timestamp;
 use fieldbridge::sim::{Ack, Auth, C2d, Fault, Options, Wire};
 use serde_json::{json, Value as Json};
+use support::disk::with_mounts;
 use support::hub::Hub;
 use support::slave::{Mood, Slave};
 use support::wall::Wall;
-use support::{eventually, pump, Daemon, Site};
+use support::{eventually, pump, signal, Daemon, Site};
 
+const HOUR: i64 = 3600;
 const YEAR: i64 = 365 * 24 * 3600;
 /// A box without a clock chip has been on for a minute.
 const JUST_BOOTED: i64 = 60;
+
+/// Ends a daemon that runs under another program.
+fn terminate(mut daemon: Daemon) {
+    signal(daemon.inner_pid(), "TERM");
+    assert!(daemon.wait().success());
+}
 
 /// A pump at a simulated hub, over TLS, and the daemon's clock.
 struct Plant {
@@ -28,7 +36,10 @@ struct Plant {
 
 impl Plant {
     fn new(settle: &str, hub_settings: &str, more: &str) -> Plant {
-        let hub = Hub::start(Options::default());
+        Plant::at(Hub::start(Options::default()), settle, hub_settings, more)
+    }
+
+    fn at(hub: Hub, settle: &str, hub_settings: &str, more: &str) -> Plant {
         let slave = Slave::new();
         let head = format!(
             "host = \"{}\"\naddress = \"{}\"\nca_file = \"hub-ca.pem\"\n{hub_settings}\n",
@@ -45,6 +56,13 @@ impl Plant {
 
     fn start(&self) -> Daemon {
         let daemon = self.site.spawn(&[], &self.wall.environment());
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// The same under a kernel that calls its clock synchronised, or does not.
+    fn start_where(&self, synchronised: bool) -> Daemon {
+        let daemon = self.site.spawn(&Wall::kernel(synchronised), &self.wall.environment());
         daemon.wait_until_ready();
         daemon
     }
@@ -108,7 +126,7 @@ fn a_box_that_boots_in_1970_serves_people_and_connects_when_the_clock_is_right()
     assert_eq!(status["clock"]["ok"], false, "{status}");
     assert!(status["clock"]["now"].as_str().is_some_and(|now| now.starts_with("1970-01-01T00:0")), "{status}");
     let text = String::from_utf8(plant.site.command(&["status"]).stdout).expect("it is UTF-8");
-    assert!(text.contains("clock NOT SET: it shows 1970-01-01T00:0"), "{text}");
+    assert!(text.contains("clock NOT BELIEVED: the clock is not set: it shows 1970-01-01T00:0"), "{text}");
     daemon.told("THE CLOCK IS NOT SET");
 
     let output = plant.site.command(&["exec", "pump", "pulse", "5", "--json"]);
@@ -186,7 +204,12 @@ fn jumps_of_the_clock_prune_nothing_and_redeliveries_are_known() {
     assert_eq!(plant.connects(), before, "a token of a wrong time was shown");
     assert_eq!(plant.rows(), [row(1, "succeeded", 1), row(2, "succeeded", 1), row(3, "succeeded", 1)]);
 
+    // That the later time was wrong is believed of a synchronised clock only.
     plant.wall.show_the_right_time();
+    plant.waits_because("and the gateway has seen");
+    assert_eq!(plant.connects(), before);
+    assert!(daemon.terminate().success());
+    let daemon = plant.start_where(true);
     plant.completed();
     let connected = plant.connects();
     // A redelivery is counted with a later commit.
@@ -194,12 +217,93 @@ fn jumps_of_the_clock_prune_nothing_and_redeliveries_are_known() {
     eventually("the same rows, the last delivered twice", || (plant.rows() == rows).then_some(()));
     // A renewal in 1970 waits for the clock, too.
     plant.wall.jump_to(JUST_BOOTED);
-    plant.waits_because("the clock is not set");
+    daemon.told("THE CLOCK IS NOT SET");
     plant.wall.show_the_right_time();
+    eventually("a new token", || (plant.connects().0 > connected.0).then_some(()));
     plant.connected();
-    assert!(plant.connects().0 > connected.0);
     assert_eq!(plant.connects().1, 0);
     assert_eq!(plant.done(), [1, 2, 3]);
+    terminate(daemon);
+}
+
+#[test]
+fn a_clock_that_has_gone_back_is_believed_when_it_is_synchronised_or_has_passed_what_was_seen() {
+    let plant = Plant::new("after-execution", "", "");
+    plant.wall.shift(2 * HOUR);
+    let daemon = plant.start_where(false);
+    plant.connected();
+    plant.wall.show_the_right_time();
+    daemon.told("THE CLOCK IS BEHIND 20");
+    let clock = plant.site.status()["clock"].clone();
+    let says = clock["lastError"].as_str().is_some_and(|why| why.contains("and the gateway has seen 20"));
+    assert!(clock["ok"] == false && says, "{clock}");
+    plant.pulse(1);
+    plant.completed();
+    assert_eq!(plant.connects(), (1, 0), "what stands is not dropped");
+    terminate(daemon);
+
+    // What was seen is remembered.
+    let daemon = plant.start_where(false);
+    plant.waits_because("and the gateway has seen 20");
+    let output = plant.site.command(&["exec", "pump", "pulse", "2"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(plant.connects(), (1, 0));
+    plant.wall.shift(2 * HOUR);
+    plant.connected();
+    plant.wall.show_the_right_time();
+    daemon.told("THE CLOCK IS BEHIND 20");
+    terminate(daemon);
+
+    let daemon = plant.start_where(true);
+    plant.connected();
+    assert!(daemon.log().contains("which was seen before, was wrong"));
+    terminate(daemon);
+    let daemon = plant.start_where(false);
+    plant.connected();
+    assert_eq!((plant.connects().1, plant.done()), (0, vec![1, 2]));
+    terminate(daemon);
+}
+
+#[test]
+fn a_person_can_say_that_the_clock_is_right() {
+    let plant = Plant::new("after-execution", "", "");
+    plant.wall.shift(2 * HOUR);
+    let daemon = plant.start();
+    plant.connected();
+    assert!(daemon.terminate().success());
+    plant.wall.show_the_right_time();
+    // A folder of the test's own stands where the system has its file.
+    let folder = plant.site.path("run");
+    std::fs::create_dir_all(folder.join("systemd/timesync")).expect("a folder can be made");
+    let mounts = with_mounts(&format!("mount --bind {} /run", folder.display()));
+    let wrapper: Vec<&str> = mounts.iter().map(String::as_str).chain(Wall::kernel(false)).collect();
+    let daemon = plant.site.spawn(&wrapper, &plant.wall.environment());
+    daemon.wait_until_ready();
+    plant.waits_because("touch /run/systemd/timesync/synchronized");
+    std::fs::write(folder.join("systemd/timesync/synchronized"), "").expect("a file can be made");
+    plant.connected();
+    terminate(daemon);
+}
+
+#[test]
+fn a_renewal_that_can_not_be_made_now_drops_no_connection() {
+    // The hub is patient with tokens that have expired, so that only the daemon could end the connection.
+    let hub = Hub::start(Options { token_grace: Duration::from_secs(3600), ..Options::default() });
+    let plant = Plant::at(hub, "after-execution", "token_lifetime = \"10s\"", "");
+    let daemon = plant.start();
+    plant.connected();
+    plant.wall.jump_to(JUST_BOOTED);
+    daemon.told("THE CLOCK IS NOT SET");
+    let connects = plant.connects();
+    // Longer than the token lives.
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(plant.connects(), connects);
+    plant.pulse(1);
+    plant.completed();
+    assert_eq!(plant.connects(), connects, "the connection stands");
+    plant.wall.show_the_right_time();
+    eventually("a new token", || (plant.connects().0 > connects.0).then_some(()));
+    assert!(!daemon.log().contains("no connection to the hub"));
     assert!(daemon.terminate().success());
 }
 

@@ -229,6 +229,27 @@ async fn a_second_daemon_is_refused() {
 }
 
 #[tokio::test]
+async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_the_latest_time_that_was_believed_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
+    ledger.close().await;
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("ALTER TABLE ledger DROP COLUMN wall; PRAGMA user_version = 1").unwrap();
+    db.close().unwrap();
+
+    let ledger = Ledger::open(&path).unwrap();
+    assert_eq!(known(&ledger, "m-1", 1).await, Known::Row(State::Succeeded));
+    assert_eq!(ledger.belief().seen(), Timestamp(0), "nothing was seen yet");
+    let now = ledger.belief().now().expect("this machine's clock is right");
+    ledger.close().await;
+    let ledger = Ledger::open(&path).unwrap();
+    assert!(ledger.belief().seen() >= now);
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_sound_ledger_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");

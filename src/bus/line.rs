@@ -22,6 +22,7 @@ use super::link::{Ended, Lost};
 use super::wire::Wire;
 use crate::config::{Parity, SerialPort};
 use crate::crash::{self, Point};
+use crate::net;
 
 /// A port that takes longer to open has a hanging driver.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -203,15 +204,13 @@ fn serial_remedy(error: &tokio_serial::Error) -> String {
 
 /// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
 async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
-    let why = match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => match stream.set_nodelay(true) {
-            Ok(()) => return Ok(stream),
-            Err(error) => error.to_string(),
-        },
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    // The look-up has its part in the limit.
+    let why = match timeout(limit, net::connect(address, limit)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(failure)) if failure.is_refusal() => {
             "it refuses the connection: is its Modbus server switched on, and is the port right?".into()
         }
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(failure)) => failure.why(),
         Err(_) => format!("no connection within {}", shown(limit)),
     };
     Err(format!("{address} can't be reached: {why}"))

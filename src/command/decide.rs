@@ -89,8 +89,8 @@ pub struct Age {
     pub monotonic: Duration,
     /// When an earlier life of the daemon received it, by the wall clock of then.
     pub received_at: Option<Timestamp>,
-    /// The wall clock now.
-    pub now: Timestamp,
+    /// The wall clock now, if it can be believed.
+    pub now: Option<Timestamp>,
 }
 
 /// Whether a command may still go on the wire.
@@ -100,22 +100,23 @@ pub enum Freshness {
     Fresh,
     /// Its deadline has passed.
     Expired,
-    /// The wall clock stands before its receipt: its age is not known until the clock is right.
+    /// The wall clock can't be believed, or stands before its receipt: its age is not known until the clock is right.
     Unknown,
 }
 
 impl Deadline {
     /// Judges the age of a command. The wall clock alone never makes a command younger.
     pub fn judge(&self, age: Age) -> Freshness {
-        let past_expiry = self.expires_at.is_some_and(|at| age.now.is_believable() && age.now >= at);
+        let past_expiry = self.expires_at.zip(age.now).is_some_and(|(at, now)| now >= at);
         if age.monotonic >= self.limit || past_expiry {
             return Freshness::Expired;
         }
-        match age.received_at {
-            None => Freshness::Fresh,
-            Some(received_at) if age.now < received_at => Freshness::Unknown,
-            Some(received_at) if age.now >= received_at.plus(self.limit) => Freshness::Expired,
-            Some(_) => Freshness::Fresh,
+        match (age.received_at, age.now) {
+            (None, _) => Freshness::Fresh,
+            (Some(_), None) => Freshness::Unknown,
+            (Some(received_at), Some(now)) if now < received_at => Freshness::Unknown,
+            (Some(received_at), Some(now)) if now >= received_at.plus(self.limit) => Freshness::Expired,
+            (Some(_), Some(_)) => Freshness::Fresh,
         }
     }
 

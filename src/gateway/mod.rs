@@ -38,7 +38,9 @@ use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::live;
 use crate::local;
+use crate::logging;
 use crate::pulse;
+use crate::quiet::EACH;
 use crate::service::{self, Demand, Demands, Signals};
 use roster::{Begin, Roster};
 
@@ -207,7 +209,7 @@ impl Reload<'_> {
         match self.reading {
             Some(_) => self.again = true,
             None => {
-                tracing::info!("reading the configuration anew");
+                tracing::info!(target: EACH, "reading the configuration anew");
                 service::reloading();
                 self.reading = Some(self.source.read());
             }
@@ -358,8 +360,8 @@ impl Gateway {
         let Reading { config, notes, trust } = match read {
             Ok(reading) => reading,
             Err(problems) => {
-                problems.iter().for_each(|problem| tracing::error!("{problem}"));
-                tracing::error!("the new configuration has errors and changes nothing; the one before stays in force");
+                problems.iter().for_each(|problem| tracing::error!(target: EACH, "{problem}"));
+                tracing::error!(target: EACH, "the new configuration has errors and changes nothing; the one before stays in force");
                 roster.refused = problems.first().cloned();
                 return Reply::Error(problems.join("\n"));
             }
@@ -369,13 +371,13 @@ impl Gateway {
             false => match server::bind(&config.admin_socket) {
                 Ok(listener) => Some(listener),
                 Err(why) => {
-                    tracing::error!("{why}; the new configuration changes nothing, the one before stays in force");
+                    tracing::error!(target: EACH, "{why}; the new configuration changes nothing, the one before stays in force");
                     roster.refused = Some(why.clone());
                     return Reply::Error(why);
                 }
             },
         };
-        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
         let access = Arc::new(Access { hub: config.hub.clone(), trust });
         self.retention.send_replace(config.ledger.retention);
         let socket_before = roster.config.admin_socket.clone();
@@ -388,7 +390,7 @@ impl Gateway {
             let _ = std::fs::remove_file(socket_before);
         }
         crash::point(Point::ConfigurationTakenUp);
-        tracing::info!("the new configuration is in force: {changes}");
+        tracing::info!(target: EACH, "the new configuration is in force: {changes}");
         Reply::Ok(changes.to_json(&notes))
     }
 
@@ -396,6 +398,7 @@ impl Gateway {
         let (ledger, retention) = (self.ledger.clone(), self.retention.subscribe());
         let stop = &self.stops.helpers;
         spawn_helper(crew, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
+        spawn_helper(crew, "log", stop.clone(), logging::report());
         let gateway = self.clone();
         spawn_helper(crew, "status line", stop.clone(), async move { gateway.report_status().await });
         if let Some(period) = service::watchdog_period() {

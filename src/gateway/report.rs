@@ -23,7 +23,7 @@ impl Gateway {
     pub(super) async fn status(&self) -> Json {
         let health = self.ledger.health().borrow().clone();
         let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
-        let now = Timestamp::now();
+        let doubt = self.ledger.belief().now().err();
         let roster = self.roster();
         let devices =
             roster.devices.values().map(|served| served.health.to_json(&served.assignment.borrow().device.bus));
@@ -31,7 +31,9 @@ impl Gateway {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": self.started.elapsed().as_secs(),
-            "clock": { "ok": now.is_believable(), "now": now.to_string() },
+            "clock": {
+                "ok": doubt.is_none(), "now": Timestamp::now().to_string(), "lastError": doubt.map(|doubt| doubt.to_string())
+            },
             "configuration": { "ok": roster.refused.is_none(), "lastError": roster.refused },
             "hub": {
                 "host": roster.config.hub.host,
@@ -69,14 +71,14 @@ impl Gateway {
             roster.buses.len(),
             if in_doubt == 1 { "command" } else { "commands" },
         );
-        for (is_so, remark) in [
-            (!self.ledger.is_well(), ", THE LEDGER CAN'T BE WRITTEN"),
-            (!Timestamp::now().is_believable(), ", THE CLOCK IS NOT SET"),
-            (roster.refused.is_some(), ", THE NEW CONFIGURATION HAS ERRORS"),
-        ] {
-            if is_so {
-                line += remark;
-            }
+        if !self.ledger.is_well() {
+            line += ", THE LEDGER CAN'T BE WRITTEN";
+        }
+        if let Err(doubt) = self.ledger.belief().now() {
+            line += &format!(", {}", doubt.in_short().to_uppercase());
+        }
+        if roster.refused.is_some() {
+            line += ", THE NEW CONFIGURATION HAS ERRORS";
         }
         line
     }

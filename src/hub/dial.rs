@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::mqtt::BoxStream;
 use super::trouble::Trouble;
+use crate::net::{self, Failure};
 
 /// One address of several gets this long.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,19 +32,11 @@ impl Dial for Network {
 }
 
 async fn connect(address: &str) -> Result<TcpStream, Trouble> {
-    let lookup = |error: std::io::Error| Trouble::Lookup { address: address.to_owned(), error: error.to_string() };
-    let mut last = Trouble::Lookup { address: address.to_owned(), error: "it has no address".into() };
-    for candidate in tokio::net::lookup_host(address).await.map_err(lookup)? {
-        let unreachable = |error: String| Trouble::Unreachable { address: candidate.to_string(), error };
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(candidate)).await {
-            Ok(Ok(tcp)) => {
-                // Acknowledgements are tiny and wait for nothing: Nagle's algorithm would hold them back.
-                tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-                return Ok(tcp);
-            }
-            Ok(Err(error)) => last = unreachable(error.to_string()),
-            Err(_) => last = unreachable(format!("no answer within {} s", ADDRESS_TIMEOUT.as_secs())),
+    net::connect(address, ADDRESS_TIMEOUT).await.map_err(|failure| {
+        let (address, error) = (address.to_owned(), failure.why());
+        match failure {
+            Failure::Lookup(_) => Trouble::Lookup { address, error },
+            Failure::Unreachable(_) => Trouble::Unreachable { address, error },
         }
-    }
-    Err(last)
+    })
 }

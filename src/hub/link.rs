@@ -4,14 +4,14 @@
 //! - Everything that belongs to a connection (session, settlement queue, packet ids) is made for it in `Link::serve`
 //!   and dropped with it (G6).
 //! - Nothing is read from the hub unless the ledger can be written (G9) and the clock could be believed; no token is
-//!   made unless it can.
+//!   made unless it can. A clock that is doubted later ends no connection: its token lives on.
 //! - What a connection was made with stays as it is: who it is, and with which settings. If the configuration changes,
 //!   the connection ends as for a new token, and the next one is made with what is configured then.
 //! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
 //! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
 //!   keep-alive.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
@@ -60,13 +60,15 @@ pub struct Shared {
     dial: Arc<dyn Dial>,
     next_connect: Mutex<Instant>,
     handshakes: Semaphore,
+    /// Why the hub can't be reached, as it was logged last. It is the same for all identities.
+    unreachable: std::sync::Mutex<Option<String>>,
 }
 
 impl Shared {
     /// For links that reach the hub in this way.
     pub fn new(dial: Arc<dyn Dial>) -> Self {
         let (next_connect, handshakes) = (Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
-        Shared { dial, next_connect, handshakes }
+        Shared { dial, next_connect, handshakes, unreachable: std::sync::Mutex::default() }
     }
 
     /// Waits for a connection's turn: at most `rate` a second over all identities.
@@ -78,6 +80,14 @@ impl Shared {
             turn
         };
         sleep_until(turn).await;
+    }
+}
+
+impl Shared {
+    /// Why the hub can't be reached, or that it can. Gives what was said of it before.
+    fn replace_unreachable(&self, why: Option<&str>) -> Option<String> {
+        let mut told = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *told, why.map(str::to_owned))
     }
 }
 
@@ -194,13 +204,12 @@ impl Link {
     /// Waits until a connection makes sense.
     async fn ready(&self) {
         self.ledger.well().await;
-        let mut told = false;
-        while !Timestamp::now().is_believable() {
-            if !told {
-                let why = "the clock is not set; waiting for the right time before connecting";
-                tracing::warn!(device = %self.id, "{why}");
-                self.health.set_link(LinkState::Waiting, Some(why.into()));
-                told = true;
+        let mut told = None;
+        while let Err(doubt) = self.ledger.belief().now() {
+            let why = doubt.in_short();
+            if told.as_ref() != Some(&why) {
+                self.health.set_link(LinkState::Waiting, Some(doubt.to_string()));
+                told = Some(why);
             }
             sleep(CLOCK_PERIOD).await;
         }
@@ -210,6 +219,12 @@ impl Link {
         let text = trouble.to_string();
         let seconds = wait.as_secs_f32();
         self.health.set_link(LinkState::Waiting, Some(text.clone()));
+        if trouble.is_common() {
+            if self.shared.replace_unreachable(Some(&text)).as_ref() != Some(&text) {
+                tracing::warn!("no identity can reach the hub: {text}");
+            }
+            return;
+        }
         if fortune.told.as_ref() == Some(&text) {
             tracing::debug!(device = %self.id, seconds, "no connection to the hub: {text}");
         } else {
@@ -244,6 +259,9 @@ impl Link {
         let Access { hub, trust } = &*account.access;
         crash::point(Point::BeforeConnect);
         let tcp = self.shared.dial.dial(&hub.address).await?;
+        if self.shared.replace_unreachable(None).is_some() {
+            tracing::info!("the hub can be reached");
+        }
         let Some(trust) = trust else { return Ok(Connection::new(tcp)) };
         let config = match &account.credential {
             Credential::Key(_) => trust.plain(),
@@ -263,10 +281,7 @@ impl Link {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
                 // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
-                let date = Timestamp::now();
-                if !date.is_believable() {
-                    return Err(Ending::ClockUnset);
-                }
+                let date = self.ledger.belief().now().map_err(|_| Ending::ClockUnset)?;
                 let token = sas::device_token(&hub.host, id, key, date, hub.token_lifetime);
                 let renewal = sas::renew_after(hub.token_lifetime, share_of(id));
                 (token, Some((now + renewal, now + hub.token_lifetime)))
@@ -532,19 +547,28 @@ impl Serving<'_> {
         }
     }
 
+    /// A connection that stands is not given up for a new token that can't be made: the old one lives on for a while.
     fn is_to_be_renewed(&self) -> bool {
         let now = Instant::now();
-        self.renewal
-            .is_some_and(|renewal| now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.session.waiting() == 0))
+        let due = self.renewal.is_some_and(|renewal| {
+            now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.session.waiting() == 0)
+        });
+        due && self.link.ledger.belief().now().is_ok()
     }
 
     /// When the renewal is to be looked at next. While deliveries wait, their settlement wakes the loop.
     fn renewal_check(&self) -> Instant {
-        let renewal = self.renewal.unwrap_or_else(Instant::now);
-        if Instant::now() < renewal {
-            renewal
+        let now = Instant::now();
+        let renewal = self.renewal.unwrap_or(now);
+        if now < renewal {
+            return renewal;
+        }
+        // Whatever is due and not done waits for the clock.
+        let settled_at = renewal + RENEWAL_PATIENCE;
+        if now < settled_at && self.session.waiting() > 0 {
+            settled_at
         } else {
-            renewal + RENEWAL_PATIENCE
+            now + CLOCK_PERIOD
         }
     }
 }

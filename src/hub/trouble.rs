@@ -90,6 +90,11 @@ fn refusal(code: u8) -> &'static str {
 }
 
 impl Trouble {
+    /// Whether it is no identity's own: the hub can't be reached by any.
+    pub fn is_common(&self) -> bool {
+        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. })
+    }
+
     /// What a failed TLS handshake means.
     pub fn from_tls(error: &std::io::Error, server_name: &str) -> Trouble {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());

@@ -24,6 +24,7 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
+use crate::belief::Belief;
 use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
@@ -139,6 +140,7 @@ pub struct Ledger {
     age_at_start: i64,
     ended_well: bool,
     started: Instant,
+    belief: Arc<Belief>,
 }
 
 impl Ledger {
@@ -185,8 +187,14 @@ impl Ledger {
             age_at_start: identity.age,
             ended_well: identity.ended_well,
             started: Instant::now(),
+            belief: Arc::new(Belief::new(identity.wall)),
         };
         Ok((ledger, Writing { writer, queue }))
+    }
+
+    /// What to think of the wall clock: the ledger remembers the latest time that was believed.
+    pub fn belief(&self) -> &Belief {
+        &self.belief
     }
 
     /// Whether the ledger can be written, and every change of that.
@@ -305,14 +313,15 @@ impl Ledger {
         }
     }
 
-    /// Deletes rows that are older than `retention`, a bounded window a commit, and saves the ledger's age.
+    /// Deletes rows that are older than `retention`, a bounded window a commit, and saves the ledger's age and the
+    /// latest wall time that was believed.
     pub async fn prune(&self, retention: Duration) {
         let mut from = 0;
         loop {
-            let age = self.age();
+            let (age, wall) = (self.age(), self.latest_believed());
             let pruned = self
                 .ask(Kind::Write, move |db| {
-                    store::save_age(db, age)?;
+                    store::save_age(db, age, wall)?;
                     store::prune(db, from, age, retention)
                 })
                 .await;
@@ -338,8 +347,8 @@ impl Ledger {
 
     /// Commits what waits, empties the log and closes the file.
     pub async fn close_after_a_fault(&self) {
-        let age = self.age();
-        let _ = self.ask(Kind::Write, move |db| store::save_age(db, age)).await;
+        let (age, wall) = (self.age(), self.latest_believed());
+        let _ = self.ask(Kind::Write, move |db| store::save_age(db, age, wall)).await;
         let (done, closed) = oneshot::channel();
         if self.asks.send(Ask::Stop(done)).await.is_ok() {
             let _ = closed.await;
@@ -350,6 +359,12 @@ impl Ledger {
     /// can make a row look older than it is (G10). While the gateway is off it stands still.
     fn age(&self) -> i64 {
         self.age_at_start + i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX / 2)
+    }
+
+    fn latest_believed(&self) -> Timestamp {
+        // A clock that can't be believed now adds nothing to it.
+        let _ = self.belief.now();
+        self.belief.seen()
     }
 
     async fn tick(&self) {

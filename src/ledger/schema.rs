@@ -19,7 +19,8 @@ use crate::crash::{self, Point};
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
         device           TEXT NOT NULL,
@@ -54,7 +55,10 @@ const MIGRATIONS: [&str; 1] = ["
         age  INTEGER NOT NULL,                              -- seconds that a daemon has run on it
         ended_well INTEGER NOT NULL                         -- 0 while a daemon runs on it, and after a crash
     ) STRICT;
-"];
+",
+    // The latest wall time that was believed, ms since 1970; saved with the age.
+    "ALTER TABLE ledger ADD COLUMN wall INTEGER NOT NULL DEFAULT 0;",
+];
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -192,6 +192,8 @@ pub struct Identity {
     pub uuid: String,
     /// Its age in seconds. A row may be younger than the age that was saved last; the age never runs backwards.
     pub age: i64,
+    /// The latest wall time that was believed.
+    pub wall: Timestamp,
     /// The last daemon on it has stopped in order.
     pub ended_well: bool,
 }
@@ -199,9 +201,12 @@ pub struct Identity {
 /// What the ledger knows of itself.
 pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
     db.query_row(
-        "SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)), ended_well FROM ledger",
+        "SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)), wall, ended_well FROM ledger",
         [],
-        |row| Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, ended_well: row.get(2)? }),
+        |row| {
+            let wall = Timestamp(row.get(2)?);
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)? })
+        },
     )
 }
 
@@ -214,9 +219,9 @@ pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Saves the ledger's age.
-pub fn save_age(db: &Connection, age: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("UPDATE ledger SET age = max(age, ?1)")?.execute([age])?;
+/// Saves the ledger's age and the latest wall time that was believed, which may have turned out to be an earlier one.
+pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE ledger SET age = max(age, ?1), wall = ?2")?.execute([age, wall.0])?;
     Ok(())
 }
 

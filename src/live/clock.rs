@@ -1,27 +1,24 @@
 //! Whether the clock is right, as far as that can be known here. What the hub makes of it is told with the identities.
 
-use std::path::Path;
-
 use super::Finding;
-use crate::clock::Timestamp;
-
-/// systemd-timesyncd makes this file when it has set the clock (systemd-timesyncd.service(8)).
-const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
+use crate::belief;
+use crate::clock::{Timestamp, EARLIEST_BELIEVABLE};
 
 pub(super) fn check() -> Finding {
-    judge(Timestamp::now(), Path::new(SYNCHRONISED).exists())
+    let now = Timestamp::now();
+    judge(now, belief::is_synchronised(now))
 }
 
 fn judge(now: Timestamp, is_synchronised: bool) -> Finding {
     let about = "clock";
-    if !now.is_believable() {
+    if now < EARLIEST_BELIEVABLE {
         let remedy = "set it (`timedatectl set-ntp true`), and see that a time server can be reached; until then \
                       nothing connects";
         return Finding::fail(about, format!("it shows {now}, which can't be")).remedy(remedy);
     }
     match is_synchronised {
-        true => Finding::ok(about, format!("it shows {now}, and was set by a time server")),
-        false => Finding::warn(about, format!("it shows {now}; systemd-timesyncd has not set it since the start"))
+        true => Finding::ok(about, format!("it shows {now}, and is synchronised")),
+        false => Finding::warn(about, format!("it shows {now}, and the system does not say that it is synchronised"))
             .remedy("look at `timedatectl`; with another time service, such as chrony, look there"),
     }
 }
@@ -30,7 +27,6 @@ fn judge(now: Timestamp, is_synchronised: bool) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::clock::EARLIEST_BELIEVABLE;
 
     #[test]
     fn a_clock_is_judged_by_what_it_shows_and_by_who_set_it() {

@@ -16,7 +16,7 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 use super::certificate::Life;
 use super::daemon::Daemon;
 use super::{within, Finding};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, EARLIEST_BELIEVABLE};
 use crate::config::{Config, Credential, Device, Hub};
 use crate::hub::dial::{Dial as _, Network};
 use crate::hub::mqtt::{BoxStream, Connection, Login, Received};
@@ -210,7 +210,7 @@ fn without_asking(device: &Device, daemon: &Daemon, is_reached: bool) -> Option<
             Some(told_by_the_daemon(device, daemon))
         }
         _ if !is_reached => Some(not_asked(device, "the hub is not reached")),
-        _ if needs_a_token && !Timestamp::now().is_believable() => {
+        _ if needs_a_token && Timestamp::now() < EARLIEST_BELIEVABLE => {
             Some(not_asked(device, "a token needs the right time"))
         }
         _ => None,

@@ -319,7 +319,7 @@ impl Active {
             Kind::UnplugText => plant.ports[1].plug(),
             Kind::DiskFull => plant.disk.clear(),
             Kind::ReadOnly => plant.disk.remount("rw"),
-            Kind::ClockAhead | Kind::ClockBack | Kind::ClockUnset => plant.wall.show_the_right_time(),
+            Kind::ClockAhead | Kind::ClockBack | Kind::ClockUnset => plant.set_the_clock_right(),
             _ if self.kind.mood().is_some() => plant.clear_up(),
             _ => {}
         }

@@ -6,7 +6,7 @@ use fieldbridge::sim::{Auth, Options, OutOfOrder, PacketIds};
 
 use super::proxy::Proxy;
 use super::support::books::{modbus_buses, modbus_devices, Books, Device, Route, PUMP_ROUTES};
-use super::support::disk::SmallDisk;
+use super::support::disk::{with_mounts, SmallDisk};
 use super::support::hub::Hub;
 use super::support::pty::{Port, Protocol};
 use super::support::slave::{Mood, Slave, Weather};
@@ -70,12 +70,24 @@ impl Plant {
         let wall = Wall::new(&site.path(""));
         let plant = Plant { site, hub, proxy, slaves, ports, disk, books, random, wall };
         plant.clear_up();
+        plant.set_the_clock_right();
         plant
     }
 
-    /// Starts a daemon, with the clock of the plant.
+    /// Starts a daemon, with the clock of the plant, and its word on whether that is synchronised.
     pub fn start(&self) -> Daemon {
-        self.site.spawn(&["bash", "-c", CLOSE_INHERITED, "bash"], &self.wall.environment())
+        let mounts = with_mounts(&format!("mount --bind {} /run", self.site.path("run").display()));
+        let close = ["bash", "-c", CLOSE_INHERITED, "bash"];
+        let wrapper: Vec<&str> = mounts.iter().map(String::as_str).chain(close).collect();
+        self.site.spawn(&wrapper, &self.wall.environment())
+    }
+
+    /// The clock shows the right time, and is synchronised: what it showed before was wrong.
+    pub fn set_the_clock_right(&self) {
+        self.wall.show_the_right_time();
+        let folder = self.site.path("run/systemd/timesync");
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        std::fs::write(folder.join("synchronized"), "now").expect("a file can be written");
     }
 
     /// Peripherals work, and take some time over it.

@@ -4,7 +4,7 @@
 use super::command;
 use super::support::broker::{Broker, Client, Packet};
 use super::support::slave::Slave;
-use super::support::{pump, Daemon, Site};
+use super::support::{pump, times_said, Daemon, Site};
 
 fn stage() -> (Site, Broker, Slave) {
     let (broker, slave) = (Broker::new(), Slave::new());
@@ -56,7 +56,10 @@ fn a_packet_that_is_malformed_or_has_no_business_here_ends_the_connection_and_th
     }
     work(&mut client, 100);
     assert_eq!(slave.requests(), packets.len() + 1);
-    assert_eq!(daemon.log().matches("the hub sent something that is not understood").count(), packets.len());
+    let log = site.path("daemon.log");
+    assert!(daemon.terminate().success());
+    let log = std::fs::read_to_string(log).expect("there is a log");
+    assert_eq!(times_said(&log, "the hub sent something that is not understood"), packets.len());
 }
 
 #[test]

@@ -106,7 +106,8 @@ pub enum Happening {
     Send(Message, Duration),
     DiskFull(u64),
     DiskFreed,
-    Clock(i64),
+    /// The gateway's clock is wrong by so many ms, and called synchronised or not.
+    Clock(i64, bool),
     Outage(Duration),
     /// The configuration with this number is to be taken up; `None`: one with errors.
     Reload(Option<usize>),
@@ -119,7 +120,9 @@ impl Happening {
             Happening::Send(..) => "the back end sends".into(),
             Happening::DiskFull(room) => format!("the disk has {room} bytes left"),
             Happening::DiskFreed => "the disk has room".into(),
-            Happening::Clock(error) => format!("the gateway's clock is wrong by {error} ms"),
+            Happening::Clock(error, synchronised) => {
+                format!("the gateway's clock is wrong by {error} ms, synchronised: {synchronised}")
+            }
             Happening::Outage(length) => format!("the hub is out for {length:?}"),
             Happening::Reload(Some(number)) => format!("configuration no. {number} is to be taken up"),
             Happening::Reload(None) => "a configuration with errors is to be taken up".into(),
@@ -151,7 +154,7 @@ impl Faults {
 impl Scenario {
     /// Whether the gateway's clock is never wrong.
     pub fn clock_is_right(&self) -> bool {
-        !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(_)))
+        !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(..)))
     }
 
     /// Whether commands may vanish from the configuration.
@@ -189,11 +192,16 @@ impl Scenario {
             }
             happenings.push((at + length, Happening::DiskFreed));
         }
-        if world.chance(300) {
+        // Without a clock that is believed nothing connects, and nobody can be said to be held up by a line.
+        if faults.dead_line.is_none() && world.chance(300) {
             for _ in 0..world.pick(1..4) {
-                let errors = [-1_795_305_000_000, -86_400_000 * 400, 3_600_000, 86_400_000 * 3650, -3_600_000, 0, 0];
+                const DAY: i64 = 86_400_000;
+                // Before the release of the program the first two.
+                let errors =
+                    [-1_795_305_000_000, -400 * DAY, -3 * DAY, 3_600_000, 3650 * DAY, -3_600_000, -30_000, 0, 0];
                 let error = errors[world.pick(0..errors.len() as u64) as usize];
-                happenings.push((world.time(0, chaos.as_millis() as u64), Happening::Clock(error)));
+                let clock = Happening::Clock(error, world.chance(400));
+                happenings.push((world.time(0, chaos.as_millis() as u64), clock));
             }
         }
         if faults.cuts > 0 && (long || world.chance(100)) {

@@ -375,9 +375,9 @@ async fn happen(
                 disk.leave_room(Some(room));
             }
             Happening::DiskFreed => disk.leave_room(None),
-            Happening::Clock(error) => {
+            Happening::Clock(error, synchronised) => {
                 world.count("clock: jumps");
-                world.set_clock_error(error);
+                world.set_clock(error, synchronised);
             }
             Happening::Outage(length) => {
                 world.count("hub: an outage");

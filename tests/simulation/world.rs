@@ -36,6 +36,8 @@ struct Inner {
     dies_in: Option<u64>,
     /// How wrong the gateway's wall clock is, ms.
     clock_error: i64,
+    /// The system calls the clock synchronised, right or wrong.
+    synchronised: bool,
     /// When the faults ended.
     peace: Option<Instant>,
     digest: u64,
@@ -54,6 +56,7 @@ impl World {
             steps: 0,
             dies_in: None,
             clock_error: 0,
+            synchronised: false,
             peace: None,
             digest: 0xcbf2_9ce4_8422_2325,
             story: story.then(Vec::new),
@@ -129,6 +132,8 @@ impl World {
         inner.peace = Some(Instant::now());
         inner.dies_in = None;
         inner.clock_error = 0;
+        // Nothing else makes good a time in the future that was believed.
+        inner.synchronised = true;
     }
 
     /// Whether nothing goes wrong any more.
@@ -146,9 +151,17 @@ impl World {
         BEGIN.plus(self.began.elapsed())
     }
 
-    /// The gateway's wall clock is wrong by so many ms from now on.
-    pub fn set_clock_error(&self, error: i64) {
-        self.lock().clock_error = error;
+    /// The gateway's wall clock is wrong by so many ms from now on, and is called synchronised or not.
+    pub fn set_clock(&self, error: i64, synchronised: bool) {
+        let mut inner = self.lock();
+        let back = error < inner.clock_error;
+        (inner.clock_error, inner.synchronised) = (error, synchronised);
+        let what = match (back, synchronised) {
+            (true, true) => "clock: put back, and synchronised",
+            (true, false) => "clock: put back",
+            (false, _) => "clock: put forward, or as it was",
+        };
+        *inner.counts.entry(what).or_default() += 1;
     }
 
     /// A new life of the process begins, which ends after so many steps.
@@ -252,6 +265,10 @@ impl Simulation for Seen {
     fn now(&self) -> Timestamp {
         let error = self.0.lock().clock_error;
         Timestamp(self.0.true_time().0 + error)
+    }
+
+    fn synchronised(&self) -> bool {
+        self.0.lock().synchronised
     }
 
     fn step(&self) -> bool {

@@ -54,6 +54,13 @@ impl SmallDisk {
     }
 }
 
+/// The words under which a program has a file system of its own: `prepare` is run before it, and may mount.
+pub fn with_mounts(prepare: &str) -> Vec<String> {
+    super::require("unshare", "util-linux");
+    let script = format!("set -e; mount --make-rprivate /; {prepare}; exec \"$@\"");
+    ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned).into()
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();

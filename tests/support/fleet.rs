@@ -77,10 +77,19 @@ impl Fleet {
         self.start_with(clocks.environment())
     }
 
-    fn start_with(&self, mut environment: Vec<(&str, &str)>) -> Daemon {
+    /// The same under another program that becomes the daemon.
+    pub fn start_under_program(&self, wrapper: &[&str]) -> Daemon {
+        self.start_as(wrapper, Vec::new())
+    }
+
+    fn start_with(&self, environment: Vec<(&str, &str)>) -> Daemon {
+        self.start_as(&[], environment)
+    }
+
+    fn start_as(&self, wrapper: &[&str], mut environment: Vec<(&str, &str)>) -> Daemon {
         environment.push(("FIELDBRIDGE_LOG", "info"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.site.path("daemon.log"));
-        let daemon = self.site.spawn_logging_to(log.expect("a log can be opened"), &[], &environment);
+        let daemon = self.site.spawn_logging_to(log.expect("a log can be opened"), wrapper, &environment);
         daemon.wait_until_ready();
         daemon.unheard()
     }

@@ -276,6 +276,15 @@ impl Drop for Daemon {
     }
 }
 
+/// How often a log says something. Lines that it has left out are in it as a number.
+pub fn times_said(log: &str, what: &str) -> usize {
+    let stands_for = |line: &str| -> usize {
+        let number = line.split_once("the last of ").and_then(|(_, rest)| rest.split(' ').next());
+        number.map_or(1, |number| number.parse().expect("lines are counted"))
+    };
+    log.lines().filter(|line| line.contains(what)).map(stands_for).sum()
+}
+
 /// Sends a signal by name.
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().expect("kill can be run");

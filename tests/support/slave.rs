@@ -71,7 +71,12 @@ pub struct Slave {
 
 impl Slave {
     pub fn new() -> Slave {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        Slave::at("127.0.0.1:0")
+    }
+
+    /// A slave that listens there.
+    pub fn at(address: &str) -> Slave {
+        let listener = TcpListener::bind(address).expect("a port is free");
         let slave = Slave {
             address: listener.local_addr().expect("a listener has an address").to_string(),
             inner: Arc::default(),

@@ -57,6 +57,18 @@ impl Wall {
         std::fs::rename(new, &self.file).expect("a file can be renamed");
     }
 
+    /// The words under which a daemon sees a kernel that calls its clock synchronised, or that does not say so. The
+    /// daemon is then a child of what is started.
+    pub fn kernel(synchronised: bool) -> [&'static str; 10] {
+        super::require("strace", "strace");
+        // The answer of a synchronised kernel has no bit set.
+        let answer = match synchronised {
+            true => "inject=adjtimex,clock_adjtime:retval=0",
+            false => "inject=adjtimex,clock_adjtime:error=EPERM",
+        };
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=adjtimex,clock_adjtime", "-e", answer]
+    }
+
     pub fn show_the_right_time(&self) {
         self.shift(0);
     }
