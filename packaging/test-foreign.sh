@@ -12,13 +12,24 @@ cd "$(dirname "$0")/.."
 . packaging/architecture.sh
 architecture "$1"
 [ "$ARCH" != "$(dpkg --print-architecture)" ] || { echo "$ARCH is this machine's own; nothing is to be emulated" >&2; exit 2; }
-scripts/setup.sh foreign "$ARCH"
+if [ "$(id -u)" = 0 ] && [ -z "${FIELDBRIDGE_TERMINALS-}" ]; then
+    scripts/setup.sh foreign "$ARCH"
+    # With terminals of its own. Their numbers are given out again at once, and a program of another test on this machine that
+    # still knows one would open ours and take its answers. The mounts end with it.
+    export FIELDBRIDGE_TERMINALS=own
+    exec unshare --mount --propagation private "$0" "$ARCH"
+fi
+if [ "$(id -u)" = 0 ]; then
+    mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts /dev/pts
+    mount --bind /dev/pts/ptmx /dev/ptmx
+else
+    scripts/setup.sh foreign "$ARCH"
+fi
 
 work=$(mktemp -d)
-binfmt="" mounted=""
+binfmt=""
 clean() {
     [ -z "$binfmt" ] || echo -1 >"$binfmt"
-    [ -z "$mounted" ] || umount "$mounted"
     rm -rf "$work"
 }
 trap clean EXIT
@@ -58,10 +69,7 @@ cp config/examples/line-protocol.toml "$work/site/fieldbridge.toml"
 
 echo "== $ARCH: demo" >&2
 registry=/proc/sys/fs/binfmt_misc
-if [ "$(id -u)" = 0 ] && [ ! -e $registry/register ] && mount -t binfmt_misc binfmt_misc $registry; then
-    mounted=$registry
-fi
-if [ "$(id -u)" = 0 ] && [ -e $registry/register ]; then
+if [ "$(id -u)" = 0 ] && { [ -e $registry/register ] || mount -t binfmt_misc binfmt_misc $registry; }; then
     # Under a name of its own, so that it disturbs no other user of qemu.
     name=fieldbridge-$cpu-$$
     sed "s/^:[^:]*:/:$name:/" "/usr/lib/binfmt.d/qemu-$cpu.conf" >$registry/register
