@@ -41,6 +41,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scripts/simulate.sh", "scripts/test.sh"),
     ("scripts/fuzz.sh", "scripts/test.sh"),
     ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
+    ("cargo test", "CI runs every test"),
     ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
     ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
     ("FIELDBRIDGE_SEED=", "one run again, by hand, of a test that CI runs"),
