@@ -373,3 +373,21 @@ fn a_device_that_is_to_be_settled_after_accept_keeps_the_order_of_what_waits() {
     }
     assert_eq!((slave.writes(), connections(&hub, "pump")), (vec![(2, 1), (2, 2), (2, 3)], 1));
 }
+
+#[test]
+fn a_command_that_was_interrupted_is_not_repeated_because_it_is_called_idempotent_by_now() {
+    let (hub, slave) = (hub(&["pump"]), Slave::new());
+    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
+    let daemon = site.start();
+    connected(&hub, "pump");
+    slave.set_mood(Mood::Held);
+    send(&hub, "pump", "m-1", "pulse", 1);
+    slave.wait_for_write(1);
+    daemon.kill();
+    slave.set_mood(Mood::Good);
+    site.write("conf.d/bold.toml", "[profile.pump.command.pulse]\nidempotent = true\n");
+    let _daemon = site.start();
+    site.wait_for_row("m-1", "in_doubt");
+    completed(&hub, 1);
+    assert_eq!(slave.writes(), [(2, 1)]);
+}

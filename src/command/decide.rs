@@ -221,7 +221,11 @@ impl Execution {
     }
 
     /// A command that was `executing` when the daemon died, after `attempts` attempts.
+    ///
+    /// Only one that must not be repeated is ever recorded so: it was that when it began, whatever the configuration
+    /// says by now (G3).
     pub fn interrupted(route: Route, attempts: u32) -> Self {
+        let route = Route { idempotent: false, ..route };
         Execution { attempts, purpose: Some(Purpose::Interrupted), ..Execution::new(route) }
     }
 
