@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | lint]
+# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | lint]
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
 #   foreign   what running the package's program for another architecture needs, too
+#   boot      what booting a Debian to try the package on needs
 #   lint      what judging a package and its manual pages needs
 set -eu
 cd "$(dirname "$0")/.."
@@ -43,6 +44,12 @@ if [ "${1-}" = tests ] || [ "${1-}" = lint ]; then
     need lintian lintian
     need man man-db
     need mandoc mandoc
+fi
+if [ "${1-}" = boot ]; then
+    need debootstrap debootstrap
+    need systemd-nspawn systemd-container
+    need nsenter util-linux
+    need python3 python3
 fi
 if [ "${1-}" = foreign ]; then
     need qemu-aarch64-static qemu-user-static

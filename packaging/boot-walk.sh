@@ -1,0 +1,236 @@
+# shellcheck shell=sh
+# What packaging/boot-test.sh checks on the booted system, in this order. It uses that script's functions.
+
+config=/etc/fieldbridge/fieldbridge.toml
+credentials=/run/credentials/fieldbridge.service
+status_line() { # so many identities
+    is StatusText "$1 of $1 identities connected, 2 of 2 buses open, 0 commands in doubt since the start"
+}
+restarts() { property NRestarts; }
+restarted_since() { [ "$(restarts)" -gt "$1" ] && is ActiveState active; }
+answers() { # a command from the site, by the serial line
+    at "fieldbridge exec pump-7 read-first"
+}
+executes() { # id: a message that is executed once, by the serial line, and told so
+    value=$((sent + 100)) sent=$((sent + 1))
+    send pump-7 "$1" set-speed "$value" || return 1
+    eventually 30 [ "$(effects "rtu 0 $value")" = 1 ] || { tail "$root/srv/effects"; return 1; }
+}
+
+echo "== fresh"
+installs() { at "apt install --yes ./fieldbridge_${1}_$arch.deb"; }
+check "apt install ./fieldbridge_${old_version}_$arch.deb" installs "$old_version"
+cp "$work/said" "$work/apt"
+says_what_to_do() { grep -F "fill in $config" "$work/apt" && is ExecMainStatus 78; }
+check "it says what to do while hub.host is empty, and the service ends with 78" says_what_to_do
+check "the journal names the key and the remedy" journal_has "$config: hub.host: "
+not_tried_again() { is NRestarts 0 && is ActiveState failed && is SubState failed; }
+check "the service is not tried again with the same file" not_tried_again
+check "the service is enabled" at "systemctl is-enabled fieldbridge"
+user_has_ports() { [ "$(at "id -nG fieldbridge")" = "fieldbridge dialout" ]; }
+check "the user fieldbridge may use serial ports" user_has_ports
+
+echo "== configured"
+pump_key=$(key pump-7) valve_key=$(key valve-3)
+initializes() {
+    echo "$pump_key" | inside fieldbridge init --host "$hub_host" --device pump-7 --port "$port" --baud 19200 --parity none \
+        --unit 7 --key-file -
+}
+check "fieldbridge init" initializes
+profile=$(sed -n 's/^profile = "\(.*\)"/\1/p' "$root$config")
+cat >>"$root$config" <<END
+
+[profile.$profile.command.set-speed]
+write = { table = "holding", address = 0 }
+idempotent = true
+END
+cat >"$root/etc/fieldbridge/conf.d/boot-test.toml" <<END
+hub.address = "127.0.0.1:8883"
+hub.ca_file = "/srv/hub-ca.pem"
+
+[bus.plant]
+kind = "modbus-tcp"
+address = "127.0.0.1:502"
+
+[device.valve-3]
+bus = "plant"
+unit = 3
+profile = "valve"
+key_file = "keys/valve-3.key"
+
+[profile.valve.command.dispense]
+write = { table = "holding", address = 10 }
+idempotent = false
+END
+echo "$valve_key" >"$root/etc/fieldbridge/keys/valve-3.key"
+at "chown root:fieldbridge /etc/fieldbridge/keys/* && chmod 640 /etc/fieldbridge/keys/*"
+check "fieldbridge check" at "fieldbridge check"
+check "systemctl enable --now fieldbridge" at "systemctl enable --now fieldbridge"
+check "the service is active" is ActiveState active
+check "both identities connect" eventually 30 is_connected 2
+check "systemctl status shows: $(property StatusText)" eventually 10 status_line 2
+check "journalctl -u fieldbridge says that it is ready" journal_has ready
+check "fieldbridge check --live" at "fieldbridge check --live"
+check "fieldbridge exec reads from the slave on the serial line" answers
+check "a message from the hub is executed once on the serial line" executes m-1
+has_result() { # so many results, and feedback of as many messages
+    hub "{\"op\":\"telemetry\",\"wait\":$1,\"timeoutMs\":${2:-30000}}" && telemetry=$answer &&
+        hub "{\"op\":\"feedback\",\"wait\":$1,\"timeoutMs\":${2:-30000}}" && feedback=$answer
+}
+check "the hub has its result, and it is completed there" has_result 1
+check "the ledger has it" at "fieldbridge ledger show pump-7 m-1"
+
+
+echo "== upgraded with commands in flight"
+upgrade() {
+    at "apt install --yes -o Dpkg::Options::=--force-confold ./fieldbridge_${new_version}_$arch.deb" >"$work/apt" 2>&1 &
+    apt=$! n=0
+    while kill -0 "$apt" 2>/dev/null; do
+        # The hub's queue holds 50.
+        if send valve-3 "up-$((n + 1))" dispense "$((n + 1))" >/dev/null; then n=$((n + 1)); else sleep 0.1; fi
+    done
+    wait "$apt" || { cat "$work/apt"; return 1; }
+    is ActiveState active && at "dpkg-query --show --showformat='\${Version}' fieldbridge" | grep -xF "$new_version"
+}
+was_restarted_between() { # commands were carried out by the daemon before, and by the one after
+    after=$(at "fieldbridge status --json" | sed 's/.*"executed":\([0-9]*\),"hub":"[a-z]*","id":"valve-3".*/\1/')
+    echo "$after of $n by the daemon after the upgrade"
+    [ "$after" -gt 0 ] && [ "$after" -lt "$n" ]
+}
+each_once() {
+    has_result "$((n + 1))" 60000 || return 1
+    TELEMETRY=$telemetry FEEDBACK=$feedback python3 - "$n" "$root/srv/effects" <<'END'
+import collections, json, os, sys
+wanted = {f"up-{n}" for n in range(1, int(sys.argv[1]) + 1)}
+done = collections.Counter(open(sys.argv[2]).read().splitlines())
+done = [done[f"tcp 10 {n}"] for n in range(1, len(wanted) + 1)]
+results = [json.loads(event["body"]) for event in json.loads(os.environ["TELEMETRY"])["telemetry"]]
+told = {result["messageId"]: result["status"] for result in results}
+feedback = collections.Counter(
+    (record["originalMessageId"], record["statusCode"]) for record in json.loads(os.environ["FEEDBACK"])["feedback"])
+print(f"lost {done.count(0)}, repeated {sum(count > 1 for count in done)} of {len(wanted)}")
+assert done == [1] * len(wanted), "the slave has counted otherwise"
+assert all(told.get(id) == "succeeded" for id in wanted), "the hub was told otherwise"
+assert all(feedback[id, "Success"] == 1 for id in wanted), "the hub has completed otherwise"
+END
+}
+check "apt install ./fieldbridge_${new_version}_$arch.deb while messages come" upgrade
+check "both identities connect again" eventually 30 is_connected 2
+check "each of $n messages was executed once, reported and completed: none lost, none repeated" each_once
+sed 's/^/      /' "$work/said"
+check "commands were in flight on both sides of the upgrade" was_restarted_between
+sed 's/^/      /' "$work/said"
+keeps_conffile() { grep -qF "[profile.$profile.command.set-speed]" "$root$config" && [ -e "$root$config.dpkg-dist" ]; }
+check "the edited configuration survives, and the package's lies beside it" keeps_conffile
+
+echo "== the sandbox"
+check "systemd-analyze security: at most 1.5" at "systemd-analyze security --no-pager --threshold=15 fieldbridge"
+grep -F "Overall exposure" "$work/said" | sed 's/^/      /'
+# The unit, with another program.
+cp packaging/boot-probe.py "$root/srv/probe"
+probe() {
+    sed -e 's/^Type=.*/Type=oneshot/; s|^ExecStart=.*|ExecStart=/usr/bin/python3 /srv/probe|' \
+        -e '/^ExecReload=\|^Restart\|^WatchdogSec=\|^Runtime\|^StartLimit/d' systemd/fieldbridge.service |
+        inside sh -c "cat >/etc/systemd/system/probe.service" && at "systemctl daemon-reload" &&
+        at "systemctl start probe || { journalctl -u probe --no-pager --output=cat; false; }"
+}
+check "in it the clock can be asked and not set, nothing else be written, and no other kind of socket be had" probe
+at "rm /etc/systemd/system/probe.service"
+
+echo "== reloaded"
+pid=$(property MainPID)
+lamp_key=$(key lamp-1)
+(umask 077 && echo "$lamp_key" >"$root/etc/fieldbridge/keys/lamp-1.key")
+at "chown root:fieldbridge /etc/fieldbridge/keys/* && chmod 640 /etc/fieldbridge/keys/*"
+cat >"$root/etc/fieldbridge/conf.d/lamp-1.toml" <<END
+[device.lamp-1]
+bus = "plant"
+unit = 4
+profile = "valve"
+key_file = "keys/lamp-1.key"
+END
+knows_lamp() { at "fieldbridge status --json" | grep -F '"id":"lamp-1"'; }
+reloads() { at "systemctl reload fieldbridge" && knows_lamp && is MainPID "$pid" && is ActiveState active; }
+check "systemctl reload waits until a new device is served" reloads
+check "and it connects" eventually 30 is_connected 3
+echo 'unti = 4' >>"$root/etc/fieldbridge/conf.d/lamp-1.toml"
+mark_journal
+refuses() { ! at "systemctl reload fieldbridge"; }
+check "systemctl reload fails on an error" refuses
+check "and the journal says which" journal_has "conf.d/lamp-1.toml: device.lamp-1.unti: "
+goes_on() { is MainPID "$pid" && is ActiveState active && is_connected 3 && answers; }
+check "and the daemon goes on as before" goes_on
+says_errors() { property StatusText | grep -F "THE NEW CONFIGURATION HAS ERRORS"; }
+check "and the status line says so" eventually 10 says_errors
+sed -i '/^unti/d' "$root/etc/fieldbridge/conf.d/lamp-1.toml"
+check "a mended file is taken up" at "systemctl reload fieldbridge"
+rm "$root/etc/fieldbridge/conf.d/lamp-1.toml"
+check "a device that is gone from the files is not served any more" at "systemctl reload fieldbridge"
+check "two identities stay connected" eventually 30 is_connected 2
+check "a message is executed once after all that" executes m-2
+
+echo "== keys as credentials"
+# docs/SECURITY.md says the same.
+at "mkdir -p /etc/systemd/system/fieldbridge.service.d"
+at "systemd-creds encrypt --name=valve-3.key /etc/fieldbridge/keys/valve-3.key /etc/fieldbridge/keys/valve-3.cred" >/dev/null 2>&1 || true
+at "rm /etc/fieldbridge/keys/valve-3.key; chown root:root /etc/fieldbridge/keys/*; chmod 600 /etc/fieldbridge/keys/*"
+cat >"$root/etc/systemd/system/fieldbridge.service.d/keys.conf" <<END
+[Service]
+LoadCredential=pump-7.key:/etc/fieldbridge/keys/pump-7.key
+LoadCredentialEncrypted=valve-3.key:/etc/fieldbridge/keys/valve-3.cred
+END
+sed -i "s|^key_file = .*|key_file = \"$credentials/pump-7.key\"|" "$root$config"
+sed -i "s|^key_file = .*|key_file = \"$credentials/valve-3.key\"|" "$root/etc/fieldbridge/conf.d/boot-test.toml"
+mark_journal
+check "systemctl restart fieldbridge, with a key by LoadCredential= and one by LoadCredentialEncrypted=" \
+    at "systemctl daemon-reload && systemctl restart fieldbridge"
+check "both identities connect with them" eventually 30 is_connected 2
+no_remark() { ! journal_has "others can read"; }
+check "no remark on who can read them" no_remark
+check "a message is executed once" executes m-3
+
+echo "== killed and stuck"
+before=$(restarts)
+check "kill -9" at "systemctl kill --signal=KILL --kill-who=main fieldbridge"
+check "it is started again" eventually 30 restarted_since "$before"
+check "both identities connect again" eventually 30 is_connected 2
+check "a message is executed once" executes m-4
+printf '[Service]\nWatchdogSec=6s\n' >"$root/etc/systemd/system/fieldbridge.service.d/watchdog.conf"
+at "systemctl daemon-reload && systemctl restart fieldbridge"
+check "both identities are connected under a watchdog of 6 s" eventually 30 is_connected 2
+# It is fed for longer than it may be silent.
+pid=$(property MainPID) before=$(restarts)
+sleep 9
+check "a daemon that works is left alone" is MainPID "$pid"
+mark_journal
+at "systemctl kill --signal=STOP --kill-who=main fieldbridge"
+check "one that has stopped is found by the watchdog" eventually 40 journal_has "Watchdog timeout (limit 6s)"
+check "and started again" eventually 60 restarted_since "$before"
+check "both identities connect again" eventually 30 is_connected 2
+check "a message is executed once" executes m-5
+rm -r "$root/etc/systemd/system/fieldbridge.service.d"
+sed -i "s|^key_file = .*|key_file = \"keys/pump-7.key\"|" "$root$config"
+sed -i "s|^key_file = .*|key_file = \"keys/valve-3.key\"|" "$root/etc/fieldbridge/conf.d/boot-test.toml"
+(umask 077 && echo "$valve_key" >"$root/etc/fieldbridge/keys/valve-3.key")
+
+echo "== removed, installed again, purged"
+check "apt remove fieldbridge" at "apt remove --yes fieldbridge"
+stays() {
+    for path in "$config" /etc/fieldbridge/keys/pump-7.key /var/lib/fieldbridge/ledger.db; do
+        [ -e "$root$path" ] || { echo "$path is gone"; return 1; }
+    done
+    [ ! -e "$root/usr/bin/fieldbridge" ] && [ ! -e "$root/usr/lib/systemd/system/fieldbridge.service.d" ] &&
+        is ActiveState inactive
+}
+check "configuration, keys and ledger stay, and nothing runs" stays
+check "installed again" installs "$new_version"
+check "it serves at once with what it had" eventually 30 is_connected 2
+check "and remembers what it did" at "fieldbridge ledger show pump-7 m-1"
+no_secret() { ! at "journalctl --no-pager" | grep -F -e "$pump_key" -e "$valve_key" -e "$lamp_key"; }
+check "no key is in the journal" no_secret
+check "apt purge fieldbridge" at "apt purge --yes fieldbridge"
+nothing_stays() {
+    found=$(at "find /etc /usr /var /run -xdev -name '*fieldbridge*' -not -name '*.deb' -not -path '/var/log/*' -not -path '/run/log/*'; getent passwd fieldbridge; getent group fieldbridge; id -nG fieldbridge 2>/dev/null")
+    [ -z "$found" ] || { echo "$found"; return 1; }
+}
+check "nothing of it stays: no file, no user, no group" nothing_stays
