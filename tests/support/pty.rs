@@ -36,11 +36,12 @@ impl Port {
 
     /// A port that only those have open who use it.
     pub fn that_nobody_holds(slave: Slave, protocol: Protocol) -> Port {
-        let port = Port::with(slave, protocol, false);
-        // A process that another test started at the wrong moment has inherited the near end.
-        let real = port.path().canonicalize().expect("it is there");
-        eventually("a port that nobody holds", || (!is_open(&real)).then_some(()));
-        port
+        // A process that another test started at the wrong moment has inherited the near end, and may live long.
+        eventually("a port that nobody holds", || {
+            let port = Port::with(slave.clone(), protocol, false);
+            let real = port.path().canonicalize().expect("it is there");
+            (!is_open(&real)).then_some(port)
+        })
     }
 
     fn with(slave: Slave, protocol: Protocol, is_held: bool) -> Port {
