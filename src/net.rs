@@ -3,7 +3,7 @@
 //! Invariants
 //! - A name is looked up at most once at a time, however many ask: the system's resolver takes a helper thread for each
 //!   look-up, and may take a minute.
-//! - An address that swallows everything costs the others [`STAGGER`], and not its own time limit (after RFC 8305).
+//! - An address that swallows everything costs the others `STAGGER`, and not its own time limit (after RFC 8305).
 //! - The first connection is the one. What the others come to is dropped.
 
 use std::collections::BTreeMap;

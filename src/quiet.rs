@@ -11,7 +11,7 @@
 //! Invariants
 //! - Lines of one place about one subject: at most [`BURST`] at once, and [`PER_HOUR`] an hour in the long run.
 //!   Commands done: 600 at once, one a second in the long run.
-//! - Memory is bounded, whatever comes: [`BUDGETS_MAX`] budgets, a line of [`LINE_BYTES_MAX`] bytes each. Beyond them a
+//! - Memory is bounded, whatever comes: `BUDGETS_MAX` budgets, a line of `LINE_BYTES_MAX` bytes each. Beyond them a
 //!   place has one budget for all other subjects.
 
 use std::collections::HashMap;
