@@ -136,10 +136,9 @@ give_up() {
 }
 end() {
     exec 3>&- 4<&- || true
-    if kill -0 "$nspawn" 2>/dev/null; then
-        [ -z "$leader" ] || at "systemctl poweroff" >/dev/null 2>&1 || true
-        eventually 60 gone "$nspawn" || kill -9 "$nspawn" || true
-    fi
+    # Nothing in it is to be kept, so that it need not be shut down: with process 1 everything ends.
+    [ -z "$leader" ] || kill -9 "$leader" 2>/dev/null || true
+    eventually 10 gone "$nspawn" || kill -9 "$nspawn" || true
 }
 gone() { [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
 exec 3>/dev/null 4</dev/null
