@@ -143,6 +143,9 @@ at "rm -r /etc/systemd/system/probe.service.d"
 at "rm /etc/systemd/system/probe.service"
 
 echo "== reloaded"
+type=notify
+[ "$(at "systemctl --version" | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -lt 253 ] || type=notify-reload
+check "the service is of the type that this systemd knows best: $type" is Type "$type"
 pid=$(property MainPID)
 lamp_key=$(key lamp-1)
 (umask 077 && echo "$lamp_key" >"$root/etc/fieldbridge/keys/lamp-1.key")
