@@ -11,10 +11,10 @@ restarted_since() { [ "$(restarts)" -gt "$1" ] && is ActiveState active; }
 answers() { # a command from the site, by the serial line
     at "fieldbridge exec pump-7 read-first"
 }
-executes() { # id: a message that is executed once, by the serial line, and told so
+was_done() { [ "$(effects "rtu 0 $value")" = 1 ] && at "fieldbridge ledger show pump-7 $1 --json" | grep -F succeeded; }
+executes() { # id: a message that is executed once, by the serial line
     value=$((sent + 100)) sent=$((sent + 1))
-    send pump-7 "$1" set-speed "$value" || return 1
-    eventually 30 [ "$(effects "rtu 0 $value")" = 1 ] || { tail "$root/srv/effects"; return 1; }
+    send pump-7 "$1" set-speed "$value" && eventually 30 was_done "$1"
 }
 
 echo "== fresh"
@@ -42,7 +42,7 @@ cat >>"$root$config" <<END
 
 [profile.$profile.command.set-speed]
 write = { table = "holding", address = 0 }
-idempotent = true
+idempotent = false
 END
 cat >"$root/etc/fieldbridge/conf.d/boot-test.toml" <<END
 hub.address = "127.0.0.1:8883"
@@ -68,7 +68,8 @@ check "fieldbridge check" at "fieldbridge check"
 check "systemctl enable --now fieldbridge" at "systemctl enable --now fieldbridge"
 check "the service is active" is ActiveState active
 check "both identities connect" eventually 30 is_connected 2
-check "systemctl status shows: $(property StatusText)" eventually 10 status_line 2
+check "systemctl status says so in words" eventually 10 status_line 2
+echo "      $(property StatusText)"
 check "journalctl -u fieldbridge says that it is ready" journal_has ready
 check "fieldbridge check --live" at "fieldbridge check --live"
 check "fieldbridge exec reads from the slave on the serial line" answers
@@ -128,16 +129,23 @@ check "systemd-analyze security: at most 1.5" at "systemd-analyze security --no-
 grep -F "Overall exposure" "$work/said" | sed 's/^/      /'
 # The unit, with another program.
 cp packaging/boot-probe.py "$root/srv/probe"
-probe() {
-    sed -e 's/^Type=.*/Type=oneshot/; s|^ExecStart=.*|ExecStart=/usr/bin/python3 /srv/probe|' \
-        -e '/^ExecReload=\|^Restart\|^WatchdogSec=\|^Runtime\|^StartLimit/d' systemd/fieldbridge.service |
-        inside sh -c "cat >/etc/systemd/system/probe.service" && at "systemctl daemon-reload" &&
+probe() { # ask | not: whether it may ask for the clock's state
+    sed -e "s/^Type=.*/Type=oneshot/; s|^ExecStart=.*|ExecStart=/usr/bin/python3 /srv/probe $1|" \
+        -e '/^ExecReload=\|^Restart\|^WatchdogSec=\|^Runtime\|^StartLimit/d' systemd/fieldbridge.service \
+        >"$root/etc/systemd/system/probe.service"
+    at "systemctl daemon-reload" &&
         at "systemctl start probe || { journalctl -u probe --no-pager --output=cat; false; }"
 }
-check "in it the clock can be asked and not set, nothing else be written, and no other kind of socket be had" probe
+check "in it nothing else can be written, no other kind of socket be had, the clock not be set" probe not
+at "mkdir -p /etc/systemd/system/probe.service.d && ln -s /usr/share/fieldbridge/kernel-clock.conf /etc/systemd/system/probe.service.d/"
+check "with kernel-clock.conf the clock's state can be asked for, and still not be set" probe ask
+at "rm -r /etc/systemd/system/probe.service.d"
 at "rm /etc/systemd/system/probe.service"
 
 echo "== reloaded"
+type=notify
+[ "$(at "systemctl --version" | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -lt 253 ] || type=notify-reload
+check "the service is of the type that this systemd knows best: $type" is Type "$type"
 pid=$(property MainPID)
 lamp_key=$(key lamp-1)
 (umask 077 && echo "$lamp_key" >"$root/etc/fieldbridge/keys/lamp-1.key")

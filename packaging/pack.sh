@@ -37,7 +37,9 @@ put 755 "$program" usr/bin/fieldbridge
 
 put 644 config/fieldbridge.toml etc/fieldbridge/fieldbridge.toml
 put 644 systemd/fieldbridge.service usr/lib/systemd/system/fieldbridge.service
-put 644 systemd/notify-reload.conf usr/share/fieldbridge/notify-reload.conf
+for dropin in notify-reload kernel-clock; do
+    put 644 "systemd/$dropin.conf" "usr/share/fieldbridge/$dropin.conf"
+done
 for kind in sysusers tmpfiles modules-load; do
     put 644 "packaging/fieldbridge.$kind.conf" "usr/lib/$kind.d/fieldbridge.conf"
 done

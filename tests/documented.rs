@@ -34,6 +34,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("systemctl enable --now fieldbridge", "the boot test; the story does in its place what it does"),
     ("systemctl restart fieldbridge", "the boot test; the story does in its place what it does"),
     ("journalctl -u fieldbridge", "the boot test"),
+    ("systemctl reload fieldbridge", "the boot test"),
     ("timedatectl", "of systemd, to be looked at by a person"),
     ("ls -l /dev/serial/by-id", "of the system, to be looked at by a person"),
     ("scripts/demo.sh", "tests/demo.rs runs what it runs"),
@@ -317,6 +318,21 @@ fn what_the_readme_says_of_the_program_works() {
     }
     assert!(story.executed >= 6, "{} commands were executed", story.executed);
     assert_eq!(story.slave.writes(), [(0, 425), (0, 425)]);
+}
+
+#[test]
+fn what_the_boot_test_is_said_to_run_it_runs() {
+    let walk = include_str!("../packaging/boot-walk.sh");
+    let named: Vec<_> = ELSEWHERE.iter().filter(|(_, place)| place.starts_with("the boot test")).collect();
+    assert!(named.len() >= 6, "{} commands are said to be run there", named.len());
+    for (begins, _) in named {
+        // As a line of shell on the booted system; `apt` is not asked whether it may.
+        let (program, rest) = begins.split_once(' ').expect("a command has arguments");
+        let verb = rest.split(' ').next().unwrap_or_default();
+        let line = format!("at \"{program} {verb} --yes{}", &rest[verb.len()..]);
+        let runs = walk.contains(&line) || walk.lines().any(|line| line.contains("at \"") && line.contains(begins));
+        assert!(runs, "packaging/boot-walk.sh does not run {begins}");
+    }
 }
 
 #[test]
