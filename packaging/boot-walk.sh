@@ -70,7 +70,7 @@ check "the service is active" is ActiveState active
 check "both identities connect" eventually 30 is_connected 2
 check "systemctl status says so in words" eventually 10 status_line 2
 echo "      $(property StatusText)"
-check "journalctl -u fieldbridge says that it is ready" journal_has ready
+check "journalctl -u fieldbridge says that it is ready" at "journalctl -u fieldbridge --no-pager | grep -w ready"
 check "fieldbridge check --live" at "fieldbridge check --live"
 check "fieldbridge exec reads from the slave on the serial line" answers
 check "a message from the hub is executed once on the serial line" executes m-1
@@ -195,6 +195,7 @@ check "systemctl restart fieldbridge, with a key by LoadCredential= and one by L
 check "both identities connect with them" eventually 30 is_connected 2
 no_remark() { ! journal_has "others can read"; }
 check "no remark on who can read them" no_remark
+check "fieldbridge check finds them" at "fieldbridge check"
 check "a message is executed once" executes m-3
 
 echo "== killed and stuck"

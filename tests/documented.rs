@@ -28,6 +28,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 const ELSEWHERE: &[(&str, &str)] = &[
     ("apt install ./fieldbridge_", "the boot test installs the package"),
     ("make deb", "make boot-test begins with it"),
+    ("make boot-test", "by hand, and in CI if scripts/test.sh calls it"),
     ("make reproducible", "by hand, before a release"),
     ("apt remove fieldbridge", "the boot test"),
     ("apt purge fieldbridge", "the boot test"),
@@ -43,6 +44,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scripts/fuzz.sh", "scripts/test.sh"),
     ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
     ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
+    ("cargo test --test", "by hand for its figures; CI runs it with all others"),
     ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
     ("FIELDBRIDGE_SEED=", "one run again, by hand, of a test that CI runs"),
 ];
