@@ -45,6 +45,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
     ("cargo test", "CI runs every test"),
     ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
+    ("cargo test --test", "by hand for its figures; CI runs it with all others"),
     ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
     ("FIELDBRIDGE_SEED=", "one run again, by hand, of a test that CI runs"),
 ];
