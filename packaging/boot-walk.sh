@@ -193,7 +193,7 @@ mark_journal
 check "systemctl restart fieldbridge, with a key by LoadCredential= and one by LoadCredentialEncrypted=" \
     at "systemctl daemon-reload && systemctl restart fieldbridge"
 check "both identities connect with them" eventually 30 is_connected 2
-no_remark() { ! journal_has "others can read"; }
+no_remark() { ! journal_has "can be read by others"; }
 check "no remark on who can read them" no_remark
 check "fieldbridge check finds them" at "fieldbridge check"
 check "a message is executed once" executes m-3
