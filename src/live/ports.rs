@@ -2,7 +2,14 @@
 //! programs. Nothing is opened here.
 
 use std::fmt;
+use std::fs::Metadata;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+/// The major numbers of pseudo-terminals, whose minor numbers each container counts for itself (the kernel's
+/// devices.txt).
+const PSEUDO_TERMINALS: RangeInclusive<u64> = 136..=143;
 
 /// A process that has a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +44,20 @@ pub(super) fn holders(port: &Path) -> Vec<Holder> {
 
 fn has_open(pid: i32, real: &Path) -> bool {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == real))
+    files.into_iter().any(|file| {
+        // Only what may be a port is looked at: asking for a file of a network that is away would wait.
+        let may_be = std::fs::read_link(file.path()).is_ok_and(|name| name == real || name.starts_with("/dev"));
+        may_be && is_same(&file.path(), real)
+    })
+}
+
+/// Whether two names are of one file, or of one port. A name alone does not tell: each container has a /dev of its own.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let (Ok(one), Ok(other)) = (std::fs::metadata(one), std::fs::metadata(other)) else { return false };
+    let is_port =
+        |of: &Metadata| of.file_type().is_char_device() && !PSEUDO_TERMINALS.contains(&(of.rdev() >> 8 & 0xfff));
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+        || is_port(&one) && is_port(&other) && one.rdev() == other.rdev()
 }
 
 fn numbers(folder: &str) -> Vec<i32> {

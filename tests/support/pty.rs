@@ -1,6 +1,7 @@
 //! A [`Slave`] at the end of a serial line, on a pseudo-terminal that can be unplugged: with Modbus RTU (Modbus over
 //! Serial Line V1.02), or with a line protocol. It outlives the daemons of a test.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,7 +80,9 @@ impl Port {
 fn is_open(path: &Path) -> bool {
     let folders = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files = folders(Path::new("/proc")).flat_map(|process| folders(&process.join("fd")).collect::<Vec<_>>());
-    files.any(|file| std::fs::read_link(file).is_ok_and(|target| target == path))
+    // By its number too: a container's pseudo-terminals have the same names.
+    let number = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    files.any(|file| std::fs::read_link(&file).is_ok_and(|target| target == path) && number(&file) == number(path))
 }
 
 /// Serves until the port is dropped.
