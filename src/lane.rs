@@ -120,12 +120,13 @@ impl Station {
             // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
             let waits = Arc::strong_count(&unjudged) > 1;
             let job = match self.present().device.settle {
-                Settle::AfterAccept if waits => Job::Delivery(Box::new(delivery), pending, unjudged.clone()),
-                Settle::AfterExecution => Job::Delivery(Box::new(delivery), pending, unjudged.clone()),
-                Settle::AfterAccept => match self.admit(delivery).await {
+                Settle::AfterAccept if !waits => match self.admit(delivery).await {
                     Some(work) => Job::Work(Box::new(work), pending),
                     None => continue,
                 },
+                Settle::AfterAccept | Settle::AfterExecution => {
+                    Job::Delivery(Box::new(delivery), pending, unjudged.clone())
+                }
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,6 +20,10 @@ use tokio::time::{sleep_until, timeout, Instant};
 
 /// After so long without an answer of one address the next is tried beside it (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// A byte stream of any kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// What a look-up came to.
 type Found = Result<Vec<SocketAddr>, String>;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Ack, Auth, C2d, Options, Status};
+use fieldbridge::sim::{Ack, C2d, Status};
 use serde_json::{json, Value as Json};
 use support::disk::SmallDisk;
 use support::hub::Hub;
@@ -29,12 +29,9 @@ struct Plant {
 
 impl Plant {
     fn new(settle: &str) -> Plant {
-        let hub = Hub::start(Options { tls: false, ..Options::default() });
-        let (slave, disk) = (Slave::new(), SmallDisk::new("8m"));
-        let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
-        let site = Site::with_hub(&head, &pump(slave.address(), settle, "response_timeout = \"20s\""));
+        let (hub, slave, disk) = (Hub::plain(&["pump"]), Slave::new(), SmallDisk::new("8m"));
+        let site = Site::at(&hub, &pump(slave.address(), settle, "response_timeout = \"20s\""));
         site.keep_ledger_in(disk.path());
-        hub.add_device("pump", Auth::Key((0..32).collect()));
         Plant { site, hub, slave, disk }
     }
 

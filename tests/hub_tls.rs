@@ -19,13 +19,6 @@ fn site(server: &Server, trusted: &str) -> (Site, Daemon) {
     (site, daemon)
 }
 
-fn last_error(site: &Site, fragment: &str) {
-    eventually(&format!("lastError says {fragment:?}"), || {
-        let error = site.device_status("pump")["lastError"].as_str().unwrap_or_default().to_owned();
-        error.contains(fragment).then_some(())
-    });
-}
-
 #[test]
 fn only_a_certificate_that_is_right_in_everything_is_told_who_connects() {
     type Change = fn(&mut CertificateParams);
@@ -49,7 +42,7 @@ fn only_a_certificate_that_is_right_in_everything_is_told_who_connects() {
         let certificate = server(change).signed_by(&key, &ca).expect("a certificate");
         let server = Server::with(&[&certificate], &key);
         let (site, _daemon) = site(&server, &ca.pem());
-        last_error(&site, told);
+        site.wait_for_last_error(told);
         assert!(server.heard().is_empty(), "something was said to a server whose certificate is {what}");
     }
     // The same with nothing wrong: a CONNECT comes through.
@@ -80,7 +73,7 @@ fn a_certificate_that_nobody_trusted_has_signed_is_refused() {
     ] {
         let server = Server::with(chain, &key);
         let (site, _daemon) = site(&server, &ca.pem());
-        last_error(&site, told);
+        site.wait_for_last_error(told);
         assert!(server.heard().is_empty());
     }
 }
@@ -112,7 +105,7 @@ fn a_server_that_offers_an_older_tls_is_refused() {
             }
         });
         let (site, _daemon) = site(&server, &authority("an authority").pem());
-        last_error(&site, "TLS failed");
+        site.wait_for_last_error("TLS failed");
         let heard = eventually("a last word", || Some(server.heard()).filter(|heard| !heard.is_empty()));
         // Fatal alerts (level 2), and nothing else, however often it was tried.
         assert!(heard.chunks(3).all(|alert| alert[..2] == [ALERT, 2]), "{heard:?}");

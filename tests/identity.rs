@@ -29,13 +29,6 @@ fn command_runs(hub: &Hub, slave: &Slave) {
     assert_eq!(slave.writes(), [(2, 7)]);
 }
 
-fn last_error(site: &Site, fragment: &str) {
-    eventually(&format!("lastError says {fragment:?}"), || {
-        let error = site.device_status("pump")["lastError"].as_str().unwrap_or_default().to_owned();
-        error.contains(fragment).then_some(())
-    });
-}
-
 #[test]
 fn a_connection_string_proves_a_device() {
     let (hub, slave) = (Hub::start(Options::default()), Slave::new());
@@ -66,7 +59,7 @@ fn another_devices_certificate_is_refused_and_a_new_one_is_taken_up_without_a_re
     site.write("pump.pem", &wrong.cert_pem);
     site.write("pump-key.pem", &wrong.key_pem);
     let _daemon = site.start();
-    last_error(&site, "not authorized");
+    site.wait_for_last_error("not authorized");
     site.write("pump.pem", &right.cert_pem);
     site.write("pump-key.pem", &right.key_pem);
     command_runs(&hub, &slave);
@@ -78,7 +71,7 @@ fn a_wrong_key_is_told_from_an_unreachable_hub() {
     hub.add_device("pump", Auth::Key(vec![9; 32]));
     let site = site(&hub, &slave, "key_file = \"device.key\"", "");
     let daemon = site.start();
-    last_error(&site, "that its key or certificate is the right one");
+    site.wait_for_last_error("that its key or certificate is the right one");
     assert!(!daemon.log().contains("sig="), "a token is a secret");
 }
 
@@ -89,7 +82,7 @@ fn a_hub_that_nobody_vouches_for_is_not_told_the_token() {
     let site = site(&hub, &slave, "key_file = \"device.key\"", "");
     site.write("hub-ca.pem", &stranger.ca_pem());
     let _daemon = site.start();
-    last_error(&site, "hub.ca_file");
+    site.wait_for_last_error("hub.ca_file");
     assert!(hub.wire().is_empty(), "nothing of MQTT was said: {:?}", hub.wire());
 }
 
@@ -101,7 +94,7 @@ fn a_certificate_for_another_name_is_refused() {
     let site = site(&hub, &slave, "key_file = \"device.key\"", &format!("address = \"{}\"\n", other.addr()));
     site.write("hub-ca.pem", &other.ca_pem());
     let _daemon = site.start();
-    last_error(&site, "not for hub.fieldbridge.test");
+    site.wait_for_last_error("not for hub.fieldbridge.test");
 }
 
 #[test]
@@ -110,7 +103,7 @@ fn a_port_that_does_not_speak_tls_is_called_so() {
     let plain = Hub::start(Options { tls: false, ..Options::default() });
     let site = site(&hub, &slave, "key_file = \"device.key\"", &format!("address = \"{}\"\n", plain.addr()));
     let _daemon = site.start();
-    last_error(&site, "TLS");
+    site.wait_for_last_error("TLS");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
-use std::path::Path;
+mod support;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldbridge::clock::Timestamp;
@@ -11,9 +13,19 @@ use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
 use serde_json::json;
+use support::disk::SmallDisk;
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// A new ledger, the way to it, and its folder, which goes when that is dropped.
+fn fresh() -> (TempDir, PathBuf, Ledger) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&path).unwrap();
+    (folder, path, ledger)
+}
 
 fn message(id: Option<&str>, body: u8) -> NewRow {
     NewRow {
@@ -43,9 +55,7 @@ async fn known(ledger: &Ledger, id: &str, body: u8) -> Known {
 
 #[tokio::test]
 async fn an_outcome_and_its_event_are_there_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
     ledger.close().await;
 
@@ -82,9 +92,7 @@ async fn an_event_has_the_same_id_however_often_it_is_read() {
 
 #[tokio::test]
 async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     let (accepted, _receipt) = ledger.accept(message(Some("a"), 1)).await.unwrap();
     ledger.begin(None, message(Some("b"), 2)).await.unwrap();
     ledger.accept(message(Some("c"), 3)).await.unwrap();
@@ -125,9 +133,7 @@ async fn messages_without_an_id_are_never_taken_for_each_other() {
 
 #[tokio::test]
 async fn the_same_id_with_another_body_gets_a_row_of_its_own_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
     let rejected = Outcome::ended(State::Rejected, Fault::new(Code::MessageIdReused, "reused"));
     ledger.finish(Finish { outcome: rejected, attempts: 0, ..finish(message(Some("m"), 2)) }).await.unwrap();
@@ -141,9 +147,7 @@ async fn the_same_id_with_another_body_gets_a_row_of_its_own_once() {
 
 #[tokio::test]
 async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
     let row = ledger.lookup("pump", Some("m"), [1; 32]).await.unwrap().row.unwrap();
     let _receipt = ledger.delivered_again(row);
@@ -221,18 +225,14 @@ fn refusal(path: &Path) -> String {
 
 #[tokio::test]
 async fn a_second_daemon_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     assert!(refusal(&path).contains("another fieldbridge daemon"));
     ledger.close().await;
 }
 
 #[tokio::test]
 async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_the_latest_time_that_was_believed_is_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
     ledger.close().await;
     let db = rusqlite::Connection::open(&path).unwrap();
@@ -251,9 +251,7 @@ async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_the_latest_time
 
 #[tokio::test]
 async fn a_file_that_is_no_sound_ledger_is_refused_and_left_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     for i in 0..200 {
         ledger.finish(finish(message(Some(&format!("m-{i}")), 1))).await.unwrap();
     }
@@ -309,43 +307,10 @@ fn looking_at_a_ledger_that_is_not_there_says_so() {
     assert!(matches!(result, Err(LedgerError::Missing(_))));
 }
 
-/// A file system of a few megabytes that is unmounted when it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new(size: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-            .arg(folder.path())
-            .status()
-            .expect("mount can be run");
-        assert!(mounted.success(), "this test mounts a small tmpfs: run it as root, or under `unshare -rm`");
-        SmallDisk(folder)
-    }
-
-    /// Fills what is free, and returns the file that does.
-    fn fill(&self) -> std::path::PathBuf {
-        use std::io::Write as _;
-        let path = self.0.path().join("filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        for size in [65536, 4096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
     let disk = SmallDisk::new("8m");
-    let path = disk.0.path().join("ledger.db");
+    let path = disk.path().join("ledger.db");
     let ledger = Ledger::open(&path).unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
@@ -380,9 +345,7 @@ async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
 
 #[tokio::test]
 async fn many_writers_share_commits_and_each_is_answered_after_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     let writers: Vec<_> = (0..100)
         .map(|i| {
             let (ledger, path) = (ledger.clone(), path.clone());
@@ -402,9 +365,7 @@ async fn many_writers_share_commits_and_each_is_answered_after_its_own() {
 
 #[tokio::test]
 async fn a_second_daemon_is_refused_under_any_name_of_the_ledger() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (folder, path, ledger) = fresh();
     let (symbolic, hard) = (folder.path().join("symbolic.db"), folder.path().join("hard.db"));
     std::os::unix::fs::symlink(&path, &symbolic).unwrap();
     assert!(refusal(&symbolic).contains("another fieldbridge daemon"));
@@ -418,9 +379,7 @@ async fn a_second_daemon_is_refused_under_any_name_of_the_ledger() {
 
 #[tokio::test]
 async fn a_ledger_that_another_program_locks_is_waited_for_and_can_be_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("before"), 1))).await.unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
@@ -445,9 +404,7 @@ async fn a_ledger_that_another_program_locks_is_waited_for_and_can_be_read() {
 
 #[tokio::test]
 async fn an_acknowledged_event_is_removed_however_much_the_writer_has_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
     let event = ledger.events("pump", 0, 1).await.unwrap().remove(0);
     let other = rusqlite::Connection::open(&path).unwrap();

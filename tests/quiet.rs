@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fieldbridge::bus::{Lines, Opener, Opening, Port, Stream};
+use fieldbridge::bus::{Lines, Opener, Opening, Port};
 use fieldbridge::config::{load, SerialPort};
 use fieldbridge::gateway::{self, Files, World};
 use fieldbridge::hub::dial::{Dial, Dialing};
 use fieldbridge::hub::trouble::Trouble;
 use fieldbridge::ledger::disk::SystemDisk;
 use fieldbridge::ledger::Ledger;
+use fieldbridge::net::Stream;
 use fieldbridge::quiet::{Quiet, BURST, PER_HOUR};
 use fieldbridge::service::{Demand, Demands};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -75,7 +76,7 @@ impl Dial for Hostile {
                 // Its end is the connection's.
                 let _ = serve(far, deeds).await;
             });
-            Ok(Box::pin(near) as _)
+            Ok(Box::new(near) as _)
         })
     }
 }

@@ -6,24 +6,14 @@ mod support;
 
 use std::time::Duration;
 
-use fieldbridge::sim::{Auth, C2d, Options, Status, Wire};
+use fieldbridge::sim::{Auth, C2d, Status, Wire};
 use serde_json::Value as Json;
 use support::hub::Hub;
 use support::slave::{Mood, Slave};
-use support::{eventually, signal, Site, PUMP};
+use support::{eventually, signal, Daemon, Site, PUMP};
 
-/// A hub that knows these devices, all with the same key.
-fn hub(devices: &[&str]) -> Hub {
-    let hub = Hub::start(Options { tls: false, ..Options::default() });
-    devices.iter().for_each(|id| hub.add_device(id, Auth::Key((0..32).collect())));
-    hub
-}
-
-fn bus(name: &str, slave: &Slave, more: &str) -> String {
-    format!(
-        "[bus.{name}]\nkind = \"modbus-tcp\"\naddress = \"{}\"\nresponse_timeout = \"20s\"\n{more}\n",
-        slave.address()
-    )
+fn bus(slave: &Slave) -> String {
+    format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\nresponse_timeout = \"20s\"\n", slave.address())
 }
 
 fn device(id: &str, more: &str) -> String {
@@ -31,10 +21,31 @@ fn device(id: &str, more: &str) -> String {
 }
 
 fn site(hub: &Hub, more: &str) -> Site {
-    let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
-    let site = Site::with_hub(&head, &format!("{more}{PUMP}"));
+    let site = Site::at(hub, &format!("{more}{PUMP}"));
     std::fs::create_dir(site.path("conf.d")).unwrap();
     site
+}
+
+/// A site with the pump on its bus, and a hub that knows these devices.
+fn pump_site(devices: &[&str]) -> (Hub, Slave, Site) {
+    let (hub, slave) = (Hub::plain(devices), Slave::new());
+    let site = site(&hub, &(bus(&slave) + &device("pump", "")));
+    (hub, slave, site)
+}
+
+/// The same with its daemon, whose pump is connected.
+fn running(devices: &[&str]) -> (Hub, Slave, Site, Daemon) {
+    let (hub, slave, site) = pump_site(devices);
+    let daemon = site.start();
+    connected(&hub, "pump");
+    (hub, slave, site, daemon)
+}
+
+/// Has the slave hold the first of these commands until it is in a good mood again.
+fn hold(hub: &Hub, slave: &Slave, device: &str, values: &[u16]) {
+    slave.set_mood(Mood::Held);
+    values.iter().for_each(|value| send(hub, device, &format!("m-{value}"), "pulse", *value));
+    slave.wait_for_write(values[0]);
 }
 
 /// Has the daemon take up what stands in the files, and returns what it says has changed.
@@ -67,10 +78,7 @@ fn completed(hub: &Hub, count: usize) {
 
 #[test]
 fn a_bad_file_changes_nothing_and_says_why() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let daemon = site.start();
-    connected(&hub, "pump");
+    let (hub, slave, site, daemon) = running(&["pump"]);
     for (bad, says) in [
         ("[bus.plant]\nkind = \"modbus-tpc\"\n", "bus.plant.kind"),
         ("[device.pump]\nkey_file = \"no-such.key\"\n", "device.pump.key_file"),
@@ -107,18 +115,12 @@ fn a_bad_file_changes_nothing_and_says_why() {
 
 #[test]
 fn a_device_that_is_added_connects_and_one_that_is_removed_finishes_and_leaves() {
-    let (hub, slave) = (hub(&["pump", "valve"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let mut daemon = site.start();
-    connected(&hub, "pump");
+    let (hub, slave, site, mut daemon) = running(&["pump", "valve"]);
     site.write("conf.d/valve.toml", &device("valve", ""));
     let changes = reload(&site);
     assert_eq!(changes["devices"]["added"], serde_json::json!(["valve"]), "{changes}");
     connected(&hub, "valve");
-    slave.set_mood(Mood::Held);
-    send(&hub, "valve", "m-1", "pulse", 1);
-    send(&hub, "valve", "m-2", "pulse", 2);
-    slave.wait_for_write(1);
+    hold(&hub, &slave, "valve", &[1, 2]);
     std::fs::remove_file(site.path("conf.d/valve.toml")).unwrap();
     let changes = reload(&site);
     assert_eq!(changes["devices"]["removed"], serde_json::json!(["valve"]), "{changes}");
@@ -141,8 +143,7 @@ fn a_device_that_is_added_connects_and_one_that_is_removed_finishes_and_leaves()
 
 #[test]
 fn a_device_that_comes_back_before_its_command_has_ended_waits_for_that() {
-    let (hub, slave) = (hub(&["pump", "valve"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
+    let (hub, slave, site) = pump_site(&["pump", "valve"]);
     site.write("conf.d/valve.toml", &device("valve", "settle = \"after-accept\""));
     let _daemon = site.start();
     connected(&hub, "valve");
@@ -174,10 +175,7 @@ fn a_device_that_comes_back_before_its_command_has_ended_waits_for_that() {
 
 #[test]
 fn a_changed_profile_holds_for_the_next_command_and_drops_no_connection() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let _daemon = site.start();
-    connected(&hub, "pump");
+    let (hub, slave, site, _daemon) = running(&["pump"]);
     site.write("conf.d/range.toml", "[profile.pump.command.pulse]\nrange = [0, 10]\nidempotent = false\n");
     assert_eq!(reload(&site)["devices"]["changed"], serde_json::json!(["pump"]));
     send(&hub, "pump", "m-1", "pulse", 11);
@@ -189,8 +187,8 @@ fn a_changed_profile_holds_for_the_next_command_and_drops_no_connection() {
 
 #[test]
 fn a_changed_bus_is_opened_anew_after_the_exchange_in_hand_and_no_hub_connection_drops() {
-    let (hub, old, new) = (hub(&["pump", "valve"]), Slave::new(), Slave::new());
-    let site = site(&hub, &(bus("plant", &old, "") + &device("pump", "") + &device("valve", "")));
+    let (hub, old, new) = (Hub::plain(&["pump", "valve"]), Slave::new(), Slave::new());
+    let site = site(&hub, &(bus(&old) + &device("pump", "") + &device("valve", "")));
     let _daemon = site.start();
     connected(&hub, "pump");
     connected(&hub, "valve");
@@ -212,13 +210,8 @@ fn a_changed_bus_is_opened_anew_after_the_exchange_in_hand_and_no_hub_connection
 
 #[test]
 fn a_bus_that_is_renamed_goes_on_with_its_devices() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let _daemon = site.start();
-    connected(&hub, "pump");
-    slave.set_mood(Mood::Held);
-    send(&hub, "pump", "m-1", "pulse", 1);
-    slave.wait_for_write(1);
+    let (hub, slave, site, _daemon) = running(&["pump"]);
+    hold(&hub, &slave, "pump", &[1]);
     site.configure("[bus.plant]", "[bus.line-a]");
     site.configure("bus = \"plant\"", "bus = \"line-a\"");
     let changes = reload(&site);
@@ -235,10 +228,10 @@ fn a_bus_that_is_renamed_goes_on_with_its_devices() {
 
 #[test]
 fn a_changed_key_ends_its_own_connection_only_and_what_is_in_hand_is_settled_first() {
-    let (hub, slave) = (hub(&["pump", "valve"]), Slave::new());
+    let (hub, slave) = (Hub::plain(&["pump", "valve"]), Slave::new());
     let site = site(
         &hub,
-        &(bus("plant", &slave, "") + &device("pump", "") + &device("valve", "key_file = \"valve.key\"")).replacen(
+        &(bus(&slave) + &device("pump", "") + &device("valve", "key_file = \"valve.key\"")).replacen(
             "key_file = \"device.key\"\nkey_file",
             "key_file",
             2,
@@ -249,9 +242,7 @@ fn a_changed_key_ends_its_own_connection_only_and_what_is_in_hand_is_settled_fir
     let _daemon = site.start();
     connected(&hub, "pump");
     connected(&hub, "valve");
-    slave.set_mood(Mood::Held);
-    send(&hub, "valve", "m-1", "pulse", 1);
-    slave.wait_for_write(1);
+    hold(&hub, &slave, "valve", &[1]);
     hub.add_device("valve", Auth::Key(vec![9; 32]));
     site.write("valve.key", "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n");
     assert_eq!(reload(&site)["devices"]["changed"], serde_json::json!(["valve"]));
@@ -263,9 +254,8 @@ fn a_changed_key_ends_its_own_connection_only_and_what_is_in_hand_is_settled_fir
 
 #[test]
 fn what_kept_a_device_from_connecting_is_mended_at_once() {
-    let (hub, slave) = (hub(&[]), Slave::new());
+    let (hub, _slave, site) = pump_site(&[]);
     hub.add_device("pump", Auth::Key(vec![9; 32]));
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
     let _daemon = site.start();
     eventually("it is refused, and waits", || site.device_status("pump")["lastError"].as_str().map(drop));
     site.write("device.key", "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n");
@@ -275,8 +265,7 @@ fn what_kept_a_device_from_connecting_is_mended_at_once() {
 
 #[test]
 fn the_admin_socket_moves_and_the_ledger_does_not() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
+    let (_hub, _slave, site) = pump_site(&["pump"]);
     let daemon = site.start();
     let (old, new) = (site.path("admin.sock"), site.path("other.sock"));
     site.configure(&old.display().to_string(), &new.display().to_string());
@@ -299,9 +288,9 @@ fn nothing_is_lost_or_repeated_through_many_reloads() {
     println!("FIELDBRIDGE_SEED={seed}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let devices = ["pump", "valve", "fan"];
-    let (hub, slave) = (hub(&devices), Slave::new());
+    let (hub, slave) = (Hub::plain(&devices), Slave::new());
     slave.set_weather(seed, vec![(40, Mood::Slow(Duration::from_millis(20)))]);
-    let site = site(&hub, &bus("plant", &slave, ""));
+    let site = site(&hub, &bus(&slave));
     for id in devices {
         site.write(&format!("conf.d/{id}.toml"), &device(id, ""));
     }
@@ -352,14 +341,8 @@ fn nothing_is_lost_or_repeated_through_many_reloads() {
 
 #[test]
 fn a_device_that_is_to_be_settled_after_accept_keeps_the_order_of_what_waits() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let _daemon = site.start();
-    connected(&hub, "pump");
-    slave.set_mood(Mood::Held);
-    send(&hub, "pump", "m-1", "pulse", 1);
-    send(&hub, "pump", "m-2", "pulse", 2);
-    slave.wait_for_write(1);
+    let (hub, slave, site, _daemon) = running(&["pump"]);
+    hold(&hub, &slave, "pump", &[1, 2]);
     eventually("both are in the gateway", || (site.device_status("pump")["pending"] == 2).then_some(()));
     site.write("conf.d/settle.toml", "[device.pump]\nsettle = \"after-accept\"\n");
     reload(&site);
@@ -376,13 +359,8 @@ fn a_device_that_is_to_be_settled_after_accept_keeps_the_order_of_what_waits() {
 
 #[test]
 fn a_command_that_was_interrupted_is_not_repeated_because_it_is_called_idempotent_by_now() {
-    let (hub, slave) = (hub(&["pump"]), Slave::new());
-    let site = site(&hub, &(bus("plant", &slave, "") + &device("pump", "")));
-    let daemon = site.start();
-    connected(&hub, "pump");
-    slave.set_mood(Mood::Held);
-    send(&hub, "pump", "m-1", "pulse", 1);
-    slave.wait_for_write(1);
+    let (hub, slave, site, daemon) = running(&["pump"]);
+    hold(&hub, &slave, "pump", &[1]);
     daemon.kill();
     slave.set_mood(Mood::Good);
     site.write("conf.d/bold.toml", "[profile.pump.command.pulse]\nidempotent = true\n");

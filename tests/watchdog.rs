@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fieldbridge::pulse;
-use fieldbridge::sim::{Auth, C2d, Options};
+use fieldbridge::sim::C2d;
 use support::hub::Hub;
 use support::slave::Slave;
 use support::{eventually_within, Site};
@@ -16,10 +16,8 @@ const WATCHDOG: Duration = Duration::from_secs(3);
 
 /// Sticks a part of a daemon, and waits until it says so and feeds the watchdog no more. The next life is sound.
 fn sticks(part: &str, says: &str, state: &str) {
-    let (hub, slave) = (Hub::start(Options { tls: false, ..Options::default() }), Slave::new());
-    hub.add_device("pump", Auth::Key((0..32).collect()));
-    let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
-    let site = Site::with_hub(&head, &support::pump(slave.address(), "after-execution", ""));
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let site = Site::at(&hub, &support::pump(slave.address(), "after-execution", ""));
     let period = WATCHDOG.as_micros().to_string();
     let daemon = site.spawn(&[], &[("WATCHDOG_USEC", &period), ("FIELDBRIDGE_STICK_AT", part)]);
     // A ledger that sticks does so with its first write, which may come before the first sign of life.
@@ -67,10 +65,8 @@ fn a_part_that_sticks_stops_the_feeding() {
 
 #[test]
 fn a_daemon_that_has_nothing_to_do_feeds_the_watchdog() {
-    let (hub, slave) = (Hub::start(Options { tls: false, ..Options::default() }), Slave::new());
-    hub.add_device("pump", Auth::Key((0..32).collect()));
-    let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
-    let site = Site::with_hub(&head, &support::pump(slave.address(), "after-execution", ""));
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let site = Site::at(&hub, &support::pump(slave.address(), "after-execution", ""));
     let daemon = site.spawn(&[], &[("WATCHDOG_USEC", &WATCHDOG.as_micros().to_string())]);
     let began = Instant::now();
     while began.elapsed() < pulse::PATIENCE + pulse::TICK {

@@ -22,17 +22,13 @@ use super::link::{Ended, Lost};
 use super::wire::Wire;
 use crate::config::{Parity, SerialPort};
 use crate::crash::{self, Point};
-use crate::net;
+use crate::net::{self, Stream};
 
 /// A port that takes longer to open has a hanging driver.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Most bytes of a reply that a message to a person repeats.
 const SHOWN_BYTES_MAX: usize = 24;
-
-/// A byte stream.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A byte stream that a serial bus runs on.
 pub trait Port: Stream {

@@ -36,7 +36,7 @@ use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub use line::{Lines, Opener, Opening, Port, Stream, SystemLines};
+pub use line::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
 
 use crate::config;

@@ -13,10 +13,11 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep_until, timeout_at, Instant};
 use tracing::debug;
 
-use super::line::{self, Lines, Stream};
+use super::line::{self, Lines};
 use super::link::{bounded, Ended, Link, Lost};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
+use crate::net::Stream;
 
 /// How long a connection may take to be made, unless answers may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

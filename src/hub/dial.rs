@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::mqtt::BoxStream;
 use super::trouble::Trouble;
-use crate::net::{self, Failure};
+use crate::net::{self, Failure, Stream};
 
 /// One address of several gets this long.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A byte stream to the hub that is being made.
-pub type Dialing<'a> = Pin<Box<dyn Future<Output = Result<BoxStream, Trouble>> + Send + 'a>>;
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Trouble>> + Send + 'a>>;
 
 /// How the hub is reached: over the network, unless a simulation stands in for it.
 pub trait Dial: Send + Sync {
@@ -27,7 +26,7 @@ pub struct Network;
 
 impl Dial for Network {
     fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a> {
-        Box::pin(async move { Ok(Box::pin(connect(address).await?) as BoxStream) })
+        Box::pin(async move { Ok(Box::new(connect(address).await?) as Box<dyn Stream>) })
     }
 }
 

@@ -269,7 +269,7 @@ impl Link {
         };
         let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
         let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
-        Ok(Connection::new(Box::pin(stream)))
+        Ok(Connection::new(Box::new(stream)))
     }
 
     /// CONNECT and CONNACK.

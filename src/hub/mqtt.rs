@@ -10,18 +10,17 @@
 //! - A PUBLISH is understood even if its topic is not UTF-8: refusing the connection for it, as the standard says,
 //!   would make the hub deliver it again for ever (G8).
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rumqttc::{Connect, Packet, PubAck, Publish, QoS, Subscribe, SubscribeReasonCode};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 use super::trouble::Trouble;
 use crate::config::Hub;
 use crate::crash::{self, Point};
+use crate::net::Stream;
 
 /// Largest packet that is read. A C2D message has at most 64 KiB and a topic of at most 64 KiB.
 const PACKET_BYTES_MAX: usize = 1024 * 1024;
@@ -30,13 +29,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The packet id of our SUBSCRIBE; what is published uses others.
 pub const SUBSCRIBE_PACKET_ID: u16 = 1;
-
-/// A byte stream to the hub.
-pub trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-
-/// A byte stream of any kind.
-pub type BoxStream = Pin<Box<dyn Stream>>;
 
 /// What identifies a client in its CONNECT.
 pub struct Login {
@@ -98,12 +90,12 @@ pub enum Received {
 
 /// One connection, from CONNECT to its end.
 pub struct Connection {
-    framed: Framed<BoxStream, Codec>,
+    framed: Framed<Box<dyn Stream>, Codec>,
 }
 
 impl Connection {
     /// Takes over a fresh byte stream.
-    pub fn new(stream: BoxStream) -> Self {
+    pub fn new(stream: Box<dyn Stream>) -> Self {
         Connection { framed: Framed::new(stream, Codec) }
     }
 

@@ -12,8 +12,8 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{crypto, ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use super::mqtt::BoxStream;
 use super::trouble::Trouble;
+use crate::net::Stream;
 
 /// What all identities share: the trust anchors, and the configuration of those without a certificate of their own.
 #[derive(Clone)]
@@ -85,7 +85,11 @@ impl Trust {
 ///
 /// # Errors
 /// [`Trouble::Tls`] with what to check.
-pub async fn handshake(config: Arc<ClientConfig>, host: &str, tcp: BoxStream) -> Result<TlsStream<BoxStream>, Trouble> {
+pub async fn handshake(
+    config: Arc<ClientConfig>,
+    host: &str,
+    tcp: Box<dyn Stream>,
+) -> Result<TlsStream<Box<dyn Stream>>, Trouble> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Trouble::Tls(format!("{host:?} is not a host name; check `hub.host`")))?;
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))
@@ -101,7 +105,7 @@ fn builder(
 }
 
 /// The certificates that the server showed, its own first, as DER.
-pub fn shown(stream: &TlsStream<BoxStream>) -> Vec<Vec<u8>> {
+pub fn shown(stream: &TlsStream<Box<dyn Stream>>) -> Vec<Vec<u8>> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     chain.iter().map(|certificate| certificate.to_vec()).collect()
 }

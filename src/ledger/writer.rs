@@ -108,8 +108,7 @@ impl Writing {
     pub fn run(self) {
         let Writing { mut writer, mut queue } = self;
         while let Some(first) = queue.blocking_recv() {
-            let after = writer.serve_all(first, &mut queue);
-            let Some(goes_on) = writer.follow(after) else { return };
+            let Some(goes_on) = writer.round(first, &mut queue) else { return };
             writer = goes_on;
         }
     }
@@ -120,8 +119,7 @@ impl Writing {
         let Writing { mut writer, mut queue } = self;
         while let Some(first) = queue.recv().await {
             tokio::time::sleep(latency()).await;
-            let after = writer.serve_all(first, &mut queue);
-            let Some(goes_on) = writer.follow(after) else { return };
+            let Some(goes_on) = writer.round(first, &mut queue) else { return };
             writer = goes_on;
         }
     }
@@ -154,7 +152,21 @@ impl Writer {
         writer
     }
 
-    /// Serves `first` and whatever else waits.
+    /// Serves `first` and whatever else waits. It goes on, or ends as it must.
+    fn round(mut self, first: Ask, asks: &mut mpsc::Receiver<Ask>) -> Option<Writer> {
+        match self.serve_all(first, asks) {
+            After::Next => return Some(self),
+            // Closing would let SQLite write the log into the file. The next process does that, after it has proven
+            // both.
+            After::Failed => self.abandon(),
+            After::Stop(done) => {
+                self.close();
+                let _ = done.send(());
+            }
+        }
+        None
+    }
+
     fn serve_all(&mut self, first: Ask, asks: &mut mpsc::Receiver<Ask>) -> After {
         let mut batch = Vec::new();
         let mut tick = false;
@@ -190,21 +202,6 @@ impl Writer {
             return After::Failed;
         }
         stop.map_or(After::Next, After::Stop)
-    }
-
-    /// Goes on, or ends as it must.
-    fn follow(self, after: After) -> Option<Writer> {
-        match after {
-            After::Next => return Some(self),
-            // Closing would let SQLite write the log into the file. The next process does that, after it has proven
-            // both.
-            After::Failed => self.abandon(),
-            After::Stop(done) => {
-                self.close();
-                let _ = done.send(());
-            }
-        }
-        None
     }
 
     fn abandon(self) {

@@ -19,10 +19,11 @@ use super::{within, Finding};
 use crate::clock::{Timestamp, EARLIEST_BELIEVABLE};
 use crate::config::{Config, Credential, Device, Hub};
 use crate::hub::dial::{Dial as _, Network};
-use crate::hub::mqtt::{BoxStream, Connection, Login, Received};
+use crate::hub::mqtt::{Connection, Login, Received};
 use crate::hub::sas;
 use crate::hub::tls::{self, Trust};
 use crate::hub::trouble::Trouble;
+use crate::net::Stream;
 
 /// Look-up and TCP; TLS.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
@@ -115,8 +116,8 @@ impl Way {
     async fn handshake(
         &self,
         credential: Option<&Credential>,
-        stream: BoxStream,
-    ) -> Result<(BoxStream, Vec<Vec<u8>>), Trouble> {
+        stream: Box<dyn Stream>,
+    ) -> Result<(Box<dyn Stream>, Vec<Vec<u8>>), Trouble> {
         let Some(trust) = &self.trust else { return Ok((stream, Vec::new())) };
         let settings = match credential {
             Some(Credential::Certificate { cert_file, key_file, .. }) => trust.with_certificate(cert_file, key_file)?,
@@ -125,7 +126,7 @@ impl Way {
         let secured = tls::handshake(settings, &self.hub.host, stream);
         let secured = within(STEP_LIMIT, secured).await.unwrap_or_else(slow)?;
         let chain = tls::shown(&secured);
-        Ok((Box::pin(secured), chain))
+        Ok((Box::new(secured), chain))
     }
 
     /// Lets one identity in, and leaves at once.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fieldbridge::crash::Point;
-use fieldbridge::sim::{Ack, Auth, C2d, Effect, Options, Status, Wire as HubWire};
+use fieldbridge::sim::{Ack, C2d, Effect, Status, Wire as HubWire};
 use serde_json::{json, Value as Json};
 
 use crate::books::{self, Books};
@@ -64,7 +64,7 @@ pub struct Plant<'a> {
 
 impl<'a> Plant<'a> {
     pub fn new(case: &'a Case) -> Plant<'a> {
-        let hub = Hub::start(Options { tls: false, ..Options::default() });
+        let hub = Hub::plain(&["pump"]);
         let slave = Slave::new();
         let sound = Temper { slow: (0, Duration::ZERO), mute: 0, deaf: 0, refusing: 0 };
         let instrument = (case.wiring == Wiring::Text).then(|| Instrument::new(0, sound));
@@ -83,10 +83,8 @@ impl<'a> Plant<'a> {
         let settle = case.settle.word();
         let device =
             format!("bus = \"plant\"\n{unit}profile = \"pump\"\nkey_file = \"device.key\"\nsettle = \"{settle}\"");
-        let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
         let text = format!("[bus.plant]\n{bus}\nretries = 4\n[device.pump]\n{device}\n{}", profile(case.wiring));
-        let site = Site::with_hub(&head, &text);
-        hub.add_device("pump", Auth::Key((0..32).collect()));
+        let site = Site::at(&hub, &text);
         let fills_up = |life: &Life| matches!(phase(life.point), Phase::DiskFull | Phase::DiskFree);
         let disk = case.lives.iter().any(fills_up).then(|| SmallDisk::new("8m"));
         let ledger = disk.as_ref().map_or(site.path("ledger.db"), |disk| disk.path().join("ledger.db"));

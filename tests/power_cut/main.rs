@@ -16,7 +16,6 @@ mod mount;
 use std::path::PathBuf;
 
 use disk::{Disk, Kept};
-use fieldbridge::sim::{Auth, Options};
 use mount::{Cut, Mounted, Operation};
 use support::books::{modbus_buses, modbus_devices, patient_pump, with_seeds, Books, Device, Route};
 use support::hub::Hub;
@@ -42,19 +41,16 @@ struct Plant {
 
 impl Plant {
     fn new(devices: Vec<Device>) -> Plant {
-        let hub = Hub::start(Options { tls: false, ..Options::default() });
+        let ids: Vec<&str> = devices.iter().map(|device| device.id.as_str()).collect();
+        let hub = Hub::plain(&ids);
         let slave = Slave::new();
         let tables: String = devices.iter().map(|device| device.text.as_str()).collect();
         let buses = modbus_buses([slave.address()], "response_timeout = \"20s\"");
-        let head =
-            format!("host = \"{}\"\naddress = \"{}\"\ntls = false\nconnect_rate = 1000\n", hub.host(), hub.addr());
-        let site = Site::with_hub(&head, &format!("{buses}{tables}{}", patient_pump()));
+        let site = Site::at(&hub, &format!("{buses}{tables}{}", patient_pump()));
+        site.configure("tls = false", "tls = false\nconnect_rate = 1000");
         let folder = site.path("disk");
         std::fs::create_dir(&folder).expect("a folder can be made");
         site.keep_ledger_in(&folder);
-        for device in &devices {
-            hub.add_device(&device.id, Auth::Key((0..32).collect()));
-        }
         let plant = Plant { site, hub, slave, folder, devices, last_value: 0 };
         plant.subscribe();
         plant

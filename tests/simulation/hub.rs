@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fieldbridge::clock::Timestamp;
 use fieldbridge::hub::dial::{Dial, Dialing};
-use fieldbridge::hub::mqtt::BoxStream;
 use fieldbridge::hub::trouble::Trouble;
+use fieldbridge::net::Stream;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, Instant};
 
@@ -487,7 +487,7 @@ impl Dial for ToHub {
             let wire = Wire::new(world, (1, 40));
             world.count("connections");
             tokio::spawn(self.0.clone().serve(wire.clone()));
-            Ok(Box::pin(wire.near()) as BoxStream)
+            Ok(Box::new(wire.near()) as Box<dyn Stream>)
         })
     }
 }

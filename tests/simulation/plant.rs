@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::bus::{Lines, Opener, Opening, Port, Stream};
+use fieldbridge::bus::{Lines, Opener, Opening, Port};
 use fieldbridge::config::SerialPort;
+use fieldbridge::net::Stream;
 use tokio::time::sleep;
 
 use super::ledger::Witness;

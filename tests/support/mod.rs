@@ -40,6 +40,12 @@ impl Site {
         Site::with_hub(&format!("host = \"hub.example\"\naddress = \"{address}\"\ntls = false\n"), more)
     }
 
+    /// A site of a hub simulator without TLS.
+    pub fn at(hub: &hub::Hub, more: &str) -> Site {
+        let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
+        Site::with_hub(&head, more)
+    }
+
     /// A site with all of `[hub]` as given.
     pub fn with_hub(hub: &str, more: &str) -> Site {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -109,11 +115,17 @@ impl Site {
 
     /// What `status` says of a device of the running daemon.
     pub fn device_status(&self, id: &str) -> Json {
-        let output = self.command(&["status", "--json"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let status: Json = serde_json::from_slice(&output.stdout).expect("a status is JSON");
+        let status = self.status();
         let devices = status["devices"].as_array().expect("a status has devices");
         devices.iter().find(|device| device["id"] == id).expect("the device is there").clone()
+    }
+
+    /// Waits until `status` gives a reason with these words for the pump's being without a connection.
+    pub fn wait_for_last_error(&self, fragment: &str) {
+        eventually(&format!("lastError says {fragment:?}"), || {
+            let error = self.device_status("pump")["lastError"].as_str().unwrap_or_default().to_owned();
+            error.contains(fragment).then_some(())
+        });
     }
 
     /// Starts the daemon and waits until it says that it is ready.
