@@ -28,6 +28,7 @@ is_refused("looking into /root", lambda: os.listdir("/root"))
 for family in (socket.AF_PACKET, socket.AF_NETLINK):
     is_refused(f"a socket of {family!r}", lambda: socket.socket(family, socket.SOCK_RAW))
 assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+is_refused("changing its priority", lambda: os.nice(1))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, status["CapBnd"]
 assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"

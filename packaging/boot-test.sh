@@ -1,7 +1,8 @@
 #!/bin/sh
 # The life of the package on a booted Debian with systemd as process 1: installed, configured, commanded, reloaded, killed,
-# stuck, upgraded with commands in flight, removed, installed again, purged. One line a check; status 1 if one failed.
-# Usage: packaging/boot-test.sh          as root, after `make deb`; `make boot-test` does both
+# stuck, upgraded with commands in flight, removed, installed again, purged. One line a check. Status: 0, 1 if one failed,
+# 77 if this machine can't boot the system, so that nothing was checked.
+# Usage: packaging/boot-test.sh [PACKAGE]     as root; without a package that of `make deb`. `make boot-test` does both
 #
 #   SUITE=trixie            boots that Debian in place of bookworm
 #   PREVIOUS=FILE.deb       begins with that package in place of the one that was built
@@ -17,13 +18,14 @@ cd "$here/.."
 SUITE=${SUITE:-bookworm}
 arch=$(dpkg --print-architecture)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-built=$(realpath "target/deb/fieldbridge_${version}_$arch.deb")
+built=$(realpath "${1:-target/deb/fieldbridge_${version}_$arch.deb}")
 previous=$(realpath "${PREVIOUS:-$built}")
 base=${FIELDBRIDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fieldbridge}/$SUITE-1
 
 # -- Outside: what is needed, and what must not stay behind.
 if [ -z "${BOOT_TEST-}" ]; then
-    [ "$(id -u)" = 0 ] || { echo "packaging/boot-test.sh needs root" >&2; exit 2; }
+    [ "$(id -u)" = 0 ] || { echo "packaging/boot-test.sh needs root" >&2; exit 77; }
+    unshare --mount true || exit 77
     scripts/setup.sh boot
     if [ ! -d "$base" ]; then
         # Where this machine has its own packages from.
@@ -33,7 +35,7 @@ if [ -z "${BOOT_TEST-}" ]; then
         mkdir -p "$base.part"
         echo "== the base system $SUITE" >&2
         debootstrap --variant=minbase --include=systemd,systemd-sysv,systemd-timesyncd,dbus,ca-certificates,openssl,python3 "$SUITE" "$base.part" "$mirror" \
-            >"$base.log" 2>&1 || { tail -n 20 "$base.log" >&2; exit 1; }
+            >"$base.log" 2>&1 || { tail -n 20 "$base.log" >&2; exit 77; }
         mv "$base.part" "$base"
     fi
     BOOT_TEST=$(mktemp -d)
@@ -64,17 +66,17 @@ if [ -z "${BOOT_TEST-}" ]; then
     trap 'exit 130' INT TERM
     status=0
     # shellcheck disable=SC2016
-    BUILT=$built BASE=$base sh -c 'for group in '"$groups"'; do echo $$ >"$group/cgroup.procs"; done
-        exec unshare --mount --propagation private "$0"' "$here/boot-test.sh" </dev/null || status=$?
+    BASE=$base sh -c 'for group in '"$groups"'; do echo $$ >"$group/cgroup.procs"; done
+        exec unshare --mount --propagation private "$0" "$1"' "$here/boot-test.sh" "$built" </dev/null || status=$?
     exit "$status"
 fi
 
 # -- Inside the mount namespace: packages, tree, boot.
 work=$BOOT_TEST
-mount -t tmpfs tmpfs "$work"
-mount -t tmpfs tmpfs /run/systemd 2>/dev/null || { mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd; }
-mkdir "$work/upper" "$work/work" "$work/root" "$work/deb"
-mount -t overlay -o "lowerdir=$BASE,upperdir=$work/upper,workdir=$work/work" overlay "$work/root"
+mkdir -p /run/systemd
+mount -t tmpfs tmpfs "$work" && mount -t tmpfs tmpfs /run/systemd || exit 77
+mkdir "$work/upper" "$work/work" "$work/root"
+mount -t overlay -o "lowerdir=$BASE,upperdir=$work/upper,workdir=$work/work" overlay "$work/root" || exit 77
 root=$work/root
 began=$(date +%s)
 passed=0 failed=0
@@ -153,7 +155,7 @@ has_booted() {
     *) return 1 ;;
     esac
 }
-eventually 120 has_booted || give_up "$SUITE boots"
+eventually 120 has_booted || { cat "$work/console"; echo "$SUITE does not boot here" >&2; exit 77; }
 echo "== $(. "$BASE/etc/os-release" && echo "$PRETTY_NAME"), $(at "systemctl --version" | head -n 1), booted after $(($(date +%s) - began)) s"
 
 # -- The site: a hub, and two peripherals that count.

@@ -127,6 +127,8 @@ check "the edited configuration survives, and the package's lies beside it" keep
 echo "== the sandbox"
 check "systemd-analyze security: at most 1.5" at "systemd-analyze security --no-pager --threshold=15 fieldbridge"
 grep -F "Overall exposure" "$work/said" | sed 's/^/      /'
+in_ports_group() { at "grep -w \"\$(getent group dialout | cut -d: -f3)\" /proc/\$(systemctl show --property=MainPID --value fieldbridge)/status | grep '^Groups:'"; }
+check "the daemon is in the group dialout" in_ports_group
 # The unit, with another program.
 cp packaging/boot-probe.py "$root/srv/probe"
 probe() { # ask | not: whether it may ask for the clock's state

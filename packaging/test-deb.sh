@@ -44,6 +44,10 @@ for command in check run; do
 done
 [ "$("$installed" --version)" = "fieldbridge $(dpkg-deb --field "$deb" Version)" ] || fail "the version is another"
 
+echo "== the unit" >&2
+systemd-analyze security --offline=true --no-pager --threshold=15 "$root/usr/lib/systemd/system/fieldbridge.service" >"$work/said" 2>&1 ||
+    fail "the sandbox has holes: $(cat "$work/said")"
+
 echo "== the documents" >&2
 doc=$root/usr/share/doc/fieldbridge
 for page in "$doc"/*.md; do

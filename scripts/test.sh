@@ -12,8 +12,12 @@ cargo test --no-fail-fast
 # It mostly waits, for a minute and a half.
 cargo test --features proof --test watchdog -- --nocapture &
 watchdog=$!
-# The released build takes minutes (make lint-deb); how it is packed does not depend on it.
+# The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend
+# on it.
 packaging/test-deb.sh target/debug/fieldbridge
+packaging/boot-test.sh "$(packaging/pack.sh "$(dpkg --print-architecture)" target/debug/fieldbridge target/deb-debug)" || {
+    [ $? = 77 ] && echo "!! LEFT OUT: no Debian can be booted here; make boot-test says why" >&2
+}
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 wait "$watchdog"
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.

@@ -15,10 +15,13 @@ use tokio::signal::unix::{signal, Signal, SignalKind};
 /// Keeps to the process what it knows and makes. Its memory holds the devices' keys: it leaves no core dump, and no
 /// other process of its user can look into it (prctl(2), PR_SET_DUMPABLE). Its files are not for others.
 pub fn seclude() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let done = set_dumpable_behavior(DumpableBehavior::NotDumpable).and_then(|()| setrlimit(Resource::Core, none));
-    if let Err(error) = done {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "a core dump of this process can't be prevented, and would hold the devices' keys");
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        // A sandbox may forbid it. What is above is enough; this is a second hold.
+        tracing::debug!(%error, "the limit for core dumps stays as it is");
     }
     // The group reads: operators look at the ledger. A mask that is stricter stays so.
     let least = Mode::WGRP | Mode::RWXO;

@@ -28,7 +28,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 const ELSEWHERE: &[(&str, &str)] = &[
     ("apt install ./fieldbridge_", "the boot test installs the package"),
     ("make deb", "make boot-test begins with it"),
-    ("make boot-test", "by hand, and in CI if scripts/test.sh calls it"),
+    ("make boot-test", "scripts/test.sh runs the boot test with the program of the tests"),
     ("make reproducible", "by hand, before a release"),
     ("apt remove fieldbridge", "the boot test"),
     ("apt purge fieldbridge", "the boot test"),
