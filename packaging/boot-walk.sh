@@ -224,6 +224,79 @@ sed -i "s|^key_file = .*|key_file = \"keys/pump-7.key\"|" "$root$config"
 sed -i "s|^key_file = .*|key_file = \"keys/valve-3.key\"|" "$root/etc/fieldbridge/conf.d/boot-test.toml"
 (umask 077 && echo "$valve_key" >"$root/etc/fieldbridge/keys/valve-3.key")
 
+echo "== parts that stick"
+# Each in a daemon of its own, by the unit of the package. Only a program with the feature `proof` can be made to stick.
+sticking="stuck-session stuck-outbox stuck-bus stuck-ledger"
+place_sticking() { # name, value of its command
+    folder=$root/etc/fieldbridge/$1
+    mkdir "$folder"
+    (umask 077 && key "$1" >"$folder/device.key")
+    cat >"$folder/fieldbridge.toml" <<END
+hub = { host = "$hub_host", address = "127.0.0.1:8883", ca_file = "/srv/hub-ca.pem" }
+admin.socket = "/run/$1/admin.sock"
+ledger.path = "/var/lib/$1/ledger.db"
+bus.plant = { kind = "modbus-tcp", address = "127.0.0.1:502" }
+device.$1 = { bus = "plant", unit = 3, profile = "valve", key_file = "device.key" }
+profile.valve.command.dispense = { write = { table = "holding", address = 10 }, idempotent = false }
+END
+    sed -e "s|^ExecStart=.*|ExecStart=/usr/bin/fieldbridge run --config /etc/fieldbridge/$1/fieldbridge.toml|" \
+        -e "s|^WatchdogSec=.*|WatchdogSec=6s\nEnvironment=FIELDBRIDGE_STICK_AT=${1#stuck-}|" \
+        -e "s#^\(State\|Runtime\)Directory=.*#\1Directory=$1#; /^ExecReload=/d" systemd/fieldbridge.service \
+        >"$root/etc/systemd/system/$1.service"
+}
+start_sticking() {
+    at "chown -R root:fieldbridge /etc/fieldbridge/stuck-* && chmod -R u=rwX,g=rX,o= /etc/fieldbridge/stuck-*" &&
+        at "systemctl daemon-reload && systemctl start $sticking" || return 1
+    # The next lives are sound.
+    sed -i '/^Environment=FIELDBRIDGE_STICK_AT=/d' "$root"/etc/systemd/system/stuck-*.service
+    at "systemctl daemon-reload"
+}
+serves() { at "timeout 5 fieldbridge status --json --config /etc/fieldbridge/$1/fieldbridge.toml" | grep -F '"connected":1'; }
+get_command() { # names; the hub keeps nothing for a device that was never connected
+    for name; do
+        eventually 30 serves "$name" && send "$name" "$name" dispense "$(effect_of "$name")" || return 1
+    done
+}
+effect_of() { # the value that its command writes
+    case "$1" in
+    stuck-session) echo 9001 ;;
+    stuck-outbox) echo 9002 ;;
+    stuck-bus) echo 9003 ;;
+    stuck-ledger) echo 9004 ;;
+    esac
+}
+were_restarted() {
+    for name in $sticking; do
+        at "journalctl -u $name --no-pager --output=cat" >"$work/journal"
+        grep "is stuck" "$work/journal" | head -n 1 && grep -F "Watchdog timeout (limit 6s)" "$work/journal" &&
+            [ "$(at "systemctl show --property=NRestarts --value $name")" -gt 0 ] ||
+            { echo "$name was not restarted"; return 1; }
+    done
+}
+have_ended() { # a write that may have been sent is in doubt; everything else is done, once
+    for name in $sticking; do
+        state=succeeded
+        [ "$name" != stuck-bus ] || state=in_doubt
+        found=$(effects "tcp 10 $(effect_of "$name")")
+        echo "$name: done $found times"
+        at "fieldbridge ledger show $name $name --json --config /etc/fieldbridge/$name/fieldbridge.toml" | grep -F "\"$state\"" || return 1
+        [ "$found" -le 1 ] || return 1
+        [ "$state" = in_doubt ] || [ "$found" = 1 ] || return 1
+    done
+}
+if grep -q FIELDBRIDGE_STICK_AT "$root/usr/bin/fieldbridge"; then
+    for name in $sticking; do place_sticking "$name"; done
+    check "daemons whose session, outbox, bus and ledger stick are started" start_sticking
+    # These two stick once they have something to do.
+    check "two have a command" get_command stuck-outbox stuck-bus
+    check "the watchdog finds each of the four, and systemd starts it again" eventually 150 were_restarted
+    check "the others get theirs" get_command stuck-session stuck-ledger
+    check "each command is done once, or in doubt" eventually 60 have_ended
+    at "systemctl stop $sticking; rm -r /etc/fieldbridge/stuck-* /etc/systemd/system/stuck-* /var/lib/stuck-*; systemctl daemon-reload"
+else
+    echo "      left out: this program has no feature for it (scripts/test.sh has one that has)"
+fi
+
 echo "== removed, installed again, purged"
 check "apt remove fieldbridge" at "apt remove --yes fieldbridge"
 stays() {

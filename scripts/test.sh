@@ -15,10 +15,11 @@ watchdog=$!
 # The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend
 # on it.
 packaging/test-deb.sh target/debug/fieldbridge
+cargo test --features proof --test crash_points -- --nocapture --test-threads=1
+# This program can be made to stick, so that systemd is seen to start it again.
 packaging/boot-test.sh "$(packaging/pack.sh "$(dpkg --print-architecture)" target/debug/fieldbridge target/deb-debug)" || {
     [ $? = 77 ] && echo "!! LEFT OUT: no Debian can be booted here; make boot-test says why" >&2
 }
-cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 wait "$watchdog"
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
 scripts/simulate.sh 10000 1
