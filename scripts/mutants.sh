@@ -1,6 +1,6 @@
 #!/bin/sh
-# Plants each fault of tests/mutants in a copy of the source and lets the simulation look for it:
-# scripts/mutants.sh [NAME...]. Exit status 1 if one is not found. A minute or so each.
+# Plants each fault of tests/mutants in a copy of the source and lets the simulation look for it, or the test that the
+# patch names after "Found by:": scripts/mutants.sh [NAME...]. Exit status 1 if one is not found. A minute or so each.
 set -eu
 cd "$(dirname "$0")/.."
 scripts/setup.sh
@@ -16,10 +16,14 @@ for name in "$@"; do
     rm -rf "$tree" && mkdir -p "$tree"
     git ls-files -z | xargs -0 cp --parents -t "$tree"
     patch -s -p1 -d "$tree" -i "$patches/$name.patch"
+    test=$(sed -n 's/^Found by: //p' "$patches/$name.patch")
     found=0
-    (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" --test simulation \
-        -- no_schedule --nocapture) >"$tree/log" 2>&1 || found=1
-    if [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then
+    # shellcheck disable=SC2086
+    (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" \
+        --test ${test:-simulation no_schedule} -- --nocapture) >"$tree/log" 2>&1 || found=1
+    if [ "$found" = 1 ] && [ -n "$test" ] && grep -q '^test result: FAILED. 0 passed; 1 failed' "$tree/log"; then
+        printf '%-22s found by %s\n' "$name" "$test"
+    elif [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then
         what=$(grep -A1 -m1 '^scripts/simulate.sh 1 ' "$tree/log" | tail -1 | cut -c1-90)
         printf '%-22s found: %s, as %s\n' "$name" "${verdict%% violated*}" "$what"
     else

@@ -322,6 +322,7 @@ async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
     // The ballast is given up for the outcomes of what is on its way; sooner or later nothing fits any more.
     let mut recorded = Vec::new();
     let why = loop {
+        assert!(recorded.len() < 100_000, "no disk of 8 MB holds so many");
         let id = format!("during-{}", recorded.len());
         match ledger.finish(finish(message(Some(&id), 1))).await {
             Ok(_) => recorded.push(id),
