@@ -6,9 +6,10 @@ mod support;
 use std::os::unix::fs::{chown, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use support::broker::Broker;
+use support::process::Killed;
 use support::slave::Slave;
 use support::{eventually, pump, signal, Daemon, Site};
 
@@ -72,25 +73,14 @@ fn text(output: &Output) -> String {
 }
 
 /// A program that does nothing, for comparison: what the daemon is protected from would work on it.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn start(words: &[&str], folder: &Path) -> Sleeper {
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).args(["sleep", "600"]).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let sleeper = Sleeper(command.spawn().expect("sleep can be run"));
-        let name = format!("/proc/{}/comm", sleeper.0.id());
-        eventually("it sleeps", || std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n").then_some(()));
-        sleeper
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn sleeper(words: &[&str], folder: &Path) -> Killed {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(["sleep", "600"]).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let sleeper = Killed(command.spawn().expect("sleep can be run"));
+    let name = format!("/proc/{}/comm", sleeper.0.id());
+    eventually("it sleeps", || std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n").then_some(()));
+    sleeper
 }
 
 #[test]
@@ -98,7 +88,7 @@ fn no_core_dump_is_left_that_would_hold_the_keys() {
     support::require("prlimit", "util-linux");
     let unlimited = ["prlimit", "--core=unlimited:unlimited"];
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut other = Sleeper::start(&unlimited, folder.path());
+    let mut other = sleeper(&unlimited, folder.path());
     signal(other.0.id(), "ABRT");
     let status = other.0.wait().expect("a child can be waited for");
     if !status.core_dumped() {
@@ -125,7 +115,7 @@ fn another_process_of_the_daemons_user_cant_read_its_memory() {
     let daemon = start_owned(&site);
     let user = as_user(OWNER, OWNER);
     let user: Vec<&str> = user.iter().map(String::as_str).collect();
-    let other = Sleeper::start(&user, Path::new("/"));
+    let other = sleeper(&user, Path::new("/"));
     let can_read = |pid: u32, what: &str| {
         let mut command = Command::new(user[0]);
         let read = command.args(&user[1..]).args(["head", "-c", "1", &format!("/proc/{pid}/{what}")]);

@@ -3,26 +3,17 @@
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fieldbridge::sim::{Auth, Options, Wire};
 
 use crate::support::disk::SmallDisk;
+use crate::support::process::Killed;
 use crate::support::pty::{Port, Protocol};
 use crate::support::slave::{Mood, Slave};
 use crate::support::{self, pump, PUMP};
 use crate::{live, live_under, plant, plant_with, serial_plant};
-
-/// A child that is killed when it is dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn a_port_that_is_missing_or_held_is_named_with_its_holder() {
@@ -31,7 +22,7 @@ fn a_port_that_is_missing_or_held_is_named_with_its_holder() {
     let plant = serial_plant(&port);
     let file = std::fs::OpenOptions::new().read(true).write(true).open(port.path()).expect("a port can be opened");
     // The command has the file as well, until it is dropped.
-    let holder = Process(Command::new("sleep").arg("600").stdin(file).spawn().expect("sleep can be run"));
+    let holder = Killed(Command::new("sleep").arg("600").stdin(file).spawn().expect("sleep can be run"));
     let found = live(&plant.site);
     found.says("fail", "bus line", &format!("is held by sleep (pid {})", holder.0.id()));
     found.says("warn", "peripheral pump", "not asked: its bus can't be used");

@@ -1,6 +1,18 @@
-//! What the system knows of a process: memory, handles, threads, processor time.
+//! What the system knows of a process: memory, handles, threads, processor time. And a child that does not outlive its
+//! test.
 
+use std::process::Child;
 use std::time::Duration;
+
+/// A child that is killed when it is dropped.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Clock ticks a second in /proc, on every Linux.
 const TICKS: u32 = 100;
