@@ -145,14 +145,16 @@ impl<'a> Plant<'a> {
             if is_stop && !stop_asked && self.done() != [0, 0] {
                 stop_asked = true;
                 signal(daemon.pid(), if is_reload { "HUP" } else { "TERM" });
-                if is_reload {
-                    let is_past = |daemon: &mut Daemon| {
-                        daemon.log()[log_before..].contains("is in force") || !daemon.is_running()
-                    };
-                    eventually("it strikes, or never will", || is_past(&mut daemon).then_some(()));
-                    self.slave.set_mood(Mood::Good);
-                } else if life.point != Point::StopAsked {
-                    daemon.told("STOPPING=1");
+                let sign = match life.point {
+                    _ if is_reload => Some("is in force"),
+                    Point::StopAsked => None,
+                    _ => Some("stopping: "),
+                };
+                if let Some(sign) = sign {
+                    // Its log, for what it tells systemd comes from a thread that may be killed before it has spoken.
+                    eventually("it strikes, or never will", || {
+                        (daemon.log()[log_before..].contains(sign) || !daemon.is_running()).then_some(())
+                    });
                     self.slave.set_mood(Mood::Good);
                 }
             }
