@@ -194,7 +194,8 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
 
 /// Answers each prompt on a terminal of its own, and prints all that the terminal has shown.
 const PERSON: &str = r#"
-import os, pty, sys
+import os, pty, signal, sys
+signal.alarm(60)
 answers = sys.argv[1].split("|")
 pid, terminal = pty.fork()
 if pid == 0:

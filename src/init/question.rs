@@ -76,8 +76,9 @@ impl Asking {
         if !self.is_terminal {
             return Err(format!("{option} is missing: {question}"));
         }
-        prompt(&format!("{question}: "));
+        // Before the question: what is typed or pasted right after it is neither shown nor dropped.
         let shown = Echo::off()?;
+        prompt(&format!("{question}: "));
         let answer = line();
         drop(shown);
         prompt("\n");

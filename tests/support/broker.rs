@@ -252,7 +252,7 @@ impl Client {
         self.stream.set_read_timeout(Some(time)).expect("a timeout can be set");
         let mut byte = [0];
         let silent = matches!(
-            self.stream.peek(&mut byte),
+            super::uninterrupted(|| self.stream.peek(&mut byte)),
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
         );
         self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
@@ -288,7 +288,7 @@ impl Client {
 
     fn read_byte(&mut self) -> Option<u8> {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match super::uninterrupted(|| self.stream.read(&mut byte)) {
             Ok(1) => Some(byte[0]),
             Ok(_) => None,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {

@@ -201,7 +201,7 @@ impl Daemon {
         let mut said = Vec::new();
         let mut buffer = [0; 4096];
         loop {
-            let length = match self.socket.recv(&mut buffer) {
+            let length = match uninterrupted(|| self.socket.recv(&mut buffer)) {
                 Ok(length) => length,
                 Err(error) => panic!("the daemon did not say {what}: {error}; it said {said:?}\n{}", self.log()),
             };
@@ -306,6 +306,17 @@ pub fn signal(pid: u32, name: &str) {
 /// Waits until something is so, and says what was missing if it never is.
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, probe)
+}
+
+/// What a call gives that a signal does not end. A socket with a time limit is not taken up again after SIGCONT or a
+/// thaw (signal(7), "Interruption of system calls by signal handlers and stop signals").
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// The same for what takes longer.
