@@ -249,14 +249,17 @@ impl Client {
 
     /// Whether nothing comes for a while: for tests that show that something is *not* sent.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).expect("a timeout can be set");
-        let mut byte = [0];
-        let silent = matches!(
-            super::uninterrupted(|| self.stream.peek(&mut byte)),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
-        );
+        let end = Instant::now() + time;
+        let peeked = super::uninterrupted(|| {
+            let left = end.saturating_duration_since(Instant::now());
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            self.stream.peek(&mut [0])
+        });
         self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        silent
+        matches!(
+            peeked,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+        )
     }
 
     /// Reads to the client's end of the connection, which acknowledges nothing on the way there.
