@@ -6,10 +6,11 @@
 #   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
+#   make vm-test                        runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
 .NOTPARALLEL:
-.PHONY: deb debs lint-deb reproducible test-arm boot-test
+.PHONY: deb debs lint-deb reproducible test-arm boot-test vm-test
 
 ARCH ?= $(shell dpkg --print-architecture)
 
@@ -37,3 +38,6 @@ test-arm:
 
 boot-test: deb
 	packaging/boot-test.sh
+
+vm-test: deb
+	packaging/vm-test.py

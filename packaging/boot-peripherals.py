@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The peripherals of the boot test: a Modbus TCP slave at 127.0.0.1:502 and a Modbus RTU slave on a pseudo terminal, which
-stands where an adapter would. It shares no code with fieldbridge.
+"""The peripherals of the tests that boot a Debian: a Modbus TCP slave on 127.0.0.1, and a Modbus RTU slave on a pseudo
+terminal, which stands where an adapter, or the line behind one, would. It shares no code with fieldbridge.
 
 Each write is appended to the file that the first argument names before it is confirmed: "tcp ADDRESS VALUE" or
-"rtu ADDRESS VALUE". The second argument is the path that the serial port gets.
+"rtu ADDRESS VALUE". The second argument is the path that the serial port gets, the third the TCP port; 502 if there is none.
 """
 import os
+import select
 import shutil
 import socket
 import struct
@@ -68,12 +69,19 @@ def crc(data):
 
 
 def serve_rtu(ours):
+    frame = b""
     while True:
+        # What stays without its rest was cut off, by an adapter that was unplugged.
+        if frame and not select.select([ours], [], [], 0.05)[0]:
+            frame = b""
         # Both functions have requests of eight bytes.
-        frame = exactly(lambda size: os.read(ours, size), 8)
-        if crc(frame[:6]) != frame[6:]:
+        frame += os.read(ours, 8 - len(frame))
+        if len(frame) < 8:
             continue
-        reply = frame[:1] + answer("rtu", frame[1:6])
+        request, frame = frame, b""
+        if crc(request[:6]) != request[6:]:
+            continue
+        reply = request[:1] + answer("rtu", request[1:6])
         os.write(ours, reply + crc(reply))
 
 
@@ -85,7 +93,7 @@ os.chmod(os.ttyname(theirs), 0o660)
 os.makedirs(os.path.dirname(port), exist_ok=True)
 os.symlink(os.ttyname(theirs), port)
 threading.Thread(target=serve_rtu, args=(ours,), daemon=True).start()
-listener = socket.create_server(("127.0.0.1", 502))
-print("ready", flush=True)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[3]) if len(sys.argv) > 3 else 502))
+print("ready", listener.getsockname()[1], flush=True)
 while True:
     threading.Thread(target=serve_tcp, args=(listener.accept()[0],), daemon=True).start()

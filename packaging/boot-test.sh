@@ -10,7 +10,8 @@
 #
 # It boots in systemd-nspawn on an overlay of the base system, with a network of its own, in which the simulated hub and
 # packaging/boot-peripherals.py are. It does not forbid to ask for the clock's state, which nspawn would by itself, so that
-# it is seen who does. Not enforced there: DeviceAllow= and memory limits, which want a kernel of their own.
+# it is seen who does. Not enforced there are DeviceAllow= and memory limits, which want a kernel of their own:
+# packaging/vm-test.py.
 set -eu
 export LC_ALL=C.UTF-8
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,24 +21,13 @@ arch=$(dpkg --print-architecture)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 built=$(realpath "${1:-target/deb/fieldbridge_${version}_$arch.deb}")
 previous=$(realpath "${PREVIOUS:-$built}")
-base=${FIELDBRIDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fieldbridge}/$SUITE-1
 
 # -- Outside: what is needed, and what must not stay behind.
 if [ -z "${BOOT_TEST-}" ]; then
     [ "$(id -u)" = 0 ] || { echo "packaging/boot-test.sh needs root" >&2; exit 77; }
     unshare --mount true || exit 77
     scripts/setup.sh boot
-    if [ ! -d "$base" ]; then
-        # Where this machine has its own packages from.
-        mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-            awk -v own="$(. /etc/os-release && echo "$VERSION_CODENAME")" '$1 == own { print $2; exit }')
-        rm -rf "$base.part"
-        mkdir -p "$base.part"
-        echo "== the base system $SUITE" >&2
-        debootstrap --variant=minbase --include=systemd,systemd-sysv,systemd-timesyncd,dbus,ca-certificates,openssl,python3 "$SUITE" "$base.part" "$mirror" \
-            >"$base.log" 2>&1 || { tail -n 20 "$base.log" >&2; exit 77; }
-        mv "$base.part" "$base"
-    fi
+    base=$(packaging/base-system.sh "$SUITE") || exit 77
     BOOT_TEST=$(mktemp -d)
     export BOOT_TEST
     # The control groups that the booted system makes stay below one of ours, and are removed with it.

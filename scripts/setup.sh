@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | lint]
+# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm | lint]
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
 #   foreign   what running the package's program for another architecture needs, too
 #   boot      what booting a Debian to try the package on needs
+#   vm        the same for booting it with a kernel of its own
 #   lint      what judging a package and its manual pages needs
 set -eu
 cd "$(dirname "$0")/.."
@@ -49,6 +50,12 @@ if [ "${1-}" = boot ]; then
     need debootstrap debootstrap
     need systemd-nspawn systemd-container
     need nsenter util-linux
+    need python3 python3
+fi
+if [ "${1-}" = vm ]; then
+    need debootstrap debootstrap
+    need qemu-system-x86_64 qemu-system-x86
+    need mke2fs e2fsprogs
     need python3 python3
 fi
 if [ "${1-}" = foreign ]; then

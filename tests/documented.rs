@@ -30,6 +30,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("make deb", "make boot-test begins with it"),
     ("make boot-test", "scripts/test.sh runs the boot test with the program of the tests"),
     ("make reproducible", "by hand, before a release"),
+    ("make vm-test", "by hand, before a release; docs/RELIABILITY.md has the outcome"),
     ("apt remove fieldbridge", "the boot test"),
     ("apt purge fieldbridge", "the boot test"),
     ("systemctl enable --now fieldbridge", "the boot test; the story does in its place what it does"),
