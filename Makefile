@@ -6,7 +6,7 @@
 #   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
-#   make vm-test                        runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
+#   make vm-test [ARCH=…]               runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
 .NOTPARALLEL:
@@ -40,4 +40,4 @@ boot-test: deb
 	packaging/boot-test.sh
 
 vm-test: deb
-	packaging/vm-test.py
+	ARCH=$(ARCH) packaging/vm-test.py

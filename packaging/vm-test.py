@@ -2,9 +2,9 @@
 """What a container can't show of the package: a Debian with a kernel of its own, a USB adapter that is plugged in and
 out, a limit on memory, a power cut, a clock that is wrong. One line a check. Status: 0, 1 if one failed.
 
-Usage: packaging/vm-test.py [PACKAGE]     as root, on amd64; without a package that of `make deb`. `make vm-test` does
-both.
+Usage: packaging/vm-test.py [PACKAGE]     as root; without a package that of `make deb`. `make vm-test` does both
 
+  ARCH=arm64              takes that package of `make deb`; the machine is always one for the package's architecture
   SUITE=trixie            boots that Debian in place of bookworm
   SEED=N                  cuts the power at the same moments again
   FIELDBRIDGE_CACHE=DIR   keeps the base systems there; ~/.cache/fieldbridge if not set
@@ -17,13 +17,14 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 
-from vm_machine import HERE, Hub, Machine, Peripherals, eventually, run, tree_with_kernel
+from vm_machine import HERE, Hub, Machine, Peripherals, eventually, programs_of, run, tree_with_kernel
 
 HOST = "contoso.azure-devices.net"
 PORT = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_FB000001-if00-port0"
@@ -306,41 +307,42 @@ def package_for(arch):
 
 def main():
     os.environ["LC_ALL"] = "C.UTF-8"
+    # Whatever ends this, nothing stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if os.geteuid() != 0:
         raise SystemExit("packaging/vm-test.py needs root")
     os.chdir(HERE.parent)
-    arch = run("dpkg", "--print-architecture").strip()
-    if arch != "amd64":
-        raise SystemExit("packaging/vm-test.py boots an amd64 system on an amd64 one")
-    package = pathlib.Path(package_for(arch)).resolve()
-    subprocess.run(["scripts/setup.sh", "vm"], check=True)
+    package = pathlib.Path(package_for(os.environ.get("ARCH") or run("dpkg", "--print-architecture").strip())).resolve()
+    arch = run("dpkg-deb", "--field", package, "Architecture").strip()
+    subprocess.run(["scripts/setup.sh", "vm", arch], check=True)
     suite = os.environ.get("SUITE", "bookworm")
-    base = subprocess.run(["packaging/base-system.sh", suite], check=True, stdout=subprocess.PIPE, text=True)
-    tree = tree_with_kernel(base.stdout.strip())
     seed = int(os.environ.get("SEED", random.randrange(1 << 32)))
     print(f"seed {seed}", flush=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fieldbridge-vm-"))
     ends = []
     try:
-        return walk(tree, package, seed, folder, ends)
+        with programs_of(arch):
+            words = ["packaging/base-system.sh", suite, arch]
+            base = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+            return walk(arch, tree_with_kernel(base, arch), package, seed, folder, ends)
     finally:
         for part in reversed(ends):
             part.end()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def walk(tree, package, seed, folder, ends):
+def walk(arch, tree, package, seed, folder, ends):
     began = time.monotonic()
     payload = folder / "srv"
     payload.mkdir()
     shutil.copy(package, payload)
     # The hub is the same program's, on this side of the machine.
     run("dpkg-deb", "--extract", package, folder / "package")
-    hub = Hub(folder / "package/usr/bin/fieldbridge", HOST, payload)
+    hub = Hub(folder / "package/usr/bin/fieldbridge", tree, HOST, payload)
     ends.append(hub)
     peripherals = Peripherals(folder)
     ends.append(peripherals)
-    machine = Machine(tree, payload, folder, peripherals.line)
+    machine = Machine(arch, tree, payload, folder, peripherals.line)
     ends.append(machine)
     machine.start()
     system = machine.must(". /etc/os-release; echo $PRETTY_NAME, $(uname -sr)")

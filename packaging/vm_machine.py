@@ -1,9 +1,10 @@
 """What packaging/vm-test.py walks on: a Debian with a kernel and a USB bus of its own in QEMU, and outside of it, where
 no crash of the machine reaches them, the simulated hub and packaging/boot-peripherals.py.
 
-Nothing here needs a processor's help with virtual machines: without it everything is emulated, and boots in about 20 s.
+Nothing here needs a processor's help with virtual machines: everything is emulated, and boots in less than a minute.
 """
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,17 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 # Long for an emulated processor on a busy machine; nothing that works takes so long.
 PATIENCE = 120.0
+
+# By Debian's name of an architecture: its kernel, what QEMU calls it, the machine (with the processor of a Pi 4, and of
+# a Pi 2), the console.
+KINDS = {
+    "amd64": ("amd64", "x86_64", ("-cpu", "max"), "ttyS0"),
+    "arm64": ("arm64", "aarch64", ("-machine", "virt", "-cpu", "cortex-a72"), "ttyAMA0"),
+    "armhf": ("armmp", "arm", ("-machine", "virt,highmem=off", "-cpu", "cortex-a7"), "ttyAMA0"),
+}
+
+# What stands between them and their disks.
+MODULES = "pci_host_generic\nvirtio_pci\nvirtio_blk\next4\ncrc32c_generic\n"
 
 # What QEMU calls a USB adapter with an FTDI chip; the kernel's driver is ftdi_sio.
 ADAPTER = {"driver": "usb-serial", "id": "adapter", "chardev": "line", "serial": "FB000001", "bus": "usb.0"}
@@ -82,7 +94,30 @@ def eventually(what, probe, patience=PATIENCE):
         time.sleep(0.2)
 
 
-def tree_with_kernel(base):
+@contextlib.contextmanager
+def programs_of(arch):
+    """Meanwhile programs for that architecture run here, also in a folder that is another system's root."""
+    cpu = KINDS[arch][1]
+    if arch == run("dpkg", "--print-architecture").strip():
+        yield
+        return
+    registry = pathlib.Path("/proc/sys/fs/binfmt_misc")
+    mounted = not (registry / "register").exists()
+    if mounted:
+        run("mount", "-t", "binfmt_misc", "binfmt_misc", registry)
+    # Under a name of its own, so that it disturbs no other user of qemu.
+    name = f"fieldbridge-vm-{os.getpid()}"
+    rule = pathlib.Path(f"/usr/lib/binfmt.d/qemu-{cpu}.conf").read_text().strip().split(":")
+    (registry / "register").write_text(":".join(["", name, *rule[2:]]))
+    try:
+        yield
+    finally:
+        (registry / name).write_text("-1")
+        if mounted:
+            run("umount", registry)
+
+
+def tree_with_kernel(base, arch):
     """The base system with Debian's kernel and the agent, made once; only read here."""
     tree = pathlib.Path(f"{base}-vm-1")
     if tree.is_dir():
@@ -92,6 +127,11 @@ def tree_with_kernel(base):
     shutil.rmtree(part, ignore_errors=True)
     run("cp", "-a", base, part)
     shutil.copy("/etc/resolv.conf", part / "etc/resolv.conf")
+    # The initramfs finds this machine's disk; to look for all others takes long where every program is emulated.
+    for path, text in (("etc/initramfs-tools/conf.d/vm", "MODULES=list\n"),
+                       ("usr/share/initramfs-tools/modules.d/vm", MODULES)):
+        (part / path).parent.mkdir(parents=True)
+        (part / path).write_text(text)
     # In a mount namespace that ends with the command.
     run("unshare", "--mount", "--pid", "--fork", "sh", "-ec", """
         mount -t proc proc "$1/proc" && mount -t tmpfs tmpfs "$1/dev" && mknod -m 666 "$1/dev/null" c 1 3
@@ -99,7 +139,7 @@ def tree_with_kernel(base):
         DEBIAN_FRONTEND=noninteractive chroot "$1" apt-get install -q -y --no-install-recommends \
             "linux-image-$2" initramfs-tools udev kmod fdisk
         chroot "$1" systemctl enable systemd-networkd
-        """, "sh", part, run("dpkg", "--print-architecture").strip())
+        """, "sh", part, KINDS[arch][0])
     (part / "usr/local/sbin/agent").write_text(AGENT)
     (part / "etc/systemd/system/agent.service").write_text(UNIT)
     (part / "etc/systemd/network/80-vm.network").write_text(NETWORK)
@@ -114,8 +154,9 @@ def tree_with_kernel(base):
 class Machine:
     """A gateway: its disk outlives its crashes. At most one runs at a time."""
 
-    def __init__(self, tree, payload, folder, line):
+    def __init__(self, arch, tree, payload, folder, line):
         """`payload`: a folder that it sees as /srv. `line`: the serial port here that its adapter leads to."""
+        self.kind = KINDS[arch]
         self.folder, self.line, self.process, self.last_id = folder, line, None, 0
         self.kernel = sorted(tree.glob("boot/vmlinuz-*"))[-1], sorted(tree.glob("boot/initrd.img-*"))[-1]
         self.disks = [folder / "disk", folder / "payload"]
@@ -127,13 +168,14 @@ class Machine:
         """Boots, with the adapter or without; on return it takes commands."""
         for name in ("control", "monitor"):
             (self.folder / name).unlink(missing_ok=True)
-        words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]
+        _, cpu, machine, console = self.kind
+        words = [f"qemu-system-{cpu}", *machine, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"]
         words += ["-no-reboot", "-display", "none", "-serial", f"file:{self.folder / 'console'}"]
         words += ["-kernel", self.kernel[0], "-initrd", self.kernel[1]]
-        words += ["-append", "console=ttyS0 root=/dev/vda rw quiet"]
+        words += ["-append", f"console={console} root=/dev/vda rw quiet"]
         for disk in self.disks:
             words += ["-drive", f"file={disk},if=virtio,format=raw"]
-        words += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
+        words += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         words += ["-device", "qemu-xhci,id=usb", "-chardev", f"serial,id=line,path={self.line}"]
         words += ["-chardev", f"socket,id=control,path={self.folder / 'control'},server=on,wait=off"]
         words += ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=control"]
@@ -222,9 +264,10 @@ class Machine:
 class Hub:
     """The simulated hub."""
 
-    def __init__(self, program, host, folder):
+    def __init__(self, program, libraries, host, folder):
         words = [program, "demo", "hub", "--host", host, "--dir", folder]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment = {**os.environ, "QEMU_LD_PREFIX": str(libraries)}
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.address = self.answer()["address"]
 
     def answer(self):

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm | lint]
+# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint]
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
 #   foreign   what running the package's program for another architecture needs, too
 #   boot      what booting a Debian to try the package on needs
-#   vm        the same for booting it with a kernel of its own
+#   vm        the same for booting it with a kernel of its own, of an architecture; this machine's if none is named
 #   lint      what judging a package and its manual pages needs
 set -eu
 cd "$(dirname "$0")/.."
@@ -54,7 +54,11 @@ if [ "${1-}" = boot ]; then
 fi
 if [ "${1-}" = vm ]; then
     need debootstrap debootstrap
-    need qemu-system-x86_64 qemu-system-x86
+    case "${2-amd64}" in
+    amd64) need qemu-system-x86_64 qemu-system-x86 ;;
+    *) need qemu-system-aarch64 qemu-system-arm ;;
+    esac
+    [ "${2-amd64}" = "$(dpkg --print-architecture)" ] || need qemu-aarch64-static qemu-user-static
     need mke2fs e2fsprogs
     need python3 python3
 fi
