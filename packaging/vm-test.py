@@ -292,6 +292,7 @@ class Walk:
         self.soon("says that it waits for the time", lambda: "clock" in self.property("StatusText").lower())
         self.check("meanwhile nothing connects", lambda: self.status()["hub"]["connected"] == 0)
         self.check("and status says why", lambda: self.status()["clock"]["ok"] is False)
+        self.soon("the buses open", lambda: self.serial_bus() == "open")
         self.does("and fieldbridge exec is served", "fieldbridge exec pump-7 read-first")
         self.hub.ask("send", device="pump-7", messageId="waits", body={"command": "read-first"}, ack="full")
         at.must(f"date --set=@{int(time.time())}")
