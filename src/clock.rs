@@ -15,6 +15,14 @@ pub const EARLIEST_BELIEVABLE: Timestamp = Timestamp(1_793_491_200_000);
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// Stands for a time that nobody knows: the clock was not believed.
+    pub const UNKNOWN: Timestamp = Timestamp(i64::MIN);
+
+    /// The time, unless nobody knows it.
+    pub fn known(self) -> Option<Timestamp> {
+        (self != Timestamp::UNKNOWN).then_some(self)
+    }
+
     /// The present wall time.
     #[allow(clippy::disallowed_methods)]
     pub fn now() -> Self {

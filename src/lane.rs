@@ -35,7 +35,7 @@ use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
 use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Ticket};
-use crate::ledger::row::{RowId, Unfinished};
+use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
 use crate::quiet::COMMANDS;
 use crate::runner::{Gate, Go, Plan, Ran};
@@ -173,7 +173,7 @@ impl Station {
     /// Judges a delivery, and settles it unless it is to be run.
     async fn admit(&self, delivery: Delivery) -> Option<Work> {
         let device = self.present().device.clone();
-        let Delivery { message, received_at, received, ticket } = delivery;
+        let Delivery { hub, message, received_at, received, ticket } = delivery;
         if !ticket.is_live() {
             return None;
         }
@@ -187,6 +187,8 @@ impl Station {
             Err(_) => (message.claimed_command(), None),
         };
         let new = NewRow {
+            hub: hub.to_string(),
+            source: Source::Hub,
             device: self.id.clone(),
             message_id: message.ledger_id().map(str::to_owned),
             digest: message.digest(),
@@ -196,7 +198,7 @@ impl Station {
             expires_at: message.expires_at,
         };
         crash::point(Point::BeforeLookup);
-        let lookup = match self.ledger.lookup(&new.device, new.message_id.as_deref(), new.digest).await {
+        let lookup = match self.ledger.lookup(&hub, &new.device, new.message_id.as_deref(), new.digest).await {
             Ok(lookup) => lookup,
             Err(error) => return self.leave(Some(ticket), &error),
         };
@@ -374,6 +376,8 @@ impl Work {
             ticket: None,
             interrupted: (left.state == State::Executing).then_some(left.attempts),
             new: NewRow {
+                hub: left.hub,
+                source: left.source,
                 device: left.device,
                 message_id: left.message_id,
                 // The row has it already.

@@ -41,7 +41,14 @@ pub async fn execute(
         }
     };
     tracing::info!(device = %device.id, command = name, state = %outcome.state, attempts, "executed for a local operator");
-    let report = Report { message_id: None, command: Some(name), attempts, received_at, finished_at: Timestamp::now() };
+    let report = Report {
+        message_id: None,
+        command: Some(name),
+        requested: value,
+        attempts,
+        received_at,
+        finished_at: Timestamp::now(),
+    };
     Reply::Ok(report.to_event(&outcome))
 }
 

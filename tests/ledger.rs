@@ -11,24 +11,28 @@ use std::time::Duration;
 use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
+use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
 use serde_json::json;
 use support::disk::SmallDisk;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+const HUB: &str = "a.azure-devices.net";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A new ledger, the way to it, and its folder, which goes when that is dropped.
 fn fresh() -> (TempDir, PathBuf, Ledger) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let ledger = Ledger::open(&path, HUB).unwrap();
     (folder, path, ledger)
 }
 
 fn message(id: Option<&str>, body: u8) -> NewRow {
     NewRow {
+        hub: HUB.into(),
+        source: Source::Hub,
         device: "pump".into(),
         message_id: id.map(str::to_owned),
         digest: [body; 32],
@@ -50,7 +54,7 @@ fn finish(new: NewRow) -> Finish {
 }
 
 async fn known(ledger: &Ledger, id: &str, body: u8) -> Known {
-    ledger.lookup("pump", Some(id), [body; 32]).await.unwrap().known
+    ledger.lookup(HUB, "pump", Some(id), [body; 32]).await.unwrap().known
 }
 
 #[tokio::test]
@@ -59,7 +63,7 @@ async fn an_outcome_and_its_event_are_there_after_a_restart() {
     ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
     ledger.close().await;
 
-    let ledger = Ledger::open(&path).unwrap();
+    let ledger = Ledger::open(&path, HUB).unwrap();
     assert_eq!(known(&ledger, "m-1", 1).await, Known::Row(State::Succeeded));
     assert_eq!(known(&ledger, "m-1", 2).await, Known::OtherBody);
     assert_eq!(known(&ledger, "M-1", 1).await, Known::New, "message ids are compared byte by byte");
@@ -68,7 +72,7 @@ async fn an_outcome_and_its_event_are_there_after_a_restart() {
     let body: serde_json::Value = serde_json::from_str(&events[0].body).unwrap();
     assert_eq!(
         body,
-        json!({"messageId": "m-1", "command": "reset", "status": "succeeded", "value": 7, "attempts": 1,
+        json!({"messageId": "m-1", "command": "reset", "requested": 7, "status": "succeeded", "value": 7, "attempts": 1,
                "receivedAt": "2027-01-15T08:00:00.000Z", "finishedAt": "2027-01-15T08:00:00.500Z"})
     );
     ledger.close().await;
@@ -80,7 +84,7 @@ async fn an_event_has_the_same_id_however_often_it_is_read() {
     let path = folder.path().join("ledger.db");
     let mut ids = Vec::new();
     for round in 0..2 {
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = Ledger::open(&path, HUB).unwrap();
         if round == 0 {
             ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
         }
@@ -99,7 +103,7 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
     ledger.begin(Some(accepted), message(Some("a"), 1)).await.unwrap();
     ledger.close().await;
 
-    let ledger = Ledger::open(&path).unwrap();
+    let ledger = Ledger::open(&path, HUB).unwrap();
     let left: Vec<_> = ledger
         .unfinished(None)
         .await
@@ -122,9 +126,9 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
 #[tokio::test]
 async fn messages_without_an_id_are_never_taken_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
     for _ in 0..2 {
-        assert_eq!(ledger.lookup("pump", None, [1; 32]).await.unwrap().known, Known::New);
+        assert_eq!(ledger.lookup(HUB, "pump", None, [1; 32]).await.unwrap().known, Known::New);
         ledger.finish(finish(message(None, 1))).await.unwrap();
     }
     assert_eq!(ledger.counts().await.unwrap(), (2, 2));
@@ -149,7 +153,7 @@ async fn the_same_id_with_another_body_gets_a_row_of_its_own_once() {
 async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
     let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
-    let row = ledger.lookup("pump", Some("m"), [1; 32]).await.unwrap().row.unwrap();
+    let row = ledger.lookup(HUB, "pump", Some("m"), [1; 32]).await.unwrap().row.unwrap();
     let _receipt = ledger.delivered_again(row);
     // A later write takes the note along.
     ledger.finish(finish(message(Some("n"), 1))).await.unwrap();
@@ -163,7 +167,7 @@ async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
 #[tokio::test]
 async fn rows_are_kept_for_the_retention_time_whatever_the_wall_clock_said() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
     // Received when the clock stood in 1970, and in a far future.
     for (id, received_at) in [("past", Timestamp(0)), ("future", Timestamp(32_503_680_000_000))] {
         ledger.finish(finish(NewRow { received_at, ..message(Some(id), 1) })).await.unwrap();
@@ -178,13 +182,13 @@ async fn rows_are_kept_for_the_retention_time_whatever_the_wall_clock_said() {
 #[tokio::test(start_paused = true)]
 async fn only_final_rows_that_were_not_delivered_for_the_retention_time_are_pruned() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
     for id in ["old", "seen-again"] {
         ledger.finish(finish(message(Some(id), 1))).await.unwrap();
     }
     ledger.accept(message(Some("unfinished"), 1)).await.unwrap();
     tokio::time::advance(2 * DAY - Duration::from_secs(10)).await;
-    let row = ledger.lookup("pump", Some("seen-again"), [1; 32]).await.unwrap().row.unwrap();
+    let row = ledger.lookup(HUB, "pump", Some("seen-again"), [1; 32]).await.unwrap().row.unwrap();
     let _receipt = ledger.delivered_again(row);
     ledger.prune(2 * DAY).await;
     assert_eq!(known(&ledger, "old", 1).await, Known::Row(State::Succeeded), "too early");
@@ -202,7 +206,7 @@ async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     for round in 0..3 {
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = Ledger::open(&path, HUB).unwrap();
         if round == 0 {
             ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
         }
@@ -216,7 +220,7 @@ async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
 }
 
 fn refusal(path: &Path) -> String {
-    match Ledger::open(path) {
+    match Ledger::open(path, HUB) {
         Err(error @ LedgerError::Untrusted { .. }) => error.to_string(),
         Err(other) => panic!("another error: {other}"),
         Ok(_) => panic!("it was accepted"),
@@ -230,22 +234,128 @@ async fn a_second_daemon_is_refused() {
     ledger.close().await;
 }
 
-#[tokio::test]
-async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_the_latest_time_that_was_believed_is_kept() {
-    let (_folder, path, ledger) = fresh();
-    ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
-    ledger.close().await;
-    let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("ALTER TABLE ledger DROP COLUMN wall; PRAGMA user_version = 1").unwrap();
+/// A file of version 0.1.0, and of the one before it, with a final row, an unfinished one and an event.
+fn old(path: &Path, version: usize) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute_batch(&support::old_ledger::schema(version)).unwrap();
+    db.execute_batch(
+        "INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, 'abc', 1000, 1);
+         INSERT INTO command (id, device, message_id, digest, name, state, attempts, deliveries, received_at, finished_at,
+            value, seen, history)
+         VALUES (7, 'pump', 'm-1', zeroblob(32), 'reset', 'succeeded', 1, 1, 1800000000000, 1800000000500, '7', 900, '');
+         INSERT INTO command (id, device, message_id, digest, name, state, attempts, deliveries, received_at, input, seen,
+            history)
+         VALUES (9, 'pump', 'm-2', zeroblob(32), 'reset', 'executing', 1, 1, 1800000000000, '7', 1200, '');
+         INSERT INTO outbox (seq, device, message_id, body) VALUES (5, 'pump', 'm-1', '{}')",
+    )
+    .unwrap();
     db.close().unwrap();
+}
 
-    let ledger = Ledger::open(&path).unwrap();
-    assert_eq!(known(&ledger, "m-1", 1).await, Known::Row(State::Succeeded));
-    assert_eq!(ledger.belief().seen(), Timestamp(0), "nothing was seen yet");
-    let now = ledger.belief().now().expect("this machine's clock is right");
+#[tokio::test]
+async fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_its_rows_belong_to_the_hub_that_is_configured() {
+    for version in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        old(&path, version);
+        let ledger = Ledger::open(&path, HUB).unwrap();
+        let look = |hub, id| ledger.lookup(hub, "pump", Some(id), [0; 32]);
+        assert_eq!(look(HUB, "m-1").await.unwrap().known, Known::Row(State::Succeeded));
+        assert_eq!(look(HUB, "m-2").await.unwrap().known, Known::Row(State::Executing));
+        assert_eq!(look("b.azure-devices.net", "m-1").await.unwrap().known, Known::New);
+        assert_eq!(ledger.counts().await.unwrap(), (2, 1), "numbers that were skipped are not counted");
+        assert!(!ledger.distrusts(HUB, "pump"), "it has seen what it has seen");
+        let left = ledger.unfinished(None).await.unwrap();
+        assert_eq!((left.len(), &left[0].hub, &left[0].value), (1, &HUB.to_owned(), &Some(json!(7))));
+        let outcome = Outcome::succeeded(None);
+        let end = Finish { row: Some(left[0].row), outcome, ..finish(message(Some("m-2"), 0)) };
+        ledger.finish(end).await.unwrap();
+        assert_eq!(ledger.counts().await.unwrap(), (2, 2));
+        let record = Reader::open(&path).unwrap().show("pump", "m-2").unwrap().unwrap();
+        assert_eq!((record.requested, record.row.number()), (Some(json!(7)), 9));
+        assert_eq!(ledger.belief().seen(), Timestamp(0), "nothing was seen yet");
+        let now = ledger.belief().now().expect("this machine's clock is right");
+        ledger.close().await;
+        let ledger = Ledger::open(&path, HUB).unwrap();
+        assert!(ledger.belief().seen() >= now);
+        ledger.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_message_from_another_hub_is_new_and_told_of_while_one_hub_may_have_two_names() {
+    const OTHER: &str = "b.azure-devices.net";
+    let (_folder, path, ledger) = fresh();
+    ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+    let rejected = Outcome::ended(State::Rejected, Fault::new(Code::OutOfRange, "too much"));
+    let elsewhere = NewRow { hub: "c.azure-devices.net".into(), ..message(Some("m"), 1) };
+    ledger.finish(Finish { outcome: rejected, ..finish(elsewhere) }).await.unwrap();
+    let look = |ledger: &Ledger, hub| {
+        let ledger = ledger.clone();
+        async move { ledger.lookup(hub, "pump", Some("m"), [1; 32]).await.unwrap() }
+    };
+    let found = look(&ledger, OTHER).await;
+    assert_eq!((found.known, found.row, found.elsewhere), (Known::New, None, Some(State::Succeeded)), "{found:?}");
+    assert_eq!(ledger.lookup(OTHER, "pump", Some("m"), [2; 32]).await.unwrap().elsewhere, None, "another body");
+    assert_eq!(look(&ledger, HUB).await.known, Known::Row(State::Succeeded));
     ledger.close().await;
-    let ledger = Ledger::open(&path).unwrap();
-    assert!(ledger.belief().seen() >= now);
+
+    // The gateway is moved. What came before the move may come again for two days.
+    let ledger = Ledger::open(&path, OTHER).unwrap();
+    tokio::time::advance(2 * DAY - Duration::from_secs(10)).await;
+    assert_eq!(look(&ledger, OTHER).await.elsewhere, Some(State::Succeeded));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(look(&ledger, OTHER).await.elsewhere, None);
+    ledger.finish(finish(NewRow { hub: OTHER.into(), ..message(Some("m"), 1) })).await.unwrap();
+    assert_eq!(look(&ledger, OTHER).await.known, Known::Row(State::Succeeded));
+    assert_eq!(look(&ledger, HUB).await.known, Known::Row(State::Succeeded), "each hub's row is its own");
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_row_keeps_what_was_asked_for_and_who_asked() {
+    let (_folder, path, ledger) = fresh();
+    ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
+    let source = Source::Local { user: "anna".into() };
+    let local = NewRow { source, received_at: Timestamp::UNKNOWN, ..message(None, 1) };
+    let row = ledger.begin(None, local.clone()).await.unwrap();
+    ledger.finish(Finish { row: Some(row), ..finish(local) }).await.unwrap();
+    assert_eq!(ledger.counts().await.unwrap(), (2, 1), "a local operator was answered: there is no event");
+    let reader = Reader::open(&path).unwrap();
+    let shown = reader.show_row(row.number()).unwrap().unwrap().to_json();
+    for (key, expected) in [
+        ("row", json!(2)),
+        ("hub", json!(HUB)),
+        ("messageId", json!(null)),
+        ("source", json!("local")),
+        ("user", json!("anna")),
+        ("requested", json!(7)),
+        ("receivedAt", json!(null)),
+    ] {
+        assert_eq!(shown[key], expected, "{key}");
+    }
+    let shown = reader.show("pump", "m").unwrap().unwrap().to_json();
+    assert_eq!((&shown["source"], &shown["user"], &shown["requested"]), (&json!("hub"), &json!(null), &json!(7)));
+    assert!(reader.show_row(3).unwrap().is_none());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_new_ledger_distrusts_what_it_does_not_know_until_that_is_over_for_a_device() {
+    let (_folder, path, ledger) = fresh();
+    assert!(ledger.distrusts(HUB, "pump"));
+    let epoch = ledger.epoch().expect("this machine's clock is right");
+    ledger.trust_device(HUB, "pump").await.unwrap();
+    let expect = |ledger: &Ledger| {
+        assert!(!ledger.distrusts(HUB, "pump"));
+        assert!(ledger.distrusts(HUB, "valve"));
+        assert!(ledger.distrusts("b.azure-devices.net", "pump"));
+    };
+    expect(&ledger);
+    ledger.close().await;
+    let ledger = Ledger::open(&path, HUB).unwrap();
+    expect(&ledger);
+    assert_eq!(ledger.epoch(), Some(epoch), "it does not begin anew");
     ledger.close().await;
 }
 
@@ -281,7 +391,7 @@ async fn a_file_that_is_no_sound_ledger_is_refused_and_left_as_it_is() {
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{what}: the file was changed");
     }
     std::fs::write(&path, &sound).unwrap();
-    Ledger::open(&path).unwrap().close().await;
+    Ledger::open(&path, HUB).unwrap().close().await;
 }
 
 #[tokio::test]
@@ -297,7 +407,7 @@ async fn a_half_made_ledger_of_a_crash_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     std::fs::write(folder.path().join("ledger.db.new"), b"half").unwrap();
-    Ledger::open(&path).unwrap().close().await;
+    Ledger::open(&path, HUB).unwrap().close().await;
 }
 
 #[test]
@@ -311,7 +421,7 @@ fn looking_at_a_ledger_that_is_not_there_says_so() {
 async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
     let disk = SmallDisk::new("8m");
     let path = disk.path().join("ledger.db");
-    let ledger = Ledger::open(&path).unwrap();
+    let ledger = Ledger::open(&path, HUB).unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
         async move { ledger.keep(watch::channel(7 * DAY).1).await }
@@ -375,7 +485,7 @@ async fn a_second_daemon_is_refused_under_any_name_of_the_ledger() {
     ledger.close().await;
     assert!(refusal(&path).contains("hard link"), "even alone");
     std::fs::remove_file(hard).unwrap();
-    Ledger::open(&symbolic).unwrap().close().await;
+    Ledger::open(&symbolic, HUB).unwrap().close().await;
 }
 
 #[tokio::test]

@@ -16,10 +16,11 @@ use std::time::Duration;
 use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
-use fieldbridge::ledger::row::{RowId, Unfinished};
+use fieldbridge::ledger::row::{RowId, Source, Unfinished};
 use fieldbridge::ledger::{Finish, Ledger, Lookup, NewRow, Reader};
 use serde_json::json;
 
+const HUB: &str = "a.azure-devices.net";
 const STEPS: usize = 80;
 const DEVICES: [&str; 2] = ["pump", "valve"];
 const IDS: [Option<&str>; 4] = [None, Some("m-1"), Some("M-1"), Some("m-1 ")];
@@ -218,7 +219,7 @@ impl Pair<'_> {
             let _receipt = self.ledger.finish(finish(None, new)).await.unwrap();
             // Its number is told by nobody but a look at it, and without a message id by none.
             let found =
-                self.ledger.lookup(DEVICES[message.device], IDS[message.id], [message.digest; 32]).await.unwrap();
+                self.ledger.lookup(HUB, DEVICES[message.device], IDS[message.id], [message.digest; 32]).await.unwrap();
             if let Some(id) = found.row {
                 self.insert(id, message, state, attempts);
             } else {
@@ -264,7 +265,7 @@ impl Pair<'_> {
     async fn reopen(&mut self) {
         self.ledger.close().await;
         self.flushed();
-        self.ledger = Ledger::open(&self.path()).unwrap();
+        self.ledger = Ledger::open(&self.path(), HUB).unwrap();
         assert!(self.ledger.ended_well());
         self.counters.reopened += 1;
     }
@@ -278,7 +279,7 @@ impl Pair<'_> {
         std::fs::remove_dir_all(old.parent().unwrap()).unwrap();
         self.counters.crashes += 1;
         self.counters.unfinished_at_crash += self.unfinished().len() as u64;
-        self.ledger = Ledger::open(&self.path()).unwrap();
+        self.ledger = Ledger::open(&self.path(), HUB).unwrap();
         assert!(!self.ledger.ended_well());
         let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap();
         for row in &mut self.rows {
@@ -301,18 +302,18 @@ impl Pair<'_> {
     }
 
     async fn look(&self, message: Message) -> Lookup {
-        self.ledger.lookup(DEVICES[message.device], IDS[message.id], [message.digest; 32]).await.unwrap()
+        self.ledger.lookup(HUB, DEVICES[message.device], IDS[message.id], [message.digest; 32]).await.unwrap()
     }
 
     /// Everything that can be asked, against the model.
     async fn compare(&self) {
         for message in Message::all() {
             let expected = match self.find(message) {
-                Some(row) => Lookup { known: Known::Row(row.state), row: Some(row.id) },
+                Some(row) => Lookup { known: Known::Row(row.state), row: Some(row.id), elsewhere: None },
                 None => {
                     let same = |row: &&Row| (row.message.device, row.message.id) == (message.device, message.id);
                     let other = IDS[message.id].is_some() && self.rows.iter().any(|row| same(&row));
-                    Lookup { known: if other { Known::OtherBody } else { Known::New }, row: None }
+                    Lookup { known: if other { Known::OtherBody } else { Known::New }, row: None, elsewhere: None }
                 }
             };
             assert_eq!(self.look(message).await, expected, "{message:?}");
@@ -344,6 +345,8 @@ impl Pair<'_> {
 
 fn new_row(message: Message, number: i64) -> NewRow {
     NewRow {
+        hub: HUB.into(),
+        source: Source::Hub,
         device: DEVICES[message.device].into(),
         message_id: IDS[message.id].map(str::to_owned),
         digest: [message.digest; 32],
@@ -359,6 +362,8 @@ fn unfinished(row: &Row) -> Unfinished {
     let new = new_row(row.message, row.number);
     Unfinished {
         row: row.id,
+        hub: new.hub,
+        source: new.source,
         device: new.device,
         message_id: new.message_id,
         command: "set".into(),
@@ -394,7 +399,7 @@ fn run(steps: &[Step], counters: &mut Counters) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         std::fs::create_dir(folder.path().join("life-0")).unwrap();
-        let ledger = Ledger::open(&folder.path().join("life-0/ledger.db")).unwrap();
+        let ledger = Ledger::open(&folder.path().join("life-0/ledger.db"), HUB).unwrap();
         let mut pair = Pair {
             folder: folder.path().to_owned(),
             lives: 0,

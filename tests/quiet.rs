@@ -268,7 +268,8 @@ async fn week(folder: &std::path::Path, hub: Deeds, line: Deeds) {
     std::fs::write(&file, format!("{SITE}{more}")).expect("it can be written");
     std::fs::write(folder.join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("it can be written");
     let config = load(&file, []).unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path).expect("the ledger can be made");
+    let (ledger, writing) =
+        Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path, &config.hub.host).expect("the ledger can be made");
     tokio::spawn(writing.run_among_tasks(|| Duration::ZERO));
     let (dial, lines) = (Arc::new(Hostile(hub)), Arc::new(Flapping(line)));
     let source = Arc::new(Files { main: file, environment: Vec::new() });

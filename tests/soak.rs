@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
+use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow};
 use fieldbridge::sim::{End, Options, Wire};
 use support::fleet::Fleet;
@@ -23,6 +24,7 @@ use support::process::Figures;
 use support::wall::Wall;
 use support::{eventually_within, PATIENCE};
 
+const HUB: &str = "a.azure-devices.net";
 const HOUR: i64 = 3600;
 const DEVICES: usize = 5;
 /// How long one hour's work may take.
@@ -190,7 +192,7 @@ struct Written {
 
 /// Opens the ledger once the daemon before has let go of it.
 fn reopen(path: &std::path::Path) -> Ledger {
-    eventually_within(PATIENCE, "the ledger is free", || Ledger::open(path).ok())
+    eventually_within(PATIENCE, "the ledger is free", || Ledger::open(path, HUB).ok())
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +216,7 @@ async fn through_reboots_and_power_cuts_a_row_outlives_every_redelivery_and_goes
         }
         most = most.max(ledger.counts().await.unwrap().0);
         for row in &written {
-            let found = ledger.lookup("pump", Some(&row.id), [1; 32]).await.unwrap().known;
+            let found = ledger.lookup(HUB, "pump", Some(&row.id), [1; 32]).await.unwrap().known;
             let is_known = found == Known::Row(State::Succeeded);
             if row.at.elapsed() <= retention {
                 checks += 1;
@@ -240,6 +242,8 @@ async fn through_reboots_and_power_cuts_a_row_outlives_every_redelivery_and_goes
 
 fn finished(id: &str) -> Finish {
     let new = NewRow {
+        hub: HUB.into(),
+        source: Source::Hub,
         device: "pump".into(),
         message_id: Some(id.to_owned()),
         digest: [1; 32],

@@ -208,6 +208,8 @@ pub struct Report<'a> {
     pub message_id: Option<&'a str>,
     /// The command's name as the message gave it.
     pub command: Option<&'a str>,
+    /// The value that was asked for.
+    pub requested: Option<&'a Json>,
     /// Exchanges that were begun.
     pub attempts: u32,
     /// When the message was first received.
@@ -222,12 +224,13 @@ impl Report<'_> {
         let mut event = Map::new();
         event.insert("messageId".into(), self.message_id.into());
         event.insert("command".into(), self.command.into());
+        event.insert("requested".into(), self.requested.cloned().unwrap_or_default());
         event.insert("status".into(), outcome.state.as_str().into());
         if let Some(value) = &outcome.value {
             event.insert("value".into(), value.clone());
         }
         event.insert("attempts".into(), self.attempts.into());
-        event.insert("receivedAt".into(), self.received_at.to_string().into());
+        event.insert("receivedAt".into(), self.received_at.known().map(|at| at.to_string()).into());
         event.insert("finishedAt".into(), self.finished_at.to_string().into());
         if let Some(fault) = &outcome.fault {
             event.insert("error".into(), fault.to_json());

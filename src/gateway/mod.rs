@@ -96,7 +96,7 @@ struct Crew {
 /// # Errors
 /// Whatever keeps it from running, with its exit status.
 pub async fn run(config: Config, files: Files) -> Result<(), Fatal> {
-    let ledger = Ledger::open(&config.ledger.path)?;
+    let ledger = Ledger::open(&config.ledger.path, &config.hub.host)?;
     let prepare = || {
         let world = World::of_the_system(&config, files)?;
         let signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;

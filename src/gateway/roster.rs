@@ -179,6 +179,9 @@ impl Roster {
         if old.hub != self.config.hub {
             changes.settings.push("hub");
         }
+        if old.hub.host != self.config.hub.host {
+            gateway.ledger.moved_to(&self.config.hub.host);
+        }
         if old.ledger.retention != self.config.ledger.retention {
             changes.settings.push("ledger.retention");
         }

@@ -494,6 +494,7 @@ impl Serving<'_> {
         };
         self.link.health.received.add();
         let delivery = Delivery {
+            hub: self.account.access.hub.host.as_str().into(),
             message: topic::parse_c2d(device, topic, payload),
             received_at: Timestamp::now(),
             received: Instant::now(),

@@ -37,6 +37,8 @@ use crate::ledger::Receipt;
 /// A message that the hub has delivered, and the right to settle it.
 #[derive(Debug)]
 pub struct Delivery {
+    /// Host name of the hub, lower case.
+    pub hub: Arc<str>,
     /// The message.
     pub message: Message,
     /// When it came, by the wall clock.

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod row;
 mod schema;
 mod store;
+mod trust;
 mod writer;
 
 pub use writer::Writing;
@@ -31,7 +32,8 @@ use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
 use crate::crash::{self, Point};
 use disk::{Disk, SystemDisk};
-use row::{Event, Record, RowId, Unfinished};
+use row::{Event, Record, RowId, Source, Unfinished};
+use trust::Trust;
 use writer::{Ask, Kind, Task, Writer};
 
 /// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved
@@ -94,11 +96,18 @@ pub struct Lookup {
     pub known: Known,
     /// The message's row, if it has one.
     pub row: Option<RowId>,
+    /// It is new at this hub, and the same message stands in a row of another hub's, in this state, where one hub may
+    /// have two names: a redelivery can't be excluded. If there are several, one that may have been on the wire.
+    pub elsewhere: Option<State>,
 }
 
 /// A message as it enters the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRow {
+    /// Host name of the hub, lower case. Of a local operator's, the hub that is configured.
+    pub hub: String,
+    /// Who asked for it. A local operator's has no message id, and no result event.
+    pub source: Source,
     /// Device id at the hub.
     pub device: String,
     /// The message's id.
@@ -107,9 +116,9 @@ pub struct NewRow {
     pub digest: Digest,
     /// The command's name.
     pub command: Option<String>,
-    /// The command's value.
+    /// The command's value. The row keeps it.
     pub value: Option<Json>,
-    /// When it came.
+    /// When it came. [`Timestamp::UNKNOWN`]: the clock is not believed.
     pub received_at: Timestamp,
     /// `$.exp`.
     pub expires_at: Option<Timestamp>,
@@ -141,15 +150,17 @@ pub struct Ledger {
     ended_well: bool,
     started: Instant,
     belief: Arc<Belief>,
+    trust: Arc<Trust>,
 }
 
 impl Ledger {
-    /// Locks, proves and opens the ledger, making it if there is none. The writer's thread ends by [`Ledger::close`].
+    /// Locks, proves and opens the ledger, making it if there is none. `home` is the host name of the hub that is
+    /// configured. The writer's thread ends by [`Ledger::close`].
     ///
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
-    pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
-        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path)?;
+    pub fn open(path: &Path, home: &str) -> Result<Ledger, LedgerError> {
+        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home)?;
         std::thread::Builder::new().name("ledger".into()).spawn(move || writing.run()).map_err(|error| {
             LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
         })?;
@@ -160,18 +171,22 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<(Ledger, Writing), LedgerError> {
-        let (path, lock) = schema::lock(&*disk, path)?;
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path, home: &str) -> Result<(Ledger, Writing), LedgerError> {
+        let (path, lock) = schema::lock(&*disk, path, home)?;
         let path = path.as_path();
-        let db = schema::open(&*disk, path)?;
+        let db = schema::open(&*disk, path, home)?;
         let begin = || {
             let identity = store::identity(&db)?;
+            let standing = store::standing(&db)?;
             crash::point(Point::LedgerProven);
-            store::set_ended_well(&db, false)?;
+            let begin = db.unchecked_transaction()?;
+            store::set_ended_well(&begin, false)?;
+            store::set_home(&begin, home, identity.age)?;
+            begin.commit()?;
             crash::point(Point::LifeBegun);
-            Ok(identity)
+            Ok((identity, standing))
         };
-        let identity = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
+        let (identity, standing) = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
             path: path.to_owned(),
             why: format!("can't be used: {error}"),
         })?;
@@ -188,6 +203,7 @@ impl Ledger {
             ended_well: identity.ended_well,
             started: Instant::now(),
             belief: Arc::new(Belief::new(identity.wall)),
+            trust: Arc::new(Trust::new(standing)),
         };
         Ok((ledger, Writing { writer, queue }))
     }
@@ -215,10 +231,56 @@ impl Ledger {
         }
     }
 
-    /// What is known of a message. Writes nothing.
-    pub async fn lookup(&self, device: &str, message_id: Option<&str>, digest: Digest) -> Result<Lookup, LedgerError> {
-        let (device, message_id) = (device.to_owned(), message_id.map(str::to_owned));
-        self.ask(Kind::Read, move |db| store::lookup(db, &device, message_id.as_deref(), &digest)).await
+    /// What is known of a message that a hub, by its host name in lower case, has delivered. Writes nothing.
+    pub async fn lookup(
+        &self,
+        hub: &str,
+        device: &str,
+        message_id: Option<&str>,
+        digest: Digest,
+    ) -> Result<Lookup, LedgerError> {
+        let (hub, device, message_id) = (hub.to_owned(), device.to_owned(), message_id.map(str::to_owned));
+        let age = self.age();
+        self.ask(Kind::Read, move |db| store::lookup(db, &hub, &device, message_id.as_deref(), &digest, age)).await
+    }
+
+    /// Whether an earlier ledger may know of commands of this device that this one does not know (G15).
+    pub fn distrusts(&self, hub: &str, device: &str) -> bool {
+        self.epoch();
+        self.trust.distrusts(hub, device, self.age())
+    }
+
+    /// The first believable time after the ledger was made or restored: what was sent clearly later, no earlier ledger
+    /// has seen. `None`: there was none yet, or the ledger is trusted anyway.
+    pub fn epoch(&self) -> Option<Timestamp> {
+        let (now, age) = (|| self.belief.now().ok(), self.age());
+        let (epoch, is_new) = self.trust.epoch(now, age)?;
+        // One that finds the queue full is saved with the age.
+        if is_new && self.asks.try_send(note(move |db| store::set_epoch(db, epoch, age))).is_ok() {
+            self.notes.notify_one();
+        }
+        Some(epoch)
+    }
+
+    /// Nothing of before is left of a device at a hub: on return that is durable, and the device trusted.
+    pub async fn trust_device(&self, hub: &str, device: &str) -> Result<(), LedgerError> {
+        if !self.trust.distrusts(hub, device, self.age()) {
+            return Ok(());
+        }
+        let (key, age) = ((hub.to_owned(), device.to_owned()), self.age());
+        let (host, id) = key.clone();
+        self.ask(Kind::Write, move |db| store::trust_device(db, &host, &id, age)).await?;
+        self.trust.add(key);
+        Ok(())
+    }
+
+    /// The configuration names another hub. That is durable with a later commit; if it is lost, the next start says it
+    /// again.
+    pub fn moved_to(&self, home: &str) {
+        let (home, age) = (home.to_owned(), self.age());
+        if self.asks.try_send(note(move |db| store::set_home(db, &home, age))).is_ok() {
+            self.notes.notify_one();
+        }
     }
 
     /// On return the message stands as `accepted`.
@@ -313,21 +375,23 @@ impl Ledger {
         }
     }
 
-    /// Deletes rows that are older than `retention`, a bounded window a commit, and saves the ledger's age and the
-    /// latest wall time that was believed.
+    /// Deletes rows that are older than `retention`, a few a commit, and saves the ledger's age and the latest wall time
+    /// that was believed.
     pub async fn prune(&self, retention: Duration) {
-        let mut from = 0;
         loop {
-            let (age, wall) = (self.age(), self.latest_believed());
+            let (age, wall, epoch) = (self.age(), self.latest_believed(), self.trust.known_epoch());
             let pruned = self
                 .ask(Kind::Write, move |db| {
                     store::save_age(db, age, wall)?;
-                    store::prune(db, from, age, retention)
+                    if let Some((epoch, age)) = epoch {
+                        store::set_epoch(db, epoch, age)?;
+                    }
+                    store::prune(db, age, retention)
                 })
                 .await;
             match pruned {
-                Ok(Some(next)) => from = next,
-                Ok(None) => return,
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(error) => return tracing::warn!(%error, "old rows could not be pruned"),
             }
         }
@@ -418,6 +482,14 @@ impl Reader {
     /// [`LedgerError::Failed`] if the file can't be read.
     pub fn list(&self, device: Option<&str>, state: Option<State>, limit: u32) -> Result<Vec<Record>, LedgerError> {
         store::list(&self.0, device, state, limit).map_err(read_failed)
+    }
+
+    /// The row with a number.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn show_row(&self, number: i64) -> Result<Option<Record>, LedgerError> {
+        store::show_row(&self.0, number).map_err(read_failed)
     }
 
     /// The row of one message.

@@ -10,22 +10,75 @@ use crate::command::outcome::{Code, Fault, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub(super) i64);
 
+impl RowId {
+    /// Of a number that a person says.
+    pub fn of(number: i64) -> RowId {
+        RowId(number)
+    }
+
+    /// The number, as `list` shows it and `show` takes it.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
+/// Who asked for a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A message from the hub.
+    Hub,
+    /// A direct method.
+    Method,
+    /// An operator at the gateway.
+    Local {
+        /// Who that was.
+        user: String,
+    },
+}
+
+impl Source {
+    /// The word that stands for it everywhere.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Source::Hub => "hub",
+            Source::Method => "method",
+            Source::Local { .. } => "local",
+        }
+    }
+
+    /// Who the operator was.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Source::Local { user } => Some(user),
+            Source::Hub | Source::Method => None,
+        }
+    }
+}
+
 /// One command in the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
+    /// Its row.
+    pub row: RowId,
+    /// Host name of the hub, lower case.
+    pub hub: String,
+    /// Who asked for it.
+    pub source: Source,
     /// Device id at the hub.
     pub device: String,
     /// The message's id.
     pub message_id: Option<String>,
     /// The command's name.
     pub command: Option<String>,
+    /// The value that was asked for. Ledgers of before version 0.2 forgot it at the end of a command.
+    pub requested: Option<Json>,
     /// Where it stands.
     pub state: State,
     /// Attempts on the wire that were begun.
     pub attempts: u32,
     /// How often the hub has delivered it.
     pub deliveries: i64,
-    /// When it came first.
+    /// When it came first. [`Timestamp::UNKNOWN`]: the clock was not believed.
     pub received_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
@@ -42,6 +95,10 @@ pub struct Record {
 pub struct Unfinished {
     /// Its row.
     pub row: RowId,
+    /// Host name of the hub, lower case.
+    pub hub: String,
+    /// Who asked for it.
+    pub source: Source,
     /// Device id at the hub.
     pub device: String,
     /// The message's id.
@@ -77,7 +134,8 @@ impl Record {
     /// The columns that [`Record::from_row`] reads, in its order.
     pub const COLUMNS: &str =
         "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
-                               error_code, error_message, modbus_exception, history";
+                               error_code, error_message, modbus_exception, history, id, \
+                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user, requested";
 
     /// Reads a row of [`Record::COLUMNS`].
     pub fn from_row(row: &Row) -> rusqlite::Result<Record> {
@@ -91,6 +149,10 @@ impl Record {
         };
         let history: String = row.get(12)?;
         Ok(Record {
+            row: RowId(row.get(13)?),
+            hub: row.get(14)?,
+            source: source(row, 15, 16)?,
+            requested: json_column(row, 17)?,
             device: row.get(0)?,
             message_id: row.get(1)?,
             command: row.get(2)?,
@@ -108,13 +170,18 @@ impl Record {
     /// As `ledger list --json` prints it.
     pub fn to_json(&self) -> Json {
         json!({
+            "row": self.row.0,
+            "hub": self.hub,
             "device": self.device,
             "messageId": self.message_id,
+            "source": self.source.as_str(),
+            "user": self.source.user(),
             "command": self.command,
+            "requested": self.requested,
             "state": self.state.as_str(),
             "attempts": self.attempts,
             "deliveries": self.deliveries,
-            "receivedAt": self.received_at.to_string(),
+            "receivedAt": self.received_at.known().map(|at| at.to_string()),
             "finishedAt": self.finished_at.map(|at| at.to_string()),
             "value": self.value,
             "error": self.fault.as_ref().map(Fault::to_json),
@@ -131,12 +198,15 @@ impl Record {
 
 impl Unfinished {
     /// The columns that [`Unfinished::from_row`] reads, in its order.
-    pub const COLUMNS: &str = "id, device, message_id, name, input, state, attempts, received_at, expires_at";
+    pub const COLUMNS: &str = "id, device, message_id, name, requested, state, attempts, received_at, expires_at, \
+                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user";
 
     /// Reads a row of [`Unfinished::COLUMNS`].
     pub fn from_row(row: &Row) -> rusqlite::Result<Unfinished> {
         Ok(Unfinished {
             row: RowId(row.get(0)?),
+            hub: row.get(9)?,
+            source: source(row, 10, 11)?,
             device: row.get(1)?,
             message_id: row.get(2)?,
             command: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
@@ -157,6 +227,16 @@ impl ToSql for RowId {
 
 fn state(row: &Row, column: usize) -> rusqlite::Result<State> {
     known(column, &row.get::<_, String>(column)?, State::from_name)
+}
+
+fn source(row: &Row, column: usize, user: usize) -> rusqlite::Result<Source> {
+    let user: Option<String> = row.get(user)?;
+    known(column, &row.get::<_, String>(column)?, |name| match name {
+        "hub" => Some(Source::Hub),
+        "method" => Some(Source::Method),
+        "local" => Some(Source::Local { user: user.clone().unwrap_or_default() }),
+        _ => None,
+    })
 }
 
 fn json_column(row: &Row, column: usize) -> rusqlite::Result<Option<Json>> {

@@ -19,7 +19,7 @@ use crate::crash::{self, Point};
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -58,6 +58,38 @@ const MIGRATIONS: [&str; 2] = [
 ",
     // The latest wall time that was believed, ms since 1970; saved with the age.
     "ALTER TABLE ledger ADD COLUMN wall INTEGER NOT NULL DEFAULT 0;",
+    // A row belongs to a hub: those of before to the one that is configured now, whose key is the default, so that no
+    // row is rewritten. What is looked for often is found without a scan; numbers are never skipped or used twice, so
+    // the rows that are there are those that were ever made less those that were pruned, and so with events.
+    "
+    CREATE TABLE hub (
+        id    INTEGER PRIMARY KEY,
+        host  TEXT NOT NULL UNIQUE,                         -- lower case
+        since INTEGER NOT NULL                              -- ledger age in s when the gateway last moved to it
+    ) STRICT;
+    ALTER TABLE command RENAME COLUMN input TO requested;
+    ALTER TABLE command ADD COLUMN hub INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE command ADD COLUMN source TEXT NOT NULL DEFAULT 'hub';
+    ALTER TABLE command ADD COLUMN user TEXT;               -- of source `local`
+    DROP INDEX command_identity;
+    CREATE UNIQUE INDEX command_identity ON command (hub, device, message_id, digest) WHERE message_id IS NOT NULL;
+    CREATE INDEX command_seen ON command (seen) WHERE finished_at IS NOT NULL;
+    CREATE INDEX command_state ON command (state) WHERE state <> 'succeeded';
+    CREATE TABLE trusted (                                  -- devices of which a new ledger knows that it knows enough
+        hub    INTEGER NOT NULL,
+        device TEXT NOT NULL,
+        PRIMARY KEY (hub, device)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE ledger ADD COLUMN home INTEGER NOT NULL DEFAULT 1;       -- the hub that is configured
+    ALTER TABLE ledger ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;     -- rows ever deleted
+    ALTER TABLE ledger ADD COLUMN published INTEGER NOT NULL DEFAULT 0;  -- events ever removed
+    ALTER TABLE ledger ADD COLUMN distrusted INTEGER NOT NULL DEFAULT 0; -- an earlier ledger may know what this does not
+    ALTER TABLE ledger ADD COLUMN epoch INTEGER;            -- first believable time since it was made, ms since 1970
+    ALTER TABLE ledger ADD COLUMN epoch_age INTEGER;        -- its age in s then
+    UPDATE ledger SET
+        pruned = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0) - (SELECT count(*) FROM command),
+        published = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - (SELECT count(*) FROM outbox);
+",
 ];
 
 /// How long a statement waits for another process's lock.
@@ -67,7 +99,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
-pub fn open(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
+pub fn open(disk: &dyn Disk, path: &Path, home: &str) -> Result<Connection, LedgerError> {
     refuse_empty(disk, path)?;
     settle_log(disk, path).map_err(|e| untrusted(path, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -76,7 +108,7 @@ pub fn open(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
     let version = check_ours(path, &db)?;
     crash::point(Point::LedgerOpened);
     prove(&db).map_err(|e| not_sound(path, &e))?;
-    migrate(&mut db, version).map_err(|e| untrusted(path, &e))?;
+    migrate(&mut db, version, home).map_err(|e| untrusted(path, &e))?;
     Ok(db)
 }
 
@@ -141,12 +173,12 @@ pub struct Lock {
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] if another daemon holds it, or it can't be made.
-pub fn lock(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
+pub fn lock(disk: &dyn Disk, path: &Path, home: &str) -> Result<(PathBuf, Lock), LedgerError> {
     let path = disk.resolve(path).map_err(|error| untrusted(path, &error))?;
     let named = hold(disk, &path, &beside(&path, ".lock"), Making::IfMissing)?;
     crash::point(Point::LockHeld);
     if disk.look(&path).is_err() {
-        create(disk, &path)?;
+        create(disk, &path, home)?;
     }
     let file = hold(disk, &path, &path, Making::Never)?;
     let names = disk.look(&path).map_err(|error| untrusted(&path, &error))?.names;
@@ -182,7 +214,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Makes a new ledger under a temporary name, syncs it, and gives it its name.
-fn create(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
+fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
     if disk.look(&beside(path, "-wal")).is_ok() {
         let why =
             "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
@@ -201,9 +233,10 @@ fn create(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
         crash::point(Point::LedgerBegun);
-        migrate(&mut db, 0)?;
+        migrate(&mut db, 0, home)?;
         let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
-        db.execute("INSERT INTO ledger (one, uuid, age, ended_well) VALUES (1, ?1, 0, 1)", [uuid])?;
+        // An earlier ledger may have executed what the hub still holds (G15).
+        db.execute("INSERT INTO ledger (one, uuid, age, ended_well, distrusted) VALUES (1, ?1, 0, 1, 1)", [uuid])?;
         // Closing would move the log into the file as well, and be silent about a failure.
         empty_log(&db)?;
         db.close().map_err(|(_, error)| error)?;
@@ -307,10 +340,13 @@ fn expect_pragma(db: &Connection, name: &str, value: &str, read_back: &str) -> R
     Ok(())
 }
 
-fn migrate(db: &mut Connection, version: usize) -> Result<(), rusqlite::Error> {
+fn migrate(db: &mut Connection, version: usize, home: &str) -> Result<(), rusqlite::Error> {
     for (seen, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = db.transaction()?;
         transaction.execute_batch(sql)?;
+        if seen == 2 {
+            transaction.execute("INSERT INTO hub (id, host, since) VALUES (1, ?1, 0)", [home])?;
+        }
         transaction.pragma_update(None, "user_version", seen as i64 + 1)?;
         crash::point(Point::MigrationUncommitted);
         transaction.commit()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{params, Connection, OptionalExtension};
 use serde_json::json;
 
-use super::row::{Event, Record, RowId, Unfinished};
+use super::row::{Event, Record, RowId, Source, Unfinished};
 use super::{Finish, Lookup, NewRow};
 use crate::clock::Timestamp;
 use crate::command::decide::Known;
@@ -18,29 +18,92 @@ use crate::command::message::Digest;
 use crate::command::outcome::{Report, State};
 use crate::crash::{self, Point};
 
-/// Rows looked at in one step of pruning.
-const PRUNE_WINDOW: i64 = 500;
+/// Rows deleted in one step of pruning: each dirties a page or two of its own, and somebody may wait behind the commit.
+const PRUNE_STEP: i64 = 50;
 /// A history does not grow beyond this many bytes, however often the hub delivers.
 const HISTORY_BYTES_MAX: i64 = 4096;
 
+/// As long as a hub keeps a message at most, s.
+const MESSAGE_LIFE: i64 = 2 * 86_400;
+
 /// What the ledger knows of a message. A message without an id is always new.
-pub fn lookup(db: &Connection, device: &str, message_id: Option<&str>, digest: &Digest) -> rusqlite::Result<Lookup> {
-    let mut statement =
-        db.prepare_cached("SELECT id, state, digest FROM command WHERE device = ?1 AND message_id = ?2")?;
-    let mut rows = statement.query(params![device, message_id])?;
-    let mut known = Lookup { known: Known::New, row: None };
-    while let Some(row) = rows.next()? {
-        if row.get_ref(2)?.as_blob()? == digest {
-            let name: String = row.get(1)?;
-            let state = State::from_name(&name).ok_or_else(|| {
-                let why = format!("no state is called {name:?}");
-                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, why.into())
-            })?;
-            return Ok(Lookup { known: Known::Row(state), row: Some(RowId(row.get(0)?)) });
+pub fn lookup(
+    db: &Connection,
+    hub: &str,
+    device: &str,
+    message_id: Option<&str>,
+    digest: &Digest,
+    age: i64,
+) -> rusqlite::Result<Lookup> {
+    let mut found = Lookup { known: Known::New, row: None, elsewhere: None };
+    let Some(message_id) = message_id else { return Ok(found) };
+    let home: Option<(i64, i64)> = db
+        .prepare_cached("SELECT id, since FROM hub WHERE host = ?1")?
+        .query_row([hub], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((hub, _)) = home {
+        let same: Option<(i64, String)> = db
+            .prepare_cached(
+                "SELECT id, state FROM command WHERE hub = ?1 AND device = ?2 AND message_id = ?3 AND digest = ?4",
+            )?
+            .query_row(params![hub, device, message_id, digest], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((row, state)) = same {
+            return Ok(Lookup { known: Known::Row(known_state(1, &state)?), row: Some(RowId(row)), elsewhere: None });
         }
-        known.known = Known::OtherBody;
+        let is_reused = db
+            .prepare_cached("SELECT 1 FROM command WHERE hub = ?1 AND device = ?2 AND message_id = ?3 LIMIT 1")?
+            .exists(params![hub, device, message_id])?;
+        if is_reused {
+            found.known = Known::OtherBody;
+            return Ok(found);
+        }
     }
-    Ok(known)
+    // One hub can have two names, and a gateway can be moved. What may have been on the wire counts most.
+    let (hub, since) = home.unwrap_or((0, age));
+    let has_moved = since > 0 && age - since < MESSAGE_LIFE || hub == 0;
+    let elsewhere: Option<String> = db
+        .prepare_cached(
+            "SELECT command.state FROM hub CROSS JOIN command
+             WHERE hub.id <> ?1 AND command.hub = hub.id AND device = ?2 AND message_id = ?3 AND digest = ?4
+                AND (?5 OR seen > ?6)
+             ORDER BY command.state IN ('accepted', 'rejected', 'expired') LIMIT 1",
+        )?
+        .query_row(params![hub, device, message_id, digest, has_moved, age - MESSAGE_LIFE], |row| row.get(0))
+        .optional()?;
+    found.elsewhere = elsewhere.map(|state| known_state(0, &state)).transpose()?;
+    Ok(found)
+}
+
+fn known_state(column: usize, name: &str) -> rusqlite::Result<State> {
+    State::from_name(name).ok_or_else(|| {
+        let why = format!("no state is called {name:?}");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
+    })
+}
+
+/// The key of a hub, which gets one if it has none.
+fn hub_key(db: &Connection, host: &str, age: i64) -> rusqlite::Result<i64> {
+    let known =
+        db.prepare_cached("SELECT id FROM hub WHERE host = ?1")?.query_row([host], |row| row.get(0)).optional()?;
+    match known {
+        Some(key) => Ok(key),
+        None => {
+            db.prepare_cached("INSERT INTO hub (host, since) VALUES (?1, ?2)")?.execute(params![host, age])?;
+            Ok(db.last_insert_rowid())
+        }
+    }
+}
+
+/// The hub that is configured. One that was not before is moved to at this age.
+pub fn set_home(db: &Connection, host: &str, age: i64) -> rusqlite::Result<()> {
+    let key = hub_key(db, host, age)?;
+    let moved = db.prepare_cached("UPDATE ledger SET home = ?1 WHERE home <> ?1")?.execute([key])?;
+    if moved > 0 {
+        // Nothing is before 1: 0 says that the ledger has never known another.
+        db.prepare_cached("UPDATE hub SET since = max(?2, 1) WHERE id = ?1")?.execute([key, age])?;
+    }
+    Ok(())
 }
 
 /// Inserts a row in a state that is not final.
@@ -55,7 +118,7 @@ pub fn insert(
     assert!(!state.is_final(), "a final state is written by finish()");
     let mut history = entry(new.received_at, "received", None);
     history.push_str(&entry(now, state.as_str(), None));
-    insert_row(db, new, state, attempts, age, &history)?;
+    insert_row(db, new, (state, attempts), None, age, &history)?;
     match state {
         State::Accepted => crash::in_transaction(Point::AcceptUncommitted, Point::AcceptCommitted),
         _ => crash::in_transaction(Point::ExecutingUncommitted, Point::ExecutingCommitted),
@@ -76,53 +139,65 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Writes an outcome and its result event.
+/// Writes an outcome and its result event. What an operator at the gateway asked for has no event: it was answered.
 pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()> {
-    let new = &finish.new;
-    let outcome = &finish.outcome;
+    let (new, outcome) = (&finish.new, &finish.outcome);
     assert!(outcome.state.is_final(), "an outcome is a final state");
-    let row = match finish.row {
-        Some(row) => row,
+    match finish.row {
+        Some(row) => end_row(db, row, finish)?,
         None => {
-            let received = entry(new.received_at, "received", None);
-            insert_row(db, new, State::Accepted, 0, age, &received)?;
-            RowId(db.last_insert_rowid())
+            let mut history = entry(new.received_at, "received", None);
+            history.push_str(&last_entry(finish));
+            insert_row(db, new, (outcome.state, finish.attempts), Some(finish), age, &history)?;
         }
-    };
-    let fault = outcome.fault.as_ref();
+    }
+    crash::point(Point::OutcomeWithoutEvent);
+    if !matches!(new.source, Source::Local { .. }) {
+        let report = Report {
+            message_id: new.message_id.as_deref(),
+            command: new.command.as_deref(),
+            requested: new.value.as_ref(),
+            attempts: finish.attempts,
+            received_at: new.received_at,
+            finished_at: finish.finished_at,
+        };
+        db.prepare_cached("INSERT INTO outbox (device, message_id, body) VALUES (?1, ?2, ?3)")?.execute(params![
+            new.device,
+            new.message_id,
+            report.to_event(outcome).to_string()
+        ])?;
+    }
+    crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
+    Ok(())
+}
+
+/// Ends a row that is not final.
+fn end_row(db: &Connection, row: RowId, finish: &Finish) -> rusqlite::Result<()> {
+    let fault = finish.outcome.fault.as_ref();
     let changed = db
         .prepare_cached(
             "UPDATE command SET state = ?2, attempts = ?3, finished_at = ?4, value = ?5, error_code = ?6,
-                error_message = ?7, modbus_exception = ?8, input = NULL, history = history || ?9
+                error_message = ?7, modbus_exception = ?8, history = history || ?9
              WHERE id = ?1 AND finished_at IS NULL",
         )?
         .execute(params![
             row,
-            outcome.state.as_str(),
+            finish.outcome.state.as_str(),
             finish.attempts,
             finish.finished_at.0,
-            outcome.value.as_ref().map(|value| value.to_string()),
+            finish.outcome.value.as_ref().map(|value| value.to_string()),
             fault.map(|fault| fault.code.as_str()),
             fault.map(|fault| fault.message.as_str()),
             fault.and_then(|fault| fault.modbus_exception),
-            entry(finish.finished_at, outcome.state.as_str(), fault.map(|fault| fault.message.as_str())),
+            last_entry(finish),
         ])?;
     assert_eq!(changed, 1, "a row ends once");
-    crash::point(Point::OutcomeWithoutEvent);
-    let report = Report {
-        message_id: new.message_id.as_deref(),
-        command: new.command.as_deref(),
-        attempts: finish.attempts,
-        received_at: new.received_at,
-        finished_at: finish.finished_at,
-    };
-    db.prepare_cached("INSERT INTO outbox (device, message_id, body) VALUES (?1, ?2, ?3)")?.execute(params![
-        new.device,
-        new.message_id,
-        report.to_event(outcome).to_string()
-    ])?;
-    crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
     Ok(())
+}
+
+fn last_entry(finish: &Finish) -> String {
+    let message = finish.outcome.fault.as_ref().map(|fault| fault.message.as_str());
+    entry(finish.finished_at, finish.outcome.state.as_str(), message)
 }
 
 /// Counts one more delivery of a message, and starts its retention anew.
@@ -139,7 +214,8 @@ pub fn count_delivery(db: &Connection, row: RowId, at: Timestamp, age: i64) -> r
 
 /// The hub has acknowledged an event.
 pub fn remove_event(db: &Connection, seq: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute([seq])?;
+    let removed = db.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute([seq])?;
+    db.prepare_cached("UPDATE ledger SET published = published + ?1")?.execute([removed as i64])?;
     crash::in_transaction(Point::EventRemovalUncommitted, Point::EventRemovalCommitted);
     Ok(())
 }
@@ -157,33 +233,51 @@ pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usiz
 /// Every command that is not final, of one device or of all, in the order of receipt.
 pub fn unfinished(db: &Connection, device: Option<&str>) -> rusqlite::Result<Vec<Unfinished>> {
     let sql = format!(
-        "SELECT {} FROM command WHERE finished_at IS NULL AND (?1 IS NULL OR device = ?1) ORDER BY id",
+        "SELECT {} FROM command WHERE state IN ('accepted', 'executing') AND state <> 'succeeded'
+            AND (?1 IS NULL OR device = ?1) ORDER BY id",
         Unfinished::COLUMNS
     );
-    db.prepare(&sql)?.query_map([device], Unfinished::from_row)?.collect()
+    db.prepare_cached(&sql)?.query_map([device], Unfinished::from_row)?.collect()
 }
 
 /// The newest rows, newest first.
 pub fn list(db: &Connection, device: Option<&str>, state: Option<State>, limit: u32) -> rusqlite::Result<Vec<Record>> {
+    // The words are ours. The second condition lets SQLite see that the index of what did not succeed has them all.
+    let state = match state {
+        None => String::new(),
+        Some(State::Succeeded) => "AND state = 'succeeded'".into(),
+        Some(state) => format!("AND state = '{state}' AND state <> 'succeeded'"),
+    };
     let sql = format!(
-        "SELECT {} FROM command WHERE (?1 IS NULL OR device = ?1) AND (?2 IS NULL OR state = ?2) ORDER BY id DESC LIMIT ?3",
+        "SELECT {} FROM command WHERE (?1 IS NULL OR device = ?1) {state} ORDER BY id DESC LIMIT ?2",
         Record::COLUMNS
     );
-    db.prepare(&sql)?.query_map(params![device, state.map(State::as_str), limit], Record::from_row)?.collect()
+    db.prepare(&sql)?.query_map(params![device, limit], Record::from_row)?.collect()
 }
 
-/// The row of one message: the first one that came under this id.
+/// The row with a number.
+pub fn show_row(db: &Connection, row: i64) -> rusqlite::Result<Option<Record>> {
+    let sql = format!("SELECT {} FROM command WHERE id = ?1", Record::COLUMNS);
+    db.query_row(&sql, [row], Record::from_row).optional()
+}
+
+/// The row of one message: the first one that came under this id, at whichever hub.
 pub fn show(db: &Connection, device: &str, message_id: &str) -> rusqlite::Result<Option<Record>> {
-    let sql =
-        format!("SELECT {} FROM command WHERE device = ?1 AND message_id = ?2 ORDER BY id LIMIT 1", Record::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM command WHERE id = (SELECT min(command.id) FROM hub CROSS JOIN command
+            WHERE command.hub = hub.id AND device = ?1 AND message_id = ?2)",
+        Record::COLUMNS
+    );
     db.query_row(&sql, params![device, message_id], Record::from_row).optional()
 }
 
-/// Number of rows, and of events in the outbox.
+/// Number of rows, and of events in the outbox. Numbers are given out without gaps, so nothing is counted.
 pub fn counts(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    db.query_row("SELECT (SELECT count(*) FROM command), (SELECT count(*) FROM outbox)", [], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })
+    db.prepare_cached(
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0) - pruned,
+                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - published FROM ledger",
+    )?
+    .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// What the ledger knows of itself.
@@ -201,7 +295,10 @@ pub struct Identity {
 /// What the ledger knows of itself.
 pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
     db.query_row(
-        "SELECT uuid, max(age, coalesce((SELECT max(seen) FROM command), 0)), wall, ended_well FROM ledger",
+        "SELECT uuid, max(age,
+                coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
+                coalesce((SELECT max(seen) FROM command WHERE state IN ('accepted', 'executing') AND state <> 'succeeded'), 0)),
+            wall, ended_well FROM ledger",
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
@@ -225,34 +322,39 @@ pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<
     Ok(())
 }
 
-/// Deletes final rows that were last delivered longer ago than `retention`, in a window of rows that begins after
-/// `from`. Returns where the next window begins, or `None` when there is nothing more to delete. Rows lie in the
-/// order of receipt, so a window in which nothing is old enough ends the search; a row that was delivered again may
-/// thereby stay longer, never shorter.
-pub fn prune(db: &Connection, from: i64, age: i64, retention: Duration) -> rusqlite::Result<Option<i64>> {
+/// Deletes a few final rows that were last delivered longer ago than `retention`, those first that were longest ago.
+/// Tells whether there may be more.
+pub fn prune(db: &Connection, age: i64, retention: Duration) -> rusqlite::Result<bool> {
     let before = age.saturating_sub(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX));
-    let last: Option<i64> = db
-        .prepare_cached("SELECT max(id) FROM (SELECT id FROM command WHERE id > ?1 AND finished_at IS NOT NULL ORDER BY id LIMIT ?2)")?
-        .query_row([from, PRUNE_WINDOW], |row| row.get(0))?;
-    let Some(last) = last else { return Ok(None) };
     let deleted = db
-        .prepare_cached("DELETE FROM command WHERE id > ?1 AND id <= ?2 AND finished_at IS NOT NULL AND seen < ?3")?
-        .execute([from, last, before])?;
+        .prepare_cached(
+            "DELETE FROM command WHERE id IN (SELECT id FROM command
+                WHERE finished_at IS NOT NULL AND seen < ?1 ORDER BY seen LIMIT ?2)",
+        )?
+        .execute([before, PRUNE_STEP])?;
+    if deleted > 0 {
+        db.prepare_cached("UPDATE ledger SET pruned = pruned + ?1")?.execute([deleted as i64])?;
+    }
     crash::in_transaction(Point::PruneUncommitted, Point::PruneCommitted);
-    Ok((deleted > 0).then_some(last))
+    Ok(deleted as i64 == PRUNE_STEP)
 }
 
+/// Inserts a row in a state and after attempts; with its end, if it has one.
 fn insert_row(
     db: &Connection,
     new: &NewRow,
-    state: State,
-    attempts: u32,
+    (state, attempts): (State, u32),
+    end: Option<&Finish>,
     age: i64,
     history: &str,
 ) -> rusqlite::Result<()> {
+    let hub = hub_key(db, &new.hub, age)?;
+    let fault = end.and_then(|end| end.outcome.fault.as_ref());
+    let value = end.and_then(|end| end.outcome.value.as_ref());
     db.prepare_cached(
-        "INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, expires_at, input, seen,
-            history) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, expires_at,
+            requested, seen, history, hub, source, user, finished_at, value, error_code, error_message, modbus_exception)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         new.device,
@@ -266,14 +368,55 @@ fn insert_row(
         new.value.as_ref().map(|value| value.to_string()),
         age,
         history,
+        hub,
+        new.source.as_str(),
+        new.source.user(),
+        end.map(|end| end.finished_at.0),
+        value.map(|value| value.to_string()),
+        fault.map(|fault| fault.code.as_str()),
+        fault.map(|fault| fault.message.as_str()),
+        fault.and_then(|fault| fault.modbus_exception),
     ])?;
     Ok(())
 }
 
 fn entry(at: Timestamp, event: &str, detail: Option<&str>) -> String {
-    let mut entry = json!({ "at": at.to_string(), "event": event });
+    let mut entry = json!({ "at": at.known().map(|at| at.to_string()), "event": event });
     if let Some(detail) = detail {
         entry["detail"] = detail.into();
     }
     format!("{entry}\n")
+}
+
+/// What is known of a ledger's trustworthiness (G15).
+pub struct Standing {
+    /// An earlier ledger may know what this one does not.
+    pub distrusted: bool,
+    /// The first believable time after it was made or restored, and its age then.
+    pub epoch: Option<(Timestamp, i64)>,
+    /// Hub and device of whom nothing of before is left.
+    pub trusted: Vec<(String, String)>,
+}
+
+/// What is known of the ledger's trustworthiness.
+pub fn standing(db: &Connection) -> rusqlite::Result<Standing> {
+    let (distrusted, epoch, age) = db.query_row("SELECT distrusted, epoch, epoch_age FROM ledger", [], |row| {
+        Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, Option<i64>>(2)?))
+    })?;
+    let mut trusted = db.prepare("SELECT host, device FROM trusted JOIN hub ON hub.id = trusted.hub")?;
+    let trusted = trusted.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    Ok(Standing { distrusted, epoch: epoch.map(Timestamp).zip(age), trusted })
+}
+
+/// The first believable time after the ledger was made or restored; later ones change nothing.
+pub fn set_epoch(db: &Connection, epoch: Timestamp, age: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE ledger SET epoch = ?1, epoch_age = ?2 WHERE epoch IS NULL")?.execute([epoch.0, age])?;
+    Ok(())
+}
+
+/// Nothing of before is left of a device at a hub.
+pub fn trust_device(db: &Connection, hub: &str, device: &str, age: i64) -> rusqlite::Result<()> {
+    let hub = hub_key(db, hub, age)?;
+    db.prepare_cached("INSERT OR IGNORE INTO trusted (hub, device) VALUES (?1, ?2)")?.execute(params![hub, device])?;
+    Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::{json, Value as Json};
 
 use crate::clock::Timestamp;
 use crate::command::outcome::{Code, Fault, State};
-use crate::ledger::row::Record;
+use crate::ledger::row::{Record, RowId, Source as Asker};
 use crate::properties::Source;
 
 /// Whatever the cloud or a peripheral has said, what is printed of it steers no terminal and fakes no line.
@@ -12,6 +12,10 @@ pub fn show(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let fault = source.flag().then(|| Fault::new(*source.pick(&Code::ALL), source.text(80)));
     let record = Record {
+        row: RowId::of(source.u64() as i64),
+        hub: source.text(40),
+        source: Asker::Local { user: source.text(20) },
+        requested: source.flag().then(|| source.text(40).into()),
         device: source.text(40),
         message_id: source.flag().then(|| source.text(40)),
         command: source.flag().then(|| source.text(40)),

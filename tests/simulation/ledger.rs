@@ -13,6 +13,8 @@ use super::world::World;
 
 /// Where the gateway's ledger lies.
 pub const PATH: &str = "/sim/ledger.db";
+/// The hub of the scenarios, as the configuration names it.
+pub const HUB: &str = "simulated.azure-devices.net";
 /// Where its remains are looked at.
 const REMAINS: &str = "/remains/ledger.db";
 

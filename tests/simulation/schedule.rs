@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Mounted, Sickness, SimDisk};
 use super::hub::{Hub, ToHub};
 use super::judge::judge;
-use super::ledger::{Witness, PATH};
+use super::ledger::{Witness, HUB, PATH};
 use super::plant::{Plant, ToPlant};
 use super::scenario::{Happening, Scenario};
 use super::vfs;
@@ -294,7 +294,7 @@ impl Schedule {
 
     async fn process(&self, chaos: Option<Instant>) -> Ended {
         let disk = Arc::new(Mounted(self.disk.clone()));
-        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH)) {
+        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), HUB) {
             Ok(opened) => opened,
             // Whoever is dead has no say in it.
             Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,
