@@ -352,7 +352,7 @@ fn exec_runs_a_command_and_its_status_says_what_came_of_it() {
 fn exec_prints_a_result_event() {
     let plant = Plant::start();
     let exec = |args: &[&str]| plant.site.command(&[&["exec", "--json"], args].concat());
-    let succeeded = json!({"messageId": null, "command": "set", "status": "succeeded", "value": 42.5,
+    let succeeded = json!({"messageId": null, "command": "set", "requested": 42, "status": "succeeded", "value": 42.5,
         "attempts": 1, "receivedAt": "2026-11-22T10:00:00.123Z", "finishedAt": "2026-11-22T10:00:00.141Z"});
     let event = json_of(&exec(&["pump", "set", "42"]));
     has_shape(&event, &succeeded, "event");
@@ -414,7 +414,8 @@ fn a_row_has_the_shape_that_scripts_rely_on() {
     plant.deliver(1, "m-1", "set", 7);
     plant.slave.set_mood(Mood::Refusing(2));
     plant.deliver(2, "m-2", "pulse", 8);
-    let example = json!({"device": "pump-7", "messageId": "m-1", "command": "set-speed", "state": "succeeded", "attempts": 1,
+    let example = json!({"row": 12, "hub": "contoso.azure-devices.net", "device": "pump-7", "messageId": "m-1", "source": "hub",
+        "user": null, "command": "set-speed", "requested": 42.5, "state": "succeeded", "attempts": 1,
         "deliveries": 2, "receivedAt": "2026-11-22T10:00:00.123Z", "finishedAt": "2026-11-22T10:00:00.141Z", "value": 42.5, "error": null});
     let row = |args: &[&str]| json_of(&plant.site.command(args));
     let list = row(&["ledger", "list", "--json", "--state", "succeeded"]);

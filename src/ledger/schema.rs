@@ -74,7 +74,8 @@ const MIGRATIONS: [&str; 3] = [
     DROP INDEX command_identity;
     CREATE UNIQUE INDEX command_identity ON command (hub, device, message_id, digest) WHERE message_id IS NOT NULL;
     CREATE INDEX command_seen ON command (seen) WHERE finished_at IS NOT NULL;
-    CREATE INDEX command_state ON command (state) WHERE state <> 'succeeded';
+    CREATE INDEX command_unfinished ON command (device) WHERE finished_at IS NULL;
+    CREATE INDEX command_state ON command (state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
     CREATE TABLE trusted (                                  -- devices of which a new ledger knows that it knows enough
         hub    INTEGER NOT NULL,
         device TEXT NOT NULL,

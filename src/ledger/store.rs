@@ -232,21 +232,27 @@ pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usiz
 
 /// Every command that is not final, of one device or of all, in the order of receipt.
 pub fn unfinished(db: &Connection, device: Option<&str>) -> rusqlite::Result<Vec<Unfinished>> {
-    let sql = format!(
-        "SELECT {} FROM command WHERE state IN ('accepted', 'executing') AND state <> 'succeeded'
-            AND (?1 IS NULL OR device = ?1) ORDER BY id",
-        Unfinished::COLUMNS
-    );
-    db.prepare_cached(&sql)?.query_map([device], Unfinished::from_row)?.collect()
+    let (columns, select) = (Unfinished::COLUMNS, "FROM command WHERE finished_at IS NULL");
+    match device {
+        None => db
+            .prepare_cached(&format!("SELECT {columns} {select} ORDER BY id"))?
+            .query_map([], Unfinished::from_row)?
+            .collect(),
+        Some(device) => db
+            .prepare_cached(&format!("SELECT {columns} {select} AND device = ?1 ORDER BY id"))?
+            .query_map([device], Unfinished::from_row)?
+            .collect(),
+    }
 }
 
 /// The newest rows, newest first.
 pub fn list(db: &Connection, device: Option<&str>, state: Option<State>, limit: u32) -> rusqlite::Result<Vec<Record>> {
-    // The words are ours. The second condition lets SQLite see that the index of what did not succeed has them all.
+    // The words are ours. The further conditions let SQLite see which index has all of them.
     let state = match state {
         None => String::new(),
         Some(State::Succeeded) => "AND state = 'succeeded'".into(),
-        Some(state) => format!("AND state = '{state}' AND state <> 'succeeded'"),
+        Some(state @ (State::Accepted | State::Executing)) => format!("AND state = '{state}' AND finished_at IS NULL"),
+        Some(state) => format!("AND state = '{state}' AND finished_at IS NOT NULL AND state <> 'succeeded'"),
     };
     let sql = format!(
         "SELECT {} FROM command WHERE (?1 IS NULL OR device = ?1) {state} ORDER BY id DESC LIMIT ?2",
@@ -297,7 +303,7 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
     db.query_row(
         "SELECT uuid, max(age,
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
-                coalesce((SELECT max(seen) FROM command WHERE state IN ('accepted', 'executing') AND state <> 'succeeded'), 0)),
+                coalesce((SELECT max(seen) FROM command WHERE finished_at IS NULL), 0)),
             wall, ended_well FROM ledger",
         [],
         |row| {
