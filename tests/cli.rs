@@ -372,6 +372,7 @@ fn exec_prints_a_result_event() {
     assert_eq!((&event["error"]["code"], &event["error"]["modbusException"]), (&json!("exception"), &json!(2)));
 
     failed["error"] = json!({"code": "bad-value", "message": "…"});
+    failed["requested"] = json!("fast");
     let output = exec(&["pump", "set", "fast"]);
     assert_eq!(status(&output), 1);
     has_shape(&json_of(&output), &failed, "event");
