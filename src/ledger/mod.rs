@@ -375,8 +375,8 @@ impl Ledger {
         }
     }
 
-    /// Deletes rows that are older than `retention`, a few a commit, and saves the ledger's age and the latest wall time
-    /// that was believed.
+    /// Deletes rows that are older than `retention`, a few a commit, and saves the ledger's age and the latest time that
+    /// was believed.
     pub async fn prune(&self, retention: Duration) {
         loop {
             let (age, wall, epoch) = (self.age(), self.latest_believed(), self.trust.known_epoch());
