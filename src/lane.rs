@@ -15,20 +15,31 @@
 //! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
 //! - A command is judged and run by one configuration: the one in force when that begins. It may be judged by one and
 //!   run by the next.
+//! - A deadline counts from the first receipt (G13), which outlives connections in [`Receipts`]. A command that waits,
+//!   for its turn or for its bus, is told that it came too late when that is so; its acknowledgement waits in the
+//!   session for those before it (G5). It is not told so past another under its own message id, whose end decides what
+//!   becomes of it.
 //! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, its connection is dropped.
 
+mod gate;
+mod receipts;
+mod waiting;
+
+use std::future::Future;
+use std::pin::{pin, Pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use tokio::sync::{mpsc, watch, Notify};
-use tokio::time::{sleep, Instant};
+use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::belief::Belief;
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
 use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
-use crate::command::message::Order;
 use crate::command::outcome::{Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
@@ -37,8 +48,14 @@ use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Ticket};
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
+use crate::peripheral::Command;
 use crate::quiet::COMMANDS;
-use crate::runner::{Gate, Go, Plan, Ran};
+use crate::runner::{Plan, Ran};
+use gate::LaneGate;
+use receipts::{Key, Received};
+use waiting::{Name, Waiting};
+
+pub use receipts::Receipts;
 
 /// Commands that wait for their turn in a lane.
 const QUEUE_MAX: usize = WINDOW_MAX;
@@ -66,6 +83,8 @@ pub struct Station {
     pub ledger: Ledger,
     /// What is known of it.
     pub health: Arc<DeviceHealth>,
+    /// When messages came first.
+    pub receipts: Arc<Receipts>,
     /// Rung when there is a new result event.
     pub event_bell: Arc<Notify>,
     /// Ends intake and lane after the command in hand.
@@ -73,24 +92,34 @@ pub struct Station {
 }
 
 /// Something for the lane to do.
-pub enum Job {
-    /// A delivery that is judged when its turn comes.
-    Delivery(Box<Delivery>, Pending, Unjudged),
-    /// A command that is to be run.
-    Work(Box<Work>, Pending),
+pub struct Job {
+    work: Work,
+    /// What the ledger knows of it was looked up, and it is to be run.
+    judged: bool,
+    /// Its deadline does not end it: it waits for its turn.
+    patient: bool,
+    /// Its place in the order of receipt, once it waits.
+    number: u64,
+    _unjudged: Option<Unjudged>,
+    _pending: Pending,
 }
 
 /// Kept by a delivery for as long as the lane has not judged it, and run it.
-pub type Unjudged = Arc<()>;
+type Unjudged = Arc<()>;
 
-/// A command that is to be run.
-pub struct Work {
+/// A command on its way.
+struct Work {
     /// Its row, if it has one.
     row: Option<RowId>,
     /// What settles it at the hub, unless that was done.
     ticket: Option<Ticket>,
     new: NewRow,
+    /// Why it can't be run, if that was plain when it came.
+    refused: Option<Fault>,
+    /// When it came first; for a command of an earlier life of the daemon, when this one began.
     received: Instant,
+    /// Under which its first receipt is remembered.
+    key: Option<Key>,
     /// It is of an earlier life of the daemon; its age is not known by the monotonic clock.
     earlier_life: bool,
     /// It was `executing` when the daemon died, after so many attempts.
@@ -100,7 +129,8 @@ pub struct Work {
 /// The two ends of a device's station: where its link delivers, and the tasks.
 pub fn channels() -> (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>, mpsc::Sender<Job>, mpsc::Receiver<Job>) {
     let (deliveries, inbox) = mpsc::channel(WINDOW_MAX);
-    let (offer, jobs) = mpsc::channel(QUEUE_MAX);
+    // The lane takes what is offered at once, as far as it has room.
+    let (offer, jobs) = mpsc::channel(1);
     (deliveries, inbox, offer, jobs)
 }
 
@@ -117,16 +147,15 @@ impl Station {
                 },
             };
             let pending = self.health.pend();
+            let Some(work) = self.receive(delivery) else { continue };
             // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
             let waits = Arc::strong_count(&unjudged) > 1;
             let job = match self.present().device.settle {
-                Settle::AfterAccept if !waits => match self.admit(delivery).await {
-                    Some(work) => Job::Work(Box::new(work), pending),
+                Settle::AfterAccept if !waits => match self.judge(work).await {
+                    Some(work) => Job::new(work, None, pending),
                     None => continue,
                 },
-                Settle::AfterAccept | Settle::AfterExecution => {
-                    Job::Delivery(Box::new(delivery), pending, unjudged.clone())
-                }
+                Settle::AfterAccept | Settle::AfterExecution => Job::new(work, Some(unjudged.clone()), pending),
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -138,30 +167,85 @@ impl Station {
     /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
     pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: mpsc::Receiver<Job>) {
         let started = Instant::now();
-        let left: Vec<_> = left.into_iter().map(|left| (Work::left(left, started), self.health.pend())).collect();
-        for (work, _pending) in left {
-            crash::point(Point::LeftTaken);
-            self.work(work).await;
-            if self.stop.is_cancelled() {
-                return;
-            }
+        let mut waiting = Waiting::default();
+        for left in left {
+            waiting.push(Job::new(Work::left(left, started), None, self.health.pend()));
         }
         loop {
             let job = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                Some(job) = async { waiting.next() } => job,
                 job = jobs.recv() => match job {
                     Some(job) => job,
                     None => return self.stop.cancelled().await,
                 },
             };
-            match job {
-                Job::Delivery(delivery, _pending, _unjudged) => {
-                    if let Some(work) = self.admit(*delivery).await {
-                        self.work(work).await;
+            self.run_beside(job, &mut waiting, &mut jobs).await;
+        }
+    }
+
+    /// Runs a command to its end. Those that wait for their turn meanwhile are told when their deadline passes.
+    async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut mpsc::Receiver<Job>) {
+        let in_hand = Name::of(&job.work);
+        let mut assigned = self.assignment.clone();
+        let mut run = pin!(self.run(job));
+        let mut running = true;
+        // One at a time. It is not left in the middle: who comes after it may be the same message.
+        let mut ending: Option<Pin<Box<dyn Future<Output = Option<Job>> + Send + '_>>> = None;
+        while running || ending.is_some() {
+            let look = match running && ending.is_none() {
+                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.belief()),
+                false => None,
+            };
+            tokio::select! {
+                biased;
+                () = &mut run, if running => running = false,
+                back = wait_for(&mut ending) => {
+                    ending = None;
+                    back.into_iter().for_each(|job| waiting.put_back(job));
+                }
+                Some(job) = jobs.recv(), if waiting.has_room() => waiting.push(job),
+                Ok(()) = assigned.changed() => {}
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
+                    let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.belief());
+                    if let Some(job) = late {
+                        ending = Some(Box::pin(self.end_late(job)));
                     }
                 }
-                Job::Work(work, _pending) => self.work(*work).await,
+            }
+        }
+    }
+
+    async fn run(&self, job: Job) {
+        if job.work.earlier_life {
+            crash::point(Point::LeftTaken);
+        }
+        let work = match job.judged {
+            true => Some(job.work),
+            false => self.judge(job.work).await,
+        };
+        if let Some(work) = work {
+            self.work(work).await;
+        }
+    }
+
+    /// Ends a command whose deadline passed while it waited for its turn. Gives it back if that is not how it ends.
+    async fn end_late(&self, mut job: Job) -> Option<Job> {
+        if !job.judged {
+            job.work = self.judge(job.work).await?;
+            job.judged = true;
+        }
+        let deadline = job.work.deadline(&self.present().device);
+        match deadline.filter(|deadline| job.work.judge(*deadline, self.ledger.belief()) == Freshness::Expired) {
+            Some(deadline) => {
+                self.conclude(job.work, deadline.expired(), 0).await;
+                None
+            }
+            // An earlier life had begun it, or its configuration has changed: its turn will show.
+            None => {
+                job.patient = true;
+                Some(job)
             }
         }
     }
@@ -170,10 +254,13 @@ impl Station {
         self.assignment.borrow().clone()
     }
 
-    /// Judges a delivery, and settles it unless it is to be run.
-    async fn admit(&self, delivery: Delivery) -> Option<Work> {
-        let device = self.present().device.clone();
+    /// Takes what is to be known of a delivery, and lets its body go. A delivery whose connection is gone comes again;
+    /// that it came is remembered all the same.
+    fn receive(&self, delivery: Delivery) -> Option<Work> {
         let Delivery { hub, message, received_at, received, ticket } = delivery;
+        let (id, digest) = (message.ledger_id(), message.digest());
+        let key = Key::of(&self.id, id, &digest, message.expires_at);
+        let first = self.receipts.first(key, Received { at: received, wall: received_at });
         if !ticket.is_live() {
             return None;
         }
@@ -181,7 +268,9 @@ impl Station {
             tracing::warn!(device = %self.id, expiry, "a message's expiry can't be read, and is left to the hub");
         }
         let order = message.order();
-        let checked = order.as_ref().map_err(Fault::clone).and_then(|order| check(&device, order, message.ledger_id()));
+        let checked = order.as_ref().map_err(Fault::clone);
+        let refused =
+            checked.and_then(|order| check(&self.present().device, &order.command, order.value.as_ref(), id)).err();
         let (command, value) = match order {
             Ok(order) => (Some(order.command), order.value),
             Err(_) => (message.claimed_command(), None),
@@ -190,26 +279,49 @@ impl Station {
             hub: hub.to_string(),
             source: Source::Hub,
             device: self.id.clone(),
-            message_id: message.ledger_id().map(str::to_owned),
-            digest: message.digest(),
+            message_id: id.map(str::to_owned),
+            digest,
             command,
             value,
-            received_at,
+            received_at: first.wall,
             expires_at: message.expires_at,
         };
+        Some(Work {
+            row: None,
+            ticket: Some(ticket),
+            new,
+            refused,
+            received: first.at,
+            key: Some(key),
+            earlier_life: false,
+            interrupted: None,
+        })
+    }
+
+    /// Asks the ledger what is known of a message, and settles it unless it is to be run.
+    async fn judge(&self, mut work: Work) -> Option<Work> {
+        if !work.is_wanted() {
+            return None;
+        }
+        let device = self.present().device.clone();
+        let new = &work.new;
+        let checked = match work.refused.take() {
+            Some(fault) => Err(fault),
+            None => check(&device, work.command_name(), new.value.as_ref(), new.message_id.as_deref()),
+        };
         crash::point(Point::BeforeLookup);
-        let lookup = match self.ledger.lookup(&hub, &new.device, new.message_id.as_deref(), new.digest).await {
+        let lookup = match self.ledger.lookup(&new.hub, &new.device, new.message_id.as_deref(), new.digest).await {
             Ok(lookup) => lookup,
-            Err(error) => return self.leave(Some(ticket), &error),
+            Err(error) => return self.leave(work.ticket, &error),
         };
         crash::point(Point::LookedUp);
-        let mut work =
-            Work { row: lookup.row, ticket: Some(ticket), new, received, earlier_life: false, interrupted: None };
+        work.row = lookup.row;
         match (decide::on_delivery(lookup.known, checked, device.settle), lookup.row) {
             (Verdict::Complete, Some(row)) => {
                 self.health.duplicates.add();
                 tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
                 crash::point(Point::DuplicateKnown);
+                self.forget(&work);
                 work.complete(self.ledger.delivered_again(row));
                 None
             }
@@ -265,7 +377,7 @@ impl Station {
                     return self.conclude(work, outcome, attempts).await;
                 }
             };
-            let deadline = Deadline { limit: plan.command.deadline, expires_at: work.new.expires_at };
+            let deadline = work.deadline_of(plan.command);
             let route = plan.route(&present.bus);
             if !self.age_is_known(&work, deadline).await {
                 return;
@@ -274,7 +386,7 @@ impl Station {
                 Some(attempts) => Execution::interrupted(route, attempts),
                 None => Execution::new(route),
             };
-            let mut gate = LaneGate { station: self, work: &mut work, deadline };
+            let mut gate = LaneGate::new(self, &mut work, deadline);
             match plan.run(&present.bus, execution, &mut gate).await {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
@@ -291,7 +403,7 @@ impl Station {
 
     /// Waits until the clock allows to judge a command of an earlier life. `false`: the daemon stops first.
     async fn age_is_known(&self, work: &Work, deadline: Deadline) -> bool {
-        while deadline.judge(work.age(self.ledger.belief())) == Freshness::Unknown {
+        while work.judge(deadline, self.ledger.belief()) == Freshness::Unknown {
             tokio::select! {
                 () = self.stop.cancelled() => return false,
                 () = sleep(CLOCK_PERIOD) => {}
@@ -308,6 +420,7 @@ impl Station {
         crash::point(Point::BeforeOutcome);
         let Some(receipt) = self.record(finish).await else { return };
         crash::point(Point::OutcomeKnown);
+        self.forget(&work);
         work.complete(receipt);
         self.event_bell.notify_one();
         if attempts > 0 {
@@ -346,6 +459,11 @@ impl Station {
         }
     }
 
+    /// Its row is final: whoever delivers it again is told so by the ledger.
+    fn forget(&self, work: &Work) {
+        work.key.iter().for_each(|key| self.receipts.forget(*key));
+    }
+
     fn leave(&self, ticket: Option<Ticket>, error: &LedgerError) -> Option<Work> {
         tracing::debug!(device = %self.id, %error, "a message is left with the hub");
         self.give_back(ticket);
@@ -362,10 +480,25 @@ impl Station {
     }
 }
 
-/// Whether an order under this message id can be run at all.
-fn check(device: &Device, order: &Order, id: Option<&str>) -> Result<(), Fault> {
-    let plan = Plan::new(device, &order.command, order.value.as_ref())?;
+async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a command under this message id can be run at all.
+fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<(), Fault> {
+    let plan = Plan::new(device, command, value)?;
     decide::check_identity(id, plan.command.idempotent)
+}
+
+impl Job {
+    /// One that waits to be judged keeps a sign of that.
+    fn new(work: Work, unjudged: Option<Unjudged>, pending: Pending) -> Job {
+        let judged = unjudged.is_none();
+        Job { work, judged, patient: false, number: 0, _unjudged: unjudged, _pending: pending }
+    }
 }
 
 impl Work {
@@ -374,6 +507,7 @@ impl Work {
         Work {
             row: Some(left.row),
             ticket: None,
+            refused: None,
             interrupted: (left.state == State::Executing).then_some(left.attempts),
             new: NewRow {
                 hub: left.hub,
@@ -388,6 +522,7 @@ impl Work {
                 expires_at: left.expires_at,
             },
             received: started,
+            key: None,
             earlier_life: true,
         }
     }
@@ -397,17 +532,53 @@ impl Work {
         self.ticket.as_ref().is_some_and(Ticket::is_live)
     }
 
+    /// Whether it has a row that is not final, or will come to one: else it may be forgotten.
+    fn is_ours(&self) -> bool {
+        self.row.is_some() || self.is_wanted()
+    }
+
     fn complete(&mut self, receipt: Receipt) {
         if let Some(ticket) = self.ticket.take() {
             ticket.complete(receipt);
         }
     }
 
-    fn age(&self, clock: &Belief) -> Age {
-        Age {
+    /// What its deadline is, if it has one that ends it by the present configuration.
+    fn deadline(&self, device: &Device) -> Option<Deadline> {
+        if self.refused.is_some() || self.interrupted.is_some() {
+            return None;
+        }
+        Some(self.deadline_of(device.commands.get(self.command_name())?))
+    }
+
+    fn deadline_of(&self, command: &Command) -> Deadline {
+        Deadline { limit: command.deadline, expires_at: self.new.expires_at }
+    }
+
+    fn judge(&self, deadline: Deadline, clock: &Belief) -> Freshness {
+        deadline.judge(Age {
             monotonic: self.received.elapsed(),
             received_at: self.earlier_life.then_some(self.new.received_at),
             now: clock.now().ok(),
+        })
+    }
+
+    /// From when on it is too late for it, as far as the monotonic clock tells.
+    fn not_after(&self, deadline: Deadline, clock: &Belief) -> Instant {
+        let limit = self.received + deadline.limit;
+        let Ok(now) = clock.now() else { return limit };
+        let by_the_row = self.earlier_life.then(|| self.new.received_at.plus(deadline.limit));
+        let by_the_clock = [by_the_row, deadline.expires_at].into_iter().flatten().min();
+        by_the_clock.map_or(limit, |at| limit.min(Instant::now() + at.since(now)))
+    }
+
+    /// When to look at its deadline next. A wall clock may be put right meanwhile: whatever goes by it is looked at
+    /// again and again.
+    fn next_look(&self, deadline: Deadline, clock: &Belief) -> Instant {
+        let not_after = self.not_after(deadline, clock);
+        match self.earlier_life || deadline.expires_at.is_some() {
+            true => not_after.min(Instant::now() + CLOCK_PERIOD),
+            false => not_after,
         }
     }
 
@@ -417,51 +588,5 @@ impl Work {
 
     fn command_name(&self) -> &str {
         self.new.command.as_deref().unwrap_or_default()
-    }
-}
-
-/// What stands between a message's command and the wire.
-struct LaneGate<'a> {
-    station: &'a Station,
-    work: &'a mut Work,
-    deadline: Deadline,
-}
-
-impl Gate for LaneGate<'_> {
-    fn may_go(&mut self) -> Go {
-        if self.deadline.judge(self.work.age(self.station.ledger.belief())) == Freshness::Expired {
-            return Go::End(self.deadline.expired());
-        }
-        let forgotten = self.work.row.is_none() && !self.work.is_wanted();
-        if forgotten || self.station.stop.is_cancelled() || !self.station.ledger.is_well() {
-            return Go::No;
-        }
-        Go::Yes
-    }
-
-    fn not_after(&self) -> Instant {
-        let limit = self.work.received + self.deadline.limit;
-        match (self.work.new.expires_at, self.station.ledger.belief().now()) {
-            (Some(at), Ok(now)) => limit.min(Instant::now() + at.since(now)),
-            _ => limit,
-        }
-    }
-
-    async fn record_executing(&mut self) -> bool {
-        crash::point(Point::BeforeExecuting);
-        match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
-            Ok(row) => {
-                crash::point(Point::ExecutingKnown);
-                self.work.row = Some(row);
-                // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
-                // again.
-                self.work.interrupted = Some(1);
-                true
-            }
-            Err(error) => {
-                tracing::debug!(device = %self.station.id, %error, "a command was not begun");
-                false
-            }
-        }
     }
 }

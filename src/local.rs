@@ -73,6 +73,17 @@ impl Gate for LocalGate<'_> {
         self.since + self.deadline.limit
     }
 
+    fn expired(&self) -> Outcome {
+        self.deadline.expired()
+    }
+
+    async fn called_off(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep_until(self.not_after()) => {}
+        }
+    }
+
     async fn record_executing(&mut self) -> bool {
         self.ledger.is_well()
     }

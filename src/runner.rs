@@ -2,14 +2,16 @@
 //!
 //! Invariants
 //! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not
-//!   stale.
+//!   stale. It is asked again after `executing` is durable and after every pause, until a byte has left, and what the
+//!   line itself waits for ends by [`Gate::not_after`]: a deadline holds for the first byte (G13).
+//! - A command that is called off while it waits ends then, and not when its turn comes.
 //! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
 
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use crate::bus::wire::{Answer, Call, Refusal, Request, Wire};
-use crate::bus::{BusHandle, Turn};
+use crate::bus::{BusHandle, Errand, Turn};
 use crate::command::decide::{Attempt, Execution, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
@@ -45,6 +47,13 @@ pub trait Gate {
 
     /// From when on [`Gate::may_go`] says that it is too late, as far as the monotonic clock tells.
     fn not_after(&self) -> Instant;
+
+    /// The outcome of a command that was not sent in time.
+    fn expired(&self) -> Outcome;
+
+    /// Returns when [`Gate::may_go`] may say something else than yes: a command that waits is looked at then. Not in a
+    /// row without a pause, if it says yes all the same. Cancel-safe.
+    fn called_off(&self) -> impl std::future::Future<Output = ()> + Send;
 
     /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
     fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
@@ -88,47 +97,41 @@ impl<'a> Plan<'a> {
         let begun = Instant::now();
         let errand = bus.errand();
         let mut turn: Option<Turn> = None;
-        let mut on_the_wire = false;
+        let mut progress = Progress::Untouched;
         let mut step = execution.begin();
         loop {
-            if matches!(step, Step::RecordExecuting | Step::Send | Step::ReadBack) && turn.is_none() {
+            let to_be_sent = matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire;
+            if to_be_sent {
+                match self.wait_to_send(&errand, turn.take(), gate, progress).await {
+                    Ok(held) => turn = Some(held),
+                    Err(ran) => return ran,
+                }
+            } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
                 match errand.turn().await {
                     Ok(granted) => turn = Some(granted),
                     Err(_) => return Ran::NotNow,
                 }
             }
-            let to_be_sent = match step {
-                Step::RecordExecuting => true,
-                // A command that was recorded was let through already.
-                Step::Send => self.command.idempotent && !on_the_wire,
-                _ => false,
-            };
-            if let (true, Some(held)) = (to_be_sent, &mut turn) {
-                crash::point(Point::TurnHeld);
-                held.clear(&self.call(self.prepared.request.clone(), None)).await;
-                crash::point(Point::LineClear);
-                match gate.may_go() {
-                    Go::Yes => {}
-                    Go::End(outcome) => return Ran::Finished(outcome, 0),
-                    Go::No => return Ran::NotNow,
-                }
-            }
             step = match (step, &mut turn) {
                 (Step::Finish(outcome), _) => return Ran::Finished(outcome, execution.attempts()),
                 (Step::RecordExecuting, _) => match gate.record_executing().await {
-                    true => execution.recorded(),
+                    true => {
+                        progress = Progress::Recorded;
+                        execution.recorded()
+                    }
                     false => return Ran::NotNow,
                 },
                 (Step::Send, Some(held)) => {
-                    let not_after = (!on_the_wire).then(|| gate.not_after());
+                    let not_after = to_be_sent.then(|| gate.not_after());
                     crash::point(Point::BeforeExchange);
                     let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
                     crash::point(Point::AttemptEnded);
-                    on_the_wire |= !matches!(wire, Wire::NotSent(_));
-                    match (on_the_wire, gate.may_go()) {
-                        (false, Go::End(outcome)) => return Ran::Finished(outcome, 0),
-                        _ => execution.attempted(self.attempt(wire)),
+                    if !matches!(wire, Wire::NotSent(_)) {
+                        progress = Progress::OnTheWire;
+                    } else if not_after.is_some_and(|limit| Instant::now() >= limit) {
+                        return Ran::Finished(gate.expired(), 0);
                     }
+                    execution.attempted(self.attempt(wire))
                 }
                 (Step::ReadBack, Some(held)) => {
                     crash::point(Point::BeforeReadBack);
@@ -153,6 +156,28 @@ impl<'a> Plan<'a> {
                 crash::point(Point::BetweenAttempts);
             }
         }
+    }
+
+    /// Waits for the bus, and until the line is clear, for a command of which nothing has left yet. The gate is asked
+    /// last of all, and whenever it calls the command off meanwhile.
+    async fn wait_to_send(
+        &self,
+        errand: &Errand<'_>,
+        turn: Option<Turn>,
+        gate: &mut impl Gate,
+        progress: Progress,
+    ) -> Result<Turn, Ran> {
+        let mut turn = match turn {
+            Some(held) => held,
+            None => unless_called_off(gate, progress, errand.turn()).await?.map_err(|_| Ran::NotNow)?,
+        };
+        // What is recorded was cleared for the line just before, and nobody came between.
+        if progress == Progress::Untouched {
+            crash::point(Point::TurnHeld);
+            unless_called_off(gate, progress, turn.clear(&self.call(self.prepared.request.clone(), None))).await?;
+            crash::point(Point::LineClear);
+        }
+        ask(gate, progress).map(|()| turn)
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
@@ -204,6 +229,46 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// How far a command has come on its way to the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing was recorded, and nothing sent.
+    Untouched,
+    /// `executing` is durable. It is not left undone for a stop: only its deadline ends it before the wire.
+    Recorded,
+    /// A byte of it may have left.
+    OnTheWire,
+}
+
+/// Whether a command of which nothing has left may go.
+fn ask(gate: &mut impl Gate, progress: Progress) -> Result<(), Ran> {
+    match gate.may_go() {
+        Go::Yes => Ok(()),
+        Go::End(outcome) => Err(Ran::Finished(outcome, 0)),
+        Go::No if progress == Progress::Recorded => Ok(()),
+        Go::No => Err(Ran::NotNow),
+    }
+}
+
+/// Waits for something, unless the gate ends that. What was waited for is dropped then.
+async fn unless_called_off<T>(
+    gate: &mut impl Gate,
+    progress: Progress,
+    wait: impl std::future::Future<Output = T>,
+) -> Result<T, Ran> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut wait => return Ok(done),
+            () = gate.called_off(), if progress == Progress::Untouched => ask(gate, progress)?,
+            () = tokio::time::sleep_until(gate.not_after()), if progress == Progress::Recorded => {
+                return Err(Ran::Finished(gate.expired(), 0));
+            }
+        }
+    }
+}
+
 fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
@@ -242,20 +307,4 @@ fn exception_text(code: u8) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
-        for code in 0..=255 {
-            let attempt = refused(Refusal::Exception(code));
-            let fault = match (code, attempt) {
-                (5 | 11, Attempt::Unconfirmed(fault)) => fault,
-                (5 | 11, other) => panic!("{code}: {other:?}"),
-                (_, Attempt::Refused(fault)) => fault,
-                (_, other) => panic!("{code}: {other:?}"),
-            };
-            assert_eq!((fault.code, fault.modbus_exception), (Code::Exception, Some(code)));
-        }
-    }
-}
+mod tests;

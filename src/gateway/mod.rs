@@ -33,7 +33,7 @@ use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::link::Shared;
 use crate::hub::tls::Trust;
-use crate::lane::Assignment;
+use crate::lane::{Assignment, Receipts};
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::live;
@@ -56,6 +56,8 @@ struct Gateway {
     shared: Arc<Shared>,
     lines: Arc<dyn Lines>,
     roster: Mutex<Roster>,
+    /// When messages came first: it outlives connections, and devices that leave and come back.
+    receipts: Arc<Receipts>,
     retention: watch::Sender<Duration>,
     /// Operators' wishes for a new configuration.
     reloads: mpsc::Sender<oneshot::Sender<Reply>>,
@@ -308,7 +310,8 @@ impl Gateway {
             helpers: CancellationToken::new(),
         };
         let (shared, roster) = (Arc::new(Shared::new(dial)), Mutex::new(Roster::new(config)));
-        Gateway { ledger, shared, lines, roster, retention, reloads, started: Instant::now(), stops }
+        let receipts = Arc::default();
+        Gateway { ledger, shared, lines, roster, receipts, retention, reloads, started: Instant::now(), stops }
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {

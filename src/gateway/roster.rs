@@ -112,6 +112,7 @@ impl Roster {
             assignment: assigned,
             ledger: gateway.ledger.clone(),
             health: health.clone(),
+            receipts: gateway.receipts.clone(),
             event_bell: event_bell.clone(),
             stop: leave.clone(),
         };

@@ -6,6 +6,7 @@ mod support;
 
 mod accept;
 mod cut;
+mod deadlines;
 mod link;
 mod message_ids;
 mod order;

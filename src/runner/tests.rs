@@ -1,0 +1,162 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::bus::{Lines, Opener, Opening};
+use crate::command::outcome::State;
+use crate::config::{self, SerialPort};
+use crate::net::Stream;
+
+#[test]
+fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
+    for code in 0..=255 {
+        let attempt = refused(Refusal::Exception(code));
+        let fault = match (code, attempt) {
+            (5 | 11, Attempt::Unconfirmed(fault)) => fault,
+            (5 | 11, other) => panic!("{code}: {other:?}"),
+            (_, Attempt::Refused(fault)) => fault,
+            (_, other) => panic!("{code}: {other:?}"),
+        };
+        assert_eq!((fault.code, fault.modbus_exception), (Code::Exception, Some(code)));
+    }
+}
+
+/// A gate of which a test says what it does.
+struct TestGate {
+    deadline: Instant,
+    /// Whether the daemon stops.
+    stops: bool,
+    /// How long the ledger takes.
+    ledger: Duration,
+    recorded: bool,
+}
+
+impl TestGate {
+    fn new(deadline: Duration) -> TestGate {
+        TestGate { deadline: Instant::now() + deadline, stops: false, ledger: Duration::ZERO, recorded: false }
+    }
+}
+
+impl Gate for TestGate {
+    fn may_go(&mut self) -> Go {
+        match Instant::now() >= self.deadline {
+            true => Go::End(self.expired()),
+            false if self.stops => Go::No,
+            false => Go::Yes,
+        }
+    }
+
+    fn not_after(&self) -> Instant {
+        self.deadline
+    }
+
+    fn expired(&self) -> Outcome {
+        Outcome::ended(State::Expired, Fault::new(Code::Expired, "too late"))
+    }
+
+    async fn called_off(&self) {
+        tokio::time::sleep_until(self.deadline).await;
+    }
+
+    async fn record_executing(&mut self) -> bool {
+        sleep(self.ledger).await;
+        self.recorded = true;
+        true
+    }
+}
+
+/// Lines that can't be opened.
+#[derive(Debug)]
+struct NoLines;
+
+impl Lines for NoLines {
+    fn connect<'a>(&'a self, _: &'a str, _: Duration) -> Opening<'a, Box<dyn Stream>> {
+        Box::pin(async { Err("nobody is there".into()) })
+    }
+
+    fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
+        unreachable!("no test has a serial port")
+    }
+}
+
+/// A device with the commands `once` and `again`, and its bus.
+fn plant() -> (Device, config::Bus) {
+    let folder = tempfile::tempdir().unwrap();
+    let main = folder.path().join("main.toml");
+    let command = |name: &str, idempotent: bool| {
+        format!("[profile.p.command.{name}]\nwrite = {{ table = \"coil\", address = 3 }}\nidempotent = {idempotent}\n")
+    };
+    let text = format!(
+        "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\nunit = 7\nprofile = \"p\"\nkey_file = \"k\"\n[bus.b]\n\
+         kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nretries = 2\n{}{}",
+        command("once", false),
+        command("again", true)
+    );
+    std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+    std::fs::write(&main, text).unwrap();
+    let config = config::load(&main, []).unwrap().config;
+    (config.devices["d"].clone(), config.buses["b"].clone())
+}
+
+/// Runs a command on a bus that can't be opened, while somebody else has it for so long.
+async fn run(name: &str, gate: &mut TestGate, held: Duration) -> Ran {
+    let (device, bus) = plant();
+    let (bus, worker) = crate::bus::new("b", &bus);
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn(worker.on(Arc::new(NoLines)).run(stop.clone()));
+    let turn = bus.turn().await.unwrap();
+    let holder = tokio::spawn(async move {
+        sleep(held).await;
+        drop(turn);
+    });
+    let plan = Plan::new(&device, name, Some(&Json::Bool(true))).unwrap();
+    let ran = plan.run(&bus, Execution::new(plan.route(&bus)), gate).await;
+    holder.abort();
+    stop.cancel();
+    worker.await.unwrap();
+    ran
+}
+
+fn is_expired(ran: &Ran) -> bool {
+    matches!(ran, Ran::Finished(Outcome { state: State::Expired, .. }, 0))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_late_once_executing_is_durable_is_not_sent() {
+    let mut gate = TestGate { ledger: Duration::from_secs(2), ..TestGate::new(Duration::from_secs(1)) };
+    let ran = run("once", &mut gate, Duration::ZERO).await;
+    assert!(is_expired(&ran) && gate.recorded, "{ran:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_waits_for_its_bus_is_told_when_its_deadline_passes() {
+    for name in ["once", "again"] {
+        let begun = Instant::now();
+        let mut gate = TestGate::new(Duration::from_secs(3));
+        let ran = run(name, &mut gate, Duration::from_secs(100)).await;
+        assert!(is_expired(&ran) && !gate.recorded, "{ran:?}");
+        assert_eq!(begun.elapsed().as_secs(), 3, "not when the bus is free");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_sent_in_time_is_expired_and_what_could_not_be_sent_failed() {
+    for (deadline, state) in [(Duration::from_secs(60), State::Failed), (Duration::ZERO, State::Expired)] {
+        for name in ["once", "again"] {
+            let ran = run(name, &mut TestGate::new(deadline), Duration::ZERO).await;
+            assert!(matches!(&ran, Ran::Finished(outcome, _) if outcome.state == state), "{name}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_leaves_alone_what_was_not_recorded() {
+    for name in ["once", "again"] {
+        let mut gate = TestGate { stops: true, ..TestGate::new(Duration::from_secs(60)) };
+        assert_eq!(run(name, &mut gate, Duration::ZERO).await, Ran::NotNow);
+        assert!(!gate.recorded);
+    }
+}
