@@ -39,8 +39,8 @@ use tokio_util::sync::CancellationToken;
 use crate::belief::Belief;
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
-use crate::command::decide::{self, Age, Deadline, Execution, Freshness, Known, Verdict};
-use crate::command::outcome::{Code, Fault, Outcome, State};
+use crate::command::decide::{self, Age, Checked, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
@@ -272,6 +272,8 @@ impl Station {
         let refused =
             checked.and_then(|order| check(&self.present().device, &order.command, order.value.as_ref(), id)).err();
         let (command, value) = match order {
+            // What was asked for is told, and kept, also of what can't be done.
+            Ok(order) if refused.is_some() => (Some(order.command), order.value.map(bounded)),
             Ok(order) => (Some(order.command), order.value),
             Err(_) => (message.claimed_command(), None),
         };
@@ -316,7 +318,10 @@ impl Station {
         };
         crash::point(Point::LookedUp);
         work.row = lookup.row;
-        match (decide::on_delivery(lookup.known, checked, device.settle), lookup.row) {
+        let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
+        // MQTT does not tell when the hub took a message.
+        let past = decide::past(distrusts, None, self.ledger.epoch(), lookup.elsewhere.is_some());
+        match (decide::on_delivery(lookup.known, past, checked, device.settle), lookup.row) {
             (Verdict::Complete, Some(row)) => {
                 self.health.duplicates.add();
                 tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
@@ -329,6 +334,10 @@ impl Station {
                 // A reused id has a row of another message: this one gets its own.
                 work.row = None;
                 self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
+                None
+            }
+            (Verdict::Doubt(fault), _) => {
+                self.conclude(work, Outcome::ended(State::InDoubt, fault), 0).await;
                 None
             }
             // One before it may have been given back meanwhile: this one must not overtake it.
@@ -379,6 +388,12 @@ impl Station {
             };
             let deadline = work.deadline_of(plan.command);
             let route = plan.route(&present.bus);
+            if let (Source::Local { .. }, true) = (&work.new.source, work.earlier_life) {
+                if let Some(outcome) = decide::on_left_behind(route, work.interrupted.is_some()) {
+                    let attempts = work.interrupted.unwrap_or(0);
+                    return self.conclude(work, outcome, attempts).await;
+                }
+            }
             if !self.age_is_known(&work, deadline).await {
                 return;
             }
@@ -431,14 +446,17 @@ impl Station {
         }
         let (device, message_id, command) = (&self.id, work.message_id(), work.command_name());
         let elapsed_ms = work.received.elapsed().as_millis() as u64;
+        let requested = work.new.value.as_ref().map(in_short);
         match state {
             State::InDoubt => {
-                tracing::warn!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished");
+                tracing::warn!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
             }
             State::Succeeded => {
-                tracing::info!(target: COMMANDS, %device, message_id, command, %state, attempts, elapsed_ms, "command finished");
+                tracing::info!(target: COMMANDS, %device, message_id, command, requested, %state, attempts, elapsed_ms, "command finished");
             }
-            _ => tracing::info!(%device, message_id, command, %state, code, attempts, elapsed_ms, "command finished"),
+            _ => {
+                tracing::info!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished")
+            }
         }
     }
 
@@ -488,9 +506,9 @@ async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '
 }
 
 /// Whether a command under this message id can be run at all.
-fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<(), Fault> {
-    let plan = Plan::new(device, command, value)?;
-    decide::check_identity(id, plan.command.idempotent)
+fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<Checked, Fault> {
+    let idempotent = Plan::new(device, command, value)?.command.idempotent;
+    decide::check_identity(id, idempotent).map(|()| Checked { idempotent })
 }
 
 impl Job {

@@ -345,7 +345,30 @@ fn exec_runs_a_command_and_its_status_says_what_came_of_it() {
     let output = exec(&["pump", "pulse", "1"]);
     says(&output, 1, "failed", "illegal data address");
     assert_eq!(plant.slave.writes().len(), 2);
-    assert_eq!(plant.site.rows(), [] as [Json; 0], "what a person at the site does has no row");
+    let rows = plant.site.rows();
+    let row = |at: usize| &rows[at];
+    for (at, command, requested, state) in [
+        (0, "set", json!(42), "succeeded"),
+        (1, "read", Json::Null, "succeeded"),
+        (2, "pulse-verified", json!(7), "succeeded"),
+        (3, "sett", json!(1), "rejected"),
+        (5, "set", json!("fast"), "rejected"),
+        (9, "pulse", json!(1), "failed"),
+    ] {
+        assert_eq!((&row(at)["command"], &row(at)["state"]), (&json!(command), &json!(state)), "{at}");
+        assert_eq!((&row(at)["requested"], &row(at)["messageId"]), (&requested, &Json::Null), "{at}");
+        assert_eq!((&row(at)["source"], &row(at)["user"]), (&json!("local"), &json!(user_name())), "{at}");
+    }
+    assert_eq!(rows.len(), 10, "each command of a device that there is");
+    assert_eq!(plant.site.status()["outbox"]["pending"], 0, "the operator was answered, and nobody else is told");
+    let told = plant.daemon.log().matches("executed for a local operator").count();
+    assert_eq!(told, 10, "each has its line");
+}
+
+/// Who runs the tests, as the kernel's number is looked up.
+fn user_name() -> String {
+    let output = std::process::Command::new("id").arg("-un").output().expect("id can be run");
+    String::from_utf8(output.stdout).expect("a name is text").trim().to_owned()
 }
 
 #[test]
@@ -446,7 +469,7 @@ fn what_the_cloud_or_a_peripheral_says_cant_steer_the_terminal() {
         let text = stdout(&output) + &stderr(&output);
         assert!(text.contains("such") && !text.contains('\x1b'), "{args:?}: {text:?}");
     }
-    assert_eq!(stdout(&plant.site.command(&["ledger", "list"])).lines().count(), 2, "one row a line");
+    assert_eq!(stdout(&plant.site.command(&["ledger", "list"])).lines().count(), 3, "a head, and one row a line");
 }
 
 #[test]

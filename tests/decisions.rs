@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fieldbridge::clock::{Timestamp, EARLIEST_BELIEVABLE};
 use fieldbridge::command::decide::{
-    check_identity, on_delivery, Age, Attempt, Deadline, Execution, Freshness, Known, ReadBack, Route, Step, Verdict,
-    RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
+    check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked, Deadline,
+    Execution, Freshness, Known, Past, ReadBack, Route, Step, Verdict, RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
 };
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::config::Settle;
@@ -19,12 +19,18 @@ fn fault(code: Code) -> Fault {
     Fault::new(code, "because")
 }
 
+const PASTS: [Past; 3] = [Past::Known, Past::Unknown, Past::Elsewhere];
+const REPEATABLE: Checked = Checked { idempotent: true };
+const ONCE: Checked = Checked { idempotent: false };
+
 #[test]
 fn a_final_row_is_completed_and_never_run_again() {
     for state in State::ALL.into_iter().filter(|state| state.is_final()) {
         for settle in SETTLES {
-            for order in [Ok(()), Err(fault(Code::UnknownCommand))] {
-                assert_eq!(on_delivery(Known::Row(state), order, settle), Verdict::Complete);
+            for past in PASTS {
+                for order in [Ok(REPEATABLE), Ok(ONCE), Err(fault(Code::UnknownCommand))] {
+                    assert_eq!(on_delivery(Known::Row(state), past, order, settle), Verdict::Complete);
+                }
             }
         }
     }
@@ -34,8 +40,10 @@ fn a_final_row_is_completed_and_never_run_again() {
 fn an_unfinished_row_is_never_begun_again_by_a_redelivery() {
     for state in [State::Accepted, State::Executing] {
         for settle in SETTLES {
-            let verdict = on_delivery(Known::Row(state), Ok(()), settle);
-            assert!(matches!(verdict, Verdict::Complete | Verdict::Resume), "{state} {settle:?}: {verdict:?}");
+            for past in PASTS {
+                let verdict = on_delivery(Known::Row(state), past, Ok(ONCE), settle);
+                assert!(matches!(verdict, Verdict::Complete | Verdict::Resume), "{state} {settle:?}: {verdict:?}");
+            }
         }
     }
 }
@@ -43,8 +51,89 @@ fn an_unfinished_row_is_never_begun_again_by_a_redelivery() {
 #[test]
 fn the_same_id_with_another_body_is_rejected_even_if_it_would_be_fine() {
     for settle in SETTLES {
-        let Verdict::Reject(fault) = on_delivery(Known::OtherBody, Ok(()), settle) else { panic!("not rejected") };
-        assert_eq!(fault.code, Code::MessageIdReused);
+        for past in PASTS {
+            let Verdict::Reject(fault) = on_delivery(Known::OtherBody, past, Ok(ONCE), settle) else {
+                panic!("not rejected")
+            };
+            assert_eq!(fault.code, Code::MessageIdReused);
+        }
+    }
+}
+
+#[test]
+fn only_what_must_not_be_repeated_is_in_doubt_where_somebody_may_have_done_it_before() {
+    for settle in SETTLES {
+        let begun = match settle {
+            Settle::AfterAccept => Verdict::Accept,
+            Settle::AfterExecution => Verdict::Run,
+        };
+        for past in PASTS {
+            assert_eq!(on_delivery(Known::New, past, Ok(REPEATABLE), settle), begun);
+            let rejected = on_delivery(Known::New, past, Err(fault(Code::OutOfRange)), settle);
+            assert_eq!(rejected, Verdict::Reject(fault(Code::OutOfRange)));
+        }
+        assert_eq!(on_delivery(Known::New, Past::Known, Ok(ONCE), settle), begun);
+        for past in [Past::Unknown, Past::Elsewhere] {
+            let Verdict::Doubt(fault) = on_delivery(Known::New, past, Ok(ONCE), settle) else { panic!("{past:?}") };
+            assert_eq!(fault.code, Code::UnknownHistory);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_was_enqueued_clearly_after_the_ledgers_epoch_is_of_no_earlier_ledger() {
+    let epoch = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
+    let after = |seconds| Some(epoch.plus(Duration::from_secs(seconds)));
+    assert_eq!(past(false, None, None, false), Past::Known);
+    for (enqueued, epoch, expected) in [
+        (None, Some(epoch), Past::Unknown),
+        (after(300), Some(epoch), Past::Unknown),
+        (after(301), Some(epoch), Past::Known),
+        (Some(Timestamp(epoch.0 - 1)), Some(epoch), Past::Unknown),
+        // Before there was a time to believe, none proves anything.
+        (after(301), None, Past::Unknown),
+        (None, None, Past::Unknown),
+    ] {
+        assert_eq!(past(true, enqueued, epoch, false), expected, "{enqueued:?} {epoch:?}");
+    }
+    for distrusted in [false, true] {
+        assert_eq!(past(distrusted, after(301), Some(epoch), true), Past::Elsewhere);
+    }
+}
+
+#[test]
+fn the_hub_holds_nothing_of_before_after_a_pause_with_nothing_unsettled_that_lies_past_every_lock() {
+    let left = |connected, quiet, unsettled| {
+        until_nothing_is_left(Duration::from_secs(connected), Duration::from_secs(quiet), unsettled)
+            .map(|left| left.as_secs())
+    };
+    assert_eq!(left(0, 0, 0), Some(80), "nothing ever comes");
+    assert_eq!(left(74, 74, 0), Some(6), "silence before the locks have run out shows nothing");
+    assert_eq!(left(80, 80, 0), Some(0));
+    assert_eq!(left(80, 3, 0), Some(2), "the last one came a moment ago");
+    assert_eq!(left(1000, 1000, 1), None, "something is unsettled");
+    assert_eq!(left(1000, 0, 0), Some(5));
+}
+
+#[test]
+fn what_an_operator_asked_for_is_not_begun_by_a_later_life_of_the_daemon() {
+    for verify in [false, true] {
+        for idempotent in [false, true] {
+            let route = Route { idempotent, verify, attempts_max: 3 };
+            let unsent = on_left_behind(route, false).unwrap();
+            assert_eq!((unsent.state, unsent.fault.unwrap().code), (State::Expired, Code::Interrupted));
+            let interrupted = on_left_behind(route, true);
+            match interrupted {
+                Some(outcome) => {
+                    assert!(idempotent && !verify);
+                    assert_eq!((outcome.state, outcome.fault.unwrap().code), (State::Failed, Code::Interrupted));
+                }
+                None => assert!(verify || !idempotent, "nobody would tell what came of it"),
+            }
+            let mut execution = Execution::on_the_record(route);
+            assert_eq!(execution.begin(), Step::RecordExecuting);
+            assert_eq!(execution.recorded(), Step::Send);
+        }
     }
 }
 

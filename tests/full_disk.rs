@@ -121,7 +121,7 @@ fn on_a_full_disk_nothing_is_begun_or_completed_and_with_space_everything_runs_o
         let text = String::from_utf8(plant.site.command(&["status"]).stdout).expect("it is UTF-8");
         assert!(text.contains("NOT WRITABLE: the disk is full"), "{text}");
         let output = plant.site.command(&["exec", "pump", "pulse", "999"]);
-        assert_eq!(output.status.code(), Some(1), "not even for a person at the site");
+        assert_eq!(output.status.code(), Some(74), "not even for a person at the site");
         assert!(!plant.hub.is_connected("pump"));
         assert_eq!((plant.done().len(), plant.hub.feedback().len()), (begun, completed), "{settle}");
 

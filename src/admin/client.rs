@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Asks the running daemon.
 ///
 /// # Errors
-/// [`Fatal::NotRunning`] if it can't be reached, [`Fatal::No`] if it says no.
+/// [`Fatal::NotRunning`] if it can't be reached, [`Fatal::No`] if it says no, [`Fatal::Ledger`] if its ledger can't be
+/// written.
 pub fn ask(socket: &Path, request: &Request) -> Result<Json, Fatal> {
     let reply = exchange(socket, request).map_err(|error| {
         let hint = match error.kind() {
@@ -29,6 +30,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Json, Fatal> {
     match reply {
         Reply::Ok(document) => Ok(document),
         Reply::Error(why) => Err(Fatal::No(why)),
+        Reply::Unrecorded(why) => Err(Fatal::Ledger(why)),
     }
 }
 

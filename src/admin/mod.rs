@@ -11,6 +11,7 @@ pub mod server;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
 
 /// Longest line in either direction.
 pub(crate) const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -42,10 +43,12 @@ pub enum Request {
 }
 
 /// Who asks, as the kernel tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Operator {
     /// The user's number.
     pub uid: u32,
+    /// Cancelled when nobody waits for the answer any more.
+    pub gone: CancellationToken,
 }
 
 /// What the daemon answers.
@@ -56,4 +59,6 @@ pub enum Reply {
     Ok(Json),
     /// The request was not understood or not possible.
     Error(String),
+    /// The ledger can't be written.
+    Unrecorded(String),
 }

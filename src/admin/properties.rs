@@ -23,6 +23,7 @@ pub fn admin(bytes: &[u8]) {
     match serde_json::from_str::<Reply>(reply).expect("a reply") {
         Reply::Ok(document) => assert_eq!(document, json!({ "asked": format!("{:?}", understood.as_ref()) })),
         Reply::Error(why) => assert!(understood.is_none() && !why.is_empty()),
+        Reply::Unrecorded(why) => panic!("nothing here has a ledger: {why}"),
     }
     assert_eq!(done, understood);
 }

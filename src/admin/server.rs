@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Reply, Request, LINE_BYTES_MAX};
 
@@ -17,6 +19,9 @@ use super::{Operator, Reply, Request, LINE_BYTES_MAX};
 const CLIENTS_MAX: usize = 16;
 /// How long a client may take to say what it wants, or to take the answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a client that has closed half of its end has closed the rest.
+const HALF_CLOSED_PERIOD: Duration = Duration::from_millis(200);
 
 /// Makes the socket, in place of one that a dead daemon left.
 ///
@@ -84,16 +89,52 @@ where
     F: Fn(Operator, Request) -> A,
     A: Future<Output = Reply>,
 {
-    let operator = Operator { uid: stream.peer_cred()?.uid() };
-    let (read, mut write) = stream.split();
+    let uid = stream.peer_cred()?.uid();
+    let (mut read, mut write) = stream.split();
     let mut line = Vec::new();
-    let mut reader = BufReader::new(read.take(LINE_BYTES_MAX));
+    let mut reader = BufReader::new((&mut read).take(LINE_BYTES_MAX));
     timeout(CLIENT_PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => answer(operator, request).await,
+        Ok(request) => {
+            let operator = Operator { uid, gone: CancellationToken::new() };
+            let gone = operator.gone.clone();
+            let mut answered = pin!(answer(operator, request));
+            tokio::select! {
+                biased;
+                reply = &mut answered => reply,
+                () = hangs_up(read.as_ref()) => {
+                    gone.cancel();
+                    answered.await
+                }
+            }
+        }
         Err(error) => Reply::Error(format!("this request is not understood: {error}")),
     };
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
     timeout(CLIENT_PATIENCE, write.write_all(&text)).await?
+}
+
+/// Waits until a client has closed its end. One that only has nothing more to say, and shuts half of it, waits still.
+async fn hangs_up(stream: &UnixStream) {
+    let mut rest = [0; 256];
+    loop {
+        match stream.ready(Interest::READABLE).await {
+            Ok(ready) if ready.is_read_closed() => break,
+            // What else it says is no part of its request.
+            Ok(_) => match stream.try_read(&mut rest) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            },
+            Err(_) => return,
+        }
+    }
+    loop {
+        match stream.ready(Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => tokio::time::sleep(HALF_CLOSED_PERIOD).await,
+            _ => return,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! - A message whose row is final is completed and never executed (G2).
 //! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
 //!   [`Step::RecordExecuting`] was carried out (G3).
+//! - A command that must not be repeated and may have been executed by an earlier ledger's gateway is never begun (G15).
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
 
 use std::time::Duration;
@@ -26,6 +27,24 @@ pub enum Known {
     OtherBody,
 }
 
+/// Whether a message without a row can have been executed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// The ledger would know.
+    Known,
+    /// An earlier ledger, or this one after its backup, may have executed it (G15).
+    Unknown,
+    /// The same message stands in a row of another hub's, and one hub may have two names.
+    Elsewhere,
+}
+
+/// A command that can be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether repeating it is safe.
+    pub idempotent: bool,
+}
+
 /// What a delivery leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
@@ -33,6 +52,8 @@ pub enum Verdict {
     Complete,
     /// It can never be executed: record that, then complete it.
     Reject(Fault),
+    /// It may have been executed already, and must not be repeated: record that it is in doubt, then complete it.
+    Doubt(Fault),
     /// Record `accepted`, complete it, run it afterwards.
     Accept,
     /// Run it; complete it after the outcome is durable.
@@ -42,7 +63,7 @@ pub enum Verdict {
 }
 
 /// Decides what a delivery leads to. `order` is the checked order, or why there is none.
-pub fn on_delivery(known: Known, order: Result<(), Fault>, settle: Settle) -> Verdict {
+pub fn on_delivery(known: Known, past: Past, order: Result<Checked, Fault>, settle: Settle) -> Verdict {
     match known {
         Known::Row(state) if state.is_final() => Verdict::Complete,
         // The gateway owns an accepted command, whatever became of it: the hub need not keep it.
@@ -53,12 +74,73 @@ pub fn on_delivery(known: Known, order: Result<(), Fault>, settle: Settle) -> Ve
             Code::MessageIdReused,
             "this message id came before with another body; give every message an id of its own",
         )),
-        Known::New => match (order, settle) {
-            (Err(fault), _) => Verdict::Reject(fault),
-            (Ok(()), Settle::AfterAccept) => Verdict::Accept,
-            (Ok(()), Settle::AfterExecution) => Verdict::Run,
+        Known::New => match (order, past.doubt(), settle) {
+            (Err(fault), ..) => Verdict::Reject(fault),
+            (Ok(Checked { idempotent: false }), Some(fault), _) => Verdict::Doubt(fault),
+            (Ok(_), _, Settle::AfterAccept) => Verdict::Accept,
+            (Ok(_), _, Settle::AfterExecution) => Verdict::Run,
         },
     }
+}
+
+impl Past {
+    /// Why a command that must not be repeated is not begun, if so.
+    fn doubt(self) -> Option<Fault> {
+        const THEN: &str = "look at the peripheral; if it was not done, send it again under another message id";
+        let why = match self {
+            Past::Known => return None,
+            Past::Unknown => "this ledger is new or was restored, and an earlier one may have executed the command",
+            Past::Elsewhere => {
+                "the same message came from a hub of another name, and may have been executed: it may be the same hub"
+            }
+        };
+        Some(Fault::new(Code::UnknownHistory, format!("{why}; {THEN}")))
+    }
+}
+
+/// So much later than the ledger's epoch a message must have been enqueued, so that no earlier ledger can have seen it:
+/// the hub's clock and the gateway's differ.
+const ENQUEUED_AFTER: Duration = Duration::from_secs(300);
+
+/// What can be said of the past of a message without a row. `distrusted`: the ledger does not know what an earlier one
+/// did for its device. `enqueued` is when the hub took it, where the transport tells; `epoch` the first time that could
+/// be believed after the ledger was made or restored. Before there was one, time proves nothing. `elsewhere`: the message
+/// stands in a row of another hub's, by which a hub that was renamed lately can't be excluded.
+pub fn past(distrusted: bool, enqueued: Option<Timestamp>, epoch: Option<Timestamp>, elsewhere: bool) -> Past {
+    if elsewhere {
+        return Past::Elsewhere;
+    }
+    let is_young = enqueued.zip(epoch).is_some_and(|(enqueued, epoch)| enqueued > epoch.plus(ENQUEUED_AFTER));
+    match distrusted && !is_young {
+        true => Past::Unknown,
+        false => Past::Known,
+    }
+}
+
+/// A hub keeps an unsettled message to itself for 60 s after the connection that it was delivered on; some more for its
+/// own haste.
+const LOCKS_LAPSE: Duration = Duration::from_secs(75);
+/// A pause in deliveries.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How much longer nothing may come on an MQTT connection, which CONNACK let in `connected` ago and on which a message
+/// was last delivered or settled `quiet` ago, until that shows that the hub holds nothing of before: the first pause of 5
+/// s, with nothing unsettled, that lies 75 s or more after CONNACK. `None`: something is unsettled.
+///
+/// What a queue holds comes at once after the subscription, as far as the hub's window has room; what an earlier life
+/// left unsettled comes when its lock has run out, or at once, which the hub's documents leave open. Both have happened
+/// by then, whatever the hub does. MQTT can't be certain all the same:
+/// - A hub that pauses for longer in the middle of its queue, as when it throttles or fails over, is taken for one that
+///   has delivered all.
+/// - A first CONNACK without a session is taken for an identity that never subscribed. A tool that connected under this
+///   identity with a clean session, and so ended the session of an earlier gateway, gives the same answer.
+/// - CONNACK with a session says only that somebody subscribed before: a first connection that was cut after CONNACK,
+///   or a gateway that executed nothing, gives that too. Then the pause decides.
+///
+/// Transports that tell the enqueued time of a message need none of this.
+pub fn until_nothing_is_left(connected: Duration, quiet: Duration, unsettled: usize) -> Option<Duration> {
+    let lapse = (LOCKS_LAPSE + PAUSE).saturating_sub(connected);
+    (unsettled == 0).then(|| lapse.max(PAUSE.saturating_sub(quiet)))
 }
 
 /// Refuses a non-idempotent command that can't be told from its own redelivery.
@@ -206,6 +288,8 @@ enum Purpose {
 #[derive(Debug, Clone)]
 pub struct Execution {
     route: Route,
+    /// `executing` is recorded first, although repeating is safe.
+    on_the_record: bool,
     attempts: u32,
     read_backs: u32,
     purpose: Option<Purpose>,
@@ -217,7 +301,13 @@ impl Execution {
     /// A command that was never on the wire.
     pub fn new(route: Route) -> Self {
         assert!(route.attempts_max >= 1, "a command gets at least one attempt");
-        Execution { route, attempts: 0, read_backs: 0, purpose: None, doubt: None }
+        Execution { route, on_the_record: false, attempts: 0, read_backs: 0, purpose: None, doubt: None }
+    }
+
+    /// A command that was never on the wire, and of which that is to be known after a crash although repeating is safe:
+    /// nobody would deliver it again.
+    pub fn on_the_record(route: Route) -> Self {
+        Execution { on_the_record: true, ..Execution::new(route) }
     }
 
     /// A command that was `executing` when the daemon died, after `attempts` attempts.
@@ -240,13 +330,14 @@ impl Execution {
             (Some(Purpose::Interrupted), Route { idempotent: false, verify: true, .. }) => Step::ReadBack,
             (Some(Purpose::Interrupted), Route { idempotent: false, .. }) => Step::Finish(interrupted(None)),
             (_, Route { idempotent: false, .. }) => Step::RecordExecuting,
+            _ if self.on_the_record => Step::RecordExecuting,
             (_, Route { idempotent: true, .. }) => self.send(),
         }
     }
 
     /// `executing` is durable.
     pub fn recorded(&mut self) -> Step {
-        assert!(self.attempts == 0, "a non-idempotent command is recorded once, before its only attempt");
+        assert!(self.attempts == 0, "a command is recorded once, before its first attempt");
         self.send()
     }
 
@@ -334,6 +425,23 @@ impl Execution {
             return self.send();
         }
         Step::Finish(Outcome::ended(state, fault))
+    }
+}
+
+/// How an operator's command ends that an earlier life of the daemon left: nobody waits for it any more, so it is not
+/// begun, and not repeated. `None`: its effect is looked for. `interrupted`: it was `executing`.
+pub fn on_left_behind(route: Route, interrupted: bool) -> Option<Outcome> {
+    match (interrupted, route) {
+        (false, _) => {
+            let why = "the gateway stopped before it was sent; nothing was done";
+            Some(Outcome::ended(State::Expired, Fault::new(Code::Interrupted, why)))
+        }
+        (true, Route { idempotent: true, verify: false, .. }) => {
+            let why =
+                "the gateway stopped while the command was on its way; it may have been done, and can be repeated";
+            Some(Outcome::ended(State::Failed, Fault::new(Code::Interrupted, why)))
+        }
+        (true, _) => None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value as Json};
 
+use super::message::truncated;
 use crate::clock::Timestamp;
 
 /// The states of a command in the ledger.
@@ -103,11 +104,13 @@ pub enum Code {
     Expired,
     /// The daemon died while the command was on its way.
     Interrupted,
+    /// An earlier ledger may have executed it.
+    UnknownHistory,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 15] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -122,6 +125,7 @@ impl Code {
         Code::VerifyMismatch,
         Code::Expired,
         Code::Interrupted,
+        Code::UnknownHistory,
     ];
 
     /// The word that stands for it everywhere.
@@ -141,6 +145,7 @@ impl Code {
             Code::VerifyMismatch => "verify-mismatch",
             Code::Expired => "expired",
             Code::Interrupted => "interrupted",
+            Code::UnknownHistory => "unknown-history",
         }
     }
 
@@ -174,6 +179,29 @@ impl Fault {
             error["modbusException"] = exception.into();
         }
         error
+    }
+}
+
+/// Longest value, bytes of JSON, that is kept and told of a command that can't be executed.
+const REQUESTED_BYTES_MAX: usize = 1024;
+/// So much is left of a longer one, and of any in a line of the log.
+const BEGINNING_BYTES_MAX: usize = 256;
+
+/// The value that was asked for, as it is kept of a command that can't be executed. A long one is cut to a text: its
+/// beginning, and its length in bytes. What can be executed is as long as its command allows, and kept whole.
+pub fn bounded(requested: Json) -> Json {
+    match requested.to_string().len() {
+        ..=REQUESTED_BYTES_MAX => requested,
+        _ => in_short(&requested).into(),
+    }
+}
+
+/// The value that was asked for in a line of the log: its JSON, or the beginning of that.
+pub fn in_short(requested: &Json) -> String {
+    let text = requested.to_string();
+    match text.len() {
+        ..=BEGINNING_BYTES_MAX => text,
+        length => format!("{}… ({length} bytes)", truncated(&text, BEGINNING_BYTES_MAX)),
     }
 }
 
@@ -236,5 +264,22 @@ impl Report<'_> {
             event.insert("error".into(), fault.to_json());
         }
         Json::Object(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_that_was_asked_for_is_cut_to_its_beginning_and_its_length() {
+        for short in [json!(null), json!(42.5), json!("on"), json!([1, 2]), "x".repeat(1000).into()] {
+            assert_eq!(bounded(short.clone()), short);
+        }
+        let long = bounded("ä".repeat(30_000).into());
+        let text = long.as_str().unwrap();
+        assert!(text.len() < 300 && text.starts_with("\"ää") && text.ends_with("ä… (60002 bytes)"), "{text}");
+        assert_eq!(in_short(&json!({"a": "b"})), r#"{"a":"b"}"#);
+        assert!(in_short(&json!(vec![77; 1000])).ends_with("… (3001 bytes)"));
     }
 }

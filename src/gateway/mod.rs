@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ use roster::{Begin, Roster};
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Operators who wait for a new configuration to be taken up.
 const RELOADS_MAX: usize = 4;
+/// Commands of operators that run or wait for their bus at the same time.
+const EXECUTIONS_MAX: u32 = 16;
 
 /// What the daemon is made of.
 struct Gateway {
@@ -56,6 +58,8 @@ struct Gateway {
     shared: Arc<Shared>,
     lines: Arc<dyn Lines>,
     roster: Mutex<Roster>,
+    /// Places for operators' commands.
+    executions: Arc<Semaphore>,
     /// When messages came first: it outlives connections, and devices that leave and come back.
     receipts: Arc<Receipts>,
     retention: watch::Sender<Duration>,
@@ -192,7 +196,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     };
     service::stopping();
     end?;
-    let in_order = stop(&gateway.stops, crew).await;
+    let in_order = stop(&gateway, crew).await;
     tracing::info!("stopped");
     Ok(in_order)
 }
@@ -240,10 +244,16 @@ impl Reload<'_> {
 
 /// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next
 /// await, and the ledger knows.
-async fn stop(stops: &Stops, mut crew: Crew) -> bool {
+async fn stop(gateway: &Gateway, mut crew: Crew) -> bool {
+    let stops = &gateway.stops;
     // A device's link ends when its lane has; whoever is left after that is told so here.
     stops.lanes.cancel();
     let lanes_ended = join("lanes", &mut crew.lanes).await;
+    // Whoever has all places knows that no operator's command is under way.
+    let executed = timeout(STOP_PATIENCE, gateway.executions.acquire_many(EXECUTIONS_MAX)).await;
+    if executed.is_err() {
+        tracing::warn!("a command of an operator did not end in time; the ledger knows what was on its way");
+    }
     crash::point(Point::LanesEnded);
     stops.links.cancel();
     join("links", &mut crew.links).await;
@@ -252,7 +262,7 @@ async fn stop(stops: &Stops, mut crew: Crew) -> bool {
     let buses_ended = join("buses", &mut crew.buses).await;
     crash::point(Point::BusesEnded);
     stops.helpers.cancel();
-    lanes_ended && buses_ended
+    lanes_ended && executed.is_ok() && buses_ended
 }
 
 async fn join(what: &str, tasks: &mut Tasks) -> bool {
@@ -310,8 +320,9 @@ impl Gateway {
             helpers: CancellationToken::new(),
         };
         let (shared, roster) = (Arc::new(Shared::new(dial)), Mutex::new(Roster::new(config)));
-        let receipts = Arc::default();
-        Gateway { ledger, shared, lines, roster, receipts, retention, reloads, started: Instant::now(), stops }
+        let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
+        let started = Instant::now();
+        Gateway { ledger, shared, lines, roster, executions, receipts, retention, reloads, started, stops }
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -447,10 +458,27 @@ impl Gateway {
             admin::Request::Exec { device, command, value } => {
                 let Some(present) = self.present(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
-                let (device, bus) = (&present.device, &present.bus);
-                local::execute(device, bus, &self.ledger, &self.stops.lanes, &command, value.as_ref()).await
+                self.execute(present, local::Order { operator, command, value }).await
             }
         }
+    }
+
+    /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
+    async fn execute(&self, present: Arc<Assignment>, order: local::Order) -> Reply {
+        let stopping = || Reply::Error("the daemon is stopping".into());
+        let (hub, stop) = (self.roster().config.hub.host.clone(), self.stops.lanes.clone());
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return stopping(),
+            place = self.executions.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+        };
+        let site = local::Site { present, hub, ledger: self.ledger.clone(), stop };
+        let (reply, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            site.execute(order, reply).await;
+            drop(place);
+        });
+        answered.await.unwrap_or_else(|_| stopping())
     }
 
     /// Feeds systemd's watchdog as long as every part makes progress.

@@ -25,6 +25,7 @@ use super::dial::Dial;
 use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
 use super::ping::Ping;
+use super::remains::{Met, Remains};
 use super::session::{Incoming, Session, WINDOW_MAX};
 use super::tls;
 use super::trouble::Trouble;
@@ -145,6 +146,8 @@ struct Fortune {
 /// A connection that stands, and how long it may.
 struct Established {
     connection: Connection,
+    /// The hub knows a session of this identity.
+    session_present: bool,
     /// When the token is renewed, and when it expires.
     token: Option<(Instant, Instant)>,
     since: Instant,
@@ -156,6 +159,7 @@ impl Link {
         let mut fortune = Fortune::default();
         let mut outbox = Outbox::new(&self.id, self.ledger.clone());
         let mut configured = self.account.clone();
+        let mut met = Met::default();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -165,7 +169,7 @@ impl Link {
             let ending = tokio::select! {
                 () = self.stop.cancelled() => break,
                 Ok(()) = configured.changed() => Ending::Reconfigured,
-                made = self.connect(&account) => match made {
+                made = self.connect_and_meet(&account, &mut met) => match made {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
@@ -233,6 +237,15 @@ impl Link {
         }
     }
 
+    /// Connects, and looks at what CONNACK says of the time before.
+    async fn connect_and_meet(&self, account: &Account, met: &mut Met) -> Result<Established, Ending> {
+        let established = self.connect(account).await?;
+        match met.hub(&self.ledger, &account.access.hub.host, &self.id, established.session_present).await? {
+            true => Ok(established),
+            false => Err(Ending::LedgerUnwell),
+        }
+    }
+
     async fn connect(&self, account: &Account) -> Result<Established, Ending> {
         let connection = {
             // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
@@ -293,7 +306,7 @@ impl Link {
             Received::ConnAck { code: 0, session_present } => {
                 crash::point(Point::LoginAccepted);
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
-                Ok(Established { connection, token, since: Instant::now() })
+                Ok(Established { connection, session_present, token, since: Instant::now() })
             }
             Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
             _ => Err(Trouble::Protocol("something before CONNACK".into()).into()),
@@ -322,6 +335,7 @@ impl Link {
             renewal: established.token.map(|(renewal, _)| renewal),
             account: account.clone(),
             reconfigured: false,
+            remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, established.since),
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
         // From here on every ticket of this connection is dead, however long the goodbye takes.
@@ -375,6 +389,7 @@ struct Serving<'a> {
     account: Arc<Account>,
     /// The configuration has changed, and with it whom to connect as.
     reconfigured: bool,
+    remains: Remains,
 }
 
 impl Serving<'_> {
@@ -407,6 +422,7 @@ impl Serving<'_> {
                     self.ping.sent();
                     self.connection.ping().await?;
                 }
+                () = self.remains.are_gone(self.session.waiting()), if self.subscribed => self.remains.trust().await?,
                 () = sleep(pulse::TICK) => {}
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
                 Ok(()) = configured.changed() => {}
@@ -493,6 +509,7 @@ impl Serving<'_> {
             _ => return Err(Trouble::Protocol("a PUBLISH with QoS 2".into())),
         };
         self.link.health.received.add();
+        self.remains.something_moved();
         let delivery = Delivery {
             hub: self.account.access.hub.host.as_str().into(),
             message: topic::parse_c2d(device, topic, payload),
@@ -529,6 +546,7 @@ impl Serving<'_> {
         }
         if !ready.is_empty() {
             crash::point(Point::SettlementTaken);
+            self.remains.something_moved();
             self.connection.acknowledge(&ready).await?;
             self.worked = true;
         }

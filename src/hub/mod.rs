@@ -17,6 +17,7 @@ mod outbox;
 mod ping;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
+mod remains;
 pub mod sas;
 pub mod session;
 pub mod tls;

@@ -145,7 +145,7 @@ async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Fi
         Ok((Reply::Ok(answer), _)) => {
             serde_json::from_value(answer).unwrap_or_else(|error| unanswered(error.to_string()))
         }
-        Ok((Reply::Error(why), _)) => unanswered(why),
+        Ok((Reply::Error(why) | Reply::Unrecorded(why), _)) => unanswered(why),
         Err(error) => unanswered(error.to_string()),
     }
 }

@@ -30,7 +30,7 @@ pub(super) enum Daemon {
 pub(super) async fn ask(config: &Config) -> Daemon {
     match exchange(&config.admin_socket, &Request::Status {}).await {
         Ok((Reply::Ok(status), pid)) => Daemon::Running { pid, status },
-        Ok((Reply::Error(why), pid)) => Daemon::Mute { pid, why },
+        Ok((Reply::Error(why) | Reply::Unrecorded(why), pid)) => Daemon::Mute { pid, why },
         Err(error) => match (holder_of_the_ledger(&config.ledger.path), error.kind()) {
             (None, std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => Daemon::Absent,
             (pid, _) => Daemon::Mute { pid, why: format!("{}: {error}", config.admin_socket.display()) },

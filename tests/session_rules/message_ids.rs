@@ -10,7 +10,7 @@ use serde_json::{json, Value as Json};
 use super::support::broker::{Broker, Client};
 use super::support::slave::{Mood, Slave};
 use super::support::{pump, Site};
-use super::{command, fence, message_ids_of, site, site_with, BOTH};
+use super::{command, fence, site, site_with, BOTH};
 
 /// Percent-encodes all but the unreserved characters (RFC 3986, 2.3), as the hub does.
 fn encoded(text: &str) -> String {

@@ -12,7 +12,7 @@ fn what_waits_at_the_hub_is_executed_although_it_comes_before_the_subscription_i
         let (site, broker, slave) = site(settle);
         let _daemon = site.start();
         let mut client = broker.accept();
-        client.connack(0, true);
+        client.connack(0, false);
         for number in 1..=50 {
             client.deliver(number, &format!("m-{number}"), &command("pulse", number));
         }

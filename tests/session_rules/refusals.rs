@@ -84,7 +84,7 @@ fn a_subscription_that_is_not_granted_with_qos_1_is_an_error_and_what_came_befor
     let _daemon = site.start();
     for (number, granted) in [0x80, 0, 2].into_iter().enumerate() {
         let mut client = broker.accept();
-        client.connack(0, true);
+        client.connack(0, number > 0);
         let Packet::Subscribe { packet_id, .. } = client.next() else { panic!("no SUBSCRIBE after CONNACK") };
         let value = number as u16 + 1;
         client.deliver(7, &format!("m-{value}"), &command("pulse", value));

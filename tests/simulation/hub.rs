@@ -4,7 +4,7 @@
 //! lock has run out and on the next one, and loses what can be lost on the way. What a guarantee excludes is noted as a
 //! violation where it is seen: here, G1, G5 and G6.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ struct Inner {
     connected: BTreeMap<String, (u64, Wire)>,
     /// The last token of each device: the life of the process that made it, and its expiry.
     tokens: BTreeMap<String, (u64, i64)>,
+    /// Devices that have subscribed once: from then on the hub has a session of theirs.
+    sessions: BTreeSet<String>,
     /// The last packet id of each device.
     packet_ids: BTreeMap<String, u16>,
     connections: u64,
@@ -105,6 +107,7 @@ impl Hub {
             events: BTreeMap::new(),
             connected: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            sessions: BTreeSet::new(),
             packet_ids: BTreeMap::new(),
             connections: 0,
             outage_until: None,
@@ -195,7 +198,8 @@ impl Hub {
             2 if self.world.strikes("hub: closes instead of CONNACK", faults.refusals) => return None,
             _ => 0,
         };
-        wire.send(&mqtt::connack(self.world.chance(500), code));
+        let has_session = self.lock().sessions.contains(client);
+        wire.send(&mqtt::connack(has_session && code == 0, code));
         let left = u64::try_from(expiry? - now.as_secs()).unwrap_or(0);
         (code == 0).then(|| Instant::now() + Duration::from_secs(left))
     }
@@ -410,6 +414,7 @@ impl Serving {
             Packet::Connect { .. } => world.violate(format!("{}: a second CONNECT", self.client)),
             Packet::Subscribe(id) => {
                 self.subscribed = true;
+                self.hub.lock().sessions.insert(self.client.clone());
                 self.wire.send(&mqtt::suback(id));
             }
             Packet::PubAck(id) => self.on_puback(id),

@@ -1,8 +1,10 @@
 //! A broker that does just what a test says, packet by packet, and nothing by itself. Its few packets are written out
 //! here by hand, so that it shares no code with the daemon (MQTT 3.1.1).
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
@@ -10,11 +12,16 @@ use super::PATIENCE;
 /// A listening broker.
 pub struct Broker {
     listener: TcpListener,
+    sessions: Sessions,
 }
+
+/// Who has a session: whoever was let in before without asking for a clean one.
+type Sessions = Arc<Mutex<BTreeSet<String>>>;
 
 /// One connection of a client, after its CONNECT.
 pub struct Client {
     stream: TcpStream,
+    sessions: Sessions,
     /// What it said in its CONNECT.
     pub connect: Connect,
 }
@@ -53,7 +60,7 @@ impl Broker {
     pub fn new() -> Broker {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         listener.set_nonblocking(true).expect("a listener can be nonblocking");
-        Broker { listener }
+        Broker { listener, sessions: Sessions::default() }
     }
 
     pub fn address(&self) -> String {
@@ -78,6 +85,7 @@ impl Broker {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut client = Client {
             stream,
+            sessions: self.sessions.clone(),
             connect: Connect {
                 client_id: String::new(),
                 user_name: String::new(),
@@ -104,7 +112,8 @@ impl Broker {
     /// Accepts a client, its subscription included.
     pub fn serve(&self) -> Client {
         let mut client = self.accept();
-        client.connack(0, true);
+        let has_session = client.sessions.lock().unwrap().contains(&client.connect.client_id);
+        client.connack(0, has_session);
         client.grant();
         client
     }
@@ -112,6 +121,9 @@ impl Broker {
 
 impl Client {
     pub fn connack(&mut self, code: u8, session_present: bool) {
+        if code == 0 && !self.connect.clean_session {
+            self.sessions.lock().unwrap().insert(self.connect.client_id.clone());
+        }
         self.write(&[0x20, 2, session_present.into(), code]);
     }
 

@@ -1,0 +1,91 @@
+//! Whether the hub still holds messages of before the ledger, as far as an MQTT connection shows it (G15). What may be
+//! concluded from what is decided in [`decide::until_nothing_is_left`].
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout, Instant};
+
+use super::trouble::Trouble;
+use crate::command::decide;
+use crate::ledger::Ledger;
+
+/// A ledger that takes longer hangs; the connection can't be kept alive meanwhile.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The hub that has answered a CONNECT of this daemon's life.
+#[derive(Debug, Default)]
+pub(super) struct Met(Option<String>);
+
+impl Met {
+    /// CONNACK has come. If the first one of a hub says that it has no session, nobody has subscribed as this identity
+    /// before: no earlier ledger knows of it. A later one says nothing: a session can be ended by others. `false`: the
+    /// ledger could not be written.
+    pub(super) async fn hub(
+        &mut self,
+        ledger: &Ledger,
+        hub: &str,
+        device: &str,
+        session_present: bool,
+    ) -> Result<bool, Trouble> {
+        if self.0.as_deref() == Some(hub) {
+            return Ok(true);
+        }
+        if !session_present {
+            let trusted = timeout(LEDGER_PATIENCE, ledger.trust_device(hub, device)).await;
+            if trusted.map_err(|_| Trouble::LedgerSlow)?.is_err() {
+                return Ok(false);
+            }
+        }
+        self.0 = Some(hub.to_owned());
+        Ok(true)
+    }
+}
+
+/// What a connection has shown so far.
+pub(super) struct Remains {
+    ledger: Ledger,
+    hub: String,
+    device: String,
+    connected: Instant,
+    /// When a message was last delivered or settled.
+    moved: Instant,
+}
+
+impl Remains {
+    /// Of a connection that CONNACK let in at `connected`.
+    pub(super) fn new(ledger: &Ledger, hub: &str, device: &str, connected: Instant) -> Remains {
+        let (hub, device) = (hub.to_owned(), device.to_owned());
+        Remains { ledger: ledger.clone(), hub, device, connected, moved: connected }
+    }
+
+    /// A message was delivered or settled.
+    pub(super) fn something_moved(&mut self) {
+        self.moved = Instant::now();
+    }
+
+    /// Waits until the connection has shown that the hub holds nothing of before, with so many messages unsettled. For
+    /// ever where that is known already. Cancel-safe.
+    pub(super) async fn are_gone(&self, unsettled: usize) {
+        let left = decide::until_nothing_is_left(self.connected.elapsed(), self.moved.elapsed(), unsettled);
+        match left.filter(|_| self.ledger.distrusts(&self.hub, &self.device)) {
+            Some(left) => sleep(left).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The device is to be trusted from now on. If the ledger can't be written, the connection ends of that.
+    pub(super) async fn trust(&self) -> Result<(), Trouble> {
+        let trusted = timeout(LEDGER_PATIENCE, self.ledger.trust_device(&self.hub, &self.device)).await;
+        match trusted.map_err(|_| Trouble::LedgerSlow)? {
+            Ok(()) => {
+                tracing::info!(device = %self.device, "the hub holds nothing of before this ledger: every command is executed from now on");
+            }
+            Err(error) => {
+                tracing::debug!(device = %self.device, %error, "the ledger can't note that the hub holds nothing of before");
+                // It is asked for again at once; whoever watches the ledger's health may come between.
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+        Ok(())
+    }
+}
