@@ -26,7 +26,7 @@ use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
 use super::ping::Ping;
 use super::remains::{Met, Remains};
-use super::session::{Incoming, Session, WINDOW_MAX};
+use super::session::{self, Incoming, Session, WINDOW_MAX};
 use super::tls;
 use super::trouble::Trouble;
 use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
@@ -496,7 +496,7 @@ impl Serving<'_> {
         crash::point(Point::PublishRead);
         let device = &self.link.id;
         let ticket = match qos {
-            1 => match self.session.on_publish(packet_id, identity(topic, payload)) {
+            1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
                 Incoming::New(number) => Ticket::new(number, self.settlements.clone()),
                 Incoming::Repeated => return Ok(()),
                 Incoming::Drop(why) => return Err(Trouble::Ambiguous(why)),
@@ -590,16 +590,6 @@ impl Serving<'_> {
             now + CLOCK_PERIOD
         }
     }
-}
-
-fn identity(topic: &[u8], payload: &[u8]) -> super::session::Identity {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(&(topic.len() as u64).to_be_bytes());
-    context.update(topic);
-    context.update(payload);
-    let mut identity = [0; 32];
-    identity.copy_from_slice(context.finish().as_ref());
-    identity
 }
 
 /// A number from 0 to 1 that is an identity's own, and the same at every start.

@@ -18,6 +18,17 @@ const ACKED_MAX: usize = 1024;
 /// Identity of a delivery on a connection: a digest of its topic and payload.
 pub type Identity = [u8; 32];
 
+/// Of a PUBLISH.
+pub fn identity(topic: &[u8], payload: &[u8]) -> Identity {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(&(topic.len() as u64).to_be_bytes());
+    context.update(topic);
+    context.update(payload);
+    let mut identity = [0; 32];
+    identity.copy_from_slice(context.finish().as_ref());
+    identity
+}
+
 /// What an incoming PUBLISH is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
