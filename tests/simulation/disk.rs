@@ -219,6 +219,15 @@ impl SimDisk {
         Some(state.files[file].durable.clone())
     }
 
+    /// Another disk takes its place: an empty one.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        state.files.clear();
+        state.names.clear();
+        state.durable_names.clear();
+        state.pending_names.clear();
+    }
+
     /// Puts a file on the disk, synced.
     pub fn place(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.lock();

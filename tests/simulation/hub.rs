@@ -1,4 +1,4 @@
-//! The hub: what it holds for each device, and how it speaks MQTT, written from the protocol and not from the gateway.
+//! The hubs: what each holds for each device, and how it speaks MQTT, written from the protocol and not from the gateway.
 //!
 //! It delivers in order, redelivers what was not completed, under old and new packet ids, on the same connection when a
 //! lock has run out and on the next one, and loses what can be lost on the way. What a guarantee excludes is noted as a
@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, Instant};
 
 use super::ledger::Witness;
 use super::mqtt::{self, Packet};
-use super::scenario::{Faults, Message};
+use super::scenario::{Faults, Message, HUBS};
 use super::wire::{End, Wire};
 use super::world::World;
 
@@ -50,6 +50,8 @@ pub struct Sent {
     pub expires_at: Timestamp,
     /// In which life of the process it was last delivered, and when first in that.
     delivered_at: Option<(u64, Instant)>,
+    /// When the gateway had read it whole for the first time, in each life of the process.
+    pub received: Vec<(u64, Instant)>,
 }
 
 /// A result event.
@@ -71,7 +73,7 @@ struct Inner {
     /// The last token of each device: the life of the process that made it, and its expiry.
     tokens: BTreeMap<String, (u64, i64)>,
     /// Devices that have subscribed once: from then on the hub has a session of theirs.
-    sessions: BTreeSet<String>,
+    sessions: BTreeSet<(String, String)>,
     /// The last packet id of each device.
     packet_ids: BTreeMap<String, u16>,
     connections: u64,
@@ -124,7 +126,13 @@ impl Hub {
     pub fn send(&self, message: Message, life: Duration) {
         self.world.note(format_args!("sent {} {:?}", message.device, message));
         let expires_at = self.world.true_time().plus(life);
-        self.lock().sent.push(Sent { message, state: State::Queued, expires_at, delivered_at: None });
+        self.lock().sent.push(Sent {
+            message,
+            state: State::Queued,
+            expires_at,
+            delivered_at: None,
+            received: Vec::new(),
+        });
         self.sent.notify_waiters();
     }
 
@@ -137,22 +145,30 @@ impl Hub {
         }
     }
 
+    fn is_received(&self, index: usize, life: u64) {
+        let received = &mut self.lock().sent[index].received;
+        if received.iter().all(|(earlier, _)| *earlier != life) {
+            received.push((life, Instant::now()));
+        }
+    }
+
     /// Everything that was sent, and where it stands.
     pub fn look<T>(&self, look: impl FnOnce(&[Sent], &BTreeMap<String, Vec<Event>>) -> T) -> T {
         let inner = self.lock();
         look(&inner.sent, &inner.events)
     }
 
-    /// Whether every message has come to its end.
+    /// Whether every message that the gateway can have has come to its end.
     pub fn is_empty(&self) -> bool {
-        self.lock().sent.iter().all(|sent| matches!(sent.state, State::Completed | State::Expired))
+        let is_over = |sent: &Sent| matches!(sent.state, State::Completed | State::Expired);
+        self.lock().sent.iter().all(|sent| is_over(sent) || sent.message.hub != HUBS[0])
     }
 
     /// Serves one connection to its end.
     async fn serve(self: Arc<Self>, wire: Wire) {
         let mut reader = mqtt::Reader::new(wire.clone());
-        let Some(Packet::Connect { client, password }) = reader.next().await else { return };
-        let Some(token_end) = self.admit(&wire, &client, &password).await else { return wire.cut(End::Closed) };
+        let Some(Packet::Connect { client, host, password }) = reader.next().await else { return };
+        let Some(token_end) = self.admit(&wire, &client, &host, &password).await else { return wire.cut(End::Closed) };
         let number = self.take_over(&client, &wire);
         let connection = Serving {
             numbering: match self.world.pick(0..3) {
@@ -165,6 +181,7 @@ impl Hub {
             hub: self,
             wire,
             client,
+            host,
             number,
             outstanding: Outstanding::default(),
             subscribed: false,
@@ -174,7 +191,7 @@ impl Hub {
     }
 
     /// Answers CONNECT, and tells when the token expires. `None`: the client is not let in.
-    async fn admit(&self, wire: &Wire, client: &str, password: &str) -> Option<Instant> {
+    async fn admit(&self, wire: &Wire, client: &str, host: &str, password: &str) -> Option<Instant> {
         let faults = self.faults;
         if self.world.strikes("hub: delays its CONNACK", faults.refusals) {
             tokio::time::sleep(self.world.time(1_000, 70_000)).await;
@@ -198,7 +215,7 @@ impl Hub {
             2 if self.world.strikes("hub: closes instead of CONNACK", faults.refusals) => return None,
             _ => 0,
         };
-        let has_session = self.lock().sessions.contains(client);
+        let has_session = self.lock().sessions.contains(&(host.to_owned(), client.to_owned()));
         wire.send(&mqtt::connack(has_session && code == 0, code));
         let left = u64::try_from(expiry? - now.as_secs()).unwrap_or(0);
         (code == 0).then(|| Instant::now() + Duration::from_secs(left))
@@ -241,6 +258,8 @@ struct Serving {
     hub: Arc<Hub>,
     wire: Wire,
     client: String,
+    /// The hub that it is meant for.
+    host: String,
     number: u64,
     numbering: Numbering,
     last_id: u16,
@@ -302,7 +321,10 @@ impl Serving {
         let mut inner = self.hub.lock();
         let mut next = None;
         for (index, sent) in inner.sent.iter_mut().enumerate() {
-            if sent.message.device != self.client || matches!(sent.state, State::Completed | State::Expired) {
+            if sent.message.device != self.client
+                || sent.message.hub != self.host
+                || matches!(sent.state, State::Completed | State::Expired)
+            {
                 continue;
             }
             match sent.state {
@@ -360,7 +382,8 @@ impl Serving {
         world.note(format_args!("{}#{} delivers no. {index} as {packet_id}", self.client, self.number));
         drop(inner);
         world.count("deliveries");
-        self.wire.send(&packet);
+        let (hub, life) = (self.hub.clone(), self.wire.life);
+        self.wire.send_and_tell(&packet, move || hub.is_received(index, life));
         if world.strikes("hub: a packet twice", self.hub.faults.repetitions) {
             // It may come after our PUBACK for the first has left.
             let (wire, after) = (self.wire.clone(), world.time(0, 2_000));
@@ -414,7 +437,7 @@ impl Serving {
             Packet::Connect { .. } => world.violate(format!("{}: a second CONNECT", self.client)),
             Packet::Subscribe(id) => {
                 self.subscribed = true;
-                self.hub.lock().sessions.insert(self.client.clone());
+                self.hub.lock().sessions.insert((self.host.clone(), self.client.clone()));
                 self.wire.send(&mqtt::suback(id));
             }
             Packet::PubAck(id) => self.on_puback(id),

@@ -13,14 +13,13 @@ use super::world::World;
 
 /// Where the gateway's ledger lies.
 pub const PATH: &str = "/sim/ledger.db";
-/// The hub of the scenarios, as the configuration names it.
-pub const HUB: &str = "simulated.azure-devices.net";
 /// Where its remains are looked at.
 const REMAINS: &str = "/remains/ledger.db";
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    pub hub: String,
     pub device: String,
     pub message_id: Option<String>,
     pub digest: Vec<u8>,
@@ -61,8 +60,10 @@ impl Witness {
         let read = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let db = Connection::open_with_flags_and_vfs(REMAINS, flags, VFS)?;
-            let mut rows =
-                db.prepare("SELECT device, message_id, digest, state, error_code FROM command ORDER BY id")?;
+            let mut rows = db.prepare(
+                "SELECT device, message_id, digest, state, error_code, host FROM command JOIN hub ON hub.id = hub
+                     WHERE source = 'hub' ORDER BY command.id",
+            )?;
             let rows = rows.query_map([], |row| {
                 Ok(Row {
                     device: row.get(0)?,
@@ -70,6 +71,7 @@ impl Witness {
                     digest: row.get(2)?,
                     state: row.get(3)?,
                     error: row.get(4)?,
+                    hub: row.get(5)?,
                 })
             })?;
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
@@ -92,7 +94,8 @@ impl Witness {
         match self.remains() {
             Ok((rows, _)) => rows
                 .into_iter()
-                .filter(|row| row.device == message.device && row.message_id == message.id && row.digest == digest)
+                .filter(|row| row.hub == message.hub && row.device == message.device && row.message_id == message.id)
+                .filter(|row| row.digest == digest)
                 .collect(),
             Err(error) => {
                 self.world.violate(format!("G9: what is durable of the ledger can't be read: {error}"));

@@ -8,7 +8,7 @@ use super::wire::Wire;
 #[derive(Debug)]
 pub enum Packet {
     /// 3.1
-    Connect { client: String, password: String },
+    Connect { client: String, host: String, password: String },
     /// 3.8, with its packet id.
     Subscribe(u16),
     /// 3.4
@@ -108,8 +108,9 @@ fn read(first: u8, mut rest: &[u8]) -> Packet {
             // Level 4, then flags: user name, password, and no clean session.
             assert_eq!(rest[..2], [4, 0xc0]);
             rest = &rest[4..];
-            let (client, _user) = (text(&mut rest), text(&mut rest));
-            Packet::Connect { client, password: text(&mut rest) }
+            let (client, user) = (text(&mut rest), text(&mut rest));
+            let host = user.split('/').next().unwrap_or_default().to_owned();
+            Packet::Connect { client, host, password: text(&mut rest) }
         }
         3 => {
             let (topic, packet_id) = (text(&mut rest), number(&mut rest));
@@ -142,7 +143,7 @@ impl Reader {
             if let Some(packet) = self.ready.pop_front() {
                 return Some(packet);
             }
-            let bytes = self.wire.receive().await?;
+            let (_, bytes) = self.wire.receive().await?;
             self.ready.extend(self.splitter.take(&bytes));
         }
     }

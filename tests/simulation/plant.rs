@@ -1,5 +1,5 @@
 //! The peripherals: slow, mute, late, garbled, refusing, or doing what they were told without saying so. What they have
-//! done is counted here, and nowhere else.
+//! done and said is kept here, and nowhere else.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,44 +8,29 @@ use std::time::Duration;
 use fieldbridge::bus::{Lines, Opener, Opening, Port};
 use fieldbridge::config::SerialPort;
 use fieldbridge::net::Stream;
-use tokio::time::sleep;
+use tokio::time::{sleep, Instant};
 
+use super::instrument;
 use super::ledger::Witness;
-use super::scenario::{Asks, Faults, Message};
+use super::manners::{Manner, Manners};
+use super::record::{Last, Place, Record};
+use super::request::{request, Protocol, Request};
+use super::scenario::{Asks, Faults, Message, Scenario};
 use super::wire::{End, Wire};
 use super::world::World;
 
-/// The registers that the commands write.
-pub const SET: u16 = 10;
-pub const SET_VERIFIED: u16 = 11;
-pub const PULSE: u16 = 12;
-pub const PULSE_VERIFIED: u16 = 13;
-/// The register that is read.
-pub const READ: u16 = 20;
-
-/// Latest answer after a request, ms. A serial line remembers for 2 s what it was asked; what comes later than that
-/// can't be told from another answer.
-const LATEST_MS: u64 = 1_800;
-
-/// Something that a peripheral has done.
-#[derive(Debug, Clone)]
-pub struct Effect {
-    /// The command's value.
-    pub value: u16,
-}
-
-/// What speaks on a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Tcp,
-    Rtu,
-    Text,
-}
+/// Longest until a peripheral shows a written value that is read back at once, ms. A read-back looks again for 2 s.
+const SHOWS_WITHIN_MS: u64 = 1_700;
 
 /// The plant of a world.
 pub struct Plant {
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     witness: Arc<Witness>,
+    /// Its peripherals' manners.
+    pub(super) manners: Manners,
+    /// The timeout of whoever asks, and the latest answer after a request, ms. What comes later than that on a line
+    /// without transaction ids can't be told from another answer.
+    patience: (u64, u64),
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
     /// Two of the fates are all that goes wrong here: so they meet more often.
@@ -59,11 +44,24 @@ pub struct Plant {
 }
 
 #[derive(Default)]
-struct Inner {
-    effects: Vec<Effect>,
-    registers: BTreeMap<(String, u8, u16), u16>,
+pub(super) struct Inner {
+    pub(super) record: Record,
+    registers: BTreeMap<Place, Register>,
     /// The open wire of each serial line.
-    open: BTreeMap<String, Wire>,
+    pub(super) open: BTreeMap<String, Wire>,
+    /// Makes readings differ.
+    pub(super) readings: u16,
+    /// When the instrument was last asked.
+    pub(super) asked_at: Option<Instant>,
+}
+
+/// What stands in a register.
+#[derive(Debug, Clone, Copy)]
+struct Register {
+    value: u16,
+    before: u16,
+    /// From when on the value is shown.
+    shown_from: Instant,
 }
 
 impl std::fmt::Debug for Plant {
@@ -73,17 +71,18 @@ impl std::fmt::Debug for Plant {
 }
 
 /// Number of what can go wrong with a request.
-const FATES: u64 = 10;
+const FATES: u64 = 11;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Done,
     Mute,
     DoneAndMute,
     Late,
     Garbled,
     Refused(u8),
+    RefusedLate(u8),
     Begun(u8),
     Cut,
     DoneAndCut,
@@ -91,31 +90,70 @@ enum Fate {
     SaidTwice,
 }
 
-impl Plant {
-    /// A plant that knows what it may be asked for.
-    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults, messages: Vec<Message>) -> Arc<Plant> {
-        let (world, witness) = (world.clone(), witness.clone());
-        let (trouble, dead_line, killing) = (faults.plant, faults.dead_line, faults.crashes / 5);
-        let habits = world.chance(500).then(|| [world.pick(0..FATES), world.pick(0..FATES)]);
-        Arc::new(Plant { world, witness, trouble, habits, killing, dead_line, messages, inner: Mutex::default() })
+impl Fate {
+    /// Whether the peripheral says no, or that it does not know.
+    fn code(self) -> Option<u8> {
+        match self {
+            Fate::Refused(code) | Fate::RefusedLate(code) | Fate::Begun(code) => Some(code),
+            _ => None,
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn is_late(self) -> bool {
+        matches!(self, Fate::Late | Fate::RefusedLate(_))
+    }
+}
+
+impl Plant {
+    /// A plant that knows what it may be asked for.
+    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, scenario: &Scenario) -> Arc<Plant> {
+        let (world, witness) = (world.clone(), witness.clone());
+        let Faults { plant: trouble, dead_line, crashes, .. } = scenario.faults;
+        let habits = world.chance(500).then(|| [world.pick(0..FATES), world.pick(0..FATES)]);
+        Arc::new(Plant {
+            world,
+            witness,
+            manners: scenario.manners.clone(),
+            patience: scenario.patience,
+            trouble,
+            habits,
+            killing: crashes / 5,
+            dead_line,
+            messages: scenario.messages(),
+            inner: Mutex::default(),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nobody panics while holding the plant")
     }
 
-    /// Everything that was done, in order.
-    pub fn effects(&self) -> Vec<Effect> {
-        self.lock().effects.clone()
+    /// Everything that was done and said.
+    pub fn record(&self) -> Record {
+        std::mem::take(&mut self.lock().record)
     }
 
-    fn fate(&self, is_write: bool, is_verified: bool, is_text: bool) -> Fate {
+    /// Whether somebody may wait for the instrument's answer.
+    pub(super) fn is_asked(&self) -> bool {
+        self.lock().asked_at.is_some_and(|at| at.elapsed() < Duration::from_millis(self.patience.1))
+    }
+
+    /// Whether a manner shows now.
+    pub(super) fn shows(&self, manner: Manner, what: &'static str, permille: u64) -> bool {
+        self.manners.have(manner) && self.world.strikes(what, permille)
+    }
+
+    fn fate(&self, request: &Request) -> Fate {
+        let is_write = request.asks.is_some();
+        let is_verified = matches!(request.asks, Some(Asks::SetVerified | Asks::PulseVerified));
+        let code = 2 + self.world.pick(0..3) as u8;
         let fates: [_; FATES as usize] = [
             ("slave: mute", Fate::Mute),
             ("slave: does it and is mute", Fate::DoneAndMute),
             ("slave: answers late", Fate::Late),
             ("slave: garbled answer", Fate::Garbled),
-            ("slave: refuses", Fate::Refused(2 + self.world.pick(0..3) as u8)),
+            ("slave: refuses", Fate::Refused(code)),
+            ("slave: refuses late", Fate::RefusedLate(code)),
             ("slave: exception 5 or 11", Fate::Begun(if self.world.chance(500) { 5 } else { 11 })),
             ("slave: the line ends before an answer", Fate::Cut),
             ("slave: does it, and the line ends in the answer", Fate::DoneAndCut),
@@ -129,7 +167,7 @@ impl Plant {
         let (name, fate) = fates[number as usize];
         let possible = match fate {
             Fate::ConfirmedOnly => is_write && is_verified,
-            Fate::Begun(_) => is_write && !is_text,
+            Fate::Begun(_) => is_write && request.protocol != Protocol::Text,
             _ => true,
         };
         match possible && self.world.strikes(name, self.trouble) {
@@ -138,118 +176,262 @@ impl Plant {
         }
     }
 
+    /// The message that a request is for. None: that is a violation, but for what only reads.
+    fn order(&self, request: &Request) -> Option<&Message> {
+        let asks = request.asks?;
+        let message = self.messages.iter().find(|message| message.value == request.value && message.asks == asks);
+        if message.is_none() {
+            self.world.violate(format!("G14: nobody asked for {asks:?} with {}", request.value));
+        }
+        message
+    }
+
     /// A value arrives where it does something.
-    fn take_effect(&self, asks: Asks, value: u16) {
-        let message = self.messages.iter().find(|message| message.value == value && message.asks == asks);
-        self.world.note(format_args!("effect {value} {asks:?}"));
-        match message {
-            None => self.world.violate(format!("G8: nobody asked for {asks:?} with {value}")),
+    fn take_effect(&self, line: &str, request: &Request, asks: Asks) {
+        self.world.note(format_args!("effect {} {asks:?}", request.value));
+        match self.order(request) {
             Some(message) if asks.once() => self.witness.expect_executing(message),
-            Some(_) => {}
+            _ => {}
         }
         self.world.count("effects");
-        self.lock().effects.push(Effect { value });
+        let slow = self.shows(Manner::SlowValues, "slave: shows a written value after a while", 600);
+        let after = if slow { self.world.time(0, SHOWS_WITHIN_MS) } else { Duration::ZERO };
+        let place = request.place(line);
+        let mut inner = self.lock();
+        inner.record.effects.push(super::record::Effect { value: request.value });
+        let before = inner.registers.get(&place).map_or(0, |register| register.value);
+        let register = Register { value: request.value, before, shown_from: Instant::now() + after };
+        inner.registers.insert(place, register);
+    }
+
+    /// What a register is seen to hold. What was never written is a reading, each time another.
+    fn stands(&self, line: &str, request: &Request) -> u16 {
+        let mut inner = self.lock();
+        let place = request.place(line);
+        if let Some(first) = request.reading() {
+            inner.readings += 1;
+            let reading = 1000 * (first + 1) + inner.readings % 1000;
+            return reading;
+        }
+        match inner.registers.get(&place) {
+            Some(register) if register.shown_from <= Instant::now() => register.value,
+            Some(register) => register.before,
+            None => 0,
+        }
     }
 
     /// Serves one opened wire to its end.
     async fn serve(self: Arc<Self>, line: String, protocol: Protocol, wire: Wire) {
         let mut heard = Vec::new();
-        while let Some(bytes) = wire.receive().await {
+        while let Some((written, bytes)) = wire.receive().await {
             heard.extend(bytes);
-            while let Some(request) = request(protocol, &mut heard) {
-                self.clone().answer(&line, protocol, &wire, request).await;
+            while let Some(request) = request(&self.world, protocol, &mut heard, written) {
+                self.clone().answer(&line, &wire, request).await;
             }
         }
     }
 
-    async fn answer(self: Arc<Self>, line: &str, protocol: Protocol, wire: &Wire, request: Request) {
-        let asks = request.asks();
-        let is_verified = matches!(asks, Some(Asks::SetVerified | Asks::PulseVerified));
+    async fn answer(self: Arc<Self>, line: &str, wire: &Wire, request: Request) {
         let fate = match self.dead_line {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
-            _ => self.fate(asks.is_some(), is_verified, protocol == Protocol::Text),
+            _ => self.fate(&request),
         };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
         if self.world.strikes("crash: while a peripheral works", self.killing) {
             self.world.die_within(self.world.time(0, 500));
         }
+        self.note_request(line, &request, wire.life);
         let is_done = match fate {
-            Fate::Mute | Fate::Refused(_) | Fate::Cut | Fate::ConfirmedOnly => false,
+            Fate::Mute | Fate::Refused(_) | Fate::RefusedLate(_) | Fate::Cut | Fate::ConfirmedOnly => false,
             Fate::Begun(_) => self.world.chance(500),
             _ => true,
         };
-        if let (true, Some(asks)) = (is_done, asks) {
-            self.take_effect(asks, request.value);
-            self.lock().registers.insert((line.to_owned(), request.unit, request.address), request.value);
+        match request.asks {
+            Some(asks) if is_done && asks.writes() => self.take_effect(line, &request, asks),
+            // It reads, and must have been asked for all the same.
+            Some(_) => drop(self.order(&request)),
+            None => {}
         }
-        let stands = self.lock().registers.get(&(line.to_owned(), request.unit, request.address)).copied();
-        let mut reply = match fate {
+        if request.protocol == Protocol::Text {
+            instrument::hears(&self, wire, &request);
+        }
+        let mut saying = match fate {
             Fate::Mute | Fate::DoneAndMute => return,
-            Fate::Refused(code) | Fate::Begun(code) => request.refusal(protocol, code),
-            _ => request.confirmation(protocol, stands.unwrap_or(0)),
-        };
-        let wait = match fate {
-            Fate::Late => self.world.time(450, LATEST_MS),
-            _ => self.world.time(2, 60),
-        };
-        match fate {
-            Fate::Garbled => {
-                let at = self.world.pick(0..reply.len() as u64) as usize;
-                reply[at] ^= 1 << self.world.pick(0..8);
-                // A flipped bit must not make one line of text out of another.
-                if protocol == Protocol::Text {
-                    reply[0] = b'#';
-                    reply[1] = b'?';
-                }
-                // TCP has a checksum: what is garbled there is the frame's form.
-                if protocol == Protocol::Tcp {
-                    reply[2] = 0x55;
-                }
+            Fate::Cut => {
+                self.lock().record.line_failed(line);
+                return wire.cut(End::Reset);
             }
-            Fate::SaidTwice if protocol != Protocol::Tcp => reply.extend(reply.clone()),
-            _ => {}
+            _ => self.saying(line, &request, fate),
+        };
+        let (timeout, latest) = self.patience;
+        let wait = match fate.is_late() {
+            true => self.world.time(timeout + 50, latest),
+            false => self.world.time(2, 60),
+        };
+        if fate.is_late() && self.manners.have(Manner::LateAnswers) {
+            self.world.count("slave: answers as late as it can");
         }
-        let cut = matches!(fate, Fate::Cut | Fate::DoneAndCut);
-        if fate == Fate::Cut {
-            return wire.cut(End::Reset);
+        if fate == Fate::Garbled {
+            self.garble(&request, &mut saying);
+        }
+        if fate == Fate::SaidTwice && request.protocol != Protocol::Tcp {
+            saying.bytes.extend(saying.bytes.clone());
         }
         let (plant, line, wire) = (self.clone(), line.to_owned(), wire.clone());
         tokio::spawn(async move {
             sleep(wait).await;
             // A serial peripheral answers on the line, whoever has opened it meanwhile.
             let wire = plant.lock().open.get(&line).cloned().unwrap_or(wire);
-            if cut {
-                wire.send(&reply[..reply.len() / 2]);
-                wire.cut(End::Closed);
-            } else {
-                wire.send(&reply);
+            if fate == Fate::DoneAndCut {
+                wire.send(&saying.bytes[..saying.bytes.len() / 2]);
+                plant.lock().record.line_failed(&line);
+                return wire.cut(End::Closed);
             }
+            plant.say(&line, &wire, &request, saying, fate);
         });
+    }
+
+    fn note_request(&self, line: &str, request: &Request, life: u64) {
+        let mut inner = self.lock();
+        let record = &mut inner.record;
+        let place = request.place(line);
+        match request.asks {
+            Some(asks) => {
+                record.asked(request.value, life, request.written);
+                if asks.writes() {
+                    record.of(request.value).last = Last::Written;
+                    record.written.insert(place, request.value);
+                }
+            }
+            None => {
+                if let Some(value) = record.written.get(&place).copied() {
+                    record.of(value).last = Last::Asked;
+                }
+            }
+        }
+    }
+
+    fn garble(&self, request: &Request, saying: &mut Saying) {
+        let reply = &mut saying.bytes;
+        let at = self.world.pick(0..reply.len() as u64) as usize;
+        reply[at] ^= 1 << self.world.pick(0..8);
+        match request.protocol {
+            // A flipped bit must not make one line of text out of another.
+            Protocol::Text => *reply = b"#?\r\n".to_vec(),
+            // TCP has a checksum: what is garbled there is the frame's form.
+            Protocol::Tcp => reply[2] = 0x55,
+            Protocol::Rtu => {}
+        }
+        saying.meaning = Meaning::Nothing;
+    }
+
+    /// What is said to a request, in its fate.
+    fn saying(&self, line: &str, request: &Request, fate: Fate) -> Saying {
+        let stands = self.stands(line, request);
+        match (request.protocol, fate.code()) {
+            (Protocol::Text, code) => instrument::saying(self, request, code.is_some()),
+            (_, Some(code)) => Saying { bytes: request.refusal(code), meaning: Meaning::No },
+            (_, None) if request.asks.is_some() => {
+                Saying { bytes: request.confirmation(stands), meaning: Meaning::Yes }
+            }
+            (_, None) => Saying { bytes: request.confirmation(stands), meaning: Meaning::Stands(stands) },
+        }
+    }
+
+    /// Says it, and keeps what that means for the one who asked.
+    fn say(self: &Arc<Self>, line: &str, wire: &Wire, request: &Request, saying: Saying, fate: Fate) {
+        let place = request.place(line);
+        {
+            let mut inner = self.lock();
+            let record = &mut inner.record;
+            match (&saying.meaning, request.asks) {
+                (Meaning::Nothing, _) => {}
+                (Meaning::Yes, _) => record.of(request.value).confirmed = true,
+                (Meaning::No, Some(_)) => record.of(request.value).refused = true,
+                (Meaning::No, None) => drop(record.withheld.insert(place.clone())),
+                (Meaning::Reading(text), _) => {
+                    let told = record.of(request.value);
+                    told.readings.push(text.clone());
+                    told.confirmed = true;
+                }
+                (Meaning::Stands(value), _) => {
+                    record.readings.entry(place.clone()).or_default().push((request.written, *value));
+                }
+                (Meaning::Weight(_), _) => {}
+            }
+        }
+        match saying.meaning {
+            Meaning::Stands(stands) => {
+                let plant = self.clone();
+                wire.send_and_tell(&saying.bytes, move || {
+                    let mut inner = plant.lock();
+                    let record = &mut inner.record;
+                    if record.written.get(&place) == Some(&stands) {
+                        let told = record.of(stands);
+                        told.shown = true;
+                        if !fate.is_late() {
+                            told.last = Last::Shown;
+                        }
+                    }
+                });
+            }
+            _ if request.protocol == Protocol::Text => instrument::speak(self, wire, request, &saying),
+            _ => wire.send(&saying.bytes),
+        }
     }
 
     fn open(self: &Arc<Self>, line: &str, protocol: Protocol) -> Result<Wire, String> {
         if self.world.strikes("line: can't be opened", self.trouble / 2) {
+            self.lock().record.line_failed(line);
             return Err(format!("{line} can't be opened: it is not there"));
         }
         // A serial port is opened by one at a time.
         if protocol != Protocol::Tcp && self.lock().open.get(line).is_some_and(Wire::is_held) {
             self.world.count("line: held by another bus");
+            self.lock().record.line_failed(line);
             return Err(format!("{line} can't be opened: it is in use"));
         }
         let wire = Wire::new(&self.world, (0, 5));
         if protocol != Protocol::Tcp {
             self.lock().open.insert(line.to_owned(), wire.clone());
         }
+        if protocol == Protocol::Rtu && self.manners.have(Manner::LineEchoes) {
+            self.world.count("line: an adapter that hears itself");
+            wire.echo();
+        }
+        if protocol == Protocol::Text {
+            instrument::is_plugged_in(self, &wire);
+        }
         tokio::spawn(self.clone().serve(line.to_owned(), protocol, wire.clone()));
         if self.world.strikes("line: is lost", self.trouble / 2) {
-            let (wire, after) = (wire.clone(), self.world.time(0, 20_000));
+            let (plant, line, wire, after) = (self.clone(), line.to_owned(), wire.clone(), self.world.time(0, 20_000));
             tokio::spawn(async move {
                 sleep(after).await;
+                plant.lock().record.line_failed(&line);
                 wire.cut(End::Closed);
             });
         }
         Ok(wire)
     }
+}
+
+/// Something to be said.
+pub(super) struct Saying {
+    pub(super) bytes: Vec<u8>,
+    pub(super) meaning: Meaning,
+}
+
+/// What it means for the one who asked.
+pub(super) enum Meaning {
+    Yes,
+    No,
+    Nothing,
+    /// A reading, as it is written.
+    Reading(String),
+    /// A weight, which is true whoever asked.
+    Weight(String),
+    /// What stands in the register.
+    Stands(u16),
 }
 
 /// The lines of a plant.
@@ -282,100 +464,4 @@ impl Opener for PortOpener {
             Ok(Box::new(self.plant.open(&self.path, protocol)?.near()) as Box<dyn Port>)
         })
     }
-}
-
-/// A request, as a peripheral understands it.
-#[derive(Debug)]
-struct Request {
-    transaction: [u8; 2],
-    unit: u8,
-    function: u8,
-    address: u16,
-    value: u16,
-}
-
-/// The next whole request in what was heard.
-fn request(protocol: Protocol, heard: &mut Vec<u8>) -> Option<Request> {
-    match protocol {
-        Protocol::Text => {
-            let end = heard.windows(2).position(|two| two == b"\r\n")?;
-            let line: Vec<u8> = heard.drain(..end + 2).collect();
-            let text = std::str::from_utf8(&line[..end]).expect("the gateway sends text");
-            let (word, value) = text.split_once(' ').expect("a word and a value");
-            let address = if word == "D" { PULSE } else { SET };
-            let value = value.parse().expect("a number");
-            Some(Request { transaction: [0; 2], unit: 0, function: 6, address, value })
-        }
-        // Every request of these commands has six bytes: unit, function, address, value.
-        Protocol::Rtu => {
-            let frame: Vec<u8> = (heard.len() >= 8).then(|| heard.drain(..8).collect())?;
-            assert_eq!(crc(&frame[..6]), frame[6..], "the gateway's own frames are intact");
-            Some(Request::of([0; 2], &frame[..6]))
-        }
-        Protocol::Tcp => {
-            let frame: Vec<u8> = (heard.len() >= 12).then(|| heard.drain(..12).collect())?;
-            Some(Request::of([frame[0], frame[1]], &frame[6..]))
-        }
-    }
-}
-
-impl Request {
-    fn of(transaction: [u8; 2], bytes: &[u8]) -> Request {
-        let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        Request { transaction, unit: bytes[0], function: bytes[1], address: number(2), value: number(4) }
-    }
-
-    /// What a write asks for. `None`: it reads.
-    fn asks(&self) -> Option<Asks> {
-        match (self.function, self.address) {
-            (6, SET) => Some(Asks::Set),
-            (6, SET_VERIFIED) => Some(Asks::SetVerified),
-            (6, PULSE) => Some(Asks::Pulse),
-            (6, PULSE_VERIFIED) => Some(Asks::PulseVerified),
-            (3, _) => None,
-            other => panic!("no command has {other:?}"),
-        }
-    }
-
-    fn confirmation(&self, protocol: Protocol, stands: u16) -> Vec<u8> {
-        let [high, low] = self.address.to_be_bytes();
-        let [value_high, value_low] = self.value.to_be_bytes();
-        let [stands_high, stands_low] = stands.to_be_bytes();
-        match (protocol, self.function) {
-            (Protocol::Text, _) => b"OK\r\n".to_vec(),
-            (_, 3) => self.framed(protocol, &[self.unit, 3, 2, stands_high, stands_low]),
-            _ => self.framed(protocol, &[self.unit, 6, high, low, value_high, value_low]),
-        }
-    }
-
-    fn refusal(&self, protocol: Protocol, code: u8) -> Vec<u8> {
-        match protocol {
-            Protocol::Text => b"ERR busy\r\n".to_vec(),
-            _ => self.framed(protocol, &[self.unit, self.function | 0x80, code]),
-        }
-    }
-
-    fn framed(&self, protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::new();
-        if protocol == Protocol::Tcp {
-            frame.extend([self.transaction[0], self.transaction[1], 0, 0, 0, bytes.len() as u8]);
-        }
-        frame.extend(bytes);
-        if protocol == Protocol::Rtu {
-            frame.extend(crc(bytes));
-        }
-        frame
-    }
-}
-
-/// Modbus over Serial Line V1.02, 6.2.2, low byte first.
-fn crc(bytes: &[u8]) -> [u8; 2] {
-    let mut crc = 0xffff_u16;
-    for byte in bytes {
-        crc ^= u16::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
-        }
-    }
-    crc.to_le_bytes()
 }

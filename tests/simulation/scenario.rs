@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::manners::{Manner, Manners};
+use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
 use super::world::World;
 
 /// What a message asks for.
@@ -14,7 +16,12 @@ pub enum Asks {
     SetVerified,
     Pulse,
     PulseVerified,
+    /// One of the registers, by the message's value.
     Read,
+    /// A reading of an instrument, with the value sent along.
+    Ask,
+    /// What lies on its scale, likewise.
+    Weigh,
     /// Nothing that could be done.
     Nothing,
 }
@@ -28,8 +35,15 @@ impl Asks {
             Asks::Pulse => "pulse",
             Asks::PulseVerified => "pulse-verified",
             Asks::Read => "read",
+            Asks::Ask => "ask",
+            Asks::Weigh => "weigh",
             Asks::Nothing => "self-destruct",
         }
+    }
+
+    /// Whether it changes something.
+    pub fn writes(self) -> bool {
+        matches!(self, Asks::Set | Asks::SetVerified) || self.once()
     }
 
     /// Whether it must not be done twice.
@@ -38,17 +52,22 @@ impl Asks {
     }
 }
 
+/// The hubs. The gateway is at the first one, but for a while perhaps.
+pub const HUBS: [&str; 2] = ["simulated.azure-devices.net", "another.azure-devices.net"];
+
 /// A message of the back end's.
 #[derive(Clone, PartialEq)]
 pub struct Message {
+    pub hub: &'static str,
     pub device: String,
     pub id: Option<String>,
     pub asks: Asks,
     /// Its own, so that it is known wherever it turns up.
     pub value: u16,
     pub body: Vec<u8>,
-    /// The line of its device.
+    /// The line of its device, and its unit on it.
     pub line: &'static str,
+    pub unit: u8,
     /// Its device's commands are completed when they are accepted.
     pub after_accept: bool,
     /// `$.exp`, s after the beginning.
@@ -57,7 +76,11 @@ pub struct Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} {} of {} for {}", self.id, self.asks.command(), self.value, self.device)
+        write!(f, "{:?} {} of {} for {}", self.id, self.asks.command(), self.value, self.device)?;
+        match self.hub == HUBS[0] {
+            true => Ok(()),
+            false => write!(f, " at {}", self.hub),
+        }
     }
 }
 
@@ -133,6 +156,11 @@ impl Happening {
 /// A schedule.
 pub struct Scenario {
     pub faults: Faults,
+    pub manners: Manners,
+    /// The timeout of whoever asks a peripheral, and the latest answer that can be told from another, ms.
+    pub patience: (u64, u64),
+    /// A command must have reached the wire so long after its receipt.
+    pub deadline: Duration,
     /// When the faults end.
     pub chaos: Duration,
     pub happenings: Vec<(Duration, Happening)>,
@@ -174,6 +202,7 @@ impl Scenario {
     /// A schedule from the world's dice.
     pub fn generate(world: &World, key_file: &str) -> Scenario {
         let faults = faults(world);
+        let manners = if faults.dead_line.is_some() { Manners::default() } else { Manners::of(world) };
         let long = world.chance(10);
         let chaos = match world.pick(0..10) {
             _ if long => world.time(86_400_000, 2 * 86_400_000),
@@ -181,7 +210,7 @@ impl Scenario {
             _ => world.time(20_000, 120_000),
         };
         let devices = devices(world);
-        let mut happenings = sendings(world, &devices, chaos);
+        let mut happenings = sendings(world, &manners, &devices, chaos);
         if faults.disk > 0 && world.chance(500) {
             let at = world.time(0, chaos.as_millis() as u64);
             let length = world.time(1_000, 40_000);
@@ -209,19 +238,31 @@ impl Scenario {
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
-        let tuning = Tuning::of(world);
+        let tuning = Tuning::of(world, &manners);
         let mut configurations = vec![configuration(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         if faults.dead_line.is_none() && world.chance(350) {
             for _ in 0..world.pick(1..6) {
                 let at = world.time(0, chaos.as_millis() as u64);
-                happenings
-                    .push((at, Happening::Reload(reload(world, &tuning, &devices, key_file, &mut configurations))));
+                happenings.push((
+                    at,
+                    Happening::Reload(reload(world, &manners, &tuning, &devices, key_file, &mut configurations)),
+                ));
             }
         }
         happenings.sort_by_key(|(at, _)| *at);
         let devices = devices.into_iter().map(|device| device.id).collect();
-        Scenario { faults, chaos, happenings, configurations, devices, witnessed: world.chance(250) }
+        Scenario {
+            faults,
+            manners,
+            patience: tuning.patience(),
+            deadline: tuning.deadline,
+            chaos,
+            happenings,
+            configurations,
+            devices,
+            witnessed: world.chance(250),
+        }
     }
 }
 
@@ -273,16 +314,18 @@ fn devices(world: &World) -> Vec<Device> {
     devices
 }
 
-fn sendings(world: &World, devices: &[Device], chaos: Duration) -> Vec<(Duration, Happening)> {
+fn sendings(world: &World, manners: &Manners, devices: &[Device], chaos: Duration) -> Vec<(Duration, Happening)> {
     let mut sendings: Vec<(Duration, Happening)> = Vec::new();
     let mut sent: Vec<Message> = Vec::new();
     for number in 0..world.pick(1..14) {
         let device = &devices[world.pick(0..devices.len() as u64) as usize];
         let earlier = sent.iter().rev().find(|message| message.device == device.id && message.id.is_some());
-        let mut message = message(world, device, number as u16 + 1);
+        let mut message = message(world, manners, device, number as u16 + 1);
         match (world.pick(0..100), earlier) {
             (0..6, Some(earlier)) => message = earlier.clone(),
             (6..9, Some(earlier)) => message.id = earlier.id.clone(),
+            // Of another device's, perhaps.
+            (9..14, _) => message.id = sent.last().map_or(message.id, |earlier| earlier.id.clone()),
             _ => {}
         }
         let life = match world.chance(900) {
@@ -291,29 +334,47 @@ fn sendings(world: &World, devices: &[Device], chaos: Duration) -> Vec<(Duration
         };
         let at = world.time(0, chaos.as_millis() as u64 * 3 / 4);
         sendings.push((at, Happening::Send(message.clone(), life)));
+        if manners.have(Manner::OtherHub) && world.chance(600) {
+            // Two systems number their messages alike.
+            let message = Message { hub: HUBS[1], ..message.clone() };
+            let at = world.time(0, chaos.as_millis() as u64 * 3 / 4);
+            sendings.push((at, Happening::Send(message, life)));
+        }
         sent.push(message);
     }
     sendings
 }
 
-fn message(world: &World, device: &Device, value: u16) -> Message {
+fn message(world: &World, manners: &Manners, device: &Device, value: u16) -> Message {
     let choices: &[Asks] = match device.bus {
-        "text" => &[Asks::Set, Asks::Pulse, Asks::Pulse],
+        "text" => &[Asks::Set, Asks::Pulse, Asks::Pulse, Asks::Ask, Asks::Weigh],
         _ => &[Asks::Set, Asks::SetVerified, Asks::Pulse, Asks::Pulse, Asks::PulseVerified, Asks::Read],
     };
     let mut asks = choices[world.pick(0..choices.len() as u64) as usize];
     let mut body = match asks {
-        Asks::Read => json!({ "command": "read" }).to_string().into_bytes(),
+        Asks::Read => json!({ "command": format!("read-{}", value % READS) }).to_string().into_bytes(),
         asks => json!({ "command": asks.command(), "value": value }).to_string().into_bytes(),
     };
-    if world.chance(80) {
+    if device.bus == "text" && manners.have(Manner::Smuggling) && world.chance(300) {
+        world.count("sender: a value with a command in it");
+        (asks, body) = (Asks::Nothing, smuggled(world, value));
+    } else if world.chance(80) {
         asks = Asks::Nothing;
         body = poison(world, value, device.bus == "text");
     }
     let id = world.chance(960).then(|| format!("no. {value} of {}", device.id));
     let expiry = world.chance(60).then(|| world.pick(10..100));
     let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
-    Message { device: device.id.clone(), id, asks, value, body, line, after_accept: device.after_accept, expiry }
+    let (unit, after_accept) = (device.unit as u8, device.after_accept);
+    Message { hub: HUBS[0], device: device.id.clone(), id, asks, value, body, line, unit, after_accept, expiry }
+}
+
+/// A value that would be a second command for an instrument.
+fn smuggled(world: &World, value: u16) -> Vec<u8> {
+    let carried = [";D 7777", ";", "\r\nD 7777", " ;D 7777\r\n", "\u{85}D 7777"];
+    let carried = carried[world.pick(0..5) as usize];
+    let command = if world.chance(500) { "set" } else { "pulse" };
+    json!({ "command": command, "value": format!("{value}{carried}") }).to_string().into_bytes()
 }
 
 /// An instrument that is spoken to in text takes any value.
@@ -335,9 +396,16 @@ struct Tuning {
     retries: u64,
     keepalive: &'static str,
     token_lifetime: &'static str,
-    deadline: &'static str,
-    /// The name of the bus on the RTU line.
+    deadline: Duration,
+    /// Whoever asks a peripheral waits so long, ms.
+    timeout: u64,
+    /// Silence on a serial line after each exchange.
+    turnaround: &'static str,
+    /// The names of the buses on the RTU line and on the text line.
     rtu: &'static str,
+    text: &'static str,
+    /// The hub's host.
+    host: &'static str,
     /// Whether what must not be done twice may be asked for at all.
     pulses: bool,
     /// Whether those devices that are completed when a command is accepted are so now.
@@ -345,23 +413,38 @@ struct Tuning {
 }
 
 impl Tuning {
-    fn of(world: &World) -> Tuning {
+    fn of(world: &World, manners: &Manners) -> Tuning {
         let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
+        let is_tight = manners.have(Manner::TightDeadlines);
+        if is_tight {
+            world.count("sender: hardly any time");
+        }
+        let deadline = [5, 30, 30, 600][world.pick(0..4) as usize];
         Tuning {
+            deadline: Duration::from_secs(if is_tight { 1 + world.pick(0..8) } else { deadline }),
+            timeout: if manners.have(Manner::LateAnswers) { 2_000 } else { 400 },
+            turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
             retries: world.pick(0..3),
             keepalive: one(&["30s", "60s"]),
             token_lifetime: one(&["5m", "1h"]),
-            deadline: one(&["5s", "30s", "30s", "10m"]),
             rtu: "rtu",
+            text: "text",
+            host: HUBS[0],
             pulses: true,
             after_accept: true,
         }
+    }
+
+    /// See [`Scenario::patience`]. Four timeouts, at least 2 s, less what the answer takes on its way.
+    fn patience(&self) -> (u64, u64) {
+        (self.timeout, (4 * self.timeout).max(2_000) - 200)
     }
 }
 
 /// The number of a configuration that is another in some way.
 fn reload(
     world: &World,
+    manners: &Manners,
     tuning: &Tuning,
     devices: &[Device],
     key_file: &str,
@@ -370,6 +453,16 @@ fn reload(
     let mut tuning = tuning.clone();
     let mut devices = devices.to_vec();
     match world.pick(0..10) {
+        _ if manners.have(Manner::OtherHub) && world.chance(400) => {
+            world.count("reloads: another hub");
+            tuning.host = HUBS[1];
+        }
+        _ if manners.have(Manner::Moves) && world.chance(500) => {
+            world.count("reloads: a line gets a bus of another name");
+            let names = |line: &[&'static str]| line[world.pick(0..3) as usize];
+            tuning.rtu = names(&["rtu", "rtu-b", "a-line"]);
+            tuning.text = names(&["text", "text-b", "another"]);
+        }
         0 => return None,
         // Back to the beginning.
         1 | 2 => return Some(0),
@@ -385,22 +478,29 @@ fn reload(
 }
 
 fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
-    let Tuning { retries, keepalive, token_lifetime, deadline, rtu, pulses, after_accept } = *tuning;
-    let patience = format!("response_timeout = \"400ms\"\nretries = {retries}\n");
+    let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
+    let Tuning { deadline, pulses, after_accept, .. } = *tuning;
+    let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
+    let deadline = format!("{}s", deadline.as_secs());
+    let silence = format!("turnaround = \"{turnaround}\"\n");
     let mut text = format!(
-        "[hub]\nhost = \"simulated.azure-devices.net\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
+        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
-         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}\
-         [bus.text]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}",
+         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
+         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}{silence}",
         super::ledger::PATH,
     );
     for device in devices {
         let profile = if device.bus == "text" { "text" } else { "modbus" };
         let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
         let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
-        let bus = if device.bus == "rtu" { rtu } else { device.bus };
+        let bus = match device.bus {
+            "rtu" => rtu,
+            "text" => line,
+            other => other,
+        };
         let _ = write!(
             text,
             "[device.{}]\nbus = \"{}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n",
@@ -413,23 +513,30 @@ fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String 
              deadline = \"{deadline}\"\n{rest}\n"
         )
     };
-    use super::plant::{PULSE, PULSE_VERIFIED, READ, SET, SET_VERIFIED};
     text += &register("set", SET, "idempotent = true");
     text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
     if pulses {
         text += &register("pulse", PULSE, "idempotent = false");
         text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
     }
-    let _ = write!(
-        text,
-        "[profile.modbus.command.read]\nread = {{ table = \"holding\", address = {READ}, type = \"u16\" }}\n"
-    );
-    for (name, word, idempotent) in
-        [("set", "S", true), ("pulse", "D", false)].into_iter().filter(|(.., safe)| *safe || pulses)
-    {
+    for number in 0..READS {
         let _ = write!(
             text,
-            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"^OK\"\nrefuse = \"^ERR\"\n\
+            "[profile.modbus.command.read-{number}]\nread = {{ table = \"holding\", address = {}, type = \"u16\" }}\n\
+             deadline = \"{deadline}\"\n",
+            READ + number
+        );
+    }
+    let lines = [
+        ("set", "S", "^OK", true),
+        ("pulse", "D", "^OK", false),
+        ("ask", "Q", r"^R (\\S+)$", true),
+        ("weigh", "W", r"([0-9.]+) kg$", true),
+    ];
+    for (name, word, expect, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
+        let _ = write!(
+            text,
+            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"^ERR\"\n\
              deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
         );
     }

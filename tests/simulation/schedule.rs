@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::{Mounted, Sickness, SimDisk};
 use super::hub::{Hub, ToHub};
+use super::instrument;
 use super::judge::judge;
-use super::ledger::{Witness, HUB, PATH};
+use super::ledger::{Row, Witness, PATH};
+use super::manners::Manner;
 use super::plant::{Plant, ToPlant};
 use super::scenario::{Happening, Scenario};
 use super::vfs;
@@ -126,6 +128,8 @@ struct Schedule {
     witness: Arc<Witness>,
     hub: Arc<Hub>,
     plant: Arc<Plant>,
+    /// The rows of ledgers that the gateway no longer has.
+    lost: RefCell<Vec<Row>>,
 }
 
 /// The configurations of a schedule, as files are: whoever reads them gets what stands there then.
@@ -210,8 +214,8 @@ impl Schedule {
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
         let hub = Hub::new(world, &witness, scenario.faults);
-        let plant = Plant::new(world, &witness, scenario.faults, scenario.messages());
-        Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant }
+        let plant = Plant::new(world, &witness, &scenario);
+        Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, lost: RefCell::default() }
     }
 
     async fn run(self) {
@@ -223,13 +227,16 @@ impl Schedule {
             self.scenario.happenings.clone(),
             Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
         ));
+        let instrument = tokio::spawn(instrument::live(self.plant.clone()));
         let chaos = Instant::now() + self.scenario.chaos;
         while Instant::now() < chaos {
             self.live(Some(chaos)).await;
+            self.lose_the_ledger();
             let pause = if self.world.chance(500) { 300 } else { 3_000 };
             sleep(self.world.time(50, pause)).await;
         }
         happenings.abort();
+        instrument.abort();
         self.world.end_faults();
         self.disk.heal();
         self.hub.go_out(Instant::now());
@@ -237,9 +244,24 @@ impl Schedule {
         self.world.note(format_args!("peace"));
         self.live(None).await;
         match self.witness.remains() {
-            Ok((rows, _)) => judge(&self.world, &self.scenario, &self.hub, &rows, &self.plant.effects()),
+            Ok((rows, _)) => {
+                judge(&self.world, &self.scenario, &self.hub, &rows, &self.lost.borrow(), &self.plant.record())
+            }
             Err(error) => self.world.violate(format!("the ledger can't be read at the end: {error}")),
         }
+    }
+
+    /// Between two lives: the gateway's card is replaced by an empty one, perhaps.
+    fn lose_the_ledger(&self) {
+        if !self.scenario.manners.have(Manner::LostLedger) || !self.world.strikes("ledger: replaced by none", 400) {
+            return;
+        }
+        match self.witness.remains() {
+            Ok((rows, _)) => self.lost.borrow_mut().extend(rows),
+            Err(error) => self.world.violate(format!("the ledger can't be read before it is lost: {error}")),
+        }
+        self.world.note(format_args!("the ledger is lost"));
+        self.disk.wipe();
     }
 
     /// One life of the process: until the faults end, or without an end until nothing is left to do.
@@ -294,7 +316,7 @@ impl Schedule {
 
     async fn process(&self, chaos: Option<Instant>) -> Ended {
         let disk = Arc::new(Mounted(self.disk.clone()));
-        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), HUB) {
+        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &self.settings.present().hub.host) {
             Ok(opened) => opened,
             // Whoever is dead has no say in it.
             Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,

@@ -21,11 +21,23 @@ use super::world::World;
 /// Bytes that a direction holds before a writer must wait.
 const HOLD_MAX: usize = 256 * 1024;
 
+/// Told when the last of some bytes was read.
+type OnRead = Box<dyn FnOnce() + Send>;
+
+/// Bytes under way.
+struct Piece {
+    /// When they were written.
+    written: Instant,
+    /// From when on they can be read.
+    at: Instant,
+    bytes: Vec<u8>,
+    on_read: Option<OnRead>,
+}
+
 /// One direction.
 #[derive(Default)]
 struct Way {
-    /// Bytes, and from when on they can be read.
-    under_way: VecDeque<(Instant, Vec<u8>)>,
+    under_way: VecDeque<Piece>,
     end: Option<End>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -48,7 +60,7 @@ impl Way {
     }
 
     fn held(&self) -> usize {
-        self.under_way.iter().map(|(_, bytes)| bytes.len()).sum()
+        self.under_way.iter().map(|piece| piece.bytes.len()).sum()
     }
 }
 
@@ -59,6 +71,8 @@ struct Inner {
     to_gateway: Way,
     from_gateway: Way,
     overhear: Option<Overhear>,
+    /// What the gateway writes comes back to it.
+    echoes: bool,
 }
 
 /// The stream, as the outside holds it.
@@ -75,7 +89,7 @@ pub struct Wire {
 impl Wire {
     /// A stream that the present life of the process has opened.
     pub fn new(world: &Arc<World>, delay: (u64, u64)) -> Wire {
-        let inner = Inner { to_gateway: Way::default(), from_gateway: Way::default(), overhear: None };
+        let inner = Inner { to_gateway: Way::default(), from_gateway: Way::default(), overhear: None, echoes: false };
         Wire { world: world.clone(), life: world.life(), delay, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -95,41 +109,77 @@ impl Wire {
         self.lock().overhear = Some(Box::new(told));
     }
 
+    /// From now on what the gateway writes comes back to it, as from a two-wire adapter that hears itself.
+    pub fn echo(&self) {
+        self.lock().echoes = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nobody panics while holding a wire")
     }
 
     fn arrival(&self, way: &Way) -> Instant {
         let delay = Duration::from_millis(self.world.pick(self.delay.0..self.delay.1 + 1));
-        let earliest = way.under_way.back().map_or_else(Instant::now, |(at, _)| *at);
+        let earliest = way.under_way.back().map_or_else(Instant::now, |piece| piece.at);
         earliest.max(Instant::now() + delay)
     }
 
     /// Sends to the gateway.
     pub fn send(&self, bytes: &[u8]) {
-        let mut inner = self.lock();
-        let way = &mut inner.to_gateway;
-        if way.end.is_none() && !way.swallows {
-            let at = self.arrival(way);
-            way.under_way.push_back((at, bytes.to_vec()));
-            way.wake();
-        }
+        self.put(bytes, None);
     }
 
-    /// What the gateway has sent, as soon as there is something. `None`: that was all.
-    pub async fn receive(&self) -> Option<Vec<u8>> {
+    /// Sends to the gateway a few bytes at a time, at 1 ms a byte, and tells when the first arrive.
+    pub fn trickle(&self, bytes: &[u8]) -> Instant {
+        let mut inner = self.lock();
+        let way = &mut inner.to_gateway;
+        let (written, first) = (Instant::now(), self.arrival(way));
+        if way.end.is_none() && !way.swallows {
+            let mut at = first;
+            for piece in bytes.chunks(1 + self.world.pick(0..6) as usize) {
+                way.under_way.push_back(Piece { written, at, bytes: piece.to_vec(), on_read: None });
+                at += Duration::from_millis(piece.len() as u64);
+            }
+            way.wake();
+        }
+        first
+    }
+
+    /// Sends to the gateway, and has it told when all was read.
+    pub fn send_and_tell(&self, bytes: &[u8], on_read: impl FnOnce() + Send + 'static) {
+        self.put(bytes, Some(Box::new(on_read)));
+    }
+
+    /// Sends to the gateway, and tells when the bytes arrive there if they do.
+    pub fn say(&self, bytes: &[u8]) -> Instant {
+        self.put(bytes, None)
+    }
+
+    fn put(&self, bytes: &[u8], on_read: Option<OnRead>) -> Instant {
+        let mut inner = self.lock();
+        let way = &mut inner.to_gateway;
+        let (written, at) = (Instant::now(), self.arrival(way));
+        if way.end.is_none() && !way.swallows {
+            way.under_way.push_back(Piece { written, at, bytes: bytes.to_vec(), on_read });
+            way.wake();
+        }
+        at
+    }
+
+    /// What the gateway has sent, as soon as there is something, and when it was written. `None`: that was all.
+    pub async fn receive(&self) -> Option<(Instant, Vec<u8>)> {
         loop {
             let wait = {
                 let mut inner = self.lock();
                 let gone = !self.world.lives(self.life);
                 let way = &mut inner.from_gateway;
                 match way.under_way.front() {
-                    Some((at, _)) if *at <= Instant::now() => {
-                        let bytes = way.under_way.pop_front().map(|(_, bytes)| bytes);
+                    Some(piece) if piece.at <= Instant::now() => {
+                        let received = way.under_way.pop_front().map(|piece| (piece.written, piece.bytes));
                         way.wake();
-                        return bytes;
+                        return received;
                     }
-                    Some((at, _)) => Some(*at),
+                    Some(piece) => Some(piece.at),
                     None if way.end.is_some() || gone => return None,
                     None => None,
                 }
@@ -163,11 +213,14 @@ impl Wire {
         for way in [to_gateway, from_gateway] {
             if way.end.is_none() {
                 let mut kept = self.world.pick(0..way.held() as u64 + 1) as usize;
-                for (_, bytes) in &mut way.under_way {
-                    bytes.truncate(kept);
-                    kept -= bytes.len();
+                for piece in &mut way.under_way {
+                    if kept < piece.bytes.len() {
+                        piece.on_read = None;
+                    }
+                    piece.bytes.truncate(kept);
+                    kept -= piece.bytes.len();
                 }
-                way.under_way.retain(|(_, bytes)| !bytes.is_empty());
+                way.under_way.retain(|piece| !piece.bytes.is_empty());
                 way.end = Some(end);
             }
             way.wake();
@@ -207,7 +260,7 @@ impl AsyncRead for Near {
         let pieces = this.wire.world.chance(100);
         let mut inner = this.wire.lock();
         let way = &mut inner.to_gateway;
-        if let Some((at, bytes)) = way.under_way.front_mut() {
+        if let Some(Piece { at, bytes, on_read, .. }) = way.under_way.front_mut() {
             if *at > Instant::now() {
                 let mut timer = Box::pin(tokio::time::sleep_until(*at));
                 let _ = timer.as_mut().poll(context);
@@ -219,7 +272,14 @@ impl AsyncRead for Near {
             let rest = bytes.split_off(bytes.len().min(most));
             buffer.put_slice(bytes);
             match rest.is_empty() {
-                true => drop(way.under_way.pop_front()),
+                true => {
+                    let on_read = on_read.take();
+                    way.under_way.pop_front();
+                    drop(inner);
+                    if let Some(tell) = on_read {
+                        tell();
+                    }
+                }
                 false => *bytes = rest,
             }
             return Poll::Ready(Ok(()));
@@ -252,10 +312,16 @@ impl AsyncWrite for Near {
         if let Some(overhear) = &mut inner.overhear {
             overhear(bytes);
         }
+        let written = Instant::now();
         if !inner.from_gateway.swallows {
             let at = wire.arrival(&inner.from_gateway);
-            inner.from_gateway.under_way.push_back((at, bytes.to_vec()));
+            inner.from_gateway.under_way.push_back(Piece { written, at, bytes: bytes.to_vec(), on_read: None });
             inner.from_gateway.wake();
+        }
+        if inner.echoes && inner.to_gateway.end.is_none() {
+            let at = wire.arrival(&inner.to_gateway);
+            inner.to_gateway.under_way.push_back(Piece { written, at, bytes: bytes.to_vec(), on_read: None });
+            inner.to_gateway.wake();
         }
         Poll::Ready(Ok(bytes.len()))
     }

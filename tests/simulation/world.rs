@@ -146,6 +146,11 @@ impl World {
         self.lock().peace.is_some_and(|since| since.elapsed() >= length)
     }
 
+    /// How long after the beginning that was.
+    pub fn since_the_beginning(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
     /// The true time.
     pub fn true_time(&self) -> Timestamp {
         BEGIN.plus(self.began.elapsed())

@@ -1,0 +1,148 @@
+//! The instrument at the text line's end, and its manners: it repeats commands, says what it is doing, answers in
+//! several lines at the line's speed, reports by itself, and leaves halves of lines.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::manners::Manner;
+use super::plant::{Meaning, Plant, Saying};
+use super::request::Request;
+use super::scenario::Asks;
+use super::wire::Wire;
+
+/// The instrument's line.
+const LINE: &str = "/dev/text";
+/// Longest pause within an answer, ms.
+const PAUSE_MS: u64 = 30;
+/// Lines that an instrument reports by itself in a schedule: each costs time.
+const REPORTS_MAX: u64 = 400;
+
+/// A command was heard.
+pub(super) fn hears(plant: &Arc<Plant>, wire: &Wire, request: &Request) {
+    plant.lock().asked_at = Some(request.written);
+    if plant.shows(Manner::Repeats, "instrument: repeats the command", 900) {
+        wire.send(&request.text);
+    }
+}
+
+/// What it says to a command.
+pub(super) fn saying(plant: &Plant, request: &Request, refuses: bool) -> Saying {
+    let line = |text: &str| format!("{text}\r\n").into_bytes();
+    match request.asks {
+        _ if refuses => Saying { bytes: line("ERR busy"), meaning: Meaning::No },
+        Some(Asks::Ask) => {
+            let text = reading(plant);
+            Saying { bytes: line(&format!("R {text}")), meaning: Meaning::Reading(text) }
+        }
+        Some(Asks::Weigh) => {
+            let weight = weight(plant);
+            Saying { bytes: line(&format!("W +{weight} kg")), meaning: Meaning::Weight(weight) }
+        }
+        _ => Saying { bytes: line("OK"), meaning: Meaning::Yes },
+    }
+}
+
+/// A number that no other reading has.
+fn next(plant: &Plant) -> u16 {
+    let mut inner = plant.lock();
+    inner.readings += 1;
+    inner.readings + 10
+}
+
+/// What lies on the scale, with zeros in front where readings are odd.
+fn weight(plant: &Plant) -> String {
+    let number = next(plant);
+    match plant.manners.have(Manner::OddReadings) {
+        true => format!("{number:05}.5"),
+        false => format!("{number}.5"),
+    }
+}
+
+/// A reading as instruments write them.
+fn reading(plant: &Plant) -> String {
+    let number = next(plant);
+    if !plant.shows(Manner::OddReadings, "instrument: a reading that only looks like a number", 700) {
+        return format!("{number}.25");
+    }
+    match plant.world.pick(0..6) {
+        0 => format!("00E{number}"),
+        1 => format!("{number}E2"),
+        2 => format!("0{number}"),
+        3 => format!("{number}e1"),
+        4 => format!("-00{number}.5"),
+        _ => format!("0x{number}"),
+    }
+}
+
+/// Says it, with what comes before and after it.
+pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: &Saying) {
+    if plant.shows(Manner::Prefaces, "instrument: says what it is doing first", 800) {
+        say(plant, wire, b"working on it\r\n");
+    }
+    let arrives = say(plant, wire, &saying.bytes);
+    if let Meaning::Weight(weight) = &saying.meaning {
+        plant.lock().record.weights.push((arrives, weight.clone()));
+    }
+    if plant.shows(Manner::Tails, "instrument: says more behind its answer", 700) {
+        let tails = ["OK READY", "ERR none", "R 0.0", "R 77", "W +9999.5 kg", "OK"];
+        let tail = format!("{}\r\n", tails[plant.world.pick(0..tails.len() as u64) as usize]);
+        let (plant, pause) = (plant.clone(), plant.world.time(0, PAUSE_MS));
+        plant.world.tell(|| format!("to {request:?} follows {tail:?} after {pause:?}"));
+        tokio::spawn(async move {
+            sleep(pause).await;
+            on_the_line(&plant, tail.as_bytes());
+        });
+    }
+}
+
+/// Sends bytes in the instrument's way, and tells when the first arrives.
+fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> tokio::time::Instant {
+    match plant.shows(Manner::Trickles, "instrument: bytes at the line's speed", 900) {
+        true => wire.trickle(bytes),
+        false => wire.say(bytes),
+    }
+}
+
+/// Says something to whoever has the line open. `None`: nobody has.
+fn on_the_line(plant: &Plant, bytes: &[u8]) -> Option<tokio::time::Instant> {
+    let wire = plant.lock().open.get(LINE).cloned()?;
+    wire.is_held().then(|| say(plant, &wire, bytes))
+}
+
+/// Its port was opened: perhaps in the middle of something.
+pub(super) fn is_plugged_in(plant: &Arc<Plant>, wire: &Wire) {
+    let rests: [&[u8]; 4] = [b"K\r\n", b"2.5 kg\r\n", b"OK", b"NOT OK\r\nSTATE "];
+    if plant.shows(Manner::Fragments, "instrument: the port is opened within a line", 800) {
+        wire.send(rests[plant.world.pick(0..4) as usize]);
+    }
+}
+
+/// Lives on while nobody asks.
+pub(super) async fn live(plant: Arc<Plant>) {
+    let (streams, leaves_halves) = (plant.manners.have(Manner::Streams), plant.manners.have(Manner::Fragments));
+    if !streams && !leaves_halves {
+        return;
+    }
+    let weighs = plant.world.chance(500);
+    let pause = if streams { plant.world.pick(30..900) } else { 10_000 };
+    for _ in 0..REPORTS_MAX {
+        sleep(plant.world.time(pause / 2, pause * 2)).await;
+        if plant.world.faults_are_over() {
+            return;
+        }
+        if streams && weighs {
+            plant.world.count("instrument: reports by itself");
+            let weight = weight(&plant);
+            let arrives = on_the_line(&plant, format!("W +{weight} kg\r\n").as_bytes());
+            plant.lock().record.weights.extend(arrives.map(|at| (at, weight)));
+        } else if streams {
+            plant.world.count("instrument: reports by itself");
+            on_the_line(&plant, b"STATE NOT OK\r\n");
+        } else if !plant.is_asked() {
+            plant.world.count("instrument: half a line");
+            let halves: [&[u8]; 4] = [b"O", b"OK", b"W +00", b"R 9"];
+            on_the_line(&plant, halves[plant.world.pick(0..4) as usize]);
+        }
+    }
+}

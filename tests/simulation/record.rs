@@ -1,0 +1,89 @@
+//! What the peripherals have done and said, and to what: the one witness of G12. It is kept by value, for every message
+//! has one of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+/// Something that a peripheral has done.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    /// The command's value.
+    pub value: u16,
+}
+
+/// What was last to be heard of a write that is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Last {
+    /// Nothing, or the line failed since.
+    #[default]
+    Nothing,
+    /// It was written.
+    Written,
+    /// Somebody asked what stands there.
+    Asked,
+    /// Somebody was told that it stands there, in time, and has read that.
+    Shown,
+}
+
+/// What was said to one command.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// The first byte of a request for it was written, in which life of the process, and when.
+    pub asked: Vec<(u64, Instant)>,
+    /// That it was done.
+    pub confirmed: bool,
+    /// That it is not done, or that this is not known.
+    pub refused: bool,
+    /// A read-back showed its value.
+    pub shown: bool,
+    /// See there.
+    pub last: Last,
+    /// Readings that it was given, as they were written.
+    pub readings: Vec<String>,
+}
+
+/// A register of a unit on a line.
+pub type Place = (String, u8, u16);
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// What was done, in order.
+    pub effects: Vec<Effect>,
+    /// By value.
+    pub told: BTreeMap<u16, Told>,
+    /// What a register was said to hold, and when that was asked.
+    pub readings: BTreeMap<Place, Vec<(Instant, u16)>>,
+    /// Registers that were not shown.
+    pub withheld: BTreeSet<Place>,
+    /// Weights that were said, and when the first byte of the line arrived.
+    pub weights: Vec<(Instant, String)>,
+    /// What was last written to a register, done or not.
+    pub written: BTreeMap<Place, u16>,
+}
+
+impl Record {
+    /// What was said to a command, to be added to.
+    pub fn of(&mut self, value: u16) -> &mut Told {
+        self.told.entry(value).or_default()
+    }
+
+    /// A request for a command was written.
+    pub fn asked(&mut self, value: u16, life: u64, at: Instant) {
+        let asked = &mut self.of(value).asked;
+        if asked.iter().all(|(earlier, _)| *earlier != life) {
+            asked.push((life, at));
+        }
+    }
+
+    /// The line has failed: who wanted to look may not have been able to.
+    pub fn line_failed(&mut self, line: &str) {
+        let Record { told, written, .. } = self;
+        for (_, value) in written.iter().filter(|((on, ..), _)| on == line) {
+            if let Some(told) = told.get_mut(value).filter(|told| told.last != Last::Shown) {
+                told.last = Last::Nothing;
+            }
+        }
+    }
+}
