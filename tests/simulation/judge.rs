@@ -21,6 +21,10 @@ pub struct Command<'a> {
     /// A ledger that the gateway no longer has knew of it.
     was_known: bool,
     pub effects: usize,
+    /// Another hub sent the same: what was done was done for either.
+    is_alike: bool,
+    /// Nothing else came under its id to its device.
+    pub is_only: bool,
 }
 
 /// Judges a schedule that has come to rest.
@@ -70,7 +74,23 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
         };
         let (row, was_known) = (rows.iter().find(is_its), lost.iter().any(|row| is_its(&row)));
         let effects = effects.iter().filter(|effect| effect.value == message.value).count();
-        commands.push(Command { message, digest: wanted, sent: 1, row, was_known, effects });
+        commands.push(Command {
+            message,
+            digest: wanted,
+            sent: 1,
+            row,
+            was_known,
+            effects,
+            is_alike: false,
+            is_only: true,
+        });
+    }
+    let messages: Vec<&Message> = commands.iter().map(|command| command.message).collect();
+    for command in &mut commands {
+        let own = command.message;
+        let others = messages.iter().filter(|other| other.device == own.device && ***other != *own);
+        command.is_alike = others.clone().any(|other| other.hub != own.hub && other.value == own.value);
+        command.is_only = !others.clone().any(|other| other.id == own.id);
     }
     commands
 }
@@ -84,7 +104,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     }
     let completed = sent.iter().any(|one| one.message == *message && one.state == State::Completed);
     let Some(row) = row else {
-        if command.was_known {
+        if command.was_known || command.is_alike {
             return;
         }
         // What the hub threw away before it was recorded is its to report, unless it was begun.
@@ -104,7 +124,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         ("in_doubt", _) => "ended: in doubt",
         _ => "ended: otherwise",
     });
-    let lost = match (row.state.as_str(), message.asks) {
+    let wrong = match (row.state.as_str(), message.asks) {
         ("succeeded", Asks::Nothing) => Some("G8: poison succeeded"),
         ("succeeded", asks) if !asks.writes() => None,
         ("succeeded", _) if effects == 0 => Some("false success"),
@@ -115,8 +135,9 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         (_, Asks::Nothing) if row.state != "rejected" => Some("G8: poison was not rejected"),
         _ => None,
     };
-    if let Some(what) = lost {
-        violate(what);
+    match wrong {
+        Some(what) if !command.is_alike => violate(what),
+        _ => {}
     }
     let is_calm = scenario.faults.is_none() && scenario.manners.are_none() && scenario.clock_is_right();
     if is_calm

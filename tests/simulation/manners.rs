@@ -80,7 +80,7 @@ const AWAITED: &[Manner] = &[
     SlowValues,
     // Deadlines from the first receipt, looked at last.
     TightDeadlines,
-    // Rows that belong to a hub.
+    // What another hub name had executed falls under the same doubt.
     OtherHub,
     // A ledger that knows that it knows nothing.
     LostLedger,

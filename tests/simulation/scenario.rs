@@ -209,7 +209,7 @@ impl Scenario {
             0 => world.time(300_000, 1_500_000),
             _ => world.time(20_000, 120_000),
         };
-        let devices = devices(world);
+        let devices = devices(world, &manners);
         let mut happenings = sendings(world, &manners, &devices, chaos);
         if faults.disk > 0 && world.chance(500) {
             let at = world.time(0, chaos.as_millis() as u64);
@@ -299,8 +299,10 @@ struct Device {
     after_accept: bool,
 }
 
-fn devices(world: &World) -> Vec<Device> {
-    let buses = ["net", "net", "rtu", "rtu", "text"];
+fn devices(world: &World, manners: &Manners) -> Vec<Device> {
+    let speaks = [Manner::Tails, Manner::Streams, Manner::Fragments, Manner::OddReadings, Manner::Smuggling];
+    let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
+    let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };
     let count = world.pick(1..4) as usize;
     let mut devices: Vec<Device> = Vec::new();
     for number in 0..count {
@@ -317,6 +319,7 @@ fn devices(world: &World) -> Vec<Device> {
 fn sendings(world: &World, manners: &Manners, devices: &[Device], chaos: Duration) -> Vec<(Duration, Happening)> {
     let mut sendings: Vec<(Duration, Happening)> = Vec::new();
     let mut sent: Vec<Message> = Vec::new();
+    let crowds = world.chance(400);
     for number in 0..world.pick(1..14) {
         let device = &devices[world.pick(0..devices.len() as u64) as usize];
         let earlier = sent.iter().rev().find(|message| message.device == device.id && message.id.is_some());
@@ -332,7 +335,11 @@ fn sendings(world: &World, manners: &Manners, devices: &[Device], chaos: Duratio
             true => Duration::from_secs(2 * 86_400),
             false => world.time(1_000, 60_000),
         };
-        let at = world.time(0, chaos.as_millis() as u64 * 3 / 4);
+        let at = match sendings.last() {
+            // One on the heels of the other: what is left of its answer meets the next.
+            Some((before, _)) if crowds && world.chance(600) => *before + world.time(0, 40),
+            _ => world.time(0, chaos.as_millis() as u64 * 3 / 4),
+        };
         sendings.push((at, Happening::Send(message.clone(), life)));
         if manners.have(Manner::OtherHub) && world.chance(600) {
             // Two systems number their messages alike.

@@ -102,7 +102,9 @@ fn judge_end(world: &World, command: &Command, told: &Told, record: &Record) {
         ("failed", asks) if asks != Asks::Nothing && matches!(error, "refused" | "exception") && !refused => {
             Some("a refusal that was said to another command")
         }
-        ("failed", Asks::SetVerified) if error == "verify-mismatch" && command.effects > 0 => {
+        ("failed", Asks::SetVerified)
+            if is_on(Manner::SlowValues) && error == "verify-mismatch" && command.effects > 0 =>
+        {
             Some("it stands there after a while, and is called failed")
         }
         ("failed", _) if is_verified && is_on(Manner::SlowValues) && matches!(error, "timeout" | "bad-reply") => {
@@ -130,7 +132,7 @@ fn judge_value(
 ) {
     let message = command.message;
     let ended_well = command.row.is_some_and(|row| row.state == "succeeded");
-    if !ended_well || message.id.is_none() || event.correlation != message.id {
+    if !ended_well || !command.is_only || message.id.is_none() || event.correlation != message.id {
         return;
     }
     let body: Json = serde_json::from_str(&event.body).unwrap_or_default();
