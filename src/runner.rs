@@ -8,15 +8,16 @@
 //! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
 
 use serde_json::Value as Json;
-use tokio::time::Instant;
+use tokio::time::{sleep, Instant};
 
 use crate::bus::wire::{Answer, Call, Refusal, Request, Wire};
 use crate::bus::{BusHandle, Errand, Turn};
-use crate::command::decide::{Attempt, Execution, ReadBack, Route, Step};
+use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
-use crate::crash::{self, Point};
-use crate::peripheral::{Command, Prepared};
+use crate::crash;
+use crate::peripheral::registers::Point;
+use crate::peripheral::{Action, Command, Found, Prepared};
 
 /// A command with its value, and where it goes.
 #[derive(Debug, Clone)]
@@ -87,15 +88,16 @@ impl<'a> Plan<'a> {
     pub fn route(&self, bus: &BusHandle) -> Route {
         Route {
             idempotent: self.command.idempotent,
-            verify: self.prepared.read_back.is_some(),
+            verify: self.command.read_back.as_ref().map(|rule| Looks { after: rule.after, within: rule.within }),
             attempts_max: bus.retries() + 1,
+            retry_pause: bus.retry_pause(),
         }
     }
 
     /// Runs the command to its outcome.
     pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
-        let begun = Instant::now();
-        let errand = bus.errand();
+        let mut looked_since = Instant::now();
+        let errand = bus.errand().with_harmless(self.harmless());
         let mut turn: Option<Turn> = None;
         let mut progress = Progress::Untouched;
         let mut step = execution.begin();
@@ -104,7 +106,7 @@ impl<'a> Plan<'a> {
             if to_be_sent {
                 match self.wait_to_send(&errand, turn.take(), gate, progress).await {
                     Ok(held) => turn = Some(held),
-                    Err(ran) => return ran,
+                    Err(ran) => return called_off(ran, &execution, &step),
                 }
             } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
                 match errand.turn().await {
@@ -112,6 +114,7 @@ impl<'a> Plan<'a> {
                     Err(_) => return Ran::NotNow,
                 }
             }
+            let was_recorded = matches!(step, Step::RecordExecuting);
             step = match (step, &mut turn) {
                 (Step::Finish(outcome), _) => return Ran::Finished(outcome, execution.attempts()),
                 (Step::RecordExecuting, _) => match gate.record_executing().await {
@@ -119,41 +122,43 @@ impl<'a> Plan<'a> {
                         progress = Progress::Recorded;
                         execution.recorded()
                     }
-                    false => return Ran::NotNow,
+                    false => return called_off(Ran::NotNow, &execution, &Step::RecordExecuting),
                 },
                 (Step::Send, Some(held)) => {
                     let not_after = to_be_sent.then(|| gate.not_after());
-                    crash::point(Point::BeforeExchange);
-                    let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
-                    crash::point(Point::AttemptEnded);
-                    if !matches!(wire, Wire::NotSent(_)) {
-                        progress = Progress::OnTheWire;
-                    } else if not_after.is_some_and(|limit| Instant::now() >= limit) {
-                        return Ran::Finished(gate.expired(), 0);
+                    let (attempt, left) = self.exchange(held, not_after).await;
+                    looked_since = Instant::now();
+                    if !left && not_after.is_some_and(|limit| Instant::now() >= limit) {
+                        return Ran::Finished(gate.expired(), execution.attempts() - 1);
                     }
-                    execution.attempted(self.attempt(wire))
+                    progress = progress.after(&attempt, left);
+                    execution.attempted(attempt)
+                }
+                (Step::AgainAfter(pause), _) => {
+                    turn = None;
+                    match unless_called_off(gate, progress, sleep(pause)).await {
+                        Ok(()) => execution.again(),
+                        Err(ran) => return called_off(ran, &execution, &Step::AgainAfter(pause)),
+                    }
                 }
                 (Step::ReadBack, Some(held)) => {
-                    crash::point(Point::BeforeReadBack);
                     let result = self.read_back(held).await;
-                    crash::point(Point::ReadBackEnded);
-                    execution.read_back(result, self.prepared.written.clone(), begun.elapsed())
+                    execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
                     turn = None;
-                    crash::point(Point::BeforeReadBackAgain);
-                    tokio::time::sleep(pause).await;
+                    crash::point(crash::Point::BeforeReadBackAgain);
+                    sleep(pause).await;
                     Step::ReadBack
                 }
                 (Step::Send | Step::ReadBack, None) => unreachable!("a turn was taken above"),
             };
             // What was recorded or written is followed up at once; a repetition waits for the others on the bus.
-            let follows_up = execution.attempts() <= 1 && matches!(step, Step::Send) || matches!(step, Step::ReadBack);
-            if !follows_up {
+            if !was_recorded && !matches!(step, Step::ReadBack) {
                 turn = None;
             }
             if matches!(step, Step::Send) && execution.attempts() > 1 {
-                crash::point(Point::BetweenAttempts);
+                crash::point(crash::Point::BetweenAttempts);
             }
         }
     }
@@ -173,9 +178,9 @@ impl<'a> Plan<'a> {
         };
         // What is recorded was cleared for the line just before, and nobody came between.
         if progress == Progress::Untouched {
-            crash::point(Point::TurnHeld);
+            crash::point(crash::Point::TurnHeld);
             unless_called_off(gate, progress, turn.clear(&self.call(self.prepared.request.clone(), None))).await?;
-            crash::point(Point::LineClear);
+            crash::point(crash::Point::LineClear);
         }
         ask(gate, progress).map(|()| turn)
     }
@@ -184,13 +189,35 @@ impl<'a> Plan<'a> {
         Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after }
     }
 
-    fn attempt(&self, wire: Wire) -> Attempt {
+    /// One exchange: what it came to, and whether anything left.
+    async fn exchange(&self, held: &mut Turn, not_after: Option<Instant>) -> (Attempt, bool) {
+        crash::point(crash::Point::BeforeExchange);
+        let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
+        crash::point(crash::Point::AttemptEnded);
+        let left = !matches!(wire, Wire::NotSent(_));
+        (self.attempt(wire, held.owes()), left)
+    }
+
+    /// A read of the same unit that changes nothing, whose answer shows whether the line echoes.
+    fn harmless(&self) -> Option<Request> {
+        let commands = || self.device.commands.values();
+        let reads = commands().filter_map(|command| match &command.action {
+            Action::Read(point) => Some(point),
+            _ => None,
+        });
+        let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
+        let mut requests = reads.chain(read_backs).map(Point::read);
+        requests.find(|request| !request.is_answered_by_itself())
+    }
+
+    /// What an exchange came to. `owes`: the line owes an answer to something else.
+    fn attempt(&self, wire: Wire, owes: bool) -> Attempt {
         match wire {
             Wire::Answered(answer) => match self.command.interpret(&self.prepared, &answer) {
                 Ok(value) => Attempt::Confirmed(value),
                 Err(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
             },
-            Wire::Refused(refusal) => refused(refusal),
+            Wire::Refused(refusal) => refused(refusal, owes),
             Wire::NotSent(why) => Attempt::NotSent(Fault::new(Code::BusUnavailable, why)),
             Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
             Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
@@ -199,16 +226,19 @@ impl<'a> Plan<'a> {
 
     async fn read_back(&self, turn: &mut Turn) -> ReadBack {
         let Some(request) = &self.prepared.read_back else {
-            return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `verify` any more"));
+            return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
         };
-        match self.attempt_read_back(turn.exchange(&self.call(request.clone(), None)).await) {
-            Ok(answer) if self.command.matches(&self.prepared, &answer) => ReadBack::Same,
-            Ok(answer) => match self.command.interpret(&self.prepared, &answer) {
-                Ok(found) => ReadBack::Other(format!(
-                    "read back {} where {} was to stand",
-                    shown(&found),
-                    shown(&self.prepared.written)
-                )),
+        // A write's own timeout is for what it sets in motion.
+        let call = Call { timeout: None, ..self.call(request.clone(), None) };
+        crash::point(crash::Point::BeforeReadBack);
+        let wire = turn.exchange(&call).await;
+        crash::point(crash::Point::ReadBackEnded);
+        match self.attempt_read_back(wire) {
+            Ok(answer) => match self.command.found(&self.prepared, &answer) {
+                Ok(Found { fits: true, .. }) => ReadBack::Same,
+                Ok(Found { value, .. }) => {
+                    ReadBack::Other(format!("read back {value} where {} was to stand", shown(&self.prepared.written)))
+                }
                 Err(why) => ReadBack::Unknown(Fault::new(Code::BadReply, why)),
             },
             Err(fault) => ReadBack::Unknown(fault),
@@ -218,8 +248,9 @@ impl<'a> Plan<'a> {
     fn attempt_read_back(&self, wire: Wire) -> Result<Answer, Fault> {
         match wire {
             Wire::Answered(answer) => Ok(answer),
-            other => match self.attempt(other) {
+            other => match self.attempt(other, true) {
                 Attempt::Refused(fault)
+                | Attempt::Busy { fault, .. }
                 | Attempt::NotSent(fault)
                 | Attempt::Unclear(fault)
                 | Attempt::Unconfirmed(fault) => Err(fault),
@@ -238,6 +269,29 @@ enum Progress {
     Recorded,
     /// A byte of it may have left.
     OnTheWire,
+}
+
+impl Progress {
+    /// How far it has come when an attempt has ended of which something has left, or not. What the peripheral did not
+    /// begin is as good as not sent.
+    fn after(self, attempt: &Attempt, left: bool) -> Progress {
+        match (self, attempt) {
+            (Progress::OnTheWire, _) => Progress::OnTheWire,
+            (_, Attempt::Busy { .. }) => Progress::Untouched,
+            (_, _) if left => Progress::OnTheWire,
+            (before, _) => before,
+        }
+    }
+}
+
+/// The end of a command that was not let through, before this step.
+fn called_off(ran: Ran, execution: &Execution, step: &Step) -> Ran {
+    // The attempt that was about to be made does not count.
+    let attempts = execution.attempts() - u32::from(matches!(step, Step::Send));
+    match (ran, execution.given_up()) {
+        (Ran::Finished(outcome, _), _) | (Ran::NotNow, Some(outcome)) => Ran::Finished(outcome, attempts),
+        (Ran::NotNow, None) => Ran::NotNow,
+    }
 }
 
 /// Whether a command of which nothing has left may go.
@@ -273,10 +327,10 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Two Modbus exceptions are none: 5 says that the peripheral has begun and will take its time,
-/// 11 that a gateway has sent the request on and heard nothing (Modbus Application Protocol V1.1b3, section 7). What
-/// the peripheral did is not known then.
-fn refused(refusal: Refusal) -> Attempt {
+/// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that the
+/// peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what the
+/// peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
+fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
         Refusal::Exception(code) => {
@@ -284,6 +338,8 @@ fn refused(refusal: Refusal) -> Attempt {
             let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
             match code {
                 5 | 11 => Attempt::Unconfirmed(fault(Code::Exception)),
+                6 => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
+                10 => Attempt::NotSent(fault(Code::BusUnavailable)),
                 _ => Attempt::Refused(fault(Code::Exception)),
             }
         }

@@ -9,7 +9,7 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::wire::{Answer, Refusal, Wire};
+use fieldbridge::bus::wire::{Answer, Call, Refusal, Request, Wire};
 use fieldbridge::config::BusKind;
 use peers::{call, hasty, patient, read, write, Peer, Running, SHORT};
 use tokio::net::{TcpListener, TcpStream};
@@ -152,6 +152,60 @@ async fn half_an_answer_is_a_bad_reply() {
     drop(peer);
     let wire = patient(asking).await.unwrap();
     assert!(matches!(wire, Wire::BadReply(_)), "{wire:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_half_way_was_cut_and_is_not_called_silence() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 42)[..11]).await;
+    let wire = patient(asking).await.unwrap();
+    assert!(matches!(&wire, Wire::NoAnswer(why) if why.contains("cut") && why.contains("11 bytes")), "{wire:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_answer_is_said_to_a_person() {
+    let coil = || Request::WriteBits { address: 3, bits: vec![true] };
+    let table: [(Request, Vec<u8>, &[&str]); 4] = [
+        (read(16, 2), tcp(0, 9, &[3, 4, 0, 0, 0, 42]), &["of unit 9", "unit 7 was asked"]),
+        (read(16, 2), tells(5, 42), &["transaction 5", "0 is under way"]),
+        (coil(), tcp(0, 7, &[5, 0, 3, 0x12, 0x34]), &["unit 7", "05 00 03 12 34"]),
+        (read(16, 2), tcp(0, 7, &[3, 4, 0, 0, 0, 42, 9]), &["unit 7", "2a 09"]),
+    ];
+    for (request, answer, parts) in table {
+        let (line, server) = Server::start().await;
+        let mut peer = server.accept().await;
+        let asking = line.call_meanwhile(call(7, request));
+        let mut heard = [0; 12];
+        patient(tokio::io::AsyncReadExt::read_exact(&mut peer, &mut heard)).await.unwrap();
+        peer.say(&answer).await;
+        let Wire::BadReply(why) = patient(asking).await.unwrap() else { panic!("{parts:?}") };
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+        assert!(!why.contains("{}") && !why.contains("undecoded"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_turnaround_has_made_too_late_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let kind = BusKind::ModbusTcp { address: listener.local_addr().unwrap().to_string() };
+    let line = Running::with_turnaround(kind, Duration::from_millis(400));
+    let server = Server(listener);
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    patient(asking).await.unwrap();
+    let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+    let wire = line.call(Call { not_after: Some(soon), ..call(7, write(16, 5)) }).await;
+    assert!(matches!(&wire, Wire::NotSent(why) if why.contains("in time")), "{wire:?}");
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    let mut peer = server.accept().await;
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]), "and nothing of the other went out");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use fieldbridge::bus::wire::{Refusal, Wire};
 use fieldbridge::bus::Turn;
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
-use fieldbridge::peripheral::{Action, Command};
+use fieldbridge::peripheral::{Action, Command, Rule};
 use peers::{call, patient, Pty, Running};
 use serde_json::{json, Value as Json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -92,13 +92,16 @@ fn point(table: Table, address: u16, kind: DataType) -> Point {
 fn command(action: Action) -> Command {
     Command {
         name: "command".into(),
-        action,
         idempotent: true,
-        verify: true,
+        read_back: match &action {
+            Action::Write(point) => Some(Rule::exact(point)),
+            _ => None,
+        },
         fixed: None,
         range: None,
         timeout: None,
         deadline: Duration::from_secs(30),
+        action,
     }
 }
 
@@ -124,7 +127,7 @@ async fn write(turn: &mut Turn, point: &Point, value: &Json) {
     let read_back = prepared.read_back.clone().unwrap();
     match patient(turn.exchange(&call(UNIT, read_back))).await {
         Wire::Answered(answer) => {
-            assert!(command.matches(&prepared, &answer), "{value} to {point:?}: {answer:?}");
+            assert!(command.found(&prepared, &answer).unwrap().fits, "{value} to {point:?}: {answer:?}");
         }
         other => panic!("{value} from {point:?}: {other:?}"),
     }

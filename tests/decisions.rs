@@ -7,7 +7,7 @@ use std::time::Duration;
 use fieldbridge::clock::{Timestamp, EARLIEST_BELIEVABLE};
 use fieldbridge::command::decide::{
     check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked, Deadline,
-    Execution, Freshness, Known, Past, ReadBack, Route, Step, Verdict, RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
+    Execution, Freshness, Known, Looks, Past, ReadBack, Route, Step, Verdict, RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
 };
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::config::Settle;
@@ -119,7 +119,7 @@ fn the_hub_holds_nothing_of_before_after_a_pause_with_nothing_unsettled_that_lie
 fn what_an_operator_asked_for_is_not_begun_by_a_later_life_of_the_daemon() {
     for verify in [false, true] {
         for idempotent in [false, true] {
-            let route = Route { idempotent, verify, attempts_max: 3 };
+            let route = route(idempotent, verify, 3);
             let unsent = on_left_behind(route, false).unwrap();
             assert_eq!((unsent.state, unsent.fault.unwrap().code), (State::Expired, Code::Interrupted));
             let interrupted = on_left_behind(route, true);
@@ -144,11 +144,35 @@ fn only_an_idempotent_command_may_come_without_a_message_id() {
     assert_eq!(check_identity(None, false).unwrap_err().code, Code::NoMessageId);
 }
 
+const PAUSE: Duration = Duration::from_millis(100);
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How effects are looked for, if at all.
+fn looked_for(verify: bool) -> Option<Looks> {
+    verify.then_some(Looks { after: Duration::ZERO, within: WITHIN })
+}
+
+fn route(idempotent: bool, verify: bool, attempts_max: u32) -> Route {
+    Route { idempotent, verify: looked_for(verify), attempts_max, retry_pause: PAUSE }
+}
+
+/// Every kind of route.
+fn routes(attempts_max: u32) -> Vec<Route> {
+    let kinds = [(false, false), (false, true), (true, false), (true, true)];
+    kinds.into_iter().map(|(idempotent, verify)| route(idempotent, verify, attempts_max)).collect()
+}
+
+fn busy(certain: bool) -> Attempt {
+    Attempt::Busy { fault: fault(Code::Exception), certain }
+}
+
 /// Everything the wire can say to one attempt.
 fn attempts() -> Vec<Attempt> {
     vec![
         Attempt::Confirmed(Some(json!(1))),
         Attempt::Refused(fault(Code::Exception)),
+        busy(true),
+        busy(false),
         Attempt::NotSent(fault(Code::BusUnavailable)),
         Attempt::Unclear(fault(Code::Timeout)),
         Attempt::Unclear(fault(Code::BadReply)),
@@ -160,13 +184,17 @@ fn read_backs() -> Vec<ReadBack> {
     vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::Timeout))]
 }
 
+/// What was done and said, in order.
+#[derive(Debug, Clone, PartialEq)]
+enum Mark {
+    Step(Step),
+    Attempt(Attempt),
+}
+
 /// Follows every possible course of an execution and calls `seen` with each complete trace and its outcome.
-fn walk(execution: &Execution, step: Step, trace: &mut Vec<String>, seen: &mut impl FnMut(&[String], &Outcome)) {
-    assert!(trace.len() < 100, "no end: {trace:?}");
-    trace.push(match &step {
-        Step::Finish(outcome) => format!("finish {}", outcome.state),
-        other => format!("{other:?}"),
-    });
+fn walk(execution: &Execution, step: Step, trace: &mut Vec<Mark>, seen: &mut impl FnMut(&[Mark], &Outcome)) {
+    assert!(trace.len() < 200, "no end: {trace:?}");
+    trace.push(Mark::Step(step.clone()));
     match step {
         Step::Finish(outcome) => seen(trace, &outcome),
         Step::RecordExecuting => {
@@ -174,16 +202,24 @@ fn walk(execution: &Execution, step: Step, trace: &mut Vec<String>, seen: &mut i
             let step = next.recorded();
             walk(&next, step, trace, seen);
         }
+        Step::AgainAfter(pause) => {
+            assert_eq!(pause, PAUSE);
+            let mut next = execution.clone();
+            let step = next.again();
+            walk(&next, step, trace, seen);
+        }
         Step::Send => {
             for attempt in attempts() {
+                trace.push(Mark::Attempt(attempt.clone()));
                 let mut next = execution.clone();
                 let step = next.attempted(attempt);
                 walk(&next, step, trace, seen);
+                trace.pop();
             }
         }
         Step::ReadBack | Step::ReadBackAfter(_) => {
             for result in read_backs() {
-                // The patience with an interrupted command is over at some time; one course is enough.
+                // The patience with it is over at some time; one course is enough.
                 let elapsed = if matches!(step, Step::ReadBackAfter(_)) { RESOLVE_PATIENCE } else { Duration::ZERO };
                 let mut next = execution.clone();
                 let step = next.read_back(result, Some(json!(1)), elapsed);
@@ -194,7 +230,7 @@ fn walk(execution: &Execution, step: Step, trace: &mut Vec<String>, seen: &mut i
     trace.pop();
 }
 
-fn every_course(route: Route, interrupted: bool) -> Vec<(Vec<String>, Outcome)> {
+fn every_course(route: Route, interrupted: bool) -> Vec<(Vec<Mark>, Outcome)> {
     let mut execution = if interrupted { Execution::interrupted(route, 1) } else { Execution::new(route) };
     let first = execution.begin();
     let mut all = Vec::new();
@@ -204,24 +240,40 @@ fn every_course(route: Route, interrupted: bool) -> Vec<(Vec<String>, Outcome)> 
     all
 }
 
-fn sends(trace: &[String]) -> usize {
-    trace.iter().filter(|step| *step == "Send").count()
+fn sends(trace: &[Mark]) -> usize {
+    trace.iter().filter(|mark| **mark == Mark::Step(Step::Send)).count()
+}
+
+fn said(trace: &[Mark], attempt: &Attempt) -> usize {
+    trace.iter().filter(|mark| **mark == Mark::Attempt(attempt.clone())).count()
 }
 
 #[test]
-fn a_non_idempotent_command_is_sent_at_most_once_and_only_after_its_record() {
+fn a_non_idempotent_command_is_sent_once_and_once_more_for_each_attempt_that_was_not_begun_after_its_record() {
     for verify in [false, true] {
-        for attempts_max in [1, 3, 11] {
-            let route = Route { idempotent: false, verify, attempts_max };
+        for attempts_max in [1, 3, 5] {
+            let route = route(false, verify, attempts_max);
             for (trace, _) in every_course(route, false) {
-                assert_eq!(trace[0], "RecordExecuting", "{trace:?}");
-                assert_eq!(sends(&trace), 1, "{trace:?}");
+                assert_eq!(trace[0], Mark::Step(Step::RecordExecuting), "{trace:?}");
+                assert!(sends(&trace) <= 1 + said(&trace, &busy(true)), "{trace:?}");
+                assert!(sends(&trace) <= attempts_max as usize, "{trace:?}");
+                for (before, mark) in trace.iter().zip(&trace[1..]) {
+                    let is_send = *mark == Mark::Step(Step::Send);
+                    assert!(!is_send || *before == Mark::Step(Step::RecordExecuting), "not recorded: {trace:?}");
+                }
+                for at in (1..trace.len()).filter(|at| trace[*at] == Mark::Step(Step::RecordExecuting)) {
+                    let before = trace[..at].iter().rev().find_map(|mark| match mark {
+                        Mark::Attempt(attempt) => Some(attempt.clone()),
+                        Mark::Step(_) => None,
+                    });
+                    assert_eq!(before, Some(busy(true)), "{trace:?}");
+                }
             }
             // Whatever the configuration calls it by now.
             let renamed = Route { idempotent: true, ..route };
             for (trace, outcome) in every_course(route, true).into_iter().chain(every_course(renamed, true)) {
                 assert_eq!(sends(&trace), 0, "an interrupted command went on the wire again: {trace:?}");
-                assert!(verify || outcome.fault.as_ref().unwrap().code == Code::Interrupted);
+                assert!(outcome.state == State::Succeeded || outcome.fault.unwrap().code == Code::Interrupted);
             }
         }
     }
@@ -230,16 +282,16 @@ fn a_non_idempotent_command_is_sent_at_most_once_and_only_after_its_record() {
 #[test]
 fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
     for verify in [false, true] {
-        let route = Route { idempotent: true, verify, attempts_max: 3 };
-        let courses = every_course(route, false);
+        let courses = every_course(route(true, verify, 3), false);
         assert!(courses.iter().all(|(trace, _)| (1..=3).contains(&sends(trace))));
         for (trace, outcome) in &courses {
             let code = outcome.fault.as_ref().map(|fault| fault.code);
-            if matches!(code, Some(Code::Timeout | Code::BadReply | Code::BusUnavailable)) {
+            if matches!(code, Some(Code::Timeout | Code::BadReply | Code::BusUnavailable | Code::VerifyMismatch)) {
                 assert_eq!(sends(trace), 3, "given up early: {trace:?}");
             }
-            if code == Some(Code::Exception) {
-                assert_eq!(trace.last().unwrap(), "finish failed", "an exception is an outcome");
+            let last = trace.iter().rev().find(|mark| matches!(mark, Mark::Attempt(_)));
+            if last == Some(&Mark::Attempt(Attempt::Refused(fault(Code::Exception)))) {
+                assert_eq!((outcome.state, code), (State::Failed, Some(Code::Exception)), "a refusal is an outcome");
             }
         }
     }
@@ -247,7 +299,7 @@ fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
 
 #[test]
 fn what_was_not_sent_at_last_may_have_been_done_before() {
-    let mut execution = Execution::new(Route { idempotent: true, verify: false, attempts_max: 2 });
+    let mut execution = Execution::new(route(true, false, 2));
     assert_eq!(execution.begin(), Step::Send);
     assert_eq!(execution.attempted(Attempt::Unclear(fault(Code::Timeout))), Step::Send);
     let step = execution.attempted(Attempt::NotSent(fault(Code::BusUnavailable)));
@@ -256,69 +308,184 @@ fn what_was_not_sent_at_last_may_have_been_done_before() {
 
 #[test]
 fn no_course_ends_in_a_state_that_says_more_than_is_known() {
-    for idempotent in [false, true] {
-        for verify in [false, true] {
-            let route = Route { idempotent, verify, attempts_max: 2 };
-            for interrupted in [false, true] {
-                for (trace, outcome) in every_course(route, interrupted) {
-                    assert!(outcome.state.is_final());
-                    assert_eq!(outcome.state == State::Succeeded, outcome.fault.is_none(), "{trace:?}");
-                    let is_known = idempotent && !interrupted;
-                    assert!(!is_known || outcome.state != State::InDoubt, "an idempotent command is never in doubt");
-                    if outcome.state == State::InDoubt {
-                        let code = outcome.fault.unwrap().code;
-                        assert!(matches!(code, Code::Timeout | Code::BadReply | Code::Interrupted), "{code:?}");
-                    }
+    for route in routes(2) {
+        for interrupted in [false, true] {
+            for (trace, outcome) in every_course(route, interrupted) {
+                assert!(outcome.state.is_final());
+                assert_eq!(outcome.state == State::Succeeded, outcome.fault.is_none(), "{trace:?}");
+                let is_known = route.idempotent && !interrupted;
+                assert!(!is_known || outcome.state != State::InDoubt, "an idempotent command is never in doubt");
+                let code = outcome.fault.map(|fault| fault.code);
+                if outcome.state == State::InDoubt {
+                    let unclear = [Code::Timeout, Code::BadReply, Code::Exception, Code::Interrupted];
+                    assert!(unclear.contains(&code.unwrap()), "{code:?}");
+                }
+                // What nobody knows is not told as a definite failure.
+                let unclear = trace
+                    .iter()
+                    .any(|mark| matches!(mark, Mark::Attempt(Attempt::Unclear(_) | Attempt::Unconfirmed(_))));
+                if !route.idempotent && (unclear || interrupted) {
+                    assert!(matches!(outcome.state, State::Succeeded | State::InDoubt), "{trace:?}");
+                }
+                if code == Some(Code::VerifyMismatch) {
+                    let last = trace.iter().rev().find(|mark| matches!(mark, Mark::Attempt(_)));
+                    assert!(matches!(last, Some(Mark::Attempt(Attempt::Confirmed(_)))), "{trace:?}");
                 }
             }
         }
     }
 }
 
+/// How a command ends of which the wire says this to every attempt, and the read-back that to every look.
+fn end(route: Route, attempt: &Attempt, read: Option<&ReadBack>) -> (State, Option<Code>, u32) {
+    let mut execution = Execution::new(route);
+    let mut step = execution.begin();
+    let mut elapsed = Duration::ZERO;
+    loop {
+        step = match step {
+            Step::RecordExecuting => execution.recorded(),
+            Step::AgainAfter(_) => execution.again(),
+            Step::Send => {
+                elapsed = Duration::ZERO;
+                execution.attempted(attempt.clone())
+            }
+            Step::ReadBackAfter(pause) => {
+                elapsed += pause;
+                Step::ReadBack
+            }
+            Step::ReadBack => {
+                let read = read.expect("it is read back").clone();
+                execution.read_back(read, Some(json!(7)), elapsed)
+            }
+            Step::Finish(outcome) => {
+                return (outcome.state, outcome.fault.map(|fault| fault.code), execution.attempts());
+            }
+        };
+    }
+}
+
 /// The table "What an exchange leads to", row by row.
 #[test]
 fn the_contracts_table_holds() {
-    let outcome = |idempotent, verify, attempt: Attempt, read: Option<ReadBack>| {
-        let route = Route { idempotent, verify, attempts_max: 1 };
-        let mut execution = Execution::new(route);
-        let mut step = execution.begin();
-        if step == Step::RecordExecuting {
-            step = execution.recorded();
+    use Attempt::{Confirmed, NotSent, Refused, Unclear, Unconfirmed};
+    use State::{Failed, InDoubt, Succeeded};
+    const MAX: u32 = 3;
+    let same = ReadBack::Same;
+    let other = ReadBack::Other("8".into());
+    let unread = ReadBack::Unknown(fault(Code::Timeout));
+    for route in routes(MAX) {
+        let Route { idempotent, verify, .. } = route;
+        // How what is unclear ends, and after how many attempts.
+        let (unclear, all) = if idempotent { (Failed, MAX) } else { (InDoubt, 1) };
+        for code in [Code::Exception, Code::Refused] {
+            assert_eq!(end(route, &Refused(fault(code)), None), (Failed, Some(code), 1));
         }
-        assert_eq!(step, Step::Send);
-        step = execution.attempted(attempt);
-        if let Some(read) = read {
+        assert_eq!(end(route, &busy(true), None), (Failed, Some(Code::Exception), MAX));
+        assert_eq!(end(route, &busy(false), None), (Failed, Some(Code::Exception), all));
+        let nothing = NotSent(fault(Code::BusUnavailable));
+        assert_eq!(end(route, &nothing, None), (Failed, Some(Code::BusUnavailable), all));
+        if verify.is_none() {
+            assert_eq!(end(route, &Confirmed(None), None), (Succeeded, None, 1));
+            assert_eq!(end(route, &Unconfirmed(fault(Code::Exception)), None), (unclear, Some(Code::Exception), 1));
+            for code in [Code::Timeout, Code::BadReply] {
+                assert_eq!(end(route, &Unclear(fault(code)), None), (unclear, Some(code), all));
+            }
+            continue;
+        }
+        assert_eq!(end(route, &Confirmed(None), Some(&same)), (Succeeded, None, 1));
+        assert_eq!(end(route, &Confirmed(None), Some(&other)), (Failed, Some(Code::VerifyMismatch), all));
+        assert_eq!(end(route, &Confirmed(None), Some(&unread)), (unclear, Some(Code::Timeout), all));
+        for (attempt, code) in [
+            (Unclear(fault(Code::Timeout)), Code::Timeout),
+            (Unclear(fault(Code::BadReply)), Code::BadReply),
+            (Unconfirmed(fault(Code::Exception)), Code::Exception),
+        ] {
+            assert_eq!(end(route, &attempt, Some(&same)), (Succeeded, None, 1));
+            assert_eq!(end(route, &attempt, Some(&other)), (unclear, Some(code), all));
+            assert_eq!(end(route, &attempt, Some(&unread)), (unclear, Some(code), all));
+        }
+    }
+    for verify in [false, true] {
+        // The daemon died meanwhile.
+        let mut execution = Execution::interrupted(route(false, verify, MAX), 1);
+        let mut step = execution.begin();
+        if verify {
             assert_eq!(step, Step::ReadBack);
-            step = execution.read_back(read, Some(json!(7)), Duration::ZERO);
+            step = execution.read_back(other.clone(), Some(json!(7)), WITHIN);
         }
         let Step::Finish(outcome) = step else { panic!("{step:?}") };
-        (outcome.state, outcome.fault.map(|fault| fault.code))
-    };
-    use Attempt::{Confirmed, NotSent, Refused, Unclear};
-    for idempotent in [true, false] {
-        let in_doubt = if idempotent { State::Failed } else { State::InDoubt };
-        assert_eq!(outcome(idempotent, false, Confirmed(None), None), (State::Succeeded, None));
-        for code in [Code::Exception, Code::Refused] {
-            assert_eq!(outcome(idempotent, false, Refused(fault(code)), None), (State::Failed, Some(code)));
-        }
-        let nothing = NotSent(fault(Code::BusUnavailable));
-        assert_eq!(outcome(idempotent, false, nothing, None), (State::Failed, Some(Code::BusUnavailable)));
-        for code in [Code::Timeout, Code::BadReply] {
-            assert_eq!(outcome(idempotent, false, Unclear(fault(code)), None), (in_doubt, Some(code)));
-        }
-        let other = || Some(ReadBack::Other("8".into()));
-        assert_eq!(outcome(idempotent, true, Confirmed(None), other()), (State::Failed, Some(Code::VerifyMismatch)));
-        assert_eq!(outcome(idempotent, true, Confirmed(None), Some(ReadBack::Same)), (State::Succeeded, None));
+        assert_eq!((outcome.state, outcome.fault.unwrap().code), (InDoubt, Code::Interrupted));
     }
-    let unclear = || Unclear(fault(Code::Timeout));
-    assert_eq!(outcome(false, true, unclear(), Some(ReadBack::Same)), (State::Succeeded, None));
-    let other = Some(ReadBack::Other("8".into()));
-    assert_eq!(outcome(false, true, unclear(), other), (State::Failed, Some(Code::VerifyMismatch)));
+}
+
+#[test]
+fn a_confirmed_write_is_looked_for_again_and_again_until_its_time_is_up_and_the_bus_is_free_meanwhile() {
+    let looks = Looks { after: Duration::from_millis(300), within: Duration::from_secs(5) };
+    let mut execution = Execution::new(Route { verify: Some(looks), ..route(false, true, 3) });
+    assert_eq!(execution.begin(), Step::RecordExecuting);
+    assert_eq!(execution.recorded(), Step::Send);
+    let mut step = execution.attempted(Attempt::Confirmed(Some(json!(7))));
+    assert_eq!(step, Step::ReadBackAfter(looks.after));
+    let (mut elapsed, mut looked) = (Duration::ZERO, 0);
+    while let Step::ReadBackAfter(pause) = step {
+        assert!(pause <= Duration::from_secs(1));
+        elapsed += pause;
+        looked += 1;
+        step = execution.read_back(ReadBack::Other("8".into()), Some(json!(7)), elapsed);
+    }
+    assert_eq!(elapsed, looks.within, "the last look is made when time is up");
+    assert!((5..15).contains(&looked), "{looked}");
+    assert!(matches!(step, Step::Finish(Outcome { state: State::Failed, .. })), "{step:?}");
+
+    let mut execution = Execution::new(route(true, true, 1));
+    assert_eq!(execution.begin(), Step::Send);
+    assert_eq!(execution.attempted(Attempt::Confirmed(Some(json!(7)))), Step::ReadBack, "at once, in its turn");
+    let later = execution.read_back(ReadBack::Other("8".into()), Some(json!(7)), Duration::ZERO);
+    assert!(matches!(later, Step::ReadBackAfter(_)), "{later:?}");
+    let step = execution.read_back(ReadBack::Same, Some(json!(7)), Duration::from_millis(800));
+    assert_eq!(step, Step::Finish(Outcome::succeeded(Some(json!(7)))));
+}
+
+#[test]
+fn looking_ends_even_if_no_time_passes() {
+    for interrupted in [false, true] {
+        for result in [ReadBack::Other("8".into()), ReadBack::Unknown(fault(Code::Timeout))] {
+            let mut execution = match interrupted {
+                true => Execution::interrupted(route(false, true, 3), 1),
+                false => Execution::new(route(false, true, 3)),
+            };
+            let mut step = execution.begin();
+            if !interrupted {
+                execution.recorded();
+                step = execution.attempted(Attempt::Confirmed(None));
+            }
+            let mut looked = 0;
+            while !matches!(step, Step::Finish(_)) {
+                looked += 1;
+                assert!(looked <= 1000);
+                step = execution.read_back(result.clone(), None, Duration::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_command_that_was_too_busy_to_be_begun_can_be_given_up_as_failed_and_no_other() {
+    let mut execution = Execution::new(route(false, false, 3));
+    execution.begin();
+    execution.recorded();
+    assert_eq!(execution.given_up(), None);
+    assert_eq!(execution.attempted(busy(true)), Step::AgainAfter(PAUSE));
+    assert_eq!(execution.given_up(), Some(Outcome::ended(State::Failed, fault(Code::Exception))));
+    assert_eq!(execution.again(), Step::RecordExecuting);
+    execution.recorded();
+    assert_eq!(execution.given_up(), None, "it is under way again");
+    assert_eq!(execution.attempts(), 2);
 }
 
 #[test]
 fn a_value_resolved_by_reading_back_is_the_value_that_was_written() {
-    let mut execution = Execution::interrupted(Route { idempotent: false, verify: true, attempts_max: 3 }, 1);
+    let mut execution = Execution::interrupted(route(false, true, 3), 1);
     assert_eq!(execution.begin(), Step::ReadBack);
     let step = execution.read_back(ReadBack::Same, Some(json!(42.5)), Duration::ZERO);
     assert_eq!(step, Step::Finish(Outcome::succeeded(Some(json!(42.5)))));
@@ -326,15 +493,21 @@ fn a_value_resolved_by_reading_back_is_the_value_that_was_written() {
 
 #[test]
 fn an_interrupted_command_that_is_not_found_at_once_may_be_on_its_way_still() {
-    let mut execution = Execution::interrupted(Route { idempotent: false, verify: true, attempts_max: 3 }, 1);
-    assert_eq!(execution.begin(), Step::ReadBack);
-    let other = || ReadBack::Other("8".into());
-    let soon = execution.read_back(other(), Some(json!(1)), TAKE_UP_PATIENCE - Duration::from_millis(1));
-    assert!(matches!(soon, Step::ReadBackAfter(_)), "{soon:?}");
-    let Step::Finish(outcome) = execution.read_back(other(), Some(json!(1)), TAKE_UP_PATIENCE) else {
-        panic!("it is still looked for");
-    };
-    assert_eq!((outcome.state, outcome.fault.unwrap().code), (State::Failed, Code::VerifyMismatch));
+    for within in [Duration::ZERO, WITHIN] {
+        let looks = Some(Looks { after: Duration::ZERO, within });
+        let mut execution = Execution::interrupted(Route { verify: looks, ..route(false, true, 3) }, 1);
+        assert_eq!(execution.begin(), Step::ReadBack);
+        let other = || ReadBack::Other("8".into());
+        let patience = within.max(TAKE_UP_PATIENCE);
+        let soon = execution.read_back(other(), Some(json!(1)), patience - Duration::from_millis(1));
+        assert!(matches!(soon, Step::ReadBackAfter(_)), "{soon:?}");
+        let Step::Finish(outcome) = execution.read_back(other(), Some(json!(1)), patience) else {
+            panic!("it is still looked for");
+        };
+        let fault = outcome.fault.unwrap();
+        assert_eq!((outcome.state, fault.code), (State::InDoubt, Code::Interrupted));
+        assert!(fault.message.contains('8'), "{}", fault.message);
+    }
 }
 
 #[test]

@@ -138,7 +138,9 @@ fn with_sound_peripherals_only_what_was_interrupted_and_has_no_verify_is_in_doub
         for fate in run.check(&written(&slaves)) {
             match (fate.command.route, fate.status.as_str(), fate.code.as_str()) {
                 (_, "succeeded", _) => {}
-                (Route::Pulse, "in_doubt", "interrupted") | (Route::PulseVerified, "failed", "verify-mismatch") => {}
+                (Route::Pulse, "in_doubt", "interrupted") => {}
+                // Nobody knows whether it is still to come.
+                (Route::PulseVerified, "in_doubt", "interrupted") if fate.done == 0 => {}
                 _ => panic!("only a kill has disturbed it: {fate:?}"),
             }
         }

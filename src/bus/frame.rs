@@ -216,6 +216,39 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_request_that_looks_like_its_own_answer_is_known() {
+        let bits = |address, count| Request::ReadBits { coils: true, address, count };
+        for request in [
+            words(1),
+            words(3),
+            bits(0x0300, 16),
+            bits(0x0300, 17),
+            bits(0x03FF, 24),
+            bits(0x03FF, 25),
+            bits(0x0400, 24),
+            Request::WriteBits { address: 5, bits: vec![false] },
+            Request::WriteWords { address: 5, words: vec![9] },
+        ] {
+            let content = match &request {
+                Request::ReadBits { address, count, .. } | Request::ReadWords { address, count, .. } => {
+                    let function = if matches!(request, Request::ReadBits { .. }) { 1 } else { 3 };
+                    [vec![9, function], address.to_be_bytes().to_vec(), count.to_be_bytes().to_vec()].concat()
+                }
+                Request::WriteBits { .. } => vec![9, 5, 0, 5, 0, 0],
+                _ => vec![9, 6, 0, 5, 0, 9],
+            };
+            let found = Shape::of(9, &request).unwrap().find(&sealed(&content));
+            assert_eq!(found.is_some(), request.is_answered_by_itself(), "{request:?}");
+        }
+        for many in [
+            Request::WriteBits { address: 5, bits: vec![true; 2] },
+            Request::WriteWords { address: 5, words: vec![9; 2] },
+        ] {
+            assert!(!many.is_answered_by_itself());
+        }
+    }
+
+    #[test]
     fn what_no_frame_can_hold_has_no_shape() {
         assert!(Shape::of(1, &words(128)).is_none());
         assert!(Shape::of(1, &Request::ReadBits { coils: true, address: 0, count: 2048 }).is_none());

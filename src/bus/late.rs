@@ -8,7 +8,7 @@
 //! - A late answer counts for the same question only: the same request in the same errand. The same request of another
 //!   errand is another command, and may have to be confirmed for itself.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
-//! - A debt lapses after [`window`], so that a dead peripheral blocks nobody for ever.
+//! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,17 +22,16 @@ const OWED_MAX: usize = 128;
 /// No late answer is given up sooner.
 const SHORTEST: Duration = Duration::from_secs(2);
 
-/// How long after a request its answer may still come: four timeouts, at least 2 s, at most 10 s; and never less than
-/// 2 s behind a timeout that is itself long.
+/// How long after a request with this timeout its answer may still come, where nobody says for how long: four timeouts,
+/// at least 2 s, at most 10 s; and never less than 2 s behind a timeout that is itself long.
 pub(super) fn window(timeout: Duration) -> Duration {
     const LONGEST: Duration = Duration::from_secs(10);
     timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
 }
 
-/// How long nothing is asked when an earlier life of the daemon may have asked just before its end, with a timeout of
-/// up to this.
-pub(super) fn silence(longest_timeout: Duration) -> Duration {
-    longest_timeout.max(SHORTEST)
+/// The same on a bus with this `late_window`, if it has one. An answer that is waited for is never too late.
+pub(super) fn window_of(late_window: Option<Duration>, timeout: Duration) -> Duration {
+    late_window.map_or_else(|| window(timeout), |given| given.max(timeout))
 }
 
 /// A request and the errand on which it was asked.
@@ -72,6 +71,8 @@ fn same_request(a: &Request, b: &Request) -> bool {
 #[derive(Debug)]
 pub(super) struct Debts<S> {
     owed: VecDeque<Debt<S>>,
+    /// For how long an answer is owed, if the bus says so.
+    late_window: Option<Duration>,
     /// Until when answers may come to what somebody else asked. Nobody knows what that was.
     unknown_until: Option<Instant>,
 }
@@ -85,13 +86,23 @@ struct Debt<S> {
 
 impl<S> Default for Debts<S> {
     fn default() -> Self {
-        Debts { owed: VecDeque::new(), unknown_until: None }
+        Debts { owed: VecDeque::new(), late_window: None, unknown_until: None }
     }
 }
 
 impl<S: PartialEq> Debts<S> {
-    /// Somebody else may have asked before, who knows what: an earlier life of the daemon, or this one with other
-    /// settings. Until then no answer can be told from one to that.
+    /// They are debts of a bus with this `late_window`.
+    pub(super) fn keep_for(&mut self, late_window: Option<Duration>) {
+        self.late_window = late_window;
+    }
+
+    /// How long after a request with this timeout its answer may come.
+    pub(super) fn window(&self, timeout: Duration) -> Duration {
+        window_of(self.late_window, timeout)
+    }
+
+    /// An earlier life of the daemon may have asked before, who knows what. Until then no answer can be told from one
+    /// to that.
     pub(super) fn suspect(&mut self, until: Instant) {
         self.unknown_until = self.unknown_until.max(Some(until));
     }
@@ -206,10 +217,25 @@ mod tests {
     fn nothing_is_asked_while_an_earlier_life_may_be_answered() {
         let now = Instant::now();
         let mut debts = Debts::default();
-        debts.suspect(now + silence(SECOND));
+        debts.suspect(now + window(SECOND));
         let (question, shape) = read(1, 7, 16, 2);
-        assert_eq!(debts.held_until(&question, &shape, now), Some(now + 2 * SECOND));
-        assert_eq!(debts.held_until(&question, &shape, now + 2 * SECOND), None);
+        assert_eq!(debts.held_until(&question, &shape, now), Some(now + 4 * SECOND));
+        assert_eq!(debts.held_until(&question, &shape, now + 4 * SECOND), None);
+    }
+
+    #[test]
+    fn an_answer_is_owed_for_four_timeouts_within_limits_or_as_long_as_the_bus_says() {
+        let debts = |seconds: f64| {
+            let mut debts = Debts::<()>::default();
+            debts.keep_for(Some(Duration::from_secs_f64(seconds)));
+            debts
+        };
+        for (timeout, owed) in [(0.1, 2.0), (0.5, 2.0), (2.0, 8.0), (3.0, 10.0), (9.0, 11.0)] {
+            let timeout = Duration::from_secs_f64(timeout);
+            assert_eq!(Debts::<()>::default().window(timeout), Duration::from_secs_f64(owed));
+            assert_eq!(debts(30.0).window(timeout), 30 * SECOND);
+            assert_eq!(debts(0.2).window(timeout), timeout.max(Duration::from_millis(200)));
+        }
     }
 
     fn read(errand: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {

@@ -19,6 +19,7 @@ use tokio::time::{timeout, timeout_at, Instant};
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use super::link::{Ended, Lost};
+use super::port::Identity;
 use super::wire::Wire;
 use crate::config::{Parity, SerialPort};
 use crate::crash::{self, Point};
@@ -54,6 +55,10 @@ pub trait Lines: fmt::Debug + Send + Sync {
     fn connect<'a>(&'a self, address: &'a str, limit: Duration) -> Opening<'a, Box<dyn Stream>>;
     /// What opens one serial port, as often as it is needed.
     fn opener(&self, port: &SerialPort) -> Box<dyn Opener>;
+    /// What a port is that was just opened by this path, beside its path.
+    fn identity(&self, path: &Path) -> Option<Identity> {
+        Identity::of_device(path)
+    }
 }
 
 /// Opens one serial port.
@@ -246,11 +251,29 @@ pub(super) async fn write<S>(stream: &mut S, bytes: &[u8], limit: Duration) -> R
 where
     S: AsyncWrite + Unpin + ?Sized,
 {
+    write_by(stream, bytes, limit, None).await
+}
+
+/// The same, but the first byte goes out before `not_after`, or none does.
+pub(super) async fn write_by<S>(
+    stream: &mut S,
+    bytes: &[u8],
+    limit: Duration,
+    not_after: Option<Instant>,
+) -> Result<(), Cut>
+where
+    S: AsyncWrite + Unpin + ?Sized,
+{
     let end = Instant::now() + limit;
     let mut sent = 0;
     crash::point(Point::BeforeFirstByte);
     while sent < bytes.len() {
-        let why = match timeout_at(end, stream.write(crash::piece(&bytes[sent..]))).await {
+        let first_by = not_after.filter(|_| sent == 0);
+        if first_by.is_some_and(|last| Instant::now() >= last) {
+            return Err(Cut { sent, why: "was not free in time".into() });
+        }
+        let until = first_by.map_or(end, |last| last.min(end));
+        let why = match timeout_at(until, stream.write(crash::piece(&bytes[sent..]))).await {
             Ok(Ok(0)) => "takes no more bytes".into(),
             Ok(Ok(len)) => {
                 sent += len;

@@ -1,14 +1,19 @@
 //! What the worker needs of a line, whatever its protocol.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::wire::{Call, Wire};
+use crate::config::Bus;
 
 /// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
 /// end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Why a call is not sent whose time has passed.
+pub(super) const TOO_LATE: &str = "the line was not free in time";
 
 /// A configured duration within [`WAIT_MAX`].
 pub(super) fn bounded(duration: Duration) -> Duration {
@@ -17,14 +22,25 @@ pub(super) fn bounded(duration: Duration) -> Duration {
 
 /// What the worker needs of a kind of line.
 pub(super) trait Link {
+    /// Takes up the bus's settings that not every kind of line has a use for, before anything is asked.
+    fn take_up(&mut self, _settings: &Bus) {}
     /// Opens the line, within seconds. The error is a sentence.
     async fn open(&mut self) -> Result<(), String>;
     /// Closes the line.
     fn close(&mut self);
-    /// Until then answers may come to what somebody else has asked; nothing is asked meanwhile. Where requests have ids
-    /// of their own that does not matter.
+    /// Until then answers may come to what an earlier life of the daemon has asked; nothing is asked meanwhile. Where
+    /// requests have ids of their own that does not matter.
     fn suspect(&mut self, _until: Instant) {}
-    /// Until when answers may come to what was asked, where they could be taken for others.
+    /// The port on which an answer that comes late could be taken for another's; `None` where requests have ids of
+    /// their own.
+    fn port(&self) -> Option<&Path> {
+        None
+    }
+    /// Longest that an exchange takes beside its timeout and the bus's turnaround.
+    fn slack(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+    /// Until when answers may come to what was asked, where they could be taken for others. It may have passed.
     fn owed_until(&self) -> Option<Instant> {
         None
     }
@@ -34,6 +50,14 @@ pub(super) trait Link {
     async fn listen(&mut self) -> Option<Lost>;
     /// Until when a call must wait, because a late answer could be taken for its own.
     fn held_until(&self, call: &Call, errand: u64) -> Option<Instant>;
+    /// Whether the line should show by a read how it behaves before it is asked this.
+    fn is_to_be_tried(&self, _call: &Call) -> bool {
+        false
+    }
+    /// What is wrong with the line although it is open, as a sentence.
+    fn trouble(&self) -> Option<&str> {
+        None
+    }
     /// One exchange on the open line. Not cancel-safe.
     async fn exchange(&mut self, call: &Call, errand: u64) -> Ended;
 }

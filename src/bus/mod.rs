@@ -6,8 +6,9 @@
 //! ```
 //!
 //! [`wire`] says what goes out and what comes back; `worker` runs the turns and keeps the port open; `rtu`, `tcp` and
-//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `late` remembers which answers may still come;
-//! `line` opens ports and moves bytes.
+//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `late` remembers which answers may still come,
+//! and `port` keeps that for as long as a port is the same, whatever the bus on it is called; `line` opens ports and
+//! moves bytes.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -20,6 +21,7 @@ mod late;
 mod line;
 mod link;
 mod modbus;
+mod port;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
 mod rtu;
@@ -31,17 +33,19 @@ mod worker;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use line::{Lines, Opener, Opening, Port, SystemLines};
+pub use port::{Identity, Owed};
 pub use worker::Worker;
 
 use crate::config;
 use crate::pulse::Pulse;
-use wire::{Call, Wire};
+use wire::{Call, Request, Wire};
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.
@@ -76,17 +80,25 @@ pub struct BusHandle {
 }
 
 /// All turns of one command. Between two of them the bus goes round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Errand<'a> {
     bus: &'a BusHandle,
     number: u64,
+    harmless: Option<Request>,
 }
 
 impl Errand<'_> {
+    /// A read of the same unit that changes nothing: by its answer a line shows, where that matters, whether it echoes
+    /// what is sent.
+    pub fn with_harmless(self, harmless: Option<Request>) -> Self {
+        Errand { harmless, ..self }
+    }
+
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let (turn, granted) = oneshot::channel();
-        self.bus.queue.send(Grant { errand: self.number, turn }).await.map_err(|_| Closed)?;
+        let grant = Grant { errand: self.number, harmless: self.harmless.clone(), turn };
+        self.bus.queue.send(grant).await.map_err(|_| Closed)?;
         granted.await.map_err(|_| Closed)
     }
 }
@@ -99,12 +111,17 @@ impl BusHandle {
 
     /// One command's errand on the bus. Only within an errand may a late answer to one request answer its repetition.
     pub fn errand(&self) -> Errand<'_> {
-        Errand { bus: self, number: self.errands.fetch_add(1, Ordering::Relaxed) }
+        Errand { bus: self, number: self.errands.fetch_add(1, Ordering::Relaxed), harmless: None }
     }
 
     /// Attempts after the first, where repeating is safe.
     pub fn retries(&self) -> u32 {
         self.config.borrow().retries
+    }
+
+    /// How long a peripheral that was too busy to take a request is left alone.
+    pub fn retry_pause(&self) -> Duration {
+        self.config.borrow().retry_pause
     }
 
     /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
@@ -141,6 +158,8 @@ impl BusHandle {
 #[derive(Debug)]
 pub struct Turn {
     asks: mpsc::Sender<Ask>,
+    /// Whether the line owed other answers when the last exchange had ended.
+    owes: bool,
 }
 
 impl Turn {
@@ -156,7 +175,15 @@ impl Turn {
         }
         // A worker that stops in order answers NotSent to what it won't begin. No answer at all means that it was
         // torn down, perhaps in the middle of the exchange.
-        answer.await.unwrap_or_else(|_| Wire::NoAnswer("the bus was shut down in the middle of the exchange".into()))
+        let torn_down = || Wire::NoAnswer("the bus was shut down in the middle of the exchange".into());
+        let (wire, owes) = answer.await.unwrap_or_else(|_| (torn_down(), true));
+        self.owes = owes;
+        wire
+    }
+
+    /// Whether the line still owed an answer to something when the last exchange had ended.
+    pub fn owes(&self) -> bool {
+        self.owes
     }
 
     /// Waits until no late answer can be taken for this call's, so that its exchange, if it is the next, goes out at
@@ -201,7 +228,7 @@ pub struct BusStatus {
     /// `open`; `opening`: it can't be opened or was lost, and is tried again and again; `closed`: nothing is wrong, and
     /// the next request opens it (a TCP connection that ended), or the gateway stops.
     pub state: &'static str,
-    /// Why it can't be opened or was lost; `None` once it is open.
+    /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
     /// Exchanges of which at least one byte was sent.
     pub exchanges: u64,
@@ -232,6 +259,7 @@ impl BusStatus {
 #[derive(Debug)]
 struct Grant {
     errand: u64,
+    harmless: Option<Request>,
     turn: oneshot::Sender<Turn>,
 }
 
@@ -246,7 +274,8 @@ struct Ask {
 /// What is wished for a call, and who waits for it.
 #[derive(Debug)]
 enum Wish {
-    Exchange(oneshot::Sender<Wire>),
+    /// To be told its end, and whether the line owes other answers then.
+    Exchange(oneshot::Sender<(Wire, bool)>),
     /// To be told when its exchange may go out.
     Clear(oneshot::Sender<()>),
 }

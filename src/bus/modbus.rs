@@ -18,6 +18,7 @@ use tokio_modbus::client::{rtu, tcp, Client as _, Context};
 use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{ProtocolError, Response, Slave};
 
+use super::line;
 use super::wire::{Answer, Refusal, Request, Wire};
 
 /// Room for any frame: RTU 256 bytes, TCP 260 (Modbus Application Protocol V1.1b3, 4.1).
@@ -74,12 +75,13 @@ impl Codec {
 }
 
 impl Asked<'_> {
-    /// What one whole frame says. On TCP the library checks transaction and unit; the rest is checked here.
+    /// What one whole frame says, whose unit and transaction are the request's.
     pub(super) async fn answer(self, frame: &[u8]) -> Wire {
-        if let Err(error) = self.far.write_all(frame).await {
-            return Wire::BadReply(format!("the answer can't be understood: {error}"));
-        }
         let unit = self.unit;
+        let not_understood = || Wire::BadReply(format!("the answer of unit {unit} is no Modbus: {}", line::hex(frame)));
+        if self.far.write_all(frame).await.is_err() {
+            return not_understood();
+        }
         let Ok(answer) = timeout(IN_MEMORY_MAX, self.call).await else {
             return Wire::BadReply("the answer is not complete".into());
         };
@@ -90,14 +92,13 @@ impl Asked<'_> {
             },
             Ok(Err(exception)) => Wire::Refused(Refusal::Exception(exception.into())),
             Err(tokio_modbus::Error::Protocol(ProtocolError::HeaderMismatch { .. })) => {
-                Wire::BadReply("the answer is of another unit or to another request".into())
+                Wire::BadReply(format!("what came is not said by unit {unit} to this request: {}", line::hex(frame)))
             }
             Err(tokio_modbus::Error::Protocol(ProtocolError::FunctionCodeMismatch { .. })) => {
                 Wire::BadReply(format!("the answer of unit {unit} is of another function"))
             }
-            Err(tokio_modbus::Error::Transport(error)) => {
-                Wire::BadReply(format!("the answer can't be understood: {error}"))
-            }
+            // The library's own words are for programmers.
+            Err(tokio_modbus::Error::Transport(_)) => not_understood(),
         }
     }
 }

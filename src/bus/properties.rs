@@ -197,8 +197,9 @@ pub fn modbus_tcp(bytes: &[u8]) {
         drop(far);
         let mut codec = Codec::tcp();
         let (_, asked) = codec.ask(7, &request).await.expect("a request within the limits");
-        let wire = match tcp::read_frame(&mut near).await {
-            Ok(frame) => asked.answer(&frame).await,
+        let mut answer = tcp::Answering::default();
+        let wire = match answer.read(&mut near).await {
+            Ok(()) => asked.answer(&answer.frame).await,
             Err(broken) => (broken.wire)(broken.why),
         };
         let mut rest = Vec::new();

@@ -5,19 +5,23 @@
 //! - One request, one sending: whatever else stands on the line is skipped, and the exchange listens on until the
 //!   timeout.
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
+//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown that
+//!   it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{timeout_at, Instant};
 use tracing::debug;
 
 use super::frame::{is_intact, Shape, Timing, FRAME_MAX};
-use super::late::{self, Debts, Question, Sifted};
+use super::late::{Debts, Question, Sifted};
 use super::line;
-use super::link::{bounded, Ended, Link, Lost};
+use super::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
-use crate::config::SerialPort;
+use crate::config::{Bus, SerialPort};
 
 /// A line on which something stands for longer than this is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
@@ -31,6 +35,37 @@ const TAIL_MAX: usize = 2 * FRAME_MAX;
 /// The unit id that all units hear and none answers (Modbus over Serial Line V1.02, 2.2).
 const BROADCAST: u8 = 0;
 
+/// What a person is told of an adapter that hears itself.
+const ECHOES: &str =
+    "what is sent comes back as an echo, which is no answer: set the adapter so that it does not receive \
+                      while it sends, or write echo = \"strip\" if it can't";
+
+/// And of one that should and doesn't.
+const ECHOES_NOT: &str =
+    "echo = \"strip\" is set, and what is sent does not come back: remove it, or answers are taken \
+                          for echoes";
+
+/// Whether the line echoes what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    /// It has shown neither since it was opened.
+    Unknown,
+    Absent,
+    Heard,
+}
+
+/// The request that is out.
+#[derive(Debug)]
+struct Sent {
+    frame: Vec<u8>,
+    /// Whether its answer consists of the same bytes.
+    is_answered_by_itself: bool,
+    /// Whether its echo has come.
+    echoed: bool,
+    /// Bytes that have come and are neither its echo nor known to be owed.
+    heard: usize,
+}
+
 /// A Modbus RTU line.
 pub(super) struct Rtu {
     line: line::Line,
@@ -43,6 +78,10 @@ pub(super) struct Rtu {
     tail: Vec<u8>,
     /// Nothing is sent before this.
     quiet_until: Instant,
+    echo: Echo,
+    /// Whether the configuration says that the line echoes.
+    strips_echo: bool,
+    sent: Option<Sent>,
 }
 
 /// Why a request was not put on the line.
@@ -63,6 +102,9 @@ impl Rtu {
             debts: Debts::default(),
             tail: Vec::new(),
             quiet_until: Instant::now(),
+            echo: Echo::Unknown,
+            strips_echo: false,
+            sent: None,
         }
     }
 
@@ -70,27 +112,75 @@ impl Rtu {
         self.line.stream = Some(stream);
         self.tail.clear();
         self.quiet_until = Instant::now() + self.silence;
+        self.echo = Echo::Unknown;
+        self.sent = None;
     }
 
-    /// Notes what was heard. Gives the frame that answers the question, and counts the bytes that were owed for
-    /// another.
-    fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> (Option<Vec<u8>>, usize) {
+    /// Notes what was heard. Gives the frame that answers the question.
+    fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
         self.tail.extend_from_slice(bytes);
+        if let Some(sent) = &mut self.sent {
+            sent.heard += bytes.len();
+        }
+        match self.is_within_echo() {
+            true => None,
+            false => self.sift(own),
+        }
+    }
+
+    /// The frame that answers the question, if it stands in what was heard. What was owed for another is counted as
+    /// come.
+    fn sift(&mut self, own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
         let now = Instant::now().into_std();
-        let mut owed = 0;
         let answer = loop {
             match self.debts.sift(&mut self.tail, own, now) {
                 Some(Sifted::Own(frame)) => break Some(frame),
                 Some(Sifted::Owed { len, ambiguous }) => {
                     debug!(port = %self.line.port.path.display(), "a late answer was skipped");
-                    owed += if ambiguous { 0 } else { len };
+                    if let Some(sent) = self.sent.as_mut().filter(|_| !ambiguous) {
+                        sent.heard = sent.heard.saturating_sub(len);
+                    }
                 }
                 None => break None,
             }
         };
         let surplus = self.tail.len().saturating_sub(TAIL_MAX);
         self.tail.drain(..surplus);
-        (answer, owed)
+        answer
+    }
+
+    /// Takes the echo of what was sent out of what was heard, where it can be told from the answer. Tells whether the
+    /// echo has begun to come, so that what stands in it must not be looked at.
+    fn is_within_echo(&mut self) -> bool {
+        let expected = self.echoes();
+        let Some(sent) = self.sent.as_mut().filter(|sent| !sent.echoed) else { return false };
+        let can_be_told = expected || !sent.is_answered_by_itself;
+        let at = self.tail.windows(sent.frame.len()).position(|window| window == sent.frame);
+        if let Some(at) = at.filter(|_| can_be_told) {
+            self.tail.drain(at..at + sent.frame.len());
+            sent.heard = sent.heard.saturating_sub(sent.frame.len());
+            sent.echoed = true;
+            return false;
+        }
+        let begins = !self.tail.is_empty() && sent.frame.starts_with(&self.tail);
+        begins && can_be_told && self.echo != Echo::Absent
+    }
+
+    /// Whether what is sent comes back.
+    fn echoes(&self) -> bool {
+        self.strips_echo || self.echo == Echo::Heard
+    }
+
+    /// Learns from an exchange whether the line echoes. `answered` is the answer's length; 0: there was none.
+    fn learn_of_echo(&mut self, answered: usize) {
+        let Some(sent) = self.sent.take() else { return };
+        // Noise may have been an echo.
+        let is_clean = sent.heard == answered;
+        match sent.echoed {
+            true => self.echo = Echo::Heard,
+            false if is_clean && !sent.is_answered_by_itself => self.echo = Echo::Absent,
+            false => {}
+        }
     }
 
     /// Waits for silence, discarding what breaks it.
@@ -145,56 +235,81 @@ impl Rtu {
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
-        if let Err(cut) = line::write(stream, &frame, sending + WRITE_SLACK).await {
-            let wire = if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer };
-            return self.line.lost(&cut.why, wire);
+        match line::write_by(stream, &frame, sending + WRITE_SLACK, call.not_after).await {
+            Ok(()) => {}
+            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
+            Err(cut) => {
+                self.owe(call, errand, shape, Instant::now());
+                return self.line.lost(&cut.why, Wire::NoAnswer);
+            }
         }
         let sent = Instant::now() + sending;
+        let (timeout, question) = self.owe(call, errand, shape, sent);
+        let is_answered_by_itself = call.request.is_answered_by_itself();
+        self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0 });
+        let deadline = sent + timeout + self.timing.on_wire(shape.len());
+        let heard = self.listen_for(&question, &shape, deadline).await;
+        let ended = match &heard {
+            Ok(answer) => Ended::kept(asked.answer(answer).await),
+            Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
+            Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
+        };
+        match &heard {
+            Ok(answer) => self.learn_of_echo(answer.len()),
+            Err(Silence::Timeout) => self.learn_of_echo(0),
+            Err(Silence::Lost(_)) => self.sent = None,
+        }
+        self.quiet_until = Instant::now() + self.silence;
+        ended
+    }
+
+    /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.
+    fn owe(&mut self, call: &Call, errand: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let question = Question::of(errand, call);
         if call.unit != BROADCAST {
-            let until = (sent + late::window(timeout)).into_std();
+            let until = (sent + self.debts.window(timeout)).into_std();
             self.debts.asked(question.clone(), shape, until, Instant::now().into_std());
         }
-        let deadline = sent + timeout + self.timing.on_wire(shape.len());
-        let ended = match self.listen_for(&question, &shape, deadline).await {
-            Ok(answer) => Ended::kept(asked.answer(&answer).await),
-            Err(Silence::Lost(why)) => self.line.lost(&why, Wire::NoAnswer),
-            Err(Silence::Timeout { heard }) => Ended::kept(self.unanswered(call, timeout, heard)),
-        };
-        self.quiet_until = Instant::now() + self.silence;
-        ended
+        (timeout, question)
     }
 
     /// The frame that answers. Everything else is skipped.
     async fn listen_for(&mut self, question: &Question, shape: &Shape, deadline: Instant) -> Result<Vec<u8>, Silence> {
         let mut chunk = [0; FRAME_MAX];
-        let mut heard = 0;
         loop {
             let Some(stream) = self.line.stream.as_mut() else {
                 return Err(Silence::Lost("is closed".into()));
             };
             match timeout_at(deadline, line::read(stream, &mut chunk)).await {
-                Err(_) => return Err(Silence::Timeout { heard }),
+                // What looked like the beginning of an echo may have been the answer.
+                Err(_) => return self.sift(Some((question, shape))).ok_or(Silence::Timeout),
                 Ok(Err(why)) => return Err(Silence::Lost(why)),
                 Ok(Ok(len)) => {
-                    let (answer, owed) = self.heard(&chunk[..len], Some((question, shape)));
-                    heard = (heard + len).saturating_sub(owed);
-                    if let Some(answer) = answer {
+                    if let Some(answer) = self.heard(&chunk[..len], Some((question, shape))) {
                         return Ok(answer);
                     }
                     if Instant::now() >= deadline {
-                        return Err(Silence::Timeout { heard });
+                        return Err(Silence::Timeout);
                     }
                 }
             }
         }
     }
 
-    fn unanswered(&self, call: &Call, timeout: Duration, heard: usize) -> Wire {
+    fn unanswered(&self, call: &Call, timeout: Duration) -> Wire {
         let (unit, timeout) = (call.unit, line::shown(timeout));
-        if heard == 0 {
-            return Wire::NoAnswer(format!("unit {unit} did not answer within {timeout}"));
+        match &self.sent {
+            Some(Sent { heard: 0, echoed: true, .. }) if !self.strips_echo => {
+                return Wire::BadReply(format!(
+                    "unit {unit} did not answer within {timeout}; what came was the line's echo of the request"
+                ));
+            }
+            Some(Sent { heard: 0, .. }) => {
+                return Wire::NoAnswer(format!("unit {unit} did not answer within {timeout}"));
+            }
+            _ => {}
         }
         let what = match self.tail[..] {
             [unit, function, ..] if is_intact(&self.tail) => {
@@ -210,14 +325,38 @@ impl Rtu {
 }
 
 enum Silence {
-    Timeout {
-        /// Bytes that came and were not known to be owed.
-        heard: usize,
-    },
+    Timeout,
     Lost(String),
 }
 
 impl Link for Rtu {
+    fn take_up(&mut self, settings: &Bus) {
+        self.debts.keep_for(settings.late_window);
+        self.strips_echo = settings.strips_echo;
+    }
+
+    fn port(&self) -> Option<&Path> {
+        Some(&self.line.port.path)
+    }
+
+    fn slack(&self) -> Duration {
+        // A request and its answer, and what may come before them.
+        self.silence + self.timing.on_wire(2 * FRAME_MAX) + BABBLE_MAX + WRITE_SLACK
+    }
+
+    fn is_to_be_tried(&self, call: &Call) -> bool {
+        let can_be_echo = call.request.is_answered_by_itself();
+        self.echo == Echo::Unknown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        match (self.echo, self.strips_echo) {
+            (Echo::Heard, false) => Some(ECHOES),
+            (Echo::Absent, true) => Some(ECHOES_NOT),
+            _ => None,
+        }
+    }
+
     async fn open(&mut self) -> Result<(), String> {
         let stream = self.line.open().await?;
         self.attach(stream);

@@ -4,6 +4,8 @@
 //! - One request is outstanding on a connection. After a timeout or anything unexpected the connection is given up, so
 //!   that what still comes on it is heard by nobody: nothing has to wait.
 //! - A connection that its peer has closed, as far as that can be known, is never written to.
+//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - Connecting and writing have limits of their own: how long an answer may take says nothing of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +16,16 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 use tracing::debug;
 
 use super::line::{self, Lines};
-use super::link::{bounded, Ended, Link, Lost};
+use super::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use super::modbus::Codec;
 use super::wire::{Call, Wire};
 use crate::net::Stream;
 
-/// How long a connection may take to be made, unless answers may take longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take to be made: a few repetitions of a lost SYN.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request may take to be taken by the system: it waits only behind a peer that has stopped reading.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Transaction, protocol and length (Modbus Messaging on TCP/IP V1.0b, 3.1.3): what comes before the counted bytes.
 const PREFIX: usize = 6;
@@ -58,20 +63,49 @@ impl Tcp {
         sleep_until(self.quiet_until).await;
         still_open(&mut *connection.stream).await?;
         let timeout = call.timeout.map_or(self.timeout, bounded);
-        line::write(&mut *connection.stream, &frame, timeout).await.map_err(|cut| Broken {
+        let limit = timeout.min(WRITE_TIMEOUT);
+        line::write_by(&mut *connection.stream, &frame, limit, call.not_after).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
-            why: format!("the connection {}", cut.why),
+            why: match cut.sent == 0 && call.is_too_late() {
+                true => TOO_LATE.into(),
+                false => format!("the connection {}", cut.why),
+            },
         })?;
         let deadline = Instant::now() + timeout;
-        match timeout_at(deadline, read_frame(&mut *connection.stream)).await {
-            Ok(Ok(answer)) => Ok(asked.answer(&answer).await),
+        let mut answer = Answering::default();
+        match timeout_at(deadline, answer.read(&mut *connection.stream)).await {
+            Ok(Ok(())) => match foreign(&frame, &answer.frame) {
+                Some(why) => Ok(Wire::BadReply(why)),
+                None => Ok(asked.answer(&answer.frame).await),
+            },
             Ok(Err(broken)) => Err(broken),
-            Err(_) => Err(Broken {
+            Err(_) if answer.filled == 0 => Err(Broken {
                 wire: Wire::NoAnswer,
                 why: format!("unit {} did not answer within {}", call.unit, line::shown(timeout)),
             }),
+            Err(_) => Err(Broken {
+                wire: Wire::NoAnswer,
+                why: format!(
+                    "the answer of unit {} was cut: within {} came {} bytes of it, {}",
+                    call.unit,
+                    line::shown(timeout),
+                    answer.filled,
+                    line::hex(&answer.frame[..answer.filled])
+                ),
+            }),
         }
     }
+}
+
+/// Whose a whole frame is, and to what, if it is not the answer to the request: a sentence.
+fn foreign(request: &[u8], answer: &[u8]) -> Option<String> {
+    let transaction = |frame: &[u8]| u16::from_be_bytes([frame[0], frame[1]]);
+    let (asked, answered) = (transaction(request), transaction(answer));
+    if asked != answered {
+        return Some(format!("what came answers transaction {answered}, and {asked} is under way"));
+    }
+    let (asked, answered) = (request[PREFIX], answer[PREFIX]);
+    (asked != answered).then(|| format!("what came is of unit {answered}, and unit {asked} was asked"))
 }
 
 /// How an exchange broke its connection.
@@ -100,53 +134,69 @@ async fn still_open(stream: &mut dyn Stream) -> Result<(), Broken> {
     }
 }
 
-/// Reads one frame, and not a byte more.
-pub(super) async fn read_frame(stream: &mut dyn Stream) -> Result<Vec<u8>, Broken> {
-    let mut frame = vec![0; PREFIX];
-    fill(stream, &mut frame, 0).await?;
-    let counted = usize::from(u16::from_be_bytes([frame[4], frame[5]]));
-    if frame[2..4] != [0, 0] || !COUNTED.contains(&counted) {
-        return Err(Broken { wire: Wire::BadReply, why: format!("what came is no Modbus TCP: {}", line::hex(&frame)) });
-    }
-    frame.resize(PREFIX + counted, 0);
-    fill(stream, &mut frame, PREFIX).await?;
-    // An exception is unit, function and code. The library would overlook more.
-    if frame[PREFIX + 1] >= 0x80 && counted != 3 {
-        return Err(Broken {
-            wire: Wire::BadReply,
-            why: format!("what came is no Modbus exception: {}", line::hex(&frame)),
-        });
-    }
-    Ok(frame)
+/// A frame that is being read.
+#[derive(Default)]
+pub(super) struct Answering {
+    pub(super) frame: Vec<u8>,
+    /// How much of it has come.
+    filled: usize,
 }
 
-async fn fill(stream: &mut dyn Stream, frame: &mut [u8], from: usize) -> Result<(), Broken> {
-    let mut end = from;
-    while end < frame.len() {
-        match stream.read(&mut frame[end..]).await {
-            Ok(len) if len > 0 => end += len,
-            ended => {
-                let why = match ended {
-                    Ok(_) => "closed from the other side".into(),
-                    Err(error) => format!("lost: {error}"),
-                };
-                return Err(Broken {
+impl Answering {
+    /// Reads one frame, and not a byte more. Cancel-safe.
+    pub(super) async fn read(&mut self, stream: &mut dyn Stream) -> Result<(), Broken> {
+        self.fill(stream, PREFIX).await?;
+        let counted = usize::from(u16::from_be_bytes([self.frame[4], self.frame[5]]));
+        if self.frame[2..4] != [0, 0] || !COUNTED.contains(&counted) {
+            let why = format!("what came is no Modbus TCP: {}", line::hex(&self.frame));
+            return Err(Broken { wire: Wire::BadReply, why });
+        }
+        self.fill(stream, PREFIX + counted).await?;
+        // An exception is unit, function and code. The library would overlook more.
+        if self.frame[PREFIX + 1] >= 0x80 && counted != 3 {
+            let why = format!("what came is no Modbus exception: {}", line::hex(&self.frame));
+            return Err(Broken { wire: Wire::BadReply, why });
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Result<(), Broken> {
+        self.frame.resize(len, 0);
+        while self.filled < len {
+            match stream.read(&mut self.frame[self.filled..]).await {
+                Ok(read) if read > 0 => self.filled += read,
+                ended => {
+                    let how = match ended {
+                        Ok(_) => "closed from the other side".into(),
+                        Err(error) => format!("lost: {error}"),
+                    };
                     // Half an answer is something that came, but nothing that confirms.
-                    wire: if end == 0 { Wire::NoAnswer } else { Wire::BadReply },
-                    why: format!("the connection was {why}, after {end} bytes of an answer"),
-                });
+                    return Err(match self.filled {
+                        0 => Broken {
+                            wire: Wire::NoAnswer,
+                            why: format!("the connection was {how}, before anything of an answer came"),
+                        },
+                        bytes => Broken {
+                            wire: Wire::BadReply,
+                            why: format!("the answer was cut: the connection was {how}, after {bytes} bytes of it"),
+                        },
+                    });
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Link for Tcp {
     async fn open(&mut self) -> Result<(), String> {
-        let limit = CONNECT_TIMEOUT.max(self.timeout);
-        let stream = self.lines.connect(&self.address, limit).await?;
+        let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
         self.connection = Some(Connection { stream, codec: Codec::tcp() });
         Ok(())
+    }
+
+    fn slack(&self) -> Duration {
+        WRITE_TIMEOUT
     }
 
     fn close(&mut self) {
@@ -194,5 +244,55 @@ impl Link for Tcp {
         };
         self.quiet_until = Instant::now() + self.turnaround;
         ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::line::{Opener, Opening};
+    use super::*;
+    use crate::config::SerialPort;
+
+    /// A way to a server that swallows everything, and what limits it was given.
+    #[derive(Debug, Default)]
+    struct Swallowing(Mutex<Vec<Duration>>);
+
+    impl Lines for Swallowing {
+        fn connect<'a>(&'a self, _: &'a str, limit: Duration) -> Opening<'a, Box<dyn Stream>> {
+            self.0.lock().unwrap().push(limit);
+            Box::pin(async move {
+                tokio::time::sleep(limit).await;
+                Err("it swallows everything".into())
+            })
+        }
+
+        fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
+            unreachable!("it has no serial port")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connecting_has_a_limit_of_its_own_however_long_an_answer_may_take() {
+        let lines = Arc::new(Swallowing::default());
+        let mut tcp = Tcp::new("h:502".into(), Duration::from_secs(600), Duration::ZERO, lines.clone());
+        let began = Instant::now();
+        tcp.open().await.unwrap_err();
+        assert!(began.elapsed() <= crate::pulse::PATIENCE / 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_takes_ends_within_the_time_that_the_watchdog_is_told() {
+        let timeout = Duration::from_secs(600);
+        let lines = Arc::new(Swallowing::default());
+        let mut tcp = Tcp::new("h:502".into(), timeout, Duration::from_secs(60), lines);
+        let (near, _far) = tokio::io::duplex(4);
+        tcp.connection = Some(Connection { stream: Box::new(near), codec: Codec::tcp() });
+        let request = super::super::wire::Request::ReadWords { holding: true, address: 0, count: 1 };
+        let began = Instant::now();
+        let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None }, 1).await;
+        assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
+        assert!(began.elapsed() <= tcp.slack(), "{:?}", began.elapsed());
     }
 }

@@ -7,17 +7,18 @@
 //!   come any more.
 //! - A reply takes a bounded amount of memory and of time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use regex_lite::Regex;
 use tokio::time::{sleep_until, timeout_at, Instant};
 
 use super::frame::Timing;
-use super::late::{self, Debts, Question};
+use super::late::{Debts, Question};
 use super::line;
 use super::link::{bounded, Ended, Link, Lost};
 use super::wire::{Answer, Call, Refusal, Request, Wire};
-use crate::config::SerialPort;
+use crate::config::{Bus, SerialPort};
 
 /// Most bytes of one exchange's reply, lines that were passed over included.
 const REPLY_BYTES_MAX: usize = 4096;
@@ -102,7 +103,7 @@ impl Text {
         }
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
-        let until = (sent + late::window(timeout)).into_std();
+        let until = (sent + self.debts.window(timeout)).into_std();
         self.debts.asked(Question::of(errand, call), (), until, Instant::now().into_std());
         let judge = |line: &str| judge(line, expect.as_ref(), refuse.as_ref());
         let ended = self.listen_for(judge, sent + timeout, timeout).await;
@@ -211,6 +212,14 @@ fn captured(regex: &Regex, line: &str) -> Option<String> {
 }
 
 impl Link for Text {
+    fn take_up(&mut self, settings: &Bus) {
+        self.debts.keep_for(settings.late_window);
+    }
+
+    fn port(&self) -> Option<&Path> {
+        Some(&self.line.port.path)
+    }
+
     async fn open(&mut self) -> Result<(), String> {
         let stream = self.line.open().await?;
         self.attach(stream);

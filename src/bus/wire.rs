@@ -104,3 +104,23 @@ pub struct Call {
     /// From when on it is not to be sent any more: waiting for the line may take a while.
     pub not_after: Option<Instant>,
 }
+
+impl Call {
+    /// Whether it is not to be sent any more.
+    pub fn is_too_late(&self) -> bool {
+        self.not_after.is_some_and(|limit| Instant::now() >= limit)
+    }
+}
+
+impl Request {
+    /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
+    /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
+    pub fn is_answered_by_itself(&self) -> bool {
+        match self {
+            Request::WriteBits { bits, .. } => bits.len() == 1,
+            Request::WriteWords { words, .. } => words.len() == 1,
+            Request::ReadBits { address, count, .. } => count.div_ceil(8) == 3 && address >> 8 == 3,
+            Request::ReadWords { .. } | Request::Line { .. } => false,
+        }
+    }
+}

@@ -3,8 +3,9 @@
 //! Invariants
 //! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, or when
 //!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
-//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay. What
-//!   the line's units may still answer is not forgotten: nothing is asked until that can't come any more.
+//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
+//! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands in
+//!   a book that all buses share, from before its first byte left.
 //! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
 //!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
 //! - A request whose caller is gone before it was sent is not sent.
@@ -23,11 +24,12 @@ use tracing::{debug, info, warn};
 
 use super::late;
 use super::line::{Lines, SystemLines};
-use super::link::{bounded, Ended, Link, Lost};
+use super::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use super::port::{Identity, Owed, Page};
 use super::rtu::Rtu;
 use super::tcp::Tcp;
 use super::text::Text;
-use super::wire::{Call, Wire};
+use super::wire::{Call, Request, Wire};
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::config::{Bus, BusKind};
 use crate::crash::{self, Part, Point};
@@ -45,17 +47,15 @@ const PARKED_MAX: usize = 32;
 /// Longest that a line takes to be opened, or to be found not to.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 
-/// Longest that an exchange takes beside its timeout: silences, and bytes on a slow line.
-const EXCHANGE_SLACK: Duration = Duration::from_secs(60);
-
 /// The worker of one bus, to be run by the composition root.
 pub struct Worker {
     config: watch::Receiver<Bus>,
     queue: mpsc::Receiver<Grant>,
     status: watch::Sender<BusStatus>,
-    /// The longest timeout of an earlier life of the daemon, if there may have been one.
-    earlier_life: Option<Duration>,
+    /// Until when an earlier life of the daemon may be answered, if there may have been one.
+    earlier_life: Option<Instant>,
     lines: Arc<dyn Lines>,
+    owed: Owed,
     pulse: Arc<Pulse>,
 }
 
@@ -66,13 +66,21 @@ impl Worker {
         status: watch::Sender<BusStatus>,
         pulse: Arc<Pulse>,
     ) -> Worker {
-        Worker { config, queue, status, earlier_life: None, lines: Arc::new(SystemLines), pulse }
+        let lines = Arc::new(SystemLines);
+        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse }
     }
 
-    /// A line without transaction ids is at first not asked anything, until answers to an earlier life of the daemon,
-    /// whose commands had timeouts of up to `longest_timeout`, can't come any more.
-    pub fn after_an_earlier_life(mut self, longest_timeout: Duration) -> Worker {
-        self.earlier_life = Some(bounded(longest_timeout));
+    /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
+    /// ended by `ended` and whose commands had timeouts of up to `longest_timeout`, can't come any more.
+    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration) -> Worker {
+        let late_window = self.config.borrow().late_window;
+        self.earlier_life = Some(ended + late::window_of(late_window, bounded(longest_timeout)));
+        self
+    }
+
+    /// The bus shares this book of what is owed with the other buses of the daemon.
+    pub fn sharing(mut self, owed: Owed) -> Worker {
+        self.owed = owed;
         self
     }
 
@@ -86,14 +94,21 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, pulse } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
         let mut callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
-        let mut suspect = earlier_life.map(|longest| Instant::now() + late::silence(longest));
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
             let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
-            let shift = Shift { callers, status: &status, configured: configured.clone(), suspect, pulse: &pulse };
+            let shift = Shift {
+                callers,
+                status: &status,
+                configured: configured.clone(),
+                suspect: earlier_life,
+                lines: lines.clone(),
+                page: owed.page(),
+                pulse: &pulse,
+            };
             let end = match config.kind {
                 BusKind::ModbusRtu(port) => shift.on(Rtu::new(port, timeout, turnaround, &*lines)).work(&stop).await,
                 BusKind::ModbusTcp { address } => {
@@ -103,17 +118,10 @@ impl Worker {
                     shift.on(Text::new(port, delimiter, timeout, turnaround, &*lines)).work(&stop).await
                 }
             };
-            let Some(handed_over) = end else { return pulse.rest() };
-            (callers, suspect) = (handed_over.callers, handed_over.owed_until);
+            let Some(left) = end else { return pulse.rest() };
+            callers = left;
         }
     }
-}
-
-/// What is handed from a line with old settings to one with new ones.
-struct HandOver {
-    callers: Callers,
-    /// Until when what was asked may be answered.
-    owed_until: Option<Instant>,
 }
 
 /// Who has the bus, and who waits for it, whatever the line is.
@@ -138,6 +146,9 @@ impl Callers {
 struct Held {
     asks: mpsc::Receiver<Ask>,
     errand: u64,
+    /// A read of the same unit that changes nothing, and whether the line was tried with it.
+    harmless: Option<Request>,
+    tried: bool,
     /// A request that waits for a late answer to come or to lapse.
     waiting: Option<Ask>,
     /// Whether a request of it was sent: then others may not come between.
@@ -148,6 +159,13 @@ impl Held {
     /// Whether the caller of its waiting request is gone.
     fn is_abandoned(&self) -> bool {
         self.waiting.as_ref().is_some_and(|ask| ask.wish.is_abandoned())
+    }
+
+    /// What is asked before the request that waits, so that the line shows how it takes that.
+    fn first(&self, link: &impl Link) -> Option<Call> {
+        let call = &self.waiting.as_ref()?.call;
+        let request = self.harmless.clone().filter(|_| !self.tried && link.is_to_be_tried(call))?;
+        Some(Call { request, timeout: None, ..call.clone() })
     }
 }
 
@@ -166,8 +184,10 @@ struct Shift<'a> {
     callers: Callers,
     status: &'a watch::Sender<BusStatus>,
     configured: watch::Receiver<Bus>,
-    /// Until when somebody else's answers may come.
+    /// Until when an earlier life's answers may come.
     suspect: Option<Instant>,
+    lines: Arc<dyn Lines>,
+    page: Page,
     pulse: &'a Pulse,
 }
 
@@ -179,7 +199,17 @@ struct Working<'a, L> {
     configured: watch::Receiver<Bus>,
     name: String,
     door: Door,
+    lines: Arc<dyn Lines>,
+    page: Page,
     pulse: &'a Pulse,
+}
+
+/// What is to be sent.
+enum Due {
+    /// A read that goes before a request.
+    First(Call),
+    /// What was asked for.
+    Ask(Ask),
 }
 
 enum Event {
@@ -202,28 +232,39 @@ enum Event {
 
 impl<'a> Shift<'a> {
     fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
-        let Shift { callers, status, configured, suspect, pulse } = self;
+        let Shift { callers, status, configured, suspect, lines, page, pulse } = self;
+        link.take_up(&configured.borrow());
         if let Some(until) = suspect {
             link.suspect(until);
         }
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        Working { link, callers, status, configured, name, door, pulse }
+        let mut working = Working { link, callers, status, configured, name, door, lines, page, pulse };
+        working.find_port();
+        working
     }
 }
 
 impl<L: Link> Working<'_, L> {
     /// Works until the stop, or until nobody is left: `None`. Or until there are new settings.
-    async fn work(mut self, stop: &CancellationToken) -> Option<HandOver> {
+    async fn work(mut self, stop: &CancellationToken) -> Option<Callers> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
             self.pulse.allow(OPENING_MAX);
             if self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
-            if let Some(ask) = self.due() {
-                self.serve(ask, stop).await;
-                continue;
+            match self.due() {
+                Some(Due::First(call)) => {
+                    // What it says is of no interest; the link has heard what it wanted to know.
+                    self.exchange(&call, Instant::now(), stop).await;
+                    continue;
+                }
+                Some(Due::Ask(ask)) => {
+                    self.serve(ask, stop).await;
+                    continue;
+                }
+                None => {}
             }
             match self.next(stop).await {
                 Event::Stop | Event::Configured => {}
@@ -247,42 +288,56 @@ impl<L: Link> Working<'_, L> {
     }
 
     /// Closes the line for the sake of its new settings.
-    fn hand_over(mut self) -> HandOver {
+    fn hand_over(mut self) -> Callers {
         info!(bus = %self.name, "the configuration has changed: the bus is closed, and opened anew");
         self.link.close();
         self.show("opening", None);
-        HandOver { owed_until: self.link.owed_until(), callers: self.callers }
+        self.callers
     }
 
-    /// The request to be sent now, if there is one. Its turn has the seat.
-    fn due(&mut self) -> Option<Ask> {
+    /// Notes what the port is, and that what its units may still answer is owed there.
+    fn find_port(&mut self) {
+        if let Some(path) = self.link.port() {
+            self.page.is_at(Identity::Path(path.to_owned()));
+            self.lines.identity(path).into_iter().for_each(|identity| self.page.is_at(identity));
+            self.page.note(self.link.owed_until());
+        }
+    }
+
+    /// What is to be sent now, if there is something. Its turn has the seat.
+    fn due(&mut self) -> Option<Due> {
         // Nothing of theirs was sent, and nothing will be.
         let Callers { seat, parked, .. } = &mut self.callers;
         parked.retain(|held| !held.is_abandoned());
-        let link = &self.link;
+        let (link, page) = (&self.link, &self.page);
         let room = parked.len() < PARKED_MAX;
         match seat {
             Some(held) if held.is_abandoned() => held.waiting = None,
-            Some(held) if room && !held.begun && holds(link, held).is_some() => {
+            Some(held) if room && !held.begun && holds(link, page, held).is_some() => {
                 parked.extend(seat.take());
             }
             _ => {}
         }
         if seat.is_none() {
-            let ready = parked.iter().position(|held| holds(link, held).is_none());
+            let ready = parked.iter().position(|held| holds(link, page, held).is_none());
             *seat = ready.and_then(|ready| parked.remove(ready));
         }
         let held = seat.as_mut()?;
-        match holds(link, held) {
-            Some(_) => None,
-            None => held.waiting.take(),
+        if holds(link, page, held).is_some() {
+            return None;
         }
+        if let Some(first) = held.first(link) {
+            held.tried = true;
+            return Some(Due::First(first));
+        }
+        held.waiting.take().map(Due::Ask)
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
         let Callers { queue, seat, parked, deserted } = &mut self.callers;
-        let seated = seat.as_ref().and_then(|held| holds(&self.link, held));
-        let waiting = parked.iter().filter_map(|held| holds(&self.link, held)).min();
+        let hold = |held: &Held| holds(&self.link, &self.page, held);
+        let seated = seat.as_ref().and_then(hold);
+        let waiting = parked.iter().filter_map(hold).min();
         let due = if seat.is_some() { seated } else { waiting };
         let opening = self.door.next.filter(|_| !self.link.is_open());
         let (free, listening) = (seat.is_none() && !*deserted, self.link.is_open());
@@ -304,9 +359,10 @@ impl<L: Link> Working<'_, L> {
     fn grant(&mut self, grant: Grant) {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
-        let held = Held { asks: receiver, errand: grant.errand, waiting: None, begun: false };
+        let Grant { errand, harmless, turn } = grant;
+        let held = Held { asks: receiver, errand, harmless, tried: false, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
-        if grant.turn.send(Turn { asks }).is_ok() {
+        if turn.send(Turn { asks, owes: true }).is_ok() {
             self.callers.seat = Some(held);
         }
     }
@@ -320,7 +376,8 @@ impl<L: Link> Working<'_, L> {
             }
             Wish::Exchange(reply) => {
                 if let Some(wire) = self.exchange(&ask.call, ask.at, stop).await {
-                    let _ = reply.send(wire);
+                    let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
+                    let _ = reply.send((wire, owes));
                 }
             }
         }
@@ -360,18 +417,51 @@ impl<L: Link> Working<'_, L> {
                 return Ended::kept(wire);
             }
         }
-        if call.not_after.is_some_and(|limit| Instant::now() >= limit) {
-            return Ended::not_sent("the line was not free in time");
+        if call.is_too_late() {
+            return Ended::not_sent(TOO_LATE);
+        }
+        if let Some(until) = self.page.others_until() {
+            // The port, which is known since it was opened only, is one that somebody else has asked.
+            self.pulse.allow(until.duration_since(Instant::now()));
+            select! {
+                biased;
+                () = stop.cancelled() => return Ended::kept(stopped()),
+                () = sleep_until(until) => {}
+            }
         }
         let settings = self.configured.borrow().clone();
         let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
-        self.pulse.allow(timeout + bounded(settings.turnaround) + EXCHANGE_SLACK);
+        let longest = timeout + bounded(settings.turnaround) + self.link.slack();
+        self.pulse.allow(longest);
+        if self.link.port().is_some() {
+            // Even if this worker is torn down in the middle of it.
+            let owed_until = Instant::now() + longest + late::window_of(settings.late_window, timeout);
+            self.page.note(self.link.owed_until().max(Some(owed_until)));
+        }
         crash::stick(Part::Bus).await;
         let ended = self.link.exchange(call, errand).await;
+        if self.link.port().is_some() {
+            self.page.note(self.link.owed_until());
+        }
         if let Some(lost) = ended.lost.clone() {
             self.lost(lost);
         }
+        self.tell_trouble();
         ended
+    }
+
+    /// Says what is wrong with an open line, when that is new, or has passed.
+    fn tell_trouble(&self) {
+        let status = self.status.borrow().clone();
+        let trouble = self.link.trouble();
+        if !status.is_open() || status.last_error.as_deref() == trouble {
+            return;
+        }
+        match trouble {
+            Some(why) => warn!(bus = %self.name, reason = why, "something is wrong with the line"),
+            None => info!(bus = %self.name, "nothing is wrong with the line any more"),
+        }
+        self.show("open", trouble.map(str::to_owned));
     }
 
     /// Tries once to open the line.
@@ -391,6 +481,7 @@ impl<L: Link> Working<'_, L> {
                 }
                 self.door.next = None;
                 self.door.opened = now;
+                self.find_port();
                 self.show("open", None);
                 Ok(())
             }
@@ -446,7 +537,7 @@ impl<L: Link> Working<'_, L> {
             for ask in held.waiting.take().into_iter().chain(rest) {
                 // Dropping a wish to be cleared tells its caller that nothing comes any more.
                 if let Wish::Exchange(reply) = ask.wish {
-                    let _ = reply.send(stopped());
+                    let _ = reply.send((stopped(), true));
                 }
             }
         }
@@ -455,8 +546,10 @@ impl<L: Link> Working<'_, L> {
 }
 
 /// Until when a turn's request must wait.
-fn holds(link: &impl Link, held: &Held) -> Option<Instant> {
-    link.held_until(&held.waiting.as_ref()?.call, held.errand)
+fn holds(link: &impl Link, page: &Page, held: &Held) -> Option<Instant> {
+    let until = |call: &Call| link.held_until(call, held.errand);
+    let own = until(&held.waiting.as_ref()?.call);
+    own.max(held.first(link).and_then(|first| until(&first))).max(page.others_until())
 }
 
 async fn asked(seat: &mut Option<Held>) -> Option<Ask> {

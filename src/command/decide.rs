@@ -4,7 +4,8 @@
 //! Invariants
 //! - A message whose row is final is completed and never executed (G2).
 //! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
-//!   [`Step::RecordExecuting`] was carried out (G3).
+//!   [`Step::RecordExecuting`] was carried out (G3). There is one more for each that its own answer says was not begun,
+//!   up to the route's attempts, and each stands in the record before it is sent.
 //! - A command that must not be repeated and may have been executed by an earlier ledger's gateway is never begun (G15).
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
 
@@ -218,10 +219,21 @@ impl Deadline {
 pub struct Route {
     /// Whether repeating it is safe.
     pub idempotent: bool,
-    /// Whether its effect can be read back.
-    pub verify: bool,
+    /// How its effect is looked for, if it can be read back.
+    pub verify: Option<Looks>,
     /// Attempts in all, where repeating is safe; at least 1.
     pub attempts_max: u32,
+    /// How long a peripheral that was too busy is left alone.
+    pub retry_pause: Duration,
+}
+
+/// When the effect of a command is looked for, counted from the end of the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Looks {
+    /// The first look.
+    pub after: Duration,
+    /// The last one, if nothing else is found before. One look is made in any case.
+    pub within: Duration,
 }
 
 /// What to do next with a command.
@@ -231,6 +243,8 @@ pub enum Step {
     RecordExecuting,
     /// One attempt on the wire.
     Send,
+    /// Wait this long without holding the bus, then go on with [`Execution::again`].
+    AgainAfter(Duration),
     /// Read back what was written, and compare.
     ReadBack,
     /// Wait this long without holding the bus, then read back.
@@ -248,6 +262,13 @@ pub enum Attempt {
     Refused(Fault),
     /// Nothing was sent.
     NotSent(Fault),
+    /// The peripheral says that it was too busy to begin.
+    Busy {
+        /// What it said.
+        fault: Fault,
+        /// Whether that can have been said of no other request.
+        certain: bool,
+    },
     /// Something was sent, and what it did is not known.
     Unclear(Fault),
     /// The peripheral, or a gateway before it, has the command and does not say what came of it.
@@ -270,8 +291,13 @@ pub enum ReadBack {
 pub const RESOLVE_PATIENCE: Duration = Duration::from_secs(30);
 const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a peripheral may take to carry out what it was sent before the crash: a read-back on a new connection can
-/// overtake that. A serial line is not asked anything for as long.
+/// overtake that.
 pub const TAKE_UP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// First and longest pause between two looks: each takes a turn on the bus.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Looks for the effect of one attempt: more than fit into the longest `within`.
+const LOOKS_MAX: u32 = 1000;
 
 /// Why the read-back is done.
 #[derive(Debug, Clone, PartialEq)]
@@ -291,17 +317,19 @@ pub struct Execution {
     /// `executing` is recorded first, although repeating is safe.
     on_the_record: bool,
     attempts: u32,
-    read_backs: u32,
+    looks: u32,
     purpose: Option<Purpose>,
     /// Why an earlier attempt may have taken effect, if one may have.
     doubt: Option<Fault>,
+    /// The last attempt was not begun, as the peripheral itself says, and there may be another.
+    not_begun: Option<Fault>,
 }
 
 impl Execution {
     /// A command that was never on the wire.
     pub fn new(route: Route) -> Self {
         assert!(route.attempts_max >= 1, "a command gets at least one attempt");
-        Execution { route, on_the_record: false, attempts: 0, read_backs: 0, purpose: None, doubt: None }
+        Execution { route, on_the_record: false, attempts: 0, looks: 0, purpose: None, doubt: None, not_begun: None }
     }
 
     /// A command that was never on the wire, and of which that is to be known after a crash although repeating is safe:
@@ -324,11 +352,16 @@ impl Execution {
         self.attempts
     }
 
+    /// The end of a command that is not sent again: its peripheral has said that it did not begin it.
+    pub fn given_up(&self) -> Option<Outcome> {
+        self.not_begun.clone().map(|fault| Outcome::ended(State::Failed, fault))
+    }
+
     /// The first step.
     pub fn begin(&mut self) -> Step {
         match (&self.purpose, self.route) {
-            (Some(Purpose::Interrupted), Route { idempotent: false, verify: true, .. }) => Step::ReadBack,
-            (Some(Purpose::Interrupted), Route { idempotent: false, .. }) => Step::Finish(interrupted(None)),
+            (Some(Purpose::Interrupted), Route { verify: Some(_), .. }) => Step::ReadBack,
+            (Some(Purpose::Interrupted), Route { verify: None, .. }) => Step::Finish(interrupted(None)),
             (_, Route { idempotent: false, .. }) => Step::RecordExecuting,
             _ if self.on_the_record => Step::RecordExecuting,
             (_, Route { idempotent: true, .. }) => self.send(),
@@ -337,86 +370,135 @@ impl Execution {
 
     /// `executing` is durable.
     pub fn recorded(&mut self) -> Step {
-        assert!(self.attempts == 0, "a command is recorded once, before its first attempt");
+        let is_first = self.attempts == 0 || self.not_begun.is_some();
+        assert!(is_first, "a command is recorded before an attempt of which nothing is begun");
         self.send()
     }
 
     /// An attempt has ended.
     pub fn attempted(&mut self, attempt: Attempt) -> Step {
-        match attempt {
-            Attempt::Confirmed(value) if self.route.verify => self.read_back_for(Purpose::Proof(value)),
-            Attempt::Confirmed(value) => Step::Finish(Outcome::succeeded(value)),
-            Attempt::Refused(fault) => Step::Finish(Outcome::ended(State::Failed, fault)),
+        let Route { idempotent, verify, .. } = self.route;
+        match (attempt, verify) {
+            (Attempt::Confirmed(value), Some(looks)) => self.look_for(Purpose::Proof(value), looks),
+            (Attempt::Confirmed(value), None) => Step::Finish(Outcome::succeeded(value)),
+            (Attempt::Refused(fault), _) => Step::Finish(Outcome::ended(State::Failed, fault)),
+            (Attempt::Busy { fault, certain }, _) => {
+                if (idempotent || certain) && self.attempts < self.route.attempts_max {
+                    self.not_begun = Some(fault);
+                    return Step::AgainAfter(self.route.retry_pause);
+                }
+                Step::Finish(Outcome::ended(State::Failed, fault))
+            }
             // That nothing was sent this time says nothing of the times before.
-            Attempt::NotSent(fault) => {
+            (Attempt::NotSent(fault), _) => {
                 let fault = self.doubt.clone().unwrap_or(fault);
                 self.again_or(State::Failed, fault)
             }
-            Attempt::Unclear(fault) if self.route.idempotent => {
-                self.doubt = Some(fault.clone());
-                self.again_or(State::Failed, fault)
+            (Attempt::Unclear(fault) | Attempt::Unconfirmed(fault), Some(looks)) => {
+                self.look_for(Purpose::Doubt(unclear(fault)), looks)
             }
-            Attempt::Unconfirmed(fault) if self.route.idempotent => Step::Finish(Outcome::ended(State::Failed, fault)),
-            Attempt::Unclear(fault) | Attempt::Unconfirmed(fault) if self.route.verify => {
-                self.read_back_for(Purpose::Doubt(unclear(fault)))
-            }
-            Attempt::Unclear(fault) | Attempt::Unconfirmed(fault) => {
-                Step::Finish(Outcome::ended(State::InDoubt, unclear(fault)))
-            }
+            (Attempt::Unclear(fault), None) => self.again_or_in_doubt(unclear(fault)),
+            // It is being done already, or is not to be done by asking once more.
+            (Attempt::Unconfirmed(fault), None) => Step::Finish(Outcome::ended(self.unclear_end(), unclear(fault))),
         }
     }
 
-    /// Reading back has ended, `elapsed` after the execution began. `written` is the value that should stand there.
+    /// The pause is over after which a command that was not begun is tried once more.
+    pub fn again(&mut self) -> Step {
+        assert!(self.not_begun.is_some(), "only a command that was not begun is left alone and tried again");
+        match self.route.idempotent {
+            true => self.send(),
+            false => Step::RecordExecuting,
+        }
+    }
+
+    /// Reading back has ended, `elapsed` after the attempt has, or after the execution of an interrupted command began.
+    /// `written` is the value that should stand there.
     pub fn read_back(&mut self, result: ReadBack, written: Option<Json>, elapsed: Duration) -> Step {
         let purpose = self.purpose.clone().expect("a read-back has a purpose");
+        let looks = self.route.verify.expect("what is read back can be");
+        self.looks += 1;
         match result {
             ReadBack::Same => Step::Finish(Outcome::succeeded(match purpose {
                 Purpose::Proof(value) => value,
                 Purpose::Doubt(_) | Purpose::Interrupted => written,
             })),
-            ReadBack::Other(_) if purpose == Purpose::Interrupted && elapsed < TAKE_UP_PATIENCE => {
-                Step::ReadBackAfter(RESOLVE_PAUSE)
+            ReadBack::Other(message) => {
+                let patience = match purpose {
+                    Purpose::Interrupted => looks.within.max(TAKE_UP_PATIENCE),
+                    Purpose::Proof(_) | Purpose::Doubt(_) => looks.within,
+                };
+                if elapsed < patience && self.looks < LOOKS_MAX {
+                    return self.look_again(patience - elapsed);
+                }
+                match purpose {
+                    Purpose::Proof(_) => self.again_or(State::Failed, Fault::new(Code::VerifyMismatch, message)),
+                    Purpose::Doubt(fault) => {
+                        let message = format!("{}; {message}", fault.message);
+                        self.again_or_in_doubt(Fault { message, ..fault })
+                    }
+                    Purpose::Interrupted => Step::Finish(interrupted(Some(&message))),
+                }
             }
-            ReadBack::Other(message) => self.again_or(State::Failed, Fault::new(Code::VerifyMismatch, message)),
-            ReadBack::Unknown(fault) => self.unread(purpose, fault, elapsed),
+            ReadBack::Unknown(fault) => self.unread(purpose, fault, looks, elapsed),
         }
     }
 
-    fn unread(&mut self, purpose: Purpose, fault: Fault, elapsed: Duration) -> Step {
-        if purpose == Purpose::Interrupted {
-            return match elapsed < RESOLVE_PATIENCE {
-                true => Step::ReadBackAfter(RESOLVE_PAUSE),
-                false => Step::Finish(interrupted(Some(&fault))),
+    fn unread(&mut self, purpose: Purpose, fault: Fault, looks: Looks, elapsed: Duration) -> Step {
+        let may_repeat = self.route.idempotent && self.attempts < self.route.attempts_max;
+        let patience = match purpose {
+            Purpose::Interrupted => looks.within.max(RESOLVE_PATIENCE),
+            // A peripheral that says nothing at all is rather told again than asked what it has done.
+            Purpose::Doubt(_) if may_repeat => Duration::ZERO,
+            Purpose::Proof(_) | Purpose::Doubt(_) => looks.within,
+        };
+        let few = !may_repeat && self.looks < self.route.attempts_max;
+        if (elapsed < patience || few) && self.looks < LOOKS_MAX {
+            return match purpose {
+                Purpose::Interrupted => Step::ReadBackAfter(RESOLVE_PAUSE),
+                Purpose::Proof(_) | Purpose::Doubt(_) => self.look_again(patience.saturating_sub(elapsed)),
             };
         }
-        if self.read_backs < self.route.attempts_max {
-            self.read_backs += 1;
-            return Step::ReadBack;
-        }
-        if self.route.idempotent {
-            return self.again_or(State::Failed, fault);
-        }
-        let fault = match purpose {
-            Purpose::Doubt(first) => first,
-            _ => {
+        match purpose {
+            Purpose::Interrupted => {
+                Step::Finish(interrupted(Some(&format!("it could not be read back: {}", fault.message))))
+            }
+            Purpose::Doubt(first) => self.again_or_in_doubt(first),
+            Purpose::Proof(_) if self.route.idempotent => self.again_or(State::Failed, fault),
+            Purpose::Proof(_) => {
                 let answered = matches!(fault.code, Code::Exception | Code::Refused | Code::BadReply);
                 let code = if answered { Code::BadReply } else { Code::Timeout };
-                Fault { code, message: format!("confirmed, but it could not be read back: {}", fault.message), ..fault }
+                let message = format!("confirmed, but it could not be read back: {}", fault.message);
+                Step::Finish(Outcome::ended(State::InDoubt, Fault { code, message, ..fault }))
             }
-        };
-        Step::Finish(Outcome::ended(State::InDoubt, fault))
+        }
     }
 
     fn send(&mut self) -> Step {
-        assert!(self.route.idempotent || self.attempts == 0, "a non-idempotent command is sent once");
+        let not_begun = self.not_begun.take().is_some();
+        assert!(
+            self.route.idempotent || self.attempts == 0 || not_begun,
+            "a non-idempotent command is sent once, unless its peripheral says that it was not begun"
+        );
         self.attempts += 1;
         Step::Send
     }
 
-    fn read_back_for(&mut self, purpose: Purpose) -> Step {
+    /// A proof that is wanted at once follows the write in its turn; for anything else others have the bus first.
+    fn look_for(&mut self, purpose: Purpose, looks: Looks) -> Step {
+        let at_once = looks.after.is_zero() && matches!(purpose, Purpose::Proof(_));
         self.purpose = Some(purpose);
-        self.read_backs = 1;
-        Step::ReadBack
+        self.looks = 0;
+        match at_once {
+            true => Step::ReadBack,
+            false => Step::ReadBackAfter(looks.after),
+        }
+    }
+
+    /// The next look, and one just when time is up.
+    fn look_again(&self, left: Duration) -> Step {
+        let pause = LOOK_PAUSE.0.saturating_mul(1 << self.looks.saturating_sub(1).min(4)).min(LOOK_PAUSE.1);
+        Step::ReadBackAfter(if left.is_zero() { pause } else { pause.min(left) })
     }
 
     /// Another attempt where repeating is safe and one is left, else this end.
@@ -425,6 +507,20 @@ impl Execution {
             return self.send();
         }
         Step::Finish(Outcome::ended(state, fault))
+    }
+
+    /// Another attempt where repeating is safe and one is left, else the end of what may have been done.
+    fn again_or_in_doubt(&mut self, fault: Fault) -> Step {
+        self.doubt = Some(fault.clone());
+        self.again_or(self.unclear_end(), fault)
+    }
+
+    /// How a command ends of which nobody knows what it has done: one that may be repeated is just not done.
+    fn unclear_end(&self) -> State {
+        match self.route.idempotent {
+            true => State::Failed,
+            false => State::InDoubt,
+        }
     }
 }
 
@@ -436,7 +532,7 @@ pub fn on_left_behind(route: Route, interrupted: bool) -> Option<Outcome> {
             let why = "the gateway stopped before it was sent; nothing was done";
             Some(Outcome::ended(State::Expired, Fault::new(Code::Interrupted, why)))
         }
-        (true, Route { idempotent: true, verify: false, .. }) => {
+        (true, Route { idempotent: true, verify: None, .. }) => {
             let why =
                 "the gateway stopped while the command was on its way; it may have been done, and can be repeated";
             Some(Outcome::ended(State::Failed, Fault::new(Code::Interrupted, why)))
@@ -445,20 +541,20 @@ pub fn on_left_behind(route: Route, interrupted: bool) -> Option<Outcome> {
     }
 }
 
-fn interrupted(unread: Option<&Fault>) -> Outcome {
+fn interrupted(found: Option<&str>) -> Outcome {
     let mut message =
         "the gateway stopped while the command was on its way; look at the peripheral before sending it again"
             .to_owned();
-    if let Some(fault) = unread {
-        message = format!("{message} (it could not be read back: {})", fault.message);
+    if let Some(found) = found {
+        message = format!("{message} ({found})");
     }
     Outcome::ended(State::InDoubt, Fault::new(Code::Interrupted, message))
 }
 
-/// The codes that an outcome in doubt may carry are `timeout`, `bad-reply` and `interrupted`.
+/// What is unclear is so by `timeout`, `bad-reply` or `exception`.
 fn unclear(fault: Fault) -> Fault {
     match fault.code {
-        Code::Timeout | Code::BadReply => fault,
+        Code::Timeout | Code::BadReply | Code::Exception => fault,
         // Something answered, but not what was asked for.
         Code::Refused => Fault { code: Code::BadReply, ..fault },
         _ => Fault { code: Code::Timeout, ..fault },

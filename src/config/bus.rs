@@ -12,6 +12,7 @@ use super::tree::{Span, Table};
 use super::{Bus, BusKind, Parity, SerialPort};
 
 const DEFAULT_RETRIES: u32 = 2;
+const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 const MODBUS_PORT: u16 = 502;
 /// Longer than any terminator in use.
 const DELIMITER_BYTES_MAX: usize = 64;
@@ -25,6 +26,13 @@ const USUAL_BAUD: [u32; 14] =
 pub(super) const RESPONSE_TIMEOUT: Span =
     Span { min: Duration::from_millis(1), max: Duration::from_secs(600), because: "" };
 const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+/// A window of nothing would let a late answer pass for another command's.
+const LATE_WINDOW: Span = Span {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(600),
+    because: ", or a late answer would be taken for another command's",
+};
+const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 
 /// What a device needs to know of its bus, whatever else is wrong with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +122,9 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let response_timeout = table.duration("response_timeout", &RESPONSE_TIMEOUT);
     let retries = table.small("retries", 0..=10);
     let turnaround = table.duration("turnaround", &TURNAROUND);
+    let late_window = table.duration("late_window", &LATE_WINDOW);
+    let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);
+    let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
         Kind::ModbusRtu => BusKind::ModbusRtu(serial_port(table, kind)?),
@@ -128,6 +139,9 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         response_timeout: response_timeout.unwrap_or_else(|| kind.response_timeout()),
         retries: retries.unwrap_or(DEFAULT_RETRIES),
         turnaround: turnaround.unwrap_or(Duration::ZERO),
+        late_window,
+        retry_pause: retry_pause.unwrap_or(DEFAULT_RETRY_PAUSE),
+        strips_echo: strips_echo.unwrap_or(false),
     })
 }
 

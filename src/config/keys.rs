@@ -31,13 +31,26 @@ pub const LEDGER: Section = Section { title: "[ledger]", keys: &["path", "retent
 /// `[bus.NAME]` with `kind = "modbus-rtu"`
 pub const MODBUS_RTU: Section = Section {
     title: "[bus.NAME] of kind \"modbus-rtu\"",
-    keys: &["kind", "port", "baud", "parity", "data_bits", "stop_bits", "response_timeout", "retries", "turnaround"],
+    keys: &[
+        "kind",
+        "port",
+        "baud",
+        "parity",
+        "data_bits",
+        "stop_bits",
+        "response_timeout",
+        "retries",
+        "retry_pause",
+        "turnaround",
+        "late_window",
+        "echo",
+    ],
 };
 
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
-    keys: &["kind", "address", "response_timeout", "retries", "turnaround"],
+    keys: &["kind", "address", "response_timeout", "retries", "retry_pause", "turnaround", "late_window"],
 };
 
 /// `[bus.NAME]` with `kind = "serial"`
@@ -53,7 +66,9 @@ pub const SERIAL: Section = Section {
         "delimiter",
         "response_timeout",
         "retries",
+        "retry_pause",
         "turnaround",
+        "late_window",
     ],
 };
 
@@ -71,7 +86,10 @@ pub const BUS: Section = Section {
         "address",
         "response_timeout",
         "retries",
+        "retry_pause",
         "turnaround",
+        "late_window",
+        "echo",
     ],
 };
 
@@ -97,6 +115,7 @@ pub const COMMAND: Section = Section {
         "range",
         "idempotent",
         "verify",
+        "read_back",
         "timeout",
         "deadline",
     ],
@@ -108,9 +127,28 @@ pub const POINT: Section = Section {
     keys: &["table", "address", "register", "type", "count", "word_order", "byte_order", "scale", "offset"],
 };
 
+/// The table that `read_back` holds.
+pub const READ_BACK: Section = Section {
+    title: "read_back",
+    keys: &[
+        "table",
+        "address",
+        "register",
+        "type",
+        "count",
+        "word_order",
+        "byte_order",
+        "scale",
+        "offset",
+        "after",
+        "within",
+        "tolerance",
+    ],
+};
+
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
-pub const SECTIONS: [Section; 11] =
-    [ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT];
+pub const SECTIONS: [Section; 12] =
+    [ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT, READ_BACK];
 
 /// The candidate that somebody who wrote `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

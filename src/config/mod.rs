@@ -89,6 +89,12 @@ pub struct Bus {
     pub retries: u32,
     /// Silence kept after each exchange.
     pub turnaround: Duration,
+    /// How long after a request its answer may come; `None`: four timeouts, at least 2 s, at most 10 s.
+    pub late_window: Option<Duration>,
+    /// Before a request is sent again that the peripheral was too busy to take.
+    pub retry_pause: Duration,
+    /// Whether the line's adapter hears what it sends, and this is to be taken out.
+    pub strips_echo: bool,
 }
 
 /// The kinds of bus.

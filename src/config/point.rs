@@ -81,6 +81,59 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     })
 }
 
+/// The point at which a write shows: in `read_back`, where what is not said is as in the write.
+pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
+    let word_order = section.choice("word_order", &ORDERS);
+    let byte_order = section.choice("byte_order", &ORDERS);
+    let given_kind = section.choice("type", &TYPES);
+    let count = section.small::<u16>("count", 1..=2000).or(write.count);
+    let scale = section.number("scale");
+    let offset = section.number("offset");
+    if scale == Some(0.0) {
+        section.wrong("scale", "must not be 0: every value would be the same");
+    }
+    let table = section.choice("table", &TABLES);
+    let (table, address) = match (section.has("register"), section.has("table"), section.has("address")) {
+        (true, ..) | (false, true, true) => place(section),
+        (false, true, false) => (table, Some(write.address)),
+        (false, false, true) => (Some(write.table), section.small("address", 0..=65_535)),
+        (false, false, false) => (Some(write.table), Some(write.address)),
+    };
+    let table = table?;
+    if section.has("type") && given_kind.is_none() {
+        return None;
+    }
+    let is_bits = |table| matches!(table, Table::Coil | Table::Discrete);
+    let default_kind = match (is_bits(table), is_bits(write.table)) {
+        (true, _) => DataType::Bool,
+        (false, true) => DataType::U16,
+        (false, false) => write.kind,
+    };
+    let kind = given_kind.unwrap_or(default_kind);
+    check_type(section, table, kind);
+    let is_alike = |kind: DataType| (kind == DataType::Bool, kind == DataType::String);
+    if is_alike(kind) != is_alike(write.kind) || (count != write.count && kind != DataType::String) {
+        let key = ["type", "count", "table", "register"].into_iter().find(|key| section.has(key));
+        let why = "reads back something else than the command writes; give both the same kind and number of values";
+        section.wrong(key.unwrap_or("table"), why);
+    }
+    let length = length(section, table, kind, count.unwrap_or(1), false);
+    let address = address?;
+    check_end(section, address, length?);
+    // A scale is that of a register.
+    let (as_scale, as_offset) = if is_bits(table) { (1.0, 0.0) } else { (write.scale, write.offset) };
+    Some(Point {
+        table,
+        address,
+        kind,
+        count,
+        word_order: word_order.unwrap_or(write.word_order),
+        byte_order: byte_order.unwrap_or(write.byte_order),
+        scale: scale.unwrap_or(as_scale),
+        offset: offset.unwrap_or(as_offset),
+    })
+}
+
 /// Table and protocol address, from `table` and `address` or from `register`.
 fn place(section: &Section) -> (Option<Table>, Option<u16>) {
     let table = section.choice("table", &TABLES);

@@ -11,7 +11,7 @@ use super::bus::RESPONSE_TIMEOUT;
 use super::tree::{Span, Table};
 use super::{keys, point};
 use crate::peripheral::registers::{DataType, Point};
-use crate::peripheral::{Action, Command, Template};
+use crate::peripheral::{Action, Command, Rule, Template};
 
 /// What stands for the message's value in `send`.
 const PLACEHOLDER: &str = "{value}";
@@ -19,6 +19,9 @@ const PLACEHOLDER: &str = "{value}";
 const SEND_BYTES_MAX: usize = 4096;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
+
+const READ_BACK_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
+const READ_BACK_WITHIN: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
 
 /// One profile, and which of its commands need which kind of bus.
 pub(super) struct Profile {
@@ -85,7 +88,10 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     let fixed = table.json("value");
     let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
     let deadline = table.duration("deadline", &DEADLINE);
-    let verify = table.boolean("verify");
+    let read_back = match action.as_ref() {
+        Some(Action::Write(point)) => read_back(table, point),
+        _ => None,
+    };
     let idempotent = idempotent(table);
     match action.as_ref()? {
         Action::Read(_) => {}
@@ -96,7 +102,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         name: name.to_owned(),
         action: action?,
         idempotent: idempotent?,
-        verify: verify.unwrap_or(false),
+        read_back,
         fixed,
         range,
         timeout,
@@ -158,6 +164,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
         ("value", ["write", "send"].as_slice()),
         ("range", &["write", "send"]),
         ("verify", &["write"]),
+        ("read_back", &["write"]),
         ("expect", &["send"]),
         ("refuse", &["send"]),
     ] {
@@ -167,6 +174,32 @@ fn refuse_keys_of_other_actions(table: &Table) {
             table.wrong(key, why);
         }
     }
+}
+
+/// How a write is read back, by `read_back` or by `verify = true`.
+fn read_back(table: &Table, write: &Point) -> Option<Rule> {
+    let verify = table.boolean("verify");
+    if !table.has("read_back") {
+        return verify.filter(|verify| *verify).map(|_| Rule::exact(write));
+    }
+    if table.has("verify") {
+        table.wrong("verify", "stands beside read_back, which says how to verify; remove it");
+    }
+    let section = table.table("read_back", keys::READ_BACK)?;
+    let point = point::shown_at(&section, write);
+    let after = section.duration("after", &READ_BACK_AFTER).unwrap_or(Duration::ZERO);
+    let within = section.duration("within", &READ_BACK_WITHIN);
+    let tolerance = section.number("tolerance").unwrap_or(0.0);
+    if within.is_some_and(|within| within < after) {
+        section.wrong("within", "is shorter than after, so that nothing is ever looked for; make it longer");
+    }
+    if tolerance < 0.0 {
+        section.wrong("tolerance", "must not be negative; it is how far the value may be off, to either side");
+    }
+    if tolerance != 0.0 && matches!(write.kind, DataType::Bool | DataType::String) {
+        section.wrong("tolerance", "is for numbers, and this command writes none; remove it");
+    }
+    Some(Rule { point: point?, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
 }
 
 fn range(table: &Table) -> Option<(f64, f64)> {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::admin::{self, server, Operator, Reply};
-use crate::bus::{Lines, SystemLines};
+use crate::bus::{Lines, Owed, SystemLines};
 use crate::config::Config;
 use crate::crash::{self, Point};
 use crate::fatal::Fatal;
@@ -57,6 +57,8 @@ struct Gateway {
     ledger: Ledger,
     shared: Arc<Shared>,
     lines: Arc<dyn Lines>,
+    /// What the units at each port may still answer.
+    owed: Owed,
     roster: Mutex<Roster>,
     /// Places for operators' commands.
     executions: Arc<Semaphore>,
@@ -158,7 +160,8 @@ impl World {
     }
 }
 
-/// Serves until it is told to stop. Tells whether everything has stopped in order then.
+/// Serves until it is told to stop. Tells whether everything has stopped in order then, and no peripheral owes an
+/// answer.
 async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Fatal> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
@@ -198,7 +201,8 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     end?;
     let in_order = stop(&gateway, crew).await;
     tracing::info!("stopped");
-    Ok(in_order)
+    // An answer that may come still is for the next daemon to wait out, as after a fault.
+    Ok(in_order && !gateway.owed.is_any())
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
@@ -321,8 +325,8 @@ impl Gateway {
         };
         let (shared, roster) = (Arc::new(Shared::new(dial)), Mutex::new(Roster::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
-        let started = Instant::now();
-        Gateway { ledger, shared, lines, roster, executions, receipts, retention, reloads, started, stops }
+        let (started, owed) = (Instant::now(), Owed::default());
+        Gateway { ledger, shared, lines, owed, roster, executions, receipts, retention, reloads, started, stops }
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -340,7 +344,7 @@ impl Gateway {
         let mut roster = self.roster();
         let config = roster.config.clone();
         for name in config.buses.keys() {
-            roster.add_bus(self, crew, name, !self.ledger.ended_well());
+            roster.add_bus(self, crew, name);
         }
         let access = Arc::new(Access { hub: config.hub, trust });
         for device in config.devices.into_values().map(Arc::new) {

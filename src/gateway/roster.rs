@@ -77,13 +77,13 @@ impl Roster {
         }
     }
 
-    /// Starts a bus. `earlier_life`: somebody may have used its line before.
-    pub(super) fn add_bus(&mut self, gateway: &Gateway, crew: &mut Crew, name: &str, earlier_life: bool) {
+    /// Starts a bus.
+    pub(super) fn add_bus(&mut self, gateway: &Gateway, crew: &mut Crew, name: &str) {
         let (handle, worker) = bus::new(name, &self.config.buses[name]);
-        let worker = worker.on(gateway.lines.clone());
-        let worker = match earlier_life {
-            true => worker.after_an_earlier_life(longest_timeout(&self.config, name)),
-            false => worker,
+        let worker = worker.on(gateway.lines.clone()).sharing(gateway.owed.clone());
+        let worker = match gateway.ledger.ended_well() {
+            true => worker,
+            false => worker.after_an_earlier_life(gateway.started, longest_timeout(&self.config, name)),
         };
         let leave = gateway.stops.buses.child_token();
         spawn(&mut crew.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
@@ -198,7 +198,7 @@ impl Roster {
         for name in names {
             match self.buses.get(&name) {
                 None => {
-                    self.add_bus(gateway, crew, &name, true);
+                    self.add_bus(gateway, crew, &name);
                     changes.buses.added.push(name);
                 }
                 Some(running) if old.buses.get(&name) != self.config.buses.get(&name) => {

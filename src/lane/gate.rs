@@ -60,7 +60,7 @@ impl Gate for LaneGate<'_> {
                 self.work.row = Some(row);
                 // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
                 // again.
-                self.work.interrupted = Some(1);
+                self.work.interrupted = Some(self.work.interrupted.unwrap_or(0) + 1);
                 true
             }
             Err(error) => {

@@ -131,10 +131,10 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
     let changed = db
         .prepare_cached(
             "UPDATE command SET state = 'executing', attempts = attempts + 1, history = history || ?2
-             WHERE id = ?1 AND state = 'accepted'",
+             WHERE id = ?1 AND state IN ('accepted', 'executing')",
         )?
         .execute(params![row, entry(now, "executing", None)])?;
-    assert_eq!(changed, 1, "only an accepted row begins to execute");
+    assert_eq!(changed, 1, "only a row without an outcome begins to execute");
     crash::in_transaction(Point::ExecutingUncommitted, Point::ExecutingCommitted);
     Ok(())
 }

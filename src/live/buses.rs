@@ -12,7 +12,7 @@ use super::account::{Account, Wish, SERVICE};
 use super::daemon::{exchange, Daemon};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::admin::{Reply, Request};
-use crate::bus::{self, SystemLines};
+use crate::bus::{self, BusStatus, SystemLines};
 use crate::config::{Bus, BusKind, Config, Device};
 
 pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
@@ -129,9 +129,22 @@ async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found:
         (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error),
         _ => Finding::warn(&about, format!("the running fieldbridge is {state} {place}")).remedy("ask again"),
     });
+    let bus = found.len() - 1;
     for device in on_bus(config, name) {
         found.push(ask_the_daemon(config, daemon, device).await);
     }
+    // By its answers the line has shown how it behaves.
+    if let Ok((Reply::Ok(status), _)) = exchange(&config.admin_socket, &Request::Status {}).await {
+        let buses = status["buses"].as_array().into_iter().flatten();
+        let trouble = buses.filter(|bus| bus["name"] == name && bus["state"] == "open");
+        let trouble = trouble.filter_map(|bus| bus["lastError"].as_str()).next();
+        found[bus] = trouble.map_or(found[bus].clone(), |trouble| behaves_badly(&about, &place, trouble));
+    }
+}
+
+/// A line that is open, and not right.
+fn behaves_badly(about: &str, place: &str, trouble: &str) -> Finding {
+    Finding::warn(about, format!("{place} opens, but {trouble}"))
 }
 
 async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Finding {
@@ -166,6 +179,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
         return;
     }
     found.push(Finding::ok(&about, format!("{} opens", place_of(settings))));
+    let bus = found.len() - 1;
     let mut mute = Vec::new();
     for device in on_bus(config, name) {
         let finding = slave::ask(device, &handle).await;
@@ -173,6 +187,9 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
             mute.push(device);
         }
         found.push(finding);
+    }
+    if let Some(trouble) = Some(handle.status()).filter(BusStatus::is_open).and_then(|status| status.last_error) {
+        found[bus] = behaves_badly(&about, &place_of(settings), &trouble);
     }
     // A daemon that is started right after this must not hear what was meant for us.
     for device in mute {

@@ -40,9 +40,9 @@ fn question(device: &Device) -> Result<Question, String> {
         Action::Read(point) => Some((command, point.read(), point)),
         _ => None,
     });
-    let read_backs = commands().filter(|command| command.verify).filter_map(|command| match &command.action {
-        Action::Write(point) => Some((command, point.read(), point)),
-        _ => None,
+    let read_backs = commands().filter_map(|command| {
+        let point = &command.read_back.as_ref()?.point;
+        Some((command, point.read(), point))
     });
     let others = commands().filter_map(|command| match &command.action {
         Action::Write(point) => Some((command, first_of(point), point)),

@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
+pub mod read_back;
 pub mod registers;
 mod value;
 
@@ -21,6 +22,7 @@ use serde_json::Value as Json;
 
 use crate::bus::wire::{Answer, Request};
 use crate::command::outcome::{Code, Fault};
+pub use read_back::{Found, Rule};
 use registers::{DataType, Point};
 
 /// Longest text that a value may put into a line, in bytes.
@@ -38,8 +40,8 @@ pub struct Command {
     pub action: Action,
     /// Whether repeating it is safe. Reads always are.
     pub idempotent: bool,
-    /// Whether a write is read back and compared.
-    pub verify: bool,
+    /// How a write is read back and compared, if it is.
+    pub read_back: Option<Rule>,
     /// A fixed value; the message then carries none.
     pub fixed: Option<Json>,
     /// Inclusive limits of the engineering value.
@@ -86,7 +88,7 @@ impl PartialEq for Template {
 pub struct Prepared {
     /// What is sent.
     pub request: Request,
-    /// For a write with `verify`: the read whose answer must equal what was written.
+    /// For a write that is read back: the read whose answer must fit what was written.
     pub read_back: Option<Request>,
     /// For a write or a send with a value: the engineering value as it was really encoded.
     pub written: Option<Json>,
@@ -107,7 +109,7 @@ impl Command {
             Action::Write(point) => {
                 checked(point, true)?;
                 let (request, written) = self.encode(point, self.needs_one(value)?)?;
-                let read_back = self.verify.then(|| point.read());
+                let read_back = self.read_back.as_ref().map(|rule| rule.point.read());
                 Ok(Prepared { request, read_back, written: Some(written) })
             }
             Action::Send(template) => self.fill(template, value),
@@ -116,37 +118,39 @@ impl Command {
 
     /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
     ///
-    /// Given the answer of [`Prepared::read_back`], the value that stands there. The error is a sentence about an
-    /// answer that isn't one to this command.
+    /// The error is a sentence about an answer that isn't one to this command.
     pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
         match (&self.action, answer) {
             (Action::Send(_), Answer::Line(text)) => Ok(Some(value::number_or_text(text))),
             (Action::Write(_), Answer::Written) => Ok(prepared.written.clone()),
-            (Action::Read(point) | Action::Write(point), Answer::Bits(bits)) if point.is_bits() => {
-                expect_length(bits.len(), point.span())?;
-                let values = bits.iter().map(|&on| Json::Bool(on)).collect();
-                Ok(Some(one_or_all(point, values)))
-            }
-            (Action::Read(point) | Action::Write(point), Answer::Words(words)) if !point.is_bits() => {
-                expect_length(words.len(), point.span())?;
-                if point.kind == DataType::String {
-                    return Ok(Some(point.unpack_text(words).into()));
-                }
-                let raw = point.unpack(words);
-                let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
-                Ok(Some(one_or_all(point, values)))
-            }
-            _ => Err(format!("the answer is of another kind than {} asks for", self.name)),
+            (Action::Read(point), answer) => self.decoded(point, answer).map(Some),
+            _ => Err(self.of_another_kind()),
         }
     }
 
-    /// Whether a read-back equals what was written, bit by bit: an engineering value could hide a difference.
-    pub fn matches(&self, prepared: &Prepared, read_back: &Answer) -> bool {
-        match (&prepared.request, read_back) {
-            (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
-            (Request::WriteWords { words, .. }, Answer::Words(found)) => words == found,
-            _ => false,
+    /// The engineering value of a point in the answer to its read.
+    fn decoded(&self, point: &Point, answer: &Answer) -> Result<Json, String> {
+        match answer {
+            Answer::Bits(bits) if point.is_bits() => {
+                expect_length(bits.len(), point.span())?;
+                let values = bits.iter().map(|&on| Json::Bool(on)).collect();
+                Ok(one_or_all(point, values))
+            }
+            Answer::Words(words) if !point.is_bits() => {
+                expect_length(words.len(), point.span())?;
+                if point.kind == DataType::String {
+                    return Ok(point.unpack_text(words).into());
+                }
+                let raw = point.unpack(words);
+                let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
+                Ok(one_or_all(point, values))
+            }
+            _ => Err(self.of_another_kind()),
         }
+    }
+
+    fn of_another_kind(&self) -> String {
+        format!("the answer is of another kind than {} asks for", self.name)
     }
 
     fn takes_none(&self, value: Option<&Json>) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use serde_json::{json, Value as Json};
 
 use super::registers::{DataType, Order, Point, Table};
-use super::{Action, Command, Template, LINE_VALUE_BYTES_MAX};
+use super::{Action, Command, Rule, Template, LINE_VALUE_BYTES_MAX};
 use crate::bus::wire::{Answer, Request};
 use crate::command::outcome::Code;
 use crate::properties::Source;
@@ -48,13 +48,16 @@ fn point(source: &mut Source) -> Point {
 fn command(action: Action, range: Option<(f64, f64)>) -> Command {
     Command {
         name: "any".into(),
-        action,
         idempotent: true,
-        verify: true,
+        read_back: match &action {
+            Action::Write(point) => Some(Rule::exact(point)),
+            _ => None,
+        },
         fixed: None,
         range,
         timeout: None,
         deadline: std::time::Duration::from_secs(30),
+        action,
     }
 }
 
@@ -88,7 +91,7 @@ fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
         return;
     };
     if is_exact(point, &found) {
-        assert!(write.matches(&written, &found), "{found:?} is {value}, written as {:?}", written.request);
+        assert!(write.found(&written, &found).unwrap().fits, "{found:?} is {value}, written as {:?}", written.request);
         assert_eq!(written.written, Some(value));
     }
 }
@@ -168,9 +171,10 @@ fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
                 Request::WriteWords { words, .. } => Answer::Words(words.clone()),
                 other => unreachable!("{other:?} writes nothing"),
             };
-            assert!(write.matches(&prepared, &echo));
+            let read_back = write.found(&prepared, &echo).expect("what was written can be read");
+            assert!(read_back.fits);
             if point.kind != DataType::String {
-                assert_eq!(write.interpret(&prepared, &echo), Ok(Some(written.clone())));
+                assert_eq!(read_back.value, written);
             }
             for number in written.as_array().unwrap_or(&vec![written.clone()]).iter().filter_map(Json::as_f64) {
                 assert!(range.is_none_or(|(low, high)| low <= number && number <= high), "{number} of {range:?}");

@@ -27,7 +27,7 @@ fn command(action: Action) -> Command {
         name: "set-speed".into(),
         action,
         idempotent: true,
-        verify: false,
+        read_back: None,
         fixed: None,
         range: None,
         timeout: None,
@@ -37,6 +37,15 @@ fn command(action: Action) -> Command {
 
 fn write(point: &Point) -> Command {
     command(Action::Write(point.clone()))
+}
+
+fn verified(point: &Point) -> Command {
+    Command { read_back: Some(Rule::exact(point)), ..write(point) }
+}
+
+/// Whether what was read back is what was written.
+fn fits(command: &Command, prepared: &Prepared, answer: &Answer) -> bool {
+    command.found(prepared, answer).is_ok_and(|found| found.fits)
 }
 
 fn send(template: &str) -> Command {
@@ -114,7 +123,7 @@ fn every_type_and_order_comes_back_as_it_was_written() {
         let written = write(&point).prepare(Some(&value)).unwrap();
         assert_eq!(written.written.as_ref(), Some(&value), "{point:?}");
         assert_eq!(read(&point, &words(&written)), value, "{point:?}");
-        assert!(write(&point).matches(&written, &Answer::Words(words(&written))));
+        assert!(fits(&verified(&point), &written, &Answer::Words(words(&written))));
     }
 }
 
@@ -128,11 +137,11 @@ fn bits_come_back_as_they_were_written() {
         assert_eq!(one.interpret(&prepared, &Answer::Written).unwrap(), Some(json!(true)));
     }
     let three = Point { count: Some(3), ..point(Table::Coil, Bool) };
-    let prepared = write(&three).prepare(Some(&json!([true, 0, 1]))).unwrap();
+    let three = verified(&three);
+    let prepared = three.prepare(Some(&json!([true, 0, 1]))).unwrap();
     let back = Answer::Bits(vec![true, false, true]);
-    assert!(write(&three).matches(&prepared, &back));
-    assert!(!write(&three).matches(&prepared, &Answer::Bits(vec![true, false, false])));
-    assert_eq!(write(&three).interpret(&prepared, &back).unwrap(), Some(json!([true, false, true])));
+    assert!(!fits(&three, &prepared, &Answer::Bits(vec![true, false, false])));
+    assert_eq!(three.found(&prepared, &back).unwrap(), Found { value: json!([true, false, true]), fits: true });
 }
 
 #[test]
@@ -313,14 +322,13 @@ fn a_fixed_value_is_written_and_another_is_refused() {
 fn a_write_that_is_verified_brings_the_read_of_the_same_points() {
     let mut set = write(&Point { count: Some(2), ..holding(U32) });
     assert!(set.prepare(Some(&json!([1, 2]))).unwrap().read_back.is_none());
-    set.verify = true;
+    set.read_back = verified(&Point { count: Some(2), ..holding(U32) }).read_back;
     let prepared = set.prepare(Some(&json!([1, 2]))).unwrap();
     assert!(matches!(prepared.read_back, Some(Request::ReadWords { holding: true, address: 10, count: 4 })));
-    assert!(set.matches(&prepared, &Answer::Words(vec![0, 1, 0, 2])));
+    assert!(fits(&set, &prepared, &Answer::Words(vec![0, 1, 0, 2])));
     let other = Answer::Words(vec![0, 1, 0, 3]);
-    assert!(!set.matches(&prepared, &other));
-    assert!(!set.matches(&prepared, &Answer::Written));
-    assert_eq!(set.interpret(&prepared, &other).unwrap(), Some(json!([1, 3])));
+    assert_eq!(set.found(&prepared, &other).unwrap(), Found { value: json!([1, 3]), fits: false });
+    assert!(!fits(&set, &prepared, &Answer::Written));
 }
 
 #[test]
@@ -411,7 +419,7 @@ fn an_answer_of_another_kind_or_length_is_an_error_and_no_panic() {
         let prepared = command.prepare(None).unwrap();
         for answer in &answers {
             assert!(command.interpret(&prepared, answer).is_err(), "{answer:?}");
-            assert!(!command.matches(&prepared, answer));
+            assert!(!fits(&command, &prepared, answer));
         }
     }
 }

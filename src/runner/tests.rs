@@ -12,15 +12,17 @@ use crate::net::Stream;
 
 #[test]
 fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
-    for code in 0..=255 {
-        let attempt = refused(Refusal::Exception(code));
-        let fault = match (code, attempt) {
-            (5 | 11, Attempt::Unconfirmed(fault)) => fault,
-            (5 | 11, other) => panic!("{code}: {other:?}"),
-            (_, Attempt::Refused(fault)) => fault,
+    for (code, owes) in (0..=255).flat_map(|code| [(code, false), (code, true)]) {
+        let attempt = refused(Refusal::Exception(code), owes);
+        let (fault, kind) = match (code, attempt) {
+            (5 | 11, Attempt::Unconfirmed(fault)) => (fault, Code::Exception),
+            (6, Attempt::Busy { fault, certain }) if certain != owes => (fault, Code::Exception),
+            (10, Attempt::NotSent(fault)) => (fault, Code::BusUnavailable),
+            (5 | 6 | 10 | 11, other) => panic!("{code}: {other:?}"),
+            (_, Attempt::Refused(fault)) => (fault, Code::Exception),
             (_, other) => panic!("{code}: {other:?}"),
         };
-        assert_eq!((fault.code, fault.modbus_exception), (Code::Exception, Some(code)));
+        assert_eq!((fault.code, fault.modbus_exception), (kind, Some(code)));
     }
 }
 

@@ -42,7 +42,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(device.settle, Settle::AfterExecution);
     assert!(matches!(&device.credential, Credential::Key(key) if key.len() == 32));
     let command = &device.commands["set-speed"];
-    assert_eq!((command.verify, command.timeout), (false, None));
+    assert_eq!((&command.read_back, command.timeout), (&None, None));
     assert_eq!(command.deadline, Duration::from_secs(30));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);

@@ -99,6 +99,9 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
             for point in ["read", "write"].iter().filter_map(|key| command.get(*key)) {
                 see(keys::POINT, table(point));
             }
+            if let Some(point) = command.get("read_back") {
+                see(keys::READ_BACK, table(point));
+            }
         }
     }
     for section in keys::SECTIONS {

@@ -71,6 +71,11 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
     if let (Some(entry), Some(_)) = (entries.iter().find(here), explained().find(of_another_bus)) {
         return Entry { text: "As above.".into(), ..entry.clone() };
     }
+    let of_the_write = |entry: &&Entry| entry.key == key && entry.section == keys::POINT.title;
+    if let (true, Some(entry)) = (section.title == keys::READ_BACK.title, explained().find(of_the_write)) {
+        let text = "As in the write, and of it where it is left out.".into();
+        return Entry { text, section: section.title, block: 0, is_default: false, ..entry.clone() };
+    }
     match key {
         // They stand in the reference as tables, whose keys have a section of their own.
         "read" | "write" => Entry {
@@ -80,6 +85,15 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
             is_default: false,
             text: "The coils or registers to read or to write; the keys of this table are below.".into(),
             block: 0,
+        },
+        "read_back" => Entry {
+            section: section.title,
+            key: key.to_owned(),
+            value: "{}".into(),
+            is_default: false,
+            text: "In place of verify: where what was written is to show, and when; the keys of this table are below."
+                .into(),
+            block: usize::MAX,
         },
         _ => panic!("the reference does not explain {key} of {}", section.title),
     }
@@ -94,7 +108,7 @@ fn kind(entry: &Entry) -> &'static str {
         && inner.ends_with(['s', 'm', 'h', 'd']);
     match entry.key.as_str() {
         "value" => "a value of the command's type",
-        "scale" | "offset" => "number",
+        "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
         "expect" | "refuse" => "string, a regular expression",
         "port" | "path" | "socket" => "string, a path",
@@ -155,6 +169,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
             _ => keys::SERIAL,
         },
         "profile" if table.ends_with(".read") || table.ends_with(".write") => keys::POINT,
+        "profile" if table.ends_with(".read_back") => keys::READ_BACK,
         "profile" => keys::COMMAND,
         other => panic!("the page has no place for the table {other}: give it one in tests/manual/keys.rs"),
     };

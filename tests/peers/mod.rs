@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldbridge::bus::wire::{Call, Request, Wire};
-use fieldbridge::bus::{self, BusHandle, BusStatus, Worker};
+use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -29,6 +29,13 @@ pub struct Running {
     pub worker: JoinHandle<()>,
 }
 
+/// A bus that waits long for an answer.
+fn settings(kind: BusKind) -> Bus {
+    let (turnaround, retry_pause) = (Duration::ZERO, Duration::ZERO);
+    let (retries, late_window, strips_echo) = (2, None, false);
+    Bus { kind, response_timeout: PATIENCE, retries, turnaround, retry_pause, late_window, strips_echo }
+}
+
 impl Running {
     pub fn start(kind: BusKind) -> Running {
         Running::with_turnaround(kind, Duration::ZERO)
@@ -40,11 +47,30 @@ impl Running {
 
     /// As in a daemon that may have had an earlier life, whose commands had timeouts of up to `longest`.
     pub fn after_an_earlier_life(kind: BusKind, longest: Duration) -> Running {
-        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(longest))
+        let now = tokio::time::Instant::now();
+        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(now, longest))
+    }
+
+    /// A bus that waits so long for an answer.
+    pub fn with_timeout(kind: BusKind, response_timeout: Duration) -> Running {
+        Running::of(Bus { response_timeout, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus whose adapter is said to echo.
+    pub fn that_strips_echoes(kind: BusKind) -> Running {
+        Running::of(Bus { strips_echo: true, ..settings(kind) }, |worker| worker)
+    }
+
+    /// One of several buses of a daemon.
+    pub fn sharing(kind: BusKind, owed: &Owed) -> Running {
+        Running::of(settings(kind), |worker| worker.sharing(owed.clone()))
     }
 
     fn with(kind: BusKind, turnaround: Duration, adjust: impl FnOnce(Worker) -> Worker) -> Running {
-        let config = Bus { kind, response_timeout: PATIENCE, retries: 2, turnaround };
+        Running::of(Bus { turnaround, ..settings(kind) }, adjust)
+    }
+
+    fn of(config: Bus, adjust: impl FnOnce(Worker) -> Worker) -> Running {
         let (bus, worker) = bus::new("line-a", &config);
         let worker = adjust(worker);
         let stop = CancellationToken::new();

@@ -236,7 +236,7 @@ fn check_fate(fate: &Fate) {
         }
         ("failed", "exception" | "refused") if command.route.is_idempotent() => {}
         ("failed", "exception" | "refused") => assert_eq!(*done, 0, "false refusal: {fate:?}"),
-        ("in_doubt", "timeout" | "bad-reply" | "interrupted") => {
+        ("in_doubt", "timeout" | "bad-reply" | "exception" | "interrupted") => {
             assert!(!command.route.is_idempotent(), "doubt without need: {fate:?}");
         }
         _ => panic!("an end that nothing here leads to: {fate:?}"),

@@ -24,6 +24,8 @@ pub enum Mood {
     Refusing(u8),
     /// Does nothing and says nothing.
     Deaf,
+    /// Confirms and does nothing, or not yet.
+    Lying,
     /// Does it and closes the connection.
     HangUp,
     /// Does it and answers with what nobody understands.
@@ -255,6 +257,7 @@ impl Slave {
                 match mood {
                     Mood::Refusing(code) => return at_once(vec![0x86, code]),
                     Mood::Deaf => return Reaction::Silence,
+                    Mood::Lying => return at_once(pdu.to_vec()),
                     _ => {}
                 }
                 inner.registers.insert((unit, word(1)), word(3));

@@ -102,14 +102,30 @@ fn start(script: Script) -> Running {
     let line = Line(Arc::new(Mutex::new(script)));
     let kind = BusKind::ModbusTcp { address: String::new() };
     let (response_timeout, turnaround) = (Duration::from_secs(1), Duration::ZERO);
-    let config = crate::config::Bus { kind, response_timeout, retries: 0, turnaround };
+    let config = crate::config::Bus {
+        kind,
+        response_timeout,
+        retries: 0,
+        turnaround,
+        retry_pause: Duration::ZERO,
+        late_window: None,
+        strips_echo: false,
+    };
     let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
         let (line, stop) = (line.clone(), stop.clone());
         tokio::spawn(async move {
-            let shift = Shift { callers, status: &status, configured: config, suspect: None, pulse: &pulse };
+            let shift = Shift {
+                callers,
+                status: &status,
+                configured: config,
+                suspect: None,
+                lines: Arc::new(SystemLines),
+                page: Owed::default().page(),
+                pulse: &pulse,
+            };
             shift.on(line).work(&stop).await;
         })
     };

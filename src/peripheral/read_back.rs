@@ -1,0 +1,180 @@
+//! Whether what was written stands where it is to show, and when that is looked for.
+//!
+//! Invariants
+//! - In the place and form in which it was written, a value is compared bit by bit: an engineering value could hide a
+//!   difference. Elsewhere, and where a tolerance is given, engineering values are compared.
+//! - What is no number is never nearly right.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::registers::Point;
+use super::{Action, Command, Prepared};
+use crate::bus::wire::{Answer, Request};
+
+/// A double holds fifteen digits, and a scaled value is kept to fourteen: what differs by less is the same.
+const ROUNDING: f64 = 1e-12;
+
+/// How a write is read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Where it shows.
+    pub point: Point,
+    /// How long after the write it is looked for first.
+    pub after: Duration,
+    /// How long after the write it must show at the latest; not less than `after`.
+    pub within: Duration,
+    /// By how much an engineering value may differ; not negative.
+    pub tolerance: f64,
+}
+
+/// What stands where a write is to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The engineering value.
+    pub value: Json,
+    /// Whether it is what was written.
+    pub fits: bool,
+}
+
+impl Rule {
+    /// `verify = true`: the same place, at once, again until it fits for 2 s, exactly.
+    pub fn exact(point: &Point) -> Rule {
+        Rule { point: point.clone(), after: Duration::ZERO, within: Rule::PATIENCE, tolerance: 0.0 }
+    }
+
+    /// How long a write is looked for, after the first look, where nothing else is said.
+    pub const PATIENCE: Duration = Duration::from_secs(2);
+}
+
+impl Command {
+    /// What the answer to [`Prepared::read_back`] says.
+    ///
+    /// # Errors
+    /// A sentence about an answer that isn't one to that request.
+    pub fn found(&self, prepared: &Prepared, answer: &Answer) -> Result<Found, String> {
+        let rule = self.read_back.as_ref().ok_or_else(|| format!("{} is not read back", self.name))?;
+        let value = self.decoded(&rule.point, answer)?;
+        let as_written = matches!(&self.action, Action::Write(point) if is_same_form(point, &rule.point));
+        let fits = match (&prepared.request, answer) {
+            (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
+            (Request::WriteWords { words, .. }, Answer::Words(found)) if as_written && rule.tolerance == 0.0 => {
+                words == found
+            }
+            _ => prepared.written.as_ref().is_some_and(|written| is_near(written, &value, rule.tolerance)),
+        };
+        Ok(Found { value, fits })
+    }
+}
+
+/// Whether the same bits mean the same value at both.
+fn is_same_form(a: &Point, b: &Point) -> bool {
+    let elsewhere = Point { table: a.table, address: a.address, ..b.clone() };
+    *a == elsewhere && a.is_bits() == b.is_bits()
+}
+
+fn is_near(written: &Json, found: &Json, tolerance: f64) -> bool {
+    match (written, found) {
+        (Json::Array(written), Json::Array(found)) => {
+            written.len() == found.len() && written.iter().zip(found).all(|(a, b)| is_near(a, b, tolerance))
+        }
+        // Integers are compared whole: a double does not hold all of them.
+        (Json::Number(a), Json::Number(b)) if tolerance == 0.0 && !a.is_f64() && !b.is_f64() => a == b,
+        (Json::Number(a), Json::Number(b)) => match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= tolerance + ROUNDING * a.abs().max(b.abs()),
+            _ => false,
+        },
+        (a, b) => a == b && !a.is_null(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::registers::{DataType, Order, Table};
+    use super::*;
+
+    fn point(address: u16, kind: DataType, scale: f64) -> Point {
+        let order = Order::Big;
+        Point {
+            table: Table::Holding,
+            address,
+            kind,
+            count: None,
+            word_order: order,
+            byte_order: order,
+            scale,
+            offset: 0.0,
+        }
+    }
+
+    fn command(write: Point, rule: Rule) -> Command {
+        Command {
+            name: "set".into(),
+            action: Action::Write(write),
+            idempotent: true,
+            read_back: Some(rule),
+            fixed: None,
+            range: None,
+            timeout: None,
+            deadline: Duration::from_secs(30),
+        }
+    }
+
+    fn fits(command: &Command, written: Json, words: &[u16]) -> bool {
+        let prepared = command.prepare(Some(&written)).unwrap();
+        command.found(&prepared, &Answer::Words(words.to_vec())).unwrap().fits
+    }
+
+    #[test]
+    fn the_same_place_is_compared_bit_by_bit_and_another_by_its_value() {
+        let float = point(0, DataType::F32, 1.0);
+        let same = command(float.clone(), Rule::exact(&float));
+        assert!(fits(&same, json!(0.0), &[0, 0]));
+        assert!(!fits(&same, json!(0.0), &[0x8000, 0]), "a negative zero is not what was written");
+
+        // Written in tenths, shown in hundredths.
+        let tenths = point(0, DataType::U16, 0.1);
+        let hundredths = Rule { point: point(9, DataType::U16, 0.01), ..Rule::exact(&tenths) };
+        let elsewhere = command(tenths.clone(), hundredths);
+        assert!(fits(&elsewhere, json!(42.3), &[4230]));
+        assert!(!fits(&elsewhere, json!(42.3), &[4231]));
+        assert!(!fits(&elsewhere, json!(42.3), &[423]));
+
+        let whole = point(0, DataType::U64, 1.0);
+        let far = Rule { point: point(9, DataType::U64, 1.0), ..Rule::exact(&whole) };
+        let far = command(whole, far);
+        assert!(fits(&far, json!(u64::MAX), &[0xFFFF; 4]));
+        assert!(!fits(&far, json!(u64::MAX), &[0xFFFF, 0xFFFF, 0xFFFF, 0xFFFE]), "a double can't tell these two");
+    }
+
+    #[test]
+    fn a_tolerance_is_in_engineering_units_and_holds_for_each_value() {
+        let tenths = Point { count: Some(2), ..point(0, DataType::I16, 0.1) };
+        let rule = Rule { tolerance: 0.5, ..Rule::exact(&tenths) };
+        let command = command(tenths, rule);
+        for (found, is_near) in [
+            ([100, 200], true),
+            ([105, 195], true),
+            ([106, 200], false),
+            ([100, 194], false),
+            ([(-100_i16) as u16, 200], false),
+        ] {
+            assert_eq!(fits(&command, json!([10, 20]), &found), is_near, "{found:?}");
+        }
+        assert!(!is_near(&json!(null), &json!(null), 1.0));
+        assert!(!is_near(&json!("a"), &json!("b"), 1.0));
+    }
+
+    #[test]
+    fn what_is_no_answer_to_the_read_back_is_said_so() {
+        let word = point(0, DataType::U16, 1.0);
+        let command = command(word.clone(), Rule::exact(&word));
+        let prepared = command.prepare(Some(&json!(5))).unwrap();
+        for answer in [Answer::Bits(vec![true]), Answer::Words(vec![5, 5]), Answer::Written] {
+            assert!(command.found(&prepared, &answer).is_err(), "{answer:?}");
+        }
+    }
+}
