@@ -78,7 +78,8 @@ impl Asked<'_> {
     /// What one whole frame says, whose unit and transaction are the request's.
     pub(super) async fn answer(self, frame: &[u8]) -> Wire {
         let unit = self.unit;
-        let not_understood = || Wire::BadReply(format!("the answer of unit {unit} is no Modbus: {}", line::hex(frame)));
+        let not_understood =
+            || Wire::BadReply(format!("the answer of unit {unit} can't be understood: {}", line::hex(frame)));
         if self.far.write_all(frame).await.is_err() {
             return not_understood();
         }

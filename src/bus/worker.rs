@@ -417,9 +417,6 @@ impl<L: Link> Working<'_, L> {
                 return Ended::kept(wire);
             }
         }
-        if call.is_too_late() {
-            return Ended::not_sent(TOO_LATE);
-        }
         if let Some(until) = self.page.others_until() {
             // The port, which is known since it was opened only, is one that somebody else has asked.
             self.pulse.allow(until.duration_since(Instant::now()));
@@ -428,6 +425,9 @@ impl<L: Link> Working<'_, L> {
                 () = stop.cancelled() => return Ended::kept(stopped()),
                 () = sleep_until(until) => {}
             }
+        }
+        if call.is_too_late() {
+            return Ended::not_sent(TOO_LATE);
         }
         let settings = self.configured.borrow().clone();
         let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));

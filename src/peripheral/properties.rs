@@ -91,7 +91,11 @@ fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
         return;
     };
     if is_exact(point, &found) {
-        assert!(write.found(&written, &found).unwrap().fits, "{found:?} is {value}, written as {:?}", written.request);
+        assert!(
+            write.found(&written, &found).is_ok_and(|found| found.fits),
+            "{found:?} is {value}, written as {:?}",
+            written.request
+        );
         assert_eq!(written.written, Some(value));
     }
 }
