@@ -117,14 +117,15 @@ impl Witness {
     }
 
     /// A peripheral does what it must not do twice: that it may have been done must be durable (G3).
-    pub fn expect_executing(&self, message: &Message) {
+    /// It may have been sent several times, and by several hubs.
+    pub fn expect_executing(&self, alike: &[&Message]) {
         if !self.looks {
             return;
         }
         self.world.count("witness: rows behind an effect");
-        let rows = self.rows_of(message);
+        let rows: Vec<Row> = alike.iter().flat_map(|message| self.rows_of(message)).collect();
         if !rows.iter().any(|row| row.state == "executing") {
-            self.world.violate(format!("G3: {message:?} on the wire, and durable is {rows:?}"));
+            self.world.violate(format!("G3: {alike:?} on the wire, and durable is {rows:?}"));
         }
     }
 }

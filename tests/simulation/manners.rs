@@ -80,10 +80,6 @@ const AWAITED: &[Manner] = &[
     SlowValues,
     // Deadlines from the first receipt, looked at last.
     TightDeadlines,
-    // What another hub name had executed falls under the same doubt.
-    OtherHub,
-    // A ledger that knows that it knows nothing.
-    LostLedger,
 ];
 
 /// What must have happened in a run, where a manner is on.
