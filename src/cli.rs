@@ -15,7 +15,7 @@ use crate::ledger::row::Record;
 use crate::ledger::Reader;
 use crate::live::{self, Finding, Verdict};
 use crate::quiet::EACH;
-use crate::{gateway, init, logging, service, show};
+use crate::{gateway, handles, init, logging, service, show};
 
 /// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
 const BLOCKING_THREADS_MAX: usize = 32;
@@ -184,7 +184,11 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
 fn run_daemon(path: &Path) -> Result<(), Fatal> {
     logging::start();
     service::seclude();
+    handles::raise();
     let config = load(path, |note| tracing::warn!(target: EACH, "{note}"))?;
+    if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::limit()) {
+        tracing::warn!(target: EACH, "{note}");
+    }
     let runtime = runtime()?;
     let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
     let ended = runtime.block_on(gateway::run(config, files));
@@ -197,6 +201,9 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
 fn check(path: &Path) -> Result<(), Fatal> {
     service::seclude();
     let config = load(path, |note| print_error(&format!("note: {note}")))?;
+    if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::most()) {
+        print_error(&format!("note: {note}"));
+    }
     print(&format!(
         "the configuration is good: {} devices on {} buses, hub {}",
         config.devices.len(),

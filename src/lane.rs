@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Invariants
-//! - A delivery whose connection is gone before its command began is forgotten here: the hub still has it, and will
-//!   deliver it again.
+//! - A delivery whose connection is gone before its command began is forgotten here, at once: the hub still has it, and
+//!   will deliver it again.
 //! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
 //! - A command is judged and run by one configuration: the one in force when that begins. It may be judged by one and
 //!   run by the next.
@@ -19,7 +19,8 @@
 //!   for its turn or for its bus, is told that it came too late when that is so; its acknowledgement waits in the
 //!   session for those before it (G5). It is not told so past another under its own message id, whose end decides what
 //!   becomes of it.
-//! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, its connection is dropped.
+//! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, the rest is left with the
+//!   hub.
 
 mod gate;
 mod receipts;
@@ -31,8 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-
-use tokio::sync::{mpsc, watch, Notify};
+use tokio::sync::{watch, Notify};
 use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -44,11 +44,14 @@ use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
+use crate::hub::mailbox::Mailbox;
+use crate::hub::room::Held;
 use crate::hub::session::WINDOW_MAX;
-use crate::hub::{Delivery, Ticket};
+use crate::hub::{Delivery, Intake, Ticket};
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
 use crate::peripheral::Command;
+use crate::queue::{self, Refused};
 use crate::quiet::COMMANDS;
 use crate::runner::{Plan, Ran};
 use gate::LaneGate;
@@ -85,8 +88,10 @@ pub struct Station {
     pub health: Arc<DeviceHealth>,
     /// When messages came first.
     pub receipts: Arc<Receipts>,
-    /// Rung when there is a new result event.
-    pub event_bell: Arc<Notify>,
+    /// Told of new result events.
+    pub mailbox: Arc<Mailbox>,
+    /// Rung when a connection has ended.
+    pub ended: Arc<Notify>,
     /// Ends intake and lane after the command in hand.
     pub stop: CancellationToken,
 }
@@ -124,19 +129,51 @@ struct Work {
     earlier_life: bool,
     /// It was `executing` when the daemon died, after so many attempts.
     interrupted: Option<u32>,
+    /// Its place among what the gateway keeps.
+    _room: Option<Held>,
+}
+
+/// Where a device's link delivers.
+pub struct Door {
+    deliveries: queue::Sender<Delivery>,
+    jobs: queue::Sender<Job>,
+    ended: Arc<Notify>,
+}
+
+impl Door {
+    /// Rung when a connection has ended.
+    pub fn ended(&self) -> Arc<Notify> {
+        self.ended.clone()
+    }
+}
+
+impl Intake for Door {
+    fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>> {
+        match self.deliveries.try_send(delivery) {
+            Err(Refused::Full(delivery)) => Err(Box::new(delivery)),
+            // Nothing new is begun during a stop; the hub keeps the message.
+            Ok(()) | Err(Refused::Closed(_)) => Ok(()),
+        }
+    }
+
+    fn forget(&self) {
+        self.deliveries.retain(|delivery| delivery.ticket.is_live());
+        self.jobs.retain(|job| job.work.is_ours());
+        self.ended.notify_one();
+    }
 }
 
 /// The two ends of a device's station: where its link delivers, and the tasks.
-pub fn channels() -> (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>, mpsc::Sender<Job>, mpsc::Receiver<Job>) {
-    let (deliveries, inbox) = mpsc::channel(WINDOW_MAX);
+pub fn channels() -> (Door, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
+    let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
     // The lane takes what is offered at once, as far as it has room.
-    let (offer, jobs) = mpsc::channel(1);
-    (deliveries, inbox, offer, jobs)
+    let (offer, jobs) = queue::bounded(1);
+    (Door { deliveries, jobs: offer.clone(), ended: Arc::default() }, inbox, offer, jobs)
 }
 
 impl Station {
     /// Takes deliveries until it is stopped.
-    pub async fn run_intake(self, mut inbox: mpsc::Receiver<Delivery>, lane: mpsc::Sender<Job>) {
+    pub async fn run_intake(self, mut inbox: queue::Receiver<Delivery>, lane: queue::Sender<Job>) {
         let unjudged = Unjudged::default();
         loop {
             let delivery = tokio::select! {
@@ -165,7 +202,7 @@ impl Station {
     }
 
     /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
-    pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: mpsc::Receiver<Job>) {
+    pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
         let started = Instant::now();
         let mut waiting = Waiting::default();
         for left in left {
@@ -186,7 +223,7 @@ impl Station {
     }
 
     /// Runs a command to its end. Those that wait for their turn meanwhile are told when their deadline passes.
-    async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut mpsc::Receiver<Job>) {
+    async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut queue::Receiver<Job>) {
         let in_hand = Name::of(&job.work);
         let mut assigned = self.assignment.clone();
         let mut run = pin!(self.run(job));
@@ -207,6 +244,7 @@ impl Station {
                 }
                 Some(job) = jobs.recv(), if waiting.has_room() => waiting.push(job),
                 Ok(()) = assigned.changed() => {}
+                () = self.ended.notified() => waiting.forget(),
                 () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
                     let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.belief());
                     if let Some(job) = late {
@@ -254,39 +292,32 @@ impl Station {
         self.assignment.borrow().clone()
     }
 
-    /// Takes what is to be known of a delivery, and lets its body go. A delivery whose connection is gone comes again;
-    /// that it came is remembered all the same.
+    /// Takes what is to be known of a delivery. A delivery whose connection is gone comes again; that it came is
+    /// remembered all the same.
     fn receive(&self, delivery: Delivery) -> Option<Work> {
-        let Delivery { hub, message, received_at, received, ticket } = delivery;
-        let (id, digest) = (message.ledger_id(), message.digest());
-        let key = Key::of(&self.id, id, &digest, message.expires_at);
+        let Delivery { hub, gist, received_at, received, ticket, room } = delivery;
+        let key = Key::of(&self.id, gist.id.as_deref(), &gist.digest, gist.expires_at);
         let first = self.receipts.first(key, Received { at: received, wall: received_at });
         if !ticket.is_live() {
             return None;
         }
-        if let Some(expiry) = &message.unread_expiry {
+        if let Some(expiry) = &gist.unread_expiry {
             tracing::warn!(device = %self.id, expiry, "a message's expiry can't be read, and is left to the hub");
         }
-        let order = message.order();
-        let checked = order.as_ref().map_err(Fault::clone);
-        let refused =
-            checked.and_then(|order| check(&self.present().device, &order.command, order.value.as_ref(), id)).err();
-        let (command, value) = match order {
-            // What was asked for is told, and kept, also of what can't be done.
-            Ok(order) if refused.is_some() => (Some(order.command), order.value.map(bounded)),
-            Ok(order) => (Some(order.command), order.value),
-            Err(_) => (message.claimed_command(), None),
-        };
+        let judge = |name: &String| check(&self.present().device, name, gist.value.as_ref(), gist.id.as_deref()).err();
+        let refused = gist.fault.or_else(|| gist.command.as_ref().and_then(judge));
+        // What was asked for is told, and kept, also of what can't be done.
+        let value = if refused.is_some() { gist.value.map(bounded) } else { gist.value };
         let new = NewRow {
             hub: hub.to_string(),
             source: Source::Hub,
             device: self.id.clone(),
-            message_id: id.map(str::to_owned),
-            digest,
-            command,
+            message_id: gist.id,
+            digest: gist.digest,
+            command: gist.command,
             value,
             received_at: first.wall,
-            expires_at: message.expires_at,
+            expires_at: gist.expires_at,
         };
         Some(Work {
             row: None,
@@ -297,6 +328,7 @@ impl Station {
             key: Some(key),
             earlier_life: false,
             interrupted: None,
+            _room: Some(room),
         })
     }
 
@@ -437,7 +469,7 @@ impl Station {
         crash::point(Point::OutcomeKnown);
         self.forget(&work);
         work.complete(receipt);
-        self.event_bell.notify_one();
+        self.mailbox.ring();
         if attempts > 0 {
             self.health.executed.add();
         }
@@ -542,6 +574,7 @@ impl Work {
             received: started,
             key: None,
             earlier_life: true,
+            _room: None,
         }
     }
 

@@ -23,10 +23,12 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod fatal;
+pub mod handles;
 pub mod health;
 pub mod logging;
 pub mod net;
 pub mod pulse;
+pub mod queue;
 pub mod quiet;
 pub mod service;
 

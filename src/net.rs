@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout, Instant};
 
+use crate::handles;
+
 /// After so long without an answer of one address the next is tried beside it (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -36,6 +38,8 @@ static UNDER_WAY: Mutex<BTreeMap<String, watch::Receiver<Option<Found>>>> = Mute
 pub enum Failure {
     /// The name has no address now.
     Lookup(String),
+    /// No handle is left for a socket: that says nothing of the address.
+    NoHandles(io::Error),
     /// Nothing can be reached at any of its addresses.
     Unreachable(Vec<(SocketAddr, io::Error)>),
 }
@@ -44,7 +48,7 @@ impl Failure {
     /// Whether each address has refused the connection.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Failure::Lookup(_) => false,
+            Failure::Lookup(_) | Failure::NoHandles(_) => false,
             Failure::Unreachable(errors) => {
                 errors.iter().all(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused)
             }
@@ -55,6 +59,7 @@ impl Failure {
     pub fn why(&self) -> String {
         match self {
             Failure::Lookup(why) => why.clone(),
+            Failure::NoHandles(error) => error.to_string(),
             Failure::Unreachable(errors) => match errors.as_slice() {
                 [(_, error)] => error.to_string(),
                 errors => {
@@ -78,10 +83,17 @@ pub async fn connect(address: &str, limit: Duration) -> Result<TcpStream, Failur
     if candidates.is_empty() {
         return Err(Failure::Lookup("it has no address".into()));
     }
-    let stream = connect_to_any(&candidates, limit).await.map_err(Failure::Unreachable)?;
+    let stream = connect_to_any(&candidates, limit).await.map_err(unreachable)?;
     // Requests and acknowledgements are small, and wait for nothing: Nagle's algorithm would hold them back.
     stream.set_nodelay(true).map_err(|error| Failure::Unreachable(vec![(candidates[0], error)]))?;
     Ok(stream)
+}
+
+fn unreachable(mut errors: Vec<(SocketAddr, io::Error)>) -> Failure {
+    match errors.iter().position(|(_, error)| handles::are_used_up(error)) {
+        Some(place) => Failure::NoHandles(errors.swap_remove(place).1),
+        None => Failure::Unreachable(errors),
+    }
 }
 
 async fn look_up(address: &str) -> Found {

@@ -1,5 +1,6 @@
-//! Proves G11 for a small machine: 100 identities over TLS, each with a full queue, and a network that goes away and
-//! comes back again and again, in 64 MB of memory, page cache of the ledger included, as `MemoryMax=64M` counts it.
+//! Proves G11 and G16 for a small machine: 100 identities over TLS, each with a full queue, and a network that goes
+//! away and comes back again and again, in 64 MB of memory, page cache of the ledger included, as `MemoryMax=64M`
+//! counts it. Also with bodies as large as a hub lets through, and peripherals that hold everything up.
 //!
 //! The limit is the kernel's own: a memory cgroup of version 1 or 2. This needs root. Figures for docs/PERFORMANCE.md
 //! come from `cargo test --test memory -- --nocapture`.
@@ -8,18 +9,23 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fieldbridge::sim::{Cut, Options, Redelivery};
-use support::eventually;
 use support::fleet::Fleet;
 use support::process::Figures;
+use support::slave::Mood;
+use support::{eventually, eventually_within};
 
 const LIMIT: u64 = 64 * 1024 * 1024;
 const IDENTITIES: usize = 100;
 /// What a hub's queue holds.
 const QUEUED: usize = 50;
 const STORMS: usize = 3;
+/// One at a time: each has the whole machine.
+static TURN: Mutex<()> = Mutex::new(());
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A memory cgroup of the test's own.
@@ -34,7 +40,8 @@ impl Cage {
     fn new() -> Cage {
         let v1 = ["memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"];
         let v2 = ["memory.max", "memory.peak", "memory.events"];
-        let name = format!("fieldbridge-test-{}", std::process::id());
+        static CAGES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("fieldbridge-test-{}-{}", std::process::id(), CAGES.fetch_add(1, Ordering::Relaxed));
         for (root, files) in [("/sys/fs/cgroup/memory", v1), ("/sys/fs/cgroup", v2)] {
             let cage = Cage { folder: Path::new(root).join(&name), files };
             if !Path::new(root).join("cgroup.procs").exists() || std::fs::create_dir(&cage.folder).is_err() {
@@ -84,6 +91,7 @@ impl Drop for Cage {
 
 #[test]
 fn a_hundred_identities_with_full_queues_and_reconnect_storms_live_in_64_megabytes() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let cage = Cage::new();
     let options = Options { redelivery: Redelivery::SameConnection, ..Options::default() };
     let mut fleet = Fleet::new(IDENTITIES, 4, "connect_rate = 1000", options);
@@ -121,6 +129,55 @@ fn a_hundred_identities_with_full_queues_and_reconnect_storms_live_in_64_megabyt
         LIMIT / 1024,
         cage.killed(),
     );
+    assert_eq!(cage.killed(), 0);
+    assert!(daemon.terminate().success());
+}
+
+/// Deliveries that the daemon has counted since its start, over all identities.
+fn deliveries(fleet: &Fleet) -> u64 {
+    let status = fleet.status();
+    let devices = status["devices"].as_array().expect("it lists them");
+    devices.iter().map(|device| device["received"].as_u64().expect("it counts")).sum()
+}
+
+#[test]
+fn bodies_of_60_kilobytes_that_wait_behind_held_lanes_and_flapping_links_are_not_kept() {
+    const FLAPS: u64 = 3;
+    /// Of 60 kB each: enough to fill the limit with the first connection alone, if they were kept.
+    const EACH: usize = 20;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let cage = Cage::new();
+    let options = Options { redelivery: Redelivery::SameConnection, window: EACH, ..Options::default() };
+    let mut fleet = Fleet::new(IDENTITIES, 4, "connect_rate = 1000", options);
+    fleet.site.configure("kind = \"modbus-tcp\"", "kind = \"modbus-tcp\"\nresponse_timeout = \"170s\"");
+    let wrapper = cage.wrapper();
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let daemon = fleet.start_under_program(&wrapper);
+    fleet.connected(PATIENCE);
+    println!("idle: {:?}, of the cgroup at most {} kB", Figures::of(daemon.pid()), cage.peak() / 1024);
+
+    fleet.set_mood(Mood::Held);
+    let note = "x".repeat(60_000);
+    for device in 0..IDENTITIES {
+        assert!((0..EACH).all(|_| fleet.send_with_note(device, &note)), "a queue has 50 places");
+    }
+    let each = fleet.sent() as u64;
+    for flaps in 0..=FLAPS {
+        if flaps > 0 {
+            for device in fleet.devices() {
+                fleet.hub.cut(device, Cut::Reset);
+            }
+        }
+        // Each connection brings the whole queue.
+        eventually_within(PATIENCE, "everything delivered", || {
+            (deliveries(&fleet) >= each * (flaps + 1)).then_some(())
+        });
+        println!("{flaps} flaps: {:?}, of the cgroup at most {} kB", Figures::of(daemon.pid()), cage.peak() / 1024);
+    }
+    fleet.set_mood(Mood::Good);
+    fleet.work_is_done(PATIENCE);
+    fleet.check();
+    println!("{each} commands: {:?}, of the cgroup at most {} kB", Figures::of(daemon.pid()), cage.peak() / 1024);
     assert_eq!(cage.killed(), 0);
     assert!(daemon.terminate().success());
 }

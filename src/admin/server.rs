@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -14,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Reply, Request, LINE_BYTES_MAX};
+use crate::handles;
 
 /// Operators that are served at the same time.
 const CLIENTS_MAX: usize = 16;
@@ -42,19 +45,32 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
             return Err(format!("{} is there already and is no socket; check `admin.socket`", path.display()));
         }
         // Whoever answers is another daemon. One that is dead leaves a socket that refuses.
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => {
+        Ok(_) => match is_served(path) {
+            Ok(false) => std::fs::remove_file(path).map_err(trouble)?,
+            Ok(true) => {
                 return Err(format!(
                     "another daemon serves the admin socket {}; give each its own `admin.socket`",
                     path.display()
                 ));
             }
-            Err(_) => std::fs::remove_file(path).map_err(trouble)?,
+            Err(error) => return Err(trouble(error)),
         },
     }
     let listener = UnixListener::bind(path).map_err(trouble)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(trouble)?;
     Ok(listener)
+}
+
+/// Whether somebody listens at a socket. Never waits: whose queue is full is there, however stuck it may be.
+fn is_served(path: &Path) -> std::io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        // It may be of another type, or have gone meanwhile: nobody's.
+        Err(Errno::CONNREFUSED | Errno::PROTOTYPE | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Serves operators for as long as it is polled.
@@ -64,6 +80,8 @@ where
     A: Future<Output = Reply> + Send,
 {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    // A handle to give up when the last one is taken, so that an operator learns what is wrong.
+    let mut spare = spare_handle();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
@@ -76,12 +94,20 @@ where
                     drop(place);
                 });
             }
+            Err(error) if handles::are_used_up(&error) && spare.take().is_some() => {
+                tracing::warn!(%error, "the limit of open files is reached; operators are answered all the same");
+            }
             Err(error) => {
                 tracing::warn!(%error, "the admin socket takes nobody");
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                spare = spare.or_else(spare_handle);
             }
         }
     }
+}
+
+fn spare_handle() -> Option<std::fs::File> {
+    std::fs::File::open("/dev/null").ok()
 }
 
 pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>

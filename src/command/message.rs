@@ -3,11 +3,12 @@
 //! Invariants
 //! - Any bytes give either an [`Order`] or a [`Fault`] that a person understands; nothing here panics.
 //! - Sizes are bounded before anything is parsed.
+//! - What is kept of a message while it waits, its [`Gist`], has no body, and no value that no command takes.
 
 use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
-use super::outcome::{Code, Fault};
+use super::outcome::{bounded, Code, Fault};
 use crate::clock::Timestamp;
 
 /// Largest body: a C2D message is at most 64 KiB with its properties (IoT Hub quotas).
@@ -16,6 +17,10 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const MESSAGE_ID_BYTES_MAX: usize = 512;
 /// Longest command name; longer ones can't be configured.
 pub const COMMAND_BYTES_MAX: usize = 128;
+/// Longest text in a value, all texts of a list together: more than any line or register takes.
+pub const VALUE_TEXT_BYTES_MAX: usize = 4096;
+/// Most elements of a value: more than any Modbus request writes.
+pub const VALUE_ELEMENTS_MAX: usize = 2000;
 
 /// A C2D message as any transport delivers it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,7 +52,92 @@ pub struct Order {
     pub value: Option<Json>,
 }
 
+/// What is kept of a message: enough to judge and to run it, in little memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gist {
+    /// The id under which the ledger keeps it.
+    pub id: Option<String>,
+    /// Of what it asks for.
+    pub digest: Digest,
+    /// The command's name, as far as it can be told.
+    pub command: Option<String>,
+    /// Its value; a bounded piece of it, if there is a fault.
+    pub value: Option<Json>,
+    /// Why there is no order that could be run, if so.
+    pub fault: Option<Fault>,
+    /// `$.exp`: not to be executed from then on.
+    pub expires_at: Option<Timestamp>,
+    /// `$.exp` as it came, if it can't be read.
+    pub unread_expiry: Option<String>,
+}
+
+impl Gist {
+    /// Roughly the memory that it takes while it waits, in bytes, with what is kept beside it.
+    pub fn weight(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let value = self.value.as_ref().map_or(0, weight);
+        let fault = self.fault.as_ref().map_or(0, |fault| fault.message.len());
+        BESIDE_BYTES + text(&self.id) + text(&self.command) + text(&self.unread_expiry) + value + fault
+    }
+}
+
+/// What is kept of a waiting message beside its texts and its value: ticket, times, places in queues.
+const BESIDE_BYTES: usize = 512;
+
+/// What a field of an object may take: a map of one is as large as one of eleven.
+const FIELD_BYTES: usize = 640;
+
+fn weight(value: &Json) -> usize {
+    let inner = match value {
+        Json::String(text) => text.len(),
+        Json::Array(elements) => elements.iter().map(weight).sum(),
+        Json::Object(fields) => fields.iter().map(|(name, value)| FIELD_BYTES + name.len() + weight(value)).sum(),
+        _ => 0,
+    };
+    size_of::<Json>() + inner
+}
+
+/// Whether any command could take a value of this shape and size.
+fn check_shape(value: &Json) -> Result<(), Fault> {
+    let bad = |message: String| Err(Fault::new(Code::BadValue, message));
+    let elements = match value {
+        Json::Object(_) => return bad("expected one value or a list of values, got an object".into()),
+        Json::Array(elements) => elements.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    if elements.len() > VALUE_ELEMENTS_MAX {
+        let count = elements.len();
+        return bad(format!("a list of {count} values; no command takes more than {VALUE_ELEMENTS_MAX}"));
+    }
+    let mut bytes = 0;
+    for element in elements {
+        match element {
+            Json::Array(_) | Json::Object(_) => return bad("expected a list of single values, got one of lists".into()),
+            Json::String(text) => bytes += text.len(),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    if bytes > VALUE_TEXT_BYTES_MAX {
+        return bad(format!("a text of {bytes} bytes; no command takes more than {VALUE_TEXT_BYTES_MAX}"));
+    }
+    Ok(())
+}
+
 impl Message {
+    /// What is kept of the message. Its body goes.
+    pub fn condense(self) -> Gist {
+        let digest = self.digest();
+        let (command, value, fault) = match self.order() {
+            Ok(Order { command, value }) => match value.as_ref().map_or(Ok(()), check_shape) {
+                Ok(()) => (Some(command), value.map(shrunk), None),
+                Err(fault) => (Some(command), value.map(bounded), Some(fault)),
+            },
+            Err(fault) => (self.claimed_command(), None, Some(fault)),
+        };
+        let id = self.ledger_id().map(str::to_owned);
+        Gist { id, digest, command, value, fault, expires_at: self.expires_at, unread_expiry: self.unread_expiry }
+    }
+
     /// The digest of what the message asks for.
     pub fn digest(&self) -> Digest {
         let mut context = Context::new(&SHA256);
@@ -152,6 +242,14 @@ impl Message {
     }
 }
 
+/// With no more memory than it needs.
+fn shrunk(mut value: Json) -> Json {
+    if let Json::Array(elements) = &mut value {
+        elements.shrink_to_fit();
+    }
+    value
+}
+
 fn checked_name(name: &str) -> Result<String, Fault> {
     if name.len() > COMMAND_BYTES_MAX {
         let message =
@@ -237,6 +335,39 @@ mod tests {
         assert_eq!(long.order().unwrap_err().code, Code::TooLarge);
         assert!(long.ledger_id().unwrap().len() <= MESSAGE_ID_BYTES_MAX);
         assert_eq!(message(Some(&"x".repeat(60_000)), b"").order().unwrap_err().code, Code::UnknownCommand);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_message_is_small_and_enough_to_run_it() {
+        let value = json!(vec![true; VALUE_ELEMENTS_MAX]);
+        for (body, kept) in [
+            (json!(42.5), Some(json!(42.5))),
+            (json!("x".repeat(VALUE_TEXT_BYTES_MAX)), Some(json!("x".repeat(VALUE_TEXT_BYTES_MAX)))),
+            (value.clone(), Some(value)),
+            (json!(null), Some(json!(null))),
+        ] {
+            let message = message(Some("c"), body.to_string().as_bytes());
+            let gist = message.clone().condense();
+            assert_eq!((gist.value.clone(), gist.fault.clone()), (kept, None));
+            assert_eq!((gist.digest, gist.command.as_deref()), (message.digest(), Some("c")));
+            assert!(gist.weight() < 128 * 1024, "{}", gist.weight());
+        }
+        for body in [
+            json!("x".repeat(VALUE_TEXT_BYTES_MAX + 1)),
+            json!(vec![1; VALUE_ELEMENTS_MAX + 1]),
+            json!(vec!["abcd"; VALUE_ELEMENTS_MAX]),
+            json!([[1]]),
+            json!([{ "a": 1 }]),
+        ] {
+            let gist = message(Some("c"), body.to_string().as_bytes()).condense();
+            assert_eq!(gist.fault.as_ref().unwrap().code, Code::BadValue);
+            assert_eq!(gist.command.as_deref(), Some("c"), "its name is known all the same");
+            assert!(gist.weight() < 4096);
+        }
+        let text = String::from_utf8(vec![b'x'; 60_000]).unwrap();
+        let inside = message(None, json!({ "command": "c", "value": text }).to_string().as_bytes()).condense();
+        assert_eq!(inside.command.as_deref(), Some("c"));
+        assert_eq!(inside.fault.unwrap().code, Code::BadValue);
     }
 
     #[test]

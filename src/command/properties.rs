@@ -3,6 +3,7 @@
 use serde_json::{json, Value as Json};
 
 use super::message::{Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
+use super::outcome::Code;
 use crate::properties::Source;
 
 /// A message is an order or a fault, of bounded size and always the same; an order that is written is the one that is
@@ -20,6 +21,7 @@ pub fn message(bytes: &[u8]) {
         ..Message::default()
     };
     is_order_or_fault(&message);
+    what_is_kept_is_small_and_the_same(&message);
     digests_differ(&message);
     an_order_is_read_as_it_was_written(&message);
 }
@@ -43,6 +45,22 @@ fn is_order_or_fault(message: &Message) {
     assert!(whole.starts_with(kept) && kept.len() <= MESSAGE_ID_BYTES_MAX);
     assert!(kept.len() == whole.len() || judged.is_err());
     assert!(message.claimed_command().is_none_or(|name| name.len() <= COMMAND_BYTES_MAX));
+}
+
+/// While it waits a message takes little memory, and nothing that matters of it is lost.
+fn what_is_kept_is_small_and_the_same(message: &Message) {
+    let gist = message.clone().condense();
+    assert_eq!((gist.digest, gist.id.as_deref()), (message.digest(), message.ledger_id()));
+    assert!(gist.weight() < 128 * 1024);
+    match (gist.fault, message.order()) {
+        (fault, Err(expected)) => assert_eq!(fault, Some(expected)),
+        (None, Ok(order)) => assert_eq!((gist.command, gist.value), (Some(order.command), order.value)),
+        (Some(fault), Ok(order)) => {
+            let scalar = |value: &Json| !matches!(value, Json::Array(_) | Json::Object(_));
+            let short = order.value.as_ref().is_none_or(|value| scalar(value) && value.to_string().len() <= 4096);
+            assert!(!short && fault.code == Code::BadValue, "{fault:?}");
+        }
+    }
 }
 
 fn digests_differ(message: &Message) {

@@ -29,6 +29,7 @@ use crate::bus::{Lines, Owed, SystemLines};
 use crate::config::Config;
 use crate::crash::{self, Point};
 use crate::fatal::Fatal;
+use crate::handles;
 use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::link::Shared;
@@ -323,7 +324,8 @@ impl Gateway {
             buses: CancellationToken::new(),
             helpers: CancellationToken::new(),
         };
-        let (shared, roster) = (Arc::new(Shared::new(dial)), Mutex::new(Roster::new(config)));
+        let connections_max = handles::for_hub(handles::limit(), config.buses.len());
+        let (shared, roster) = (Arc::new(Shared::new(dial, connections_max)), Mutex::new(Roster::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
         Gateway { ledger, shared, lines, owed, roster, executions, receipts, retention, reloads, started, stops }
@@ -399,6 +401,7 @@ impl Gateway {
         let access = Arc::new(Access { hub: config.hub.clone(), trust });
         self.retention.send_replace(config.ledger.retention);
         let socket_before = roster.config.admin_socket.clone();
+        self.shared.set_connections_max(handles::for_hub(handles::limit(), config.buses.len()));
         let changes = roster.change(self, crew, &access, config);
         roster.refused = None;
         drop(roster);

@@ -35,6 +35,7 @@ async fn connect(address: &str) -> Result<TcpStream, Trouble> {
         let (address, error) = (address.to_owned(), failure.why());
         match failure {
             Failure::Lookup(_) => Trouble::Lookup { address, error },
+            Failure::NoHandles(_) => Trouble::NoHandles(error),
             Failure::Unreachable(_) => Trouble::Unreachable { address, error },
         }
     })

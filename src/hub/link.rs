@@ -7,35 +7,34 @@
 //!   made unless it can. A clock that is doubted later ends no connection: its token lives on.
 //! - What a connection was made with stays as it is: who it is, and with which settings. If the configuration changes,
 //!   the connection ends as for a new token, and the next one is made with what is configured then.
-//! - A delivery that finds no room is never dropped silently: the connection is, and the hub keeps the message.
-//! - One task, which reads while it waits for anything but its own bounded writes: a slow command never stops the
-//!   keep-alive.
+//! - What waits for its turn when its connection ends is dropped at once: the hub delivers it again.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch, Mutex, Notify, Semaphore};
+use tokio::sync::{watch, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Access, Account};
 use super::backoff::Backoff;
 use super::dial::Dial;
+use super::mailbox::Mailbox;
 use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
 use super::ping::Ping;
 use super::remains::{Met, Remains};
-use super::session::{self, Incoming, Session, WINDOW_MAX};
+use super::room::{Common, Room};
+use super::serving::Serving;
+use super::session::{Session, WINDOW_MAX};
 use super::tls;
 use super::trouble::Trouble;
-use super::{sas, topic, Delivery, Settlement, Settlements, Ticket};
-use crate::clock::Timestamp;
+use super::{sas, Intake, Settlements};
 use crate::config::Credential;
-use crate::crash::{self, Part, Point};
+use crate::crash::{self, Point};
+use crate::handles::{Place, Places};
 use crate::health::{DeviceHealth, LinkState};
 use crate::ledger::Ledger;
-use crate::pulse;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,42 +44,71 @@ const CONNACK_TIMEOUT: Duration = Duration::from_secs(60);
 const HANDSHAKES_MAX: usize = 16;
 /// How long one of them may take, so that a hub that says nothing does not hold up the others for long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a renewal waits for deliveries that are not settled.
-const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that ends sooner than this did not stand.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
 const SHORT_LIVES_SUSPICIOUS: u32 = 3;
-/// How long a stop waits for the hub to take the last result events.
-const EVENTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a clock that can't be believed is looked at again.
-const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 
 /// What all links of a gateway share, for as long as it runs.
 pub struct Shared {
     dial: Arc<dyn Dial>,
-    next_connect: Mutex<Instant>,
+    next_connect: std::sync::Mutex<Instant>,
     handshakes: Semaphore,
+    /// Places for connections, so that handles are left for the rest.
+    places: Arc<Places>,
+    /// What all devices may keep of waiting messages beyond their shares.
+    common: Arc<Common>,
     /// Why the hub can't be reached, as it was logged last. It is the same for all identities.
     unreachable: std::sync::Mutex<Option<String>>,
 }
 
 impl Shared {
-    /// For links that reach the hub in this way.
-    pub fn new(dial: Arc<dyn Dial>) -> Self {
-        let (next_connect, handshakes) = (Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
-        Shared { dial, next_connect, handshakes, unreachable: std::sync::Mutex::default() }
+    /// For links that reach the hub in this way, with so many connections at a time.
+    pub fn new(dial: Arc<dyn Dial>, connections_max: usize) -> Self {
+        let (next_connect, handshakes) = (std::sync::Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
+        Shared {
+            dial,
+            next_connect,
+            handshakes,
+            places: Places::new(connections_max),
+            common: Arc::default(),
+            unreachable: std::sync::Mutex::default(),
+        }
     }
 
-    /// Waits for a connection's turn: at most `rate` a second over all identities.
-    async fn pace(&self, rate: u32) {
-        let turn = {
-            let mut next = self.next_connect.lock().await;
-            let turn = (*next).max(Instant::now());
-            *next = turn + Duration::from_secs(1) / rate;
-            turn
-        };
-        sleep_until(turn).await;
+    /// From now on there may be so many connections at a time.
+    pub fn set_connections_max(&self, most: usize) {
+        self.places.set_most(most);
+    }
+
+    /// Room for one more device.
+    pub fn room(&self) -> Arc<Room> {
+        Room::new(self.common.clone())
+    }
+
+    /// Takes the next turn to connect, and says when it is: at most `rate` a second over all identities.
+    pub(super) fn turn(&self, rate: u32) -> Instant {
+        let mut next = self.next_connect.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*next).max(Instant::now());
+        *next = turn + Duration::from_secs(1) / rate;
+        turn
+    }
+
+    /// Waits for a turn and a handshake. Nobody holds a handshake while it waits for its turn; and a turn that came
+    /// when there was none is over, so that the rate is what was configured.
+    async fn handshake(&self, rate: u32, mut has_turn: bool) -> SemaphorePermit<'_> {
+        loop {
+            if !has_turn {
+                sleep_until(self.turn(rate)).await;
+            }
+            has_turn = false;
+            if let Ok(permit) = self.handshakes.try_acquire() {
+                return permit;
+            }
+            drop(self.handshakes.acquire().await.expect("the semaphore is never closed"));
+        }
     }
 }
 
@@ -100,12 +128,14 @@ pub struct Link {
     pub id: String,
     /// What it connects as. A change that is notified ends the connection.
     pub account: watch::Receiver<Arc<Account>>,
-    /// Where deliveries go. Full drops the connection.
-    pub deliveries: mpsc::Sender<Delivery>,
+    /// Where deliveries go.
+    pub deliveries: Box<dyn Intake>,
+    /// What it may keep of messages that wait.
+    pub room: Arc<Room>,
     /// Where result events come from.
     pub ledger: Ledger,
-    /// Rings when there is a new result event.
-    pub event_bell: Arc<Notify>,
+    /// Where new result events come from.
+    pub mailbox: Arc<Mailbox>,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
     /// Ends the link, after what is settled was acknowledged.
@@ -113,7 +143,7 @@ pub struct Link {
 }
 
 /// How making or serving a connection ended.
-enum Ending {
+pub(super) enum Ending {
     Stop,
     /// A new token is needed.
     Renew,
@@ -141,6 +171,8 @@ struct Fortune {
     told: Option<String>,
     /// The last connection ended for a new token.
     renewing: bool,
+    /// The last connection stood until the turn of the next one had come.
+    has_turn: bool,
 }
 
 /// A connection that stands, and how long it may.
@@ -151,13 +183,14 @@ struct Established {
     /// When the token is renewed, and when it expires.
     token: Option<(Instant, Instant)>,
     since: Instant,
+    _place: Option<Place>,
 }
 
 impl Link {
     /// Runs until it is stopped.
     pub async fn run(self) {
         let mut fortune = Fortune::default();
-        let mut outbox = Outbox::new(&self.id, self.ledger.clone());
+        let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.mailbox.clone());
         let mut configured = self.account.clone();
         let mut met = Met::default();
         loop {
@@ -168,14 +201,24 @@ impl Link {
             let account = configured.borrow_and_update().clone();
             let ending = tokio::select! {
                 () = self.stop.cancelled() => break,
-                Ok(()) = configured.changed() => Ending::Reconfigured,
-                made = self.connect_and_meet(&account, &mut met) => match made {
+                Ok(()) = configured.changed() => {
+                    fortune = Fortune::default();
+                    Ending::Reconfigured
+                }
+                made = self.connect_and_meet(&account, &mut met, std::mem::take(&mut fortune.has_turn)) => match made {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
                         let (ending, worked) = self.serve(established, &mut outbox, &fortune, &account).await;
                         fortune.renewing = matches!(ending, Ending::Renew);
-                        fortune.judge(ending, worked, since, token_end)
+                        let has_turn = matches!(ending, Ending::Renew | Ending::Reconfigured);
+                        let ending = fortune.judge(ending, worked, since, token_end);
+                        if matches!(ending, Ending::Reconfigured) {
+                            // What kept it from connecting may be mended.
+                            fortune = Fortune::default();
+                        }
+                        fortune.has_turn = has_turn;
+                        ending
                     }
                     Err(ending) => ending,
                 }
@@ -184,8 +227,7 @@ impl Link {
             match ending {
                 Ending::Stop => break,
                 Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
-                // What kept it from connecting may be mended.
-                Ending::Reconfigured => fortune = Fortune::default(),
+                Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
                     let wait = fortune.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut fortune);
@@ -225,7 +267,10 @@ impl Link {
         self.health.set_link(LinkState::Waiting, Some(text.clone()));
         if trouble.is_common() {
             if self.shared.replace_unreachable(Some(&text)).as_ref() != Some(&text) {
-                tracing::warn!("no identity can reach the hub: {text}");
+                match trouble {
+                    Trouble::NoHandles(_) => tracing::error!("{text}"),
+                    _ => tracing::warn!("no identity can reach the hub: {text}"),
+                }
             }
             return;
         }
@@ -238,22 +283,19 @@ impl Link {
     }
 
     /// Connects, and looks at what CONNACK says of the time before.
-    async fn connect_and_meet(&self, account: &Account, met: &mut Met) -> Result<Established, Ending> {
-        let established = self.connect(account).await?;
+    async fn connect_and_meet(&self, account: &Account, met: &mut Met, has_turn: bool) -> Result<Established, Ending> {
+        let established = self.connect(account, has_turn).await?;
         match met.hub(&self.ledger, &account.access.hub.host, &self.id, established.session_present).await? {
             true => Ok(established),
             false => Err(Ending::LedgerUnwell),
         }
     }
 
-    async fn connect(&self, account: &Account) -> Result<Established, Ending> {
+    /// Makes a connection. `has_turn`: its turn has come already.
+    async fn connect(&self, account: &Account, has_turn: bool) -> Result<Established, Ending> {
+        let place = self.place().await;
         let connection = {
-            // In this order: whoever has had its turn connects at once, so that the rate is what was configured.
-            let turn = async {
-                let permit = self.shared.handshakes.acquire().await.expect("the semaphore is never closed");
-                self.shared.pace(account.access.hub.connect_rate).await;
-                permit
-            };
+            let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
             let _permit = self.health.pulse.during(turn).await;
             self.health.pulse.allow(REACH_TIMEOUT);
             self.health.set_link(LinkState::Connecting, None);
@@ -265,6 +307,21 @@ impl Link {
         timeout(CONNACK_TIMEOUT, self.log_in(connection, account))
             .await
             .map_err(|_| Trouble::Slow(CONNACK_TIMEOUT.as_secs()))?
+            .map(|established| Established { _place: Some(place), ..established })
+    }
+
+    /// A place among the connections that the process has handles for.
+    async fn place(&self) -> Place {
+        let places = &self.shared.places;
+        if let Some(place) = places.try_take() {
+            return place;
+        }
+        let trouble = Trouble::NoPlace(places.most());
+        if places.is_news() {
+            tracing::error!("{trouble}");
+        }
+        self.health.set_link(LinkState::Waiting, Some(trouble.to_string()));
+        self.health.pulse.during(places.take()).await
     }
 
     /// TCP and TLS.
@@ -306,7 +363,7 @@ impl Link {
             Received::ConnAck { code: 0, session_present } => {
                 crash::point(Point::LoginAccepted);
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
-                Ok(Established { connection, session_present, token, since: Instant::now() })
+                Ok(Established { connection, token, since: Instant::now(), session_present, _place: None })
             }
             Received::ConnAck { code, .. } => Err(Trouble::Refused(code).into()),
             _ => Err(Trouble::Protocol("something before CONNACK".into()).into()),
@@ -321,26 +378,34 @@ impl Link {
         fortune: &Fortune,
         account: &Arc<Account>,
     ) -> (Ending, bool) {
+        let Established { connection, token, since, _place, .. } = established;
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
             link: self,
-            connection: established.connection,
+            connection,
             session: Session::default(),
             settlements,
             worked: false,
             subscribed: false,
             renewed: fortune.renewing,
-            proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| established.since + SHORT_LIFE),
+            proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
             ping: Ping::new(account.access.hub.keepalive),
-            renewal: established.token.map(|(renewal, _)| renewal),
+            renewal: token.map(|(renewal, _)| renewal),
             account: account.clone(),
             reconfigured: false,
-            remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, established.since),
+            remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, since),
+            left: None,
+            turn: None,
+            has_turn: false,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
         // From here on every ticket of this connection is dead, however long the goodbye takes.
         settled.close();
-        outbox.connection_ended();
+        self.deliveries.forget();
+        outbox.connection_ended(matches!(
+            &ending,
+            Ending::Trouble(Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_))
+        ));
         let worked = serving.worked;
         match ending {
             Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) => {}
@@ -370,225 +435,6 @@ impl Fortune {
             return Ending::Trouble(Trouble::Kicked);
         }
         Ending::Trouble(trouble)
-    }
-}
-
-/// One connection while it is served.
-struct Serving<'a> {
-    link: &'a Link,
-    connection: Connection,
-    session: Session,
-    settlements: Settlements,
-    worked: bool,
-    subscribed: bool,
-    renewed: bool,
-    /// The hub has closed the last ones soon after they were made: not to be called a connection before this.
-    proven_at: Option<Instant>,
-    ping: Ping,
-    renewal: Option<Instant>,
-    account: Arc<Account>,
-    /// The configuration has changed, and with it whom to connect as.
-    reconfigured: bool,
-    remains: Remains,
-}
-
-impl Serving<'_> {
-    async fn run(&mut self, settled: &mut mpsc::Receiver<Settlement>, outbox: &mut Outbox) -> Result<Ending, Trouble> {
-        let link = self.link;
-        self.connection.subscribe(&topic::c2d_filter(&link.id)).await?;
-        let mut ledger_health = link.ledger.health();
-        let mut configured = link.account.clone();
-        loop {
-            link.health.pulse.allow(Duration::ZERO);
-            crash::stick(Part::Session).await;
-            self.compare(&configured.borrow_and_update());
-            if self.is_to_be_renewed() {
-                return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
-            }
-            let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
-            let proven_at = self.proven_at.unwrap_or(ping_at);
-            tokio::select! {
-                received = self.connection.next() => {
-                    self.ping.heard();
-                    self.on_received(received?, outbox).await?;
-                }
-                Some(settlement) = settled.recv() => self.on_settlement(settlement, settled).await?,
-                () = link.event_bell.notified(), if self.subscribed => outbox.publish_more(&mut self.connection).await?,
-                () = sleep_until(ping_at) => {
-                    outbox.check()?;
-                    if self.ping.is_overdue() {
-                        return Err(Trouble::HalfOpen);
-                    }
-                    self.ping.sent();
-                    self.connection.ping().await?;
-                }
-                () = self.remains.are_gone(self.session.waiting()), if self.subscribed => self.remains.trust().await?,
-                () = sleep(pulse::TICK) => {}
-                () = sleep_until(renewal_at), if self.renewal.is_some() => {}
-                Ok(()) = configured.changed() => {}
-                () = sleep_until(proven_at), if self.proven_at.is_some() => {
-                    self.proven_at = None;
-                    tracing::info!(device = %link.id, "connected to the hub");
-                }
-                changed = ledger_health.changed() => {
-                    if changed.is_err() || !ledger_health.borrow().ok {
-                        return Ok(Ending::LedgerUnwell);
-                    }
-                }
-                () = link.stop.cancelled() => {
-                    while let Ok(settlement) = settled.try_recv() {
-                        self.on_settlement(settlement, settled).await?;
-                    }
-                    self.publish_the_last(outbox).await?;
-                    return Ok(Ending::Stop);
-                }
-            }
-        }
-    }
-
-    async fn on_received(&mut self, received: Received, outbox: &mut Outbox) -> Result<(), Trouble> {
-        match received {
-            Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
-            Received::PubAck(packet_id) => {
-                outbox.acknowledged(packet_id).await?;
-                outbox.publish_more(&mut self.connection).await
-            }
-            Received::SubAck { granted: true } => {
-                crash::point(Point::SubscriptionGranted);
-                self.subscribed = true;
-                let device = &self.link.id;
-                // A renewal is a matter of course: an hourly line for each device would hide what matters.
-                match (self.renewed, self.proven_at) {
-                    (true, _) => tracing::debug!(%device, "connected to the hub with a new token"),
-                    (false, None) => tracing::info!(%device, "connected to the hub"),
-                    (false, Some(_)) => tracing::debug!(%device, "connected to the hub, for now"),
-                }
-                self.link.health.set_link(LinkState::Connected, None);
-                outbox.publish_more(&mut self.connection).await
-            }
-            Received::SubAck { granted: false } => Err(Trouble::NotGranted),
-            Received::PingResp => {
-                self.ping.answered();
-                Ok(())
-            }
-            Received::ConnAck { .. } => Err(Trouble::Protocol("a second CONNACK".into())),
-            Received::Unexpected(what) => Err(Trouble::Protocol(what.into())),
-        }
-    }
-
-    /// Publishes the events of the last commands before a stop. What the hub does not take in time stays in the ledger.
-    async fn publish_the_last(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
-        let publish = async {
-            outbox.publish_more(&mut self.connection).await?;
-            while !outbox.is_idle() {
-                // Whatever else comes is left to the next connection.
-                if let Received::PubAck(packet_id) = self.connection.next().await? {
-                    outbox.acknowledged(packet_id).await?;
-                    outbox.publish_more(&mut self.connection).await?;
-                }
-            }
-            Ok(())
-        };
-        timeout(EVENTS_PATIENCE, publish).await.unwrap_or(Ok(()))
-    }
-
-    fn on_publish(&mut self, qos: u8, packet_id: u16, topic: &[u8], payload: &[u8]) -> Result<(), Trouble> {
-        crash::point(Point::PublishRead);
-        let device = &self.link.id;
-        let ticket = match qos {
-            1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
-                Incoming::New(number) => Ticket::new(number, self.settlements.clone()),
-                Incoming::Repeated => return Ok(()),
-                Incoming::Drop(why) => return Err(Trouble::Ambiguous(why)),
-            },
-            // The hub has forgotten this message already. It is run all the same: nobody else will.
-            0 => {
-                tracing::error!(device = %device, "the hub delivered a command with QoS 0, and can't be told what became of it");
-                Ticket::of_the_only_delivery()
-            }
-            _ => return Err(Trouble::Protocol("a PUBLISH with QoS 2".into())),
-        };
-        self.link.health.received.add();
-        self.remains.something_moved();
-        let delivery = Delivery {
-            hub: self.account.access.hub.host.as_str().into(),
-            message: topic::parse_c2d(device, topic, payload),
-            received_at: Timestamp::now(),
-            received: Instant::now(),
-            ticket,
-        };
-        match self.link.deliveries.try_send(delivery) {
-            Ok(()) => {
-                crash::point(Point::DeliveryPassedOn);
-                Ok(())
-            }
-            Err(TrySendError::Full(_)) => Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
-            // Nothing new is begun during a stop; the hub keeps the message.
-            Err(TrySendError::Closed(_)) => Ok(()),
-        }
-    }
-
-    /// Acknowledges what is settled, and everything else that has been settled meanwhile, in one write.
-    async fn on_settlement(
-        &mut self,
-        first: Settlement,
-        settled: &mut mpsc::Receiver<Settlement>,
-    ) -> Result<(), Trouble> {
-        let mut ready = Vec::new();
-        let mut abandoned = false;
-        let mut next = Some(first);
-        while let Some(settlement) = next {
-            match settlement {
-                Settlement::Complete(number) => ready.extend(self.session.on_complete(number)),
-                Settlement::Abandon(_) => abandoned = true,
-            }
-            next = settled.try_recv().ok();
-        }
-        if !ready.is_empty() {
-            crash::point(Point::SettlementTaken);
-            self.remains.something_moved();
-            self.connection.acknowledge(&ready).await?;
-            self.worked = true;
-        }
-        if abandoned {
-            Err(Trouble::Abandoned)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A connection for another account is replaced like one whose token runs out: what is on its way is settled first.
-    fn compare(&mut self, configured: &Account) {
-        if !self.reconfigured && !configured.connects_as(&self.account) {
-            self.reconfigured = true;
-            self.renewal = Some(Instant::now());
-            tracing::info!(device = %self.link.id, "the configuration has changed: connecting anew");
-        }
-    }
-
-    /// A connection that stands is not given up for a new token that can't be made: the old one lives on for a while.
-    fn is_to_be_renewed(&self) -> bool {
-        let now = Instant::now();
-        let due = self.renewal.is_some_and(|renewal| {
-            now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.session.waiting() == 0)
-        });
-        due && self.link.ledger.belief().now().is_ok()
-    }
-
-    /// When the renewal is to be looked at next. While deliveries wait, their settlement wakes the loop.
-    fn renewal_check(&self) -> Instant {
-        let now = Instant::now();
-        let renewal = self.renewal.unwrap_or(now);
-        if now < renewal {
-            return renewal;
-        }
-        // Whatever is due and not done waits for the clock.
-        let settled_at = renewal + RENEWAL_PATIENCE;
-        if now < settled_at && self.session.waiting() > 0 {
-            settled_at
-        } else {
-            now + CLOCK_PERIOD
-        }
     }
 }
 

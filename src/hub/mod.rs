@@ -7,18 +7,23 @@
 //! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of
 //!   settlements goes with it, so a settlement that comes too late reaches nothing (G6).
 //! - Completing takes a [`Receipt`], which only the ledger makes, after a commit (G1).
+//! - No body leaves this module: what waits is a message's [`Gist`], in room that is bounded for the whole gateway.
 
 pub mod account;
 pub mod backoff;
 pub mod dial;
+mod hurdles;
 pub mod link;
+pub mod mailbox;
 pub mod mqtt;
 mod outbox;
 mod ping;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
 mod remains;
+pub mod room;
 pub mod sas;
+mod serving;
 pub mod session;
 pub mod tls;
 pub mod topic;
@@ -31,23 +36,38 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::command::Message;
+use crate::command::message::Gist;
 use crate::crash::{self, Point};
 use crate::ledger::Receipt;
+use room::Held;
 
 /// A message that the hub has delivered, and the right to settle it.
 #[derive(Debug)]
 pub struct Delivery {
     /// Host name of the hub, lower case.
     pub hub: Arc<str>,
-    /// The message.
-    pub message: Message,
+    /// The message, without its body.
+    pub gist: Gist,
     /// When it came, by the wall clock.
     pub received_at: Timestamp,
     /// When it came, by the monotonic clock.
     pub received: Instant,
     /// Settles it.
     pub ticket: Ticket,
+    /// Its place among what the gateway keeps: to be held for as long as it waits or runs.
+    pub room: Held,
+}
+
+/// Where a link's deliveries go.
+pub trait Intake: Send + Sync {
+    /// Takes a delivery. It must not wait.
+    ///
+    /// # Errors
+    /// As many wait as may. It comes back.
+    fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>>;
+
+    /// A connection has ended: drops what waits and came on it, as the hub will deliver it again.
+    fn forget(&self);
 }
 
 /// The right to settle one delivery, once, on the connection that it came on.

@@ -1,93 +1,248 @@
-//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire.
+//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and the next
+//! few.
+//!
+//! What a lane hands over is published without a look into the ledger, as long as everything before it is known here.
+//! Wherever that is not so (after a start or a reconnect, when more came than finds room, when an event was only rung
+//! for) the ledger is read, while the connection goes on.
 //!
 //! Invariants
 //! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is
 //!   published again on the next.
+//! - Each event of the ledger is known here (on the wire, waiting, acknowledged, set aside), or `unread` says that the
+//!   ledger is to be read from `cursor` on.
 //! - Few events are unacknowledged at a time, and none for long.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{timeout, Instant};
 
+use super::hurdles::Hurdles;
+use super::mailbox::{Mail, Mailbox};
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
 use crate::crash::{self, Part, Point};
+use crate::ledger::row::Event;
 use crate::ledger::Ledger;
 
 /// Events on the wire without their PUBACK.
 const IN_FLIGHT_MAX: usize = 16;
 /// A PUBACK that takes longer ends the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A ledger that takes longer to read hangs; the connection can't be kept alive meanwhile.
+/// A ledger that takes longer to read hangs.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
 const DONE_MAX: usize = 256;
+
+/// A look into the ledger that is under way.
+type Reading = Pin<Box<dyn Future<Output = Read> + Send>>;
+
+enum Read {
+    /// What was found after a number, and whether there may be more.
+    Events { after: i64, is_full: bool, events: Vec<Event> },
+    /// The events stay in the ledger, and are looked for again with the next one or the next connection.
+    Failed,
+    /// The ledger did not answer in time.
+    Slow,
+}
 
 /// The events of one device.
 pub(super) struct Outbox {
     device: String,
     ledger: Ledger,
-    in_flight: HashMap<u16, (i64, Instant)>,
+    mailbox: Arc<Mailbox>,
+    in_flight: HashMap<u16, OnTheWire>,
     next_packet_id: u16,
-    /// Events up to this number are on the wire, or acknowledged.
+    /// Read or handed over, and not on the wire yet.
+    waiting: VecDeque<Event>,
+    /// Events up to this number are known here.
     cursor: i64,
+    /// There may be others in the ledger after the cursor.
+    unread: bool,
+    reading: Option<Reading>,
+    /// The last look into the ledger has failed.
+    failed: bool,
     done: VecDeque<i64>,
+    hurdles: Hurdles,
+}
+
+struct OnTheWire {
+    seq: i64,
+    sent: Instant,
+    message_id: Option<String>,
 }
 
 impl Outbox {
-    pub(super) fn new(device: &str, ledger: Ledger) -> Self {
+    pub(super) fn new(device: &str, ledger: Ledger, mailbox: Arc<Mailbox>) -> Self {
         Outbox {
             device: device.to_owned(),
             ledger,
+            mailbox,
             in_flight: HashMap::new(),
             next_packet_id: SUBSCRIBE_PACKET_ID,
+            waiting: VecDeque::new(),
             cursor: 0,
+            unread: true,
+            reading: None,
+            failed: false,
             done: VecDeque::new(),
+            hurdles: Hurdles::default(),
         }
     }
 
-    /// Publishes what waits in the ledger, as far as there is room on the wire.
-    pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
-        crash::stick(Part::Outbox).await;
-        while self.in_flight.len() < IN_FLIGHT_MAX {
-            let room = IN_FLIGHT_MAX - self.in_flight.len();
-            let read = self.ledger.events(&self.device, self.cursor, room);
-            let events = match timeout(LEDGER_PATIENCE, read).await {
-                Err(_) => return Err(Trouble::LedgerSlow),
-                Ok(Ok(events)) => events,
-                Ok(Err(error)) => {
-                    // The events stay in the ledger, and are looked for again with the next one or the next connection.
-                    tracing::warn!(device = %self.device, %error, "result events can't be read");
-                    return Ok(());
-                }
-            };
-            if events.is_empty() {
-                return Ok(());
-            }
-            for event in events {
-                self.cursor = event.seq;
-                if self.done.contains(&event.seq) {
-                    // Its removal has not been committed yet, or was left out.
-                    self.remove(event.seq).await?;
-                    continue;
-                }
-                let packet_id = self.free_packet_id();
-                let topic = topic::result_event(&self.device, &event.id, event.message_id.as_deref());
-                crash::point(Point::EventRead);
-                connection.publish(topic, packet_id, event.body).await?;
-                crash::point(Point::EventPublished);
-                self.in_flight.insert(packet_id, (event.seq, Instant::now()));
-            }
+    /// Waits until there may be something more to publish. Cancel-safe.
+    pub(super) async fn stirred(&mut self) -> Result<(), Trouble> {
+        let Outbox { mailbox, reading, .. } = self;
+        let read = tokio::select! {
+            () = mailbox.changed() => None,
+            read = under_way(reading) => Some(read),
+        };
+        match read {
+            None => self.take_mail(),
+            Some(Read::Events { after, is_full, events }) => self.has_read(after, is_full, events),
+            Some(Read::Failed) => self.failed = true,
+            Some(Read::Slow) => return Err(Trouble::LedgerSlow),
         }
         Ok(())
     }
 
+    /// Before a stop: what has come is taken up at once.
+    pub(super) fn take_the_last_mail(&mut self) {
+        self.take_mail();
+    }
+
+    fn take_mail(&mut self) {
+        let Mail { events, missed_from, rung, .. } = self.mailbox.take();
+        self.unread |= std::mem::take(&mut self.failed);
+        for event in events {
+            let knows_all_before = !self.unread && self.reading.is_none();
+            if knows_all_before && self.room() > 0 {
+                self.cursor = self.cursor.max(event.seq);
+                self.put(event);
+            } else {
+                self.look_from(event.seq);
+            }
+        }
+        missed_from.into_iter().for_each(|seq| self.look_from(seq));
+        self.unread |= rung;
+    }
+
+    /// The event with this number is in the ledger, and not known here.
+    fn look_from(&mut self, seq: i64) {
+        self.cursor = self.cursor.min(seq - 1);
+        self.unread = true;
+    }
+
+    fn has_read(&mut self, after: i64, is_full: bool, events: Vec<Event>) {
+        self.unread |= is_full;
+        if let Some(last) = events.last() {
+            // Unless it was lowered meanwhile: then what was read is read once more.
+            if self.cursor == after {
+                self.cursor = last.seq;
+            }
+        }
+        events.into_iter().for_each(|event| self.put(event));
+    }
+
+    /// Puts an event among those that wait, unless it is known.
+    fn put(&mut self, event: Event) {
+        let is_known = self.in_flight.values().any(|other| other.seq == event.seq)
+            || self.waiting.iter().any(|other| other.seq == event.seq);
+        if !is_known && !self.hurdles.is_aside(event.seq) {
+            self.waiting.push_back(event);
+        }
+    }
+
+    fn window(&self) -> usize {
+        let tries_one = self.in_flight.values().any(|event| self.hurdles.is_aside(event.seq));
+        if tries_one || self.hurdles.one_at_a_time() {
+            1
+        } else {
+            IN_FLIGHT_MAX
+        }
+    }
+
+    /// Events that can be taken up now.
+    fn room(&self) -> usize {
+        self.window().saturating_sub(self.in_flight.len() + self.waiting.len())
+    }
+
+    /// Publishes what waits, as far as there is room on the wire, and has the ledger read if there may be more.
+    pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        crash::stick(Part::Outbox).await;
+        while self.in_flight.len() < self.window() {
+            let Some(event) = self.waiting.pop_front() else { break };
+            if self.done.contains(&event.seq) {
+                // Its removal has not been committed yet, or was left out.
+                self.remove(event.seq).await?;
+                continue;
+            }
+            self.publish(connection, event).await?;
+        }
+        if self.waiting.is_empty() && self.in_flight.is_empty() && !self.unread && self.reading.is_none() {
+            self.try_one_that_was_set_aside(connection).await?;
+        }
+        if self.unread && self.reading.is_none() && self.room() > 0 {
+            self.read_on();
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, connection: &mut Connection, event: Event) -> Result<(), Trouble> {
+        let Event { seq, id, message_id, body } = event;
+        let packet_id = self.free_packet_id();
+        let topic = topic::result_event(&self.device, &id, message_id.as_deref());
+        crash::point(Point::EventRead);
+        // Before it is written: a hub may close the connection at its first bytes.
+        self.in_flight.insert(packet_id, OnTheWire { seq, sent: Instant::now(), message_id });
+        connection.publish(topic, packet_id, body).await?;
+        crash::point(Point::EventPublished);
+        Ok(())
+    }
+
+    /// Begins to read the ledger from the cursor on.
+    fn read_on(&mut self) {
+        let (ledger, device, after, most) = (self.ledger.clone(), self.device.clone(), self.cursor, self.room());
+        // Whatever becomes durable from now on is handed over, or rung for, after this.
+        self.unread = false;
+        let read = async move {
+            match timeout(LEDGER_PATIENCE, ledger.events(&device, after, most)).await {
+                Err(_) => Read::Slow,
+                Ok(Ok(events)) => Read::Events { after, is_full: events.len() == most, events },
+                Ok(Err(error)) => {
+                    tracing::warn!(device, %error, "result events can't be read");
+                    Read::Failed
+                }
+            }
+        };
+        self.reading = Some(Box::pin(read));
+    }
+
+    /// When nothing else is to be published, one that the hub did not take is tried again, alone.
+    async fn try_one_that_was_set_aside(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        let Some(seq) = self.hurdles.due(Instant::now()) else { return Ok(()) };
+        let read = self.ledger.events(&self.device, seq - 1, 1);
+        let events = timeout(LEDGER_PATIENCE, read).await.map_err(|_| Trouble::LedgerSlow)?;
+        match events.ok().and_then(|mut events| events.pop()) {
+            Some(event) if event.seq == seq => self.publish(connection, event).await,
+            _ => {
+                self.hurdles.forget(seq);
+                Ok(())
+            }
+        }
+    }
+
     /// The hub has the event with this packet id.
     pub(super) async fn acknowledged(&mut self, packet_id: u16) -> Result<(), Trouble> {
-        let Some((seq, _)) = self.in_flight.remove(&packet_id) else { return Ok(()) };
+        let Some(OnTheWire { seq, message_id, .. }) = self.in_flight.remove(&packet_id) else { return Ok(()) };
         crash::point(Point::EventAcknowledged);
+        if self.hurdles.taken(seq) {
+            tracing::info!(device = %self.device, message_id, "the hub has taken a result event that was set aside");
+        }
         self.done.push_back(seq);
         if self.done.len() > DONE_MAX {
             self.done.pop_front();
@@ -97,27 +252,52 @@ impl Outbox {
         Ok(())
     }
 
-    async fn remove(&self, seq: i64) -> Result<(), Trouble> {
+    async fn remove(&mut self, seq: i64) -> Result<(), Trouble> {
         timeout(LEDGER_PATIENCE, self.ledger.event_acknowledged(seq)).await.map_err(|_| Trouble::LedgerSlow)
     }
 
-    /// Whether nothing is on the wire without its PUBACK.
+    /// Whether nothing is left to be published, as far as is known.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
+        self.in_flight.is_empty() && self.waiting.is_empty() && !self.unread && self.reading.is_none()
+    }
+
+    /// When the hub must have acknowledged what is on the wire. `None`: nothing is.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.in_flight.values().map(|event| event.sent + PATIENCE).min()
     }
 
     /// Whether the hub acknowledges in time.
     pub(super) fn check(&self) -> Result<(), Trouble> {
-        match self.in_flight.values().any(|(_, sent)| sent.elapsed() > PATIENCE) {
+        match self.due().is_some_and(|due| due <= Instant::now()) {
             true => Err(Trouble::EventUnacknowledged(PATIENCE)),
             false => Ok(()),
         }
     }
 
-    /// What was on the wire is published again on the next connection.
-    pub(super) fn connection_ended(&mut self) {
+    /// What was on the wire is published again on the next connection. `refused`: the hub has ended this one, or said
+    /// nothing, perhaps for one of them.
+    pub(super) fn connection_ended(&mut self, refused: bool) {
+        if refused {
+            let seqs: Vec<i64> = self.in_flight.values().map(|event| event.seq).collect();
+            for seq in self.hurdles.ended_with(&seqs, Instant::now()) {
+                let message_id = self
+                    .in_flight
+                    .values()
+                    .find(|event| event.seq == seq)
+                    .and_then(|event| event.message_id.as_deref());
+                tracing::warn!(
+                    device = %self.device,
+                    message_id,
+                    event = seq,
+                    "connection after connection ends when this result event is published; others go before it, and it is tried \
+                     again from time to time"
+                );
+            }
+        }
         self.in_flight.clear();
-        self.cursor = 0;
+        self.waiting.clear();
+        self.reading = None;
+        (self.cursor, self.unread, self.failed) = (0, true, false);
     }
 
     fn free_packet_id(&mut self) -> u16 {
@@ -128,4 +308,12 @@ impl Outbox {
             }
         }
     }
+}
+
+/// Waits for a look into the ledger, if one is under way. Cancel-safe: it goes on with the next call.
+async fn under_way(reading: &mut Option<Reading>) -> Read {
+    let Some(under_way) = reading else { return std::future::pending().await };
+    let read = under_way.await;
+    *reading = None;
+    read
 }

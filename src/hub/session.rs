@@ -95,6 +95,11 @@ impl Session {
         ready
     }
 
+    /// The oldest delivery that waits for its acknowledgement.
+    pub fn oldest(&self) -> Option<u64> {
+        self.waiting.front().map(|slot| slot.number)
+    }
+
     /// Deliveries that wait for their acknowledgement.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -27,6 +27,18 @@ pub enum Trouble {
         /// What the system said.
         error: String,
     },
+    /// No handle is left for a socket.
+    #[error(
+        "no connection to the hub can be made, as the limit of open files is reached ({0}); raise it: LimitNOFILE= in a file of \
+         /etc/systemd/system/fieldbridge.service.d/"
+    )]
+    NoHandles(String),
+    /// Other identities have all the connections that there are handles for.
+    #[error(
+        "the limit of open files leaves room for {0} connections to the hub, and others have them; raise it: LimitNOFILE= in a \
+         file of /etc/systemd/system/fieldbridge.service.d/"
+    )]
+    NoPlace(usize),
     /// TLS failed.
     #[error("TLS failed: {0}")]
     Tls(String),
@@ -69,6 +81,9 @@ pub enum Trouble {
     /// A delivery that can't be handled on this connection.
     #[error("{0}; the connection is made anew")]
     Ambiguous(&'static str),
+    /// There was no room for all that the hub has.
+    #[error("more messages wait for this device than the gateway keeps; the connection is made anew to get the rest")]
+    LeftBehind,
     /// A delivery was given back.
     #[error("a message was left with the hub; the connection is made anew to get it again")]
     Abandoned,
@@ -92,7 +107,7 @@ fn refusal(code: u8) -> &'static str {
 impl Trouble {
     /// Whether it is no identity's own: the hub can't be reached by any.
     pub fn is_common(&self) -> bool {
-        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. })
+        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_))
     }
 
     /// What a failed TLS handshake means.

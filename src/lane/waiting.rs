@@ -39,9 +39,14 @@ impl Waiting {
         self.jobs.len() < QUEUE_MAX - 1
     }
 
-    /// Takes one in. What a dead connection has left behind goes: the hub delivers it again.
-    pub(super) fn push(&mut self, mut job: Job) {
+    /// What a dead connection has left behind goes: the hub delivers it again.
+    pub(super) fn forget(&mut self) {
         self.jobs.retain(|job| job.work.is_ours());
+    }
+
+    /// Takes one in.
+    pub(super) fn push(&mut self, mut job: Job) {
+        self.forget();
         job.number = self.next;
         self.next += 1;
         self.jobs.push_back(job);

@@ -9,7 +9,7 @@ use super::support::{eventually, pump, Site};
 use super::{another_pump, command, fence, message_ids_of, site, wait_for_deliveries, BOTH, LONG};
 
 /// A site with keys of `[hub]` of its own, and devices beside the pump.
-fn site_with_hub(hub: &str, more: &str) -> (Site, Broker, Slave) {
+pub fn site_with_hub(hub: &str, more: &str) -> (Site, Broker, Slave) {
     let (broker, slave) = (Broker::new(), Slave::new());
     let hub = format!("host = \"hub.example\"\naddress = \"{}\"\ntls = false\n{hub}", broker.address());
     let site = Site::with_hub(&hub, &format!("{}\n{more}", pump(slave.address(), "after-execution", LONG)));

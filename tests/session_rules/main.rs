@@ -14,6 +14,7 @@ mod operators;
 mod order;
 mod packet_ids;
 mod refusals;
+mod room;
 mod stop;
 
 use serde_json::Value as Json;

@@ -9,7 +9,7 @@ use fieldbridge::sim::{Ack, Auth, C2d, Options, SendError, Status};
 use serde_json::{json, Value as Json};
 
 use super::hub::Hub;
-use super::slave::Slave;
+use super::slave::{Mood, Slave};
 use super::wall::Wall;
 use super::{eventually_within, Daemon, Site, PUMP};
 
@@ -109,14 +109,28 @@ impl Fleet {
         &self.devices
     }
 
+    /// From now on every slave has this mood.
+    pub fn set_mood(&self, mood: Mood) {
+        self.slaves.iter().for_each(|slave| slave.set_mood(mood));
+    }
+
     /// Sends a device its next command, unless its queue is full: every third must not be repeated.
     pub fn send(&mut self, device: usize) -> bool {
+        self.send_with_note(device, "")
+    }
+
+    /// The same in a body that carries a note along, which means nothing to the gateway.
+    pub fn send_with_note(&mut self, device: usize, note: &str) -> bool {
         let number = self.books.len() as u32;
         let values = &mut self.values[device % self.slaves.len()];
         // Values go round; a slave is never behind by a whole round.
         let value = number as usize % values.len();
         let command = if number.is_multiple_of(3) { "pulse" } else { "set" };
-        let body = json!({ "command": command, "value": value }).to_string();
+        let body = match note {
+            "" => json!({ "command": command, "value": value }),
+            note => json!({ "command": command, "value": value, "note": note }),
+        };
+        let body = body.to_string();
         match self.hub.send(&self.devices[device], C2d::new(number.to_string(), body).ack(Ack::Full)) {
             Ok(_) => {
                 values[value] = number;

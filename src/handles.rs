@@ -1,0 +1,165 @@
+//! Handles: files and sockets that the process may have open. When the last one is gone everything fails at once, so
+//! the hub's connections, of which there may be a thousand, never take it: what is left belongs to buses, the ledger
+//! and the operators.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+use tokio::sync::Notify;
+
+/// Handles that are no connection of an identity's: the ledger's files and its readers, operators, the runtime,
+/// look-ups, a reload's files, and attempts at several addresses of the hub at a time.
+const APART: usize = 96;
+/// Handles of a bus: its line, one that takes its place, one that is tried beside it, and one more.
+const BUS: usize = 4;
+
+/// How many handles the process may have open at most, if the system tells.
+pub fn limit() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// How many it could have, if it asked.
+pub fn most() -> usize {
+    getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Raises the limit as far as the process may.
+pub fn raise() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        // A sandbox may forbid it; its unit sets the limit itself.
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Connections to the hub that a limit has room for, beside so many buses. At least one.
+pub fn for_hub(limit: usize, buses: usize) -> usize {
+    limit.saturating_sub(APART.saturating_add(buses.saturating_mul(BUS))).max(1)
+}
+
+/// What is to be said of a configuration that needs more than a limit gives.
+pub fn note(identities: usize, buses: usize, limit: usize) -> Option<String> {
+    let room = for_hub(limit, buses);
+    (identities > room).then(|| {
+        format!(
+            "the limit of open files is {limit}, which is enough for {room} identities beside {buses} buses; {identities} are \
+             configured, and the others will wait: raise it to {} or more (LimitNOFILE= in a file of \
+             /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
+            identities + APART + buses * BUS
+        )
+    })
+}
+
+/// Whether an error says that no handle is left: to the process, or in the whole system.
+pub fn are_used_up(error: &std::io::Error) -> bool {
+    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
+/// Places for connections to the hub.
+#[derive(Debug)]
+pub struct Places {
+    most: AtomicUsize,
+    taken: AtomicUsize,
+    freed: Notify,
+    /// That there are too few was said.
+    told: AtomicBool,
+}
+
+/// One place, until it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Places>);
+
+impl Places {
+    /// So many.
+    pub fn new(most: usize) -> Arc<Places> {
+        Arc::new(Places {
+            most: AtomicUsize::new(most),
+            taken: AtomicUsize::new(0),
+            freed: Notify::new(),
+            told: AtomicBool::new(false),
+        })
+    }
+
+    /// There are more or fewer from now on. Whoever has one keeps it.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// How many there are.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Takes one, if one is free.
+    pub fn try_take(self: &Arc<Self>) -> Option<Place> {
+        let more = |taken| (taken < self.most()).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Place(self.clone()))
+    }
+
+    /// Takes one as soon as one is free. Cancel-safe.
+    pub async fn take(self: &Arc<Self>) -> Place {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // What is given back from here on is heard of.
+            freed.as_mut().enable();
+            if let Some(place) = self.try_take() {
+                return place;
+            }
+            freed.await;
+        }
+    }
+
+    /// Whether it is the first time that somebody must wait.
+    pub fn is_news(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_handles_for_the_rest_and_one_is_always_allowed() {
+        assert_eq!(for_hub(8192, 4), 8192 - APART - 4 * BUS);
+        assert_eq!(for_hub(64, 4), 1);
+        assert_eq!(note(1000, 4, 8192), None);
+        let note = note(1000, 4, 1024).unwrap();
+        assert!(
+            note.contains("1024") && note.contains("1000 are configured") && note.contains("LimitNOFILE"),
+            "{note}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_finds_no_place_gets_the_next_that_is_free() {
+        let places = Places::new(2);
+        let held = (places.try_take().unwrap(), places.try_take().unwrap());
+        assert!(places.try_take().is_none() && places.is_news() && !places.is_news());
+        let waits = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        drop(held.0);
+        let third = waits.await.unwrap();
+        assert!(places.try_take().is_none());
+        places.set_most(3);
+        assert!(places.try_take().is_some());
+        drop((held.1, third));
+    }
+}
