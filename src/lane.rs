@@ -44,7 +44,6 @@ use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::mailbox::Mailbox;
 use crate::hub::room::Held;
 use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Intake, Ticket};
@@ -88,8 +87,8 @@ pub struct Station {
     pub health: Arc<DeviceHealth>,
     /// When messages came first.
     pub receipts: Arc<Receipts>,
-    /// Told of new result events.
-    pub mailbox: Arc<Mailbox>,
+    /// Rung when there is a new result event.
+    pub event_bell: Arc<Notify>,
     /// Rung when a connection has ended.
     pub ended: Arc<Notify>,
     /// Ends intake and lane after the command in hand.
@@ -469,7 +468,7 @@ impl Station {
         crash::point(Point::OutcomeKnown);
         self.forget(&work);
         work.complete(receipt);
-        self.mailbox.ring();
+        self.event_bell.notify_one();
         if attempts > 0 {
             self.health.executed.add();
         }

@@ -1,4 +1,4 @@
-//! Proves G11 for names and addresses: an address that answers nothing, or a resolver that does not answer, holds up
+//! Proves G11 and G16 for names, addresses and handles: an address that answers nothing, or a resolver that does not answer, holds up
 //! nobody else; and the gateway connects over IPv6, and as soon as a name has an address.
 //!
 //! Names are of a file of the test's own, in a mount namespace: this needs root.
@@ -169,5 +169,38 @@ fn names_that_get_their_address_late_hold_up_nobody_and_are_waited_for() {
     let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("hub.test")).count();
     assert_eq!(warned, 1, "said once for all identities\n{log}");
     assert!(log.contains("the hub can be reached"));
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn identities_that_need_more_handles_than_there_are_leave_some_for_the_bus_and_the_operators() {
+    const OTHERS: usize = 120;
+    let (hub, slave) = (hub_at("127.0.0.1:0"), Slave::new());
+    let mut more = String::new();
+    for number in 0..OTHERS {
+        let id = format!("other-{number}");
+        more += &format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
+        hub.add_device(&id, Auth::Key((0..32).collect()));
+    }
+    let (hub_address, slave_address) = (hub.addr().to_string(), slave.address().to_owned());
+    let plant = Plant::new(hub, slave, &hub_address, &slave_address, &more);
+    plant.site.configure("ca_file", "connect_rate = 1000\nca_file");
+    let daemon = plant.site.spawn(&["sh", "-c", "ulimit -n 128 && exec \"$@\"", "sh"], &[]);
+    daemon.wait_until_ready();
+    let connected = || plant.site.status()["hub"]["connected"].as_u64().expect("it is counted");
+    eventually("as many connections as there are handles for", || (connected() >= 20).then_some(()));
+    let log = || daemon.log();
+    eventually("a line that says why there are no more", || {
+        log().contains("limit of open files leaves room").then_some(())
+    });
+    println!("{} of {} connected, {:?}", connected(), OTHERS + 1, Figures::of(daemon.pid()));
+    let output = plant.site.command(&["exec", "pump", "set", "7"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(plant.slave.writes(), [(0, 7)]);
+    assert!(!log().contains("no identity can reach the hub") && !log().contains("the admin socket takes nobody"));
+    let devices = plant.site.status()["devices"].as_array().expect("it lists them").clone();
+    let waits =
+        |device: &serde_json::Value| device["lastError"].as_str().is_some_and(|why| why.contains("LimitNOFILE"));
+    assert!(devices.iter().any(waits), "who waits says why");
     assert!(daemon.terminate().success());
 }

@@ -164,3 +164,31 @@ async fn hangs_up(stream: &UnixStream) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_whose_owner_answers_nobody_is_another_daemons_and_one_that_refuses_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = || net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        let stuck = socket();
+        net::bind(&stuck, &address).unwrap();
+        net::listen(&stuck, 1).unwrap();
+        let mut queue = Vec::new();
+        loop {
+            let client = socket();
+            match net::connect(&client, &address) {
+                Ok(()) => queue.push(client),
+                Err(error) => break assert_eq!(error, Errno::AGAIN, "its queue is full"),
+            }
+        }
+        let why = bind(&path).unwrap_err();
+        assert!(why.contains("another daemon serves the admin socket"), "{why}");
+        drop((stuck, queue));
+        bind(&path).expect("a dead daemon's socket is taken over");
+    }
+}

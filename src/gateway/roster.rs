@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{watch, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::reload::Changes;
@@ -20,7 +20,6 @@ use crate::config::{self, Config};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::link::Link;
-use crate::hub::mailbox::Mailbox;
 use crate::lane::{self, Assignment, Station};
 use crate::ledger::row::Unfinished;
 
@@ -103,7 +102,7 @@ impl Roster {
         let (assignment, assigned) = watch::channel(Arc::new(self.assignment(device)));
         let account = Account { access: access.clone(), credential: device.credential.clone() };
         let (account, configured) = watch::channel(Arc::new(account));
-        let mailbox = Arc::new(Mailbox::default());
+        let event_bell = Arc::new(Notify::new());
         let health = Arc::new(DeviceHealth::new(&device.id));
         let (leave, link_leaves) = (gateway.stops.lanes.child_token(), gateway.stops.links.child_token());
         let gone = CancellationToken::new();
@@ -114,7 +113,7 @@ impl Roster {
             ledger: gateway.ledger.clone(),
             health: health.clone(),
             receipts: gateway.receipts.clone(),
-            mailbox: mailbox.clone(),
+            event_bell: event_bell.clone(),
             ended: deliveries.ended(),
             stop: leave.clone(),
         };
@@ -125,7 +124,7 @@ impl Roster {
             deliveries: Box::new(deliveries),
             room: gateway.shared.room(),
             ledger: gateway.ledger.clone(),
-            mailbox,
+            event_bell,
             health: health.clone(),
             stop: link_leaves.clone(),
         };

@@ -12,14 +12,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{watch, Semaphore, SemaphorePermit};
+use tokio::sync::{watch, Notify, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Access, Account};
 use super::backoff::Backoff;
 use super::dial::Dial;
-use super::mailbox::Mailbox;
 use super::mqtt::{Connection, Login, Received};
 use super::outbox::Outbox;
 use super::ping::Ping;
@@ -134,8 +133,8 @@ pub struct Link {
     pub room: Arc<Room>,
     /// Where result events come from.
     pub ledger: Ledger,
-    /// Where new result events come from.
-    pub mailbox: Arc<Mailbox>,
+    /// Rings when there is a new result event.
+    pub event_bell: Arc<Notify>,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
     /// Ends the link, after what is settled was acknowledged.
@@ -190,7 +189,7 @@ impl Link {
     /// Runs until it is stopped.
     pub async fn run(self) {
         let mut fortune = Fortune::default();
-        let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.mailbox.clone());
+        let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.event_bell.clone());
         let mut configured = self.account.clone();
         let mut met = Met::default();
         loop {

@@ -14,7 +14,6 @@ pub mod backoff;
 pub mod dial;
 mod hurdles;
 pub mod link;
-pub mod mailbox;
 pub mod mqtt;
 mod outbox;
 mod ping;

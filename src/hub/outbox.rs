@@ -1,9 +1,5 @@
-//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and the next
-//! few.
-//!
-//! What a lane hands over is published without a look into the ledger, as long as everything before it is known here.
-//! Wherever that is not so (after a start or a reconnect, when more came than finds room, when an event was only rung
-//! for) the ledger is read, while the connection goes on.
+//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and what is about
+//! to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be something.
 //!
 //! Invariants
 //! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is
@@ -18,10 +14,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{timeout, Instant};
 
 use super::hurdles::Hurdles;
-use super::mailbox::{Mail, Mailbox};
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
@@ -42,9 +38,11 @@ const DONE_MAX: usize = 256;
 type Reading = Pin<Box<dyn Future<Output = Read> + Send>>;
 
 enum Read {
-    /// What was found after a number, and whether there may be more.
-    Events { after: i64, is_full: bool, events: Vec<Event> },
-    /// The events stay in the ledger, and are looked for again with the next one or the next connection.
+    /// What was found, and whether there may be more.
+    Events {
+        is_full: bool,
+        events: Vec<Event>,
+    },
     Failed,
     /// The ledger did not answer in time.
     Slow,
@@ -54,18 +52,16 @@ enum Read {
 pub(super) struct Outbox {
     device: String,
     ledger: Ledger,
-    mailbox: Arc<Mailbox>,
+    bell: Arc<Notify>,
     in_flight: HashMap<u16, OnTheWire>,
     next_packet_id: u16,
-    /// Read or handed over, and not on the wire yet.
+    /// Read, and not on the wire yet.
     waiting: VecDeque<Event>,
     /// Events up to this number are known here.
     cursor: i64,
     /// There may be others in the ledger after the cursor.
     unread: bool,
     reading: Option<Reading>,
-    /// The last look into the ledger has failed.
-    failed: bool,
     done: VecDeque<i64>,
     hurdles: Hurdles,
 }
@@ -77,18 +73,17 @@ struct OnTheWire {
 }
 
 impl Outbox {
-    pub(super) fn new(device: &str, ledger: Ledger, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>) -> Self {
         Outbox {
             device: device.to_owned(),
             ledger,
-            mailbox,
+            bell,
             in_flight: HashMap::new(),
             next_packet_id: SUBSCRIBE_PACKET_ID,
             waiting: VecDeque::new(),
             cursor: 0,
             unread: true,
             reading: None,
-            failed: false,
             done: VecDeque::new(),
             hurdles: Hurdles::default(),
         }
@@ -96,56 +91,32 @@ impl Outbox {
 
     /// Waits until there may be something more to publish. Cancel-safe.
     pub(super) async fn stirred(&mut self) -> Result<(), Trouble> {
-        let Outbox { mailbox, reading, .. } = self;
+        let Outbox { bell, reading, .. } = self;
         let read = tokio::select! {
-            () = mailbox.changed() => None,
+            () = bell.notified() => None,
             read = under_way(reading) => Some(read),
         };
         match read {
-            None => self.take_mail(),
-            Some(Read::Events { after, is_full, events }) => self.has_read(after, is_full, events),
-            Some(Read::Failed) => self.failed = true,
+            None => self.look_again(),
+            Some(Read::Events { is_full, events }) => self.has_read(is_full, events),
+            // The events stay in the ledger, and are looked for again with the next one or the next connection.
+            Some(Read::Failed) => {}
             Some(Read::Slow) => return Err(Trouble::LedgerSlow),
         }
         Ok(())
     }
 
-    /// Before a stop: what has come is taken up at once.
-    pub(super) fn take_the_last_mail(&mut self) {
-        self.take_mail();
-    }
-
-    fn take_mail(&mut self) {
-        let Mail { events, missed_from, rung, .. } = self.mailbox.take();
-        self.unread |= std::mem::take(&mut self.failed);
-        for event in events {
-            let knows_all_before = !self.unread && self.reading.is_none();
-            if knows_all_before && self.room() > 0 {
-                self.cursor = self.cursor.max(event.seq);
-                self.put(event);
-            } else {
-                self.look_from(event.seq);
-            }
-        }
-        missed_from.into_iter().for_each(|seq| self.look_from(seq));
-        self.unread |= rung;
-    }
-
-    /// The event with this number is in the ledger, and not known here.
-    fn look_from(&mut self, seq: i64) {
-        self.cursor = self.cursor.min(seq - 1);
+    /// There may be new events.
+    pub(super) fn look_again(&mut self) {
         self.unread = true;
     }
 
-    fn has_read(&mut self, after: i64, is_full: bool, events: Vec<Event>) {
+    fn has_read(&mut self, is_full: bool, events: Vec<Event>) {
         self.unread |= is_full;
-        if let Some(last) = events.last() {
-            // Unless it was lowered meanwhile: then what was read is read once more.
-            if self.cursor == after {
-                self.cursor = last.seq;
-            }
+        for event in events {
+            self.cursor = event.seq;
+            self.put(event);
         }
-        events.into_iter().for_each(|event| self.put(event));
     }
 
     /// Puts an event among those that wait, unless it is known.
@@ -207,12 +178,12 @@ impl Outbox {
     /// Begins to read the ledger from the cursor on.
     fn read_on(&mut self) {
         let (ledger, device, after, most) = (self.ledger.clone(), self.device.clone(), self.cursor, self.room());
-        // Whatever becomes durable from now on is handed over, or rung for, after this.
+        // Whatever becomes durable from now on is rung for after this.
         self.unread = false;
         let read = async move {
             match timeout(LEDGER_PATIENCE, ledger.events(&device, after, most)).await {
                 Err(_) => Read::Slow,
-                Ok(Ok(events)) => Read::Events { after, is_full: events.len() == most, events },
+                Ok(Ok(events)) => Read::Events { is_full: events.len() == most, events },
                 Ok(Err(error)) => {
                     tracing::warn!(device, %error, "result events can't be read");
                     Read::Failed
@@ -297,7 +268,7 @@ impl Outbox {
         self.in_flight.clear();
         self.waiting.clear();
         self.reading = None;
-        (self.cursor, self.unread, self.failed) = (0, true, false);
+        (self.cursor, self.unread) = (0, true);
     }
 
     fn free_packet_id(&mut self) -> u16 {

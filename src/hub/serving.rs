@@ -85,7 +85,8 @@ impl Serving<'_> {
                 return Err(Trouble::LeftBehind);
             }
             if self.needs_turn() {
-                self.turn = Some(link.shared.turn(self.account.access.hub.connect_rate));
+                let rate = configured.borrow().access.hub.connect_rate;
+                self.turn = Some(link.shared.turn(rate));
             }
             let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
             let turn_at = self.turn.unwrap_or(ping_at);
@@ -175,7 +176,7 @@ impl Serving<'_> {
     /// Publishes the events of the last commands before a stop. What the hub does not take in time stays in the ledger.
     async fn publish_the_last(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
         let publish = async {
-            outbox.take_the_last_mail();
+            outbox.look_again();
             outbox.publish_more(&mut self.connection).await?;
             while !outbox.is_idle() {
                 tokio::select! {

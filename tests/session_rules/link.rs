@@ -204,3 +204,55 @@ fn a_flapping_connection_loses_and_repeats_nothing_of_its_own() {
         (site.rows().len() == 13).then_some(())
     });
 }
+
+#[test]
+fn a_connection_is_not_given_up_for_a_new_token_before_its_turn_has_come() {
+    const OTHERS: usize = 9;
+    let others: Vec<String> = (0..OTHERS).map(|n| format!("other-{n}")).collect();
+    let more: String = others.iter().map(|id| another_pump(id)).collect();
+    let (site, broker, _slave) = site_with_hub("token_lifetime = \"10s\"\nconnect_rate = 1", &more);
+    let _daemon = site.start();
+    // Their turns are a second apart, and their tokens are renewed within half a second of each other, or nearly so: the
+    // first ones wait for the last ones.
+    let mut old: Vec<Client> = (0..=OTHERS).map(|_| broker.serve()).collect();
+    let mut renewed = Vec::new();
+    while renewed.len() < 3 {
+        let client = broker.serve();
+        old.retain(|before| before.connect.client_id != client.connect.client_id);
+        renewed.push(client);
+    }
+    let served = old.iter_mut().map(|client| client.is_silent_for(Duration::from_millis(1)));
+    let served = served.filter(|served| *served).count();
+    assert!(served + 2 >= old.len(), "{served} of {} connections are served while they wait for their turn", old.len());
+}
+
+#[test]
+fn an_event_for_which_the_hub_ends_every_connection_does_not_hold_up_the_others() {
+    let (site, broker, _slave) = site("after-execution");
+    let daemon = site.start();
+    let (mut refused, mut taken, mut connections) = (0, false, 0);
+    while !taken {
+        connections += 1;
+        assert!(connections <= 8, "the event of m-2 never came, that of m-1 {refused} times");
+        let mut client = broker.serve();
+        client.deliver(1, "m-1", &command("set", 1));
+        client.deliver(2, "m-2", &command("set", 2));
+        loop {
+            match client.next() {
+                Packet::PubAck(_) => {}
+                Packet::Publish { body, .. } if String::from_utf8_lossy(&body).contains("\"m-1\"") => {
+                    refused += 1;
+                    break;
+                }
+                Packet::Publish { packet_id, .. } => {
+                    client.puback(packet_id);
+                    taken = true;
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(refused >= 3, "one end says nothing: {refused}");
+    assert!(daemon.log().contains("others go before it"), "somebody must learn of it");
+}
