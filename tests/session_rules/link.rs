@@ -210,11 +210,12 @@ fn a_connection_is_not_given_up_for_a_new_token_before_its_turn_has_come() {
     const OTHERS: usize = 9;
     let others: Vec<String> = (0..OTHERS).map(|n| format!("other-{n}")).collect();
     let more: String = others.iter().map(|id| another_pump(id)).collect();
-    let (site, broker, _slave) = site_with_hub("token_lifetime = \"10s\"\nconnect_rate = 1", &more);
+    let (site, broker, _slave) = site_with_hub("token_lifetime = \"10s\"\nconnect_rate = 1000", &more);
     let _daemon = site.start();
-    // Their turns are a second apart, and their tokens are renewed within half a second of each other, or nearly so: the
-    // first ones wait for the last ones.
     let mut old: Vec<Client> = (0..=OTHERS).map(|_| broker.serve()).collect();
+    // From now on turns are a second apart, and all tokens are to be renewed within one second.
+    site.configure("connect_rate = 1000", "connect_rate = 1");
+    assert!(site.command(&["reload"]).status.success());
     let mut renewed = Vec::new();
     while renewed.len() < 3 {
         let client = broker.serve();
