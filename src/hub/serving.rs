@@ -84,10 +84,7 @@ impl Serving<'_> {
             if self.could_get_the_rest() {
                 return Err(Trouble::LeftBehind);
             }
-            if self.needs_turn() {
-                let rate = configured.borrow().access.hub.connect_rate;
-                self.turn = Some(link.shared.turn(rate));
-            }
+            self.ask_for_a_turn(&configured.borrow());
             let (ping_at, renewal_at) = (self.ping.next(), self.renewal_check());
             let turn_at = self.turn.unwrap_or(ping_at);
             let proven_at = self.proven_at.unwrap_or(ping_at);
@@ -287,9 +284,11 @@ impl Serving<'_> {
     }
 
     /// A connection that stands is not given up before the next one may be made; until then it goes on.
-    fn needs_turn(&self) -> bool {
+    fn ask_for_a_turn(&mut self, configured: &Account) {
         let due = self.turn.is_none() && self.renewal.is_some_and(|renewal| Instant::now() >= renewal);
-        due && self.link.ledger.belief().now().is_ok()
+        if due && self.link.ledger.belief().now().is_ok() {
+            self.turn = Some(self.link.shared.turn(configured.access.hub.connect_rate));
+        }
     }
 
     /// Nor is it for a new token that can't be made: the old one lives on for a while.
