@@ -40,6 +40,7 @@ use crate::belief::Belief;
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
 use crate::command::decide::{self, Age, Checked, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::message::Gist;
 use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
@@ -134,6 +135,8 @@ struct Work {
 
 /// Where a device's link delivers.
 pub struct Door {
+    device: String,
+    receipts: Arc<Receipts>,
     deliveries: queue::Sender<Delivery>,
     jobs: queue::Sender<Job>,
     ended: Arc<Notify>,
@@ -147,6 +150,11 @@ impl Door {
 }
 
 impl Intake for Door {
+    fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
+        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall });
+        (first.at, first.wall)
+    }
+
     fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>> {
         match self.deliveries.try_send(delivery) {
             Err(Refused::Full(delivery)) => Err(Box::new(delivery)),
@@ -163,11 +171,16 @@ impl Intake for Door {
 }
 
 /// The two ends of a device's station: where its link delivers, and the tasks.
-pub fn channels() -> (Door, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
+pub fn channels(
+    device: &str,
+    receipts: &Arc<Receipts>,
+) -> (Door, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
     let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
     // The lane takes what is offered at once, as far as it has room.
     let (offer, jobs) = queue::bounded(1);
-    (Door { deliveries, jobs: offer.clone(), ended: Arc::default() }, inbox, offer, jobs)
+    let (device, receipts) = (device.to_owned(), receipts.clone());
+    let door = Door { device, receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
+    (door, inbox, offer, jobs)
 }
 
 impl Station {
@@ -291,12 +304,10 @@ impl Station {
         self.assignment.borrow().clone()
     }
 
-    /// Takes what is to be known of a delivery. A delivery whose connection is gone comes again; that it came is
-    /// remembered all the same.
+    /// Takes what is to be known of a delivery. One whose connection is gone comes again.
     fn receive(&self, delivery: Delivery) -> Option<Work> {
         let Delivery { hub, gist, received_at, received, ticket, room } = delivery;
-        let key = Key::of(&self.id, gist.id.as_deref(), &gist.digest, gist.expires_at);
-        let first = self.receipts.first(key, Received { at: received, wall: received_at });
+        let key = Key::of(&hub, &self.id, &gist);
         if !ticket.is_live() {
             return None;
         }
@@ -315,7 +326,7 @@ impl Station {
             digest: gist.digest,
             command: gist.command,
             value,
-            received_at: first.wall,
+            received_at,
             expires_at: gist.expires_at,
         };
         Some(Work {
@@ -323,7 +334,7 @@ impl Station {
             ticket: Some(ticket),
             new,
             refused,
-            received: first.at,
+            received,
             key: Some(key),
             earlier_life: false,
             interrupted: None,

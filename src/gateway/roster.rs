@@ -106,7 +106,7 @@ impl Roster {
         let health = Arc::new(DeviceHealth::new(&device.id));
         let (leave, link_leaves) = (gateway.stops.lanes.child_token(), gateway.stops.links.child_token());
         let gone = CancellationToken::new();
-        let (deliveries, inbox, offer, jobs) = lane::channels();
+        let (deliveries, inbox, offer, jobs) = lane::channels(&device.id, &gateway.receipts);
         let station = Station {
             id: device.id.clone(),
             assignment: assigned,

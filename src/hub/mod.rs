@@ -47,9 +47,9 @@ pub struct Delivery {
     pub hub: Arc<str>,
     /// The message, without its body.
     pub gist: Gist,
-    /// When it came, by the wall clock.
+    /// When it came first, by the wall clock.
     pub received_at: Timestamp,
-    /// When it came, by the monotonic clock.
+    /// When it came first, by the monotonic clock.
     pub received: Instant,
     /// Settles it.
     pub ticket: Ticket,
@@ -59,6 +59,10 @@ pub struct Delivery {
 
 /// Where a link's deliveries go.
 pub trait Intake: Send + Sync {
+    /// When a message that came just now came first in this life of the daemon: by the monotonic clock, and by the wall
+    /// clock of then. Asked for each that comes, whether it is offered or left with the hub.
+    fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp);
+
     /// Takes a delivery. It must not wait.
     ///
     /// # Errors

@@ -209,6 +209,9 @@ impl Serving<'_> {
         self.link.health.received.add();
         self.remains.something_moved();
         let gist = topic::parse_c2d(device, topic, payload).condense();
+        let hub: Arc<str> = self.account.access.hub.host.as_str().into();
+        let deliveries = &self.link.deliveries;
+        let (received, received_at) = deliveries.first_receipt(&hub, &gist, Instant::now(), Timestamp::now());
         let weight = gist.weight();
         let (room, ticket) = match number {
             None => (Some(self.link.room.hold_anyhow(weight)), Ticket::of_the_only_delivery()),
@@ -217,11 +220,8 @@ impl Serving<'_> {
                 (self.left.is_none().then(|| self.link.room.hold(weight)).flatten(), ticket)
             }
         };
-        let offered = room.map(|room| {
-            let (received_at, received) = (Timestamp::now(), Instant::now());
-            let hub = self.account.access.hub.host.as_str().into();
-            self.link.deliveries.offer(Delivery { hub, gist, received_at, received, ticket, room })
-        });
+        let offered =
+            room.map(|room| self.link.deliveries.offer(Delivery { hub, gist, received_at, received, ticket, room }));
         match (offered, number) {
             (Some(Ok(())), _) => crash::point(Point::DeliveryPassedOn),
             (_, Some(number)) => self.leave(Left { number, weight }),

@@ -14,7 +14,7 @@ use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::command::message::Digest;
+use crate::command::message::{Digest, Gist};
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
 /// 8 MB at most.
@@ -22,16 +22,20 @@ const RECEIPTS_MAX: usize = 65_536;
 /// No message lives longer at the hub than two days; an hour more for its clock and ours.
 const LIFE_MAX: Duration = Duration::from_secs(49 * 3600);
 
-/// Which message it is: a digest of its device, of its id, and of what it asks for. A message without an id is told
+/// Which message it is: a digest of its hub and device, of its id, and of what it asks for. A message without an id is told
 /// from others by its expiry as well, which a redelivery does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 16]);
 
 impl Key {
-    pub(super) fn of(device: &str, id: Option<&str>, digest: &Digest, expires_at: Option<Timestamp>) -> Key {
+    pub(super) fn of(hub: &str, device: &str, gist: &Gist) -> Key {
+        Key::new([hub, device], gist.id.as_deref(), &gist.digest, gist.expires_at)
+    }
+
+    fn new(to: [&str; 2], id: Option<&str>, digest: &Digest, expires_at: Option<Timestamp>) -> Key {
         let mut context = Context::new(&SHA256);
         // Lengths keep the parts apart.
-        for part in [Some(device), id] {
+        for part in [Some(to[0]), Some(to[1]), id] {
             context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
             context.update(part.unwrap_or_default().as_bytes());
         }
@@ -126,7 +130,7 @@ mod tests {
     }
 
     fn named(id: usize) -> Key {
-        Key::of("pump", Some(&id.to_string()), &DIGEST, None)
+        Key::new(["hub", "pump"], Some(&id.to_string()), &DIGEST, None)
     }
 
     #[test]
@@ -144,18 +148,19 @@ mod tests {
     fn messages_are_told_apart_by_device_id_and_body_and_without_an_id_by_their_expiry_too() {
         let at = |ms| Some(Timestamp(ms));
         let keys = [
-            Key::of("pump", Some("m"), &DIGEST, None),
-            Key::of("pum", Some("pm"), &DIGEST, None),
-            Key::of("pump", Some(""), &DIGEST, None),
-            Key::of("pump", None, &DIGEST, None),
-            Key::of("pump", None, &DIGEST, at(1)),
-            Key::of("pump", None, &DIGEST, at(2)),
-            Key::of("pump", Some("m"), &[8; 32], None),
+            Key::new(["hub", "pump"], Some("m"), &DIGEST, None),
+            Key::new(["hub", "pum"], Some("pm"), &DIGEST, None),
+            Key::new(["hubp", "ump"], Some("m"), &DIGEST, None),
+            Key::new(["hub", "pump"], Some(""), &DIGEST, None),
+            Key::new(["hub", "pump"], None, &DIGEST, None),
+            Key::new(["hub", "pump"], None, &DIGEST, at(1)),
+            Key::new(["hub", "pump"], None, &DIGEST, at(2)),
+            Key::new(["hub", "pump"], Some("m"), &[8; 32], None),
         ];
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[i + 1..].contains(key), "{i}");
         }
-        assert_eq!(Key::of("pump", Some("m"), &DIGEST, at(1)), keys[0]);
+        assert_eq!(Key::new(["hub", "pump"], Some("m"), &DIGEST, at(1)), keys[0]);
     }
 
     #[test]
