@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::admin::{client, Request};
 use crate::command::outcome::State;
-use crate::config::{self, Config};
+use crate::config::{self, Loaded, Problem, Refused};
 use crate::fatal::Fatal;
 use crate::ledger::row::Record;
 use crate::ledger::Reader;
@@ -37,17 +37,21 @@ enum Action {
     ///
     /// Example: fieldbridge run --config ./fieldbridge.toml
     Run,
-    /// Read the whole configuration and report every error, with file, key and remedy.
+    /// Read the whole configuration and report every error, with file, line, column, key and remedy.
     ///
-    /// With --live, also try everything that it names: serial ports, peripherals, the hub, each identity, the clock,
-    /// certificates, files, room on the disk. One line each; nothing is written to a peripheral. Exit status 1 if
-    /// anything fails. Example: fieldbridge check && systemctl restart fieldbridge
+    /// Warnings and notes are printed too, and are no errors. With --live, also try everything that it names: serial
+    /// ports, peripherals, the hub, each identity, the clock, certificates, files, room on the disk. One line each;
+    /// nothing is written to a peripheral. Exit status 1 if anything fails. Example: fieldbridge check && systemctl
+    /// restart fieldbridge
     Check {
+        /// The main configuration file, as with --config.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
         /// Also try everything that the configuration names.
         #[arg(long)]
         live: bool,
         /// Print what was found as one JSON document.
-        #[arg(long, requires = "live")]
+        #[arg(long)]
         json: bool,
     },
     /// Write a first configuration: one bus, one device, one profile.
@@ -166,8 +170,8 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
     let config = cli.config.as_path();
     match cli.action {
         Action::Run => run_daemon(config),
-        Action::Check { live: false, .. } => check(config),
-        Action::Check { live: true, json } => check_live(config, json),
+        Action::Check { file, live: false, json } => check(file.as_deref().unwrap_or(config), json),
+        Action::Check { file, live: true, json } => check_live(file.as_deref().unwrap_or(config), json),
         Action::Init(options) => {
             service::seclude();
             init::run(config, options)
@@ -185,7 +189,9 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
     logging::start();
     service::seclude();
     handles::raise();
-    let config = load(path, |note| tracing::warn!(target: EACH, "{note}"))?;
+    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
+    loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
+    let config = loaded.config;
     if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::limit()) {
         tracing::warn!(target: EACH, "{note}");
     }
@@ -198,12 +204,18 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
     ended
 }
 
-fn check(path: &Path) -> Result<(), Fatal> {
+fn check(path: &Path, json: bool) -> Result<(), Fatal> {
     service::seclude();
-    let config = load(path, |note| print_error(&format!("note: {note}")))?;
-    if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::most()) {
-        print_error(&format!("note: {note}"));
+    let loaded = load_to_check(path, json, Problem::to_json)?;
+    let mut remarks = loaded.notes.clone();
+    remarks.extend(live::around(&loaded));
+    remarks.extend(live::dates(&loaded));
+    if json {
+        print(&findings(true, &loaded.files, remarks.iter().map(Problem::to_json).collect()).to_string());
+        return Ok(());
     }
+    remarks.iter().for_each(|remark| print_error(&told(remark)));
+    let config = loaded.config;
     print(&format!(
         "the configuration is good: {} devices on {} buses, hub {}",
         config.devices.len(),
@@ -215,8 +227,13 @@ fn check(path: &Path) -> Result<(), Fatal> {
 
 fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
     service::seclude();
-    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
-    loaded.notes.iter().for_each(|note| print_error(&format!("note: {note}")));
+    let loaded = load_to_check(path, json, live::problem_to_json)?;
+    let mut remarks = loaded.notes.clone();
+    remarks.extend(live::around(&loaded));
+    let (files, origins) = (loaded.files.clone(), loaded.origins.clone());
+    if !json {
+        remarks.iter().for_each(|remark| print_error(&told(remark)));
+    }
     let runtime = runtime()?;
     let tell = |finding: &Finding| {
         if !json {
@@ -228,13 +245,40 @@ fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
     runtime.shutdown_background();
     let failed = found.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if json {
-        let findings: Vec<Json> = found.iter().map(Finding::to_json).collect();
-        print(&serde_json::json!({ "ok": failed == 0, "findings": findings }).to_string());
+        let remarks = remarks.iter().map(live::problem_to_json);
+        let all = remarks.chain(found.iter().map(|finding| finding.to_json_at(&origins))).collect();
+        print(&findings(failed == 0, &files, all).to_string());
     }
     match failed {
         0 => Ok(()),
         _ => Err(Fatal::No(format!("{failed} of {} checks failed", found.len()))),
     }
+}
+
+/// Loads what is to be checked. With `json` its errors are printed as the document that is asked for.
+fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Result<Loaded, Fatal> {
+    let Refused { problems, notes, files } = match config::load_telling(path, environment()) {
+        Ok(loaded) => return Ok(loaded),
+        Err(refused) => refused,
+    };
+    if json {
+        let all = problems.iter().chain(&notes).map(to_json).collect();
+        print(&findings(false, &files, all).to_string());
+    } else {
+        notes.iter().for_each(|note| print_error(&told(note)));
+    }
+    Err(Fatal::Config(problems))
+}
+
+/// A remark as `check` prints it for people.
+fn told(remark: &Problem) -> String {
+    format!("{}: {remark}", remark.severity.as_str())
+}
+
+/// What `check --json` prints.
+fn findings(ok: bool, files: &[PathBuf], findings: Vec<Json>) -> Json {
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    serde_json::json!({ "ok": ok, "files": files, "findings": findings })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
@@ -243,12 +287,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))
-}
-
-fn load(path: &Path, note: impl Fn(&config::Problem)) -> Result<Config, Fatal> {
-    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
-    loaded.notes.iter().for_each(note);
-    Ok(loaded.config)
 }
 
 fn status(path: &Path, json: bool) -> Result<(), Fatal> {

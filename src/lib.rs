@@ -27,10 +27,12 @@ pub mod handles;
 pub mod health;
 pub mod logging;
 pub mod net;
+pub mod pem;
 pub mod pulse;
 pub mod queue;
 pub mod quiet;
 pub mod service;
+pub mod x509;
 
 pub mod bus;
 pub mod command;

@@ -38,6 +38,11 @@ pub fn status(document: &Json) -> String {
         text(&hub["connected"]),
         text(&hub["identities"]),
     );
+    let configuration = &document["configuration"];
+    if configuration["ok"] == false {
+        let why = text(&configuration["lastError"]);
+        let _ = writeln!(out, "the last reload was REFUSED, and what runs is the configuration before it: {why}");
+    }
     let clock = &document["clock"];
     if clock["ok"] == false {
         let _ = writeln!(out, "clock NOT BELIEVED: {}", text(&clock["lastError"]));

@@ -190,6 +190,76 @@ fn check_reports_every_error_with_file_key_and_remedy_and_ends_with_78() {
 }
 
 #[test]
+fn check_prints_one_document_of_all_that_it_finds() {
+    let site = idle_site();
+    std::fs::create_dir(site.path("conf.d")).expect("a folder can be made");
+    let main = site.path("fieldbridge.toml").display().to_string();
+    site.write("conf.d/10-line.toml", "[bus.line]\nkind = \"modbus-rtu\"\nport = \"/dev/no-such-port\"\nbaud = 9600\n");
+    let output = site.command(&["check", "--json"]);
+    says(&output, 0, "{", "");
+    let document = json_of(&output);
+    assert_eq!(document["ok"], true);
+    assert!(document["files"].as_array().expect("a list").iter().any(|file| *file == *main), "{document:#}");
+    let finding = |document: &Json, key: &str| {
+        let found =
+            document["findings"].as_array().expect("a list").iter().find(|finding| finding["key"] == key).cloned();
+        let found = found.unwrap_or_else(|| panic!("nothing of {key}: {document:#}"));
+        assert!(
+            ["message", "remedy"].iter().all(|member| !found[*member].as_str().expect("text").is_empty()),
+            "{found:#}"
+        );
+        let text = |member: &str| found[member].as_str().expect("text").to_owned();
+        let name = text("file").rsplit('/').next().expect("a name").to_owned();
+        (name, found["line"].as_u64(), found["column"].as_u64(), text("severity"))
+    };
+    let in_line = |line, column| ("10-line.toml".to_owned(), Some(line), Some(column));
+    let with = |(file, line, column), severity: &str| (file, line, column, severity.to_owned());
+    assert_eq!(finding(&document, "bus.line.port"), with(in_line(3, 1), "warning"));
+    assert_eq!(finding(&document, "bus.line"), with(in_line(1, 6), "note"));
+
+    // With errors: the same document, on standard output; the file may be named behind `check`.
+    site.write("conf.d/10-line.toml", "[bus.line]\nkind = \"modbus-rtu\"\nport = \"/dev/no-such-port\"\nboud = 9600\n");
+    let output = run(&["check", &main, "--json"]);
+    says(&output, 78, "{", "bus.line.boud");
+    let document = json_of(&output);
+    assert_eq!(document["ok"], false);
+    assert_eq!(finding(&document, "bus.line.boud"), with(in_line(4, 1), "error"));
+    assert_eq!(finding(&document, "bus.line"), with(in_line(1, 6), "note"));
+    says(&run(&["check", &main, "--config", &main]), 2, "", "cannot be used with");
+}
+
+#[test]
+fn a_refused_reload_is_seen_in_the_status() {
+    let plant = Plant::start();
+    says(&plant.site.command(&["status"]), 0, "identities connected", "");
+    plant.site.configure("unit = 1", "unit = 300");
+    says(&plant.site.command(&["reload"]), 78, "", "device.pump.unit");
+    says(&plant.site.command(&["status"]), 0, "REFUSED", "");
+    says(&plant.site.command(&["status"]), 0, "device.pump.unit", "");
+    plant.site.configure("unit = 300", "unit = 1");
+    says(&plant.site.command(&["reload"]), 0, "nothing has changed", "");
+    assert!(!stdout(&plant.site.command(&["status"])).contains("REFUSED"));
+    // The ledger stays where it is, whatever the files say meanwhile.
+    let moved = "[ledger]\npath = \"other.db\"\n";
+    let main = std::fs::read_to_string(plant.site.path("fieldbridge.toml")).expect("it is there");
+    let other: String = main
+        .lines()
+        .map(|line| match line.starts_with("path = ") {
+            true => "path = \"other.db\"\n".to_owned(),
+            false => format!("{line}\n"),
+        })
+        .collect();
+    let other = if main.contains("[ledger]") { other } else { format!("{main}{moved}") };
+    plant.site.write("fieldbridge.toml", &other);
+    for _ in 0..2 {
+        says(&plant.site.command(&["reload"]), 0, "ledger.path is taken up at the next start only", "");
+    }
+    plant.site.write("fieldbridge.toml", &main);
+    says(&plant.site.command(&["reload"]), 0, "nothing has changed", "");
+    plant.site.settled();
+}
+
+#[test]
 fn without_a_daemon_what_needs_one_ends_with_75() {
     let site = idle_site();
     for args in [&["status"][..], &["status", "--json"], &["exec", "pump", "set", "1"]] {

@@ -79,7 +79,8 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
             table.wrong_here(why);
         }
         if used.as_ref().is_some_and(|used| !used.contains(name)) {
-            table.note_here("no device is on this bus, so it is never opened");
+            table
+                .note_here("no device is on this bus, and it is opened all the same; put a device on it, or remove it");
         }
         let kind = kind(&table);
         let bus = bus(&table, kind);
@@ -188,7 +189,7 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     let stop_bits = table.small("stop_bits", 1..=2).unwrap_or(1);
     if kind == Kind::ModbusRtu {
         if data_bits != 8 {
-            table.wrong("data_bits", "must be 8: Modbus RTU sends whole bytes");
+            table.wrong("data_bits", "must be 8, as Modbus RTU sends whole bytes; remove it");
         }
         if parity == Parity::None && !table.has("stop_bits") {
             let why =

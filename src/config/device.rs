@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::bus::{Entry, Kind};
 use super::credential::credential;
 use super::keys::{self, nearest};
-use super::profile::Profile;
+use super::profile::{too_soon, Profile};
 use super::tree::{join, Table};
-use super::{Device, Settle, NAME_CHARS_MAX};
+use super::{Bus, Device, Settle, NAME_CHARS_MAX};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -19,6 +19,7 @@ pub(super) fn devices(
 ) -> BTreeMap<String, Device> {
     let mut devices = BTreeMap::new();
     let mut units: HashMap<(&str, u8), &str> = HashMap::new();
+    let mut late = BTreeMap::new();
     let tables = root.tables("device", keys::DEVICE);
     for (id, table) in &tables {
         if let Err(why) = check_id(id) {
@@ -38,6 +39,9 @@ pub(super) fn devices(
         let profile = reference(table, "profile", profiles);
         if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
             check_fit(table, name, bus.kind, profile);
+            if let Some(settings) = &bus.bus {
+                late.extend(late_on(profile, name, settings));
+            }
         }
         let settle = table
             .choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
@@ -55,6 +59,9 @@ pub(super) fn devices(
             commands: Arc::clone(&profile.commands),
         };
         devices.insert(device.id.clone(), device);
+    }
+    for (path, why) in late {
+        root.walk.warn(&path, "deadline", why);
     }
     if tables.is_empty() {
         root.note("device", "no devices are configured, so nothing is received; add a [device.ID] table");
@@ -133,6 +140,18 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
     };
     table.wrong("unit", why);
     None
+}
+
+/// Commands whose deadline passes while one answer is waited for on a bus: the paths of their tables, and what is said.
+fn late_on(profile: &Profile, bus: &str, settings: &Bus) -> Vec<(String, String)> {
+    let commands = profile.commands.values().filter(|command| command.timeout.is_none());
+    let late = commands.filter(|command| command.deadline < settings.response_timeout);
+    let waits = format!("response_timeout of bus {bus:?}");
+    late.map(|command| {
+        let path = join(&join(&profile.path, "command"), &command.name);
+        (path, too_soon(command.deadline, &waits, settings.response_timeout))
+    })
+    .collect()
 }
 
 /// Reports a profile whose commands the bus can't carry.

@@ -8,18 +8,21 @@ use config::{Map, Value, ValueKind};
 
 use super::load::Layer;
 use super::tree::ENVIRONMENT;
-use super::Problem;
+use super::{keys, Problem, Severity};
 
 const PREFIX: &str = "FIELDBRIDGE__";
 const SEPARATOR: &str = "__";
 
-/// One layer for each variable that is ours, in order of their names, and what is wrong with the others.
+/// One layer for each variable that is ours, in order of their names; what is wrong with others of them, and those
+/// that are passed over although somebody means them to be ours.
 pub(super) fn layers(
     files: &Map<String, Value>,
     variables: impl IntoIterator<Item = (String, String)>,
-) -> (Vec<Layer>, Vec<Problem>) {
-    let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+) -> (Vec<Layer>, Vec<Problem>, Vec<Problem>) {
+    let (mut ours, others): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
     ours.sort_unstable();
+    let mut notes: Vec<Problem> = others.iter().filter_map(|(name, _)| passed_over(name)).collect();
+    notes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
     let mut layers = Vec::with_capacity(ours.len());
     let mut problems = Vec::new();
     for (name, text) in ours {
@@ -28,7 +31,24 @@ pub(super) fn layers(
             Err(why) => problems.push(Problem::new(ENVIRONMENT, &name, why)),
         }
     }
-    (layers, problems)
+    (layers, problems, notes)
+}
+
+/// A variable that is none of ours, and seems to be meant as one: `FIELDBRIDGE_HUB_HOST`.
+fn passed_over(name: &str) -> Option<Problem> {
+    let upper = name.to_uppercase();
+    let rest = upper.strip_prefix(PREFIX.trim_end_matches('_'))?.trim_start_matches(['_', '.', '-']);
+    let section = keys::ROOT.keys.iter().find_map(|section| {
+        let behind = rest.strip_prefix(&section.to_uppercase())?;
+        behind
+            .starts_with(['_', '.', '-'])
+            .then(|| (section.to_uppercase(), behind.trim_start_matches(['_', '.', '-'])))
+    });
+    let (section, behind) = section.filter(|(_, behind)| !behind.is_empty())?;
+    let why = format!(
+        "is passed over; two underlines stand between the parts of a key, so write {PREFIX}{section}__{behind}"
+    );
+    Some(Problem::of(Severity::Warning, ENVIRONMENT, name, why))
 }
 
 fn key_path(files: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
@@ -135,8 +155,23 @@ mod tests {
 
     #[test]
     fn other_variables_are_nobodys_business() {
-        let variables = ["PATH", "FIELDBRIDGE_LOG", "fieldbridge__hub__host"];
-        let (layers, problems) = layers(&files(), variables.map(|n| (n.into(), "x".into())));
-        assert!(layers.is_empty() && problems.is_empty());
+        let variables = ["PATH", "FIELDBRIDGE_LOG", "FIELDBRIDGE_DEVICES", "HUB_HOST"];
+        let (layers, problems, notes) = layers(&files(), variables.map(|n| (n.into(), "x".into())));
+        assert!(layers.is_empty() && problems.is_empty() && notes.is_empty());
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_ours_is_told_how_to_be() {
+        for (name, written) in [
+            ("FIELDBRIDGE_HUB_HOST", "FIELDBRIDGE__HUB__HOST"),
+            ("FIELDBRIDGE_HUB__HOST", "FIELDBRIDGE__HUB__HOST"),
+            ("FieldBridge__hub__host", "FIELDBRIDGE__HUB__HOST"),
+            ("FIELDBRIDGE_LEDGER_PATH", "FIELDBRIDGE__LEDGER__PATH"),
+        ] {
+            let (layers, problems, notes) = layers(&files(), [(name.to_owned(), "x".to_owned())]);
+            assert!(layers.is_empty() && problems.is_empty());
+            let [note] = notes.as_slice() else { panic!("{name}: {notes:?}") };
+            assert!(note.why.ends_with(&format!("write {written}")), "{note}");
+        }
     }
 }

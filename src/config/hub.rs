@@ -1,12 +1,14 @@
 //! `[hub]`, `[admin]` and `[ledger]`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{check_host, host_and_port, is_loopback};
-use super::credential::{check_pem, Pem};
 use super::tree::{Span, Table};
 use super::{keys, Hub, Ledger};
+use crate::hub::tls::Trust;
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
 const DEFAULT_API_VERSION: &str = "2021-04-12";
@@ -52,11 +54,14 @@ pub(super) fn hub(root: &Table) -> Option<Hub> {
     }
     let ca_file = table.path("ca_file");
     if let Some(path) = &ca_file {
-        check_pem(&table, "ca_file", path, Pem::Certificate);
+        match Trust::load(Some(path)) {
+            Ok(_) => table.walk.files.borrow_mut().push(path.clone()),
+            Err(why) => table.wrong("ca_file", why),
+        }
     }
     let keepalive = table.duration("keepalive", &KEEPALIVE);
     if keepalive.is_some_and(|k| k.subsec_nanos() != 0) {
-        table.wrong("keepalive", "must be whole seconds, as MQTT counts them");
+        table.wrong("keepalive", "must be whole seconds, as MQTT counts them; write it so");
     }
     let connect_rate = table.small("connect_rate", 1..=1000);
     let api_version = api_version(&table);
@@ -82,11 +87,27 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
     }
     let path = table.path("socket")?;
     if path.as_os_str().len() > SOCKET_PATH_MAX {
-        let why = format!("is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path");
+        let why = format!(
+            "is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path; choose a shorter one"
+        );
+        table.wrong("socket", why);
+        return None;
+    }
+    if let Some(why) = in_the_way(&path) {
         table.wrong("socket", why);
         return None;
     }
     Some(path)
+}
+
+/// What stands where the socket is to be made, if it can't be made there.
+fn in_the_way(path: &Path) -> Option<String> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Some(format!("{} is there already and is no socket; choose another path", path.display()));
+    }
+    let is_file = |folder: &&Path| fs::metadata(folder).is_ok_and(|found| !found.is_dir());
+    let file = path.ancestors().skip(1).find(is_file)?;
+    Some(format!("{} is no folder, so nothing can be made in it; correct the path", file.display()))
 }
 
 /// `[ledger]`
@@ -117,7 +138,9 @@ fn host(table: &Table) -> Option<String> {
         Ok(()) => {
             if !host.contains('.') && host != "localhost" {
                 let why = format!("has no domain; a hub's full name is like {HOST_EXAMPLE}");
-                table.note("host", why);
+                table.warn("host", why);
+            } else if let Some(why) = mistyped_domain(&host) {
+                table.warn("host", why);
             }
             Some(host)
         }
@@ -150,6 +173,38 @@ fn check_hub_host(host: &str) -> Result<(), String> {
     check_host(host).map_err(|why| format!("{why}; it must be like {HOST_EXAMPLE}"))
 }
 
+/// Where Azure's hubs are, in its clouds.
+const DOMAINS: [&str; 3] = ["azure-devices.net", "azure-devices.cn", "azure-devices.us"];
+/// Edits from one of them that still look like a slip.
+const SLIPS_MAX: usize = 4;
+
+/// What is said of a host that is nearly one of Azure's, or another service there.
+fn mistyped_domain(host: &str) -> Option<String> {
+    let is_in = |domain: &&str| host.strip_suffix(*domain).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
+    if DOMAINS.iter().any(|domain| is_in(&domain)) {
+        return None;
+    }
+    if let Some(domain) = DOMAINS.iter().find(|domain| host == **domain) {
+        return Some(format!("is only the domain; write your hub's name before it: \"contoso.{domain}\""));
+    }
+    for (end, service) in [
+        ("azure-devices-provisioning.net", "the provisioning service"),
+        ("servicebus.windows.net", "an endpoint for events"),
+        ("azureiotcentral.com", "IoT Central"),
+        ("portal.azure.com", "the portal"),
+    ] {
+        if host.ends_with(end) {
+            return Some(format!("is {service}, and no hub; a hub's name is like {HOST_EXAMPLE}"));
+        }
+    }
+    let (name, domain) = host.split_once('.')?;
+    let distance = |known: &&str| strsim::damerau_levenshtein(domain, known);
+    // The other clouds are rare: only what is all but there is meant for them.
+    let nearest = DOMAINS[1..].iter().find(|known| distance(known) <= 1).unwrap_or(&DOMAINS[0]);
+    let is_slip = distance(nearest) <= SLIPS_MAX || domain.contains("azure-device");
+    is_slip.then(|| format!("is nearly a hub's name; did you mean \"{name}.{nearest}\"?"))
+}
+
 fn check_plain(table: &Table, address: Option<&str>) {
     match address {
         Some(address) if is_loopback(address) => {
@@ -175,4 +230,39 @@ fn api_version(table: &Table) -> String {
         table.wrong("api_version", why);
     }
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_domain_is_told_from_one_of_the_users_own() {
+        for (host, told) in [
+            ("contoso.azure-devices.com", "contoso.azure-devices.net"),
+            ("contoso.azure-device.net", "contoso.azure-devices.net"),
+            ("contoso.azuredevices.net", "contoso.azure-devices.net"),
+            ("contoso.azure-devices", "contoso.azure-devices.net"),
+            ("contoso.azure-devcies.net", "contoso.azure-devices.net"),
+            ("contoso.azure.devices.net", "contoso.azure-devices.net"),
+            ("contoso.azure-devices.cm", "contoso.azure-devices.cn"),
+            ("azure-devices.net", "contoso.azure-devices.net"),
+            ("global.azure-devices-provisioning.net", "provisioning"),
+            ("x.servicebus.windows.net", "endpoint"),
+        ] {
+            let why = mistyped_domain(host).unwrap_or_default();
+            assert!(why.contains(told), "{host}: {why}");
+        }
+        for host in [
+            "contoso.azure-devices.net",
+            "contoso.azure-devices.cn",
+            "hub.fieldbridge.test",
+            "h.example",
+            "hub.plant.local",
+            "localhost",
+            "10.0.0.1",
+        ] {
+            assert_eq!(mistyped_domain(host), None, "{host}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 
 use strsim::normalized_damerau_levenshtein;
 
+use super::words;
+
 /// A kind of table and the keys it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Section {
@@ -186,20 +188,31 @@ fn likeness(a: &str, b: &str) -> f64 {
 }
 
 /// Letter case and the choice of separator are the commonest slips; they count for nothing.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.to_lowercase().replace(['-', '.', ' '], "_")
 }
 
+/// Keys that mean another thing in each section: that one knows it says nothing of where it was meant to stand.
+const OF_NO_ONE: [&str; 14] = [
+    "port", "address", "host", "kind", "type", "path", "value", "count", "table", "range", "timeout", "command",
+    "read", "write",
+];
+
 /// What to say of a key that a section doesn't know.
 pub(super) fn unknown_key(key: &str, section: &Section) -> String {
+    if *section == HUB && plain(key) == "port" {
+        return "unknown key; write the port behind the name, in address, as HOST:PORT".into();
+    }
+    if let Some((known, hint)) = words::meant(key, section.keys) {
+        return format!("unknown key; did you mean {known:?}?{hint}");
+    }
     if let Some(known) = nearest(key, section.keys.iter().copied()) {
         return format!("unknown key; did you mean {known:?}?");
     }
-    match SECTIONS.iter().find(|other| other.keys.contains(&key)) {
-        Some(other) if *other != ROOT => {
-            format!("unknown key: it belongs to {}; move it there", other.title)
-        }
-        _ => format!("unknown key; {} knows {}", section.title, section.keys.join(", ")),
+    let owner = SECTIONS.iter().find(|other| other.keys.contains(&key) && **other != ROOT);
+    match owner.filter(|_| !OF_NO_ONE.contains(&key)) {
+        Some(other) => format!("unknown key, which belongs to {}; move it there", other.title),
+        None => format!("unknown key; {} knows {}", section.title, section.keys.join(", ")),
     }
 }
 
@@ -229,8 +242,13 @@ mod tests {
     fn a_key_of_another_section_is_sent_there() {
         assert_eq!(
             unknown_key("baud", &HUB),
-            "unknown key: it belongs to [bus.NAME] of kind \"modbus-rtu\"; move it there"
+            "unknown key, which belongs to [bus.NAME] of kind \"modbus-rtu\"; move it there"
         );
+        for (key, section) in [("port", HUB), ("timeout", HUB), ("address", ADMIN), ("kind", LEDGER)] {
+            let why = unknown_key(key, &section);
+            assert!(!why.contains("[bus") && !why.contains("[profile"), "{key}: {why}");
+        }
+        assert!(unknown_key("port", &HUB).contains("in address, as HOST:PORT"));
         assert!(unknown_key("colour", &ADMIN).ends_with("[admin] knows socket"));
     }
 

@@ -10,15 +10,18 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use config::{ConfigError, FileFormat, Format, Map, Source, Value, ValueKind};
+use config::{ConfigError, Map, Source, Value, ValueKind};
 
 use super::tree::{join, Walk};
-use super::{bus, device, environment, hub, keys, profile, Config, Problem};
+use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
+use crate::pem::unreadable;
 
 /// A configuration is written by people: a file beyond this is something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Of all files together: what a small board can read and merge without noticing.
 const TOTAL_BYTES_MAX: usize = 16 << 20;
+/// Files in `conf.d` that are told not to be read.
+const PASSED_OVER_MAX: usize = 20;
 /// Files in `conf.d`: one for each of the thousand devices that a gateway serves.
 const DROP_INS_MAX: usize = 1000;
 
@@ -31,6 +34,8 @@ pub struct Loaded {
     pub notes: Vec<Problem>,
     /// Every file that it was read from, those with keys and certificates included.
     pub files: Vec<PathBuf>,
+    /// Where each key stands.
+    pub origins: Origins,
 }
 
 /// Reads the main file, the drop-ins beside it and the environment.
@@ -40,15 +45,35 @@ pub struct Loaded {
 /// # Errors
 /// Every problem found in any source. There is no default for a file that can't be read.
 pub fn load(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Vec<Problem>> {
+    load_telling(main, environment).map_err(|refused| refused.problems)
+}
+
+/// A configuration that can't be run, with all that is to be said of it.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// What is wrong; at least one.
+    pub problems: Vec<Problem>,
+    /// What is suspicious beside that.
+    pub notes: Vec<Problem>,
+    /// Every file that could be read.
+    pub files: Vec<PathBuf>,
+}
+
+/// Like [`load`], and tells of a refused configuration what [`load`] leaves out.
+///
+/// # Errors
+/// As those of [`load`].
+pub fn load_telling(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Refused> {
     let sources = Sources::read(main, environment);
     let config = build(&sources.walk, &sources.root);
     let files = sources.walk.files.take();
+    let origins = sources.origins.clone();
     let (problems, notes) = sources.remarks();
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, notes, files }),
+        Some(config) if problems.is_empty() => Ok(Loaded { config, notes, files, origins }),
         _ => {
             assert!(!problems.is_empty(), "a refusal without a problem");
-            Err(problems)
+            Err(Refused { problems, notes, files })
         }
     }
 }
@@ -84,6 +109,7 @@ struct Sources {
     walk: Walk,
     root: Map<String, Value>,
     order: Vec<String>,
+    origins: Origins,
 }
 
 impl Sources {
@@ -98,8 +124,9 @@ impl Sources {
             }
             Err(error) => reading.fail(main, &unreadable(&error)),
         }
-        let (layers, problems) = environment::layers(&reading.merged(), environment);
+        let (layers, problems, notes) = environment::layers(&reading.merged(), environment);
         reading.problems.extend(problems);
+        reading.notes.extend(notes);
         for layer in layers {
             reading.add(layer);
         }
@@ -107,26 +134,29 @@ impl Sources {
         let walk = Walk {
             main: main.display().to_string(),
             folder,
-            origins: reading.origins,
+            tables: reading.tables,
             incomplete: reading.incomplete,
             problems: reading.problems.into(),
             notes: reading.notes.into(),
             files: reading.files.into(),
         };
-        Sources { walk, root, order: reading.order }
+        Sources { walk, root, order: reading.order, origins: reading.origins }
     }
 
-    /// Problems and notes, in the order in which their sources were read.
+    /// Problems and notes with their places, in the order in which their sources were read.
     fn remarks(self) -> (Vec<Problem>, Vec<Problem>) {
         let order = |problem: &Problem| {
             let position = self.order.iter().position(|source| *source == problem.source);
             position.unwrap_or(usize::MAX)
         };
-        let mut problems = self.walk.problems.into_inner();
-        problems.sort_by_cached_key(order);
-        let mut notes = self.walk.notes.into_inner();
-        notes.sort_by_cached_key(order);
-        (problems, notes)
+        let placed = |mut found: Vec<Problem>| {
+            for problem in &mut found {
+                problem.place = problem.place.or_else(|| self.origins.place(&problem.source, &problem.key));
+            }
+            found.sort_by_cached_key(order);
+            found
+        };
+        (placed(self.walk.problems.into_inner()), placed(self.walk.notes.into_inner()))
     }
 }
 
@@ -175,7 +205,9 @@ struct Reading {
     /// The sources in order of reading, for the order of the problems.
     order: Vec<String>,
     files: Vec<PathBuf>,
-    origins: BTreeMap<String, String>,
+    /// The first file that each table was seen in.
+    tables: BTreeMap<String, String>,
+    origins: Origins,
     bytes: usize,
     incomplete: bool,
     problems: Vec<Problem>,
@@ -191,7 +223,7 @@ impl Reading {
     }
 
     fn add(&mut self, layer: Layer) {
-        record_tables(&mut self.origins, "", &layer.entries, &layer.source);
+        record_tables(&mut self.tables, "", &layer.entries, &layer.source);
         if self.order.last() != Some(&layer.source) {
             self.order.push(layer.source.clone());
         }
@@ -204,34 +236,53 @@ impl Reading {
                 self.files.push(path.to_owned());
                 self.text(path, &text);
             }
-            Err(why) => self.fail(path, &why),
+            Err(Unread { why, place }) => {
+                self.fail(path, &why);
+                if let Some(problem) = self.problems.last_mut() {
+                    problem.place = place;
+                }
+            }
         }
     }
 
     fn text(&mut self, path: &Path, text: &str) {
         self.bytes = self.bytes.saturating_add(text.len());
         if self.bytes > TOTAL_BYTES_MAX {
-            return self.fail(path, "with this file the configuration is larger than 16 MiB");
+            return self
+                .fail(path, "with this file the configuration is larger than 16 MiB; remove what it does not need");
         }
         let source = path.display().to_string();
-        match FileFormat::Toml.parse(Some(&source), text) {
-            Ok(entries) => self.add(Layer { source, entries }),
-            Err(error) => self.fail(path, &syntax_error(&error.to_string())),
+        match syntax::parse(&source, text) {
+            Ok(parsed) => {
+                self.origins.add(&source, parsed.places);
+                self.add(Layer { source, entries: parsed.entries });
+            }
+            Err(errors) => {
+                let problems = errors.into_iter().map(|error| Problem::new(&source, "", error.why).at(error.place));
+                self.problems.extend(problems);
+                self.order.push(source);
+                self.incomplete = true;
+            }
         }
         let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o002 != 0);
         if is_open {
-            let why = "anybody on this machine can change this file; `chmod o-w` it";
-            let note = Problem::new(&path.display().to_string(), "", why);
-            self.notes.push(note);
+            self.warn(path, "anybody on this machine can change this file; `chmod o-w` it");
         }
+    }
+
+    fn warn(&mut self, path: &Path, why: &str) {
+        self.notes.push(Problem::of(Severity::Warning, &path.display().to_string(), "", why));
     }
 
     fn drop_ins(&mut self, main: &Path) {
         let folder = main.with_file_name("conf.d");
         match drop_in_files(&folder) {
-            Ok(files) => {
-                for file in files {
+            Ok(found) => {
+                for file in found.read {
                     self.file(&file);
+                }
+                for file in found.passed_over {
+                    self.warn(&file, "is not read, as its name does not end in .toml; rename it, or move it elsewhere");
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -279,78 +330,90 @@ fn absolute_folder(main: &Path) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn drop_in_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// What stands in `conf.d`.
+#[derive(Default)]
+struct DropIns {
+    read: Vec<PathBuf>,
+    /// What somebody may believe to be read.
+    passed_over: Vec<PathBuf>,
+}
+
+fn drop_in_files(folder: &Path) -> io::Result<DropIns> {
+    let mut found = DropIns::default();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        let is_hidden = name.as_encoded_bytes().starts_with(b".");
-        if !is_hidden && Path::new(&name).extension().is_some_and(|e| e == "toml") {
-            files.push(folder.join(name));
+        match use_of(&name.to_string_lossy()) {
+            Use::Read => found.read.push(folder.join(name)),
+            Use::Mistaken if found.passed_over.len() < PASSED_OVER_MAX => found.passed_over.push(folder.join(name)),
+            Use::Mistaken | Use::None => {}
         }
-        if files.len() > DROP_INS_MAX {
+        if found.read.len() > DROP_INS_MAX {
             let why = format!("it holds more than {DROP_INS_MAX} files");
             return Err(io::Error::other(why));
         }
     }
-    files.sort_unstable();
-    Ok(files)
+    found.read.sort_unstable();
+    found.passed_over.sort_unstable();
+    Ok(found)
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// What a file in `conf.d` is for, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    /// It has no part in the configuration, and looks as if it should.
+    Mistaken,
+    None,
+}
+
+fn use_of(name: &str) -> Use {
+    let lower = name.to_lowercase();
+    // Copies that editors and package managers leave, and explanations.
+    let is_copy = ["~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp", ".disabled", ".off", ".md", ".example"]
+        .iter()
+        .any(|end| lower.ends_with(end));
+    let is_packagers = [".dpkg-", ".rpmsave", ".rpmnew", ".ucf-"].iter().any(|part| lower.contains(part));
+    match Path::new(name).extension() {
+        _ if name.starts_with('.') => Use::None,
+        Some(end) if end == "toml" => Use::Read,
+        _ if is_copy || is_packagers || lower.starts_with("readme") => Use::None,
+        _ => Use::Mistaken,
+    }
+}
+
+/// Why a file can't be read, and where it ends to be one of ours.
+struct Unread {
+    why: String,
+    place: Option<Place>,
+}
+
+impl From<String> for Unread {
+    fn from(why: String) -> Self {
+        Unread { why, place: None }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Unread> {
     // A pipe would be waited on for ever.
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_dir() {
-        return Err("is a folder; name the file in it".into());
+        return Err("is a folder; name the file in it".to_owned().into());
     }
     if !metadata.is_file() {
-        return Err("is no regular file".into());
+        return Err("is no regular file; name one here".to_owned().into());
     }
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| unreadable(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err("is larger than 1 MiB; is it a configuration file?".into());
+        return Err("is larger than 1 MiB; is it a configuration file?".to_owned().into());
     }
     String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let before = &error.as_bytes()[..valid];
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        format!("line {line}: this is not UTF-8; save the file in that encoding")
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let place = syntax::end_of(&String::from_utf8_lossy(before));
+        Unread { why: "this is not UTF-8; save the file in that encoding".into(), place: Some(place) }
     })
-}
-
-/// Why a file or folder can't be read, with the way out.
-pub(super) fn unreadable(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file; create it, or correct the name".into(),
-        io::ErrorKind::NotADirectory => "a part of its path is a file, not a folder".into(),
-        io::ErrorKind::PermissionDenied => {
-            "can't be read: permission denied; the user that runs this (the service runs as fieldbridge) must be able \
-             to read it"
-                .into()
-        }
-        _ => format!("can't be read: {error}"),
-    }
-}
-
-/// The TOML parser's message on one line and without its excerpt, which may show a secret pasted in the wrong place.
-fn syntax_error(message: &str) -> String {
-    let mut lines = message.lines();
-    let first = lines.next().unwrap_or_default();
-    let Some(place) = first.strip_prefix("TOML parse error at ") else {
-        return format!("can't be understood: {first}");
-    };
-    let rest: Vec<&str> = lines
-        .filter(|line| !line.contains('|') || !line.trim_start().starts_with(is_excerpt))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    format!("{place}: {}", rest.join(", "))
-}
-
-fn is_excerpt(c: char) -> bool {
-    c == '|' || c.is_ascii_digit()
 }
 
 #[cfg(test)]
@@ -358,19 +421,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_syntax_error_keeps_its_place_and_loses_its_excerpt() {
-        let text = "[hub]\nhost = \"secret\nport = 1\n";
-        let error = FileFormat::Toml.parse(None, text).unwrap_err();
-        let why = syntax_error(&error.to_string());
-        assert!(why.starts_with("line 2, column "), "{why}");
-        assert!(!why.contains("secret") && !why.contains('\n'), "{why}");
-        assert!(why.len() > "line 2, column 15: ".len(), "{why}");
-    }
-
-    #[test]
-    fn a_number_too_large_for_64_bits_is_a_problem_and_no_panic() {
-        let error = FileFormat::Toml.parse(None, "a = 99999999999999999999").unwrap_err();
-        let why = syntax_error(&error.to_string());
-        assert!(why.contains("too large"), "{why}");
+    fn a_drop_in_that_is_not_read_is_told_from_a_copy() {
+        for (name, purpose) in [
+            ("10-pump.toml", Use::Read),
+            ("10-pump.TOML", Use::Mistaken),
+            ("pump.tml", Use::Mistaken),
+            ("pump.conf", Use::Mistaken),
+            ("pump.toml.txt", Use::Mistaken),
+            ("pump", Use::Mistaken),
+            ("pump.toml~", Use::None),
+            ("pump.toml.bak", Use::None),
+            ("pump.toml.dpkg-dist", Use::None),
+            (".pump.toml.swp", Use::None),
+            (".hidden.toml", Use::None),
+            ("README", Use::None),
+        ] {
+            assert_eq!(use_of(name), purpose, "{name}");
+        }
     }
 }

@@ -12,14 +12,20 @@ mod bus;
 mod credential;
 mod device;
 mod environment;
+mod fingerprint;
 mod hub;
 pub mod keys;
 mod load;
 mod point;
+mod problem;
 mod profile;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
+mod secret;
+mod slips;
+mod syntax;
 mod tree;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +34,9 @@ use std::time::Duration;
 
 use crate::peripheral::Command;
 pub use address::is_loopback;
-pub use load::{load, places, Loaded, Places};
+pub use fingerprint::Fingerprints;
+pub use load::{load, load_telling, places, Loaded, Places, Refused};
+pub use problem::{Origins, Place, Problem, Severity};
 
 /// Longest name of a bus, profile, command or device; the hub's own limit for devices.
 const NAME_CHARS_MAX: usize = 128;
@@ -206,30 +214,9 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Something wrong in the configuration, with the way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, or `environment`.
-    pub source: String,
-    /// Key path as written in TOML, e.g. `device.pump-7.bus`; empty for a whole file.
-    pub key: String,
-    /// What is wrong and what to do.
-    pub why: String,
-}
-
-impl Problem {
-    fn new(source: &str, key: &str, why: impl Into<String>) -> Self {
-        Problem { source: source.to_owned(), key: key.to_owned(), why: why.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key.as_str() {
-            "" => write!(f, "{}: {}", self.source, self.why),
-            key => write!(f, "{}: {key}: {}", self.source, self.why),
-        }
-    }
+/// The path of a key as TOML writes it, for [`Origins`] and [`Problem`].
+pub fn key_path(parts: &[&str]) -> String {
+    parts.iter().fold(String::new(), |path, part| tree::join(&path, part))
 }
 
 /// What is wrong with a name of the user's own, if anything.
@@ -249,18 +236,6 @@ fn check_name(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_problem_reads_as_file_key_and_sentence() {
-        let why = "no bus is called \"line-b\"; did you mean \"line-a\"?";
-        let problem = Problem::new("fieldbridge.toml", "device.pump-7.bus", why);
-        assert_eq!(
-            problem.to_string(),
-            "fieldbridge.toml: device.pump-7.bus: no bus is called \"line-b\"; did you mean \"line-a\"?"
-        );
-        let whole_file = Problem::new("fieldbridge.toml", "", "there is no such file");
-        assert_eq!(whole_file.to_string(), "fieldbridge.toml: there is no such file");
-    }
 
     #[test]
     fn a_key_is_never_shown() {

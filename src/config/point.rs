@@ -1,8 +1,6 @@
-//! The tables that `read` and `write` hold, and whether a fixed value fits its point.
+//! The tables that `read` and `write` hold.
 
 use std::ops::RangeInclusive;
-
-use serde_json::Value as Json;
 
 use super::keys;
 use super::tree::Table as Section;
@@ -48,7 +46,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
-        section.wrong("scale", "must not be 0: every value would be the same");
+        section.wrong("scale", "must not be 0, as every value would be the same; write 1, or leave it out");
     }
     let (table, address) = place(&section);
     let table = table?;
@@ -66,6 +64,11 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     };
     let kind = given_kind.unwrap_or(default_kind);
     check_type(&section, table, kind);
+    if is_write && table == Table::Holding && kind == DataType::Bool {
+        let why = "writes the whole register as 0 or 1, over whatever its other 15 bits hold; if they mean something, \
+                   write the register as u16 with all of them";
+        section.warn("type", why);
+    }
     let length = length(&section, table, kind, count.unwrap_or(1), is_write);
     let address = address?;
     check_end(&section, address, length?);
@@ -205,8 +208,7 @@ fn plural(table: Table) -> &'static str {
 }
 
 fn check_type(section: &Section, table: Table, kind: DataType) {
-    let is_bits = matches!(table, Table::Coil | Table::Discrete);
-    if is_bits && kind != DataType::Bool {
+    if table.is_bits() && kind != DataType::Bool {
         let why = format!("{} hold single bits; remove it", plural(table));
         section.wrong("type", why);
     }
@@ -224,17 +226,12 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
 
 /// Bits or registers of the whole point, if one request of the protocol can carry them (V1.1b3, 6.1 to 6.12).
 fn length(section: &Section, table: Table, kind: DataType, count: u16, is_write: bool) -> Option<u32> {
-    let is_bits = matches!(table, Table::Coil | Table::Discrete);
-    let (most, what) = match (is_bits, is_write) {
-        (true, false) => (2000, "bits"),
-        (true, true) => (1968, "bits"),
-        (false, false) => (125, "registers"),
-        (false, true) => (123, "registers"),
-    };
-    let width = if is_bits { 1 } else { width(kind) };
-    let length = u32::from(count) * width;
+    let is_bits = table.is_bits();
+    let (most, what) = (table.most(is_write), if is_bits { "bits" } else { "registers" });
+    let width = if is_bits { 1 } else { kind.words() };
+    let length = usize::from(count) * width;
     if length <= most {
-        return Some(length);
+        return u32::try_from(length).ok();
     }
     let verb = if is_write { "writes" } else { "reads" };
     let why = format!("makes {length} {what}, and one request {verb} at most {most}; split it");
@@ -246,155 +243,14 @@ fn check_end(section: &Section, address: u16, length: u32) {
     let last = u32::from(address) + length - 1;
     if last > 65_535 {
         let key = if section.has("register") { "register" } else { "address" };
-        let why = format!("it reaches to {last} from here, and the last address is 65535");
+        let why = format!("it reaches to {last} from here, and the last address is 65535; correct it, or count");
         section.wrong(key, why);
-    }
-}
-
-/// Registers that one value takes; for `string` that is counted in registers already.
-fn width(kind: DataType) -> u32 {
-    match kind {
-        DataType::Bool | DataType::U16 | DataType::I16 | DataType::String => 1,
-        DataType::U32 | DataType::I32 | DataType::F32 => 2,
-        DataType::U64 | DataType::I64 | DataType::F64 => 4,
-    }
-}
-
-/// What is wrong with a fixed value for a point, if anything.
-pub(super) fn check_fixed(point: &Point, fixed: &Json, range: Option<(f64, f64)>) -> Result<(), String> {
-    let count = point.count.filter(|_| point.kind != DataType::String);
-    match (count, fixed) {
-        (None, Json::Array(_)) => Err("is an array, and the point holds one value; give it a count".into()),
-        (None, value) => check_element(point, value, range),
-        (Some(count), Json::Array(items)) if items.len() == usize::from(count) => {
-            items.iter().try_for_each(|item| check_element(point, item, range))
-        }
-        (Some(count), Json::Array(items)) => {
-            Err(format!("has {} elements, and the point's count is {count}", items.len()))
-        }
-        (Some(count), _) => Err(format!("must be an array of {count} elements, as the point's count says")),
-    }
-}
-
-/// What is wrong with a number's place in the range, if anything.
-pub(super) fn check_range(number: &Json, range: Option<(f64, f64)>) -> Result<(), String> {
-    match (number.as_f64(), range) {
-        (Some(number), Some((low, high))) if number < low || number > high => {
-            Err(format!("{number} is outside of range, {low} to {high}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_element(point: &Point, value: &Json, range: Option<(f64, f64)>) -> Result<(), String> {
-    match (point.kind, value) {
-        (DataType::Bool, Json::Bool(_)) => Ok(()),
-        (DataType::Bool, _) => Err("must be true or false, as the point holds a bit".into()),
-        (DataType::String, Json::String(text)) => {
-            let most = usize::from(point.count.unwrap_or(0)) * 2;
-            if point.count.is_some() && text.len() > most {
-                return Err(format!("has {} bytes, and the point's registers hold {most}", text.len()));
-            }
-            Ok(())
-        }
-        (DataType::String, _) => Err("must be a string, as the point holds text".into()),
-        (kind, Json::Number(number)) => {
-            check_range(value, range)?;
-            let number = number.as_f64().unwrap_or(f64::NAN);
-            let raw = (number - point.offset) / point.scale;
-            let (low, high) = raw_limits(kind);
-            // Written so that a NaN, from a scale that was already reported, is refused too.
-            if (low..=high).contains(&raw.round()) {
-                Ok(())
-            } else {
-                let name = TYPES.iter().find(|(_, k)| *k == kind).map_or("", |(n, _)| n);
-                Err(format!("is {raw} as a raw value, which {name} can't hold"))
-            }
-        }
-        _ => Err("must be a number, as the point holds one".into()),
-    }
-}
-
-/// Least and greatest raw value. The 64-bit limits are rounded by `f64`; the codec checks them to the last digit.
-#[allow(clippy::cast_precision_loss)]
-fn raw_limits(kind: DataType) -> (f64, f64) {
-    match kind {
-        DataType::Bool | DataType::String => (0.0, 0.0),
-        DataType::U16 => (0.0, f64::from(u16::MAX)),
-        DataType::I16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
-        DataType::U32 => (0.0, f64::from(u32::MAX)),
-        DataType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
-        DataType::U64 => (0.0, u64::MAX as f64),
-        DataType::I64 => (i64::MIN as f64, i64::MAX as f64),
-        DataType::F32 => (f64::from(f32::MIN), f64::from(f32::MAX)),
-        DataType::F64 => (f64::MIN, f64::MAX),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn holding(kind: DataType, count: Option<u16>, scale: f64) -> Point {
-        Point {
-            table: Table::Holding,
-            address: 0,
-            kind,
-            count,
-            word_order: Order::Big,
-            byte_order: Order::Big,
-            scale,
-            offset: 0.0,
-        }
-    }
-
-    #[test]
-    fn a_fixed_value_that_fits_its_point_is_accepted() {
-        for (point, value) in [
-            (holding(DataType::U16, None, 1.0), json!(65535)),
-            (holding(DataType::U16, None, 0.1), json!(6553.5)),
-            (holding(DataType::I16, None, -1.0), json!(32768)),
-            (holding(DataType::U64, None, 1.0), json!(i64::MAX)),
-            (holding(DataType::F32, None, 1.0), json!(-1e38)),
-            (holding(DataType::U16, Some(2), 1.0), json!([1, 2])),
-            (holding(DataType::Bool, None, 1.0), json!(true)),
-            (holding(DataType::String, Some(2), 1.0), json!("abcd")),
-        ] {
-            assert_eq!(check_fixed(&point, &value, None), Ok(()), "{value}");
-        }
-    }
-
-    #[test]
-    fn a_fixed_value_that_does_not_fit_its_point_is_told_why() {
-        let single = holding(DataType::U16, None, 1.0);
-        let scaled = holding(DataType::U16, None, 0.1);
-        let float = holding(DataType::F32, None, 1.0);
-        let array = holding(DataType::U16, Some(2), 1.0);
-        let flag = holding(DataType::Bool, None, 1.0);
-        let text = holding(DataType::String, Some(2), 1.0);
-        for (point, value, fragment) in [
-            (&single, json!(65536), "u16 can't hold"),
-            (&single, json!(-1), "u16 can't hold"),
-            (&single, json!(true), "must be a number"),
-            (&single, json!("1"), "must be a number"),
-            (&single, json!([1]), "give it a count"),
-            (&scaled, json!(6554), "u16 can't hold"),
-            (&float, json!(1e39), "f32 can't hold"),
-            (&array, json!([1]), "1 elements"),
-            (&array, json!(1), "array of 2"),
-            (&array, json!([1, -1]), "u16 can't hold"),
-            (&flag, json!(1), "true or false"),
-            (&text, json!("abcde"), "5 bytes"),
-            (&text, json!(1), "must be a string"),
-        ] {
-            let why = check_fixed(point, &value, None).unwrap_err();
-            assert!(why.contains(fragment), "{value}: {why}");
-        }
-        let why = check_fixed(&single, &json!(3), Some((0.0, 2.0))).unwrap_err();
-        assert!(why.contains("outside of range"), "{why}");
-    }
 
     #[test]
     fn reference_numbers_do_not_overlap_and_stay_within_the_address_space() {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regex_lite::Regex;
-use serde_json::Value as Json;
 
 use super::bus::RESPONSE_TIMEOUT;
 use super::tree::{Span, Table};
@@ -25,6 +24,8 @@ const READ_BACK_WITHIN: Span = Span { min: Duration::ZERO, max: Duration::from_s
 
 /// One profile, and which of its commands need which kind of bus.
 pub(super) struct Profile {
+    /// The path of its table.
+    pub path: String,
     /// By name; those that something is wrong with are left out.
     pub commands: Arc<BTreeMap<String, Command>>,
     /// Commands that need a Modbus bus.
@@ -42,7 +43,7 @@ pub(super) fn profiles(root: &Table) -> BTreeMap<String, Profile> {
             table.wrong_here(why);
         }
         if used.as_ref().is_some_and(|used| !used.contains(name)) {
-            table.note_here("no device has this profile");
+            table.note_here("no device has this profile; name it in a device, or remove it");
         }
         profiles.insert(name.to_owned(), profile(&table));
     }
@@ -52,7 +53,7 @@ pub(super) fn profiles(root: &Table) -> BTreeMap<String, Profile> {
 fn profile(table: &Table) -> Profile {
     let tables = table.tables("command", keys::COMMAND);
     if tables.is_empty() {
-        table.note_here("has no commands, so a device with it can do nothing");
+        table.note_here("has no commands, so a device with it can do nothing; add [profile.NAME.command.NAME]");
     }
     let mut commands = BTreeMap::new();
     let (mut registers, mut sends) = (Vec::new(), Vec::new());
@@ -69,7 +70,7 @@ fn profile(table: &Table) -> Profile {
             commands.insert(name.to_owned(), command);
         }
     }
-    Profile { commands: Arc::new(commands), registers, sends }
+    Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), registers, sends }
 }
 
 /// The one key of a command that says what it does.
@@ -93,21 +94,49 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         _ => None,
     };
     let idempotent = idempotent(table);
-    match action.as_ref()? {
-        Action::Read(_) => {}
-        Action::Write(point) => check_written(table, point, fixed.as_ref(), range),
-        Action::Send(template) => check_sent(table, template, fixed.as_ref(), range),
-    }
-    Some(Command {
+    let command = Command {
         name: name.to_owned(),
         action: action?,
-        idempotent: idempotent?,
+        // A command that doesn't say is refused below; the rest of it is still looked at.
+        idempotent: idempotent.unwrap_or(false),
         read_back,
         fixed,
         range,
         timeout,
         deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
-    })
+    };
+    match &command.action {
+        Action::Read(_) => {}
+        Action::Write(point) => check_written(table, point, range),
+        Action::Send(template) => check_sent(table, template),
+    }
+    check_fixed(table, &command);
+    if let Some(timeout) = timeout.filter(|timeout| command.deadline < *timeout) {
+        table.warn("deadline", too_soon(command.deadline, "timeout", timeout));
+    }
+    idempotent.map(|_| command)
+}
+
+/// Reports a fixed value that every message would end in a refusal of: it is asked of what carries messages out.
+fn check_fixed(table: &Table, command: &Command) {
+    if command.fixed.is_none() || !["write", "send"].iter().any(|key| table.has(key)) {
+        return;
+    }
+    if let Err(fault) = command.prepare(None) {
+        let ways = if command.range.is_some() { "correct it, or range" } else { "correct it" };
+        table.wrong("value", format!("can't be carried out: {}; {ways}", fault.message));
+    }
+}
+
+/// What is said of a deadline that passes while one answer is waited for.
+pub(super) fn too_soon(deadline: Duration, what: &str, timeout: Duration) -> String {
+    let told = humantime::format_duration;
+    format!(
+        "{} is shorter than the {what}, {}: while one answer is waited for, the deadline of whatever waits behind it \
+         passes; make it longer",
+        told(deadline),
+        told(timeout)
+    )
 }
 
 fn action(table: &Table) -> Option<Action> {
@@ -148,7 +177,7 @@ fn idempotent(table: &Table) -> Option<bool> {
     if !table.has("idempotent") {
         table.absent(
             "idempotent",
-            "is missing, and nobody can guess it: the person who knows the machine must say whether doing this twice \
+            "is missing, and nobody can guess it; the person who knows the machine must say whether doing this twice \
              is the same as doing it once (true) or not (false)",
         );
     }
@@ -215,7 +244,7 @@ fn template(table: &Table) -> Option<Template> {
     let send = table.text("send");
     if let Some(send) = send {
         if send.len() > SEND_BYTES_MAX {
-            table.wrong("send", format!("is longer than {SEND_BYTES_MAX} bytes"));
+            table.wrong("send", format!("is longer than {SEND_BYTES_MAX} bytes; shorten it"));
         }
         if let Some(other) = other_placeholder(send) {
             let why = format!("{other} is sent as it stands; only {PLACEHOLDER} is replaced");
@@ -229,7 +258,7 @@ fn template(table: &Table) -> Option<Template> {
 
 fn regex(table: &Table, key: &str) -> Option<Regex> {
     let text = table.text(key)?;
-    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}"))).ok()
+    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
 }
 
 /// A word in braces that looks like a placeholder and is none.
@@ -239,41 +268,22 @@ fn other_placeholder(send: &str) -> Option<&str> {
     words.find(|found| *found != PLACEHOLDER)
 }
 
-fn check_written(table: &Table, point: &Point, fixed: Option<&Json>, range: Option<(f64, f64)>) {
+fn check_written(table: &Table, point: &Point, range: Option<(f64, f64)>) {
     let is_numeric = !matches!(point.kind, DataType::Bool | DataType::String);
     if table.has("range") && !is_numeric {
         table.wrong("range", "limits a number, and this command writes none; remove it");
-    }
-    if let Some(fixed) = fixed {
-        if let Err(why) = point::check_fixed(point, fixed, range) {
-            table.wrong("value", why);
-        }
+    } else if let Some(Err(why)) = range.map(|range| point.check_range(range)) {
+        table.wrong("range", why);
     }
 }
 
-fn check_sent(table: &Table, template: &Template, fixed: Option<&Json>, range: Option<(f64, f64)>) {
+fn check_sent(table: &Table, template: &Template) {
     let takes_value = template.send.contains(PLACEHOLDER);
     for key in ["value", "range"] {
         if table.has(key) && !takes_value {
             let why = format!("has no effect, because send holds no {PLACEHOLDER}; remove it");
             table.wrong(key, why);
         }
-    }
-    match fixed {
-        Some(Json::String(text)) if text.chars().any(char::is_control) => {
-            let why = "holds a control character, which could be a second command; write it in send";
-            table.wrong("value", why);
-        }
-        Some(Json::String(_) | Json::Bool(_)) if range.is_some() => {
-            table.wrong("value", "is no number, and range limits one; remove either");
-        }
-        Some(Json::Array(_)) => table.wrong("value", "is an array, and a line takes one value"),
-        Some(number) => {
-            if let Err(why) = point::check_range(number, range) {
-                table.wrong("value", why);
-            }
-        }
-        None => {}
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use super::credential::{parse_connection_string, parse_key, pem_holds, Pem};
 use super::load::load;
+use super::secret::{parse_connection_string, parse_key};
+use super::syntax;
+use crate::pem;
 use crate::properties::Source;
 
 /// Stands in a secret, and nowhere else.
@@ -24,11 +26,14 @@ pub fn credential(bytes: &[u8]) {
         let refusals = [
             parse_key(text.trim()).err(),
             parse_connection_string(text.trim()).err(),
-            pem_holds(&text, Pem::Certificate).err(),
-            pem_holds(&text, Pem::PrivateKey).err(),
+            pem::blocks(text.as_bytes()).err(),
         ];
+        let syntax = syntax::parse("x.toml", &text).err().unwrap_or_default();
+        for why in refusals.iter().flatten().chain(syntax.iter().map(|error| &error.why)) {
+            assert!(!why.is_empty() && why.len() < 300 && why.contains("; "), "{why}");
+        }
         for why in refusals.iter().flatten() {
-            assert!(!why.is_empty() && why.len() < 300 && !why.contains(&CANARY[..6]), "{why}");
+            assert!(!why.contains(&CANARY[..6]), "{why}");
         }
         if let Ok(parsed) = parse_connection_string(text.trim()) {
             let written = format!(

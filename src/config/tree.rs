@@ -14,11 +14,14 @@ use std::time::Duration;
 use config::{FileFormat, Format, Map, Value, ValueKind};
 use serde_json::Value as Json;
 
-use super::keys::{nearest, unknown_key, Section};
-use super::Problem;
+use super::keys::{self, nearest, unknown_key, Section};
+use super::{words, Problem, Severity};
 
 /// What stands in [`Problem::source`] for values from the environment.
 pub(super) const ENVIRONMENT: &str = "environment";
+
+/// What to write where a whole number is wanted.
+const WHOLE: &str = "; write a whole number, without quotes";
 
 /// Characters of a value that a message repeats; what is longer was not meant for the key it stands at.
 const LONGEST_SHOWN: usize = 40;
@@ -30,7 +33,7 @@ pub(super) struct Walk {
     /// The folder that relative paths are relative to.
     pub folder: PathBuf,
     /// The first file that each table was seen in, by key path: merging forgets it.
-    pub origins: BTreeMap<String, String>,
+    pub tables: BTreeMap<String, String>,
     /// A file could not be read, so that what seems to be missing may stand in it.
     pub incomplete: bool,
     /// What is wrong.
@@ -45,6 +48,12 @@ impl Walk {
     /// Records a problem.
     pub fn problem(&self, source: &str, key: &str, why: impl Into<String>) {
         self.problems.borrow_mut().push(Problem::new(source, key, why));
+    }
+
+    /// Warns of a key of a table that is named by its path.
+    pub fn warn(&self, table: &str, key: &str, why: impl Into<String>) {
+        let source = self.tables.get(table).unwrap_or(&self.main);
+        self.notes.borrow_mut().push(Problem::of(Severity::Warning, source, &join(table, key), why));
     }
 
     /// The top of the tree.
@@ -77,6 +86,11 @@ impl<'a> Table<'a> {
         join(&self.path, key)
     }
 
+    /// Its own path.
+    pub fn path_of(&self) -> &str {
+        &self.path
+    }
+
     /// Whether a key is present, whatever it holds.
     pub fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
@@ -99,7 +113,11 @@ impl<'a> Table<'a> {
         let is_misspelt = || {
             let known = self.section.keys;
             let mut unknown = self.present().into_iter().filter(|k| !known.contains(k));
-            unknown.any(|other| nearest(other, known.iter().copied()) == Some(key))
+            let meant = |other| words::meant(other, known).map(|(meant, _)| meant);
+            unknown.any(|other| {
+                let meant = meant(other).or_else(|| nearest(other, known.iter().copied()));
+                meant == Some(key) || self.is_part_of_a_name(other)
+            })
         };
         if !self.walk.incomplete && (self.has(key) || !is_misspelt()) {
             self.wrong(key, why);
@@ -120,14 +138,21 @@ impl<'a> Table<'a> {
 
     /// Remarks on a key's value.
     pub fn note(&self, key: &str, why: impl Into<String>) {
-        let note = Problem::new(self.source_of(key), &self.key(key), why);
-        self.walk.notes.borrow_mut().push(note);
+        self.remark(Severity::Note, self.source_of(key), &self.key(key), why);
+    }
+
+    /// Warns of a key's value, which can hardly be what was meant.
+    pub fn warn(&self, key: &str, why: impl Into<String>) {
+        self.remark(Severity::Warning, self.source_of(key), &self.key(key), why);
     }
 
     /// Remarks on the table as a whole.
     pub fn note_here(&self, why: impl Into<String>) {
-        let note = Problem::new(self.source(), &self.path, why);
-        self.walk.notes.borrow_mut().push(note);
+        self.remark(Severity::Note, self.source(), &self.path, why);
+    }
+
+    fn remark(&self, severity: Severity, source: &str, key: &str, why: impl Into<String>) {
+        self.walk.notes.borrow_mut().push(Problem::of(severity, source, key, why));
     }
 
     /// The keys that are present, sorted.
@@ -141,10 +166,26 @@ impl<'a> Table<'a> {
     /// Reports every key that the section doesn't know.
     fn refuse_unknown_keys(&self) {
         for key in self.present() {
-            if !self.section.keys.contains(&key) {
-                self.wrong(key, unknown_key(key, &self.section));
+            if self.section.keys.contains(&key) {
+                continue;
             }
+            if self.is_part_of_a_name(key) {
+                let (kind, name) = self.path.split_once('.').unwrap_or_default();
+                let whole = format!("{}.{key}", name.trim_matches('"'));
+                let why = format!("a dot in a name begins another table; put the name in quotes: [{kind}.{whole:?}]");
+                self.wrong(key, why);
+                continue;
+            }
+            self.wrong(key, unknown_key(key, &self.section));
         }
+    }
+
+    /// Whether a key is what stands behind a dot in a name of the user's own: `[device.pump.7]` is a table `7` in
+    /// `device.pump`.
+    fn is_part_of_a_name(&self, key: &str) -> bool {
+        let has_a_name = self.section.title.ends_with(".ID]") || self.section.title.ends_with(".NAME]");
+        let is_table = self.value(key).is_some_and(|value| matches!(value.kind, ValueKind::Table(_)));
+        has_a_name && is_table && nearest(key, self.section.keys.iter().copied()).is_none()
     }
 
     /// Text, of at least one character.
@@ -156,7 +197,8 @@ impl<'a> Table<'a> {
                 None
             }
             ValueKind::String(text) => Some(text),
-            _ => self.mistyped(key, value, "a string", ""),
+            ValueKind::I64(number) => self.mistyped(key, value, "a string", &words::of_number(key, *number)),
+            _ => self.mistyped(key, value, "a string", "; write text, in quotes"),
         }
     }
 
@@ -170,7 +212,7 @@ impl<'a> Table<'a> {
             ValueKind::String(text) if text == "true" || text == "false" => {
                 self.mistyped(key, value, "true or false", "; remove the quotes")
             }
-            _ => self.mistyped(key, value, "true or false", ""),
+            _ => self.mistyped(key, value, "true or false", "; write true or false, without quotes"),
         }
     }
 
@@ -182,9 +224,9 @@ impl<'a> Table<'a> {
             ValueKind::String(text) => match text.trim().parse() {
                 Ok(number) if is_from_environment(value) => number,
                 Ok(_) => return self.mistyped(key, value, "an integer", "; remove the quotes"),
-                Err(_) => return self.mistyped(key, value, "an integer", ""),
+                Err(_) => return self.mistyped(key, value, "an integer", WHOLE),
             },
-            _ => return self.mistyped(key, value, "an integer", ""),
+            _ => return self.mistyped(key, value, "an integer", WHOLE),
         };
         if bounds.contains(&number) {
             return Some(number);
@@ -221,7 +263,7 @@ impl<'a> Table<'a> {
                 }
             }
         }
-        self.mistyped(key, value, "two numbers such as [0, 100]", "")
+        self.mistyped(key, value, "two numbers such as [0, 100]", "; write the lower and the upper limit in brackets")
     }
 
     /// A duration within bounds.
@@ -233,10 +275,10 @@ impl<'a> Table<'a> {
             ValueKind::I64(_) | ValueKind::Float(_) => {
                 return self.mistyped(key, value, expected, "; add its unit, in quotes");
             }
-            _ => return self.mistyped(key, value, expected, ""),
+            _ => return self.mistyped(key, value, expected, "; write it so, in quotes"),
         };
         let Ok(duration) = humantime::parse_duration(text) else {
-            self.wrong(key, format!("{} is no duration; expected {expected}", shown(text)));
+            self.wrong(key, format!("{} is no duration; write {expected}", shown(text)));
             return None;
         };
         if duration < span.min || duration > span.max {
@@ -261,10 +303,14 @@ impl<'a> Table<'a> {
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
             return Some(*choice);
         }
+        if let Some(told) = words::instead(key, text) {
+            self.wrong(key, told);
+            return None;
+        }
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let hint = nearest(text, choices.iter().map(|(word, _)| *word))
-            .map_or_else(String::new, |word| format!("; did you mean {word:?}?"));
-        self.wrong(key, format!("{} is none of {}{hint}", shown(text), words.join(", ")));
+            .map_or_else(|| "write one of these".to_owned(), |word| format!("did you mean {word:?}?"));
+        self.wrong(key, format!("{} is none of {}; {hint}", shown(text), words.join(", ")));
         None
     }
 
@@ -272,7 +318,13 @@ impl<'a> Table<'a> {
     pub fn path(&self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
         if text.contains('\0') {
-            self.wrong(key, "holds a zero byte, which no path can");
+            self.wrong(key, "holds a zero byte, which no path can; remove it");
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            let why = "holds a control character, as a backslash in double quotes makes one; write the path in single \
+                       quotes: '…'";
+            self.wrong(key, why);
             return None;
         }
         Some(self.walk.folder.join(Path::new(text)))
@@ -284,7 +336,7 @@ impl<'a> Table<'a> {
         let parsed = parsed_from_environment(value);
         let json = as_json(parsed.as_ref().unwrap_or(value));
         if json.is_none() {
-            return self.mistyped(key, value, "a boolean, a number, a string or an array", "");
+            return self.mistyped(key, value, "a boolean, a number, a string or an array", "; write one of these");
         }
         json
     }
@@ -293,7 +345,12 @@ impl<'a> Table<'a> {
     pub fn table(&self, key: &str, section: Section) -> Option<Table<'a>> {
         let value = self.value(key)?;
         let ValueKind::Table(entries) = &value.kind else {
-            return self.mistyped(key, value, "a table", "");
+            let hint = if section == keys::POINT {
+                format!("; write {key} = {{ table = \"holding\", address = 0 }}")
+            } else {
+                format!("; write [{}], and its keys below", self.key(key))
+            };
+            return self.mistyped(key, value, "a table", &hint);
         };
         let table = Table { walk: self.walk, path: self.key(key), section, entries: Some(entries) };
         table.refuse_unknown_keys();
@@ -311,7 +368,8 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let ValueKind::Table(entries) = &value.kind else {
-            self.mistyped::<()>(key, value, "tables by name", "");
+            let hint = format!("; write [{}], once for each", self.section_of(key));
+            self.mistyped::<()>(key, value, "tables by name", &hint);
             return Vec::new();
         };
         let path = self.key(key);
@@ -322,7 +380,7 @@ impl<'a> Table<'a> {
             let path = join(&path, name);
             let ValueKind::Table(entries) = &value.kind else {
                 let source = value.origin().unwrap_or(&self.walk.main);
-                let why = format!("expected a table, found {}", found(&value.kind));
+                let why = format!("expected a table, found {}; write [{path}], and its keys below", found(&value.kind));
                 self.walk.problem(source, &path, why);
                 continue;
             };
@@ -350,6 +408,12 @@ impl<'a> Table<'a> {
         Some(mentioned.collect())
     }
 
+    /// How the tables by name below a key are written.
+    fn section_of(&self, key: &str) -> String {
+        let name = if key == "device" { "ID" } else { "NAME" };
+        format!("{}.{name}", self.key(key))
+    }
+
     fn value(&self, key: &str) -> Option<&'a Value> {
         self.entries?.get(key)
     }
@@ -370,7 +434,7 @@ impl<'a> Table<'a> {
     }
 
     fn source_of_path(&self, path: &str) -> &str {
-        self.walk.origins.get(path).unwrap_or(&self.walk.main)
+        self.walk.tables.get(path).unwrap_or(&self.walk.main)
     }
 
     fn mistyped<T>(&self, key: &str, value: &Value, expected: &str, hint: &str) -> Option<T> {
@@ -446,7 +510,7 @@ fn parsed_from_environment(value: &Value) -> Option<Value> {
 fn unquote_hint(value: &Value) -> &'static str {
     match as_number(value, true) {
         Some(_) => "; remove the quotes",
-        None => "",
+        None => "; write a number, without quotes",
     }
 }
 

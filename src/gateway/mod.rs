@@ -26,7 +26,7 @@ pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::admin::{self, server, Operator, Reply};
 use crate::bus::{Lines, Owed, SystemLines};
-use crate::config::Config;
+use crate::config::{Config, Fingerprints};
 use crate::crash::{self, Point};
 use crate::fatal::Fatal;
 use crate::handles;
@@ -448,6 +448,7 @@ impl Gateway {
     async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
+            admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.roster().config))),
             admin::Request::Reload {} => {
                 tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");
                 let (wish, reply) = oneshot::channel();

@@ -7,6 +7,7 @@
 //! - A bus that is not configured any more ends when nobody who was given it has a command in hand.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct Roster {
     pub(super) config: Config,
     /// Why the last one that was to be taken up was refused.
     pub(super) refused: Option<String>,
+    /// Where the ledger is, which no reload moves.
+    ledger_path: PathBuf,
     /// Ends the answering of operators at the present socket.
     pub(super) operators: Option<CancellationToken>,
     /// By id.
@@ -68,6 +71,7 @@ pub(super) enum Begin {
 impl Roster {
     pub(super) fn new(config: Config) -> Roster {
         Roster {
+            ledger_path: config.ledger.path.clone(),
             config,
             refused: None,
             operators: None,
@@ -191,7 +195,7 @@ impl Roster {
         if old.admin_socket != self.config.admin_socket {
             changes.settings.push("admin.socket");
         }
-        if old.ledger.path != self.config.ledger.path {
+        if self.ledger_path != self.config.ledger.path {
             changes.at_restart.push("ledger.path");
         }
         self.leaving.retain(|_, gone| !gone.is_cancelled());

@@ -114,8 +114,17 @@ impl Connection {
 
     /// Says who we are, with a persistent session: without one the hub would throw away the messages that wait.
     pub async fn connect(&mut self, login: &Login) -> Result<(), Trouble> {
+        self.log_in(login, false).await
+    }
+
+    /// Opens a session that ends with the connection, and ends an earlier one: with it what waits at the hub is lost.
+    pub async fn connect_and_forget(&mut self, login: &Login) -> Result<(), Trouble> {
+        self.log_in(login, true).await
+    }
+
+    async fn log_in(&mut self, login: &Login, clean_session: bool) -> Result<(), Trouble> {
         let mut connect = Connect::new(&login.client_id);
-        connect.clean_session = false;
+        connect.clean_session = clean_session;
         connect.keep_alive = u16::try_from(login.keepalive.as_secs()).unwrap_or(u16::MAX);
         connect.set_login(&login.user_name, &login.password);
         self.send(Packet::Connect(connect)).await

@@ -6,14 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{crypto, ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer, ServerName,
+};
+use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use tokio_rustls::rustls::{crypto, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::trouble::Trouble;
 use crate::net::Stream;
+use crate::pem::{self, Block};
+use crate::x509::Parts;
 
 /// What all identities share: the trust anchors, and the configuration of those without a certificate of their own.
 #[derive(Clone)]
@@ -31,9 +34,13 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
-                for certificate in certificates(path)? {
+                for (line, certificate) in certificates(path)? {
                     roots.add(certificate).map_err(|error| {
-                        format!("{}: a certificate can't be a trust anchor: {error}", path.display())
+                        format!(
+                            "{}: the certificate in line {line} can't be a trust anchor: {error}; copy it again, or \
+                             take it out",
+                            path.display()
+                        )
                     })?;
                 }
             }
@@ -65,20 +72,111 @@ impl Trust {
     /// [`Trouble::Credential`] naming the file.
     pub fn with_certificate(&self, cert_file: &Path, key_file: &Path) -> Result<Arc<ClientConfig>, Trouble> {
         let load = || {
-            let chain = certificates(cert_file)?;
-            let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|error| format!("{}: no private key can be read: {error}", key_file.display()))?;
-            let key = crypto::ring::sign::any_supported_type(&key)
-                .map_err(|error| format!("{}: this kind of private key is not known: {error}", key_file.display()))?;
-            let pair = CertifiedKey::new(chain, key);
-            // Whether the two fit can't be told of every certificate, of version 1 for one. The hub has the last word.
-            if let Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) = pair.keys_match() {
-                return Err(format!("{} is not the key of {}", key_file.display(), cert_file.display()));
-            }
+            let pair = pair(cert_file, key_file).map_err(|misfit| misfit.to_string())?;
             Ok(builder(&self.roots)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
         };
         load().map(Arc::new).map_err(Trouble::Credential)
     }
+}
+
+/// Why a certificate and a key are no identity: a sentence that names the file, with what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// It lies in the certificate's file.
+    #[error("{0}")]
+    Certificate(String),
+    /// It lies in the key's file.
+    #[error("{0}")]
+    Key(String),
+}
+
+/// Whether a certificate and a key are an identity that the handshake can be made with.
+///
+/// # Errors
+/// Why not.
+pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
+    let pair = pair(cert_file, key_file)?;
+    let parts: Vec<Parts> = pair.cert.iter().filter_map(|der| Parts::of(der).ok()).collect();
+    let is_chained = parts.windows(2).all(|two| two[0].issuer == two[1].subject);
+    Ok(Remarks { is_chained })
+}
+
+/// Whether a file holds a private key to sign with.
+///
+/// # Errors
+/// A sentence that names the file, with what to do.
+pub fn check_key(path: &Path) -> Result<(), String> {
+    signing_key(path).map(drop).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// What is to be said of an identity that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remarks {
+    /// Each certificate of the chain is signed by the next (RFC 5246, 7.4.2).
+    pub is_chained: bool,
+}
+
+fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
+    let chain = certificates(cert_file).map_err(Misfit::Certificate)?;
+    let key = signing_key(key_file).map_err(|why| Misfit::Key(format!("{}: {why}", key_file.display())))?;
+    let fits = |der: &[u8]| -> Result<bool, String> {
+        let parts = Parts::of(der)?;
+        // A key of a kind that tells no public half leaves the last word to the hub.
+        Ok(key.public_key().is_none_or(|public| public.as_ref() == parts.public_key))
+    };
+    let file = cert_file.display();
+    let mut own = None;
+    for (at, (line, der)) in chain.iter().enumerate() {
+        let is_own = fits(der).map_err(|error| {
+            Misfit::Certificate(format!(
+                "{file}: what stands in line {line} is no certificate ({error}); copy the file again"
+            ))
+        })?;
+        own = own.or(is_own.then_some(at));
+    }
+    match own {
+        Some(0) => Ok(CertifiedKey::new(chain.into_iter().map(|(_, der)| der).collect(), key)),
+        Some(at) => Err(Misfit::Certificate(format!(
+            "{file}: the device's own certificate, which {} is the key of, stands in line {} behind others; put it first, \
+             then each one's issuer",
+            key_file.display(),
+            chain[at].0
+        ))),
+        None => Err(Misfit::Key(format!(
+            "{} is not the key of {file}; name the files of one pair",
+            key_file.display()
+        ))),
+    }
+}
+
+/// The first private key of a file, if it is one to sign with.
+fn signing_key(path: &Path) -> Result<Arc<dyn SigningKey>, String> {
+    let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes))?;
+    let is_key = |block: &&Block| block.label.ends_with("PRIVATE KEY");
+    let Some(block) = blocks.iter().find(is_key) else {
+        return Err(match blocks.iter().any(|block| block.label == "CERTIFICATE") {
+            true => "holds a certificate, and no private key; name the private key here".into(),
+            false => "holds no private key; name the file that has one".into(),
+        });
+    };
+    if block.is_encrypted || block.label == "ENCRYPTED PRIVATE KEY" {
+        return Err("the private key is encrypted, and nobody is there to type its pass phrase; decrypt it with \
+                    `openssl pkey`"
+            .into());
+    }
+    let key = match block.label.as_str() {
+        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(block.der.clone())),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(block.der.clone())),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(block.der.clone())),
+        _ => {
+            return Err("holds a private key of a form that TLS does not use; make it anew, by `openssl pkey`".into());
+        }
+    };
+    crypto::ring::sign::any_supported_type(&key).map_err(|_| {
+        "holds a private key of a kind or size that can't be used; take an elliptic curve P-256 or P-384, RSA of 2048 to \
+         4096 bits, or Ed25519, and have its certificate made anew"
+            .into()
+    })
 }
 
 /// Makes the handshake under the name of the hub, wherever the connection goes.
@@ -110,18 +208,29 @@ pub fn shown(stream: &TlsStream<Box<dyn Stream>>) -> Vec<Vec<u8>> {
     chain.iter().map(|certificate| certificate.to_vec()).collect()
 }
 
-/// The certificates of a PEM file, at least one.
+/// The certificates of a PEM file, at least one, each with the line that it begins in.
 ///
 /// # Errors
-/// A sentence that names the file.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |error: &dyn std::fmt::Display| format!("{}: no certificate can be read: {error}", path.display());
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| unreadable(&error))?
-        .collect::<Result<_, _>>()
-        .map_err(|error| unreadable(&error))?;
-    if found.is_empty() {
-        return Err(unreadable(&"it holds none"));
+/// A sentence that names the file, with what to do.
+pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, String> {
+    let told = |why: String| format!("{}: {why}", path.display());
+    let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes)).map_err(told)?;
+    let mut found = Vec::new();
+    let mut has_key = false;
+    for Block { label, der, line, .. } in blocks {
+        match label.as_str() {
+            "CERTIFICATE" | "X509 CERTIFICATE" => found.push((line, CertificateDer::from(der))),
+            "TRUSTED CERTIFICATE" => {
+                return Err(told(format!(
+                    "line {line} begins a certificate in OpenSSL's own form; convert it with `openssl x509`"
+                )));
+            }
+            _ => has_key |= label.ends_with("PRIVATE KEY"),
+        }
     }
-    Ok(found)
+    match (found.is_empty(), has_key) {
+        (false, _) => Ok(found),
+        (true, true) => Err(told("holds a private key, and no certificate; name the certificate here".into())),
+        (true, false) => Err(told("holds no certificate; name the file that has it".into())),
+    }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Wish, SERVICE};
-use super::daemon::{exchange, Daemon};
+use super::daemon::{exchange, Daemon, RELOAD_FIRST};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::admin::{Reply, Request};
 use crate::bus::{self, BusStatus, SystemLines};
@@ -55,6 +55,12 @@ async fn one(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Findi
             found.push(Finding::warn(&about, "not tried: the daemon, which can't be asked, may use it"));
             return;
         }
+        Daemon::Running { .. } if daemon.has_another_bus(name, settings) => {
+            let said = "not tried: the running daemon has it with other settings";
+            found.push(Finding::warn(&about, said).remedy(RELOAD_FIRST));
+            found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus was not tried")));
+            return;
+        }
         Daemon::Running { .. } if daemon.status_of("buses", "name", name).is_some() => {
             through_the_daemon(config, daemon, name, found).await;
             return;
@@ -97,8 +103,9 @@ fn held(about: &str, port: &Path, daemon: &Daemon) -> Option<Finding> {
     let named: Vec<String> = holders.iter().map(ToString::to_string).collect();
     let said = format!("{} is held by {}", port.display(), named.join(" and "));
     Some(match Some(holder.pid) == daemon.pid() {
-        true => Finding::warn(about, format!("{said}, the running daemon, under another bus's name"))
-            .remedy("`systemctl restart fieldbridge` takes the new configuration up"),
+        true => {
+            Finding::warn(about, format!("{said}, the running daemon, under another bus's name")).remedy(RELOAD_FIRST)
+        }
         false => Finding::fail(about, said).remedy("end that program, or keep it away from this port"),
     })
 }
@@ -149,8 +156,10 @@ fn behaves_badly(about: &str, place: &str, trouble: &str) -> Finding {
 
 async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Finding {
     if daemon.status_of("devices", "id", &device.id).is_none() {
-        return not_asked(device, "the running daemon does not have it yet")
-            .remedy("`systemctl restart fieldbridge` takes the new configuration up");
+        return not_asked(device, "the running daemon does not have it yet").remedy(RELOAD_FIRST);
+    }
+    if daemon.has_another_device(device) {
+        return not_asked(device, "the running daemon has it with other settings").remedy(RELOAD_FIRST);
     }
     let request = Request::Probe { device: device.id.clone() };
     let unanswered = |why: String| not_asked(device, &format!("the running daemon says: {why}"));

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use x509_cert::der::Decode as _;
-use x509_cert::time::Validity;
-use x509_cert::Certificate;
-
 use super::Finding;
 use crate::clock::Timestamp;
+use crate::x509::Parts;
 
 /// What ends sooner is to be renewed now.
 const SOON: Duration = Duration::from_secs(30 * DAY);
@@ -23,11 +20,8 @@ pub(super) struct Life {
 impl Life {
     /// Of a certificate as DER. The error is a sentence without subject.
     pub(super) fn of(der: &[u8]) -> Result<Life, String> {
-        let unreadable = |error| format!("its dates can't be read: {error}");
-        let certificate: Certificate = Certificate::from_der(der).map_err(unreadable)?;
-        let Validity { not_before, not_after, .. } = certificate.tbs_certificate().validity();
-        let time = |time: &x509_cert::time::Time| Timestamp(0).plus(time.to_unix_duration());
-        Ok(Life { begins: time(not_before), ends: time(not_after) })
+        let Parts { begins, ends, .. } = Parts::of(der).map_err(|error| format!("its dates can't be read: {error}"))?;
+        Ok(Life { begins, ends })
     }
 
     /// The shortest of a chain: from the latest beginning to the first end.

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 
 use super::{within, Finding};
 use crate::admin::{Reply, Request, LINE_BYTES_MAX};
-use crate::config::Config;
+use crate::config::{Bus, Config, Device, Fingerprints, Hub};
 
 /// A status is at hand; for its bus a question may have to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) enum Daemon {
     /// None runs.
     Absent,
-    /// It runs and answers.
-    Running { pid: Option<i32>, status: Json },
+    /// It runs and answers. An older program doesn't tell what it runs on.
+    Running { pid: Option<i32>, status: Json, runs_on: Option<Fingerprints> },
     /// It runs and can't be asked, for this reason.
     Mute { pid: Option<i32>, why: String },
 }
@@ -29,7 +29,13 @@ pub(super) enum Daemon {
 /// Asks the daemon how it is.
 pub(super) async fn ask(config: &Config) -> Daemon {
     match exchange(&config.admin_socket, &Request::Status {}).await {
-        Ok((Reply::Ok(status), pid)) => Daemon::Running { pid, status },
+        Ok((Reply::Ok(status), pid)) => {
+            let runs_on = match exchange(&config.admin_socket, &Request::Running {}).await {
+                Ok((Reply::Ok(prints), _)) => serde_json::from_value(prints).ok(),
+                _ => None,
+            };
+            Daemon::Running { pid, status, runs_on }
+        }
         Ok((Reply::Error(why) | Reply::Unrecorded(why), pid)) => Daemon::Mute { pid, why },
         Err(error) => match (holder_of_the_ledger(&config.ledger.path), error.kind()) {
             (None, std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => Daemon::Absent,
@@ -88,6 +94,29 @@ impl Daemon {
         status[list].as_array()?.iter().find(|item| item[key] == name)
     }
 
+    /// What it runs on, if it says so.
+    fn runs_on(&self) -> Option<&Fingerprints> {
+        match self {
+            Daemon::Running { runs_on, .. } => runs_on.as_ref(),
+            Daemon::Absent | Daemon::Mute { .. } => None,
+        }
+    }
+
+    /// Whether it has this bus with other settings than those that are checked.
+    pub(super) fn has_another_bus(&self, name: &str, bus: &Bus) -> bool {
+        self.runs_on().is_some_and(|prints| prints.has_another_bus(name, bus))
+    }
+
+    /// Whether it has this device with other settings than those that are checked.
+    pub(super) fn has_another_device(&self, device: &Device) -> bool {
+        self.runs_on().is_some_and(|prints| prints.has_another_device(device))
+    }
+
+    /// Whether it is connected to the hub by other settings than those that are checked.
+    pub(super) fn has_another_hub(&self, hub: &Hub) -> bool {
+        self.runs_on().is_some_and(|prints| prints.has_another_hub(hub))
+    }
+
     /// Whether it runs, and whether it runs on what the configuration says now.
     pub(super) fn findings(&self, config: &Config) -> Vec<Finding> {
         let about = "daemon";
@@ -98,18 +127,36 @@ impl Daemon {
                 vec![Finding::fail(about, format!("it runs{named}, and can't be asked: {why}"))
                     .remedy("run this as root or in the group fieldbridge; what the daemon holds is left alone")]
             }
-            Daemon::Running { status, .. } => {
+            Daemon::Running { status, runs_on, .. } => {
                 let mut findings =
                     vec![Finding::ok(about, format!("it runs{named}, and is asked for what only one may use"))];
                 let host = status["hub"]["host"].as_str().unwrap_or_default();
-                if host != config.hub.host {
-                    let said = format!("it runs with the hub {host}, and the configuration says {}", config.hub.host);
-                    findings.push(Finding::warn(about, said).remedy("`systemctl restart fieldbridge` takes it up"));
+                let differences = match runs_on {
+                    Some(runs_on) => runs_on.differences(&Fingerprints::of(config)),
+                    None if host != config.hub.host => vec!["hub.host changed".to_owned()],
+                    None => Vec::new(),
+                };
+                if !differences.is_empty() {
+                    let said = format!("it runs another configuration than this one: {}", shown(&differences));
+                    findings.push(Finding::fail(about, said).remedy(RELOAD_FIRST));
                 }
                 findings
             }
         }
     }
+}
+
+/// What to do about a difference between the files and the daemon.
+pub(super) const RELOAD_FIRST: &str = "run `fieldbridge reload` first, then check again";
+/// Differences that are named.
+const SHOWN_MAX: usize = 8;
+
+fn shown(differences: &[String]) -> String {
+    let mut text = differences.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if differences.len() > SHOWN_MAX {
+        text += &format!(" and {} more", differences.len() - SHOWN_MAX);
+    }
+    text
 }
 
 #[cfg(test)]

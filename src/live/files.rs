@@ -65,11 +65,11 @@ fn counted(files: usize) -> String {
 }
 
 /// The dates of what the devices show, and of what the hub is known by.
-fn certificates(config: &Config) -> Vec<Finding> {
+pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
         let life = tls::certificates(path).and_then(|chain| {
-            Life::of_chain(chain.iter().map(|der| &der[..])).map_err(|why| format!("{}: {why}", path.display()))
+            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| format!("{}: {why}", path.display()))
         });
         match life {
             Ok(life) => life.judge(about, &path.display().to_string(), now, remedy),

@@ -12,6 +12,7 @@
 //! - It ends: buses are asked side by side, and each part has a limit.
 
 mod account;
+mod around;
 mod buses;
 mod certificate;
 mod clock;
@@ -21,6 +22,7 @@ mod hub;
 mod ports;
 pub mod slave;
 
+pub use around::{around, dates};
 pub use ports::{names_that_stay, BY_ID};
 
 use std::fmt;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 
-use crate::config::Loaded;
+use crate::config::{key_path, Loaded, Origins, Problem, Severity};
 use crate::show::printable;
 
 /// How long the buses may take, all of them side by side.
@@ -91,10 +93,55 @@ impl Finding {
         self
     }
 
-    /// As the daemon answers it and `--json` prints it.
+    /// As the daemon answers it.
     pub fn to_json(&self) -> Json {
         json!(self)
     }
+
+    /// As `--json` prints it: with the members of a finding in the configuration beside its own.
+    pub fn to_json_at(&self, origins: &Origins) -> Json {
+        let key = self.key();
+        let origin = key.as_ref().and_then(|key| origins.of(key));
+        let mut json = self.to_json();
+        json["file"] = json!(origin.map(|(source, _)| source));
+        json["line"] = json!(origin.map(|(_, place)| place.line));
+        json["column"] = json!(origin.map(|(_, place)| place.column));
+        json["key"] = json!(key);
+        json["severity"] = json!(match self.verdict {
+            Verdict::Ok => Severity::Note,
+            Verdict::Warn => Severity::Warning,
+            Verdict::Fail => Severity::Error,
+        }
+        .as_str());
+        json["message"] = json!(self.said);
+        json
+    }
+
+    /// The table of the configuration that it is about.
+    fn key(&self) -> Option<String> {
+        let (kind, name) = self.about.split_once(' ').unwrap_or((&self.about, ""));
+        match (kind, name) {
+            ("certificate", "of hub.ca_file") => Some("hub.ca_file".to_owned()),
+            ("hub", _) | ("certificate", "of the hub") => Some("hub".to_owned()),
+            ("bus", name) => Some(key_path(&["bus", name])),
+            ("peripheral" | "identity" | "certificate", name) => Some(key_path(&["device", name])),
+            ("ledger", _) => Some("ledger".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A finding in the configuration as `check --live --json` prints it: with the members of the others beside its own.
+pub fn problem_to_json(problem: &Problem) -> Json {
+    let mut json = problem.to_json();
+    json["verdict"] = json!(match problem.severity {
+        Severity::Error => Verdict::Fail,
+        Severity::Warning => Verdict::Warn,
+        Severity::Note => Verdict::Ok,
+    });
+    json["about"] = json!("configuration");
+    json["said"] = json!(problem.message());
+    json
 }
 
 impl fmt::Display for Finding {

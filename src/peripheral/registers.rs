@@ -4,6 +4,7 @@
 //! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
 //! - A point that `Point::check` accepts fits one request of the protocol.
 
+use super::value;
 use crate::bus::wire::Request;
 
 /// Most bits that one request reads (Modbus Application Protocol V1.1b3, 6.1).
@@ -49,6 +50,23 @@ pub enum Table {
     Holding,
     /// Read-only registers.
     Input,
+}
+
+impl Table {
+    /// Whether it is one of bits.
+    pub(crate) fn is_bits(self) -> bool {
+        matches!(self, Table::Coil | Table::Discrete)
+    }
+
+    /// Most bits or registers that one request reads or writes.
+    pub(crate) fn most(self, write: bool) -> usize {
+        match (self.is_bits(), write) {
+            (true, false) => BITS_READ_MAX,
+            (true, true) => BITS_WRITTEN_MAX,
+            (false, false) => WORDS_READ_MAX,
+            (false, true) => WORDS_WRITTEN_MAX,
+        }
+    }
 }
 
 /// How a value lies in registers or bits.
@@ -100,7 +118,7 @@ pub(super) enum Raw {
 
 impl DataType {
     /// Registers that one value takes; for text, one register of it.
-    fn words(self) -> usize {
+    pub(crate) fn words(self) -> usize {
         match self {
             DataType::Bool | DataType::U16 | DataType::I16 | DataType::String => 1,
             DataType::U32 | DataType::I32 | DataType::F32 => 2,
@@ -125,7 +143,7 @@ impl DataType {
 impl Point {
     /// Whether the point lies in a table of bits.
     pub(super) fn is_bits(&self) -> bool {
-        matches!(self.table, Table::Coil | Table::Discrete)
+        self.table.is_bits()
     }
 
     /// Bits or registers from the first to the last.
@@ -136,12 +154,7 @@ impl Point {
 
     /// What makes the point impossible to read, or to write if that is meant, as the end of a sentence.
     pub(super) fn check(&self, write: bool) -> Result<(), String> {
-        let most = match (self.is_bits(), write) {
-            (true, false) => BITS_READ_MAX,
-            (true, true) => BITS_WRITTEN_MAX,
-            (false, false) => WORDS_READ_MAX,
-            (false, true) => WORDS_WRITTEN_MAX,
-        };
+        let most = self.table.most(write);
         let span = self.span();
         if write && matches!(self.table, Table::Discrete | Table::Input) {
             return Err("the table is read-only".into());
@@ -156,6 +169,14 @@ impl Point {
             return Err("it reaches past address 65535".into());
         }
         Ok(())
+    }
+
+    /// Whether limits of the engineering value are ones that the point's type and scale can keep to.
+    ///
+    /// # Errors
+    /// A sentence without subject.
+    pub fn check_range(&self, range: (f64, f64)) -> Result<(), String> {
+        value::check_range(self, range)
     }
 
     /// The request that reads the point. It must have passed `Point::check`.

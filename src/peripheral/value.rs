@@ -157,6 +157,56 @@ pub(super) fn within(value: f64, range: Range) -> Result<(), Fault> {
     }
 }
 
+/// Least and greatest engineering value of a point that holds numbers.
+fn limits(point: &Point) -> Option<(f64, f64)> {
+    let (low, high) = match point.kind {
+        DataType::Bool | DataType::String => return None,
+        DataType::F32 => (Raw::F32(f32::MIN), Raw::F32(f32::MAX)),
+        DataType::F64 => (Raw::F64(f64::MIN), Raw::F64(f64::MAX)),
+        kind => {
+            let (low, high) = kind.limits()?;
+            (Raw::Int(low), Raw::Int(high))
+        }
+    };
+    // What is beyond a double has no limit there.
+    let (a, b) = (decode(point, low).as_f64(), decode(point, high).as_f64());
+    let (a, b) = (a.unwrap_or(f64::MIN), b.unwrap_or(f64::MAX));
+    Some((a.min(b), a.max(b)))
+}
+
+/// Whether a range promises what the point can hold: both of its ends, and a value between them.
+pub(super) fn check_range(point: &Point, (low, high): (f64, f64)) -> Result<(), String> {
+    let Some((least, most)) = limits(point) else { return Ok(()) };
+    if low < least || high > most {
+        let [low, high, least, most] = [low, high, least, most].map(brief);
+        return Err(format!(
+            "is {low} to {high}, and the point's type and scale hold {least} to {most}, so that messages within it would be \
+             refused; narrow it, or correct type, scale or offset"
+        ));
+    }
+    let Some((raw_least, raw_most)) = point.kind.limits() else { return Ok(()) };
+    let first = unscaled(point, if point.scale < 0.0 { high } else { low }).ceil() as i128;
+    // Rounding may be off by a step, so its neighbours are looked at, too.
+    let mut steps = (first - 1..=first + 1).filter(|raw| (raw_least..=raw_most).contains(raw));
+    let holds = |raw| decode(point, Raw::Int(raw)).as_f64().is_some_and(|value| (low..=high).contains(&value));
+    match steps.any(holds) {
+        true => Ok(()),
+        false => Err(format!(
+            "is {low} to {high}, and the point holds no value between them, as its scale is {}; widen it, or correct \
+             scale or offset",
+            point.scale
+        )),
+    }
+}
+
+/// A limit for people: what has many digits is told by its magnitude.
+fn brief(limit: f64) -> String {
+    match limit.abs() < 1e15 {
+        true => limit.to_string(),
+        false => format!("{limit:e}"),
+    }
+}
+
 /// A number's place in the command's range, for a value that is sent as text.
 pub(super) fn within_text(value: &Json, range: Range) -> Result<(), Fault> {
     match (range, Number::of(value)) {

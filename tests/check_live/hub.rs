@@ -36,12 +36,12 @@ fn each_identity_that_the_hub_refuses_is_named() {
     found.says("ok", "certificate x", "counts until");
     found.says("fail", "identity y", "not authorized");
     assert!(plant.hub.wire().iter().any(|event| matches!(event.what, Wire::Refused { code: 5, .. })));
-    // A key that belongs to another certificate, with the others as they were.
+    // A key that belongs to another certificate is seen before anything is tried.
     plant.site.write("x-key.pem", &unknown.key_pem);
-    let found = live(&plant.site);
-    found.says("fail", "identity x", "is not the key of");
-    found.says("ok", "hub TLS", "the server is");
-    found.says("ok", "identity pump", "accepts it");
+    let output = plant.site.command(&["check", "--live"]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("device.x.cert_key_file") && told.contains("is not the key of"), "{told}");
 }
 
 #[test]

@@ -245,6 +245,22 @@ fn what_the_running_daemon_holds_is_left_to_it_and_it_is_asked() {
     let found = live(&plant.site);
     found.says("ok", "identity new", "accepts it");
     found.says("warn", "peripheral new", "the running daemon does not have it yet");
+    found.says("fail", "daemon", "device new added");
+    // What the daemon has with other settings is not judged by them.
+    plant.site.configure("baud = 115200", "baud = 9600");
+    let found = live(&plant.site);
+    found.says("fail", "daemon", "bus line changed");
+    found.says("fail", "daemon", "fieldbridge reload");
+    found.says("warn", "bus line", "with other settings");
+    found.says("warn", "peripheral pump", "not asked");
+    plant.site.configure("baud = 9600", "baud = 115200");
+    plant.site.configure("unit = 1", "unit = 9");
+    let found = live(&plant.site);
+    found.says("fail", "daemon", "device pump changed");
+    found.says("warn", "peripheral pump", "with other settings");
+    found.says("warn", "identity pump", "with other settings");
+    plant.site.configure("unit = 9", "unit = 1");
+    assert!(plant.hub.is_connected("pump"));
     // The port under another name of a bus is not opened beside the daemon.
     plant.site.configure("bus.line", "bus.other");
     plant.site.configure("bus = \"line\"", "bus = \"other\"");
@@ -282,14 +298,59 @@ fn a_daemon_that_cant_be_asked_is_not_disturbed() {
 }
 
 #[test]
+fn a_first_look_leaves_no_session_at_the_hub_and_a_later_one_takes_none_away() {
+    let plant = plant();
+    let sessions = || {
+        let session = |event: &fieldbridge::sim::WireEvent| match event.what {
+            Wire::Connected { session_present, clean_session } => Some((session_present, clean_session)),
+            _ => None,
+        };
+        plant.hub.take_wire().iter().filter_map(session).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        let found = live(&plant.site);
+        found.is_good();
+        found.says("ok", "identity pump", "accepts it");
+        assert_eq!(sessions(), [(false, false), (false, true)], "a session was left behind");
+    }
+    let daemon = plant.site.start();
+    eventually("a subscription", || plant.hub.is_subscribed("pump").then_some(()));
+    assert_eq!(sessions(), [(false, false)], "the daemon's first connection");
+    assert!(daemon.terminate().success());
+    // A ledger that is gone: the session is the predecessor's, and messages may wait in it.
+    std::fs::remove_file(plant.site.path("ledger.db")).expect("there is a ledger");
+    plant.hub.send("pump", C2d::new("m-1", "7").property("command", "pulse")).expect("the hub takes it");
+    live(&plant.site).is_good();
+    assert_eq!(sessions(), [(true, false)]);
+    assert_eq!(plant.hub.queue_len("pump"), 1);
+}
+
+#[test]
+fn every_finding_has_the_members_of_one_in_the_configuration() {
+    let plant = plant();
+    let found = live(&plant.site);
+    for finding in &found.findings {
+        for member in ["file", "line", "column", "key", "severity", "message", "remedy", "verdict", "about", "said"] {
+            assert!(finding.get(member).is_some(), "no {member}: {finding:#}");
+        }
+    }
+    let bus = found.findings.iter().find(|finding| finding["about"] == "bus plant").expect("the bus is told of");
+    assert!(bus["key"] == "bus.plant" && bus["severity"] == "note" && bus["line"].is_u64(), "{bus:#}");
+    assert!(bus["file"].as_str().is_some_and(|file| file.ends_with("fieldbridge.toml")), "{bus:#}");
+}
+
+#[test]
 fn a_bad_configuration_is_told_as_without_live() {
     let plant = plant();
     plant.site.configure("unit = 1", "unit = 0");
     plant.site.configure("kind = \"modbus-tcp\"", "kind = \"modbus-udp\"");
     let output = plant.site.command(&["check", "--live", "--json"]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains("modbus-udp"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("modbus-udp"));
+    let document: Json = serde_json::from_slice(&output.stdout).expect("one document");
+    let findings = document["findings"].as_array().expect("there are findings");
+    assert!(document["ok"] == false && findings.iter().all(|finding| finding["verdict"] == "fail"), "{document:#}");
     let output = plant.site.command(&["check", "--json"]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(78));
     assert_eq!((plant.slave.requests(), plant.hub.wire().len()), (0, 0));
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use fieldbridge::config::Severity;
+
 use super::{file_of, lines, Site, KEY};
 
 /// A drop-in over the good configuration; the key and a part of the message of the one note that it makes.
@@ -17,6 +19,8 @@ fn each_makes_one_note(cases: &[Case]) {
         };
         assert_eq!(note.key, *key, "{text}: {note}");
         assert!(note.why.contains(fragment), "{text}: {note}");
+        assert!(note.severity != Severity::Error && !note.remedy().is_empty(), "{text}: {note}");
+        assert!(note.place.is_some(), "{text}: {note}");
     }
 }
 
@@ -97,9 +101,26 @@ fn what_is_suspicious_is_noted() {
     each_makes_one_note(&[
         ("[hub]\nhost = 'contoso'", "hub.host", "no domain"),
         ("[bus.line-a]\nparity = 'none'", "bus.line-a.parity", "2 stop bits"),
+        ("[hub]\nhost = 'contoso.azure-devices.com'", "hub.host", "did you mean \"contoso.azure-devices.net\"?"),
+        ("[hub]\nhost = 'contoso.azuredevices.net'", "hub.host", "did you mean \"contoso.azure-devices.net\"?"),
+        (
+            "[profile.pump.command.c]\nwrite = { register = 40001, type = 'bool' }\nidempotent = true",
+            "profile.pump.command.c.write.type",
+            "its other 15 bits",
+        ),
+        (
+            "[profile.pump.command.c]\nread = { register = 40001 }\ntimeout = '5s'\ndeadline = '2s'",
+            "profile.pump.command.c.deadline",
+            "is shorter than the timeout",
+        ),
+        (
+            "[bus.scale-port]\nresponse_timeout = '40s'",
+            "profile.scale.command.tare.deadline",
+            "response_timeout of bus \"scale-port\"",
+        ),
         ("[bus.line-a]\nbaud = 19201", "bus.line-a.baud", "unusual"),
         ("[bus.line-a]\nport = 'ttyUSB0'", "bus.line-a.port", "/dev"),
-        ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "never opened"),
+        ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "opened all the same"),
         ("[profile.idle.command.c]\nread = { register = 1 }", "profile.idle", "no device has this profile"),
         (
             "[device.pump-8]\nbus = 'line-a'\nunit = 7\n\
@@ -141,7 +162,7 @@ fn an_exposed_key_is_noted() {
     site.chmod("keys/good.key", 0o644);
     let notes = site.loaded().notes;
     assert_eq!(notes.len(), 3, "one for each device:\n{}", lines(&notes));
-    assert!(notes[0].why.contains("chmod 0400"), "{}", notes[0]);
+    assert!(notes[0].why.contains("chmod 0640"), "{}", notes[0]);
 }
 
 #[test]
@@ -149,15 +170,16 @@ fn what_stands_in_a_key_file_is_checked_and_never_shown() {
     let site = Site::good();
     for (text, fragment) in [
         ("", "is empty"),
-        ("hush hush", "no base64"),
+        ("hush hush", "words"),
         ("HostName=h;DeviceId=d;SharedAccessKey=hush", "connection_string_file"),
     ] {
         site.write("keys/good.key", text);
         let problems = lines(&site.problems());
+        assert!(problems.contains("keys/good.key: "), "{problems}");
         assert!(problems.contains(fragment), "{problems}");
         assert!(!problems.contains("hush"), "{problems}");
     }
-    site.write("keys/good.key", [0xff, 0xfe]);
+    site.write("keys/good.key", [0xff, 0x00, 0x80]);
     assert!(lines(&site.problems()).contains("not text"));
     site.write("keys/good.key", format!("\n {KEY}\n"));
     site.loaded();

@@ -3,6 +3,9 @@
 
 mod check;
 mod defaults;
+mod files;
+mod mistakes;
+mod pems;
 mod reference;
 mod sources;
 mod wrong;
@@ -16,10 +19,10 @@ use tempfile::TempDir;
 
 /// A device key, base64.
 pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// What a light check takes for a certificate.
-pub const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
-/// What a light check takes for a private key.
-pub const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n";
+/// A certificate.
+pub const CERTIFICATE: &str = pems::OWN;
+/// Its private key.
+pub const PRIVATE_KEY: &str = pems::OWN_KEY;
 
 /// A whole configuration in which nothing is wrong and nothing suspicious.
 pub const GOOD: &str = r#"

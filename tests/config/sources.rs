@@ -135,11 +135,11 @@ fn a_syntax_error_has_its_line_and_column_and_hides_nothing_elsewhere() {
     let text = lines(&problems);
     assert_eq!(problems.len(), 5, "{text}");
     for fragment in [
-        "fieldbridge.toml: line 2, column ",
-        "10.toml: ledger.retention: ",
-        "20.toml: line 2: this is not UTF-8",
-        "30.toml: line 3, column 1: duplicate key",
-        "40.toml: can't be understood: number too large",
+        "fieldbridge.toml:2:34: the quote that closes",
+        "10.toml:2:1: ledger.retention: ",
+        "20.toml:2:3: this is not UTF-8",
+        "30.toml:3:1: this key stands here for the second time",
+        "40.toml:2:16: this number is too large",
     ] {
         assert!(text.contains(fragment), "{fragment}:\n{text}");
     }
@@ -159,7 +159,7 @@ fn a_file_that_anybody_can_change_is_noted() {
     let site = Site::good();
     site.chmod("fieldbridge.toml", 0o606);
     let notes = lines(&site.loaded().notes);
-    assert!(notes.ends_with("fieldbridge.toml: anybody on this machine can change this file; `chmod o-w` it"));
+    assert!(notes.ends_with("fieldbridge.toml:1:1: anybody on this machine can change this file; `chmod o-w` it"));
 }
 
 #[test]

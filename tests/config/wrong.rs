@@ -28,6 +28,14 @@ impl Bench {
         assert_eq!(problem.key, key, "{text}: {problem}");
         assert!(problem.why.contains(fragment), "{text}: {problem}");
         assert_eq!(file_of(problem), "50-case.toml", "{text}: {problem}");
+        assert!(!problem.remedy().is_empty(), "{text}: no remedy: {problem}");
+        let line = text.lines().nth(problem.place.unwrap().line as usize - 1).unwrap_or_default();
+        let last = key.rsplit('.').next().unwrap_or_default().trim_matches('"');
+        let table = key.rsplit('.').nth(1).unwrap_or_default();
+        assert!(
+            [last, table].iter().any(|name| line.contains(name)) || line.contains("a/b"),
+            "{text}: {problem}: it stands in {line:?}"
+        );
     }
 }
 
@@ -169,10 +177,33 @@ const COMMAND: &[Case] = &[
     ("write = { register = 40001 }\nrange = [1, 0]\nidempotent = true", ".range", "swap them"),
     ("write = { register = 40001 }\nrange = [0]\nidempotent = true", ".range", "such as [0, 100]"),
     ("write = { register = 40001 }\nrange = [0, inf]\nidempotent = true", ".range", "such as [0, 100]"),
-    ("write = { register = 40001 }\nrange = [0, 9]\nvalue = 10\nidempotent = true", ".value", "outside of range"),
-    ("write = { register = 40001 }\nvalue = 65536\nidempotent = true", ".value", "u16 can't hold"),
-    ("write = { register = 40001 }\nvalue = 'on'\nidempotent = true", ".value", "must be a number"),
-    ("write = { register = 1 }\nvalue = 1\nidempotent = true", ".value", "true or false"),
+    ("write = { register = 40001 }\nrange = [0, 9]\nvalue = 10\nidempotent = true", ".value", "from 0 to 9"),
+    ("write = { register = 40001 }\nvalue = 65536\nidempotent = true", ".value", "expected a number from 0 to 65535"),
+    ("write = { register = 40001 }\nvalue = 'on'\nidempotent = true", ".value", "expected a number"),
+    ("write = { register = 1 }\nvalue = 2\nidempotent = true", ".value", "true or false"),
+    ("write = { register = 40001, scale = 0.1 }\nrange = [0, 10000]\nidempotent = true", ".range", "hold 0 to 6553.5"),
+    ("write = { register = 40001 }\nrange = [-1, 5]\nidempotent = true", ".range", "hold 0 to 65535"),
+    (
+        "write = { register = 40001, scale = -0.1, offset = 10 }\nrange = [0, 11]\nidempotent = true",
+        ".range",
+        "hold -6543.5 to 10",
+    ),
+    ("write = { register = 40001, type = 'f32' }\nrange = [0, 1e39]\nidempotent = true", ".range", "hold -3.4"),
+    ("write = { register = 40001 }\nrange = [0.2, 0.8]\nidempotent = true", ".range", "no value between"),
+    ("write = { register = 40001, scale = 5 }\nrange = [1, 4]\nidempotent = true", ".range", "no value between"),
+    ("write = { register = 40001 }\nvalue = 1.5\nidempotent = true", ".value", "a whole number"),
+    ("write = { register = 40001, count = 2 }\nvalue = 1\nidempotent = true", ".value", "an array of 2"),
+    ("write = { register = 40001, count = 2 }\nvalue = [1, 70000]\nidempotent = true", ".value", "0 to 65535"),
+    (
+        "write = { register = 40001, type = 'string', count = 2 }\nvalue = \"a\\tb\"\nidempotent = true",
+        ".value",
+        "control characters",
+    ),
+    (
+        "write = { register = 40001, type = 'string', count = 2 }\nvalue = 'abcde'\nidempotent = true",
+        ".value",
+        "at most 4 bytes",
+    ),
     ("write = { register = 1 }\nvalue = { a = 1 }\nidempotent = true", ".value", "found a table"),
     ("write = { register = 1 }\nidempotnet = true\nidempotent = true", ".idempotnet", "did you mean \"idempotent\"?"),
 ];
@@ -250,10 +281,10 @@ const SEND: &[Case] = &[
     ("send = 'S'\nidempotent = true\nverify = true", ".verify", "belongs to a write"),
     ("send = 'S'\nidempotent = true\nvalue = 1", ".value", "no {value}"),
     ("send = 'S'\nidempotent = true\nrange = [0, 1]", ".range", "no {value}"),
-    ("send = 'S {value}'\nidempotent = true\nvalue = 2\nrange = [0, 1]", ".value", "outside of range"),
-    ("send = 'S {value}'\nidempotent = true\nvalue = 'a'\nrange = [0, 1]", ".value", "no number"),
-    ("send = 'S {value}'\nidempotent = true\nvalue = \"a\\r\\nT\"", ".value", "second command"),
-    ("send = 'S {value}'\nidempotent = true\nvalue = [1]", ".value", "array"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = 2\nrange = [0, 1]", ".value", "from 0 to 1"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = 'a'\nrange = [0, 1]", ".value", "expected a number"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = \"a\\r\\nT\"", ".value", "control characters"),
+    ("send = 'S {value}'\nidempotent = true\nvalue = [1]", ".value", "got [1]"),
 ];
 
 #[test]

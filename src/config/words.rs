@@ -1,0 +1,224 @@
+//! Other programs' words for what the configuration calls otherwise. Pure.
+
+use super::keys::plain;
+use super::slips::framing;
+
+/// A key of ours, the names that it has elsewhere, and what is to be said beside it.
+type Alias = (&'static str, &'static [&'static str], &'static str);
+
+const KEYS: &[Alias] = &[
+    (
+        "unit",
+        &[
+            "slave_id",
+            "slaveid",
+            "slave",
+            "slave_address",
+            "slave_addr",
+            "node",
+            "node_id",
+            "station",
+            "station_id",
+            "device_address",
+            "modbus_id",
+            "modbus_address",
+            "unit_id",
+            "unitid",
+            "server_id",
+            "device_id",
+            "id",
+        ],
+        "",
+    ),
+    ("baud", &["baudrate", "baud_rate", "speed", "bps", "bitrate", "bit_rate"], ""),
+    ("data_bits", &["bytesize", "byte_size", "databits", "word_length", "character_size", "bits"], ""),
+    ("stop_bits", &["stopbits", "stopbit", "stop"], ""),
+    (
+        "parity",
+        &["mode", "framing", "frame", "line_settings", "serial_mode", "serial_settings"],
+        " Write data_bits, parity and stop_bits, each on a line of its own",
+    ),
+    ("port", &["tty", "serial_port", "serialport", "device", "dev", "com", "com_port", "path", "file", "usb"], ""),
+    ("address", &["host", "ip", "ip_address", "hostname", "url", "endpoint", "server", "tcp_address"], " As HOST:PORT"),
+    ("address", &["tcp_port"], " As HOST:PORT"),
+    ("kind", &["type", "protocol", "driver", "transport"], ""),
+    ("word_order", &["endianness", "endian", "swap", "word_swap", "swap_words", "wordorder"], ""),
+    ("byte_order", &["byteorder", "byte_swap", "swap_bytes"], ""),
+    ("type", &["datatype", "data_type", "format", "kind", "value_type"], ""),
+    ("scale", &["factor", "multiplier", "gain", "resolution", "scaling", "multiply", "divisor"], ""),
+    ("offset", &["bias", "add", "shift"], ""),
+    ("count", &["length", "quantity", "size", "number", "len", "registers", "words"], ""),
+    ("range", &["min", "max", "minimum", "maximum", "limit", "limits", "bounds"], " As range = [0, 100]"),
+    (
+        "table",
+        &["function", "function_code", "functioncode", "fc", "register_type", "object_type", "area", "space"],
+        " It is coil, discrete, holding or input",
+    ),
+    ("delimiter", &["terminator", "termination", "eol", "newline", "line_ending", "line_end", "end", "suffix"], ""),
+    ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
+    ("retries", &["retry", "attempts", "tries", "max_retries", "retry_count"], ""),
+    ("turnaround", &["delay", "pause", "gap", "inter_frame_delay", "wait"], ""),
+    (
+        "key_file",
+        &[
+            "key",
+            "sas_key",
+            "primary_key",
+            "device_key",
+            "symmetric_key",
+            "shared_access_key",
+            "sharedaccesskey",
+            "secret",
+            "password",
+            "token",
+            "keyfile",
+        ],
+        " Put the key into a file that only fieldbridge can read, and name the file",
+    ),
+    (
+        "connection_string_file",
+        &["connection_string", "connectionstring", "connstr", "connection"],
+        " Put the string into a file that only fieldbridge can read, and name the file",
+    ),
+    ("cert_file", &["certificate", "cert", "client_cert", "client_certificate", "x509", "certfile"], ""),
+    ("cert_key_file", &["private_key", "client_key", "keyfile", "private_key_file"], ""),
+    ("host", &["hostname", "host_name", "hub", "hub_name", "iothub", "iothub_hostname", "url", "server", "name"], ""),
+    ("ca_file", &["ca", "cafile", "ca_cert", "ca_certificate", "root_ca", "trust", "trust_file", "cacert"], ""),
+    ("idempotent", &["repeatable", "retryable", "safe", "repeat"], ""),
+    ("verify", &["readback", "confirm", "check"], ""),
+    ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
+    ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
+    ("send", &["request", "text", "query", "cmd", "transmit", "tx"], ""),
+    ("profile", &["template", "model", "driver"], ""),
+    ("bus", &["line", "interface", "connection", "port", "channel"], ""),
+    ("socket", &["path", "file", "listen"], ""),
+    ("path", &["file", "database", "db"], ""),
+    ("retention", &["keep", "ttl", "max_age", "history"], ""),
+];
+
+/// The key of a section that somebody meant who knows another program, and what is to be said beside it.
+pub(super) fn meant(key: &str, section: &[&'static str]) -> Option<(&'static str, &'static str)> {
+    let key = plain(key);
+    let found = KEYS.iter().find(|(known, names, _)| section.contains(known) && names.contains(&key.as_str()));
+    found.map(|(known, _, hint)| (*known, *hint))
+}
+
+/// Whether a key is another program's name for one of ours.
+pub(super) fn is_known(key: &str) -> bool {
+    let key = plain(key);
+    KEYS.iter().any(|(_, names, _)| names.contains(&key.as_str()))
+}
+
+/// Words for a key's value that the configuration writes otherwise: the key, its word, and the others' words.
+const VALUES: &[(&str, &str, &[&str])] = &[
+    ("parity", "none", &["n", "no", "0", "off", "false"]),
+    ("parity", "even", &["e", "2"]),
+    ("parity", "odd", &["o", "1"]),
+    ("kind", "modbus-rtu", &["rtu", "modbusrtu", "serial-rtu", "rs485", "rs-485", "modbus_serial"]),
+    ("kind", "modbus-tcp", &["tcp", "modbustcp", "ethernet", "ip", "modbus-ip"]),
+    ("kind", "serial", &["ascii", "text", "rs232", "rs-232", "uart", "tty", "line"]),
+    ("table", "coil", &["0x", "do", "digital-output", "output", "fc1", "fc5", "coil-status"]),
+    ("table", "discrete", &["1x", "di", "digital-input", "contact", "fc2", "input-status"]),
+    ("table", "holding", &["4x", "hr", "ao", "analog-output", "register", "fc3", "fc6", "fc16", "holding_register"]),
+    ("table", "input", &["3x", "ir", "ai", "analog-input", "fc4", "input_register"]),
+    ("type", "bool", &["bit", "boolean", "flag"]),
+    ("type", "u16", &["uint", "uint16", "word", "ushort", "unsigned", "uint_16", "u_int16", "uint16_t"]),
+    ("type", "i16", &["int", "int16", "short", "s16", "sint16", "integer", "signed", "int16_t"]),
+    ("type", "u32", &["uint32", "dword", "ulong", "udint", "uint32_t", "unsigned32"]),
+    ("type", "i32", &["int32", "long", "dint", "s32", "sint32", "int32_t"]),
+    ("type", "u64", &["uint64", "qword", "ulint", "uint64_t", "lword"]),
+    ("type", "i64", &["int64", "lint", "s64", "longlong", "int64_t"]),
+    ("type", "f32", &["float", "float32", "real", "single", "f", "ieee754", "float_32"]),
+    ("type", "f64", &["double", "float64", "lreal", "float_64"]),
+    ("type", "string", &["text", "str", "ascii", "char", "utf8", "utf-8"]),
+    ("word_order", "big", &["msw", "msw_first", "high", "high_first", "be", "normal", "false"]),
+    ("word_order", "little", &["lsw", "lsw_first", "low", "low_first", "le", "swap", "swapped", "reverse", "true"]),
+    ("byte_order", "big", &["msb", "msb_first", "be", "network", "false"]),
+    ("byte_order", "little", &["lsb", "lsb_first", "le", "swap", "swapped", "intel", "true"]),
+    ("settle", "after-accept", &["early", "at-receipt", "on-receipt", "receipt"]),
+    ("settle", "after-execution", &["late", "done", "after-done", "end"]),
+];
+
+/// How registers and bytes lie, by the letters that manuals have for it: of the word order, and of the byte order.
+const LETTERS: [(&str, &str, &str); 4] =
+    [("abcd", "big", "big"), ("cdab", "little", "big"), ("badc", "big", "little"), ("dcba", "little", "little")];
+
+/// What is said of a word that a key doesn't take, if it is another program's.
+pub(super) fn instead(key: &str, word: &str) -> Option<String> {
+    if key == "parity" {
+        if let Some(told) = framing(word.trim()) {
+            return Some(told);
+        }
+    }
+    let word = word.trim().to_lowercase();
+    if matches!(key, "word_order" | "byte_order" | "type") {
+        if let Some((letters, words, bytes)) = LETTERS.iter().find(|(letters, ..)| word.contains(letters)) {
+            let letters = letters.to_uppercase();
+            return Some(format!(
+                "{letters} says how registers and bytes lie; write word_order = \"{words}\" and byte_order = \"{bytes}\""
+            ));
+        }
+    }
+    if key == "kind" && matches!(word.as_str(), "modbus" | "mb") {
+        return Some("\"modbus\" is two kinds of bus; write \"modbus-rtu\" or \"modbus-tcp\"".into());
+    }
+    let is_it = |names: &[&str]| names.iter().any(|name| plain(name) == plain(&word));
+    let (_, ours, _) = VALUES.iter().find(|(of, _, names)| *of == key && is_it(names))?;
+    Some(format!("{word:?} is not what it is called here; did you mean {ours:?}?"))
+}
+
+/// What is said of a number where a word is wanted.
+pub(super) fn of_number(key: &str, number: i64) -> String {
+    let table = match number {
+        1 | 5 | 15 => "coil",
+        2 => "discrete",
+        3 | 6 | 16 => "holding",
+        4 => "input",
+        _ => "",
+    };
+    match (key, table) {
+        ("table", table) if !table.is_empty() => format!("; for function code {number} write {table:?}"),
+        _ => "; write text, in quotes".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys;
+    use super::*;
+
+    #[test]
+    fn other_programs_words_lead_to_ours() {
+        for (section, written, ours) in [
+            (keys::DEVICE, "slave_id", "unit"),
+            (keys::DEVICE, "Slave-ID", "unit"),
+            (keys::MODBUS_RTU, "baudrate", "baud"),
+            (keys::MODBUS_RTU, "tty", "port"),
+            (keys::MODBUS_TCP, "host", "address"),
+            (keys::POINT, "function_code", "table"),
+            (keys::POINT, "datatype", "type"),
+            (keys::SERIAL, "terminator", "delimiter"),
+            (keys::DEVICE, "connection_string", "connection_string_file"),
+        ] {
+            assert_eq!(meant(written, section.keys).map(|(known, _)| known), Some(ours), "{written}");
+        }
+        assert_eq!(meant("colour", keys::DEVICE.keys), None);
+        for (key, written, told) in [
+            ("parity", "E", "\"even\""),
+            ("parity", "8N1", "data_bits = 8, parity = \"none\" and stop_bits = 1"),
+            ("parity", "7e2", "data_bits = 7, parity = \"even\" and stop_bits = 2"),
+            ("word_order", "CDAB", "word_order = \"little\" and byte_order = \"big\""),
+            ("type", "float", "\"f32\""),
+            ("type", "FLOAT32 CDAB", "word_order = \"little\""),
+            ("type", "double", "\"f64\""),
+            ("type", "word", "\"u16\""),
+            ("kind", "rtu", "\"modbus-rtu\""),
+            ("kind", "modbus", "\"modbus-rtu\" or \"modbus-tcp\""),
+            ("table", "4x", "\"holding\""),
+        ] {
+            let found = instead(key, written).unwrap_or_default();
+            assert!(found.contains(told), "{key} = {written}: {found}");
+        }
+        assert_eq!(instead("parity", "evne"), None);
+    }
+}
