@@ -98,7 +98,8 @@ fn header(code: &str) -> String {
 
 /// `{ table: "holding" }` and its like.
 fn inline_table(code: &str, message: &str) -> Option<String> {
-    if message.starts_with("missing assignment") {
+    let has_a_colon = code.contains('=') && matches(r"[{,]\s*[\w\x22'-]+\s*:\s", code);
+    if message.starts_with("missing assignment") || has_a_colon {
         return Some("between a key and its value stands =, not a colon; write { table = \"holding\", … }".into());
     }
     if message.starts_with("missing comma") {
