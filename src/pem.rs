@@ -211,10 +211,10 @@ mod tests {
         for (bytes, told) in [
             (b"".to_vec(), "is empty"),
             (b"\n\n".to_vec(), "is empty"),
-            (ONE[..40].as_bytes().to_vec(), "cut short: the block that begins in line 1"),
-            (ONE[..50].as_bytes().to_vec(), "cut short"),
+            (ONE.as_bytes()[..40].to_vec(), "cut short: the block that begins in line 1"),
+            (ONE.as_bytes()[..50].to_vec(), "cut short"),
             (format!("{ONE}{}", &ONE[..40]).into_bytes(), "begins in line 5"),
-            (ONE[28..].as_bytes().to_vec(), "that does not begin"),
+            (ONE.as_bytes()[28..].to_vec(), "that does not begin"),
             (ONE.replace("AQE=", "AQ*=").into_bytes(), "something else than base64"),
             (ONE.replace("AQE=", "AQE").into_bytes(), "a part of it is missing"),
             (format!("\"{ONE}\"").into_bytes(), "around the dashes in line 1"),

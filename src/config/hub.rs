@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::address::{check_host, host_and_port, is_loopback};
 use super::tree::{Span, Table};
 use super::{keys, Hub, Ledger};
-use crate::hub::tls::Trust;
+use crate::hub::tls::{self, Trust};
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
 const DEFAULT_API_VERSION: &str = "2021-04-12";
@@ -135,6 +135,10 @@ fn host(table: &Table) -> Option<String> {
     }
     let host = table.text("host")?.to_lowercase();
     match check_hub_host(&host) {
+        Ok(()) if !tls::is_server_name(&host) => {
+            table.wrong("host", format!("is no name that a server can have in TLS; it must be like {HOST_EXAMPLE}"));
+            None
+        }
         Ok(()) => {
             if !host.contains('.') && host != "localhost" {
                 let why = format!("has no domain; a hub's full name is like {HOST_EXAMPLE}");
@@ -180,8 +184,8 @@ const SLIPS_MAX: usize = 4;
 
 /// What is said of a host that is nearly one of Azure's, or another service there.
 fn mistyped_domain(host: &str) -> Option<String> {
-    let is_in = |domain: &&str| host.strip_suffix(*domain).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
-    if DOMAINS.iter().any(|domain| is_in(&domain)) {
+    let is_in = |domain: &str| host.strip_suffix(domain).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
+    if DOMAINS.iter().any(|domain| is_in(domain)) {
         return None;
     }
     if let Some(domain) = DOMAINS.iter().find(|domain| host == **domain) {

@@ -193,6 +193,11 @@ pub async fn handshake(
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))
 }
 
+/// Whether a server can be known by this name.
+pub fn is_server_name(host: &str) -> bool {
+    ServerName::try_from(host).is_ok()
+}
+
 fn builder(
     roots: &Arc<RootCertStore>,
 ) -> Result<tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>, String> {

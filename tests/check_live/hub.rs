@@ -123,6 +123,28 @@ fn a_server_whose_certificate_is_wrong_is_told_and_hears_no_token() {
 }
 
 #[test]
+fn one_identitys_bad_certificate_keeps_nobody_else_from_the_hub() {
+    let (ca, of_clients) = (authority("the authority that is trusted"), authority("of another plant's devices"));
+    let (key, slave) = (KeyPair::generate().expect("a key"), Slave::new());
+    let certificate = server(|_| {}).signed_by(&key, &ca).expect("a certificate");
+    let hub = Server::that_knows_clients_of(of_clients.as_ref(), &[&certificate], &key);
+    // By its name it comes first.
+    let own = "[device.a]\nbus = \"plant\"\nunit = 2\nprofile = \"pump\"\ncert_file = \"a.pem\"\n\
+               cert_key_file = \"a-key.pem\"\n";
+    let site = hub.site(&ca.pem(), &format!("{}{own}", pump(slave.address(), "after-execution", "")));
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new([]).expect("no names are good names");
+    site.write("a.pem", &params.self_signed(&key).expect("a certificate").pem());
+    site.write("a-key.pem", &key.serialize_pem());
+    let found = live(&site);
+    found.says("ok", "hub TLS", "the server is");
+    found.says("fail", "identity a", "TLS");
+    // This server says nothing of MQTT; that it was asked is what matters.
+    found.says("fail", "identity pump", "");
+    assert!(!hub.heard().is_empty());
+}
+
+#[test]
 fn a_clock_in_1970_is_told_and_no_token_is_made() {
     let plant = plant();
     let wall = Wall::new(&plant.site.path(""));

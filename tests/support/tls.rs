@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::{crypto, version, ServerConfig, ServerConnection};
+use tokio_rustls::rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::{crypto, version, ConfigBuilder, RootCertStore, ServerConfig, ServerConnection};
 
 use super::Site;
 
@@ -53,14 +54,39 @@ impl Server {
 
     /// With a certificate: what is heard is what came through TLS.
     pub fn with(chain: &[&rcgen::Certificate], key: &KeyPair) -> Server {
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        let builder = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_protocol_versions(&[&version::TLS12, &version::TLS13])
             .expect("the versions are there")
-            .with_no_client_auth()
-            .with_single_cert(chain.iter().map(|certificate| certificate.der().clone()).collect(), key)
-            .expect("the key fits");
-        let config = Arc::new(config);
+            .with_no_client_auth();
+        Server::of(builder, chain, key)
+    }
+
+    /// The same, but a client that shows a certificate must have it from this authority. TLS 1.2, in which it is told so
+    /// before the handshake is over.
+    pub fn that_knows_clients_of(
+        authority: &rcgen::Certificate,
+        chain: &[&rcgen::Certificate],
+        key: &KeyPair,
+    ) -> Server {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).expect("an authority");
+        let provider = Arc::new(crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS12])
+            .expect("the version is there")
+            .with_client_cert_verifier(verifier.allow_unauthenticated().build().expect("a verifier"));
+        Server::of(builder, chain, key)
+    }
+
+    fn of(
+        builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+        chain: &[&rcgen::Certificate],
+        key: &KeyPair,
+    ) -> Server {
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
+        let config = Arc::new(builder.with_single_cert(chain, key).expect("the key fits"));
         Server::start(move |mut stream, heard| {
             let mut tls = ServerConnection::new(config.clone()).expect("a connection");
             let mut buffer = [0; 1024];
