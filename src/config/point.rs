@@ -93,7 +93,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
-        section.wrong("scale", "must not be 0: every value would be the same");
+        section.wrong("scale", "must not be 0, as every value would be the same; write 1, or leave it out");
     }
     let table = section.choice("table", &TABLES);
     let (table, address) = match (section.has("register"), section.has("table"), section.has("address")) {
