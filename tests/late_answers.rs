@@ -66,7 +66,7 @@ impl Plant {
     fn is_not_deceived(&self) {
         self.hub.send("pump", C2d::new("m-1", "5").property("command", "set")).unwrap();
         let row = eventually_within(PATIENCE, "the command has ended", || {
-            self.site.rows().into_iter().find(|row| !row["finishedAt"].is_null())
+            self.site.rows().into_iter().find(|row| row["messageId"] == "m-1" && !row["finishedAt"].is_null())
         });
         assert_eq!((&row["state"], &row["error"]["code"]), (&"failed".into(), &"timeout".into()), "{row}");
         assert_eq!(self.slave.count(0, 5), 1);
