@@ -214,14 +214,15 @@ fn take(from: &mut Vec<String>, wanted: &str) -> bool {
 }
 
 /// G5: what a device's peripheral has done, it has done in the order of receipt. Without a message id a redelivery is a
-/// new command; and of what was sent twice any copy may have run out of time at the hub.
+/// new command; of what was sent twice any copy may have run out of time at the hub; and what was lost with a ledger is
+/// done again, if it may be.
 fn judge_order(world: &World, device: &str, commands: &[Command], effects: &[Effect]) {
     let place = |effect: &Effect| {
         let is_its = |command: &&Command| command.message.device == device && command.message.value == effect.value;
         let found = commands.iter().position(|command| is_its(&command))?;
-        let Command { message, sent, .. } = &commands[found];
+        let Command { message, sent, was_known, .. } = &commands[found];
         let is_one = commands.iter().filter(is_its).count() == 1;
-        (message.id.is_some() && *sent == 1 && is_one).then_some(found)
+        (message.id.is_some() && *sent == 1 && is_one && !was_known).then_some(found)
     };
     let places: Vec<usize> = effects.iter().filter_map(place).collect();
     if !places.is_sorted() {
