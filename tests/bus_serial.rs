@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use fieldbridge::bus::wire::{Answer, Call, Refusal, Request, Wire};
 use fieldbridge::config::BusKind;
-use peers::{hasty, patient, Peer, Pty, Running};
+use peers::{hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use regex_lite::Regex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn start() -> (Running, Pty) {
     start_at(115_200)
@@ -19,12 +20,18 @@ fn start() -> (Running, Pty) {
 fn start_at(baud: u32) -> (Running, Pty) {
     let pty = Pty::new();
     let kind = BusKind::Serial { port: pty.port(baud), delimiter: b"\r\n".to_vec() };
-    (Running::start(kind), pty)
+    // So that the line counts as quiet soon.
+    (Running::with_timeout(kind, SHORT), pty)
+}
+
+/// A call that is sure to be answered in time.
+fn call(request: Request) -> Call {
+    Call { timeout: Some(PATIENCE), ..peers::call(0, request) }
 }
 
 /// A command that `OK` confirms, with what follows as its result, and that `ERR` refuses.
 fn send(text: &str) -> Call {
-    peers::call(0, line(text, Some("^OK ?(.*)"), Some("^ERR ?(.*)")))
+    call(line(text, Some("^OK ?(.*)"), Some("^ERR ?(.*)")))
 }
 
 fn send_hasty(text: &str) -> Call {
@@ -33,7 +40,7 @@ fn send_hasty(text: &str) -> Call {
 
 fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
     let regex = |pattern: &str| Regex::new(pattern).expect("a valid pattern");
-    Request::Line { bytes: text.as_bytes().to_vec(), expect: expect.map(regex), refuse: refuse.map(regex) }
+    Request::line(text.as_bytes().to_vec(), expect.map(regex), refuse.map(regex))
 }
 
 fn said(text: &str) -> Wire {
@@ -70,7 +77,7 @@ async fn without_expect_the_first_line_that_is_not_refused_confirms() {
         [("anything\r\n", said("anything")), ("\r\n", said("")), ("no\r\n", Wire::Refused(Refusal::Text("no".into())))]
     {
         let request = line("T\r\n", None, Some("^no$"));
-        let asking = running.call_meanwhile(peers::call(0, request));
+        let asking = running.call_meanwhile(call(request));
         pty.peer.hear(b"T\r\n").await;
         pty.peer.say(reply.as_bytes()).await;
         assert_eq!(patient(asking).await.unwrap(), wire, "{reply:?}");
@@ -167,15 +174,62 @@ async fn a_reply_to_what_an_earlier_life_of_the_daemon_asked_is_not_this_ones() 
 #[tokio::test]
 async fn a_retry_in_the_same_turn_goes_out_at_once() {
     let (line, mut pty) = start();
-    let started = Instant::now();
     let mut turn = line.bus.turn().await.unwrap();
     assert!(matches!(turn.exchange(&send_hasty("T\r\n")).await, Wire::NoAnswer(_)));
+    let started = Instant::now();
     pty.peer.hear(b"T\r\n").await;
     let retry = tokio::spawn(async move { turn.exchange(&send("T\r\n")).await });
     pty.peer.hear(b"T\r\n").await;
     assert!(started.elapsed() < Duration::from_secs(2));
     pty.peer.say(b"OK 1\r\n").await;
     assert_eq!(patient(retry).await.unwrap(), said("1"));
+}
+
+#[tokio::test]
+async fn the_second_line_of_a_reply_is_nobodys_even_if_the_next_command_waits() {
+    let (line, mut pty) = start();
+    for delay in [0, 5, 30, 120] {
+        let version = line.call_meanwhile(call(self::line("VERS\r\n", Some("^[0-9.]+$"), None)));
+        pty.peer.hear(b"VERS\r\n").await;
+        let dispense = line.call_meanwhile(send("DISPENSE\r\n"));
+        pty.peer.say(b"1999.0\r\n").await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        pty.peer.say(b"OK\r\n").await;
+        assert_eq!(patient(version).await.unwrap(), said("1999.0"));
+        pty.peer.hear(b"DISPENSE\r\n").await;
+        pty.peer.say(b"ERR interlock\r\n").await;
+        let refused = Wire::Refused(Refusal::Text("interlock".into()));
+        assert_eq!(patient(dispense).await.unwrap(), refused, "a second line after {delay} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_scale_that_reports_all_the_time_is_read_in_whole_lines() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for baud in [1200, 9600, 115_200] {
+        let (line, pty) = start_at(baud);
+        let (mut hear, mut say) = tokio::io::split(pty.peer);
+        // What it is asked, it takes and never minds.
+        let hearing = tokio::spawn(async move { while hear.read_u8().await.is_ok() {} });
+        let mut phases = rng.fork();
+        let reporting = tokio::spawn(async move {
+            loop {
+                for piece in b"W +0012.5 kg\r\n".chunks(phases.usize(1..8)) {
+                    patient(say.write_all(piece)).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(10) / baud * piece.len() as u32).await;
+                }
+            }
+        });
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(rng.u64(..200))).await;
+            let weighed = line.call(call(self::line("S\r\n", Some(r"([0-9.]+) kg"), None))).await;
+            assert_eq!(weighed, said("0012.5"), "{baud} baud");
+        }
+        hearing.abort();
+        reporting.abort();
+    }
 }
 
 #[tokio::test]

@@ -252,7 +252,7 @@ pub(super) mod tests {
     fn what_no_frame_can_hold_has_no_shape() {
         assert!(Shape::of(1, &words(128)).is_none());
         assert!(Shape::of(1, &Request::ReadBits { coils: true, address: 0, count: 2048 }).is_none());
-        let line = Request::Line { bytes: vec![], expect: None, refuse: None };
+        let line = Request::line(vec![], None, None);
         assert!(Shape::of(1, &line).is_none());
     }
 

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! [`wire`] says what goes out and what comes back; `worker` runs the turns and keeps the port open; `rtu`, `tcp` and
-//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `late` remembers which answers may still come,
-//! and `port` keeps that for as long as a port is the same, whatever the bus on it is called; `line` opens ports and
-//! moves bytes.
+//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `splitter`, `listening` and `reply` understand
+//! lines of text; `late` remembers which answers may still come, and `port` keeps that for as long as a port is the
+//! same, whatever the bus on it is called; `line` opens ports and moves bytes.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -20,11 +20,14 @@ mod frame;
 mod late;
 mod line;
 mod link;
+mod listening;
 mod modbus;
 mod port;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
+mod reply;
 mod rtu;
+mod splitter;
 mod tcp;
 mod text;
 pub mod wire;

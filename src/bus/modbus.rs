@@ -264,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_not_be_encoded_is_said_and_not_sent() {
-        let line = Request::Line { bytes: vec![], expect: None, refuse: None };
+        let line = Request::line(vec![], None, None);
         assert!(Codec::rtu().ask(1, &line).await.is_err());
         let long = Request::WriteWords { address: 0, words: vec![0; 200] };
         assert!(Codec::tcp().ask(1, &long).await.is_err());

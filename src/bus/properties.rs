@@ -9,6 +9,7 @@ use tokio::time::{sleep, Instant};
 
 use super::frame::{self, Shape};
 use super::late::{self, Debts, Question, Sifted};
+use super::link::Link as _;
 use super::modbus::Codec;
 use super::wire::{Answer, Call, Refusal, Request, Wire};
 use super::{line, rtu, tcp, text};
@@ -298,6 +299,7 @@ pub fn rtu_line(bytes: &[u8]) {
 
 static EXPECT: Patterns = LazyLock::new(|| patterns(&["^OK", "([+-]?[0-9.]+) kg", "^(a*)*$"]));
 static REFUSE: Patterns = LazyLock::new(|| patterns(&["^ERR ?(.*)", "."]));
+static UNTIL: Patterns = LazyLock::new(|| patterns(&["^END", "kg$"]));
 
 /// Patterns that a command may have, made once: most of the time would go into that.
 type Patterns = LazyLock<Vec<Option<Regex>>>;
@@ -307,38 +309,44 @@ fn patterns(texts: &[&str]) -> Vec<Option<Regex>> {
     std::iter::once(None).chain(some).collect()
 }
 
-/// Whatever comes on a line of text, in whatever pieces: the exchange ends in time, a refusal is looked for first, and
-/// what is taken for the reply is a line that stood there.
+/// Whatever comes on a line of text, before a command and after it, in whatever pieces: the exchange ends in time, a
+/// refusal is looked for first, and what is taken for the reply is a whole line that began after the command was sent.
 pub fn text_line(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let delimiter = source.pick(&[&b"\r\n"[..], b"\n", b"\r", b"\x03", b";;"]).to_vec();
-    let [expect, refuse] = [&EXPECT, &REFUSE].map(|patterns| source.pick(patterns).clone());
-    let request = Request::Line { bytes: b"T\r\n".to_vec(), expect: expect.clone(), refuse: refuse.clone() };
-    let said = pieces(&mut source, |source| match source.u8() % 4 {
+    let [expect, refuse, until] = [&EXPECT, &REFUSE, &UNTIL].map(|patterns| source.pick(patterns).clone());
+    let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until };
+    let before = source.within(0..=6);
+    let mut said = pieces(&mut source, |source| match source.u8() % 4 {
         0 => delimiter.clone(),
-        1 => source.pick(&[&b"OK"[..], b"ERR 7", b"+12.5 kg", b"aaaaaaaa", b"T"]).to_vec(),
+        1 => source.pick(&[&b"OK"[..], b"ERR 7", b"+12.5 kg", b"aaaaaaaa", b"T", b"END"]).to_vec(),
         2 => vec![source.u8(); 1500],
         _ => source.piece(60).to_vec(),
     });
-    let stream: Vec<u8> = said.iter().flat_map(|(_, piece)| piece.clone()).collect();
+    let before: Vec<_> = said.drain(..before.min(said.len())).collect();
+    let old: Vec<u8> = before.iter().flat_map(|(_, piece)| piece.clone()).collect();
+    let new: Vec<u8> = said.iter().flat_map(|(_, piece)| piece.clone()).collect();
     let wire = run(async {
-        let (near, far) = duplex(1 << 16);
+        let (near, mut far) = duplex(1 << 16);
         let mut text = text::Text::new(port(), delimiter.clone(), TIMEOUT, Duration::ZERO, &line::SystemLines);
         text.attach(Box::new(near));
-        in_time(async { text.put(&call(0, request), 1).await.wire }, far, said).await
-    });
-    let judged = lines(&stream, &delimiter).into_iter().find_map(|line| {
-        let group = |regex: &Regex| {
-            let found = regex.captures(&line)?;
-            Some(found.get(1).map_or(line.clone(), |group| group.as_str().to_owned()))
-        };
-        let refused = refuse.as_ref().and_then(group).map(|text| Wire::Refused(Refusal::Text(text)));
-        let reply = expect.as_ref().map_or(Some(line.clone()), group);
-        refused.or(reply.map(|text| Wire::Answered(Answer::Line(text))))
+        for (pause, piece) in before {
+            sleep(pause).await;
+            far.write_all(&piece).await.expect("there is room");
+            assert_eq!(text.listen().await, None);
+        }
+        in_time(async { text.put(&call(0, request.clone()), 1).await.wire }, far, said).await
     });
     match &wire {
-        // The first line that says yes or no, if it came in time.
-        Wire::Answered(_) | Wire::Refused(_) => assert_eq!(Some(&wire), judged.as_ref(), "{stream:?}"),
+        // The first lines that say yes or no, if they came in time: those that began behind what was old, which may
+        // have ended there or not.
+        Wire::Answered(_) | Wire::Refused(_) => {
+            let whole = lines(&[&old[..], &new].concat(), &delimiter);
+            let since = whole.into_iter().filter(|(begun, _)| *begun >= old.len()).map(|(_, line)| line).collect();
+            let aligned = lines(&new, &delimiter).into_iter().map(|(_, line)| line).collect();
+            let may_be = [since, aligned].map(|lines| judged(&request, lines));
+            assert!(may_be.contains(&Some(wire.clone())), "{wire:?} is none of {may_be:?}: {old:?} {new:?}");
+        }
         Wire::BadReply(why) | Wire::NoAnswer(why) => {
             assert!(!why.is_empty() && why.len() < 1000 && !why.contains(char::is_control), "{why:?}");
         }
@@ -346,14 +354,40 @@ pub fn text_line(bytes: &[u8]) {
     }
 }
 
-/// The whole lines of a stream.
-fn lines(stream: &[u8], delimiter: &[u8]) -> Vec<String> {
+/// What lines say to the command `T`, read by the letter of the manual.
+fn judged(request: &Request, lines: Vec<String>) -> Option<Wire> {
+    let Request::Line { expect, refuse, until, .. } = request else { return None };
+    let group = |regex: &Regex, text: &str| {
+        let found = regex.captures(text)?;
+        Some(found.get(1).map_or(text.to_owned(), |group| group.as_str().to_owned()))
+    };
+    let echo = lines.iter().position(|line| line.trim().trim_start_matches(['>', '#', '$', ':']).trim_start() == "T");
+    let mut reply = Vec::new();
+    for (_, line) in lines.into_iter().enumerate().filter(|(at, _)| Some(*at) != echo) {
+        if let Some(text) = refuse.as_ref().and_then(|refuse| group(refuse, &line)) {
+            return Some(Wire::Refused(Refusal::Text(text)));
+        }
+        let ends = until.as_ref().is_some_and(|until| until.is_match(&line));
+        reply.push(line);
+        let whole = if until.is_some() { reply.join("\n") } else { reply.pop().unwrap_or_default() };
+        let confirms = expect.as_ref().map_or(Some(whole.clone()), |expect| group(expect, &whole));
+        match (until.is_some(), ends, confirms) {
+            (true, false, _) | (false, _, None) => {}
+            (_, _, Some(text)) => return Some(Wire::Answered(Answer::Line(text))),
+            (true, true, None) => return None,
+        }
+    }
+    None
+}
+
+/// The whole lines of a stream, and where they begin.
+fn lines(stream: &[u8], delimiter: &[u8]) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
     let mut start = 0;
     let mut at = 0;
     while at + delimiter.len() <= stream.len() {
         if stream[at..].starts_with(delimiter) {
-            lines.push(String::from_utf8_lossy(&stream[start..at]).into_owned());
+            lines.push((start, String::from_utf8_lossy(&stream[start..at]).into_owned()));
             at += delimiter.len();
             start = at;
         } else {

@@ -1,44 +1,51 @@
 //! One exchange with an instrument that speaks in lines of text on a serial port.
 //!
 //! Invariants
-//! - A reply is judged line by line: what refuses is looked for first, then what confirms. A line that does neither,
-//!   such as the instrument's echo of the command, is passed over.
+//! - The line is listened to from the opening to the closing of its port, so that a line that began before a command
+//!   was sent is known for what it is: never its answer.
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
-//!   come any more.
-//! - A reply takes a bounded amount of memory and of time.
+//!   come any more, and after a reply until its rest, if it has one, is over.
+//! - Whether a command may still go out is looked at last, behind every wait.
+//! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
 
-use regex_lite::Regex;
-use tokio::time::{sleep_until, timeout_at, Instant};
+use tokio::time::{timeout_at, Instant};
 
 use super::frame::Timing;
 use super::late::{Debts, Question};
 use super::line;
-use super::link::{bounded, Ended, Link, Lost};
-use super::wire::{Answer, Call, Refusal, Request, Wire};
+use super::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use super::listening::Listening;
+use super::reply::Reply;
+use super::splitter::{Place, LINE_BYTES_MAX};
+use super::wire::{Call, Request, Wire};
 use crate::config::{Bus, SerialPort};
-
-/// Most bytes of one exchange's reply, lines that were passed over included.
-const REPLY_BYTES_MAX: usize = 4096;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
 const WRITE_SLACK: Duration = Duration::from_secs(1);
 
-/// Longest piece of a reply that a message to a person repeats, in characters.
-const SHOWN_CHARS_MAX: usize = 80;
+/// A line that began before the timeout may take as long as so many characters to end.
+const LAST_LINE_CHARS: usize = 256;
+
+/// Most pieces that are read before a command is sent, once the line is free: who never stops is not waited for.
+const PIECES_MAX: usize = 16;
 
 /// A serial line with an instrument at its end.
 pub(super) struct Text {
     line: line::Line,
-    delimiter: Vec<u8>,
     timing: Timing,
     timeout: Duration,
-    turnaround: Duration,
     /// All replies look alike.
     debts: Debts<()>,
-    quiet_until: Instant,
+    listening: Listening,
+}
+
+/// Why a command was not put on the line.
+enum NotFree {
+    TooLate,
+    Lost(String),
 }
 
 impl Text {
@@ -51,52 +58,59 @@ impl Text {
         lines: &dyn line::Lines,
     ) -> Self {
         let timing = Timing::of(&port);
-        Text {
-            line: line::Line::new(port, lines),
-            delimiter,
-            timing,
-            timeout,
-            turnaround,
-            debts: Debts::default(),
-            quiet_until: Instant::now(),
-        }
+        let listening = Listening::new(delimiter, timing, timeout, turnaround, Instant::now().into_std());
+        Text { line: line::Line::new(port, lines), timing, timeout, debts: Debts::default(), listening }
     }
 
     pub(super) fn attach(&mut self, stream: Box<dyn line::Port>) {
         self.line.stream = Some(stream);
+        self.listening.opened(Instant::now().into_std());
     }
 
-    /// Waits out the turnaround and discards what is there. An instrument that reports all the time is never silent:
-    /// so silence is not waited for.
-    async fn discard(&mut self) -> Result<(), String> {
+    /// Listens until the question may go out, or is too late.
+    async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
         let mut chunk = [0; 256];
-        sleep_until(self.quiet_until).await;
+        let mut pieces = 0;
         line::catch_up().await;
-        let end = Instant::now();
-        for _ in 0..REPLY_BYTES_MAX / chunk.len() {
-            let Some(stream) = self.line.stream.as_mut() else {
-                return Err("is closed".into());
+        loop {
+            let now = Instant::now();
+            if not_after.is_some_and(|limit| now >= limit) {
+                return Err(NotFree::TooLate);
+            }
+            let free_at = self.listening.free_at(question, now.into_std()).map(Instant::from_std);
+            let until = match free_at {
+                Some(at) => not_after.map_or(at, |limit| limit.min(at)),
+                None if pieces < PIECES_MAX => now,
+                None => return Ok(()),
             };
-            match timeout_at(end, line::read(stream, &mut chunk)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(why)) => return Err(why),
-                Err(_) => break,
+            pieces += usize::from(free_at.is_none());
+            let Some(stream) = self.line.stream.as_mut() else {
+                return Err(NotFree::Lost("is closed".into()));
+            };
+            match timeout_at(until, line::read(stream, &mut chunk)).await {
+                Ok(Ok(len)) => drop(self.listening.feed(&chunk[..len], Instant::now().into_std())),
+                Ok(Err(why)) => return Err(NotFree::Lost(why)),
+                Err(_) if free_at.is_none() => return Ok(()),
+                Err(_) => {}
             }
         }
-        Ok(())
     }
 
     pub(super) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
-        let Request::Line { bytes, expect, refuse } = &call.request else {
+        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, Reply::to(&call.request)) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
-        if let Err(why) = self.discard().await {
-            return self.line.lost(&why, Wire::NotSent);
+        let question = Question::of(errand, call);
+        match self.free(&question, call.not_after).await {
+            Ok(()) => {}
+            Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
+            Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
         let sending = self.timing.on_wire(bytes.len());
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
+        let asked = self.listening.ask(Instant::now().into_std());
         if let Err(cut) = line::write(stream, bytes, sending + WRITE_SLACK).await {
             let wire = if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer };
             return self.line.lost(&cut.why, wire);
@@ -104,111 +118,65 @@ impl Text {
         let sent = Instant::now() + sending;
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let until = (sent + self.debts.window(timeout)).into_std();
-        self.debts.asked(Question::of(errand, call), (), until, Instant::now().into_std());
-        let judge = |line: &str| judge(line, expect.as_ref(), refuse.as_ref());
-        let ended = self.listen_for(judge, sent + timeout, timeout).await;
-        if matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_)) {
+        self.debts.asked(question.clone(), (), until, Instant::now().into_std());
+        let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
+        let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
+        if answered {
             self.debts.paid(&());
         }
-        self.quiet_until = Instant::now() + self.turnaround;
+        self.listening.end(question, answered, Instant::now().into_std());
         ended
     }
 
-    async fn listen_for(
-        &mut self,
-        judge: impl Fn(&str) -> Option<Wire>,
-        mut deadline: Instant,
-        timeout: Duration,
-    ) -> Ended {
-        let mut reply = Reply::default();
+    async fn listen_for(&mut self, mut reply: Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
         let mut chunk = [0; 256];
-        loop {
+        let mut silent = true;
+        while let Some(until) = self.patience(asked, deadline) {
             let Some(stream) = self.line.stream.as_mut() else {
                 return self.line.lost("is closed", Wire::NoAnswer);
             };
-            let len = match timeout_at(deadline, line::read(stream, &mut chunk)).await {
+            let len = match timeout_at(until, line::read(stream, &mut chunk)).await {
                 Ok(Ok(len)) => len,
                 Ok(Err(why)) => return self.line.lost(&why, Wire::NoAnswer),
-                Err(_) => break,
+                Err(_) => continue,
             };
-            // The time that a reply itself takes on the wire does not count.
-            deadline += self.timing.on_wire(len);
-            reply.take(&chunk[..len]);
-            while let Some(line) = reply.next_line(&self.delimiter) {
-                if let Some(wire) = judge(&line) {
+            silent = false;
+            for line in self.listening.feed(&chunk[..len], Instant::now().into_std()) {
+                if !line.is_since(asked) {
+                    reply.pass(&line.text);
+                } else if let Some(wire) = reply.take(&line.text) {
                     return Ended::kept(wire);
                 }
             }
-            if reply.total > REPLY_BYTES_MAX {
+            if self.listening.is_overlong_since(asked) {
                 return Ended::kept(Wire::BadReply(format!(
-                    "more than {REPLY_BYTES_MAX} bytes came, and nothing in them answers the command: {}",
-                    reply.excerpt()
+                    "more than {LINE_BYTES_MAX} bytes came without the delimiter: {}",
+                    reply.excerpt(&self.listening.rest())
                 )));
             }
         }
         let timeout = line::shown(timeout);
-        Ended::kept(if reply.total == 0 {
+        let rest = self.listening.rest();
+        Ended::kept(if silent {
             Wire::NoAnswer(format!("no reply within {timeout}"))
+        } else if reply.is_echo_only(&rest) {
+            Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
         } else {
-            let excerpt = reply.excerpt();
+            let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
         })
     }
-}
 
-/// What has come of a reply.
-#[derive(Debug, Default)]
-struct Reply {
-    /// Without the lines that were passed over.
-    bytes: Vec<u8>,
-    /// The last line that was passed over.
-    passed: Option<String>,
-    total: usize,
-}
-
-impl Reply {
-    fn take(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.total += bytes.len();
+    /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
+    fn patience(&self, asked: Place, deadline: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        if now < deadline {
+            return Some(deadline);
+        }
+        let most = self.timing.on_wire(LAST_LINE_CHARS);
+        let until = self.listening.ends_by(asked, deadline.into_std(), most).map(Instant::from_std);
+        until.filter(|until| now < *until)
     }
-
-    /// The next complete line, without its delimiter. Bytes that are no UTF-8 are replaced.
-    fn next_line(&mut self, delimiter: &[u8]) -> Option<String> {
-        let len = delimiter.len().max(1);
-        let end = self.bytes.windows(len).position(|window| window == delimiter)?;
-        let line = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
-        self.bytes.drain(..end + len);
-        self.passed = Some(line.clone());
-        Some(line)
-    }
-
-    /// What came, for a person: the last line, else what there is of one.
-    fn excerpt(&self) -> String {
-        let text = match &self.passed {
-            Some(line) => line.into(),
-            None => String::from_utf8_lossy(&self.bytes),
-        };
-        let shown: String = text.escape_debug().take(SHOWN_CHARS_MAX).collect();
-        format!("\"{shown}\"")
-    }
-}
-
-/// What a line says: no, yes, or neither.
-fn judge(line: &str, expect: Option<&Regex>, refuse: Option<&Regex>) -> Option<Wire> {
-    if let Some(text) = refuse.and_then(|refuse| captured(refuse, line)) {
-        return Some(Wire::Refused(Refusal::Text(text)));
-    }
-    let text = match expect {
-        Some(expect) => captured(expect, line)?,
-        None => line.to_owned(),
-    };
-    Some(Wire::Answered(Answer::Line(text)))
-}
-
-/// Group 1 if there is one and it took part in the match, else the whole line.
-fn captured(regex: &Regex, line: &str) -> Option<String> {
-    let captures = regex.captures(line)?;
-    Some(captures.get(1).map_or(line, |group| group.as_str()).to_owned())
 }
 
 impl Link for Text {
@@ -246,15 +214,20 @@ impl Link for Text {
         let mut chunk = [0; 256];
         let stream = self.line.stream.as_mut()?;
         match line::read(stream, &mut chunk).await {
-            Ok(_) => None,
+            Ok(len) => {
+                self.listening.feed(&chunk[..len], Instant::now().into_std());
+                None
+            }
             Err(why) => self.line.lost(&why, Wire::NotSent).lost,
         }
     }
 
     fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
         let question = Question::of(errand, call);
-        let until = self.debts.held_until(&question, &(), Instant::now().into_std());
-        until.map(Instant::from_std)
+        let now = Instant::now().into_std();
+        let owed = self.debts.held_until(&question, &(), now);
+        let free = self.is_open().then(|| self.listening.free_at(&question, now)).flatten();
+        owed.into_iter().chain(free).max().map(Instant::from_std)
     }
 
     async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
@@ -263,52 +236,4 @@ impl Link for Text {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn regex(pattern: &str) -> Option<Regex> {
-        Some(Regex::new(pattern).unwrap())
-    }
-
-    #[test]
-    fn a_reply_is_refused_first_then_expected_else_passed_over() {
-        let yes = |text: &str| Some(Wire::Answered(Answer::Line(text.into())));
-        let no = |text: &str| Some(Wire::Refused(Refusal::Text(text.into())));
-        let table = [
-            ("OK", regex("^OK"), None, yes("OK")),
-            ("OK 5", regex("^OK"), None, yes("OK 5")),
-            ("W +12.5 kg", regex(r"([+-][\d.]+) kg"), None, yes("+12.5")),
-            ("OK", regex("^OK( \\d+)?"), None, yes("OK")),
-            ("ERR 5", regex("."), regex("^ERR ?(.*)"), no("5")),
-            ("ERR 5", None, regex("^ERR"), no("ERR 5")),
-            ("T", regex("^OK"), regex("^ERR"), None),
-            ("anything", None, regex("^ERR"), yes("anything")),
-            ("", None, None, yes("")),
-        ];
-        for (line, expect, refuse, wire) in table {
-            assert_eq!(judge(line, expect.as_ref(), refuse.as_ref()), wire, "{line}");
-        }
-    }
-
-    #[test]
-    fn lines_end_at_the_delimiter_wherever_the_chunks_end() {
-        let mut reply = Reply::default();
-        let mut lines = Vec::new();
-        for byte in b"T\r\n\r\nOK\xFF\rx\r\nrest" {
-            reply.take(&[*byte]);
-            lines.extend(reply.next_line(b"\r\n"));
-        }
-        assert_eq!(lines, ["T", "", "OK\u{FFFD}\rx"]);
-        assert_eq!(reply.total, 16);
-        assert_eq!(reply.next_line(b""), None);
-    }
-
-    #[test]
-    fn an_excerpt_is_printable_and_short() {
-        let mut reply = Reply::default();
-        reply.take(&[b'\x1b'; 300]);
-        let excerpt = reply.excerpt();
-        assert!(excerpt.len() <= SHOWN_CHARS_MAX + 2, "{excerpt}");
-        assert!(excerpt.starts_with("\"\\u{1b}"), "{excerpt}");
-    }
-}
+mod tests;

@@ -51,7 +51,16 @@ pub enum Request {
         expect: Option<regex_lite::Regex>,
         /// The reply by which the peripheral says no.
         refuse: Option<regex_lite::Regex>,
+        /// The last line of a reply that has several; without it a reply is one line.
+        until: Option<regex_lite::Regex>,
     },
+}
+
+impl Request {
+    /// A line whose reply is one line.
+    pub fn line(bytes: Vec<u8>, expect: Option<regex_lite::Regex>, refuse: Option<regex_lite::Regex>) -> Request {
+        Request::Line { bytes, expect, refuse, until: None }
+    }
 }
 
 /// The content of a valid answer to a [`Request`].
@@ -63,7 +72,8 @@ pub enum Answer {
     Words(Vec<u16>),
     /// A write was confirmed: its echo named the same address and value or count.
     Written,
-    /// Group 1 of `expect` if there is one, else the whole reply, without its delimiter.
+    /// Group 1 of `expect` if there is one, else the whole reply, without its delimiter; several lines are joined by
+    /// `\n`.
     Line(String),
 }
 

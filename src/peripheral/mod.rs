@@ -215,11 +215,7 @@ impl Command {
             self.takes_none(value)?;
             (template.send.clone(), None)
         };
-        let request = Request::Line {
-            bytes: line.into_bytes(),
-            expect: template.expect.clone(),
-            refuse: template.refuse.clone(),
-        };
+        let request = Request::line(line.into_bytes(), template.expect.clone(), template.refuse.clone());
         Ok(Prepared { request, read_back: None, written })
     }
 }
