@@ -221,7 +221,7 @@ enum Event {
     /// Nobody can come any more.
     Deserted,
     /// The holder asks, or is gone.
-    Asked(Option<Ask>),
+    Asked(Option<Box<Ask>>),
     /// Something was heard, or the line was lost.
     Heard(Option<Lost>),
     /// It is time to open the line.
@@ -272,7 +272,7 @@ impl<L: Link> Working<'_, L> {
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => {
                     if let Some(held) = &mut self.callers.seat {
-                        held.waiting = Some(ask);
+                        held.waiting = Some(*ask);
                     }
                 }
                 Event::Asked(None) => self.callers.seat = None,
@@ -347,7 +347,7 @@ impl<L: Link> Working<'_, L> {
             biased;
             () = stop.cancelled() => Event::Stop,
             Ok(()) = configured.changed() => Event::Configured,
-            ask = asked(seat), if asking => Event::Asked(ask),
+            ask = asked(seat), if asking => Event::Asked(ask.map(Box::new)),
             () = at(due) => Event::Due,
             grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             () = at(opening) => Event::Open,
