@@ -98,6 +98,7 @@ fn command(action: Action) -> Command {
             _ => None,
         },
         fixed: None,
+        names: None,
         range: None,
         timeout: None,
         deadline: Duration::from_secs(30),

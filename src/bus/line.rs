@@ -245,16 +245,8 @@ pub(super) struct Cut {
     pub(super) why: String,
 }
 
-/// Writes all bytes within the limit. It returns when they are in the system's buffer, which on a serial line is before
-/// they are on the wire: waiting for that would block the thread.
-pub(super) async fn write<S>(stream: &mut S, bytes: &[u8], limit: Duration) -> Result<(), Cut>
-where
-    S: AsyncWrite + Unpin + ?Sized,
-{
-    write_by(stream, bytes, limit, None).await
-}
-
-/// The same, but the first byte goes out before `not_after`, or none does.
+/// Writes all bytes within the limit, the first of them before `not_after`, or none. It returns when they are in the
+/// system's buffer, which on a serial line is before they are on the wire: waiting for that would block the thread.
 pub(super) async fn write_by<S>(
     stream: &mut S,
     bytes: &[u8],
@@ -355,10 +347,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_gets_stuck_says_how_much_was_taken() {
         let (mut near, far) = tokio::io::duplex(4);
-        let cut = write(&mut near, b"123456", Duration::from_secs(1)).await.unwrap_err();
+        let cut = write_by(&mut near, b"123456", Duration::from_secs(1), None).await.unwrap_err();
         assert_eq!(cut.sent, 4);
         drop(far);
-        let cut = write(&mut near, b"1", Duration::from_secs(1)).await.unwrap_err();
+        let cut = write_by(&mut near, b"1", Duration::from_secs(1), None).await.unwrap_err();
         assert_eq!(cut.sent, 0);
     }
 

@@ -111,14 +111,20 @@ impl Text {
             return self.line.lost("is closed", Wire::NotSent);
         };
         let asked = self.listening.ask(Instant::now().into_std());
-        if let Err(cut) = line::write(stream, bytes, sending + WRITE_SLACK).await {
-            let wire = if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer };
-            return self.line.lost(&cut.why, wire);
-        }
-        let sent = Instant::now() + sending;
+        let written = line::write_by(stream, bytes, sending + WRITE_SLACK, call.not_after).await;
         let timeout = call.timeout.map_or(self.timeout, bounded);
+        let sent = Instant::now() + sending;
         let until = (sent + self.debts.window(timeout)).into_std();
-        self.debts.asked(question.clone(), (), until, Instant::now().into_std());
+        match written {
+            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
+            written => {
+                self.debts.asked(question.clone(), (), until, Instant::now().into_std());
+                if let Err(cut) = written {
+                    return self.line.lost(&cut.why, Wire::NoAnswer);
+                }
+            }
+        }
         let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
         if answered {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::address::host_and_port;
 use super::keys::{self, Section};
+use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
 use super::{Bus, BusKind, Parity, SerialPort};
 
@@ -223,5 +224,10 @@ fn delimiter(table: &Table) -> Option<Vec<u8>> {
         let why = format!("is longer than {DELIMITER_BYTES_MAX} bytes; is it the end of a reply?");
         table.wrong("delimiter", why);
     }
+    if let Some(why) = no_end(text) {
+        table.wrong("delimiter", format!("is {why}"));
+        return None;
+    }
+    note_bytes(table, "delimiter", text);
     Some(text.as_bytes().to_vec())
 }

@@ -7,8 +7,10 @@ use super::bus::{Entry, Kind};
 use super::credential::credential;
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
+use super::text::lacks_end;
 use super::tree::{join, Table};
-use super::{Bus, Device, Settle, NAME_CHARS_MAX};
+use super::{Bus, BusKind, Device, Settle, NAME_CHARS_MAX};
+use crate::peripheral::Action;
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -41,6 +43,9 @@ pub(super) fn devices(
             check_fit(table, name, bus.kind, profile);
             if let Some(settings) = &bus.bus {
                 late.extend(late_on(profile, name, settings));
+                if let BusKind::Serial { delimiter, .. } = &settings.kind {
+                    note_missing_end(table, name, delimiter, profile);
+                }
             }
         }
         let settle = table
@@ -173,6 +178,24 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
             "its command {command:?} {does}{others}, and bus {bus_name:?} is {speaks}; choose another profile or bus"
         );
         table.wrong("profile", why);
+    }
+}
+
+/// Remarks on a line without an end, where replies have one.
+fn note_missing_end(table: &Table, bus_name: &str, delimiter: &[u8], profile: &Profile) {
+    let mut commands = profile.commands.values();
+    let endless = commands.find(|command| match &command.action {
+        Action::Send(template) => lacks_end(template, delimiter),
+        _ => false,
+    });
+    if let Some(command) = endless {
+        let end = String::from_utf8_lossy(delimiter);
+        let why = format!(
+            "its command {:?} sends a line without an end, and replies on bus {bus_name:?} end with {end:?}; most \
+             instruments wait for one: write it in send, such as \"T\\r\\n\"",
+            command.name
+        );
+        table.note("profile", why);
     }
 }
 

@@ -24,6 +24,7 @@ pub mod properties;
 mod secret;
 mod slips;
 mod syntax;
+mod text;
 mod tree;
 mod words;
 

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex_lite::Regex;
+use serde_json::Value as Json;
 
 use super::bus::RESPONSE_TIMEOUT;
+use super::text::{check_sent, template};
 use super::tree::{Span, Table};
 use super::{keys, point};
 use crate::peripheral::registers::{DataType, Point};
-use crate::peripheral::{Action, Command, Rule, Template};
+use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
 
-/// What stands for the message's value in `send`.
-const PLACEHOLDER: &str = "{value}";
-/// Longer than any line that a peripheral reads at once.
-const SEND_BYTES_MAX: usize = 4096;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 
@@ -86,6 +83,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     refuse_keys_of_other_actions(table);
     let action = action(table);
     let range = range(table);
+    let names = names(table, action.as_ref());
     let fixed = table.json("value");
     let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
     let deadline = table.duration("deadline", &DEADLINE);
@@ -101,6 +99,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         idempotent: idempotent.unwrap_or(false),
         read_back,
         fixed,
+        names,
         range,
         timeout,
         deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
@@ -111,6 +110,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         Action::Send(template) => check_sent(table, template),
     }
     check_fixed(table, &command);
+    check_names(table, &command);
     if let Some(timeout) = timeout.filter(|timeout| command.deadline < *timeout) {
         table.warn("deadline", too_soon(command.deadline, "timeout", timeout));
     }
@@ -196,6 +196,9 @@ fn refuse_keys_of_other_actions(table: &Table) {
         ("read_back", &["write"]),
         ("expect", &["send"]),
         ("refuse", &["send"]),
+        ("until", &["send"]),
+        ("result", &["send"]),
+        ("pattern", &["send"]),
     ] {
         if table.has(key) && !owners.contains(&action) {
             let owners = owners.join(" or ");
@@ -240,34 +243,6 @@ fn range(table: &Table) -> Option<(f64, f64)> {
     Some((low, high))
 }
 
-fn template(table: &Table) -> Option<Template> {
-    let send = table.text("send");
-    if let Some(send) = send {
-        if send.len() > SEND_BYTES_MAX {
-            table.wrong("send", format!("is longer than {SEND_BYTES_MAX} bytes; shorten it"));
-        }
-        if let Some(other) = other_placeholder(send) {
-            let why = format!("{other} is sent as it stands; only {PLACEHOLDER} is replaced");
-            table.note("send", why);
-        }
-    }
-    let expect = regex(table, "expect");
-    let refuse = regex(table, "refuse");
-    Some(Template { send: send?.to_owned(), expect, refuse })
-}
-
-fn regex(table: &Table, key: &str) -> Option<Regex> {
-    let text = table.text(key)?;
-    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
-}
-
-/// A word in braces that looks like a placeholder and is none.
-fn other_placeholder(send: &str) -> Option<&str> {
-    let word = Regex::new(r"\{[A-Za-z_]+\}").ok()?;
-    let mut words = word.find_iter(send).map(|found| found.as_str());
-    words.find(|found| *found != PLACEHOLDER)
-}
-
 fn check_written(table: &Table, point: &Point, range: Option<(f64, f64)>) {
     let is_numeric = !matches!(point.kind, DataType::Bool | DataType::String);
     if table.has("range") && !is_numeric {
@@ -277,31 +252,52 @@ fn check_written(table: &Table, point: &Point, range: Option<(f64, f64)>) {
     }
 }
 
-fn check_sent(table: &Table, template: &Template) {
-    let takes_value = template.send.contains(PLACEHOLDER);
-    for key in ["value", "range"] {
-        if table.has(key) && !takes_value {
-            let why = format!("has no effect, because send holds no {PLACEHOLDER}; remove it");
-            table.wrong(key, why);
+/// The names of `values`, each for a value of its own.
+fn names(table: &Table, action: Option<&Action>) -> Option<Names> {
+    let entries = table.scalars("values")?;
+    if entries.is_empty() {
+        table.wrong("values", "is empty; name what may be written, such as { off = 0, on = 1 }");
+    }
+    let is_send = matches!(action, Some(Action::Send(_)));
+    let mut names: Vec<(String, Json)> = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let why = match &value {
+            _ if name.is_empty() || name.chars().any(char::is_control) => {
+                Some("has a name that is empty or holds a control character; give it another".to_owned())
+            }
+            Json::Number(_) => None,
+            Json::String(_) if is_send => None,
+            _ => {
+                Some(format!("{name:?} must stand for a number{}; correct it", if is_send { " or a text" } else { "" }))
+            }
+        };
+        let same = names.iter().find(|(_, other)| *other == value || same_number(other, &value));
+        let why = why
+            .or_else(|| same.map(|(other, _)| format!("{other:?} and {name:?} stand for the same value; remove one")));
+        match why {
+            Some(why) => table.wrong("values", why),
+            None => names.push((name.to_owned(), value)),
         }
     }
+    Some(Names::new(names))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn same_number(a: &Json, b: &Json) -> bool {
+    a.as_f64().is_some() && a.as_f64() == b.as_f64()
+}
 
-    #[test]
-    fn a_placeholder_that_is_none_is_found() {
-        for (send, found) in [
-            ("SP {value}\r\n", None),
-            ("SP {Value}\r\n", Some("{Value}")),
-            ("{value} {setpoint}", Some("{setpoint}")),
-            ("JSON {\"a\":1}", None),
-            ("{}{", None),
-            ("} {", None),
-        ] {
-            assert_eq!(other_placeholder(send), found, "{send}");
+/// What its names stand for goes the way of every value, so that what is wrong with it is known now.
+fn check_names(table: &Table, command: &Command) {
+    let takes_one = match &command.action {
+        Action::Read(_) => false,
+        Action::Write(point) => point.count.is_none() && point.kind != DataType::String,
+        Action::Send(template) => template.send.contains(PLACEHOLDER),
+    };
+    // A fixed value has been asked for already.
+    let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };
+    for (name, _) in names.entries() {
+        if let Err(fault) = command.prepare(Some(&name.into())) {
+            table.wrong("values", format!("{name:?} can't be carried out: {}; correct it", fault.message));
         }
     }
 }

@@ -341,6 +341,19 @@ impl<'a> Table<'a> {
         json
     }
 
+    /// The scalars of a table whose keys are names of the user's own, sorted by name; `None` where it is absent or no
+    /// table. What is no scalar is null.
+    pub fn scalars(&self, key: &str) -> Option<Vec<(&'a str, Json)>> {
+        let value = self.value(key)?;
+        let ValueKind::Table(entries) = &value.kind else {
+            return self.mistyped(key, value, "a table such as { off = 0, on = 1 }", "");
+        };
+        let mut scalars: Vec<_> =
+            entries.iter().map(|(name, value)| (name.as_str(), as_json(value).unwrap_or_default())).collect();
+        scalars.sort_unstable_by_key(|(name, _)| *name);
+        Some(scalars)
+    }
+
     /// A table by key; `None` where it is absent or no table.
     pub fn table(&self, key: &str, section: Section) -> Option<Table<'a>> {
         let value = self.value(key)?;

@@ -103,6 +103,7 @@ idempotent = true
 
 [profile.scale.command.label]
 send = "P {value}\r\n"
+pattern = "[ -~]{1,40}"
 expect = "^OK"
 refuse = "^ERR ?(.*)"
 idempotent = false

@@ -4,12 +4,14 @@
 //! Invariants
 //! - A request that leaves [`Command::prepare`] is complete and within the protocol's limits: nothing after it can
 //!   find it malformed.
-//! - A text value never reaches a line with a control character in it: a value can't smuggle in a second command.
+//! - A text value reaches a line only as the profile allows it: a value can't smuggle in a second command.
 
+mod names;
 #[cfg(any(test, feature = "proof"))]
 pub mod properties;
 pub mod read_back;
 pub mod registers;
+mod text;
 mod value;
 
 #[cfg(test)]
@@ -17,19 +19,14 @@ mod tests;
 
 use std::time::Duration;
 
-use regex_lite::Regex;
 use serde_json::Value as Json;
 
 use crate::bus::wire::{Answer, Request};
 use crate::command::outcome::{Code, Fault};
+pub use names::Names;
 pub use read_back::{Found, Rule};
 use registers::{DataType, Point};
-
-/// Longest text that a value may put into a line, in bytes.
-const LINE_VALUE_BYTES_MAX: usize = 1024;
-
-/// What stands for the message's value in a line that is sent.
-const PLACEHOLDER: &str = "{value}";
+pub use text::{Meaning, Pattern, Template, PLACEHOLDER};
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +41,8 @@ pub struct Command {
     pub read_back: Option<Rule>,
     /// A fixed value; the message then carries none.
     pub fixed: Option<Json>,
+    /// Names for its values, which are then all that is written.
+    pub names: Option<Names>,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
     /// Replaces the bus's `response_timeout`.
@@ -61,26 +60,6 @@ pub enum Action {
     Write(Point),
     /// Sends a line and understands the reply.
     Send(Template),
-}
-
-/// A line-protocol command.
-#[derive(Debug, Clone)]
-pub struct Template {
-    /// What is sent; `{value}` stands for the message's value.
-    pub send: String,
-    /// The reply that confirms.
-    pub expect: Option<Regex>,
-    /// The reply that refuses.
-    pub refuse: Option<Regex>,
-}
-
-impl PartialEq for Template {
-    fn eq(&self, other: &Self) -> bool {
-        let text = |regex: &Option<Regex>| regex.as_ref().map(|regex| regex.as_str().to_owned());
-        self.send == other.send
-            && text(&self.expect) == text(&other.expect)
-            && text(&self.refuse) == text(&other.refuse)
-    }
 }
 
 /// A command with its value, ready for the wire.
@@ -108,9 +87,9 @@ impl Command {
             }
             Action::Write(point) => {
                 checked(point, true)?;
-                let (request, written) = self.encode(point, self.needs_one(value)?)?;
+                let (request, written) = self.encode(point, &self.resolved(self.needs_one(value)?)?)?;
                 let read_back = self.read_back.as_ref().map(|rule| rule.point.read());
-                Ok(Prepared { request, read_back, written: Some(written) })
+                Ok(Prepared { request, read_back, written: Some(self.named(written)) })
             }
             Action::Send(template) => self.fill(template, value),
         }
@@ -120,10 +99,16 @@ impl Command {
     ///
     /// The error is a sentence about an answer that isn't one to this command.
     pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
+        if let (Action::Write(_), Answer::Written) = (&self.action, answer) {
+            return Ok(prepared.written.clone());
+        }
+        Ok(Some(self.named(self.decode(answer)?)))
+    }
+
+    fn decode(&self, answer: &Answer) -> Result<Json, String> {
         match (&self.action, answer) {
-            (Action::Send(_), Answer::Line(text)) => Ok(Some(value::number_or_text(text))),
-            (Action::Write(_), Answer::Written) => Ok(prepared.written.clone()),
-            (Action::Read(point), answer) => self.decoded(point, answer).map(Some),
+            (Action::Send(template), Answer::Line(text)) => text::meaning(text, template.result),
+            (Action::Read(point), answer) => self.decoded(point, answer),
             _ => Err(self.of_another_kind()),
         }
     }
@@ -206,16 +191,40 @@ impl Command {
         Ok((request, one_or_all(point, written)))
     }
 
+    /// What a value stands for.
+    fn resolved(&self, value: &Json) -> Result<Json, Fault> {
+        match &self.names {
+            Some(names) => names.resolve(value),
+            None => Ok(value.clone()),
+        }
+    }
+
+    /// A value by its name, where it has one.
+    fn named(&self, value: Json) -> Json {
+        match &self.names {
+            Some(names) => names.name(value),
+            None => value,
+        }
+    }
+
     fn fill(&self, template: &Template, value: Option<&Json>) -> Result<Prepared, Fault> {
         let (line, written) = if template.send.contains(PLACEHOLDER) {
             let value = self.needs_one(value)?;
-            value::within_text(value, self.range)?;
-            (template.send.replace(PLACEHOLDER, &printed(value)?), Some(value.clone()))
+            let meant = self.resolved(value)?;
+            value::within_text(&meant, self.range)?;
+            let own = self.fixed.is_some() || self.names.is_some();
+            let line = template.filled(&self.name, &meant, own)?;
+            (line, Some(if self.names.is_some() { self.named(meant) } else { value.clone() }))
         } else {
             self.takes_none(value)?;
             (template.send.clone(), None)
         };
-        let request = Request::line(line.into_bytes(), template.expect.clone(), template.refuse.clone());
+        let request = Request::Line {
+            bytes: line.into_bytes(),
+            expect: template.expect.clone(),
+            refuse: template.refuse.clone(),
+            until: template.until.clone(),
+        };
         Ok(Prepared { request, read_back: None, written })
     }
 }
@@ -255,7 +264,7 @@ fn one_or_all(point: &Point, mut values: Vec<Json>) -> Json {
 fn text_for<'a>(point: &Point, value: &'a Json) -> Result<&'a str, Fault> {
     let room = point.span() * 2;
     let text = value.as_str().ok_or_else(|| value::wrong("a text", value))?;
-    no_control(text)?;
+    text::no_control(text)?;
     if text.len() > room {
         return Err(Fault::new(
             Code::OutOfRange,
@@ -263,47 +272,4 @@ fn text_for<'a>(point: &Point, value: &'a Json) -> Result<&'a str, Fault> {
         ));
     }
     Ok(text)
-}
-
-/// A value as it stands in a line: numbers by their shortest digits and never with an exponent, which few instruments
-/// read.
-fn printed(value: &Json) -> Result<String, Fault> {
-    let text = match value {
-        Json::Bool(on) => on.to_string(),
-        Json::String(text) => text.clone(),
-        Json::Number(number) => match number.as_f64() {
-            // What JSON's reader has rounded already must not go out as if it were meant so.
-            Some(float) if number.is_f64() && float.abs() >= value::EXACT_MAX => {
-                return Err(Fault::new(
-                    Code::OutOfRange,
-                    format!("{number} has more digits than can be passed on exactly; send it as a text"),
-                ));
-            }
-            // Adding zero takes the sign from a negative zero.
-            Some(float) if number.is_f64() => (float + 0.0).to_string(),
-            _ => number.to_string(),
-        },
-        Json::Null | Json::Array(_) | Json::Object(_) => {
-            return Err(value::wrong("a number, true, false or a text", value));
-        }
-    };
-    no_control(&text)?;
-    if text.len() > LINE_VALUE_BYTES_MAX {
-        return Err(Fault::new(
-            Code::OutOfRange,
-            format!("expected a text of at most {LINE_VALUE_BYTES_MAX} bytes, got {}", text.len()),
-        ));
-    }
-    Ok(text)
-}
-
-/// Refuses line ends, escapes and the rest of U+0000–U+001F and U+007F–U+009F.
-fn no_control(text: &str) -> Result<(), Fault> {
-    match text.chars().find(|char| char.is_control()) {
-        None => Ok(()),
-        Some(char) => Err(Fault::new(
-            Code::BadValue,
-            format!("expected a text without control characters, got one with {:?}", char),
-        )),
-    }
 }

@@ -3,7 +3,8 @@
 use serde_json::{json, Value as Json};
 
 use super::registers::{DataType, Order, Point, Table};
-use super::{Action, Command, Rule, Template, LINE_VALUE_BYTES_MAX};
+use super::text::VALUE_BYTES_MAX;
+use super::{Action, Command, Meaning, Names, Pattern, Rule, Template};
 use crate::bus::wire::{Answer, Request};
 use crate::command::outcome::Code;
 use crate::properties::Source;
@@ -54,6 +55,7 @@ fn command(action: Action, range: Option<(f64, f64)>) -> Command {
             _ => None,
         },
         fixed: None,
+        names: None,
         range,
         timeout: None,
         deadline: std::time::Duration::from_secs(30),
@@ -191,19 +193,40 @@ fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
     }
 }
 
+/// A value stays in its place, and is a number, or what a pattern or a table of names allows.
 fn no_value_leaves_its_place_in_a_line(source: &mut Source) {
     let value = value(source);
-    let template = Template { send: "SP {value}\r\n".into(), expect: None, refuse: None };
-    let send = command(Action::Send(template), None);
+    let pattern = *source.pick(&[None, Some("[A-Z]{1,8}"), Some(".*"), Some("a|ab;?c")]);
+    let result = *source.pick(&[Meaning::Plain, Meaning::Text, Meaning::Number, Meaning::Hex]);
+    let template = Template {
+        send: "SP {value};\r\n".into(),
+        pattern: pattern.map(|pattern| Pattern::new(pattern).expect("a pattern")),
+        result,
+        ..Template::default()
+    };
+    let names = Names::new(vec![("low".into(), json!(1)), ("high".into(), json!("HI"))]);
+    let names = source.flag().then_some(names).filter(|_| pattern.is_none());
+    let send = Command { names: names.clone(), ..command(Action::Send(template), None) };
     let Ok(prepared) = send.prepare(Some(&value)) else { return };
     let Request::Line { bytes, .. } = &prepared.request else { unreachable!("a send is a line") };
     let line = std::str::from_utf8(bytes).expect("what was text is text");
-    let printed = line.strip_prefix("SP ").and_then(|line| line.strip_suffix("\r\n")).expect("the template's frame");
-    assert!(printed.len() <= LINE_VALUE_BYTES_MAX && !printed.contains(char::is_control));
+    let printed = line.strip_prefix("SP ").and_then(|line| line.strip_suffix(";\r\n")).expect("the template's frame");
+    assert!(printed.len() <= VALUE_BYTES_MAX && !printed.contains(char::is_control) && !printed.contains(';'));
+    let is_number = printed == "true" || printed == "false" || printed.parse::<f64>().is_ok();
+    match (pattern, names) {
+        (None, None) => assert!(is_number, "{printed}"),
+        (Some("[A-Z]{1,8}"), _) => assert!(printed.len() <= 8 && printed.bytes().all(|byte| byte.is_ascii_uppercase())),
+        (Some("a|ab;?c"), _) => assert!(["a", "abc"].contains(&printed), "{printed}"),
+        (_, Some(_)) => assert!(["1", "HI"].contains(&printed), "{printed}"),
+        _ => {}
+    }
     if value.is_number() {
         assert!(!printed.contains(['e', 'E']), "{printed} has an exponent");
         assert_eq!(printed.parse::<f64>().ok(), value.as_f64(), "{printed} stands for {value}");
     }
-    let reply = send.interpret(&prepared, &Answer::Line(source.text(200)));
-    assert!(reply.expect("a reply has a meaning").is_some());
+    let text = source.text(200);
+    match send.interpret(&prepared, &Answer::Line(text.clone())) {
+        Ok(reply) => assert!(reply.is_some()),
+        Err(why) => assert!(matches!(result, Meaning::Number | Meaning::Hex) && why.len() < 1000, "{text}: {why}"),
+    }
 }

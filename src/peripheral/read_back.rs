@@ -62,9 +62,12 @@ impl Command {
             (Request::WriteWords { words, .. }, Answer::Words(found)) if as_written && rule.tolerance == 0.0 => {
                 words == found
             }
-            _ => prepared.written.as_ref().is_some_and(|written| is_near(written, &value, rule.tolerance)),
+            _ => {
+                let written = prepared.written.as_ref().and_then(|written| self.resolved(written).ok());
+                written.is_some_and(|written| is_near(&written, &value, rule.tolerance))
+            }
         };
-        Ok(Found { value, fits })
+        Ok(Found { value: self.named(value), fits })
     }
 }
 
@@ -117,6 +120,7 @@ mod tests {
             idempotent: true,
             read_back: Some(rule),
             fixed: None,
+            names: None,
             range: None,
             timeout: None,
             deadline: Duration::from_secs(30),

@@ -29,6 +29,7 @@ fn command(action: Action) -> Command {
         idempotent: true,
         read_back: None,
         fixed: None,
+        names: None,
         range: None,
         timeout: None,
         deadline: Duration::from_secs(30),
@@ -49,7 +50,13 @@ fn fits(command: &Command, prepared: &Prepared, answer: &Answer) -> bool {
 }
 
 fn send(template: &str) -> Command {
-    command(Action::Send(Template { send: template.into(), expect: None, refuse: None }))
+    command(Action::Send(Template { send: template.into(), ..Template::default() }))
+}
+
+/// A line that takes any text.
+fn send_text(template: &str) -> Command {
+    let pattern = Some(Pattern::new("(?s).*").unwrap());
+    command(Action::Send(Template { send: template.into(), pattern, ..Template::default() }))
 }
 
 fn words(prepared: &Prepared) -> Vec<u16> {
@@ -287,6 +294,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_what_is_expected() {
         (write(&point(Table::Coil, Bool)), json!("on"), "true or false"),
         (send("{value}"), json!([1]), "a number, true, false or a text"),
         (send("{value}"), json!({}), "a number, true, false or a text"),
+        (send("{value}"), json!("on"), "takes numbers, true and false"),
         (send("T\r\n"), json!(1), "takes no value"),
         (command(Action::Read(holding(U16))), json!(1), "takes no value"),
     ];
@@ -346,7 +354,7 @@ fn a_line_takes_the_value_in_the_instruments_writing() {
         (json!("auto é"), "S auto é\r\n"),
     ];
     for (value, expected) in table {
-        let prepared = send("S {value}\r\n").prepare(Some(&value)).unwrap();
+        let prepared = send_text("S {value}\r\n").prepare(Some(&value)).unwrap();
         assert_eq!(line(&prepared), expected);
         assert_eq!(prepared.written, Some(value));
     }
@@ -354,35 +362,132 @@ fn a_line_takes_the_value_in_the_instruments_writing() {
     let rounded: Json = serde_json::from_str("12345678901234567890123").unwrap();
     assert_eq!(send("S {value}").prepare(Some(&rounded)).unwrap_err().code, Code::OutOfRange);
     // A value that spells the placeholder is not filled in again.
-    let prepared = send("{value},{value}").prepare(Some(&json!("{value}"))).unwrap();
-    assert_eq!(line(&prepared), "{value},{value}");
+    let prepared = send_text("{value} {value}").prepare(Some(&json!("{value}"))).unwrap();
+    assert_eq!(line(&prepared), "{value} {value}");
 }
 
 #[test]
 fn a_value_can_not_smuggle_in_a_second_command() {
     for code in (0..0x20).chain(0x7F..0xA0) {
         let text = format!("1{}RESET", char::from_u32(code).unwrap());
-        assert_eq!(refusal(&send("S {value}\r\n"), &json!(text)).0, Code::BadValue, "{code:#x}");
+        assert_eq!(refusal(&send_text("S {value}\r\n"), &json!(text)).0, Code::BadValue, "{code:#x}");
     }
-    assert!(send("{value}").prepare(Some(&json!("x".repeat(1024)))).is_ok());
-    assert_eq!(refusal(&send("{value}"), &json!("x".repeat(1025))).0, Code::OutOfRange);
+    assert!(send_text("{value}").prepare(Some(&json!("x".repeat(1024)))).is_ok());
+    assert_eq!(refusal(&send_text("{value}"), &json!("x".repeat(1025))).0, Code::OutOfRange);
+    // Nor with the sign that ends it in the line, even if any text is allowed.
+    let (code, message) = refusal(&send_text("VOLT {value};"), &json!("5;OUTP ON"));
+    assert_eq!((code, message.contains("a text without ';'")), (Code::BadValue, true), "{message}");
+    assert_eq!(refusal(&send_text("NAME \"{value}\"\r\n"), &json!("a\" RESET \"")).0, Code::BadValue);
+    assert!(send_text("VOLT {value};").prepare(Some(&json!("5 V"))).is_ok());
 }
 
 #[test]
-fn a_captured_text_is_a_number_where_it_reads_as_one() {
+fn without_a_pattern_or_names_a_line_takes_numbers_and_booleans() {
+    let volt = send("VOLT {value};");
+    for value in [json!(5), json!(-2.5), json!(true), json!(false)] {
+        assert!(volt.prepare(Some(&value)).is_ok(), "{value}");
+    }
+    for value in [json!("5;OUTP ON"), json!("5"), json!("")] {
+        let (code, message) = refusal(&volt, &value);
+        assert_eq!(code, Code::BadValue);
+        for part in ["set-speed takes numbers, true and false", "pattern = \"", "values = {"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    // What the profile says itself needs no leave.
+    let fixed = Command { fixed: Some(json!("AUTO")), ..send("MODE {value}\r\n") };
+    assert_eq!(line(&fixed.prepare(None).unwrap()), "MODE AUTO\r\n");
+    assert_eq!(refusal(&fixed, &json!("MANUAL")).0, Code::BadValue);
+}
+
+#[test]
+fn a_pattern_must_match_the_whole_value() {
+    let with = |pattern: &str| {
+        let pattern = Some(Pattern::new(pattern).unwrap());
+        command(Action::Send(Template { send: "M {value}\r\n".into(), pattern, ..Template::default() }))
+    };
+    for (pattern, value, may) in [
+        ("[A-Z]+", json!("AUTO"), true),
+        ("[A-Z]+", json!("AUTO;RESET"), false),
+        ("[A-Z]+", json!("auto"), false),
+        ("A|AB", json!("AB"), true),
+        ("A|AB", json!("ABC"), false),
+        ("(?m)^[A-Z]+$", json!("A"), true),
+        ("[0-9]{1,3}", json!(250), true),
+        ("[0-9]{1,3}", json!(2500), false),
+        ("[0-9]{1,3}", json!(true), false),
+    ] {
+        match with(pattern).prepare(Some(&value)) {
+            Ok(_) => assert!(may, "{value} by {pattern}"),
+            Err(fault) => assert!(!may && fault.code == Code::BadValue && fault.message.contains(pattern), "{fault:?}"),
+        }
+    }
+    assert!(Pattern::new("a)|(b").is_err());
+}
+
+#[test]
+fn names_stand_for_values_in_both_directions() {
+    let names = || Some(Names::new(vec![("off".into(), json!(0)), ("on".into(), json!(1)), ("auto".into(), json!(2))]));
+    let mode = Command { names: names(), ..write(&holding(U16)) };
+    for given in [json!("auto"), json!(2)] {
+        let prepared = mode.prepare(Some(&given)).unwrap();
+        assert_eq!((words(&prepared), prepared.written.clone()), (vec![2], Some(json!("auto"))));
+        assert_eq!(mode.interpret(&prepared, &Answer::Written).unwrap(), Some(json!("auto")));
+    }
+    let read = Command { names: names(), ..command(Action::Read(holding(U16))) };
+    let prepared = read.prepare(None).unwrap();
+    for (found, told) in [(1, json!("on")), (7, json!(7))] {
+        assert_eq!(read.interpret(&prepared, &Answer::Words(vec![found])).unwrap(), Some(told));
+    }
+    // Elsewhere, where it is compared by its meaning.
+    let shown = Rule { tolerance: 0.5, ..Rule::exact(&holding(I16)) };
+    let checked = Command { read_back: Some(shown), ..mode.clone() };
+    let prepared = checked.prepare(Some(&json!("auto"))).unwrap();
+    let found = |word: u16| checked.found(&prepared, &Answer::Words(vec![word])).unwrap();
+    assert_eq!((found(2).fits, found(2).value), (true, json!("auto")));
+    assert_eq!((found(1).fits, found(1).value), (false, json!("on")));
+    for other in [json!("AUTO"), json!(3), json!(true)] {
+        assert_eq!(refusal(&mode, &other).0, Code::OutOfRange);
+    }
+    let coil = Command { names: names(), ..write(&point(Table::Coil, Bool)) };
+    let prepared = coil.prepare(Some(&json!("on"))).unwrap();
+    assert!(matches!(&prepared.request, Request::WriteBits { bits, .. } if *bits == [true]));
+    assert_eq!(prepared.written, Some(json!("on")));
+
+    let texts = Names::new(vec![("warm".into(), json!("W1")), ("cold".into(), json!("C"))]);
+    let heat = Command { names: Some(texts), ..send("H {value}\r\n") };
+    let prepared = heat.prepare(Some(&json!("warm"))).unwrap();
+    assert_eq!((line(&prepared).as_str(), prepared.written.clone()), ("H W1\r\n", Some(json!("warm"))));
+    assert_eq!(heat.interpret(&prepared, &Answer::Line("C".into())).unwrap(), Some(json!("cold")));
+    assert_eq!(heat.interpret(&prepared, &Answer::Line("X".into())).unwrap(), Some(json!("X")));
+    assert_eq!(refusal(&heat, &json!("W1")).0, Code::OutOfRange);
+}
+
+#[test]
+fn a_captured_text_is_a_number_only_where_it_is_spelt_as_nothing_else() {
     let table = [
         ("42", json!(42)),
-        (" +0012.50 ", json!(12.5)),
-        ("007", json!(7)),
+        (" 12.50 ", json!(12.5)),
+        ("+12.5", json!(12.5)),
         ("-3", json!(-3)),
-        ("1e3", json!(1000.0)),
-        (".5", json!(0.5)),
+        ("0", json!(0)),
+        ("0.5", json!(0.5)),
+        ("-0.0", json!(0.0)),
         ("18446744073709551615", json!(u64::MAX)),
         ("18446744073709551616", json!("18446744073709551616")),
         ("0.1234567890123456", json!("0.1234567890123456")),
+        ("+0012.50", json!("+0012.50")),
+        ("007", json!("007")),
+        ("00E6", json!("00E6")),
+        ("01E2", json!("01E2")),
+        ("12E4", json!("12E4")),
+        ("1e3", json!("1e3")),
+        (".5", json!(".5")),
+        ("5.", json!("5.")),
+        ("--5", json!("--5")),
+        ("1.2.3", json!("1.2.3")),
         ("inf", json!("inf")),
         ("NaN", json!("NaN")),
-        ("1e999", json!("1e999")),
         ("", json!("")),
         ("OK 5", json!("OK 5")),
         ("0x1F", json!("0x1F")),
@@ -393,6 +498,39 @@ fn a_captured_text_is_a_number_where_it_reads_as_one() {
     for (text, value) in table {
         let answer = Answer::Line(text.into());
         assert_eq!(command.interpret(&prepared, &answer).unwrap(), Some(value), "{text:?}");
+    }
+}
+
+#[test]
+fn a_captured_text_is_what_the_profile_says() {
+    use Meaning::{Hex, Number, Text};
+    let table = [
+        (Text, "42", Some(json!("42"))),
+        (Text, " 42 ", Some(json!(" 42 "))),
+        (Number, " +0012.50", Some(json!(12.5))),
+        (Number, "007", Some(json!(7))),
+        (Number, "1e3", Some(json!(1000.0))),
+        (Number, ".5", Some(json!(0.5))),
+        (Number, "-0.0", Some(json!(0.0))),
+        (Number, "OVER", None),
+        (Number, "1e999", None),
+        (Number, "NaN", None),
+        (Number, "", None),
+        (Hex, "00B7", Some(json!(183))),
+        (Hex, "00e6", Some(json!(230))),
+        (Hex, "12E4", Some(json!(4836))),
+        (Hex, "FFFFFFFFFFFFFFFF", Some(json!(u64::MAX))),
+        (Hex, "10000000000000000", None),
+        (Hex, "0x1F", None),
+        (Hex, "+1F", None),
+        (Hex, "", None),
+    ];
+    for (result, text, value) in table {
+        let template = Template { send: "R\r\n".into(), result, ..Template::default() };
+        let command = command(Action::Send(template));
+        let prepared = command.prepare(None).unwrap();
+        let found = command.interpret(&prepared, &Answer::Line(text.into()));
+        assert_eq!(found.clone().ok().flatten(), value, "{text:?}: {found:?}");
     }
 }
 

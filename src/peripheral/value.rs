@@ -20,9 +20,6 @@ const SHOWN_MAX: usize = 40;
 /// From here on a double doesn't hold every integer (IEEE 754): 2^53.
 pub(super) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// As many decimal digits always survive a double.
-const EXACT_DIGITS: usize = 15;
-
 /// Inclusive limits of an engineering value.
 pub(super) type Range = Option<(f64, f64)>;
 
@@ -223,32 +220,6 @@ pub(super) fn same(a: &Json, b: &Json) -> bool {
         (Some(a), Some(b)) => a.as_f64() == b.as_f64(),
         _ => a == b,
     }
-}
-
-/// A captured text as a number where it reads as one.
-///
-/// An instrument pads and signs its numbers (`+0012.50`), so what Rust reads as a finite number is one, leading zeros
-/// and plus included; integers stay integers as long as they fit 64 bits.
-pub(super) fn number_or_text(text: &str) -> Json {
-    let trimmed = text.trim();
-    if let Ok(int) = trimmed.parse::<i64>() {
-        return int.into();
-    }
-    if let Ok(int) = trimmed.parse::<u64>() {
-        return int.into();
-    }
-    match trimmed.parse::<f64>() {
-        // With more digits it would come out as another number.
-        Ok(number) if number.is_finite() && significant_digits(trimmed) <= EXACT_DIGITS => number.into(),
-        _ => text.into(),
-    }
-}
-
-/// Digits from the first that is not zero to the exponent.
-fn significant_digits(number: &str) -> usize {
-    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
-    let digits = mantissa.chars().filter(char::is_ascii_digit);
-    digits.skip_while(|digit| *digit == '0').count()
 }
 
 /// A value that is not what the command takes.

@@ -134,8 +134,44 @@ fn what_is_suspicious_is_noted() {
             "profile.pump.command.c.read.address",
             "register = 40001",
         ),
-        ("[profile.scale.command.c]\nsend = 'L {Value}'\nidempotent = true", "profile.scale.command.c.send", "{Value}"),
+        (
+            "[profile.scale.command.c]\nsend = \"L {Value}\\r\\n\"\nidempotent = true",
+            "profile.scale.command.c.send",
+            "{Value}",
+        ),
+        ("[profile.scale.command.c]\nsend = 'T'\nidempotent = true", "device.scale.profile", "without an end"),
+        (
+            "[profile.scale.command.c]\nsend = \"20 \u{b0}C\\r\\n\"\nidempotent = true",
+            "profile.scale.command.c.send",
+            "the bytes C2 B0",
+        ),
+        ("[bus.scale-port]\ndelimiter = \"\\n\\r\"", "bus.scale-port.delimiter", "\"\\r\\n\""),
+        (
+            "[profile.scale.command.c]\nsend = \"L {value}\\r\\n\"\nidempotent = true",
+            "profile.scale.command.c.send",
+            "takes numbers, true and false",
+        ),
+        (
+            "[profile.scale.command.c]\nsend = \"OPEN\\r\\n\"\nexpect = 'OPEN'\nidempotent = true",
+            "profile.scale.command.c.expect",
+            "an echo confirms nothing",
+        ),
     ]);
+}
+
+#[test]
+fn a_line_that_says_what_it_takes_is_not_noted() {
+    let site = Site::good();
+    for keys in ["range = [0, 9]", "pattern = '[A-Z]+'", "values = { off = 0, on = 'ON' }", "value = 'AUTO'"] {
+        let text = format!("[profile.scale.command.c]\nsend = \"L {{value}}\\r\\n\"\nidempotent = true\n{keys}");
+        site.write("conf.d/50-case.toml", text);
+        assert_eq!(lines(&site.loaded().notes), "", "{keys}");
+    }
+    let text = "[profile.pump.command.mode]\nwrite = { table = 'holding', address = 9 }\nidempotent = true\n\
+                values = { off = 0, On = 1 }\n\
+                [profile.scale.command.c]\nsend = \"R\\r\\n\"\nidempotent = true\nuntil = '^END'\nresult = 'hex'";
+    site.write("conf.d/50-case.toml", text);
+    assert_eq!(lines(&site.loaded().notes), "");
 }
 
 #[test]

@@ -100,6 +100,7 @@ const BUS: &[Case] = &[
     ("[bus.line-a]\ndelimiter = 'x'", "bus.line-a.delimiter", "kind \"serial\""),
     ("[bus.plant]\nbaud = 9600", "bus.plant.baud", "\"modbus-rtu\" or \"serial\""),
     ("[bus.scale-port]\naddress = 'a'", "bus.scale-port.address", "kind \"modbus-tcp\""),
+    ("[bus.scale-port]\ndelimiter = '\\r\\n'", "bus.scale-port.delimiter", "the 4 characters"),
     ("[bus.scale-port]\ndelimiter = ''", "bus.scale-port.delimiter", "where a reply ends"),
     ("[bus.plant]\naddress = 'a b'", "bus.plant.address", "HOST:PORT"),
     ("[bus.scale-port]\nport = '/dev/test/line-a'", "bus.scale-port.port", "bus \"line-a\" too"),
@@ -273,6 +274,23 @@ fn a_point_to_write_is_checked() {
     }
 }
 
+const NAMES: &[Case] = &[
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "can't be carried out"),
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 'b' }", ".values", "must stand for"),
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
+    ("write = { register = 40001 }\nidempotent = true\nuntil = 'a'", ".until", "belongs to a send"),
+    ("read = { register = 40001 }\nvalues = 1", ".values", "expected a table"),
+];
+
+#[test]
+fn the_names_of_values_are_checked() {
+    let bench = Bench::new();
+    for (command, key, fragment) in NAMES {
+        let text = format!("[profile.pump.command.c]\n{command}");
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
+    }
+}
+
 const SEND: &[Case] = &[
     ("send = ''\nidempotent = true", ".send", "is empty"),
     ("send = ['a']\nidempotent = true", ".send", "expected a string"),
@@ -285,6 +303,17 @@ const SEND: &[Case] = &[
     ("send = 'S {value}'\nidempotent = true\nvalue = 'a'\nrange = [0, 1]", ".value", "expected a number"),
     ("send = 'S {value}'\nidempotent = true\nvalue = \"a\\r\\nT\"", ".value", "control characters"),
     ("send = 'S {value}'\nidempotent = true\nvalue = [1]", ".value", "got [1]"),
+    ("send = 'S\\r\\n'\nidempotent = true", ".send", "in double quotes"),
+    ("send = 'S'\nidempotent = true\nuntil = '('", ".until", "no regular expression"),
+    ("send = 'S'\nidempotent = true\nresult = 'int'", ".result", "is none of"),
+    ("send = 'S'\nidempotent = true\npattern = 'A'", ".pattern", "no {value}"),
+    ("send = 'S {value}'\nidempotent = true\npattern = 'a)|(b'", ".pattern", "no regular expression"),
+    ("send = 'S {value}'\nidempotent = true\npattern = 'A'\nvalues = { a = 1 }", ".pattern", "keep one"),
+    ("send = 'S {value}'\nidempotent = true\nvalues = {}", ".values", "is empty"),
+    ("send = 'S {value}'\nidempotent = true\nvalues = { a = 1, b = 1.0 }", ".values", "the same value"),
+    ("send = 'S {value}'\nidempotent = true\nvalues = { a = true }", ".values", "must stand for"),
+    ("send = 'S {value}'\nidempotent = true\nvalues = { a = \"1\\nT\" }", ".values", "control character"),
+    ("send = 'S {value}'\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
 ];
 
 #[test]

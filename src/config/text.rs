@@ -1,0 +1,177 @@
+//! The keys of a command that sends text, and the traps in writing one.
+
+use regex_lite::Regex;
+
+use super::tree::Table;
+use crate::peripheral::{Meaning, Pattern, Template, PLACEHOLDER};
+
+/// Longer than any line that a peripheral reads at once.
+const SEND_BYTES_MAX: usize = 4096;
+
+const MEANINGS: [(&str, Meaning); 3] = [("text", Meaning::Text), ("number", Meaning::Number), ("hex", Meaning::Hex)];
+
+/// What people write for an end of line where it is none, and what they mean.
+const NO_ENDS: [(&str, &str); 8] = [
+    ("\\r\\n", "\\r\\n"),
+    ("\\n", "\\n"),
+    ("\\r", "\\r"),
+    ("/r/n", "\\r\\n"),
+    ("<CR><LF>", "\\r\\n"),
+    ("<CRLF>", "\\r\\n"),
+    ("<CR>", "\\r"),
+    ("<LF>", "\\n"),
+];
+
+/// What a command sends, and how its reply is understood.
+pub(super) fn template(table: &Table) -> Option<Template> {
+    let send = table.text("send");
+    let expect = regex(table, "expect");
+    let refuse = regex(table, "refuse");
+    let until = regex(table, "until");
+    let result = table.choice("result", &MEANINGS);
+    let pattern = table.text("pattern").and_then(|text| {
+        Pattern::new(text)
+            .map_err(|error| table.wrong("pattern", format!("is no regular expression: {error}; correct it")))
+            .ok()
+    });
+    if let Some(send) = send {
+        check_line(table, send);
+        let is_own_echo = |expect: &Regex| !send.contains(PLACEHOLDER) && expect.is_match(send.trim());
+        if expect.as_ref().is_some_and(is_own_echo) {
+            table.note(
+                "expect",
+                "matches what is sent itself, and an echo confirms nothing: of a line that only repeats the command, \
+                 nobody can tell who said it",
+            );
+        }
+    }
+    Some(Template { send: send?.to_owned(), expect, refuse, until, pattern, result: result.unwrap_or_default() })
+}
+
+fn regex(table: &Table, key: &str) -> Option<Regex> {
+    let text = table.text(key)?;
+    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
+}
+
+fn check_line(table: &Table, send: &str) {
+    if send.len() > SEND_BYTES_MAX {
+        table.wrong("send", format!("is longer than {SEND_BYTES_MAX} bytes; shorten it"));
+    }
+    if let Some(other) = other_placeholder(send) {
+        let why = format!("{other} is sent as it stands; only {PLACEHOLDER} is replaced");
+        table.note("send", why);
+    }
+    if let Some(why) = no_end(send) {
+        table.wrong("send", format!("ends with {why}"));
+    }
+    note_bytes(table, "send", send);
+}
+
+/// Why what stands at the end of a text is no end of line, if it looks like one.
+pub(super) fn no_end(text: &str) -> Option<String> {
+    let (written, meant) = NO_ENDS.into_iter().find(|(written, _)| {
+        text.len() >= written.len()
+            && text.is_char_boundary(text.len() - written.len())
+            && text[text.len() - written.len()..].eq_ignore_ascii_case(written)
+    })?;
+    let count = written.len();
+    let because = if written.starts_with('\\') {
+        ": in single quotes, or behind a second backslash, a backslash stands for itself"
+    } else {
+        ""
+    };
+    Some(format!(
+        "the {count} characters {written}, which are no end of line{because}; write \"{meant}\", in double quotes"
+    ))
+}
+
+/// Says what goes out for characters that are more than one byte.
+pub(super) fn note_bytes(table: &Table, key: &str, text: &str) {
+    if let Some(char) = text.chars().find(|char| !char.is_ascii()) {
+        let mut bytes = [0; 4];
+        let bytes: Vec<String> = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("{byte:02X}")).collect();
+        let why = format!(
+            "holds {char:?}, which is UTF-8 on the line, the bytes {}; is that what the peripheral speaks?",
+            bytes.join(" ")
+        );
+        table.note(key, why);
+    }
+    if text.contains("\n\r") {
+        table.note(key, "holds \"\\n\\r\"; is it meant to be \"\\r\\n\"?");
+    }
+}
+
+/// A word in braces that looks like a placeholder and is none.
+fn other_placeholder(send: &str) -> Option<&str> {
+    let word = Regex::new(r"\{[A-Za-z_]+\}").ok()?;
+    let mut words = word.find_iter(send).map(|found| found.as_str());
+    words.find(|found| *found != PLACEHOLDER)
+}
+
+/// Whether a line is sent without an end, where replies on its bus end with this.
+pub(super) fn lacks_end(template: &Template, delimiter: &[u8]) -> bool {
+    let ends_in_control = |bytes: &[u8]| bytes.last().is_some_and(u8::is_ascii_control);
+    let send = template.send.as_bytes();
+    ends_in_control(delimiter) && !ends_in_control(send) && !send.ends_with(delimiter)
+}
+
+/// What is wrong with the keys beside a line that is sent.
+pub(super) fn check_sent(table: &Table, template: &Template) {
+    let takes_value = template.send.contains(PLACEHOLDER);
+    for key in ["value", "range", "pattern"] {
+        if table.has(key) && !takes_value {
+            let why = format!("has no effect, because send holds no {PLACEHOLDER}; remove it");
+            table.wrong(key, why);
+        }
+    }
+    for other in ["values", "value"] {
+        if table.has("pattern") && table.has(other) && takes_value {
+            let why = format!("stands beside {other}, which says already what is sent; keep one of them");
+            table.wrong("pattern", why);
+        }
+    }
+    let says_what_it_takes = ["value", "values", "pattern", "range"].into_iter().any(|key| table.has(key));
+    if takes_value && !says_what_it_takes {
+        table.note(
+            "send",
+            "takes numbers, true and false, and no texts; to allow texts, write which: pattern = \"[A-Z]+\" or values \
+             = { name = \"TEXT\" }; for numbers alone, write their range",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_that_is_none_is_found() {
+        for (send, found) in [
+            ("SP {value}\r\n", None),
+            ("SP {Value}\r\n", Some("{Value}")),
+            ("{value} {setpoint}", Some("{setpoint}")),
+            ("JSON {\"a\":1}", None),
+            ("{}{", None),
+            ("} {", None),
+        ] {
+            assert_eq!(other_placeholder(send), found, "{send}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_an_end_of_line_and_is_none_is_found() {
+        for (text, written) in [
+            ("T\\r\\n", "the 4 characters \\r\\n,"),
+            ("T\\n", "the 2 characters \\n,"),
+            ("\\r", "write \"\\r\""),
+            ("T/r/n", "write \"\\r\\n\""),
+            ("T<cr>", "the 4 characters <CR>,"),
+        ] {
+            let why = no_end(text).unwrap();
+            assert!(why.contains(written), "{why}");
+        }
+        for text in ["T\r\n", "T", "", "é", "n", "\\no", "T\\R1"] {
+            assert_eq!(no_end(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Commands in text: what a value becomes in the line that is sent, and what the captured part of a reply means. Pure.
+//!
+//! Invariants
+//! - No text of a sender reaches a line unless the command's `pattern` matches all of it; never with a control
+//!   character in it, and never with the sign behind its place, which ends it: a value can't smuggle in a second command.
+//! - A captured text is told as a number only where nothing else can be meant, or where the profile says so.
+
+use regex_lite::Regex;
+use serde_json::Value as Json;
+
+use super::value::{self, EXACT_MAX};
+use crate::command::outcome::{Code, Fault};
+
+/// Longest text that a value may put into a line, in bytes.
+pub(super) const VALUE_BYTES_MAX: usize = 1024;
+
+/// What stands for the message's value in a line that is sent.
+pub const PLACEHOLDER: &str = "{value}";
+
+/// As many decimal digits always survive a double.
+const EXACT_DIGITS: usize = 15;
+
+/// Longest piece of a reply that a message to a person repeats, in characters.
+const SHOWN_CHARS_MAX: usize = 40;
+
+/// A line-protocol command.
+#[derive(Debug, Clone, Default)]
+pub struct Template {
+    /// What is sent; `{value}` stands for the message's value.
+    pub send: String,
+    /// The reply that confirms.
+    pub expect: Option<Regex>,
+    /// The reply that refuses.
+    pub refuse: Option<Regex>,
+    /// The last line of a reply that has several.
+    pub until: Option<Regex>,
+    /// What a text value must match.
+    pub pattern: Option<Pattern>,
+    /// What the captured text is.
+    pub result: Meaning,
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |regex: &Option<Regex>| regex.as_ref().map(|regex| regex.as_str().to_owned());
+        self.send == other.send
+            && text(&self.expect) == text(&other.expect)
+            && text(&self.refuse) == text(&other.refuse)
+            && text(&self.until) == text(&other.until)
+            && self.pattern == other.pattern
+            && self.result == other.result
+    }
+}
+
+/// A regular expression that the whole of a value must match.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    whole: Regex,
+}
+
+impl Pattern {
+    /// The error says what is wrong with the expression.
+    pub fn new(text: &str) -> Result<Pattern, String> {
+        // By itself first: what is only right in brackets would mean something else there.
+        Regex::new(text).map_err(|error| error.to_string())?;
+        let whole = Regex::new(&format!(r"\A(?:{text})\z")).map_err(|error| error.to_string())?;
+        Ok(Pattern { text: text.to_owned(), whole })
+    }
+
+    fn matches(&self, value: &str) -> bool {
+        self.whole.is_match(value)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// What the captured text of a reply is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Meaning {
+    /// A number where it is spelt as one and as nothing else, else text.
+    #[default]
+    Plain,
+    /// Text, whatever it looks like.
+    Text,
+    /// A decimal number, padded or with an exponent as it may be.
+    Number,
+    /// The hexadecimal digits of a number.
+    Hex,
+}
+
+impl Template {
+    /// The line for a value that was resolved. `own`: it is the profile's own and no sender's.
+    pub(super) fn filled(&self, command: &str, value: &Json, own: bool) -> Result<String, Fault> {
+        let text = printed(value)?;
+        if !own {
+            self.allow(command, value, &text)?;
+        }
+        Ok(self.send.replace(PLACEHOLDER, &text))
+    }
+
+    /// Whether a sender may say this.
+    fn allow(&self, command: &str, value: &Json, text: &str) -> Result<(), Fault> {
+        match &self.pattern {
+            Some(pattern) if !pattern.matches(text) => {
+                return Err(value::wrong(&format!("a value that matches {:?}", pattern.text), value));
+            }
+            None if value.is_string() => {
+                let message = format!(
+                    "{command} takes numbers, true and false, got {}; to allow texts, write in the command's profile \
+                     which: pattern = \"[A-Z]+\", or values = {{ name = \"TEXT\" }}",
+                    value::show(value)
+                );
+                return Err(Fault::new(Code::BadValue, message));
+            }
+            _ => {}
+        }
+        match self.ends().find(|end| value.is_string() && text.contains(*end)) {
+            Some(end) => Err(value::wrong(&format!("a text without {end:?}, which ends the value in the line"), value)),
+            None => Ok(()),
+        }
+    }
+
+    /// The signs that stand directly behind a value's places.
+    fn ends(&self) -> impl Iterator<Item = char> + '_ {
+        let behind = self.send.split(PLACEHOLDER).skip(1);
+        behind.filter_map(|rest| rest.chars().next()).filter(|sign| sign.is_ascii_punctuation())
+    }
+}
+
+/// A value as it stands in a line: numbers by their shortest digits and never with an exponent, which few instruments
+/// read.
+fn printed(value: &Json) -> Result<String, Fault> {
+    let text = match value {
+        Json::Bool(on) => on.to_string(),
+        Json::String(text) => text.clone(),
+        Json::Number(number) => {
+            match number.as_f64() {
+                // What JSON's reader has rounded already must not go out as if it were meant so.
+                Some(float) if number.is_f64() && float.abs() >= EXACT_MAX => {
+                    return Err(Fault::new(
+                    Code::OutOfRange,
+                    format!("{number} has more digits than can be passed on exactly; send it as a text, if that is allowed"),
+                ));
+                }
+                // Adding zero takes the sign from a negative zero.
+                Some(float) if number.is_f64() => (float + 0.0).to_string(),
+                _ => number.to_string(),
+            }
+        }
+        Json::Null | Json::Array(_) | Json::Object(_) => {
+            return Err(value::wrong("a number, true, false or a text", value));
+        }
+    };
+    no_control(&text)?;
+    if text.len() > VALUE_BYTES_MAX {
+        return Err(Fault::new(
+            Code::OutOfRange,
+            format!("expected a text of at most {VALUE_BYTES_MAX} bytes, got {}", text.len()),
+        ));
+    }
+    Ok(text)
+}
+
+/// Refuses line ends, escapes and the rest of U+0000–U+001F and U+007F–U+009F.
+pub(super) fn no_control(text: &str) -> Result<(), Fault> {
+    match text.chars().find(|char| char.is_control()) {
+        None => Ok(()),
+        Some(char) => Err(Fault::new(
+            Code::BadValue,
+            format!("expected a text without control characters, got one with {:?}", char),
+        )),
+    }
+}
+
+/// What a captured text means. The error is a sentence about a text that isn't what the profile says it is.
+pub(super) fn meaning(text: &str, result: Meaning) -> Result<Json, String> {
+    let trimmed = text.trim();
+    let found = match result {
+        Meaning::Text => Some(text.into()),
+        Meaning::Plain if is_plainly_spelt(trimmed) => Some(exact(trimmed).unwrap_or_else(|| text.into())),
+        Meaning::Plain => Some(text.into()),
+        Meaning::Number => integer(trimmed).or_else(|| {
+            trimmed.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| (number + 0.0).into())
+        }),
+        Meaning::Hex => {
+            let is_hex = !trimmed.is_empty() && trimmed.chars().all(|digit| digit.is_ascii_hexdigit());
+            u64::from_str_radix(trimmed, 16).ok().filter(|_| is_hex).map(Json::from)
+        }
+    };
+    found.ok_or_else(|| {
+        let shown: String = text.escape_debug().take(SHOWN_CHARS_MAX).collect();
+        let what = if result == Meaning::Hex { "at most 64 bits in hexadecimal digits" } else { "a decimal number" };
+        format!("the reply holds \"{shown}\" where the profile's result expects {what}")
+    })
+}
+
+/// Whether a text is the shortest or a fixed-point spelling of a number: a sign, no leading zeros, no exponent. `007`
+/// and `00E6` may be something else.
+fn is_plainly_spelt(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (whole, fraction) = match unsigned.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (unsigned, None),
+    };
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(digits)
+}
+
+fn integer(text: &str) -> Option<Json> {
+    text.parse::<i64>().map(Json::from).or_else(|_| text.parse::<u64>().map(Json::from)).ok()
+}
+
+/// The number that a text spells, if it comes out as no other one.
+fn exact(text: &str) -> Option<Json> {
+    let digits = text.bytes().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0').count();
+    let float = || text.parse::<f64>().ok().filter(|_| digits <= EXACT_DIGITS).map(|number| (number + 0.0).into());
+    integer(text).or_else(float)
+}
