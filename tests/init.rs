@@ -164,12 +164,7 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
         (vec!["--host", "https://contoso", "--device", "d", "--key-file", "-"], KEY, 78, "hub.host"),
         (vec!["--host", "h.example", "--device", "../d", "--key-file", "-"], KEY, 1, "is no device id"),
         (vec!["--host", "h.example", "--device", "d e", "--key-file", "pump-7.key"], "", 78, "device id holds"),
-        (
-            vec!["--host", "h.example", "--device", "d", "--key-file", "-"],
-            "put only the key into it!",
-            78,
-            "holds put only the key into it text",
-        ),
+        (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "no base64!", 78, "put only the key into it"),
         (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "", 2, "holds no key"),
         (vec!["--host", "h.example", "--device", "d", "--key-file", "none"], "", 78, "no such file"),
         (vec!["--host", "h.example", "--device", "d"], "", 2, "--key-file is missing"),
