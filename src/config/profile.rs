@@ -143,7 +143,7 @@ fn action(table: &Table) -> Option<Action> {
     match action_key(table) {
         Some("read") => point::point(table, "read").map(Action::Read),
         Some("write") => point::point(table, "write").map(Action::Write),
-        Some(_) => template(table).map(Action::Send),
+        Some(_) => template(table).map(Action::send),
         None => {
             let present = table.present();
             let given: Vec<&str> = present.into_iter().filter(|key| ["read", "write", "send"].contains(key)).collect();

@@ -59,7 +59,14 @@ pub enum Action {
     /// Writes a point.
     Write(Point),
     /// Sends a line and understands the reply.
-    Send(Template),
+    Send(Box<Template>),
+}
+
+impl Action {
+    /// Sends a line and understands the reply.
+    pub fn send(template: Template) -> Action {
+        Action::Send(Box::new(template))
+    }
 }
 
 /// A command with its value, ready for the wire.

@@ -206,7 +206,7 @@ fn no_value_leaves_its_place_in_a_line(source: &mut Source) {
     };
     let names = Names::new(vec![("low".into(), json!(1)), ("high".into(), json!("HI"))]);
     let names = source.flag().then_some(names).filter(|_| pattern.is_none());
-    let send = Command { names: names.clone(), ..command(Action::Send(template), None) };
+    let send = Command { names: names.clone(), ..command(Action::send(template), None) };
     let Ok(prepared) = send.prepare(Some(&value)) else { return };
     let Request::Line { bytes, .. } = &prepared.request else { unreachable!("a send is a line") };
     let line = std::str::from_utf8(bytes).expect("what was text is text");

@@ -50,13 +50,13 @@ fn fits(command: &Command, prepared: &Prepared, answer: &Answer) -> bool {
 }
 
 fn send(template: &str) -> Command {
-    command(Action::Send(Template { send: template.into(), ..Template::default() }))
+    command(Action::send(Template { send: template.into(), ..Template::default() }))
 }
 
 /// A line that takes any text.
 fn send_text(template: &str) -> Command {
     let pattern = Some(Pattern::new("(?s).*").unwrap());
-    command(Action::Send(Template { send: template.into(), pattern, ..Template::default() }))
+    command(Action::send(Template { send: template.into(), pattern, ..Template::default() }))
 }
 
 fn words(prepared: &Prepared) -> Vec<u16> {
@@ -404,7 +404,7 @@ fn without_a_pattern_or_names_a_line_takes_numbers_and_booleans() {
 fn a_pattern_must_match_the_whole_value() {
     let with = |pattern: &str| {
         let pattern = Some(Pattern::new(pattern).unwrap());
-        command(Action::Send(Template { send: "M {value}\r\n".into(), pattern, ..Template::default() }))
+        command(Action::send(Template { send: "M {value}\r\n".into(), pattern, ..Template::default() }))
     };
     for (pattern, value, may) in [
         ("[A-Z]+", json!("AUTO"), true),
@@ -527,7 +527,7 @@ fn a_captured_text_is_what_the_profile_says() {
     ];
     for (result, text, value) in table {
         let template = Template { send: "R\r\n".into(), result, ..Template::default() };
-        let command = command(Action::Send(template));
+        let command = command(Action::send(template));
         let prepared = command.prepare(None).unwrap();
         let found = command.interpret(&prepared, &Answer::Line(text.into()));
         assert_eq!(found.clone().ok().flatten(), value, "{text:?}: {found:?}");
