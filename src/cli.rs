@@ -12,7 +12,7 @@ use crate::command::outcome::State;
 use crate::config::{self, Loaded, Problem, Refused};
 use crate::fatal::Fatal;
 use crate::ledger::row::Record;
-use crate::ledger::Reader;
+use crate::ledger::{life, LedgerError, Reader};
 use crate::live::{self, Finding, Verdict};
 use crate::quiet::EACH;
 use crate::{gateway, handles, init, logging, service, show};
@@ -127,15 +127,43 @@ enum LedgerAction {
     },
     /// Show one row with its whole history.
     ///
-    /// Exit status 1 if there is no such row. Example: fieldbridge ledger show pump-7 m-1
+    /// One argument is the number of a row, as `list` shows it; two are a device and a message's id. Exit status 1 if
+    /// there is no such row. Example: fieldbridge ledger show 12
     Show {
-        /// Device id at the hub.
-        device: String,
+        /// Number of the row, or device id at the hub.
+        #[arg(value_name = "ROW|DEVICE")]
+        row_or_device: String,
         /// The message's id.
-        message_id: String,
+        message_id: Option<String>,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
+    },
+    /// Copy the ledger to a new file, while the daemon runs or without it.
+    ///
+    /// The copy is proven, and has its name only when it is whole and on the disk. A file that is there is not
+    /// overwritten. Example: fieldbridge ledger backup /media/usb/ledger-2026-11-28.db
+    Backup {
+        /// The new file.
+        file: PathBuf,
+    },
+    /// Replace the ledger by a backup, while the daemon does not run.
+    ///
+    /// The backup is proven first; exit status 74 if it is no sound backup. What is there is moved aside to
+    /// ledger.db.old-TIME. Commands that must not be repeated end in doubt until nothing of before can be left.
+    /// Example: fieldbridge ledger restore /media/usb/ledger-2026-11-28.db
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME.
+    ///
+    /// It knows that an earlier ledger may have executed what the hub still holds: commands that must not be repeated
+    /// end in doubt until nothing of before can be left. Example: fieldbridge ledger new
+    New {
+        /// Say that nothing of before is left. A ledger that is there keeps its rows, and is trusted.
+        #[arg(long)]
+        trust: bool,
     },
 }
 
@@ -318,10 +346,8 @@ fn exec(path: &Path, device: String, command: String, value: Option<String>, jso
 }
 
 fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
-    let open = || -> Result<Reader, Fatal> {
-        let places = config::places(path, environment()).map_err(Fatal::Config)?;
-        Ok(Reader::open(&places.ledger)?)
-    };
+    let place = || -> Result<PathBuf, Fatal> { Ok(config::places(path, environment()).map_err(Fatal::Config)?.ledger) };
+    let open = || -> Result<Reader, Fatal> { Ok(Reader::open(&place()?)?) };
     match action {
         LedgerAction::List { device, state, limit, json } => {
             let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
@@ -331,14 +357,68 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
             }
             Ok(())
         }
-        LedgerAction::Show { device, message_id, json } => {
-            let row = open()?
-                .show(&device, &message_id)?
-                .ok_or_else(|| Fatal::No(format!("the ledger has no message {message_id:?} of device {device:?}")))?;
+        LedgerAction::Show { row_or_device, message_id, json } => {
+            let row = match message_id {
+                Some(id) => open()?.show(&row_or_device, &id)?.ok_or_else(|| {
+                    Fatal::No(format!("the ledger has no message {id:?} of device {row_or_device:?}"))
+                })?,
+                None => {
+                    let number = row_number(&row_or_device)?;
+                    let none = || Fatal::No(format!("the ledger has no row {number}"));
+                    open()?.show_row(number)?.ok_or_else(none)?
+                }
+            };
             print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
             Ok(())
         }
+        LedgerAction::Backup { file } => {
+            life::backup(&place()?, &file)?;
+            print(&format!("the ledger is copied to {}", file.display()));
+            Ok(())
+        }
+        LedgerAction::Restore { file } => {
+            let config = load(path, |_| {})?;
+            let old = life::restore(&config.ledger.path, &file, &config.hub.host).map_err(while_stopped)?;
+            print(&moved(&config.ledger.path, old, "restored; commands that must not be repeated end in doubt"));
+            Ok(())
+        }
+        LedgerAction::New { trust: false } => {
+            let config = load(path, |_| {})?;
+            let old = life::renew(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            print(&moved(&config.ledger.path, old, "empty; commands that must not be repeated end in doubt"));
+            Ok(())
+        }
+        LedgerAction::New { trust: true } => {
+            let config = load(path, |_| {})?;
+            let made = life::trust(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            let what = if made { "is made, empty, and trusted" } else { "keeps its rows, and is trusted" };
+            print(&format!("the ledger {} {what}", config.ledger.path.display()));
+            Ok(())
+        }
     }
+}
+
+/// A row as a person names it: `12` or `#12`.
+fn row_number(text: &str) -> Result<i64, Fatal> {
+    let usage = || Fatal::Usage(format!("{text:?} is not the number of a row; or give a device and a message's id"));
+    text.strip_prefix('#').unwrap_or(text).parse().map_err(|_| usage())
+}
+
+/// A daemon that runs is no fault of the ledger's here.
+fn while_stopped(error: LedgerError) -> Fatal {
+    match error {
+        LedgerError::InUse(path) => Fatal::No(format!(
+            "the ledger {} is in use: stop the daemon first (sudo systemctl stop fieldbridge)",
+            path.display()
+        )),
+        error => error.into(),
+    }
+}
+
+fn moved(ledger: &Path, old: Option<PathBuf>, what: &str) -> String {
+    let until = "until nothing of before can be left (`ledger new --trust` says that nothing is)";
+    let old = old.map_or_else(String::new, |old| format!("; the one that was there is {}", old.display()));
+    format!("the ledger {} is {what} {until}{old}", ledger.display())
 }
 
 /// The environment. What is not UTF-8 can't be one of our settings.

@@ -55,6 +55,18 @@ points! {
     LockHeld = "lock-held",
     /// A new ledger's file is begun under its temporary name; it has no tables.
     LedgerBegun = "ledger-begun",
+    /// A ledger that replaces another is complete under its temporary name; nothing says that it is to replace it.
+    ReplacementComplete = "replacement-complete",
+    /// The plan to replace a ledger is on the disk; nothing was moved.
+    ReplacementPlanned = "replacement-planned",
+    /// A part of a ledger that is replaced is moved aside; the new one does not have its name.
+    PartMovedAside = "part-moved-aside",
+    /// A ledger that replaces another has its name; the plan is there still.
+    ReplacementNamed = "replacement-named",
+    /// A backup is copied under a temporary name; it is not proven.
+    BackupCopied = "backup-copied",
+    /// A backup is copied to where the ledger lies; it is not changed yet.
+    RestoreCopied = "restore-copied",
     /// A migration has run; it is not committed.
     MigrationUncommitted = "migration-uncommitted",
     /// A migration is committed; nothing that stands on it is.

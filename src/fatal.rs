@@ -49,7 +49,7 @@ impl Fatal {
 impl From<LedgerError> for Fatal {
     fn from(error: LedgerError) -> Self {
         match error {
-            LedgerError::Missing(_) => Fatal::No(error.to_string()),
+            LedgerError::Missing(_) | LedgerError::Denied(_) | LedgerError::Refused(_) => Fatal::No(error.to_string()),
             _ => Fatal::Ledger(error.to_string()),
         }
     }

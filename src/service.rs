@@ -28,6 +28,9 @@ pub fn seclude() {
     umask(umask(least) | least);
 }
 
+/// How much longer systemd is asked to wait each time.
+const EXTENSION: Duration = Duration::from_secs(60);
+
 /// Most messages that wait for systemd.
 const WAITING_MAX: usize = 16;
 
@@ -71,6 +74,11 @@ pub fn reloading() {
         Ok(since) => tell(NotifyState::Custom(&format!("{}\n{since}", NotifyState::Reloading))),
         Err(error) => tracing::debug!(%error, "no monotonic clock for systemd"),
     }
+}
+
+/// Something long at the start goes on: systemd waits for so much longer from now (sd_notify(3), EXTEND_TIMEOUT_USEC=).
+pub fn goes_on(line: &str) {
+    tell(NotifyState::Custom(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={line}", EXTENSION.as_micros())));
 }
 
 /// The daemon has begun to stop.

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use crate::ledger::row::Record;
+use crate::ledger::row::{Record, Source};
 
 /// What a reload has changed.
 pub fn changes(document: &Json) -> String {
@@ -77,7 +77,8 @@ pub fn rows(rows: &[Record]) -> String {
         .iter()
         .map(|row| {
             vec![
-                row.received_at.to_string(),
+                row.row.number().to_string(),
+                row.received_at.known().map_or_else(|| "-".into(), |at| at.to_string()),
                 row.device.clone(),
                 row.message_id.clone().unwrap_or_else(|| "-".into()),
                 row.command.clone().unwrap_or_else(|| "-".into()),
@@ -88,7 +89,7 @@ pub fn rows(rows: &[Record]) -> String {
             ]
         })
         .collect();
-    table(&["received", "device", "message", "command", "state", "attempts", "deliveries", "result"], cells)
+    table(&["row", "received", "device", "message", "command", "state", "attempts", "deliveries", "result"], cells)
 }
 
 /// One row with its history.
@@ -97,14 +98,18 @@ pub fn row(row: &Record) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), printable);
     let _ = writeln!(
         out,
-        "device      {}\nmessage     {}\ncommand     {}",
+        "row         {}\nhub         {}\nsource      {}\ndevice      {}\nmessage     {}\ncommand     {}",
+        row.row.number(),
+        printable(&row.hub),
+        printable(&source(&row.source)),
         printable(&row.device),
         or_none(&row.message_id),
         or_none(&row.command)
     );
     let _ = writeln!(
         out,
-        "state       {}\nattempts    {}\ndeliveries  {}\nresult      {}",
+        "requested   {}\nstate       {}\nattempts    {}\ndeliveries  {}\nresult      {}",
+        row.requested.as_ref().map_or_else(|| "-".into(), |value| printable(&value.to_string())),
         row.state,
         row.attempts,
         row.deliveries,
@@ -130,6 +135,13 @@ pub fn result(event: &Json) -> String {
 pub fn error(event: &Json) -> String {
     let text = |key: &str| printable(event["error"][key].as_str().unwrap_or_default());
     format!("{} ({})", text("message"), text("code"))
+}
+
+fn source(source: &Source) -> String {
+    match source.user() {
+        Some(user) => format!("{}, {user}", source.as_str()),
+        None => source.as_str().to_owned(),
+    }
 }
 
 fn end(row: &Record) -> String {

@@ -221,7 +221,7 @@ async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
 
 fn refusal(path: &Path) -> String {
     match Ledger::open(path, HUB) {
-        Err(error @ LedgerError::Untrusted { .. }) => error.to_string(),
+        Err(error @ (LedgerError::Untrusted { .. } | LedgerError::InUse(_))) => error.to_string(),
         Err(other) => panic!("another error: {other}"),
         Ok(_) => panic!("it was accepted"),
     }

@@ -3,11 +3,16 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::crash::{self, Point};
+
+/// Bytes that are rewritten at a time.
+const REWRITE_BYTES: usize = 256 * 1024;
+/// A small file is not longer.
+const SMALL_BYTES: u64 = 4096;
 
 /// Where the ledger lies: the system's files, unless a simulation stands in for them.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -27,6 +32,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Writes a file's content over itself. On return all of it is on the disk: after an fsync that has failed, Linux
     /// takes what was not written for written, and only what is written anew reaches the disk.
     fn rewrite(&self, path: &Path) -> io::Result<()>;
+    /// The content of a small file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Makes or replaces a small file. On return its content is on the disk.
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Takes a file's name away.
@@ -107,9 +116,29 @@ impl Disk for SystemDisk {
     }
 
     fn rewrite(&self, path: &Path) -> io::Result<()> {
-        let content = std::fs::read(path)?;
-        let file = File::options().write(true).open(path)?;
-        file.write_all_at(&content, 0)?;
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut piece = vec![0; REWRITE_BYTES];
+        let mut at = 0;
+        loop {
+            // A program that reads may have kept the log from being emptied for long: it is not taken in whole.
+            let there = file.read_at(&mut piece, at)?;
+            if there == 0 {
+                return file.sync_all();
+            }
+            file.write_all_at(&piece[..there], at)?;
+            at += there as u64;
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        File::open(path)?.take(SMALL_BYTES).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(content)?;
         file.sync_all()
     }
 

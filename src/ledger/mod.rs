@@ -1,27 +1,37 @@
 //! The ledger: what the gateway must not forget, in one SQLite file.
 //!
-//! The handle is cheap to clone; the connection is owned by one thread (module `writer`). Each function says what is
-//! on the disk when it returns.
+//! The handle is cheap to clone. Each connection is owned by one thread: what writes (module `writer`), what only reads
+//! (`reader`), what proves the file (`proof`). Each function says what is on the disk when it returns.
 //!
 //! Invariants
 //! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one
 //!   (G1).
+//! - What is asked here costs the same whatever the number of rows (G16).
 
+mod condition;
 pub mod disk;
+mod filter;
+mod keeper;
+pub mod life;
+mod offline;
+mod proof;
+mod reader;
 pub mod row;
 mod schema;
 mod store;
+mod tails;
 mod trust;
 mod writer;
 
+pub use offline::Reader;
 pub use writer::Writing;
-
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value as Json;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
@@ -31,20 +41,21 @@ use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
 use crate::crash::{self, Point};
+use condition::Condition;
 use disk::{Disk, SystemDisk};
-use row::{Event, Record, RowId, Source, Unfinished};
+use filter::{Filter, Writes};
+use proof::{Errand, Mark, Proving};
+use reader::{Look, Reading};
+use row::{Event, RowId, Source, Unfinished};
+use tails::Tails;
 use trust::Trust;
-use writer::{Ask, Kind, Task, Writer};
+use writer::{Ask, Kind, Task, Then, Writer};
 
 /// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved
 /// gateway.
 const QUEUE_MAX: usize = 1024;
-/// How long a note waits for other work to share a commit with.
-const NOTE_PATIENCE: Duration = Duration::from_millis(250);
-/// How often a ledger that could not be written is tried again.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
-/// How often old rows are looked for. The ledger's age is saved at the same time.
-const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+/// Errands that may wait for the prover. It does all that is due at the first.
+const ERRANDS_MAX: usize = 4;
 
 /// Why the ledger did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,6 +77,18 @@ pub enum LedgerError {
         /// What is wrong with it, and what to do.
         why: String,
     },
+    /// A daemon holds it.
+    #[error("the ledger {} is in use by another fieldbridge daemon; two on one ledger would both act on it", .0.display())]
+    InUse(PathBuf),
+    /// This user may not read it.
+    #[error(
+        "the ledger {} may not be read by this user: use sudo, or join the group that it belongs to (sudo usermod -aG \
+         fieldbridge USER) and log in again", .0.display()
+    )]
+    Denied(PathBuf),
+    /// What was asked for can't be done, and nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// There is no ledger yet.
     #[error("there is no ledger at {}; the daemon makes it when it first starts", .0.display())]
     Missing(PathBuf),
@@ -151,6 +174,13 @@ pub struct Ledger {
     started: Instant,
     belief: Arc<Belief>,
     trust: Arc<Trust>,
+    looks: mpsc::Sender<Look>,
+    errands: mpsc::Sender<Errand>,
+    stop_proof: Arc<AtomicBool>,
+    filter: Arc<Filter>,
+    tails: Arc<Tails>,
+    /// Events that the hub has acknowledged and whose removal is not committed.
+    acknowledged: Arc<Mutex<BTreeSet<i64>>>,
 }
 
 impl Ledger {
@@ -161,8 +191,9 @@ impl Ledger {
     /// [`LedgerError::Untrusted`], with what to do.
     pub fn open(path: &Path, home: &str) -> Result<Ledger, LedgerError> {
         let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home)?;
-        std::thread::Builder::new().name("ledger".into()).spawn(move || writing.run()).map_err(|error| {
-            LedgerError::Untrusted { path: path.to_owned(), why: format!("got no thread: {error}") }
+        writing.start().map_err(|error| LedgerError::Untrusted {
+            path: path.to_owned(),
+            why: format!("got no thread: {error}"),
         })?;
         Ok(ledger)
     }
@@ -174,7 +205,9 @@ impl Ledger {
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path, home: &str) -> Result<(Ledger, Writing), LedgerError> {
         let (path, lock) = schema::lock(&*disk, path, home)?;
         let path = path.as_path();
-        let db = schema::open(&*disk, path, home)?;
+        let mark = Mark::of(disk.clone(), path);
+        let is_sound = mark.is_there();
+        let db = schema::open(&*disk, path, home, is_sound).inspect_err(|_| mark.take_away())?;
         let begin = || {
             let identity = store::identity(&db)?;
             let standing = store::standing(&db)?;
@@ -190,13 +223,35 @@ impl Ledger {
             path: path.to_owned(),
             why: format!("can't be used: {error}"),
         })?;
-        let (health, health_seen) = watch::channel(Health { ok: true, last_error: None, failed: None });
+        if !is_sound {
+            mark.set();
+        }
+        let (condition, health) = Condition::new(mark.clone());
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Writer::new(db, disk, path, lock, health);
+        let (looks, questions) = mpsc::channel(QUEUE_MAX);
+        let (errands, to_do) = mpsc::channel(ERRANDS_MAX);
+        let (filter, stop_proof) = (Arc::new(Filter::default()), Arc::new(AtomicBool::new(false)));
+        let beside = schema::open_beside(&*disk, path).map_err(|error| LedgerError::Untrusted {
+            path: path.to_owned(),
+            why: format!("can't be read: {error}"),
+        })?;
+        let reading = Reading { db: beside, queue: questions, condition: condition.clone() };
+        let proving = Proving {
+            disk: disk.clone(),
+            path: path.to_owned(),
+            errands: to_do,
+            condition: condition.clone(),
+            mark,
+            filter: filter.clone(),
+            stop: stop_proof.clone(),
+            is_due: is_sound,
+        };
+        let writer = Writer::new(db, disk, path, lock, condition);
         crash::point(Point::BallastLaid);
+        let _ = errands.try_send(Errand::Look);
         let ledger = Ledger {
             asks,
-            health: health_seen,
+            health,
             notes: std::sync::Arc::default(),
             uuid: identity.uuid,
             age_at_start: identity.age,
@@ -204,8 +259,14 @@ impl Ledger {
             started: Instant::now(),
             belief: Arc::new(Belief::new(identity.wall)),
             trust: Arc::new(Trust::new(standing)),
+            looks,
+            errands,
+            stop_proof,
+            filter,
+            tails: Arc::default(),
+            acknowledged: Arc::default(),
         };
-        Ok((ledger, Writing { writer, queue }))
+        Ok((ledger, Writing { writer, queue, reading, proving }))
     }
 
     /// What to think of the wall clock: the ledger remembers the latest time that was believed.
@@ -239,9 +300,13 @@ impl Ledger {
         message_id: Option<&str>,
         digest: Digest,
     ) -> Result<Lookup, LedgerError> {
-        let (hub, device, message_id) = (hub.to_owned(), device.to_owned(), message_id.map(str::to_owned));
-        let age = self.age();
-        self.ask(Kind::Read, move |db| store::lookup(db, &hub, &device, message_id.as_deref(), &digest, age)).await
+        // Most messages are new, and nobody need look for them.
+        let unseen = message_id.is_none_or(|id| self.filter.is_new(device, id));
+        let Some(message_id) = message_id.filter(|_| !unseen).map(str::to_owned) else {
+            return Ok(Lookup { known: Known::New, row: None, elsewhere: None });
+        };
+        let (hub, device, age) = (hub.to_owned(), device.to_owned(), self.age());
+        self.look(move |db| store::lookup(db, &hub, &device, &message_id, &digest, age)).await
     }
 
     /// Whether an earlier ledger may know of commands of this device that this one does not know (G15).
@@ -286,25 +351,41 @@ impl Ledger {
     /// On return the message stands as `accepted`.
     pub async fn accept(&self, new: NewRow) -> Result<(RowId, Receipt), LedgerError> {
         let age = self.age();
-        let row =
-            self.ask(Kind::Write, move |db| store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age)).await?;
+        let writes = self.writes(&new);
+        let insert = move |db: &Connection| {
+            let _ = &writes;
+            store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age)
+        };
+        let row = self.ask(Kind::Write, insert).await?;
         Ok((row, Receipt(())))
     }
 
     /// On return the command stands as `executing`: the next step may put it on the wire.
     pub async fn begin(&self, row: Option<RowId>, new: NewRow) -> Result<RowId, LedgerError> {
         let age = self.age();
-        self.ask(Kind::Write, move |db| match row {
-            Some(row) => store::begin(db, row, Timestamp::now()).map(|()| row),
-            None => store::insert(db, &new, State::Executing, 1, Timestamp::now(), age),
-        })
-        .await
+        let writes = self.writes(&new);
+        let begin = move |db: &Connection| match (row, &writes) {
+            (Some(row), _) => store::begin(db, row, Timestamp::now()).map(|()| row),
+            (None, _) => store::insert(db, &new, State::Executing, 1, Timestamp::now(), age),
+        };
+        self.ask(Kind::Write, begin).await
     }
 
     /// On return the outcome and its result event are both on the disk.
     pub async fn finish(&self, finish: Finish) -> Result<Receipt, LedgerError> {
-        let age = self.age();
-        self.ask(Kind::Write, move |db| store::finish(db, &finish, age)).await?;
+        let (age, uuid, tails) = (self.age(), self.uuid.clone(), self.tails.clone());
+        let writes = self.writes(&finish.new);
+        let device = finish.new.device.clone();
+        let hand_over = move |event: &Option<Event>| {
+            if let Some(event) = event {
+                tails.add(&device, event.clone());
+            }
+        };
+        let write = move |db: &Connection| {
+            let _ = &writes;
+            store::finish(db, &finish, &uuid, age)
+        };
+        self.ask_then(Kind::Write, write, Some(Box::new(hand_over))).await?;
         Ok(Receipt(()))
     }
 
@@ -323,78 +404,72 @@ impl Ledger {
     pub async fn event_acknowledged(&self, seq: i64) {
         // A closed queue means that the process is about to end.
         if let Ok(place) = self.asks.reserve().await {
-            place.send(note(move |db| store::remove_event(db, seq)));
+            let acknowledged = self.acknowledged.clone();
+            acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(seq);
+            let removed = move |(): &()| {
+                acknowledged.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
+            };
+            place.send(note_then(move |db| store::remove_event(db, seq), Some(Box::new(removed))));
             self.notes.notify_one();
         }
     }
 
     /// Events of a device that the hub has not acknowledged, after number `after`, oldest first.
     pub async fn events(&self, device: &str, after: i64, limit: usize) -> Result<Vec<Event>, LedgerError> {
-        let (device, uuid) = (device.to_owned(), self.uuid.clone());
-        self.ask(Kind::Read, move |db| store::events(db, &uuid, &device, after, limit)).await
+        if let Some(events) = self.tails.after(device, after, limit) {
+            return Ok(events);
+        }
+        let (id, uuid) = (device.to_owned(), self.uuid.clone());
+        let events = self.look(move |db| store::events(db, &uuid, &id, after, limit)).await?;
+        if events.len() < limit {
+            self.tails.end_of_file(device, events.last().map_or(after, |event| event.seq));
+        }
+        Ok(events)
     }
 
     /// Every command that is not final, of one device or of all, in the order of receipt.
     pub async fn unfinished(&self, device: Option<&str>) -> Result<Vec<Unfinished>, LedgerError> {
         let device = device.map(str::to_owned);
-        self.ask(Kind::Read, move |db| store::unfinished(db, device.as_deref())).await
+        self.look(move |db| store::unfinished(db, device.as_deref())).await
     }
 
-    /// Number of rows, and of events in the outbox.
+    /// Number of rows, and of events that the hub has not acknowledged.
     pub async fn counts(&self) -> Result<(i64, i64), LedgerError> {
-        self.ask(Kind::Read, store::counts).await
+        let acknowledged = self.acknowledged.clone();
+        self.look(move |db| {
+            let (rows, events) = store::counts(db)?;
+            // A copy: a commit may be told of meanwhile.
+            let acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut there = db.prepare_cached("SELECT 1 FROM outbox WHERE seq = ?1")?;
+            let gone = acknowledged.iter().filter(|seq| there.exists([seq]).unwrap_or(false)).count();
+            Ok((rows, events - gone as i64))
+        })
+        .await
     }
 
-    /// Whether the writer answers.
+    /// Whether the threads answer.
     pub async fn is_alive(&self) -> bool {
-        self.ask(Kind::Read, |_| Ok(())).await.is_ok()
+        self.ask(Kind::Read, |_| Ok(())).await.is_ok() && self.look(|_| Ok(())).await.is_ok()
     }
 
-    /// Commits notes that wait, tries a full disk again, prunes. Runs as long as the daemon does.
-    pub async fn keep(&self, retention: watch::Receiver<Duration>) {
-        let mut prune = tokio::time::interval(PRUNE_PERIOD);
-        let mut health = self.health.clone();
-        loop {
-            let unwell = !health.borrow_and_update().ok;
-            tokio::select! {
-                biased;
-                _ = prune.tick() => {
-                    let retention = *retention.borrow();
-                    self.prune(retention).await;
-                }
-                () = tokio::time::sleep(PROBE_PERIOD), if unwell => self.tick().await,
-                _ = health.changed() => {}
-                () = self.notes.notified() => {
-                    tokio::time::sleep(NOTE_PATIENCE).await;
-                    self.tick().await;
-                }
-            }
-            if self.asks.is_closed() {
-                return std::future::pending().await;
-            }
-        }
+    /// Memory that the knowledge of which ids are new takes, bytes; 0 while it is being gathered.
+    pub fn filter_bytes(&self) -> usize {
+        self.filter.bytes()
     }
 
-    /// Deletes rows that are older than `retention`, a few a commit, and saves the ledger's age and the latest time that
-    /// was believed.
-    pub async fn prune(&self, retention: Duration) {
-        loop {
-            let (age, wall, epoch) = (self.age(), self.latest_believed(), self.trust.known_epoch());
-            let pruned = self
-                .ask(Kind::Write, move |db| {
-                    store::save_age(db, age, wall)?;
-                    if let Some((epoch, age)) = epoch {
-                        store::set_epoch(db, epoch, age)?;
-                    }
-                    store::prune(db, age, retention)
-                })
-                .await;
-            match pruned {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return tracing::warn!(%error, "old rows could not be pruned"),
-            }
-        }
+    /// A row with this id is being written for as long as the answer is kept, which is what writes it.
+    fn writes(&self, new: &NewRow) -> Option<Writes> {
+        new.message_id.as_ref().map(|id| self.filter.writes(&new.device, id))
+    }
+
+    /// Asks the reader.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (look, answer) = Look::new(work);
+        self.looks.send(look).await.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
     }
 
     /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing that
@@ -403,38 +478,10 @@ impl Ledger {
         self.ended_well
     }
 
-    /// Closes the ledger after everything has stopped in order.
-    pub async fn close(&self) {
-        // If this is not recorded, the next daemon is more careful than it need be.
-        let _ = self.ask(Kind::Write, |db| store::set_ended_well(db, true)).await;
-        self.close_after_a_fault().await;
-    }
-
-    /// Commits what waits, empties the log and closes the file.
-    pub async fn close_after_a_fault(&self) {
-        let (age, wall) = (self.age(), self.latest_believed());
-        let _ = self.ask(Kind::Write, move |db| store::save_age(db, age, wall)).await;
-        let (done, closed) = oneshot::channel();
-        if self.asks.send(Ask::Stop(done)).await.is_ok() {
-            let _ = closed.await;
-        }
-    }
-
     /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock
     /// can make a row look older than it is (G10). While the gateway is off it stands still.
     fn age(&self) -> i64 {
         self.age_at_start + i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX / 2)
-    }
-
-    fn latest_believed(&self) -> Timestamp {
-        // A clock that can't be believed now adds nothing to it.
-        let _ = self.belief.now();
-        self.belief.seen()
-    }
-
-    async fn tick(&self) {
-        // A closed queue means that the process is about to end.
-        let _ = self.asks.send(Ask::Tick).await;
     }
 
     async fn ask<T, F>(&self, kind: Kind, work: F) -> Result<T, LedgerError>
@@ -442,8 +489,17 @@ impl Ledger {
         T: Send + 'static,
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.ask_then(kind, work, None).await
+    }
+
+    /// Asks the writer; `then` is called with the answer before the caller is told.
+    async fn ask_then<T, F>(&self, kind: Kind, work: F, then: Then<T>) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let task = Task { work, kind, value: None, reply: Some(reply) };
+        let task = Task { work, kind, value: None, then, reply: Some(reply) };
         self.asks.send(Ask::Job(Box::new(task))).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
@@ -454,54 +510,13 @@ fn note<F>(work: F) -> Ask
 where
     F: FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
 {
-    Ask::Job(Box::new(Task { work, kind: Kind::Note, value: None::<()>, reply: None }))
+    note_then(work, None)
 }
 
-/// The ledger of a daemon that may be running, or not, to look at.
-pub struct Reader(Connection);
-
-impl Reader {
-    /// Opens the ledger for reading.
-    ///
-    /// # Errors
-    /// [`LedgerError::Missing`] or [`LedgerError::Untrusted`].
-    pub fn open(path: &Path) -> Result<Reader, LedgerError> {
-        schema::open_read_only(path).map(Reader)
-    }
-
-    /// Whether the ledger can be taken up by a daemon.
-    ///
-    /// # Errors
-    /// [`LedgerError::Missing`] or [`LedgerError::Untrusted`].
-    pub fn look(path: &Path) -> Result<(), LedgerError> {
-        schema::look(path)
-    }
-
-    /// The newest rows, newest first.
-    ///
-    /// # Errors
-    /// [`LedgerError::Failed`] if the file can't be read.
-    pub fn list(&self, device: Option<&str>, state: Option<State>, limit: u32) -> Result<Vec<Record>, LedgerError> {
-        store::list(&self.0, device, state, limit).map_err(read_failed)
-    }
-
-    /// The row with a number.
-    ///
-    /// # Errors
-    /// [`LedgerError::Failed`] if the file can't be read.
-    pub fn show_row(&self, number: i64) -> Result<Option<Record>, LedgerError> {
-        store::show_row(&self.0, number).map_err(read_failed)
-    }
-
-    /// The row of one message.
-    ///
-    /// # Errors
-    /// [`LedgerError::Failed`] if the file can't be read.
-    pub fn show(&self, device: &str, message_id: &str) -> Result<Option<Record>, LedgerError> {
-        store::show(&self.0, device, message_id).map_err(read_failed)
-    }
-}
-
-fn read_failed(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Failed(format!("reading the ledger failed: {error}"))
+/// The same, with something to be done once it is committed.
+fn note_then<F>(work: F, then: Then<()>) -> Ask
+where
+    F: FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+{
+    Ask::Job(Box::new(Task { work, kind: Kind::Note, value: None, then, reply: None }))
 }

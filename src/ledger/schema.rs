@@ -7,13 +7,15 @@
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::disk::{Disk, Held, Making, SystemDisk};
-use super::LedgerError;
+use super::{life, LedgerError};
 use crate::crash::{self, Point};
+use crate::service;
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
 const APPLICATION_ID: i32 = 0x6662_7231;
@@ -93,14 +95,22 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
+/// Newest rows that are read before anything connects.
+const NEWEST: i64 = 256;
+/// Steps of SQLite's between two looks at the time.
+const PROGRESS_STEPS: i32 = 1_000_000;
+/// How often systemd is told that a long start goes on.
+const TELL_PERIOD: Duration = Duration::from_secs(5);
+
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date.
+/// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date. Of a file that `is_sound`
+/// the log is proven, and what a start stands on; else the whole file.
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
-pub fn open(disk: &dyn Disk, path: &Path, home: &str) -> Result<Connection, LedgerError> {
+pub fn open(disk: &dyn Disk, path: &Path, home: &str, is_sound: bool) -> Result<Connection, LedgerError> {
     refuse_empty(disk, path)?;
     settle_log(disk, path).map_err(|e| untrusted(path, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -108,8 +118,21 @@ pub fn open(disk: &dyn Disk, path: &Path, home: &str) -> Result<Connection, Ledg
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
     let version = check_ours(path, &db)?;
     crash::point(Point::LedgerOpened);
-    prove(&db).map_err(|e| not_sound(path, &e))?;
+    settle(&db).map_err(|e| not_sound(path, &e))?;
+    if !is_sound {
+        prove(&mut db).map_err(|e| not_sound(path, &e))?;
+    }
     migrate(&mut db, version, home).map_err(|e| untrusted(path, &e))?;
+    prove_newest(&db).map_err(|e| not_sound(path, &e))?;
+    Ok(db)
+}
+
+/// Opens the ledger that this daemon holds once more, for what only reads.
+pub fn open_beside(disk: &dyn Disk, path: &Path) -> rusqlite::Result<Connection> {
+    let db = connect(disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    // The writer empties the log when it closes, and says what goes wrong with that.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(db)
 }
 
@@ -118,11 +141,7 @@ pub fn open(disk: &dyn Disk, path: &Path, home: &str) -> Result<Connection, Ledg
 /// # Errors
 /// [`LedgerError::Missing`] if there is no file, else [`LedgerError::Untrusted`].
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
-    match path.try_exists() {
-        Ok(true) => refuse_empty(&SystemDisk, path)?,
-        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
-        Err(error) => return Err(untrusted(path, &error)),
-    }
+    is_readable(path)?;
     let mut db = read_only(path, "").map_err(|e| untrusted(path, &e))?;
     let unreadable = |error: &rusqlite::Error| {
         matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen))
@@ -143,11 +162,7 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
 /// Looks whether a file is a ledger that the daemon can take up, of this version or an earlier one. Without a log
 /// beside it nothing at all is written, not even the files that SQLite shares between readers.
 pub fn look(path: &Path) -> Result<(), LedgerError> {
-    match path.try_exists() {
-        Ok(true) => refuse_empty(&SystemDisk, path)?,
-        Ok(false) => return Err(LedgerError::Missing(path.to_owned())),
-        Err(error) => return Err(untrusted(path, &error)),
-    }
+    is_readable(path)?;
     let query = if beside(path, "-wal").exists() { "" } else { "?immutable=1" };
     let db = read_only(path, query).map_err(|e| untrusted(path, &e))?;
     check_ours(path, &db).map(|_| ())
@@ -167,7 +182,7 @@ pub struct Lock {
     _named: Box<dyn Held>,
     /// The file itself, in case the lock file is deleted. SQLite's own locks would go with any file handle that is
     /// closed, so this one is kept until after the connection.
-    _file: Box<dyn Held>,
+    _file: Option<Box<dyn Held>>,
 }
 
 /// Makes a ledger if there is none, and holds it. Returns its path without symbolic links.
@@ -175,27 +190,44 @@ pub struct Lock {
 /// # Errors
 /// [`LedgerError::Untrusted`] if another daemon holds it, or it can't be made.
 pub fn lock(disk: &dyn Disk, path: &Path, home: &str) -> Result<(PathBuf, Lock), LedgerError> {
-    let path = disk.resolve(path).map_err(|error| untrusted(path, &error))?;
-    let named = hold(disk, &path, &beside(&path, ".lock"), Making::IfMissing)?;
+    let (path, mut lock) = lock_only(disk, path)?;
     crash::point(Point::LockHeld);
+    let finished = life::finish(disk, &path).map_err(|error| untrusted(&path, &error))?;
+    if finished.is_some() {
+        // The lock was on the file that was replaced.
+        lock._file = None;
+    }
     if disk.look(&path).is_err() {
         create(disk, &path, home)?;
     }
-    let file = hold(disk, &path, &path, Making::Never)?;
+    if lock._file.is_none() {
+        lock._file = Some(hold(disk, &path, &path, Making::Never)?);
+    }
     let names = disk.look(&path).map_err(|error| untrusted(&path, &error))?.names;
     if names > 1 {
         let why = "has a second name (a hard link), under which another daemon could use it; remove that name".into();
         return Err(LedgerError::Untrusted { path, why });
     }
+    Ok((path, lock))
+}
+
+/// Holds the ledger, whether it is there or not. Returns its path without symbolic links.
+///
+/// # Errors
+/// [`LedgerError::InUse`] if a daemon holds it, [`LedgerError::Untrusted`] if it can't be held.
+pub fn lock_only(disk: &dyn Disk, path: &Path) -> Result<(PathBuf, Lock), LedgerError> {
+    let path = disk.resolve(path).map_err(|error| untrusted(path, &error))?;
+    let named = hold(disk, &path, &beside(&path, ".lock"), Making::IfMissing)?;
+    let file = match disk.look(&path) {
+        Ok(_) => Some(hold(disk, &path, &path, Making::Never)?),
+        Err(_) => None,
+    };
     Ok((path, Lock { _named: named, _file: file }))
 }
 
 fn hold(disk: &dyn Disk, path: &Path, what: &Path, making: Making) -> Result<Box<dyn Held>, LedgerError> {
     disk.hold(what, making).map_err(|error| match error {
-        TryLockError::WouldBlock => LedgerError::Untrusted {
-            path: path.to_owned(),
-            why: "is in use by another fieldbridge daemon; two on one ledger would both act on it".into(),
-        },
+        TryLockError::WouldBlock => LedgerError::InUse(path.to_owned()),
         TryLockError::Error(error) => untrusted(what, &error),
     })
 }
@@ -223,24 +255,14 @@ fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
         return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
     }
     let new = beside(path, ".new");
-    let make = || -> Result<(), Box<dyn std::error::Error>> {
+    let create = || -> Result<(), Box<dyn std::error::Error>> {
         for leftover in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm")] {
             if disk.look(&leftover).is_ok() {
                 disk.remove(&leftover)?;
             }
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut db = connect(disk, &new, flags)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "application_id", APPLICATION_ID)?;
-        crash::point(Point::LedgerBegun);
-        migrate(&mut db, 0, home)?;
-        let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
         // An earlier ledger may have executed what the hub still holds (G15).
-        db.execute("INSERT INTO ledger (one, uuid, age, ended_well, distrusted) VALUES (1, ?1, 0, 1, 1)", [uuid])?;
-        // Closing would move the log into the file as well, and be silent about a failure.
-        empty_log(&db)?;
-        db.close().map_err(|(_, error)| error)?;
+        make(disk, &new, home, true)?;
         crash::point(Point::LedgerComplete);
         disk.sync(&new)?;
         crash::point(Point::LedgerSynced);
@@ -252,10 +274,72 @@ fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
         crash::point(Point::LedgerMade);
         Ok(())
     };
-    make().map_err(|error| LedgerError::Untrusted {
+    create().map_err(|error| LedgerError::Untrusted {
         path: path.to_owned(),
         why: format!("can't be created: {error}; does its folder exist, and may this user write there?"),
     })
+}
+
+/// Makes an empty ledger under this name, whole within one file; it is not synced.
+pub fn make(disk: &dyn Disk, new: &Path, home: &str, distrusted: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = connect(disk, new, flags)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    crash::point(Point::LedgerBegun);
+    migrate(&mut db, 0, home)?;
+    let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
+    db.execute(
+        "INSERT INTO ledger (one, uuid, age, ended_well, distrusted) VALUES (1, ?1, 0, 1, ?2)",
+        params![uuid, distrusted],
+    )?;
+    // Closing would move the log into the file as well, and be silent about a failure.
+    empty_log(&db)?;
+    db.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+/// Makes of a copy a ledger of this version, changed as `change` says, whole within one file.
+pub fn finish_new(
+    new: &Path,
+    home: &str,
+    change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), rusqlite::Error> {
+    let mut db = connect(&SystemDisk, new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let version = db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    migrate(&mut db, usize::try_from(version).unwrap_or(0), home)?;
+    change(&db)?;
+    empty_log(&db)?;
+    db.close().map_err(|(_, error)| error)
+}
+
+/// Opens a ledger of this version or an earlier one, or a copy of one, to copy or prove it. Nothing is written.
+pub fn open_to_copy(path: &Path) -> Result<Connection, LedgerError> {
+    is_readable(path)?;
+    let query = if beside(path, "-wal").exists() { "" } else { "?immutable=1" };
+    let db = read_only(path, query).map_err(|e| untrusted(path, &e))?;
+    check_ours(path, &db)?;
+    Ok(db)
+}
+
+/// Checks a whole file that nobody writes, and that each index has what its table has.
+pub fn prove_all(db: &Connection) -> Result<(), String> {
+    match db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(verdict),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether there is a file that this user may read, and it has content.
+fn is_readable(path: &Path) -> Result<(), LedgerError> {
+    match std::fs::File::open(path) {
+        Ok(_) => refuse_empty(&SystemDisk, path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LedgerError::Missing(path.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(LedgerError::Denied(path.to_owned())),
+        Err(error) => Err(untrusted(path, &error)),
+    }
 }
 
 fn refuse_empty(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
@@ -298,19 +382,83 @@ fn settle_log(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Brings the file to rest and checks it from end to end. The checkpoint writes the log's pages anew into the file and
-/// syncs that.
-fn prove(db: &Connection) -> Result<(), rusqlite::Error> {
+/// Brings the file to rest. The checkpoint writes the log's pages anew into the file and syncs that.
+fn settle(db: &Connection) -> Result<(), rusqlite::Error> {
     expect_pragma(db, "journal_mode", "WAL", "wal")?;
     expect_pragma(db, "synchronous", "FULL", "2")?;
     db.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+    // The writer moves the log by itself, when nobody waits.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
     empty_log(db)?;
     crash::point(Point::LogMoved);
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(damaged(&verdict));
-    }
     db.execute_batch("BEGIN IMMEDIATE; UPDATE ledger SET age = age; COMMIT;")
+}
+
+/// Checks the file from end to end.
+fn prove(db: &mut Connection) -> Result<(), rusqlite::Error> {
+    let verdict: String = with_progress(db, "proving the ledger after a fault", |db| {
+        db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    })?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        _ => Err(damaged(&verdict)),
+    }
+}
+
+/// Checks what the next commands stand on: the ledger's own row, the rows that are not final, and the newest rows, each
+/// of which must be found by what it is known by. They were the last to be written when the power went.
+fn prove_newest(db: &Connection) -> Result<(), rusqlite::Error> {
+    let own: i64 = db.query_row("SELECT count(uuid) FROM ledger JOIN hub ON hub.id = home", [], |row| row.get(0))?;
+    if own != 1 {
+        return Err(damaged("the row of the ledger's own is missing"));
+    }
+    let mut newest = db.prepare(
+        "SELECT id, hub, device, message_id, digest FROM (SELECT * FROM command ORDER BY id DESC LIMIT ?1)
+         UNION ALL SELECT id, hub, device, message_id, digest FROM command WHERE finished_at IS NULL",
+    )?;
+    let mut by_identity = db.prepare(
+        "SELECT id FROM command INDEXED BY command_identity
+         WHERE hub = ?1 AND device = ?2 AND message_id = ?3 AND digest = ?4",
+    )?;
+    let mut rows = newest.query([NEWEST])?;
+    while let Some(row) = rows.next()? {
+        let (id, message_id): (i64, Option<String>) = (row.get(0)?, row.get(3)?);
+        let Some(message_id) = message_id else { continue };
+        let known_by = params![row.get::<_, i64>(1)?, row.get::<_, String>(2)?, message_id, row.get::<_, Vec<u8>>(4)?];
+        let found: Option<i64> = by_identity.query_row(known_by, |row| row.get(0)).optional()?;
+        if found != Some(id) {
+            return Err(damaged(&format!("row {id} is not found by its message id")));
+        }
+    }
+    Ok(())
+}
+
+/// Runs something long, and tells systemd that it goes on: a start is given more time for as long as it does.
+fn with_progress<T>(
+    db: &mut Connection,
+    what: &'static str,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let begun = Instant::now();
+    let mut told: Option<Instant> = None;
+    let tell = move || {
+        if told.is_none_or(|at| at.elapsed() >= TELL_PERIOD) {
+            told = Some(Instant::now());
+            service::goes_on(&format!("{what}, for {} s", begun.elapsed().as_secs()));
+        }
+        false
+    };
+    db.progress_handler(PROGRESS_STEPS, Some(tell))?;
+    let done = work(db);
+    db.progress_handler(0, None::<fn() -> bool>)?;
+    done
+}
+
+/// Pages in the log that are not moved into the file yet.
+pub fn log_pages(db: &Connection) -> rusqlite::Result<i64> {
+    let (log, moved): (i64, i64) =
+        db.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    Ok(log - moved)
 }
 
 /// On return everything in the log stands in the file as well, synced.
@@ -342,6 +490,11 @@ fn expect_pragma(db: &Connection, name: &str, value: &str, read_back: &str) -> R
 }
 
 fn migrate(db: &mut Connection, version: usize, home: &str) -> Result<(), rusqlite::Error> {
+    with_progress(db, "bringing the ledger up to date", |db| apply(db, version, home))
+}
+
+/// One transaction for each version: a start that is cut short leaves the file as it was.
+fn apply(db: &mut Connection, version: usize, home: &str) -> Result<(), rusqlite::Error> {
     for (seen, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = db.transaction()?;
         transaction.execute_batch(sql)?;

@@ -26,17 +26,16 @@ const HISTORY_BYTES_MAX: i64 = 4096;
 /// As long as a hub keeps a message at most, s.
 const MESSAGE_LIFE: i64 = 2 * 86_400;
 
-/// What the ledger knows of a message. A message without an id is always new.
+/// What the ledger knows of a message.
 pub fn lookup(
     db: &Connection,
     hub: &str,
     device: &str,
-    message_id: Option<&str>,
+    message_id: &str,
     digest: &Digest,
     age: i64,
 ) -> rusqlite::Result<Lookup> {
     let mut found = Lookup { known: Known::New, row: None, elsewhere: None };
-    let Some(message_id) = message_id else { return Ok(found) };
     let home: Option<(i64, i64)> = db
         .prepare_cached("SELECT id, since FROM hub WHERE host = ?1")?
         .query_row([hub], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -140,7 +139,7 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
 }
 
 /// Writes an outcome and its result event. What an operator at the gateway asked for has no event: it was answered.
-pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()> {
+pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlite::Result<Option<Event>> {
     let (new, outcome) = (&finish.new, &finish.outcome);
     assert!(outcome.state.is_final(), "an outcome is a final state");
     match finish.row {
@@ -152,6 +151,7 @@ pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()
         }
     }
     crash::point(Point::OutcomeWithoutEvent);
+    let mut event = None;
     if !matches!(new.source, Source::Local { .. }) {
         let report = Report {
             message_id: new.message_id.as_deref(),
@@ -161,14 +161,17 @@ pub fn finish(db: &Connection, finish: &Finish, age: i64) -> rusqlite::Result<()
             received_at: new.received_at,
             finished_at: finish.finished_at,
         };
+        let body = report.to_event(outcome).to_string();
         db.prepare_cached("INSERT INTO outbox (device, message_id, body) VALUES (?1, ?2, ?3)")?.execute(params![
             new.device,
             new.message_id,
-            report.to_event(outcome).to_string()
+            body
         ])?;
+        let seq = db.last_insert_rowid();
+        event = Some(Event { seq, id: event_id(uuid, seq), message_id: new.message_id.clone(), body });
     }
     crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
-    Ok(())
+    Ok(event)
 }
 
 /// Ends a row that is not final.
@@ -225,9 +228,14 @@ pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usiz
     db.prepare_cached("SELECT seq, message_id, body FROM outbox WHERE device = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?
         .query_map(params![device, after, limit as i64], |row| {
             let seq = row.get(0)?;
-            Ok(Event { seq, id: format!("{uuid}-{seq}"), message_id: row.get(1)?, body: row.get(2)? })
+            Ok(Event { seq, id: event_id(uuid, seq), message_id: row.get(1)?, body: row.get(2)? })
         })?
         .collect()
+}
+
+/// The id under which an event is published.
+fn event_id(uuid: &str, seq: i64) -> String {
+    format!("{uuid}-{seq}")
 }
 
 /// Every command that is not final, of one device or of all, in the order of receipt.
@@ -331,7 +339,7 @@ pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<
 /// Deletes a few final rows that were last delivered longer ago than `retention`, those first that were longest ago.
 /// Tells whether there may be more.
 pub fn prune(db: &Connection, age: i64, retention: Duration) -> rusqlite::Result<bool> {
-    let before = age.saturating_sub(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX));
+    let before = oldest_kept(age, retention);
     let deleted = db
         .prepare_cached(
             "DELETE FROM command WHERE id IN (SELECT id FROM command
@@ -343,6 +351,16 @@ pub fn prune(db: &Connection, age: i64, retention: Duration) -> rusqlite::Result
     }
     crash::in_transaction(Point::PruneUncommitted, Point::PruneCommitted);
     Ok(deleted as i64 == PRUNE_STEP)
+}
+
+/// Whether there is a row that [`prune`] would delete.
+pub fn is_to_be_pruned(db: &Connection, age: i64, retention: Duration) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM command WHERE finished_at IS NOT NULL AND seen < ?1 LIMIT 1")?
+        .exists([oldest_kept(age, retention)])
+}
+
+fn oldest_kept(age: i64, retention: Duration) -> i64 {
+    age.saturating_sub(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Inserts a row in a state and after attempts; with its end, if it has one.

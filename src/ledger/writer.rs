@@ -8,20 +8,27 @@
 //!   laid anew with room beside it (G9).
 //! - After any other error the connection is not used again, not even to close it, and the process ends (G9).
 //! - Nobody is told of a commit into a file that no longer stands where the next start will look for it.
+//! - The log is moved into the file after somebody's commit, not inside of it, and what goes wrong with that is an error
+//!   like any other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{mpsc, oneshot, watch};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
 
+use super::condition::{classify, Condition};
 use super::disk::Disk;
-use super::{schema, Health, LedgerError};
+use super::proof::Proving;
+use super::reader::Reading;
+use super::{schema, LedgerError};
 use crate::crash::{self, Part, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
+/// Pages in the log from which on it is moved into the file when nobody waits, and whoever waits: 4 and 16 MiB.
+const LOG_PAGES: (i64, i64) = (1000, 4000);
 /// Size of the ballast file. Room for the outcomes of everything that can be in flight, and for a checkpoint.
 const BALLAST_BYTES: usize = 4 * 1024 * 1024;
 /// What must be free beside the ballast when it is laid. Without it the ballast would fit into the very space that it
@@ -50,11 +57,16 @@ pub(super) trait Job: Send {
     fn settle(self: Box<Self>, committed: Result<(), LedgerError>);
 }
 
+/// What is done once a job is committed, before its caller is told.
+pub(super) type Then<T> = Option<Box<dyn FnOnce(&T) + Send>>;
+
 /// A closure as a [`Job`].
 pub(super) struct Task<T, F> {
     pub(super) work: F,
     pub(super) kind: Kind,
     pub(super) value: Option<T>,
+    /// What is to be known before the caller is told of the commit.
+    pub(super) then: Then<T>,
     pub(super) reply: Option<oneshot::Sender<Result<T, LedgerError>>>,
 }
 
@@ -81,10 +93,15 @@ impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Job for Task<
     }
 
     fn settle(self: Box<Self>, committed: Result<(), LedgerError>) {
-        let Task { value, reply: Some(reply), .. } = *self else { return };
+        let Task { value, then, reply, .. } = *self;
         let result = committed.map(|()| value.expect("a job that was committed has run"));
+        if let (Ok(value), Some(then)) = (&result, then) {
+            then(value);
+        }
         // A caller that is gone learns nothing; what it asked for is on disk all the same.
-        let _ = reply.send(result);
+        if let Some(reply) = reply {
+            let _ = reply.send(result);
+        }
     }
 }
 
@@ -96,32 +113,54 @@ enum After {
     Stop(oneshot::Sender<()>),
 }
 
-/// The writer and its queue.
+/// What serves the ledger, and the queues of it.
 pub struct Writing {
     pub(super) writer: Writer,
     pub(super) queue: mpsc::Receiver<Ask>,
+    pub(super) reading: Reading,
+    pub(super) proving: Proving,
 }
 
 impl Writing {
-    /// Serves on this thread until it is told to stop, every handle is gone, or the connection can't be trusted any
+    /// Serves on threads of its own until it is told to stop, every handle is gone, or the file can't be trusted any
     /// more.
-    pub fn run(self) {
-        let Writing { mut writer, mut queue } = self;
-        while let Some(first) = queue.blocking_recv() {
-            let Some(goes_on) = writer.round(first, &mut queue) else { return };
-            writer = goes_on;
-        }
+    pub fn start(self) -> std::io::Result<()> {
+        let Writing { writer, queue, reading, proving } = self;
+        let spawn = |name: &str| std::thread::Builder::new().name(name.into());
+        spawn("ledger").spawn(move || serve(writer, queue))?;
+        spawn("ledger-reader").spawn(move || reading.run())?;
+        spawn("ledger-proof").spawn(move || proving.run())?;
+        Ok(())
     }
 
     /// The same among the other tasks of a simulation, whose disk takes `latency` for each round.
     #[cfg(feature = "proof")]
-    pub async fn run_among_tasks(self, mut latency: impl FnMut() -> Duration) {
-        let Writing { mut writer, mut queue } = self;
-        while let Some(first) = queue.recv().await {
-            tokio::time::sleep(latency()).await;
-            let Some(goes_on) = writer.round(first, &mut queue) else { return };
-            writer = goes_on;
+    pub async fn run_among_tasks(self, latency: impl FnMut() -> Duration) {
+        let Writing { mut writer, mut queue, reading, proving } = self;
+        let latency = std::sync::Mutex::new(latency);
+        let latency = || latency.lock().expect("nobody panics in it")();
+        let writes = async {
+            while let Some(first) = queue.recv().await {
+                tokio::time::sleep(latency()).await;
+                let Some(goes_on) = writer.round(first, &mut queue) else { return };
+                writer = goes_on;
+            }
+        };
+        let others = async {
+            tokio::join!(reading.run_among_tasks(latency), proving.run_among_tasks(latency));
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = writes => {}
+            () = others => {}
         }
+    }
+}
+
+fn serve(mut writer: Writer, mut queue: mpsc::Receiver<Ask>) {
+    while let Some(first) = queue.blocking_recv() {
+        let Some(goes_on) = writer.round(first, &mut queue) else { return };
+        writer = goes_on;
     }
 }
 
@@ -131,7 +170,7 @@ pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     standing: Standing,
     ballast: PathBuf,
-    health: watch::Sender<Health>,
+    condition: Condition,
     notes: Vec<Box<dyn Job>>,
     _lock: schema::Lock,
 }
@@ -142,10 +181,10 @@ impl Writer {
         disk: Arc<dyn Disk>,
         path: &Path,
         lock: schema::Lock,
-        health: watch::Sender<Health>,
+        condition: Condition,
     ) -> Self {
         let (standing, ballast) = (Standing::of(disk.clone(), path), schema::beside(path, ".ballast"));
-        let writer = Writer { db, disk, standing, ballast, health, notes: Vec::new(), _lock: lock };
+        let writer = Writer { db, disk, standing, ballast, condition, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
         }
@@ -155,7 +194,8 @@ impl Writer {
     /// Serves `first` and whatever else waits. It goes on, or ends as it must.
     fn round(mut self, first: Ask, asks: &mut mpsc::Receiver<Ask>) -> Option<Writer> {
         match self.serve_all(first, asks) {
-            After::Next => return Some(self),
+            After::Next if self.move_log(asks.is_empty()).is_ok() => return Some(self),
+            After::Next => self.abandon(),
             // Closing would let SQLite write the log into the file. The next process does that, after it has proven
             // both.
             After::Failed => self.abandon(),
@@ -188,7 +228,7 @@ impl Writer {
             }
         }
         // A note that waits is committed; a ledger that can't be written is tried again after what others wait for.
-        if tick && self.health.borrow().ok {
+        if (tick || self.notes.len() >= BATCH_MAX) && self.condition.is_well() {
             self.put_notes_before(&mut batch);
         }
         let (reads, writes): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| job.is_read());
@@ -198,7 +238,7 @@ impl Writer {
         if self.serve(reads).and_then(|()| self.serve(writes)).is_err() {
             return After::Failed;
         }
-        if tick && !self.health.borrow().ok && self.try_again().is_err() {
+        if tick && !self.condition.is_well() && self.try_again().is_err() {
             return After::Failed;
         }
         stop.map_or(After::Next, After::Stop)
@@ -231,22 +271,35 @@ impl Writer {
             Ok(()) => {
                 tracing::info!("the ledger can be written again; intake goes on");
                 self.set_patience(schema::BUSY_TIMEOUT);
-                self.health.send_replace(Health { ok: true, last_error: None, failed: None });
+                self.condition.set_well();
                 Ok(())
             }
             Err(LedgerError::Full(_) | LedgerError::Locked(_)) => Ok(()),
             Err(error) => {
-                self.give_up(&error);
+                self.condition.give_up(&error);
                 Err(())
             }
         }
     }
 
-    /// Says that the process must end.
-    fn give_up(&self, error: &LedgerError) {
-        let why = error.to_string();
-        tracing::error!(error = %why, "the ledger can't be trusted any more");
-        self.health.send_replace(Health { ok: false, last_error: Some(why.clone()), failed: Some(why) });
+    /// Moves the log into the file when it has grown. Nobody's commit waits for it unless it has grown much. An error
+    /// means that the connection is not to be used again.
+    fn move_log(&mut self, is_idle: bool) -> Result<(), ()> {
+        let limit = if is_idle { LOG_PAGES.0 } else { LOG_PAGES.1 };
+        let moved = schema::log_pages(&self.db).and_then(|waiting| match waiting < limit {
+            true => Ok(()),
+            false => self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())),
+        });
+        let Err(error) = moved else { return Ok(()) };
+        match classify("writing", &error) {
+            LedgerError::Full(why) => self.set_unwell(&why),
+            LedgerError::Locked(_) => {}
+            failed => {
+                self.condition.give_up(&failed);
+                return Err(());
+            }
+        }
+        Ok(())
     }
 
     /// How long a write waits for another program's lock. Reads wait behind it.
@@ -258,7 +311,7 @@ impl Writer {
 
     /// Runs a batch and tells its callers. An error means that the connection is not to be used again.
     fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) -> Result<(), ()> {
-        if batch.iter().any(|job| !job.is_read()) && self.health.borrow().ok {
+        if batch.iter().any(|job| !job.is_read()) && self.condition.is_well() {
             self.put_notes_before(&mut batch);
         }
         if batch.is_empty() {
@@ -274,7 +327,7 @@ impl Writer {
         match &result {
             Ok(()) => {}
             Err(LedgerError::Full(why) | LedgerError::Locked(why)) => self.set_unwell(why),
-            Err(error) => self.give_up(error),
+            Err(error) => self.condition.give_up(error),
         }
         let failed = matches!(result, Err(LedgerError::Failed(_)));
         for job in batch {
@@ -300,14 +353,7 @@ impl Writer {
     fn set_unwell(&self, why: &str) {
         // Whatever is tried from now on shows at once whether it works again.
         self.set_patience(Duration::ZERO);
-        self.health.send_if_modified(|health| {
-            let changed = health.ok;
-            if changed {
-                tracing::error!(why, "the ledger can't be written: intake stops, the hub keeps the messages");
-            }
-            *health = Health { ok: false, last_error: Some(why.to_owned()), failed: None };
-            changed
-        });
+        self.condition.set_unwell(why);
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
@@ -329,7 +375,7 @@ impl Writer {
                     return LedgerError::Failed(format!("the ledger can't be rolled back: {error}"));
                 }
             }
-            classify(&error)
+            classify("writing", &error)
         })?;
         if writes {
             self.standing.check()?;
@@ -351,7 +397,7 @@ impl Writer {
     fn empty_log(&self) -> Result<(), LedgerError> {
         match self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             Ok(()) => Ok(()),
-            Err(error) => match classify(&error) {
+            Err(error) => match classify("writing", &error) {
                 LedgerError::Full(_) | LedgerError::Locked(_) => Ok(()),
                 failed => Err(failed),
             },
@@ -407,18 +453,5 @@ impl Standing {
         }
         self.length = length;
         Ok(())
-    }
-}
-
-/// What an error of SQLite's means for the ledger.
-fn classify(error: &rusqlite::Error) -> LedgerError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            LedgerError::Full("the disk is full; free some space, and the daemon goes on by itself".into())
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Locked(
-            "another program holds the ledger locked; end it, and the daemon goes on by itself".into(),
-        ),
-        _ => LedgerError::Failed(format!("writing the ledger failed: {error}")),
     }
 }

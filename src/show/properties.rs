@@ -28,7 +28,7 @@ pub fn show(bytes: &[u8]) {
         fault,
         history: vec![json!({ "at": source.text(20), "event": source.text(20), "detail": source.text(40) })],
     };
-    is_lines(&super::row(&record), 8);
+    is_lines(&super::row(&record), 12);
     is_lines(&super::rows(&[record.clone(), record.clone()]), 3);
     assert_eq!(record.to_json().to_string().lines().count(), 1);
     let rest = source.rest();

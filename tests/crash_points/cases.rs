@@ -165,7 +165,7 @@ fn is_passed_by_the_unknown(point: Point) -> bool {
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for wiring in [Wiring::Text, Wiring::Rtu, Wiring::Tcp] {
-        for &point in Point::ALL {
+        for &point in Point::ALL.iter().filter(|point| phase(**point) != Phase::Tools) {
             let on_the_bus = matches!(phase(point), Phase::Turn | Phase::Begun | Phase::OnTheWire);
             if wiring != Wiring::Tcp && !on_the_bus {
                 continue;
@@ -210,8 +210,10 @@ pub fn taken_up_late() -> Vec<Case> {
 /// A sample of two crashes in a row, each at any point, on any bus.
 pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
     // These need a slave that can't be read, or a full disk, which would spoil the other commands too.
-    let is_ordinary =
-        |point: &Point| !matches!(point, Point::BeforeReadBackAgain | Point::BallastGivenUp | Point::BallastRegained);
+    let is_ordinary = |point: &Point| {
+        let spoils = matches!(point, Point::BeforeReadBackAgain | Point::BallastGivenUp | Point::BallastRegained);
+        !spoils && phase(*point) != Phase::Tools
+    };
     let points: Vec<Point> = Point::ALL.iter().copied().filter(is_ordinary).collect();
     let case = |random: &mut fastrand::Rng| {
         let wiring = [Wiring::Tcp, Wiring::Tcp, Wiring::Tcp, Wiring::Rtu, Wiring::Text][random.usize(..5)];

@@ -83,7 +83,8 @@ fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
     }
     let lives: usize = told.iter().map(|(_, told)| told.lives).sum();
     println!("{} cases, {lives} lives of the daemon, {:.1} s", told.len(), began.elapsed().as_secs_f32());
-    let missing: Vec<_> = Point::ALL.iter().filter(|point| !reached.contains(point)).collect();
+    let wanted = |point: &&Point| table::phase(**point) != table::Phase::Tools;
+    let missing: Vec<_> = Point::ALL.iter().filter(wanted).filter(|point| !reached.contains(point)).collect();
     assert!(missing.is_empty(), "never struck: {missing:?}");
 }
 

@@ -66,12 +66,17 @@ pub enum Phase {
     StopAsked,
     /// A stop that need not wait for it any more.
     Stopping,
+    /// A tool that copies or replaces the ledger while no daemon runs (tests/ledger_life.rs).
+    Tools,
 }
 
 /// Where a point stands. A new point must be placed here.
 pub fn phase(point: Point) -> Phase {
     use Point::*;
     match point {
+        ReplacementComplete | ReplacementPlanned | PartMovedAside | ReplacementNamed | BackupCopied | RestoreCopied => {
+            Phase::Tools
+        }
         LedgerBegun | MigrationUncommitted | MigrationCommitted | LedgerComplete | LedgerSynced | LedgerNamed
         | LedgerMade | BallastWritten => Phase::Creation,
         LockHeld | LedgerOpened | LogMoved | LedgerProven | LifeBegun | BallastLaid | UnfinishedRead | BeforeReady => {
@@ -123,7 +128,7 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle) -> Left {
         // It is recorded with its outcome, or not at all.
         Phase::Received | Phase::OnTheWire if kind == Kind::Unknown => (Nothing, Nothing, Wire::Untouched),
         _ if kind == Kind::Unknown => (Final, Final, Wire::Untouched),
-        Phase::Creation | Phase::Received => (Nothing, Nothing, Wire::Untouched),
+        Phase::Creation | Phase::Received | Phase::Tools => (Nothing, Nothing, Wire::Untouched),
         Phase::Accepted => (Accepted, Accepted, Wire::Untouched),
         Phase::Turn => (waiting, waiting, Wire::Untouched),
         Phase::Begun => (begun, begun, Wire::Untouched),

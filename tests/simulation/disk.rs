@@ -325,6 +325,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The same for every handle of one life on one file.
+    pub fn key(&self) -> (usize, u64, u64) {
+        (Arc::as_ptr(&self.disk) as usize, self.file, self.life)
+    }
+
     /// Reads into `buffer`; gives the number of bytes that were there.
     pub fn read(&self, buffer: &mut [u8], at: usize) -> usize {
         let state = self.disk.lock();
@@ -465,6 +470,20 @@ impl Disk for Mounted {
         for (number, page) in content.chunks(4096).enumerate() {
             handle.write(page, number * 4096)?;
         }
+        handle.sync()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let handle = self.0.open(path, false)?;
+        let mut content = vec![0; handle.length()];
+        handle.read(&mut content, 0);
+        Ok(content)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut handle = self.0.open(path, true)?;
+        handle.truncate(0)?;
+        handle.write(content, 0)?;
         handle.sync()
     }
 

@@ -1,15 +1,17 @@
 //! SQLite's way to the simulated disk: a VFS whose files are those of the disk that the thread has mounted.
 //!
-//! One connection a file at a time, as the gateway's ledger has, so locks are granted and the shared memory of the
-//! log's index is the handle's own.
+//! Everything runs on one thread, and nobody stops in the middle of a transaction, so locks are granted. The log's index
+//! is shared by the connections that one life of the process has to one file.
 // SQLite calls a VFS through C function pointers and hands out raw pointers; there is no other way to give it one.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Once};
 
 use rusqlite::ffi;
@@ -17,6 +19,7 @@ use rusqlite::ffi;
 use super::disk::{Handle, SimDisk, VFS};
 
 thread_local! {
+    static SHARED: RefCell<HashMap<(usize, u64, u64), Weak<Regions>>> = RefCell::default();
     static MOUNTED: RefCell<Vec<(PathBuf, Arc<SimDisk>)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -76,8 +79,24 @@ struct File {
 
 struct Ours {
     handle: Handle,
-    /// Regions of the log's index. They must not move.
-    shared: Vec<Box<[u8]>>,
+    shared: Rc<Regions>,
+}
+
+/// Regions of the log's index. They must not move.
+type Regions = RefCell<Vec<Box<[u8]>>>;
+
+/// The regions of a file, as whoever else has it open in this life of the process sees them.
+fn shared(handle: &Handle) -> Rc<Regions> {
+    SHARED.with(|shared| {
+        let mut shared = shared.borrow_mut();
+        shared.retain(|_, regions| regions.strong_count() > 0);
+        if let Some(regions) = shared.get(&handle.key()).and_then(Weak::upgrade) {
+            return regions;
+        }
+        let regions = Rc::<Regions>::default();
+        shared.insert(handle.key(), Rc::downgrade(&regions));
+        regions
+    })
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
@@ -139,7 +158,7 @@ unsafe extern "C" fn open(
     let make = flags & ffi::SQLITE_OPEN_CREATE != 0;
     let Some(Ok(handle)) = disk_of(name).map(|disk| disk.open(name, make)) else { return ffi::SQLITE_CANTOPEN };
     unsafe {
-        (*file).ours = Box::into_raw(Box::new(Ours { handle, shared: Vec::new() }));
+        (*file).ours = Box::into_raw(Box::new(Ours { shared: shared(&handle), handle }));
         (*file).base.pMethods = &METHODS;
         if !out_flags.is_null() {
             *out_flags = flags;
@@ -211,7 +230,7 @@ unsafe extern "C" fn shm_map(
     extend: c_int,
     out: *mut *mut c_void,
 ) -> c_int {
-    let shared = &mut unsafe { ours(file) }.shared;
+    let mut shared = unsafe { ours(file) }.shared.borrow_mut();
     let page = page as usize;
     while extend != 0 && shared.len() <= page {
         shared.push(vec![0; size as usize].into_boxed_slice());
@@ -229,7 +248,7 @@ unsafe extern "C" fn shm_barrier(_: *mut ffi::sqlite3_file) {}
 
 unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
     if delete != 0 {
-        unsafe { ours(file) }.shared.clear();
+        unsafe { ours(file) }.shared.borrow_mut().clear();
     }
     ffi::SQLITE_OK
 }

@@ -1,0 +1,232 @@
+//! The ledger's life as a file: a copy of it, its replacement by a copy or by an empty one.
+//!
+//! Invariants
+//! - A replacement is complete, synced and proven under a temporary name before anything of the present ledger is
+//!   touched. A plan then says so, and whoever comes next, a tool or the daemon, ends what was cut short: at no moment
+//!   does a ledger stand without its log, or with another's.
+//! - What is replaced stays, beside, as `ledger.db.old-TIME`.
+//! - A ledger that was restored or made anew distrusts what it does not know (G15).
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{renameat_with, RenameFlags, CWD};
+
+use super::disk::{Disk, SystemDisk};
+use super::{schema, LedgerError};
+use crate::clock::Timestamp;
+use crate::crash::{self, Point};
+
+/// Numbers that a restored ledger leaves out for its events: those that its lost successor may have used.
+const EVENTS_LEFT_OUT: i64 = 1_000_000_000;
+/// The files of a ledger, by what follows its name.
+const PARTS: [&str; 4] = ["", "-wal", "-shm", ".sound"];
+
+/// Copies the ledger to a new file, beside a running daemon or without one. On return the copy is proven and on the
+/// disk, under its name only then.
+///
+/// # Errors
+/// [`LedgerError::Refused`] if the copy can't be written; what else is wrong is the ledger's.
+pub fn backup(ledger: &Path, to: &Path) -> Result<(), LedgerError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(refused(format!("{} exists; a backup overwrites nothing", to.display())));
+    }
+    let db = schema::open_to_copy(ledger)?;
+    let new = schema::beside(to, ".new");
+    let copied = copy(&db, &new).and_then(|()| {
+        crash::point(Point::BackupCopied);
+        let copy = schema::open_to_copy(&new)?;
+        schema::prove_all(&copy).map_err(|why| failed(&new, &why))
+    });
+    let named = copied.and_then(|()| name(&new, to).map_err(|error| not_written(to, &error)));
+    if named.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    named
+}
+
+fn name(new: &Path, to: &Path) -> std::io::Result<()> {
+    SystemDisk.sync(new)?;
+    match renameat_with(CWD, new, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        // A file system that does not know how.
+        Err(rustix::io::Errno::INVAL) if to.symlink_metadata().is_err() => std::fs::rename(new, to)?,
+        Err(error) => return Err(error.into()),
+    }
+    sync_folder(to)
+}
+
+/// Replaces the ledger by a copy that [`backup`] has made. What is there is moved aside: where to is told, if anything
+/// was.
+///
+/// # Errors
+/// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Untrusted`] if the copy is not a sound ledger,
+/// [`LedgerError::Refused`] if the new one can't be written.
+pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> {
+    let (ledger, _lock) = hold(ledger)?;
+    let source = schema::open_to_copy(from)?;
+    schema::prove_all(&source).map_err(|why| LedgerError::Untrusted {
+        path: from.to_owned(),
+        why: format!("is no sound backup: {why}. The ledger is as it was"),
+    })?;
+    let new = schema::beside(&ledger, ".new");
+    remove_leftovers(&new)?;
+    copy(&source, &new)?;
+    crash::point(Point::RestoreCopied);
+    let distrust = |db: &Connection| {
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0,
+                published = published + {EVENTS_LEFT_OUT};
+             DELETE FROM trusted;
+             INSERT INTO sqlite_sequence (name, seq)
+                SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
+             UPDATE sqlite_sequence SET seq = seq + {EVENTS_LEFT_OUT} WHERE name = 'outbox';
+             COMMIT;"
+        ))
+    };
+    schema::finish_new(&new, home, distrust).map_err(|error| sqlite(&new, &error))?;
+    replace(&ledger, &new)
+}
+
+/// Makes an empty ledger that distrusts what it does not know. One that is there is moved aside: where to is told.
+///
+/// # Errors
+/// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Refused`] if the new one can't be written.
+pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> {
+    let (ledger, _lock) = hold(ledger)?;
+    let new = schema::beside(&ledger, ".new");
+    remove_leftovers(&new)?;
+    schema::make(&SystemDisk, &new, home, true).map_err(|error| not_written(&new, &*error))?;
+    replace(&ledger, &new)
+}
+
+/// Ends the distrust of the ledger; makes a trusted one if there is none. Tells whether one was made.
+///
+/// # Errors
+/// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Untrusted`] if what is there is not a sound ledger.
+pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
+    let (ledger, _lock) = hold(ledger)?;
+    if SystemDisk.look(&ledger).is_err() && SystemDisk.look(&schema::beside(&ledger, "-wal")).is_err() {
+        let new = schema::beside(&ledger, ".new");
+        remove_leftovers(&new)?;
+        schema::make(&SystemDisk, &new, home, false).map_err(|error| not_written(&new, &*error))?;
+        replace(&ledger, &new)?;
+        return Ok(true);
+    }
+    let db = schema::open(&SystemDisk, &ledger, home, true)?;
+    db.execute_batch("UPDATE ledger SET distrusted = 0").map_err(|error| sqlite(&ledger, &error))?;
+    db.close().map_err(|(_, error)| sqlite(&ledger, &error))?;
+    Ok(false)
+}
+
+/// Ends a replacement that was cut short, if there is one. Called by whoever holds the ledger.
+pub(super) fn finish(disk: &dyn Disk, ledger: &Path) -> std::io::Result<Option<PathBuf>> {
+    let plan = schema::beside(ledger, ".replace");
+    let Ok(content) = disk.read(&plan) else { return Ok(None) };
+    let new = schema::beside(ledger, ".new");
+    let Some(time) = std::str::from_utf8(&content).ok().and_then(|text| text.strip_suffix('\n')) else {
+        // It was cut short when it was written: nothing was moved.
+        disk.remove(&plan)?;
+        return Ok(None);
+    };
+    let old = schema::beside(ledger, &format!(".old-{time}"));
+    if disk.look(&new).is_ok() {
+        for part in PARTS {
+            let (from, to) = (schema::beside(ledger, part), schema::beside(&old, part));
+            if disk.look(&from).is_ok() {
+                disk.rename(&from, &to)?;
+                crash::point(Point::PartMovedAside);
+            }
+        }
+        disk.rename(&new, ledger)?;
+        crash::point(Point::ReplacementNamed);
+    }
+    if let Some(folder) = ledger.parent() {
+        disk.sync(folder)?;
+    }
+    disk.remove(&plan)?;
+    Ok(disk.look(&old).is_ok().then_some(old))
+}
+
+/// Gives a complete new ledger its name.
+fn replace(ledger: &Path, new: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let replace = || {
+        give_to_the_daemon(new, ledger)?;
+        SystemDisk.sync(new)?;
+        sync_folder(new)?;
+        let time = Timestamp::now().to_string().replace([':', '.'], "-");
+        crash::point(Point::ReplacementComplete);
+        SystemDisk.write(&schema::beside(ledger, ".replace"), format!("{time}\n").as_bytes())?;
+        sync_folder(new)?;
+        crash::point(Point::ReplacementPlanned);
+        finish(&SystemDisk, ledger)
+    };
+    replace().map_err(|error| not_written(ledger, &error))
+}
+
+/// The daemon runs as a user of its own, and this may be another.
+fn give_to_the_daemon(file: &Path, ledger: &Path) -> std::io::Result<()> {
+    let folder = ledger.parent().unwrap_or(Path::new("."));
+    let like = ledger.metadata().or_else(|_| folder.metadata())?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        std::os::unix::fs::chown(file, Some(like.uid()), Some(like.gid()))?;
+    }
+    Ok(())
+}
+
+fn hold(ledger: &Path) -> Result<(PathBuf, schema::Lock), LedgerError> {
+    let held = schema::lock_only(&SystemDisk, ledger)?;
+    let lock = schema::beside(&held.0, ".lock");
+    give_to_the_daemon(&lock, &held.0).map_err(|error| not_written(&lock, &error))?;
+    finish(&SystemDisk, &held.0).map_err(|error| not_written(&held.0, &error))?;
+    Ok(held)
+}
+
+fn copy(db: &Connection, to: &Path) -> Result<(), LedgerError> {
+    let Some(name) = to.to_str() else { return Err(refused(format!("{} is not UTF-8", to.display()))) };
+    // SQLite takes an empty file, which has the mode that it is to have.
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(to);
+    made.map_err(|error| not_written(to, &error))?;
+    db.execute("VACUUM INTO ?1", [name]).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => failed(to, &error.to_string()),
+        _ => not_written(to, &error),
+    })?;
+    SystemDisk.sync(to).map_err(|error| not_written(to, &error))
+}
+
+fn remove_leftovers(new: &Path) -> Result<(), LedgerError> {
+    for part in PARTS {
+        match std::fs::remove_file(schema::beside(new, part)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_written(new, &error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(file: &Path) -> std::io::Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => SystemDisk.sync(folder),
+        _ => SystemDisk.sync(Path::new(".")),
+    }
+}
+
+fn refused(why: String) -> LedgerError {
+    LedgerError::Refused(why)
+}
+
+fn not_written(file: &Path, error: &dyn std::fmt::Display) -> LedgerError {
+    refused(format!("{} can't be written: {error}. Nothing was changed", file.display()))
+}
+
+fn sqlite(file: &Path, error: &rusqlite::Error) -> LedgerError {
+    not_written(file, error)
+}
+
+fn failed(file: &Path, why: &str) -> LedgerError {
+    LedgerError::Failed(format!("the ledger can't be copied to {}: {why}", file.display()))
+}

@@ -1,0 +1,247 @@
+//! The ledger as a file: backup, restore, a new one, trust. Proves G15 as far as it is the ledger's, and that nothing is
+//! lost wherever a tool is cut short.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fieldbridge::clock::Timestamp;
+use fieldbridge::command::decide::Known;
+use fieldbridge::command::outcome::{Outcome, State};
+use fieldbridge::crash::Point;
+use fieldbridge::ledger::row::Source;
+use fieldbridge::ledger::{Finish, Ledger, NewRow};
+use support::disk::SmallDisk;
+use tempfile::TempDir;
+
+const HUB: &str = "a.azure-devices.net";
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let configuration = format!(
+            "[hub]\nhost = \"{HUB}\"\n[ledger]\npath = \"{}\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \
+             \"127.0.0.1:1\"\n",
+            folder.path().join("ledger.db").display()
+        );
+        std::fs::write(folder.path().join("fieldbridge.toml"), configuration).unwrap();
+        Place(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn open(&self) -> Ledger {
+        Ledger::open(&self.path("ledger.db"), HUB).unwrap()
+    }
+
+    fn run_at(&self, point: Option<Point>, args: &[&str]) -> Output {
+        let mut command = Command::new(support::program());
+        command.arg("--config").arg(self.path("fieldbridge.toml")).arg("ledger").args(args);
+        if let Some(point) = point {
+            command.env("FIELDBRIDGE_CRASH_AT", point.name());
+        }
+        command.output().unwrap()
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run_at(None, args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    fn backup(&self) -> String {
+        self.path("backup.db").display().to_string()
+    }
+
+    /// What was moved aside.
+    fn old(&self) -> Vec<PathBuf> {
+        let names = std::fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut old: Vec<_> = names.filter(|path| path.display().to_string().contains("ledger.db.old-")).collect();
+        old.retain(|path| !["-wal", "-shm", ".sound"].iter().any(|part| path.display().to_string().ends_with(part)));
+        old
+    }
+}
+
+async fn record(ledger: &Ledger, id: &str) {
+    let new = NewRow {
+        hub: HUB.into(),
+        source: Source::Hub,
+        device: "pump".into(),
+        message_id: Some(id.to_owned()),
+        digest: [1; 32],
+        command: Some("reset".into()),
+        value: None,
+        received_at: Timestamp(1_800_000_000_000),
+        expires_at: None,
+    };
+    let outcome = Outcome::succeeded(None);
+    ledger
+        .finish(Finish { row: None, new, outcome, attempts: 1, finished_at: Timestamp(1_800_000_000_500) })
+        .await
+        .unwrap();
+}
+
+async fn knows(ledger: &Ledger, id: &str) -> bool {
+    ledger.lookup(HUB, "pump", Some(id), [1; 32]).await.unwrap().known == Known::Row(State::Succeeded)
+}
+
+/// A ledger whose log is not moved into the file, as a crash leaves it.
+async fn crashed(place: &Place, ids: &[&str]) {
+    let scratch = Place::new();
+    let ledger = scratch.open();
+    for id in ids {
+        record(&ledger, id).await;
+    }
+    for part in ["", "-wal", "-shm"] {
+        std::fs::copy(scratch.path(&format!("ledger.db{part}")), place.path(&format!("ledger.db{part}"))).unwrap();
+    }
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_is_made_beside_the_running_daemon_and_restored_when_it_has_ended() {
+    let place = Place::new();
+    let ledger = place.open();
+    ledger.trust_device(HUB, "pump").await.unwrap();
+    record(&ledger, "before").await;
+    let (status, text) = place.run(&["backup", &place.backup()]);
+    assert_eq!(status, 0, "{text}");
+    let (status, text) = place.run(&["backup", &place.backup()]);
+    assert!(status == 1 && text.contains("exists"), "{status} {text}");
+    record(&ledger, "after").await;
+    let event = ledger.events("pump", 0, 10).await.unwrap()[1].id.clone();
+    for tool in [&["restore", &place.backup()][..], &["new"], &["new", "--trust"]] {
+        let (status, text) = place.run(tool);
+        assert!(status == 1 && text.contains("stop the daemon first"), "{tool:?}: {status} {text}");
+    }
+    assert!(knows(&ledger, "after").await);
+    ledger.close().await;
+
+    let (status, text) = place.run(&["restore", &place.backup()]);
+    assert!(status == 0 && text.contains("ledger.db.old-"), "{status} {text}");
+    let ledger = place.open();
+    assert!(knows(&ledger, "before").await && !knows(&ledger, "after").await);
+    assert!(ledger.distrusts(HUB, "pump"), "it does not know what came after the backup");
+    record(&ledger, "later").await;
+    let events = ledger.events("pump", 0, 10).await.unwrap();
+    assert_eq!(events.len(), 2);
+    assert!(events.iter().all(|found| found.id != event), "an id that was used is not used for another event");
+    assert_eq!(ledger.counts().await.unwrap(), (2, 2));
+    ledger.close().await;
+    let old = Ledger::open(&place.old()[0], HUB).unwrap();
+    assert!(knows(&old, "before").await && knows(&old, "after").await, "what was replaced is whole");
+    old.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_none_is_refused_with_74_and_the_ledger_stays() {
+    let place = Place::new();
+    let ledger = place.open();
+    for number in 0..200 {
+        record(&ledger, &format!("m-{number}")).await;
+    }
+    ledger.close().await;
+    assert_eq!(place.run(&["backup", &place.backup()]).0, 0);
+    let (sound, before) = (std::fs::read(place.backup()).unwrap(), std::fs::read(place.path("ledger.db")).unwrap());
+    let mut torn = sound.clone();
+    let middle = torn.len() / 2 / 4096 * 4096;
+    torn[middle..middle + 4096].fill(0xa5);
+    let mut foreign = sound.clone();
+    foreign[68..72].fill(0);
+    let cases = [
+        ("torn", torn),
+        ("cut", sound[..sound.len() / 2].to_vec()),
+        ("foreign", foreign),
+        ("text", b"hello, this is not a database at all".repeat(100)),
+        ("empty", Vec::new()),
+    ];
+    for (what, bytes) in cases {
+        std::fs::write(place.backup(), bytes).unwrap();
+        let (status, text) = place.run(&["restore", &place.backup()]);
+        assert_eq!(status, 74, "{what}: {text}");
+        assert_eq!(std::fs::read(place.path("ledger.db")).unwrap(), before, "{what}: the ledger was changed");
+    }
+    assert!(place.old().is_empty());
+    let (status, text) = place.run(&["restore", "/no/such/file"]);
+    assert!(status == 1 && text.contains("/no/such/file"), "{status} {text}");
+}
+
+#[tokio::test]
+async fn a_new_ledger_is_empty_and_distrusted_and_trust_can_be_given_to_what_is_there_or_not() {
+    let place = Place::new();
+    let (status, text) = place.run(&["new", "--trust"]);
+    assert_eq!(status, 0, "{text}");
+    let ledger = place.open();
+    assert!(!ledger.distrusts(HUB, "pump"));
+    record(&ledger, "kept").await;
+    ledger.close().await;
+    assert_eq!(place.run(&["new"]).0, 0);
+    let ledger = place.open();
+    assert!(ledger.distrusts(HUB, "pump") && !knows(&ledger, "kept").await);
+    record(&ledger, "kept").await;
+    ledger.close().await;
+    let old = Ledger::open(&place.old()[0], HUB).unwrap();
+    assert!(knows(&old, "kept").await);
+    old.close().await;
+    assert_eq!(place.run(&["new", "--trust"]).0, 0);
+    let ledger = place.open();
+    assert!(!ledger.distrusts(HUB, "pump") && knows(&ledger, "kept").await, "its rows are kept");
+    ledger.close().await;
+    assert_eq!(place.old().len(), 1, "nothing was moved aside");
+}
+
+#[tokio::test]
+async fn a_tool_that_is_cut_short_anywhere_leaves_the_old_ledger_or_the_new_one_whole() {
+    let tools = [Point::ReplacementComplete, Point::ReplacementPlanned, Point::PartMovedAside, Point::ReplacementNamed];
+    for point in tools.into_iter().chain([Point::RestoreCopied]) {
+        let place = Place::new();
+        crashed(&place, &["backed up"]).await;
+        assert_eq!(place.run(&["backup", &place.backup()]).0, 0);
+        for part in ["", "-wal", "-shm"] {
+            std::fs::remove_file(place.path(&format!("ledger.db{part}"))).unwrap();
+        }
+        crashed(&place, &["in the log"]).await;
+        let cut = place.run_at(Some(point), &["restore", &place.backup()]);
+        assert_eq!(cut.status.code(), None, "{point:?} was not struck: {}", String::from_utf8_lossy(&cut.stderr));
+        let planned = !matches!(point, Point::ReplacementComplete | Point::RestoreCopied);
+        let ledger = place.open();
+        assert_eq!(knows(&ledger, "backed up").await, planned, "{point:?}");
+        assert_eq!(knows(&ledger, "in the log").await, !planned, "{point:?}");
+        ledger.close().await;
+        match (planned, place.old().first()) {
+            (true, Some(old)) => {
+                let old = Ledger::open(old, HUB).unwrap();
+                assert!(knows(&old, "in the log").await, "{point:?}: what was replaced has its log");
+                old.close().await;
+            }
+            (planned, old) => assert!(!planned && old.is_none(), "{point:?}: {old:?}"),
+        }
+    }
+    let place = Place::new();
+    place.open().close().await;
+    let cut = place.run_at(Some(Point::BackupCopied), &["backup", &place.backup()]);
+    assert!(cut.status.code().is_none() && !Path::new(&place.backup()).exists(), "it has no name before it is whole");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_a_backup_and_a_restore_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let ledger = place.open();
+    for number in 0..200 {
+        record(&ledger, &format!("m-{number}")).await;
+    }
+    ledger.close().await;
+    let disk = SmallDisk::new("8m");
+    let full = disk.path().join("backup.db").display().to_string();
+    let _filler = disk.fill();
+    let (status, text) = place.run(&["backup", &full]);
+    assert!(status == 1 && text.contains("can't be written"), "{status} {text}");
+    assert!(!Path::new(&full).exists() && !disk.path().join("backup.db.new").exists());
+}
