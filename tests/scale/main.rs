@@ -6,10 +6,12 @@
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
+#[path = "../support/many.rs"]
+mod many;
 mod pages;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fieldbridge::clock::Timestamp;
@@ -17,11 +19,11 @@ use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow, Reader};
+use many::DEVICES;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 const HUB: &str = "a.azure-devices.net";
-const DEVICES: u32 = 250;
 /// What a tree that is a level or two deeper may cost more, in pages.
 const DEEPER: u64 = 24;
 
@@ -37,45 +39,13 @@ async fn filled(rows: u32) -> Filled {
     let path = folder.path().join("ledger.db");
     Ledger::open(&path, HUB).unwrap().close().await;
     let begun = Instant::now();
-    fill(&path, rows);
+    many::fill(&path, rows);
     println!(
         "{rows} rows: made in {:.1} s, {} MB",
         begun.elapsed().as_secs_f64(),
         path.metadata().unwrap().len() >> 20
     );
     Filled { _folder: folder, path, rows }
-}
-
-/// Rows as they are after a week: nearly all have succeeded, one in a hundred has not, some are not over.
-fn fill(path: &Path, rows: u32) {
-    let db = Connection::open(path).unwrap();
-    db.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;").unwrap();
-    let indexes: Vec<(String, String)> = {
-        let named = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'command'";
-        let mut named = db.prepare(named).unwrap();
-        named.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
-    };
-    indexes.iter().for_each(|(name, _)| db.execute_batch(&format!("DROP INDEX {name}")).unwrap());
-    db.execute_batch(&format!(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-         INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, finished_at,
-            requested, value, error_code, error_message, seen, history)
-         SELECT printf('device-%d', i % {DEVICES}),
-            CASE WHEN i % 10 = 0 THEN 'heartbeat' ELSE printf('a0eebc99-9c0b-4ef8-bb6d-%012d', i) END,
-            CAST(printf('%032d', i) AS BLOB), 'set-speed',
-            CASE WHEN i % 1000 = 0 AND i <= 100000 THEN 'accepted' WHEN i % 100 = 7 THEN 'in_doubt' ELSE 'succeeded' END,
-            1, 1, 1800000000000 + i, CASE WHEN i % 1000 = 0 AND i <= 100000 THEN NULL ELSE 1800000000500 + i END,
-            '42.5', '42.5', CASE WHEN i % 100 = 7 THEN 'timeout' END, CASE WHEN i % 100 = 7 THEN 'no answer' END,
-            1000000 + i / 100,
-            '{{\"at\":\"2026-11-22T10:00:00.123Z\",\"event\":\"received\"}}' || char(10) ||
-            '{{\"at\":\"2026-11-22T10:00:00.141Z\",\"event\":\"succeeded\"}}' || char(10)
-         FROM n;
-         UPDATE ledger SET age = 1000000 + {rows} / 100;"
-    ))
-    .unwrap();
-    indexes.iter().for_each(|(_, sql)| db.execute_batch(sql).unwrap());
-    db.execute_batch("PRAGMA journal_mode = WAL").unwrap();
-    db.close().unwrap();
 }
 
 fn message(device: u32, id: &str, digest: [u8; 32]) -> NewRow {

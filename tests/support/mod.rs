@@ -10,6 +10,7 @@ pub mod disk;
 pub mod fleet;
 pub mod hub;
 pub mod instrument;
+pub mod many;
 pub mod old_ledger;
 pub mod process;
 pub mod pty;
