@@ -348,6 +348,7 @@ fn exec(path: &Path, device: String, command: String, value: Option<String>, jso
 fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
     let place = || -> Result<PathBuf, Fatal> { Ok(config::places(path, environment()).map_err(Fatal::Config)?.ledger) };
     let open = || -> Result<Reader, Fatal> { Ok(Reader::open(&place()?)?) };
+    let whole = || config::load(path, environment()).map(|loaded| loaded.config).map_err(Fatal::Config);
     match action {
         LedgerAction::List { device, state, limit, json } => {
             let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
@@ -377,19 +378,19 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
             Ok(())
         }
         LedgerAction::Restore { file } => {
-            let config = load(path, |_| {})?;
+            let config = whole()?;
             let old = life::restore(&config.ledger.path, &file, &config.hub.host).map_err(while_stopped)?;
             print(&moved(&config.ledger.path, old, "restored; commands that must not be repeated end in doubt"));
             Ok(())
         }
         LedgerAction::New { trust: false } => {
-            let config = load(path, |_| {})?;
+            let config = whole()?;
             let old = life::renew(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
             print(&moved(&config.ledger.path, old, "empty; commands that must not be repeated end in doubt"));
             Ok(())
         }
         LedgerAction::New { trust: true } => {
-            let config = load(path, |_| {})?;
+            let config = whole()?;
             let made = life::trust(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
             let what = if made { "is made, empty, and trusted" } else { "keeps its rows, and is trusted" };
             print(&format!("the ledger {} {what}", config.ledger.path.display()));
