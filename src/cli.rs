@@ -401,7 +401,9 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
 
 /// A row as a person names it: `12` or `#12`.
 fn row_number(text: &str) -> Result<i64, Fatal> {
-    let usage = || Fatal::Usage(format!("{text:?} is not the number of a row; or give a device and a message's id"));
+    let usage = || {
+        Fatal::Usage(format!("{text:?} is not the number of a row; give that, or a device and a message's id (see `fieldbridge ledger show --help`)"))
+    };
     text.strip_prefix('#').unwrap_or(text).parse().map_err(|_| usage())
 }
 

@@ -63,9 +63,11 @@ impl Place {
     /// What was moved aside.
     fn old(&self) -> Vec<PathBuf> {
         let names = std::fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().path());
-        let mut old: Vec<_> = names.filter(|path| path.display().to_string().contains("ledger.db.old-")).collect();
-        old.retain(|path| !["-wal", "-shm", ".sound"].iter().any(|part| path.display().to_string().ends_with(part)));
-        old
+        let is_ledger = |path: &PathBuf| {
+            let name = path.display().to_string();
+            name.contains("ledger.db.old-") && name.ends_with('Z')
+        };
+        names.filter(is_ledger).collect()
     }
 }
 

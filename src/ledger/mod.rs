@@ -402,6 +402,7 @@ impl Ledger {
     /// The hub has acknowledged an event. It is removed with a later commit; until then a crash publishes it again.
     /// Waits for a place in the writer's queue: an event that stayed would be published again by every connection.
     pub async fn event_acknowledged(&self, seq: i64) {
+        self.tails.forget(seq);
         // A closed queue means that the process is about to end.
         if let Ok(place) = self.asks.reserve().await {
             let acknowledged = self.acknowledged.clone();

@@ -112,8 +112,6 @@ enum Looked {
 impl Proving {
     /// Serves on this thread until it is told to stop, or a fault is found.
     pub(super) fn run(mut self) {
-        // It has time, and the others have not.
-        let _ = rustix::process::nice(10);
         while let Some(errand) = self.errands.blocking_recv() {
             if !self.serve(errand) {
                 return;

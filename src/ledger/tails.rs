@@ -54,6 +54,18 @@ impl Tails {
         }
     }
 
+    /// The hub has an event: it is not handed over again.
+    pub(super) fn forget(&self, seq: i64) {
+        for tail in self.tails().values_mut() {
+            if let Ok(at) = tail.events.binary_search_by_key(&seq, |event| event.seq) {
+                if let Some(event) = tail.events.remove(at) {
+                    tail.bytes -= event.body.len();
+                }
+                return;
+            }
+        }
+    }
+
     /// An event is committed. They come in the order of their numbers.
     pub(super) fn add(&self, device: &str, event: Event) {
         let mut tails = self.tails();
@@ -116,6 +128,16 @@ mod tests {
         assert_eq!(ask(&tails, &file, 1), (vec![3], true));
         assert_eq!(ask(&tails, &file, 3), (vec![], true));
         assert_eq!(ask(&tails, &file, 0), (vec![1, 3], false), "another connection begins anew");
+    }
+
+    #[test]
+    fn what_the_hub_has_is_not_handed_over_again() {
+        let tails = Tails::default();
+        assert_eq!(ask(&tails, &[], 0), (vec![], false));
+        tails.add("pump", event(1, 10));
+        tails.add("pump", event(2, 10));
+        tails.forget(1);
+        assert_eq!(ask(&tails, &[], 0), (vec![2], true));
     }
 
     #[test]
