@@ -5,14 +5,18 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::Once;
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use rusqlite::ffi;
 
 static READ: AtomicU64 = AtomicU64::new(0);
 static SYSTEM: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(ptr::null_mut());
-static METHODS: AtomicPtr<ffi::sqlite3_io_methods> = AtomicPtr::new(ptr::null_mut());
-static OURS: AtomicPtr<ffi::sqlite3_io_methods> = AtomicPtr::new(ptr::null_mut());
+/// The methods of each kind of file, as addresses: the system's, and ours that stand before them.
+static METHODS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+/// What reads a file of any kind.
+static READS: OnceLock<Reads> = OnceLock::new();
+
+type Reads = unsafe extern "C" fn(*mut ffi::sqlite3_file, *mut c_void, c_int, i64) -> c_int;
 
 /// The thread that proves the whole file beside the service: its reads are no cost of an operation.
 const PROVER: &str = "ledger-proof";
@@ -51,23 +55,32 @@ unsafe extern "C" fn open(
         let code = (*system).xOpen.expect("every VFS opens")(system, name, file, flags, out_flags);
         let methods = (*file).pMethods;
         if code == ffi::SQLITE_OK && !methods.is_null() {
-            if OURS.load(Ordering::SeqCst).is_null() {
-                let mut ours = ptr::read(methods);
-                ours.xRead = Some(read);
-                METHODS.store(methods.cast_mut(), Ordering::SeqCst);
-                OURS.store(Box::into_raw(Box::new(ours)), Ordering::SeqCst);
-            }
-            assert_eq!(methods, METHODS.load(Ordering::SeqCst).cast_const(), "all files are of one kind");
-            (*file).pMethods = OURS.load(Ordering::SeqCst);
+            (*file).pMethods = ours(methods);
         }
         code
     }
+}
+
+/// # Safety
+/// `methods` are a VFS's, which it keeps for good.
+unsafe fn ours(methods: *const ffi::sqlite3_io_methods) -> *const ffi::sqlite3_io_methods {
+    let mut known = METHODS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, ours)) = known.iter().find(|(theirs, _)| *theirs == methods as usize) {
+        return *ours as *const ffi::sqlite3_io_methods;
+    }
+    let mut ours = unsafe { ptr::read(methods) };
+    let reads = ours.xRead.expect("every file is read");
+    READS.get_or_init(|| reads);
+    ours.xRead = Some(read);
+    let ours = Box::into_raw(Box::new(ours));
+    known.push((methods as usize, ours as usize));
+    ours
 }
 
 unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, to: *mut c_void, amount: c_int, at: i64) -> c_int {
     if std::thread::current().name() != Some(PROVER) {
         READ.fetch_add(1, Ordering::SeqCst);
     }
-    let methods = METHODS.load(Ordering::SeqCst);
-    unsafe { (*methods).xRead.expect("every file is read")(file, to, amount, at) }
+    let reads = READS.get().expect("a file was opened before it is read");
+    unsafe { reads(file, to, amount, at) }
 }
