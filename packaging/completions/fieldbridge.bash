@@ -94,11 +94,23 @@ _fieldbridge() {
             fieldbridge__subcmd__help__subcmd__demo,peripheral)
                 cmd="fieldbridge__subcmd__help__subcmd__demo__subcmd__peripheral"
                 ;;
+            fieldbridge__subcmd__help__subcmd__ledger,backup)
+                cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__backup"
+                ;;
             fieldbridge__subcmd__help__subcmd__ledger,list)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__list"
                 ;;
+            fieldbridge__subcmd__help__subcmd__ledger,new)
+                cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__new"
+                ;;
+            fieldbridge__subcmd__help__subcmd__ledger,restore)
+                cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore"
+                ;;
             fieldbridge__subcmd__help__subcmd__ledger,show)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__show"
+                ;;
+            fieldbridge__subcmd__ledger,backup)
+                cmd="fieldbridge__subcmd__ledger__subcmd__backup"
                 ;;
             fieldbridge__subcmd__ledger,help)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help"
@@ -106,14 +118,29 @@ _fieldbridge() {
             fieldbridge__subcmd__ledger,list)
                 cmd="fieldbridge__subcmd__ledger__subcmd__list"
                 ;;
+            fieldbridge__subcmd__ledger,new)
+                cmd="fieldbridge__subcmd__ledger__subcmd__new"
+                ;;
+            fieldbridge__subcmd__ledger,restore)
+                cmd="fieldbridge__subcmd__ledger__subcmd__restore"
+                ;;
             fieldbridge__subcmd__ledger,show)
                 cmd="fieldbridge__subcmd__ledger__subcmd__show"
+                ;;
+            fieldbridge__subcmd__ledger__subcmd__help,backup)
+                cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__backup"
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,help)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__help"
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,list)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__list"
+                ;;
+            fieldbridge__subcmd__ledger__subcmd__help,new)
+                cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__new"
+                ;;
+            fieldbridge__subcmd__ledger__subcmd__help,restore)
+                cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore"
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,show)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__show"
@@ -417,7 +444,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__ledger)
-            opts="list show"
+            opts="list show backup restore new"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,7 +457,49 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__ledger__subcmd__backup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__ledger__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__ledger__subcmd__new)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -563,7 +632,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger)
-            opts="-h --config --help list show help"
+            opts="-h --config --help list show backup restore new help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -580,9 +649,41 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fieldbridge__subcmd__ledger__subcmd__help)
-            opts="list show help"
+        fieldbridge__subcmd__ledger__subcmd__backup)
+            opts="-h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__help)
+            opts="list show backup restore new help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__help__subcmd__backup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -609,6 +710,34 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__help__subcmd__new)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -655,6 +784,42 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__new)
+            opts="-h --trust --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__restore)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -28,7 +28,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -l config -d 'Main
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -s h -l help -d 'Print help'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -s V -l version -d 'Print version'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "run" -d 'Run the daemon in the foreground'
-complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "check" -d 'Read the whole configuration and report every error, with file, key and remedy'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
@@ -63,11 +63,14 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -s h -l 
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l json -d 'Print what has changed as one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "list" -d 'List rows, newest first'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "show" -d 'Show one row with its whole history'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "list" -d 'List rows, newest first'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l device -d 'Only this device\'s' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l state -d 'Only rows in this state' -r -f -a "accepted\t''
 executing\t''
@@ -83,8 +86,18 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fi
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from backup" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from backup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from restore" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from new" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from new" -l trust -d 'Say that nothing of before is left. A ledger that is there keeps its rows, and is trusted'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l json -d 'Print the result as one JSON document'
@@ -107,7 +120,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "peripheral" -d 'A simulated peripheral'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "run" -d 'Run the daemon in the foreground'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, key and remedy'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
@@ -117,5 +130,8 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "peripheral" -d 'A simulated peripheral'
