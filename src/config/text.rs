@@ -40,8 +40,8 @@ pub(super) fn template(table: &Table) -> Option<Template> {
         if expect.as_ref().is_some_and(is_own_echo) {
             table.note(
                 "expect",
-                "matches what is sent itself, and an echo confirms nothing: of a line that only repeats the command, \
-                 nobody can tell who said it",
+                "matches what is sent itself, and an echo confirms nothing: nobody can tell who said it; expect what \
+                 only the peripheral says",
             );
         }
     }

@@ -346,7 +346,7 @@ impl<'a> Table<'a> {
     pub fn scalars(&self, key: &str) -> Option<Vec<(&'a str, Json)>> {
         let value = self.value(key)?;
         let ValueKind::Table(entries) = &value.kind else {
-            return self.mistyped(key, value, "a table such as { off = 0, on = 1 }", "");
+            return self.mistyped(key, value, "a table", "; write one such as { off = 0, on = 1 }");
         };
         let mut scalars: Vec<_> =
             entries.iter().map(|(name, value)| (name.as_str(), as_json(value).unwrap_or_default())).collect();
