@@ -16,6 +16,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+#[cfg(feature = "proof")]
 use std::time::Duration;
 
 use rusqlite::{params, Connection, ErrorCode};
