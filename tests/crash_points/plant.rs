@@ -297,7 +297,7 @@ impl<'a> Plant<'a> {
     fn check_what_is_left(&self, life: &Life, books: &Books) {
         let case = self.case;
         let (id, _) = COMMANDS[0];
-        let expected = left_at(life.point, case.kind, case.settle);
+        let expected = left_at(life.point, case.kind, case.settle, case.wiring);
         let found = books.durable(id);
         let is_as_expected = expected.least <= found && found <= expected.most;
         assert!(is_as_expected, "{case}: {} leaves {found:?}, expected {expected:?}", life.point.name());
@@ -332,7 +332,9 @@ impl<'a> Plant<'a> {
         order.dedup();
         assert!(order.is_sorted(), "{case}: in order (G5): {order:?}");
         let (books, told, done) = (Books::left_in(&self.ledger), self.told(), self.done());
-        assert!(books.outbox.is_empty() && books.ended_well, "{case}: {books:?}");
+        // An answer that a serial line may still give is left to the next life, as after a crash.
+        let ended_well = books.ended_well || case.wiring != Wiring::Tcp;
+        assert!(books.outbox.is_empty() && ended_well, "{case}: {books:?}");
         let end = |(id, done): (&String, usize)| {
             let row = books.rows.get(id).unwrap_or_else(|| panic!("{case}: {id} has no row: {books:?}"));
             assert_eq!(told[id].len(), 1, "{case}: {id}: one result under one id (G7): {told:?}");

@@ -3,7 +3,7 @@
 
 use fieldbridge::crash::Point;
 
-use crate::cases::{Kind, Settle};
+use crate::cases::{Kind, Settle, Wiring};
 
 /// How much of a command is durable. The order is the order of its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,8 +110,9 @@ pub fn phase(point: Point) -> Phase {
 }
 
 /// What a crash at a point must leave behind of the first command, when it is the first one to reach that point.
-pub fn left_at(point: Point, kind: Kind, settle: Settle) -> Left {
+pub fn left_at(point: Point, kind: Kind, settle: Settle, wiring: Wiring) -> Left {
     use Durable::{Accepted, Executing, Final, Nothing};
+    use Point::{BeforeFirstByte, ExchangeEnded, RequestHalfWritten, RequestWritten};
     let waiting = match settle {
         Settle::AfterExecution => Nothing,
         Settle::AfterAccept => Accepted,
@@ -141,6 +142,11 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle) -> Left {
         Phase::Recorded | Phase::Stopping => (Final, Final, Wire::Touched),
         Phase::Settling | Phase::Redelivered => (settled, Final, settled_wire),
     };
+    let of_any_exchange = matches!(point, BeforeFirstByte | RequestHalfWritten | RequestWritten | ExchangeEnded);
+    if wiring == Wiring::Rtu && of_any_exchange && kind != Kind::Unknown {
+        // The first exchange on such a line may be the read that shows whether it echoes, before the command begins.
+        return Left { least: waiting.min(least), most, wire: Wire::Maybe };
+    }
     Left { least, most, wire }
 }
 
