@@ -32,6 +32,8 @@ pub enum Manner {
     SlowValues,
     /// Deadlines that are shorter than what there is to wait for.
     TightDeadlines,
+    /// Likewise on the instrument's line.
+    Pauses,
     /// A reload gives a line to a bus of another name.
     Moves,
     /// The gateway is at another hub for a while, whose messages have the same ids.
@@ -43,7 +45,7 @@ pub enum Manner {
 use Manner::*;
 
 /// All of them, with the chance in a thousand that a schedule has one.
-const ALL: [(Manner, u64); 15] = [
+const ALL: [(Manner, u64); 16] = [
     (Tails, 250),
     (Streams, 150),
     (Repeats, 150),
@@ -56,6 +58,7 @@ const ALL: [(Manner, u64); 15] = [
     (LineEchoes, 120),
     (SlowValues, 200),
     (TightDeadlines, 300),
+    (Pauses, 300),
     (Moves, 250),
     (OtherHub, 150),
     (LostLedger, 150),
@@ -72,18 +75,12 @@ const AWAITED: &[Manner] = &[
     OddReadings,
     // Text values only where a `pattern` allows them.
     Smuggling,
-    // Debts that are kept for a port, over lives and reloads.
-    LateAnswers,
-    // An echo that confirms nothing.
-    LineEchoes,
-    // A read-back that looks again.
-    SlowValues,
-    // Deadlines from the first receipt, looked at last.
-    TightDeadlines,
+    // A last look at the deadline behind an instrument's turnaround.
+    Pauses,
 ];
 
 /// What must have happened in a run, where a manner is on.
-pub const STRIKES: [(Manner, &str); 15] = [
+pub const STRIKES: [(Manner, &str); 16] = [
     (Tails, "instrument: says more behind its answer"),
     (Streams, "instrument: reports by itself"),
     (Repeats, "instrument: repeats the command"),
@@ -96,6 +93,7 @@ pub const STRIKES: [(Manner, &str); 15] = [
     (LineEchoes, "line: an adapter that hears itself"),
     (SlowValues, "slave: shows a written value after a while"),
     (TightDeadlines, "sender: hardly any time"),
+    (Pauses, "instrument: hardly any time behind a pause"),
     (Moves, "reloads: a line gets a bus of another name"),
     (OtherHub, "reloads: another hub"),
     (LostLedger, "ledger: replaced by none"),

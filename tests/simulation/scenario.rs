@@ -406,8 +406,9 @@ struct Tuning {
     deadline: Duration,
     /// Whoever asks a peripheral waits so long, ms.
     timeout: u64,
-    /// Silence on a serial line after each exchange.
+    /// Silence on each serial line after each exchange.
     turnaround: &'static str,
+    pause: &'static str,
     /// The names of the buses on the RTU line and on the text line.
     rtu: &'static str,
     text: &'static str,
@@ -423,6 +424,10 @@ impl Tuning {
     fn of(world: &World, manners: &Manners) -> Tuning {
         let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
         let is_tight = manners.have(Manner::TightDeadlines);
+        let pauses = is_tight && manners.have(Manner::Pauses);
+        if pauses {
+            world.count("instrument: hardly any time behind a pause");
+        }
         if is_tight {
             world.count("sender: hardly any time");
         }
@@ -431,6 +436,7 @@ impl Tuning {
             deadline: Duration::from_secs(if is_tight { 1 + world.pick(0..8) } else { deadline }),
             timeout: if manners.have(Manner::LateAnswers) { 2_000 } else { 400 },
             turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
+            pause: if pauses { one(&["300ms", "3s", "6s"]) } else { "0s" },
             retries: world.pick(0..3),
             keepalive: one(&["30s", "60s"]),
             token_lifetime: one(&["5m", "1h"]),
@@ -486,7 +492,7 @@ fn reload(
 
 fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
-    let Tuning { deadline, pulses, after_accept, .. } = *tuning;
+    let Tuning { deadline, pulses, after_accept, pause, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
     let deadline = format!("{}s", deadline.as_secs());
     let silence = format!("turnaround = \"{turnaround}\"\n");
@@ -496,7 +502,7 @@ fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String 
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
          [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
-         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}{silence}",
+         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}turnaround = \"{pause}\"\n",
         super::ledger::PATH,
     );
     for device in devices {
