@@ -171,6 +171,8 @@ pub fn end_of(kind: Kind, caught: bool, done: usize) -> End {
         }
         (Kind::PulseVerified, true, 1) => SUCCEEDED,
         (Kind::Pulse | Kind::PulseVerified, false, 1) => SUCCEEDED,
+        // The hub had made a session already, and that there was none before was not on the disk yet (G15).
+        (Kind::Pulse | Kind::PulseVerified, false, 0) => End { state: "in_doubt", code: Some("unknown-history") },
         (Kind::Set | Kind::SetVerified | Kind::SetRetried, false, 1..) => SUCCEEDED,
         (Kind::Unknown, false, 0) => End { state: "rejected", code: Some("unknown-command") },
         _ => panic!("{} was done {done} times, caught while executing: {caught}", kind.command()),
