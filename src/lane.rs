@@ -25,6 +25,7 @@
 mod gate;
 mod receipts;
 mod waiting;
+mod work;
 
 use std::future::Future;
 use std::pin::{pin, Pin};
@@ -36,27 +37,25 @@ use tokio::sync::{watch, Notify};
 use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::belief::Belief;
 use crate::bus::BusHandle;
 use crate::clock::Timestamp;
-use crate::command::decide::{self, Age, Checked, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::decide::{self, Checked, Deadline, Execution, Freshness, Known, Verdict};
 use crate::command::message::Gist;
 use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::crash::{self, Point};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::room::Held;
 use crate::hub::session::WINDOW_MAX;
 use crate::hub::{Delivery, Intake, Ticket};
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
-use crate::peripheral::Command;
 use crate::queue::{self, Refused};
 use crate::quiet::COMMANDS;
 use crate::runner::{Plan, Ran};
 use gate::LaneGate;
 use receipts::{Key, Received};
 use waiting::{Name, Waiting};
+use work::Work;
 
 pub use receipts::Receipts;
 
@@ -111,27 +110,6 @@ pub struct Job {
 
 /// Kept by a delivery for as long as the lane has not judged it, and run it.
 type Unjudged = Arc<()>;
-
-/// A command on its way.
-struct Work {
-    /// Its row, if it has one.
-    row: Option<RowId>,
-    /// What settles it at the hub, unless that was done.
-    ticket: Option<Ticket>,
-    new: NewRow,
-    /// Why it can't be run, if that was plain when it came.
-    refused: Option<Fault>,
-    /// When it came first; for a command of an earlier life of the daemon, when this one began.
-    received: Instant,
-    /// Under which its first receipt is remembered.
-    key: Option<Key>,
-    /// It is of an earlier life of the daemon; its age is not known by the monotonic clock.
-    earlier_life: bool,
-    /// It was `executing` when the daemon died, after so many attempts.
-    interrupted: Option<u32>,
-    /// Its place among what the gateway keeps.
-    _room: Option<Held>,
-}
 
 /// Where a device's link delivers.
 pub struct Door {
@@ -558,96 +536,5 @@ impl Job {
     fn new(work: Work, unjudged: Option<Unjudged>, pending: Pending) -> Job {
         let judged = unjudged.is_none();
         Job { work, judged, patient: false, number: 0, _unjudged: unjudged, _pending: pending }
-    }
-}
-
-impl Work {
-    /// A command that an earlier life of the daemon left; this one began at `started`.
-    fn left(left: Unfinished, started: Instant) -> Work {
-        Work {
-            row: Some(left.row),
-            ticket: None,
-            refused: None,
-            interrupted: (left.state == State::Executing).then_some(left.attempts),
-            new: NewRow {
-                hub: left.hub,
-                source: left.source,
-                device: left.device,
-                message_id: left.message_id,
-                // The row has it already.
-                digest: [0; 32],
-                command: Some(left.command),
-                value: left.value,
-                received_at: left.received_at,
-                expires_at: left.expires_at,
-            },
-            received: started,
-            key: None,
-            earlier_life: true,
-            _room: None,
-        }
-    }
-
-    /// Whether the connection that brought it still stands, so that it won't be delivered again.
-    fn is_wanted(&self) -> bool {
-        self.ticket.as_ref().is_some_and(Ticket::is_live)
-    }
-
-    /// Whether it has a row that is not final, or will come to one: else it may be forgotten.
-    fn is_ours(&self) -> bool {
-        self.row.is_some() || self.is_wanted()
-    }
-
-    fn complete(&mut self, receipt: Receipt) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.complete(receipt);
-        }
-    }
-
-    /// What its deadline is, if it has one that ends it by the present configuration.
-    fn deadline(&self, device: &Device) -> Option<Deadline> {
-        if self.refused.is_some() || self.interrupted.is_some() {
-            return None;
-        }
-        Some(self.deadline_of(device.commands.get(self.command_name())?))
-    }
-
-    fn deadline_of(&self, command: &Command) -> Deadline {
-        Deadline { limit: command.deadline, expires_at: self.new.expires_at }
-    }
-
-    fn judge(&self, deadline: Deadline, clock: &Belief) -> Freshness {
-        deadline.judge(Age {
-            monotonic: self.received.elapsed(),
-            received_at: self.earlier_life.then_some(self.new.received_at),
-            now: clock.now().ok(),
-        })
-    }
-
-    /// From when on it is too late for it, as far as the monotonic clock tells.
-    fn not_after(&self, deadline: Deadline, clock: &Belief) -> Instant {
-        let limit = self.received + deadline.limit;
-        let Ok(now) = clock.now() else { return limit };
-        let by_the_row = self.earlier_life.then(|| self.new.received_at.plus(deadline.limit));
-        let by_the_clock = [by_the_row, deadline.expires_at].into_iter().flatten().min();
-        by_the_clock.map_or(limit, |at| limit.min(Instant::now() + at.since(now)))
-    }
-
-    /// When to look at its deadline next. A wall clock may be put right meanwhile: whatever goes by it is looked at
-    /// again and again.
-    fn next_look(&self, deadline: Deadline, clock: &Belief) -> Instant {
-        let not_after = self.not_after(deadline, clock);
-        match self.earlier_life || deadline.expires_at.is_some() {
-            true => not_after.min(Instant::now() + CLOCK_PERIOD),
-            false => not_after,
-        }
-    }
-
-    fn message_id(&self) -> Option<&str> {
-        self.new.message_id.as_deref()
-    }
-
-    fn command_name(&self) -> &str {
-        self.new.command.as_deref().unwrap_or_default()
     }
 }

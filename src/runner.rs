@@ -327,7 +327,8 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that the
+/// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that
+/// the
 /// peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what the
 /// peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {

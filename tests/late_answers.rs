@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The unit confirms so late.
 const LATE: Duration = Duration::from_secs(6);
 
-/// A pump on a serial line that has begun a first `set` of 5 and will confirm it late. Whatever comes after that it does
+/// A pump on a serial line that has begun a first `set` of 5 and will confirm it late. Whatever comes after that it
+/// does
 /// not hear.
 struct Plant {
     hub: Hub,

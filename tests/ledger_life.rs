@@ -1,4 +1,5 @@
-//! The ledger as a file: backup, restore, a new one, trust. Proves G15 as far as it is the ledger's, and that nothing is
+//! The ledger as a file: backup, restore, a new one, trust. Proves G15 as far as it is the ledger's, and that nothing
+//! is
 //! lost wherever a tool is cut short.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests

@@ -44,7 +44,7 @@ fn each_library_is_named_only_where_it_belongs() {
         ("tokio_serial::", &["bus/", "demo/"]),
         ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
         ("sd_notify::", &["service.rs"]),
-        ("rustix::", &["crash.rs", "service.rs", "handles.rs", "admin/server.rs", "live/", "init/"]),
+        ("rustix::", &["crash.rs", "service.rs", "handles.rs", "admin/server.rs", "ledger/life.rs", "live/", "init/"]),
         ("x509_cert::", &["x509.rs"]),
         ("SystemTime::now", &["clock.rs"]),
         ("libc::", &["belief.rs"]),

@@ -1,7 +1,8 @@
 //! What is known of a line of text between two exchanges: what was heard, when, and from when on a question may go out
 //! without its answer being mistaken. Pure.
 //!
-//! When nothing has come for the *quiet* time, an instrument has said what it had to say. That is as long as it may take
+//! When nothing has come for the *quiet* time, an instrument has said what it had to say. That is as long as it may
+//! take
 //! to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), and twenty characters at the line's speed,
 //! for what adapters and drivers collect before they pass it on.
 //!

@@ -6,7 +6,8 @@
 //!   timeout.
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
 //! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
-//! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown that
+//! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
+//!   that
 //!   it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
 
 use std::path::Path;

@@ -6,7 +6,8 @@
 //! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
 //!   [`Step::RecordExecuting`] was carried out (G3). There is one more for each that its own answer says was not begun,
 //!   up to the route's attempts, and each stands in the record before it is sent.
-//! - A command that must not be repeated and may have been executed by an earlier ledger's gateway is never begun (G15).
+//! - A command that must not be repeated and may have been executed by an earlier ledger's gateway is never begun
+//!   (G15).
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
 
 use std::time::Duration;
@@ -105,7 +106,8 @@ const ENQUEUED_AFTER: Duration = Duration::from_secs(300);
 
 /// What can be said of the past of a message without a row. `distrusted`: the ledger does not know what an earlier one
 /// did for its device. `enqueued` is when the hub took it, where the transport tells; `epoch` the first time that could
-/// be believed after the ledger was made or restored. Before there was one, time proves nothing. `elsewhere`: the message
+/// be believed after the ledger was made or restored. Before there was one, time proves nothing. `elsewhere`: the
+/// message
 /// stands in a row of another hub's, by which a hub that was renamed lately can't be excluded.
 pub fn past(distrusted: bool, enqueued: Option<Timestamp>, epoch: Option<Timestamp>, elsewhere: bool) -> Past {
     if elsewhere {
@@ -125,7 +127,8 @@ const LOCKS_LAPSE: Duration = Duration::from_secs(75);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How much longer nothing may come on an MQTT connection, which CONNACK let in `connected` ago and on which a message
-/// was last delivered or settled `quiet` ago, until that shows that the hub holds nothing of before: the first pause of 5
+/// was last delivered or settled `quiet` ago, until that shows that the hub holds nothing of before: the first pause
+/// of 5
 /// s, with nothing unsettled, that lies 75 s or more after CONNACK. `None`: something is unsettled.
 ///
 /// What a queue holds comes at once after the subscription, as far as the hub's window has room; what an earlier life

@@ -1,5 +1,7 @@
-//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and what is about
-//! to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be something.
+//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and what is
+//! about
+//! to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be
+//! something.
 //!
 //! Invariants
 //! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is

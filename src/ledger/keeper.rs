@@ -30,7 +30,8 @@ const AGE_PERIOD: Duration = Duration::from_secs(3600);
 const EPOCH_PERIOD: Duration = Duration::from_secs(10);
 
 impl Ledger {
-    /// Commits notes that wait, tries a full disk again, prunes, has proven what is not. Runs as long as the daemon does.
+    /// Commits notes that wait, tries a full disk again, prunes, has proven what is not. Runs as long as the daemon
+    /// does.
     pub async fn keep(&self, retention: watch::Receiver<Duration>) {
         let (mut prune, mut age, mut epoch) = (interval(PRUNE_PERIOD), interval(AGE_PERIOD), interval(EPOCH_PERIOD));
         let mut health = self.health.clone();

@@ -473,7 +473,8 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing that
+    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing
+    /// that
     /// it has asked there can be answered.
     pub fn ended_well(&self) -> bool {
         self.ended_well

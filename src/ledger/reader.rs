@@ -11,9 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::condition::{classify, Condition};
 use super::LedgerError;
 
+/// What is asked, and answers its caller by itself.
+pub(super) type Question = Box<dyn FnOnce(&Connection) -> Result<(), LedgerError> + Send>;
+
 /// A question, which tells its caller the answer by itself.
 pub(super) enum Look {
-    Question(Box<dyn FnOnce(&Connection) -> Result<(), LedgerError> + Send>),
+    Question(Question),
     /// Close the connection.
     Stop(oneshot::Sender<()>),
 }

@@ -105,7 +105,8 @@ const TELL_PERIOD: Duration = Duration::from_secs(5);
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date. Of a file that `is_sound`
+/// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date. Of a file that
+/// `is_sound`
 /// the log is proven, and what a start stands on; else the whole file.
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - No text of a sender reaches a line unless the command's `pattern` matches all of it; never with a control
-//!   character in it, and never with the sign behind its place, which ends it: a value can't smuggle in a second command.
+//!   character in it, and never with the sign behind its place, which ends it: a value can't smuggle in a second
+//!   command.
 //! - A captured text is told as a number only where nothing else can be meant, or where the profile says so.
 
 use regex_lite::Regex;

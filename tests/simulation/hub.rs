@@ -1,4 +1,5 @@
-//! The hubs: what each holds for each device, and how it speaks MQTT, written from the protocol and not from the gateway.
+//! The hubs: what each holds for each device, and how it speaks MQTT, written from the protocol and not from the
+//! gateway.
 //!
 //! It delivers in order, redelivers what was not completed, under old and new packet ids, on the same connection when a
 //! lock has run out and on the next one, and loses what can be lost on the way. What a guarantee excludes is noted as a

@@ -61,7 +61,8 @@ impl Server {
         Server::of(builder, chain, key)
     }
 
-    /// The same, but a client that shows a certificate must have it from this authority. TLS 1.2, in which it is told so
+    /// The same, but a client that shows a certificate must have it from this authority. TLS 1.2, in which it is told
+    /// so
     /// before the handshake is over.
     pub fn that_knows_clients_of(
         authority: &rcgen::Certificate,
