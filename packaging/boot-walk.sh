@@ -23,7 +23,7 @@ check "apt install ./fieldbridge_${old_version}_$arch.deb" installs "$old_versio
 cp "$work/said" "$work/apt"
 says_what_to_do() { grep -F "fill in $config" "$work/apt" && is ExecMainStatus 78; }
 check "it says what to do while hub.host is empty, and the service ends with 78" says_what_to_do
-check "the journal names the key and the remedy" journal_has "$config: hub.host: "
+check "the journal names the key and the remedy" journal_has "$config:9:1: hub.host: "
 not_tried_again() { is NRestarts 0 && is ActiveState failed && is SubState failed; }
 check "the service is not tried again with the same file" not_tried_again
 check "the service is enabled" at "systemctl is-enabled fieldbridge"
@@ -167,7 +167,7 @@ echo 'unti = 4' >>"$root/etc/fieldbridge/conf.d/lamp-1.toml"
 mark_journal
 refuses() { ! at "systemctl reload fieldbridge"; }
 check "systemctl reload fails on an error" refuses
-check "and the journal says which" journal_has "conf.d/lamp-1.toml: device.lamp-1.unti: "
+check "and the journal says which" journal_has "conf.d/lamp-1.toml:6:1: device.lamp-1.unti: "
 goes_on() { is MainPID "$pid" && is ActiveState active && is_connected 3 && answers; }
 check "and the daemon goes on as before" goes_on
 says_errors() { property StatusText | grep -F "THE NEW CONFIGURATION HAS ERRORS"; }
