@@ -245,8 +245,13 @@ END
         >"$root/etc/systemd/system/$1.service"
 }
 start_sticking() {
-    at "chown -R root:fieldbridge /etc/fieldbridge/stuck-* && chmod -R u=rwX,g=rX,o= /etc/fieldbridge/stuck-*" &&
-        at "systemctl daemon-reload && systemctl start $sticking" || return 1
+    at "chown -R root:fieldbridge /etc/fieldbridge/stuck-* && chmod -R u=rwX,g=rX,o= /etc/fieldbridge/stuck-*" || return 1
+    # The write by which a new ledger comes to be trusted would be the one that sticks.
+    for name in $sticking; do
+        at "install -d -m 750 -o fieldbridge -g fieldbridge /var/lib/$name && runuser -u fieldbridge -- \
+            fieldbridge ledger new --trust --config /etc/fieldbridge/$name/fieldbridge.toml" || return 1
+    done
+    at "systemctl daemon-reload && systemctl start $sticking" || return 1
     # The next lives are sound.
     sed -i '/^Environment=FIELDBRIDGE_STICK_AT=/d' "$root"/etc/systemd/system/stuck-*.service
     at "systemctl daemon-reload"

@@ -18,6 +18,8 @@ const WATCHDOG: Duration = Duration::from_secs(3);
 fn sticks(part: &str, says: &str, state: &str) {
     let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
     let site = Site::at(&hub, &support::pump(slave.address(), "after-execution", ""));
+    // The write by which a new ledger comes to be trusted would be the one that sticks.
+    assert!(site.command(&["ledger", "new", "--trust"]).status.success());
     let period = WATCHDOG.as_micros().to_string();
     let daemon = site.spawn(&[], &[("WATCHDOG_USEC", &period), ("FIELDBRIDGE_STICK_AT", part)]);
     // A ledger that sticks does so with its first write, which may come before the first sign of life.

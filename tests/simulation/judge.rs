@@ -21,8 +21,8 @@ pub struct Command<'a> {
     /// A ledger that the gateway no longer has knew of it.
     was_known: bool,
     pub effects: usize,
-    /// Another hub sent the same: what was done was done for either.
-    is_alike: bool,
+    /// Another hub sent the same, so often: what was done was done for either.
+    alike: usize,
     /// Nothing else came under its id to its device.
     pub is_only: bool,
 }
@@ -81,30 +81,47 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
             row,
             was_known,
             effects,
-            is_alike: false,
+            alike: 0,
             is_only: true,
         });
     }
-    let messages: Vec<&Message> = commands.iter().map(|command| command.message).collect();
+    let all: Vec<(&Message, usize, bool)> = commands.iter().map(|one| (one.message, one.sent, one.was_known)).collect();
     for command in &mut commands {
         let own = command.message;
-        let others = messages.iter().filter(|other| other.device == own.device && ***other != *own);
-        command.is_alike = others.clone().any(|other| other.hub != own.hub && other.value == own.value);
-        command.is_only = !others.clone().any(|other| other.id == own.id);
+        let others = all.iter().filter(|(other, ..)| other.device == own.device && **other != *own);
+        let alike = others.clone().filter(|(other, ..)| other.hub != own.hub && other.value == own.value);
+        command.alike = alike.clone().map(|(_, sent, _)| sent).sum();
+        command.was_known |= alike.clone().any(|(.., was_known)| *was_known);
+        command.is_only = !others.clone().any(|(other, ..)| other.id == own.id);
     }
     commands
+}
+
+impl Command<'_> {
+    fn is_alike(&self) -> bool {
+        self.alike > 0
+    }
+
+    /// How often a command that must not be repeated may be done. What a ledger knew that is gone can't be told from
+    /// what somebody sends once more: each message by itself is done once at most (G15).
+    fn effects_max(&self) -> usize {
+        match self.was_known {
+            true => self.sent + self.alike,
+            false => 1,
+        }
+    }
 }
 
 /// G1 to G4 and G8, command by command.
 fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Command) {
     let Command { message, row, effects, .. } = *command;
     let violate = |what: &str| world.violate(format!("{what}: {message:?}, {row:?}, done {effects} times"));
-    if message.asks.once() && effects > 1 {
+    if message.asks.once() && effects > command.effects_max() {
         violate("G3: repeated");
     }
     let completed = sent.iter().any(|one| one.message == *message && one.state == State::Completed);
     let Some(row) = row else {
-        if command.was_known || command.is_alike {
+        if command.was_known || command.is_alike() {
             return;
         }
         // What the hub threw away before it was recorded is its to report, unless it was begun.
@@ -136,7 +153,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         _ => None,
     };
     match wrong {
-        Some(what) if !command.is_alike => violate(what),
+        Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }
     let is_calm = scenario.faults.is_none() && scenario.manners.are_none() && scenario.clock_is_right();
