@@ -7,8 +7,7 @@
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
 //! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
-//!   that
-//!   it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
+//!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -175,11 +174,13 @@ impl Rtu {
     /// Learns from an exchange whether the line echoes. `answered` is the answer's length; 0: there was none.
     fn learn_of_echo(&mut self, answered: usize) {
         let Some(sent) = self.sent.take() else { return };
-        // Noise may have been an echo.
-        let is_clean = sent.heard == answered;
+        // Noise may have been an echo: of one that lost a byte a half is left.
+        let half = sent.frame.len() / 2;
+        let is_like = || sent.frame.windows(half).any(|part| self.tail.windows(half).any(|heard| heard == part));
+        let is_none = sent.heard == answered || answered == 0 && !is_like();
         match sent.echoed {
             true => self.echo = Echo::Heard,
-            false if is_clean && !sent.is_answered_by_itself => self.echo = Echo::Absent,
+            false if is_none && !sent.is_answered_by_itself => self.echo = Echo::Absent,
             false => {}
         }
     }
@@ -347,7 +348,9 @@ impl Link for Rtu {
 
     fn is_to_be_tried(&self, call: &Call) -> bool {
         let can_be_echo = call.request.is_answered_by_itself();
-        self.echo == Echo::Unknown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
+        // A line that is opened anew may have another adapter.
+        let has_shown = self.is_open() && self.echo != Echo::Unknown;
+        !has_shown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
     }
 
     fn trouble(&self) -> Option<&str> {

@@ -48,6 +48,13 @@ const PARKED_MAX: usize = 32;
 /// Longest that a line takes to be opened, or to be found not to.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 
+/// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
+const TRIES_MAX: u32 = 3;
+
+/// Why a request was not sent then.
+const NEVER_SHOWN: &str =
+    "the line is disturbed, or lost, before it has shown whether what is sent comes back as an echo";
+
 /// The worker of one bus, to be run by the composition root.
 pub struct Worker {
     config: watch::Receiver<Bus>,
@@ -147,9 +154,9 @@ impl Callers {
 struct Held {
     asks: mpsc::Receiver<Ask>,
     errand: u64,
-    /// A read of the same unit that changes nothing, and whether the line was tried with it.
+    /// A read of the same unit that changes nothing, and how often the line was tried with it.
     harmless: Option<Request>,
-    tried: bool,
+    tries: u32,
     /// A request that waits for a late answer to come or to lapse.
     waiting: Option<Ask>,
     /// Whether a request of it was sent: then others may not come between.
@@ -165,8 +172,13 @@ impl Held {
     /// What is asked before the request that waits, so that the line shows how it takes that.
     fn first(&self, link: &impl Link) -> Option<Call> {
         let call = &self.waiting.as_ref()?.call;
-        let request = self.harmless.clone().filter(|_| !self.tried && link.is_to_be_tried(call))?;
+        let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && link.is_to_be_tried(call))?;
         Some(Call { request, timeout: None, ..call.clone() })
+    }
+
+    /// Whether the line, as it is now, can't be asked this: it has not shown how it takes that, and could.
+    fn must_try(&self, link: &impl Link, call: &Call) -> bool {
+        self.harmless.is_some() && link.is_to_be_tried(call)
     }
 }
 
@@ -328,7 +340,7 @@ impl<L: Link> Working<'_, L> {
             return None;
         }
         if let Some(first) = held.first(link) {
-            held.tried = true;
+            held.tries += 1;
             return Some(Due::First(first));
         }
         held.waiting.take().map(Due::Ask)
@@ -361,7 +373,7 @@ impl<L: Link> Working<'_, L> {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
         let Grant { errand, harmless, turn } = grant;
-        let held = Held { asks: receiver, errand, harmless, tried: false, waiting: None, begun: false };
+        let held = Held { asks: receiver, errand, harmless, tries: 0, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
         if turn.send(Turn { asks, owes: true }).is_ok() {
             self.callers.seat = Some(held);
@@ -376,7 +388,10 @@ impl<L: Link> Working<'_, L> {
                 let _ = reply.send(());
             }
             Wish::Exchange(reply) => {
-                if let Some(wire) = self.exchange(&ask.call, ask.at, stop).await {
+                let ended = self.exchange(&ask.call, ask.at, stop).await;
+                if let (None, Some(held)) = (&ended, &mut self.callers.seat) {
+                    held.waiting = Some(Ask { wish: Wish::Exchange(reply), ..ask });
+                } else if let Some(wire) = ended {
                     let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
                     let _ = reply.send((wire, owes));
                 }
@@ -384,15 +399,15 @@ impl<L: Link> Working<'_, L> {
         }
     }
 
-    /// Does one exchange for the holder of the seat.
+    /// Does one exchange for the holder of the seat. `None`: the line must be tried first, for it is not the one that was.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
         let held = self.callers.seat.as_mut()?;
         held.begun = true;
         let errand = held.errand;
-        let mut ended = self.attempt(call, asked, errand, stop).await;
+        let mut ended = self.attempt(call, asked, errand, stop).await?;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(call, asked, errand, stop).await;
+            ended = self.attempt(call, asked, errand, stop).await?;
         }
         crash::point(Point::ExchangeEnded);
         let wire = ended.wire;
@@ -404,18 +419,18 @@ impl<L: Link> Working<'_, L> {
         Some(wire)
     }
 
-    /// One exchange, on a line that is opened for it if need be.
-    async fn attempt(&mut self, call: &Call, asked: Instant, errand: u64, stop: &CancellationToken) -> Ended {
+    /// One exchange, on a line that is opened for it if need be. `None`: the line must be tried first.
+    async fn attempt(&mut self, call: &Call, asked: Instant, errand: u64, stop: &CancellationToken) -> Option<Ended> {
         if !self.link.is_open() {
             match &self.door.failed {
                 // It was tried just now, while the caller was asking.
                 Some((at, why)) if *at > asked && at.elapsed() < BACKOFF.0 => {
-                    return Ended::not_sent(why.clone());
+                    return Some(Ended::not_sent(why.clone()));
                 }
                 _ => {}
             }
             if let Err(wire) = self.open(stop).await {
-                return Ended::kept(wire);
+                return Some(Ended::kept(wire));
             }
         }
         if let Some(until) = self.page.others_until() {
@@ -423,12 +438,17 @@ impl<L: Link> Working<'_, L> {
             self.pulse.allow(until.duration_since(Instant::now()));
             select! {
                 biased;
-                () = stop.cancelled() => return Ended::kept(stopped()),
+                () = stop.cancelled() => return Some(Ended::kept(stopped())),
                 () = sleep_until(until) => {}
             }
         }
+        match &self.callers.seat {
+            Some(held) if !held.must_try(&self.link, call) => {}
+            Some(held) if held.tries >= TRIES_MAX => return Some(Ended::not_sent(NEVER_SHOWN)),
+            _ => return None,
+        }
         if call.is_too_late() {
-            return Ended::not_sent(TOO_LATE);
+            return Some(Ended::not_sent(TOO_LATE));
         }
         let settings = self.configured.borrow().clone();
         let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
@@ -448,7 +468,7 @@ impl<L: Link> Working<'_, L> {
             self.lost(lost);
         }
         self.tell_trouble();
-        ended
+        Some(ended)
     }
 
     /// Says what is wrong with an open line, when that is new, or has passed.

@@ -84,7 +84,9 @@ pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: 
     if let Meaning::Weight(weight) = &saying.meaning {
         plant.lock().record.weights.push((arrives, weight.clone()));
     }
-    if plant.shows(Manner::Tails, "instrument: says more behind its answer", 700) {
+    // Behind a garbled answer it would be the answer.
+    let is_answer = !matches!(saying.meaning, Meaning::Nothing);
+    if is_answer && plant.shows(Manner::Tails, "instrument: says more behind its answer", 700) {
         let tails = ["OK READY", "ERR none", "R 0.0", "R 77", "W +9999.5 kg", "OK"];
         let tail = format!("{}\r\n", tails[plant.world.pick(0..tails.len() as u64) as usize]);
         let (plant, pause) = (plant.clone(), plant.world.time(0, PAUSE_MS));

@@ -22,9 +22,11 @@ pub struct Command<'a> {
     was_known: bool,
     pub effects: usize,
     /// Another hub sent the same, so often: what was done was done for either.
-    alike: usize,
+    pub alike: usize,
     /// Nothing else came under its id to its device.
     pub is_only: bool,
+    /// It ended more than once: without an id, or with a ledger that was lost, what comes again is a new command.
+    pub is_several: bool,
 }
 
 /// Judges a schedule that has come to rest.
@@ -73,6 +75,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
                 && row.digest == wanted
         };
         let (row, was_known) = (rows.iter().find(is_its), lost.iter().any(|row| is_its(&row)));
+        let is_several = rows.iter().chain(lost).filter(is_its).count() > 1;
         let effects = effects.iter().filter(|effect| effect.value == message.value).count();
         commands.push(Command {
             message,
@@ -83,6 +86,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
             effects,
             alike: 0,
             is_only: true,
+            is_several,
         });
     }
     let all: Vec<(&Message, usize, bool)> = commands.iter().map(|one| (one.message, one.sent, one.was_known)).collect();
@@ -153,6 +157,8 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         _ => None,
     };
     match wrong {
+        // It may have been done for a ledger that is gone.
+        Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }

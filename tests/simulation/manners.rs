@@ -1,8 +1,6 @@
 //! The manners of the field: what peripherals, senders, operators and hands in the cabinet do without anything being
 //! broken. Each has dice of its own, so that schedules differ in which of them they meet.
 
-use std::sync::OnceLock;
-
 use super::world::World;
 
 /// One of them.
@@ -64,54 +62,25 @@ const ALL: [(Manner, u64); 16] = [
     (LostLedger, 150),
 ];
 
-/// Those that the gateway can't stand yet. `FIELDBRIDGE_MANNERS=all` has them too, or
-/// `FIELDBRIDGE_MANNERS=Tails,Streams`
-/// some of them.
-const AWAITED: &[Manner] = &[
-    // A splitter of lines that listens while nothing is asked.
-    Tails,
-    Streams,
-    Fragments,
-    // Captured numbers that are numbers.
-    OddReadings,
-    // Text values only where a `pattern` allows them.
-    Smuggling,
-    // A last look at the deadline behind an instrument's turnaround.
-    Pauses,
-    // Schedules of these that were called violations are not understood yet: of 1,500 some end G12 or G13.
-    LateAnswers,
-    LineEchoes,
-    SlowValues,
-    TightDeadlines,
+/// What must have happened in a run.
+pub const STRIKES: [&str; 16] = [
+    "instrument: says more behind its answer",
+    "instrument: reports by itself",
+    "instrument: repeats the command",
+    "instrument: bytes at the line's speed",
+    "instrument: says what it is doing first",
+    "instrument: half a line",
+    "instrument: a reading that only looks like a number",
+    "sender: a value with a command in it",
+    "slave: answers as late as it can",
+    "line: an adapter that hears itself",
+    "slave: shows a written value after a while",
+    "sender: hardly any time",
+    "instrument: hardly any time behind a pause",
+    "reloads: a line gets a bus of another name",
+    "reloads: another hub",
+    "ledger: replaced by none",
 ];
-
-/// What must have happened in a run, where a manner is on.
-pub const STRIKES: [(Manner, &str); 16] = [
-    (Tails, "instrument: says more behind its answer"),
-    (Streams, "instrument: reports by itself"),
-    (Repeats, "instrument: repeats the command"),
-    (Trickles, "instrument: bytes at the line's speed"),
-    (Prefaces, "instrument: says what it is doing first"),
-    (Fragments, "instrument: half a line"),
-    (OddReadings, "instrument: a reading that only looks like a number"),
-    (Smuggling, "sender: a value with a command in it"),
-    (LateAnswers, "slave: answers as late as it can"),
-    (LineEchoes, "line: an adapter that hears itself"),
-    (SlowValues, "slave: shows a written value after a while"),
-    (TightDeadlines, "sender: hardly any time"),
-    (Pauses, "instrument: hardly any time behind a pause"),
-    (Moves, "reloads: a line gets a bus of another name"),
-    (OtherHub, "reloads: another hub"),
-    (LostLedger, "ledger: replaced by none"),
-];
-
-/// Whether schedules may have it.
-pub fn is_on(manner: Manner) -> bool {
-    static WANTED: OnceLock<String> = OnceLock::new();
-    let wanted = WANTED.get_or_init(|| std::env::var("FIELDBRIDGE_MANNERS").unwrap_or_default());
-    let is_wanted = || wanted == "all" || wanted.split(',').any(|name| name == format!("{manner:?}"));
-    !AWAITED.contains(&manner) || is_wanted()
-}
 
 /// Those of one schedule.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +90,7 @@ impl Manners {
     /// By the dice.
     pub fn of(world: &World) -> Manners {
         let chosen = ALL.into_iter().filter(|(_, permille)| world.chance(*permille));
-        Manners(chosen.map(|(manner, _)| manner).filter(|manner| is_on(*manner)).collect())
+        Manners(chosen.map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

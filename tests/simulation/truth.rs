@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::hub::{Event, Sent};
 use super::judge::Command;
-use super::manners::{is_on, Manner};
 use super::record::{Last, Record, Told};
 use super::request::{READ, READS, SET_VERIFIED};
 use super::scenario::{Asks, Message, Scenario};
@@ -26,11 +25,13 @@ pub fn judge(
     for command in commands {
         let message = command.message;
         let receipts = receipts(message, sent);
+        // At which hub what was done for was received can't be told.
+        let is_one = !command.is_several && command.alike == 0;
         let told = record.told.get(&message.value).unwrap_or(&nothing);
-        if is_on(Manner::TightDeadlines) {
+        if is_one {
             judge_deadline(world, scenario, message, told, &receipts);
         }
-        if command.row.is_some() {
+        if command.row.is_some() && is_one {
             judge_end(world, command, told, record);
             for event in events.get(&message.device).into_iter().flatten() {
                 judge_value(world, command, event, told, record, &receipts);
@@ -102,18 +103,14 @@ fn judge_end(world: &World, command: &Command, told: &Told, record: &Record) {
         ("failed", asks) if asks != Asks::Nothing && matches!(error, "refused" | "exception") && !refused => {
             Some("a refusal that was said to another command")
         }
-        ("failed", Asks::SetVerified)
-            if is_on(Manner::SlowValues) && error == "verify-mismatch" && command.effects > 0 =>
-        {
+        ("failed", Asks::SetVerified) if error == "verify-mismatch" && command.effects > 0 => {
             Some("it stands there after a while, and is called failed")
         }
-        ("failed", _) if is_verified && is_on(Manner::SlowValues) && matches!(error, "timeout" | "bad-reply") => {
-            match told.last {
-                Last::Written => Some("called failed, and nobody looked what stands there"),
-                Last::Shown => Some("called failed, and it was shown to stand there"),
-                Last::Nothing | Last::Asked => None,
-            }
-        }
+        ("failed", _) if is_verified && matches!(error, "timeout" | "bad-reply") => match told.last {
+            Last::Written => Some("called failed, and nobody looked what stands there"),
+            Last::Shown => Some("called failed, and it was shown to stand there"),
+            Last::Nothing | Last::Asked => None,
+        },
         _ => None,
     };
     if let Some(what) = wrong {
