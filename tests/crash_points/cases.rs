@@ -59,6 +59,8 @@ pub struct Case {
     pub lives: Vec<Life>,
     /// How long the slave takes to take a write request up.
     pub take_up: Duration,
+    /// The ledger is not there yet, or does not know yet that nothing was before it (G15).
+    pub is_new: bool,
 }
 
 impl Kind {
@@ -192,10 +194,35 @@ pub fn all() -> Vec<Case> {
 }
 
 fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: bool) -> Case {
-    let life = |point, strikes| Life { point, nth: 1, strikes: Some(strikes) };
+    // The first exchange on such a line is the read that shows whether it echoes; its 8 bytes are written as 4, 2, 1, 1.
+    let nth = match point {
+        _ if wiring != Wiring::Rtu => 1,
+        Point::BeforeFirstByte | Point::RequestWritten | Point::ExchangeEnded => 2,
+        Point::RequestHalfWritten => 4,
+        _ => 1,
+    };
+    let life = |point, strikes| Life { point, nth, strikes: Some(strikes) };
     let mut lives: Vec<_> = earlier(point, kind, settle).iter().map(|&point| life(point, true)).collect();
     lives.push(life(point, reachable));
-    Case { wiring, kind, settle, lives, take_up: Duration::ZERO }
+    let is_new = is_creation(&lives);
+    Case { wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
+}
+
+fn is_creation(lives: &[Life]) -> bool {
+    lives.iter().any(|life| phase(life.point) == Phase::Creation)
+}
+
+/// A first installation dies while its first connections are made.
+pub fn first_installations() -> Vec<Case> {
+    let points = [Point::BeforeConnect, Point::LoginSent, Point::LoginAccepted, Point::SubscriptionGranted];
+    let case = |(point, settle)| Case { is_new: true, ..of_first(point, settle) };
+    let settles = [Settle::AfterExecution, Settle::AfterAccept];
+    points.into_iter().flat_map(|point| settles.map(|settle| (point, settle))).map(case).collect()
+}
+
+fn of_first(point: Point, settle: Settle) -> Case {
+    let lives = vec![Life { point, nth: 1, strikes: Some(true) }];
+    Case { wiring: Wiring::Tcp, kind: Kind::Pulse, settle, lives, take_up: Duration::ZERO, is_new: false }
 }
 
 /// A request is on its way to a slave that takes it up only after the next daemon has begun to look for its effect.
@@ -227,7 +254,9 @@ pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
             let (point, nth) = (reachable[random.usize(..reachable.len())], 1 + u32::from(random.u32(..5) == 0));
             Life { point, nth, strikes: None }
         };
-        Case { wiring, kind, settle, lives: vec![life(), life()], take_up: Duration::ZERO }
+        let lives = vec![life(), life()];
+        let is_new = is_creation(&lives);
+        Case { wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
     };
     std::iter::repeat_with(|| case(random)).take(count).collect()
 }

@@ -89,6 +89,14 @@ fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
 }
 
 #[test]
+fn a_first_installation_that_dies_while_it_connects_does_each_command_once_or_says_why_not() {
+    for (case, told) in run_all(&cases::first_installations()) {
+        let is_known = told.ends.iter().all(|end| matches!(end.as_str(), "succeeded" | "in_doubt"));
+        assert!(is_known, "{case}: {:?}", told.ends);
+    }
+}
+
+#[test]
 fn a_request_that_is_taken_up_after_the_crash_is_not_called_undone() {
     let cases = cases::taken_up_late();
     for (case, told) in run_all(&cases) {

@@ -3,7 +3,7 @@
 
 use fieldbridge::crash::Point;
 
-use crate::cases::{Kind, Settle, Wiring};
+use crate::cases::{Kind, Settle};
 
 /// How much of a command is durable. The order is the order of its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,9 +110,8 @@ pub fn phase(point: Point) -> Phase {
 }
 
 /// What a crash at a point must leave behind of the first command, when it is the first one to reach that point.
-pub fn left_at(point: Point, kind: Kind, settle: Settle, wiring: Wiring) -> Left {
+pub fn left_at(point: Point, kind: Kind, settle: Settle, is_new: bool) -> Left {
     use Durable::{Accepted, Executing, Final, Nothing};
-    use Point::{BeforeFirstByte, ExchangeEnded, RequestHalfWritten, RequestWritten};
     let waiting = match settle {
         Settle::AfterExecution => Nothing,
         Settle::AfterAccept => Accepted,
@@ -134,6 +133,8 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle, wiring: Wiring) -> Left
         Phase::Turn => (waiting, waiting, Wire::Untouched),
         Phase::Begun => (begun, begun, Wire::Untouched),
         Phase::Opening | Phase::OnTheWire | Phase::Resolving | Phase::StopAsked => (begun, begun, Wire::Touched),
+        // No message was sent before the first connection.
+        Phase::Beside if is_new => (Nothing, Nothing, Wire::Untouched),
         Phase::Beside => (begun, Final, Wire::Touched),
         // Whichever record it needs next, that found no room; an idempotent command may need none before its outcome.
         Phase::DiskFull if kind.is_idempotent() => (Nothing, Nothing, Wire::Maybe),
@@ -142,11 +143,6 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle, wiring: Wiring) -> Left
         Phase::Recorded | Phase::Stopping => (Final, Final, Wire::Touched),
         Phase::Settling | Phase::Redelivered => (settled, Final, settled_wire),
     };
-    let of_any_exchange = matches!(point, BeforeFirstByte | RequestHalfWritten | RequestWritten | ExchangeEnded);
-    if wiring == Wiring::Rtu && of_any_exchange && kind != Kind::Unknown {
-        // The first exchange on such a line may be the read that shows whether it echoes, before the command begins.
-        return Left { least: waiting.min(least), most, wire: Wire::Maybe };
-    }
     Left { least, most, wire }
 }
 
@@ -163,16 +159,18 @@ const SUCCEEDED: End = End { state: "succeeded", code: None };
 /// many times in the end.
 ///
 /// The slave is sound, and only crashes disturb it: so what was not caught on the wire is done and confirmed, and what
-/// was is read back, or in doubt.
-pub fn end_of(kind: Kind, caught: bool, done: usize) -> End {
+/// was is read back, or in doubt. On a new ledger it is in doubt as well if the hub had made a session before the ledger
+/// knew that there was none.
+pub fn end_of(kind: Kind, caught: bool, done: usize, is_new: bool) -> End {
     match (kind, caught, done) {
         (Kind::Pulse, true, 0 | 1) | (Kind::PulseVerified, true, 0) => {
             End { state: "in_doubt", code: Some("interrupted") }
         }
         (Kind::PulseVerified, true, 1) => SUCCEEDED,
         (Kind::Pulse | Kind::PulseVerified, false, 1) => SUCCEEDED,
-        // The hub had made a session already, and that there was none before was not on the disk yet (G15).
-        (Kind::Pulse | Kind::PulseVerified, false, 0) => End { state: "in_doubt", code: Some("unknown-history") },
+        (Kind::Pulse | Kind::PulseVerified, false, 0) if is_new => {
+            End { state: "in_doubt", code: Some("unknown-history") }
+        }
         (Kind::Set | Kind::SetVerified | Kind::SetRetried, false, 1..) => SUCCEEDED,
         (Kind::Unknown, false, 0) => End { state: "rejected", code: Some("unknown-command") },
         _ => panic!("{} was done {done} times, caught while executing: {caught}", kind.command()),

@@ -383,8 +383,11 @@ impl Serving {
         world.note(format_args!("{}#{} delivers no. {index} as {packet_id}", self.client, self.number));
         drop(inner);
         world.count("deliveries");
-        let (hub, life) = (self.hub.clone(), self.wire.life);
-        self.wire.send_and_tell(&packet, move || hub.is_received(index, life));
+        // The wire is the hub's own.
+        let (hub, life) = (Arc::downgrade(&self.hub), self.wire.life);
+        self.wire.send_and_tell(&packet, move || {
+            hub.upgrade().iter().for_each(|hub| hub.is_received(index, life));
+        });
         if world.strikes("hub: a packet twice", self.hub.faults.repetitions) {
             // It may come after our PUBACK for the first has left.
             let (wire, after) = (self.wire.clone(), world.time(0, 2_000));
@@ -418,8 +421,10 @@ impl Serving {
     /// Looks at each PUBACK when the gateway writes it: what it stands on must be durable by then (G1).
     fn watch_acknowledgements(&self) {
         let mut splitter = mqtt::Splitter::default();
-        let (hub, outstanding) = (self.hub.clone(), self.outstanding.clone());
+        // The wire is the hub's own.
+        let (hub, outstanding) = (Arc::downgrade(&self.hub), self.outstanding.clone());
         self.wire.overhear(move |bytes| {
+            let Some(hub) = hub.upgrade() else { return };
             for packet in splitter.take(bytes) {
                 let Packet::PubAck(id) = packet else { continue };
                 let delivered = outstanding.lock().expect("nobody panics while holding it");

@@ -365,8 +365,10 @@ impl Plant {
         }
         match saying.meaning {
             Meaning::Stands(stands) => {
-                let plant = self.clone();
+                // The wire is the plant's own.
+                let plant = Arc::downgrade(self);
                 wire.send_and_tell(&saying.bytes, move || {
+                    let Some(plant) = plant.upgrade() else { return };
                     let mut inner = plant.lock();
                     let record = &mut inner.record;
                     if record.written.get(&place) == Some(&stands) {
