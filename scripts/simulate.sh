@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs simulated schedules: scripts/simulate.sh [SCHEDULES [SEED]]. One schedule tells its story. Without arguments: 10,000 from
+# Runs simulated schedules: scripts/simulate.sh [SCHEDULES [SEED]]. One schedule tells its story. Without arguments: 5,000 from
 # a seed of its own choice, which is printed first. The long run: scripts/simulate.sh 1000000
 set -eu
 cd "$(dirname "$0")/.."

@@ -28,7 +28,7 @@ use fieldbridge::crash::Point;
 use plant::{Plant, Told};
 
 /// Daemons at once. They mostly wait: for the slave, for a quiet line, for a disk.
-const DAEMONS: usize = 20;
+const DAEMONS: usize = 32;
 /// Pairs of crashes in one round of the sample.
 const PAIRS: usize = 60;
 

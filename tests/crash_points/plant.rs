@@ -23,7 +23,7 @@ use crate::table::{end_of, left_at, phase, Durable, Phase, Wire};
 
 /// How long one life may take on a loaded machine.
 const LIFE: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(25);
 
 /// The commands, in the order in which they are sent, by message id, and the values that tell them apart.
 const COMMANDS: [(&str, u16); 2] = [("first", 1001), ("second", 1002)];

@@ -32,7 +32,7 @@ use schedule::{run, tell_the_log, watch_for_panics, Desk};
 use world::Report;
 
 /// Schedules of a run, unless `FIELDBRIDGE_ROUNDS` says otherwise.
-const SCHEDULES: u64 = 10_000;
+const SCHEDULES: u64 = 5_000;
 /// Violating schedules that are shown.
 const SHOWN_MAX: usize = 5;
 
