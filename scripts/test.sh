@@ -15,6 +15,7 @@ watchdog=$!
 # The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend
 # on it.
 packaging/test-deb.sh target/debug/fieldbridge
+cargo test --features proof --test ledger_life --test migration
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 # This program can be made to stick, so that systemd is seen to start it again.
 packaging/boot-test.sh "$(packaging/pack.sh "$(dpkg --print-architecture)" target/debug/fieldbridge target/deb-debug)" || {

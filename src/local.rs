@@ -5,10 +5,8 @@
 //!
 //! Invariants
 //! - Nothing is begun that the ledger could not take (G9). `accepted` stands in it before the command waits for its
-//!   bus,
-//!   `executing` before its first byte leaves, repeatable or not: nobody delivers it again after a crash, so that is
-//!   what
-//!   is known of it then.
+//!   bus, `executing` before its first byte leaves, repeatable or not: nobody delivers it again after a crash, so that
+//!   is what is known of it then.
 //! - A command whose operator goes away before its first byte has left is not sent. One that has begun goes on to its
 //!   outcome, and its row to its end, whoever is there.
 

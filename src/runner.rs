@@ -328,9 +328,8 @@ fn shown(value: &Option<Json>) -> String {
 }
 
 /// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that
-/// the
-/// peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what the
-/// peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
+/// the peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what
+/// the peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),

@@ -21,8 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const LATE: Duration = Duration::from_secs(6);
 
 /// A pump on a serial line that has begun a first `set` of 5 and will confirm it late. Whatever comes after that it
-/// does
-/// not hear.
+/// does not hear.
 struct Plant {
     hub: Hub,
     site: Site,

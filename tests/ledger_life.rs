@@ -1,6 +1,5 @@
 //! The ledger as a file: backup, restore, a new one, trust. Proves G15 as far as it is the ledger's, and that nothing
-//! is
-//! lost wherever a tool is cut short.
+//! is lost wherever a tool is cut short.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -24,7 +23,10 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Place {
-        let folder = tempfile::tempdir().unwrap();
+        Place::in_folder(tempfile::tempdir().unwrap())
+    }
+
+    fn in_folder(folder: TempDir) -> Place {
         let configuration = format!(
             "[hub]\nhost = \"{HUB}\"\n[ledger]\npath = \"{}\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \
              \"127.0.0.1:1\"\n",
@@ -234,17 +236,34 @@ async fn a_tool_that_is_cut_short_anywhere_leaves_the_old_ledger_or_the_new_one_
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_a_backup_and_a_restore_and_leaves_nothing_behind() {
-    let place = Place::new();
+async fn a_full_disk_refuses_every_tool_in_words_and_leaves_nothing_behind() {
+    let disk = SmallDisk::new("8m");
+    let place = Place::in_folder(tempfile::tempdir_in(disk.path()).unwrap());
     let ledger = place.open();
     for number in 0..200 {
         record(&ledger, &format!("m-{number}")).await;
     }
     ledger.close().await;
-    let disk = SmallDisk::new("8m");
-    let full = disk.path().join("backup.db").display().to_string();
-    let _filler = disk.fill();
-    let (status, text) = place.run(&["backup", &full]);
-    assert!(status == 1 && text.contains("can't be written"), "{status} {text}");
-    assert!(!Path::new(&full).exists() && !disk.path().join("backup.db.new").exists());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("backup.db").display().to_string();
+    assert_eq!(place.run(&["backup", &backup]).0, 0);
+    let files = |place: &Place| {
+        let mut names: Vec<_> = std::fs::read_dir(place.0.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    let (before, there) = (std::fs::read(place.path("ledger.db")).unwrap(), files(&place));
+    disk.fill();
+    let tools: [&[&str]; 3] = [&["backup", &place.backup()], &["restore", &backup], &["new"]];
+    for tool in tools {
+        let (status, text) = place.run(tool);
+        assert!(status == 1 || status == 74, "{tool:?}: {status} {text}");
+        assert!(text.contains("full") || text.contains("No space left"), "{tool:?}: {text}");
+        assert_eq!(files(&place), there, "{tool:?} leaves something behind");
+        assert_eq!(std::fs::read(place.path("ledger.db")).unwrap(), before, "{tool:?}: the ledger was changed");
+    }
+    disk.clear();
+    let ledger = place.open();
+    assert!(knows(&ledger, "m-199").await);
+    ledger.close().await;
 }

@@ -1,6 +1,5 @@
 //! Proves G11 and G16 for names, addresses and handles: an address that answers nothing, or a resolver that does not
-//! answer, holds up
-//! nobody else; and the gateway connects over IPv6, and as soon as a name has an address.
+//! answer, holds up nobody else; and the gateway connects over IPv6, and as soon as a name has an address.
 //!
 //! Names are of a file of the test's own, in a mount namespace: this needs root.
 #![cfg(feature = "demo")]

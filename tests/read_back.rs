@@ -1,7 +1,6 @@
 //! What an exchange leads to, from the hub to the slave and back: writes that are read back, exceptions that are no
 //! refusals. Proves G3 (a command that was not begun is sent again, and stands in the ledger each time), G11 (the bus
-//! is
-//! free between two looks) and the contract's table "What an exchange leads to".
+//! is free between two looks) and the contract's table "What an exchange leads to".
 
 #![allow(clippy::unwrap_used)]
 

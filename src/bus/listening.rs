@@ -2,9 +2,8 @@
 //! without its answer being mistaken. Pure.
 //!
 //! When nothing has come for the *quiet* time, an instrument has said what it had to say. That is as long as it may
-//! take
-//! to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), and twenty characters at the line's speed,
-//! for what adapters and drivers collect before they pass it on.
+//! take to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), and twenty characters at the line's
+//! speed, for what adapters and drivers collect before they pass it on.
 //!
 //! Invariants
 //! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A

@@ -5,8 +5,7 @@
 //!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
 //! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
-//!   in
-//!   a book that all buses share, from before its first byte left.
+//!   in a book that all buses share, from before its first byte left.
 //! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
 //!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
 //! - A request whose caller is gone before it was sent is not sent.

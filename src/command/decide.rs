@@ -107,8 +107,7 @@ const ENQUEUED_AFTER: Duration = Duration::from_secs(300);
 /// What can be said of the past of a message without a row. `distrusted`: the ledger does not know what an earlier one
 /// did for its device. `enqueued` is when the hub took it, where the transport tells; `epoch` the first time that could
 /// be believed after the ledger was made or restored. Before there was one, time proves nothing. `elsewhere`: the
-/// message
-/// stands in a row of another hub's, by which a hub that was renamed lately can't be excluded.
+/// message stands in a row of another hub's, by which a hub that was renamed lately can't be excluded.
 pub fn past(distrusted: bool, enqueued: Option<Timestamp>, epoch: Option<Timestamp>, elsewhere: bool) -> Past {
     if elsewhere {
         return Past::Elsewhere;
@@ -127,9 +126,8 @@ const LOCKS_LAPSE: Duration = Duration::from_secs(75);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How much longer nothing may come on an MQTT connection, which CONNACK let in `connected` ago and on which a message
-/// was last delivered or settled `quiet` ago, until that shows that the hub holds nothing of before: the first pause
-/// of 5
-/// s, with nothing unsettled, that lies 75 s or more after CONNACK. `None`: something is unsettled.
+/// was last delivered or settled `quiet` ago, until that shows that the hub holds nothing of before: the first pause of
+/// 5 s, with nothing unsettled, that lies 75 s or more after CONNACK. `None`: something is unsettled.
 ///
 /// What a queue holds comes at once after the subscription, as far as the hub's window has room; what an earlier life
 /// left unsettled comes when its lock has run out, or at once, which the hub's documents leave open. Both have happened

@@ -30,6 +30,7 @@ pub mod trouble;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -39,6 +40,9 @@ use crate::command::message::Gist;
 use crate::crash::{self, Point};
 use crate::ledger::Receipt;
 use room::Held;
+
+/// A ledger that takes longer to answer a connection hangs; the connection can't be kept alive meanwhile.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A message that the hub has delivered, and the right to settle it.
 #[derive(Debug)]

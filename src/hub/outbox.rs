@@ -1,6 +1,5 @@
 //! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and what is
-//! about
-//! to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be
+//! about to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be
 //! something.
 //!
 //! Invariants
@@ -23,6 +22,7 @@ use super::hurdles::Hurdles;
 use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
 use super::topic;
 use super::trouble::Trouble;
+use super::LEDGER_PATIENCE;
 use crate::crash::{self, Part, Point};
 use crate::ledger::row::Event;
 use crate::ledger::Ledger;
@@ -31,8 +31,6 @@ use crate::ledger::Ledger;
 const IN_FLIGHT_MAX: usize = 16;
 /// A PUBACK that takes longer ends the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A ledger that takes longer to read hangs.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
 const DONE_MAX: usize = 256;
 

@@ -6,11 +6,9 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout, Instant};
 
 use super::trouble::Trouble;
+use super::LEDGER_PATIENCE;
 use crate::command::decide;
 use crate::ledger::Ledger;
-
-/// A ledger that takes longer hangs; the connection can't be kept alive meanwhile.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The hub that has answered a CONNECT of this daemon's life.
 #[derive(Debug, Default)]

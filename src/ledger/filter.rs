@@ -5,8 +5,7 @@
 //!
 //! Invariants
 //! - An id that stands in a row is never called new: every id is added before its row is written, and is known here
-//!   until
-//!   that is over; nothing is called new before every row that was there is added.
+//!   until that is over; nothing is called new before every row that was there is added.
 //! - Its memory is bounded. Past that it says "perhaps" more often.
 
 use std::collections::hash_map::DefaultHasher;

@@ -70,10 +70,6 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
         path: from.to_owned(),
         why: format!("is no sound backup: {why}. The ledger is as it was"),
     })?;
-    let new = schema::beside(&ledger, ".new");
-    remove_leftovers(&new)?;
-    copy(&source, &new)?;
-    crash::point(Point::RestoreCopied);
     let distrust = |db: &Connection| {
         db.execute_batch(&format!(
             "BEGIN IMMEDIATE;
@@ -86,8 +82,11 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
              COMMIT;"
         ))
     };
-    schema::finish_new(&new, home, distrust).map_err(|error| sqlite(&new, &error))?;
-    replace(&ledger, &new)
+    replace(&ledger, |new| {
+        copy(&source, new)?;
+        crash::point(Point::RestoreCopied);
+        schema::finish_new(new, home, distrust).map_err(|error| sqlite(new, &error))
+    })
 }
 
 /// Makes an empty ledger that distrusts what it does not know. One that is there is moved aside: where to is told.
@@ -96,10 +95,7 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
 /// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Refused`] if the new one can't be written.
 pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> {
     let (ledger, _lock) = hold(ledger)?;
-    let new = schema::beside(&ledger, ".new");
-    remove_leftovers(&new)?;
-    schema::make(&SystemDisk, &new, home, true).map_err(|error| not_written(&new, &*error))?;
-    replace(&ledger, &new)
+    replace(&ledger, |new| schema::make(&SystemDisk, new, home, true).map_err(|error| not_written(new, &*error)))
 }
 
 /// Ends the distrust of the ledger; makes a trusted one if there is none. Tells whether one was made.
@@ -109,10 +105,8 @@ pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> 
 pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
     let (ledger, _lock) = hold(ledger)?;
     if SystemDisk.look(&ledger).is_err() && SystemDisk.look(&schema::beside(&ledger, "-wal")).is_err() {
-        let new = schema::beside(&ledger, ".new");
-        remove_leftovers(&new)?;
-        schema::make(&SystemDisk, &new, home, false).map_err(|error| not_written(&new, &*error))?;
-        replace(&ledger, &new)?;
+        let made = |new: &Path| schema::make(&SystemDisk, new, home, false).map_err(|error| not_written(new, &*error));
+        replace(&ledger, made)?;
         return Ok(true);
     }
     let db = schema::open(&SystemDisk, &ledger, home, true)?;
@@ -150,20 +144,31 @@ pub(super) fn finish(disk: &dyn Disk, ledger: &Path) -> std::io::Result<Option<P
     Ok(disk.look(&old).is_ok().then_some(old))
 }
 
-/// Gives a complete new ledger its name.
-fn replace(ledger: &Path, new: &Path) -> Result<Option<PathBuf>, LedgerError> {
-    let replace = || {
-        give_to_the_daemon(new, ledger)?;
-        SystemDisk.sync(new)?;
-        sync_folder(new)?;
+/// Makes a new ledger, and gives it its name. If that fails before anything was moved, nothing of it is left.
+fn replace(
+    ledger: &Path,
+    make: impl FnOnce(&Path) -> Result<(), LedgerError>,
+) -> Result<Option<PathBuf>, LedgerError> {
+    let (new, plan) = (schema::beside(ledger, ".new"), schema::beside(ledger, ".replace"));
+    remove_leftovers(&new)?;
+    let write_plan = || {
+        give_to_the_daemon(&new, ledger)?;
+        SystemDisk.sync(&new)?;
+        sync_folder(&new)?;
         let time = Timestamp::now().to_string().replace([':', '.'], "-");
         crash::point(Point::ReplacementComplete);
-        SystemDisk.write(&schema::beside(ledger, ".replace"), format!("{time}\n").as_bytes())?;
-        sync_folder(new)?;
-        crash::point(Point::ReplacementPlanned);
-        finish(&SystemDisk, ledger)
+        SystemDisk.write(&plan, format!("{time}\n").as_bytes())?;
+        sync_folder(&new)
     };
-    replace().map_err(|error| not_written(ledger, &error))
+    let planned = make(&new).and_then(|()| write_plan().map_err(|error| not_written(ledger, &error)));
+    if planned.is_err() {
+        // The plan first: without a new ledger it would be a plan to have none.
+        let _ = SystemDisk.remove(&plan);
+        let _ = remove_leftovers(&new);
+        planned?;
+    }
+    crash::point(Point::ReplacementPlanned);
+    finish(&SystemDisk, ledger).map_err(|error| not_written(ledger, &error))
 }
 
 /// The daemon runs as a user of its own, and this may be another.

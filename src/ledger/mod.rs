@@ -474,8 +474,7 @@ impl Ledger {
     }
 
     /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing
-    /// that
-    /// it has asked there can be answered.
+    /// that it has asked there can be answered.
     pub fn ended_well(&self) -> bool {
         self.ended_well
     }

@@ -9,8 +9,7 @@
 //! Invariants
 //! - The mark is there only for a file that a process has proven, or made, and has had no I/O error with since. It is
 //!   taken away before such a process ends; within one boot of the machine that is seen by the next one even if the
-//!   disk
-//!   does not take it. After another boot what can be read is what is on the disk.
+//!   disk does not take it. After another boot what can be read is what is on the disk.
 //! - Without the mark, the whole file is proven before anything connects.
 //! - The first fault that is found beside the service ends the process.
 

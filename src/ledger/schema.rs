@@ -106,8 +106,7 @@ const TELL_PERIOD: Duration = Duration::from_secs(5);
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the ledger for the daemon that holds it, proves it, and brings its schema up to date. Of a file that
-/// `is_sound`
-/// the log is proven, and what a start stands on; else the whole file.
+/// `is_sound` the log is proven, and what a start stands on; else the whole file.
 ///
 /// # Errors
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.

@@ -9,8 +9,7 @@
 //! - After any other error the connection is not used again, not even to close it, and the process ends (G9).
 //! - Nobody is told of a commit into a file that no longer stands where the next start will look for it.
 //! - The log is moved into the file after somebody's commit, not inside of it, and what goes wrong with that is an
-//!   error
-//!   like any other.
+//!   error like any other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,9 +1,8 @@
 //! Proves G16 as far as it is the ledger's: what an operation costs does not grow with the rows. Cost is pages that are
 //! read, not time.
 //!
-//! Ledgers of 100,000 and 1,000,000 rows; `FIELDBRIDGE_SCALE=5000000` adds one of so many. The costs are printed
-//! side by
-//! side.
+//! Ledgers of 100,000 and 1,000,000 rows; `FIELDBRIDGE_SCALE=5000000` adds one of so many. The costs are printed side
+//! by side.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 

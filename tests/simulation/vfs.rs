@@ -1,8 +1,7 @@
 //! SQLite's way to the simulated disk: a VFS whose files are those of the disk that the thread has mounted.
 //!
 //! Everything runs on one thread, and nobody stops in the middle of a transaction, so locks are granted. The log's
-//! index
-//! is shared by the connections that one life of the process has to one file.
+//! index is shared by the connections that one life of the process has to one file.
 // SQLite calls a VFS through C function pointers and hands out raw pointers; there is no other way to give it one.
 #![allow(unsafe_code)]
 

@@ -62,8 +62,7 @@ impl Server {
     }
 
     /// The same, but a client that shows a certificate must have it from this authority. TLS 1.2, in which it is told
-    /// so
-    /// before the handshake is over.
+    /// so before the handshake is over.
     pub fn that_knows_clients_of(
         authority: &rcgen::Certificate,
         chain: &[&rcgen::Certificate],

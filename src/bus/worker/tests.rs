@@ -27,6 +27,11 @@ struct Script {
     sent: Vec<u8>,
     /// How long an exchange takes.
     takes: Duration,
+    /// Whether a read must show how the line takes writes, each time that it was opened; and whether one has.
+    must_show: bool,
+    has_shown: bool,
+    /// Whether what was sent were writes.
+    writes: Vec<bool>,
 }
 
 #[derive(Clone, Default)]
@@ -47,6 +52,7 @@ impl Link for Line {
         self.with(|script| {
             script.attempts.push(Instant::now());
             script.open = !script.absent;
+            script.has_shown = false;
             if script.absent {
                 return Err("it is absent".into());
             }
@@ -77,6 +83,10 @@ impl Link for Line {
         until.map(|(_, until)| until).filter(|until| *until > Instant::now())
     }
 
+    fn is_to_be_tried(&self, call: &Call) -> bool {
+        self.with(|script| script.must_show && !(script.open && script.has_shown)) && is_write(call)
+    }
+
     async fn exchange(&mut self, call: &Call, _: u64) -> Ended {
         sleep(self.with(|script| script.takes)).await;
         self.with(|script| {
@@ -85,10 +95,16 @@ impl Link for Line {
             script.open = ended.lost.is_none();
             if !matches!(ended.wire, Wire::NotSent(_)) {
                 script.sent.push(call.unit);
+                script.writes.push(is_write(call));
             }
+            script.has_shown |= script.open;
             ended
         })
     }
+}
+
+fn is_write(call: &Call) -> bool {
+    matches!(call.request, Request::WriteWords { .. })
 }
 
 struct Running {
@@ -141,6 +157,15 @@ impl Running {
     fn ask(&self, unit: u8) -> JoinHandle<Result<Wire, Closed>> {
         let handle = self.handle.clone();
         tokio::spawn(async move { Ok(handle.turn().await?.exchange(&call(unit)).await) })
+    }
+
+    /// Writes behind a read, where the line must show something. Gives what was sent for it as well: whether it wrote.
+    async fn write_behind_a_read(&self) -> (Result<Wire, Closed>, Vec<bool>) {
+        let harmless = Some(Request::ReadWords { holding: true, address: 0, count: 1 });
+        self.line.with(|script| script.writes.clear());
+        let mut turn = self.handle.errand().with_harmless(harmless).turn().await.unwrap();
+        let wire = turn.exchange(&call(1)).await;
+        (Ok(wire), self.line.with(|script| script.writes.clone()))
     }
 
     /// Lets everything happen that happens by now.
@@ -342,4 +367,31 @@ async fn a_turn_that_waits_to_be_clear_is_set_aside_and_then_goes_at_once() {
     let (cleared, wire, ended) = waiting.await.unwrap();
     assert!(cleared >= until && ended == cleared, "{wire:?}");
     assert_eq!(bus.line.sent(), [8, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_shows_by_a_read_how_it_takes_a_write_each_time_that_it_was_opened() {
+    let bus = start(Script { must_show: true, ..Script::default() });
+    bus.settle().await;
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![true]));
+    // It is lost while nothing is asked.
+    bus.line.with(|script| script.loses = Some(Lost::Gone("it was unplugged".into())));
+    bus.settle().await;
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+    // It turns out to be closed when the write is to be sent.
+    let closed = Ended { wire: Wire::NotSent("it is closed".into()), lost: Some(Lost::Idle) };
+    bus.line.with(|script| script.ends = [closed].into());
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_lost_whenever_it_is_tried_gets_no_write() {
+    let bus = start(Script { must_show: true, ..Script::default() });
+    let gone = || Ended { wire: Wire::NoAnswer("it is lost".into()), lost: Some(Lost::Gone("it is lost".into())) };
+    bus.line.with(|script| script.ends = std::iter::repeat_with(gone).take(TRIES_MAX as usize).collect());
+    assert_eq!(bus.write_behind_a_read().await, (not_sent(NEVER_SHOWN), vec![false; TRIES_MAX as usize]));
+    // The next one finds a line that stays.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
 }
