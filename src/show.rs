@@ -56,6 +56,14 @@ pub fn status(document: &Json) -> String {
         text(&ledger["rows"]),
         text(&document["outbox"]["pending"])
     );
+    let left_over = &document["outbox"]["ofRemovedDevices"];
+    if left_over.as_i64().is_some_and(|count| count > 0) {
+        let _ = writeln!(
+            out,
+            "{} more events are of devices that are not configured any more: each is published when its device is back",
+            text(left_over)
+        );
+    }
     for (title, list, columns) in [
         (
             "devices",

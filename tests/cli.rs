@@ -229,6 +229,22 @@ fn check_prints_one_document_of_all_that_it_finds() {
 }
 
 #[test]
+fn events_of_a_device_that_is_not_configured_any_more_are_told_apart() {
+    let site = Site::new("127.0.0.1:1", &support::pump("127.0.0.1:1", "after-execution", ""));
+    assert_eq!(status(&site.command(&["ledger", "new", "--trust"])), 0);
+    let db = rusqlite::Connection::open(site.path("ledger.db")).expect("it was made");
+    db.execute_batch(
+        "INSERT INTO outbox (device, message_id, body)
+         VALUES ('gone', 'm-1', '{}'), ('pump', 'm-1', '{}'), ('gone', 'm-2', '{}'), ('zzz', 'm-1', '{}')",
+    )
+    .expect("rows can be added");
+    drop(db);
+    let _daemon = site.start();
+    assert_eq!(site.status()["outbox"], json!({"pending": 1, "ofRemovedDevices": 3}));
+    says(&site.command(&["status"]), 0, "3 more events are of devices that are not configured any more", "");
+}
+
+#[test]
 fn a_refused_reload_is_seen_in_the_status() {
     let plant = Plant::start();
     says(&plant.site.command(&["status"]), 0, "identities connected", "");
@@ -485,7 +501,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "lastError": null,
                      "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
         "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0}],
-        "ledger": {"ok": true, "rows": 10, "lastError": null}, "outbox": {"pending": 0}});
+        "ledger": {"ok": true, "rows": 10, "lastError": null}, "outbox": {"pending": 0, "ofRemovedDevices": 0}});
     let status = plant.site.status();
     has_shape(&status, &example, "status");
     let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "lastError": null,

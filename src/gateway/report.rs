@@ -22,7 +22,9 @@ impl Roster {
 impl Gateway {
     pub(super) async fn status(&self) -> Json {
         let health = self.ledger.health().borrow().clone();
-        let (rows, pending) = self.ledger.counts().await.unwrap_or((0, 0));
+        let (rows, events) = self.ledger.counts().await.unwrap_or((0, 0));
+        let configured = self.roster().devices.keys().cloned().collect();
+        let left_over = self.ledger.events_of_others(configured).await.unwrap_or(0);
         let doubt = self.ledger.belief().now().err();
         let roster = self.roster();
         let devices =
@@ -43,7 +45,7 @@ impl Gateway {
             "devices": devices.collect::<Vec<_>>(),
             "buses": buses.collect::<Vec<_>>(),
             "ledger": { "ok": health.ok, "rows": rows, "lastError": health.last_error },
-            "outbox": { "pending": pending },
+            "outbox": { "pending": (events - left_over).max(0), "ofRemovedDevices": left_over },
         })
     }
 

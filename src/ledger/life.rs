@@ -145,10 +145,7 @@ pub(super) fn finish(disk: &dyn Disk, ledger: &Path) -> std::io::Result<Option<P
 }
 
 /// Makes a new ledger, and gives it its name. If that fails before anything was moved, nothing of it is left.
-fn replace(
-    ledger: &Path,
-    make: impl FnOnce(&Path) -> Result<(), LedgerError>,
-) -> Result<Option<PathBuf>, LedgerError> {
+fn replace(ledger: &Path, make: impl FnOnce(&Path) -> Result<(), LedgerError>) -> Result<Option<PathBuf>, LedgerError> {
     let (new, plan) = (schema::beside(ledger, ".new"), schema::beside(ledger, ".replace"));
     remove_leftovers(&new)?;
     let write_plan = || {

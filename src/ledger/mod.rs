@@ -448,6 +448,12 @@ impl Ledger {
         .await
     }
 
+    /// Number of events that nobody publishes, for their devices are none of these.
+    pub async fn events_of_others(&self, mut devices: Vec<String>) -> Result<i64, LedgerError> {
+        devices.sort_unstable();
+        self.look(move |db| store::events_of_others(db, &devices)).await
+    }
+
     /// Whether the threads answer.
     pub async fn is_alive(&self) -> bool {
         self.ask(Kind::Read, |_| Ok(())).await.is_ok() && self.look(|_| Ok(())).await.is_ok()

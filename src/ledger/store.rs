@@ -296,6 +296,20 @@ pub fn counts(db: &Connection) -> rusqlite::Result<(i64, i64)> {
     .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
+/// Number of events of devices that are none of these, which are in order. Only those are counted one by one.
+pub fn events_of_others(db: &Connection, devices: &[String]) -> rusqlite::Result<i64> {
+    let mut next = db.prepare_cached("SELECT device FROM outbox WHERE device > ?1 ORDER BY device LIMIT 1")?;
+    let mut count = db.prepare_cached("SELECT count(*) FROM outbox WHERE device = ?1")?;
+    let (mut last, mut sum) = (String::new(), 0);
+    while let Some(device) = next.query_row([&last], |row| row.get::<_, String>(0)).optional()? {
+        if devices.binary_search(&device).is_err() {
+            sum += count.query_row([&device], |row| row.get::<_, i64>(0))?;
+        }
+        last = device;
+    }
+    Ok(sum)
+}
+
 /// What the ledger knows of itself.
 pub struct Identity {
     /// Its name.
