@@ -8,8 +8,23 @@ cargo clippy --quiet --all-targets -- -D warnings
 cargo clippy --quiet --no-default-features -- -D warnings
 cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-cargo test --no-fail-fast
-# It mostly waits, for a minute and a half.
+cargo test --quiet --no-run
+# The tests that mostly wait, for three minutes together, run beside the others.
+tests() { # waiting | others
+    cargo metadata --no-deps --format-version 1 | python3 -c '
+import json, sys
+waiting = ["chaos", "clock", "kill", "late_answers", "power_cut"]
+targets = [target for target in json.load(sys.stdin)["packages"][0]["targets"] if target["kind"] == ["test"]]
+names = [target["name"] for target in targets if "proof" not in target.get("required-features", [])]
+print(*(f"--test={name}" for name in names if (name in waiting) == (sys.argv[1] == "waiting")))' "$1"
+}
+# shellcheck disable=SC2046
+cargo test --no-fail-fast $(tests waiting) >target/waiting.log 2>&1 &
+waiting=$!
+# shellcheck disable=SC2046
+cargo test --no-fail-fast --lib --bins $(tests others)
+wait "$waiting" || { cat target/waiting.log && exit 1; }
+# It mostly waits as well, for a minute and a half.
 cargo test --features proof --test watchdog -- --nocapture &
 watchdog=$!
 # The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend

@@ -25,9 +25,9 @@ fn local_row(site: &Site, states: &[&str]) -> Json {
     })
 }
 
-/// Ctrl-C.
+/// As by Ctrl-C, which is ignored in what a shell has started in the background.
 fn goes_away(mut operator: Child) {
-    signal(operator.id(), "INT");
+    signal(operator.id(), "TERM");
     operator.wait().expect("a child can be waited for");
 }
 
