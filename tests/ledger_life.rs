@@ -74,8 +74,8 @@ impl Place {
     }
 }
 
-async fn record(ledger: &Ledger, id: &str) {
-    let new = NewRow {
+fn new_row(id: &str) -> NewRow {
+    NewRow {
         hub: HUB.into(),
         source: Source::Hub,
         device: "pump".into(),
@@ -85,7 +85,11 @@ async fn record(ledger: &Ledger, id: &str) {
         value: None,
         received_at: Timestamp(1_800_000_000_000),
         expires_at: None,
-    };
+    }
+}
+
+async fn record(ledger: &Ledger, id: &str) {
+    let new = new_row(id);
     let outcome = Outcome::succeeded(None);
     ledger
         .finish(Finish { row: None, new, outcome, attempts: 1, finished_at: Timestamp(1_800_000_000_500) })
@@ -143,6 +147,63 @@ async fn a_backup_is_made_beside_the_running_daemon_and_restored_when_it_has_end
     let old = Ledger::open(&place.old()[0], HUB).unwrap();
     assert!(knows(&old, "before").await && knows(&old, "after").await, "what was replaced is whole");
     old.close().await;
+}
+
+#[tokio::test]
+async fn what_a_backup_has_as_accepted_may_have_been_done_since() {
+    let place = Place::new();
+    let ledger = place.open();
+    ledger.accept(new_row("waits")).await.unwrap();
+    assert_eq!(place.run(&["backup", &place.backup()]).0, 0);
+    ledger.close().await;
+    assert_eq!(place.run(&["restore", &place.backup()]).0, 0);
+    let ledger = place.open();
+    let left = ledger.unfinished(Some("pump")).await.unwrap();
+    assert_eq!((left.len(), left[0].state, left[0].attempts), (1, State::Executing, 1));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn one_backup_that_is_restored_twice_gives_no_event_the_id_of_another() {
+    let place = Place::new();
+    let ledger = place.open();
+    record(&ledger, "before").await;
+    ledger.close().await;
+    assert_eq!(place.run(&["backup", &place.backup()]).0, 0);
+    let mut ids = std::collections::BTreeSet::new();
+    for id in ["first", "second", "third"] {
+        assert_eq!(place.run(&["restore", &place.backup()]).0, 0);
+        let ledger = place.open();
+        record(&ledger, id).await;
+        assert_eq!(ledger.counts().await.unwrap(), (2, 2));
+        ids.insert(ledger.events("pump", 0, 10).await.unwrap()[1].id.clone());
+        ledger.close().await;
+    }
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_plan_that_can_not_be_read_is_not_taken_for_none() {
+    let place = Place::new();
+    // As good as one that belongs to another user, or lies on a sector that is gone.
+    std::fs::create_dir(place.path("ledger.db.replace")).unwrap();
+    std::fs::write(place.path("ledger.db.new"), "the ledger that was restored").unwrap();
+    assert!(Ledger::open(&place.path("ledger.db"), HUB).is_err());
+    assert!(!place.path("ledger.db").exists(), "no empty one is made");
+    assert!(place.path("ledger.db.new").exists());
+}
+
+#[tokio::test]
+async fn a_backup_touches_no_file_of_others_and_takes_away_what_one_that_was_cut_short_has_left() {
+    let place = Place::new();
+    place.open().close().await;
+    let (mine, left) = (place.path("backup.db.new"), place.path("backup.db.copying-4999999"));
+    std::fs::write(&mine, "mine").unwrap();
+    std::fs::write(&left, "half").unwrap();
+    let (status, text) = place.run(&["backup", &place.backup()]);
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
+    assert!(!left.exists());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! Invariants
 //! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A
 //!   repetition on the same errand doesn't: what comes to either answers both.
+//! - A line that was opened is quiet first: whoever was asked before, or begins anew with it, has said everything.
 //! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
 //!   what comes next begins a line.
 //! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
@@ -43,6 +44,7 @@ pub(super) struct Listening {
     splitter: Splitter,
     quiet: Duration,
     turnaround: Duration,
+    opened: Instant,
     /// When the last byte came, or the line was opened.
     heard: Instant,
     /// When the line that has not ended began.
@@ -68,6 +70,7 @@ impl Listening {
             splitter: Splitter::new(delimiter),
             quiet: timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY),
             turnaround,
+            opened: now,
             heard: now,
             begun: now,
             last: None,
@@ -79,8 +82,13 @@ impl Listening {
     /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten.
     pub(super) fn opened(&mut self, now: Instant) {
         self.splitter.restart();
-        (self.heard, self.begun) = (now, now);
+        (self.opened, self.heard, self.begun) = (now, now, now);
         (self.asked, self.reports_until) = (None, None);
+    }
+
+    /// What ends a line.
+    pub(super) fn delimiter(&self) -> &[u8] {
+        self.splitter.delimiter()
     }
 
     /// Takes what came, and gives the lines that it ends.
@@ -101,10 +109,11 @@ impl Listening {
         lines
     }
 
-    /// Lines that come long after any exchange, and those that follow them, come unasked.
+    /// Lines that come long after the opening and any exchange, and those that follow them, come unasked.
     fn note_report(&mut self, now: Instant) {
         let patience = self.quiet * PATIENCE;
-        let is_unasked = self.asked.is_none() && self.last.as_ref().is_none_or(|last| now >= last.ended + patience);
+        let last = self.last.as_ref().map_or(self.opened, |last| self.opened.max(last.ended));
+        let is_unasked = self.asked.is_none() && now >= last + patience;
         if is_unasked || self.reports(now) {
             self.reports_until = Some(now + patience);
         }
@@ -132,9 +141,11 @@ impl Listening {
             let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
             rest.max(last.ended + self.turnaround)
         });
+        // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
+        let opened = silent.max(self.opened + self.quiet).min(self.opened + self.quiet * PATIENCE);
         let within = self.splitter.is_within_a_line() && !reports;
         let line = within.then(|| silent.min(self.begun + self.quiet * PATIENCE));
-        rest.into_iter().chain(line).max().filter(|at| *at > now)
+        rest.into_iter().chain(line).chain([opened]).max().filter(|at| *at > now)
     }
 
     /// A question goes out now. Its answer is whole, and begins here or later.
@@ -170,6 +181,8 @@ impl Listening {
 
 #[cfg(test)]
 mod tests {
+    use regex_lite::Regex;
+
     use super::super::wire::{Call, Request};
     use super::*;
     use crate::config::{Parity, SerialPort};
@@ -191,7 +204,7 @@ mod tests {
     /// A line that was opened some time ago, and heard nothing.
     fn idle() -> (Listening, Instant) {
         let now = Instant::now();
-        (listening(now), now + QUIET)
+        (listening(now), now + QUIET * PATIENCE)
     }
 
     #[test]
@@ -206,13 +219,30 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_opened_is_quiet_first_or_ends_a_line() {
+    fn a_line_that_was_opened_is_quiet_first_for_four_quiet_times_at_most() {
         let now = Instant::now();
         let mut line = listening(now);
-        assert_eq!(line.free_at(&question(1, "T"), now), Some(now + QUIET));
-        assert_eq!(line.free_at(&question(1, "T"), now + QUIET), None);
-        line.feed(b"NOT OK\n", now + MS);
-        assert_eq!(line.free_at(&question(1, "T"), now + MS), None);
+        let next = question(1, "T");
+        assert_eq!(line.free_at(&next, now), Some(now + QUIET));
+        assert_eq!(line.free_at(&next, now + QUIET), None);
+        // The rest of a reply to whoever had it open before, or a board that begins anew.
+        line.feed(b"boot\n", now + MS);
+        assert_eq!(line.free_at(&next, now + MS), Some(now + MS + QUIET));
+        line.feed(b"OK ready\n", now + 400 * MS);
+        assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
+        let mut at = now + 400 * MS;
+        while line.free_at(&next, at).is_some() {
+            at += 100 * MS;
+            line.feed(b"W 1\n", at);
+        }
+        assert_eq!(at, now + 4 * QUIET);
+        // It is the same when it is opened again, whatever was asked before.
+        line.ask(at);
+        line.end(question(1, "V"), true, at);
+        let again = at + 100 * QUIET;
+        line.opened(again);
+        line.feed(b"boot\n", again + MS);
+        assert_eq!(line.free_at(&next, again + MS), Some(again + MS + QUIET));
     }
 
     #[test]
@@ -239,6 +269,23 @@ mod tests {
         assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
         assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
         assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
+    }
+
+    #[test]
+    fn a_repetition_does_not_take_the_rest_of_a_first_reply_of_several_lines_for_its_own() {
+        let (mut line, now) = idle();
+        let several = |errand| {
+            let until = Regex::new("^END").unwrap();
+            let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
+            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
+            Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None })
+        };
+        line.ask(now);
+        line.feed(b"one\n", now + 10 * MS);
+        line.end(several(1), false, now + 500 * MS);
+        assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
+        line.feed(b"two\n", now + 600 * MS);
+        assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use regex_lite::Regex;
 
+use super::splitter::Splitter;
 use super::wire::{Answer, Refusal, Request, Wire};
 
 /// Most bytes of a reply of several lines.
@@ -36,11 +37,15 @@ pub(super) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// Nothing yet of the reply to a line; `None` if the request is none.
-    pub(super) fn to(request: &'a Request) -> Option<Reply<'a>> {
+    /// Nothing yet of the reply to a line, on a bus whose lines end so; `None` if the request is none.
+    pub(super) fn to(request: &'a Request, delimiter: &[u8]) -> Option<Reply<'a>> {
         let Request::Line { bytes, expect, refuse, until } = request else { return None };
-        let sent = String::from_utf8_lossy(bytes);
-        let echoes = sent.split(['\r', '\n']).map(bare).filter(|line| !line.is_empty());
+        // As the splitter cuts what comes back, and as terminals do.
+        let mut splitter = Splitter::new(delimiter.to_vec());
+        splitter.align();
+        let mut sent: Vec<String> = splitter.feed(bytes).into_iter().map(|line| line.text).collect();
+        sent.push(splitter.rest());
+        let echoes = sent.iter().flat_map(|line| line.split(['\r', '\n'])).map(bare).filter(|line| !line.is_empty());
         Some(Reply {
             expect: expect.as_ref(),
             refuse: refuse.as_ref(),
@@ -156,14 +161,26 @@ mod tests {
         ];
         for (line, expect, refuse, wire) in table {
             let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None };
-            assert_eq!(Reply::to(&request).unwrap().take(line), wire, "{line}");
+            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line), wire, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_echo_is_one_whatever_ends_a_line() {
+        for (delimiter, sent, back) in
+            [(&b";"[..], "VOLT 5;", "VOLT 5"), (b"\x03", "\u{2}T\u{3}", "\u{2}T"), (b"", "T", "T")]
+        {
+            let request = Request::line(sent.as_bytes().to_vec(), None, None);
+            let mut reply = Reply::to(&request, delimiter).unwrap();
+            assert_eq!(reply.take(back), None, "{sent:?}");
+            assert!(reply.take("5").is_some(), "{sent:?}");
         }
     }
 
     #[test]
     fn the_echo_of_a_command_is_passed_over_once() {
         let request = Request::line(b"OPEN 5\r\nCLOSE\r\n".to_vec(), regex("^OPEN (.*)|CLOSE"), regex("CLOSE"));
-        let mut reply = Reply::to(&request).unwrap();
+        let mut reply = Reply::to(&request, b"\r\n").unwrap();
         assert_eq!(reply.take("> OPEN 5"), None);
         assert_eq!(reply.take("CLOSE\r"), None);
         assert!(reply.is_echo_only("") && !reply.is_echo_only("x"));
@@ -180,7 +197,7 @@ mod tests {
             until: regex("^END"),
         };
         let said = |lines: &[&str]| {
-            let mut reply = Reply::to(&request).unwrap();
+            let mut reply = Reply::to(&request, b"\r\n").unwrap();
             lines.iter().find_map(|line| reply.take(line))
         };
         assert_eq!(said(&["INFO", "a", "b"]), None);
@@ -196,7 +213,7 @@ mod tests {
     #[test]
     fn an_excerpt_is_printable_and_short() {
         let request = Request::line(b"T".to_vec(), None, None);
-        let excerpt = Reply::to(&request).unwrap().excerpt(&"\u{1b}".repeat(300));
+        let excerpt = Reply::to(&request, b"\r\n").unwrap().excerpt(&"\u{1b}".repeat(300));
         assert!(excerpt.len() <= SHOWN_CHARS_MAX + 2, "{excerpt}");
         assert!(excerpt.starts_with("\"\\u{1b}"), "{excerpt}");
     }

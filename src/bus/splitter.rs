@@ -51,6 +51,11 @@ impl Splitter {
         Splitter { delimiter, place: Place(0), begun: Place(0), rest: Vec::new(), known: false, long: false }
     }
 
+    /// What ends a line.
+    pub(super) fn delimiter(&self) -> &[u8] {
+        &self.delimiter
+    }
+
     /// The stream is another one.
     pub(super) fn restart(&mut self) {
         *self = Splitter::new(std::mem::take(&mut self.delimiter));

@@ -29,7 +29,7 @@ const WRITE_SLACK: Duration = Duration::from_secs(1);
 /// A line that began before the timeout may take as long as so many characters to end.
 const LAST_LINE_CHARS: usize = 256;
 
-/// Most pieces that are read before a command is sent, once the line is free: who never stops is not waited for.
+/// Most pieces that are read before a command is sent, once the line is free: all that the system keeps of what has come.
 const PIECES_MAX: usize = 16;
 
 /// A serial line with an instrument at its end.
@@ -45,6 +45,7 @@ pub(super) struct Text {
 /// Why a command was not put on the line.
 enum NotFree {
     TooLate,
+    Babble,
     Lost(String),
 }
 
@@ -69,7 +70,7 @@ impl Text {
 
     /// Listens until the question may go out, or is too late.
     async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
-        let mut chunk = [0; 256];
+        let mut chunk = [0; 4096];
         let mut pieces = 0;
         line::catch_up().await;
         loop {
@@ -81,7 +82,7 @@ impl Text {
             let until = match free_at {
                 Some(at) => not_after.map_or(at, |limit| limit.min(at)),
                 None if pieces < PIECES_MAX => now,
-                None => return Ok(()),
+                None => return Err(NotFree::Babble),
             };
             pieces += usize::from(free_at.is_none());
             let Some(stream) = self.line.stream.as_mut() else {
@@ -97,13 +98,18 @@ impl Text {
     }
 
     pub(super) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
-        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, Reply::to(&call.request)) else {
+        let reply = Reply::to(&call.request, self.listening.delimiter());
+        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(errand, call);
         match self.free(&question, call.not_after).await {
             Ok(()) => {}
             Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
+            Err(NotFree::Babble) => {
+                let name = self.line.port.path.display();
+                return Ended::not_sent(format!("{name}: what comes unasked never stops; is the baud rate wrong?"));
+            }
             Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
         let sending = self.timing.on_wire(bytes.len());

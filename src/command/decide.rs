@@ -353,9 +353,11 @@ impl Execution {
         self.attempts
     }
 
-    /// The end of a command that is not sent again: its peripheral has said that it did not begin it.
+    /// The end of a command that is not sent again: its peripheral has said that it did not begin it. None where nothing
+    /// stands in the ledger: the hub delivers it again.
     pub fn given_up(&self) -> Option<Outcome> {
-        self.not_begun.clone().map(|fault| Outcome::ended(State::Failed, fault))
+        let is_recorded = !self.route.idempotent || self.on_the_record;
+        self.not_begun.clone().filter(|_| is_recorded).map(|fault| Outcome::ended(State::Failed, fault))
     }
 
     /// The first step.

@@ -22,7 +22,8 @@ use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::link::Link;
 use crate::lane::{self, Assignment, Station};
-use crate::ledger::row::Unfinished;
+use crate::ledger::row::{Source, Unfinished};
+use crate::ledger::LedgerError;
 
 /// Who is served.
 pub(super) struct Roster {
@@ -260,6 +261,9 @@ impl Roster {
     }
 }
 
+/// How long a ledger that another program holds is left alone.
+const LOCKED_PAUSE: Duration = Duration::from_secs(1);
+
 /// A device's unfinished commands, once nobody else has them in hand. `None`: it is to end before that.
 async fn begin_with(
     station: &Station,
@@ -275,13 +279,25 @@ async fn begin_with(
             () = after.cancelled() => {}
         }
     }
-    match station.ledger.unfinished(Some(&station.id)).await {
-        Ok(left) => Some(left),
-        // A ledger that can't be read ends the process.
-        Err(_) => {
-            station.stop.cancelled().await;
-            None
+    loop {
+        match station.ledger.unfinished(Some(&station.id)).await {
+            Ok(mut left) => {
+                // An operator's command of this life goes on by itself, whatever becomes of its device meanwhile.
+                left.retain(|one| one.source == Source::Hub || !station.ledger.is_of_this_life(one.row));
+                return Some(left);
+            }
+            Err(LedgerError::Full(_) | LedgerError::Locked(_)) => {}
+            // A ledger that can't be read ends the process.
+            Err(_) => {
+                station.stop.cancelled().await;
+                return None;
+            }
         }
+        tokio::select! {
+            () = station.stop.cancelled() => return None,
+            () = station.ledger.well() => {}
+        }
+        tokio::time::sleep(LOCKED_PAUSE).await;
     }
 }
 

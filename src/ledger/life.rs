@@ -14,12 +14,15 @@ use rusqlite::{Connection, ErrorCode};
 use rustix::fs::{renameat_with, RenameFlags, CWD};
 
 use super::disk::{Disk, SystemDisk};
-use super::{schema, LedgerError};
+use super::{schema, store, LedgerError};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
 
-/// Numbers that a restored ledger leaves out for its events: those that its lost successor may have used.
+/// Numbers that a restored ledger leaves out for its events: those that its lost successor may have used. So many times
+/// a random number, for one backup can be restored more than once.
 const EVENTS_LEFT_OUT: i64 = 1_000_000_000;
+/// What follows the name of a copy that is being made, before the number of the process.
+const COPYING: &str = ".copying-";
 /// The files of a ledger, by what follows its name.
 const PARTS: [&str; 4] = ["", "-wal", "-shm", ".sound"];
 
@@ -33,7 +36,8 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<(), LedgerError> {
         return Err(refused(format!("{} exists; a backup overwrites nothing", to.display())));
     }
     let db = schema::open_to_copy(ledger)?;
-    let new = schema::beside(to, ".new");
+    remove_cut_short(to);
+    let new = schema::beside(to, &format!("{COPYING}{}", std::process::id()));
     let copied = copy(&db, &new).and_then(|()| {
         crash::point(Point::BackupCopied);
         let copy = schema::open_to_copy(&new)?;
@@ -44,6 +48,19 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<(), LedgerError> {
         let _ = std::fs::remove_file(&new);
     }
     named
+}
+
+/// Removes what copies to this file have left that were cut short: their processes are gone.
+fn remove_cut_short(to: &Path) {
+    let start = format!("{}{COPYING}", to.file_name().unwrap_or_default().to_string_lossy());
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(&start).and_then(|number| number.parse::<u32>().ok());
+        if process.is_some_and(|number| !Path::new("/proc").join(number.to_string()).exists()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn name(new: &Path, to: &Path) -> std::io::Result<()> {
@@ -70,15 +87,18 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
         path: from.to_owned(),
         why: format!("is no sound backup: {why}. The ledger is as it was"),
     })?;
+    let left_out = EVENTS_LEFT_OUT * fastrand::i64(1..1_000_000);
     let distrust = |db: &Connection| {
+        // What had been accepted may have been executed since.
+        store::begin_all_accepted(db, Timestamp::now())?;
         db.execute_batch(&format!(
             "BEGIN IMMEDIATE;
              UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0,
-                published = published + {EVENTS_LEFT_OUT};
+                published = published + {left_out};
              DELETE FROM trusted;
              INSERT INTO sqlite_sequence (name, seq)
                 SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
-             UPDATE sqlite_sequence SET seq = seq + {EVENTS_LEFT_OUT} WHERE name = 'outbox';
+             UPDATE sqlite_sequence SET seq = seq + {left_out} WHERE name = 'outbox';
              COMMIT;"
         ))
     };
@@ -118,7 +138,11 @@ pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
 /// Ends a replacement that was cut short, if there is one. Called by whoever holds the ledger.
 pub(super) fn finish(disk: &dyn Disk, ledger: &Path) -> std::io::Result<Option<PathBuf>> {
     let plan = schema::beside(ledger, ".replace");
-    let Ok(content) = disk.read(&plan) else { return Ok(None) };
+    let content = match disk.read(&plan) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // A plan that can't be read may be one to give the new ledger its name.
+        content => content?,
+    };
     let new = schema::beside(ledger, ".new");
     let Some(time) = std::str::from_utf8(&content).ok().and_then(|text| text.strip_suffix('\n')) else {
         // It was cut short when it was written: nothing was moved.
@@ -155,6 +179,7 @@ fn replace(ledger: &Path, make: impl FnOnce(&Path) -> Result<(), LedgerError>) -
         let time = Timestamp::now().to_string().replace([':', '.'], "-");
         crash::point(Point::ReplacementComplete);
         SystemDisk.write(&plan, format!("{time}\n").as_bytes())?;
+        give_to_the_daemon(&plan, ledger)?;
         sync_folder(&new)
     };
     let planned = make(&new).and_then(|()| write_plan().map_err(|error| not_written(ledger, &error)));

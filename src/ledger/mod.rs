@@ -171,6 +171,7 @@ pub struct Ledger {
     uuid: String,
     age_at_start: i64,
     ended_well: bool,
+    last_row_at_start: i64,
     started: Instant,
     belief: Arc<Belief>,
     trust: Arc<Trust>,
@@ -226,7 +227,7 @@ impl Ledger {
         if !is_sound {
             mark.set();
         }
-        let (condition, health) = Condition::new(mark.clone());
+        let (condition, health) = Condition::new(mark);
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
         let (looks, questions) = mpsc::channel(QUEUE_MAX);
         let (errands, to_do) = mpsc::channel(ERRANDS_MAX);
@@ -241,7 +242,6 @@ impl Ledger {
             path: path.to_owned(),
             errands: to_do,
             condition: condition.clone(),
-            mark,
             filter: filter.clone(),
             stop: stop_proof.clone(),
             is_due: is_sound,
@@ -256,6 +256,7 @@ impl Ledger {
             uuid: identity.uuid,
             age_at_start: identity.age,
             ended_well: identity.ended_well,
+            last_row_at_start: identity.last_row,
             started: Instant::now(),
             belief: Arc::new(Belief::new(identity.wall)),
             trust: Arc::new(Trust::new(standing)),
@@ -432,6 +433,11 @@ impl Ledger {
     pub async fn unfinished(&self, device: Option<&str>) -> Result<Vec<Unfinished>, LedgerError> {
         let device = device.map(str::to_owned);
         self.look(move |db| store::unfinished(db, device.as_deref())).await
+    }
+
+    /// Whether a row was made by this process, and not by an earlier one.
+    pub fn is_of_this_life(&self, row: RowId) -> bool {
+        row.0 > self.last_row_at_start
     }
 
     /// Number of rows, and of events that the hub has not acknowledged.

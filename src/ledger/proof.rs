@@ -95,7 +95,6 @@ pub(super) struct Proving {
     pub(super) path: PathBuf,
     pub(super) errands: mpsc::Receiver<Errand>,
     pub(super) condition: Condition,
-    pub(super) mark: Mark,
     pub(super) filter: Arc<Filter>,
     /// Set when it is to end.
     pub(super) stop: Arc<AtomicBool>,
@@ -140,10 +139,15 @@ impl Proving {
             Errand::Look if !self.is_due && !self.filter.is_wanted() => return true,
             Errand::Look => {}
         }
-        let looked = schema::open_beside(&*self.disk, &self.path)
-            .map_err(|error| classify("reading", &error))
-            .and_then(|mut db| self.look(&mut db));
-        match looked {
+        let mut db = match schema::open_beside(&*self.disk, &self.path) {
+            Ok(db) => db,
+            // Nothing was read yet: there may be no handle, or no memory, for this.
+            Err(error) => {
+                tracing::debug!(%error, "the ledger can't be opened once more to be proven; that is put off");
+                return true;
+            }
+        };
+        match self.look(&mut db) {
             Ok(()) => true,
             // It is tried again when it is asked for again.
             Err(LedgerError::Full(_) | LedgerError::Locked(_)) => true,
@@ -158,12 +162,8 @@ impl Proving {
         if self.is_due {
             match self.prove(db)? {
                 Looked::PutOff => return Ok(()),
-                Looked::Done => {
-                    self.is_due = false;
-                    if !self.mark.is_there() {
-                        self.mark.set();
-                    }
-                }
+                // The mark is there since the start, or was taken away meanwhile for what has gone wrong.
+                Looked::Done => self.is_due = false,
             }
         }
         if self.filter.is_wanted() {

@@ -320,6 +320,8 @@ pub struct Identity {
     pub wall: Timestamp,
     /// The last daemon on it has stopped in order.
     pub ended_well: bool,
+    /// The number of the last row that was ever made.
+    pub last_row: i64,
 }
 
 /// What the ledger knows of itself.
@@ -328,11 +330,12 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
         "SELECT uuid, max(age,
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NULL), 0)),
-            wall, ended_well FROM ledger",
+            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0) FROM ledger",
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
-            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)? })
+            let last_row = row.get(4)?;
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)?, last_row })
         },
     )
 }
@@ -350,6 +353,13 @@ pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()>
 pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE ledger SET age = max(age, ?1), wall = ?2")?.execute([age, wall.0])?;
     Ok(())
+}
+
+/// Takes every command that was accepted for one that may have reached the wire, as a copy of a ledger must.
+pub fn begin_all_accepted(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = "UPDATE command SET state = 'executing', attempts = max(attempts, 1), history = history || ?1
+        WHERE finished_at IS NULL AND state = 'accepted'";
+    db.execute(sql, [entry(now, State::Executing.as_str(), None)]).map(|_| ())
 }
 
 /// Deletes a few final rows that were last delivered longer ago than `retention`, those first that were longest ago.

@@ -92,6 +92,30 @@ fn a_command_that_has_begun_goes_on_to_its_outcome_without_its_operator_and_over
 }
 
 #[test]
+fn a_command_of_an_operator_goes_on_over_reloads_that_take_its_device_away_and_bring_it_back() {
+    let (site, _broker, slave) = site("after-execution");
+    let mut daemon = site.start();
+    slave.set_mood(Mood::Held);
+    let mut operator = operator(&site, "pulse");
+    slave.wait_for_requests(1);
+    let whole = std::fs::read_to_string(site.path("fieldbridge.toml")).expect("it is there");
+    let (before, after) = whole.split_once("[device.pump]").expect("it has a device");
+    let (_, after) = after.split_once("\n[").expect("something follows");
+    site.write("fieldbridge.toml", &format!("{before}[{after}"));
+    assert!(site.command(&["reload"]).status.success());
+    site.write("fieldbridge.toml", &whole);
+    assert!(site.command(&["reload"]).status.success());
+    // Time enough for whoever would take it for what an earlier life has left.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    slave.set_mood(Mood::Good);
+    assert!(operator.wait().expect("a child can be waited for").success());
+    let row = local_row(&site, &["expired", "failed", "succeeded", "in_doubt"]);
+    assert_eq!((&row["state"], &row["attempts"]), (&json!("succeeded"), &json!(1)), "{row}");
+    assert!(daemon.is_running());
+    assert_eq!(slave.writes(), [(2, 7)]);
+}
+
+#[test]
 fn a_command_of_an_operator_that_a_crash_interrupts_is_not_repeated_and_has_its_end() {
     for (name, state) in [("pulse", "in_doubt"), ("set", "failed"), ("pulse-verified", "succeeded")] {
         let (site, broker, slave) = site("after-execution");
