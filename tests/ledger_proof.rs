@@ -1,5 +1,5 @@
-//! When a ledger is proven: beside the service where the process before had no I/O error, before anything connects where
-//! nobody knows. Proves G9 and G16.
+//! When a ledger is proven: beside the service where the process before had no I/O error, before anything connects
+//! where nobody knows. Proves G9 and G16.
 
 mod support;
 

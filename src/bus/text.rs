@@ -29,7 +29,7 @@ const WRITE_SLACK: Duration = Duration::from_secs(1);
 /// A line that began before the timeout may take as long as so many characters to end.
 const LAST_LINE_CHARS: usize = 256;
 
-/// Most pieces that are read before a command is sent, once the line is free: all that the system keeps of what has come.
+/// Most pieces that are read before a command is sent, once the line is free: all that the system keeps of what came.
 const PIECES_MAX: usize = 16;
 
 /// A serial line with an instrument at its end.

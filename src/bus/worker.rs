@@ -11,6 +11,8 @@
 //! - A request whose caller is gone before it was sent is not sent.
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
+mod callers;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
@@ -29,11 +31,12 @@ use super::port::{Identity, Owed, Page};
 use super::rtu::Rtu;
 use super::tcp::Tcp;
 use super::text::Text;
-use super::wire::{Call, Request, Wire};
+use super::wire::{Call, Wire};
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::config::{Bus, BusKind};
 use crate::crash::{self, Part, Point};
 use crate::pulse::{self, Pulse};
+use callers::{holds, Callers, Held, TRIES_MAX};
 
 /// First and longest pause between attempts to open a line.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -46,9 +49,6 @@ const PARKED_MAX: usize = 32;
 
 /// Longest that a line takes to be opened, or to be found not to.
 const OPENING_MAX: Duration = Duration::from_secs(30);
-
-/// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
-const TRIES_MAX: u32 = 3;
 
 /// Why a request was not sent then.
 const NEVER_SHOWN: &str =
@@ -128,56 +128,6 @@ impl Worker {
             let Some(left) = end else { return pulse.rest() };
             callers = left;
         }
-    }
-}
-
-/// Who has the bus, and who waits for it, whatever the line is.
-struct Callers {
-    queue: mpsc::Receiver<Grant>,
-    /// Who has the bus.
-    seat: Option<Held>,
-    /// Turns that were set aside, in order.
-    parked: VecDeque<Held>,
-    /// Nobody can come any more.
-    deserted: bool,
-}
-
-impl Callers {
-    /// Whether nobody has the bus, and nobody will.
-    fn are_gone(&self) -> bool {
-        self.deserted && self.seat.is_none() && self.parked.is_empty()
-    }
-}
-
-/// A turn that was given.
-struct Held {
-    asks: mpsc::Receiver<Ask>,
-    errand: u64,
-    /// A read of the same unit that changes nothing, and how often the line was tried with it.
-    harmless: Option<Request>,
-    tries: u32,
-    /// A request that waits for a late answer to come or to lapse.
-    waiting: Option<Ask>,
-    /// Whether a request of it was sent: then others may not come between.
-    begun: bool,
-}
-
-impl Held {
-    /// Whether the caller of its waiting request is gone.
-    fn is_abandoned(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|ask| ask.wish.is_abandoned())
-    }
-
-    /// What is asked before the request that waits, so that the line shows how it takes that.
-    fn first(&self, link: &impl Link) -> Option<Call> {
-        let call = &self.waiting.as_ref()?.call;
-        let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && link.is_to_be_tried(call))?;
-        Some(Call { request, timeout: None, ..call.clone() })
-    }
-
-    /// Whether the line, as it is now, can't be asked this: it has not shown how it takes that, and could.
-    fn must_try(&self, link: &impl Link, call: &Call) -> bool {
-        self.harmless.is_some() && link.is_to_be_tried(call)
     }
 }
 
@@ -398,7 +348,7 @@ impl<L: Link> Working<'_, L> {
         }
     }
 
-    /// Does one exchange for the holder of the seat. `None`: the line must be tried first, for it is not the one that was.
+    /// Does one exchange for the holder of the seat. `None`: the line was opened anew, and must be tried first.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
         let held = self.callers.seat.as_mut()?;
         held.begun = true;
@@ -563,13 +513,6 @@ impl<L: Link> Working<'_, L> {
         }
         info!(bus = %self.name, "bus closed");
     }
-}
-
-/// Until when a turn's request must wait.
-fn holds(link: &impl Link, page: &Page, held: &Held) -> Option<Instant> {
-    let until = |call: &Call| link.held_until(call, held.errand);
-    let own = until(&held.waiting.as_ref()?.call);
-    own.max(held.first(link).and_then(|first| until(&first))).max(page.others_until())
 }
 
 async fn asked(seat: &mut Option<Held>) -> Option<Ask> {

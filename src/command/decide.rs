@@ -353,8 +353,8 @@ impl Execution {
         self.attempts
     }
 
-    /// The end of a command that is not sent again: its peripheral has said that it did not begin it. None where nothing
-    /// stands in the ledger: the hub delivers it again.
+    /// The end of a command that is not sent again: its peripheral has said that it did not begin it. `None` where
+    /// nothing stands in the ledger: the hub delivers it again.
     pub fn given_up(&self) -> Option<Outcome> {
         let is_recorded = !self.route.idempotent || self.on_the_record;
         self.not_begun.clone().filter(|_| is_recorded).map(|fault| Outcome::ended(State::Failed, fault))
