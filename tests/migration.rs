@@ -1,5 +1,5 @@
-//! A ledger of the first release, with rows, is brought up to date at the start of the daemon: whole, or not at all, and
-//! again if it was cut short. Proves that G2, G3, G7 and G16 hold over the upgrade.
+//! A ledger of the first release, with rows, is brought up to date at the start of the daemon: whole, or not at all,
+//! and again if it was cut short. Proves that G2, G3, G7 and G16 hold over the upgrade.
 //!
 //! The times of the kills are random: the seed is printed, and taken from `FIELDBRIDGE_SEED`.
 

@@ -194,7 +194,7 @@ pub fn all() -> Vec<Case> {
 }
 
 fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: bool) -> Case {
-    // The first exchange on such a line is the read that shows whether it echoes; its 8 bytes are written as 4, 2, 1, 1.
+    // The first exchange on such a line is the read that shows whether it echoes; its bytes are written as 4, 2, 1, 1.
     let nth = match point {
         _ if wiring != Wiring::Rtu => 1,
         Point::BeforeFirstByte | Point::RequestWritten | Point::ExchangeEnded => 2,

@@ -159,8 +159,8 @@ const SUCCEEDED: End = End { state: "succeeded", code: None };
 /// many times in the end.
 ///
 /// The slave is sound, and only crashes disturb it: so what was not caught on the wire is done and confirmed, and what
-/// was is read back, or in doubt. On a new ledger it is in doubt as well if the hub had made a session before the ledger
-/// knew that there was none.
+/// was is read back, or in doubt. On a new ledger it is in doubt as well if the hub had made a session before the
+/// ledger knew that there was none.
 pub fn end_of(kind: Kind, caught: bool, done: usize, is_new: bool) -> End {
     match (kind, caught, done) {
         (Kind::Pulse, true, 0 | 1) | (Kind::PulseVerified, true, 0) => {
