@@ -15,10 +15,10 @@ use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
 use serde_json::json;
 use support::disk::SmallDisk;
+use support::rows::{reset, HUB};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-const HUB: &str = "a.azure-devices.net";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A new ledger, the way to it, and its folder, which goes when that is dropped.
@@ -30,17 +30,7 @@ fn fresh() -> (TempDir, PathBuf, Ledger) {
 }
 
 fn message(id: Option<&str>, body: u8) -> NewRow {
-    NewRow {
-        hub: HUB.into(),
-        source: Source::Hub,
-        device: "pump".into(),
-        message_id: id.map(str::to_owned),
-        digest: [body; 32],
-        command: Some("reset".into()),
-        value: Some(json!(7)),
-        received_at: Timestamp(1_800_000_000_000),
-        expires_at: None,
-    }
+    NewRow { digest: [body; 32], value: Some(json!(7)), ..reset(id) }
 }
 
 fn finish(new: NewRow) -> Finish {

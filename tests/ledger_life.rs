@@ -12,12 +12,10 @@ use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
 use fieldbridge::crash::Point;
-use fieldbridge::ledger::row::Source;
-use fieldbridge::ledger::{Finish, Ledger, NewRow};
+use fieldbridge::ledger::{Finish, Ledger};
 use support::disk::SmallDisk;
+use support::rows::{reset, HUB};
 use tempfile::TempDir;
-
-const HUB: &str = "a.azure-devices.net";
 
 struct Place(TempDir);
 
@@ -74,22 +72,8 @@ impl Place {
     }
 }
 
-fn new_row(id: &str) -> NewRow {
-    NewRow {
-        hub: HUB.into(),
-        source: Source::Hub,
-        device: "pump".into(),
-        message_id: Some(id.to_owned()),
-        digest: [1; 32],
-        command: Some("reset".into()),
-        value: None,
-        received_at: Timestamp(1_800_000_000_000),
-        expires_at: None,
-    }
-}
-
 async fn record(ledger: &Ledger, id: &str) {
-    let new = new_row(id);
+    let new = reset(Some(id));
     let outcome = Outcome::succeeded(None);
     ledger
         .finish(Finish { row: None, new, outcome, attempts: 1, finished_at: Timestamp(1_800_000_000_500) })
@@ -153,7 +137,7 @@ async fn a_backup_is_made_beside_the_running_daemon_and_restored_when_it_has_end
 async fn what_a_backup_has_as_accepted_may_have_been_done_since() {
     let place = Place::new();
     let ledger = place.open();
-    ledger.accept(new_row("waits")).await.unwrap();
+    ledger.accept(reset(Some("waits"))).await.unwrap();
     assert_eq!(place.run(&["backup", &place.backup()]).0, 0);
     ledger.close().await;
     assert_eq!(place.run(&["restore", &place.backup()]).0, 0);

@@ -7,8 +7,7 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldbridge::command::decide::Known;
@@ -16,29 +15,25 @@ use fieldbridge::command::outcome::State;
 use fieldbridge::crash::Point;
 use fieldbridge::ledger::Ledger;
 use rusqlite::Connection;
-use support::disk::SmallDisk;
-use support::eventually;
+use support::disk::{copy_of_ledger, SmallDisk};
+use support::Site;
 
-const HUB: &str = "a.azure-devices.net";
+const HUB: &str = "hub.example";
 
-/// A folder with a configuration, and a ledger that the first release has left by a crash.
+/// A site with a ledger that the first release has left by a crash.
 struct Place {
-    folder: tempfile::TempDir,
+    site: Site,
     ledger: PathBuf,
 }
 
 impl Place {
     /// Rows, every tenth with an event that waits, and two that are not finished.
-    fn with(rows: u32, ledger: Option<&Path>) -> Place {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = ledger.unwrap_or(folder.path()).join("ledger.db");
-        let configuration = format!(
-            "[hub]\nhost = \"{HUB}\"\naddress = \"127.0.0.1:1\"\ntls = false\n[ledger]\npath = \"{}\"\n\
-             [admin]\nsocket = \"{}\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n",
-            ledger.display(),
-            folder.path().join("admin.sock").display()
-        );
-        std::fs::write(folder.path().join("fieldbridge.toml"), configuration).unwrap();
+    fn with(rows: u32, disk: Option<&SmallDisk>) -> Place {
+        let site = Site::new("127.0.0.1:1", "[bus.b]\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n");
+        let ledger = disk.map_or(site.path("ledger.db"), |disk| disk.path().join("ledger.db"));
+        if let Some(disk) = disk {
+            site.keep_ledger_in(disk.path());
+        }
         let db = Connection::open(&ledger).unwrap();
         db.pragma_update(None, "journal_mode", "WAL").unwrap();
         db.execute_batch(&support::old_ledger::schema(2)).unwrap();
@@ -61,25 +56,12 @@ impl Place {
         ))
         .unwrap();
         drop(db);
-        Place { folder, ledger }
-    }
-
-    fn run(&self, point: Option<Point>) -> Child {
-        let mut command = Command::new(support::program());
-        command.arg("run").arg("--config").arg(self.folder.path().join("fieldbridge.toml"));
-        if let Some(point) = point {
-            command.env("FIELDBRIDGE_CRASH_AT", point.name());
-        }
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        Place { site, ledger }
     }
 
     fn version(&self) -> i64 {
-        let db = Connection::open(&self.ledger).unwrap();
+        let folder = copy_of_ledger(&self.ledger);
+        let db = Connection::open(folder.path().join("ledger.db")).unwrap();
         db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
     }
 
@@ -109,8 +91,8 @@ impl Place {
 async fn a_ledger_of_the_first_release_is_brought_up_to_date_whole_wherever_that_is_cut_short() {
     for point in [Point::LedgerOpened, Point::MigrationUncommitted, Point::MigrationCommitted] {
         let place = Place::with(5_000, None);
-        let status = place.run(Some(point)).wait().unwrap();
-        assert_eq!(status.code(), None, "{point:?} was not struck: {}", place.log());
+        let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", point.name())]);
+        assert_eq!(daemon.wait().code(), None, "{point:?} was not struck: {}", daemon.log());
         assert_eq!(place.version(), if point == Point::MigrationCommitted { 3 } else { 2 }, "{point:?}");
         place.check(5_000).await;
         assert_eq!(place.version(), 3);
@@ -127,10 +109,9 @@ async fn one_that_is_killed_at_any_moment_of_it_is_whole() {
     let place = Place::with(rows, None);
     let mut kills = 0;
     while place.version() == 2 && kills < 20 {
-        let mut daemon = place.run(None);
+        let daemon = place.site.spawn(&[], &[]);
         std::thread::sleep(Duration::from_millis(random.u64(5..300)));
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
+        daemon.kill();
         kills += 1;
     }
     println!("{kills} kills");
@@ -141,12 +122,11 @@ async fn one_that_is_killed_at_any_moment_of_it_is_whole() {
 async fn on_a_full_disk_it_says_so_and_goes_on_when_there_is_room() {
     let disk = SmallDisk::new("64m");
     let rows = 50_000;
-    let place = Place::with(rows, Some(disk.path()));
+    let place = Place::with(rows, Some(&disk));
     // What the log holds goes into the file, at which it may grow; the indexes find no room.
     disk.fill_but(256 * 1024);
-    let mut daemon = place.run(None);
-    let status = eventually("it ends", || daemon.try_wait().unwrap());
-    let log = place.log();
+    let mut daemon = place.site.spawn(&[], &[]);
+    let (status, log) = (daemon.wait(), daemon.log());
     assert_eq!(status.code(), Some(74), "{log}");
     assert!(log.contains("full"), "{log}");
     disk.clear();

@@ -16,15 +16,14 @@ use std::time::{Duration, Instant};
 use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow};
 use fieldbridge::sim::{End, Options, Wire};
 use support::fleet::Fleet;
 use support::process::Figures;
+use support::rows::{reset, HUB};
 use support::wall::Wall;
 use support::{eventually_within, PATIENCE};
 
-const HUB: &str = "a.azure-devices.net";
 const HOUR: i64 = 3600;
 const DEVICES: usize = 5;
 /// How long one hour's work may take.
@@ -241,16 +240,6 @@ async fn through_reboots_and_power_cuts_a_row_outlives_every_redelivery_and_goes
 }
 
 fn finished(id: &str) -> Finish {
-    let new = NewRow {
-        hub: HUB.into(),
-        source: Source::Hub,
-        device: "pump".into(),
-        message_id: Some(id.to_owned()),
-        digest: [1; 32],
-        command: Some("reset".into()),
-        value: None,
-        received_at: Timestamp(0),
-        expires_at: None,
-    };
+    let new = NewRow { received_at: Timestamp(0), ..reset(Some(id)) };
     Finish { row: None, new, outcome: Outcome::succeeded(None), attempts: 1, finished_at: Timestamp(0) }
 }

@@ -207,6 +207,15 @@ mod tests {
         (listening(now), now + QUIET * PATIENCE)
     }
 
+    /// From when on a question may go out, if these bytes come every 100 ms after `at`.
+    fn free_among(line: &mut Listening, bytes: &[u8], next: &Question, mut at: Instant) -> Instant {
+        while line.free_at(next, at).is_some() {
+            at += 100 * MS;
+            line.feed(bytes, at);
+        }
+        at
+    }
+
     #[test]
     fn the_quiet_time_is_the_timeout_within_bounds_and_twenty_characters() {
         let port = SerialPort { path: "line".into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
@@ -230,11 +239,7 @@ mod tests {
         assert_eq!(line.free_at(&next, now + MS), Some(now + MS + QUIET));
         line.feed(b"OK ready\n", now + 400 * MS);
         assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
-        let mut at = now + 400 * MS;
-        while line.free_at(&next, at).is_some() {
-            at += 100 * MS;
-            line.feed(b"W 1\n", at);
-        }
+        let at = free_among(&mut line, b"W 1\n", &next, now + 400 * MS);
         assert_eq!(at, now + 4 * QUIET);
         // It is the same when it is opened again, whatever was asked before.
         line.ask(at);
@@ -294,21 +299,12 @@ mod tests {
         let next = question(2, "D");
         line.ask(now);
         line.end(question(1, "V"), true, now);
-        let mut at = now;
-        while line.free_at(&next, at).is_some() {
-            at += 100 * MS;
-            line.feed(b"more\n", at);
-        }
+        let at = free_among(&mut line, b"more\n", &next, now);
         assert_eq!(at, now + 4 * QUIET);
         // By now it is known to report: so one quiet time is enough the next time.
         line.ask(at);
         line.end(question(3, "V"), true, at);
-        let ended = at;
-        while line.free_at(&next, at).is_some() {
-            at += 100 * MS;
-            line.feed(b"more\n", at);
-        }
-        assert_eq!(at, ended + QUIET);
+        assert_eq!(free_among(&mut line, b"more\n", &next, at), at + QUIET);
     }
 
     #[test]
@@ -332,13 +328,8 @@ mod tests {
     #[test]
     fn a_line_without_end_does_not_hold_up_for_ever() {
         let (mut line, now) = idle();
-        let mut at = now;
-        line.feed(b"x", at);
-        while line.free_at(&question(1, "T"), at).is_some() {
-            at += 100 * MS;
-            line.feed(b"x", at);
-        }
-        assert_eq!(at, now + 4 * QUIET);
+        line.feed(b"x", now);
+        assert_eq!(free_among(&mut line, b"x", &question(1, "T"), now), now + 4 * QUIET);
     }
 
     #[test]

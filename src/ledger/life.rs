@@ -53,8 +53,7 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<(), LedgerError> {
 /// Removes what copies to this file have left that were cut short: their processes are gone.
 fn remove_cut_short(to: &Path) {
     let start = format!("{}{COPYING}", to.file_name().unwrap_or_default().to_string_lossy());
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(folder_of(to)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let process = name.strip_prefix(&start).and_then(|number| number.parse::<u32>().ok());
         if process.is_some_and(|number| !Path::new("/proc").join(number.to_string()).exists()) {
@@ -195,8 +194,7 @@ fn replace(ledger: &Path, make: impl FnOnce(&Path) -> Result<(), LedgerError>) -
 
 /// The daemon runs as a user of its own, and this may be another.
 fn give_to_the_daemon(file: &Path, ledger: &Path) -> std::io::Result<()> {
-    let folder = ledger.parent().unwrap_or(Path::new("."));
-    let like = ledger.metadata().or_else(|_| folder.metadata())?;
+    let like = ledger.metadata().or_else(|_| folder_of(ledger).metadata())?;
     let own = file.metadata()?;
     if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
         std::os::unix::fs::chown(file, Some(like.uid()), Some(like.gid()))?;
@@ -235,11 +233,12 @@ fn remove_leftovers(new: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_folder(file: &Path) -> std::io::Result<()> {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => SystemDisk.sync(folder),
-        _ => SystemDisk.sync(Path::new(".")),
-    }
+    SystemDisk.sync(folder_of(file))
 }
 
 fn refused(why: String) -> LedgerError {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::support::disk::copy_of_ledger;
 use crate::table::Durable;
 
 /// The device of rows that are old enough to be pruned.
@@ -47,13 +48,7 @@ impl Books {
         if !ledger.exists() {
             return Books::default();
         }
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        for name in ["ledger.db", "ledger.db-wal"] {
-            let file = ledger.with_file_name(name);
-            if file.exists() {
-                std::fs::copy(file, folder.path().join(name)).expect("a file can be copied");
-            }
-        }
+        let folder = copy_of_ledger(ledger);
         let db = Connection::open(folder.path().join("ledger.db")).expect("the copy can be opened");
         let verdict: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be checked");
         assert_eq!(verdict, "ok", "the ledger is whole");

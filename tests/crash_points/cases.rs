@@ -215,14 +215,12 @@ fn is_creation(lives: &[Life]) -> bool {
 /// A first installation dies while its first connections are made.
 pub fn first_installations() -> Vec<Case> {
     let points = [Point::BeforeConnect, Point::LoginSent, Point::LoginAccepted, Point::SubscriptionGranted];
-    let case = |(point, settle)| Case { is_new: true, ..of_first(point, settle) };
+    let case = |point, settle| {
+        let lives = vec![Life { point, nth: 1, strikes: Some(true) }];
+        Case { wiring: Wiring::Tcp, kind: Kind::Pulse, settle, lives, take_up: Duration::ZERO, is_new: true }
+    };
     let settles = [Settle::AfterExecution, Settle::AfterAccept];
-    points.into_iter().flat_map(|point| settles.map(|settle| (point, settle))).map(case).collect()
-}
-
-fn of_first(point: Point, settle: Settle) -> Case {
-    let lives = vec![Life { point, nth: 1, strikes: Some(true) }];
-    Case { wiring: Wiring::Tcp, kind: Kind::Pulse, settle, lives, take_up: Duration::ZERO, is_new: false }
+    points.into_iter().flat_map(|point| settles.map(|settle| case(point, settle))).collect()
 }
 
 /// A request is on its way to a slave that takes it up only after the next daemon has begun to look for its effect.

@@ -93,8 +93,9 @@ fn a_command_that_has_begun_goes_on_to_its_outcome_without_its_operator_and_over
 
 #[test]
 fn a_command_of_an_operator_goes_on_over_reloads_that_take_its_device_away_and_bring_it_back() {
-    let (site, _broker, slave) = site("after-execution");
+    let (site, broker, slave) = site("after-execution");
     let mut daemon = site.start();
+    let first = broker.serve();
     slave.set_mood(Mood::Held);
     let mut operator = operator(&site, "pulse");
     slave.wait_for_requests(1);
@@ -103,10 +104,13 @@ fn a_command_of_an_operator_goes_on_over_reloads_that_take_its_device_away_and_b
     let (_, after) = after.split_once("\n[").expect("something follows");
     site.write("fieldbridge.toml", &format!("{before}[{after}"));
     assert!(site.command(&["reload"]).status.success());
+    drop(first);
     site.write("fieldbridge.toml", &whole);
     assert!(site.command(&["reload"]).status.success());
-    // Time enough for whoever would take it for what an earlier life has left.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // A lane ends what an earlier life has left before anything that comes.
+    let mut client = broker.serve();
+    client.deliver(1, "unknown", r#"{"command":"no-such-command"}"#);
+    assert_eq!(client.collect(1, 1).0, [1]);
     slave.set_mood(Mood::Good);
     assert!(operator.wait().expect("a child can be waited for").success());
     let row = local_row(&site, &["expired", "failed", "succeeded", "in_doubt"]);

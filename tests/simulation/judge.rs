@@ -22,7 +22,7 @@ pub struct Command<'a> {
     was_known: bool,
     pub effects: usize,
     /// Another hub sent the same, so often: what was done was done for either.
-    pub alike: usize,
+    alike: usize,
     /// Nothing else came under its id to its device.
     pub is_only: bool,
     /// It ended more than once: without an id, or with a ledger that was lost, what comes again is a new command.
@@ -102,7 +102,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
 }
 
 impl Command<'_> {
-    fn is_alike(&self) -> bool {
+    pub fn is_alike(&self) -> bool {
         self.alike > 0
     }
 

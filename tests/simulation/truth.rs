@@ -26,7 +26,7 @@ pub fn judge(
         let message = command.message;
         let receipts = receipts(message, sent);
         // At which hub what was done for was received can't be told.
-        let is_one = !command.is_several && command.alike == 0;
+        let is_one = !command.is_several && !command.is_alike();
         let told = record.told.get(&message.value).unwrap_or(&nothing);
         if is_one {
             judge_deadline(world, scenario, message, told, &receipts);

@@ -54,6 +54,18 @@ impl SmallDisk {
     }
 }
 
+/// A copy of a ledger with its log, as `ledger.db` in a folder of its own: whoever opens the file itself tidies up.
+pub fn copy_of_ledger(ledger: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let file = ledger.with_file_name(name);
+        if file.exists() {
+            std::fs::copy(file, folder.path().join(name)).expect("a file can be copied");
+        }
+    }
+    folder
+}
+
 /// The words under which a program has a file system of its own: `prepare` is run before it, and may mount.
 pub fn with_mounts(prepare: &str) -> Vec<String> {
     super::require("unshare", "util-linux");

@@ -15,6 +15,7 @@ pub mod old_ledger;
 pub mod process;
 pub mod pty;
 pub mod puppet;
+pub mod rows;
 pub mod slave;
 pub mod tls;
 pub mod trace;

@@ -53,7 +53,7 @@ impl Held {
     /// What is asked before the request that waits, so that the line shows how it takes that.
     pub(super) fn first(&self, link: &impl Link) -> Option<Call> {
         let call = &self.waiting.as_ref()?.call;
-        let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && link.is_to_be_tried(call))?;
+        let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && self.must_try(link, call))?;
         Some(Call { request, timeout: None, ..call.clone() })
     }
 
