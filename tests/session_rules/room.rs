@@ -1,5 +1,7 @@
 //! What the gateway keeps of messages that wait is bounded over all identities. Proves G5, G11 and G16.
 
+use std::collections::BTreeMap;
+
 use super::another_pump;
 use super::command;
 use super::link::site_with_hub;
@@ -66,15 +68,21 @@ fn messages_that_find_no_room_stay_with_the_hub_and_are_brought_to_their_end_lat
         });
     }
     slave.set_mood(Mood::Good);
-    let serve = |queue: &mut Queue, mut client: Client, broker: &Broker| {
+    // Several connect anew, in an order of their own; they are served one after the other.
+    let mut anew = BTreeMap::new();
+    let mut serve = |queue: &mut Queue, mut client: Client, broker: &Broker| {
         while queue.drain(&mut client) {
-            client = broker.serve();
-            assert_eq!(client.connect.client_id, queue.device);
+            client = loop {
+                if let Some(own) = anew.remove(queue.device) {
+                    break own;
+                }
+                let one = broker.serve();
+                anew.insert(one.connect.client_id.clone(), one);
+            };
             queue.deliver(&mut client);
         }
         client
     };
-    // One after the other, so that who connects anew is known.
     let [greedy, other, pump] = clients;
     let [greedy_queue, other_queue, pump_queue] = &mut queues;
     let _greedy = serve(greedy_queue, greedy, &broker);
