@@ -1,5 +1,7 @@
 //! The keys of a command that sends text, and the traps in writing one.
 
+use std::fmt::Display;
+
 use regex_lite::Regex;
 
 use super::tree::Table;
@@ -25,15 +27,10 @@ const NO_ENDS: [(&str, &str); 8] = [
 /// What a command sends, and how its reply is understood.
 pub(super) fn template(table: &Table) -> Option<Template> {
     let send = table.text("send");
-    let expect = regex(table, "expect");
-    let refuse = regex(table, "refuse");
-    let until = regex(table, "until");
+    let regex = |key| expression(table, key, Regex::new);
+    let (expect, refuse, until) = (regex("expect"), regex("refuse"), regex("until"));
     let result = table.choice("result", &MEANINGS);
-    let pattern = table.text("pattern").and_then(|text| {
-        Pattern::new(text)
-            .map_err(|error| table.wrong("pattern", format!("is no regular expression: {error}; correct it")))
-            .ok()
-    });
+    let pattern = expression(table, "pattern", Pattern::new);
     if let Some(send) = send {
         check_line(table, send);
         let is_own_echo = |expect: &Regex| !send.contains(PLACEHOLDER) && expect.is_match(send.trim());
@@ -48,9 +45,9 @@ pub(super) fn template(table: &Table) -> Option<Template> {
     Some(Template { send: send?.to_owned(), expect, refuse, until, pattern, result: result.unwrap_or_default() })
 }
 
-fn regex(table: &Table, key: &str) -> Option<Regex> {
+fn expression<T, E: Display>(table: &Table, key: &str, compile: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
     let text = table.text(key)?;
-    Regex::new(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
+    compile(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
 }
 
 fn check_line(table: &Table, send: &str) {
