@@ -2,8 +2,11 @@
 //! wrong.
 //!
 //! A gateway without a clock chip boots in 1970, or where it stopped. Its clock is believed if it is not before this
-//! release, and not before the latest time that was believed on this ledger; or if the system says that it is
-//! synchronised, for then it was the later one that was wrong.
+//! release, and not before the latest time that was witnessed on this ledger; or if the system says that it is
+//! synchronised, for then it was the later one that was wrong. A time is witnessed if a hub let an identity in by it
+//! (its certificate was in force then, and it took the token), or if the system called it synchronised. A clock that
+//! boots in some future is believed as long as it stands there, and leaves nothing behind that would make the right
+//! time look wrong.
 //!
 //! Invariants
 //! - A time before [`EARLIEST_BELIEVABLE`] is never believed, whoever says that it is right.
@@ -11,15 +14,14 @@
 //! - One log line a change.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use crate::clock::{Timestamp, EARLIEST_BELIEVABLE};
 
-/// So far a clock may stand behind the latest time that was seen: a box whose clock is saved when it is shut down
+/// So far a clock may stand behind the latest time that was witnessed: a box whose clock is saved when it is shut down
 /// resumes a little before that, and clocks are put right by small steps.
 const SLACK: Duration = Duration::from_secs(120);
 /// How often the system is asked whether its clock is synchronised.
@@ -33,11 +35,11 @@ const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 pub enum Doubt {
     /// It shows a time before this release.
     NotSet(Timestamp),
-    /// It shows a time before one that was seen, and is not synchronised.
+    /// It shows a time before one that was witnessed, and is not synchronised.
     Behind {
         /// What it shows.
         shown: Timestamp,
-        /// The latest time that was believed.
+        /// The latest time that was witnessed.
         seen: Timestamp,
     },
 }
@@ -93,28 +95,26 @@ fn judge(shown: Timestamp, seen: Timestamp, synchronised: impl FnOnce() -> bool)
 
 /// What a gateway thinks of its clock.
 #[derive(Debug)]
-pub struct Belief {
-    /// The latest time that was believed, ms.
-    seen: AtomicI64,
-    mood: Mutex<Mood>,
-}
+pub struct Belief(Mutex<Mood>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mood {
+    /// The latest time that was witnessed, and when in this life; without one it is of an earlier life.
+    witnessed: (Timestamp, Option<Instant>),
     doubts: bool,
     /// When the system last said that its clock is not synchronised.
     denied: Option<Instant>,
 }
 
 impl Belief {
-    /// Of a gateway whose latest believed time is known.
+    /// Of a gateway whose latest witnessed time is known.
     pub fn new(seen: Timestamp) -> Belief {
-        Belief { seen: AtomicI64::new(seen.0), mood: Mutex::default() }
+        Belief(Mutex::new(Mood { witnessed: (seen, None), doubts: false, denied: None }))
     }
 
-    /// The latest time that was believed.
+    /// The latest time that was witnessed, and what has passed since then in this life.
     pub fn seen(&self) -> Timestamp {
-        Timestamp(self.seen.load(Ordering::Relaxed))
+        self.mood().seen()
     }
 
     /// The wall time, if it can be believed now.
@@ -122,9 +122,13 @@ impl Belief {
     /// # Errors
     /// Why it can't.
     pub fn now(&self) -> Result<Timestamp, Doubt> {
-        let (shown, seen) = (Timestamp::now(), self.seen());
-        let mut mood = self.mood.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = Timestamp::now();
+        let mut mood = self.mood();
+        let seen = mood.seen();
         let judgement = judge(shown, seen, || mood.is_synchronised(shown));
+        if judgement == Judgement::SeenWasWrong {
+            mood.witness(shown);
+        }
         let doubts = matches!(judgement, Judgement::Doubted(_));
         let changed = std::mem::replace(&mut mood.doubts, doubts) != doubts;
         drop(mood);
@@ -135,11 +139,8 @@ impl Belief {
                 }
                 return Err(doubt);
             }
-            Judgement::Believed => {
-                self.seen.fetch_max(shown.0, Ordering::Relaxed);
-            }
+            Judgement::Believed => {}
             Judgement::SeenWasWrong => {
-                self.seen.store(shown.0, Ordering::Relaxed);
                 tracing::warn!("the clock is synchronised and shows {shown}: {seen}, which was seen before, was wrong");
             }
         }
@@ -148,9 +149,30 @@ impl Belief {
         }
         Ok(shown)
     }
+
+    /// A hub let an identity in that took this time for the present one.
+    pub fn hub_agrees(&self, shown: Timestamp) {
+        let mut mood = self.mood();
+        if shown > mood.seen() {
+            mood.witness(shown);
+        }
+    }
+
+    fn mood(&self) -> MutexGuard<'_, Mood> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Mood {
+    fn seen(&self) -> Timestamp {
+        let (time, at) = self.witnessed;
+        at.map_or(time, |at| time.plus(at.elapsed()))
+    }
+
+    fn witness(&mut self, shown: Timestamp) {
+        self.witnessed = (shown, Some(Instant::now()));
+    }
+
     /// Whether the system says that the clock is synchronised. A no is kept for a moment: many may ask.
     fn is_synchronised(&mut self, shown: Timestamp) -> bool {
         #[cfg(feature = "proof")]
@@ -215,5 +237,19 @@ mod tests {
         }
         let text = behind.to_string();
         assert!(text.contains(&format!("the clock shows {earlier}, and the gateway has seen {seen}")), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_time_that_was_witnessed_makes_an_earlier_one_look_wrong_and_it_goes_on_while_the_gateway_runs() {
+        let right = EARLIEST_BELIEVABLE.plus(24 * HOUR);
+        let belief = Belief::new(right);
+        assert_eq!(belief.seen(), right);
+        belief.now().expect("the test's machine knows the time");
+        assert_eq!(belief.seen(), right, "that a clock is believed is no witness");
+        belief.hub_agrees(Timestamp(right.0 - 60_000));
+        assert_eq!(belief.seen(), right, "a step back");
+        belief.hub_agrees(right.plus(HOUR));
+        tokio::time::advance(HOUR).await;
+        assert_eq!(belief.seen(), right.plus(2 * HOUR));
     }
 }

@@ -205,12 +205,8 @@ fn jumps_of_the_clock_prune_nothing_and_redeliveries_are_known() {
     assert_eq!(plant.connects(), before, "a token of a wrong time was shown");
     assert_eq!(plant.rows(), [row(1, "succeeded", 1), row(2, "succeeded", 1), row(3, "succeeded", 1)]);
 
-    // That the later time was wrong is believed of a synchronised clock only.
+    // No hub has let it in by that time, so that it left nothing behind.
     plant.wall.show_the_right_time();
-    plant.waits_because("and the gateway has seen");
-    assert_eq!(plant.connects(), before);
-    assert!(daemon.terminate().success());
-    let daemon = plant.start_where(true);
     plant.completed();
     let connected = plant.connects();
     // A redelivery is counted with a later commit.
@@ -224,7 +220,7 @@ fn jumps_of_the_clock_prune_nothing_and_redeliveries_are_known() {
     plant.connected();
     assert_eq!(plant.connects().1, 0);
     assert_eq!(plant.done(), [1, 2, 3]);
-    terminate(daemon);
+    assert!(daemon.terminate().success());
 }
 
 #[test]

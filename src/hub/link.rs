@@ -346,11 +346,11 @@ impl Link {
         let hub = &account.access.hub;
         let now = Instant::now();
         let id = &self.id;
+        // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
+        let date = self.ledger.belief().now().map_err(|_| Ending::ClockUnset)?;
         let (password, token) = match &account.credential {
             Credential::Certificate { .. } => (String::new(), None),
             Credential::Key(key) => {
-                // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
-                let date = self.ledger.belief().now().map_err(|_| Ending::ClockUnset)?;
                 let token = sas::device_token(&hub.host, id, key, date, hub.token_lifetime);
                 let renewal = sas::renew_after(hub.token_lifetime, share_of(id));
                 (token, Some((now + renewal, now + hub.token_lifetime)))
@@ -361,6 +361,7 @@ impl Link {
         match connection.next().await? {
             Received::ConnAck { code: 0, session_present } => {
                 crash::point(Point::LoginAccepted);
+                self.ledger.belief().hub_agrees(date);
                 tracing::debug!(device = %id, session_present, "the hub accepts the connection");
                 Ok(Established { connection, token, since: Instant::now(), session_present, _place: None })
             }

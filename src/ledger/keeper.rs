@@ -13,7 +13,6 @@ use super::proof::Errand;
 use super::reader::Look;
 use super::writer::{Ask, Kind};
 use super::{store, Ledger};
-use crate::clock::Timestamp;
 
 /// How long a note waits for other work to share a commit with. At a command a second it always finds some. What a
 /// power cut takes of it is harmless: an event is published again under the id that it has, a delivery is not counted.
@@ -90,10 +89,10 @@ impl Ledger {
         })
     }
 
-    /// Saves the ledger's age, the latest wall time that was believed, and its epoch; with a step of pruning, if it is
+    /// Saves the ledger's age, the latest wall time that was witnessed, and its epoch; with a step of pruning, if it is
     /// known how long rows are kept.
     async fn save_age(&self, retention: Option<Duration>) {
-        let (age, wall, epoch) = (self.age(), self.latest_believed(), self.trust.known_epoch());
+        let (age, wall, epoch) = (self.age(), self.belief.seen(), self.trust.known_epoch());
         let saved = self.ask(Kind::Write, move |db| {
             store::save_age(db, age, wall)?;
             if let Some((epoch, age)) = epoch {
@@ -130,12 +129,6 @@ impl Ledger {
         if self.asks.send(Ask::Stop(done)).await.is_ok() {
             let _ = closed.await;
         }
-    }
-
-    fn latest_believed(&self) -> Timestamp {
-        // A clock that can't be believed now adds nothing to it.
-        let _ = self.belief.now();
-        self.belief.seen()
     }
 
     async fn tick(&self) {

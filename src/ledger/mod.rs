@@ -270,7 +270,7 @@ impl Ledger {
         Ok((ledger, Writing { writer, queue, reading, proving }))
     }
 
-    /// What to think of the wall clock: the ledger remembers the latest time that was believed.
+    /// What to think of the wall clock: the ledger remembers the latest time that was witnessed.
     pub fn belief(&self) -> &Belief {
         &self.belief
     }

@@ -58,7 +58,7 @@ const MIGRATIONS: [&str; 3] = [
         ended_well INTEGER NOT NULL                         -- 0 while a daemon runs on it, and after a crash
     ) STRICT;
 ",
-    // The latest wall time that was believed, ms since 1970; saved with the age.
+    // The latest wall time that was witnessed, ms since 1970; saved with the age.
     "ALTER TABLE ledger ADD COLUMN wall INTEGER NOT NULL DEFAULT 0;",
     // A row belongs to a hub: those of before to the one that is configured now, whose key is the default, so that no
     // row is rewritten. What is looked for often is found without a scan; numbers are never skipped or used twice, so

@@ -316,7 +316,7 @@ pub struct Identity {
     pub uuid: String,
     /// Its age in seconds. A row may be younger than the age that was saved last; the age never runs backwards.
     pub age: i64,
-    /// The latest wall time that was believed.
+    /// The latest wall time that was witnessed.
     pub wall: Timestamp,
     /// The last daemon on it has stopped in order.
     pub ended_well: bool,
@@ -349,7 +349,7 @@ pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Saves the ledger's age and the latest wall time that was believed, which may have turned out to be an earlier one.
+/// Saves the ledger's age and the latest wall time that was witnessed, which may have turned out to be an earlier one.
 pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE ledger SET age = max(age, ?1), wall = ?2")?.execute([age, wall.0])?;
     Ok(())
