@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Options, SimHub};
+use fieldbridge::demo::hub::{Options, SimHub};
 use support::broker::{Broker, Client, Packet};
 use support::slave::Slave;
 use support::{pump, Site};
@@ -193,7 +193,7 @@ fn memory() {
             let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
             for number in 0..identities {
                 let id = format!("d-{number}");
-                hub.add_device(&id, fieldbridge::sim::Auth::Key((0..32).collect()));
+                hub.add_device(&id, fieldbridge::demo::hub::Auth::Key((0..32).collect()));
                 more +=
                     &format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"p\"\nkey_file = \"device.key\"\n");
             }

@@ -1,7 +1,7 @@
 //! The hub simulator as a process: `cargo run --example hub -- --help`.
 
 use clap::Parser;
-use fieldbridge::sim::cli::{run, HubArgs};
+use fieldbridge::demo::hub::cli::{run, HubArgs};
 
 #[derive(Parser)]
 struct Cli {

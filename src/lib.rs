@@ -3,59 +3,48 @@
 //! The life of one command, which is also the order of the modules:
 //!
 //! 1. [`hub`] receives a cloud-to-device message and makes a delivery of it, with a ticket that can complete it.
-//! 2. [`lane`] takes a device's deliveries in their order, and asks the [`ledger`] what is known of each.
+//! 2. [`device`] takes a device's deliveries in their order, and asks the [`ledger`] what is known of each.
 //! 3. [`command`] decides, without any I/O, what it leads to: complete it, reject it, or run it, and in which steps.
-//! 4. [`runner`] carries the steps out: [`peripheral`] gives the command its registers or its line, [`bus`] puts it
+//! 4. [`device::run`] carries the steps out: [`peripheral`] gives the command its registers or its line, [`bus`] puts it
 //!    on the wire, when the ledger has what must be known before.
 //! 5. The [`ledger`] takes the outcome and its result event in one transaction; its receipt lets the ticket complete
 //!    the message.
 //! 6. [`hub`] acknowledges the message, in order, if the connection that brought it still stands, and publishes the
 //!    event until the hub has it.
 //!
-//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`service`] and [`admin`].
-//! [`crash`] names the places between any two of these steps, for the tests to strike.
+//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`systemd`] and [`operate`].
+//! [`proof::crash`] names the places between any two of these steps, for the tests to strike.
 
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
-pub mod belief;
-pub mod clock;
-pub mod config;
-pub mod crash;
-pub mod fatal;
+pub mod certificate;
+pub mod exit;
 pub mod handles;
 pub mod health;
-pub mod logging;
+pub mod log;
 pub mod net;
-pub mod pem;
-pub mod pulse;
-pub mod queue;
-pub mod quiet;
-pub mod service;
-pub mod x509;
+pub mod proof;
+pub mod systemd;
+pub mod time;
 
-pub mod bus;
 pub mod command;
-pub mod hub;
-pub mod lane;
+pub mod config;
 pub mod ledger;
 pub mod peripheral;
-pub mod runner;
 
-pub mod admin;
+pub mod bus;
+pub mod device;
+pub mod hub;
+
 pub mod cli;
+pub mod doctor;
 pub mod gateway;
-pub mod init;
-pub mod live;
-pub mod local;
-pub mod show;
+pub mod operate;
+pub mod setup;
 
 #[cfg(any(test, feature = "proof"))]
-pub mod properties;
+pub mod any_bytes;
 
 #[cfg(feature = "demo")]
 pub mod demo;
-#[cfg(feature = "demo")]
-pub mod sim;
-#[cfg(feature = "proof")]
-pub mod simulated;

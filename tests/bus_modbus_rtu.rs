@@ -8,7 +8,7 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::wire::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
 use fieldbridge::bus::Owed;
 use fieldbridge::config::BusKind;
 use peers::{call, hasty, patient, read, rtu, write, Peer, Pty, Running};

@@ -9,7 +9,7 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::wire::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
 use fieldbridge::config::BusKind;
 use peers::{call, hasty, patient, read, write, Peer, Running, SHORT};
 use tokio::net::{TcpListener, TcpStream};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use fieldbridge::bus::wire::{Refusal, Wire};
+use fieldbridge::bus::call::{Refusal, Wire};
 use fieldbridge::bus::Turn;
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};

@@ -7,7 +7,7 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::wire::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
 use fieldbridge::config::BusKind;
 use peers::{hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use regex_lite::Regex;

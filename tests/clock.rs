@@ -6,8 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
-use fieldbridge::sim::{Ack, Auth, C2d, Fault, Options, Wire};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Fault, Options, Wire};
+use fieldbridge::time::Timestamp;
 use serde_json::{json, Value as Json};
 use support::disk::with_mounts;
 use support::hub::Hub;

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use clap::Parser as _;
 use fieldbridge::cli::Cli;
-use fieldbridge::sim::{Auth, C2d, Options};
+use fieldbridge::demo::hub::{Auth, C2d, Options};
 use support::eventually;
 use support::hub::Hub;
 use support::pty::{Port, Protocol};

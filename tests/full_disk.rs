@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Ack, C2d, Status};
+use fieldbridge::demo::hub::{Ack, C2d, Status};
 use serde_json::{json, Value as Json};
 use support::disk::SmallDisk;
 use support::hub::Hub;

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use fieldbridge::sim::{Auth, C2d, Options, Status};
+use fieldbridge::demo::hub::{Auth, C2d, Options, Status};
 use support::hub::Hub;
 use support::slave::Slave;
 use support::{eventually, Site, PATIENCE};
@@ -23,7 +23,7 @@ fn site(hub: &Hub, slave: &Slave, credential: &str, hub_keys: &str) -> Site {
 fn command_runs(hub: &Hub, slave: &Slave) {
     eventually("the device is subscribed", || hub.is_subscribed("pump").then_some(()));
     let before = hub.feedback().len();
-    hub.send("pump", C2d::new("m-1", "7").property("command", "pulse").ack(fieldbridge::sim::Ack::Full)).unwrap();
+    hub.send("pump", C2d::new("m-1", "7").property("command", "pulse").ack(fieldbridge::demo::hub::Ack::Full)).unwrap();
     let feedback = eventually("feedback", || hub.feedback().get(before).cloned());
     assert_eq!(feedback.status, Status::Success);
     assert_eq!(slave.writes(), [(2, 7)]);
@@ -114,8 +114,9 @@ fn a_token_is_renewed_before_it_expires_and_nothing_is_lost_or_repeated() {
     let site = site(&hub, &slave, "key_file = \"device.key\"", "token_lifetime = \"10s\"\n");
     let daemon = site.start();
     let connections = || {
-        let connected =
-            |event: &fieldbridge::sim::WireEvent| matches!(event.what, fieldbridge::sim::Wire::Connected { .. });
+        let connected = |event: &fieldbridge::demo::hub::WireEvent| {
+            matches!(event.what, fieldbridge::demo::hub::Wire::Connected { .. })
+        };
         hub.wire().iter().filter(|event| connected(event)).count()
     };
     eventually("the device is subscribed", || hub.is_subscribed("pump").then_some(()));
@@ -125,7 +126,7 @@ fn a_token_is_renewed_before_it_expires_and_nothing_is_lost_or_repeated() {
         assert!(std::time::Instant::now() < deadline, "no renewal");
         sent += 1;
         let message = C2d::new(format!("m-{sent}"), sent.to_string()).property("command", "pulse");
-        hub.send("pump", message.ack(fieldbridge::sim::Ack::Full)).unwrap();
+        hub.send("pump", message.ack(fieldbridge::demo::hub::Ack::Full)).unwrap();
         eventually("it is completed", || (hub.feedback().len() == usize::from(sent)).then_some(()));
     }
     let values: Vec<u16> = slave.writes().into_iter().map(|(_, value)| value).collect();

@@ -11,7 +11,7 @@ mod support;
 
 use std::time::Duration;
 
-use fieldbridge::sim::{Auth, Cut, Fault, Options, OutOfOrder, PacketIds, Redelivery};
+use fieldbridge::demo::hub::{Auth, Cut, Fault, Options, OutOfOrder, PacketIds, Redelivery};
 use support::books::{modbus_buses, modbus_devices, number, patient_pump, with_seeds, Books, Device, Fate, Route};
 use support::hub::Hub;
 use support::instrument::{Instrument, Temper};

@@ -8,7 +8,7 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fieldbridge::sim::C2d;
+use fieldbridge::demo::hub::C2d;
 use support::hub::Hub;
 use support::pty::{Port, Protocol};
 use support::slave::{Mood, Slave};

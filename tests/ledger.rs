@@ -8,11 +8,11 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, LedgerError, NewRow, Reader};
+use fieldbridge::time::Timestamp;
 use serde_json::json;
 use support::disk::SmallDisk;
 use support::rows::{reset, HUB};

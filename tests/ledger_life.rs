@@ -8,11 +8,11 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::crash::Point;
 use fieldbridge::ledger::{Finish, Ledger};
+use fieldbridge::proof::crash::Point;
+use fieldbridge::time::Timestamp;
 use support::disk::SmallDisk;
 use support::rows::{reset, HUB};
 use tempfile::TempDir;

@@ -13,11 +13,11 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::ledger::row::{RowId, Source, Unfinished};
 use fieldbridge::ledger::{Finish, Ledger, Lookup, NewRow, Reader};
+use fieldbridge::time::Timestamp;
 use serde_json::json;
 
 const HUB: &str = "a.azure-devices.net";

@@ -10,8 +10,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use fieldbridge::demo::hub::{Cut, Kick, Options, Redelivery, Wire};
 use fieldbridge::hub::backoff::Backoff;
-use fieldbridge::sim::{Cut, Kick, Options, Redelivery, Wire};
 use support::fleet::Fleet;
 use support::process::{cpu_of_threads, Figures};
 use support::{eventually_within, hub};

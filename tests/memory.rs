@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use fieldbridge::sim::{Cut, Options, Redelivery};
+use fieldbridge::demo::hub::{Cut, Options, Redelivery};
 use support::fleet::Fleet;
 use support::process::Figures;
 use support::slave::Mood;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::State;
-use fieldbridge::crash::Point;
 use fieldbridge::ledger::Ledger;
+use fieldbridge::proof::crash::Point;
 use rusqlite::Connection;
 use support::disk::{copy_of_ledger, SmallDisk};
 use support::Site;

@@ -9,7 +9,7 @@ mod support;
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
-use fieldbridge::sim::{Ack, Auth, C2d, Options};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Options};
 use serde_json::json;
 use support::disk::with_mounts;
 use support::hub::Hub;

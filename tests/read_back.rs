@@ -6,7 +6,7 @@
 
 mod support;
 
-use fieldbridge::sim::C2d;
+use fieldbridge::demo::hub::C2d;
 use serde_json::{json, Value as Json};
 use support::hub::Hub;
 use support::slave::{Mood, Slave};

@@ -4,7 +4,7 @@
 
 mod support;
 
-use fieldbridge::sim::{Ack, Auth, C2d, Options};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Options};
 use serde_json::json;
 use support::disk::with_mounts;
 use support::hub::Hub;

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use fieldbridge::sim::{Auth, C2d, Status, Wire};
+use fieldbridge::demo::hub::{Auth, C2d, Status, Wire};
 use serde_json::Value as Json;
 use support::hub::Hub;
 use support::slave::{Mood, Slave};
@@ -66,7 +66,7 @@ fn connections(hub: &Hub, device: &str) -> usize {
 
 fn send(hub: &Hub, device: &str, id: &str, command: &str, value: u16) {
     let body = value.to_string();
-    hub.send(device, C2d::new(id, body).property("command", command).ack(fieldbridge::sim::Ack::Full)).unwrap();
+    hub.send(device, C2d::new(id, body).property("command", command).ack(fieldbridge::demo::hub::Ack::Full)).unwrap();
 }
 
 /// Waits until so many messages are completed, and says that each was.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use fieldbridge::sim::{Ack, BagStyle, C2d, Effect, Fault, Feedback, Options, SimHub, Status, Wire, WireEvent};
+use fieldbridge::demo::hub::{Ack, BagStyle, C2d, Effect, Fault, Feedback, Options, SimHub, Status, Wire, WireEvent};
 use serde_json::{json, Value as Json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldbridge::sim::{
+use fieldbridge::demo::hub::{
     Ack, Auth, BagStyle, C2d, ClientCert, Cut, Discarded, Effect, End, Fault, Late, Options, OutOfOrder, PacketIds,
     Redelivery, SendError, SimHub, Status, Wire,
 };
@@ -170,12 +170,12 @@ async fn subscribed(hub: &SimHub) -> Client {
 }
 
 fn statuses(hub: &SimHub) -> Vec<(String, Status)> {
-    let id = |feedback: &fieldbridge::sim::Feedback| feedback.original_message_id.clone().unwrap();
+    let id = |feedback: &fieldbridge::demo::hub::Feedback| feedback.original_message_id.clone().unwrap();
     hub.feedback().iter().map(|feedback| (id(feedback), feedback.status)).collect()
 }
 
 fn effects(hub: &SimHub) -> Vec<Effect> {
-    let effect = |event: fieldbridge::sim::WireEvent| match event.what {
+    let effect = |event: fieldbridge::demo::hub::WireEvent| match event.what {
         Wire::Puback { effect, .. } => Some(effect),
         _ => None,
     };
@@ -183,7 +183,7 @@ fn effects(hub: &SimHub) -> Vec<Effect> {
 }
 
 async fn ends_by(hub: &SimHub, end: End) {
-    let is_it = |event: &fieldbridge::sim::WireEvent| event.what == Wire::Closed { end: end.clone() };
+    let is_it = |event: &fieldbridge::demo::hub::WireEvent| event.what == Wire::Closed { end: end.clone() };
     hub.wait_wire(1, LIMIT, is_it).await.unwrap();
 }
 
@@ -616,7 +616,7 @@ async fn a_half_open_connection_is_alive_to_the_hub_and_dead_to_the_client() {
     let mut client = subscribed(&hub).await;
     hub.half_open("d");
     hub.send("d", C2d::new("m", "m")).unwrap();
-    let is_publish = |event: &fieldbridge::sim::WireEvent| matches!(event.what, Wire::Publish { .. });
+    let is_publish = |event: &fieldbridge::demo::hub::WireEvent| matches!(event.what, Wire::Publish { .. });
     hub.wait_wire(1, LIMIT, is_publish).await.unwrap();
     client.send(Packet::PingReq).await;
     client.is_quiet().await;
@@ -804,7 +804,7 @@ async fn a_device_with_a_certificate_needs_the_right_one_and_no_password() {
 #[tokio::test]
 async fn as_a_process_it_takes_and_gives_lines_of_json() {
     use clap::{Args, FromArgMatches};
-    use fieldbridge::sim::cli::{serve, HubArgs};
+    use fieldbridge::demo::hub::cli::{serve, HubArgs};
     use serde_json::{json, Value as Json};
     use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -13,11 +13,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
+use fieldbridge::demo::hub::{End, Options, Wire};
 use fieldbridge::ledger::{Finish, Ledger, NewRow};
-use fieldbridge::sim::{End, Options, Wire};
+use fieldbridge::time::Timestamp;
 use support::fleet::Fleet;
 use support::process::Figures;
 use support::rows::{reset, HUB};

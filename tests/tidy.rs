@@ -38,16 +38,27 @@ fn code(text: &str) -> String {
 #[test]
 fn each_library_is_named_only_where_it_belongs() {
     let homes: [(&str, &[&str]); 10] = [
-        ("rumqttc::", &["hub/mqtt.rs", "sim/"]),
+        ("rumqttc::", &["hub/mqtt/", "demo/hub/"]),
         ("rusqlite::", &["ledger/"]),
-        ("tokio_modbus::", &["bus/modbus.rs", "demo/"]),
+        ("tokio_modbus::", &["bus/modbus/", "demo/"]),
         ("tokio_serial::", &["bus/", "demo/"]),
-        ("tokio_rustls::", &["hub/tls.rs", "hub/trouble.rs", "sim/"]),
-        ("sd_notify::", &["service.rs"]),
-        ("rustix::", &["crash.rs", "service.rs", "handles.rs", "admin/server.rs", "ledger/life.rs", "live/", "init/"]),
-        ("x509_cert::", &["x509.rs"]),
-        ("SystemTime::now", &["clock.rs"]),
-        ("libc::", &["belief.rs"]),
+        ("tokio_rustls::", &["hub/auth/tls.rs", "hub/trouble.rs", "demo/hub/"]),
+        ("sd_notify::", &["systemd.rs"]),
+        (
+            "rustix::",
+            &[
+                "proof/crash.rs",
+                "systemd.rs",
+                "handles.rs",
+                "operate/admin/server.rs",
+                "ledger/life.rs",
+                "doctor/",
+                "setup/",
+            ],
+        ),
+        ("x509_cert::", &["certificate/parts.rs"]),
+        ("SystemTime::now", &["time/clock.rs"]),
+        ("libc::", &["time/trust.rs"]),
     ];
     for (path, text) in files("src") {
         let (name, code) = (name(&path), code(&text));
@@ -63,19 +74,19 @@ fn what_decides_does_no_io_and_reads_no_clock() {
     let pure = [
         "command/",
         "peripheral/",
-        "hub/topic.rs",
-        "hub/sas.rs",
-        "hub/session.rs",
+        "hub/mqtt/topic.rs",
+        "hub/auth/sas.rs",
+        "hub/mqtt/session.rs",
         "hub/backoff.rs",
-        "bus/late.rs",
-        "bus/frame.rs",
-        "live/certificate.rs",
-        "x509.rs",
+        "bus/modbus/late.rs",
+        "bus/modbus/frame.rs",
+        "doctor/certificate.rs",
+        "certificate/parts.rs",
         "config/slips.rs",
         "config/words.rs",
         "config/problem.rs",
         "config/syntax.rs",
-        "init/text.rs",
+        "setup/text.rs",
     ];
     for (path, text) in files("src") {
         let (name, code) = (name(&path), code(&text));
@@ -92,12 +103,12 @@ fn what_decides_does_no_io_and_reads_no_clock() {
 fn nothing_in_the_daemon_uses_the_simulator_or_the_demo() {
     for (path, text) in files("src") {
         let (name, code) = (name(&path), code(&text));
-        if name.starts_with("sim/") || name.starts_with("demo/") || name == "lib.rs" {
+        if name.starts_with("demo/") || name == "lib.rs" {
             continue;
         }
-        assert!(!code.contains("crate::sim::"), "{name} uses the simulator");
+        assert!(!code.contains("crate::demo::hub::"), "{name} uses the simulator");
         let uses = code.matches("crate::demo").count();
-        assert!(uses == 0 || name == "cli.rs", "{name} uses the demo");
+        assert!(uses == 0 || name == "cli/mod.rs", "{name} uses the demo");
     }
 }
 

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::pulse;
-use fieldbridge::sim::C2d;
+use fieldbridge::demo::hub::C2d;
+use fieldbridge::health::pulse;
 use support::hub::Hub;
 use support::slave::Slave;
 use support::{eventually_within, Site};

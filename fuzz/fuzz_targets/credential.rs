@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::config::properties::credential(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::config::any_bytes::credential(bytes));

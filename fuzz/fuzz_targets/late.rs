@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::properties::late(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::any_bytes::late(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::command::properties::message(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::command::any_bytes::message(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::properties::modbus_tcp(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::any_bytes::modbus_tcp(bytes));

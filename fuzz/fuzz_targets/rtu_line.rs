@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::properties::rtu_line(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::any_bytes::rtu_line(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::hub::properties::session(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::hub::any_bytes::session(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::properties::text_line(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::bus::any_bytes::text_line(bytes));

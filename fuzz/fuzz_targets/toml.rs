@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::config::properties::toml(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::config::any_bytes::toml(bytes));

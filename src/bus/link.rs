@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::wire::{Call, Wire};
+use crate::bus::call::{Call, Wire};
 use crate::config::Bus;
 
 /// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
@@ -13,15 +13,15 @@ use crate::config::Bus;
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a call is not sent whose time has passed.
-pub(super) const TOO_LATE: &str = "the line was not free in time";
+pub(in crate::bus) const TOO_LATE: &str = "the line was not free in time";
 
 /// A configured duration within [`WAIT_MAX`].
-pub(super) fn bounded(duration: Duration) -> Duration {
+pub(in crate::bus) fn bounded(duration: Duration) -> Duration {
     duration.min(WAIT_MAX)
 }
 
 /// What the worker needs of a kind of line.
-pub(super) trait Link {
+pub(in crate::bus) trait Link {
     /// Takes up the bus's settings that not every kind of line has a use for, before anything is asked.
     fn take_up(&mut self, _settings: &Bus) {}
     /// Opens the line, within seconds. The error is a sentence.
@@ -64,7 +64,7 @@ pub(super) trait Link {
 
 /// How a line came to be closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(in crate::bus) enum Lost {
     /// It shouldn't have: open it again as soon as possible. The reason is a sentence.
     Gone(String),
     /// Nothing is wrong: open it for the next request.
@@ -73,20 +73,20 @@ pub(super) enum Lost {
 
 /// The end of an exchange.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) wire: Wire,
+pub(in crate::bus) struct Ended {
+    pub(in crate::bus) wire: Wire,
     /// The line is closed now, and why.
-    pub(super) lost: Option<Lost>,
+    pub(in crate::bus) lost: Option<Lost>,
 }
 
 impl Ended {
     /// The line is still open.
-    pub(super) fn kept(wire: Wire) -> Ended {
+    pub(in crate::bus) fn kept(wire: Wire) -> Ended {
         Ended { wire, lost: None }
     }
 
     /// The line is still open, and nothing left.
-    pub(super) fn not_sent(why: impl Into<String>) -> Ended {
+    pub(in crate::bus) fn not_sent(why: impl Into<String>) -> Ended {
         Ended::kept(Wire::NotSent(why.into()))
     }
 }

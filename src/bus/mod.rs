@@ -12,25 +12,17 @@
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
-//! - [`wire::Wire::NotSent`] is said only when not one byte of the request left.
+//! - [`call::Wire::NotSent`] is said only when not one byte of the request left.
 //! - An answer that comes after its timeout is never taken for another request's.
 //! - Every wait has an end: a timeout, the stop token, or the end of the turn's holder.
 
-mod frame;
-mod late;
-mod line;
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
+pub mod call;
 mod link;
-mod listening;
 mod modbus;
 mod port;
-#[cfg(any(test, feature = "proof"))]
-pub mod properties;
-mod reply;
-mod rtu;
-mod splitter;
-mod tcp;
 mod text;
-pub mod wire;
 mod worker;
 
 use std::fmt;
@@ -42,13 +34,13 @@ use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub use line::{Lines, Opener, Opening, Port, SystemLines};
-pub use port::{Identity, Owed};
+pub use port::owed::{Identity, Owed};
+pub use port::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
 
 use crate::config;
-use crate::pulse::Pulse;
-use wire::{Call, Request, Wire};
+use crate::health::pulse::Pulse;
+use call::{Call, Request, Wire};
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.

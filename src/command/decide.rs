@@ -15,8 +15,8 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::outcome::{Code, Fault, Outcome, State};
-use crate::clock::Timestamp;
 use crate::config::Settle;
+use crate::time::Timestamp;
 
 /// What the ledger knows of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

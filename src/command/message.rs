@@ -9,7 +9,7 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
 use super::outcome::{bounded, Code, Fault};
-use crate::clock::Timestamp;
+use crate::time::Timestamp;
 
 /// Largest body: a C2D message is at most 64 KiB with its properties (IoT Hub quotas).
 pub const BODY_BYTES_MAX: usize = 64 * 1024;

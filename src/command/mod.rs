@@ -1,10 +1,10 @@
 //! What a message asks for and what comes of it: parsing, decisions and outcomes, all pure.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
 pub mod decide;
 pub mod message;
 pub mod outcome;
-#[cfg(any(test, feature = "proof"))]
-pub mod properties;
 
 pub use message::{Message, Order};
 pub use outcome::{Code, Fault, Outcome, State};

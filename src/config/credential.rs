@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
 use super::Credential;
-use crate::hub::tls::{self, Misfit};
-use crate::pem;
+use crate::certificate::pem;
+use crate::hub::auth::tls::{self, Misfit};
 
 /// A device's credential, from exactly one of its keys; `None` where something is wrong with it.
 pub(super) fn credential(table: &Table, id: &str, host: Option<&str>) -> Option<Credential> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::address::{check_host, host_and_port, is_loopback};
 use super::tree::{Span, Table};
 use super::{keys, Hub, Ledger};
-use crate::hub::tls::{self, Trust};
+use crate::hub::auth::tls::{self, Trust};
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
 const DEFAULT_API_VERSION: &str = "2021-04-12";

@@ -14,7 +14,7 @@ use config::{ConfigError, Map, Source, Value, ValueKind};
 
 use super::tree::{join, Walk};
 use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
-use crate::pem::unreadable;
+use crate::certificate::pem::unreadable;
 
 /// A configuration is written by people: a file beyond this is something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;

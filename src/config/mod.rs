@@ -8,6 +8,8 @@
 //! - No secret, and nothing that looks like one, is repeated in a message.
 
 mod address;
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
 mod bus;
 mod credential;
 mod device;
@@ -19,8 +21,6 @@ mod load;
 mod point;
 mod problem;
 mod profile;
-#[cfg(any(test, feature = "proof"))]
-pub mod properties;
 mod secret;
 mod slips;
 mod syntax;

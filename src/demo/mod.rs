@@ -4,6 +4,7 @@
 //! the daemon and count by themselves what reaches them; the daemon is a child process that can be killed. The demo
 //! fails if a count is wrong.
 
+pub mod hub;
 mod peripherals;
 mod stage;
 mod story;
@@ -11,8 +12,7 @@ mod tally;
 
 use clap::{Args, Subcommand};
 
-use crate::fatal::Fatal;
-use crate::sim;
+use crate::exit::Fatal;
 
 /// What `demo` takes.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ enum Part {
     /// The simulated hub alone, with a control channel on standard input and output.
     ///
     /// Example: fieldbridge demo hub --plain
-    Hub(sim::cli::HubArgs),
+    Hub(hub::cli::HubArgs),
     /// A simulated peripheral.
     #[command(hide = true)]
     Peripheral(peripherals::Args),
@@ -43,7 +43,7 @@ pub fn run(options: Options) -> Result<(), Fatal> {
         .build()
         .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
     let ended = match options.part {
-        Some(Part::Hub(args)) => runtime.block_on(sim::cli::run(args)).map_err(|error| error.to_string()),
+        Some(Part::Hub(args)) => runtime.block_on(hub::cli::run(args)).map_err(|error| error.to_string()),
         Some(Part::Peripheral(args)) => runtime.block_on(peripherals::run(args)).map_err(|error| error.to_string()),
         None => runtime.block_on(story::tell()),
     };

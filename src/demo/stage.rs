@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::sim::{C2d, Feedback, Options, SimHub, Status};
+use crate::demo::hub::{C2d, Feedback, Options, SimHub, Status};
 
 /// How long anything may take before the demo gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -219,13 +219,13 @@ impl Stage {
 
     /// Sends a message to a device.
     pub fn send(&self, device: &str, id: &str, command: &str, body: &str) -> Result<(), String> {
-        let message = C2d::new(id, body).property("command", command).ack(crate::sim::Ack::Full);
+        let message = C2d::new(id, body).property("command", command).ack(crate::demo::hub::Ack::Full);
         self.hub.send(device, message).map(|_| ()).map_err(|error| format!("{id}: {error}"))
     }
 
     /// The result events of a message.
     pub fn events(&self, id: &str) -> Vec<Json> {
-        let about = |event: &&crate::sim::D2c| event.property("$.cid") == Some(id);
+        let about = |event: &&crate::demo::hub::D2c| event.property("$.cid") == Some(id);
         self.hub.telemetry().iter().filter(about).map(|event| event.json()).collect()
     }
 

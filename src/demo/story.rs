@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::peripherals::SLOW_REGISTER;
 use super::stage::{Stage, DEVICES};
 use super::tally::{Kind, Tally};
-use crate::sim::Cut;
+use crate::demo::hub::Cut;
 
 /// Tells the story, and fails if something does not come out as it must.
 pub async fn tell() -> Result<(), String> {

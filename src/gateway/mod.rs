@@ -24,25 +24,25 @@ use tokio_util::sync::CancellationToken;
 
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
-use crate::admin::{self, server, Operator, Reply};
 use crate::bus::{Lines, Owed, SystemLines};
 use crate::config::{Config, Fingerprints};
-use crate::crash::{self, Point};
-use crate::fatal::Fatal;
+use crate::device::{Assignment, Receipts};
+use crate::doctor;
+use crate::exit::Fatal;
 use crate::handles;
+use crate::health::pulse;
 use crate::hub::account::Access;
+use crate::hub::auth::tls::Trust;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::link::Shared;
-use crate::hub::tls::Trust;
-use crate::lane::{Assignment, Receipts};
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
-use crate::live;
-use crate::local;
-use crate::logging;
-use crate::pulse;
-use crate::quiet::EACH;
-use crate::service::{self, Demand, Demands, Signals};
+use crate::log;
+use crate::log::throttle::EACH;
+use crate::operate::admin::{self, server, Operator, Reply};
+use crate::operate::exec;
+use crate::proof::crash::{self, Point};
+use crate::systemd::{self, Demand, Demands, Signals};
 use roster::{Begin, Roster};
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -172,7 +172,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads));
     gateway.start(trust, left, operators, &mut crew);
     crash::point(Point::BeforeReady);
-    service::ready();
+    systemd::ready();
     gateway.tell_ready();
     let mut ledger_health = gateway.ledger.health();
     let mut reload = Reload { source: &*source, reading: None, again: false, waiting: Vec::new() };
@@ -198,7 +198,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
             fatal = crew.first_end() => break Err(fatal),
         }
     };
-    service::stopping();
+    systemd::stopping();
     end?;
     let in_order = stop(&gateway, crew).await;
     tracing::info!("stopped");
@@ -221,7 +221,7 @@ impl Reload<'_> {
             Some(_) => self.again = true,
             None => {
                 tracing::info!(target: EACH, "reading the configuration anew");
-                service::reloading();
+                systemd::reloading();
                 self.reading = Some(self.source.read());
             }
         }
@@ -243,7 +243,7 @@ impl Reload<'_> {
     fn tell(&mut self, reply: &Reply) {
         // Who has gone away does not want to know.
         self.waiting.drain(..).for_each(|waiting| drop(waiting.send(reply.clone())));
-        service::ready();
+        systemd::ready();
     }
 }
 
@@ -419,10 +419,10 @@ impl Gateway {
         let (ledger, retention) = (self.ledger.clone(), self.retention.subscribe());
         let stop = &self.stops.helpers;
         spawn_helper(crew, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
-        spawn_helper(crew, "log", stop.clone(), logging::report());
+        spawn_helper(crew, "log", stop.clone(), log::report());
         let gateway = self.clone();
         spawn_helper(crew, "status line", stop.clone(), async move { gateway.report_status().await });
-        if let Some(period) = service::watchdog_period() {
+        if let Some(period) = systemd::watchdog_period() {
             let gateway = self.clone();
             spawn_helper(crew, "watchdog", stop.clone(), async move { gateway.feed_watchdog(period).await });
         }
@@ -461,18 +461,18 @@ impl Gateway {
             admin::Request::Probe { device } => {
                 let Some(present) = self.present(&device) else { return unknown(&device) };
                 tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
-                Reply::Ok(live::slave::ask(&present.device, &present.bus).await.to_json())
+                Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
             }
             admin::Request::Exec { device, command, value } => {
                 let Some(present) = self.present(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
-                self.execute(present, local::Order { operator, command, value }).await
+                self.execute(present, exec::Order { operator, command, value }).await
             }
         }
     }
 
     /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
-    async fn execute(&self, present: Arc<Assignment>, order: local::Order) -> Reply {
+    async fn execute(&self, present: Arc<Assignment>, order: exec::Order) -> Reply {
         let stopping = || Reply::Error("the daemon is stopping".into());
         let (hub, stop) = (self.roster().config.hub.host.clone(), self.stops.lanes.clone());
         let place = tokio::select! {
@@ -480,7 +480,7 @@ impl Gateway {
             () = stop.cancelled() => return stopping(),
             place = self.executions.clone().acquire_owned() => place.expect("the semaphore is never closed"),
         };
-        let site = local::Site { present, hub, ledger: self.ledger.clone(), stop };
+        let site = exec::Site { present, hub, ledger: self.ledger.clone(), stop };
         let (reply, answered) = oneshot::channel();
         tokio::spawn(async move {
             site.execute(order, reply).await;
@@ -495,7 +495,7 @@ impl Gateway {
         loop {
             ticks.tick().await;
             match self.stuck().await {
-                None => service::alive(),
+                None => systemd::alive(),
                 Some(what) => {
                     tracing::error!("{what} is stuck: systemd's watchdog is not fed, so that the daemon begins anew")
                 }
@@ -542,6 +542,6 @@ fn spawn(tasks: &mut Tasks, name: String, leave: CancellationToken, work: impl F
         Ended { name, wanted: leave.is_cancelled() }
     };
     #[cfg(feature = "proof")]
-    let task = crate::simulated::Mortal::new(task);
+    let task = crate::proof::simulated::Mortal::new(task);
     tasks.spawn(task);
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use serde_json::{json, Value as Json};
 
 use crate::config::{self, Config, Problem};
-use crate::hub::tls::Trust;
+use crate::hub::auth::tls::Trust;
 
 /// What is to become the configuration.
 pub struct Reading {

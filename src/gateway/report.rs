@@ -6,9 +6,9 @@ use serde_json::{json, Value as Json};
 
 use super::roster::Roster;
 use super::Gateway;
-use crate::clock::Timestamp;
 use crate::health::LinkState;
-use crate::service;
+use crate::systemd;
+use crate::time::Timestamp;
 
 /// How often the status line is written, if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ impl Gateway {
             period.tick().await;
             let line = self.status_line();
             if line != told {
-                service::status(&line);
+                systemd::status(&line);
                 told = line;
             }
         }

@@ -18,10 +18,10 @@ use super::reload::Changes;
 use super::{spawn, Crew, Gateway};
 use crate::bus::{self, BusHandle};
 use crate::config::{self, Config};
+use crate::device::{self, Assignment, Station};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::link::Link;
-use crate::lane::{self, Assignment, Station};
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
 
@@ -111,7 +111,7 @@ impl Roster {
         let health = Arc::new(DeviceHealth::new(&device.id));
         let (leave, link_leaves) = (gateway.stops.lanes.child_token(), gateway.stops.links.child_token());
         let gone = CancellationToken::new();
-        let (deliveries, inbox, offer, jobs) = lane::channels(&device.id, &gateway.receipts);
+        let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
         let station = Station {
             id: device.id.clone(),
             assignment: assigned,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::trouble::Trouble;
+use crate::hub::trouble::Trouble;
 use crate::net::{self, Failure, Stream};
 
 /// One address of several gets this long.

@@ -24,7 +24,7 @@ const HURDLES_MAX: usize = 64;
 
 /// What is known against some of a device's events.
 #[derive(Debug, Default)]
-pub(super) struct Hurdles {
+pub(in crate::hub) struct Hurdles {
     /// By the event's number.
     events: BTreeMap<i64, Hurdle>,
 }
@@ -40,7 +40,7 @@ struct Hurdle {
 impl Hurdles {
     /// A connection was ended by the hub, or given up, with these unacknowledged. Gives those that are set aside now
     /// and were not before.
-    pub(super) fn ended_with(&mut self, events: &[i64], now: Instant) -> Vec<i64> {
+    pub(in crate::hub) fn ended_with(&mut self, events: &[i64], now: Instant) -> Vec<i64> {
         let mut new = Vec::new();
         for seq in events {
             if self.events.len() >= HURDLES_MAX && !self.events.contains_key(seq) {
@@ -61,27 +61,27 @@ impl Hurdles {
     }
 
     /// The hub has this one. Whether it was set aside before.
-    pub(super) fn taken(&mut self, seq: i64) -> bool {
+    pub(in crate::hub) fn taken(&mut self, seq: i64) -> bool {
         self.events.remove(&seq).is_some_and(|hurdle| hurdle.aside.is_some())
     }
 
     /// It is not in the ledger any more.
-    pub(super) fn forget(&mut self, seq: i64) {
+    pub(in crate::hub) fn forget(&mut self, seq: i64) {
         self.events.remove(&seq);
     }
 
     /// Whether others go before this one.
-    pub(super) fn is_aside(&self, seq: i64) -> bool {
+    pub(in crate::hub) fn is_aside(&self, seq: i64) -> bool {
         self.events.get(&seq).is_some_and(|hurdle| hurdle.aside.is_some())
     }
 
     /// Whether events are to be published one at a time.
-    pub(super) fn one_at_a_time(&self) -> bool {
+    pub(in crate::hub) fn one_at_a_time(&self) -> bool {
         self.events.values().any(|hurdle| hurdle.aside.is_none() && hurdle.ends >= SUSPECTED_AFTER)
     }
 
     /// One that was set aside and is to be tried again now.
-    pub(super) fn due(&self, now: Instant) -> Option<i64> {
+    pub(in crate::hub) fn due(&self, now: Instant) -> Option<i64> {
         self.events.iter().find(|(_, hurdle)| hurdle.aside.is_some_and(|(at, _)| at <= now)).map(|(seq, _)| *seq)
     }
 }

@@ -16,24 +16,25 @@ use tokio::sync::{watch, Notify, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Access, Account};
-use super::backoff::Backoff;
-use super::dial::Dial;
-use super::mqtt::{Connection, Login, Received};
-use super::outbox::Outbox;
-use super::ping::Ping;
-use super::remains::{Met, Remains};
-use super::room::{Common, Room};
-use super::serving::Serving;
-use super::session::{Session, WINDOW_MAX};
-use super::tls;
-use super::trouble::Trouble;
-use super::{sas, Intake, Settlements};
+use super::{Intake, Settlements};
 use crate::config::Credential;
-use crate::crash::{self, Point};
 use crate::handles::{Place, Places};
 use crate::health::{DeviceHealth, LinkState};
+use crate::hub::account::{Access, Account};
+use crate::hub::auth::sas;
+use crate::hub::auth::tls;
+use crate::hub::backoff::Backoff;
+use crate::hub::dial::Dial;
+use crate::hub::mqtt::ping::Ping;
+use crate::hub::mqtt::session::{Session, WINDOW_MAX};
+use crate::hub::mqtt::{Connection, Login, Received};
+use crate::hub::outbox::Outbox;
+use crate::hub::remains::{Met, Remains};
+use crate::hub::room::{Common, Room};
+use crate::hub::serving::Serving;
+use crate::hub::trouble::Trouble;
 use crate::ledger::Ledger;
+use crate::proof::crash::{self, Point};
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,7 +49,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
 const SHORT_LIVES_SUSPICIOUS: u32 = 3;
 /// How often a clock that can't be believed is looked at again.
-pub(super) const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+pub(in crate::hub) const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 
 /// What all links of a gateway share, for as long as it runs.
 pub struct Shared {
@@ -88,7 +89,7 @@ impl Shared {
     }
 
     /// Takes the next turn to connect, and says when it is: at most `rate` a second over all identities.
-    pub(super) fn turn(&self, rate: u32) -> Instant {
+    pub(in crate::hub) fn turn(&self, rate: u32) -> Instant {
         let mut next = self.next_connect.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*next).max(Instant::now());
         *next = turn + Duration::from_secs(1) / rate;
@@ -142,7 +143,7 @@ pub struct Link {
 }
 
 /// How making or serving a connection ended.
-pub(super) enum Ending {
+pub(in crate::hub) enum Ending {
     Stop,
     /// A new token is needed.
     Renew,

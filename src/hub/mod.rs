@@ -10,22 +10,18 @@
 //! - No body leaves this module: what waits is a message's [`Gist`], in room that is bounded for the whole gateway.
 
 pub mod account;
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
+pub mod auth;
 pub mod backoff;
 pub mod dial;
 mod hurdles;
 pub mod link;
 pub mod mqtt;
 mod outbox;
-mod ping;
-#[cfg(any(test, feature = "proof"))]
-pub mod properties;
 mod remains;
 pub mod room;
-pub mod sas;
 mod serving;
-pub mod session;
-pub mod tls;
-pub mod topic;
 pub mod trouble;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,10 +31,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::clock::Timestamp;
 use crate::command::message::Gist;
-use crate::crash::{self, Point};
 use crate::ledger::Receipt;
+use crate::proof::crash::{self, Point};
+use crate::time::Timestamp;
 use room::Held;
 
 /// A ledger that takes longer to answer a connection hangs; the connection can't be kept alive meanwhile.

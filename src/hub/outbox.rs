@@ -18,14 +18,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{timeout, Instant};
 
-use super::hurdles::Hurdles;
-use super::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
-use super::topic;
-use super::trouble::Trouble;
 use super::LEDGER_PATIENCE;
-use crate::crash::{self, Part, Point};
+use crate::hub::hurdles::Hurdles;
+use crate::hub::mqtt::topic;
+use crate::hub::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
+use crate::hub::trouble::Trouble;
 use crate::ledger::row::Event;
 use crate::ledger::Ledger;
+use crate::proof::crash::{self, Part, Point};
 
 /// Events on the wire without their PUBACK.
 const IN_FLIGHT_MAX: usize = 16;
@@ -49,7 +49,7 @@ enum Read {
 }
 
 /// The events of one device.
-pub(super) struct Outbox {
+pub(in crate::hub) struct Outbox {
     device: String,
     ledger: Ledger,
     bell: Arc<Notify>,
@@ -73,7 +73,7 @@ struct OnTheWire {
 }
 
 impl Outbox {
-    pub(super) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>) -> Self {
+    pub(in crate::hub) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>) -> Self {
         Outbox {
             device: device.to_owned(),
             ledger,
@@ -90,7 +90,7 @@ impl Outbox {
     }
 
     /// Waits until there may be something more to publish. Cancel-safe.
-    pub(super) async fn stirred(&mut self) -> Result<(), Trouble> {
+    pub(in crate::hub) async fn stirred(&mut self) -> Result<(), Trouble> {
         let Outbox { bell, reading, .. } = self;
         let read = tokio::select! {
             () = bell.notified() => None,
@@ -107,7 +107,7 @@ impl Outbox {
     }
 
     /// There may be new events.
-    pub(super) fn look_again(&mut self) {
+    pub(in crate::hub) fn look_again(&mut self) {
         self.unread = true;
     }
 
@@ -143,7 +143,7 @@ impl Outbox {
     }
 
     /// Publishes what waits, as far as there is room on the wire, and has the ledger read if there may be more.
-    pub(super) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+    pub(in crate::hub) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
         crash::stick(Part::Outbox).await;
         while self.in_flight.len() < self.window() {
             let Some(event) = self.waiting.pop_front() else { break };
@@ -208,7 +208,7 @@ impl Outbox {
     }
 
     /// The hub has the event with this packet id.
-    pub(super) async fn acknowledged(&mut self, packet_id: u16) -> Result<(), Trouble> {
+    pub(in crate::hub) async fn acknowledged(&mut self, packet_id: u16) -> Result<(), Trouble> {
         let Some(OnTheWire { seq, message_id, .. }) = self.in_flight.remove(&packet_id) else { return Ok(()) };
         crash::point(Point::EventAcknowledged);
         if self.hurdles.taken(seq) {
@@ -228,17 +228,17 @@ impl Outbox {
     }
 
     /// Whether nothing is left to be published, as far as is known.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::hub) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.waiting.is_empty() && !self.unread && self.reading.is_none()
     }
 
     /// When the hub must have acknowledged what is on the wire. `None`: nothing is.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(in crate::hub) fn due(&self) -> Option<Instant> {
         self.in_flight.values().map(|event| event.sent + PATIENCE).min()
     }
 
     /// Whether the hub acknowledges in time.
-    pub(super) fn check(&self) -> Result<(), Trouble> {
+    pub(in crate::hub) fn check(&self) -> Result<(), Trouble> {
         match self.due().is_some_and(|due| due <= Instant::now()) {
             true => Err(Trouble::EventUnacknowledged(PATIENCE)),
             false => Ok(()),
@@ -247,7 +247,7 @@ impl Outbox {
 
     /// What was on the wire is published again on the next connection. `refused`: the hub has ended this one, or said
     /// nothing, perhaps for one of them.
-    pub(super) fn connection_ended(&mut self, refused: bool) {
+    pub(in crate::hub) fn connection_ended(&mut self, refused: bool) {
         if refused {
             let seqs: Vec<i64> = self.in_flight.values().map(|event| event.seq).collect();
             for seq in self.hurdles.ended_with(&seqs, Instant::now()) {

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout, Instant};
 
-use super::trouble::Trouble;
 use super::LEDGER_PATIENCE;
 use crate::command::decide;
+use crate::hub::trouble::Trouble;
 use crate::ledger::Ledger;
 
 /// The hub that has answered a CONNECT of this daemon's life.
 #[derive(Debug, Default)]
-pub(super) struct Met(Option<String>);
+pub(in crate::hub) struct Met(Option<String>);
 
 impl Met {
     /// CONNACK has come. If the first one of a hub says that it has no session, nobody has subscribed as this identity
     /// before: no earlier ledger knows of it. A later one says nothing: a session can be ended by others. `false`: the
     /// ledger could not be written.
-    pub(super) async fn hub(
+    pub(in crate::hub) async fn hub(
         &mut self,
         ledger: &Ledger,
         hub: &str,
@@ -40,7 +40,7 @@ impl Met {
 }
 
 /// What a connection has shown so far.
-pub(super) struct Remains {
+pub(in crate::hub) struct Remains {
     ledger: Ledger,
     hub: String,
     device: String,
@@ -51,19 +51,19 @@ pub(super) struct Remains {
 
 impl Remains {
     /// Of a connection that CONNACK let in at `connected`.
-    pub(super) fn new(ledger: &Ledger, hub: &str, device: &str, connected: Instant) -> Remains {
+    pub(in crate::hub) fn new(ledger: &Ledger, hub: &str, device: &str, connected: Instant) -> Remains {
         let (hub, device) = (hub.to_owned(), device.to_owned());
         Remains { ledger: ledger.clone(), hub, device, connected, moved: connected }
     }
 
     /// A message was delivered or settled.
-    pub(super) fn something_moved(&mut self) {
+    pub(in crate::hub) fn something_moved(&mut self) {
         self.moved = Instant::now();
     }
 
     /// Waits until the connection has shown that the hub holds nothing of before, with so many messages unsettled. For
     /// ever where that is known already. Cancel-safe.
-    pub(super) async fn are_gone(&self, unsettled: usize) {
+    pub(in crate::hub) async fn are_gone(&self, unsettled: usize) {
         let left = decide::until_nothing_is_left(self.connected.elapsed(), self.moved.elapsed(), unsettled);
         match left.filter(|_| self.ledger.distrusts(&self.hub, &self.device)) {
             Some(left) => sleep(left).await,
@@ -72,7 +72,7 @@ impl Remains {
     }
 
     /// The device is to be trusted from now on. If the ledger can't be written, the connection ends of that.
-    pub(super) async fn trust(&self) -> Result<(), Trouble> {
+    pub(in crate::hub) async fn trust(&self) -> Result<(), Trouble> {
         let trusted = timeout(LEDGER_PATIENCE, self.ledger.trust_device(&self.hub, &self.device)).await;
         match trusted.map_err(|_| Trouble::LedgerSlow)? {
             Ok(()) => {

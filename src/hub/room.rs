@@ -18,7 +18,7 @@ const COMMON_BYTES: usize = 8 * 1024 * 1024;
 
 /// What is taken of the common store.
 #[derive(Debug, Default)]
-pub(super) struct Common {
+pub(in crate::hub) struct Common {
     taken: AtomicUsize,
 }
 
@@ -38,7 +38,7 @@ pub struct Held {
 }
 
 impl Room {
-    pub(super) fn new(common: Arc<Common>) -> Arc<Room> {
+    pub(in crate::hub) fn new(common: Arc<Common>) -> Arc<Room> {
         Arc::new(Room { common, taken: Mutex::new(0), freed: Notify::new() })
     }
 

@@ -13,19 +13,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
-use super::account::Account;
-use super::link::{Ending, Link, CLOCK_PERIOD};
-use super::mqtt::{Connection, Received};
-use super::outbox::Outbox;
-use super::ping::Ping;
-use super::remains::Remains;
-use super::session::{self, Incoming, Session};
-use super::trouble::Trouble;
-use super::{topic, Delivery, Settlement, Settlements, Ticket};
-use crate::clock::Timestamp;
-use crate::crash::{self, Part, Point};
+use super::{Delivery, Settlement, Settlements, Ticket};
+use crate::health::pulse;
 use crate::health::LinkState;
-use crate::pulse;
+use crate::hub::account::Account;
+use crate::hub::link::{Ending, Link, CLOCK_PERIOD};
+use crate::hub::mqtt::ping::Ping;
+use crate::hub::mqtt::session::{self, Incoming, Session};
+use crate::hub::mqtt::topic;
+use crate::hub::mqtt::{Connection, Received};
+use crate::hub::outbox::Outbox;
+use crate::hub::remains::Remains;
+use crate::hub::trouble::Trouble;
+use crate::proof::crash::{self, Part, Point};
+use crate::time::Timestamp;
 
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -33,39 +34,39 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 const EVENTS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One connection while it is served.
-pub(super) struct Serving<'a> {
-    pub(super) link: &'a Link,
-    pub(super) connection: Connection,
-    pub(super) session: Session,
-    pub(super) settlements: Settlements,
-    pub(super) worked: bool,
-    pub(super) subscribed: bool,
-    pub(super) renewed: bool,
+pub(in crate::hub) struct Serving<'a> {
+    pub(in crate::hub) link: &'a Link,
+    pub(in crate::hub) connection: Connection,
+    pub(in crate::hub) session: Session,
+    pub(in crate::hub) settlements: Settlements,
+    pub(in crate::hub) worked: bool,
+    pub(in crate::hub) subscribed: bool,
+    pub(in crate::hub) renewed: bool,
     /// The hub has closed the last ones soon after they were made: not to be called a connection before this.
-    pub(super) proven_at: Option<Instant>,
-    pub(super) ping: Ping,
-    pub(super) renewal: Option<Instant>,
-    pub(super) account: Arc<Account>,
+    pub(in crate::hub) proven_at: Option<Instant>,
+    pub(in crate::hub) ping: Ping,
+    pub(in crate::hub) renewal: Option<Instant>,
+    pub(in crate::hub) account: Arc<Account>,
     /// The configuration has changed, and with it whom to connect as.
-    pub(super) reconfigured: bool,
+    pub(in crate::hub) reconfigured: bool,
     /// The first delivery that found no room.
-    pub(super) left: Option<Left>,
+    pub(in crate::hub) left: Option<Left>,
     /// When it may be replaced, once that is wanted; and whether that is over.
-    pub(super) turn: Option<Instant>,
-    pub(super) has_turn: bool,
-    pub(super) remains: Remains,
+    pub(in crate::hub) turn: Option<Instant>,
+    pub(in crate::hub) has_turn: bool,
+    pub(in crate::hub) remains: Remains,
 }
 
 /// A delivery that was left with the hub.
 #[derive(Clone, Copy)]
-pub(super) struct Left {
+pub(in crate::hub) struct Left {
     number: u64,
     /// The room that it asks for, in bytes.
     weight: usize,
 }
 
 impl Serving<'_> {
-    pub(super) async fn run(
+    pub(in crate::hub) async fn run(
         &mut self,
         settled: &mut mpsc::Receiver<Settlement>,
         outbox: &mut Outbox,

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::crash::{self, Point};
+use crate::proof::crash::{self, Point};
 
 /// Bytes that are rewritten at a time.
 const REWRITE_BYTES: usize = 256 * 1024;

@@ -15,8 +15,8 @@ use rustix::fs::{renameat_with, RenameFlags, CWD};
 
 use super::disk::{Disk, SystemDisk};
 use super::{schema, store, LedgerError};
-use crate::clock::Timestamp;
-use crate::crash::{self, Point};
+use crate::proof::crash::{self, Point};
+use crate::time::Timestamp;
 
 /// Numbers that a restored ledger leaves out for its events: those that its lost successor may have used. So many times
 /// a random number, for one backup can be restored more than once.

@@ -35,12 +35,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
-use crate::belief::Belief;
-use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
-use crate::crash::{self, Point};
+use crate::proof::crash::{self, Point};
+use crate::time::trust::Belief;
+use crate::time::Timestamp;
 use condition::Condition;
 use disk::{Disk, SystemDisk};
 use filter::{Filter, Writes};

@@ -14,8 +14,8 @@ use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::disk::{Disk, Held, Making, SystemDisk};
 use super::{life, LedgerError};
-use crate::crash::{self, Point};
-use crate::service;
+use crate::proof::crash::{self, Point};
+use crate::systemd;
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
 const APPLICATION_ID: i32 = 0x6662_7231;
@@ -444,7 +444,7 @@ fn with_progress<T>(
     let tell = move || {
         if told.is_none_or(|at| at.elapsed() >= TELL_PERIOD) {
             told = Some(Instant::now());
-            service::goes_on(&format!("{what}, for {} s", begun.elapsed().as_secs()));
+            systemd::goes_on(&format!("{what}, for {} s", begun.elapsed().as_secs()));
         }
         false
     };

@@ -12,11 +12,11 @@ use serde_json::json;
 
 use super::row::{Event, Record, RowId, Source, Unfinished};
 use super::{Finish, Lookup, NewRow};
-use crate::clock::Timestamp;
 use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Report, State};
-use crate::crash::{self, Point};
+use crate::proof::crash::{self, Point};
+use crate::time::Timestamp;
 
 /// Rows deleted in one step of pruning: each dirties a page or two of its own, and somebody may wait behind the commit.
 const PRUNE_STEP: i64 = 50;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::store::Standing;
-use crate::clock::Timestamp;
+use crate::time::Timestamp;
 
 /// After so many seconds in service since its epoch a ledger has outlived all that the hub held then: the longest life
 /// of a message is 48 h, and an hour is for clocks that differ.

@@ -23,7 +23,7 @@ use super::disk::Disk;
 use super::proof::Proving;
 use super::reader::Reading;
 use super::{schema, LedgerError};
-use crate::crash::{self, Part, Point};
+use crate::proof::crash::{self, Part, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
 const BATCH_MAX: usize = 256;
@@ -247,7 +247,7 @@ impl Writer {
     fn abandon(self) {
         // A simulation goes on after the end of the process.
         #[cfg(feature = "proof")]
-        let Some(this) = crate::simulated::bury(self) else {
+        let Some(this) = crate::proof::simulated::bury(self) else {
             return;
         };
         #[cfg(not(feature = "proof"))]

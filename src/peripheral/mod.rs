@@ -6,9 +6,9 @@
 //!   find it malformed.
 //! - A text value reaches a line only as the profile allows it: a value can't smuggle in a second command.
 
-mod names;
 #[cfg(any(test, feature = "proof"))]
-pub mod properties;
+pub mod any_bytes;
+mod names;
 pub mod read_back;
 pub mod registers;
 mod text;
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::bus::wire::{Answer, Request};
+use crate::bus::call::{Answer, Request};
 use crate::command::outcome::{Code, Fault};
 pub use names::Names;
 pub use read_back::{Found, Rule};

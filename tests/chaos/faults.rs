@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Cut, End, Fault, Wire};
+use fieldbridge::demo::hub::{Cut, End, Fault, Wire};
 
 use super::daemon::Supervisor;
 use super::plant::{Plant, ANSWER, KEEPALIVE};

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use daemon::Supervisor;
 use faults::{Faults, KINDS};
-use fieldbridge::sim::Status;
+use fieldbridge::demo::hub::Status;
 use plant::Plant;
 use support::books::{number, with_seeds, Fate};
 

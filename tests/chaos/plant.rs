@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldbridge::sim::{Auth, Options, OutOfOrder, PacketIds};
+use fieldbridge::demo::hub::{Auth, Options, OutOfOrder, PacketIds};
 
 use super::proxy::Proxy;
 use super::support::books::{modbus_buses, modbus_devices, Books, Device, Route, PUMP_ROUTES};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fieldbridge::sim::{Auth, Options, Wire};
+use fieldbridge::demo::hub::{Auth, Options, Wire};
 use rcgen::{CertificateParams, KeyPair};
 
 use crate::support::slave::Slave;

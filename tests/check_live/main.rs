@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
-use fieldbridge::sim::{Ack, Auth, C2d, End, Options, Wire};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, End, Options, Wire};
 use serde_json::Value as Json;
 use support::hub::Hub;
 use support::pty::{Port, Protocol};
@@ -174,7 +174,7 @@ fn a_sound_site_is_found_sound_and_nothing_is_changed() {
     assert_eq!((plant.slave.writes(), rtu.writes(), text.requests()), (vec![], vec![], 0), "something was written");
     assert_eq!(files(&plant.site.path("")), before, "a file was changed");
     eventually("every connection ended", || {
-        let ended = |event: &&fieldbridge::sim::WireEvent| matches!(event.what, Wire::Closed { .. });
+        let ended = |event: &&fieldbridge::demo::hub::WireEvent| matches!(event.what, Wire::Closed { .. });
         (plant.hub.wire().iter().filter(ended).count() == 3).then_some(())
     });
     for event in plant.hub.wire() {
@@ -301,7 +301,7 @@ fn a_daemon_that_cant_be_asked_is_not_disturbed() {
 fn a_first_look_leaves_no_session_at_the_hub_and_a_later_one_takes_none_away() {
     let plant = plant();
     let sessions = || {
-        let session = |event: &fieldbridge::sim::WireEvent| match event.what {
+        let session = |event: &fieldbridge::demo::hub::WireEvent| match event.what {
             Wire::Connected { session_present, clean_session } => Some((session_present, clean_session)),
             _ => None,
         };

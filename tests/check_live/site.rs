@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Auth, Options, Wire};
+use fieldbridge::demo::hub::{Auth, Options, Wire};
 
 use crate::support::disk::SmallDisk;
 use crate::support::process::Killed;

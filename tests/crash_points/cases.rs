@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use fieldbridge::crash::Point;
+use fieldbridge::proof::crash::Point;
 
 use crate::table::{phase, Phase};
 

@@ -1,4 +1,4 @@
-//! Crash points, exhaustively: the real daemon ends by SIGKILL at every point that `fieldbridge::crash` names, for
+//! Crash points, exhaustively: the real daemon ends by SIGKILL at every point that `fieldbridge::proof::crash` names, for
 //! every kind of route and both ways to settle, and the next one is left to sort it out. What became of two commands is
 //! counted from outside: on the slave, at the hub, and in the ledger. Proves G1 to G5 and G7, and the crash table.
 //!
@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use cases::{Case, Settle, Wiring, KINDS};
-use fieldbridge::crash::Point;
+use fieldbridge::proof::crash::Point;
 use plant::{Plant, Told};
 
 /// Daemons at once. They mostly wait: for the slave, for a quiet line, for a disk.

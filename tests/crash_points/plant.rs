@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fieldbridge::crash::Point;
-use fieldbridge::sim::{Ack, C2d, Effect, Status, Wire as HubWire};
+use fieldbridge::demo::hub::{Ack, C2d, Effect, Status, Wire as HubWire};
+use fieldbridge::proof::crash::Point;
 use serde_json::{json, Value as Json};
 
 use crate::books::{self, Books};

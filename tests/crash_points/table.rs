@@ -1,7 +1,7 @@
 //! The crash table: what a crash at a point leaves behind of the command that it strikes, and what any crash must lead
 //! to, given what it left behind.
 
-use fieldbridge::crash::Point;
+use fieldbridge::proof::crash::Point;
 
 use crate::cases::{Kind, Settle};
 

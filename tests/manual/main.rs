@@ -2,7 +2,7 @@
 //! completions of the shells and the list of what the program contains (packaging/man, packaging/completions,
 //! packaging/copyright). It proves none of the guarantees.
 //!
-//! All of them are made here, from the definition of the command line (src/cli.rs), the reference configuration
+//! All of them are made here, from the definition of the command line (src/cli/mod.rs), the reference configuration
 //! (config/fieldbridge.reference.toml), Cargo.lock, and the hand-written parts (the files that end in `.in`), and are
 //! committed. After a change of any of those:
 //!

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 
-use fieldbridge::fatal::Fatal;
+use fieldbridge::exit::Fatal;
 
 use super::commands::{name, own, visible};
 use super::{command_line, place, read};

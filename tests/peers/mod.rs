@@ -7,7 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::bus::wire::{Call, Request, Wire};
+use fieldbridge::bus::call::{Call, Request, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};

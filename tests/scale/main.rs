@@ -14,11 +14,11 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow, Reader};
+use fieldbridge::time::Timestamp;
 use many::DEVICES;
 use rusqlite::Connection;
 use tempfile::TempDir;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
+use fieldbridge::time::Timestamp;
 use serde_json::{json, Value as Json};
 
 use super::support::broker::{Broker, Client};

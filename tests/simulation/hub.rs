@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::hub::dial::{Dial, Dialing};
 use fieldbridge::hub::trouble::Trouble;
 use fieldbridge::net::Stream;
+use fieldbridge::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, Instant};
 

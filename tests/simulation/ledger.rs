@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fieldbridge::hub::topic;
+use fieldbridge::hub::mqtt::topic;
 use rusqlite::{Connection, OpenFlags};
 
 use super::disk::{SimDisk, VFS};

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fieldbridge::config::{load, Config};
-use fieldbridge::fatal::Fatal;
+use fieldbridge::exit::Fatal;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::ledger::Ledger;
-use fieldbridge::service::{Demand, Demands};
-use fieldbridge::simulated::{clear_graves, simulate, Mortal};
+use fieldbridge::proof::simulated::{clear_graves, simulate, Mortal};
+use fieldbridge::systemd::{Demand, Demands};
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::clock::Timestamp;
-use fieldbridge::simulated::Simulation;
+use fieldbridge::proof::simulated::Simulation;
+use fieldbridge::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldbridge::sim::{Ack, C2d, Effect, SendError, Status, Wire};
+use fieldbridge::demo::hub::{Ack, C2d, Effect, SendError, Status, Wire};
 use serde_json::{json, Value as Json};
 
 use super::hub::Hub;

@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use fieldbridge::sim::{Ack, Auth, C2d, Options, SendError, Status};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Options, SendError, Status};
 use serde_json::{json, Value as Json};
 
 use super::hub::Hub;

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::thread::JoinHandle;
 
-use fieldbridge::sim::{Auth, Options, SimHub};
+use fieldbridge::demo::hub::{Auth, Options, SimHub};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 

@@ -1,8 +1,8 @@
 //! A row of a command, for tests to which it does not matter which.
 
-use fieldbridge::clock::Timestamp;
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::NewRow;
+use fieldbridge::time::Timestamp;
 
 /// The hub that it came from.
 pub const HUB: &str = "a.azure-devices.net";

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldbridge::clock::Timestamp;
+use fieldbridge::time::Timestamp;
 
 /// A clock that a daemon can be started under.
 pub struct Wall {

@@ -5,8 +5,8 @@ use regex_lite::Regex;
 use tokio::io::{duplex, split, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::{sleep, timeout};
 
-use super::super::wire::{Answer, Refusal};
 use super::*;
+use crate::bus::call::{Answer, Refusal};
 use crate::config::Parity;
 
 const MS: Duration = Duration::from_millis(1);
@@ -21,7 +21,7 @@ struct Bench {
 fn bench(baud: u32, turnaround: Duration) -> Bench {
     let port = SerialPort { path: "line".into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 };
     let (near, far) = duplex(1 << 16);
-    let mut text = Text::new(port, b"\r\n".to_vec(), Duration::from_secs(1), turnaround, &line::SystemLines);
+    let mut text = Text::new(port, b"\r\n".to_vec(), Duration::from_secs(1), turnaround, &port::SystemLines);
     text.attach(Box::new(near));
     let (hear, say) = split(far);
     Bench { text, hear, say }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
-use super::super::wire::{Answer, Request};
 use super::super::{BusHandle, Closed};
 use super::*;
+use crate::bus::call::{Answer, Request};
 
 /// What happened on the line, and what shall happen.
 #[derive(Default)]

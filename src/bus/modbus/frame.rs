@@ -1,0 +1,269 @@
+//! Modbus RTU on the line: how long it takes, what an answer looks like, and where in a stream of bytes one stands.
+//! Pure.
+//!
+//! Invariants
+//! - An answer is found wherever it begins, behind any garbage, and never before its last byte is there.
+//! - A frame is an answer only if unit, function, length or echo, and CRC are those of the request.
+
+use std::time::Duration;
+
+use crate::bus::call::Request;
+use crate::config::{Parity, SerialPort};
+
+/// Longest RTU frame (Modbus over Serial Line V1.02, 2.5.1).
+pub(in crate::bus) const FRAME_MAX: usize = 256;
+
+/// An exception frame: unit, function + 0x80, code, CRC (Modbus Application Protocol V1.1b3, section 7).
+const EXCEPTION_LEN: usize = 5;
+
+/// What the answer to a request looks like, as far as it is known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bus) struct Shape {
+    pub(in crate::bus) unit: u8,
+    function: u8,
+    body: Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// This many bytes of data, counted by the byte in front of them (functions 1 to 4).
+    Data(u8),
+    /// Address, and value or quantity, as in the request (functions 5, 6, 15 and 16).
+    Echo([u8; 4]),
+}
+
+/// A frame that belongs to a [`Shape`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bus) enum Found {
+    Answer,
+    Exception,
+}
+
+impl Shape {
+    /// The shape of a Modbus request's answer; `None` for a line protocol.
+    pub(in crate::bus) fn of(unit: u8, request: &Request) -> Option<Shape> {
+        let (function, body) = match request {
+            Request::ReadBits { coils, count, .. } => {
+                (if *coils { 1 } else { 2 }, Body::Data(data_len(count.div_ceil(8).into())?))
+            }
+            Request::ReadWords { holding, count, .. } => {
+                (if *holding { 3 } else { 4 }, Body::Data(data_len(usize::from(*count) * 2)?))
+            }
+            Request::WriteBits { address, bits } => match bits[..] {
+                [on] => (5, echo(*address, if on { 0xFF00 } else { 0 })),
+                _ => (15, echo(*address, u16::try_from(bits.len()).ok()?)),
+            },
+            Request::WriteWords { address, words } => match words[..] {
+                [word] => (6, echo(*address, word)),
+                _ => (16, echo(*address, u16::try_from(words.len()).ok()?)),
+            },
+            Request::Line { .. } => return None,
+        };
+        Some(Shape { unit, function, body })
+    }
+
+    /// Length of the normal answer's frame, in bytes.
+    pub(in crate::bus) fn len(&self) -> usize {
+        match self.body {
+            Body::Data(len) => 5 + usize::from(len),
+            Body::Echo(_) => 8,
+        }
+    }
+
+    /// Whether an exception to the one could be an exception to the other.
+    pub(in crate::bus) fn shares_exceptions(&self, other: &Shape) -> bool {
+        self.unit == other.unit && self.function == other.function
+    }
+
+    /// What stands at the very start of `bytes`, and its length.
+    pub(in crate::bus) fn find(&self, bytes: &[u8]) -> Option<(Found, usize)> {
+        if bytes.first() != Some(&self.unit) {
+            return None;
+        }
+        let function = *bytes.get(1)?;
+        if function == self.function {
+            let fits = match self.body {
+                Body::Data(len) => bytes.get(2) == Some(&len),
+                Body::Echo(echo) => bytes.get(2..6) == Some(&echo[..]),
+            };
+            let frame = bytes.get(..self.len()).filter(|_| fits)?;
+            return is_intact(frame).then_some((Found::Answer, frame.len()));
+        }
+        if function == self.function | 0x80 {
+            let frame = bytes.get(..EXCEPTION_LEN)?;
+            return is_intact(frame).then_some((Found::Exception, frame.len()));
+        }
+        None
+    }
+}
+
+fn data_len(len: usize) -> Option<u8> {
+    u8::try_from(len).ok()
+}
+
+fn echo(address: u16, second: u16) -> Body {
+    let (a, b) = (address.to_be_bytes(), second.to_be_bytes());
+    Body::Echo([a[0], a[1], b[0], b[1]])
+}
+
+/// Whether a frame's last two bytes are the CRC of the others (low byte first; Modbus over Serial Line V1.02, 2.5.1.2).
+pub(in crate::bus) fn is_intact(frame: &[u8]) -> bool {
+    match frame.split_last_chunk::<2>() {
+        Some((content, sum)) => crc(content) == u16::from_le_bytes(*sum),
+        None => false,
+    }
+}
+
+fn crc(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0xFFFF, |sum, &byte| {
+        (0..8).fold(sum ^ u16::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xA001 } else { sum >> 1 })
+    })
+}
+
+/// How long things take on a serial line.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bus) struct Timing {
+    /// One character.
+    character: Duration,
+    /// The silence between frames.
+    pub(in crate::bus) silence: Duration,
+}
+
+impl Timing {
+    /// The timing of a port.
+    pub(in crate::bus) fn of(port: &SerialPort) -> Timing {
+        let parity = u32::from(port.parity != Parity::None);
+        let bits = 1 + u32::from(port.data_bits) + parity + u32::from(port.stop_bits);
+        let character = Duration::from_secs(1) * bits / port.baud.max(1);
+        // Modbus over Serial Line V1.02, 2.5.1.1: frames are parted by 3.5 characters; above 19200 baud by a fixed
+        // 1.75 ms, since timing each character would load the CPU.
+        let silence = if port.baud > 19_200 { Duration::from_micros(1_750) } else { character * 7 / 2 };
+        Timing { character, silence }
+    }
+
+    /// The time that so many bytes take.
+    pub(in crate::bus) fn on_wire(&self, bytes: usize) -> Duration {
+        self.character * u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+pub(in crate::bus) mod tests {
+    use super::*;
+
+    /// A frame with its CRC.
+    pub(in crate::bus) fn sealed(content: &[u8]) -> Vec<u8> {
+        let mut frame = content.to_vec();
+        frame.extend(crc(content).to_le_bytes());
+        frame
+    }
+
+    fn words(count: u16) -> Request {
+        Request::ReadWords { holding: true, address: 0, count }
+    }
+
+    #[test]
+    fn the_crc_is_the_one_of_the_specification() {
+        // Modbus over Serial Line V1.02, appendix B: 02 07 gives 41 12.
+        assert_eq!(sealed(&[2, 7]), [2, 7, 0x41, 0x12]);
+        assert_eq!(sealed(&[1, 3, 8, 0x2B, 0, 2]), [1, 3, 8, 0x2B, 0, 2, 0xB6, 0x63]);
+        assert!(!is_intact(&[2, 7, 0x41, 0x13]));
+        assert!(!is_intact(&[2]));
+        assert!(!is_intact(&[]));
+    }
+
+    #[test]
+    fn an_answer_is_one_only_with_unit_function_length_and_crc() {
+        let shape = Shape::of(7, &words(2)).unwrap();
+        let good = sealed(&[7, 3, 4, 0, 1, 0, 2]);
+        assert_eq!(shape.find(&good), Some((Found::Answer, 9)));
+        assert_eq!(shape.find(&sealed(&[7, 0x83, 2])), Some((Found::Exception, 5)));
+        for end in 0..good.len() {
+            assert_eq!(shape.find(&good[..end]), None, "cut after {end}");
+        }
+        for other in [
+            sealed(&[8, 3, 4, 0, 1, 0, 2]),
+            sealed(&[7, 4, 4, 0, 1, 0, 2]),
+            sealed(&[7, 3, 2, 0, 1]),
+            sealed(&[7, 0x84, 2]),
+            [&good[..8], &[good[8] ^ 1]].concat(),
+        ] {
+            assert_eq!(shape.find(&other), None, "{other:x?}");
+        }
+    }
+
+    #[test]
+    fn a_write_is_confirmed_only_by_its_own_echo() {
+        let one = Request::WriteWords { address: 0x0102, words: vec![0x0304] };
+        let many = Request::WriteWords { address: 0x0102, words: vec![0; 3] };
+        let coil = Request::WriteBits { address: 5, bits: vec![true] };
+        let coils = Request::WriteBits { address: 5, bits: vec![true; 9] };
+        let table: [(_, &[u8]); 4] = [
+            (one, &[9, 6, 1, 2, 3, 4]),
+            (many, &[9, 16, 1, 2, 0, 3]),
+            (coil, &[9, 5, 0, 5, 0xFF, 0]),
+            (coils, &[9, 15, 0, 5, 0, 9]),
+        ];
+        for (request, content) in table {
+            let shape = Shape::of(9, &request).unwrap();
+            assert_eq!(shape.find(&sealed(content)), Some((Found::Answer, 8)));
+            for i in 0..6 {
+                let mut other = content.to_vec();
+                other[i] ^= 1;
+                assert_eq!(shape.find(&sealed(&other)), None, "{other:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_looks_like_its_own_answer_is_known() {
+        let bits = |address, count| Request::ReadBits { coils: true, address, count };
+        for request in [
+            words(1),
+            words(3),
+            bits(0x0300, 16),
+            bits(0x0300, 17),
+            bits(0x03FF, 24),
+            bits(0x03FF, 25),
+            bits(0x0400, 24),
+            Request::WriteBits { address: 5, bits: vec![false] },
+            Request::WriteWords { address: 5, words: vec![9] },
+        ] {
+            let content = match &request {
+                Request::ReadBits { address, count, .. } | Request::ReadWords { address, count, .. } => {
+                    let function = if matches!(request, Request::ReadBits { .. }) { 1 } else { 3 };
+                    [vec![9, function], address.to_be_bytes().to_vec(), count.to_be_bytes().to_vec()].concat()
+                }
+                Request::WriteBits { .. } => vec![9, 5, 0, 5, 0, 0],
+                _ => vec![9, 6, 0, 5, 0, 9],
+            };
+            let found = Shape::of(9, &request).unwrap().find(&sealed(&content));
+            assert_eq!(found.is_some(), request.is_answered_by_itself(), "{request:?}");
+        }
+        for many in [
+            Request::WriteBits { address: 5, bits: vec![true; 2] },
+            Request::WriteWords { address: 5, words: vec![9; 2] },
+        ] {
+            assert!(!many.is_answered_by_itself());
+        }
+    }
+
+    #[test]
+    fn what_no_frame_can_hold_has_no_shape() {
+        assert!(Shape::of(1, &words(128)).is_none());
+        assert!(Shape::of(1, &Request::ReadBits { coils: true, address: 0, count: 2048 }).is_none());
+        let line = Request::line(vec![], None, None);
+        assert!(Shape::of(1, &line).is_none());
+    }
+
+    #[test]
+    fn the_silence_is_three_and_a_half_characters_up_to_19200_baud() {
+        let port = |baud| SerialPort { path: "".into(), baud, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+        // 11 bits a character.
+        assert_eq!(Timing::of(&port(1200)).silence.as_micros(), 32_083);
+        assert_eq!(Timing::of(&port(19_200)).silence.as_micros(), 2_005);
+        assert_eq!(Timing::of(&port(38_400)).silence.as_micros(), 1_750);
+        assert_eq!(Timing::of(&port(1100)).on_wire(100), Duration::from_secs(1));
+        assert_eq!(Timing::of(&port(0)).on_wire(1), Duration::from_secs(11));
+    }
+}

@@ -1,0 +1,510 @@
+//! One exchange on a Modbus RTU line (Modbus over Serial Line V1.02).
+//!
+//! Invariants
+//! - A request goes out into silence: what came unasked is discarded first, and what was owed is counted as come.
+//! - One request, one sending: whatever else stands on the line is skipped, and the exchange listens on until the
+//!   timeout.
+//! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
+//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
+//!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{timeout_at, Instant};
+use tracing::debug;
+
+use crate::bus::call::{Call, Wire};
+use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use crate::bus::modbus::codec::Codec;
+use crate::bus::modbus::frame::{is_intact, Shape, Timing, FRAME_MAX};
+use crate::bus::modbus::late::{Debts, Question, Sifted};
+use crate::bus::port;
+use crate::config::{Bus, SerialPort};
+
+/// A line on which something stands for longer than this is not ours to write on.
+const BABBLE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the system may take to accept a request, beyond its time on the wire.
+const WRITE_SLACK: Duration = Duration::from_secs(1);
+
+/// Bytes kept to find a frame in: the longest frame, and as much garbage in front of it.
+const TAIL_MAX: usize = 2 * FRAME_MAX;
+
+/// The unit id that all units hear and none answers (Modbus over Serial Line V1.02, 2.2).
+const BROADCAST: u8 = 0;
+
+/// What a person is told of an adapter that hears itself.
+const ECHOES: &str =
+    "what is sent comes back as an echo, which is no answer: set the adapter so that it does not receive \
+                      while it sends, or write echo = \"strip\" if it can't";
+
+/// And of one that should and doesn't.
+const ECHOES_NOT: &str =
+    "echo = \"strip\" is set, and what is sent does not come back: remove it, or answers are taken \
+                          for echoes";
+
+/// Whether the line echoes what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    /// It has shown neither since it was opened.
+    Unknown,
+    Absent,
+    Heard,
+}
+
+/// The request that is out.
+#[derive(Debug)]
+struct Sent {
+    frame: Vec<u8>,
+    /// Whether its answer consists of the same bytes.
+    is_answered_by_itself: bool,
+    /// Whether its echo has come.
+    echoed: bool,
+    /// Bytes that have come and are neither its echo nor known to be owed.
+    heard: usize,
+}
+
+/// A Modbus RTU line.
+pub(in crate::bus) struct Rtu {
+    line: port::Line,
+    timing: Timing,
+    timeout: Duration,
+    /// Kept after an exchange: the silence between frames, or the turnaround if that is longer.
+    silence: Duration,
+    debts: Debts<Shape>,
+    /// What was heard and not understood yet.
+    tail: Vec<u8>,
+    /// Nothing is sent before this.
+    quiet_until: Instant,
+    echo: Echo,
+    /// Whether the configuration says that the line echoes.
+    strips_echo: bool,
+    sent: Option<Sent>,
+}
+
+/// Why a request was not put on the line.
+enum NotQuiet {
+    Babble,
+    Lost(String),
+}
+
+impl Rtu {
+    /// A line that is not open yet.
+    pub(in crate::bus) fn new(
+        port: SerialPort,
+        timeout: Duration,
+        turnaround: Duration,
+        lines: &dyn port::Lines,
+    ) -> Self {
+        let timing = Timing::of(&port);
+        Rtu {
+            line: port::Line::new(port, lines),
+            timing,
+            timeout,
+            silence: timing.silence.max(turnaround),
+            debts: Debts::default(),
+            tail: Vec::new(),
+            quiet_until: Instant::now(),
+            echo: Echo::Unknown,
+            strips_echo: false,
+            sent: None,
+        }
+    }
+
+    pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
+        self.line.stream = Some(stream);
+        self.tail.clear();
+        self.quiet_until = Instant::now() + self.silence;
+        self.echo = Echo::Unknown;
+        self.sent = None;
+    }
+
+    /// Notes what was heard. Gives the frame that answers the question.
+    fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
+        self.tail.extend_from_slice(bytes);
+        if let Some(sent) = &mut self.sent {
+            sent.heard += bytes.len();
+        }
+        match self.is_within_echo() {
+            true => None,
+            false => self.sift(own),
+        }
+    }
+
+    /// The frame that answers the question, if it stands in what was heard. What was owed for another is counted as
+    /// come.
+    fn sift(&mut self, own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
+        let now = Instant::now().into_std();
+        let answer = loop {
+            match self.debts.sift(&mut self.tail, own, now) {
+                Some(Sifted::Own(frame)) => break Some(frame),
+                Some(Sifted::Owed { len, ambiguous }) => {
+                    debug!(port = %self.line.port.path.display(), "a late answer was skipped");
+                    if let Some(sent) = self.sent.as_mut().filter(|_| !ambiguous) {
+                        sent.heard = sent.heard.saturating_sub(len);
+                    }
+                }
+                None => break None,
+            }
+        };
+        let surplus = self.tail.len().saturating_sub(TAIL_MAX);
+        self.tail.drain(..surplus);
+        answer
+    }
+
+    /// Takes the echo of what was sent out of what was heard, where it can be told from the answer. Tells whether the
+    /// echo has begun to come, so that what stands in it must not be looked at.
+    fn is_within_echo(&mut self) -> bool {
+        let expected = self.echoes();
+        let Some(sent) = self.sent.as_mut().filter(|sent| !sent.echoed) else { return false };
+        let can_be_told = expected || !sent.is_answered_by_itself;
+        let at = self.tail.windows(sent.frame.len()).position(|window| window == sent.frame);
+        if let Some(at) = at.filter(|_| can_be_told) {
+            self.tail.drain(at..at + sent.frame.len());
+            sent.heard = sent.heard.saturating_sub(sent.frame.len());
+            sent.echoed = true;
+            return false;
+        }
+        let begins = !self.tail.is_empty() && sent.frame.starts_with(&self.tail);
+        begins && can_be_told && self.echo != Echo::Absent
+    }
+
+    /// Whether what is sent comes back.
+    fn echoes(&self) -> bool {
+        self.strips_echo || self.echo == Echo::Heard
+    }
+
+    /// Learns from an exchange whether the line echoes. `answered` is the answer's length; 0: there was none.
+    fn learn_of_echo(&mut self, answered: usize) {
+        let Some(sent) = self.sent.take() else { return };
+        // Noise may have been an echo: of one that lost a byte a half is left.
+        let half = sent.frame.len() / 2;
+        let is_like = || sent.frame.windows(half).any(|part| self.tail.windows(half).any(|heard| heard == part));
+        let is_none = sent.heard == answered || answered == 0 && !is_like();
+        match sent.echoed {
+            true => self.echo = Echo::Heard,
+            false if is_none && !sent.is_answered_by_itself => self.echo = Echo::Absent,
+            false => {}
+        }
+    }
+
+    /// Waits for silence, discarding what breaks it.
+    async fn quiet(&mut self) -> Result<(), NotQuiet> {
+        let give_up = self.quiet_until.max(Instant::now()) + BABBLE_MAX;
+        let mut chunk = [0; FRAME_MAX];
+        port::catch_up().await;
+        loop {
+            let Some(stream) = self.line.stream.as_mut() else {
+                return Err(NotQuiet::Lost("is closed".into()));
+            };
+            let until = self.quiet_until.min(give_up);
+            match timeout_at(until, port::read(stream, &mut chunk)).await {
+                Err(_) if self.quiet_until <= give_up => break,
+                Err(_) => return Err(NotQuiet::Babble),
+                Ok(Err(why)) => return Err(NotQuiet::Lost(why)),
+                // A stream that always has bytes would never let the time run out.
+                Ok(Ok(_)) if Instant::now() >= give_up => return Err(NotQuiet::Babble),
+                Ok(Ok(len)) => self.overheard(&chunk[..len]),
+            }
+        }
+        self.tail.clear();
+        Ok(())
+    }
+
+    /// Notes what came unasked.
+    fn overheard(&mut self, bytes: &[u8]) {
+        self.heard(bytes, None);
+        self.quiet_until = self.quiet_until.max(Instant::now() + self.timing.silence);
+    }
+
+    pub(in crate::bus) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+        let Some(shape) = Shape::of(call.unit, &call.request) else {
+            return Ended::not_sent("the request fits no Modbus frame");
+        };
+        let mut codec = Codec::rtu();
+        let (frame, asked) = match codec.ask(call.unit, &call.request).await {
+            Ok(encoded) => encoded,
+            Err(why) => return Ended::not_sent(why),
+        };
+        match self.quiet().await {
+            Ok(()) => {}
+            Err(NotQuiet::Babble) => {
+                let name = self.line.port.path.display();
+                return Ended::not_sent(format!(
+                    "{name} is never silent: is another master on the line, or the baud rate wrong?"
+                ));
+            }
+            Err(NotQuiet::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
+        }
+        let sending = self.timing.on_wire(frame.len());
+        let Some(stream) = self.line.stream.as_mut() else {
+            return self.line.lost("is closed", Wire::NotSent);
+        };
+        match port::write_by(stream, &frame, sending + WRITE_SLACK, call.not_after).await {
+            Ok(()) => {}
+            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
+            Err(cut) => {
+                self.owe(call, errand, shape, Instant::now());
+                return self.line.lost(&cut.why, Wire::NoAnswer);
+            }
+        }
+        let sent = Instant::now() + sending;
+        let (timeout, question) = self.owe(call, errand, shape, sent);
+        let is_answered_by_itself = call.request.is_answered_by_itself();
+        self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0 });
+        let deadline = sent + timeout + self.timing.on_wire(shape.len());
+        let heard = self.listen_for(&question, &shape, deadline).await;
+        let ended = match &heard {
+            Ok(answer) => Ended::kept(asked.answer(answer).await),
+            Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
+            Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
+        };
+        match &heard {
+            Ok(answer) => self.learn_of_echo(answer.len()),
+            Err(Silence::Timeout) => self.learn_of_echo(0),
+            Err(Silence::Lost(_)) => self.sent = None,
+        }
+        self.quiet_until = Instant::now() + self.silence;
+        ended
+    }
+
+    /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.
+    fn owe(&mut self, call: &Call, errand: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
+        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let question = Question::of(errand, call);
+        if call.unit != BROADCAST {
+            let until = (sent + self.debts.window(timeout)).into_std();
+            self.debts.asked(question.clone(), shape, until, Instant::now().into_std());
+        }
+        (timeout, question)
+    }
+
+    /// The frame that answers. Everything else is skipped.
+    async fn listen_for(&mut self, question: &Question, shape: &Shape, deadline: Instant) -> Result<Vec<u8>, Silence> {
+        let mut chunk = [0; FRAME_MAX];
+        loop {
+            let Some(stream) = self.line.stream.as_mut() else {
+                return Err(Silence::Lost("is closed".into()));
+            };
+            match timeout_at(deadline, port::read(stream, &mut chunk)).await {
+                // What looked like the beginning of an echo may have been the answer.
+                Err(_) => return self.sift(Some((question, shape))).ok_or(Silence::Timeout),
+                Ok(Err(why)) => return Err(Silence::Lost(why)),
+                Ok(Ok(len)) => {
+                    if let Some(answer) = self.heard(&chunk[..len], Some((question, shape))) {
+                        return Ok(answer);
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(Silence::Timeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn unanswered(&self, call: &Call, timeout: Duration) -> Wire {
+        let (unit, timeout) = (call.unit, port::shown(timeout));
+        match &self.sent {
+            Some(Sent { heard: 0, echoed: true, .. }) if !self.strips_echo => {
+                return Wire::BadReply(format!(
+                    "unit {unit} did not answer within {timeout}; what came was the line's echo of the request"
+                ));
+            }
+            Some(Sent { heard: 0, .. }) => {
+                return Wire::NoAnswer(format!("unit {unit} did not answer within {timeout}"));
+            }
+            _ => {}
+        }
+        let what = match self.tail[..] {
+            [unit, function, ..] if is_intact(&self.tail) => {
+                format!("a frame of unit {unit} with function {function}")
+            }
+            _ => "no intact frame that answers the request".into(),
+        };
+        Wire::BadReply(format!(
+            "unit {unit} did not answer within {timeout}; what came was {what}: {}",
+            port::hex(&self.tail)
+        ))
+    }
+}
+
+enum Silence {
+    Timeout,
+    Lost(String),
+}
+
+impl Link for Rtu {
+    fn take_up(&mut self, settings: &Bus) {
+        self.debts.keep_for(settings.late_window);
+        self.strips_echo = settings.strips_echo;
+    }
+
+    fn port(&self) -> Option<&Path> {
+        Some(&self.line.port.path)
+    }
+
+    fn slack(&self) -> Duration {
+        // A request and its answer, and what may come before them.
+        self.silence + self.timing.on_wire(2 * FRAME_MAX) + BABBLE_MAX + WRITE_SLACK
+    }
+
+    fn is_to_be_tried(&self, call: &Call) -> bool {
+        let can_be_echo = call.request.is_answered_by_itself();
+        // A line that is opened anew may have another adapter.
+        let has_shown = self.is_open() && self.echo != Echo::Unknown;
+        !has_shown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        match (self.echo, self.strips_echo) {
+            (Echo::Heard, false) => Some(ECHOES),
+            (Echo::Absent, true) => Some(ECHOES_NOT),
+            _ => None,
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), String> {
+        let stream = self.line.open().await?;
+        self.attach(stream);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.line.close();
+    }
+
+    fn suspect(&mut self, until: Instant) {
+        self.debts.suspect(until.into_std());
+    }
+
+    fn owed_until(&self) -> Option<Instant> {
+        self.debts.all_until().map(Instant::from_std)
+    }
+
+    fn is_open(&self) -> bool {
+        self.line.stream.is_some()
+    }
+
+    async fn listen(&mut self) -> Option<Lost> {
+        let mut chunk = [0; FRAME_MAX];
+        let Some(stream) = self.line.stream.as_mut() else {
+            return Some(Lost::Idle);
+        };
+        match port::read(stream, &mut chunk).await {
+            Ok(len) => {
+                self.overheard(&chunk[..len]);
+                None
+            }
+            Err(why) => self.line.lost(&why, Wire::NotSent).lost,
+        }
+    }
+
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
+        let shape = Shape::of(call.unit, &call.request)?;
+        let question = Question::of(errand, call);
+        let until = self.debts.held_until(&question, &shape, Instant::now().into_std());
+        until.map(Instant::from_std)
+    }
+
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
+        self.put(call, errand).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::bus::call::{Answer, Request};
+    use crate::bus::modbus::frame::tests::sealed;
+    use crate::config::Parity;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// A line of 10 ms a character, and its far end.
+    fn line() -> (Rtu, DuplexStream) {
+        let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+        let (near, far) = duplex(4096);
+        let mut rtu = Rtu::new(port, TIMEOUT, Duration::ZERO, &port::SystemLines);
+        rtu.attach(Box::new(near));
+        (rtu, far)
+    }
+
+    fn call() -> Call {
+        let request = Request::ReadWords { holding: true, address: 0, count: 1 };
+        Call { unit: 7, request, timeout: None, not_after: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_is_never_silent_is_not_written_on() {
+        let (call, (mut rtu, far)) = (call(), line());
+        let (mut hearing, mut saying) = tokio::io::split(far);
+        let babble = async {
+            loop {
+                saying.write_all(b"U").await.unwrap();
+                sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = rtu.put(&call, 1) => ended,
+            () = babble => unreachable!(),
+        };
+        assert!(matches!(&ended.wire, Wire::NotSent(why) if why.contains("never silent")));
+        assert!(began.elapsed() <= BABBLE_MAX + Duration::from_millis(50));
+        assert!(timeout(TIMEOUT, hearing.read_u8()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_goes_out_after_three_and_a_half_characters_of_silence() {
+        let (call, (mut rtu, mut far)) = (call(), line());
+        sleep(TIMEOUT).await;
+        far.write_all(b"U").await.unwrap();
+        let began = Instant::now();
+        let peer = async {
+            let mut request = [0; 8];
+            far.read_exact(&mut request).await.unwrap();
+            assert!(began.elapsed() >= Duration::from_millis(35), "{:?}", began.elapsed());
+            assert!(began.elapsed() <= Duration::from_millis(40), "{:?}", began.elapsed());
+            far.write_all(&sealed(&[7, 3, 2, 0, 5])).await.unwrap();
+        };
+        let (ended, ()) = tokio::join!(rtu.put(&call, 1), peer);
+        assert_eq!(ended.wire, Wire::Answered(Answer::Words(vec![5])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_on_the_wire_is_no_part_of_the_timeout() {
+        let (mut rtu, _far) = line();
+        sleep(TIMEOUT).await;
+        let began = Instant::now();
+        let ended = rtu.put(&call(), 1).await;
+        assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
+        // 8 characters there, 7 back.
+        let expected = TIMEOUT + Duration::from_millis(150);
+        let over = began.elapsed().checked_sub(expected).expect("not before");
+        assert!(over <= Duration::from_millis(5), "{over:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_full_of_bytes_takes_bounded_memory_and_time() {
+        let (call, (mut rtu, mut far)) = (call(), line());
+        let flood = async {
+            let mut request = [0; 8];
+            far.read_exact(&mut request).await.unwrap();
+            while far.write_all(&[7; 4096]).await.is_ok() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = rtu.put(&call, 1) => ended,
+            () = flood => unreachable!(),
+        };
+        assert!(matches!(ended.wire, Wire::BadReply(_)), "{:?}", ended.wire);
+        assert!(rtu.tail.len() <= TAIL_MAX);
+    }
+}

@@ -1,0 +1,298 @@
+//! One exchange on a Modbus TCP connection (Modbus Messaging on TCP/IP V1.0b).
+//!
+//! Invariants
+//! - One request is outstanding on a connection. After a timeout or anything unexpected the connection is given up, so
+//!   that what still comes on it is heard by nobody: nothing has to wait.
+//! - A connection that its peer has closed, as far as that can be known, is never written to.
+//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - Connecting and writing have limits of their own: how long an answer may take says nothing of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{sleep_until, timeout_at, Instant};
+use tracing::debug;
+
+use crate::bus::call::{Call, Wire};
+use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use crate::bus::modbus::codec::Codec;
+use crate::bus::port::{self, Lines};
+use crate::net::Stream;
+
+/// How long a connection may take to be made: a few repetitions of a lost SYN.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request may take to be taken by the system: it waits only behind a peer that has stopped reading.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Transaction, protocol and length (Modbus Messaging on TCP/IP V1.0b, 3.1.3): what comes before the counted bytes.
+const PREFIX: usize = 6;
+
+/// Unit and function at least, unit and 253 bytes at most (Modbus Application Protocol V1.1b3, 4.1).
+const COUNTED: std::ops::RangeInclusive<usize> = 2..=254;
+
+/// A Modbus TCP server.
+pub(in crate::bus) struct Tcp {
+    address: String,
+    timeout: Duration,
+    turnaround: Duration,
+    connection: Option<Connection>,
+    quiet_until: Instant,
+    lines: Arc<dyn Lines>,
+}
+
+struct Connection {
+    stream: Box<dyn Stream>,
+    codec: Codec,
+}
+
+impl Tcp {
+    /// A server that is not connected yet.
+    pub(in crate::bus) fn new(address: String, timeout: Duration, turnaround: Duration, lines: Arc<dyn Lines>) -> Tcp {
+        let quiet_until = Instant::now();
+        Tcp { address, timeout, turnaround, connection: None, quiet_until, lines }
+    }
+
+    async fn put(&mut self, connection: &mut Connection, call: &Call) -> Result<Wire, Broken> {
+        let (frame, asked) = match connection.codec.ask(call.unit, &call.request).await {
+            Ok(encoded) => encoded,
+            Err(why) => return Err(Broken::before(why)),
+        };
+        sleep_until(self.quiet_until).await;
+        still_open(&mut *connection.stream).await?;
+        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let limit = timeout.min(WRITE_TIMEOUT);
+        port::write_by(&mut *connection.stream, &frame, limit, call.not_after).await.map_err(|cut| Broken {
+            wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
+            why: match cut.sent == 0 && call.is_too_late() {
+                true => TOO_LATE.into(),
+                false => format!("the connection {}", cut.why),
+            },
+        })?;
+        let deadline = Instant::now() + timeout;
+        let mut answer = Answering::default();
+        match timeout_at(deadline, answer.read(&mut *connection.stream)).await {
+            Ok(Ok(())) => match foreign(&frame, &answer.frame) {
+                Some(why) => Ok(Wire::BadReply(why)),
+                None => Ok(asked.answer(&answer.frame).await),
+            },
+            Ok(Err(broken)) => Err(broken),
+            Err(_) if answer.filled == 0 => Err(Broken {
+                wire: Wire::NoAnswer,
+                why: format!("unit {} did not answer within {}", call.unit, port::shown(timeout)),
+            }),
+            Err(_) => Err(Broken {
+                wire: Wire::NoAnswer,
+                why: format!(
+                    "the answer of unit {} was cut: within {} came {} bytes of it, {}",
+                    call.unit,
+                    port::shown(timeout),
+                    answer.filled,
+                    port::hex(&answer.frame[..answer.filled])
+                ),
+            }),
+        }
+    }
+}
+
+/// Whose a whole frame is, and to what, if it is not the answer to the request: a sentence.
+fn foreign(request: &[u8], answer: &[u8]) -> Option<String> {
+    let transaction = |frame: &[u8]| u16::from_be_bytes([frame[0], frame[1]]);
+    let (asked, answered) = (transaction(request), transaction(answer));
+    if asked != answered {
+        return Some(format!("what came answers transaction {answered}, and {asked} is under way"));
+    }
+    let (asked, answered) = (request[PREFIX], answer[PREFIX]);
+    (asked != answered).then(|| format!("what came is of unit {answered}, and unit {asked} was asked"))
+}
+
+/// How an exchange broke its connection.
+pub(in crate::bus) struct Broken {
+    pub(in crate::bus) wire: fn(String) -> Wire,
+    pub(in crate::bus) why: String,
+}
+
+impl Broken {
+    fn before(why: impl Into<String>) -> Broken {
+        Broken { wire: Wire::NotSent, why: why.into() }
+    }
+}
+
+/// Makes sure that the peer has neither closed the connection nor said anything unasked.
+async fn still_open(stream: &mut dyn Stream) -> Result<(), Broken> {
+    port::catch_up().await;
+    let mut byte = [0];
+    // Nothing is there yet unless the connection has ended or something was said: a read that has to wait is what is
+    // hoped for.
+    match stream.read(&mut byte).now_or_never() {
+        None => Ok(()),
+        Some(Ok(0)) => Err(Broken::before("the connection was closed from the other side")),
+        Some(Ok(_)) => Err(Broken::before("the other side speaks unasked")),
+        Some(Err(error)) => Err(Broken::before(format!("the connection was lost: {error}"))),
+    }
+}
+
+/// A frame that is being read.
+#[derive(Default)]
+pub(in crate::bus) struct Answering {
+    pub(in crate::bus) frame: Vec<u8>,
+    /// How much of it has come.
+    filled: usize,
+}
+
+impl Answering {
+    /// Reads one frame, and not a byte more. Cancel-safe.
+    pub(in crate::bus) async fn read(&mut self, stream: &mut dyn Stream) -> Result<(), Broken> {
+        self.fill(stream, PREFIX).await?;
+        let counted = usize::from(u16::from_be_bytes([self.frame[4], self.frame[5]]));
+        if self.frame[2..4] != [0, 0] || !COUNTED.contains(&counted) {
+            let why = format!("what came is no Modbus TCP: {}", port::hex(&self.frame));
+            return Err(Broken { wire: Wire::BadReply, why });
+        }
+        self.fill(stream, PREFIX + counted).await?;
+        // An exception is unit, function and code. The library would overlook more.
+        if self.frame[PREFIX + 1] >= 0x80 && counted != 3 {
+            let why = format!("what came is no Modbus exception: {}", port::hex(&self.frame));
+            return Err(Broken { wire: Wire::BadReply, why });
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Result<(), Broken> {
+        self.frame.resize(len, 0);
+        while self.filled < len {
+            match stream.read(&mut self.frame[self.filled..]).await {
+                Ok(read) if read > 0 => self.filled += read,
+                ended => {
+                    let how = match ended {
+                        Ok(_) => "closed from the other side".into(),
+                        Err(error) => format!("lost: {error}"),
+                    };
+                    // Half an answer is something that came, but nothing that confirms.
+                    return Err(match self.filled {
+                        0 => Broken {
+                            wire: Wire::NoAnswer,
+                            why: format!("the connection was {how}, before anything of an answer came"),
+                        },
+                        bytes => Broken {
+                            wire: Wire::BadReply,
+                            why: format!("the answer was cut: the connection was {how}, after {bytes} bytes of it"),
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Link for Tcp {
+    async fn open(&mut self) -> Result<(), String> {
+        let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
+        self.connection = Some(Connection { stream, codec: Codec::tcp() });
+        Ok(())
+    }
+
+    fn slack(&self) -> Duration {
+        WRITE_TIMEOUT
+    }
+
+    fn close(&mut self) {
+        self.connection = None;
+    }
+
+    fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    async fn listen(&mut self) -> Option<Lost> {
+        let connection = self.connection.as_mut()?;
+        let mut chunk = [0; 64];
+        let why = match port::read(&mut *connection.stream, &mut chunk).await {
+            Ok(_) => "spoke unasked".into(),
+            Err(why) => why,
+        };
+        // Servers close idle connections, and some close them after each exchange: no error, the next request connects.
+        debug!(address = %self.address, reason = %why, "an idle connection ended");
+        self.connection = None;
+        Some(Lost::Idle)
+    }
+
+    fn held_until(&self, _: &Call, _: u64) -> Option<Instant> {
+        None
+    }
+
+    async fn exchange(&mut self, call: &Call, _: u64) -> Ended {
+        let Some(mut connection) = self.connection.take() else {
+            let why = "the connection is closed".into();
+            return Ended { wire: Wire::NotSent(why), lost: Some(Lost::Idle) };
+        };
+        let ended = match self.put(&mut connection, call).await {
+            // The connection goes with whatever may still come on it.
+            Err(Broken { wire, why }) => {
+                debug!(address = %self.address, reason = %why, "a connection is given up");
+                let wire = wire(format!("{}: {why}", self.address));
+                Ended { wire, lost: Some(Lost::Idle) }
+            }
+            Ok(wire @ Wire::BadReply(_)) => Ended { wire, lost: Some(Lost::Idle) },
+            Ok(wire) => {
+                self.connection = Some(connection);
+                Ended::kept(wire)
+            }
+        };
+        self.quiet_until = Instant::now() + self.turnaround;
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::bus::port::{Opener, Opening};
+    use crate::config::SerialPort;
+
+    /// A way to a server that swallows everything, and what limits it was given.
+    #[derive(Debug, Default)]
+    struct Swallowing(Mutex<Vec<Duration>>);
+
+    impl Lines for Swallowing {
+        fn connect<'a>(&'a self, _: &'a str, limit: Duration) -> Opening<'a, Box<dyn Stream>> {
+            self.0.lock().unwrap().push(limit);
+            Box::pin(async move {
+                tokio::time::sleep(limit).await;
+                Err("it swallows everything".into())
+            })
+        }
+
+        fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
+            unreachable!("it has no serial port")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connecting_has_a_limit_of_its_own_however_long_an_answer_may_take() {
+        let lines = Arc::new(Swallowing::default());
+        let mut tcp = Tcp::new("h:502".into(), Duration::from_secs(600), Duration::ZERO, lines.clone());
+        let began = Instant::now();
+        tcp.open().await.unwrap_err();
+        assert!(began.elapsed() <= crate::health::pulse::PATIENCE / 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_takes_ends_within_the_time_that_the_watchdog_is_told() {
+        let timeout = Duration::from_secs(600);
+        let lines = Arc::new(Swallowing::default());
+        let mut tcp = Tcp::new("h:502".into(), timeout, Duration::from_secs(60), lines);
+        let (near, _far) = tokio::io::duplex(4);
+        tcp.connection = Some(Connection { stream: Box::new(near), codec: Codec::tcp() });
+        let request = crate::bus::call::Request::ReadWords { holding: true, address: 0, count: 1 };
+        let began = Instant::now();
+        let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None }, 1).await;
+        assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
+        assert!(began.elapsed() <= tcp.slack(), "{:?}", began.elapsed());
+    }
+}

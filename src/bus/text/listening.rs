@@ -1,0 +1,358 @@
+//! What is known of a line of text between two exchanges: what was heard, when, and from when on a question may go out
+//! without its answer being mistaken. Pure.
+//!
+//! When nothing has come for the *quiet* time, an instrument has said what it had to say. That is as long as it may
+//! take to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), and twenty characters at the line's
+//! speed, for what adapters and drivers collect before they pass it on.
+//!
+//! Invariants
+//! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A
+//!   repetition on the same errand doesn't: what comes to either answers both.
+//! - A line that was opened is quiet first: whoever was asked before, or begins anew with it, has said everything.
+//! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
+//!   what comes next begins a line.
+//! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
+//!   not known to do that, what goes on and on is waited for four times as long.
+
+use std::time::{Duration, Instant};
+
+use crate::bus::modbus::frame::Timing;
+use crate::bus::modbus::late::Question;
+use crate::bus::text::splitter::{Line, Place, Splitter};
+
+/// Least and most that an instrument is believed to pause within what it says.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+
+/// Characters that may be under way and not heard yet.
+const UNDER_WAY: usize = 20;
+
+/// Quiet times that one who goes on and on is waited for.
+const PATIENCE: u32 = 4;
+
+/// An exchange that was begun or has ended.
+#[derive(Debug)]
+struct Last {
+    question: Question,
+    ended: Instant,
+    /// Whether its answer came.
+    answered: bool,
+}
+
+/// What was heard on a line since it was opened.
+#[derive(Debug)]
+pub(in crate::bus) struct Listening {
+    splitter: Splitter,
+    quiet: Duration,
+    turnaround: Duration,
+    opened: Instant,
+    /// When the last byte came, or the line was opened.
+    heard: Instant,
+    /// When the line that has not ended began.
+    begun: Instant,
+    /// The last exchange.
+    last: Option<Last>,
+    /// From where on an answer to what is being asked is looked for.
+    asked: Option<Place>,
+    /// Until then it counts as an instrument that reports unasked.
+    reports_until: Option<Instant>,
+}
+
+impl Listening {
+    /// To a line as if it were opened now.
+    pub(in crate::bus) fn new(
+        delimiter: Vec<u8>,
+        timing: Timing,
+        timeout: Duration,
+        turnaround: Duration,
+        now: Instant,
+    ) -> Listening {
+        Listening {
+            splitter: Splitter::new(delimiter),
+            quiet: timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY),
+            turnaround,
+            opened: now,
+            heard: now,
+            begun: now,
+            last: None,
+            asked: None,
+            reports_until: None,
+        }
+    }
+
+    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten.
+    pub(in crate::bus) fn opened(&mut self, now: Instant) {
+        self.splitter.restart();
+        (self.opened, self.heard, self.begun) = (now, now, now);
+        (self.asked, self.reports_until) = (None, None);
+    }
+
+    /// What ends a line.
+    pub(in crate::bus) fn delimiter(&self) -> &[u8] {
+        self.splitter.delimiter()
+    }
+
+    /// Takes what came, and gives the lines that it ends.
+    pub(in crate::bus) fn feed(&mut self, bytes: &[u8], now: Instant) -> Vec<Line> {
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        self.align(now);
+        if !self.splitter.is_within_a_line() {
+            self.begun = now;
+        }
+        self.heard = now;
+        let lines = self.splitter.feed(bytes);
+        if !lines.is_empty() {
+            self.begun = now;
+            self.note_report(now);
+        }
+        lines
+    }
+
+    /// Lines that come long after the opening and any exchange, and those that follow them, come unasked.
+    fn note_report(&mut self, now: Instant) {
+        let patience = self.quiet * PATIENCE;
+        let last = self.last.as_ref().map_or(self.opened, |last| self.opened.max(last.ended));
+        let is_unasked = self.asked.is_none() && now >= last + patience;
+        if is_unasked || self.reports(now) {
+            self.reports_until = Some(now + patience);
+        }
+    }
+
+    fn reports(&self, now: Instant) -> bool {
+        self.reports_until.is_some_and(|until| now < until)
+    }
+
+    /// Drops what was begun and not ended, once the line is quiet. What may be the answer that is waited for is kept.
+    fn align(&mut self, now: Instant) {
+        let may_be_the_answer = self.asked.is_some_and(|place| self.splitter.is_within_a_line_since(place));
+        if now >= self.heard + self.quiet && self.splitter.is_within_a_line() && !may_be_the_answer {
+            self.splitter.align();
+        }
+    }
+
+    /// When a question may go out; `None`: now.
+    pub(in crate::bus) fn free_at(&self, question: &Question, now: Instant) -> Option<Instant> {
+        let silent = self.heard + self.quiet;
+        let reports = self.reports(now);
+        let rest = self.last.as_ref().map(|last| {
+            let limit = last.ended + self.quiet * if reports { 1 } else { PATIENCE };
+            let is_repetition = !last.answered && last.question.is(question);
+            let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
+            rest.max(last.ended + self.turnaround)
+        });
+        // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
+        let opened = silent.max(self.opened + self.quiet).min(self.opened + self.quiet * PATIENCE);
+        let within = self.splitter.is_within_a_line() && !reports;
+        let line = within.then(|| silent.min(self.begun + self.quiet * PATIENCE));
+        rest.into_iter().chain(line).chain([opened]).max().filter(|at| *at > now)
+    }
+
+    /// A question goes out now. Its answer is whole, and begins here or later.
+    pub(in crate::bus) fn ask(&mut self, now: Instant) -> Place {
+        self.asked = None;
+        self.align(now);
+        *self.asked.insert(self.splitter.place())
+    }
+
+    /// The exchange has ended, and its answer came or not.
+    pub(in crate::bus) fn end(&mut self, question: Question, answered: bool, now: Instant) {
+        self.asked = None;
+        self.last = Some(Last { question, ended: now, answered });
+    }
+
+    /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
+    /// goes on, and no longer than `most` beyond the deadline.
+    pub(in crate::bus) fn ends_by(&self, asked: Place, deadline: Instant, most: Duration) -> Option<Instant> {
+        let is_coming = self.splitter.is_within_a_line_since(asked) && self.begun < deadline;
+        is_coming.then(|| (self.heard + self.quiet).min(deadline + most))
+    }
+
+    /// Whether more has come in one line since this place than is kept of one.
+    pub(in crate::bus) fn is_overlong_since(&self, asked: Place) -> bool {
+        self.splitter.is_overlong_since(asked)
+    }
+
+    /// What there is of a line that has not ended, for a person.
+    pub(in crate::bus) fn rest(&self) -> String {
+        self.splitter.rest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regex_lite::Regex;
+
+    use super::*;
+    use crate::bus::call::{Call, Request};
+    use crate::config::{Parity, SerialPort};
+
+    const MS: Duration = Duration::from_millis(1);
+    /// Twenty characters of 10 ms, and the pause of an instrument that answers within 500 ms.
+    const QUIET: Duration = Duration::from_millis(700);
+
+    fn listening(now: Instant) -> Listening {
+        let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        Listening::new(b"\n".to_vec(), Timing::of(&port), Duration::from_millis(500), Duration::ZERO, now)
+    }
+
+    fn question(errand: u64, text: &str) -> Question {
+        let request = Request::line(text.as_bytes().to_vec(), None, None);
+        Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None })
+    }
+
+    /// A line that was opened some time ago, and heard nothing.
+    fn idle() -> (Listening, Instant) {
+        let now = Instant::now();
+        (listening(now), now + QUIET * PATIENCE)
+    }
+
+    /// From when on a question may go out, if these bytes come every 100 ms after `at`.
+    fn free_among(line: &mut Listening, bytes: &[u8], next: &Question, mut at: Instant) -> Instant {
+        while line.free_at(next, at).is_some() {
+            at += 100 * MS;
+            line.feed(bytes, at);
+        }
+        at
+    }
+
+    #[test]
+    fn the_quiet_time_is_the_timeout_within_bounds_and_twenty_characters() {
+        let port = SerialPort { path: "line".into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let timing = Timing::of(&port);
+        for (timeout, quiet) in [(10, 270), (400, 420), (1_000, 1_020), (600_000, 1_020)] {
+            let timeout = Duration::from_millis(timeout);
+            let listening = Listening::new(b"\n".to_vec(), timing, timeout, Duration::ZERO, Instant::now());
+            assert_eq!(listening.quiet.as_millis(), quiet, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_opened_is_quiet_first_for_four_quiet_times_at_most() {
+        let now = Instant::now();
+        let mut line = listening(now);
+        let next = question(1, "T");
+        assert_eq!(line.free_at(&next, now), Some(now + QUIET));
+        assert_eq!(line.free_at(&next, now + QUIET), None);
+        // The rest of a reply to whoever had it open before, or a board that begins anew.
+        line.feed(b"boot\n", now + MS);
+        assert_eq!(line.free_at(&next, now + MS), Some(now + MS + QUIET));
+        line.feed(b"OK ready\n", now + 400 * MS);
+        assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
+        let at = free_among(&mut line, b"W 1\n", &next, now + 400 * MS);
+        assert_eq!(at, now + 4 * QUIET);
+        // It is the same when it is opened again, whatever was asked before.
+        line.ask(at);
+        line.end(question(1, "V"), true, at);
+        let again = at + 100 * QUIET;
+        line.opened(again);
+        line.feed(b"boot\n", again + MS);
+        assert_eq!(line.free_at(&next, again + MS), Some(again + MS + QUIET));
+    }
+
+    #[test]
+    fn another_question_waits_until_the_rest_of_the_last_reply_is_over() {
+        let (mut line, now) = idle();
+        line.ask(now);
+        line.feed(b"1999.0\n", now + 10 * MS);
+        line.end(question(1, "V"), true, now + 10 * MS);
+        for next in [question(2, "D"), question(2, "V"), question(1, "D"), question(1, "V")] {
+            assert_eq!(line.free_at(&next, now + 10 * MS), Some(now + 10 * MS + QUIET), "{next:?}");
+        }
+        line.feed(b"OK\n", now + 400 * MS);
+        let next = question(2, "D");
+        assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
+        assert_eq!(line.free_at(&next, now + 400 * MS + QUIET), None);
+    }
+
+    #[test]
+    fn a_repetition_waits_for_nothing_but_the_turnaround() {
+        let (mut line, now) = idle();
+        line.turnaround = 50 * MS;
+        line.ask(now);
+        line.end(question(1, "V"), false, now);
+        assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
+        assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
+        assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
+    }
+
+    #[test]
+    fn a_repetition_does_not_take_the_rest_of_a_first_reply_of_several_lines_for_its_own() {
+        let (mut line, now) = idle();
+        let several = |errand| {
+            let until = Regex::new("^END").unwrap();
+            let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
+            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
+            Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None })
+        };
+        line.ask(now);
+        line.feed(b"one\n", now + 10 * MS);
+        line.end(several(1), false, now + 500 * MS);
+        assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
+        line.feed(b"two\n", now + 600 * MS);
+        assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
+    }
+
+    #[test]
+    fn what_goes_on_and_on_is_waited_for_four_times_as_long_and_a_report_once() {
+        let (mut line, now) = idle();
+        let next = question(2, "D");
+        line.ask(now);
+        line.end(question(1, "V"), true, now);
+        let at = free_among(&mut line, b"more\n", &next, now);
+        assert_eq!(at, now + 4 * QUIET);
+        // By now it is known to report: so one quiet time is enough the next time.
+        line.ask(at);
+        line.end(question(3, "V"), true, at);
+        assert_eq!(free_among(&mut line, b"more\n", &next, at), at + QUIET);
+    }
+
+    #[test]
+    fn a_fragment_is_waited_for_and_given_up_when_the_line_is_quiet() {
+        let (mut line, now) = idle();
+        line.feed(b"W +00", now);
+        let next = question(1, "T");
+        assert_eq!(line.free_at(&next, now + 100 * MS), Some(now + QUIET));
+        let asked = line.ask(now + QUIET);
+        let lines = line.feed(b"OK\n", now + QUIET + MS);
+        assert!(lines[0].text == "OK" && lines[0].is_since(asked));
+
+        // Its end, if it comes before that, is the end of an old line.
+        let (mut line, now) = idle();
+        line.feed(b"STATE NOT ", now);
+        let asked = line.ask(now + 300 * MS);
+        let lines = line.feed(b"OK\n", now + 600 * MS);
+        assert!(lines[0].text == "STATE NOT OK" && !lines[0].is_since(asked));
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_hold_up_for_ever() {
+        let (mut line, now) = idle();
+        line.feed(b"x", now);
+        assert_eq!(free_among(&mut line, b"x", &question(1, "T"), now), now + 4 * QUIET);
+    }
+
+    #[test]
+    fn a_pause_within_a_reply_does_not_cut_it() {
+        let (mut line, now) = idle();
+        let asked = line.ask(now);
+        line.feed(b"W +001", now + MS);
+        let lines = line.feed(b"2.5\n", now + 3 * QUIET);
+        assert!(lines[0].text == "W +0012.5" && lines[0].is_since(asked));
+    }
+
+    #[test]
+    fn a_reply_that_began_in_time_may_end_and_another_line_may_not() {
+        let (mut line, now) = idle();
+        let (deadline, most) = (now + 100 * MS, Duration::from_secs(2));
+        let asked = line.ask(now);
+        assert_eq!(line.ends_by(asked, deadline, most), None);
+        line.feed(b"chatter\nW", now + 50 * MS);
+        assert_eq!(line.ends_by(asked, deadline, most), Some(now + 50 * MS + QUIET));
+        line.feed(b" ", now + 1900 * MS);
+        assert_eq!(line.ends_by(asked, deadline, most), Some(deadline + most));
+        // It has ended, and the next one began too late.
+        line.feed(b"1\nW", now + 1950 * MS);
+        assert_eq!(line.ends_by(asked, deadline, most), None);
+    }
+}

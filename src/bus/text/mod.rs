@@ -1,0 +1,255 @@
+//! One exchange with an instrument that speaks in lines of text on a serial port.
+//!
+//! Invariants
+//! - The line is listened to from the opening to the closing of its port, so that a line that began before a command
+//!   was sent is known for what it is: never its answer.
+//! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
+//!   come any more, and after a reply until its rest, if it has one, is over.
+//! - Whether a command may still go out is looked at last, behind every wait.
+//! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
+
+mod listening;
+mod reply;
+mod splitter;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{timeout_at, Instant};
+
+use crate::bus::call::{Call, Request, Wire};
+use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use crate::bus::modbus::frame::Timing;
+use crate::bus::modbus::late::{Debts, Question};
+use crate::bus::port;
+use crate::bus::text::listening::Listening;
+use crate::bus::text::reply::Reply;
+use crate::bus::text::splitter::{Place, LINE_BYTES_MAX};
+use crate::config::{Bus, SerialPort};
+
+/// How long the system may take to accept a command, beyond its time on the wire.
+const WRITE_SLACK: Duration = Duration::from_secs(1);
+
+/// A line that began before the timeout may take as long as so many characters to end.
+const LAST_LINE_CHARS: usize = 256;
+
+/// Most pieces that are read before a command is sent, once the line is free: all that the system keeps of what came.
+const PIECES_MAX: usize = 16;
+
+/// A serial line with an instrument at its end.
+pub(in crate::bus) struct Text {
+    line: port::Line,
+    timing: Timing,
+    timeout: Duration,
+    /// All replies look alike.
+    debts: Debts<()>,
+    listening: Listening,
+}
+
+/// Why a command was not put on the line.
+enum NotFree {
+    TooLate,
+    Babble,
+    Lost(String),
+}
+
+impl Text {
+    /// A line that is not open yet.
+    pub(in crate::bus) fn new(
+        port: SerialPort,
+        delimiter: Vec<u8>,
+        timeout: Duration,
+        turnaround: Duration,
+        lines: &dyn port::Lines,
+    ) -> Self {
+        let timing = Timing::of(&port);
+        let listening = Listening::new(delimiter, timing, timeout, turnaround, Instant::now().into_std());
+        Text { line: port::Line::new(port, lines), timing, timeout, debts: Debts::default(), listening }
+    }
+
+    pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
+        self.line.stream = Some(stream);
+        self.listening.opened(Instant::now().into_std());
+    }
+
+    /// Listens until the question may go out, or is too late.
+    async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
+        let mut chunk = [0; 4096];
+        let mut pieces = 0;
+        port::catch_up().await;
+        loop {
+            let now = Instant::now();
+            if not_after.is_some_and(|limit| now >= limit) {
+                return Err(NotFree::TooLate);
+            }
+            let free_at = self.listening.free_at(question, now.into_std()).map(Instant::from_std);
+            let until = match free_at {
+                Some(at) => not_after.map_or(at, |limit| limit.min(at)),
+                None if pieces < PIECES_MAX => now,
+                None => return Err(NotFree::Babble),
+            };
+            pieces += usize::from(free_at.is_none());
+            let Some(stream) = self.line.stream.as_mut() else {
+                return Err(NotFree::Lost("is closed".into()));
+            };
+            match timeout_at(until, port::read(stream, &mut chunk)).await {
+                Ok(Ok(len)) => drop(self.listening.feed(&chunk[..len], Instant::now().into_std())),
+                Ok(Err(why)) => return Err(NotFree::Lost(why)),
+                Err(_) if free_at.is_none() => return Ok(()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(in crate::bus) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+        let reply = Reply::to(&call.request, self.listening.delimiter());
+        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, reply) else {
+            return Ended::not_sent("this bus speaks lines of text, not Modbus");
+        };
+        let question = Question::of(errand, call);
+        match self.free(&question, call.not_after).await {
+            Ok(()) => {}
+            Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
+            Err(NotFree::Babble) => {
+                let name = self.line.port.path.display();
+                return Ended::not_sent(format!("{name}: what comes unasked never stops; is the baud rate wrong?"));
+            }
+            Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
+        }
+        let sending = self.timing.on_wire(bytes.len());
+        let Some(stream) = self.line.stream.as_mut() else {
+            return self.line.lost("is closed", Wire::NotSent);
+        };
+        let asked = self.listening.ask(Instant::now().into_std());
+        let written = port::write_by(stream, bytes, sending + WRITE_SLACK, call.not_after).await;
+        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let sent = Instant::now() + sending;
+        let until = (sent + self.debts.window(timeout)).into_std();
+        match written {
+            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
+            written => {
+                self.debts.asked(question.clone(), (), until, Instant::now().into_std());
+                if let Err(cut) = written {
+                    return self.line.lost(&cut.why, Wire::NoAnswer);
+                }
+            }
+        }
+        let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
+        let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
+        if answered {
+            self.debts.paid(&());
+        }
+        self.listening.end(question, answered, Instant::now().into_std());
+        ended
+    }
+
+    async fn listen_for(&mut self, mut reply: Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
+        let mut chunk = [0; 256];
+        let mut silent = true;
+        while let Some(until) = self.patience(asked, deadline) {
+            let Some(stream) = self.line.stream.as_mut() else {
+                return self.line.lost("is closed", Wire::NoAnswer);
+            };
+            let len = match timeout_at(until, port::read(stream, &mut chunk)).await {
+                Ok(Ok(len)) => len,
+                Ok(Err(why)) => return self.line.lost(&why, Wire::NoAnswer),
+                Err(_) => continue,
+            };
+            silent = false;
+            for line in self.listening.feed(&chunk[..len], Instant::now().into_std()) {
+                if !line.is_since(asked) {
+                    reply.pass(&line.text);
+                } else if let Some(wire) = reply.take(&line.text) {
+                    return Ended::kept(wire);
+                }
+            }
+            if self.listening.is_overlong_since(asked) {
+                return Ended::kept(Wire::BadReply(format!(
+                    "more than {LINE_BYTES_MAX} bytes came without the delimiter: {}",
+                    reply.excerpt(&self.listening.rest())
+                )));
+            }
+        }
+        let timeout = port::shown(timeout);
+        let rest = self.listening.rest();
+        Ended::kept(if silent {
+            Wire::NoAnswer(format!("no reply within {timeout}"))
+        } else if reply.is_echo_only(&rest) {
+            Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
+        } else {
+            let excerpt = reply.excerpt(&rest);
+            Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
+        })
+    }
+
+    /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
+    fn patience(&self, asked: Place, deadline: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        if now < deadline {
+            return Some(deadline);
+        }
+        let most = self.timing.on_wire(LAST_LINE_CHARS);
+        let until = self.listening.ends_by(asked, deadline.into_std(), most).map(Instant::from_std);
+        until.filter(|until| now < *until)
+    }
+}
+
+impl Link for Text {
+    fn take_up(&mut self, settings: &Bus) {
+        self.debts.keep_for(settings.late_window);
+    }
+
+    fn port(&self) -> Option<&Path> {
+        Some(&self.line.port.path)
+    }
+
+    async fn open(&mut self) -> Result<(), String> {
+        let stream = self.line.open().await?;
+        self.attach(stream);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.line.close();
+    }
+
+    fn suspect(&mut self, until: Instant) {
+        self.debts.suspect(until.into_std());
+    }
+
+    fn owed_until(&self) -> Option<Instant> {
+        self.debts.all_until().map(Instant::from_std)
+    }
+
+    fn is_open(&self) -> bool {
+        self.line.stream.is_some()
+    }
+
+    async fn listen(&mut self) -> Option<Lost> {
+        let mut chunk = [0; 256];
+        let stream = self.line.stream.as_mut()?;
+        match port::read(stream, &mut chunk).await {
+            Ok(len) => {
+                self.listening.feed(&chunk[..len], Instant::now().into_std());
+                None
+            }
+            Err(why) => self.line.lost(&why, Wire::NotSent).lost,
+        }
+    }
+
+    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
+        let question = Question::of(errand, call);
+        let now = Instant::now().into_std();
+        let owed = self.debts.held_until(&question, &(), now);
+        let free = self.is_open().then(|| self.listening.free_at(&question, now)).flatten();
+        owed.into_iter().chain(free).max().map(Instant::from_std)
+    }
+
+    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
+        self.put(call, errand).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! What the lines that follow a command say to it. Pure.
+//!
+//! Invariants
+//! - A line is looked at for what refuses first, then for what confirms. One that does neither is passed over.
+//! - The command itself, come back as an echo, says nothing: who repeats it may be a wire.
+//! - With `until` the reply is every line up to the one that matches it, and `expect` is tried on all of it.
+
+use std::collections::VecDeque;
+
+use regex_lite::Regex;
+
+use crate::bus::call::{Answer, Refusal, Request, Wire};
+use crate::bus::text::splitter::Splitter;
+
+/// Most bytes of a reply of several lines.
+const REPLY_BYTES_MAX: usize = 4096;
+
+/// Longest piece of a reply that a message to a person repeats, in characters.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// Signs that an instrument puts in front of what is typed.
+const PROMPTS: [char; 4] = ['>', '#', '$', ':'];
+
+/// What has come of a reply.
+#[derive(Debug)]
+pub(in crate::bus) struct Reply<'a> {
+    expect: Option<&'a Regex>,
+    refuse: Option<&'a Regex>,
+    until: Option<&'a Regex>,
+    /// The lines of the command that may still come back.
+    echoes: VecDeque<String>,
+    /// The lines of a reply that has several.
+    lines: Vec<String>,
+    /// The last line that was passed over.
+    passed: Option<String>,
+    echoed: bool,
+}
+
+impl<'a> Reply<'a> {
+    /// Nothing yet of the reply to a line, on a bus whose lines end so; `None` if the request is none.
+    pub(in crate::bus) fn to(request: &'a Request, delimiter: &[u8]) -> Option<Reply<'a>> {
+        let Request::Line { bytes, expect, refuse, until } = request else { return None };
+        // As the splitter cuts what comes back, and as terminals do.
+        let mut splitter = Splitter::new(delimiter.to_vec());
+        splitter.align();
+        let mut sent: Vec<String> = splitter.feed(bytes).into_iter().map(|line| line.text).collect();
+        sent.push(splitter.rest());
+        let echoes = sent.iter().flat_map(|line| line.split(['\r', '\n'])).map(bare).filter(|line| !line.is_empty());
+        Some(Reply {
+            expect: expect.as_ref(),
+            refuse: refuse.as_ref(),
+            until: until.as_ref(),
+            echoes: echoes.map(str::to_owned).collect(),
+            lines: Vec::new(),
+            passed: None,
+            echoed: false,
+        })
+    }
+
+    /// A line that is no part of the reply.
+    pub(in crate::bus) fn pass(&mut self, line: &str) {
+        self.passed = Some(line.to_owned());
+    }
+
+    /// Takes a line. Gives the end of the exchange, if the line is that.
+    pub(in crate::bus) fn take(&mut self, line: &str) -> Option<Wire> {
+        if self.echoes.front().is_some_and(|echo| echo == bare(line)) {
+            self.echoes.pop_front();
+            self.echoed = true;
+            return None;
+        }
+        self.pass(line);
+        if let Some(text) = self.refuse.and_then(|refuse| captured(refuse, line)) {
+            return Some(Wire::Refused(Refusal::Text(text)));
+        }
+        let Some(until) = self.until else {
+            return self.confirmed(line).map(Wire::Answered);
+        };
+        self.lines.push(line.to_owned());
+        if self.lines.iter().map(String::len).sum::<usize>() > REPLY_BYTES_MAX {
+            let excerpt = self.excerpt("");
+            return Some(Wire::BadReply(format!(
+                "more than {REPLY_BYTES_MAX} bytes came, and nothing in them ends the reply: {excerpt}"
+            )));
+        }
+        if !until.is_match(line) {
+            return None;
+        }
+        let whole = self.lines.join("\n");
+        Some(match self.confirmed(&whole) {
+            Some(answer) => Wire::Answered(answer),
+            None => {
+                Wire::BadReply(format!("the reply has ended and does not answer the command: {}", excerpt_of(&whole)))
+            }
+        })
+    }
+
+    fn confirmed(&self, text: &str) -> Option<Answer> {
+        let text = match self.expect {
+            Some(expect) => captured(expect, text)?,
+            None => text.to_owned(),
+        };
+        Some(Answer::Line(text))
+    }
+
+    /// Whether nothing was heard but the command itself.
+    pub(in crate::bus) fn is_echo_only(&self, rest: &str) -> bool {
+        self.echoed && self.passed.is_none() && rest.is_empty()
+    }
+
+    /// What came, for a person: the last line, else what there is of one.
+    pub(in crate::bus) fn excerpt(&self, rest: &str) -> String {
+        excerpt_of(self.passed.as_deref().unwrap_or(rest))
+    }
+}
+
+fn excerpt_of(text: &str) -> String {
+    let shown: String = text.escape_debug().take(SHOWN_CHARS_MAX).collect();
+    format!("\"{shown}\"")
+}
+
+/// A line without what may stand around it where it is echoed.
+fn bare(line: &str) -> &str {
+    line.trim().trim_start_matches(PROMPTS).trim_start()
+}
+
+/// Group 1 if there is one and it took part in the match, else the whole text.
+fn captured(regex: &Regex, text: &str) -> Option<String> {
+    let captures = regex.captures(text)?;
+    Some(captures.get(1).map_or(text, |group| group.as_str()).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn regex(pattern: &str) -> Option<Regex> {
+        Some(Regex::new(pattern).unwrap())
+    }
+
+    fn yes(text: &str) -> Option<Wire> {
+        Some(Wire::Answered(Answer::Line(text.into())))
+    }
+
+    fn no(text: &str) -> Option<Wire> {
+        Some(Wire::Refused(Refusal::Text(text.into())))
+    }
+
+    #[test]
+    fn a_reply_is_refused_first_then_expected_else_passed_over() {
+        let table = [
+            ("OK", regex("^OK"), None, yes("OK")),
+            ("OK 5", regex("^OK"), None, yes("OK 5")),
+            ("W +12.5 kg", regex(r"([+-][\d.]+) kg"), None, yes("+12.5")),
+            ("OK", regex("^OK( \\d+)?"), None, yes("OK")),
+            ("ERR 5", regex("."), regex("^ERR ?(.*)"), no("5")),
+            ("ERR 5", None, regex("^ERR"), no("ERR 5")),
+            ("Z", regex("^OK"), regex("^ERR"), None),
+            ("anything", None, regex("^ERR"), yes("anything")),
+            ("", None, None, yes("")),
+        ];
+        for (line, expect, refuse, wire) in table {
+            let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None };
+            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line), wire, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_echo_is_one_whatever_ends_a_line() {
+        for (delimiter, sent, back) in
+            [(&b";"[..], "VOLT 5;", "VOLT 5"), (b"\x03", "\u{2}T\u{3}", "\u{2}T"), (b"", "T", "T")]
+        {
+            let request = Request::line(sent.as_bytes().to_vec(), None, None);
+            let mut reply = Reply::to(&request, delimiter).unwrap();
+            assert_eq!(reply.take(back), None, "{sent:?}");
+            assert!(reply.take("5").is_some(), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn the_echo_of_a_command_is_passed_over_once() {
+        let request = Request::line(b"OPEN 5\r\nCLOSE\r\n".to_vec(), regex("^OPEN (.*)|CLOSE"), regex("CLOSE"));
+        let mut reply = Reply::to(&request, b"\r\n").unwrap();
+        assert_eq!(reply.take("> OPEN 5"), None);
+        assert_eq!(reply.take("CLOSE\r"), None);
+        assert!(reply.is_echo_only("") && !reply.is_echo_only("x"));
+        assert_eq!(reply.take("OPEN 5"), yes("5"));
+        assert!(!reply.is_echo_only(""));
+    }
+
+    #[test]
+    fn a_reply_of_several_lines_is_judged_as_a_whole() {
+        let request = Request::Line {
+            bytes: b"INFO\r\n".to_vec(),
+            expect: regex("(?s)^(.*)\nEND$"),
+            refuse: regex("^ERR (.*)"),
+            until: regex("^END"),
+        };
+        let said = |lines: &[&str]| {
+            let mut reply = Reply::to(&request, b"\r\n").unwrap();
+            lines.iter().find_map(|line| reply.take(line))
+        };
+        assert_eq!(said(&["INFO", "a", "b"]), None);
+        assert_eq!(said(&["INFO", "a", "b", "END", "c"]), yes("a\nb"));
+        assert_eq!(said(&["a", "ERR 7", "END"]), no("7"));
+        let unclear = said(&["a", "END?"]);
+        assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("\"a\\nEND?\"")), "{unclear:?}");
+        let long = "x".repeat(3000);
+        let unclear = said(&[&long, &long]);
+        assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("more than 4096")), "{unclear:?}");
+    }
+
+    #[test]
+    fn an_excerpt_is_printable_and_short() {
+        let request = Request::line(b"T".to_vec(), None, None);
+        let excerpt = Reply::to(&request, b"\r\n").unwrap().excerpt(&"\u{1b}".repeat(300));
+        assert!(excerpt.len() <= SHOWN_CHARS_MAX + 2, "{excerpt}");
+        assert!(excerpt.starts_with("\"\\u{1b}"), "{excerpt}");
+    }
+}

@@ -1,0 +1,544 @@
+//! The worker of one bus: it keeps the line open, gives turns, and does the exchanges.
+//!
+//! Invariants
+//! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, or when
+//!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
+//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
+//! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
+//!   in a book that all buses share, from before its first byte left.
+//! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
+//!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
+//! - A request whose caller is gone before it was sent is not sent.
+//! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
+
+mod callers;
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, sleep_until, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
+use crate::bus::call::{Call, Wire};
+use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
+use crate::bus::modbus::late;
+use crate::bus::modbus::rtu::Rtu;
+use crate::bus::modbus::tcp::Tcp;
+use crate::bus::port::owed::{Identity, Owed, Page};
+use crate::bus::port::{Lines, SystemLines};
+use crate::bus::text::Text;
+use crate::config::{Bus, BusKind};
+use crate::health::pulse::{self, Pulse};
+use crate::proof::crash::{self, Part, Point};
+use callers::{holds, Callers, Held, TRIES_MAX};
+
+/// First and longest pause between attempts to open a line.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// A line that was open for so long is not one that flaps: its next loss starts with the shortest pause.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// Turns that are set aside at most. One more keeps the bus while it waits.
+const PARKED_MAX: usize = 32;
+
+/// Longest that a line takes to be opened, or to be found not to.
+const OPENING_MAX: Duration = Duration::from_secs(30);
+
+/// Why a request was not sent then.
+const NEVER_SHOWN: &str =
+    "the line is disturbed, or lost, before it has shown whether what is sent comes back as an echo";
+
+/// The worker of one bus, to be run by the composition root.
+pub struct Worker {
+    config: watch::Receiver<Bus>,
+    queue: mpsc::Receiver<Grant>,
+    status: watch::Sender<BusStatus>,
+    /// Until when an earlier life of the daemon may be answered, if there may have been one.
+    earlier_life: Option<Instant>,
+    lines: Arc<dyn Lines>,
+    owed: Owed,
+    pulse: Arc<Pulse>,
+}
+
+impl Worker {
+    pub(in crate::bus) fn new(
+        config: watch::Receiver<Bus>,
+        queue: mpsc::Receiver<Grant>,
+        status: watch::Sender<BusStatus>,
+        pulse: Arc<Pulse>,
+    ) -> Worker {
+        let lines = Arc::new(SystemLines);
+        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse }
+    }
+
+    /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
+    /// ended by `ended` and whose commands had timeouts of up to `longest_timeout`, can't come any more.
+    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration) -> Worker {
+        let late_window = self.config.borrow().late_window;
+        self.earlier_life = Some(ended + late::window_of(late_window, bounded(longest_timeout)));
+        self
+    }
+
+    /// The bus shares this book of what is owed with the other buses of the daemon.
+    pub fn sharing(mut self, owed: Owed) -> Worker {
+        self.owed = owed;
+        self
+    }
+
+    /// The bus runs on one of these lines instead of the system's.
+    pub fn on(mut self, lines: Arc<dyn Lines>) -> Worker {
+        self.lines = lines;
+        self
+    }
+
+    /// Works until `stop` is cancelled, then ends the exchange in hand and closes the line.
+    ///
+    /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
+    pub async fn run(self, stop: CancellationToken) {
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
+        let mut callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
+        loop {
+            let config = configured.borrow_and_update().clone();
+            status.send_modify(|status| status.kind = config.kind.as_str());
+            let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
+            let shift = Shift {
+                callers,
+                status: &status,
+                configured: configured.clone(),
+                suspect: earlier_life,
+                lines: lines.clone(),
+                page: owed.page(),
+                pulse: &pulse,
+            };
+            let end = match config.kind {
+                BusKind::ModbusRtu(port) => shift.on(Rtu::new(port, timeout, turnaround, &*lines)).work(&stop).await,
+                BusKind::ModbusTcp { address } => {
+                    shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
+                }
+                BusKind::Serial { port, delimiter } => {
+                    shift.on(Text::new(port, delimiter, timeout, turnaround, &*lines)).work(&stop).await
+                }
+            };
+            let Some(left) = end else { return pulse.rest() };
+            callers = left;
+        }
+    }
+}
+
+/// The opening of the line.
+struct Door {
+    /// When it is tried next.
+    next: Option<Instant>,
+    pause: Duration,
+    opened: Instant,
+    /// The last failure, and when it was.
+    failed: Option<(Instant, String)>,
+}
+
+/// What a worker's time on one line begins with.
+struct Shift<'a> {
+    callers: Callers,
+    status: &'a watch::Sender<BusStatus>,
+    configured: watch::Receiver<Bus>,
+    /// Until when an earlier life's answers may come.
+    suspect: Option<Instant>,
+    lines: Arc<dyn Lines>,
+    page: Page,
+    pulse: &'a Pulse,
+}
+
+/// A worker at work on one line with one set of settings.
+struct Working<'a, L> {
+    link: L,
+    callers: Callers,
+    status: &'a watch::Sender<BusStatus>,
+    configured: watch::Receiver<Bus>,
+    name: String,
+    door: Door,
+    lines: Arc<dyn Lines>,
+    page: Page,
+    pulse: &'a Pulse,
+}
+
+/// What is to be sent.
+enum Due {
+    /// A read that goes before a request.
+    First(Call),
+    /// What was asked for.
+    Ask(Ask),
+}
+
+enum Event {
+    Stop,
+    /// There are new settings.
+    Configured,
+    /// A caller is next.
+    Next(Grant),
+    /// Nobody can come any more.
+    Deserted,
+    /// The holder asks, or is gone.
+    Asked(Option<Box<Ask>>),
+    /// Something was heard, or the line was lost.
+    Heard(Option<Lost>),
+    /// It is time to open the line.
+    Open,
+    /// A wait is over.
+    Due,
+}
+
+impl<'a> Shift<'a> {
+    fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
+        let Shift { callers, status, configured, suspect, lines, page, pulse } = self;
+        link.take_up(&configured.borrow());
+        if let Some(until) = suspect {
+            link.suspect(until);
+        }
+        let name = status.borrow().name.clone();
+        let now = Instant::now();
+        let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
+        let mut working = Working { link, callers, status, configured, name, door, lines, page, pulse };
+        working.find_port();
+        working
+    }
+}
+
+impl<L: Link> Working<'_, L> {
+    /// Works until the stop, or until nobody is left: `None`. Or until there are new settings.
+    async fn work(mut self, stop: &CancellationToken) -> Option<Callers> {
+        while !stop.is_cancelled() && !self.callers.are_gone() {
+            self.pulse.allow(OPENING_MAX);
+            if self.configured.has_changed().unwrap_or(false) {
+                return Some(self.hand_over());
+            }
+            match self.due() {
+                Some(Due::First(call)) => {
+                    // What it says is of no interest; the link has heard what it wanted to know.
+                    self.exchange(&call, Instant::now(), stop).await;
+                    continue;
+                }
+                Some(Due::Ask(ask)) => {
+                    self.serve(ask, stop).await;
+                    continue;
+                }
+                None => {}
+            }
+            match self.next(stop).await {
+                Event::Stop | Event::Configured => {}
+                Event::Next(grant) => self.grant(grant),
+                Event::Deserted => self.callers.deserted = true,
+                Event::Asked(Some(ask)) => {
+                    if let Some(held) = &mut self.callers.seat {
+                        held.waiting = Some(*ask);
+                    }
+                }
+                Event::Asked(None) => self.callers.seat = None,
+                Event::Heard(None) | Event::Due => {}
+                Event::Heard(Some(lost)) => self.lost(lost),
+                Event::Open => {
+                    let _ = self.open(stop).await;
+                }
+            }
+        }
+        self.leave();
+        None
+    }
+
+    /// Closes the line for the sake of its new settings.
+    fn hand_over(mut self) -> Callers {
+        info!(bus = %self.name, "the configuration has changed: the bus is closed, and opened anew");
+        self.link.close();
+        self.show("opening", None);
+        self.callers
+    }
+
+    /// Notes what the port is, and that what its units may still answer is owed there.
+    fn find_port(&mut self) {
+        if let Some(path) = self.link.port() {
+            self.page.is_at(Identity::Path(path.to_owned()));
+            self.lines.identity(path).into_iter().for_each(|identity| self.page.is_at(identity));
+            self.page.note(self.link.owed_until());
+        }
+    }
+
+    /// What is to be sent now, if there is something. Its turn has the seat.
+    fn due(&mut self) -> Option<Due> {
+        // Nothing of theirs was sent, and nothing will be.
+        let Callers { seat, parked, .. } = &mut self.callers;
+        parked.retain(|held| !held.is_abandoned());
+        let (link, page) = (&self.link, &self.page);
+        let room = parked.len() < PARKED_MAX;
+        match seat {
+            Some(held) if held.is_abandoned() => held.waiting = None,
+            Some(held) if room && !held.begun && holds(link, page, held).is_some() => {
+                parked.extend(seat.take());
+            }
+            _ => {}
+        }
+        if seat.is_none() {
+            let ready = parked.iter().position(|held| holds(link, page, held).is_none());
+            *seat = ready.and_then(|ready| parked.remove(ready));
+        }
+        let held = seat.as_mut()?;
+        if holds(link, page, held).is_some() {
+            return None;
+        }
+        if let Some(first) = held.first(link) {
+            held.tries += 1;
+            return Some(Due::First(first));
+        }
+        held.waiting.take().map(Due::Ask)
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Event {
+        let Callers { queue, seat, parked, deserted } = &mut self.callers;
+        let hold = |held: &Held| holds(&self.link, &self.page, held);
+        let seated = seat.as_ref().and_then(hold);
+        let waiting = parked.iter().filter_map(hold).min();
+        let due = if seat.is_some() { seated } else { waiting };
+        let opening = self.door.next.filter(|_| !self.link.is_open());
+        let (free, listening) = (seat.is_none() && !*deserted, self.link.is_open());
+        let asking = seat.as_ref().is_some_and(|held| held.waiting.is_none());
+        let mut configured = self.configured.clone();
+        select! {
+            biased;
+            () = stop.cancelled() => Event::Stop,
+            Ok(()) = configured.changed() => Event::Configured,
+            ask = asked(seat), if asking => Event::Asked(ask.map(Box::new)),
+            () = at(due) => Event::Due,
+            grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
+            () = at(opening) => Event::Open,
+            lost = self.link.listen(), if listening => Event::Heard(lost),
+            () = sleep(pulse::TICK) => Event::Due,
+        }
+    }
+
+    fn grant(&mut self, grant: Grant) {
+        // Room for one: a turn makes one exchange at a time.
+        let (asks, receiver) = mpsc::channel(1);
+        let Grant { errand, harmless, turn } = grant;
+        let held = Held { asks: receiver, errand, harmless, tries: 0, waiting: None, begun: false };
+        // A caller that gave up waiting is passed over.
+        if turn.send(Turn { asks, owes: true }).is_ok() {
+            self.callers.seat = Some(held);
+        }
+    }
+
+    /// Does one exchange and answers it.
+    async fn serve(&mut self, ask: Ask, stop: &CancellationToken) {
+        // A caller that is gone has no use for its answer; the line needed the end of its exchange.
+        match ask.wish {
+            Wish::Clear(reply) => {
+                let _ = reply.send(());
+            }
+            Wish::Exchange(reply) => {
+                let ended = self.exchange(&ask.call, ask.at, stop).await;
+                if let (None, Some(held)) = (&ended, &mut self.callers.seat) {
+                    held.waiting = Some(Ask { wish: Wish::Exchange(reply), ..ask });
+                } else if let Some(wire) = ended {
+                    let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
+                    let _ = reply.send((wire, owes));
+                }
+            }
+        }
+    }
+
+    /// Does one exchange for the holder of the seat. `None`: the line was opened anew, and must be tried first.
+    async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
+        let held = self.callers.seat.as_mut()?;
+        held.begun = true;
+        let errand = held.errand;
+        let mut ended = self.attempt(call, asked, errand, stop).await?;
+        if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
+            // The line turned out to be closed before it took a byte: once more, on a new one.
+            ended = self.attempt(call, asked, errand, stop).await?;
+        }
+        crash::point(Point::ExchangeEnded);
+        let wire = ended.wire;
+        self.status.send_modify(|status| {
+            status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
+            status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));
+        });
+        debug!(bus = %self.name, unit = call.unit, outcome = word(&wire), "exchange");
+        Some(wire)
+    }
+
+    /// One exchange, on a line that is opened for it if need be. `None`: the line must be tried first.
+    async fn attempt(&mut self, call: &Call, asked: Instant, errand: u64, stop: &CancellationToken) -> Option<Ended> {
+        if !self.link.is_open() {
+            match &self.door.failed {
+                // It was tried just now, while the caller was asking.
+                Some((at, why)) if *at > asked && at.elapsed() < BACKOFF.0 => {
+                    return Some(Ended::not_sent(why.clone()));
+                }
+                _ => {}
+            }
+            if let Err(wire) = self.open(stop).await {
+                return Some(Ended::kept(wire));
+            }
+        }
+        if let Some(until) = self.page.others_until() {
+            // The port, which is known since it was opened only, is one that somebody else has asked.
+            self.pulse.allow(until.duration_since(Instant::now()));
+            select! {
+                biased;
+                () = stop.cancelled() => return Some(Ended::kept(stopped())),
+                () = sleep_until(until) => {}
+            }
+        }
+        match &self.callers.seat {
+            Some(held) if !held.must_try(&self.link, call) => {}
+            Some(held) if held.tries >= TRIES_MAX => return Some(Ended::not_sent(NEVER_SHOWN)),
+            _ => return None,
+        }
+        if call.is_too_late() {
+            return Some(Ended::not_sent(TOO_LATE));
+        }
+        let settings = self.configured.borrow().clone();
+        let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
+        let longest = timeout + bounded(settings.turnaround) + self.link.slack();
+        self.pulse.allow(longest);
+        if self.link.port().is_some() {
+            // Even if this worker is torn down in the middle of it.
+            let owed_until = Instant::now() + longest + late::window_of(settings.late_window, timeout);
+            self.page.note(self.link.owed_until().max(Some(owed_until)));
+        }
+        crash::stick(Part::Bus).await;
+        let ended = self.link.exchange(call, errand).await;
+        if self.link.port().is_some() {
+            self.page.note(self.link.owed_until());
+        }
+        if let Some(lost) = ended.lost.clone() {
+            self.lost(lost);
+        }
+        self.tell_trouble();
+        Some(ended)
+    }
+
+    /// Says what is wrong with an open line, when that is new, or has passed.
+    fn tell_trouble(&self) {
+        let status = self.status.borrow().clone();
+        let trouble = self.link.trouble();
+        if !status.is_open() || status.last_error.as_deref() == trouble {
+            return;
+        }
+        match trouble {
+            Some(why) => warn!(bus = %self.name, reason = why, "something is wrong with the line"),
+            None => info!(bus = %self.name, "nothing is wrong with the line any more"),
+        }
+        self.show("open", trouble.map(str::to_owned));
+    }
+
+    /// Tries once to open the line.
+    async fn open(&mut self, stop: &CancellationToken) -> Result<(), Wire> {
+        let opened = select! {
+            biased;
+            () = stop.cancelled() => return Err(stopped()),
+            opened = self.link.open() => opened,
+        };
+        let now = Instant::now();
+        match opened {
+            Ok(()) => {
+                // After a connection that merely idled, an opened one is no news.
+                match self.status.borrow().state {
+                    "closed" => debug!(bus = %self.name, "bus open"),
+                    _ => info!(bus = %self.name, "bus open"),
+                }
+                self.door.next = None;
+                self.door.opened = now;
+                self.find_port();
+                self.show("open", None);
+                Ok(())
+            }
+            Err(why) => {
+                self.door.failed = Some((now, why.clone()));
+                self.out_of_order(&why, "bus can't be opened", now);
+                Err(Wire::NotSent(why))
+            }
+        }
+    }
+
+    fn lost(&mut self, lost: Lost) {
+        let now = Instant::now();
+        match lost {
+            Lost::Idle => {
+                self.door.next = None;
+                self.show("closed", None);
+            }
+            Lost::Gone(why) => {
+                if now.duration_since(self.door.opened) >= STABLE {
+                    self.door.pause = BACKOFF.0;
+                }
+                self.out_of_order(&why, "bus lost", now);
+            }
+        }
+    }
+
+    fn out_of_order(&mut self, why: &str, what: &str, now: Instant) {
+        if self.status.borrow().last_error.as_deref() == Some(why) {
+            debug!(bus = %self.name, reason = why, "{what}");
+        } else {
+            warn!(bus = %self.name, reason = why, "{what}");
+        }
+        self.door.next = Some(now + self.door.pause);
+        self.door.pause = (self.door.pause * 2).min(BACKOFF.1);
+        self.show("opening", Some(why.to_owned()));
+    }
+
+    fn show(&self, state: &'static str, last_error: Option<String>) {
+        self.status.send_modify(|status| {
+            status.state = state;
+            status.last_error = last_error;
+        });
+    }
+
+    /// Closes the line and answers what was not begun.
+    fn leave(mut self) {
+        self.link.close();
+        self.show("closed", None);
+        for held in self.callers.seat.iter_mut().chain(&mut self.callers.parked) {
+            held.asks.close();
+            let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
+            for ask in held.waiting.take().into_iter().chain(rest) {
+                // Dropping a wish to be cleared tells its caller that nothing comes any more.
+                if let Wish::Exchange(reply) = ask.wish {
+                    let _ = reply.send((stopped(), true));
+                }
+            }
+        }
+        info!(bus = %self.name, "bus closed");
+    }
+}
+
+async fn asked(seat: &mut Option<Held>) -> Option<Ask> {
+    match seat {
+        Some(held) => held.asks.recv().await,
+        None => pending().await,
+    }
+}
+
+/// An exchange's end without what it carried: a log holds no payloads.
+fn word(wire: &Wire) -> &'static str {
+    match wire {
+        Wire::Answered(_) => "answered",
+        Wire::Refused(_) => "refused",
+        Wire::NotSent(_) => "not sent",
+        Wire::NoAnswer(_) => "no answer",
+        Wire::BadReply(_) => "bad reply",
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

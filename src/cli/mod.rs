@@ -1,0 +1,440 @@
+//! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
+//! error.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use serde_json::Value as Json;
+
+use crate::command::outcome::State;
+use crate::config::{self, Loaded, Problem, Refused};
+use crate::doctor::{self, Finding, Verdict};
+use crate::exit::Fatal;
+use crate::ledger::row::Record;
+use crate::ledger::{life, LedgerError, Reader};
+use crate::log::throttle::EACH;
+use crate::operate::admin::{client, Request};
+use crate::operate::show;
+use crate::{gateway, handles, log, setup, systemd};
+
+/// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
+const BLOCKING_THREADS_MAX: usize = 32;
+
+/// Edge gateway: Azure IoT Hub cloud-to-device messages as commands on serial lines and Modbus.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// Main configuration file; drop-ins are looked for in `conf.d` beside it.
+    #[arg(long, value_name = "PATH", default_value = "/etc/fieldbridge/fieldbridge.toml", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the daemon in the foreground.
+    ///
+    /// Example: fieldbridge run --config ./fieldbridge.toml
+    Run,
+    /// Read the whole configuration and report every error, with file, line, column, key and remedy.
+    ///
+    /// Warnings and notes are printed too, and are no errors. With --live, also try everything that it names: serial
+    /// ports, peripherals, the hub, each identity, the clock, certificates, files, room on the disk. One line each;
+    /// nothing is written to a peripheral. Exit status 1 if anything fails. Example: fieldbridge check && systemctl
+    /// restart fieldbridge
+    Check {
+        /// The main configuration file, as with --config.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        /// Also try everything that the configuration names.
+        #[arg(long)]
+        live: bool,
+        /// Print what was found as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a first configuration: one bus, one device, one profile.
+    ///
+    /// What no option says is asked for, if there is a terminal. The device's key is read from a file, or asked for
+    /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
+    /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
+    Init(setup::Options),
+    /// Show what the running daemon sees: identities, buses, ledger, outbox.
+    ///
+    /// Example: fieldbridge status --json | jq .hub.connected
+    Status {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running daemon take up the configuration as it stands in the files now.
+    ///
+    /// What has errors changes nothing, and exit status 78 says so. What is good touches only what it changes.
+    /// Example: fieldbridge reload
+    Reload {
+        /// Print what has changed as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look into the ledger, beside the running daemon or without it.
+    ///
+    /// Example: fieldbridge ledger list --state in_doubt
+    Ledger {
+        #[command(subcommand)]
+        action: LedgerAction,
+    },
+    /// Run a configured command now, through the running daemon's bus.
+    ///
+    /// Exit status 1 if the command did not succeed. Example: fieldbridge exec pump-7 set-speed 42.5
+    Exec {
+        /// Device id at the hub.
+        device: String,
+        /// Name of the command in the device's profile.
+        command: String,
+        /// Its value: JSON if it parses, else text.
+        #[arg(allow_hyphen_values = true)]
+        value: Option<String>,
+        /// Print the result as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the whole story on this machine, with no cloud and no hardware.
+    ///
+    /// Exit status 1 if anything was lost or repeated. Example: fieldbridge demo
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerAction {
+    /// List rows, newest first.
+    ///
+    /// Example: fieldbridge ledger list --device pump-7 --limit 20
+    List {
+        /// Only this device's.
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// Only rows in this state.
+        #[arg(long, value_name = "S")]
+        state: Option<StateName>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one row with its whole history.
+    ///
+    /// One argument is the number of a row, as `list` shows it; two are a device and a message's id. Exit status 1 if
+    /// there is no such row. Example: fieldbridge ledger show 12
+    Show {
+        /// Number of the row, or device id at the hub.
+        #[arg(value_name = "ROW|DEVICE")]
+        row_or_device: String,
+        /// The message's id.
+        message_id: Option<String>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy the ledger to a new file, while the daemon runs or without it.
+    ///
+    /// The copy is proven, and has its name only when it is whole and on the disk. A file that is there is not
+    /// overwritten. Example: fieldbridge ledger backup /media/usb/ledger-2026-11-28.db
+    Backup {
+        /// The new file.
+        file: PathBuf,
+    },
+    /// Replace the ledger by a backup, while the daemon does not run.
+    ///
+    /// The backup is proven first; exit status 74 if it is no sound backup. What is there is moved aside to
+    /// ledger.db.old-TIME. Commands that must not be repeated end in doubt until nothing of before can be left.
+    /// Example: fieldbridge ledger restore /media/usb/ledger-2026-11-28.db
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME.
+    ///
+    /// It knows that an earlier ledger may have executed what the hub still holds: commands that must not be repeated
+    /// end in doubt until nothing of before can be left. Example: fieldbridge ledger new
+    New {
+        /// Say that nothing of before is left. A ledger that is there keeps its rows, and is trusted.
+        #[arg(long)]
+        trust: bool,
+    },
+}
+
+/// A state, by its name in the ledger.
+#[derive(Debug, Clone, Copy)]
+struct StateName(State);
+
+impl clap::ValueEnum for StateName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [StateName; State::ALL.len()] = {
+            let mut names = [StateName(State::Accepted); State::ALL.len()];
+            let mut i = 0;
+            while i < names.len() {
+                names[i] = StateName(State::ALL[i]);
+                i += 1;
+            }
+            names
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever keeps it from succeeding, with its exit status.
+pub fn run(cli: Cli) -> Result<(), Fatal> {
+    let config = cli.config.as_path();
+    match cli.action {
+        Action::Run => run_daemon(config),
+        Action::Check { file, live: false, json } => check(file.as_deref().unwrap_or(config), json),
+        Action::Check { file, live: true, json } => check_live(file.as_deref().unwrap_or(config), json),
+        Action::Init(options) => {
+            systemd::seclude();
+            setup::run(config, options)
+        }
+        Action::Status { json } => status(config, json),
+        Action::Reload { json } => reload(config, json),
+        Action::Ledger { action } => ledger(config, action),
+        Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
+        #[cfg(feature = "demo")]
+        Action::Demo(options) => crate::demo::run(options),
+    }
+}
+
+fn run_daemon(path: &Path) -> Result<(), Fatal> {
+    log::start();
+    systemd::seclude();
+    handles::raise();
+    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
+    loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
+    let config = loaded.config;
+    if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::limit()) {
+        tracing::warn!(target: EACH, "{note}");
+    }
+    let runtime = runtime()?;
+    let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
+    let ended = runtime.block_on(gateway::run(config, files));
+    log::end();
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+fn check(path: &Path, json: bool) -> Result<(), Fatal> {
+    systemd::seclude();
+    let loaded = load_to_check(path, json, Problem::to_json)?;
+    let mut remarks = loaded.notes.clone();
+    remarks.extend(doctor::around(&loaded));
+    remarks.extend(doctor::dates(&loaded));
+    if json {
+        print(&findings(true, &loaded.files, remarks.iter().map(Problem::to_json).collect()).to_string());
+        return Ok(());
+    }
+    remarks.iter().for_each(|remark| print_error(&told(remark)));
+    let config = loaded.config;
+    print(&format!(
+        "the configuration is good: {} devices on {} buses, hub {}",
+        config.devices.len(),
+        config.buses.len(),
+        config.hub.host
+    ));
+    Ok(())
+}
+
+fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
+    systemd::seclude();
+    let loaded = load_to_check(path, json, doctor::problem_to_json)?;
+    let mut remarks = loaded.notes.clone();
+    remarks.extend(doctor::around(&loaded));
+    let (files, origins) = (loaded.files.clone(), loaded.origins.clone());
+    if !json {
+        remarks.iter().for_each(|remark| print_error(&told(remark)));
+    }
+    let runtime = runtime()?;
+    let tell = |finding: &Finding| {
+        if !json {
+            print(&finding.to_string());
+        }
+    };
+    let found = runtime.block_on(doctor::check(loaded, tell));
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    let failed = found.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+    if json {
+        let remarks = remarks.iter().map(doctor::problem_to_json);
+        let all = remarks.chain(found.iter().map(|finding| finding.to_json_at(&origins))).collect();
+        print(&findings(failed == 0, &files, all).to_string());
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(Fatal::No(format!("{failed} of {} checks failed", found.len()))),
+    }
+}
+
+/// Loads what is to be checked. With `json` its errors are printed as the document that is asked for.
+fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Result<Loaded, Fatal> {
+    let Refused { problems, notes, files } = match config::load_telling(path, environment()) {
+        Ok(loaded) => return Ok(loaded),
+        Err(refused) => refused,
+    };
+    if json {
+        let all = problems.iter().chain(&notes).map(to_json).collect();
+        print(&findings(false, &files, all).to_string());
+    } else {
+        notes.iter().for_each(|note| print_error(&told(note)));
+    }
+    Err(Fatal::Config(problems))
+}
+
+/// A remark as `check` prints it for people.
+fn told(remark: &Problem) -> String {
+    format!("{}: {remark}", remark.severity.as_str())
+}
+
+/// What `check --json` prints.
+fn findings(ok: bool, files: &[PathBuf], findings: Vec<Json>) -> Json {
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    serde_json::json!({ "ok": ok, "files": files, "findings": findings })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))
+}
+
+fn status(path: &Path, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+    let document = client::ask(&places.admin_socket, &Request::Status {})?;
+    print(&if json { document.to_string() } else { show::status(&document) });
+    Ok(())
+}
+
+fn reload(path: &Path, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+    let changes = client::ask(&places.admin_socket, &Request::Reload {}).map_err(|fatal| match fatal {
+        Fatal::No(problems) => Fatal::Setup(problems),
+        other => other,
+    })?;
+    print(&if json { changes.to_string() } else { show::changes(&changes) });
+    Ok(())
+}
+
+fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Fatal> {
+    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+    let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
+    let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
+    print(&if json { event.to_string() } else { show::result(&event) });
+    match event["status"] == State::Succeeded.as_str() {
+        true => Ok(()),
+        false => Err(Fatal::No(format!("the command did not succeed: {}", show::error(&event)))),
+    }
+}
+
+fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
+    let place = || -> Result<PathBuf, Fatal> { Ok(config::places(path, environment()).map_err(Fatal::Config)?.ledger) };
+    let open = || -> Result<Reader, Fatal> { Ok(Reader::open(&place()?)?) };
+    let whole = || config::load(path, environment()).map(|loaded| loaded.config).map_err(Fatal::Config);
+    match action {
+        LedgerAction::List { device, state, limit, json } => {
+            let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
+            match json {
+                true => rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
+                false => print(&show::rows(&rows)),
+            }
+            Ok(())
+        }
+        LedgerAction::Show { row_or_device, message_id, json } => {
+            let row = match message_id {
+                Some(id) => open()?.show(&row_or_device, &id)?.ok_or_else(|| {
+                    Fatal::No(format!("the ledger has no message {id:?} of device {row_or_device:?}"))
+                })?,
+                None => {
+                    let number = row_number(&row_or_device)?;
+                    let none = || Fatal::No(format!("the ledger has no row {number}"));
+                    open()?.show_row(number)?.ok_or_else(none)?
+                }
+            };
+            print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
+            Ok(())
+        }
+        LedgerAction::Backup { file } => {
+            life::backup(&place()?, &file)?;
+            print(&format!("the ledger is copied to {}", file.display()));
+            Ok(())
+        }
+        LedgerAction::Restore { file } => {
+            let config = whole()?;
+            let old = life::restore(&config.ledger.path, &file, &config.hub.host).map_err(while_stopped)?;
+            print(&moved(&config.ledger.path, old, "restored; commands that must not be repeated end in doubt"));
+            Ok(())
+        }
+        LedgerAction::New { trust: false } => {
+            let config = whole()?;
+            let old = life::renew(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            print(&moved(&config.ledger.path, old, "empty; commands that must not be repeated end in doubt"));
+            Ok(())
+        }
+        LedgerAction::New { trust: true } => {
+            let config = whole()?;
+            let made = life::trust(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            let what = if made { "is made, empty, and trusted" } else { "keeps its rows, and is trusted" };
+            print(&format!("the ledger {} {what}", config.ledger.path.display()));
+            Ok(())
+        }
+    }
+}
+
+/// A row as a person names it: `12` or `#12`.
+fn row_number(text: &str) -> Result<i64, Fatal> {
+    let usage = || {
+        Fatal::Usage(format!("{text:?} is not the number of a row; give that, or a device and a message's id (see `fieldbridge ledger show --help`)"))
+    };
+    text.strip_prefix('#').unwrap_or(text).parse().map_err(|_| usage())
+}
+
+/// A daemon that runs is no fault of the ledger's here.
+fn while_stopped(error: LedgerError) -> Fatal {
+    match error {
+        LedgerError::InUse(path) => Fatal::No(format!(
+            "the ledger {} is in use: stop the daemon first (sudo systemctl stop fieldbridge)",
+            path.display()
+        )),
+        error => error.into(),
+    }
+}
+
+fn moved(ledger: &Path, old: Option<PathBuf>, what: &str) -> String {
+    let until = "until nothing of before can be left (`ledger new --trust` says that nothing is)";
+    let old = old.map_or_else(String::new, |old| format!("; the one that was there is {}", old.display()));
+    format!("the ledger {} is {what} {until}{old}", ledger.display())
+}
+
+/// The environment. What is not UTF-8 can't be one of our settings.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Writes to standard output. A reader that goes away early, like `head`, is no error.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+fn print_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

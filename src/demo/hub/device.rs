@@ -1,0 +1,266 @@
+//! A device at the hub: its subscription, its queue, what is in flight on its connection. No I/O, no clock.
+//!
+//! - The subscription belongs to the device, not to a connection: it survives, and so does the queue, until UNSUBSCRIBE
+//!   or a clean session.
+//! - A message is in the queue from [`Device::enqueue`] until it is settled once. A delivery locks it; it never leaves.
+//! - A lock that runs out makes the message deliverable again ([`Redelivery`]) and its PUBACK late ([`super::Late`]).
+//!   It does not count as a delivery attempt: over MQTT a message is never given up before it expires.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use rumqttc::QoS;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::message::{C2d, Seq};
+use super::topic::c2d_filter;
+use super::wire::Effect;
+use super::{Auth, Fault, OutOfOrder, PacketIds, Redelivery};
+use crate::demo::hub::Options;
+use crate::time::Timestamp;
+
+/// How the hub's state reaches a connection's task.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// There may be something to do.
+    pub wake: Notify,
+    /// The connection is over.
+    pub cut: CancellationToken,
+    /// It ends with a reset.
+    pub reset: AtomicBool,
+    /// Nothing passes any more, and the socket stays open.
+    pub frozen: AtomicBool,
+}
+
+/// A device's present connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub connection: u64,
+    pub line: Arc<Line>,
+    pub clean: bool,
+    pub token_expires: Option<Timestamp>,
+    /// SUBSCRIBE came on this connection.
+    pub has_subscribed: bool,
+    /// Bytes to send as they are.
+    pub injected: VecDeque<Vec<u8>>,
+    in_flight: VecDeque<(u16, Seq)>,
+    /// Packet ids of earlier deliveries on this connection whose messages were sent again under another one.
+    outdated: BTreeSet<u16>,
+    last_pkid: u16,
+}
+
+impl Link {
+    pub fn new(connection: u64, clean: bool, token_expires: Option<Timestamp>) -> Self {
+        Link {
+            connection,
+            line: Arc::default(),
+            clean,
+            token_expires,
+            has_subscribed: false,
+            injected: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            outdated: BTreeSet::new(),
+            last_pkid: 0,
+        }
+    }
+
+    fn next_pkid(&mut self, seq: Seq, scheme: PacketIds) -> u16 {
+        let is_free = |pkid: &u16| !self.in_flight.iter().any(|(used, _)| used == pkid);
+        let pkid = match scheme {
+            PacketIds::Sequence => (seq & 0x3FFF) as u16 + 1,
+            PacketIds::LowestFree => (1..=u16::MAX).find(is_free).expect("the window is smaller than the id space"),
+            PacketIds::PerConnection => {
+                let after = (1..=u16::MAX).map(|step| self.last_pkid.wrapping_add(step));
+                after.filter(|pkid| *pkid != 0).find(is_free).expect("the window is smaller than the id space")
+            }
+        };
+        self.last_pkid = pkid;
+        pkid
+    }
+}
+
+/// A message in a device's queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub seq: Seq,
+    pub message: C2d,
+    pub expires: Timestamp,
+    locked_until: Option<Instant>,
+    last_connection: Option<u64>,
+}
+
+/// A message on its way to the device.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub seq: Seq,
+    /// `None` with QoS 0.
+    pub pkid: Option<u16>,
+    pub dup: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub auth: Auth,
+    pub enabled: bool,
+    pub link: Option<Link>,
+    pub faults: Vec<Fault>,
+    pub filters: BTreeMap<String, QoS>,
+    pub queue: VecDeque<Queued>,
+    c2d_filter: String,
+    has_session: bool,
+}
+
+impl Device {
+    pub fn new(id: &str, auth: Auth) -> Self {
+        Device {
+            auth,
+            enabled: true,
+            link: None,
+            faults: Vec::new(),
+            filters: BTreeMap::new(),
+            queue: VecDeque::new(),
+            c2d_filter: c2d_filter(id),
+            has_session: false,
+        }
+    }
+
+    /// Whether messages are kept for the device.
+    pub fn is_subscribed(&self) -> bool {
+        self.filters.contains_key(&self.c2d_filter)
+    }
+
+    /// Starts a connection and says whether there was a session. A clean one discards what was there.
+    pub fn attach(&mut self, link: Link) -> (bool, Vec<Queued>) {
+        let session_present = self.has_session && !link.clean;
+        self.has_session = !link.clean;
+        let discarded = if link.clean { self.end_session() } else { vec![] };
+        self.link = Some(link);
+        (session_present, discarded)
+    }
+
+    /// Ends the present connection. What was in flight is free again, unless locks outlive their connection.
+    pub fn detach(&mut self, options: &Options) -> Vec<Queued> {
+        let Some(link) = self.link.take() else { return vec![] };
+        if !options.lock_outlives_connection {
+            self.queue.iter_mut().for_each(|queued| queued.locked_until = None);
+        }
+        if link.clean {
+            self.end_session()
+        } else {
+            vec![]
+        }
+    }
+
+    fn end_session(&mut self) -> Vec<Queued> {
+        self.filters.clear();
+        self.queue.drain(..).collect()
+    }
+
+    /// Ends a subscription; with that for messages the queue goes.
+    pub fn unsubscribe(&mut self, filter: &str) -> Vec<Queued> {
+        self.filters.remove(filter);
+        if filter != self.c2d_filter {
+            vec![]
+        } else {
+            self.queue.drain(..).collect()
+        }
+    }
+
+    pub fn enqueue(&mut self, seq: Seq, message: C2d, expires: Timestamp) {
+        let queued = Queued { seq, message, expires, locked_until: None, last_connection: None };
+        self.queue.push_back(queued);
+    }
+
+    /// Removes what has expired, locked or not.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Queued> {
+        if self.queue.iter().all(|queued| now < queued.expires) {
+            return vec![];
+        }
+        let (gone, kept) = self.queue.drain(..).partition(|queued| queued.expires <= now);
+        self.queue = kept;
+        VecDeque::into(gone)
+    }
+
+    fn next_index(&self, now: Instant, options: &Options) -> Option<usize> {
+        let link = self.link.as_ref()?;
+        if !self.is_subscribed() || link.in_flight.len() >= options.window {
+            return None;
+        }
+        self.queue.iter().position(|queued| {
+            let is_locked = queued.locked_until.is_some_and(|until| now < until);
+            let may_go = match (queued.last_connection, options.redelivery) {
+                (None, _) | (Some(_), Redelivery::SameConnection) => true,
+                (Some(last), Redelivery::OnReconnect) => last != link.connection,
+                (Some(_), Redelivery::Never) => false,
+            };
+            !is_locked && may_go
+        })
+    }
+
+    pub fn has_deliverable(&self, now: Instant, options: &Options) -> bool {
+        self.next_index(now, options).is_some()
+    }
+
+    /// The next message that may go out, locked for this delivery.
+    pub fn deliver(&mut self, now: Instant, options: &Options) -> Option<Delivery> {
+        let queued = self.next_index(now, options)?;
+        let queued = &mut self.queue[queued];
+        let link = self.link.as_mut().expect("only a connected device has something deliverable");
+        let dup = options.dup && queued.last_connection.is_some();
+        let seq = queued.seq;
+        queued.last_connection = Some(link.connection);
+        queued.locked_until = Some(now + options.lock);
+        if self.filters.get(&self.c2d_filter) == Some(&QoS::AtMostOnce) {
+            return Some(Delivery { seq, pkid: None, dup });
+        }
+        let earlier = link.in_flight.iter().position(|(_, s)| *s == seq);
+        let earlier = earlier.and_then(|index| link.in_flight.remove(index));
+        let pkid = link.next_pkid(seq, options.packet_ids);
+        link.outdated.extend(earlier.map(|(pkid, _)| pkid));
+        link.outdated.remove(&pkid);
+        link.in_flight.push_back((pkid, seq));
+        Some(Delivery { seq, pkid: Some(pkid), dup })
+    }
+
+    /// What a PUBACK does, and which message it was for.
+    pub fn puback(&mut self, pkid: u16, now: Instant, options: &Options) -> (Effect, Option<Seq>) {
+        let Some(link) = self.link.as_mut() else { return (Effect::Unknown, None) };
+        let Some(index) = link.in_flight.iter().position(|(used, _)| *used == pkid) else {
+            let is_outdated = link.outdated.remove(&pkid);
+            return (if is_outdated { Effect::Late } else { Effect::Unknown }, None);
+        };
+        let (_, seq) = link.in_flight[index];
+        if index > 0 && options.out_of_order != OutOfOrder::Accept {
+            return (Effect::OutOfOrder, Some(seq));
+        }
+        link.in_flight.remove(index);
+        let queued = self.queue.iter().find(|queued| queued.seq == seq);
+        let holds = queued.and_then(|queued| queued.locked_until).is_some_and(|until| now < until);
+        (if holds { Effect::Completed } else { Effect::Late }, Some(seq))
+    }
+
+    /// Takes a message out for good.
+    pub fn take(&mut self, seq: Seq) -> Option<Queued> {
+        let index = self.queue.iter().position(|queued| queued.seq == seq)?;
+        self.queue.remove(index)
+    }
+
+    /// Whether a fault of this kind was waiting; it happens once.
+    pub fn take_fault(&mut self, fault: Fault) -> bool {
+        let index = self.faults.iter().position(|waiting| *waiting == fault);
+        index.map(|index| self.faults.remove(index)).is_some()
+    }
+
+    /// Counts a PUBACK against [`Fault::CutAfterPubacks`], and says whether it was the last.
+    pub fn count_puback(&mut self) -> bool {
+        let counts = |fault: &&mut Fault| matches!(fault, Fault::CutAfterPubacks(_));
+        let Some(Fault::CutAfterPubacks(left)) = self.faults.iter_mut().find(counts) else {
+            return false;
+        };
+        *left = left.saturating_sub(1);
+        self.take_fault(Fault::CutAfterPubacks(0))
+    }
+}

@@ -1,0 +1,429 @@
+//! A simulator of Azure IoT Hub's device side over MQTT, for tests and the demo. Not part of the daemon.
+//!
+//! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs
+//! and of the protocol gateway the hub descends from, and from what users reported; where these leave a question open
+//! there is a switch ([`Options`]). It is believed only because Microsoft's own device SDKs work against it
+//! (`tests/sdk_agreement.rs`).
+//!
+//! What it holds to:
+//! - Any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends
+//!   the first without a word.
+//! - A subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are
+//!   delivered right after CONNACK, before the client subscribes again.
+//! - PUBACK completes a message. A message is locked when it is delivered, and comes again until it is completed or
+//!   expires.
+//! - A device's queue has 50 places; then the sender gets an error.
+//!
+//! Not modelled: twins (requests are answered as if empty), direct methods, wills, modules, WebSocket, AMQP and HTTPS,
+//! shared access policies, certificate chains, quotas. Time is the machine's.
+//!
+//! Inside, `state` and `device` decide without I/O, `connection` moves the bytes.
+
+mod auth;
+pub mod cli;
+mod connection;
+mod device;
+mod message;
+mod options;
+mod state;
+mod tls;
+mod topic;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::prelude::{Engine, BASE64_STANDARD};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_rustls::rustls::ServerConfig;
+
+pub use auth::Auth;
+pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
+pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
+pub use tls::ClientCert;
+pub use wire::{Effect, End, Wire, WireEvent};
+
+use state::{Now, State};
+use wire::Ring;
+
+/// How often the hub looks at what happens with time.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What a test waited for did not happen in time.
+#[derive(Debug, thiserror::Error)]
+#[error("after {limit:?} there are {found} of {wanted} {what}; the last events:\n{tail}")]
+pub struct TimedOut {
+    what: &'static str,
+    wanted: usize,
+    found: usize,
+    limit: Duration,
+    tail: String,
+}
+
+/// What the hub's tasks share.
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    authority: tls::Authority,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Shared {
+    /// Looks at the state or changes it. Nothing waits inside.
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        // A test that panics in here has failed already; its other tasks may as well go on.
+        let result = act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_waiters();
+        result
+    }
+}
+
+/// A running simulator. It stops when it is dropped, and every connection with it.
+pub struct SimHub {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    clockwork: JoinHandle<()>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Drop for SimHub {
+    fn drop(&mut self) {
+        self.clockwork.abort();
+        self.listener.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl SimHub {
+    /// Starts a hub without devices.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.bind).await?;
+        let address = listener.local_addr()?;
+        let authority = tls::Authority::new()?;
+        let tls = match options.tls {
+            true => Some(authority.server(&options.host, address.ip(), options.tls13)?),
+            false => None,
+        };
+        let state = Mutex::new(State::new(options));
+        let shared = Arc::new(Shared { state, changed: Notify::new(), authority, tls });
+        let clockwork = tokio::spawn(tick(shared.clone()));
+        let listener = Some(tokio::spawn(accept(shared.clone(), listener)));
+        Ok(SimHub { shared, address, clockwork, listener })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its name, as clients must give it.
+    pub fn host(&self) -> String {
+        self.look(|state| state.options.host.clone())
+    }
+
+    /// The certificate to trust.
+    pub fn ca_pem(&self) -> String {
+        self.shared.authority.pem()
+    }
+
+    /// The certificate to trust, written to `hub-ca.pem` in a folder.
+    pub fn ca_file(&self, folder: &Path) -> io::Result<PathBuf> {
+        let path = folder.join("hub-ca.pem");
+        std::fs::write(&path, self.ca_pem())?;
+        Ok(path)
+    }
+
+    /// Changes switches while it runs. The host, the address and TLS stay as they were.
+    pub fn set_options(&self, change: impl FnOnce(&mut Options)) {
+        self.shared.with(|state| change(Arc::make_mut(&mut state.options)));
+    }
+
+    /// Adds a device, or changes how it proves who it is.
+    pub fn add_device(&self, device: &str, auth: Auth) {
+        self.shared.with(|state| state.add_device(device, auth));
+    }
+
+    /// Adds a device with a key of its own, and gives the key in base64.
+    pub fn add_key_device(&self, device: &str) -> String {
+        let key: Vec<u8> = (0..32).map(|_| fastrand::u8(..)).collect();
+        let encoded = BASE64_STANDARD.encode(&key);
+        self.add_device(device, Auth::Key(key));
+        encoded
+    }
+
+    /// Adds a device with a certificate, known by its thumbprint.
+    pub fn add_cert_device(&self, device: &str) -> io::Result<ClientCert> {
+        let cert = self.issue_client_cert(device)?;
+        self.add_device(device, Auth::Thumbprints(vec![cert.thumbprint.clone()]));
+        Ok(cert)
+    }
+
+    /// A certificate that the hub does not know yet.
+    pub fn issue_client_cert(&self, device: &str) -> io::Result<ClientCert> {
+        self.shared.authority.client(device)
+    }
+
+    /// Enables or disables a device; disabling ends its connection.
+    pub fn set_enabled(&self, device: &str, enabled: bool) {
+        self.shared.with(|state| {
+            if let Some(device) = state.devices.get_mut(device) {
+                device.enabled = enabled;
+            }
+            if !enabled {
+                state.end(device, End::Cut, Cut::Fin, Now::read());
+            }
+        });
+    }
+
+    fn key(&self, device: &str) -> Option<Vec<u8>> {
+        self.look(|state| match state.devices.get(device).map(|device| &device.auth) {
+            Some(Auth::Key(key)) => Some(key.clone()),
+            _ => None,
+        })
+    }
+
+    /// A device's key, if it has one.
+    pub fn device_key_base64(&self, device: &str) -> Option<String> {
+        self.key(device).map(|key| BASE64_STANDARD.encode(key))
+    }
+
+    /// A device's connection string, as the vendor's portal shows it.
+    pub fn connection_string(&self, device: &str) -> String {
+        let auth = match self.device_key_base64(device) {
+            Some(key) => format!("SharedAccessKey={key}"),
+            None => "x509=true".to_owned(),
+        };
+        format!("HostName={};DeviceId={device};{auth}", self.host())
+    }
+
+    /// A password for a device with a key. A negative life gives one that has expired.
+    pub fn token(&self, device: &str, life_seconds: i64) -> Option<String> {
+        let expires = crate::time::Timestamp(Now::read().wall.0 + life_seconds * 1000);
+        Some(auth::token(&self.host(), device, &self.key(device)?, expires))
+    }
+
+    /// Sends a message to a device.
+    pub fn send(&self, device: &str, message: C2d) -> Result<Seq, SendError> {
+        self.shared.with(|state| state.send(device, message, Now::read()))
+    }
+
+    /// Empties a device's queue and says how many messages there were.
+    pub fn purge(&self, device: &str) -> usize {
+        self.shared.with(|state| state.purge(device, Now::read()))
+    }
+
+    /// How many messages are in a device's queue, those in flight included.
+    pub fn queue_len(&self, device: &str) -> usize {
+        self.look(|state| state.devices.get(device).map_or(0, |device| device.queue.len()))
+    }
+
+    /// Whether a device is connected, as far as the hub knows.
+    pub fn is_connected(&self, device: &str) -> bool {
+        self.look(|state| state.devices.get(device).is_some_and(|d| d.link.is_some()))
+    }
+
+    /// Whether messages to a device are kept.
+    pub fn is_subscribed(&self, device: &str) -> bool {
+        self.look(|state| state.devices.get(device).is_some_and(|d| d.is_subscribed()))
+    }
+
+    /// Until when the token counts with which a device is connected.
+    pub fn token_expiry(&self, device: &str) -> Option<crate::time::Timestamp> {
+        self.look(|state| state.devices.get(device)?.link.as_ref()?.token_expires)
+    }
+
+    /// Takes out all telemetry so far: what a hub keeps of it is limited.
+    pub fn take_telemetry(&self) -> Vec<D2c> {
+        self.shared.with(|state| state.telemetry.take())
+    }
+
+    /// Takes out all feedback so far.
+    pub fn take_feedback(&self) -> Vec<Feedback> {
+        self.shared.with(|state| state.feedback.take())
+    }
+
+    /// Takes out the wire log so far.
+    pub fn take_wire(&self) -> Vec<WireEvent> {
+        self.shared.with(|state| state.wire.take())
+    }
+
+    /// All feedback so far.
+    pub fn feedback(&self) -> Vec<Feedback> {
+        self.look(|state| state.feedback.iter().cloned().collect())
+    }
+
+    /// All telemetry so far.
+    pub fn telemetry(&self) -> Vec<D2c> {
+        self.look(|state| state.telemetry.iter().cloned().collect())
+    }
+
+    /// The wire log so far.
+    pub fn wire(&self) -> Vec<WireEvent> {
+        self.look(|state| state.wire.iter().cloned().collect())
+    }
+
+    /// Waits for so many feedback records, over all.
+    pub async fn wait_feedback(&self, count: usize, limit: Duration) -> Result<Vec<Feedback>, TimedOut> {
+        self.wait("feedback records", |state| &state.feedback, count, limit, |_| true).await
+    }
+
+    /// Waits for so much telemetry, over all.
+    pub async fn wait_telemetry(&self, count: usize, limit: Duration) -> Result<Vec<D2c>, TimedOut> {
+        self.wait("telemetry messages", |state| &state.telemetry, count, limit, |_| true).await
+    }
+
+    /// Waits until so many events of the wire log are as wanted, and gives all that are.
+    pub async fn wait_wire(
+        &self,
+        count: usize,
+        limit: Duration,
+        is_wanted: impl Fn(&WireEvent) -> bool,
+    ) -> Result<Vec<WireEvent>, TimedOut> {
+        self.wait("matching events", |state| &state.wire, count, limit, is_wanted).await
+    }
+
+    async fn wait<T: Clone>(
+        &self,
+        what: &'static str,
+        records: fn(&State) -> &Ring<T>,
+        wanted: usize,
+        limit: Duration,
+        is_wanted: impl Fn(&T) -> bool,
+    ) -> Result<Vec<T>, TimedOut> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let count = |state: &State| records(state).iter().filter(|r| is_wanted(r)).count();
+            let found = self.look(count);
+            if found >= wanted {
+                let all = |state: &State| records(state).iter().filter(|r| is_wanted(r)).cloned().collect();
+                return Ok(self.look(all));
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                let events = self.wire();
+                let tail = events[events.len().saturating_sub(20)..].iter();
+                let tail = tail.map(|event| format!("{event:?}\n")).collect();
+                return Err(TimedOut { what, wanted, found, limit, tail });
+            }
+        }
+    }
+
+    /// Looks at the state without waking those who wait for a change, of whom the caller may be one.
+    fn look<T>(&self, find: impl Fn(&State) -> T) -> T {
+        find(&self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Cuts a device's connection. When this returns, nothing more that it sent has an effect.
+    pub fn cut(&self, device: &str, how: Cut) -> bool {
+        self.shared.with(|state| state.end(device, End::Cut, how, Now::read()))
+    }
+
+    /// Lets something go wrong once.
+    pub fn fault(&self, device: &str, fault: Fault) {
+        self.shared.with(|state| {
+            state.devices.get_mut(device).into_iter().for_each(|device| device.faults.push(fault));
+        });
+    }
+
+    /// From now on nothing passes over a device's present connection in either direction, while its socket stays open.
+    /// The hub takes it for alive until the keep-alive has run out; what it sends meanwhile is lost.
+    pub fn half_open(&self, device: &str) {
+        self.shared.with(|state| {
+            let device = state.devices.get(device);
+            if let Some(link) = device.and_then(|device| device.link.as_ref()) {
+                link.line.frozen.store(true, Ordering::Relaxed);
+                link.line.wake.notify_one();
+            }
+        });
+    }
+
+    /// Sends bytes on a device's present connection as they are, and says whether there was one. They may be no MQTT.
+    pub fn inject(&self, device: &str, bytes: impl Into<Vec<u8>>) -> bool {
+        self.shared.with(|state| {
+            let link = state.devices.get_mut(device).and_then(|device| device.link.as_mut());
+            let Some(link) = link else { return false };
+            link.injected.push_back(bytes.into());
+            link.line.wake.notify_one();
+            true
+        })
+    }
+
+    /// Ends a device's connection as at the expiry of its token.
+    pub fn expire_token(&self, device: &str) -> bool {
+        self.shared.with(|state| state.end(device, End::TokenExpired, Cut::Fin, Now::read()))
+    }
+
+    /// Refuses every CONNECT for a while. The hub itself knows no code but 5.
+    pub fn refuse_for(&self, time: Duration, code: u8) {
+        self.shared.with(|state| state.refusal = Some((Instant::now() + time, code)));
+    }
+
+    /// Ends every connection soon after it was made, until it is told otherwise.
+    pub fn kick(&self, kick: Option<Kick>) {
+        self.shared.with(|state| state.kick = kick);
+    }
+
+    /// Lets every CONNACK wait.
+    pub fn delay_connack(&self, delay: Duration) {
+        self.shared.with(|state| state.connack_delay = delay);
+    }
+
+    /// Lets every CONNACK and every PUBACK wait: how the hub throttles.
+    pub fn throttle(&self, delay: Duration) {
+        self.shared.with(|state| state.throttle = delay);
+    }
+
+    /// Takes connections and says nothing on them, not even a TLS handshake's first word.
+    pub fn stall_handshakes(&self, stall: bool) {
+        self.shared.with(|state| state.stall_handshakes = stall);
+    }
+
+    /// Loses the network: every connection ends, and new ones are refused by the system.
+    pub async fn stop_listening(&mut self) {
+        self.shared.with(|state| {
+            let devices: Vec<String> = state.devices.keys().cloned().collect();
+            for id in devices {
+                state.end(&id, End::Cut, Cut::Reset, Now::read());
+            }
+        });
+        if let Some(listener) = self.listener.take() {
+            listener.abort();
+            let _ = listener.await;
+        }
+    }
+
+    /// Listens again, on the same port.
+    pub async fn resume_listening(&mut self) -> io::Result<()> {
+        self.stop_listening().await;
+        let listener = TcpListener::bind(self.address).await?;
+        self.listener = Some(tokio::spawn(accept(self.shared.clone(), listener)));
+        Ok(())
+    }
+}
+
+/// Takes connections until it is aborted; their tasks end with it.
+async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        if let Ok((tcp, _)) = listener.accept().await {
+            connections.spawn(connection::serve(shared.clone(), tcp));
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn tick(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
+        shared.with(|state| state.tick(Now::read()));
+    }
+}

@@ -1,0 +1,72 @@
+//! What stands between a message's command and the wire.
+
+use tokio::time::{sleep_until, Instant};
+
+use super::{Station, Work};
+use crate::command::decide::{Deadline, Freshness};
+use crate::command::outcome::Outcome;
+use crate::device::run::{Gate, Go};
+use crate::proof::crash::{self, Point};
+
+/// Lets a command pass while its deadline, its connection, the ledger and the daemon allow it.
+pub(super) struct LaneGate<'a> {
+    station: &'a Station,
+    work: &'a mut Work,
+    deadline: Deadline,
+}
+
+impl<'a> LaneGate<'a> {
+    pub(super) fn new(station: &'a Station, work: &'a mut Work, deadline: Deadline) -> LaneGate<'a> {
+        LaneGate { station, work, deadline }
+    }
+}
+
+impl Gate for LaneGate<'_> {
+    fn may_go(&mut self) -> Go {
+        let freshness = self.work.judge(self.deadline, self.station.ledger.belief());
+        if freshness == Freshness::Expired {
+            return Go::End(self.deadline.expired());
+        }
+        let forgotten = self.work.row.is_none() && !self.work.is_wanted();
+        let stops = self.station.stop.is_cancelled() || !self.station.ledger.is_well();
+        // A clock that is doubted again tells no age: the command waits for it.
+        if forgotten || stops || freshness == Freshness::Unknown {
+            return Go::No;
+        }
+        Go::Yes
+    }
+
+    fn not_after(&self) -> Instant {
+        self.work.not_after(self.deadline, self.station.ledger.belief())
+    }
+
+    fn expired(&self) -> Outcome {
+        self.deadline.expired()
+    }
+
+    async fn called_off(&self) {
+        let look = self.work.next_look(self.deadline, self.station.ledger.belief());
+        tokio::select! {
+            () = self.station.stop.cancelled() => {}
+            () = sleep_until(look) => {}
+        }
+    }
+
+    async fn record_executing(&mut self) -> bool {
+        crash::point(Point::BeforeExecuting);
+        match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
+            Ok(row) => {
+                crash::point(Point::ExecutingKnown);
+                self.work.row = Some(row);
+                // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
+                // again.
+                self.work.interrupted = Some(self.work.interrupted.unwrap_or(0) + 1);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(device = %self.station.id, %error, "a command was not begun");
+                false
+            }
+        }
+    }
+}

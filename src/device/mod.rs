@@ -1,0 +1,542 @@
+//! A device's commands, one after the other: from the hub's delivery over the ledger to the bus and back.
+//!
+//! Two tasks for each device. The *intake* takes deliveries from the link; with `settle = "after-accept"` it records
+//! and completes them there and then. The *lane* runs commands in the order of receipt (G5).
+//!
+//! ```text
+//! link --delivery--> intake --job--> lane --turn--> bus
+//!   ^                  |              |
+//!   '---- ticket.complete(receipt) ---'   a receipt exists only after a commit
+//! ```
+//!
+//! Invariants
+//! - A delivery whose connection is gone before its command began is forgotten here, at once: the hub still has it, and
+//!   will deliver it again.
+//! - What ran is never forgotten: its outcome is offered to the ledger until it is durable, or until the process ends.
+//! - A command is judged and run by one configuration: the one in force when that begins. It may be judged by one and
+//!   run by the next.
+//! - A deadline counts from the first receipt (G13), which outlives connections in [`Receipts`]. A command that waits,
+//!   for its turn or for its bus, is told that it came too late when that is so; its acknowledgement waits in the
+//!   session for those before it (G5). It is not told so past another under its own message id, whose end decides what
+//!   becomes of it.
+//! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, the rest is left with the
+//!   hub.
+
+mod gate;
+pub mod queue;
+mod receipts;
+pub mod run;
+mod waiting;
+mod work;
+
+use std::future::Future;
+use std::pin::{pin, Pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tokio::sync::{watch, Notify};
+use tokio::time::{sleep, sleep_until, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::BusHandle;
+use crate::command::decide::{self, Checked, Deadline, Execution, Freshness, Known, Verdict};
+use crate::command::message::Gist;
+use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
+use crate::config::{Device, Settle};
+use crate::device::queue::Refused;
+use crate::device::run::{Plan, Ran};
+use crate::health::{DeviceHealth, Pending};
+use crate::hub::mqtt::session::WINDOW_MAX;
+use crate::hub::{Delivery, Intake, Ticket};
+use crate::ledger::row::{RowId, Source, Unfinished};
+use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
+use crate::log::throttle::COMMANDS;
+use crate::proof::crash::{self, Point};
+use crate::time::Timestamp;
+use gate::LaneGate;
+use receipts::{Key, Received};
+use waiting::{Name, Waiting};
+use work::Work;
+
+pub use receipts::Receipts;
+
+/// Commands that wait for their turn in a lane.
+const QUEUE_MAX: usize = WINDOW_MAX;
+/// How often the age of a command from an earlier life is judged anew while the clock stands before its receipt.
+const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+/// How long a stop waits for a ledger that can't be written to take an outcome.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a device is at present, by the configuration.
+pub struct Assignment {
+    /// Its settings and commands.
+    pub device: Arc<Device>,
+    /// Its bus.
+    pub bus: BusHandle,
+}
+
+/// What the intake and the lane of a device share.
+#[derive(Clone)]
+pub struct Station {
+    /// The device's id.
+    pub id: String,
+    /// What it is at present.
+    pub assignment: watch::Receiver<Arc<Assignment>>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// What is known of it.
+    pub health: Arc<DeviceHealth>,
+    /// When messages came first.
+    pub receipts: Arc<Receipts>,
+    /// Rung when there is a new result event.
+    pub event_bell: Arc<Notify>,
+    /// Rung when a connection has ended.
+    pub ended: Arc<Notify>,
+    /// Ends intake and lane after the command in hand.
+    pub stop: CancellationToken,
+}
+
+/// Something for the lane to do.
+pub struct Job {
+    work: Work,
+    /// What the ledger knows of it was looked up, and it is to be run.
+    judged: bool,
+    /// Its deadline does not end it: it waits for its turn.
+    patient: bool,
+    /// Its place in the order of receipt, once it waits.
+    number: u64,
+    _unjudged: Option<Unjudged>,
+    _pending: Pending,
+}
+
+/// Kept by a delivery for as long as the lane has not judged it, and run it.
+type Unjudged = Arc<()>;
+
+/// Where a device's link delivers.
+pub struct Door {
+    device: String,
+    receipts: Arc<Receipts>,
+    deliveries: queue::Sender<Delivery>,
+    jobs: queue::Sender<Job>,
+    ended: Arc<Notify>,
+}
+
+impl Door {
+    /// Rung when a connection has ended.
+    pub fn ended(&self) -> Arc<Notify> {
+        self.ended.clone()
+    }
+}
+
+impl Intake for Door {
+    fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
+        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall });
+        (first.at, first.wall)
+    }
+
+    fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>> {
+        match self.deliveries.try_send(delivery) {
+            Err(Refused::Full(delivery)) => Err(Box::new(delivery)),
+            // Nothing new is begun during a stop; the hub keeps the message.
+            Ok(()) | Err(Refused::Closed(_)) => Ok(()),
+        }
+    }
+
+    fn forget(&self) {
+        self.deliveries.retain(|delivery| delivery.ticket.is_live());
+        self.jobs.retain(|job| job.work.is_ours());
+        self.ended.notify_one();
+    }
+}
+
+/// The two ends of a device's station: where its link delivers, and the tasks.
+pub fn channels(
+    device: &str,
+    receipts: &Arc<Receipts>,
+) -> (Door, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
+    let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
+    // The lane takes what is offered at once, as far as it has room.
+    let (offer, jobs) = queue::bounded(1);
+    let (device, receipts) = (device.to_owned(), receipts.clone());
+    let door = Door { device, receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
+    (door, inbox, offer, jobs)
+}
+
+impl Station {
+    /// Takes deliveries until it is stopped.
+    pub async fn run_intake(self, mut inbox: queue::Receiver<Delivery>, lane: queue::Sender<Job>) {
+        let unjudged = Unjudged::default();
+        loop {
+            let delivery = tokio::select! {
+                () = self.stop.cancelled() => return,
+                delivery = inbox.recv() => match delivery {
+                    Some(delivery) => delivery,
+                    None => return self.stop.cancelled().await,
+                },
+            };
+            let pending = self.health.pend();
+            let Some(work) = self.receive(delivery) else { continue };
+            // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
+            let waits = Arc::strong_count(&unjudged) > 1;
+            let job = match self.present().device.settle {
+                Settle::AfterAccept if !waits => match self.judge(work).await {
+                    Some(work) => Job::new(work, None, pending),
+                    None => continue,
+                },
+                Settle::AfterAccept | Settle::AfterExecution => Job::new(work, Some(unjudged.clone()), pending),
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = lane.send(job) => {}
+            }
+        }
+    }
+
+    /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
+    pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
+        let started = Instant::now();
+        let mut waiting = Waiting::default();
+        for left in left {
+            waiting.push(Job::new(Work::left(left, started), None, self.health.pend()));
+        }
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                Some(job) = async { waiting.next() } => job,
+                job = jobs.recv() => match job {
+                    Some(job) => job,
+                    None => return self.stop.cancelled().await,
+                },
+            };
+            self.run_beside(job, &mut waiting, &mut jobs).await;
+        }
+    }
+
+    /// Runs a command to its end. Those that wait for their turn meanwhile are told when their deadline passes.
+    async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut queue::Receiver<Job>) {
+        let in_hand = Name::of(&job.work);
+        let mut assigned = self.assignment.clone();
+        let mut run = pin!(self.run(job));
+        let mut running = true;
+        // One at a time. It is not left in the middle: who comes after it may be the same message.
+        let mut ending: Option<Pin<Box<dyn Future<Output = Option<Job>> + Send + '_>>> = None;
+        while running || ending.is_some() {
+            let look = match running && ending.is_none() {
+                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.belief()),
+                false => None,
+            };
+            tokio::select! {
+                biased;
+                () = &mut run, if running => running = false,
+                back = wait_for(&mut ending) => {
+                    ending = None;
+                    back.into_iter().for_each(|job| waiting.put_back(job));
+                }
+                Some(job) = jobs.recv(), if waiting.has_room() => waiting.push(job),
+                Ok(()) = assigned.changed() => {}
+                () = self.ended.notified() => waiting.forget(),
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
+                    let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.belief());
+                    if let Some(job) = late {
+                        ending = Some(Box::pin(self.end_late(job)));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run(&self, job: Job) {
+        if job.work.earlier_life {
+            crash::point(Point::LeftTaken);
+        }
+        let work = match job.judged {
+            true => Some(job.work),
+            false => self.judge(job.work).await,
+        };
+        if let Some(work) = work {
+            self.work(work).await;
+        }
+    }
+
+    /// Ends a command whose deadline passed while it waited for its turn. Gives it back if that is not how it ends.
+    async fn end_late(&self, mut job: Job) -> Option<Job> {
+        if !job.judged {
+            job.work = self.judge(job.work).await?;
+            job.judged = true;
+        }
+        let deadline = job.work.deadline(&self.present().device);
+        match deadline.filter(|deadline| job.work.judge(*deadline, self.ledger.belief()) == Freshness::Expired) {
+            Some(deadline) => {
+                self.conclude(job.work, deadline.expired(), 0).await;
+                None
+            }
+            // An earlier life had begun it, or its configuration has changed: its turn will show.
+            None => {
+                job.patient = true;
+                Some(job)
+            }
+        }
+    }
+
+    fn present(&self) -> Arc<Assignment> {
+        self.assignment.borrow().clone()
+    }
+
+    /// Takes what is to be known of a delivery. One whose connection is gone comes again.
+    fn receive(&self, delivery: Delivery) -> Option<Work> {
+        let Delivery { hub, gist, received_at, received, ticket, room } = delivery;
+        let key = Key::of(&hub, &self.id, &gist);
+        if !ticket.is_live() {
+            return None;
+        }
+        if let Some(expiry) = &gist.unread_expiry {
+            tracing::warn!(device = %self.id, expiry, "a message's expiry can't be read, and is left to the hub");
+        }
+        let judge = |name: &String| check(&self.present().device, name, gist.value.as_ref(), gist.id.as_deref()).err();
+        let refused = gist.fault.or_else(|| gist.command.as_ref().and_then(judge));
+        // What was asked for is told, and kept, also of what can't be done.
+        let value = if refused.is_some() { gist.value.map(bounded) } else { gist.value };
+        let new = NewRow {
+            hub: hub.to_string(),
+            source: Source::Hub,
+            device: self.id.clone(),
+            message_id: gist.id,
+            digest: gist.digest,
+            command: gist.command,
+            value,
+            received_at,
+            expires_at: gist.expires_at,
+        };
+        Some(Work {
+            row: None,
+            ticket: Some(ticket),
+            new,
+            refused,
+            received,
+            key: Some(key),
+            earlier_life: false,
+            interrupted: None,
+            _room: Some(room),
+        })
+    }
+
+    /// Asks the ledger what is known of a message, and settles it unless it is to be run.
+    async fn judge(&self, mut work: Work) -> Option<Work> {
+        if !work.is_wanted() {
+            return None;
+        }
+        let device = self.present().device.clone();
+        let new = &work.new;
+        let checked = match work.refused.take() {
+            Some(fault) => Err(fault),
+            None => check(&device, work.command_name(), new.value.as_ref(), new.message_id.as_deref()),
+        };
+        crash::point(Point::BeforeLookup);
+        let lookup = match self.ledger.lookup(&new.hub, &new.device, new.message_id.as_deref(), new.digest).await {
+            Ok(lookup) => lookup,
+            Err(error) => return self.leave(work.ticket, &error),
+        };
+        crash::point(Point::LookedUp);
+        work.row = lookup.row;
+        let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
+        // MQTT does not tell when the hub took a message.
+        let past = decide::past(distrusts, None, self.ledger.epoch(), lookup.elsewhere.is_some());
+        match (decide::on_delivery(lookup.known, past, checked, device.settle), lookup.row) {
+            (Verdict::Complete, Some(row)) => {
+                self.health.duplicates.add();
+                tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
+                crash::point(Point::DuplicateKnown);
+                self.forget(&work);
+                work.complete(self.ledger.delivered_again(row));
+                None
+            }
+            (Verdict::Reject(fault), _) => {
+                // A reused id has a row of another message: this one gets its own.
+                work.row = None;
+                self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
+                None
+            }
+            (Verdict::Doubt(fault), _) => {
+                self.conclude(work, Outcome::ended(State::InDoubt, fault), 0).await;
+                None
+            }
+            // One before it may have been given back meanwhile: this one must not overtake it.
+            (Verdict::Accept, _) if !work.is_wanted() || !self.ledger.is_well() => {
+                self.give_back(work.ticket);
+                None
+            }
+            (Verdict::Accept, _) => match self.accept(&work).await {
+                Ok((row, receipt)) => {
+                    crash::point(Point::AcceptKnown);
+                    work.row = Some(row);
+                    work.complete(receipt);
+                    Some(work)
+                }
+                Err(error) => self.leave(work.ticket, &error),
+            },
+            (Verdict::Resume, Some(_)) => {
+                work.interrupted = Some(1);
+                Some(work)
+            }
+            (Verdict::Run, _) => Some(work),
+            (Verdict::Complete | Verdict::Resume, None) => {
+                unreachable!("{:?} without a row", Known::New)
+            }
+        }
+    }
+
+    async fn accept(&self, work: &Work) -> Result<(RowId, Receipt), LedgerError> {
+        crash::point(Point::BeforeAccept);
+        self.ledger.accept(work.new.clone()).await
+    }
+
+    /// Runs a command and records its outcome.
+    async fn work(&self, mut work: Work) {
+        loop {
+            let present = self.present();
+            let plan = match Plan::new(&present.device, work.command_name(), work.new.value.as_ref()) {
+                Ok(plan) => plan,
+                // The configuration has changed since the command was accepted.
+                Err(fault) => {
+                    let outcome = match work.interrupted {
+                        None => Outcome::ended(State::Rejected, fault),
+                        Some(_) => Outcome::ended(State::InDoubt, Fault { code: Code::Interrupted, ..fault }),
+                    };
+                    let attempts = work.interrupted.unwrap_or(0);
+                    return self.conclude(work, outcome, attempts).await;
+                }
+            };
+            let deadline = work.deadline_of(plan.command);
+            let route = plan.route(&present.bus);
+            if let (Source::Local { .. }, true) = (&work.new.source, work.earlier_life) {
+                if let Some(outcome) = decide::on_left_behind(route, work.interrupted.is_some()) {
+                    let attempts = work.interrupted.unwrap_or(0);
+                    return self.conclude(work, outcome, attempts).await;
+                }
+            }
+            if !self.age_is_known(&work, deadline).await {
+                return;
+            }
+            let execution = match work.interrupted {
+                Some(attempts) => Execution::interrupted(route, attempts),
+                None => Execution::new(route),
+            };
+            let mut gate = LaneGate::new(self, &mut work, deadline);
+            match plan.run(&present.bus, execution, &mut gate).await {
+                Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
+                Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
+                Ran::NotNow => {}
+            }
+            // It is the gateway's own: it waits here until the ledger can be written, or for the daemon's next life.
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.ledger.well() => {}
+            }
+        }
+    }
+
+    /// Waits until the clock allows to judge a command of an earlier life. `false`: the daemon stops first.
+    async fn age_is_known(&self, work: &Work, deadline: Deadline) -> bool {
+        while work.judge(deadline, self.ledger.belief()) == Freshness::Unknown {
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = sleep(CLOCK_PERIOD) => {}
+            }
+        }
+        true
+    }
+
+    /// Makes an outcome durable, completes the message, and has the event published.
+    async fn conclude(&self, mut work: Work, outcome: Outcome, attempts: u32) {
+        let state = outcome.state;
+        let code = outcome.fault.as_ref().map(|fault| fault.code.as_str());
+        let finish = Finish { row: work.row, new: work.new.clone(), outcome, attempts, finished_at: Timestamp::now() };
+        crash::point(Point::BeforeOutcome);
+        let Some(receipt) = self.record(finish).await else { return };
+        crash::point(Point::OutcomeKnown);
+        self.forget(&work);
+        work.complete(receipt);
+        self.event_bell.notify_one();
+        if attempts > 0 {
+            self.health.executed.add();
+        }
+        if state == State::InDoubt {
+            self.health.in_doubt.add();
+        }
+        let (device, message_id, command) = (&self.id, work.message_id(), work.command_name());
+        let elapsed_ms = work.received.elapsed().as_millis() as u64;
+        let requested = work.new.value.as_ref().map(in_short);
+        match state {
+            State::InDoubt => {
+                tracing::warn!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
+            }
+            State::Succeeded => {
+                tracing::info!(target: COMMANDS, %device, message_id, command, requested, %state, attempts, elapsed_ms, "command finished");
+            }
+            _ => {
+                tracing::info!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished")
+            }
+        }
+    }
+
+    /// Offers an outcome to the ledger until it is durable. `None`: the process is about to end without that.
+    async fn record(&self, finish: Finish) -> Option<Receipt> {
+        loop {
+            match self.ledger.finish(finish.clone()).await {
+                Ok(receipt) => return Some(receipt),
+                Err(LedgerError::Full(why) | LedgerError::Locked(why)) => {
+                    tracing::warn!(device = %self.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
+                }
+                Err(_) => return None,
+            }
+            tokio::select! {
+                () = self.ledger.well() => {}
+                () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
+            }
+        }
+    }
+
+    /// Its row is final: whoever delivers it again is told so by the ledger.
+    fn forget(&self, work: &Work) {
+        work.key.iter().for_each(|key| self.receipts.forget(*key));
+    }
+
+    fn leave(&self, ticket: Option<Ticket>, error: &LedgerError) -> Option<Work> {
+        tracing::debug!(device = %self.id, %error, "a message is left with the hub");
+        self.give_back(ticket);
+        None
+    }
+
+    /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled
+    /// on it.
+    fn give_back(&self, ticket: Option<Ticket>) {
+        match ticket {
+            Some(ticket) if !self.stop.is_cancelled() => ticket.abandon(),
+            _ => {}
+        }
+    }
+}
+
+async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a command under this message id can be run at all.
+fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<Checked, Fault> {
+    let idempotent = Plan::new(device, command, value)?.command.idempotent;
+    decide::check_identity(id, idempotent).map(|()| Checked { idempotent })
+}
+
+impl Job {
+    /// One that waits to be judged keeps a sign of that.
+    fn new(work: Work, unjudged: Option<Unjudged>, pending: Pending) -> Job {
+        let judged = unjudged.is_none();
+        Job { work, judged, patient: false, number: 0, _unjudged: unjudged, _pending: pending }
+    }
+}

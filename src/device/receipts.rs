@@ -1,0 +1,185 @@
+//! When each message came first, in this life of the daemon: what a deadline counts from (G13). A connection that is
+//! cut, a reload that takes a device away and brings it back, and a redelivery change nothing about that.
+//!
+//! Invariants
+//! - Memory is bounded: [`RECEIPTS_MAX`] messages for the whole gateway. The oldest are forgotten, which is logged.
+//! - A message is forgotten when its row is final, as the ledger knows it then, and when the hub can't have it any
+//!   more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use tokio::time::Instant;
+
+use crate::command::message::{Digest, Gist};
+use crate::time::Timestamp;
+
+/// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
+/// 8 MB at most.
+const RECEIPTS_MAX: usize = 65_536;
+/// No message lives longer at the hub than two days; an hour more for its clock and ours.
+const LIFE_MAX: Duration = Duration::from_secs(49 * 3600);
+
+/// Which message it is: a digest of its hub and device, of its id, and of what it asks for. A message without an id is
+/// told from others by its expiry as well, which a redelivery does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 16]);
+
+impl Key {
+    pub(super) fn of(hub: &str, device: &str, gist: &Gist) -> Key {
+        Key::new([hub, device], gist.id.as_deref(), &gist.digest, gist.expires_at)
+    }
+
+    fn new(to: [&str; 2], id: Option<&str>, digest: &Digest, expires_at: Option<Timestamp>) -> Key {
+        let mut context = Context::new(&SHA256);
+        // Lengths keep the parts apart.
+        for part in [Some(to[0]), Some(to[1]), id] {
+            context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+            context.update(part.unwrap_or_default().as_bytes());
+        }
+        context.update(digest);
+        if id.is_none() {
+            context.update(&expires_at.map_or(i64::MIN, |at| at.0).to_be_bytes());
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&context.finish().as_ref()[..16]);
+        Key(key)
+    }
+}
+
+/// When a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    /// By the monotonic clock.
+    pub(super) at: Instant,
+    /// By the wall clock of then.
+    pub(super) wall: Timestamp,
+}
+
+/// The first receipts of a gateway.
+#[derive(Debug, Default)]
+pub struct Receipts(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    next: u64,
+    known: HashMap<Key, (u64, Received)>,
+    /// In the order of receipt.
+    order: BTreeMap<u64, Key>,
+}
+
+impl Receipts {
+    /// When a message that came at `received` came first.
+    pub(super) fn first(&self, key: Key, received: Received) -> Received {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.forget_the_old(received.at);
+        if let Some((_, first)) = memory.known.get(&key) {
+            return *first;
+        }
+        if memory.known.len() >= RECEIPTS_MAX {
+            memory.forget_the_oldest();
+            tracing::warn!(
+                "more than {RECEIPTS_MAX} messages are under way: when the oldest of them came is forgotten, and its \
+                 deadline begins anew if the hub delivers it again"
+            );
+        }
+        let number = memory.next;
+        memory.next += 1;
+        memory.known.insert(key, (number, received));
+        memory.order.insert(number, key);
+        received
+    }
+
+    /// A message's row is final.
+    pub(super) fn forget(&self, key: Key) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((number, _)) = memory.known.remove(&key) {
+            memory.order.remove(&number);
+        }
+    }
+}
+
+impl Memory {
+    fn forget_the_old(&mut self, now: Instant) {
+        while let Some(entry) = self.order.first_entry() {
+            let is_old = |(_, first): &(u64, Received)| now.saturating_duration_since(first.at) > LIFE_MAX;
+            if !self.known.get(entry.get()).is_none_or(is_old) {
+                return;
+            }
+            self.known.remove(&entry.remove());
+        }
+    }
+
+    fn forget_the_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_first() {
+            self.known.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: Digest = [7; 32];
+
+    fn received(second: u64, base: Instant) -> Received {
+        Received { at: base + Duration::from_secs(second), wall: Timestamp(second as i64 * 1000) }
+    }
+
+    fn named(id: usize) -> Key {
+        Key::new(["hub", "pump"], Some(&id.to_string()), &DIGEST, None)
+    }
+
+    #[test]
+    fn a_message_that_comes_again_came_first_when_it_came_first_until_its_row_is_final() {
+        let (receipts, base) = (Receipts::default(), Instant::now());
+        assert_eq!(receipts.first(named(1), received(0, base)), received(0, base));
+        assert_eq!(receipts.first(named(2), received(1, base)), received(1, base));
+        assert_eq!(receipts.first(named(1), received(9, base)), received(0, base));
+        receipts.forget(named(1));
+        assert_eq!(receipts.first(named(1), received(10, base)), received(10, base));
+        assert_eq!(receipts.first(named(2), received(11, base)), received(1, base));
+    }
+
+    #[test]
+    fn messages_are_told_apart_by_device_id_and_body_and_without_an_id_by_their_expiry_too() {
+        let at = |ms| Some(Timestamp(ms));
+        let keys = [
+            Key::new(["hub", "pump"], Some("m"), &DIGEST, None),
+            Key::new(["hub", "pum"], Some("pm"), &DIGEST, None),
+            Key::new(["hubp", "ump"], Some("m"), &DIGEST, None),
+            Key::new(["hub", "pump"], Some(""), &DIGEST, None),
+            Key::new(["hub", "pump"], None, &DIGEST, None),
+            Key::new(["hub", "pump"], None, &DIGEST, at(1)),
+            Key::new(["hub", "pump"], None, &DIGEST, at(2)),
+            Key::new(["hub", "pump"], Some("m"), &[8; 32], None),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[i + 1..].contains(key), "{i}");
+        }
+        assert_eq!(Key::new(["hub", "pump"], Some("m"), &DIGEST, at(1)), keys[0]);
+    }
+
+    #[test]
+    fn memory_is_bounded_the_oldest_are_forgotten_first_and_what_the_hub_can_t_have_any_more() {
+        let (receipts, base) = (Receipts::default(), Instant::now());
+        for id in 0..RECEIPTS_MAX {
+            receipts.first(named(id), received(0, base));
+        }
+        receipts.first(named(RECEIPTS_MAX), received(1, base));
+        assert_eq!(receipts.first(named(1), received(2, base)), received(0, base));
+        assert_eq!(receipts.first(named(0), received(2, base)), received(2, base), "the oldest");
+        let length = |receipts: &Receipts| {
+            let memory = receipts.0.lock().unwrap();
+            assert_eq!(memory.known.len(), memory.order.len());
+            memory.known.len()
+        };
+        assert_eq!(length(&receipts), RECEIPTS_MAX);
+        let late = LIFE_MAX.as_secs() + 2;
+        receipts.first(named(0), received(late, base));
+        assert_eq!(length(&receipts), 1);
+    }
+}

@@ -1,0 +1,366 @@
+//! Carries out the steps of one command on its bus. What the steps are is decided in [`crate::command::decide`].
+//!
+//! Invariants
+//! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not
+//!   stale. It is asked again after `executing` is durable and after every pause, until a byte has left, and what the
+//!   line itself waits for ends by [`Gate::not_after`]: a deadline holds for the first byte (G13).
+//! - A command that is called off while it waits ends then, and not when its turn comes.
+//! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
+
+use serde_json::Value as Json;
+use tokio::time::{sleep, Instant};
+
+use crate::bus::call::{Answer, Call, Refusal, Request, Wire};
+use crate::bus::{BusHandle, Errand, Turn};
+use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
+use crate::command::outcome::{Code, Fault, Outcome};
+use crate::config::Device;
+use crate::peripheral::registers::Point;
+use crate::peripheral::{Action, Command, Found, Prepared};
+use crate::proof::crash;
+
+/// A command with its value, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The command.
+    pub command: &'a Command,
+    /// Ready for the wire.
+    pub prepared: Prepared,
+}
+
+/// Whether a command may go on the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Go {
+    /// It may.
+    Yes,
+    /// It may not, and this is its outcome.
+    End(Outcome),
+    /// Not now, and nothing is to be recorded.
+    No,
+}
+
+/// What stands between a command and the wire.
+pub trait Gate {
+    /// Asked when the bus is held and nothing was sent.
+    fn may_go(&mut self) -> Go;
+
+    /// From when on [`Gate::may_go`] says that it is too late, as far as the monotonic clock tells.
+    fn not_after(&self) -> Instant;
+
+    /// The outcome of a command that was not sent in time.
+    fn expired(&self) -> Outcome;
+
+    /// Returns when [`Gate::may_go`] may say something else than yes: a command that waits is looked at then. Not in a
+    /// row without a pause, if it says yes all the same. Cancel-safe.
+    fn called_off(&self) -> impl std::future::Future<Output = ()> + Send;
+
+    /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
+    fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
+}
+
+/// How a command's run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ran {
+    /// With this outcome, after so many attempts.
+    Finished(Outcome, u32),
+    /// Before anything was recorded or sent.
+    NotNow,
+}
+
+impl<'a> Plan<'a> {
+    /// Looks up a command of a device and prepares its value.
+    ///
+    /// # Errors
+    /// `unknown-command`, `bad-value` or `out-of-range`.
+    pub fn new(device: &'a Device, name: &str, value: Option<&Json>) -> Result<Plan<'a>, Fault> {
+        let command = device.commands.get(name).ok_or_else(|| {
+            let known: Vec<&str> = device.commands.keys().map(String::as_str).collect();
+            let message = format!("{} has no command {name:?}; it has {}", device.id, known.join(", "));
+            Fault::new(Code::UnknownCommand, message)
+        })?;
+        let prepared = command.prepare(value)?;
+        Ok(Plan { device, command, prepared })
+    }
+
+    /// What matters of the command for how it is run.
+    pub fn route(&self, bus: &BusHandle) -> Route {
+        Route {
+            idempotent: self.command.idempotent,
+            verify: self.command.read_back.as_ref().map(|rule| Looks { after: rule.after, within: rule.within }),
+            attempts_max: bus.retries() + 1,
+            retry_pause: bus.retry_pause(),
+        }
+    }
+
+    /// Runs the command to its outcome.
+    pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
+        let mut looked_since = Instant::now();
+        let errand = bus.errand().with_harmless(self.harmless());
+        let mut turn: Option<Turn> = None;
+        let mut progress = Progress::Untouched;
+        let mut step = execution.begin();
+        loop {
+            let to_be_sent = matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire;
+            if to_be_sent {
+                match self.wait_to_send(&errand, turn.take(), gate, progress).await {
+                    Ok(held) => turn = Some(held),
+                    Err(ran) => return called_off(ran, &execution, &step),
+                }
+            } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
+                match errand.turn().await {
+                    Ok(granted) => turn = Some(granted),
+                    Err(_) => return Ran::NotNow,
+                }
+            }
+            let was_recorded = matches!(step, Step::RecordExecuting);
+            step = match (step, &mut turn) {
+                (Step::Finish(outcome), _) => return Ran::Finished(outcome, execution.attempts()),
+                (Step::RecordExecuting, _) => match gate.record_executing().await {
+                    true => {
+                        progress = Progress::Recorded;
+                        execution.recorded()
+                    }
+                    false => return called_off(Ran::NotNow, &execution, &Step::RecordExecuting),
+                },
+                (Step::Send, Some(held)) => {
+                    let not_after = to_be_sent.then(|| gate.not_after());
+                    let (attempt, left) = self.exchange(held, not_after).await;
+                    looked_since = Instant::now();
+                    if !left && not_after.is_some_and(|limit| Instant::now() >= limit) {
+                        return Ran::Finished(gate.expired(), execution.attempts() - 1);
+                    }
+                    progress = progress.after(&attempt, left);
+                    execution.attempted(attempt)
+                }
+                (Step::AgainAfter(pause), _) => {
+                    turn = None;
+                    match unless_called_off(gate, progress, sleep(pause)).await {
+                        Ok(()) => execution.again(),
+                        Err(ran) => return called_off(ran, &execution, &Step::AgainAfter(pause)),
+                    }
+                }
+                (Step::ReadBack, Some(held)) => {
+                    let result = self.read_back(held).await;
+                    execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
+                }
+                (Step::ReadBackAfter(pause), _) => {
+                    turn = None;
+                    crash::point(crash::Point::BeforeReadBackAgain);
+                    sleep(pause).await;
+                    Step::ReadBack
+                }
+                (Step::Send | Step::ReadBack, None) => unreachable!("a turn was taken above"),
+            };
+            // What was recorded or written is followed up at once; a repetition waits for the others on the bus.
+            if !was_recorded && !matches!(step, Step::ReadBack) {
+                turn = None;
+            }
+            if matches!(step, Step::Send) && execution.attempts() > 1 {
+                crash::point(crash::Point::BetweenAttempts);
+            }
+        }
+    }
+
+    /// Waits for the bus, and until the line is clear, for a command of which nothing has left yet. The gate is asked
+    /// last of all, and whenever it calls the command off meanwhile.
+    async fn wait_to_send(
+        &self,
+        errand: &Errand<'_>,
+        turn: Option<Turn>,
+        gate: &mut impl Gate,
+        progress: Progress,
+    ) -> Result<Turn, Ran> {
+        let mut turn = match turn {
+            Some(held) => held,
+            None => unless_called_off(gate, progress, errand.turn()).await?.map_err(|_| Ran::NotNow)?,
+        };
+        // What is recorded was cleared for the line just before, and nobody came between.
+        if progress == Progress::Untouched {
+            crash::point(crash::Point::TurnHeld);
+            unless_called_off(gate, progress, turn.clear(&self.call(self.prepared.request.clone(), None))).await?;
+            crash::point(crash::Point::LineClear);
+        }
+        ask(gate, progress).map(|()| turn)
+    }
+
+    fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
+        Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after }
+    }
+
+    /// One exchange: what it came to, and whether anything left.
+    async fn exchange(&self, held: &mut Turn, not_after: Option<Instant>) -> (Attempt, bool) {
+        crash::point(crash::Point::BeforeExchange);
+        let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
+        crash::point(crash::Point::AttemptEnded);
+        let left = !matches!(wire, Wire::NotSent(_));
+        (self.attempt(wire, held.owes()), left)
+    }
+
+    /// A read of the same unit that changes nothing, whose answer shows whether the line echoes.
+    fn harmless(&self) -> Option<Request> {
+        let commands = || self.device.commands.values();
+        let reads = commands().filter_map(|command| match &command.action {
+            Action::Read(point) => Some(point),
+            _ => None,
+        });
+        let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
+        let mut requests = reads.chain(read_backs).map(Point::read);
+        requests.find(|request| !request.is_answered_by_itself())
+    }
+
+    /// What an exchange came to. `owes`: the line owes an answer to something else.
+    fn attempt(&self, wire: Wire, owes: bool) -> Attempt {
+        match wire {
+            Wire::Answered(answer) => match self.command.interpret(&self.prepared, &answer) {
+                Ok(value) => Attempt::Confirmed(value),
+                Err(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+            },
+            Wire::Refused(refusal) => refused(refusal, owes),
+            Wire::NotSent(why) => Attempt::NotSent(Fault::new(Code::BusUnavailable, why)),
+            Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
+            Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+        }
+    }
+
+    async fn read_back(&self, turn: &mut Turn) -> ReadBack {
+        let Some(request) = &self.prepared.read_back else {
+            return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
+        };
+        // A write's own timeout is for what it sets in motion.
+        let call = Call { timeout: None, ..self.call(request.clone(), None) };
+        crash::point(crash::Point::BeforeReadBack);
+        let wire = turn.exchange(&call).await;
+        crash::point(crash::Point::ReadBackEnded);
+        match self.attempt_read_back(wire) {
+            Ok(answer) => match self.command.found(&self.prepared, &answer) {
+                Ok(Found { fits: true, .. }) => ReadBack::Same,
+                Ok(Found { value, .. }) => {
+                    ReadBack::Other(format!("read back {value} where {} was to stand", shown(&self.prepared.written)))
+                }
+                Err(why) => ReadBack::Unknown(Fault::new(Code::BadReply, why)),
+            },
+            Err(fault) => ReadBack::Unknown(fault),
+        }
+    }
+
+    fn attempt_read_back(&self, wire: Wire) -> Result<Answer, Fault> {
+        match wire {
+            Wire::Answered(answer) => Ok(answer),
+            other => match self.attempt(other, true) {
+                Attempt::Refused(fault)
+                | Attempt::Busy { fault, .. }
+                | Attempt::NotSent(fault)
+                | Attempt::Unclear(fault)
+                | Attempt::Unconfirmed(fault) => Err(fault),
+                Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
+            },
+        }
+    }
+}
+
+/// How far a command has come on its way to the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing was recorded, and nothing sent.
+    Untouched,
+    /// `executing` is durable. It is not left undone for a stop: only its deadline ends it before the wire.
+    Recorded,
+    /// A byte of it may have left.
+    OnTheWire,
+}
+
+impl Progress {
+    /// How far it has come when an attempt has ended of which something has left, or not. What the peripheral did not
+    /// begin is as good as not sent.
+    fn after(self, attempt: &Attempt, left: bool) -> Progress {
+        match (self, attempt) {
+            (Progress::OnTheWire, _) => Progress::OnTheWire,
+            (_, Attempt::Busy { .. }) => Progress::Untouched,
+            (_, _) if left => Progress::OnTheWire,
+            (before, _) => before,
+        }
+    }
+}
+
+/// The end of a command that was not let through, before this step.
+fn called_off(ran: Ran, execution: &Execution, step: &Step) -> Ran {
+    // The attempt that was about to be made does not count.
+    let attempts = execution.attempts() - u32::from(matches!(step, Step::Send));
+    match (ran, execution.given_up()) {
+        (Ran::Finished(outcome, _), _) | (Ran::NotNow, Some(outcome)) => Ran::Finished(outcome, attempts),
+        (Ran::NotNow, None) => Ran::NotNow,
+    }
+}
+
+/// Whether a command of which nothing has left may go.
+fn ask(gate: &mut impl Gate, progress: Progress) -> Result<(), Ran> {
+    match gate.may_go() {
+        Go::Yes => Ok(()),
+        Go::End(outcome) => Err(Ran::Finished(outcome, 0)),
+        Go::No if progress == Progress::Recorded => Ok(()),
+        Go::No => Err(Ran::NotNow),
+    }
+}
+
+/// Waits for something, unless the gate ends that. What was waited for is dropped then.
+async fn unless_called_off<T>(
+    gate: &mut impl Gate,
+    progress: Progress,
+    wait: impl std::future::Future<Output = T>,
+) -> Result<T, Ran> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut wait => return Ok(done),
+            () = gate.called_off(), if progress == Progress::Untouched => ask(gate, progress)?,
+            () = tokio::time::sleep_until(gate.not_after()), if progress == Progress::Recorded => {
+                return Err(Ran::Finished(gate.expired(), 0));
+            }
+        }
+    }
+}
+
+fn shown(value: &Option<Json>) -> String {
+    value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
+}
+
+/// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that
+/// the peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what
+/// the peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
+fn refused(refusal: Refusal, owes: bool) -> Attempt {
+    match refusal {
+        Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
+        Refusal::Exception(code) => {
+            let message = format!("Modbus exception {code}: {}", exception_text(code));
+            let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
+            match code {
+                5 | 11 => Attempt::Unconfirmed(fault(Code::Exception)),
+                6 => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
+                10 => Attempt::NotSent(fault(Code::BusUnavailable)),
+                _ => Attempt::Refused(fault(Code::Exception)),
+            }
+        }
+    }
+}
+
+/// What a Modbus exception says (Modbus Application Protocol V1.1b3, section 7).
+fn exception_text(code: u8) -> &'static str {
+    match code {
+        1 => "illegal function; the peripheral does not know this kind of request",
+        2 => "illegal data address; check `address` and `table`",
+        3 => "illegal data value; the peripheral does not take this value or length",
+        4 => "server device failure; the peripheral could not do it",
+        5 => "acknowledge; the peripheral has begun and takes its time",
+        6 => "server device busy; the peripheral did not take the request",
+        8 => "memory parity error in the peripheral",
+        10 => "gateway path unavailable; the Modbus gateway can't reach this unit's line",
+        11 => "gateway target device failed to respond; the Modbus gateway sent the request on and heard nothing",
+        _ => "a code of the peripheral's own; look into its manual",
+    }
+}
+
+#[cfg(test)]
+mod tests;

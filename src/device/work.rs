@@ -1,0 +1,127 @@
+//! A command on its way: what it is, and until when it may begin.
+
+use tokio::time::Instant;
+
+use super::receipts::Key;
+use super::CLOCK_PERIOD;
+use crate::command::decide::{Age, Deadline, Freshness};
+use crate::command::outcome::{Fault, State};
+use crate::config::Device;
+use crate::hub::room::Held;
+use crate::hub::Ticket;
+use crate::ledger::row::{RowId, Unfinished};
+use crate::ledger::{NewRow, Receipt};
+use crate::peripheral::Command;
+use crate::time::trust::Belief;
+
+/// A command on its way.
+pub(super) struct Work {
+    /// Its row, if it has one.
+    pub(super) row: Option<RowId>,
+    /// What settles it at the hub, unless that was done.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) new: NewRow,
+    /// Why it can't be run, if that was plain when it came.
+    pub(super) refused: Option<Fault>,
+    /// When it came first; for a command of an earlier life of the daemon, when this one began.
+    pub(super) received: Instant,
+    /// Under which its first receipt is remembered.
+    pub(super) key: Option<Key>,
+    /// It is of an earlier life of the daemon; its age is not known by the monotonic clock.
+    pub(super) earlier_life: bool,
+    /// It was `executing` when the daemon died, after so many attempts.
+    pub(super) interrupted: Option<u32>,
+    /// Its place among what the gateway keeps.
+    pub(super) _room: Option<Held>,
+}
+
+impl Work {
+    /// A command that an earlier life of the daemon left; this one began at `started`.
+    pub(super) fn left(left: Unfinished, started: Instant) -> Work {
+        Work {
+            row: Some(left.row),
+            ticket: None,
+            refused: None,
+            interrupted: (left.state == State::Executing).then_some(left.attempts),
+            new: NewRow {
+                hub: left.hub,
+                source: left.source,
+                device: left.device,
+                message_id: left.message_id,
+                // The row has it already.
+                digest: [0; 32],
+                command: Some(left.command),
+                value: left.value,
+                received_at: left.received_at,
+                expires_at: left.expires_at,
+            },
+            received: started,
+            key: None,
+            earlier_life: true,
+            _room: None,
+        }
+    }
+
+    /// Whether the connection that brought it still stands, so that it won't be delivered again.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_live)
+    }
+
+    /// Whether it has a row that is not final, or will come to one: else it may be forgotten.
+    pub(super) fn is_ours(&self) -> bool {
+        self.row.is_some() || self.is_wanted()
+    }
+
+    pub(super) fn complete(&mut self, receipt: Receipt) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.complete(receipt);
+        }
+    }
+
+    /// What its deadline is, if it has one that ends it by the present configuration.
+    pub(super) fn deadline(&self, device: &Device) -> Option<Deadline> {
+        if self.refused.is_some() || self.interrupted.is_some() {
+            return None;
+        }
+        Some(self.deadline_of(device.commands.get(self.command_name())?))
+    }
+
+    pub(super) fn deadline_of(&self, command: &Command) -> Deadline {
+        Deadline { limit: command.deadline, expires_at: self.new.expires_at }
+    }
+
+    pub(super) fn judge(&self, deadline: Deadline, clock: &Belief) -> Freshness {
+        deadline.judge(Age {
+            monotonic: self.received.elapsed(),
+            received_at: self.earlier_life.then_some(self.new.received_at),
+            now: clock.now().ok(),
+        })
+    }
+
+    /// From when on it is too late for it, as far as the monotonic clock tells.
+    pub(super) fn not_after(&self, deadline: Deadline, clock: &Belief) -> Instant {
+        let limit = self.received + deadline.limit;
+        let Ok(now) = clock.now() else { return limit };
+        let by_the_row = self.earlier_life.then(|| self.new.received_at.plus(deadline.limit));
+        let by_the_clock = [by_the_row, deadline.expires_at].into_iter().flatten().min();
+        by_the_clock.map_or(limit, |at| limit.min(Instant::now() + at.since(now)))
+    }
+
+    /// When to look at its deadline next. A wall clock may be put right meanwhile: whatever goes by it is looked at
+    /// again and again.
+    pub(super) fn next_look(&self, deadline: Deadline, clock: &Belief) -> Instant {
+        let not_after = self.not_after(deadline, clock);
+        match self.earlier_life || deadline.expires_at.is_some() {
+            true => not_after.min(Instant::now() + CLOCK_PERIOD),
+            false => not_after,
+        }
+    }
+
+    pub(super) fn message_id(&self) -> Option<&str> {
+        self.new.message_id.as_deref()
+    }
+
+    pub(super) fn command_name(&self) -> &str {
+        self.new.command.as_deref().unwrap_or_default()
+    }
+}

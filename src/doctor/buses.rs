@@ -1,0 +1,235 @@
+//! Whether each bus's line can be opened, and each peripheral on it answers. Buses are tried side by side, the
+//! peripherals of one bus one after the other.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::account::{Account, Wish, SERVICE};
+use super::daemon::{exchange, Daemon, RELOAD_FIRST};
+use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
+use crate::bus::{self, BusStatus, SystemLines};
+use crate::config::{Bus, BusKind, Config, Device};
+use crate::operate::admin::{Reply, Request};
+
+pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
+    let (config, daemon) = (Arc::new(config), Arc::new(daemon));
+    let mut tasks = JoinSet::new();
+    for name in config.buses.keys().cloned() {
+        let (config, daemon) = (config.clone(), daemon.clone());
+        tasks.spawn(async move {
+            let mut found = Vec::new();
+            if within(BUSES_LIMIT, one(&config, &daemon, &name, &mut found)).await.is_none() {
+                let rest =
+                    on_bus(&config, &name).filter(|device| !found.iter().any(|f| f.about == slave::about(device)));
+                let said = format!("not asked: the bus took longer than {} s", BUSES_LIMIT.as_secs());
+                let rest: Vec<Finding> =
+                    rest.map(|device| Finding::fail(&slave::about(device), said.clone())).collect();
+                found.extend(rest);
+            }
+            (name, found)
+        });
+    }
+    let mut all = BTreeMap::new();
+    while let Some(ended) = tasks.join_next().await {
+        let (name, found) = ended
+            .unwrap_or_else(|error| (String::new(), vec![Finding::fail("buses", format!("the check broke: {error}"))]));
+        all.insert(name, found);
+    }
+    all.into_values().flatten().collect()
+}
+
+fn on_bus<'a>(config: &'a Config, bus: &'a str) -> impl Iterator<Item = &'a Device> {
+    config.devices.values().filter(move |device| device.bus == bus)
+}
+
+/// One bus, and everything on it.
+async fn one(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Finding>) {
+    let about = format!("bus {name}");
+    let settings = &config.buses[name];
+    match daemon {
+        Daemon::Mute { .. } => {
+            found.push(Finding::warn(&about, "not tried: the daemon, which can't be asked, may use it"));
+            return;
+        }
+        Daemon::Running { .. } if daemon.has_another_bus(name, settings) => {
+            let said = "not tried: the running daemon has it with other settings";
+            found.push(Finding::warn(&about, said).remedy(RELOAD_FIRST));
+            found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus was not tried")));
+            return;
+        }
+        Daemon::Running { .. } if daemon.status_of("buses", "name", name).is_some() => {
+            through_the_daemon(config, daemon, name, found).await;
+            return;
+        }
+        Daemon::Running { .. } | Daemon::Absent => {}
+    }
+    if let Some(port) = port_of(settings) {
+        if let Some(finding) = held(&about, port, daemon) {
+            found.push(finding);
+            found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
+            return;
+        }
+        found.extend(closed_to_the_service(&about, port));
+    }
+    from_here(config, name, found).await;
+}
+
+fn port_of(settings: &Bus) -> Option<&Path> {
+    match &settings.kind {
+        BusKind::ModbusRtu(port) | BusKind::Serial { port, .. } => Some(&port.path),
+        BusKind::ModbusTcp { .. } => None,
+    }
+}
+
+fn place_of(settings: &Bus) -> String {
+    match &settings.kind {
+        BusKind::ModbusTcp { address } => address.clone(),
+        BusKind::ModbusRtu(port) | BusKind::Serial { port, .. } => port.path.display().to_string(),
+    }
+}
+
+fn not_asked(device: &Device, why: &str) -> Finding {
+    Finding::warn(&slave::about(device), format!("not asked: {why}"))
+}
+
+/// What another program's hold on a port means. Two on one line take each other's bytes, so its port is not opened.
+fn held(about: &str, port: &Path, daemon: &Daemon) -> Option<Finding> {
+    let holders = ports::holders(port);
+    let holder = holders.first()?;
+    let named: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    let said = format!("{} is held by {}", port.display(), named.join(" and "));
+    Some(match Some(holder.pid) == daemon.pid() {
+        true => {
+            Finding::warn(about, format!("{said}, the running daemon, under another bus's name")).remedy(RELOAD_FIRST)
+        }
+        false => Finding::fail(about, said).remedy("end that program, or keep it away from this port"),
+    })
+}
+
+/// Root opens what the service's user can't.
+fn closed_to_the_service(about: &str, port: &Path) -> Option<Finding> {
+    if !rustix::process::geteuid().is_root() || !port.exists() {
+        return None;
+    }
+    let why = Account::of_the_service()?.may(Wish::Change, port).err()?;
+    let remedy = format!("let the port belong to the group dialout, and {SERVICE} to that group");
+    Some(Finding::fail(about, format!("{} {why}", port.display())).remedy(remedy))
+}
+
+/// What the running daemon knows of its bus, and what its peripherals answer to it.
+async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Finding>) {
+    let about = format!("bus {name}");
+    let Some(status) = daemon.status_of("buses", "name", name) else { return };
+    let place = place_of(&config.buses[name]);
+    let state = status["state"].as_str().unwrap_or_default();
+    let error = status["lastError"].as_str();
+    found.push(match (state, error) {
+        // A connection that nothing was asked on for a while may be closed by the other side.
+        ("open" | "closed", _) => {
+            let counts = format!("{} exchanges, {} without an answer", status["exchanges"], status["timeouts"]);
+            Finding::ok(&about, format!("{place} is held by the running fieldbridge: {state}, {counts}"))
+        }
+        (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error),
+        _ => Finding::warn(&about, format!("the running fieldbridge is {state} {place}")).remedy("ask again"),
+    });
+    let bus = found.len() - 1;
+    for device in on_bus(config, name) {
+        found.push(ask_the_daemon(config, daemon, device).await);
+    }
+    // By its answers the line has shown how it behaves.
+    if let Ok((Reply::Ok(status), _)) = exchange(&config.admin_socket, &Request::Status {}).await {
+        let buses = status["buses"].as_array().into_iter().flatten();
+        let trouble = buses.filter(|bus| bus["name"] == name && bus["state"] == "open");
+        let trouble = trouble.filter_map(|bus| bus["lastError"].as_str()).next();
+        found[bus] = trouble.map_or(found[bus].clone(), |trouble| behaves_badly(&about, &place, trouble));
+    }
+}
+
+/// A line that is open, and not right.
+fn behaves_badly(about: &str, place: &str, trouble: &str) -> Finding {
+    Finding::warn(about, format!("{place} opens, but {trouble}"))
+}
+
+async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Finding {
+    if daemon.status_of("devices", "id", &device.id).is_none() {
+        return not_asked(device, "the running daemon does not have it yet").remedy(RELOAD_FIRST);
+    }
+    if daemon.has_another_device(device) {
+        return not_asked(device, "the running daemon has it with other settings").remedy(RELOAD_FIRST);
+    }
+    let request = Request::Probe { device: device.id.clone() };
+    let unanswered = |why: String| not_asked(device, &format!("the running daemon says: {why}"));
+    match exchange(&config.admin_socket, &request).await {
+        Ok((Reply::Ok(answer), _)) => {
+            serde_json::from_value(answer).unwrap_or_else(|error| unanswered(error.to_string()))
+        }
+        Ok((Reply::Error(why) | Reply::Unrecorded(why), _)) => unanswered(why),
+        Err(error) => unanswered(error.to_string()),
+    }
+}
+
+/// Opens the bus as the daemon would, and asks what is on it.
+async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
+    let about = format!("bus {name}");
+    let settings = &config.buses[name];
+    let (handle, worker) = bus::new(name, settings);
+    let stop = CancellationToken::new();
+    // Dropped with this future, if time runs out.
+    let _stop_at_the_end = stop.clone().drop_guard();
+    let working = tokio::spawn(worker.on(Arc::new(SystemLines)).run(stop.clone()));
+    let status = handle.tried().await;
+    if let Some(error) = &status.last_error {
+        found.push(blamed(&about, settings, &Daemon::Absent, error));
+        found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
+        return;
+    }
+    found.push(Finding::ok(&about, format!("{} opens", place_of(settings))));
+    let bus = found.len() - 1;
+    let mut mute = Vec::new();
+    for device in on_bus(config, name) {
+        let finding = slave::ask(device, &handle).await;
+        if finding.verdict == Verdict::Fail {
+            mute.push(device);
+        }
+        found.push(finding);
+    }
+    if let Some(trouble) = Some(handle.status()).filter(BusStatus::is_open).and_then(|status| status.last_error) {
+        found[bus] = behaves_badly(&about, &place_of(settings), &trouble);
+    }
+    // A daemon that is started right after this must not hear what was meant for us.
+    for device in mute {
+        slave::let_lapse(device, &handle).await;
+    }
+    stop.cancel();
+    // A worker that broke has told what it was asked for by its bus's status.
+    let _ = working.await;
+}
+
+/// A line that can't be opened; if another program has it, by whom.
+fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str) -> Finding {
+    if let Some(port) = port_of(settings) {
+        let others = ports::holders(port).into_iter().filter(|holder| Some(holder.pid) != daemon.pid());
+        let others: Vec<String> = others.map(|holder| holder.to_string()).collect();
+        if !others.is_empty() {
+            let said = format!("{} is held by {}", port.display(), others.join(" and "));
+            return Finding::fail(about, said).remedy("end that program, or keep it away from this port");
+        }
+        if error.contains("another program holds it") {
+            return Finding::fail(about, error).remedy("run this as root to learn which");
+        }
+        if !port.exists() {
+            let there = ports::names_that_stay(Path::new(ports::BY_ID));
+            let names: Vec<String> = there.iter().map(|port| port.display().to_string()).collect();
+            let remedy = match names.is_empty() {
+                true => format!("{} lists no adapter: check its plug and `dmesg`", ports::BY_ID),
+                false => format!("there are: {}", names.join(", ")),
+            };
+            return Finding::fail(about, error).remedy(remedy);
+        }
+    }
+    Finding::failed(about, error)
+}

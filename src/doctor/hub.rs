@@ -1,0 +1,279 @@
+//! Whether the hub is reached, step by step, and lets each identity in.
+//!
+//! Invariants
+//! - An identity that the running daemon has is never connected from here: the hub would end the daemon's connection.
+//! - A session is kept (CleanSession=0), as without that the hub would throw away the messages that wait. Those that it
+//!   sends right after CONNACK are not acknowledged, so it delivers them again.
+//! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
+//!   installation from one whose ledger was lost.
+//! - What is wrong with one identity's certificate keeps nobody else from being tried.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout_at, Instant};
+
+use super::certificate::Life;
+use super::daemon::{Daemon, RELOAD_FIRST};
+use super::{within, Finding};
+use crate::config::{Config, Credential, Device, Hub};
+use crate::hub::auth::sas;
+use crate::hub::auth::tls::{self, Trust};
+use crate::hub::dial::{Dial as _, Network};
+use crate::hub::mqtt::{Connection, Login, Received};
+use crate::hub::trouble::Trouble;
+use crate::net::Stream;
+use crate::time::{Timestamp, EARLIEST_BELIEVABLE};
+
+/// Look-up and TCP; TLS.
+const STEP_LIMIT: Duration = Duration::from_secs(20);
+/// How long CONNACK may take: the hub throttles by delaying it.
+const CONNACK_LIMIT: Duration = Duration::from_secs(60);
+/// How long all identities may take, beside their pace.
+const IDENTITIES_LIMIT: Duration = Duration::from_secs(150);
+/// Connections at the same time.
+const CONNECTIONS_MAX: usize = 16;
+/// Certificates that TLS is begun with, until the hub takes one.
+const GUESTS_MAX: usize = 8;
+const ABOUT: [&str; 3] = ["hub name", "hub TCP", "hub TLS"];
+
+pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let trust = match (config.hub.tls, Trust::load(config.hub.ca_file.as_deref())) {
+        (false, _) => None,
+        (true, Ok(trust)) => Some(trust),
+        (true, Err(why)) => {
+            findings.push(Finding::failed(ABOUT[2], &why));
+            findings.extend(config.devices.values().map(|device| not_asked(device, "TLS can't begin")));
+            return findings;
+        }
+    };
+    let is_first = matches!(daemon, Daemon::Absent) && !config.ledger.path.exists();
+    let hub = Arc::new(Way { hub: config.hub.clone(), trust, is_first });
+    let is_reached = hub.reach_step_by_step(&hub.guests(&config), &mut findings).await;
+    findings.extend(identities(&hub, &config, &daemon, is_reached).await);
+    findings
+}
+
+fn about(device: &Device) -> String {
+    format!("identity {}", device.id)
+}
+
+fn not_asked(device: &Device, why: &str) -> Finding {
+    Finding::warn(&about(device), format!("not asked: {why}"))
+}
+
+/// The way to the hub.
+struct Way {
+    hub: Hub,
+    trust: Option<Trust>,
+    /// No daemon has run here yet.
+    is_first: bool,
+}
+
+impl Way {
+    /// What to begin TLS with, one after the other: without a certificate, and with some that devices have, as a hub
+    /// that knows certificates only may want one.
+    fn guests<'a>(&self, config: &'a Config) -> Vec<Option<&'a Credential>> {
+        let all = config.devices.values().map(|device| &device.credential);
+        let able = all.filter(|credential| match (credential, &self.trust) {
+            (Credential::Certificate { cert_file, key_file, .. }, Some(trust)) => {
+                trust.with_certificate(cert_file, key_file).is_ok()
+            }
+            _ => false,
+        });
+        std::iter::once(None).chain(able.take(GUESTS_MAX).map(Some)).collect()
+    }
+
+    /// One line for each step. Tells whether the last one was made.
+    async fn reach_step_by_step(&self, guests: &[Option<&Credential>], findings: &mut Vec<Finding>) -> bool {
+        let address = &self.hub.address;
+        let name = address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name);
+        let has_address = Finding::ok(ABOUT[0], format!("{name} has an address"));
+        let stream = match within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
+            Err(trouble @ Trouble::Lookup { .. }) => {
+                findings.push(Finding::failed(ABOUT[0], &trouble.to_string()));
+                return false;
+            }
+            Err(trouble) => {
+                findings.extend([has_address, Finding::failed(ABOUT[1], &trouble.to_string())]);
+                return false;
+            }
+            Ok(stream) => stream,
+        };
+        findings.extend([has_address, Finding::ok(ABOUT[1], format!("{address} takes connections"))]);
+        if self.trust.is_none() {
+            findings.push(Finding::ok(ABOUT[2], "not used, by `hub.tls`"));
+            return true;
+        }
+        let mut secured = self.handshake(None, stream).await;
+        for guest in guests.iter().flatten() {
+            if secured.is_ok() {
+                break;
+            }
+            // What the first one said is told, unless another gets through.
+            if let Ok(stream) = within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
+                secured = self.handshake(Some(guest), stream).await.or(secured);
+            }
+        }
+        match secured {
+            Err(trouble) => {
+                findings.push(Finding::failed(ABOUT[2], &trouble.to_string()));
+                false
+            }
+            Ok((_, chain)) => {
+                findings.push(Finding::ok(ABOUT[2], format!("the server is {}", self.hub.host)));
+                findings.push(judge_chain(&chain));
+                true
+            }
+        }
+    }
+
+    /// TLS, and the certificates that the hub showed. Without trust anchors the bytes go as they are.
+    async fn handshake(
+        &self,
+        credential: Option<&Credential>,
+        stream: Box<dyn Stream>,
+    ) -> Result<(Box<dyn Stream>, Vec<Vec<u8>>), Trouble> {
+        let Some(trust) = &self.trust else { return Ok((stream, Vec::new())) };
+        let settings = match credential {
+            Some(Credential::Certificate { cert_file, key_file, .. }) => trust.with_certificate(cert_file, key_file)?,
+            _ => trust.plain(),
+        };
+        let secured = tls::handshake(settings, &self.hub.host, stream);
+        let secured = within(STEP_LIMIT, secured).await.unwrap_or_else(slow)?;
+        let chain = tls::shown(&secured);
+        Ok((Box::new(secured), chain))
+    }
+
+    /// Lets one identity in, and leaves at once. `again` is when it may connect a second time.
+    async fn log_in(&self, device: &Device, again: Instant) -> Result<&'static str, Trouble> {
+        let (password, shown) = match &device.credential {
+            Credential::Certificate { .. } => (String::new(), "its certificate"),
+            Credential::Key(key) => {
+                let lifetime = self.hub.token_lifetime;
+                let token = sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime);
+                (token, "a token made now")
+            }
+        };
+        let login = Login::of(&self.hub, &device.id, password);
+        let had_session = self.visit(device, &login, false).await?;
+        if self.is_first && !had_session {
+            // Nothing waits for a session that was not there, so nothing is lost with it.
+            sleep_until(again).await;
+            self.visit(device, &login, true).await?;
+        }
+        Ok(shown)
+    }
+
+    /// Connects and leaves. Tells whether the hub had a session.
+    async fn visit(&self, device: &Device, login: &Login, forget: bool) -> Result<bool, Trouble> {
+        let stream = within(STEP_LIMIT, Network.dial(&self.hub.address)).await.unwrap_or_else(slow)?;
+        let (stream, _) = self.handshake(Some(&device.credential), stream).await?;
+        let mut connection = Connection::new(stream);
+        match forget {
+            true => connection.connect_and_forget(login).await?,
+            false => connection.connect(login).await?,
+        }
+        let answer = within(CONNACK_LIMIT, connection.next()).await;
+        match answer.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))? {
+            Received::ConnAck { code: 0, session_present } => {
+                connection.disconnect().await;
+                Ok(session_present)
+            }
+            Received::ConnAck { code, .. } => Err(Trouble::Refused(code)),
+            _ => Err(Trouble::Protocol("something before CONNACK".into())),
+        }
+    }
+}
+
+fn slow<T>() -> Result<T, Trouble> {
+    Err(Trouble::Slow(STEP_LIMIT.as_secs()))
+}
+
+fn judge_chain(chain: &[Vec<u8>]) -> Finding {
+    let about = "certificate of the hub";
+    let remedy = "whoever runs the hub renews it; nothing is to be done here unless it is yours";
+    match Life::of_chain(chain.iter().map(Vec::as_slice)) {
+        Ok(life) => life.judge(about, "what the hub shows", Timestamp::now(), remedy),
+        Err(why) => Finding::warn(about, why),
+    }
+}
+
+/// One line for each identity, in the order of their names; new connections at the rate that is configured.
+async fn identities(way: &Arc<Way>, config: &Config, daemon: &Daemon, is_reached: bool) -> Vec<Finding> {
+    let mut asked = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (began, pause) = (Instant::now(), Duration::from_secs(1) / config.hub.connect_rate);
+    // Where no session is to be left behind, each connects twice.
+    let visits = if way.is_first { 2 } else { 1 };
+    let turns = |asked: usize| u32::try_from(asked * visits).unwrap_or(u32::MAX);
+    let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
+    for device in config.devices.values() {
+        if let Some(finding) = without_asking(config, device, daemon, is_reached) {
+            findings.insert(device.id.clone(), finding);
+            continue;
+        }
+        let turn = began + pause * turns(asked.len());
+        let (way, device, permits) = (way.clone(), device.clone(), permits.clone());
+        asked.spawn(async move {
+            sleep_until(turn).await;
+            let _permit = permits.acquire().await;
+            let finding = let_in(&way, &device, turn + pause).await;
+            (device.id, finding)
+        });
+    }
+    let end = began + IDENTITIES_LIMIT + pause * turns(asked.len());
+    while let Ok(Some(ended)) = timeout_at(end, asked.join_next()).await {
+        let (id, finding) = ended
+            .unwrap_or_else(|error| (String::new(), Finding::fail("identities", format!("the check broke: {error}"))));
+        findings.insert(id, finding);
+    }
+    let late: Vec<&Device> = config.devices.values().filter(|device| !findings.contains_key(&device.id)).collect();
+    for device in late {
+        let late = Finding::fail(&about(device), "no answer before the check's time was over");
+        findings.insert(device.id.clone(), late.remedy("try again: the hub may be throttling"));
+    }
+    findings.into_values().collect()
+}
+
+/// What is said of an identity that is not to be connected.
+fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached: bool) -> Option<Finding> {
+    let needs_a_token = matches!(device.credential, Credential::Key(_));
+    match daemon {
+        Daemon::Mute { .. } => Some(not_asked(device, "the daemon, which can't be asked, may have it connected")),
+        Daemon::Running { .. } if daemon.status_of("devices", "id", &device.id).is_some() => {
+            let is_another = daemon.has_another_hub(&config.hub) || daemon.has_another_device(device);
+            Some(match is_another {
+                true => not_asked(device, "the running daemon has it with other settings").remedy(RELOAD_FIRST),
+                false => told_by_the_daemon(device, daemon),
+            })
+        }
+        _ if !is_reached => Some(not_asked(device, "the hub is not reached")),
+        _ if needs_a_token && Timestamp::now() < EARLIEST_BELIEVABLE => {
+            Some(not_asked(device, "a token needs the right time"))
+        }
+        _ => None,
+    }
+}
+
+async fn let_in(way: &Way, device: &Device, again: Instant) -> Finding {
+    match way.log_in(device, again).await {
+        Ok(shown) => Finding::ok(&about(device), format!("the hub accepts it, with {shown}")),
+        Err(trouble) => Finding::failed(&about(device), &trouble.to_string()),
+    }
+}
+
+fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
+    let about = about(device);
+    let status = daemon.status_of("devices", "id", &device.id);
+    let text = |key: &str| status.and_then(|status| status[key].as_str());
+    match (text("hub").unwrap_or_default(), text("lastError")) {
+        ("connected", _) => Finding::ok(&about, "connected, says the running fieldbridge"),
+        (_, Some(error)) => Finding::failed(&about, error),
+        (state, None) => Finding::warn(&about, format!("{state}, says the running fieldbridge")).remedy("ask again"),
+    }
+}

@@ -1,0 +1,133 @@
+//! What the running daemon knows of itself: counters and last errors, for `status`, the log and systemd.
+
+pub mod pulse;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use serde_json::{json, Value as Json};
+
+use crate::health::pulse::Pulse;
+
+/// A counter that many may raise.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One more of something for as long as this lives.
+#[derive(Debug)]
+pub struct Pending(std::sync::Arc<DeviceHealth>);
+
+/// Where an identity's session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// It waits: for a believable clock, for the ledger, or after a failure.
+    Waiting,
+    /// A connection is being made.
+    Connecting,
+    /// Subscribed: messages flow.
+    Connected,
+}
+
+impl LinkState {
+    /// The word in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Waiting => "waiting",
+            LinkState::Connecting => "connecting",
+            LinkState::Connected => "connected",
+        }
+    }
+}
+
+/// What is known of one device.
+#[derive(Debug)]
+pub struct DeviceHealth {
+    /// Its id.
+    pub id: String,
+    /// Deliveries from the hub.
+    pub received: Counter,
+    /// Commands that ended with an attempt on the wire behind them.
+    pub executed: Counter,
+    /// Deliveries of messages whose row was there already.
+    pub duplicates: Counter,
+    /// Commands that ended in doubt.
+    pub in_doubt: Counter,
+    /// Whether its link and its outbox move.
+    pub pulse: Pulse,
+    pending: AtomicU64,
+    link: Mutex<(LinkState, Option<String>)>,
+}
+
+impl DeviceHealth {
+    /// A device of which nothing is known yet.
+    pub fn new(id: &str) -> Self {
+        DeviceHealth {
+            id: id.to_owned(),
+            received: Counter::default(),
+            executed: Counter::default(),
+            duplicates: Counter::default(),
+            in_doubt: Counter::default(),
+            pulse: Pulse::default(),
+            pending: AtomicU64::new(0),
+            link: Mutex::new((LinkState::Waiting, None)),
+        }
+    }
+
+    /// Counts one command as pending until the value is dropped.
+    pub fn pend(self: &std::sync::Arc<Self>) -> Pending {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        Pending(self.clone())
+    }
+
+    /// Where its session stands.
+    pub fn link(&self) -> LinkState {
+        self.lock().0
+    }
+
+    /// Its session has moved. An error is kept until the next connection stands.
+    pub fn set_link(&self, state: LinkState, error: Option<String>) {
+        let mut link = self.lock();
+        link.0 = state;
+        if state == LinkState::Connected || error.is_some() {
+            link.1 = error;
+        }
+    }
+
+    /// As it stands in `status --json`, with the bus that it is on at present.
+    pub fn to_json(&self, bus: &str) -> Json {
+        let (state, error) = self.lock().clone();
+        json!({
+            "id": self.id,
+            "bus": bus,
+            "hub": state.as_str(),
+            "lastError": error,
+            "received": self.received.get(),
+            "executed": self.executed.get(),
+            "duplicates": self.duplicates.get(),
+            "inDoubt": self.in_doubt.get(),
+            "pending": self.pending.load(Ordering::Relaxed),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (LinkState, Option<String>)> {
+        self.link.lock().expect("nobody panics while holding a link's state")
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}

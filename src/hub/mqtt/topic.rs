@@ -1,0 +1,294 @@
+//! Topics and property bags, both ways. Pure.
+//!
+//! Sources: "Communicate with your IoT hub using the MQTT protocol" (Microsoft) for the names, the vendor's SDKs and
+//! their tests for the encoding on the wire.
+//!
+//! Invariants
+//! - Any bytes give a [`Message`]; what can't be understood is kept as it came, or named in `malformed`.
+//! - `+` is a plus, never a space: the bag is percent-encoded, not form-encoded.
+
+use std::borrow::Cow;
+
+use crate::command::message::truncated;
+use crate::command::Message;
+use crate::time::Timestamp;
+
+/// Most properties of a bag that are looked at; the hub's size limit allows no useful message more.
+const PROPERTIES_MAX: usize = 1024;
+
+/// The topic filter of a device's C2D messages.
+pub fn c2d_filter(device: &str) -> String {
+    format!("devices/{device}/messages/devicebound/#")
+}
+
+/// Reads a C2D message from the topic that it was delivered on.
+pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
+    let mut message = Message { body: body.to_vec(), ..Message::default() };
+    let Some(bag) = bag_of(device, topic) else {
+        let shown = String::from_utf8_lossy(topic);
+        message.malformed =
+            Some(format!("it came on the topic {:?}, which is not one of this device's", truncated(&shown, 120)));
+        return message;
+    };
+    for (key, value) in properties(bag) {
+        // A key that comes twice is not specified; the first one counts.
+        match (&*key, value) {
+            ("$.mid", Some(id)) if message.id.is_none() && !id.is_empty() => message.id = Some(id.into_owned()),
+            // An empty name is none: the body may have one.
+            ("command", Some(name)) if message.command.is_none() && !name.is_empty() => {
+                message.command = Some(name.into_owned());
+            }
+            ("$.exp", Some(at)) if message.expires_at.is_none() => match parse_expiry(&at) {
+                Ok(at) => message.expires_at = at,
+                Err(unread) => message.unread_expiry = Some(unread),
+            },
+            _ => {}
+        }
+    }
+    message
+}
+
+/// The bag of a topic `devices/{id}/messages/devicebound/{bag}`. The case of `devicebound` follows the sender's, so
+/// it is ignored.
+fn bag_of<'a>(device: &str, topic: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = topic.strip_prefix(b"devices/")?.strip_prefix(device.as_bytes())?.strip_prefix(b"/messages/")?;
+    let (word, bag) = rest.split_at_checked("devicebound".len())?;
+    if !word.eq_ignore_ascii_case(b"devicebound") {
+        return None;
+    }
+    match bag {
+        [] => Some(bag),
+        [b'/', bag @ ..] => {
+            // The documentation shows a leading `?`, which no capture has; a trailing `/` has been seen.
+            let bag = bag.strip_prefix(b"?").unwrap_or(bag);
+            Some(bag.strip_suffix(b"/").unwrap_or(bag))
+        }
+        _ => None,
+    }
+}
+
+/// The pairs of a bag: `key` is null, `key=` is empty, else `key=value`.
+fn properties(bag: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
+    bag.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).take(PROPERTIES_MAX).map(|pair| {
+        match pair.iter().position(|byte| *byte == b'=') {
+            Some(at) => (percent_decoded(&pair[..at]), Some(percent_decoded(&pair[at + 1..]))),
+            None => (percent_decoded(pair), None),
+        }
+    })
+}
+
+/// Decodes `%XX` once. Text with an invalid sequence, or that is not UTF-8 when decoded, is kept as it came.
+fn percent_decoded(text: &[u8]) -> Cow<'_, str> {
+    if !text.contains(&b'%') {
+        return as_it_came(text);
+    }
+    decode_strictly(text).and_then(|bytes| String::from_utf8(bytes).ok()).map_or_else(|| as_it_came(text), Cow::Owned)
+}
+
+/// Text as it came. Bytes that are no UTF-8 become `%XX` and not a replacement character: two ids must not become one
+/// by being unreadable, or the second message would pass for a redelivery of the first.
+fn as_it_came(text: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        kept.push_str(chunk.valid());
+        kept.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    Cow::Owned(kept)
+}
+
+fn decode_strictly(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = match first {
+            b'%' => {
+                let (digits, tail) = tail.split_at_checked(2)?;
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                decoded.push((digit(digits[0])? << 4 | digit(digits[1])?) as u8);
+                tail
+            }
+            byte => {
+                decoded.push(*byte);
+                tail
+            }
+        };
+    }
+    Some(decoded)
+}
+
+/// Percent-encodes everything outside of RFC 3986's unreserved characters.
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Reads `$.exp`: RFC 3339 with any number of decimals up to nine (.NET sends seven), in UTC or with an offset. `0`
+/// and nothing mean no expiry.
+///
+/// # Errors
+/// What can't be read, as it came.
+fn parse_expiry(text: &str) -> Result<Option<Timestamp>, String> {
+    if matches!(text, "" | "0") {
+        return Ok(None);
+    }
+    let unread = || truncated(text, 60).to_owned();
+    let upper = text.to_ascii_uppercase();
+    let (local, offset_minutes) = split_offset(&upper).ok_or_else(unread)?;
+    let at = humantime::parse_rfc3339_weak(&format!("{local}Z")).map_err(|_| unread())?;
+    let since = at.duration_since(std::time::UNIX_EPOCH).map_err(|_| unread())?;
+    let millis = i64::try_from(since.as_millis()).map_err(|_| unread())?;
+    Ok(Some(Timestamp(millis - offset_minutes * 60_000)))
+}
+
+/// Splits `2017-01-06T23:37:00-05:00` into its local time and its offset from UTC in minutes.
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(local) = text.strip_suffix('Z') {
+        return Some((local, 0));
+    }
+    // Only a sign behind the time is one of an offset: the date has some, too.
+    let at = text.rfind(['+', '-']).filter(|at| *at > "2017-01-06T".len());
+    let Some(at) = at else { return Some((text, 0)) };
+    let (local, offset) = text.split_at(at);
+    let (hours, minutes) = offset[1..].split_once(':')?;
+    let two_digits = |text: &str, most: i64| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|number| digits && *number <= most)
+    };
+    let minutes = two_digits(hours, 23)? * 60 + two_digits(minutes, 59)?;
+    Some((local, if offset.starts_with('-') { -minutes } else { minutes }))
+}
+
+/// The topic of a result event.
+pub fn result_event(device: &str, event_id: &str, message_id: Option<&str>) -> String {
+    let event_id = percent_encoded(event_id);
+    let correlation = message_id.map(|id| format!("&%24.cid={}", percent_encoded(id))).unwrap_or_default();
+    format!(
+        "devices/{device}/messages/events/%24.mid={event_id}{correlation}&%24.ct=application%2Fjson&%24.ce=utf-8\
+         &fieldbridge=command-result"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(topic: &str) -> Message {
+        parse_c2d("foo", topic.as_bytes(), b"")
+    }
+
+    #[test]
+    fn the_vendors_wire_vectors_are_read() {
+        let m = parse(
+            "devices/foo/messages/devicebound/%24.mid=0209afa7-1ab2&%24.to=%2Fdevices%2Ffoo%2Fmessages%2Fdevicebound",
+        );
+        assert_eq!((m.id.as_deref(), m.malformed), (Some("0209afa7-1ab2"), None));
+
+        let m =
+            parse("devices/foo/messages/deviceBound/%24.to=%2Fdevices%2Ffoo%2Fmessages%2FdeviceBound&iothub-ack=full");
+        assert_eq!((m.id, m.malformed), (None, None));
+
+        let m = parse("devices/foo/messages/devicebound/%24.cid&%24.uid&dataVersion=&%24.mid=m");
+        assert_eq!(m.id.as_deref(), Some("m"));
+
+        let m = parse_c2d("fake+device", b"devices/fake+device/messages/devicebound/%24.mid=fake+id", b"");
+        assert_eq!(m.id.as_deref(), Some("fake+id"), "a plus is a plus");
+    }
+
+    #[test]
+    fn expiry_is_read_leniently() {
+        let exp = |text: &str| {
+            parse(&format!("devices/foo/messages/devicebound/%24.exp={text}")).expires_at.map(|at| at.to_string())
+        };
+        assert_eq!(exp("2017-01-06T23%3A37%3A00.669Z").as_deref(), Some("2017-01-06T23:37:00.669Z"));
+        assert_eq!(exp("3237-07-19T23%3A06%3A40.0000000Z").as_deref(), Some("3237-07-19T23:06:40.000Z"));
+        assert_eq!(exp("2017-01-06T23%3A37%3A00%2B00%3A00").as_deref(), Some("2017-01-06T23:37:00.000Z"));
+        assert_eq!(exp("2017-01-06T23%3A37%3A00.0000000-05%3A00").as_deref(), Some("2017-01-07T04:37:00.000Z"));
+        assert_eq!(exp("2017-01-06t23%3A37%3A00%2B02%3A00").as_deref(), Some("2017-01-06T21:37:00.000Z"));
+        for (text, unread) in
+            [("0", false), ("", false), ("soon", true), ("%FF", true), ("2017-13-99T99%3A99%3A99Z", true)]
+        {
+            let message = parse(&format!("devices/foo/messages/devicebound/%24.exp={text}"));
+            assert_eq!((message.expires_at, message.unread_expiry.is_some()), (None, unread), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_the_dollar_and_any_order_are_read() {
+        for bag in [
+            "$.mid=a%20b&command=c",
+            "command=c&%24.mid=a%20b",
+            "?%24.mid=a%20b&command=c/",
+            "%24%2Emid=a%20b&command=c",
+        ] {
+            let m = parse(&format!("devices/foo/messages/devicebound/{bag}"));
+            assert_eq!((m.id.as_deref(), m.command.as_deref()), (Some("a b"), Some("c")), "{bag}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_equal_keys_counts_and_a_value_may_hold_an_equals_sign() {
+        let m = parse("devices/foo/messages/devicebound/command=a=b&command=c");
+        assert_eq!(m.command.as_deref(), Some("a=b"));
+    }
+
+    #[test]
+    fn broken_encoding_is_kept_as_it_came() {
+        for (raw, id) in [("%zz", "%zz"), ("%", "%"), ("%4", "%4"), ("%FF%FE", "%FF%FE"), ("%C3%A4", "ä")] {
+            let m = parse(&format!("devices/foo/messages/devicebound/%24.mid={raw}"));
+            assert_eq!(m.id.as_deref(), Some(id));
+        }
+        let m = parse_c2d("foo", b"devices/foo/messages/devicebound/%24.mid=a\xff&command=c", b"");
+        assert_eq!((m.id.as_deref(), m.command.as_deref()), (Some("a%FF"), Some("c")));
+        let m = parse_c2d("foo", b"devices/foo/messages/devicebound/%24.mid=a\xfe", b"");
+        assert_eq!(m.id.as_deref(), Some("a%FE"), "unreadable ids stay apart");
+    }
+
+    #[test]
+    fn a_topic_that_is_not_ours_is_named_so() {
+        for topic in [
+            "",
+            "devices/foo",
+            "devices/bar/messages/devicebound/",
+            "devices/foo/messages/devicebounds",
+            "\u{0}",
+            "a/b",
+        ] {
+            assert!(parse(topic).malformed.is_some(), "{topic:?}");
+        }
+        for topic in ["devices/foo/messages/devicebound", "devices/foo/messages/devicebound/"] {
+            assert_eq!(parse(topic).malformed, None);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            let mut topic = b"devices/foo/messages/devicebound/".to_vec();
+            topic.truncate(random.usize(..=topic.len()));
+            topic.extend(std::iter::repeat_with(|| *random.choice(b"%24.mid=&?/\xff+").unwrap()).take(20));
+            parse_c2d("foo", &topic, b"");
+        }
+    }
+
+    #[test]
+    fn a_result_event_is_correlated_by_the_encoded_message_id() {
+        assert_eq!(
+            result_event("foo", "ab-1", Some("My Message/ID&")),
+            "devices/foo/messages/events/%24.mid=ab-1&%24.cid=My%20Message%2FID%26&%24.ct=application%2Fjson&%24.ce=utf-8\
+             &fieldbridge=command-result"
+        );
+        assert!(!result_event("foo", "ab-1", None).contains("cid"));
+    }
+}

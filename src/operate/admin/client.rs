@@ -1,0 +1,49 @@
+//! The operator's side of the admin socket.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::{Reply, Request, LINE_BYTES_MAX};
+use crate::exit::Fatal;
+
+/// A status is at hand; a command may wait for its bus and run through all its attempts.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Asks the running daemon.
+///
+/// # Errors
+/// [`Fatal::NotRunning`] if it can't be reached, [`Fatal::No`] if it says no, [`Fatal::Ledger`] if its ledger can't be
+/// written.
+pub fn ask(socket: &Path, request: &Request) -> Result<Json, Fatal> {
+    let reply = exchange(socket, request).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => "is the daemon running?",
+            std::io::ErrorKind::PermissionDenied => "are you root, or in the group fieldbridge?",
+            _ => "look at the daemon's log",
+        };
+        Fatal::NotRunning(format!("{} can't be reached: {error}; {hint}", socket.display()))
+    })?;
+    match reply {
+        Reply::Ok(document) => Ok(document),
+        Reply::Error(why) => Err(Fatal::No(why)),
+        Reply::Unrecorded(why) => Err(Fatal::Ledger(why)),
+    }
+}
+
+fn exchange(socket: &Path, request: &Request) -> std::io::Result<Reply> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it closed the connection"));
+    }
+    Ok(serde_json::from_str(&answer)?)
+}

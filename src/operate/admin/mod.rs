@@ -1,0 +1,66 @@
+//! The admin socket: how the operator's commands reach the running daemon. One JSON object a line each way.
+//!
+//! Invariants
+//! - Whoever may open the socket may act: it is made for its owner and group only. Who it was is asked of the kernel.
+//! - Requests are bounded in size, number and time.
+
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
+
+/// Longest line in either direction.
+pub(crate) const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the operator asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// What the daemon sees.
+    // Braces: of a variant without them serde passes over unknown members.
+    Status {},
+    /// What it runs on, in a form that shows no secret: [`crate::config::Fingerprints`].
+    Running {},
+    /// Take up the configuration as it stands in the files.
+    Reload {},
+    /// Run a command now.
+    Exec {
+        /// The device's id.
+        device: String,
+        /// The command's name.
+        command: String,
+        /// Its value.
+        #[serde(default)]
+        value: Option<Json>,
+    },
+    /// Ask a device's peripheral whether it answers, without changing anything.
+    Probe {
+        /// The device's id.
+        device: String,
+    },
+}
+
+/// Who asks, as the kernel tells it.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The user's number.
+    pub uid: u32,
+    /// Cancelled when nobody waits for the answer any more.
+    pub gone: CancellationToken,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// The document that was asked for.
+    Ok(Json),
+    /// The request was not understood or not possible.
+    Error(String),
+    /// The ledger can't be written.
+    Unrecorded(String),
+}

@@ -1,0 +1,5 @@
+//! What a person does with a running gateway: the admin socket, `exec`, and what is shown.
+
+pub mod admin;
+pub mod exec;
+pub mod show;

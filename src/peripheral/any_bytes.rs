@@ -1,0 +1,232 @@
+//! What must hold for any registers, any reply and any value.
+
+use serde_json::{json, Value as Json};
+
+use super::registers::{DataType, Order, Point, Table};
+use super::text::VALUE_BYTES_MAX;
+use super::{Action, Command, Meaning, Names, Pattern, Rule, Template};
+use crate::bus::call::{Answer, Request};
+use crate::command::outcome::Code;
+use crate::proof::bytes::Source;
+
+/// Any registers have a meaning, and where that is exact it is written back as the same registers; any value becomes a
+/// request within the protocol's limits and the command's range, or a fault; no value brings a control character onto
+/// a line.
+pub fn registers(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let point = point(&mut source);
+    if point.check(false).is_ok() {
+        what_is_read_can_be_written(&point, &mut source);
+    }
+    any_value_is_a_request_or_a_fault(&point, &mut source);
+    no_value_leaves_its_place_in_a_line(&mut source);
+}
+
+fn point(source: &mut Source) -> Point {
+    use DataType::{Bool, String, F32, F64, I16, I32, I64, U16, U32, U64};
+    let numbers = [1.0, 0.1, 10.0, -1.0, 0.01, 0.5, 3.0];
+    let any = |source: &mut Source| Some(f64::from_bits(source.u64())).filter(|number| number.is_finite());
+    let order = |source: &mut Source| *source.pick(&[Order::Big, Order::Little]);
+    Point {
+        table: *source.pick(&[Table::Holding, Table::Input, Table::Coil, Table::Discrete]),
+        address: if source.flag() { source.u16() } else { 7 },
+        kind: *source.pick(&[U16, I16, U32, I32, U64, I64, F32, F64, Bool, String]),
+        count: source.flag().then(|| source.within(0..=130) as u16),
+        word_order: order(source),
+        byte_order: order(source),
+        scale: match source.u8() % 8 {
+            7 => any(source).filter(|scale| *scale != 0.0).unwrap_or(1.0),
+            _ => *source.pick(&numbers),
+        },
+        offset: match source.u8() % 4 {
+            0 | 1 => 0.0,
+            2 => *source.pick(&[-40.0, 0.5, 100.0, 1e6]),
+            _ => any(source).unwrap_or_default(),
+        },
+    }
+}
+
+fn command(action: Action, range: Option<(f64, f64)>) -> Command {
+    Command {
+        name: "any".into(),
+        idempotent: true,
+        read_back: match &action {
+            Action::Write(point) => Some(Rule::exact(point)),
+            _ => None,
+        },
+        fixed: None,
+        names: None,
+        range,
+        timeout: None,
+        deadline: std::time::Duration::from_secs(30),
+        action,
+    }
+}
+
+/// An answer of the point's length.
+fn answer(point: &Point, source: &mut Source) -> Answer {
+    let span = point.span();
+    match point.is_bits() {
+        true => Answer::Bits((0..span).map(|_| source.flag()).collect()),
+        false => Answer::Words((0..span).map(|_| source.u16()).collect()),
+    }
+}
+
+fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
+    let read = command(Action::Read(point.clone()), None);
+    let prepared = read.prepare(None).expect("a point that was checked can be read");
+    within_the_protocol(&prepared.request, point);
+    let found = answer(point, source);
+    let value = read.interpret(&prepared, &found).expect("an answer of the right length has a meaning");
+    let value = value.expect("a read has a value");
+    // One more or one less is no answer to this request.
+    let longer = match &found {
+        Answer::Bits(bits) => Answer::Bits([&bits[..], &[true]].concat()),
+        Answer::Words(words) => Answer::Words([&words[..], &[1]].concat()),
+        other => other.clone(),
+    };
+    assert!(read.interpret(&prepared, &longer).is_err());
+
+    let write = command(Action::Write(point.clone()), None);
+    let Ok(written) = write.prepare(Some(&value)) else {
+        assert!(point.check(true).is_err() || !is_exact(point, &found), "{value} can't be written to {point:?}");
+        return;
+    };
+    if is_exact(point, &found) {
+        assert!(
+            write.found(&written, &found).is_ok_and(|found| found.fits),
+            "{found:?} is {value}, written as {:?}",
+            written.request
+        );
+        assert_eq!(written.written, Some(value));
+    }
+}
+
+/// Whether nothing is lost between these registers and their value.
+fn is_exact(point: &Point, found: &Answer) -> bool {
+    let plain = point.scale == 1.0 && point.offset == 0.0;
+    let small_step = [0.1, 10.0, -1.0, 0.01, 0.5, 3.0].contains(&point.scale) && point.offset.abs() <= 100.0;
+    match (point.kind, found) {
+        (DataType::Bool, Answer::Bits(_)) => true,
+        (DataType::Bool, Answer::Words(_)) => point.unpack_all(found).iter().all(|raw| *raw <= 1),
+        (DataType::U16 | DataType::I16, _) => plain || (small_step && (point.offset == 0.0 || point.offset == -40.0)),
+        (DataType::F32 | DataType::F64, Answer::Words(words)) => {
+            let values = command(Action::Read(point.clone()), None).interpret(
+                &super::Prepared { request: point.read(), read_back: None, written: None },
+                &Answer::Words(words.clone()),
+            );
+            let text = values.ok().flatten().unwrap_or_default().to_string();
+            plain && !text.contains(['N', 'I'])
+        }
+        (DataType::String, Answer::Words(words)) => {
+            let text = point.unpack_text(words);
+            point.pack_text(&text) == *words && !text.contains(['\u{FFFD}']) && !text.contains(char::is_control)
+        }
+        _ => plain,
+    }
+}
+
+impl Point {
+    /// The raw values of registers of 16 bits, in the point's byte order.
+    fn unpack_all(&self, found: &Answer) -> Vec<u16> {
+        let Answer::Words(words) = found else { return Vec::new() };
+        match self.byte_order {
+            Order::Big => words.clone(),
+            Order::Little => words.iter().map(|word| word.swap_bytes()).collect(),
+        }
+    }
+}
+
+fn within_the_protocol(request: &Request, point: &Point) {
+    let (count, most) = match request {
+        Request::ReadBits { count, .. } => (usize::from(*count), 2000),
+        Request::ReadWords { count, .. } => (usize::from(*count), 125),
+        Request::WriteBits { bits, .. } => (bits.len(), 1968),
+        Request::WriteWords { words, .. } => (words.len(), 123),
+        Request::Line { .. } => unreachable!("a point is no line"),
+    };
+    assert_eq!(count, point.span());
+    assert!((1..=most).contains(&count) && usize::from(point.address) + count <= 65_536);
+}
+
+/// A value as a message may bring it.
+fn value(source: &mut Source) -> Json {
+    match source.u8() % 8 {
+        0 => json!(source.u64()),
+        1 => json!(source.u64() as i64),
+        2 => json!(f64::from_bits(source.u64())),
+        3 => json!(f64::from(source.u16()) / 10.0 - 1000.0),
+        4 => json!(source.flag()),
+        5 => json!(source.text(300)),
+        6 => (0..source.within(0..=5)).map(|_| json!(source.u16())).collect(),
+        _ => serde_json::from_slice(source.piece(60)).unwrap_or(Json::Null),
+    }
+}
+
+fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
+    let (low, high) = (f64::from(source.u16()) - 30_000.0, f64::from(source.u16()));
+    let range = (source.flag() && low <= high && point.kind != DataType::String).then_some((low, high));
+    let write = command(Action::Write(point.clone()), range);
+    let value = value(source);
+    match write.prepare(Some(&value)) {
+        Ok(prepared) => {
+            within_the_protocol(&prepared.request, point);
+            let written = prepared.written.clone().expect("a write has a value");
+            let echo = match &prepared.request {
+                Request::WriteBits { bits, .. } => Answer::Bits(bits.clone()),
+                Request::WriteWords { words, .. } => Answer::Words(words.clone()),
+                other => unreachable!("{other:?} writes nothing"),
+            };
+            let read_back = write.found(&prepared, &echo).expect("what was written can be read");
+            assert!(read_back.fits);
+            if point.kind != DataType::String {
+                assert_eq!(read_back.value, written);
+            }
+            for number in written.as_array().unwrap_or(&vec![written.clone()]).iter().filter_map(Json::as_f64) {
+                assert!(range.is_none_or(|(low, high)| low <= number && number <= high), "{number} of {range:?}");
+            }
+        }
+        Err(fault) => {
+            assert!(matches!(fault.code, Code::BadValue | Code::OutOfRange));
+            assert!(!fault.message.is_empty() && fault.message.len() < 1000, "{}", fault.message);
+        }
+    }
+}
+
+/// A value stays in its place, and is a number, or what a pattern or a table of names allows.
+fn no_value_leaves_its_place_in_a_line(source: &mut Source) {
+    let value = value(source);
+    let pattern = *source.pick(&[None, Some("[A-Z]{1,8}"), Some(".*"), Some("a|ab;?c")]);
+    let result = *source.pick(&[Meaning::Plain, Meaning::Text, Meaning::Number, Meaning::Hex]);
+    let template = Template {
+        send: "SP {value};\r\n".into(),
+        pattern: pattern.map(|pattern| Pattern::new(pattern).expect("a pattern")),
+        result,
+        ..Template::default()
+    };
+    let names = Names::new(vec![("low".into(), json!(1)), ("high".into(), json!("HI"))]);
+    let names = source.flag().then_some(names).filter(|_| pattern.is_none());
+    let send = Command { names: names.clone(), ..command(Action::send(template), None) };
+    let Ok(prepared) = send.prepare(Some(&value)) else { return };
+    let Request::Line { bytes, .. } = &prepared.request else { unreachable!("a send is a line") };
+    let line = std::str::from_utf8(bytes).expect("what was text is text");
+    let printed = line.strip_prefix("SP ").and_then(|line| line.strip_suffix(";\r\n")).expect("the template's frame");
+    assert!(printed.len() <= VALUE_BYTES_MAX && !printed.contains(char::is_control) && !printed.contains(';'));
+    let is_number = printed == "true" || printed == "false" || printed.parse::<f64>().is_ok();
+    match (pattern, names) {
+        (None, None) => assert!(is_number, "{printed}"),
+        (Some("[A-Z]{1,8}"), _) => assert!(printed.len() <= 8 && printed.bytes().all(|byte| byte.is_ascii_uppercase())),
+        (Some("a|ab;?c"), _) => assert!(["a", "abc"].contains(&printed), "{printed}"),
+        (_, Some(_)) => assert!(["1", "HI"].contains(&printed), "{printed}"),
+        _ => {}
+    }
+    if value.is_number() {
+        assert!(!printed.contains(['e', 'E']), "{printed} has an exponent");
+        assert_eq!(printed.parse::<f64>().ok(), value.as_f64(), "{printed} stands for {value}");
+    }
+    let text = source.text(200);
+    match send.interpret(&prepared, &Answer::Line(text.clone())) {
+        Ok(reply) => assert!(reply.is_some()),
+        Err(why) => assert!(matches!(result, Meaning::Number | Meaning::Hex) && why.len() < 1000, "{text}: {why}"),
+    }
+}
