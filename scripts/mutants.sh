@@ -17,10 +17,14 @@ for name in "$@"; do
     git ls-files -z | xargs -0 cp --parents -t "$tree"
     patch -s -p1 -d "$tree" -i "$patches/$name.patch"
     test=$(sed -n 's/^Found by: //p' "$patches/$name.patch")
+    case $test in
+        "lib "*) target_and_test="--lib ${test#lib }" ;;
+        *) target_and_test="--test ${test:-simulation no_schedule}" ;;
+    esac
     found=0
     # shellcheck disable=SC2086
     (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" \
-        --test ${test:-simulation no_schedule} -- --nocapture) >"$tree/log" 2>&1 || found=1
+        $target_and_test -- --nocapture) >"$tree/log" 2>&1 || found=1
     if [ "$found" = 1 ] && [ -n "$test" ] && grep -q '^test result: FAILED. 0 passed; 1 failed' "$tree/log"; then
         printf '%-22s found by %s\n' "$name" "$test"
     elif [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then

@@ -53,7 +53,7 @@ mod tests {
         let manifest = std::fs::read_to_string(folder("Cargo.toml")).unwrap();
         for (name, _) in ALL {
             let target = std::fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
-            assert!(target.contains(&format!("properties::{name}(")), "{name}");
+            assert!(target.contains(&format!("any_bytes::{name}(")), "{name}");
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
         }
         assert_eq!(std::fs::read_dir(folder("fuzz_targets")).unwrap().count(), ALL.len());

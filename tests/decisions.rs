@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use fieldbridge::command::decide::{
     check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked, Deadline,
-    Execution, Freshness, Known, Looks, Past, ReadBack, Route, Step, Verdict, RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
+    Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
+    TAKE_UP_PATIENCE,
 };
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
-use fieldbridge::config::Settle;
 use fieldbridge::time::{Timestamp, EARLIEST_BELIEVABLE};
 use serde_json::json;
 

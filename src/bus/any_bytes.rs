@@ -39,7 +39,7 @@ fn request(source: &mut Source) -> Request {
 }
 
 fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None }
+    Call { unit, request, timeout: None, not_after: None, look: 0 }
 }
 
 /// What a frame's function and data say to a request, read by the specification (Modbus Application Protocol V1.1b3,

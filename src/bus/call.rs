@@ -113,6 +113,9 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// From when on it is not to be sent any more: waiting for the line may take a while.
     pub not_after: Option<Instant>,
+    /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
+    /// answer only: a late one to the look before shows what stood there then.
+    pub look: u32,
 }
 
 impl Call {

@@ -38,6 +38,9 @@ pub use port::owed::{Identity, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
 
+#[cfg(test)]
+pub(crate) use modbus::frame::tests::sealed;
+
 use crate::config;
 use crate::health::pulse::Pulse;
 use call::{Call, Request, Wire};

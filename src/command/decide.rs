@@ -15,8 +15,16 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::outcome::{Code, Fault, Outcome, State};
-use crate::config::Settle;
 use crate::time::Timestamp;
+
+/// When a message is completed at the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// After a final state is durable.
+    AfterExecution,
+    /// After `accepted` is durable.
+    AfterAccept,
+}
 
 /// What the ledger knows of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

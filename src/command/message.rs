@@ -8,6 +8,7 @@
 use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
+use super::excerpt::truncated;
 use super::outcome::{bounded, Code, Fault};
 use crate::time::Timestamp;
 
@@ -257,15 +258,6 @@ fn checked_name(name: &str) -> Result<String, Fault> {
         return Err(Fault::new(Code::UnknownCommand, message));
     }
     Ok(name.to_owned())
-}
-
-/// The longest prefix of at most `max` bytes that ends between two characters.
-pub fn truncated(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod decide;
+pub mod excerpt;
 pub mod message;
 pub mod outcome;
 

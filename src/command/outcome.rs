@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value as Json};
 
-use super::message::truncated;
+use super::excerpt::truncated;
 use crate::time::Timestamp;
 
 /// The states of a command in the ledger.

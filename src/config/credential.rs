@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
 use super::Credential;
+use crate::certificate::identity::{self, Misfit};
 use crate::certificate::pem;
-use crate::hub::auth::tls::{self, Misfit};
 
 /// A device's credential, from exactly one of its keys; `None` where something is wrong with it.
 pub(super) fn credential(table: &Table, id: &str, host: Option<&str>) -> Option<Credential> {
@@ -77,7 +77,7 @@ fn certificate(table: &Table) -> Option<Credential> {
     let (cert_file, key_file) = (table.path("cert_file"), table.path("cert_key_file"));
     let (cert_file, key_file) = (cert_file?, key_file?);
     let contents = contents(&cert_file, &key_file);
-    match tls::check_identity(&cert_file, &key_file) {
+    match identity::check_identity(&cert_file, &key_file) {
         Ok(remarks) if !remarks.is_chained => {
             let why = format!(
                 "{}: the certificates are not each signed by the next, and a hub may refuse that; put the device's own \
@@ -90,7 +90,7 @@ fn certificate(table: &Table) -> Option<Credential> {
         Err(Misfit::Certificate(why)) => {
             table.wrong("cert_file", why);
             // What is wrong with the key stays wrong when the certificate is right.
-            if let Err(why) = tls::check_key(&key_file) {
+            if let Err(why) = identity::check_key(&key_file) {
                 table.wrong("cert_key_file", why);
             }
             return None;

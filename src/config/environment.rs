@@ -6,7 +6,7 @@
 
 use config::{Map, Value, ValueKind};
 
-use super::load::Layer;
+use super::layer::Layer;
 use super::tree::ENVIRONMENT;
 use super::{keys, Problem, Severity};
 

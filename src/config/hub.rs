@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::address::{check_host, host_and_port, is_loopback};
 use super::tree::{Span, Table};
 use super::{keys, Hub, Ledger};
-use crate::hub::auth::tls::{self, Trust};
+use crate::certificate::identity::{self, Trust};
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
 const DEFAULT_API_VERSION: &str = "2021-04-12";
@@ -135,7 +135,7 @@ fn host(table: &Table) -> Option<String> {
     }
     let host = table.text("host")?.to_lowercase();
     match check_hub_host(&host) {
-        Ok(()) if !tls::is_server_name(&host) => {
+        Ok(()) if !identity::is_server_name(&host) => {
             table.wrong("host", format!("is no name that a server can have in TLS; it must be like {HOST_EXAMPLE}"));
             None
         }

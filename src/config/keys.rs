@@ -3,7 +3,7 @@
 
 use strsim::normalized_damerau_levenshtein;
 
-use super::words;
+use super::words::{self, plain};
 
 /// A kind of table and the keys it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,11 +189,6 @@ fn likeness(a: &str, b: &str) -> f64 {
         return 0.6;
     }
     0.0
-}
-
-/// Letter case and the choice of separator are the commonest slips; they count for nothing.
-pub(super) fn plain(name: &str) -> String {
-    name.to_lowercase().replace(['-', '.', ' '], "_")
 }
 
 /// Keys that mean another thing in each section: that one knows it says nothing of where it was meant to stand.

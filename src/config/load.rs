@@ -10,8 +10,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use config::{ConfigError, Map, Source, Value, ValueKind};
+use config::{Map, Value, ValueKind};
 
+use super::layer::{Layer, ROOT};
 use super::tree::{join, Walk};
 use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
@@ -172,30 +173,6 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let devices = device::devices(&root, host, &buses, &profiles);
     let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
     Some(Config { hub: hub?, admin_socket: admin_socket?, ledger: ledger?, buses, devices })
-}
-
-/// One source, ready to be merged.
-#[derive(Debug, Clone)]
-pub(super) struct Layer {
-    /// The file, or `environment`.
-    pub source: String,
-    /// Its top-level table.
-    pub entries: Map<String, Value>,
-}
-
-/// The key that everything is merged under. The crate parses top-level keys as paths, so that a quoted `"hub.host"`
-/// would become a table; below the top it takes them as they are.
-const ROOT: &str = "root";
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        let root = Value::new(None, ValueKind::Table(self.entries.clone()));
-        Ok(Map::from([(ROOT.to_owned(), root)]))
-    }
 }
 
 /// What was read so far.

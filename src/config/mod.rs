@@ -17,6 +17,7 @@ mod environment;
 mod fingerprint;
 mod hub;
 pub mod keys;
+mod layer;
 mod load;
 mod point;
 mod problem;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::command::decide::Settle;
 use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
@@ -177,15 +179,6 @@ pub struct Device {
     pub settle: Settle,
     /// Its profile's commands by name.
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
-}
-
-/// When a message is completed at the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settle {
-    /// After a final state is durable.
-    AfterExecution,
-    /// After `accepted` is durable.
-    AfterAccept,
 }
 
 /// How an identity is proven. `Debug` never shows the secret.

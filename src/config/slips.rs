@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use regex_lite::Regex;
 
+use super::words::framing;
 use super::{keys, words};
 
 /// What is said of a number that no 64 bits hold.
@@ -289,21 +290,6 @@ fn word(key: &str, bare: &str) -> Option<String> {
         return Some("a line ends without a sign; remove what stands behind the number".into());
     }
     None
-}
-
-/// `8N1` and its like: what the three signs are in the configuration.
-pub(super) fn framing(text: &str) -> Option<String> {
-    let parts = Regex::new(r"^([5-8])\s*[-/,]?\s*([NEOneo])\s*[-/,]?\s*([12])$").ok()?.captures(text)?;
-    let parity = match &parts[2].to_lowercase()[..] {
-        "n" => "none",
-        "e" => "even",
-        _ => "odd",
-    };
-    Some(format!(
-        "these are three settings in one; write data_bits = {}, parity = \"{parity}\" and stop_bits = {}, each on a \
-         line of its own",
-        &parts[1], &parts[3]
-    ))
 }
 
 /// What is meant as an array.

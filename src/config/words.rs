@@ -1,7 +1,6 @@
 //! Other programs' words for what the configuration calls otherwise. Pure.
 
-use super::keys::plain;
-use super::slips::framing;
+use regex_lite::Regex;
 
 /// A key of ours, the names that it has elsewhere, and what is to be said beside it.
 type Alias = (&'static str, &'static [&'static str], &'static str);
@@ -107,6 +106,26 @@ pub(super) fn meant(key: &str, section: &[&'static str]) -> Option<(&'static str
 pub(super) fn is_known(key: &str) -> bool {
     let key = plain(key);
     KEYS.iter().any(|(_, names, _)| names.contains(&key.as_str()))
+}
+
+/// Letter case and the choice of separator are the commonest slips; they count for nothing.
+pub(super) fn plain(name: &str) -> String {
+    name.to_lowercase().replace(['-', '.', ' '], "_")
+}
+
+/// `8N1` and its like: what the three signs are in the configuration.
+pub(super) fn framing(text: &str) -> Option<String> {
+    let parts = Regex::new(r"^([5-8])\s*[-/,]?\s*([NEOneo])\s*[-/,]?\s*([12])$").ok()?.captures(text)?;
+    let parity = match &parts[2].to_lowercase()[..] {
+        "n" => "none",
+        "e" => "even",
+        _ => "odd",
+    };
+    Some(format!(
+        "these are three settings in one; write data_bits = {}, parity = \"{parity}\" and stop_bits = {}, each on a \
+         line of its own",
+        &parts[1], &parts[3]
+    ))
 }
 
 /// Words for a key's value that the configuration writes otherwise: the key, its word, and the others' words.

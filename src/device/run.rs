@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
 
     /// Runs the command to its outcome.
     pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
-        let mut looked_since = Instant::now();
+        let (mut looked_since, mut looks) = (Instant::now(), 0);
         let errand = bus.errand().with_harmless(self.harmless());
         let mut turn: Option<Turn> = None;
         let mut progress = Progress::Untouched;
@@ -142,7 +142,8 @@ impl<'a> Plan<'a> {
                     }
                 }
                 (Step::ReadBack, Some(held)) => {
-                    let result = self.read_back(held).await;
+                    looks += 1;
+                    let result = self.read_back(held, looks).await;
                     execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
@@ -186,7 +187,7 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after }
+        Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after, look: 0 }
     }
 
     /// One exchange: what it came to, and whether anything left.
@@ -224,12 +225,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    async fn read_back(&self, turn: &mut Turn) -> ReadBack {
+    async fn read_back(&self, turn: &mut Turn, look: u32) -> ReadBack {
         let Some(request) = &self.prepared.read_back else {
             return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
         };
         // A write's own timeout is for what it sets in motion.
-        let call = Call { timeout: None, ..self.call(request.clone(), None) };
+        let call = Call { timeout: None, look, ..self.call(request.clone(), None) };
         crash::point(crash::Point::BeforeReadBack);
         let wire = turn.exchange(&call).await;
         crash::point(crash::Point::ReadBackEnded);

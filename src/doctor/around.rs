@@ -6,9 +6,9 @@ use std::path::Path;
 use super::files;
 use super::ports::{names_that_stay, BY_ID};
 use super::Verdict;
+use crate::certificate::Trust;
 use crate::config::{key_path, BusKind, Loaded, Problem};
 use crate::handles;
-use crate::hub::auth::tls::Trust;
 
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;

@@ -9,8 +9,8 @@ use super::account::{Account, Wish, SERVICE};
 use super::certificate::Life;
 use super::daemon::Daemon;
 use super::Finding;
+use crate::certificate::identity;
 use crate::config::{Config, Credential, Hub};
-use crate::hub::auth::tls;
 use crate::ledger::{LedgerError, Reader};
 use crate::time::Timestamp;
 
@@ -68,7 +68,7 @@ fn counted(files: usize) -> String {
 pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
-        let life = tls::certificates(path).and_then(|chain| {
+        let life = identity::certificates(path).and_then(|chain| {
             Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| format!("{}: {why}", path.display()))
         });
         match life {

@@ -19,9 +19,10 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 use super::certificate::Life;
 use super::daemon::{Daemon, RELOAD_FIRST};
 use super::{within, Finding};
+use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub};
 use crate::hub::auth::sas;
-use crate::hub::auth::tls::{self, Trust};
+use crate::hub::auth::tls;
 use crate::hub::dial::{Dial as _, Network};
 use crate::hub::mqtt::{Connection, Login, Received};
 use crate::hub::trouble::Trouble;
@@ -140,7 +141,9 @@ impl Way {
     ) -> Result<(Box<dyn Stream>, Vec<Vec<u8>>), Trouble> {
         let Some(trust) = &self.trust else { return Ok((stream, Vec::new())) };
         let settings = match credential {
-            Some(Credential::Certificate { cert_file, key_file, .. }) => trust.with_certificate(cert_file, key_file)?,
+            Some(Credential::Certificate { cert_file, key_file, .. }) => {
+                trust.with_certificate(cert_file, key_file).map_err(Trouble::Credential)?
+            }
             _ => trust.plain(),
         };
         let secured = tls::handshake(settings, &self.hub.host, stream);

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::bus::{Lines, Owed, SystemLines};
+use crate::certificate::Trust;
 use crate::config::{Config, Fingerprints};
 use crate::device::{Assignment, Receipts};
 use crate::doctor;
@@ -32,7 +33,6 @@ use crate::exit::Fatal;
 use crate::handles;
 use crate::health::pulse;
 use crate::hub::account::Access;
-use crate::hub::auth::tls::Trust;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::link::Shared;
 use crate::ledger::row::Unfinished;

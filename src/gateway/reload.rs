@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use serde_json::{json, Value as Json};
 
+use crate::certificate::Trust;
 use crate::config::{self, Config, Problem};
-use crate::hub::auth::tls::Trust;
 
 /// What is to become the configuration.
 pub struct Reading {

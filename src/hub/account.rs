@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::certificate::Trust;
 use crate::config::{Credential, Hub};
-use crate::hub::auth::tls::Trust;
 
 /// The hub as it is configured, with trust anchors unless it is reached without TLS.
 pub struct Access {

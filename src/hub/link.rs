@@ -335,7 +335,9 @@ impl Link {
         let Some(trust) = trust else { return Ok(Connection::new(tcp)) };
         let config = match &account.credential {
             Credential::Key(_) => trust.plain(),
-            Credential::Certificate { cert_file, key_file, .. } => trust.with_certificate(cert_file, key_file)?,
+            Credential::Certificate { cert_file, key_file, .. } => {
+                trust.with_certificate(cert_file, key_file).map_err(Trouble::Credential)?
+            }
         };
         let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
         let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;

@@ -3,7 +3,7 @@
 use rusqlite::ErrorCode;
 use tokio::sync::watch;
 
-use super::proof::Mark;
+use super::mark::Mark;
 use super::{Health, LedgerError};
 
 /// Shared by everybody who holds a connection.

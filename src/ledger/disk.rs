@@ -150,3 +150,10 @@ impl Disk for SystemDisk {
         std::fs::remove_file(path)
     }
 }
+
+/// The path with a suffix to its file name: SQLite's own files and ours lie beside the ledger.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

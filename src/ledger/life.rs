@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode};
 use rustix::fs::{renameat_with, RenameFlags, CWD};
 
-use super::disk::{Disk, SystemDisk};
+use super::disk::{beside, Disk, SystemDisk};
+use super::replacement::{finish, PARTS};
 use super::{schema, store, LedgerError};
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
@@ -23,8 +24,6 @@ use crate::time::Timestamp;
 const EVENTS_LEFT_OUT: i64 = 1_000_000_000;
 /// What follows the name of a copy that is being made, before the number of the process.
 const COPYING: &str = ".copying-";
-/// The files of a ledger, by what follows its name.
-const PARTS: [&str; 4] = ["", "-wal", "-shm", ".sound"];
 
 /// Copies the ledger to a new file, beside a running daemon or without one. On return the copy is proven and on the
 /// disk, under its name only then.
@@ -37,7 +36,7 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<(), LedgerError> {
     }
     let db = schema::open_to_copy(ledger)?;
     remove_cut_short(to);
-    let new = schema::beside(to, &format!("{COPYING}{}", std::process::id()));
+    let new = beside(to, &format!("{COPYING}{}", std::process::id()));
     let copied = copy(&db, &new).and_then(|()| {
         crash::point(Point::BackupCopied);
         let copy = schema::open_to_copy(&new)?;
@@ -123,7 +122,7 @@ pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> 
 /// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Untrusted`] if what is there is not a sound ledger.
 pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
     let (ledger, _lock) = hold(ledger)?;
-    if SystemDisk.look(&ledger).is_err() && SystemDisk.look(&schema::beside(&ledger, "-wal")).is_err() {
+    if SystemDisk.look(&ledger).is_err() && SystemDisk.look(&beside(&ledger, "-wal")).is_err() {
         let made = |new: &Path| schema::make(&SystemDisk, new, home, false).map_err(|error| not_written(new, &*error));
         replace(&ledger, made)?;
         return Ok(true);
@@ -134,42 +133,9 @@ pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
     Ok(false)
 }
 
-/// Ends a replacement that was cut short, if there is one. Called by whoever holds the ledger.
-pub(super) fn finish(disk: &dyn Disk, ledger: &Path) -> std::io::Result<Option<PathBuf>> {
-    let plan = schema::beside(ledger, ".replace");
-    let content = match disk.read(&plan) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        // A plan that can't be read may be one to give the new ledger its name.
-        content => content?,
-    };
-    let new = schema::beside(ledger, ".new");
-    let Some(time) = std::str::from_utf8(&content).ok().and_then(|text| text.strip_suffix('\n')) else {
-        // It was cut short when it was written: nothing was moved.
-        disk.remove(&plan)?;
-        return Ok(None);
-    };
-    let old = schema::beside(ledger, &format!(".old-{time}"));
-    if disk.look(&new).is_ok() {
-        for part in PARTS {
-            let (from, to) = (schema::beside(ledger, part), schema::beside(&old, part));
-            if disk.look(&from).is_ok() {
-                disk.rename(&from, &to)?;
-                crash::point(Point::PartMovedAside);
-            }
-        }
-        disk.rename(&new, ledger)?;
-        crash::point(Point::ReplacementNamed);
-    }
-    if let Some(folder) = ledger.parent() {
-        disk.sync(folder)?;
-    }
-    disk.remove(&plan)?;
-    Ok(disk.look(&old).is_ok().then_some(old))
-}
-
 /// Makes a new ledger, and gives it its name. If that fails before anything was moved, nothing of it is left.
 fn replace(ledger: &Path, make: impl FnOnce(&Path) -> Result<(), LedgerError>) -> Result<Option<PathBuf>, LedgerError> {
-    let (new, plan) = (schema::beside(ledger, ".new"), schema::beside(ledger, ".replace"));
+    let (new, plan) = (beside(ledger, ".new"), beside(ledger, ".replace"));
     remove_leftovers(&new)?;
     let write_plan = || {
         give_to_the_daemon(&new, ledger)?;
@@ -204,7 +170,7 @@ fn give_to_the_daemon(file: &Path, ledger: &Path) -> std::io::Result<()> {
 
 fn hold(ledger: &Path) -> Result<(PathBuf, schema::Lock), LedgerError> {
     let held = schema::lock_only(&SystemDisk, ledger)?;
-    let lock = schema::beside(&held.0, ".lock");
+    let lock = beside(&held.0, ".lock");
     give_to_the_daemon(&lock, &held.0).map_err(|error| not_written(&lock, &error))?;
     finish(&SystemDisk, &held.0).map_err(|error| not_written(&held.0, &error))?;
     Ok(held)
@@ -225,7 +191,7 @@ fn copy(db: &Connection, to: &Path) -> Result<(), LedgerError> {
 
 fn remove_leftovers(new: &Path) -> Result<(), LedgerError> {
     for part in PARTS {
-        match std::fs::remove_file(schema::beside(new, part)) {
+        match std::fs::remove_file(beside(new, part)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_written(new, &error)),
             _ => {}
         }

@@ -13,7 +13,7 @@
 //! - Without the mark, the whole file is proven before anything connects.
 //! - The first fault that is found beside the service ends the process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 #[cfg(feature = "proof")]
@@ -23,7 +23,7 @@ use rusqlite::{params, Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::condition::{classify, Condition};
-use super::disk::Disk;
+use super::disk::{beside, Disk};
 use super::filter::{Bits, Filter};
 use super::{schema, store, LedgerError};
 
@@ -33,53 +33,6 @@ const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const STEPS: i32 = 50_000;
 /// Ids that are read at a time.
 const CHUNK: usize = 2000;
-
-/// The mark of a ledger.
-#[derive(Debug, Clone)]
-pub(super) struct Mark {
-    disk: Arc<dyn Disk>,
-    ledger: PathBuf,
-    mark: PathBuf,
-}
-
-impl Mark {
-    pub(super) fn of(disk: Arc<dyn Disk>, ledger: &Path) -> Mark {
-        Mark { disk, ledger: ledger.to_owned(), mark: schema::beside(ledger, ".sound") }
-    }
-
-    /// Whether it is there, and is this file's: another one under the same name has another number.
-    pub(super) fn is_there(&self) -> bool {
-        let found = self.disk.read(&self.mark);
-        found.is_ok_and(|found| self.content().is_ok_and(|content| found == content.as_bytes()))
-    }
-
-    pub(super) fn set(&self) {
-        let set = || {
-            self.disk.write(&self.mark, self.content()?.as_bytes())?;
-            match self.mark.parent() {
-                Some(folder) => self.disk.sync(folder),
-                None => Ok(()),
-            }
-        };
-        if let Err(error) = set() {
-            tracing::warn!(%error, "the ledger can't be marked as sound; the next start proves the whole file first");
-        }
-    }
-
-    pub(super) fn take_away(&self) {
-        let found = self.disk.remove(&self.mark);
-        match found {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "the mark that the ledger is sound can't be taken away");
-            }
-            _ => {}
-        }
-    }
-
-    fn content(&self) -> std::io::Result<String> {
-        Ok(format!("inode {}\n", self.disk.look(&self.ledger)?.file.1))
-    }
-}
 
 /// Something to do.
 pub(super) enum Errand {
@@ -180,7 +133,7 @@ impl Proving {
     }
 
     fn prove(&self, db: &mut Connection) -> Result<Looked, LedgerError> {
-        let (stop, disk, log) = (self.stop.clone(), self.disk.clone(), schema::beside(&self.path, "-wal"));
+        let (stop, disk, log) = (self.stop.clone(), self.disk.clone(), beside(&self.path, "-wal"));
         let must_end = move || {
             let is_long = disk.look(&log).is_ok_and(|found| found.length > LOG_BYTES_MAX);
             stop.load(Ordering::Relaxed) || is_long

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::disk::beside;
 use super::disk::{Disk, Held, Making, SystemDisk};
-use super::{life, LedgerError};
+use super::{replacement, LedgerError};
 use crate::proof::crash::{self, Point};
 use crate::systemd;
 
@@ -192,7 +193,7 @@ pub struct Lock {
 pub fn lock(disk: &dyn Disk, path: &Path, home: &str) -> Result<(PathBuf, Lock), LedgerError> {
     let (path, mut lock) = lock_only(disk, path)?;
     crash::point(Point::LockHeld);
-    let finished = life::finish(disk, &path).map_err(|error| untrusted(&path, &error))?;
+    let finished = replacement::finish(disk, &path).map_err(|error| untrusted(&path, &error))?;
     if finished.is_some() {
         // The lock was on the file that was replaced.
         lock._file = None;
@@ -237,13 +238,6 @@ fn connect(disk: &dyn Disk, path: &Path, flags: OpenFlags) -> rusqlite::Result<C
         None => Connection::open_with_flags(path, flags),
         Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
     }
-}
-
-/// The path with a suffix to its file name: SQLite's own files and ours lie beside the ledger.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Makes a new ledger under a temporary name, syncs it, and gives it its name.

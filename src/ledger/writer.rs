@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::condition::{classify, Condition};
-use super::disk::Disk;
+use super::disk::{beside, Disk};
 use super::proof::Proving;
 use super::reader::Reading;
 use super::{schema, LedgerError};
@@ -183,7 +183,7 @@ impl Writer {
         lock: schema::Lock,
         condition: Condition,
     ) -> Self {
-        let (standing, ballast) = (Standing::of(disk.clone(), path), schema::beside(path, ".ballast"));
+        let (standing, ballast) = (Standing::of(disk.clone(), path), beside(path, ".ballast"));
         let writer = Writer { db, disk, standing, ballast, condition, notes: Vec::new(), _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
@@ -428,7 +428,7 @@ struct Standing {
 
 impl Standing {
     fn of(disk: Arc<dyn Disk>, path: &Path) -> Standing {
-        let log = schema::beside(path, "-wal");
+        let log = beside(path, "-wal");
         let mut standing = Standing { disk, file: path.to_owned(), log, opened: None, length: 0 };
         // A log that is made by the first commit only is known from then on.
         standing.opened = standing.look().ok().map(|(found, _)| found);

@@ -19,7 +19,8 @@ use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::decide::{Age, Deadline, Execution, Freshness};
-use crate::command::message::{truncated, Message, COMMAND_BYTES_MAX};
+use crate::command::excerpt::truncated;
+use crate::command::message::{Message, COMMAND_BYTES_MAX};
 use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, Report, State};
 use crate::device::run::{Gate, Go, Plan, Ran};
 use crate::device::Assignment;

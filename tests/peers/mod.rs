@@ -112,12 +112,12 @@ pub async fn patient<T>(what: impl Future<Output = T>) -> T {
 
 /// A call that is sure to be answered in time.
 pub fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None }
+    Call { unit, request, timeout: None, not_after: None, look: 0 }
 }
 
 /// A call that gives up soon.
 pub fn hasty(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: Some(SHORT), not_after: None }
+    Call { unit, request, timeout: Some(SHORT), not_after: None, look: 0 }
 }
 
 pub fn read(address: u16, count: u16) -> Request {

@@ -271,6 +271,9 @@ struct Serving {
     quiet_until: Instant,
 }
 
+/// Packet ids of a hub that makes do with few of them.
+const FEW: usize = 60;
+
 impl Serving {
     async fn run(mut self, mut reader: mqtt::Reader) {
         self.watch_acknowledgements();
@@ -407,7 +410,8 @@ impl Serving {
         let taken: Vec<u16> = self.outstanding().iter().map(|(id, _)| *id).collect();
         loop {
             *last = match self.numbering {
-                Numbering::FewIds => *last % 60 + 1,
+                // Where all of the few are taken, it has others.
+                Numbering::FewIds if taken.len() < FEW => *last % (FEW as u16) + 1,
                 _ => last.checked_add(1).unwrap_or(1),
             };
             if !taken.contains(last) {

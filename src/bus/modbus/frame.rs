@@ -148,11 +148,11 @@ impl Timing {
 }
 
 #[cfg(test)]
-pub(in crate::bus) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A frame with its CRC.
-    pub(in crate::bus) fn sealed(content: &[u8]) -> Vec<u8> {
+    pub(crate) fn sealed(content: &[u8]) -> Vec<u8> {
         let mut frame = content.to_vec();
         frame.extend(crc(content).to_le_bytes());
         frame

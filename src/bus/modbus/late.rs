@@ -6,7 +6,8 @@
 //! Invariants
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
 //! - A late answer counts for the same question only: the same request in the same errand. The same request of another
-//!   errand is another command, and may have to be confirmed for itself.
+//!   errand is another command, and may have to be confirmed for itself; and each look at what was written is a question
+//!   of its own.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -39,17 +40,19 @@ pub(in crate::bus) fn window_of(late_window: Option<Duration>, timeout: Duration
 pub(in crate::bus) struct Question {
     errand: u64,
     unit: u8,
+    look: u32,
     request: Request,
 }
 
 impl Question {
     /// The question that a call puts.
     pub(in crate::bus) fn of(errand: u64, call: &Call) -> Question {
-        Question { errand, unit: call.unit, request: call.request.clone() }
+        Question { errand, unit: call.unit, look: call.look, request: call.request.clone() }
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        self.errand == other.errand && self.unit == other.unit && same_request(&self.request, &other.request)
+        (self.errand, self.unit, self.look) == (other.errand, other.unit, other.look)
+            && same_request(&self.request, &other.request)
     }
 }
 
@@ -250,7 +253,7 @@ mod tests {
 
     fn question(errand: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (Question::of(errand, &Call { unit, request, timeout: None, not_after: None }), shape)
+        (Question::of(errand, &Call { unit, request, timeout: None, not_after: None, look: 0 }), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

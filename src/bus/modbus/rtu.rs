@@ -437,7 +437,7 @@ mod tests {
 
     fn call() -> Call {
         let request = Request::ReadWords { holding: true, address: 0, count: 1 };
-        Call { unit: 7, request, timeout: None, not_after: None }
+        Call { unit: 7, request, timeout: None, not_after: None, look: 0 }
     }
 
     #[tokio::test(start_paused = true)]

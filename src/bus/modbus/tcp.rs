@@ -291,7 +291,7 @@ mod tests {
         tcp.connection = Some(Connection { stream: Box::new(near), codec: Codec::tcp() });
         let request = crate::bus::call::Request::ReadWords { holding: true, address: 0, count: 1 };
         let began = Instant::now();
-        let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None }, 1).await;
+        let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None, look: 0 }, 1).await;
         assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
         assert!(began.elapsed() <= tcp.slack(), "{:?}", began.elapsed());
     }

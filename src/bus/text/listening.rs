@@ -198,7 +198,7 @@ mod tests {
 
     fn question(errand: u64, text: &str) -> Question {
         let request = Request::line(text.as_bytes().to_vec(), None, None);
-        Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None })
+        Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
     }
 
     /// A line that was opened some time ago, and heard nothing.
@@ -283,7 +283,7 @@ mod tests {
             let until = Regex::new("^END").unwrap();
             let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
             let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
-            Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None })
+            Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
         };
         line.ask(now);
         line.feed(b"one\n", now + 10 * MS);

@@ -30,7 +30,7 @@ fn bench(baud: u32, turnaround: Duration) -> Bench {
 fn call(text: &str, expect: &str, refuse: Option<&str>) -> Call {
     let regex = |pattern: &str| Regex::new(pattern).unwrap();
     let request = Request::line(text.as_bytes().to_vec(), Some(regex(expect)), refuse.map(regex));
-    Call { unit: 0, request, timeout: None, not_after: None }
+    Call { unit: 0, request, timeout: None, not_after: None, look: 0 }
 }
 
 fn answered(text: &str) -> Wire {
@@ -285,7 +285,7 @@ async fn an_echo_confirms_nothing() {
     let regex = Regex::new("OPEN (.*)").unwrap();
     for (errand, expect) in [None, Some(regex)].into_iter().enumerate() {
         let request = Request::line(b"OPEN 5\r\n".to_vec(), expect, None);
-        let open = Call { unit: 0, request, timeout: None, not_after: None };
+        let open = Call { unit: 0, request, timeout: None, not_after: None, look: 0 };
         let echo = async {
             let mut line = [0; 8];
             hear.read_exact(&mut line).await.unwrap();

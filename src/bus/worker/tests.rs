@@ -150,7 +150,7 @@ fn start(script: Script) -> Running {
 
 fn call(unit: u8) -> Call {
     let request = Request::WriteWords { address: 0, words: vec![0] };
-    Call { unit, request, timeout: None, not_after: None }
+    Call { unit, request, timeout: None, not_after: None, look: 0 }
 }
 
 impl Running {

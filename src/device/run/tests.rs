@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::bus::{Lines, Opener, Opening};
+use crate::bus::{Lines, Opener, Opening, Port};
 use crate::command::outcome::State;
 use crate::config::{self, SerialPort};
 use crate::net::Stream;
@@ -86,16 +87,24 @@ impl Lines for NoLines {
 
 /// A device with the commands `once` and `again`, and its bus.
 fn plant() -> (Device, config::Bus) {
-    let folder = tempfile::tempdir().unwrap();
-    let main = folder.path().join("main.toml");
     let command = |name: &str, idempotent: bool| {
         format!("[profile.p.command.{name}]\nwrite = {{ table = \"coil\", address = 3 }}\nidempotent = {idempotent}\n")
     };
     let text = format!(
-        "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\nunit = 7\nprofile = \"p\"\nkey_file = \"k\"\n[bus.b]\n\
-         kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nretries = 2\n{}{}",
+        "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nretries = 2\n{}{}",
         command("once", false),
         command("again", true)
+    );
+    configured(&text)
+}
+
+/// A device `d` on the bus `b` of the profile `p`.
+fn configured(bus_and_profile: &str) -> (Device, config::Bus) {
+    let folder = tempfile::tempdir().unwrap();
+    let main = folder.path().join("main.toml");
+    let text = format!(
+        "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\nunit = 7\nprofile = \"p\"\nkey_file = \"k\"\n[bus.b]\n\
+         {bus_and_profile}"
     );
     std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
     std::fs::write(&main, text).unwrap();
@@ -161,4 +170,85 @@ async fn a_stop_leaves_alone_what_was_not_recorded() {
         assert_eq!(run(name, &mut gate, Duration::ZERO).await, Ran::NotNow);
         assert!(!gate.recorded);
     }
+}
+
+/// A serial line with a slave at its far end.
+struct Wired(std::sync::Mutex<Option<DuplexStream>>);
+
+impl std::fmt::Debug for Wired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wired")
+    }
+}
+
+impl Lines for Wired {
+    fn connect<'a>(&'a self, _: &'a str, _: Duration) -> Opening<'a, Box<dyn Stream>> {
+        unreachable!("the bus is a serial line")
+    }
+
+    fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
+        Box::new(WiredOpener(self.0.lock().unwrap().take()))
+    }
+}
+
+struct WiredOpener(Option<DuplexStream>);
+
+impl Opener for WiredOpener {
+    fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
+        let stream = self.0.take();
+        Box::pin(async { stream.map(|stream| Box::new(stream) as Box<dyn Port>).ok_or_else(|| "it is gone".into()) })
+    }
+}
+
+/// Confirms a write at once. What was written shows half a second later, and the first look is answered so late that the
+/// next one is under way: with what stood there when it came.
+async fn late_looks(mut far: DuplexStream) {
+    let mut written: Option<(Instant, [u8; 2])> = None;
+    let (mut looks, mut frame) = (0, [0; 8]);
+    let (say, mut said) = tokio::sync::mpsc::channel::<(Instant, Vec<u8>)>(8);
+    loop {
+        tokio::select! {
+            read = far.read_exact(&mut frame) => if read.is_err() { return },
+            Some((at, answer)) = said.recv() => {
+                tokio::time::sleep_until(at).await;
+                far.write_all(&answer).await.unwrap();
+                continue;
+            }
+        }
+        let (delay, answer) = match frame[1] {
+            6 => {
+                written = Some((Instant::now(), [frame[4], frame[5]]));
+                (Duration::from_millis(10), frame.to_vec())
+            }
+            _ => {
+                // The line may be tried by a read before the write.
+                looks += i32::from(written.is_some());
+                let shown = written.filter(|(at, _)| at.elapsed() >= Duration::from_millis(500));
+                let [high, low] = shown.map_or([0, 0], |(_, word)| word);
+                let delay = if looks == 1 { Duration::from_millis(1200) } else { Duration::from_millis(10) };
+                (delay, crate::bus::sealed(&[7, 3, 2, high, low]))
+            }
+        };
+        say.send((Instant::now() + delay, answer)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_to_one_look_does_not_answer_the_next() {
+    let bus = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 19200\nresponse_timeout = \"1s\"\n";
+    let command = "[profile.p.command.open]\nwrite = { table = \"holding\", address = 3 }\nidempotent = false\n\
+                   read_back = { within = \"1200ms\" }\n";
+    let (device, bus) = configured(&format!("{bus}{command}"));
+    let (near, far) = duplex(256);
+    let slave = tokio::spawn(late_looks(far));
+    let (bus, worker) = crate::bus::new("b", &bus);
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn(worker.on(Arc::new(Wired(std::sync::Mutex::new(Some(near))))).run(stop.clone()));
+    let plan = Plan::new(&device, "open", Some(&Json::from(5))).unwrap();
+    let gate = &mut TestGate::new(Duration::from_secs(60));
+    let ran = plan.run(&bus, Execution::new(plan.route(&bus)), gate).await;
+    stop.cancel();
+    worker.await.unwrap();
+    slave.abort();
+    assert!(matches!(&ran, Ran::Finished(outcome, 1) if outcome.state == State::Succeeded), "{ran:?}");
 }

@@ -1,183 +1,16 @@
-//! TLS towards the hub: trust anchors, client certificates, the handshake.
+//! TLS towards the hub: the handshake.
 //!
 //! IoT Hub speaks TLS 1.2 on its classic host name, so 1.2 and 1.3 are offered ("TLS support in IoT Hub", Microsoft).
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer, ServerName,
-};
-use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
-use tokio_rustls::rustls::{crypto, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
-use crate::certificate::parts::Parts;
-use crate::certificate::pem::{self, Block};
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
-
-/// What all identities share: the trust anchors, and the configuration of those without a certificate of their own.
-#[derive(Clone)]
-pub struct Trust {
-    roots: Arc<RootCertStore>,
-    plain: Arc<ClientConfig>,
-}
-
-impl Trust {
-    /// Reads the trust anchors: of a file, or the system's.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with the file or the system's store.
-    pub fn load(ca_file: Option<&Path>) -> Result<Trust, String> {
-        let mut roots = RootCertStore::empty();
-        match ca_file {
-            Some(path) => {
-                for (line, certificate) in certificates(path)? {
-                    roots.add(certificate).map_err(|error| {
-                        format!(
-                            "{}: the certificate in line {line} can't be a trust anchor: {error}; copy it again, or \
-                             take it out",
-                            path.display()
-                        )
-                    })?;
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-                if roots.is_empty() {
-                    return Err(
-                        "the system has no CA certificates; install the package ca-certificates, or set `hub.ca_file`"
-                            .into(),
-                    );
-                }
-            }
-        }
-        let roots = Arc::new(roots);
-        let plain = builder(&roots)?.with_no_client_auth();
-        Ok(Trust { roots, plain: Arc::new(plain) })
-    }
-
-    /// The configuration of an identity with a SAS token.
-    pub fn plain(&self) -> Arc<ClientConfig> {
-        self.plain.clone()
-    }
-
-    /// The configuration of an identity with a certificate. The files are read each time, so a renewed certificate is
-    /// taken up.
-    ///
-    /// # Errors
-    /// [`Trouble::Credential`] naming the file.
-    pub fn with_certificate(&self, cert_file: &Path, key_file: &Path) -> Result<Arc<ClientConfig>, Trouble> {
-        let load = || {
-            let pair = pair(cert_file, key_file).map_err(|misfit| misfit.to_string())?;
-            Ok(builder(&self.roots)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
-        };
-        load().map(Arc::new).map_err(Trouble::Credential)
-    }
-}
-
-/// Why a certificate and a key are no identity: a sentence that names the file, with what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
-    /// It lies in the certificate's file.
-    #[error("{0}")]
-    Certificate(String),
-    /// It lies in the key's file.
-    #[error("{0}")]
-    Key(String),
-}
-
-/// Whether a certificate and a key are an identity that the handshake can be made with.
-///
-/// # Errors
-/// Why not.
-pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
-    let pair = pair(cert_file, key_file)?;
-    let parts: Vec<Parts> = pair.cert.iter().filter_map(|der| Parts::of(der).ok()).collect();
-    let is_chained = parts.windows(2).all(|two| two[0].issuer == two[1].subject);
-    Ok(Remarks { is_chained })
-}
-
-/// Whether a file holds a private key to sign with.
-///
-/// # Errors
-/// A sentence that names the file, with what to do.
-pub fn check_key(path: &Path) -> Result<(), String> {
-    signing_key(path).map(drop).map_err(|why| format!("{}: {why}", path.display()))
-}
-
-/// What is to be said of an identity that can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remarks {
-    /// Each certificate of the chain is signed by the next (RFC 5246, 7.4.2).
-    pub is_chained: bool,
-}
-
-fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
-    let chain = certificates(cert_file).map_err(Misfit::Certificate)?;
-    let key = signing_key(key_file).map_err(|why| Misfit::Key(format!("{}: {why}", key_file.display())))?;
-    let fits = |der: &[u8]| -> Result<bool, String> {
-        let parts = Parts::of(der)?;
-        // A key of a kind that tells no public half leaves the last word to the hub.
-        Ok(key.public_key().is_none_or(|public| public.as_ref() == parts.public_key))
-    };
-    let file = cert_file.display();
-    let mut own = None;
-    for (at, (line, der)) in chain.iter().enumerate() {
-        let is_own = fits(der).map_err(|error| {
-            Misfit::Certificate(format!(
-                "{file}: what stands in line {line} is no certificate ({error}); copy the file again"
-            ))
-        })?;
-        own = own.or(is_own.then_some(at));
-    }
-    match own {
-        Some(0) => Ok(CertifiedKey::new(chain.into_iter().map(|(_, der)| der).collect(), key)),
-        Some(at) => Err(Misfit::Certificate(format!(
-            "{file}: the device's own certificate, which {} is the key of, stands in line {} behind others; put it first, \
-             then each one's issuer",
-            key_file.display(),
-            chain[at].0
-        ))),
-        None => Err(Misfit::Key(format!(
-            "{} is not the key of {file}; name the files of one pair",
-            key_file.display()
-        ))),
-    }
-}
-
-/// The first private key of a file, if it is one to sign with.
-fn signing_key(path: &Path) -> Result<Arc<dyn SigningKey>, String> {
-    let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes))?;
-    let is_key = |block: &&Block| block.label.ends_with("PRIVATE KEY");
-    let Some(block) = blocks.iter().find(is_key) else {
-        return Err(match blocks.iter().any(|block| block.label == "CERTIFICATE") {
-            true => "holds a certificate, and no private key; name the private key here".into(),
-            false => "holds no private key; name the file that has one".into(),
-        });
-    };
-    if block.is_encrypted || block.label == "ENCRYPTED PRIVATE KEY" {
-        return Err("the private key is encrypted, and nobody is there to type its pass phrase; decrypt it with \
-                    `openssl pkey`"
-            .into());
-    }
-    let key = match block.label.as_str() {
-        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(block.der.clone())),
-        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(block.der.clone())),
-        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(block.der.clone())),
-        _ => {
-            return Err("holds a private key of a form that TLS does not use; make it anew, by `openssl pkey`".into());
-        }
-    };
-    crypto::ring::sign::any_supported_type(&key).map_err(|_| {
-        "holds a private key of a kind or size that can't be used; take an elliptic curve P-256 or P-384, RSA of 2048 to \
-         4096 bits, or Ed25519, and have its certificate made anew"
-            .into()
-    })
-}
 
 /// Makes the handshake under the name of the hub, wherever the connection goes.
 ///
@@ -193,49 +26,8 @@ pub async fn handshake(
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))
 }
 
-/// Whether a server can be known by this name.
-pub fn is_server_name(host: &str) -> bool {
-    ServerName::try_from(host).is_ok()
-}
-
-fn builder(
-    roots: &Arc<RootCertStore>,
-) -> Result<tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>, String> {
-    Ok(ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots.clone()))
-}
-
 /// The certificates that the server showed, its own first, as DER.
 pub fn shown(stream: &TlsStream<Box<dyn Stream>>) -> Vec<Vec<u8>> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     chain.iter().map(|certificate| certificate.to_vec()).collect()
-}
-
-/// The certificates of a PEM file, at least one, each with the line that it begins in.
-///
-/// # Errors
-/// A sentence that names the file, with what to do.
-pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, String> {
-    let told = |why: String| format!("{}: {why}", path.display());
-    let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes)).map_err(told)?;
-    let mut found = Vec::new();
-    let mut has_key = false;
-    for Block { label, der, line, .. } in blocks {
-        match label.as_str() {
-            "CERTIFICATE" | "X509 CERTIFICATE" => found.push((line, CertificateDer::from(der))),
-            "TRUSTED CERTIFICATE" => {
-                return Err(told(format!(
-                    "line {line} begins a certificate in OpenSSL's own form; convert it with `openssl x509`"
-                )));
-            }
-            _ => has_key |= label.ends_with("PRIVATE KEY"),
-        }
-    }
-    match (found.is_empty(), has_key) {
-        (false, _) => Ok(found),
-        (true, true) => Err(told("holds a private key, and no certificate; name the certificate here".into())),
-        (true, false) => Err(told("holds no certificate; name the file that has it".into())),
-    }
 }

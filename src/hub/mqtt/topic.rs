@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use crate::command::message::truncated;
+use crate::command::excerpt::truncated;
 use crate::command::Message;
 use crate::time::Timestamp;
 
