@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fieldbridge::demo::hub::{Cut, Kick, Options, Redelivery, Wire};
-use fieldbridge::hub::backoff::Backoff;
+use fieldbridge::hub::identity::backoff::Backoff;
 use support::fleet::Fleet;
 use support::process::{cpu_of_threads, Figures};
 use support::{eventually_within, hub};

@@ -77,7 +77,7 @@ fn what_decides_does_no_io_and_reads_no_clock() {
         "hub/mqtt/topic.rs",
         "hub/auth/sas.rs",
         "hub/mqtt/session.rs",
-        "hub/backoff.rs",
+        "hub/identity/backoff.rs",
         "bus/modbus/late.rs",
         "bus/modbus/frame.rs",
         "doctor/certificate.rs",

@@ -47,8 +47,7 @@ use crate::config::{Device, Settle};
 use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::mqtt::session::WINDOW_MAX;
-use crate::hub::{Delivery, Intake, Ticket};
+use crate::hub::{Delivery, Intake, Ticket, WINDOW_MAX};
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
 use crate::log::throttle::COMMANDS;
@@ -458,7 +457,7 @@ impl Station {
         let Some(receipt) = self.record(finish).await else { return };
         crash::point(Point::OutcomeKnown);
         self.forget(&work);
-        work.complete(receipt);
+        work.settle(state, receipt);
         self.event_bell.notify_one();
         if attempts > 0 {
             self.health.executed.add();

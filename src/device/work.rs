@@ -78,6 +78,15 @@ impl Work {
         }
     }
 
+    /// Lets the hub forget it with its end: a message that is refused is told to be that, where the transport can.
+    pub(super) fn settle(&mut self, end: State, receipt: Receipt) {
+        match (self.ticket.take(), end) {
+            (Some(ticket), State::Rejected) => ticket.reject(receipt),
+            (Some(ticket), _) => ticket.complete(receipt),
+            (None, _) => {}
+        }
+    }
+
     /// What its deadline is, if it has one that ends it by the present configuration.
     pub(super) fn deadline(&self, device: &Device) -> Option<Deadline> {
         if self.refused.is_some() || self.interrupted.is_some() {

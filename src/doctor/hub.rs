@@ -21,10 +21,12 @@ use super::daemon::{Daemon, RELOAD_FIRST};
 use super::{within, Finding};
 use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub};
+use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
 use crate::hub::dial::{Dial as _, Network};
-use crate::hub::mqtt::{Connection, Login, Received};
+use crate::hub::mqtt::Mqtt;
+use crate::hub::transport::{Entry, Transport};
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
 use crate::time::{Timestamp, EARLIEST_BELIEVABLE};
@@ -53,7 +55,9 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         }
     };
     let is_first = matches!(daemon, Daemon::Absent) && !config.ledger.path.exists();
-    let hub = Arc::new(Way { hub: config.hub.clone(), trust, is_first });
+    let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
+    let transport = Mqtt::over(Arc::new(Network));
+    let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, transport, is_first });
     let is_reached = hub.reach_step_by_step(&hub.guests(&config), &mut findings).await;
     findings.extend(identities(&hub, &config, &daemon, is_reached).await);
     findings
@@ -71,6 +75,8 @@ fn not_asked(device: &Device, why: &str) -> Finding {
 struct Way {
     hub: Hub,
     trust: Option<Trust>,
+    access: Arc<Access>,
+    transport: Mqtt,
     /// No daemon has run here yet.
     is_first: bool,
 }
@@ -154,42 +160,33 @@ impl Way {
 
     /// Lets one identity in, and leaves at once. `again` is when it may connect a second time.
     async fn log_in(&self, device: &Device, again: Instant) -> Result<&'static str, Trouble> {
-        let (password, shown) = match &device.credential {
-            Credential::Certificate { .. } => (String::new(), "its certificate"),
+        let (token, shown) = match &device.credential {
+            Credential::Certificate { .. } => (None, "its certificate"),
             Credential::Key(key) => {
                 let lifetime = self.hub.token_lifetime;
                 let token = sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime);
-                (token, "a token made now")
+                (Some(token), "a token made now")
             }
         };
-        let login = Login::of(&self.hub, &device.id, password);
-        let had_session = self.visit(device, &login, false).await?;
-        if self.is_first && !had_session {
+        let was_known = self.visit(device, token.clone(), true).await?;
+        if self.is_first && !was_known {
             // Nothing waits for a session that was not there, so nothing is lost with it.
             sleep_until(again).await;
-            self.visit(device, &login, true).await?;
+            self.visit(device, token, false).await?;
         }
         Ok(shown)
     }
 
     /// Connects and leaves. Tells whether the hub had a session.
-    async fn visit(&self, device: &Device, login: &Login, forget: bool) -> Result<bool, Trouble> {
-        let stream = within(STEP_LIMIT, Network.dial(&self.hub.address)).await.unwrap_or_else(slow)?;
-        let (stream, _) = self.handshake(Some(&device.credential), stream).await?;
-        let mut connection = Connection::new(stream);
-        match forget {
-            true => connection.connect_and_forget(login).await?,
-            false => connection.connect(login).await?,
-        }
-        let answer = within(CONNACK_LIMIT, connection.next()).await;
-        match answer.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))? {
-            Received::ConnAck { code: 0, session_present } => {
-                connection.disconnect().await;
-                Ok(session_present)
-            }
-            Received::ConnAck { code, .. } => Err(Trouble::Refused(code)),
-            _ => Err(Trouble::Protocol("something before CONNACK".into())),
-        }
+    async fn visit(&self, device: &Device, token: Option<String>, is_to_stay: bool) -> Result<bool, Trouble> {
+        let account = Account { access: self.access.clone(), credential: device.credential.clone() };
+        let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
+        let entry = Entry { hub: &self.hub, device: &device.id, token, is_to_stay };
+        let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
+        let attachment = entered.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))?;
+        let was_known = attachment.was_known();
+        attachment.detach().await;
+        Ok(was_known)
     }
 }
 

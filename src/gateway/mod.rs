@@ -34,7 +34,8 @@ use crate::handles;
 use crate::health::pulse;
 use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
-use crate::hub::link::Shared;
+use crate::hub::mqtt::Mqtt;
+use crate::hub::pace::Shared;
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::log;
@@ -325,7 +326,8 @@ impl Gateway {
             helpers: CancellationToken::new(),
         };
         let connections_max = handles::for_hub(handles::limit(), config.buses.len());
-        let (shared, roster) = (Arc::new(Shared::new(dial, connections_max)), Mutex::new(Roster::new(config)));
+        let (shared, roster) =
+            (Arc::new(Shared::new(Arc::new(Mqtt::over(dial)), connections_max)), Mutex::new(Roster::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
         Gateway { ledger, shared, lines, owed, roster, executions, receipts, retention, reloads, started, stops }

@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::device::{self, Assignment, Station};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
-use crate::hub::link::Link;
+use crate::hub::identity::Identity;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
 
@@ -122,7 +122,7 @@ impl Roster {
             ended: deliveries.ended(),
             stop: leave.clone(),
         };
-        let link = Link {
+        let link = Identity {
             shared: gateway.shared.clone(),
             id: device.id.clone(),
             account: configured,

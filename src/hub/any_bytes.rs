@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use ring::hmac;
 use tokio_util::codec::Decoder as _;
 
-use super::{Settlement, Settlements, Ticket};
+use super::{Settlement, Settlements, Ticket, WINDOW_MAX};
 use crate::hub::auth::sas;
-use crate::hub::mqtt::session::{Incoming, Session, WINDOW_MAX};
+use crate::hub::mqtt::connection::{Codec, Received};
+use crate::hub::mqtt::session::{Incoming, Session};
 use crate::hub::mqtt::topic::{c2d_filter, parse_c2d, result_event};
-use crate::hub::mqtt::{Codec, Received};
 use crate::proof::bytes::Source;
 
 const DEVICE: &str = "pump.7";

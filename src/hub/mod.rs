@@ -1,7 +1,7 @@
 //! The hub's side: one session for each identity, from which [`Delivery`]s come and to which settlements go.
 //!
-//! What the rest of the gateway sees of a transport is in this file. Nothing outside of the modules below knows what
-//! a packet id is.
+//! What the rest of the gateway sees of the hub is in this file. [`identity`] decides when to connect and what to send,
+//! [`transport`] is the seam below it, [`mqtt`] the transport that there is.
 //!
 //! Invariants
 //! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of
@@ -13,15 +13,12 @@ pub mod account;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod auth;
-pub mod backoff;
 pub mod dial;
-mod hurdles;
-pub mod link;
+pub mod identity;
 pub mod mqtt;
-mod outbox;
-mod remains;
+pub mod pace;
 pub mod room;
-mod serving;
+pub mod transport;
 pub mod trouble;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +36,9 @@ use room::Held;
 
 /// A ledger that takes longer to answer a connection hangs; the connection can't be kept alive meanwhile.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most deliveries of a connection that are not settled: the hub's queue of a device holds 50.
+pub const WINDOW_MAX: usize = 128;
 
 /// A message that the hub has delivered, and the right to settle it.
 #[derive(Debug)]
@@ -94,7 +94,9 @@ pub struct Settlements {
 pub enum Settlement {
     /// The hub may forget the delivery with this number.
     Complete(u64),
-    /// The hub is to keep the delivery with this number. MQTT has no word for it, so the connection is dropped.
+    /// The same, and it will never be carried out. Not every transport can say so.
+    Reject(u64),
+    /// The hub is to keep the delivery with this number.
     Abandon(u64),
 }
 
@@ -131,6 +133,12 @@ impl Ticket {
     /// the message again, and the ledger will know it.
     pub fn complete(self, _stands_on: Receipt) {
         self.settle(Settlement::Complete(self.number));
+        crash::point(Point::SettlementQueued);
+    }
+
+    /// The same, where the message is refused: by those transports that can, its sender is told.
+    pub fn reject(self, _stands_on: Receipt) {
+        self.settle(Settlement::Reject(self.number));
         crash::point(Point::SettlementQueued);
     }
 

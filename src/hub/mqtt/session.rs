@@ -10,8 +10,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Most deliveries of a connection that are not acknowledged: the hub's queue of a device holds 50.
-pub const WINDOW_MAX: usize = 128;
+use crate::hub::WINDOW_MAX;
+
 /// Acknowledged packet ids that are remembered. The oldest are forgotten; a hub does not reuse them sooner.
 const ACKED_MAX: usize = 1024;
 

@@ -3,7 +3,7 @@
 //! something.
 //!
 //! Invariants
-//! - An event leaves the ledger only after the hub's PUBACK (G7). What a connection leaves unacknowledged is
+//! - An event leaves the ledger only after the hub has acknowledged it (G7). What a connection leaves unacknowledged is
 //!   published again on the next.
 //! - Each event of the ledger is known here (on the wire, waiting, acknowledged, set aside), or `unread` says that the
 //!   ledger is to be read from `cursor` on.
@@ -18,18 +18,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{timeout, Instant};
 
-use super::LEDGER_PATIENCE;
-use crate::hub::hurdles::Hurdles;
-use crate::hub::mqtt::topic;
-use crate::hub::mqtt::{Connection, SUBSCRIBE_PACKET_ID};
+use super::hurdles::Hurdles;
+use crate::hub::transport::Attachment;
 use crate::hub::trouble::Trouble;
+use crate::hub::LEDGER_PATIENCE;
 use crate::ledger::row::Event;
 use crate::ledger::Ledger;
 use crate::proof::crash::{self, Part, Point};
 
-/// Events on the wire without their PUBACK.
+/// Events on the wire that the hub has not acknowledged.
 const IN_FLIGHT_MAX: usize = 16;
-/// A PUBACK that takes longer ends the connection.
+/// An acknowledgement that takes longer ends the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
 const DONE_MAX: usize = 256;
@@ -53,8 +52,8 @@ pub(in crate::hub) struct Outbox {
     device: String,
     ledger: Ledger,
     bell: Arc<Notify>,
-    in_flight: HashMap<u16, OnTheWire>,
-    next_packet_id: u16,
+    /// By their numbers.
+    in_flight: HashMap<i64, OnTheWire>,
     /// Read, and not on the wire yet.
     waiting: VecDeque<Event>,
     /// Events up to this number are known here.
@@ -67,7 +66,6 @@ pub(in crate::hub) struct Outbox {
 }
 
 struct OnTheWire {
-    seq: i64,
     sent: Instant,
     message_id: Option<String>,
 }
@@ -79,7 +77,6 @@ impl Outbox {
             ledger,
             bell,
             in_flight: HashMap::new(),
-            next_packet_id: SUBSCRIBE_PACKET_ID,
             waiting: VecDeque::new(),
             cursor: 0,
             unread: true,
@@ -121,15 +118,15 @@ impl Outbox {
 
     /// Puts an event among those that wait, unless it is known.
     fn put(&mut self, event: Event) {
-        let is_known = self.in_flight.values().any(|other| other.seq == event.seq)
-            || self.waiting.iter().any(|other| other.seq == event.seq);
+        let is_known =
+            self.in_flight.contains_key(&event.seq) || self.waiting.iter().any(|other| other.seq == event.seq);
         if !is_known && !self.hurdles.is_aside(event.seq) {
             self.waiting.push_back(event);
         }
     }
 
     fn window(&self) -> usize {
-        let tries_one = self.in_flight.values().any(|event| self.hurdles.is_aside(event.seq));
+        let tries_one = self.in_flight.keys().any(|seq| self.hurdles.is_aside(*seq));
         if tries_one || self.hurdles.one_at_a_time() {
             1
         } else {
@@ -143,7 +140,7 @@ impl Outbox {
     }
 
     /// Publishes what waits, as far as there is room on the wire, and has the ledger read if there may be more.
-    pub(in crate::hub) async fn publish_more(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+    pub(in crate::hub) async fn publish_more(&mut self, attachment: &mut dyn Attachment) -> Result<(), Trouble> {
         crash::stick(Part::Outbox).await;
         while self.in_flight.len() < self.window() {
             let Some(event) = self.waiting.pop_front() else { break };
@@ -152,10 +149,10 @@ impl Outbox {
                 self.remove(event.seq).await?;
                 continue;
             }
-            self.publish(connection, event).await?;
+            self.publish(attachment, event).await?;
         }
         if self.waiting.is_empty() && self.in_flight.is_empty() && !self.unread && self.reading.is_none() {
-            self.try_one_that_was_set_aside(connection).await?;
+            self.try_one_that_was_set_aside(attachment).await?;
         }
         if self.unread && self.reading.is_none() && self.room() > 0 {
             self.read_on();
@@ -163,14 +160,11 @@ impl Outbox {
         Ok(())
     }
 
-    async fn publish(&mut self, connection: &mut Connection, event: Event) -> Result<(), Trouble> {
-        let Event { seq, id, message_id, body } = event;
-        let packet_id = self.free_packet_id();
-        let topic = topic::result_event(&self.device, &id, message_id.as_deref());
+    async fn publish(&mut self, attachment: &mut dyn Attachment, event: Event) -> Result<(), Trouble> {
         crash::point(Point::EventRead);
         // Before it is written: a hub may close the connection at its first bytes.
-        self.in_flight.insert(packet_id, OnTheWire { seq, sent: Instant::now(), message_id });
-        connection.publish(topic, packet_id, body).await?;
+        self.in_flight.insert(event.seq, OnTheWire { sent: Instant::now(), message_id: event.message_id.clone() });
+        attachment.publish(event).await?;
         crash::point(Point::EventPublished);
         Ok(())
     }
@@ -194,12 +188,12 @@ impl Outbox {
     }
 
     /// When nothing else is to be published, one that the hub did not take is tried again, alone.
-    async fn try_one_that_was_set_aside(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+    async fn try_one_that_was_set_aside(&mut self, attachment: &mut dyn Attachment) -> Result<(), Trouble> {
         let Some(seq) = self.hurdles.due(Instant::now()) else { return Ok(()) };
         let read = self.ledger.events(&self.device, seq - 1, 1);
         let events = timeout(LEDGER_PATIENCE, read).await.map_err(|_| Trouble::LedgerSlow)?;
         match events.ok().and_then(|mut events| events.pop()) {
-            Some(event) if event.seq == seq => self.publish(connection, event).await,
+            Some(event) if event.seq == seq => self.publish(attachment, event).await,
             _ => {
                 self.hurdles.forget(seq);
                 Ok(())
@@ -207,9 +201,9 @@ impl Outbox {
         }
     }
 
-    /// The hub has the event with this packet id.
-    pub(in crate::hub) async fn acknowledged(&mut self, packet_id: u16) -> Result<(), Trouble> {
-        let Some(OnTheWire { seq, message_id, .. }) = self.in_flight.remove(&packet_id) else { return Ok(()) };
+    /// The hub has the event with this number.
+    pub(in crate::hub) async fn acknowledged(&mut self, seq: i64) -> Result<(), Trouble> {
+        let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
         crash::point(Point::EventAcknowledged);
         if self.hurdles.taken(seq) {
             tracing::info!(device = %self.device, message_id, "the hub has taken a result event that was set aside");
@@ -249,13 +243,9 @@ impl Outbox {
     /// nothing, perhaps for one of them.
     pub(in crate::hub) fn connection_ended(&mut self, refused: bool) {
         if refused {
-            let seqs: Vec<i64> = self.in_flight.values().map(|event| event.seq).collect();
+            let seqs: Vec<i64> = self.in_flight.keys().copied().collect();
             for seq in self.hurdles.ended_with(&seqs, Instant::now()) {
-                let message_id = self
-                    .in_flight
-                    .values()
-                    .find(|event| event.seq == seq)
-                    .and_then(|event| event.message_id.as_deref());
+                let message_id = self.in_flight.get(&seq).and_then(|event| event.message_id.as_deref());
                 tracing::warn!(
                     device = %self.device,
                     message_id,
@@ -269,15 +259,6 @@ impl Outbox {
         self.waiting.clear();
         self.reading = None;
         (self.cursor, self.unread) = (0, true);
-    }
-
-    fn free_packet_id(&mut self) -> u16 {
-        loop {
-            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(SUBSCRIBE_PACKET_ID + 1);
-            if !self.in_flight.contains_key(&self.next_packet_id) {
-                return self.next_packet_id;
-            }
-        }
     }
 }
 

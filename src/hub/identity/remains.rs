@@ -1,34 +1,34 @@
-//! Whether the hub still holds messages of before the ledger, as far as an MQTT connection shows it (G15). What may be
+//! Whether the hub still holds messages of before the ledger, as far as an attachment shows it (G15). What may be
 //! concluded from what is decided in [`decide::until_nothing_is_left`].
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout, Instant};
 
-use super::LEDGER_PATIENCE;
 use crate::command::decide;
 use crate::hub::trouble::Trouble;
+use crate::hub::LEDGER_PATIENCE;
 use crate::ledger::Ledger;
 
-/// The hub that has answered a CONNECT of this daemon's life.
+/// The hub that has let the device in, in this life of the daemon.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Met(Option<String>);
 
 impl Met {
-    /// CONNACK has come. If the first one of a hub says that it has no session, nobody has subscribed as this identity
-    /// before: no earlier ledger knows of it. A later one says nothing: a session can be ended by others. `false`: the
+    /// The hub has let it in. If it says the first time that it did not know the device, nobody has subscribed as this identity
+    /// before: no earlier ledger knows of it. Later that says nothing: a session can be ended by others. `false`: the
     /// ledger could not be written.
     pub(in crate::hub) async fn hub(
         &mut self,
         ledger: &Ledger,
         hub: &str,
         device: &str,
-        session_present: bool,
+        was_known: bool,
     ) -> Result<bool, Trouble> {
         if self.0.as_deref() == Some(hub) {
             return Ok(true);
         }
-        if !session_present {
+        if !was_known {
             let trusted = timeout(LEDGER_PATIENCE, ledger.trust_device(hub, device)).await;
             if trusted.map_err(|_| Trouble::LedgerSlow)?.is_err() {
                 return Ok(false);
@@ -50,7 +50,7 @@ pub(in crate::hub) struct Remains {
 }
 
 impl Remains {
-    /// Of a connection that CONNACK let in at `connected`.
+    /// Of a connection that was let in at `connected`.
     pub(in crate::hub) fn new(ledger: &Ledger, hub: &str, device: &str, connected: Instant) -> Remains {
         let (hub, device) = (hub.to_owned(), device.to_owned());
         Remains { ledger: ledger.clone(), hub, device, connected, moved: connected }

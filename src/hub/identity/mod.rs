@@ -1,0 +1,76 @@
+//! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached, `outbox`
+//! publishes its result events.
+//!
+//! Invariants
+//! - Everything that belongs to a connection is made for it and dropped with it (G6).
+//! - Nothing is read from the hub unless the ledger can be written (G9) and the clock could be believed; no token is
+//!   made unless it can. A clock that is doubted later ends no connection: its token lives on.
+//! - What a connection was made with stays as it is: who it is, and with which settings. If the configuration changes,
+//!   the connection ends as for a new token, and the next one is made with what is configured then.
+//! - What waits for its turn when its connection ends is dropped at once: the hub delivers it again.
+
+mod attached;
+pub mod backoff;
+mod hurdles;
+mod lifecycle;
+mod outbox;
+mod remains;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{watch, Notify};
+use tokio_util::sync::CancellationToken;
+
+use super::account::Account;
+use super::pace::Shared;
+use super::room::Room;
+use super::trouble::Trouble;
+use super::Intake;
+use crate::health::DeviceHealth;
+use crate::ledger::Ledger;
+
+/// How often a clock that can't be believed is looked at again.
+const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+
+/// One identity.
+pub struct Identity {
+    /// What all identities share.
+    pub shared: Arc<Shared>,
+    /// The device's id.
+    pub id: String,
+    /// What it connects as. A change that is notified ends the connection.
+    pub account: watch::Receiver<Arc<Account>>,
+    /// Where deliveries go.
+    pub deliveries: Box<dyn Intake>,
+    /// What it may keep of messages that wait.
+    pub room: Arc<Room>,
+    /// Where result events come from.
+    pub ledger: Ledger,
+    /// Rings when there is a new result event.
+    pub event_bell: Arc<Notify>,
+    /// What is known of the device.
+    pub health: Arc<DeviceHealth>,
+    /// Ends it, after what is settled was acknowledged.
+    pub stop: CancellationToken,
+}
+
+/// How making or serving a connection ended.
+enum Ending {
+    Stop,
+    /// A new token is needed.
+    Renew,
+    /// The configuration has changed.
+    Reconfigured,
+    /// The ledger can't be written.
+    LedgerUnwell,
+    /// The clock can't be believed any more.
+    ClockUnset,
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Ending {
+    fn from(trouble: Trouble) -> Self {
+        Ending::Trouble(trouble)
+    }
+}

@@ -1,0 +1,358 @@
+//! An identity's attachment by MQTT: a connection, its session, its keep-alive, and the packet ids of what was published.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{timeout, Instant};
+
+use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
+use super::ping::Ping;
+use super::session::{self, Incoming, Session};
+use super::topic;
+use crate::config::Credential;
+use crate::hub::account::{Access, Account};
+use crate::hub::auth::tls;
+use crate::hub::dial::Dial;
+use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::trouble::Trouble;
+use crate::hub::Settlement;
+use crate::ledger::row::Event;
+use crate::proof::crash::{self, Point};
+
+/// How long a TLS handshake may take, so that a hub that says nothing does not hold up the others for long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// MQTT over streams that are dialled, in TLS where the hub is reached by it.
+pub struct Mqtt {
+    dial: Arc<dyn Dial>,
+}
+
+impl Mqtt {
+    /// Over streams that are dialled so.
+    pub fn over(dial: Arc<dyn Dial>) -> Mqtt {
+        Mqtt { dial }
+    }
+
+    async fn stream(&self, account: &Account) -> Result<Connection, Trouble> {
+        let Access { hub, trust } = &*account.access;
+        crash::point(Point::BeforeConnect);
+        let tcp = self.dial.dial(&hub.address).await?;
+        let Some(trust) = trust else { return Ok(Connection::new(tcp)) };
+        let config = match &account.credential {
+            Credential::Key(_) => trust.plain(),
+            Credential::Certificate { cert_file, key_file, .. } => {
+                trust.with_certificate(cert_file, key_file).map_err(Trouble::Credential)?
+            }
+        };
+        let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
+        let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
+        Ok(Connection::new(Box::new(stream)))
+    }
+}
+
+impl Transport for Mqtt {
+    fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
+        Box::pin(async { Ok(Box::new(self.stream(account).await?) as Box<dyn Reached>) })
+    }
+}
+
+impl Reached for Connection {
+    fn attach<'a>(mut self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
+        Box::pin(async move {
+            let Entry { hub, device, token, is_to_stay } = entry;
+            let login = Login::of(hub, device, token.unwrap_or_default());
+            match is_to_stay {
+                true => self.connect(&login).await?,
+                false => self.connect_and_forget(&login).await?,
+            }
+            crash::point(Point::LoginSent);
+            let was_known = match self.next().await? {
+                Received::ConnAck { code: 0, session_present } => session_present,
+                Received::ConnAck { code, .. } => return Err(Trouble::Refused(code)),
+                _ => return Err(Trouble::Protocol("something before CONNACK".into())),
+            };
+            crash::point(Point::LoginAccepted);
+            let attachment = Attached {
+                device: device.to_owned(),
+                connection: *self,
+                was_known,
+                session: Session::default(),
+                ping: Ping::new(hub.keepalive),
+                published: HashMap::new(),
+                last_packet_id: SUBSCRIBE_PACKET_ID,
+            };
+            Ok(Box::new(attachment) as Box<dyn Attachment>)
+        })
+    }
+}
+
+/// A connection on which the hub has let an identity in.
+struct Attached {
+    device: String,
+    connection: Connection,
+    was_known: bool,
+    session: Session,
+    ping: Ping,
+    /// The events on the wire, by packet id.
+    published: HashMap<u16, i64>,
+    last_packet_id: u16,
+}
+
+impl Attached {
+    async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
+        loop {
+            let received = self.connection.next().await?;
+            self.ping.heard();
+            if let Some(inbound) = self.on_received(received)? {
+                return Ok(inbound);
+            }
+        }
+    }
+
+    /// What a packet is to the identity, if anything.
+    fn on_received(&mut self, received: Received) -> Result<Option<Inbound>, Trouble> {
+        match received {
+            Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
+            Received::PubAck(packet_id) => Ok(self.published.remove(&packet_id).map(Inbound::Published)),
+            Received::SubAck { granted: true } => {
+                crash::point(Point::SubscriptionGranted);
+                Ok(Some(Inbound::Ready))
+            }
+            Received::SubAck { granted: false } => Err(Trouble::NotGranted),
+            Received::PingResp => {
+                self.ping.answered();
+                Ok(None)
+            }
+            Received::ConnAck { .. } => Err(Trouble::Protocol("a second CONNACK".into())),
+            Received::Unexpected(what) => Err(Trouble::Protocol(what.into())),
+        }
+    }
+
+    fn on_publish(
+        &mut self,
+        qos: u8,
+        packet_id: u16,
+        topic: &[u8],
+        payload: &[u8],
+    ) -> Result<Option<Inbound>, Trouble> {
+        crash::point(Point::PublishRead);
+        let device = &self.device;
+        let number = match qos {
+            1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
+                Incoming::New(number) => Some(number),
+                Incoming::Repeated => return Ok(None),
+                Incoming::Drop(why) => return Err(Trouble::Ambiguous(why)),
+            },
+            // The hub has forgotten this message already. It is run all the same: nobody else will.
+            0 => {
+                tracing::error!(device = %device, "the hub delivered a command with QoS 0, and can't be told what became of it");
+                None
+            }
+            _ => return Err(Trouble::Protocol("a PUBLISH with QoS 2".into())),
+        };
+        Ok(Some(Inbound::Delivery { number, message: topic::parse_c2d(device, topic, payload) }))
+    }
+
+    /// Acknowledges what is settled in one write. MQTT has no word for leaving a delivery: the connection is dropped.
+    async fn tell(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
+        let mut ready = Vec::new();
+        let mut abandoned = false;
+        for settlement in settlements {
+            match settlement {
+                // MQTT can't say that a message is refused: it is completed, and the result event says why.
+                Settlement::Complete(number) | Settlement::Reject(number) => {
+                    ready.extend(self.session.on_complete(number))
+                }
+                Settlement::Abandon(_) => abandoned = true,
+            }
+        }
+        if !ready.is_empty() {
+            crash::point(Point::SettlementTaken);
+            self.connection.acknowledge(&ready).await?;
+        }
+        if abandoned {
+            return Err(Trouble::Abandoned);
+        }
+        Ok(!ready.is_empty())
+    }
+
+    fn free_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(SUBSCRIBE_PACKET_ID + 1);
+            if !self.published.contains_key(&self.last_packet_id) {
+                return self.last_packet_id;
+            }
+        }
+    }
+}
+
+impl Attachment for Attached {
+    fn was_known(&self) -> bool {
+        self.was_known
+    }
+
+    fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { self.connection.subscribe(&topic::c2d_filter(&self.device)).await })
+    }
+
+    fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
+        Box::pin(self.next_inbound())
+    }
+
+    fn keep_alive_at(&self) -> Instant {
+        self.ping.next()
+    }
+
+    fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async {
+            if self.ping.is_overdue() {
+                return Err(Trouble::HalfOpen);
+            }
+            self.ping.sent();
+            self.connection.ping().await
+        })
+    }
+
+    fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>> {
+        Box::pin(self.tell(settlements))
+    }
+
+    fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
+        let Event { seq, id, message_id, body } = event;
+        let packet_id = self.free_packet_id();
+        self.published.insert(packet_id, seq);
+        let topic = topic::result_event(&self.device, &id, message_id.as_deref());
+        Box::pin(self.connection.publish(topic, packet_id, body))
+    }
+
+    fn unsettled(&self) -> usize {
+        self.session.waiting()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.session.oldest()
+    }
+
+    fn detach(self: Box<Self>) -> Pending<'static, ()> {
+        Box::pin(self.connection.disconnect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::config;
+    use crate::hub::dial::Dialing;
+    use crate::net::Stream;
+
+    /// Dials a stream that is no TCP: the near end of a pair of Unix sockets.
+    struct Local(std::sync::Mutex<Option<UnixStream>>);
+
+    impl Dial for Local {
+        fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
+            let stream = self.0.lock().unwrap().take();
+            Box::pin(async { Ok(Box::new(stream.ok_or(Trouble::Closed)?) as Box<dyn Stream>) })
+        }
+    }
+
+    fn account() -> Account {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
+        let hub = config::load(&main, []).unwrap().config.hub;
+        Account { access: Arc::new(Access { hub, trust: None }), credential: Credential::Key(vec![0; 32]) }
+    }
+
+    /// The next bytes are these.
+    async fn hear(far: &mut UnixStream, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        far.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, expected, "{}", heard.escape_ascii());
+    }
+
+    /// The next packet, whatever it says.
+    async fn hear_any(far: &mut UnixStream) -> u8 {
+        let mut head = [0; 2];
+        far.read_exact(&mut head).await.unwrap();
+        let mut length = usize::from(head[1] & 0x7f);
+        if head[1] & 0x80 != 0 {
+            length += usize::from(far.read_u8().await.unwrap()) << 7;
+        }
+        far.read_exact(&mut vec![0; length]).await.unwrap();
+        head[0] >> 4
+    }
+
+    const C2D_TOPIC: &[u8] = b"devices/d/messages/devicebound/%24.mid=m";
+
+    fn publish(packet_id: u8, body: u8) -> Vec<u8> {
+        let length = 2 + C2D_TOPIC.len() + 2 + 1;
+        let head = [0x32, length as u8, 0, C2D_TOPIC.len() as u8];
+        [&head[..], C2D_TOPIC, &[0, packet_id, body]].concat()
+    }
+
+    async fn attach(far: &mut UnixStream, near: UnixStream, was_known: bool) -> Box<dyn Attachment> {
+        let (account, transport) = (account(), Mqtt::over(Arc::new(Local(std::sync::Mutex::new(Some(near))))));
+        let reached = transport.reach(&account).await.unwrap();
+        let entry = Entry { hub: &account.access.hub, device: "d", token: Some("token".into()), is_to_stay: true };
+        let hub = async {
+            assert_eq!(hear_any(far).await, 1, "CONNECT");
+            far.write_all(&[0x20, 2, u8::from(was_known), 0]).await.unwrap();
+        };
+        tokio::join!(reached.attach(entry), hub).0.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_identity_lives_on_a_stream_that_is_no_tcp_and_sees_no_packet_id() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut attachment = attach(&mut far, near, true).await;
+        assert!(attachment.was_known());
+        attachment.receive().await.unwrap();
+        assert_eq!(hear_any(&mut far).await, 8, "SUBSCRIBE");
+        far.write_all(&[0x90, 3, 0, 1, 1]).await.unwrap();
+        assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+
+        // Two deliveries, the first of them repeated; the second is settled first, and waits for the other (G5).
+        far.write_all(&[publish(9, b'a'), publish(9, b'a'), publish(4, b'b')].concat()).await.unwrap();
+        for (expected, body) in [(1, b'a'), (2, b'b')] {
+            let Ok(Inbound::Delivery { number, message }) = attachment.next().await else { panic!("a delivery came") };
+            assert_eq!((number, message.id.as_deref(), &message.body[..]), (Some(expected), Some("m"), &[body][..]));
+        }
+        assert_eq!((attachment.unsettled(), attachment.oldest()), (2, Some(1)));
+        assert!(!attachment.settle(vec![Settlement::Reject(2)]).await.unwrap());
+        assert!(attachment.settle(vec![Settlement::Complete(1)]).await.unwrap());
+        hear(&mut far, &[0x40, 2, 0, 9, 0x40, 2, 0, 4]).await;
+        assert_eq!((attachment.unsettled(), attachment.oldest()), (0, None));
+
+        for seq in [70_000, 70_001] {
+            let event = Event { seq, id: "e".into(), message_id: None, body: "{}".into() };
+            attachment.publish(event).await.unwrap();
+            assert_eq!(hear_any(&mut far).await, 3, "PUBLISH");
+        }
+        // One that nobody sent, and the second before the first.
+        far.write_all(&[0x40, 2, 0, 77, 0x40, 2, 0, 3, 0x40, 2, 0, 2]).await.unwrap();
+        for expected in [70_001, 70_000] {
+            assert!(matches!(attachment.next().await, Ok(Inbound::Published(seq)) if seq == expected));
+        }
+        attachment.detach().await;
+        hear(&mut far, &[0xe0, 0]).await;
+    }
+
+    #[tokio::test]
+    async fn a_delivery_is_left_with_the_hub_by_ending_the_attachment() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut attachment = attach(&mut far, near, false).await;
+        assert!(!attachment.was_known());
+        far.write_all(&[publish(1, b'a'), publish(2, b'b')].concat()).await.unwrap();
+        for _ in 0..2 {
+            assert!(matches!(attachment.next().await, Ok(Inbound::Delivery { .. })));
+        }
+        // What is settled before is told still.
+        let settled = attachment.settle(vec![Settlement::Complete(1), Settlement::Abandon(2)]).await;
+        assert_eq!(settled, Err(Trouble::Abandoned));
+        hear(&mut far, &[0x40, 2, 0, 1]).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! What all identities of a gateway share: how the hub is reached, how often and how many at a time.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{sleep_until, Instant};
+
+use super::room::{Common, Room};
+use super::transport::Transport;
+use crate::handles::Places;
+
+/// TLS handshakes at the same time: bounds their memory.
+const HANDSHAKES_MAX: usize = 16;
+
+/// What all identities of a gateway share, for as long as it runs.
+pub struct Shared {
+    /// How the hub is reached.
+    pub(in crate::hub) transport: Arc<dyn Transport>,
+    next_connect: std::sync::Mutex<Instant>,
+    handshakes: Semaphore,
+    /// Places for connections, so that handles are left for the rest.
+    pub(in crate::hub) places: Arc<Places>,
+    /// What all devices may keep of waiting messages beyond their shares.
+    common: Arc<Common>,
+    /// Why the hub can't be reached, as it was logged last. It is the same for all identities.
+    unreachable: std::sync::Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// For identities that reach the hub in this way, with so many connections at a time.
+    pub fn new(transport: Arc<dyn Transport>, connections_max: usize) -> Self {
+        let (next_connect, handshakes) = (std::sync::Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
+        Shared {
+            transport,
+            next_connect,
+            handshakes,
+            places: Places::new(connections_max),
+            common: Arc::default(),
+            unreachable: std::sync::Mutex::default(),
+        }
+    }
+
+    /// From now on there may be so many connections at a time.
+    pub fn set_connections_max(&self, most: usize) {
+        self.places.set_most(most);
+    }
+
+    /// Room for one more device.
+    pub fn room(&self) -> Arc<Room> {
+        Room::new(self.common.clone())
+    }
+
+    /// Takes the next turn to connect, and says when it is: at most `rate` a second over all identities.
+    pub(in crate::hub) fn turn(&self, rate: u32) -> Instant {
+        let mut next = self.next_connect.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*next).max(Instant::now());
+        *next = turn + Duration::from_secs(1) / rate;
+        turn
+    }
+
+    /// Waits for a turn and a handshake. Nobody holds a handshake while it waits for its turn; and a turn that came
+    /// when there was none is over, so that the rate is what was configured.
+    pub(in crate::hub) async fn handshake(&self, rate: u32, mut has_turn: bool) -> SemaphorePermit<'_> {
+        loop {
+            if !has_turn {
+                sleep_until(self.turn(rate)).await;
+            }
+            has_turn = false;
+            if let Ok(permit) = self.handshakes.try_acquire() {
+                return permit;
+            }
+            drop(self.handshakes.acquire().await.expect("the semaphore is never closed"));
+        }
+    }
+}
+
+impl Shared {
+    /// Why the hub can't be reached, or that it can. Gives what was said of it before.
+    pub(in crate::hub) fn replace_unreachable(&self, why: Option<&str>) -> Option<String> {
+        let mut told = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *told, why.map(str::to_owned))
+    }
+}

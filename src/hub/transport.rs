@@ -1,0 +1,119 @@
+//! The seam between an identity and the protocol that it is reached by.
+//!
+//! An identity decides: when to connect, by what it shows itself, what becomes of a delivery, which event goes next. A
+//! transport carries that out, and keeps to itself what only its protocol knows: packet ids, subscriptions, pings. It
+//! is reached in two steps, since the first one (look-up, TCP, TLS) takes one of few places, and the second may wait
+//! long while the hub throttles.
+//!
+//! Invariants
+//! - Whatever belongs to an attachment ends with it: a settlement or an acknowledgement reaches no other one (G6).
+//! - Deliveries are numbered from 1 on in the order in which they came, and are completed at the hub in that order (G5).
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::trouble::Trouble;
+use super::Settlement;
+use crate::command::Message;
+use crate::config::Hub;
+use crate::ledger::row::Event;
+
+/// What a transport is about to have done.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A protocol by which identities are reached.
+pub trait Transport: Send + Sync {
+    /// Reaches the hub for an identity, which has not shown itself yet.
+    ///
+    /// # Errors
+    /// What kept it from that.
+    fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>>;
+}
+
+/// The hub is reached.
+pub trait Reached: Send {
+    /// Shows the identity, and is let in.
+    ///
+    /// # Errors
+    /// The hub does not let it in, or is gone.
+    fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>>;
+}
+
+/// As whom an identity is let in.
+pub struct Entry<'a> {
+    /// The hub.
+    pub hub: &'a Hub,
+    /// The device's id.
+    pub device: &'a str,
+    /// A SAS token; none where TLS has shown a certificate.
+    pub token: Option<String>,
+    /// Whether the hub keeps what waits for the device when the attachment ends. If not, that is lost.
+    pub is_to_stay: bool,
+}
+
+/// One attachment of an identity, from its entry to its end.
+pub trait Attachment: Send {
+    /// Whether the hub knew the device from before. Messages may have waited for it.
+    fn was_known(&self) -> bool;
+
+    /// Asks for the device's messages. [`Inbound::Ready`] says that they come.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn receive(&mut self) -> Pending<'_, Result<(), Trouble>>;
+
+    /// What comes next. It may be dropped at any await, and nothing is half taken then.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>>;
+
+    /// When [`Attachment::keep_alive`] is due.
+    fn keep_alive_at(&self) -> Instant;
+
+    /// Does what keeps the attachment alive.
+    ///
+    /// # Errors
+    /// It is dead already.
+    fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>>;
+
+    /// Tells the hub what became of deliveries. Completions whose turn has not come wait for those before them. Says
+    /// whether the hub was told of any.
+    ///
+    /// # Errors
+    /// The attachment is over; for a transport that knows no other way, also to leave deliveries with the hub.
+    fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>>;
+
+    /// Sends a result event. [`Inbound::Published`] says that the hub has it.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>>;
+
+    /// Deliveries whose end the hub has not been told.
+    fn unsettled(&self) -> usize;
+
+    /// The number of the oldest of them.
+    fn oldest(&self) -> Option<u64>;
+
+    /// Takes leave.
+    fn detach(self: Box<Self>) -> Pending<'static, ()>;
+}
+
+/// What the hub sends.
+pub enum Inbound {
+    /// The device's messages come from now on, and its events may go.
+    Ready,
+    /// A message.
+    Delivery {
+        /// Its number. `None`: the hub has forgotten it already, and can't be told anything of it.
+        number: Option<u64>,
+        /// The message.
+        message: Message,
+    },
+    /// The hub has the event with this number of the ledger.
+    Published(i64),
+}
