@@ -5,8 +5,8 @@
 //! 1. [`hub`] receives a cloud-to-device message and makes a delivery of it, with a ticket that can complete it.
 //! 2. [`device`] takes a device's deliveries in their order, and asks the [`ledger`] what is known of each.
 //! 3. [`command`] decides, without any I/O, what it leads to: complete it, reject it, or run it, and in which steps.
-//! 4. [`device::run`] carries the steps out: [`peripheral`] gives the command its registers or its line, [`bus`] puts it
-//!    on the wire, when the ledger has what must be known before.
+//! 4. [`device::run`] carries the steps out: [`peripheral`] gives the command its registers or its line, [`bus`]
+//!    puts it on the wire, when the ledger has what must be known before.
 //! 5. The [`ledger`] takes the outcome and its result event in one transaction; its receipt lets the ticket complete
 //!    the message.
 //! 6. [`hub`] acknowledges the message, in order, if the connection that brought it still stands, and publishes the

@@ -114,6 +114,13 @@ pub enum Inbound {
         /// The message.
         message: Message,
     },
+    /// A message that can't be told from another on this attachment, which is to be ended: it comes again.
+    Unclear {
+        /// The message.
+        message: Message,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// The hub has the event with this number of the ledger.
     Published(i64),
 }

@@ -138,3 +138,27 @@ fn a_command_in_time_is_not_called_late_by_its_own_redelivery() {
         fence(&mut second, 7);
     }
 }
+
+#[test]
+fn a_message_that_comes_while_its_device_takes_leave_was_received_then() {
+    let (site, broker, slave) = site_with_deadline("after-execution", "2s");
+    let _daemon = site.start();
+    let mut first = broker.serve();
+    first.deliver(1, "ahead", &command("set", 1));
+    // The hub does not acknowledge the event, so that the device takes a while to leave.
+    first.next_event_unacknowledged();
+    site.configure("[device.pump]\nbus = \"plant\"\n", "[device.other]\nbus = \"plant\"\n");
+    assert!(site.command(&["reload"]).status.success());
+    first.deliver(2, "old", &command("pulse", 2));
+    let _other = broker.serve();
+    first.closes();
+
+    site.configure("[device.other]\nbus = \"plant\"\n", "[device.pump]\nbus = \"plant\"\n");
+    assert!(site.command(&["reload"]).status.success());
+    std::thread::sleep(Duration::from_secs(2));
+    let mut second = broker.serve();
+    second.deliver(1, "old", &command("pulse", 2));
+    let (pubacks, events) = second.collect(1, 2);
+    assert_eq!((pubacks, message_ids_of(&events)), (vec![1], vec!["ahead", "old"]));
+    assert_eq!((&events[1].1["status"], slave.writes()), (&"expired".into(), vec![(0, 1)]));
+}

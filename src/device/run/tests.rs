@@ -200,8 +200,8 @@ impl Opener for WiredOpener {
     }
 }
 
-/// Confirms a write at once. What was written shows half a second later, and the first look is answered so late that the
-/// next one is under way: with what stood there when it came.
+/// Confirms a write at once. What was written shows half a second later, and the first look is answered so late that
+/// the next one is under way: with what stood there when it came.
 async fn late_looks(mut far: DuplexStream) {
     let mut written: Option<(Instant, [u8; 2])> = None;
     let (mut looks, mut frame) = (0, [0; 8]);

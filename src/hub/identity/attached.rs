@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 use super::outbox::Outbox;
 use super::remains::Remains;
 use super::{Ending, Identity, CLOCK_PERIOD};
+use crate::command::message::Gist;
 use crate::command::Message;
 use crate::health::{pulse, LinkState};
 use crate::hub::account::Account;
@@ -131,6 +132,10 @@ impl Serving<'_> {
     async fn on_inbound(&mut self, inbound: Inbound, outbox: &mut Outbox) -> Result<(), Trouble> {
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
+            Inbound::Unclear { message, why } => {
+                self.first_receipt(&message.condense());
+                Err(Trouble::Ambiguous(why))
+            }
             Inbound::Published(event) => {
                 outbox.acknowledged(event).await?;
                 outbox.publish_more(&mut *self.attachment).await
@@ -157,9 +162,13 @@ impl Serving<'_> {
             outbox.publish_more(&mut *self.attachment).await?;
             while !outbox.is_idle() {
                 tokio::select! {
-                    // Whatever else comes is left to the next connection.
-                    inbound = self.attachment.next() => if let Inbound::Published(event) = inbound? {
-                        outbox.acknowledged(event).await?;
+                    inbound = self.attachment.next() => match inbound? {
+                        Inbound::Published(event) => outbox.acknowledged(event).await?,
+                        // It comes again, perhaps still in this life of the daemon.
+                        Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
+                            self.first_receipt(&message.condense());
+                        }
+                        Inbound::Ready => {}
                     },
                     stirred = outbox.stirred() => stirred?,
                 }
@@ -175,8 +184,7 @@ impl Serving<'_> {
         self.remains.something_moved();
         let gist = message.condense();
         let hub: Arc<str> = self.account.access.hub.host.as_str().into();
-        let deliveries = &self.identity.deliveries;
-        let (received, received_at) = deliveries.first_receipt(&hub, &gist, Instant::now(), Timestamp::now());
+        let (received, received_at) = self.first_receipt(&gist);
         let weight = gist.weight();
         let (room, ticket) = match number {
             None => (Some(self.identity.room.hold_anyhow(weight)), Ticket::of_the_only_delivery()),
@@ -193,6 +201,12 @@ impl Serving<'_> {
             (_, None) => return Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
         }
         Ok(())
+    }
+
+    /// When a message that came just now came first: noted of each that is read, whatever becomes of it here (G13).
+    fn first_receipt(&self, gist: &Gist) -> (Instant, Timestamp) {
+        let hub = &self.account.access.hub.host;
+        self.identity.deliveries.first_receipt(hub, gist, Instant::now(), Timestamp::now())
     }
 
     /// Leaves a delivery with the hub, unless those before it were left already.

@@ -142,7 +142,9 @@ impl Attached {
             1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
                 Incoming::New(number) => Some(number),
                 Incoming::Repeated => return Ok(None),
-                Incoming::Drop(why) => return Err(Trouble::Ambiguous(why)),
+                Incoming::Drop(why) => {
+                    return Ok(Some(Inbound::Unclear { message: topic::parse_c2d(device, topic, payload), why }));
+                }
             },
             // The hub has forgotten this message already. It is run all the same: nobody else will.
             0 => {
