@@ -8,9 +8,10 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::Owed;
 use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 use peers::{call, hasty, patient, read, rtu, write, Peer, Pty, Running};
 
 /// Fast enough that frames take no time that matters.

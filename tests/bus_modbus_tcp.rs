@@ -9,8 +9,9 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 use peers::{call, hasty, patient, read, write, Peer, Running, SHORT};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

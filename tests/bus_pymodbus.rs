@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use fieldbridge::bus::call::{Refusal, Wire};
+use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Turn;
 use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::Refusal;
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
 use fieldbridge::peripheral::{Action, Command, Rule};
 use peers::{call, patient, Pty, Running};

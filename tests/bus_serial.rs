@@ -7,8 +7,9 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use fieldbridge::bus::call::{Answer, Call, Refusal, Request, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 use peers::{hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use regex_lite::Regex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

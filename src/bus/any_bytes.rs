@@ -7,14 +7,16 @@ use regex_lite::Regex;
 use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Answer, Call, Refusal, Request, Wire};
+use crate::bus::call::{Call, Wire};
+use crate::bus::debts::{self, Debts, Question};
 use crate::bus::link::Link as _;
 use crate::bus::modbus::codec::Codec;
 use crate::bus::modbus::frame::{self, Shape};
-use crate::bus::modbus::late::{self, Debts, Question, Sifted};
+use crate::bus::modbus::late::Sifted;
 use crate::bus::modbus::{rtu, tcp};
 use crate::bus::{port, text};
 use crate::config::{Parity, SerialPort};
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::proof::bytes::{run, Source};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -412,7 +414,7 @@ struct Asked {
 pub fn late(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let start = std::time::Instant::now();
-    let window = late::window(TIMEOUT);
+    let window = debts::window(TIMEOUT);
     let mut now = Duration::ZERO;
     let mut errand = 1;
     let (mut debts, mut asked) = (Debts::<Shape>::default(), Vec::<Asked>::new());

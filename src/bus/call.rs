@@ -1,91 +1,11 @@
-//! What goes to a peripheral and what comes back, free of any protocol library.
-//!
-//! These types stand between the decisions ([`crate::command`]), the meaning of registers and replies
-//! ([`crate::peripheral`]) and the line itself. The five cases of [`Wire`] are the rows of the table "What an
-//! exchange leads to" in the contract: everything that a line can do ends in one of them.
+//! What is asked of a bus, and how that ends. The five cases of [`Wire`] are the rows of the table "What an exchange
+//! leads to" in the contract: everything that a line can do ends in one of them.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// One request as a peripheral understands it, complete and already checked.
-#[derive(Debug, Clone)]
-pub enum Request {
-    /// Modbus functions 1 and 2.
-    ReadBits {
-        /// `true`: coils (function 1); `false`: discrete inputs (function 2).
-        coils: bool,
-        /// Protocol address, from 0.
-        address: u16,
-        /// 1 to 2000 (Modbus Application Protocol V1.1b3, 6.1).
-        count: u16,
-    },
-    /// Modbus functions 3 and 4.
-    ReadWords {
-        /// `true`: holding registers (function 3); `false`: input registers (function 4).
-        holding: bool,
-        /// Protocol address, from 0.
-        address: u16,
-        /// 1 to 125 (Modbus Application Protocol V1.1b3, 6.3).
-        count: u16,
-    },
-    /// Modbus function 5 for one coil, 15 for more (at most 1968).
-    WriteBits {
-        /// Protocol address of the first coil, from 0.
-        address: u16,
-        /// The coils, in order of their addresses.
-        bits: Vec<bool>,
-    },
-    /// Modbus function 6 for one register, 16 for more (at most 123).
-    WriteWords {
-        /// Protocol address of the first register, from 0.
-        address: u16,
-        /// The registers, in order of their addresses.
-        words: Vec<u16>,
-    },
-    /// Bytes for a line protocol, and how to understand its reply.
-    Line {
-        /// What is sent, terminator included.
-        bytes: Vec<u8>,
-        /// The reply that confirms; without it any reply that is not refused confirms.
-        expect: Option<regex_lite::Regex>,
-        /// The reply by which the peripheral says no.
-        refuse: Option<regex_lite::Regex>,
-        /// The last line of a reply that has several; without it a reply is one line.
-        until: Option<regex_lite::Regex>,
-    },
-}
-
-impl Request {
-    /// A line whose reply is one line.
-    pub fn line(bytes: Vec<u8>, expect: Option<regex_lite::Regex>, refuse: Option<regex_lite::Regex>) -> Request {
-        Request::Line { bytes, expect, refuse, until: None }
-    }
-}
-
-/// The content of a valid answer to a [`Request`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// As many bits as were asked for.
-    Bits(Vec<bool>),
-    /// As many registers as were asked for.
-    Words(Vec<u16>),
-    /// A write was confirmed: its echo named the same address and value or count.
-    Written,
-    /// Group 1 of `expect` if there is one, else the whole reply, without its delimiter; several lines are joined by
-    /// `\n`.
-    Line(String),
-}
-
-/// A definite "no" from the peripheral.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7). Codes 5 and 11 leave open what was
-    /// done.
-    Exception(u8),
-    /// The reply that matched `refuse`: its group 1 if there is one, else the whole reply.
-    Text(String),
-}
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 
 /// How one exchange on a line ended. Reasons are sentences for the person on site.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,18 +42,5 @@ impl Call {
     /// Whether it is not to be sent any more.
     pub fn is_too_late(&self) -> bool {
         self.not_after.is_some_and(|limit| Instant::now() >= limit)
-    }
-}
-
-impl Request {
-    /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
-    /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
-    pub fn is_answered_by_itself(&self) -> bool {
-        match self {
-            Request::WriteBits { bits, .. } => bits.len() == 1,
-            Request::WriteWords { words, .. } => words.len() == 1,
-            Request::ReadBits { address, count, .. } => count.div_ceil(8) == 3 && address >> 8 == 3,
-            Request::ReadWords { .. } | Request::Line { .. } => false,
-        }
     }
 }

@@ -5,10 +5,9 @@
 //!        ◄─ Wire ─────────────────────┘        ◄─ answer ─── sieve ◄──┘
 //! ```
 //!
-//! [`wire`] says what goes out and what comes back; `worker` runs the turns and keeps the port open; `rtu`, `tcp` and
-//! `text` each do one exchange; `modbus` and `frame` understand Modbus; `splitter`, `listening` and `reply` understand
-//! lines of text; `late` remembers which answers may still come, and `port` keeps that for as long as a port is the
-//! same, whatever the bus on it is called; `line` opens ports and moves bytes.
+//! [`call`] says what is asked and how that ends; `worker` runs the turns and keeps the port open; `port` opens serial
+//! ports and connections, moves bytes, and keeps what a port owes, whatever the bus on it is called; `debts` remembers
+//! which answers may still come. `modbus` and `text` each know one kind of framing and do one exchange.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -19,6 +18,7 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod call;
+mod debts;
 mod link;
 mod modbus;
 mod port;
@@ -43,7 +43,8 @@ pub(crate) use modbus::frame::tests::sealed;
 
 use crate::config;
 use crate::health::pulse::Pulse;
-use call::{Call, Request, Wire};
+use crate::peripheral::exchange::Request;
+use call::{Call, Wire};
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.

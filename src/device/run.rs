@@ -10,11 +10,12 @@
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Answer, Call, Refusal, Request, Wire};
+use crate::bus::call::{Call, Wire};
 use crate::bus::{BusHandle, Errand, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::registers::Point;
 use crate::peripheral::{Action, Command, Found, Prepared};
 use crate::proof::crash;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{within, Finding};
-use crate::bus::call::{Call, Refusal, Request, Wire};
+use crate::bus::call::{Call, Wire};
 use crate::bus::BusHandle;
 use crate::config::Device;
+use crate::peripheral::exchange::{Refusal, Request};
 use crate::peripheral::registers::{Point, Table};
 use crate::peripheral::{Action, Command};
 
@@ -156,8 +157,8 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
-    use crate::bus::call::Answer;
     use crate::config::{Credential, Settle};
+    use crate::peripheral::exchange::Answer;
 
     fn device(profile: &str) -> Device {
         let folder = tempfile::tempdir().unwrap();

@@ -5,8 +5,8 @@ use serde_json::{json, Value as Json};
 use super::registers::{DataType, Order, Point, Table};
 use super::text::VALUE_BYTES_MAX;
 use super::{Action, Command, Meaning, Names, Pattern, Rule, Template};
-use crate::bus::call::{Answer, Request};
 use crate::command::outcome::Code;
+use crate::peripheral::exchange::{Answer, Request};
 use crate::proof::bytes::Source;
 
 /// Any registers have a meaning, and where that is exact it is written back as the same registers; any value becomes a

@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+pub mod exchange;
 mod names;
 pub mod read_back;
 pub mod registers;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::bus::call::{Answer, Request};
 use crate::command::outcome::{Code, Fault};
+use exchange::{Answer, Request};
 pub use names::Names;
 pub use read_back::{Found, Rule};
 use registers::{DataType, Point};

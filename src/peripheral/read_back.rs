@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::registers::Point;
 use super::{Action, Command, Prepared};
-use crate::bus::call::{Answer, Request};
+use crate::peripheral::exchange::{Answer, Request};
 
 /// A double holds fifteen digits, and a scaled value is kept to fourteen: what differs by less is the same.
 const ROUNDING: f64 = 1e-12;

@@ -5,7 +5,7 @@
 //! - A point that `Point::check` accepts fits one request of the protocol.
 
 use super::value;
-use crate::bus::call::Request;
+use crate::peripheral::exchange::Request;
 
 /// Most bits that one request reads (Modbus Application Protocol V1.1b3, 6.1).
 const BITS_READ_MAX: usize = 2000;

@@ -7,9 +7,10 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::bus::call::{Call, Request, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
+use fieldbridge::peripheral::exchange::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

@@ -18,8 +18,9 @@ use tokio_modbus::client::{rtu, tcp, Client as _, Context};
 use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{ProtocolError, Response, Slave};
 
-use crate::bus::call::{Answer, Refusal, Request, Wire};
+use crate::bus::call::Wire;
 use crate::bus::port;
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 
 /// Room for any frame: RTU 256 bytes, TCP 260 (Modbus Application Protocol V1.1b3, 4.1).
 const PIPE_BYTES: usize = 512;

@@ -16,11 +16,13 @@ use tokio::time::{timeout_at, Instant};
 use tracing::debug;
 
 use crate::bus::call::{Call, Wire};
+use crate::bus::debts::{Debts, Question};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::codec::Codec;
-use crate::bus::modbus::frame::{is_intact, Shape, Timing, FRAME_MAX};
-use crate::bus::modbus::late::{Debts, Question, Sifted};
+use crate::bus::modbus::frame::{is_intact, Shape, FRAME_MAX};
+use crate::bus::modbus::late::Sifted;
 use crate::bus::port;
+use crate::bus::port::timing::Timing;
 use crate::config::{Bus, SerialPort};
 
 /// A line on which something stands for longer than this is not ours to write on.
@@ -420,9 +422,9 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::bus::call::{Answer, Request};
     use crate::bus::modbus::frame::tests::sealed;
     use crate::config::Parity;
+    use crate::peripheral::exchange::{Answer, Request};
 
     const TIMEOUT: Duration = Duration::from_millis(500);
 

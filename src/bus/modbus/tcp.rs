@@ -289,7 +289,7 @@ mod tests {
         let mut tcp = Tcp::new("h:502".into(), timeout, Duration::from_secs(60), lines);
         let (near, _far) = tokio::io::duplex(4);
         tcp.connection = Some(Connection { stream: Box::new(near), codec: Codec::tcp() });
-        let request = crate::bus::call::Request::ReadWords { holding: true, address: 0, count: 1 };
+        let request = crate::peripheral::exchange::Request::ReadWords { holding: true, address: 0, count: 1 };
         let began = Instant::now();
         let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None, look: 0 }, 1).await;
         assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);

@@ -6,6 +6,7 @@
 //! - A write tells how many bytes were taken: that number decides between "not sent" and "perhaps done".
 
 pub mod owed;
+pub(in crate::bus) mod timing;
 
 use std::fmt;
 use std::future::Future;

@@ -16,8 +16,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bus::modbus::frame::Timing;
-use crate::bus::modbus::late::Question;
+use crate::bus::debts::Question;
+use crate::bus::port::timing::Timing;
 use crate::bus::text::splitter::{Line, Place, Splitter};
 
 /// Least and most that an instrument is believed to pause within what it says.
@@ -184,8 +184,9 @@ mod tests {
     use regex_lite::Regex;
 
     use super::*;
-    use crate::bus::call::{Call, Request};
+    use crate::bus::call::Call;
     use crate::config::{Parity, SerialPort};
+    use crate::peripheral::exchange::Request;
 
     const MS: Duration = Duration::from_millis(1);
     /// Twenty characters of 10 ms, and the pause of an instrument that answers within 500 ms.

@@ -17,15 +17,16 @@ use std::time::Duration;
 
 use tokio::time::{timeout_at, Instant};
 
-use crate::bus::call::{Call, Request, Wire};
+use crate::bus::call::{Call, Wire};
+use crate::bus::debts::{Debts, Question};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
-use crate::bus::modbus::frame::Timing;
-use crate::bus::modbus::late::{Debts, Question};
 use crate::bus::port;
+use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
 use crate::bus::text::splitter::{Place, LINE_BYTES_MAX};
 use crate::config::{Bus, SerialPort};
+use crate::peripheral::exchange::Request;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
 const WRITE_SLACK: Duration = Duration::from_secs(1);

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 
 use regex_lite::Regex;
 
-use crate::bus::call::{Answer, Refusal, Request, Wire};
+use crate::bus::call::Wire;
 use crate::bus::text::splitter::Splitter;
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 
 /// Most bytes of a reply of several lines.
 const REPLY_BYTES_MAX: usize = 4096;

@@ -6,8 +6,8 @@ use tokio::io::{duplex, split, AsyncReadExt as _, AsyncWriteExt as _, DuplexStre
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::bus::call::{Answer, Refusal};
 use crate::config::Parity;
+use crate::peripheral::exchange::{Answer, Refusal};
 
 const MS: Duration = Duration::from_millis(1);
 

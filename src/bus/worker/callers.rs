@@ -6,9 +6,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::{Ask, Grant};
-use crate::bus::call::{Call, Request};
+use crate::bus::call::Call;
 use crate::bus::link::Link;
 use crate::bus::port::owed::Page;
+use crate::peripheral::exchange::Request;
 
 /// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
 pub(in crate::bus) const TRIES_MAX: u32 = 3;

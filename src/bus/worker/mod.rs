@@ -26,8 +26,8 @@ use tracing::{debug, info, warn};
 
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{Call, Wire};
+use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
-use crate::bus::modbus::late;
 use crate::bus::modbus::rtu::Rtu;
 use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::owed::{Identity, Owed, Page};
@@ -81,7 +81,7 @@ impl Worker {
     /// ended by `ended` and whose commands had timeouts of up to `longest_timeout`, can't come any more.
     pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration) -> Worker {
         let late_window = self.config.borrow().late_window;
-        self.earlier_life = Some(ended + late::window_of(late_window, bounded(longest_timeout)));
+        self.earlier_life = Some(ended + debts::window_of(late_window, bounded(longest_timeout)));
         self
     }
 
@@ -405,7 +405,7 @@ impl<L: Link> Working<'_, L> {
         self.pulse.allow(longest);
         if self.link.port().is_some() {
             // Even if this worker is torn down in the middle of it.
-            let owed_until = Instant::now() + longest + late::window_of(settings.late_window, timeout);
+            let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, timeout);
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;

@@ -7,7 +7,7 @@ use tokio::time::{advance, sleep};
 
 use super::super::{BusHandle, Closed};
 use super::*;
-use crate::bus::call::{Answer, Request};
+use crate::peripheral::exchange::{Answer, Request};
 
 /// What happened on the line, and what shall happen.
 #[derive(Default)]

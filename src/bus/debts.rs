@@ -1,0 +1,145 @@
+//! Which answers may still come: the memory that keeps a late answer from being taken for another request's. Pure.
+//!
+//! A serial line carries no transaction id. After a timeout the peripheral *owes* an answer, and until that has come,
+//! or so long that it can't come any more, a request whose answer would look the same is not sent.
+//!
+//! Invariants
+//! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
+//! - A late answer counts for the same question only: the same request in the same errand. The same request of another
+//!   errand is another command, and may have to be confirmed for itself; and each look at what was written is a question
+//!   of its own.
+//! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
+//! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::bus::call::Call;
+use crate::peripheral::exchange::Request;
+
+/// Debts of one line; more than this and every further question waits for the oldest to lapse.
+pub(in crate::bus) const OWED_MAX: usize = 128;
+
+/// No late answer is given up sooner.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+/// How long after a request with this timeout its answer may still come, where nobody says for how long: four timeouts,
+/// at least 2 s, at most 10 s; and never less than 2 s behind a timeout that is itself long.
+pub(in crate::bus) fn window(timeout: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(10);
+    timeout.saturating_mul(4).max(SHORTEST).min(LONGEST.max(timeout.saturating_add(SHORTEST)))
+}
+
+/// The same on a bus with this `late_window`, if it has one. An answer that is waited for is never too late.
+pub(in crate::bus) fn window_of(late_window: Option<Duration>, timeout: Duration) -> Duration {
+    late_window.map_or_else(|| window(timeout), |given| given.max(timeout))
+}
+
+/// A request and the errand on which it was asked.
+#[derive(Debug, Clone)]
+pub(in crate::bus) struct Question {
+    errand: u64,
+    unit: u8,
+    look: u32,
+    request: Request,
+}
+
+impl Question {
+    /// The question that a call puts.
+    pub(in crate::bus) fn of(errand: u64, call: &Call) -> Question {
+        Question { errand, unit: call.unit, look: call.look, request: call.request.clone() }
+    }
+
+    pub(in crate::bus) fn is(&self, other: &Question) -> bool {
+        (self.errand, self.unit, self.look) == (other.errand, other.unit, other.look)
+            && same_request(&self.request, &other.request)
+    }
+}
+
+fn same_request(a: &Request, b: &Request) -> bool {
+    use Request::{Line, ReadBits, ReadWords, WriteBits, WriteWords};
+    match (a, b) {
+        (ReadBits { coils: a, address: b, count: c }, ReadBits { coils: x, address: y, count: z })
+        | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
+            (a, b, c) == (x, y, z)
+        }
+        (WriteBits { address: a, bits: b }, WriteBits { address: x, bits: y }) => (a, b) == (x, y),
+        (WriteWords { address: a, words: b }, WriteWords { address: x, words: y }) => (a, b) == (x, y),
+        // Of a reply of several lines the first may be under way when it is asked for again.
+        (Line { bytes: a, until: None, .. }, Line { bytes: x, until: None, .. }) => a == x,
+        _ => false,
+    }
+}
+
+/// The answers that one line owes. `S` is what is known of an answer's looks.
+#[derive(Debug)]
+pub(in crate::bus) struct Debts<S> {
+    pub(in crate::bus) owed: VecDeque<Debt<S>>,
+    /// For how long an answer is owed, if the bus says so.
+    late_window: Option<Duration>,
+    /// Until when answers may come to what somebody else asked. Nobody knows what that was.
+    unknown_until: Option<Instant>,
+}
+
+/// One answer that is owed.
+#[derive(Debug)]
+pub(in crate::bus) struct Debt<S> {
+    pub(in crate::bus) question: Question,
+    pub(in crate::bus) shape: S,
+    pub(in crate::bus) until: Instant,
+}
+
+impl<S> Default for Debts<S> {
+    fn default() -> Self {
+        Debts { owed: VecDeque::new(), late_window: None, unknown_until: None }
+    }
+}
+
+impl<S: PartialEq> Debts<S> {
+    /// They are debts of a bus with this `late_window`.
+    pub(in crate::bus) fn keep_for(&mut self, late_window: Option<Duration>) {
+        self.late_window = late_window;
+    }
+
+    /// How long after a request with this timeout its answer may come.
+    pub(in crate::bus) fn window(&self, timeout: Duration) -> Duration {
+        window_of(self.late_window, timeout)
+    }
+
+    /// An earlier life of the daemon may have asked before, who knows what. Until then no answer can be told from one
+    /// to that.
+    pub(in crate::bus) fn suspect(&mut self, until: Instant) {
+        self.unknown_until = self.unknown_until.max(Some(until));
+    }
+
+    /// Until when any answer may come to what was asked.
+    pub(in crate::bus) fn all_until(&self) -> Option<Instant> {
+        self.owed.iter().map(|debt| debt.until).chain(self.unknown_until).max()
+    }
+
+    /// A request was sent, and its answer can come until then.
+    pub(in crate::bus) fn asked(&mut self, question: Question, shape: S, until: Instant, now: Instant) {
+        self.owed.retain(|debt| debt.until > now);
+        self.owed.push_back(Debt { question, shape, until });
+    }
+
+    /// Until when a question has to wait, because an owed answer would look like its own.
+    pub(in crate::bus) fn held_until(&self, question: &Question, shape: &S, now: Instant) -> Option<Instant> {
+        let alive = || self.owed.iter().filter(|debt| debt.until > now);
+        let alike = alive().filter(|debt| debt.shape == *shape && !debt.question.is(question));
+        let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
+        let unknown = self.unknown_until.filter(|until| *until > now);
+        alike.chain(full).map(|debt| debt.until).chain(unknown).max()
+    }
+
+    /// An answer of this shape came: the oldest debt of it is paid.
+    pub(in crate::bus) fn paid(&mut self, shape: &S) {
+        self.pay(|owed| owed == shape);
+    }
+
+    pub(in crate::bus) fn pay(&mut self, is_paid: impl Fn(&S) -> bool) {
+        if let Some(oldest) = self.owed.iter().position(|debt| is_paid(&debt.shape)) {
+            self.owed.remove(oldest);
+        }
+    }
+}
