@@ -5,7 +5,7 @@ use crate::ledger::LedgerError;
 
 /// Why the process ends with a status other than 0.
 #[derive(Debug, thiserror::Error)]
-pub enum Fatal {
+pub enum Exit {
     /// The command ran, and the answer is no.
     #[error("{0}")]
     No(String),
@@ -32,25 +32,25 @@ pub enum Fatal {
     Internal(String),
 }
 
-impl Fatal {
+impl Exit {
     /// The exit status.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Fatal::No(_) => 1,
-            Fatal::Usage(_) => 2,
-            Fatal::Surroundings(_) | Fatal::Internal(_) => 70,
-            Fatal::Ledger(_) => 74,
-            Fatal::NotRunning(_) => 75,
-            Fatal::Config(_) | Fatal::Setup(_) => 78,
+            Exit::No(_) => 1,
+            Exit::Usage(_) => 2,
+            Exit::Surroundings(_) | Exit::Internal(_) => 70,
+            Exit::Ledger(_) => 74,
+            Exit::NotRunning(_) => 75,
+            Exit::Config(_) | Exit::Setup(_) => 78,
         }
     }
 }
 
-impl From<LedgerError> for Fatal {
+impl From<LedgerError> for Exit {
     fn from(error: LedgerError) -> Self {
         match error {
-            LedgerError::Missing(_) | LedgerError::Denied(_) | LedgerError::Refused(_) => Fatal::No(error.to_string()),
-            _ => Fatal::Ledger(error.to_string()),
+            LedgerError::Missing(_) | LedgerError::Denied(_) | LedgerError::Refused(_) => Exit::No(error.to_string()),
+            _ => Exit::Ledger(error.to_string()),
         }
     }
 }

@@ -9,10 +9,10 @@ use fieldbridge::cli::Cli;
 fn main() -> ExitCode {
     match fieldbridge::cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fatal) => {
+        Err(exit) => {
             // Nobody is left to tell if standard error is gone too.
-            let _ = writeln!(std::io::stderr(), "fieldbridge: {fatal}");
-            ExitCode::from(fatal.exit_status())
+            let _ = writeln!(std::io::stderr(), "fieldbridge: {exit}");
+            ExitCode::from(exit.exit_status())
         }
     }
 }

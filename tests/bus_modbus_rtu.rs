@@ -433,8 +433,8 @@ async fn an_echo_confirms_nothing_once_the_line_has_shown_that_it_echoes() {
 fn write_behind_a_read(line: &Running, unit: u8) -> tokio::task::JoinHandle<Wire> {
     let bus = line.bus.clone();
     tokio::spawn(async move {
-        let errand = bus.errand().with_harmless(Some(read(32, 2)));
-        let mut turn = errand.turn().await.unwrap();
+        let caller = bus.caller().with_harmless(Some(read(32, 2)));
+        let mut turn = caller.turn().await.unwrap();
         turn.clear(&hasty(unit, write(16, 5))).await;
         turn.exchange(&hasty(unit, write(16, 5))).await
     })
@@ -523,8 +523,8 @@ async fn the_echo_of_a_read_that_looks_like_its_answer_is_told_apart_too() {
     let asking = {
         let bus = line.bus.clone();
         tokio::spawn(async move {
-            let errand = bus.errand().with_harmless(Some(read(32, 2)));
-            errand.turn().await.unwrap().exchange(&call(7, bits())).await
+            let caller = bus.caller().with_harmless(Some(read(32, 2)));
+            caller.turn().await.unwrap().exchange(&call(7, bits())).await
         })
     };
     pty.peer.hear(&asks(7, 32)).await;

@@ -107,7 +107,7 @@ fn a_server_that_offers_an_older_tls_is_refused() {
         let (site, _daemon) = site(&server, &authority("an authority").pem());
         site.wait_for_last_error("TLS failed");
         let heard = eventually("a last word", || Some(server.heard()).filter(|heard| !heard.is_empty()));
-        // Fatal alerts (level 2), and nothing else, however often it was tried.
+        // Exit alerts (level 2), and nothing else, however often it was tried.
         assert!(heard.chunks(3).all(|alert| alert[..2] == [ALERT, 2]), "{heard:?}");
     }
 }

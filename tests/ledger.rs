@@ -263,11 +263,11 @@ async fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_its_rows_belon
         assert_eq!(ledger.counts().await.unwrap(), (2, 2));
         let record = Reader::open(&path).unwrap().show("pump", "m-2").unwrap().unwrap();
         assert_eq!((record.requested, record.row.number()), (Some(json!(7)), 9));
-        assert_eq!(ledger.belief().seen(), Timestamp(0), "nothing was seen yet");
-        let now = ledger.belief().now().expect("this machine's clock is right");
+        assert_eq!(ledger.wall_clock().seen(), Timestamp(0), "nothing was seen yet");
+        let now = ledger.wall_clock().now().expect("this machine's clock is right");
         ledger.close().await;
         let ledger = Ledger::open(&path, HUB).unwrap();
-        assert!(ledger.belief().seen() >= now);
+        assert!(ledger.wall_clock().seen() >= now);
         ledger.close().await;
     }
 }

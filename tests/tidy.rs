@@ -1,6 +1,7 @@
 //! The source itself: which module may name what, and how long a line may be. A rule that is only written down is
 //! soon broken.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Longest line of a source file; texts that are one piece may be longer.
@@ -31,8 +32,83 @@ fn name(path: &Path) -> String {
 
 /// The code of a file without its comments and its tests.
 fn code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    let mut code = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_start().starts_with("#[cfg(test)]") {
+            // The item that it stands before: to the line that ends it at the same indent.
+            let indent = line.len() - line.trim_start().len();
+            let is_end = |line: &&str| {
+                let is_here = line.len() - line.trim_start().len() == indent;
+                is_here && (line.ends_with('}') || line.ends_with(';'))
+            };
+            lines.find(is_end);
+            continue;
+        }
+        if !line.trim_start().starts_with("//") {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    code
+}
+
+/// The module of the crate's top level that a path below `src` is in.
+fn module(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+}
+
+/// Every module that a piece of code names by way of `crate::`.
+fn modules_used(code: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut used = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        used.extend(names.into_iter().map(|name| name.split(|c| !is_name(c)).next().unwrap_or_default().to_owned()));
+    }
+    used
+}
+
+/// The modules of the picture in ARCHITECTURE.md with their floors, the ground being the least.
+fn floors() -> BTreeMap<String, usize> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let picture = page.split("```").find(|block| block.starts_with("mermaid\nflowchart")).expect("there is a picture");
+    let (mut floor, mut floors) = (0, BTreeMap::new());
+    for line in picture.lines().map(str::trim) {
+        if let Some(number) = line.strip_prefix("subgraph f") {
+            floor = number.split(' ').next().unwrap().parse().expect("a floor has a number");
+        } else if let Some((module, _)) = line.split_once("[\"").filter(|_| !line.starts_with("subgraph")) {
+            floors.insert(module.to_owned(), floor);
+        } else if let (true, false) = (floor > 0 && line != "end", line.contains("-->")) {
+            floors.insert(line.to_owned(), floor);
+        }
+    }
+    floors
+}
+
+#[test]
+fn a_module_uses_only_what_stands_below_it_in_the_picture() {
+    let floors = floors();
+    let found: BTreeSet<String> = files("src").iter().map(|(path, _)| module(&name(path)).to_owned()).collect();
+    let drawn: BTreeSet<String> = floors.keys().cloned().chain(["lib".into(), "main".into()]).collect();
+    assert_eq!(drawn, found, "the picture in ARCHITECTURE.md and src");
+    let mut arrows = 0;
+    for (path, text) in files("src") {
+        let name = name(&path);
+        // They show for their own module, and the list of them stands at the top.
+        let is_of_the_proof = name.ends_with("tests.rs") || name.ends_with("any_bytes.rs") && name != "any_bytes.rs";
+        let Some(own) = floors.get(module(&name)).filter(|_| !is_of_the_proof) else { continue };
+        for used in modules_used(&code(&text)) {
+            let Some(other) = floors.get(&used).filter(|_| used != module(&name)) else { continue };
+            assert!(other < own, "{name} uses {used}, which does not stand below it");
+            arrows += 1;
+        }
+    }
+    println!("{arrows} arrows");
+    assert!(arrows > 200, "{arrows}");
 }
 
 #[test]

@@ -53,8 +53,8 @@ fn sticks(part: &str, says: &str, state: &str) {
 fn a_part_that_sticks_stops_the_feeding() {
     // `m-1` is in doubt where it was recorded as begun, and executed where it was not.
     let parts = [
-        ("session", "the link of pump", "succeeded"),
-        ("outbox", "the link of pump", "succeeded"),
+        ("session", "the identity pump", "succeeded"),
+        ("outbox", "the identity pump", "succeeded"),
         ("bus", "bus plant", "in_doubt"),
         ("ledger", "the ledger is", "succeeded"),
     ];

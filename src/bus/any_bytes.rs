@@ -403,28 +403,28 @@ fn lines(stream: &[u8], delimiter: &[u8]) -> Vec<(usize, String)> {
 
 /// A question that was asked, and what its unit will say to it.
 struct Asked {
-    errand: u64,
+    caller: u64,
     call: Call,
     /// When the answer comes, if it does: before it is no longer owed, and after those of the unit's earlier ones.
     answer: Option<(Duration, Vec<u8>)>,
 }
 
 /// A line whose units answer in order, correctly, and as late as they like within the time for which an answer is
-/// owed, or not at all: what is taken for a question's answer is the answer to that question, in the same errand.
+/// owed, or not at all: what is taken for a question's answer is the answer to that question, of the same caller.
 pub fn late(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let start = std::time::Instant::now();
     let window = debts::window(TIMEOUT);
     let mut now = Duration::ZERO;
-    let mut errand = 1;
+    let mut caller = 1;
     let (mut debts, mut asked) = (Debts::<Shape>::default(), Vec::<Asked>::new());
     let mut rounds = 0;
     while !source.is_empty() && rounds < 200 {
         rounds += 1;
-        errand += u64::from(source.flag());
+        caller += u64::from(source.flag());
         let call = call(source.u8() % 2 + 1, request(&mut source));
         let shape = Shape::of(call.unit, &call.request).expect("it is Modbus");
-        let question = Question::of(errand, &call);
+        let question = Question::of(caller, &call);
         if let Some(until) = debts.held_until(&question, &shape, start + now) {
             assert!(until <= start + now + window, "a question waits without end");
             let wait = if source.flag() { until - (start + now) } else { Duration::from_millis(source.u8().into()) };
@@ -442,9 +442,9 @@ pub fn late(bytes: &[u8]) {
         let delay = Duration::from_millis(u64::from(source.u8()) * 10);
         let comes = Some(earliest.max(now + delay)).filter(|at| *at < now + window && source.u8() % 4 != 3);
         let answer = comes.map(|at| (at, answer(&call, asked.len(), &mut source)));
-        asked.push(Asked { errand, call: call.clone(), answer });
+        asked.push(Asked { caller, call: call.clone(), answer });
         let deadline = now + TIMEOUT;
-        now = exchange(&mut debts, &mut asked, (&question, &shape), (errand, &call), (start, now, deadline));
+        now = exchange(&mut debts, &mut asked, (&question, &shape), (caller, &call), (start, now, deadline));
     }
 }
 
@@ -482,7 +482,7 @@ fn exchange(
     debts: &mut Debts<Shape>,
     asked: &mut [Asked],
     own: (&Question, &Shape),
-    (errand, call): (u64, &Call),
+    (caller, call): (u64, &Call),
     (start, now, deadline): (std::time::Instant, Duration, Duration),
 ) -> Duration {
     let mut tail = Vec::new();
@@ -493,8 +493,8 @@ fn exchange(
             if let Sifted::Own(taken) = sifted {
                 assert_eq!(taken, frame);
                 let of = &asked[number];
-                let is_own = Question::of(of.errand, &of.call).is(own.0);
-                assert!(is_own, "{call:?} of errand {errand} is given the answer to {:?} of {}", of.call, of.errand);
+                let is_own = Question::of(of.caller, &of.call).is(own.0);
+                assert!(is_own, "{call:?} of caller {caller} is given the answer to {:?} of {}", of.call, of.caller);
                 return at.max(now);
             }
         }

@@ -5,9 +5,9 @@
 //!
 //! Invariants
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
-//! - A late answer counts for the same question only: the same request in the same errand. The same request of another
-//!   errand is another command, and may have to be confirmed for itself; and each look at what was written is a question
-//!   of its own.
+//! - A late answer counts for the same question only: the same request of the same caller. The same request of another
+//!   caller is another command, and may have to be confirmed for itself; and each look at what was written is a
+//!   question of its own.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -35,10 +35,10 @@ pub(in crate::bus) fn window_of(late_window: Option<Duration>, timeout: Duration
     late_window.map_or_else(|| window(timeout), |given| given.max(timeout))
 }
 
-/// A request and the errand on which it was asked.
+/// A request and the caller who asked it.
 #[derive(Debug, Clone)]
 pub(in crate::bus) struct Question {
-    errand: u64,
+    caller: u64,
     unit: u8,
     look: u32,
     request: Request,
@@ -46,12 +46,12 @@ pub(in crate::bus) struct Question {
 
 impl Question {
     /// The question that a call puts.
-    pub(in crate::bus) fn of(errand: u64, call: &Call) -> Question {
-        Question { errand, unit: call.unit, look: call.look, request: call.request.clone() }
+    pub(in crate::bus) fn of(caller: u64, call: &Call) -> Question {
+        Question { caller, unit: call.unit, look: call.look, request: call.request.clone() }
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        (self.errand, self.unit, self.look) == (other.errand, other.unit, other.look)
+        (self.caller, self.unit, self.look) == (other.caller, other.unit, other.look)
             && same_request(&self.request, &other.request)
     }
 }

@@ -49,7 +49,7 @@ pub(in crate::bus) trait Link {
     /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
     async fn listen(&mut self) -> Option<Lost>;
     /// Until when a call must wait, because a late answer could be taken for its own.
-    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant>;
+    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant>;
     /// Whether the line should show by a read how it behaves before it is asked this.
     fn is_to_be_tried(&self, _call: &Call) -> bool {
         false
@@ -59,7 +59,7 @@ pub(in crate::bus) trait Link {
         None
     }
     /// One exchange on the open line. Not cancel-safe.
-    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended;
+    async fn exchange(&mut self, call: &Call, caller: u64) -> Ended;
 }
 
 /// How a line came to be closed.

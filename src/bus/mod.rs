@@ -62,8 +62,13 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         exchanges: 0,
         timeouts: 0,
     });
-    let handle =
-        BusHandle { queue: asks, status, config: Arc::new(configure), errands: Arc::default(), pulse: Arc::default() };
+    let handle = BusHandle {
+        queue: asks,
+        status,
+        config: Arc::new(configure),
+        callers_so_far: Arc::default(),
+        pulse: Arc::default(),
+    };
     let worker = Worker::new(configured, queue, publish, handle.pulse.clone());
     (handle, worker)
 }
@@ -74,29 +79,29 @@ pub struct BusHandle {
     queue: mpsc::Sender<Grant>,
     status: watch::Receiver<BusStatus>,
     config: Arc<watch::Sender<config::Bus>>,
-    errands: Arc<AtomicU64>,
+    callers_so_far: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
 #[derive(Debug, Clone)]
-pub struct Errand<'a> {
+pub struct Caller<'a> {
     bus: &'a BusHandle,
     number: u64,
     harmless: Option<Request>,
 }
 
-impl Errand<'_> {
+impl Caller<'_> {
     /// A read of the same unit that changes nothing: by its answer a line shows, where that matters, whether it echoes
     /// what is sent.
     pub fn with_harmless(self, harmless: Option<Request>) -> Self {
-        Errand { harmless, ..self }
+        Caller { harmless, ..self }
     }
 
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let (turn, granted) = oneshot::channel();
-        let grant = Grant { errand: self.number, harmless: self.harmless.clone(), turn };
+        let grant = Grant { caller: self.number, harmless: self.harmless.clone(), turn };
         self.bus.queue.send(grant).await.map_err(|_| Closed)?;
         granted.await.map_err(|_| Closed)
     }
@@ -105,12 +110,12 @@ impl Errand<'_> {
 impl BusHandle {
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
     pub async fn turn(&self) -> Result<Turn, Closed> {
-        self.errand().turn().await
+        self.caller().turn().await
     }
 
-    /// One command's errand on the bus. Only within an errand may a late answer to one request answer its repetition.
-    pub fn errand(&self) -> Errand<'_> {
-        Errand { bus: self, number: self.errands.fetch_add(1, Ordering::Relaxed), harmless: None }
+    /// A caller for one command. Only to the same caller may a late answer to one request answer its repetition.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { bus: self, number: self.callers_so_far.fetch_add(1, Ordering::Relaxed), harmless: None }
     }
 
     /// Attempts after the first, where repeating is safe.
@@ -257,7 +262,7 @@ impl BusStatus {
 /// What a waiting caller leaves in the queue.
 #[derive(Debug)]
 struct Grant {
-    errand: u64,
+    caller: u64,
     harmless: Option<Request>,
     turn: oneshot::Sender<Turn>,
 }

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::command::outcome::State;
 use crate::config::{self, Loaded, Problem, Refused};
 use crate::doctor::{self, Finding, Verdict};
-use crate::exit::Fatal;
+use crate::exit::Exit;
 use crate::ledger::row::Record;
 use crate::ledger::{life, LedgerError, Reader};
 use crate::log::throttle::EACH;
@@ -195,7 +195,7 @@ impl clap::ValueEnum for StateName {
 ///
 /// # Errors
 /// Whatever keeps it from succeeding, with its exit status.
-pub fn run(cli: Cli) -> Result<(), Fatal> {
+pub fn run(cli: Cli) -> Result<(), Exit> {
     let config = cli.config.as_path();
     match cli.action {
         Action::Run => run_daemon(config),
@@ -214,11 +214,11 @@ pub fn run(cli: Cli) -> Result<(), Fatal> {
     }
 }
 
-fn run_daemon(path: &Path) -> Result<(), Fatal> {
+fn run_daemon(path: &Path) -> Result<(), Exit> {
     log::start();
     systemd::seclude();
     handles::raise();
-    let loaded = config::load(path, environment()).map_err(Fatal::Config)?;
+    let loaded = config::load(path, environment()).map_err(Exit::Config)?;
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
     if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::limit()) {
@@ -233,7 +233,7 @@ fn run_daemon(path: &Path) -> Result<(), Fatal> {
     ended
 }
 
-fn check(path: &Path, json: bool) -> Result<(), Fatal> {
+fn check(path: &Path, json: bool) -> Result<(), Exit> {
     systemd::seclude();
     let loaded = load_to_check(path, json, Problem::to_json)?;
     let mut remarks = loaded.notes.clone();
@@ -254,7 +254,7 @@ fn check(path: &Path, json: bool) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
+fn check_live(path: &Path, json: bool) -> Result<(), Exit> {
     systemd::seclude();
     let loaded = load_to_check(path, json, doctor::problem_to_json)?;
     let mut remarks = loaded.notes.clone();
@@ -280,12 +280,12 @@ fn check_live(path: &Path, json: bool) -> Result<(), Fatal> {
     }
     match failed {
         0 => Ok(()),
-        _ => Err(Fatal::No(format!("{failed} of {} checks failed", found.len()))),
+        _ => Err(Exit::No(format!("{failed} of {} checks failed", found.len()))),
     }
 }
 
 /// Loads what is to be checked. With `json` its errors are printed as the document that is asked for.
-fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Result<Loaded, Fatal> {
+fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Result<Loaded, Exit> {
     let Refused { problems, notes, files } = match config::load_telling(path, environment()) {
         Ok(loaded) => return Ok(loaded),
         Err(refused) => refused,
@@ -296,7 +296,7 @@ fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Resu
     } else {
         notes.iter().for_each(|note| print_error(&told(note)));
     }
-    Err(Fatal::Config(problems))
+    Err(Exit::Config(problems))
 }
 
 /// A remark as `check` prints it for people.
@@ -310,46 +310,46 @@ fn findings(ok: bool, files: &[PathBuf], findings: Vec<Json>) -> Json {
     serde_json::json!({ "ok": ok, "files": files, "findings": findings })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
-        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))
+        .map_err(|error| Exit::Internal(format!("no runtime: {error}")))
 }
 
-fn status(path: &Path, json: bool) -> Result<(), Fatal> {
-    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+fn status(path: &Path, json: bool) -> Result<(), Exit> {
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
     let document = client::ask(&places.admin_socket, &Request::Status {})?;
     print(&if json { document.to_string() } else { show::status(&document) });
     Ok(())
 }
 
-fn reload(path: &Path, json: bool) -> Result<(), Fatal> {
-    let places = config::places(path, environment()).map_err(Fatal::Config)?;
-    let changes = client::ask(&places.admin_socket, &Request::Reload {}).map_err(|fatal| match fatal {
-        Fatal::No(problems) => Fatal::Setup(problems),
+fn reload(path: &Path, json: bool) -> Result<(), Exit> {
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
+    let changes = client::ask(&places.admin_socket, &Request::Reload {}).map_err(|exit| match exit {
+        Exit::No(problems) => Exit::Setup(problems),
         other => other,
     })?;
     print(&if json { changes.to_string() } else { show::changes(&changes) });
     Ok(())
 }
 
-fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Fatal> {
-    let places = config::places(path, environment()).map_err(Fatal::Config)?;
+fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Exit> {
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
     let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
     let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
     print(&if json { event.to_string() } else { show::result(&event) });
     match event["status"] == State::Succeeded.as_str() {
         true => Ok(()),
-        false => Err(Fatal::No(format!("the command did not succeed: {}", show::error(&event)))),
+        false => Err(Exit::No(format!("the command did not succeed: {}", show::error(&event)))),
     }
 }
 
-fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
-    let place = || -> Result<PathBuf, Fatal> { Ok(config::places(path, environment()).map_err(Fatal::Config)?.ledger) };
-    let open = || -> Result<Reader, Fatal> { Ok(Reader::open(&place()?)?) };
-    let whole = || config::load(path, environment()).map(|loaded| loaded.config).map_err(Fatal::Config);
+fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {
+    let place = || -> Result<PathBuf, Exit> { Ok(config::places(path, environment()).map_err(Exit::Config)?.ledger) };
+    let open = || -> Result<Reader, Exit> { Ok(Reader::open(&place()?)?) };
+    let whole = || config::load(path, environment()).map(|loaded| loaded.config).map_err(Exit::Config);
     match action {
         LedgerAction::List { device, state, limit, json } => {
             let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
@@ -361,12 +361,12 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
         }
         LedgerAction::Show { row_or_device, message_id, json } => {
             let row = match message_id {
-                Some(id) => open()?.show(&row_or_device, &id)?.ok_or_else(|| {
-                    Fatal::No(format!("the ledger has no message {id:?} of device {row_or_device:?}"))
-                })?,
+                Some(id) => open()?
+                    .show(&row_or_device, &id)?
+                    .ok_or_else(|| Exit::No(format!("the ledger has no message {id:?} of device {row_or_device:?}")))?,
                 None => {
                     let number = row_number(&row_or_device)?;
-                    let none = || Fatal::No(format!("the ledger has no row {number}"));
+                    let none = || Exit::No(format!("the ledger has no row {number}"));
                     open()?.show_row(number)?.ok_or_else(none)?
                 }
             };
@@ -401,17 +401,17 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Fatal> {
 }
 
 /// A row as a person names it: `12` or `#12`.
-fn row_number(text: &str) -> Result<i64, Fatal> {
+fn row_number(text: &str) -> Result<i64, Exit> {
     let usage = || {
-        Fatal::Usage(format!("{text:?} is not the number of a row; give that, or a device and a message's id (see `fieldbridge ledger show --help`)"))
+        Exit::Usage(format!("{text:?} is not the number of a row; give that, or a device and a message's id (see `fieldbridge ledger show --help`)"))
     };
     text.strip_prefix('#').unwrap_or(text).parse().map_err(|_| usage())
 }
 
 /// A daemon that runs is no fault of the ledger's here.
-fn while_stopped(error: LedgerError) -> Fatal {
+fn while_stopped(error: LedgerError) -> Exit {
     match error {
-        LedgerError::InUse(path) => Fatal::No(format!(
+        LedgerError::InUse(path) => Exit::No(format!(
             "the ledger {} is in use: stop the daemon first (sudo systemctl stop fieldbridge)",
             path.display()
         )),

@@ -12,7 +12,7 @@ mod tally;
 
 use clap::{Args, Subcommand};
 
-use crate::exit::Fatal;
+use crate::exit::Exit;
 
 /// What `demo` takes.
 #[derive(Debug, Args)]
@@ -36,16 +36,16 @@ enum Part {
 /// Runs the demo, or a part of it.
 ///
 /// # Errors
-/// [`Fatal::No`] if something did not come out as it must.
-pub fn run(options: Options) -> Result<(), Fatal> {
+/// [`Exit::No`] if something did not come out as it must.
+pub fn run(options: Options) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Fatal::Internal(format!("no runtime: {error}")))?;
+        .map_err(|error| Exit::Internal(format!("no runtime: {error}")))?;
     let ended = match options.part {
         Some(Part::Hub(args)) => runtime.block_on(hub::cli::run(args)).map_err(|error| error.to_string()),
         Some(Part::Peripheral(args)) => runtime.block_on(peripherals::run(args)).map_err(|error| error.to_string()),
         None => runtime.block_on(story::tell()),
     };
-    ended.map_err(Fatal::No)
+    ended.map_err(Exit::No)
 }

@@ -2,33 +2,33 @@
 
 use tokio::time::{sleep_until, Instant};
 
-use super::{Station, Work};
+use super::{Context, Work};
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::outcome::Outcome;
 use crate::device::run::{Gate, Go};
 use crate::proof::crash::{self, Point};
 
 /// Lets a command pass while its deadline, its connection, the ledger and the daemon allow it.
-pub(super) struct LaneGate<'a> {
-    station: &'a Station,
+pub(super) struct MessageGate<'a> {
+    context: &'a Context,
     work: &'a mut Work,
     deadline: Deadline,
 }
 
-impl<'a> LaneGate<'a> {
-    pub(super) fn new(station: &'a Station, work: &'a mut Work, deadline: Deadline) -> LaneGate<'a> {
-        LaneGate { station, work, deadline }
+impl<'a> MessageGate<'a> {
+    pub(super) fn new(context: &'a Context, work: &'a mut Work, deadline: Deadline) -> MessageGate<'a> {
+        MessageGate { context, work, deadline }
     }
 }
 
-impl Gate for LaneGate<'_> {
+impl Gate for MessageGate<'_> {
     fn may_go(&mut self) -> Go {
-        let freshness = self.work.judge(self.deadline, self.station.ledger.belief());
+        let freshness = self.work.judge(self.deadline, self.context.ledger.wall_clock());
         if freshness == Freshness::Expired {
             return Go::End(self.deadline.expired());
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
-        let stops = self.station.stop.is_cancelled() || !self.station.ledger.is_well();
+        let stops = self.context.stop.is_cancelled() || !self.context.ledger.is_well();
         // A clock that is doubted again tells no age: the command waits for it.
         if forgotten || stops || freshness == Freshness::Unknown {
             return Go::No;
@@ -37,7 +37,7 @@ impl Gate for LaneGate<'_> {
     }
 
     fn not_after(&self) -> Instant {
-        self.work.not_after(self.deadline, self.station.ledger.belief())
+        self.work.not_after(self.deadline, self.context.ledger.wall_clock())
     }
 
     fn expired(&self) -> Outcome {
@@ -45,16 +45,16 @@ impl Gate for LaneGate<'_> {
     }
 
     async fn called_off(&self) {
-        let look = self.work.next_look(self.deadline, self.station.ledger.belief());
+        let look = self.work.next_look(self.deadline, self.context.ledger.wall_clock());
         tokio::select! {
-            () = self.station.stop.cancelled() => {}
+            () = self.context.stop.cancelled() => {}
             () = sleep_until(look) => {}
         }
     }
 
     async fn record_executing(&mut self) -> bool {
         crash::point(Point::BeforeExecuting);
-        match self.station.ledger.begin(self.work.row, self.work.new.clone()).await {
+        match self.context.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {
                 crash::point(Point::ExecutingKnown);
                 self.work.row = Some(row);
@@ -64,7 +64,7 @@ impl Gate for LaneGate<'_> {
                 true
             }
             Err(error) => {
-                tracing::debug!(device = %self.station.id, %error, "a command was not begun");
+                tracing::debug!(device = %self.context.id, %error, "a command was not begun");
                 false
             }
         }

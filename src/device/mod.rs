@@ -1,10 +1,10 @@
 //! A device's commands, one after the other: from the hub's delivery over the ledger to the bus and back.
 //!
 //! Two tasks for each device. The *intake* takes deliveries from the link; with `settle = "after-accept"` it records
-//! and completes them there and then. The *lane* runs commands in the order of receipt (G5).
+//! and completes them there and then. The *executor* runs commands in the order of receipt (G5).
 //!
 //! ```text
-//! link --delivery--> intake --job--> lane --turn--> bus
+//! link --delivery--> intake --job--> executor --turn--> bus
 //!   ^                  |              |
 //!   '---- ticket.complete(receipt) ---'   a receipt exists only after a commit
 //! ```
@@ -53,14 +53,14 @@ use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
 use crate::log::throttle::COMMANDS;
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
-use gate::LaneGate;
+use gate::MessageGate;
 use receipts::{Key, Received};
 use waiting::{Name, Waiting};
 use work::Work;
 
 pub use receipts::Receipts;
 
-/// Commands that wait for their turn in a lane.
+/// Commands that wait for their turn in an executor.
 const QUEUE_MAX: usize = WINDOW_MAX;
 /// How often the age of a command from an earlier life is judged anew while the clock stands before its receipt.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
@@ -75,9 +75,9 @@ pub struct Assignment {
     pub bus: BusHandle,
 }
 
-/// What the intake and the lane of a device share.
+/// What the intake and the executor of a device share.
 #[derive(Clone)]
-pub struct Station {
+pub struct Context {
     /// The device's id.
     pub id: String,
     /// What it is at present.
@@ -92,11 +92,11 @@ pub struct Station {
     pub event_bell: Arc<Notify>,
     /// Rung when a connection has ended.
     pub ended: Arc<Notify>,
-    /// Ends intake and lane after the command in hand.
+    /// Ends intake and executor after the command in hand.
     pub stop: CancellationToken,
 }
 
-/// Something for the lane to do.
+/// Something for the executor to do.
 pub struct Job {
     work: Work,
     /// What the ledger knows of it was looked up, and it is to be run.
@@ -109,11 +109,11 @@ pub struct Job {
     _pending: Pending,
 }
 
-/// Kept by a delivery for as long as the lane has not judged it, and run it.
+/// Kept by a delivery for as long as the executor has not judged it, and run it.
 type Unjudged = Arc<()>;
 
 /// Where a device's link delivers.
-pub struct Door {
+pub struct Inbox {
     device: String,
     receipts: Arc<Receipts>,
     deliveries: queue::Sender<Delivery>,
@@ -121,14 +121,14 @@ pub struct Door {
     ended: Arc<Notify>,
 }
 
-impl Door {
+impl Inbox {
     /// Rung when a connection has ended.
     pub fn ended(&self) -> Arc<Notify> {
         self.ended.clone()
     }
 }
 
-impl Intake for Door {
+impl Intake for Inbox {
     fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
         let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall });
         (first.at, first.wall)
@@ -149,22 +149,22 @@ impl Intake for Door {
     }
 }
 
-/// The two ends of a device's station: where its link delivers, and the tasks.
+/// The two ends of a device's context: where its link delivers, and the tasks.
 pub fn channels(
     device: &str,
     receipts: &Arc<Receipts>,
-) -> (Door, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
+) -> (Inbox, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
     let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
-    // The lane takes what is offered at once, as far as it has room.
+    // The executor takes what is offered at once, as far as it has room.
     let (offer, jobs) = queue::bounded(1);
     let (device, receipts) = (device.to_owned(), receipts.clone());
-    let door = Door { device, receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
-    (door, inbox, offer, jobs)
+    let intake = Inbox { device, receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
+    (intake, inbox, offer, jobs)
 }
 
-impl Station {
+impl Context {
     /// Takes deliveries until it is stopped.
-    pub async fn run_intake(self, mut inbox: queue::Receiver<Delivery>, lane: queue::Sender<Job>) {
+    pub async fn run_intake(self, mut inbox: queue::Receiver<Delivery>, executor: queue::Sender<Job>) {
         let unjudged = Unjudged::default();
         loop {
             let delivery = tokio::select! {
@@ -187,13 +187,13 @@ impl Station {
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = lane.send(job) => {}
+                _ = executor.send(job) => {}
             }
         }
     }
 
     /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
-    pub async fn run_lane(self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
+    pub async fn run_executor(self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
         let started = Instant::now();
         let mut waiting = Waiting::default();
         for left in left {
@@ -223,7 +223,7 @@ impl Station {
         let mut ending: Option<Pin<Box<dyn Future<Output = Option<Job>> + Send + '_>>> = None;
         while running || ending.is_some() {
             let look = match running && ending.is_none() {
-                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.belief()),
+                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.wall_clock()),
                 false => None,
             };
             tokio::select! {
@@ -237,7 +237,7 @@ impl Station {
                 Ok(()) = assigned.changed() => {}
                 () = self.ended.notified() => waiting.forget(),
                 () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
-                    let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.belief());
+                    let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.wall_clock());
                     if let Some(job) = late {
                         ending = Some(Box::pin(self.end_late(job)));
                     }
@@ -266,7 +266,7 @@ impl Station {
             job.judged = true;
         }
         let deadline = job.work.deadline(&self.present().device);
-        match deadline.filter(|deadline| job.work.judge(*deadline, self.ledger.belief()) == Freshness::Expired) {
+        match deadline.filter(|deadline| job.work.judge(*deadline, self.ledger.wall_clock()) == Freshness::Expired) {
             Some(deadline) => {
                 self.conclude(job.work, deadline.expired(), 0).await;
                 None
@@ -422,7 +422,7 @@ impl Station {
                 Some(attempts) => Execution::interrupted(route, attempts),
                 None => Execution::new(route),
             };
-            let mut gate = LaneGate::new(self, &mut work, deadline);
+            let mut gate = MessageGate::new(self, &mut work, deadline);
             match plan.run(&present.bus, execution, &mut gate).await {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
@@ -439,7 +439,7 @@ impl Station {
 
     /// Waits until the clock allows to judge a command of an earlier life. `false`: the daemon stops first.
     async fn age_is_known(&self, work: &Work, deadline: Deadline) -> bool {
-        while work.judge(deadline, self.ledger.belief()) == Freshness::Unknown {
+        while work.judge(deadline, self.ledger.wall_clock()) == Freshness::Unknown {
             tokio::select! {
                 () = self.stop.cancelled() => return false,
                 () = sleep(CLOCK_PERIOD) => {}

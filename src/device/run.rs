@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
 use crate::bus::call::{Call, Wire};
-use crate::bus::{BusHandle, Errand, Turn};
+use crate::bus::{BusHandle, Caller, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
@@ -98,19 +98,19 @@ impl<'a> Plan<'a> {
     /// Runs the command to its outcome.
     pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
         let (mut looked_since, mut looks) = (Instant::now(), 0);
-        let errand = bus.errand().with_harmless(self.harmless());
+        let caller = bus.caller().with_harmless(self.harmless());
         let mut turn: Option<Turn> = None;
         let mut progress = Progress::Untouched;
         let mut step = execution.begin();
         loop {
             let to_be_sent = matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire;
             if to_be_sent {
-                match self.wait_to_send(&errand, turn.take(), gate, progress).await {
+                match self.wait_to_send(&caller, turn.take(), gate, progress).await {
                     Ok(held) => turn = Some(held),
                     Err(ran) => return called_off(ran, &execution, &step),
                 }
             } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
-                match errand.turn().await {
+                match caller.turn().await {
                     Ok(granted) => turn = Some(granted),
                     Err(_) => return Ran::NotNow,
                 }
@@ -169,14 +169,14 @@ impl<'a> Plan<'a> {
     /// last of all, and whenever it calls the command off meanwhile.
     async fn wait_to_send(
         &self,
-        errand: &Errand<'_>,
+        caller: &Caller<'_>,
         turn: Option<Turn>,
         gate: &mut impl Gate,
         progress: Progress,
     ) -> Result<Turn, Ran> {
         let mut turn = match turn {
             Some(held) => held,
-            None => unless_called_off(gate, progress, errand.turn()).await?.map_err(|_| Ran::NotNow)?,
+            None => unless_called_off(gate, progress, caller.turn()).await?.map_err(|_| Ran::NotNow)?,
         };
         // What is recorded was cleared for the line just before, and nobody came between.
         if progress == Progress::Untouched {

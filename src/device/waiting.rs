@@ -8,7 +8,7 @@ use super::{Job, Work, QUEUE_MAX};
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::message::Digest;
 use crate::config::Device;
-use crate::time::trust::Belief;
+use crate::time::trust::WallClock;
 
 /// What tells messages apart for whom one must not be passed by the other: their id, or what an anonymous one asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,12 +64,12 @@ impl Waiting {
     }
 
     /// When a deadline may have passed.
-    pub(super) fn next_look(&self, in_hand: &Name, device: &Device, clock: &Belief) -> Option<Instant> {
+    pub(super) fn next_look(&self, in_hand: &Name, device: &Device, clock: &WallClock) -> Option<Instant> {
         self.free(in_hand, device).map(|(at, deadline)| self.jobs[at].work.next_look(deadline, clock)).min()
     }
 
     /// Takes out the first one whose deadline has passed.
-    pub(super) fn take_late(&mut self, in_hand: &Name, device: &Device, clock: &Belief) -> Option<Job> {
+    pub(super) fn take_late(&mut self, in_hand: &Name, device: &Device, clock: &WallClock) -> Option<Job> {
         let late = self
             .free(in_hand, device)
             .find(|(at, deadline)| self.jobs[*at].work.judge(*deadline, clock) == Freshness::Expired);

@@ -12,7 +12,7 @@ use crate::hub::Ticket;
 use crate::ledger::row::{RowId, Unfinished};
 use crate::ledger::{NewRow, Receipt};
 use crate::peripheral::Command;
-use crate::time::trust::Belief;
+use crate::time::trust::WallClock;
 
 /// A command on its way.
 pub(super) struct Work {
@@ -99,7 +99,7 @@ impl Work {
         Deadline { limit: command.deadline, expires_at: self.new.expires_at }
     }
 
-    pub(super) fn judge(&self, deadline: Deadline, clock: &Belief) -> Freshness {
+    pub(super) fn judge(&self, deadline: Deadline, clock: &WallClock) -> Freshness {
         deadline.judge(Age {
             monotonic: self.received.elapsed(),
             received_at: self.earlier_life.then_some(self.new.received_at),
@@ -108,7 +108,7 @@ impl Work {
     }
 
     /// From when on it is too late for it, as far as the monotonic clock tells.
-    pub(super) fn not_after(&self, deadline: Deadline, clock: &Belief) -> Instant {
+    pub(super) fn not_after(&self, deadline: Deadline, clock: &WallClock) -> Instant {
         let limit = self.received + deadline.limit;
         let Ok(now) = clock.now() else { return limit };
         let by_the_row = self.earlier_life.then(|| self.new.received_at.plus(deadline.limit));
@@ -118,7 +118,7 @@ impl Work {
 
     /// When to look at its deadline next. A wall clock may be put right meanwhile: whatever goes by it is looked at
     /// again and again.
-    pub(super) fn next_look(&self, deadline: Deadline, clock: &Belief) -> Instant {
+    pub(super) fn next_look(&self, deadline: Deadline, clock: &WallClock) -> Instant {
         let not_after = self.not_after(deadline, clock);
         match self.earlier_life || deadline.expires_at.is_some() {
             true => not_after.min(Instant::now() + CLOCK_PERIOD),

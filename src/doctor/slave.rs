@@ -95,9 +95,9 @@ pub async fn ask(device: &Device, bus: &BusHandle) -> Finding {
         Err(why) => return not_asked(device, &why),
     };
     let mut end = Wire::NotSent("the bus was not free".into());
-    let errand = bus.errand();
+    let caller = bus.caller();
     for _ in 0..ATTEMPTS {
-        let Some(Ok(mut turn)) = within(TURN_LIMIT, errand.turn()).await else { break };
+        let Some(Ok(mut turn)) = within(TURN_LIMIT, caller.turn()).await else { break };
         let call = Call { not_after: Some(Instant::now() + TURN_LIMIT), ..question.call.clone() };
         end = turn.exchange(&call).await;
         if !matches!(end, Wire::NoAnswer(_) | Wire::BadReply(_)) {

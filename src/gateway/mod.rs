@@ -7,9 +7,9 @@
 //! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
 //!   then the ledger.
 
+mod registry;
 mod reload;
 mod report;
-mod roster;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,7 +29,7 @@ use crate::certificate::Trust;
 use crate::config::{Config, Fingerprints};
 use crate::device::{Assignment, Receipts};
 use crate::doctor;
-use crate::exit::Fatal;
+use crate::exit::Exit;
 use crate::handles;
 use crate::health::pulse;
 use crate::hub::account::Access;
@@ -44,7 +44,7 @@ use crate::operate::admin::{self, server, Operator, Reply};
 use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
-use roster::{Begin, Roster};
+use registry::{Begin, Registry};
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
 /// bounded by its timeout.
@@ -61,7 +61,7 @@ struct Gateway {
     lines: Arc<dyn Lines>,
     /// What the units at each port may still answer.
     owed: Owed,
-    roster: Mutex<Roster>,
+    registry: Mutex<Registry>,
     /// Places for operators' commands.
     executions: Arc<Semaphore>,
     /// When messages came first: it outlives connections, and devices that leave and come back.
@@ -76,7 +76,7 @@ struct Gateway {
 /// The order of a stop.
 struct Stops {
     /// No command is begun any more.
-    lanes: CancellationToken,
+    executors: CancellationToken,
     links: CancellationToken,
     buses: CancellationToken,
     helpers: CancellationToken,
@@ -94,8 +94,8 @@ type Tasks = JoinSet<Ended>;
 
 /// Everything that runs.
 #[derive(Default)]
-struct Crew {
-    lanes: Tasks,
+struct TaskGroups {
+    executors: Tasks,
     links: Tasks,
     buses: Tasks,
     helpers: Tasks,
@@ -105,18 +105,18 @@ struct Crew {
 ///
 /// # Errors
 /// Whatever keeps it from running, with its exit status.
-pub async fn run(config: Config, files: Files) -> Result<(), Fatal> {
+pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
     let ledger = Ledger::open(&config.ledger.path, &config.hub.host)?;
     let prepare = || {
         let world = World::of_the_system(&config, files)?;
-        let signals = Signals::new().map_err(|error| Fatal::Internal(format!("no signal handlers: {error}")))?;
+        let signals = Signals::new().map_err(|error| Exit::Internal(format!("no signal handlers: {error}")))?;
         Ok((world, signals))
     };
     match prepare() {
         Ok((world, signals)) => run_in(world, config, ledger, signals).await,
-        Err(fatal) => {
+        Err(exit) => {
             ledger.close_after_a_fault().await;
-            Err(fatal)
+            Err(exit)
         }
     }
 }
@@ -125,7 +125,7 @@ pub async fn run(config: Config, files: Files) -> Result<(), Fatal> {
 ///
 /// # Errors
 /// Whatever keeps it from running on, with its exit status.
-pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Fatal> {
+pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Exit> {
     let ended = serve(config, ledger.clone(), world, demands).await;
     match ended {
         Ok(true) => ledger.close().await,
@@ -150,13 +150,13 @@ pub struct World {
 }
 
 impl World {
-    fn of_the_system(config: &Config, files: Files) -> Result<World, Fatal> {
+    fn of_the_system(config: &Config, files: Files) -> Result<World, Exit> {
         let trust = reload::trust(config).map_err(match config.hub.ca_file {
-            Some(_) => Fatal::Setup,
+            Some(_) => Exit::Setup,
             // The system's store may be whole again at the next start.
-            None => Fatal::Surroundings,
+            None => Exit::Surroundings,
         })?;
-        let operators = server::bind(&config.admin_socket).map_err(Fatal::Setup)?;
+        let operators = server::bind(&config.admin_socket).map_err(Exit::Setup)?;
         let (dial, lines) = (Arc::new(Network), Arc::new(SystemLines));
         Ok(World { dial, trust, lines, operators: Some(operators), source: Arc::new(files) })
     }
@@ -164,14 +164,14 @@ impl World {
 
 /// Serves until it is told to stop. Tells whether everything has stopped in order then, and no peripheral owes an
 /// answer.
-async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Fatal> {
+async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Exit> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
     crash::point(Point::UnfinishedRead);
-    let mut crew = Crew::default();
+    let mut tasks = TaskGroups::default();
     let (reloads, mut wishes) = mpsc::channel(RELOADS_MAX);
     let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads));
-    gateway.start(trust, left, operators, &mut crew);
+    gateway.start(trust, left, operators, &mut tasks);
     crash::point(Point::BeforeReady);
     systemd::ready();
     gateway.tell_ready();
@@ -189,19 +189,19 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
             },
             Some(wish) = wishes.recv() => reload.begin(Some(wish)),
             read = reload.done() => {
-                let reply = gateway.take_up(read, &mut crew);
+                let reply = gateway.take_up(read, &mut tasks);
                 reload.tell(&reply);
             }
-            failed = ledger_health.wait_for(|health| health.failed.is_some()) => break Err(Fatal::Ledger(match failed {
+            failed = ledger_health.wait_for(|health| health.failed.is_some()) => break Err(Exit::Ledger(match failed {
                 Ok(health) => health.failed.clone().unwrap_or_default(),
                 Err(_) => "the ledger's writer has ended".into(),
             })),
-            fatal = crew.first_end() => break Err(fatal),
+            exit = tasks.first_end() => break Err(exit),
         }
     };
     systemd::stopping();
     end?;
-    let in_order = stop(&gateway, crew).await;
+    let in_order = stop(&gateway, tasks).await;
     tracing::info!("stopped");
     // An answer that may come still is for the next daemon to wait out, as after a fault.
     Ok(in_order && !gateway.owed.is_any())
@@ -250,25 +250,25 @@ impl Reload<'_> {
 
 /// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next
 /// await, and the ledger knows.
-async fn stop(gateway: &Gateway, mut crew: Crew) -> bool {
+async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     let stops = &gateway.stops;
-    // A device's link ends when its lane has; whoever is left after that is told so here.
-    stops.lanes.cancel();
-    let lanes_ended = join("lanes", &mut crew.lanes).await;
+    // A device's link ends when its executor has; whoever is left after that is told so here.
+    stops.executors.cancel();
+    let executors_ended = join("executors", &mut tasks.executors).await;
     // Whoever has all places knows that no operator's command is under way.
     let executed = timeout(STOP_PATIENCE, gateway.executions.acquire_many(EXECUTIONS_MAX)).await;
     if executed.is_err() {
         tracing::warn!("a command of an operator did not end in time; the ledger knows what was on its way");
     }
-    crash::point(Point::LanesEnded);
+    crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
-    join("links", &mut crew.links).await;
+    join("links", &mut tasks.links).await;
     crash::point(Point::LinksEnded);
     stops.buses.cancel();
-    let buses_ended = join("buses", &mut crew.buses).await;
+    let buses_ended = join("buses", &mut tasks.buses).await;
     crash::point(Point::BusesEnded);
     stops.helpers.cancel();
-    lanes_ended && executed.is_ok() && buses_ended
+    executors_ended && executed.is_ok() && buses_ended
 }
 
 async fn join(what: &str, tasks: &mut Tasks) -> bool {
@@ -280,17 +280,17 @@ async fn join(what: &str, tasks: &mut Tasks) -> bool {
     ended
 }
 
-impl Crew {
+impl TaskGroups {
     /// Waits for a task that ends without being told to.
-    async fn first_end(&mut self) -> Fatal {
+    async fn first_end(&mut self) -> Exit {
         loop {
             let ended = tokio::select! {
-                Some(ended) = self.lanes.join_next() => ended,
+                Some(ended) = self.executors.join_next() => ended,
                 Some(ended) = self.links.join_next() => ended,
                 Some(ended) = self.buses.join_next() => ended,
                 Some(ended) = self.helpers.join_next() => ended,
             };
-            return Fatal::Internal(match ended {
+            return Exit::Internal(match ended {
                 Ok(Ended { wanted: true, name }) => {
                     tracing::debug!(name, "has ended, as it was to");
                     continue;
@@ -320,21 +320,21 @@ impl Gateway {
     ) -> Gateway {
         let (retention, _) = watch::channel(config.ledger.retention);
         let stops = Stops {
-            lanes: CancellationToken::new(),
+            executors: CancellationToken::new(),
             links: CancellationToken::new(),
             buses: CancellationToken::new(),
             helpers: CancellationToken::new(),
         };
         let connections_max = handles::for_hub(handles::limit(), config.buses.len());
-        let (shared, roster) =
-            (Arc::new(Shared::new(Arc::new(Mqtt::over(dial)), connections_max)), Mutex::new(Roster::new(config)));
+        let (shared, registry) =
+            (Arc::new(Shared::new(Arc::new(Mqtt::over(dial)), connections_max)), Mutex::new(Registry::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
-        Gateway { ledger, shared, lines, owed, roster, executions, receipts, retention, reloads, started, stops }
+        Gateway { ledger, shared, lines, owed, registry, executions, receipts, retention, reloads, started, stops }
     }
 
-    fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().expect("nobody panics while holding the roster")
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().expect("nobody panics while holding the registry")
     }
 
     /// Starts everything.
@@ -343,58 +343,58 @@ impl Gateway {
         trust: Option<Trust>,
         mut left: BTreeMap<String, Vec<Unfinished>>,
         operators: Option<UnixListener>,
-        crew: &mut Crew,
+        tasks: &mut TaskGroups,
     ) {
-        let mut roster = self.roster();
-        let config = roster.config.clone();
+        let mut registry = self.registry();
+        let config = registry.config.clone();
         for name in config.buses.keys() {
-            roster.add_bus(self, crew, name);
+            registry.add_bus(self, tasks, name);
         }
         let access = Arc::new(Access { hub: config.hub, trust });
         for device in config.devices.into_values().map(Arc::new) {
             let left = left.remove(&device.id).unwrap_or_default();
-            roster.add_device(self, crew, &access, &device, Begin::With(left));
+            registry.add_device(self, tasks, &access, &device, Begin::With(left));
         }
         for (device, left) in &left {
             tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
         }
-        drop(roster);
-        self.spawn_helpers(crew);
+        drop(registry);
+        self.spawn_helpers(tasks);
         if let Some(listener) = operators {
-            self.serve_operators(listener, crew);
+            self.serve_operators(listener, tasks);
         }
     }
 
     fn tell_ready(&self) {
-        let roster = self.roster();
+        let registry = self.registry();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            hub = %roster.config.hub.host,
-            devices = roster.devices.len(),
-            buses = roster.buses.len(),
+            hub = %registry.config.hub.host,
+            devices = registry.devices.len(),
+            buses = registry.buses.len(),
             "ready"
         );
     }
 
     /// Takes up a configuration that was read, if it is good.
-    fn take_up(self: &Arc<Self>, read: Result<Reading, Refusal>, crew: &mut Crew) -> Reply {
-        let mut roster = self.roster();
+    fn take_up(self: &Arc<Self>, read: Result<Reading, Refusal>, tasks: &mut TaskGroups) -> Reply {
+        let mut registry = self.registry();
         let Reading { config, notes, trust } = match read {
             Ok(reading) => reading,
             Err(problems) => {
                 problems.iter().for_each(|problem| tracing::error!(target: EACH, "{problem}"));
                 tracing::error!(target: EACH, "the new configuration has errors and changes nothing; the one before stays in force");
-                roster.refused = problems.first().cloned();
+                registry.refused = problems.first().cloned();
                 return Reply::Error(problems.join("\n"));
             }
         };
-        let listener = match config.admin_socket == roster.config.admin_socket {
+        let listener = match config.admin_socket == registry.config.admin_socket {
             true => None,
             false => match server::bind(&config.admin_socket) {
                 Ok(listener) => Some(listener),
                 Err(why) => {
                     tracing::error!(target: EACH, "{why}; the new configuration changes nothing, the one before stays in force");
-                    roster.refused = Some(why.clone());
+                    registry.refused = Some(why.clone());
                     return Reply::Error(why);
                 }
             },
@@ -402,13 +402,13 @@ impl Gateway {
         notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
         let access = Arc::new(Access { hub: config.hub.clone(), trust });
         self.retention.send_replace(config.ledger.retention);
-        let socket_before = roster.config.admin_socket.clone();
+        let socket_before = registry.config.admin_socket.clone();
         self.shared.set_connections_max(handles::for_hub(handles::limit(), config.buses.len()));
-        let changes = roster.change(self, crew, &access, config);
-        roster.refused = None;
-        drop(roster);
+        let changes = registry.change(self, tasks, &access, config);
+        registry.refused = None;
+        drop(registry);
         if let Some(listener) = listener {
-            self.serve_operators(listener, crew);
+            self.serve_operators(listener, tasks);
             // Nobody listens there any more. One that stays is taken for a dead daemon's.
             let _ = std::fs::remove_file(socket_before);
         }
@@ -417,40 +417,40 @@ impl Gateway {
         Reply::Ok(changes.to_json(&notes))
     }
 
-    fn spawn_helpers(self: &Arc<Self>, crew: &mut Crew) {
+    fn spawn_helpers(self: &Arc<Self>, tasks: &mut TaskGroups) {
         let (ledger, retention) = (self.ledger.clone(), self.retention.subscribe());
         let stop = &self.stops.helpers;
-        spawn_helper(crew, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
-        spawn_helper(crew, "log", stop.clone(), log::report());
+        spawn_helper(tasks, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
+        spawn_helper(tasks, "log", stop.clone(), log::report());
         let gateway = self.clone();
-        spawn_helper(crew, "status line", stop.clone(), async move { gateway.report_status().await });
+        spawn_helper(tasks, "status line", stop.clone(), async move { gateway.report_status().await });
         if let Some(period) = systemd::watchdog_period() {
             let gateway = self.clone();
-            spawn_helper(crew, "watchdog", stop.clone(), async move { gateway.feed_watchdog(period).await });
+            spawn_helper(tasks, "watchdog", stop.clone(), async move { gateway.feed_watchdog(period).await });
         }
     }
 
     /// Answers operators at a socket, for as long as the configuration names it.
-    fn serve_operators(self: &Arc<Self>, listener: UnixListener, crew: &mut Crew) {
+    fn serve_operators(self: &Arc<Self>, listener: UnixListener, tasks: &mut TaskGroups) {
         let gateway = self.clone();
         let answer = move |operator, request| {
             let gateway = gateway.clone();
             async move { gateway.answer(operator, request).await }
         };
         let stop = self.stops.helpers.child_token();
-        let before = self.roster().operators.replace(stop.clone());
+        let before = self.registry().operators.replace(stop.clone());
         before.inspect(CancellationToken::cancel);
-        spawn_helper(crew, "admin socket", stop, server::serve(listener, answer));
+        spawn_helper(tasks, "admin socket", stop, server::serve(listener, answer));
     }
 
     fn present(&self, device: &str) -> Option<Arc<Assignment>> {
-        Some(self.roster().devices.get(device)?.assignment.borrow().clone())
+        Some(self.registry().devices.get(device)?.assignment.borrow().clone())
     }
 
     async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
         match request {
             admin::Request::Status {} => Reply::Ok(self.status().await),
-            admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.roster().config))),
+            admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.registry().config))),
             admin::Request::Reload {} => {
                 tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");
                 let (wish, reply) = oneshot::channel();
@@ -476,7 +476,7 @@ impl Gateway {
     /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
     async fn execute(&self, present: Arc<Assignment>, order: exec::Order) -> Reply {
         let stopping = || Reply::Error("the daemon is stopping".into());
-        let (hub, stop) = (self.roster().config.hub.host.clone(), self.stops.lanes.clone());
+        let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
         let place = tokio::select! {
             biased;
             () = stop.cancelled() => return stopping(),
@@ -511,9 +511,9 @@ impl Gateway {
         if timeout(pulse::PATIENCE, self.ledger.is_alive()).await.is_err() {
             return Some("the ledger".into());
         }
-        let roster = self.roster();
-        let devices = roster.devices.iter().map(|(id, served)| ("the link of", id, served.health.pulse.overdue()));
-        let buses = roster.buses.iter().map(|(name, running)| ("bus", name, running.handle.pulse().overdue()));
+        let registry = self.registry();
+        let devices = registry.devices.iter().map(|(id, served)| ("the identity", id, served.health.pulse.overdue()));
+        let buses = registry.buses.iter().map(|(name, running)| ("bus", name, running.handle.pulse().overdue()));
         let stuck = devices.chain(buses).find_map(|(kind, name, overdue)| Some((kind, name, overdue?)));
         stuck.map(|(kind, name, overdue)| format!("{kind} {name} ({} s overdue)", overdue.as_secs()))
     }
@@ -524,7 +524,12 @@ fn unknown(device: &str) -> Reply {
 }
 
 /// Has a task run that knows of no end, until `stop`.
-fn spawn_helper(crew: &mut Crew, name: &str, stop: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+fn spawn_helper(
+    tasks: &mut TaskGroups,
+    name: &str,
+    stop: CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     let until_stopped = {
         let stop = stop.clone();
         async move {
@@ -534,7 +539,7 @@ fn spawn_helper(crew: &mut Crew, name: &str, stop: CancellationToken, work: impl
             }
         }
     };
-    spawn(&mut crew.helpers, name.to_owned(), stop, until_stopped);
+    spawn(&mut tasks.helpers, name.to_owned(), stop, until_stopped);
 }
 
 /// Has a task run. Its end is a fault unless `leave` was cancelled.
@@ -544,6 +549,6 @@ fn spawn(tasks: &mut Tasks, name: String, leave: CancellationToken, work: impl F
         Ended { name, wanted: leave.is_cancelled() }
     };
     #[cfg(feature = "proof")]
-    let task = crate::proof::simulated::Mortal::new(task);
+    let task = crate::time::simulated::Mortal::new(task);
     tasks.spawn(task);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value as Json};
 
-use super::roster::Roster;
+use super::registry::Registry;
 use super::Gateway;
 use crate::health::LinkState;
 use crate::systemd;
@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// How often the status line is written, if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
-impl Roster {
+impl Registry {
     fn connected(&self) -> usize {
         self.devices.values().filter(|served| served.health.link() == LinkState::Connected).count()
     }
@@ -23,24 +23,24 @@ impl Gateway {
     pub(super) async fn status(&self) -> Json {
         let health = self.ledger.health().borrow().clone();
         let (rows, events) = self.ledger.counts().await.unwrap_or((0, 0));
-        let configured = self.roster().devices.keys().cloned().collect();
+        let configured = self.registry().devices.keys().cloned().collect();
         let left_over = self.ledger.events_of_others(configured).await.unwrap_or(0);
-        let doubt = self.ledger.belief().now().err();
-        let roster = self.roster();
+        let doubt = self.ledger.wall_clock().now().err();
+        let registry = self.registry();
         let devices =
-            roster.devices.values().map(|served| served.health.to_json(&served.assignment.borrow().device.bus));
-        let buses = roster.buses.values().map(|running| running.handle.status().to_json());
+            registry.devices.values().map(|served| served.health.to_json(&served.assignment.borrow().device.bus));
+        let buses = registry.buses.values().map(|running| running.handle.status().to_json());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": self.started.elapsed().as_secs(),
             "clock": {
                 "ok": doubt.is_none(), "now": Timestamp::now().to_string(), "lastError": doubt.map(|doubt| doubt.to_string())
             },
-            "configuration": { "ok": roster.refused.is_none(), "lastError": roster.refused },
+            "configuration": { "ok": registry.refused.is_none(), "lastError": registry.refused },
             "hub": {
-                "host": roster.config.hub.host,
-                "connected": roster.connected(),
-                "identities": roster.devices.len(),
+                "host": registry.config.hub.host,
+                "connected": registry.connected(),
+                "identities": registry.devices.len(),
             },
             "devices": devices.collect::<Vec<_>>(),
             "buses": buses.collect::<Vec<_>>(),
@@ -63,23 +63,23 @@ impl Gateway {
     }
 
     fn status_line(&self) -> String {
-        let roster = self.roster();
-        let open = roster.buses.values().filter(|running| running.handle.status().is_open()).count();
-        let in_doubt: u64 = roster.devices.values().map(|served| served.health.in_doubt.get()).sum();
+        let registry = self.registry();
+        let open = registry.buses.values().filter(|running| running.handle.status().is_open()).count();
+        let in_doubt: u64 = registry.devices.values().map(|served| served.health.in_doubt.get()).sum();
         let mut line = format!(
             "{} of {} identities connected, {open} of {} buses open, {in_doubt} {} in doubt since the start",
-            roster.connected(),
-            roster.devices.len(),
-            roster.buses.len(),
+            registry.connected(),
+            registry.devices.len(),
+            registry.buses.len(),
             if in_doubt == 1 { "command" } else { "commands" },
         );
         if !self.ledger.is_well() {
             line += ", THE LEDGER CAN'T BE WRITTEN";
         }
-        if let Err(doubt) = self.ledger.belief().now() {
+        if let Err(doubt) = self.ledger.wall_clock().now() {
             line += &format!(", {}", doubt.in_short().to_uppercase());
         }
-        if roster.refused.is_some() {
+        if registry.refused.is_some() {
             line += ", THE NEW CONFIGURATION HAS ERRORS";
         }
         line

@@ -7,7 +7,8 @@
 //!
 //! Invariants
 //! - Whatever belongs to an attachment ends with it: a settlement or an acknowledgement reaches no other one (G6).
-//! - Deliveries are numbered from 1 on in the order in which they came, and are completed at the hub in that order (G5).
+//! - Deliveries are numbered from 1 on in the order in which they came, and are completed at the hub in that order
+//!   (G5).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{interval, sleep, sleep_until, Instant};
 
-use super::proof::Errand;
+use super::proof::ProofTask;
 use super::reader::Look;
 use super::writer::{Ask, Kind};
 use super::{store, Ledger};
@@ -56,7 +56,7 @@ impl Ledger {
                 }
                 _ = prune.tick() => {
                     // It does what is due: the proof that was put off, the filter that has become too small.
-                    let _ = self.errands.try_send(Errand::Look);
+                    let _ = self.proof_tasks.try_send(ProofTask::Look);
                     let retention = *retention.borrow();
                     if self.prune_step(retention).await {
                         prune.reset_after(PRUNE_PAUSE);
@@ -92,7 +92,7 @@ impl Ledger {
     /// Saves the ledger's age, the latest wall time that was witnessed, and its epoch; with a step of pruning, if it is
     /// known how long rows are kept.
     async fn save_age(&self, retention: Option<Duration>) {
-        let (age, wall, epoch) = (self.age(), self.belief.seen(), self.trust.known_epoch());
+        let (age, wall, epoch) = (self.age(), self.wall_clock.seen(), self.trust.known_epoch());
         let saved = self.ask(Kind::Write, move |db| {
             store::save_age(db, age, wall)?;
             if let Some((epoch, age)) = epoch {
@@ -118,7 +118,7 @@ impl Ledger {
         self.save_age(None).await;
         self.stop_proof.store(true, std::sync::atomic::Ordering::Relaxed);
         let (done, proof_ended) = oneshot::channel();
-        if self.errands.send(Errand::Stop(done)).await.is_ok() {
+        if self.proof_tasks.send(ProofTask::Stop(done)).await.is_ok() {
             let _ = proof_ended.await;
         }
         let (done, reader_ended) = oneshot::channel();

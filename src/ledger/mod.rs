@@ -41,13 +41,13 @@ use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
 use crate::proof::crash::{self, Point};
-use crate::time::trust::Belief;
+use crate::time::trust::WallClock;
 use crate::time::Timestamp;
 use condition::Condition;
 use disk::{Disk, SystemDisk};
 use filter::{Filter, Writes};
 use mark::Mark;
-use proof::{Errand, Proving};
+use proof::{ProofTask, Proving};
 use reader::{Look, Reading};
 use row::{Event, RowId, Source, Unfinished};
 use tails::Tails;
@@ -57,8 +57,8 @@ use writer::{Ask, Kind, Task, Then, Writer};
 /// Work that may wait for the writer. Callers wait for their answers, so this is never reached by a well-behaved
 /// gateway.
 const QUEUE_MAX: usize = 1024;
-/// Errands that may wait for the prover. It does all that is due at the first.
-const ERRANDS_MAX: usize = 4;
+/// Tasks that may wait for the prover. It does all that is due at the first.
+const PROOF_TASKS_MAX: usize = 4;
 
 /// Why the ledger did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -176,10 +176,10 @@ pub struct Ledger {
     ended_well: bool,
     last_row_at_start: i64,
     started: Instant,
-    belief: Arc<Belief>,
+    wall_clock: Arc<WallClock>,
     trust: Arc<Trust>,
     looks: mpsc::Sender<Look>,
-    errands: mpsc::Sender<Errand>,
+    proof_tasks: mpsc::Sender<ProofTask>,
     stop_proof: Arc<AtomicBool>,
     filter: Arc<Filter>,
     tails: Arc<Tails>,
@@ -233,7 +233,7 @@ impl Ledger {
         let (condition, health) = Condition::new(mark);
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
         let (looks, questions) = mpsc::channel(QUEUE_MAX);
-        let (errands, to_do) = mpsc::channel(ERRANDS_MAX);
+        let (proof_tasks, to_do) = mpsc::channel(PROOF_TASKS_MAX);
         let (filter, stop_proof) = (Arc::new(Filter::default()), Arc::new(AtomicBool::new(false)));
         let beside = schema::open_beside(&*disk, path).map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),
@@ -243,7 +243,7 @@ impl Ledger {
         let proving = Proving {
             disk: disk.clone(),
             path: path.to_owned(),
-            errands: to_do,
+            proof_tasks: to_do,
             condition: condition.clone(),
             filter: filter.clone(),
             stop: stop_proof.clone(),
@@ -251,7 +251,7 @@ impl Ledger {
         };
         let writer = Writer::new(db, disk, path, lock, condition);
         crash::point(Point::BallastLaid);
-        let _ = errands.try_send(Errand::Look);
+        let _ = proof_tasks.try_send(ProofTask::Look);
         let ledger = Ledger {
             asks,
             health,
@@ -261,10 +261,10 @@ impl Ledger {
             ended_well: identity.ended_well,
             last_row_at_start: identity.last_row,
             started: Instant::now(),
-            belief: Arc::new(Belief::new(identity.wall)),
+            wall_clock: Arc::new(WallClock::new(identity.wall)),
             trust: Arc::new(Trust::new(standing)),
             looks,
-            errands,
+            proof_tasks,
             stop_proof,
             filter,
             tails: Arc::default(),
@@ -274,8 +274,8 @@ impl Ledger {
     }
 
     /// What to think of the wall clock: the ledger remembers the latest time that was witnessed.
-    pub fn belief(&self) -> &Belief {
-        &self.belief
+    pub fn wall_clock(&self) -> &WallClock {
+        &self.wall_clock
     }
 
     /// Whether the ledger can be written, and every change of that.
@@ -322,7 +322,7 @@ impl Ledger {
     /// The first believable time after the ledger was made or restored: what was sent clearly later, no earlier ledger
     /// has seen. `None`: there was none yet, or the ledger is trusted anyway.
     pub fn epoch(&self) -> Option<Timestamp> {
-        let (now, age) = (|| self.belief.now().ok(), self.age());
+        let (now, age) = (|| self.wall_clock.now().ok(), self.age());
         let (epoch, is_new) = self.trust.epoch(now, age)?;
         // One that finds the queue full is saved with the age.
         if is_new && self.asks.try_send(note(move |db| store::set_epoch(db, epoch, age))).is_ok() {

@@ -35,7 +35,7 @@ const STEPS: i32 = 50_000;
 const CHUNK: usize = 2000;
 
 /// Something to do.
-pub(super) enum Errand {
+pub(super) enum ProofTask {
     /// Prove what is not proven, and make the filter if it is wanted.
     Look,
     /// End.
@@ -46,7 +46,7 @@ pub(super) enum Errand {
 pub(super) struct Proving {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
-    pub(super) errands: mpsc::Receiver<Errand>,
+    pub(super) proof_tasks: mpsc::Receiver<ProofTask>,
     pub(super) condition: Condition,
     pub(super) filter: Arc<Filter>,
     /// Set when it is to end.
@@ -65,8 +65,8 @@ enum Looked {
 impl Proving {
     /// Serves on this thread until it is told to stop, or a fault is found.
     pub(super) fn run(mut self) {
-        while let Some(errand) = self.errands.blocking_recv() {
-            if !self.serve(errand) {
+        while let Some(task) = self.proof_tasks.blocking_recv() {
+            if !self.serve(task) {
                 return;
             }
         }
@@ -75,22 +75,22 @@ impl Proving {
     /// The same among the other tasks of a simulation.
     #[cfg(feature = "proof")]
     pub(super) async fn run_among_tasks(mut self, latency: impl Fn() -> Duration) {
-        while let Some(errand) = self.errands.recv().await {
+        while let Some(task) = self.proof_tasks.recv().await {
             tokio::time::sleep(latency()).await;
-            if !self.serve(errand) {
+            if !self.serve(task) {
                 return;
             }
         }
     }
 
-    fn serve(&mut self, errand: Errand) -> bool {
-        match errand {
-            Errand::Stop(done) => {
+    fn serve(&mut self, task: ProofTask) -> bool {
+        match task {
+            ProofTask::Stop(done) => {
                 let _ = done.send(());
                 return false;
             }
-            Errand::Look if !self.is_due && !self.filter.is_wanted() => return true,
-            Errand::Look => {}
+            ProofTask::Look if !self.is_due && !self.filter.is_wanted() => return true,
+            ProofTask::Look => {}
         }
         let mut db = match schema::open_beside(&*self.disk, &self.path) {
             Ok(db) => db,

@@ -247,7 +247,7 @@ impl Writer {
     fn abandon(self) {
         // A simulation goes on after the end of the process.
         #[cfg(feature = "proof")]
-        let Some(this) = crate::proof::simulated::bury(self) else {
+        let Some(this) = crate::time::simulated::bury(self) else {
             return;
         };
         #[cfg(not(feature = "proof"))]

@@ -75,7 +75,7 @@ impl Site {
             digest,
             command: Some(truncated(&order.command, COMMAND_BYTES_MAX).to_owned()),
             value,
-            received_at: self.ledger.belief().now().unwrap_or(Timestamp::UNKNOWN),
+            received_at: self.ledger.wall_clock().now().unwrap_or(Timestamp::UNKNOWN),
             expires_at: None,
         };
         let mut account = Account { site: &self, new, row: None, uid: order.operator.uid, reply: Some(reply) };
@@ -105,7 +105,7 @@ impl Account<'_> {
         let deadline = Deadline { limit: plan.command.deadline, expires_at: None };
         let execution = Execution::on_the_record(plan.route(bus));
         let mut gate =
-            LocalGate { site: self.site, new: &self.new, row: self.row, gone, deadline, since: Instant::now() };
+            OperatorGate { site: self.site, new: &self.new, row: self.row, gone, deadline, since: Instant::now() };
         let (outcome, attempts) = match plan.run(bus, execution, &mut gate).await {
             Ran::Finished(outcome, attempts) => (outcome, attempts),
             Ran::NotNow => {
@@ -180,7 +180,7 @@ impl Account<'_> {
 }
 
 /// What stands between an operator's command and the wire.
-struct LocalGate<'a> {
+struct OperatorGate<'a> {
     site: &'a Site,
     new: &'a NewRow,
     row: Option<crate::ledger::row::RowId>,
@@ -189,7 +189,7 @@ struct LocalGate<'a> {
     since: Instant,
 }
 
-impl Gate for LocalGate<'_> {
+impl Gate for OperatorGate<'_> {
     fn may_go(&mut self) -> Go {
         let age = Age { monotonic: self.since.elapsed(), received_at: None, now: None };
         if self.gone.is_cancelled() {

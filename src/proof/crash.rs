@@ -143,9 +143,9 @@ points! {
     BeforeExecuting = "before-executing",
     /// `executing` is written; it is not committed.
     ExecutingUncommitted = "executing-uncommitted",
-    /// `executing` is committed; the lane does not know.
+    /// `executing` is committed; the executor does not know.
     ExecutingCommitted = "executing-committed",
-    /// The lane knows that `executing` is durable; its bus was not asked to send.
+    /// The executor knows that `executing` is durable; its bus was not asked to send.
     ExecutingKnown = "executing-known",
     /// A command is about to be handed to its bus.
     BeforeExchange = "before-exchange",
@@ -173,9 +173,9 @@ points! {
     OutcomeWithoutEvent = "outcome-without-event",
     /// Outcome and event are written; they are not committed.
     OutcomeUncommitted = "outcome-uncommitted",
-    /// Outcome and event are committed; the lane does not know.
+    /// Outcome and event are committed; the executor does not know.
     OutcomeCommitted = "outcome-committed",
-    /// The lane knows that the outcome is durable; nothing is settled.
+    /// The executor knows that the outcome is durable; nothing is settled.
     OutcomeKnown = "outcome-known",
     /// A settlement is on its way to the link; the link has not taken it.
     SettlementQueued = "settlement-queued",
@@ -203,8 +203,8 @@ points! {
     ConfigurationTakenUp = "configuration-taken-up",
     /// A stop was asked for; nobody was told.
     StopAsked = "stop-asked",
-    /// The lanes have ended; the links have been told to, and have not ended.
-    LanesEnded = "lanes-ended",
+    /// The executors have ended; the links have been told to, and have not ended.
+    ExecutorsEnded = "executors-ended",
     /// A link has said goodbye to the hub; its connection is not closed.
     GoodbyeSaid = "goodbye-said",
     /// The links have ended; the buses have not been told to.

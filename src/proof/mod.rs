@@ -1,9 +1,7 @@
-//! What the proof of the guarantees needs inside of the program: places to crash at, a clock and an end that a
-//! simulation sets, bytes as a source of choices. A release has none of it: there a crash point is nothing.
+//! What the proof of the guarantees needs inside of the program: places to crash at, and bytes as a source of choices.
+//! A release has none of it: there a crash point is nothing.
 
 pub mod crash;
 
 #[cfg(any(test, feature = "proof"))]
 pub mod bytes;
-#[cfg(feature = "proof")]
-pub mod simulated;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::doctor::{names_that_stay, BY_ID};
-use crate::exit::Fatal;
+use crate::exit::Exit;
 use place::Place;
 use question::Asking;
 use text::{Bus, Draft, Secret};
@@ -80,13 +80,13 @@ impl Parity {
 /// Writes a first configuration.
 ///
 /// # Errors
-/// [`Fatal::Usage`] if an answer is missing, [`Fatal::No`] if something is there already, [`Fatal::Config`] if the
+/// [`Exit::Usage`] if an answer is missing, [`Exit::No`] if something is there already, [`Exit::Config`] if the
 /// answers make no configuration.
-pub fn run(main: &Path, options: Options) -> Result<(), Fatal> {
+pub fn run(main: &Path, options: Options) -> Result<(), Exit> {
     let output = options.output.clone().unwrap_or_else(|| main.to_owned());
-    let place = Place::free(&output).map_err(Fatal::No)?;
+    let place = Place::free(&output).map_err(Exit::No)?;
     let asking = Asking::new();
-    let (draft, secret) = answers(&asking, options).map_err(Fatal::Usage)?;
+    let (draft, secret) = answers(&asking, options).map_err(Exit::Usage)?;
     let written = place.write(&draft, secret)?;
     question::say(&next_steps(&draft, &output, &written, main));
     Ok(())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::Draft;
 use crate::config;
-use crate::exit::Fatal;
+use crate::exit::Exit;
 
 /// What the package installs, with no hub in it.
 const INSTALLED: &str = include_str!("../../config/fieldbridge.toml");
@@ -40,31 +40,31 @@ impl Place {
     }
 
     /// Writes configuration and key. Returns what was made.
-    pub(super) fn write(&self, draft: &Draft, key: Option<String>) -> Result<Vec<PathBuf>, Fatal> {
+    pub(super) fn write(&self, draft: &Draft, key: Option<String>) -> Result<Vec<PathBuf>, Exit> {
         let trouble = |path: &Path, error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => "; run this with sudo",
                 io::ErrorKind::AlreadyExists => "; move it away, or name it by --key-file",
                 _ => "",
             };
-            Fatal::No(format!("{} can't be written: {error}{hint}", path.display()))
+            Exit::No(format!("{} can't be written: {error}{hint}", path.display()))
         };
         let mut made = Vec::new();
         if let Some(key) = &key {
             let path = self.folder.join(draft.key_file());
             if !is_plain(&draft.device) {
-                return Err(Fatal::No(format!("{:?} is no device id: letters, digits and . _ : - are", draft.device)));
+                return Err(Exit::No(format!("{:?} is no device id: letters, digits and . _ : - are", draft.device)));
             }
             write_key(&path, key).map_err(|error| trouble(&path, error))?;
             made.push(path);
         }
         let named = self.write_configuration(draft).map_err(|failed| match failed {
             Failed::Io(error) => trouble(&self.path, error),
-            Failed::Wrong(problems) => Fatal::Config(problems),
+            Failed::Wrong(problems) => Exit::Config(problems),
         });
-        if let Err(fatal) = named {
+        if let Err(exit) = named {
             made.iter().for_each(|path| drop(fs::remove_file(path)));
-            return Err(fatal);
+            return Err(exit);
         }
         made.push(self.path.clone());
         Ok(made)

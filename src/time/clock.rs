@@ -12,7 +12,7 @@ impl Timestamp {
     #[allow(clippy::disallowed_methods)]
     pub fn now() -> Self {
         #[cfg(feature = "proof")]
-        if let Some(now) = crate::proof::simulated::now() {
+        if let Some(now) = crate::time::simulated::now() {
             return now;
         }
         match SystemTime::now().duration_since(UNIX_EPOCH) {

@@ -95,7 +95,7 @@ fn judge(shown: Timestamp, seen: Timestamp, synchronised: impl FnOnce() -> bool)
 
 /// What a gateway thinks of its clock.
 #[derive(Debug)]
-pub struct Belief(Mutex<Mood>);
+pub struct WallClock(Mutex<Mood>);
 
 #[derive(Debug)]
 struct Mood {
@@ -106,10 +106,10 @@ struct Mood {
     denied: Option<Instant>,
 }
 
-impl Belief {
+impl WallClock {
     /// Of a gateway whose latest witnessed time is known.
-    pub fn new(seen: Timestamp) -> Belief {
-        Belief(Mutex::new(Mood { witnessed: (seen, None), doubts: false, denied: None }))
+    pub fn new(seen: Timestamp) -> WallClock {
+        WallClock(Mutex::new(Mood { witnessed: (seen, None), doubts: false, denied: None }))
     }
 
     /// The latest time that was witnessed, and what has passed since then in this life.
@@ -176,7 +176,7 @@ impl Mood {
     /// Whether the system says that the clock is synchronised. A no is kept for a moment: many may ask.
     fn is_synchronised(&mut self, shown: Timestamp) -> bool {
         #[cfg(feature = "proof")]
-        if let Some(synchronised) = crate::proof::simulated::synchronised() {
+        if let Some(synchronised) = crate::time::simulated::synchronised() {
             return synchronised;
         }
         let now = Instant::now();
@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_a_time_that_was_witnessed_makes_an_earlier_one_look_wrong_and_it_goes_on_while_the_gateway_runs() {
         let right = EARLIEST_BELIEVABLE.plus(24 * HOUR);
-        let belief = Belief::new(right);
+        let belief = WallClock::new(right);
         assert_eq!(belief.seen(), right);
         belief.now().expect("the test's machine knows the time");
         assert_eq!(belief.seen(), right, "that a clock is believed is no witness");

@@ -104,8 +104,8 @@ pub fn phase(point: Point) -> Phase {
         BallastGivenUp => Phase::DiskFull,
         BallastRegained => Phase::DiskFree,
         StopAsked | ConfigurationRead | ConfigurationTakenUp => Phase::StopAsked,
-        LanesEnded | GoodbyeSaid | LinksEnded | BusesEnded | EndedWellUncommitted | EndedWellCommitted | LogEmptied
-        | LedgerClosed => Phase::Stopping,
+        ExecutorsEnded | GoodbyeSaid | LinksEnded | BusesEnded | EndedWellUncommitted | EndedWellCommitted
+        | LogEmptied | LedgerClosed => Phase::Stopping,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 
-use fieldbridge::exit::Fatal;
+use fieldbridge::exit::Exit;
 
 use super::commands::{name, own, visible};
 use super::{command_line, place, read};
@@ -35,20 +35,20 @@ fn tags(section: &str) -> BTreeSet<&str> {
 fn every_exit_status_is_on_the_page_and_no_other() {
     let why = String::new;
     let all = [
-        Fatal::No(why()),
-        Fatal::Config(Vec::new()),
-        Fatal::Setup(why()),
-        Fatal::Usage(why()),
-        Fatal::Ledger(why()),
-        Fatal::NotRunning(why()),
-        Fatal::Surroundings(why()),
-        Fatal::Internal(why()),
+        Exit::No(why()),
+        Exit::Config(Vec::new()),
+        Exit::Setup(why()),
+        Exit::Usage(why()),
+        Exit::Ledger(why()),
+        Exit::NotRunning(why()),
+        Exit::Surroundings(why()),
+        Exit::Internal(why()),
     ];
     for fatal in &all {
         // A new one does not compile here until it is listed above.
         match fatal {
-            Fatal::No(_) | Fatal::Usage(_) | Fatal::Config(_) | Fatal::Setup(_) | Fatal::Ledger(_) => {}
-            Fatal::NotRunning(_) | Fatal::Surroundings(_) | Fatal::Internal(_) => {}
+            Exit::No(_) | Exit::Usage(_) | Exit::Config(_) | Exit::Setup(_) | Exit::Ledger(_) => {}
+            Exit::NotRunning(_) | Exit::Surroundings(_) | Exit::Internal(_) => {}
         }
     }
     // And those that main and clap end with.

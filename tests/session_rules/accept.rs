@@ -82,7 +82,7 @@ fn more_commands_than_can_wait_stay_with_the_hub_and_are_executed_later_in_order
     slave.set_mood(Mood::Held);
     let mut queue = Queue { completed: 0, sent: 0, end: 300 };
     let mut client = broker.serve();
-    // 128 wait for the lane; one is on the wire, and one in the hand of the intake.
+    // 128 wait for the executor; one is on the wire, and one in the hand of the intake.
     while queue.completed < 130 {
         queue.go_on(&mut client);
     }

@@ -107,7 +107,7 @@ fn a_command_of_an_operator_goes_on_over_reloads_that_take_its_device_away_and_b
     drop(first);
     site.write("fieldbridge.toml", &whole);
     assert!(site.command(&["reload"]).status.success());
-    // A lane ends what an earlier life has left before anything that comes.
+    // An executor ends what an earlier life has left before anything that comes.
     let mut client = broker.serve();
     client.deliver(1, "unknown", r#"{"command":"no-such-command"}"#);
     assert_eq!(client.collect(1, 1).0, [1]);

@@ -15,7 +15,7 @@ const QUEUED: u16 = 100;
 /// A device's queue at a hub: what is not completed is delivered again by each connection, in order.
 struct Queue {
     device: &'static str,
-    /// The first message is small, and keeps the lane busy; the others are as large in memory as a value can be.
+    /// The first message is small, and keeps the executor busy; the others are as large in memory as a value can be.
     left: Vec<u16>,
     /// How many each connection has brought to their end.
     completed: Vec<usize>,

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fieldbridge::config::{load, Config};
-use fieldbridge::exit::Fatal;
+use fieldbridge::exit::Exit;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::ledger::Ledger;
-use fieldbridge::proof::simulated::{clear_graves, simulate, Mortal};
 use fieldbridge::systemd::{Demand, Demands};
+use fieldbridge::time::simulated::{clear_graves, simulate, Mortal};
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
@@ -201,7 +201,7 @@ enum Ended {
     /// As it was told to.
     Stopped,
     /// By itself, with this error.
-    Gave(Fatal),
+    Gave(Exit),
 }
 
 impl Schedule {
@@ -306,10 +306,10 @@ impl Schedule {
         }
     }
 
-    fn judge_fatal(&self, fatal: &Fatal, in_peace: bool) {
+    fn judge_fatal(&self, fatal: &Exit, in_peace: bool) {
         let sick = self.scenario.faults.disk > 0;
         match fatal {
-            Fatal::Ledger(_) if sick && !in_peace => self.world.count("lives ended by the disk"),
+            Exit::Ledger(_) if sick && !in_peace => self.world.count("lives ended by the disk"),
             other => self.world.violate(format!("G8: the process ended by itself: {other}")),
         }
     }
@@ -346,7 +346,7 @@ impl Schedule {
         drop(ledger);
         let abandoned = timeout(Duration::from_secs(60), writer).await.is_err();
         match ended {
-            Ok(()) if abandoned => Ended::Gave(Fatal::Internal("the ledger's writer does not end".into())),
+            Ok(()) if abandoned => Ended::Gave(Exit::Internal("the ledger's writer does not end".into())),
             Ok(()) => Ended::Stopped,
             Err(fatal) => Ended::Gave(fatal),
         }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::proof::simulated::Simulation;
+use fieldbridge::time::simulated::Simulation;
 use fieldbridge::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -109,18 +109,18 @@ mod tests {
         }
     }
 
-    fn read(errand: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
+    fn read(caller: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
         let request = Request::ReadWords { holding: true, address, count };
-        question(errand, unit, request)
+        question(caller, unit, request)
     }
 
-    fn write(errand: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
-        question(errand, unit, Request::WriteWords { address, words: vec![word] })
+    fn write(caller: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
+        question(caller, unit, Request::WriteWords { address, words: vec![word] })
     }
 
-    fn question(errand: u64, unit: u8, request: Request) -> (Question, Shape) {
+    fn question(caller: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (Question::of(errand, &Call { unit, request, timeout: None, not_after: None, look: 0 }), shape)
+        (Question::of(caller, &Call { unit, request, timeout: None, not_after: None, look: 0 }), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

@@ -221,7 +221,7 @@ impl Rtu {
         self.quiet_until = self.quiet_until.max(Instant::now() + self.timing.silence);
     }
 
-    pub(in crate::bus) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+    pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
         let Some(shape) = Shape::of(call.unit, &call.request) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
@@ -249,12 +249,12 @@ impl Rtu {
             Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
             Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
             Err(cut) => {
-                self.owe(call, errand, shape, Instant::now());
+                self.owe(call, caller, shape, Instant::now());
                 return self.line.lost(&cut.why, Wire::NoAnswer);
             }
         }
         let sent = Instant::now() + sending;
-        let (timeout, question) = self.owe(call, errand, shape, sent);
+        let (timeout, question) = self.owe(call, caller, shape, sent);
         let is_answered_by_itself = call.request.is_answered_by_itself();
         self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0 });
         let deadline = sent + timeout + self.timing.on_wire(shape.len());
@@ -274,9 +274,9 @@ impl Rtu {
     }
 
     /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.
-    fn owe(&mut self, call: &Call, errand: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
+    fn owe(&mut self, call: &Call, caller: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
         let timeout = call.timeout.map_or(self.timeout, bounded);
-        let question = Question::of(errand, call);
+        let question = Question::of(caller, call);
         if call.unit != BROADCAST {
             let until = (sent + self.debts.window(timeout)).into_std();
             self.debts.asked(question.clone(), shape, until, Instant::now().into_std());
@@ -404,15 +404,15 @@ impl Link for Rtu {
         }
     }
 
-    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant> {
         let shape = Shape::of(call.unit, &call.request)?;
-        let question = Question::of(errand, call);
+        let question = Question::of(caller, call);
         let until = self.debts.held_until(&question, &shape, Instant::now().into_std());
         until.map(Instant::from_std)
     }
 
-    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
-        self.put(call, errand).await
+    async fn exchange(&mut self, call: &Call, caller: u64) -> Ended {
+        self.put(call, caller).await
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Invariants
 //! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A
-//!   repetition on the same errand doesn't: what comes to either answers both.
+//!   repetition of the same caller doesn't: what comes to either answers both.
 //! - A line that was opened is quiet first: whoever was asked before, or begins anew with it, has said everything.
 //! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
 //!   what comes next begins a line.
@@ -197,9 +197,9 @@ mod tests {
         Listening::new(b"\n".to_vec(), Timing::of(&port), Duration::from_millis(500), Duration::ZERO, now)
     }
 
-    fn question(errand: u64, text: &str) -> Question {
+    fn question(caller: u64, text: &str) -> Question {
         let request = Request::line(text.as_bytes().to_vec(), None, None);
-        Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
+        Question::of(caller, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
     }
 
     /// A line that was opened some time ago, and heard nothing.
@@ -280,11 +280,11 @@ mod tests {
     #[test]
     fn a_repetition_does_not_take_the_rest_of_a_first_reply_of_several_lines_for_its_own() {
         let (mut line, now) = idle();
-        let several = |errand| {
+        let several = |caller| {
             let until = Regex::new("^END").unwrap();
             let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
             let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
-            Question::of(errand, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
+            Question::of(caller, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
         };
         line.ask(now);
         line.feed(b"one\n", now + 10 * MS);

@@ -102,12 +102,12 @@ impl Text {
         }
     }
 
-    pub(in crate::bus) async fn put(&mut self, call: &Call, errand: u64) -> Ended {
+    pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
         let reply = Reply::to(&call.request, self.listening.delimiter());
         let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
-        let question = Question::of(errand, call);
+        let question = Question::of(caller, call);
         match self.free(&question, call.not_after).await {
             Ok(()) => {}
             Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
@@ -239,16 +239,16 @@ impl Link for Text {
         }
     }
 
-    fn held_until(&self, call: &Call, errand: u64) -> Option<Instant> {
-        let question = Question::of(errand, call);
+    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant> {
+        let question = Question::of(caller, call);
         let now = Instant::now().into_std();
         let owed = self.debts.held_until(&question, &(), now);
         let free = self.is_open().then(|| self.listening.free_at(&question, now)).flatten();
         owed.into_iter().chain(free).max().map(Instant::from_std)
     }
 
-    async fn exchange(&mut self, call: &Call, errand: u64) -> Ended {
-        self.put(call, errand).await
+    async fn exchange(&mut self, call: &Call, caller: u64) -> Ended {
+        self.put(call, caller).await
     }
 }
 

@@ -52,11 +52,11 @@ async fn listen(text: &mut Text, time: Duration) {
 }
 
 /// One exchange as the worker does it: the line is listened to until the call may go out.
-async fn ask(text: &mut Text, call: &Call, errand: u64) -> Wire {
-    while let Some(until) = text.held_until(call, errand) {
+async fn ask(text: &mut Text, call: &Call, caller: u64) -> Wire {
+    while let Some(until) = text.held_until(call, caller) {
         listen(text, until.saturating_duration_since(Instant::now()).min(10 * MS)).await;
     }
-    text.put(call, errand).await.wire
+    text.put(call, caller).await.wire
 }
 
 /// Says these bytes one by one at the line's speed, in pieces as an adapter collects them.
@@ -283,7 +283,7 @@ async fn a_deadline_that_passes_while_the_line_is_waited_for_sends_nothing() {
 async fn an_echo_confirms_nothing() {
     let Bench { mut text, mut hear, mut say } = bench(9600, Duration::ZERO);
     let regex = Regex::new("OPEN (.*)").unwrap();
-    for (errand, expect) in [None, Some(regex)].into_iter().enumerate() {
+    for (caller, expect) in [None, Some(regex)].into_iter().enumerate() {
         let request = Request::line(b"OPEN 5\r\n".to_vec(), expect, None);
         let open = Call { unit: 0, request, timeout: None, not_after: None, look: 0 };
         let echo = async {
@@ -293,7 +293,7 @@ async fn an_echo_confirms_nothing() {
             std::future::pending::<()>().await;
         };
         let wire = tokio::select! {
-            wire = ask(&mut text, &open, errand as u64) => wire,
+            wire = ask(&mut text, &open, caller as u64) => wire,
             () = echo => unreachable!("it stays"),
         };
         assert!(matches!(&wire, Wire::BadReply(why) if why.contains("only the echo")), "{wire:?}");

@@ -18,7 +18,7 @@ pub(in crate::bus) const TRIES_MAX: u32 = 3;
 pub(in crate::bus) struct Callers {
     pub(in crate::bus) queue: mpsc::Receiver<Grant>,
     /// Who has the bus.
-    pub(in crate::bus) seat: Option<Held>,
+    pub(in crate::bus) holder: Option<Held>,
     /// Turns that were set aside, in order.
     pub(in crate::bus) parked: VecDeque<Held>,
     /// Nobody can come any more.
@@ -28,14 +28,14 @@ pub(in crate::bus) struct Callers {
 impl Callers {
     /// Whether nobody has the bus, and nobody will.
     pub(in crate::bus) fn are_gone(&self) -> bool {
-        self.deserted && self.seat.is_none() && self.parked.is_empty()
+        self.deserted && self.holder.is_none() && self.parked.is_empty()
     }
 }
 
 /// A turn that was given.
 pub(in crate::bus) struct Held {
     pub(in crate::bus) asks: mpsc::Receiver<Ask>,
-    pub(in crate::bus) errand: u64,
+    pub(in crate::bus) caller: u64,
     /// A read of the same unit that changes nothing, and how often the line was tried with it.
     pub(in crate::bus) harmless: Option<Request>,
     pub(in crate::bus) tries: u32,
@@ -66,7 +66,7 @@ impl Held {
 
 /// Until when a turn's request must wait.
 pub(in crate::bus) fn holds(link: &impl Link, page: &Page, held: &Held) -> Option<Instant> {
-    let until = |call: &Call| link.held_until(call, held.errand);
+    let until = |call: &Call| link.held_until(call, held.caller);
     let own = until(&held.waiting.as_ref()?.call);
     own.max(held.first(link).and_then(|first| until(&first))).max(page.others_until())
 }

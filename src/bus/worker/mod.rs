@@ -102,7 +102,7 @@ impl Worker {
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
         let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
-        let mut callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
+        let mut callers = Callers { queue, holder: None, parked: VecDeque::new(), deserted: false };
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
@@ -132,7 +132,7 @@ impl Worker {
 }
 
 /// The opening of the line.
-struct Door {
+struct Reopening {
     /// When it is tried next.
     next: Option<Instant>,
     pause: Duration,
@@ -160,7 +160,7 @@ struct Working<'a, L> {
     status: &'a watch::Sender<BusStatus>,
     configured: watch::Receiver<Bus>,
     name: String,
-    door: Door,
+    reopening: Reopening,
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
@@ -201,8 +201,8 @@ impl<'a> Shift<'a> {
         }
         let name = status.borrow().name.clone();
         let now = Instant::now();
-        let door = Door { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        let mut working = Working { link, callers, status, configured, name, door, lines, page, pulse };
+        let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
+        let mut working = Working { link, callers, status, configured, name, reopening, lines, page, pulse };
         working.find_port();
         working
     }
@@ -233,11 +233,11 @@ impl<L: Link> Working<'_, L> {
                 Event::Next(grant) => self.grant(grant),
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => {
-                    if let Some(held) = &mut self.callers.seat {
+                    if let Some(held) = &mut self.callers.holder {
                         held.waiting = Some(*ask);
                     }
                 }
-                Event::Asked(None) => self.callers.seat = None,
+                Event::Asked(None) => self.callers.holder = None,
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
@@ -266,25 +266,25 @@ impl<L: Link> Working<'_, L> {
         }
     }
 
-    /// What is to be sent now, if there is something. Its turn has the seat.
+    /// What is to be sent now, if there is something. The bus is its holder's.
     fn due(&mut self) -> Option<Due> {
         // Nothing of theirs was sent, and nothing will be.
-        let Callers { seat, parked, .. } = &mut self.callers;
+        let Callers { holder, parked, .. } = &mut self.callers;
         parked.retain(|held| !held.is_abandoned());
         let (link, page) = (&self.link, &self.page);
         let room = parked.len() < PARKED_MAX;
-        match seat {
+        match holder {
             Some(held) if held.is_abandoned() => held.waiting = None,
             Some(held) if room && !held.begun && holds(link, page, held).is_some() => {
-                parked.extend(seat.take());
+                parked.extend(holder.take());
             }
             _ => {}
         }
-        if seat.is_none() {
+        if holder.is_none() {
             let ready = parked.iter().position(|held| holds(link, page, held).is_none());
-            *seat = ready.and_then(|ready| parked.remove(ready));
+            *holder = ready.and_then(|ready| parked.remove(ready));
         }
-        let held = seat.as_mut()?;
+        let held = holder.as_mut()?;
         if holds(link, page, held).is_some() {
             return None;
         }
@@ -296,20 +296,20 @@ impl<L: Link> Working<'_, L> {
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
-        let Callers { queue, seat, parked, deserted } = &mut self.callers;
+        let Callers { queue, holder, parked, deserted } = &mut self.callers;
         let hold = |held: &Held| holds(&self.link, &self.page, held);
-        let seated = seat.as_ref().and_then(hold);
+        let seated = holder.as_ref().and_then(hold);
         let waiting = parked.iter().filter_map(hold).min();
-        let due = if seat.is_some() { seated } else { waiting };
-        let opening = self.door.next.filter(|_| !self.link.is_open());
-        let (free, listening) = (seat.is_none() && !*deserted, self.link.is_open());
-        let asking = seat.as_ref().is_some_and(|held| held.waiting.is_none());
+        let due = if holder.is_some() { seated } else { waiting };
+        let opening = self.reopening.next.filter(|_| !self.link.is_open());
+        let (free, listening) = (holder.is_none() && !*deserted, self.link.is_open());
+        let asking = holder.as_ref().is_some_and(|held| held.waiting.is_none());
         let mut configured = self.configured.clone();
         select! {
             biased;
             () = stop.cancelled() => Event::Stop,
             Ok(()) = configured.changed() => Event::Configured,
-            ask = asked(seat), if asking => Event::Asked(ask.map(Box::new)),
+            ask = asked(holder), if asking => Event::Asked(ask.map(Box::new)),
             () = at(due) => Event::Due,
             grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             () = at(opening) => Event::Open,
@@ -321,11 +321,11 @@ impl<L: Link> Working<'_, L> {
     fn grant(&mut self, grant: Grant) {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
-        let Grant { errand, harmless, turn } = grant;
-        let held = Held { asks: receiver, errand, harmless, tries: 0, waiting: None, begun: false };
+        let Grant { caller, harmless, turn } = grant;
+        let held = Held { asks: receiver, caller, harmless, tries: 0, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
         if turn.send(Turn { asks, owes: true }).is_ok() {
-            self.callers.seat = Some(held);
+            self.callers.holder = Some(held);
         }
     }
 
@@ -338,7 +338,7 @@ impl<L: Link> Working<'_, L> {
             }
             Wish::Exchange(reply) => {
                 let ended = self.exchange(&ask.call, ask.at, stop).await;
-                if let (None, Some(held)) = (&ended, &mut self.callers.seat) {
+                if let (None, Some(held)) = (&ended, &mut self.callers.holder) {
                     held.waiting = Some(Ask { wish: Wish::Exchange(reply), ..ask });
                 } else if let Some(wire) = ended {
                     let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
@@ -348,15 +348,15 @@ impl<L: Link> Working<'_, L> {
         }
     }
 
-    /// Does one exchange for the holder of the seat. `None`: the line was opened anew, and must be tried first.
+    /// Does one exchange for the holder of the turn. `None`: the line was opened anew, and must be tried first.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
-        let held = self.callers.seat.as_mut()?;
+        let held = self.callers.holder.as_mut()?;
         held.begun = true;
-        let errand = held.errand;
-        let mut ended = self.attempt(call, asked, errand, stop).await?;
+        let caller = held.caller;
+        let mut ended = self.attempt(call, asked, caller, stop).await?;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(call, asked, errand, stop).await?;
+            ended = self.attempt(call, asked, caller, stop).await?;
         }
         crash::point(Point::ExchangeEnded);
         let wire = ended.wire;
@@ -369,9 +369,9 @@ impl<L: Link> Working<'_, L> {
     }
 
     /// One exchange, on a line that is opened for it if need be. `None`: the line must be tried first.
-    async fn attempt(&mut self, call: &Call, asked: Instant, errand: u64, stop: &CancellationToken) -> Option<Ended> {
+    async fn attempt(&mut self, call: &Call, asked: Instant, caller: u64, stop: &CancellationToken) -> Option<Ended> {
         if !self.link.is_open() {
-            match &self.door.failed {
+            match &self.reopening.failed {
                 // It was tried just now, while the caller was asking.
                 Some((at, why)) if *at > asked && at.elapsed() < BACKOFF.0 => {
                     return Some(Ended::not_sent(why.clone()));
@@ -391,7 +391,7 @@ impl<L: Link> Working<'_, L> {
                 () = sleep_until(until) => {}
             }
         }
-        match &self.callers.seat {
+        match &self.callers.holder {
             Some(held) if !held.must_try(&self.link, call) => {}
             Some(held) if held.tries >= TRIES_MAX => return Some(Ended::not_sent(NEVER_SHOWN)),
             _ => return None,
@@ -409,7 +409,7 @@ impl<L: Link> Working<'_, L> {
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;
-        let ended = self.link.exchange(call, errand).await;
+        let ended = self.link.exchange(call, caller).await;
         if self.link.port().is_some() {
             self.page.note(self.link.owed_until());
         }
@@ -449,14 +449,14 @@ impl<L: Link> Working<'_, L> {
                     "closed" => debug!(bus = %self.name, "bus open"),
                     _ => info!(bus = %self.name, "bus open"),
                 }
-                self.door.next = None;
-                self.door.opened = now;
+                self.reopening.next = None;
+                self.reopening.opened = now;
                 self.find_port();
                 self.show("open", None);
                 Ok(())
             }
             Err(why) => {
-                self.door.failed = Some((now, why.clone()));
+                self.reopening.failed = Some((now, why.clone()));
                 self.out_of_order(&why, "bus can't be opened", now);
                 Err(Wire::NotSent(why))
             }
@@ -467,12 +467,12 @@ impl<L: Link> Working<'_, L> {
         let now = Instant::now();
         match lost {
             Lost::Idle => {
-                self.door.next = None;
+                self.reopening.next = None;
                 self.show("closed", None);
             }
             Lost::Gone(why) => {
-                if now.duration_since(self.door.opened) >= STABLE {
-                    self.door.pause = BACKOFF.0;
+                if now.duration_since(self.reopening.opened) >= STABLE {
+                    self.reopening.pause = BACKOFF.0;
                 }
                 self.out_of_order(&why, "bus lost", now);
             }
@@ -485,8 +485,8 @@ impl<L: Link> Working<'_, L> {
         } else {
             warn!(bus = %self.name, reason = why, "{what}");
         }
-        self.door.next = Some(now + self.door.pause);
-        self.door.pause = (self.door.pause * 2).min(BACKOFF.1);
+        self.reopening.next = Some(now + self.reopening.pause);
+        self.reopening.pause = (self.reopening.pause * 2).min(BACKOFF.1);
         self.show("opening", Some(why.to_owned()));
     }
 
@@ -501,7 +501,7 @@ impl<L: Link> Working<'_, L> {
     fn leave(mut self) {
         self.link.close();
         self.show("closed", None);
-        for held in self.callers.seat.iter_mut().chain(&mut self.callers.parked) {
+        for held in self.callers.holder.iter_mut().chain(&mut self.callers.parked) {
             held.asks.close();
             let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
             for ask in held.waiting.take().into_iter().chain(rest) {
@@ -515,8 +515,8 @@ impl<L: Link> Working<'_, L> {
     }
 }
 
-async fn asked(seat: &mut Option<Held>) -> Option<Ask> {
-    match seat {
+async fn asked(holder: &mut Option<Held>) -> Option<Ask> {
+    match holder {
         Some(held) => held.asks.recv().await,
         None => pending().await,
     }

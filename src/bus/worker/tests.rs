@@ -128,7 +128,7 @@ fn start(script: Script) -> Running {
         strips_echo: false,
     };
     let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
-    let callers = Callers { queue, seat: None, parked: VecDeque::new(), deserted: false };
+    let callers = Callers { queue, holder: None, parked: VecDeque::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
         let (line, stop) = (line.clone(), stop.clone());
@@ -163,7 +163,7 @@ impl Running {
     async fn write_behind_a_read(&self) -> (Result<Wire, Closed>, Vec<bool>) {
         let harmless = Some(Request::ReadWords { holding: true, address: 0, count: 1 });
         self.line.with(|script| script.writes.clear());
-        let mut turn = self.handle.errand().with_harmless(harmless).turn().await.unwrap();
+        let mut turn = self.handle.caller().with_harmless(harmless).turn().await.unwrap();
         let wire = turn.exchange(&call(1)).await;
         (Ok(wire), self.line.with(|script| script.writes.clone()))
     }

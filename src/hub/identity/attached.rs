@@ -251,7 +251,7 @@ impl Serving<'_> {
     /// A connection that stands is not given up before the next one may be made; until then it goes on.
     fn ask_for_a_turn(&mut self, configured: &Account) {
         let due = self.turn.is_none() && self.renewal.is_some_and(|renewal| Instant::now() >= renewal);
-        if due && self.identity.ledger.belief().now().is_ok() {
+        if due && self.identity.ledger.wall_clock().now().is_ok() {
             self.turn = Some(self.identity.shared.turn(configured.access.hub.connect_rate));
         }
     }
@@ -262,7 +262,7 @@ impl Serving<'_> {
         let due = self.renewal.is_some_and(|renewal| {
             now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.attachment.unsettled() == 0)
         });
-        self.has_turn && due && self.identity.ledger.belief().now().is_ok()
+        self.has_turn && due && self.identity.ledger.wall_clock().now().is_ok()
     }
 
     /// When the renewal is to be looked at next. While deliveries wait, their settlement wakes the loop.

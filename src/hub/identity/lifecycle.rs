@@ -30,7 +30,7 @@ const SHORT_LIVES_SUSPICIOUS: u32 = 3;
 
 /// What is known of the run of connections so far.
 #[derive(Default)]
-struct Fortune {
+struct Streak {
     backoff: Backoff,
     short_lives: u32,
     /// The last trouble that was logged, so that a lasting one is logged once.
@@ -53,7 +53,7 @@ struct Established {
 impl Identity {
     /// Runs until it is stopped.
     pub async fn run(self) {
-        let mut fortune = Fortune::default();
+        let mut streak = Streak::default();
         let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.event_bell.clone());
         let mut configured = self.account.clone();
         let mut met = Met::default();
@@ -66,22 +66,22 @@ impl Identity {
             let ending = tokio::select! {
                 () = self.stop.cancelled() => break,
                 Ok(()) = configured.changed() => {
-                    fortune = Fortune::default();
+                    streak = Streak::default();
                     Ending::Reconfigured
                 }
-                made = self.connect_and_meet(&account, &mut met, std::mem::take(&mut fortune.has_turn)) => match made {
+                made = self.connect_and_meet(&account, &mut met, std::mem::take(&mut streak.has_turn)) => match made {
                     Ok(established) => {
                         let since = established.since;
                         let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox, &fortune, &account).await;
-                        fortune.renewing = matches!(ending, Ending::Renew);
+                        let (ending, worked) = self.serve(established, &mut outbox, &streak, &account).await;
+                        streak.renewing = matches!(ending, Ending::Renew);
                         let has_turn = matches!(ending, Ending::Renew | Ending::Reconfigured);
-                        let ending = fortune.judge(ending, worked, since, token_end);
+                        let ending = streak.judge(ending, worked, since, token_end);
                         if matches!(ending, Ending::Reconfigured) {
                             // What kept it from connecting may be mended.
-                            fortune = Fortune::default();
+                            streak = Streak::default();
                         }
-                        fortune.has_turn = has_turn;
+                        streak.has_turn = has_turn;
                         ending
                     }
                     Err(ending) => ending,
@@ -93,14 +93,14 @@ impl Identity {
                 Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
                 Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
-                    let wait = fortune.backoff.next(fastrand::f64());
-                    self.tell(&trouble, wait, &mut fortune);
+                    let wait = streak.backoff.next(fastrand::f64());
+                    self.tell(&trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
                         Ok(()) = configured.changed() => {
                             configured.mark_changed();
-                            fortune = Fortune::default();
+                            streak = Streak::default();
                         }
                         () = sleep(wait) => {}
                     }
@@ -115,7 +115,7 @@ impl Identity {
     async fn ready(&self) {
         self.ledger.well().await;
         let mut told = None;
-        while let Err(doubt) = self.ledger.belief().now() {
+        while let Err(doubt) = self.ledger.wall_clock().now() {
             let why = doubt.in_short();
             if told.as_ref() != Some(&why) {
                 self.health.set_link(LinkState::Waiting, Some(doubt.to_string()));
@@ -125,7 +125,7 @@ impl Identity {
         }
     }
 
-    fn tell(&self, trouble: &Trouble, wait: Duration, fortune: &mut Fortune) {
+    fn tell(&self, trouble: &Trouble, wait: Duration, streak: &mut Streak) {
         let text = trouble.to_string();
         let seconds = wait.as_secs_f32();
         self.health.set_link(LinkState::Waiting, Some(text.clone()));
@@ -138,11 +138,11 @@ impl Identity {
             }
             return;
         }
-        if fortune.told.as_ref() == Some(&text) {
+        if streak.told.as_ref() == Some(&text) {
             tracing::debug!(device = %self.id, seconds, "no connection to the hub: {text}");
         } else {
             tracing::warn!(device = %self.id, "no connection to the hub: {text}");
-            fortune.told = Some(text);
+            streak.told = Some(text);
         }
     }
 
@@ -197,7 +197,7 @@ impl Identity {
     async fn attach(&self, reached: Box<dyn Reached>, account: &Account) -> Result<Established, Ending> {
         let (hub, device) = (&account.access.hub, self.id.as_str());
         // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
-        let date = self.ledger.belief().now().map_err(|_| Ending::ClockUnset)?;
+        let date = self.ledger.wall_clock().now().map_err(|_| Ending::ClockUnset)?;
         let begun = Instant::now();
         let (token, life) = match &account.credential {
             Credential::Certificate { .. } => (None, None),
@@ -208,7 +208,7 @@ impl Identity {
             }
         };
         let attachment = reached.attach(Entry { hub, device, token, is_to_stay: true }).await?;
-        self.ledger.belief().hub_agrees(date);
+        self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, was_known = attachment.was_known(), "the hub lets the device in");
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
     }
@@ -218,7 +218,7 @@ impl Identity {
         &self,
         established: Established,
         outbox: &mut Outbox,
-        fortune: &Fortune,
+        streak: &Streak,
         account: &Arc<Account>,
     ) -> (Ending, bool) {
         let Established { attachment, token, since, _place } = established;
@@ -229,8 +229,8 @@ impl Identity {
             settlements,
             worked: false,
             subscribed: false,
-            renewed: fortune.renewing,
-            proven_at: (fortune.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
+            renewed: streak.renewing,
+            proven_at: (streak.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
             renewal: token.map(|(renewal, _)| renewal),
             account: account.clone(),
             reconfigured: false,
@@ -256,7 +256,7 @@ impl Identity {
     }
 }
 
-impl Fortune {
+impl Streak {
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, ending: Ending, worked: bool, since: Instant, token_end: Option<Instant>) -> Ending {
         let short = since.elapsed() < SHORT_LIFE;

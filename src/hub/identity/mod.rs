@@ -1,5 +1,5 @@
-//! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached, `outbox`
-//! publishes its result events.
+//! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached,
+//! `outbox` publishes its result events.
 //!
 //! Invariants
 //! - Everything that belongs to a connection is made for it and dropped with it (G6).

@@ -1,4 +1,5 @@
-//! An identity's attachment by MQTT: a connection, its session, its keep-alive, and the packet ids of what was published.
+//! An identity's attachment by MQTT: a connection, its session, its keep-alive, and the packet ids of what was
+//! published.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::{Reply, Request, LINE_BYTES_MAX};
-use crate::exit::Fatal;
+use crate::exit::Exit;
 
 /// A status is at hand; a command may wait for its bus and run through all its attempts.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -16,21 +16,21 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Asks the running daemon.
 ///
 /// # Errors
-/// [`Fatal::NotRunning`] if it can't be reached, [`Fatal::No`] if it says no, [`Fatal::Ledger`] if its ledger can't be
+/// [`Exit::NotRunning`] if it can't be reached, [`Exit::No`] if it says no, [`Exit::Ledger`] if its ledger can't be
 /// written.
-pub fn ask(socket: &Path, request: &Request) -> Result<Json, Fatal> {
+pub fn ask(socket: &Path, request: &Request) -> Result<Json, Exit> {
     let reply = exchange(socket, request).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => "is the daemon running?",
             std::io::ErrorKind::PermissionDenied => "are you root, or in the group fieldbridge?",
             _ => "look at the daemon's log",
         };
-        Fatal::NotRunning(format!("{} can't be reached: {error}; {hint}", socket.display()))
+        Exit::NotRunning(format!("{} can't be reached: {error}; {hint}", socket.display()))
     })?;
     match reply {
         Reply::Ok(document) => Ok(document),
-        Reply::Error(why) => Err(Fatal::No(why)),
-        Reply::Unrecorded(why) => Err(Fatal::Ledger(why)),
+        Reply::Error(why) => Err(Exit::No(why)),
+        Reply::Unrecorded(why) => Err(Exit::Ledger(why)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who is served at present: the devices and the buses, added and removed one by one.
 //!
 //! Invariants
-//! - A device has one lane and one link. One that comes back begins after its earlier ones have ended, and after their
-//!   unfinished commands were read from the ledger.
+//! - A device has one executor and one link. One that comes back begins after its earlier ones have ended, and after
+//!   their unfinished commands were read from the ledger.
 //! - A device that leaves finishes its command in hand and acknowledges what is settled before it disconnects.
 //! - A bus that is not configured any more ends when nobody who was given it has a command in hand.
 
@@ -15,10 +15,10 @@ use tokio::sync::{watch, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::reload::Changes;
-use super::{spawn, Crew, Gateway};
+use super::{spawn, Gateway, TaskGroups};
 use crate::bus::{self, BusHandle};
 use crate::config::{self, Config};
-use crate::device::{self, Assignment, Station};
+use crate::device::{self, Assignment, Context};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::identity::Identity;
@@ -26,7 +26,7 @@ use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
 
 /// Who is served.
-pub(super) struct Roster {
+pub(super) struct Registry {
     /// The configuration in force.
     pub(super) config: Config,
     /// Why the last one that was to be taken up was refused.
@@ -48,7 +48,7 @@ pub(super) struct Served {
     pub(super) assignment: watch::Sender<Arc<Assignment>>,
     account: watch::Sender<Arc<Account>>,
     pub(super) health: Arc<DeviceHealth>,
-    /// Its lane ends after the command in hand, and its link then.
+    /// Its executor ends after the command in hand, and its link then.
     leave: CancellationToken,
     /// Both have ended.
     gone: CancellationToken,
@@ -65,13 +65,13 @@ pub(super) struct Running {
 pub(super) enum Begin {
     /// With the daemon: its unfinished commands were read.
     With(Vec<Unfinished>),
-    /// Later, after its earlier lane and link have ended, if it had some.
+    /// Later, after its earlier executor and link have ended, if it had some.
     After(Option<CancellationToken>),
 }
 
-impl Roster {
-    pub(super) fn new(config: Config) -> Roster {
-        Roster {
+impl Registry {
+    pub(super) fn new(config: Config) -> Registry {
+        Registry {
             ledger_path: config.ledger.path.clone(),
             config,
             refused: None,
@@ -83,7 +83,7 @@ impl Roster {
     }
 
     /// Starts a bus.
-    pub(super) fn add_bus(&mut self, gateway: &Gateway, crew: &mut Crew, name: &str) {
+    pub(super) fn add_bus(&mut self, gateway: &Gateway, tasks: &mut TaskGroups, name: &str) {
         let (handle, worker) = bus::new(name, &self.config.buses[name]);
         let worker = worker.on(gateway.lines.clone()).sharing(gateway.owed.clone());
         let worker = match gateway.ledger.ended_well() {
@@ -91,7 +91,7 @@ impl Roster {
             false => worker.after_an_earlier_life(gateway.started, longest_timeout(&self.config, name)),
         };
         let leave = gateway.stops.buses.child_token();
-        spawn(&mut crew.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
+        spawn(&mut tasks.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
         self.buses.insert(name.to_owned(), Running { handle, leave });
     }
 
@@ -99,7 +99,7 @@ impl Roster {
     pub(super) fn add_device(
         &mut self,
         gateway: &Gateway,
-        crew: &mut Crew,
+        tasks: &mut TaskGroups,
         access: &Arc<Access>,
         device: &Arc<config::Device>,
         begin: Begin,
@@ -109,10 +109,10 @@ impl Roster {
         let (account, configured) = watch::channel(Arc::new(account));
         let event_bell = Arc::new(Notify::new());
         let health = Arc::new(DeviceHealth::new(&device.id));
-        let (leave, link_leaves) = (gateway.stops.lanes.child_token(), gateway.stops.links.child_token());
+        let (leave, link_leaves) = (gateway.stops.executors.child_token(), gateway.stops.links.child_token());
         let gone = CancellationToken::new();
         let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
-        let station = Station {
+        let context = Context {
             id: device.id.clone(),
             assignment: assigned,
             ledger: gateway.ledger.clone(),
@@ -137,20 +137,20 @@ impl Roster {
             Begin::With(left) => (Some(left), None),
             Begin::After(after) => (None, after),
         };
-        // The link ends when intake and lane have: what they settled is acknowledged still.
+        // The link ends when intake and executor have: what they settled is acknowledged still.
         let ends_link = Arc::new(link_leaves.clone().drop_guard());
         let intake = {
-            let (station, ends_link) = (station.clone(), ends_link.clone());
+            let (context, ends_link) = (context.clone(), ends_link.clone());
             async move {
-                station.run_intake(inbox, offer).await;
+                context.run_intake(inbox, offer).await;
                 drop(ends_link);
             }
         };
-        let lane = {
+        let executor = {
             let after = after.clone();
             async move {
-                if let Some(left) = begin_with(&station, left, after).await {
-                    station.run_lane(left, jobs).await;
+                if let Some(left) = begin_with(&context, left, after).await {
+                    context.run_executor(left, jobs).await;
                 }
                 drop(ends_link);
             }
@@ -164,9 +164,9 @@ impl Roster {
             link.run().await;
             drop(is_gone);
         };
-        spawn(&mut crew.lanes, format!("intake of {}", device.id), leave.clone(), intake);
-        spawn(&mut crew.lanes, format!("lane of {}", device.id), leave.clone(), lane);
-        spawn(&mut crew.links, format!("link of {}", device.id), link_leaves, link);
+        spawn(&mut tasks.executors, format!("intake of {}", device.id), leave.clone(), intake);
+        spawn(&mut tasks.executors, format!("executor of {}", device.id), leave.clone(), executor);
+        spawn(&mut tasks.links, format!("identity {}", device.id), link_leaves, link);
         self.devices.insert(device.id.clone(), Served { assignment, account, health, leave, gone });
     }
 
@@ -178,7 +178,7 @@ impl Roster {
     pub(super) fn change(
         &mut self,
         gateway: &Gateway,
-        crew: &mut Crew,
+        tasks: &mut TaskGroups,
         access: &Arc<Access>,
         config: Config,
     ) -> Changes {
@@ -205,7 +205,7 @@ impl Roster {
         for name in names {
             match self.buses.get(&name) {
                 None => {
-                    self.add_bus(gateway, crew, &name);
+                    self.add_bus(gateway, tasks, &name);
                     changes.buses.added.push(name);
                 }
                 Some(running) if old.buses.get(&name) != self.config.buses.get(&name) => {
@@ -219,7 +219,7 @@ impl Roster {
         for device in &devices {
             let Some(served) = self.devices.get(&device.id) else {
                 let after = self.leaving.remove(&device.id);
-                self.add_device(gateway, crew, access, device, Begin::After(after));
+                self.add_device(gateway, tasks, access, device, Begin::After(after));
                 changes.devices.added.push(device.id.clone());
                 continue;
             };
@@ -248,7 +248,7 @@ impl Roster {
     }
 
     fn take_leave(&mut self, changes: &mut Changes) {
-        let Roster { config, devices, leaving, .. } = self;
+        let Registry { config, devices, leaving, .. } = self;
         devices.retain(|id, served| {
             let stays = config.devices.contains_key(id);
             if !stays {
@@ -266,7 +266,7 @@ const LOCKED_PAUSE: Duration = Duration::from_secs(1);
 
 /// A device's unfinished commands, once nobody else has them in hand. `None`: it is to end before that.
 async fn begin_with(
-    station: &Station,
+    context: &Context,
     left: Option<Vec<Unfinished>>,
     after: Option<CancellationToken>,
 ) -> Option<Vec<Unfinished>> {
@@ -275,27 +275,27 @@ async fn begin_with(
     }
     if let Some(after) = after {
         tokio::select! {
-            () = station.stop.cancelled() => return None,
+            () = context.stop.cancelled() => return None,
             () = after.cancelled() => {}
         }
     }
     loop {
-        match station.ledger.unfinished(Some(&station.id)).await {
+        match context.ledger.unfinished(Some(&context.id)).await {
             Ok(mut left) => {
                 // An operator's command of this life goes on by itself, whatever becomes of its device meanwhile.
-                left.retain(|one| one.source == Source::Hub || !station.ledger.is_of_this_life(one.row));
+                left.retain(|one| one.source == Source::Hub || !context.ledger.is_of_this_life(one.row));
                 return Some(left);
             }
             Err(LedgerError::Full(_) | LedgerError::Locked(_)) => {}
             // A ledger that can't be read ends the process.
             Err(_) => {
-                station.stop.cancelled().await;
+                context.stop.cancelled().await;
                 return None;
             }
         }
         tokio::select! {
-            () = station.stop.cancelled() => return None,
-            () = station.ledger.well() => {}
+            () = context.stop.cancelled() => return None,
+            () = context.ledger.well() => {}
         }
         tokio::time::sleep(LOCKED_PAUSE).await;
     }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::time::Timestamp;
+use super::stamp::Timestamp;
 
 /// A simulation, as the gateway sees it.
 pub trait Simulation {
