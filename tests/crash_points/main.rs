@@ -1,6 +1,7 @@
 //! Crash points, exhaustively: the real daemon ends by SIGKILL at every point that `fieldbridge::proof::crash` names,
-//! for every kind of route and both ways to settle, and the next one is left to sort it out. What became of two commands is
-//! counted from outside: on the slave, at the hub, and in the ledger. Proves G1 to G5 and G7, and the crash table.
+//! for every kind of route and both ways to settle, and the next one is left to sort it out. What became of two
+//! commands is counted from outside: on the slave, at the hub, and in the ledger. Proves G1 to G5 and G7, and the
+//! crash table.
 //!
 //! - `table` says what a crash at a point must leave behind, and what that must lead to: derived from the guarantees.
 //! - `cases` lists what is run, and which points a route can't reach, with the reason; those are run too, and must not

@@ -15,9 +15,9 @@ use crate::ledger::Ledger;
 pub(in crate::hub) struct Met(Option<String>);
 
 impl Met {
-    /// The hub has let it in. If it says the first time that it did not know the device, nobody has subscribed as this
-    /// identity before: no earlier ledger knows of it. Later that says nothing: a session can be ended by others. `false`: the
-    /// ledger could not be written.
+    /// The hub has let it in. If it says the first time that it did not know the device, nobody has subscribed as
+    /// this identity before: no earlier ledger knows of it. Later that says nothing: a session can be ended by
+    /// others. `false`: the ledger could not be written.
     pub(in crate::hub) async fn hub(
         &mut self,
         ledger: &Ledger,
