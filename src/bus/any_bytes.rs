@@ -10,9 +10,10 @@ use tokio::time::{sleep, Instant};
 use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{self, Debts, Question};
 use crate::bus::link::Link as _;
-use crate::bus::modbus::codec::Codec;
+use crate::bus::modbus::ended;
 use crate::bus::modbus::frame::{self, Shape};
 use crate::bus::modbus::late::Sifted;
+use crate::bus::modbus::pdu::Pdu;
 use crate::bus::modbus::{rtu, tcp};
 use crate::bus::{port, text};
 use crate::config::{Parity, SerialPort};
@@ -164,16 +165,15 @@ pub fn modbus_rtu(bytes: &[u8]) {
         }
         let behind = [&frame[..], source.rest()].concat();
         assert_eq!(shape.find(&behind), found);
-        assert_eq!(run(understood(Codec::rtu(), &request, &frame)), expected, "{frame:02x?} on {request:?}");
+        let understood = ended(7, &Pdu::of(&request).expect("it is Modbus"), frame::opened(&frame));
+        assert_eq!(understood, expected, "{frame:02x?} on {request:?}");
     }
-    // The library gets to see more than a frame of the right shape: whatever it makes of that, it comes to an end.
-    let most = bytes.len().min(frame::FRAME_MAX);
-    run(understood(Codec::rtu(), &request, &bytes[..most]));
-}
-
-async fn understood(mut codec: Codec, request: &Request, frame: &[u8]) -> Wire {
-    let (_, asked) = codec.ask(7, request).await.expect("a request within the limits");
-    asked.answer(frame).await
+    // Any bytes, of the right shape or not, are understood exactly by the letter.
+    let wire = ended(7, &Pdu::of(&request).expect("it is Modbus"), bytes);
+    match reading(&request, bytes) {
+        Some(expected) => assert_eq!(wire, expected),
+        None => assert!(matches!(wire, Wire::BadReply(_)), "{wire:?}"),
+    }
 }
 
 /// On a TCP connection an answer is the request's exactly if transaction, unit, length and content are its own;
@@ -199,11 +199,10 @@ pub fn modbus_tcp(bytes: &[u8]) {
         let (mut near, mut far) = duplex(1 << 16);
         far.write_all(&frame).await.expect("there is room");
         drop(far);
-        let mut codec = Codec::tcp();
-        let (_, asked) = codec.ask(7, &request).await.expect("a request within the limits");
         let mut answer = tcp::Answering::default();
         let wire = match answer.read(&mut near).await {
-            Ok(()) => asked.answer(&answer.frame).await,
+            Ok(()) if answer.frame[..4] != [0; 4] || answer.frame[6] != 7 => Wire::BadReply("it is foreign".into()),
+            Ok(()) => ended(7, &Pdu::of(&request).expect("it is Modbus"), &answer.frame[7..]),
             Err(broken) => (broken.wire)(broken.why),
         };
         let mut rest = Vec::new();

@@ -1,106 +1,62 @@
-//! Modbus RTU on the line: how long it takes, what an answer looks like, and where in a stream of bytes one stands.
-//! Pure.
+//! Modbus RTU frames: unit, PDU and CRC, and where in a stream of bytes an answer stands. Pure.
 //!
 //! Invariants
 //! - An answer is found wherever it begins, behind any garbage, and never before its last byte is there.
 //! - A frame is an answer only if unit, function, length or echo, and CRC are those of the request.
 
+use crate::bus::modbus::pdu::{Expected, Found, Pdu};
 use crate::peripheral::exchange::Request;
 
 /// Longest RTU frame (Modbus over Serial Line V1.02, 2.5.1).
 pub(in crate::bus) const FRAME_MAX: usize = 256;
 
-/// An exception frame: unit, function + 0x80, code, CRC (Modbus Application Protocol V1.1b3, section 7).
-const EXCEPTION_LEN: usize = 5;
+/// What a frame has beside its PDU: the unit in front, the CRC behind.
+const AROUND: usize = 3;
 
 /// What the answer to a request looks like, as far as it is known beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bus) struct Shape {
     pub(in crate::bus) unit: u8,
-    function: u8,
-    body: Body,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Body {
-    /// This many bytes of data, counted by the byte in front of them (functions 1 to 4).
-    Data(u8),
-    /// Address, and value or quantity, as in the request (functions 5, 6, 15 and 16).
-    Echo([u8; 4]),
-}
-
-/// A frame that belongs to a [`Shape`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bus) enum Found {
-    Answer,
-    Exception,
+    expected: Expected,
 }
 
 impl Shape {
     /// The shape of a Modbus request's answer; `None` for a line protocol.
     pub(in crate::bus) fn of(unit: u8, request: &Request) -> Option<Shape> {
-        let (function, body) = match request {
-            Request::ReadBits { coils, count, .. } => {
-                (if *coils { 1 } else { 2 }, Body::Data(data_len(count.div_ceil(8).into())?))
-            }
-            Request::ReadWords { holding, count, .. } => {
-                (if *holding { 3 } else { 4 }, Body::Data(data_len(usize::from(*count) * 2)?))
-            }
-            Request::WriteBits { address, bits } => match bits[..] {
-                [on] => (5, echo(*address, if on { 0xFF00 } else { 0 })),
-                _ => (15, echo(*address, u16::try_from(bits.len()).ok()?)),
-            },
-            Request::WriteWords { address, words } => match words[..] {
-                [word] => (6, echo(*address, word)),
-                _ => (16, echo(*address, u16::try_from(words.len()).ok()?)),
-            },
-            Request::Line { .. } => return None,
-        };
-        Some(Shape { unit, function, body })
+        Some(Shape { unit, expected: Pdu::of(request)?.expected()? })
     }
 
     /// Length of the normal answer's frame, in bytes.
     pub(in crate::bus) fn len(&self) -> usize {
-        match self.body {
-            Body::Data(len) => 5 + usize::from(len),
-            Body::Echo(_) => 8,
-        }
+        AROUND + self.expected.len()
     }
 
     /// Whether an exception to the one could be an exception to the other.
     pub(in crate::bus) fn shares_exceptions(&self, other: &Shape) -> bool {
-        self.unit == other.unit && self.function == other.function
+        self.unit == other.unit && self.expected.function() == other.expected.function()
     }
 
     /// What stands at the very start of `bytes`, and its length.
     pub(in crate::bus) fn find(&self, bytes: &[u8]) -> Option<(Found, usize)> {
-        if bytes.first() != Some(&self.unit) {
-            return None;
-        }
-        let function = *bytes.get(1)?;
-        if function == self.function {
-            let fits = match self.body {
-                Body::Data(len) => bytes.get(2) == Some(&len),
-                Body::Echo(echo) => bytes.get(2..6) == Some(&echo[..]),
-            };
-            let frame = bytes.get(..self.len()).filter(|_| fits)?;
-            return is_intact(frame).then_some((Found::Answer, frame.len()));
-        }
-        if function == self.function | 0x80 {
-            let frame = bytes.get(..EXCEPTION_LEN)?;
-            return is_intact(frame).then_some((Found::Exception, frame.len()));
-        }
-        None
+        let pdu = bytes.strip_prefix(&[self.unit])?;
+        let (found, len) = self.expected.find(pdu)?;
+        let frame = bytes.get(..AROUND + len)?;
+        is_intact(frame).then_some((found, frame.len()))
     }
 }
 
-fn data_len(len: usize) -> Option<u8> {
-    u8::try_from(len).ok()
+/// A PDU in a frame.
+pub(in crate::bus) fn sealed(unit: u8, pdu: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(AROUND + pdu.len());
+    frame.push(unit);
+    frame.extend(pdu);
+    frame.extend(crc(&frame).to_le_bytes());
+    frame
 }
 
-fn echo(address: u16, second: u16) -> Body {
-    let (a, b) = (address.to_be_bytes(), second.to_be_bytes());
-    Body::Echo([a[0], a[1], b[0], b[1]])
+/// The PDU of a whole frame.
+pub(in crate::bus) fn opened(frame: &[u8]) -> &[u8] {
+    frame.get(1..frame.len().saturating_sub(2)).unwrap_or_default()
 }
 
 /// Whether a frame's last two bytes are the CRC of the others (low byte first; Modbus over Serial Line V1.02, 2.5.1.2).

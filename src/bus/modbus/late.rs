@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::bus::debts::{Debts, Question};
-use crate::bus::modbus::frame::{Found, Shape};
+use crate::bus::modbus::frame::Shape;
+use crate::bus::modbus::pdu::Found;
 
 /// What stood in the bytes of a Modbus line.
 #[derive(Debug, PartialEq, Eq)]

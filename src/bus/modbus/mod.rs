@@ -1,7 +1,12 @@
-//! Modbus on a line (RTU) or over TCP: frames, what an answer says, and which answers are still owed.
+//! Modbus: `pdu` knows the functions, `frame` the frames of a serial line and `late` which of them was asked for; `rtu`
+//! and `tcp` each do one exchange, and `answer` says what it came to.
 
-pub(in crate::bus) mod codec;
+mod answer;
 pub(in crate::bus) mod frame;
 pub(in crate::bus) mod late;
+pub(in crate::bus) mod pdu;
 pub(in crate::bus) mod rtu;
 pub(in crate::bus) mod tcp;
+
+#[cfg(any(test, feature = "proof"))]
+pub(in crate::bus) use answer::ended;

@@ -18,9 +18,10 @@ use tracing::debug;
 use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{Debts, Question};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
-use crate::bus::modbus::codec::Codec;
-use crate::bus::modbus::frame::{is_intact, Shape, FRAME_MAX};
+use crate::bus::modbus::answer;
+use crate::bus::modbus::frame::{is_intact, opened, sealed, Shape, FRAME_MAX};
 use crate::bus::modbus::late::Sifted;
+use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, SerialPort};
@@ -222,14 +223,13 @@ impl Rtu {
     }
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
-        let Some(shape) = Shape::of(call.unit, &call.request) else {
+        let Some(pdu) = Pdu::of(&call.request) else {
+            return Ended::not_sent("this bus speaks Modbus, not lines");
+        };
+        let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request), pdu.encode()) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
-        let mut codec = Codec::rtu();
-        let (frame, asked) = match codec.ask(call.unit, &call.request).await {
-            Ok(encoded) => encoded,
-            Err(why) => return Ended::not_sent(why),
-        };
+        let frame = sealed(call.unit, &encoded);
         match self.quiet().await {
             Ok(()) => {}
             Err(NotQuiet::Babble) => {
@@ -260,7 +260,7 @@ impl Rtu {
         let deadline = sent + timeout + self.timing.on_wire(shape.len());
         let heard = self.listen_for(&question, &shape, deadline).await;
         let ended = match &heard {
-            Ok(answer) => Ended::kept(asked.answer(answer).await),
+            Ok(frame) => Ended::kept(answer::ended(call.unit, &pdu, opened(frame))),
             Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
             Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
         };

@@ -17,7 +17,8 @@ use tracing::debug;
 
 use crate::bus::call::{Call, Wire};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
-use crate::bus::modbus::codec::Codec;
+use crate::bus::modbus::answer;
+use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port::{self, Lines};
 use crate::net::Stream;
 
@@ -45,7 +46,8 @@ pub(in crate::bus) struct Tcp {
 
 struct Connection {
     stream: Box<dyn Stream>,
-    codec: Codec,
+    /// The transaction of its next request.
+    transaction: u16,
 }
 
 impl Tcp {
@@ -56,10 +58,14 @@ impl Tcp {
     }
 
     async fn put(&mut self, connection: &mut Connection, call: &Call) -> Result<Wire, Broken> {
-        let (frame, asked) = match connection.codec.ask(call.unit, &call.request).await {
-            Ok(encoded) => encoded,
-            Err(why) => return Err(Broken::before(why)),
+        let Some(pdu) = Pdu::of(&call.request) else {
+            return Err(Broken::before("this bus speaks Modbus, not lines"));
         };
+        let Some(encoded) = pdu.encode() else {
+            return Err(Broken::before("the request fits no Modbus frame"));
+        };
+        let frame = framed(connection.transaction, call.unit, &encoded);
+        connection.transaction = connection.transaction.wrapping_add(1);
         sleep_until(self.quiet_until).await;
         still_open(&mut *connection.stream).await?;
         let timeout = call.timeout.map_or(self.timeout, bounded);
@@ -76,7 +82,7 @@ impl Tcp {
         match timeout_at(deadline, answer.read(&mut *connection.stream)).await {
             Ok(Ok(())) => match foreign(&frame, &answer.frame) {
                 Some(why) => Ok(Wire::BadReply(why)),
-                None => Ok(asked.answer(&answer.frame).await),
+                None => Ok(answer::ended(call.unit, &pdu, &answer.frame[PREFIX + 1..])),
             },
             Ok(Err(broken)) => Err(broken),
             Err(_) if answer.filled == 0 => Err(Broken {
@@ -95,6 +101,18 @@ impl Tcp {
             }),
         }
     }
+}
+
+/// A PDU in the frame of a transaction.
+pub(in crate::bus) fn framed(transaction: u16, unit: u8, pdu: &[u8]) -> Vec<u8> {
+    let counted = u16::try_from(1 + pdu.len()).expect("a PDU has at most 253 bytes");
+    let mut frame = Vec::with_capacity(PREFIX + 1 + pdu.len());
+    frame.extend(transaction.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(counted.to_be_bytes());
+    frame.push(unit);
+    frame.extend(pdu);
+    frame
 }
 
 /// Whose a whole frame is, and to what, if it is not the answer to the request: a sentence.
@@ -151,13 +169,7 @@ impl Answering {
             let why = format!("what came is no Modbus TCP: {}", port::hex(&self.frame));
             return Err(Broken { wire: Wire::BadReply, why });
         }
-        self.fill(stream, PREFIX + counted).await?;
-        // An exception is unit, function and code. The library would overlook more.
-        if self.frame[PREFIX + 1] >= 0x80 && counted != 3 {
-            let why = format!("what came is no Modbus exception: {}", port::hex(&self.frame));
-            return Err(Broken { wire: Wire::BadReply, why });
-        }
-        Ok(())
+        self.fill(stream, PREFIX + counted).await
     }
 
     async fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Result<(), Broken> {
@@ -191,7 +203,7 @@ impl Answering {
 impl Link for Tcp {
     async fn open(&mut self) -> Result<(), String> {
         let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
-        self.connection = Some(Connection { stream, codec: Codec::tcp() });
+        self.connection = Some(Connection { stream, transaction: 0 });
         Ok(())
     }
 
@@ -288,7 +300,7 @@ mod tests {
         let lines = Arc::new(Swallowing::default());
         let mut tcp = Tcp::new("h:502".into(), timeout, Duration::from_secs(60), lines);
         let (near, _far) = tokio::io::duplex(4);
-        tcp.connection = Some(Connection { stream: Box::new(near), codec: Codec::tcp() });
+        tcp.connection = Some(Connection { stream: Box::new(near), transaction: 0 });
         let request = crate::peripheral::exchange::Request::ReadWords { holding: true, address: 0, count: 1 };
         let began = Instant::now();
         let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None, look: 0 }, 1).await;
