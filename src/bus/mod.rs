@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{json, Value as Json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -43,6 +42,7 @@ pub(crate) use modbus::frame::tests::sealed;
 
 use crate::config;
 use crate::health::pulse::Pulse;
+use crate::health::snapshot;
 use crate::peripheral::exchange::Request;
 use call::{Call, Wire};
 
@@ -246,16 +246,10 @@ impl BusStatus {
         self.state == "open"
     }
 
-    /// As it stands in `status --json`.
-    pub fn to_json(&self) -> Json {
-        json!({
-            "name": self.name,
-            "kind": self.kind,
-            "state": self.state,
-            "lastError": self.last_error,
-            "exchanges": self.exchanges,
-            "timeouts": self.timeouts,
-        })
+    /// As a snapshot has it.
+    pub fn snapshot(&self) -> snapshot::Bus {
+        let BusStatus { name, kind, state, last_error, exchanges, timeouts } = self.clone();
+        snapshot::Bus { name, kind: kind.to_owned(), state: state.to_owned(), last_error, exchanges, timeouts }
     }
 }
 

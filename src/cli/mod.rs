@@ -11,6 +11,7 @@ use crate::command::outcome::State;
 use crate::config::{self, Loaded, Problem, Refused};
 use crate::doctor::{self, Finding, Verdict};
 use crate::exit::Exit;
+use crate::health::snapshot::Snapshot;
 use crate::ledger::row::Record;
 use crate::ledger::{life, LedgerError, Reader};
 use crate::log::throttle::EACH;
@@ -321,7 +322,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
 fn status(path: &Path, json: bool) -> Result<(), Exit> {
     let places = config::places(path, environment()).map_err(Exit::Config)?;
     let document = client::ask(&places.admin_socket, &Request::Status {})?;
-    print(&if json { document.to_string() } else { show::status(&document) });
+    if json {
+        print(&document.to_string());
+        return Ok(());
+    }
+    let snapshot: Snapshot = serde_json::from_value(document).map_err(|error| {
+        let what = format!("the daemon is of another version, and says what this program does not know ({error})");
+        Exit::Surroundings(format!("{what}; restart it, or take --json"))
+    })?;
+    print(&show::status(&snapshot));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::daemon::{exchange, Daemon, RELOAD_FIRST};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::bus::{self, BusStatus, SystemLines};
 use crate::config::{Bus, BusKind, Config, Device};
+use crate::health::snapshot::Snapshot;
 use crate::operate::admin::{Reply, Request};
 
 pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
@@ -61,7 +62,7 @@ async fn one(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Findi
             found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus was not tried")));
             return;
         }
-        Daemon::Running { .. } if daemon.status_of("buses", "name", name).is_some() => {
+        Daemon::Running { .. } if daemon.bus(name).is_some() => {
             through_the_daemon(config, daemon, name, found).await;
             return;
         }
@@ -123,14 +124,13 @@ fn closed_to_the_service(about: &str, port: &Path) -> Option<Finding> {
 /// What the running daemon knows of its bus, and what its peripherals answer to it.
 async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Finding>) {
     let about = format!("bus {name}");
-    let Some(status) = daemon.status_of("buses", "name", name) else { return };
+    let Some(status) = daemon.bus(name) else { return };
     let place = place_of(&config.buses[name]);
-    let state = status["state"].as_str().unwrap_or_default();
-    let error = status["lastError"].as_str();
-    found.push(match (state, error) {
+    let state = status.state.as_str();
+    found.push(match (state, status.last_error.as_deref()) {
         // A connection that nothing was asked on for a while may be closed by the other side.
         ("open" | "closed", _) => {
-            let counts = format!("{} exchanges, {} without an answer", status["exchanges"], status["timeouts"]);
+            let counts = format!("{} exchanges, {} without an answer", status.exchanges, status.timeouts);
             Finding::ok(&about, format!("{place} is held by the running fieldbridge: {state}, {counts}"))
         }
         (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error),
@@ -142,9 +142,8 @@ async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found:
     }
     // By its answers the line has shown how it behaves.
     if let Ok((Reply::Ok(status), _)) = exchange(&config.admin_socket, &Request::Status {}).await {
-        let buses = status["buses"].as_array().into_iter().flatten();
-        let trouble = buses.filter(|bus| bus["name"] == name && bus["state"] == "open");
-        let trouble = trouble.filter_map(|bus| bus["lastError"].as_str()).next();
+        let status: Snapshot = serde_json::from_value(status).unwrap_or_default();
+        let trouble = status.bus(name).filter(|bus| bus.state == "open").and_then(|bus| bus.last_error.as_deref());
         found[bus] = trouble.map_or(found[bus].clone(), |trouble| behaves_badly(&about, &place, trouble));
     }
 }
@@ -155,7 +154,7 @@ fn behaves_badly(about: &str, place: &str, trouble: &str) -> Finding {
 }
 
 async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Finding {
-    if daemon.status_of("devices", "id", &device.id).is_none() {
+    if daemon.device(&device.id).is_none() {
         return not_asked(device, "the running daemon does not have it yet").remedy(RELOAD_FIRST);
     }
     if daemon.has_another_device(device) {

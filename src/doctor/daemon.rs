@@ -4,12 +4,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value as Json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use super::{within, Finding};
 use crate::config::{Bus, Config, Device, Fingerprints, Hub};
+use crate::health::snapshot::{self, Snapshot};
 use crate::operate::admin::{Reply, Request, LINE_BYTES_MAX};
 
 /// A status is at hand; for its bus a question may have to wait.
@@ -21,7 +21,7 @@ pub(super) enum Daemon {
     /// None runs.
     Absent,
     /// It runs and answers. An older program doesn't tell what it runs on.
-    Running { pid: Option<i32>, status: Json, runs_on: Option<Fingerprints> },
+    Running { pid: Option<i32>, status: Box<Snapshot>, runs_on: Option<Fingerprints> },
     /// It runs and can't be asked, for this reason.
     Mute { pid: Option<i32>, why: String },
 }
@@ -30,6 +30,10 @@ pub(super) enum Daemon {
 pub(super) async fn ask(config: &Config) -> Daemon {
     match exchange(&config.admin_socket, &Request::Status {}).await {
         Ok((Reply::Ok(status), pid)) => {
+            let status = match serde_json::from_value(status) {
+                Ok(status) => Box::new(status),
+                Err(error) => return Daemon::Mute { pid, why: format!("its status is of another version: {error}") },
+            };
             let runs_on = match exchange(&config.admin_socket, &Request::Running {}).await {
                 Ok((Reply::Ok(prints), _)) => serde_json::from_value(prints).ok(),
                 _ => None,
@@ -88,10 +92,16 @@ impl Daemon {
         }
     }
 
-    /// What it says of one of the things in a list of its status.
-    pub(super) fn status_of<'a>(&'a self, list: &str, key: &str, name: &str) -> Option<&'a Json> {
+    /// What it says of a device.
+    pub(super) fn device(&self, id: &str) -> Option<&snapshot::Device> {
         let Daemon::Running { status, .. } = self else { return None };
-        status[list].as_array()?.iter().find(|item| item[key] == name)
+        status.device(id)
+    }
+
+    /// What it says of a bus.
+    pub(super) fn bus(&self, name: &str) -> Option<&snapshot::Bus> {
+        let Daemon::Running { status, .. } = self else { return None };
+        status.bus(name)
     }
 
     /// What it runs on, if it says so.
@@ -130,10 +140,10 @@ impl Daemon {
             Daemon::Running { status, runs_on, .. } => {
                 let mut findings =
                     vec![Finding::ok(about, format!("it runs{named}, and is asked for what only one may use"))];
-                let host = status["hub"]["host"].as_str().unwrap_or_default();
+                let host = &status.hub.host;
                 let differences = match runs_on {
                     Some(runs_on) => runs_on.differences(&Fingerprints::of(config)),
-                    None if host != config.hub.host => vec!["hub.host changed".to_owned()],
+                    None if *host != config.hub.host => vec!["hub.host changed".to_owned()],
                     None => Vec::new(),
                 };
                 if !differences.is_empty() {

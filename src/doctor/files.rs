@@ -116,9 +116,9 @@ fn ledger(path: &Path, service: Option<&Account>, daemon: &Daemon) -> Vec<Findin
         findings.push(Finding::fail(about, format!("{} {why}", place.display())).remedy(remedy));
     }
     findings.push(match daemon {
-        Daemon::Running { status, .. } => match status["ledger"]["ok"] == true {
-            true => Finding::ok(about, format!("the running daemon writes it: {} rows", status["ledger"]["rows"])),
-            false => Finding::failed(about, status["ledger"]["lastError"].as_str().unwrap_or("it can't be written")),
+        Daemon::Running { status, .. } => match status.ledger.ok {
+            true => Finding::ok(about, format!("the running daemon writes it: {} rows", status.ledger.rows)),
+            false => Finding::failed(about, status.ledger.last_error.as_deref().unwrap_or("it can't be written")),
         },
         Daemon::Mute { .. } => Finding::warn(about, "not opened: the daemon, which can't be asked, uses it"),
         Daemon::Absent => match Reader::look(path) {

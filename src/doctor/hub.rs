@@ -245,7 +245,7 @@ fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached:
     let needs_a_token = matches!(device.credential, Credential::Key(_));
     match daemon {
         Daemon::Mute { .. } => Some(not_asked(device, "the daemon, which can't be asked, may have it connected")),
-        Daemon::Running { .. } if daemon.status_of("devices", "id", &device.id).is_some() => {
+        Daemon::Running { .. } if daemon.device(&device.id).is_some() => {
             let is_another = daemon.has_another_hub(&config.hub) || daemon.has_another_device(device);
             Some(match is_another {
                 true => not_asked(device, "the running daemon has it with other settings").remedy(RELOAD_FIRST),
@@ -269,9 +269,9 @@ async fn let_in(way: &Way, device: &Device, again: Instant) -> Finding {
 
 fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
     let about = about(device);
-    let status = daemon.status_of("devices", "id", &device.id);
-    let text = |key: &str| status.and_then(|status| status[key].as_str());
-    match (text("hub").unwrap_or_default(), text("lastError")) {
+    let status = daemon.device(&device.id);
+    let error = status.and_then(|status| status.last_error.as_deref());
+    match (status.map_or("", |status| &status.hub), error) {
         ("connected", _) => Finding::ok(&about, "connected, says the running fieldbridge"),
         (_, Some(error)) => Finding::failed(&about, error),
         (state, None) => Finding::warn(&about, format!("{state}, says the running fieldbridge")).remedy("ask again"),

@@ -449,7 +449,10 @@ impl Gateway {
 
     async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
         match request {
-            admin::Request::Status {} => Reply::Ok(self.status().await),
+            admin::Request::Status {} => match serde_json::to_value(self.snapshot().await) {
+                Ok(snapshot) => Reply::Ok(snapshot),
+                Err(error) => Reply::Error(error.to_string()),
+            },
             admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.registry().config))),
             admin::Request::Reload {} => {
                 tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");

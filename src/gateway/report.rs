@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{json, Value as Json};
-
 use super::registry::Registry;
 use super::Gateway;
+use crate::health::snapshot::{self, Snapshot};
 use crate::health::LinkState;
 use crate::systemd;
 use crate::time::Timestamp;
@@ -20,33 +19,36 @@ impl Registry {
 }
 
 impl Gateway {
-    pub(super) async fn status(&self) -> Json {
+    pub(super) async fn snapshot(&self) -> Snapshot {
         let health = self.ledger.health().borrow().clone();
         let (rows, events) = self.ledger.counts().await.unwrap_or((0, 0));
         let configured = self.registry().devices.keys().cloned().collect();
-        let left_over = self.ledger.events_of_others(configured).await.unwrap_or(0);
+        let of_removed_devices = self.ledger.events_of_others(configured).await.unwrap_or(0);
         let doubt = self.ledger.wall_clock().now().err();
         let registry = self.registry();
-        let devices =
-            registry.devices.values().map(|served| served.health.to_json(&served.assignment.borrow().device.bus));
-        let buses = registry.buses.values().map(|running| running.handle.status().to_json());
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptimeSeconds": self.started.elapsed().as_secs(),
-            "clock": {
-                "ok": doubt.is_none(), "now": Timestamp::now().to_string(), "lastError": doubt.map(|doubt| doubt.to_string())
+        let devices = registry.devices.values();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            clock: snapshot::Clock {
+                ok: doubt.is_none(),
+                now: Timestamp::now().to_string(),
+                last_error: doubt.map(|doubt| doubt.to_string()),
             },
-            "configuration": { "ok": registry.refused.is_none(), "lastError": registry.refused },
-            "hub": {
-                "host": registry.config.hub.host,
-                "connected": registry.connected(),
-                "identities": registry.devices.len(),
+            configuration: snapshot::Configuration {
+                ok: registry.refused.is_none(),
+                last_error: registry.refused.clone(),
             },
-            "devices": devices.collect::<Vec<_>>(),
-            "buses": buses.collect::<Vec<_>>(),
-            "ledger": { "ok": health.ok, "rows": rows, "lastError": health.last_error },
-            "outbox": { "pending": (events - left_over).max(0), "ofRemovedDevices": left_over },
-        })
+            hub: snapshot::Hub {
+                host: registry.config.hub.host.clone(),
+                connected: registry.connected(),
+                identities: registry.devices.len(),
+            },
+            devices: devices.map(|served| served.health.snapshot(&served.assignment.borrow().device.bus)).collect(),
+            buses: registry.buses.values().map(|running| running.handle.status().snapshot()).collect(),
+            ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
+            outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },
+        }
     }
 
     pub(super) async fn report_status(&self) {

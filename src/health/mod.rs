@@ -1,11 +1,10 @@
 //! What the running daemon knows of itself: counters and last errors, for `status`, the log and systemd.
 
 pub mod pulse;
+pub mod snapshot;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-
-use serde_json::{json, Value as Json};
 
 use crate::health::pulse::Pulse;
 
@@ -105,20 +104,20 @@ impl DeviceHealth {
         }
     }
 
-    /// As it stands in `status --json`, with the bus that it is on at present.
-    pub fn to_json(&self, bus: &str) -> Json {
-        let (state, error) = self.lock().clone();
-        json!({
-            "id": self.id,
-            "bus": bus,
-            "hub": state.as_str(),
-            "lastError": error,
-            "received": self.received.get(),
-            "executed": self.executed.get(),
-            "duplicates": self.duplicates.get(),
-            "inDoubt": self.in_doubt.get(),
-            "pending": self.pending.load(Ordering::Relaxed),
-        })
+    /// As it is now, on the bus that it is on at present.
+    pub fn snapshot(&self, bus: &str) -> snapshot::Device {
+        let (state, last_error) = self.lock().clone();
+        snapshot::Device {
+            id: self.id.clone(),
+            bus: bus.to_owned(),
+            hub: state.as_str().to_owned(),
+            last_error,
+            received: self.received.get(),
+            executed: self.executed.get(),
+            duplicates: self.duplicates.get(),
+            in_doubt: self.in_doubt.get(),
+            pending: self.pending.load(Ordering::Relaxed),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, (LinkState, Option<String>)> {

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
+use crate::health::snapshot::Snapshot;
 use crate::ledger::row::{Record, Source};
 
 /// What a reload has changed.
@@ -20,62 +21,48 @@ pub fn changes(document: &Json) -> String {
     notes.chain([summary.to_owned()]).map(|line| printable(&line)).collect::<Vec<_>>().join("\n")
 }
 
-/// A status document.
-pub fn status(document: &Json) -> String {
-    let text = |value: &Json| match value {
-        Json::String(text) => printable(text),
-        Json::Null => "-".into(),
-        other => printable(&other.to_string()),
-    };
+/// What a daemon says of itself.
+pub fn status(of: &Snapshot) -> String {
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), printable);
     let mut out = String::new();
-    let hub = &document["hub"];
-    let _ = writeln!(
-        out,
-        "fieldbridge {}, up {}\nhub {}: {} of {} identities connected",
-        text(&document["version"]),
-        humantime::format_duration(std::time::Duration::from_secs(document["uptimeSeconds"].as_u64().unwrap_or(0))),
-        text(&hub["host"]),
-        text(&hub["connected"]),
-        text(&hub["identities"]),
-    );
-    let configuration = &document["configuration"];
-    if configuration["ok"] == false {
-        let why = text(&configuration["lastError"]);
+    let up = humantime::format_duration(std::time::Duration::from_secs(of.uptime_seconds));
+    let hub = &of.hub;
+    let (version, host) = (printable(&of.version), printable(&hub.host));
+    let _ = writeln!(out, "fieldbridge {version}, up {up}");
+    let _ = writeln!(out, "hub {host}: {} of {} identities connected", hub.connected, hub.identities);
+    if !of.configuration.ok {
+        let why = or_none(&of.configuration.last_error);
         let _ = writeln!(out, "the last reload was REFUSED, and what runs is the configuration before it: {why}");
     }
-    let clock = &document["clock"];
-    if clock["ok"] == false {
-        let _ = writeln!(out, "clock NOT BELIEVED: {}", text(&clock["lastError"]));
+    if !of.clock.ok {
+        let _ = writeln!(out, "clock NOT BELIEVED: {}", or_none(&of.clock.last_error));
     }
-    let ledger = &document["ledger"];
-    let state =
-        if ledger["ok"] == true { "ok".to_owned() } else { format!("NOT WRITABLE: {}", text(&ledger["lastError"])) };
-    let _ = writeln!(
-        out,
-        "ledger {state}, {} rows; outbox {} events",
-        text(&ledger["rows"]),
-        text(&document["outbox"]["pending"])
-    );
-    let left_over = &document["outbox"]["ofRemovedDevices"];
-    if left_over.as_i64().is_some_and(|count| count > 0) {
+    let state = match of.ledger.ok {
+        true => "ok".to_owned(),
+        false => format!("NOT WRITABLE: {}", or_none(&of.ledger.last_error)),
+    };
+    let _ = writeln!(out, "ledger {state}, {} rows; outbox {} events", of.ledger.rows, of.outbox.pending);
+    if of.outbox.of_removed_devices > 0 {
         let _ = writeln!(
             out,
             "{} more events are of devices that are not configured any more: each is published when its device is back",
-            text(left_over)
+            of.outbox.of_removed_devices
         );
     }
-    for (title, list, columns) in [
-        (
-            "devices",
-            &document["devices"],
-            &["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"][..],
-        ),
-        ("buses", &document["buses"], &["name", "kind", "state", "exchanges", "timeouts", "lastError"][..]),
-    ] {
-        let rows = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        let cells = rows.iter().map(|row| columns.iter().map(|column| text(&row[*column])).collect()).collect();
-        let _ = write!(out, "\n{title}\n{}", table(columns, cells));
-    }
+    let counts = |counts: &[u64]| counts.iter().map(u64::to_string).collect::<Vec<_>>();
+    let devices = of.devices.iter().map(|device| {
+        let names = [&device.id, &device.bus, &device.hub].map(|text| printable(text)).to_vec();
+        let counts = counts(&[device.received, device.executed, device.duplicates, device.in_doubt, device.pending]);
+        [names, counts, vec![or_none(&device.last_error)]].concat()
+    });
+    let heads = ["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
+    let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));
+    let buses = of.buses.iter().map(|bus| {
+        let names = [&bus.name, &bus.kind, &bus.state].map(|text| printable(text)).to_vec();
+        [names, counts(&[bus.exchanges, bus.timeouts]), vec![or_none(&bus.last_error)]].concat()
+    });
+    let heads = ["name", "kind", "state", "exchanges", "timeouts", "lastError"];
+    let _ = write!(out, "\nbuses\n{}", table(&heads, buses.collect()));
     out
 }
 

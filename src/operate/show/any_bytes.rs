@@ -3,6 +3,7 @@
 use serde_json::{json, Value as Json};
 
 use crate::command::outcome::{Code, Fault, State};
+use crate::health::snapshot::{self, Snapshot};
 use crate::ledger::row::{Record, RowId, Source as Asker};
 use crate::proof::bytes::Source;
 use crate::time::Timestamp;
@@ -37,11 +38,20 @@ pub fn show(bytes: &[u8]) {
     assert!(!text.contains(super::steers), "{text:?}");
     let text = super::error(&json!({ "error": { "code": document, "message": document } }));
     assert!(!text.contains(super::steers), "{text:?}");
-    let device = json!({ "id": document, "lastError": document });
-    let status = json!({ "version": document, "hub": { "host": document }, "devices": [device], "buses": document,
-        "ledger": { "lastError": document } });
-    let buses = document.as_array().map_or(0, Vec::len);
-    is_lines(&super::status(&status), 10 + buses);
+    let (text, error) = (document.to_string(), String::from_utf8_lossy(rest).into_owned());
+    let device = snapshot::Device { id: text.clone(), last_error: Some(error.clone()), ..Default::default() };
+    let bus = snapshot::Bus { name: error.clone(), state: text.clone(), ..Default::default() };
+    let status = Snapshot {
+        version: text.clone(),
+        hub: snapshot::Hub { host: error.clone(), ..Default::default() },
+        configuration: snapshot::Configuration { ok: true, last_error: None },
+        clock: snapshot::Clock { last_error: Some(text), ..Default::default() },
+        ledger: snapshot::Ledger { last_error: Some(error), ..Default::default() },
+        devices: vec![device],
+        buses: vec![bus],
+        ..Default::default()
+    };
+    is_lines(&super::status(&status), 12);
 }
 
 fn is_lines(text: &str, count: usize) {

@@ -1,0 +1,139 @@
+//! What a running daemon says of itself: the one picture that `status` shows and `check --live` goes by. Its JSON is an
+//! interface: `status --json`.
+
+use serde::{Deserialize, Serialize};
+
+/// A daemon at a moment. What an older program leaves out is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Snapshot {
+    /// Of the program.
+    pub version: String,
+    /// Seconds since its start.
+    pub uptime_seconds: u64,
+    /// The wall clock.
+    pub clock: Clock,
+    /// What the last reload came to.
+    pub configuration: Configuration,
+    /// The hub.
+    pub hub: Hub,
+    /// Each device, by its id.
+    pub devices: Vec<Device>,
+    /// Each bus, by its name.
+    pub buses: Vec<Bus>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Result events that the hub does not have yet.
+    pub outbox: Outbox,
+}
+
+/// The wall clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Clock {
+    /// It is believed.
+    pub ok: bool,
+    /// What it shows.
+    pub now: String,
+    /// Why it is not believed.
+    pub last_error: Option<String>,
+}
+
+/// What the last reload came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Configuration {
+    /// What stands in the files is in force, as far as is known.
+    pub ok: bool,
+    /// Why the last reload was refused.
+    pub last_error: Option<String>,
+}
+
+/// The hub.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hub {
+    /// Its name.
+    pub host: String,
+    /// Identities that are connected.
+    pub connected: usize,
+    /// Identities that are configured.
+    pub identities: usize,
+}
+
+/// One device.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Device {
+    /// Its id at the hub.
+    pub id: String,
+    /// Its bus.
+    pub bus: String,
+    /// `waiting`, `connecting` or `connected`.
+    pub hub: String,
+    /// Why it is not connected.
+    pub last_error: Option<String>,
+    /// Deliveries from the hub.
+    pub received: u64,
+    /// Commands that ended with an attempt on the wire behind them.
+    pub executed: u64,
+    /// Deliveries of messages whose row was there already.
+    pub duplicates: u64,
+    /// Commands that ended in doubt.
+    pub in_doubt: u64,
+    /// Commands that wait or run.
+    pub pending: u64,
+}
+
+/// One bus.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `modbus-rtu`, `modbus-tcp` or `serial`.
+    pub kind: String,
+    /// `open`; `opening`: it can't be opened or was lost, and is tried again and again; `closed`: nothing is wrong, and
+    /// the next request opens it (a TCP connection that ended), or the gateway stops.
+    pub state: String,
+    /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
+    pub last_error: Option<String>,
+    /// Exchanges of which at least one byte was sent.
+    pub exchanges: u64,
+    /// Those of them to which nothing came back in time.
+    pub timeouts: u64,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// It can be written.
+    pub ok: bool,
+    /// Its rows.
+    pub rows: i64,
+    /// Why it can't be written.
+    pub last_error: Option<String>,
+}
+
+/// Result events that the hub does not have yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Outbox {
+    /// Of devices that are configured.
+    pub pending: i64,
+    /// Of devices that are not configured any more: each is published when its device is back.
+    pub of_removed_devices: i64,
+}
+
+impl Snapshot {
+    /// One device, if the daemon has it.
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.id == id)
+    }
+
+    /// One bus, if the daemon has it.
+    pub fn bus(&self, name: &str) -> Option<&Bus> {
+        self.buses.iter().find(|bus| bus.name == name)
+    }
+}
