@@ -181,7 +181,7 @@ impl Opener for Flapping {
         let deed = self.0.one_more();
         Box::pin(async move {
             if deed.is_multiple_of(3) {
-                return Err(format!("it can't be opened for the {deed}th time"));
+                return Err(format!("it can't be opened for the {deed}th time").into());
             }
             let (near, mut far) = tokio::io::duplex(4096);
             tokio::spawn(async move {

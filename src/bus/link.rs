@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bus::call::{Call, Wire};
+use crate::bus::port::error::NotOpened;
 use crate::config::Bus;
 
 /// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
@@ -24,8 +25,8 @@ pub(in crate::bus) fn bounded(duration: Duration) -> Duration {
 pub(in crate::bus) trait Link {
     /// Takes up the bus's settings that not every kind of line has a use for, before anything is asked.
     fn take_up(&mut self, _settings: &Bus) {}
-    /// Opens the line, within seconds. The error is a sentence.
-    async fn open(&mut self) -> Result<(), String>;
+    /// Opens the line, within seconds.
+    async fn open(&mut self) -> Result<(), NotOpened>;
     /// Closes the line.
     fn close(&mut self);
     /// Until then answers may come to what an earlier life of the daemon has asked; nothing is asked meanwhile. Where

@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use port::error::{Cause, NotOpened};
 pub use port::owed::{Identity, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
@@ -59,6 +60,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         kind: config.kind.as_str(),
         state: "opening",
         last_error: None,
+        cause: None,
         exchanges: 0,
         timeouts: 0,
     });
@@ -234,6 +236,8 @@ pub struct BusStatus {
     pub state: &'static str,
     /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
+    /// Why it can't be opened, for whoever decides by it.
+    pub cause: Option<Cause>,
     /// Exchanges of which at least one byte was sent.
     pub exchanges: u64,
     /// Those of them to which nothing came back in time.
@@ -248,8 +252,8 @@ impl BusStatus {
 
     /// As a snapshot has it.
     pub fn snapshot(&self) -> snapshot::Bus {
-        let BusStatus { name, kind, state, last_error, exchanges, timeouts } = self.clone();
-        snapshot::Bus { name, kind: kind.to_owned(), state: state.to_owned(), last_error, exchanges, timeouts }
+        let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
+        snapshot::Bus { name, kind: kind.to_owned(), state: state.to_owned(), last_error, cause, exchanges, timeouts }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::{Account, Wish, SERVICE};
 use super::daemon::{exchange, Daemon, RELOAD_FIRST};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
-use crate::bus::{self, BusStatus, SystemLines};
+use crate::bus::{self, BusStatus, Cause, SystemLines};
 use crate::config::{Bus, BusKind, Config, Device};
 use crate::health::snapshot::Snapshot;
 use crate::operate::admin::{Reply, Request};
@@ -133,7 +133,7 @@ async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found:
             let counts = format!("{} exchanges, {} without an answer", status.exchanges, status.timeouts);
             Finding::ok(&about, format!("{place} is held by the running fieldbridge: {state}, {counts}"))
         }
-        (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error),
+        (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error, status.cause),
         _ => Finding::warn(&about, format!("the running fieldbridge is {state} {place}")).remedy("ask again"),
     });
     let bus = found.len() - 1;
@@ -182,7 +182,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
     let working = tokio::spawn(worker.on(Arc::new(SystemLines)).run(stop.clone()));
     let status = handle.tried().await;
     if let Some(error) = &status.last_error {
-        found.push(blamed(&about, settings, &Daemon::Absent, error));
+        found.push(blamed(&about, settings, &Daemon::Absent, error, status.cause));
         found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
         return;
     }
@@ -209,7 +209,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
 }
 
 /// A line that can't be opened; if another program has it, by whom.
-fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str) -> Finding {
+fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str, cause: Option<Cause>) -> Finding {
     if let Some(port) = port_of(settings) {
         let others = ports::holders(port).into_iter().filter(|holder| Some(holder.pid) != daemon.pid());
         let others: Vec<String> = others.map(|holder| holder.to_string()).collect();
@@ -217,7 +217,7 @@ fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str) -> Finding 
             let said = format!("{} is held by {}", port.display(), others.join(" and "));
             return Finding::fail(about, said).remedy("end that program, or keep it away from this port");
         }
-        if error.contains("another program holds it") {
+        if cause == Some(Cause::Held) {
             return Finding::fail(about, error).remedy("run this as root to learn which");
         }
         if !port.exists() {

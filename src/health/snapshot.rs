@@ -98,10 +98,31 @@ pub struct Bus {
     pub state: String,
     /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
+    /// Why it can't be opened, in a word.
+    pub cause: Option<Cause>,
     /// Exchanges of which at least one byte was sent.
     pub exchanges: u64,
     /// Those of them to which nothing came back in time.
     pub timeouts: u64,
+}
+
+/// What keeps a bus's port from being opened, for whoever decides by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// There is no such port.
+    Missing,
+    /// This user may not.
+    Denied,
+    /// Another program holds it.
+    Held,
+    /// Its driver does not respond.
+    Hung,
+    /// Nobody answers at the address.
+    Unreachable,
+    /// Something else.
+    #[serde(other)]
+    Other,
 }
 
 /// The ledger.

@@ -23,6 +23,7 @@ use crate::bus::modbus::frame::{is_intact, opened, sealed, Shape, FRAME_MAX};
 use crate::bus::modbus::late::Sifted;
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port;
+use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, SerialPort};
 
@@ -368,7 +369,7 @@ impl Link for Rtu {
         }
     }
 
-    async fn open(&mut self) -> Result<(), String> {
+    async fn open(&mut self) -> Result<(), NotOpened> {
         let stream = self.line.open().await?;
         self.attach(stream);
         Ok(())

@@ -19,6 +19,7 @@ use crate::bus::call::{Call, Wire};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::answer;
 use crate::bus::modbus::pdu::Pdu;
+use crate::bus::port::error::NotOpened;
 use crate::bus::port::{self, Lines};
 use crate::net::Stream;
 
@@ -201,7 +202,7 @@ impl Answering {
 }
 
 impl Link for Tcp {
-    async fn open(&mut self) -> Result<(), String> {
+    async fn open(&mut self) -> Result<(), NotOpened> {
         let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
         self.connection = Some(Connection { stream, transaction: 0 });
         Ok(())

@@ -5,6 +5,7 @@
 //!   an adapter hangs, so it is done on a thread of its own.
 //! - A write tells how many bytes were taken: that number decides between "not sent" and "perhaps done".
 
+pub mod error;
 pub mod owed;
 pub(in crate::bus) mod timing;
 
@@ -23,6 +24,7 @@ use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use crate::bus::call::Wire;
 use crate::bus::link::{Ended, Lost};
+use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::Identity;
 use crate::config::{Parity, SerialPort};
 use crate::net::{self, Stream};
@@ -50,7 +52,7 @@ impl Port for SerialStream {
 }
 
 /// The end of opening something. The error is a sentence that names it and the remedy.
-pub type Opening<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+pub type Opening<'a, T> = Pin<Box<dyn Future<Output = Result<T, NotOpened>> + Send + 'a>>;
 
 /// Where lines come from: the system, unless a simulation stands in for it.
 pub trait Lines: fmt::Debug + Send + Sync {
@@ -101,7 +103,7 @@ impl Line {
     }
 
     /// Opens the port. The error is a sentence that names the port and the remedy.
-    pub(in crate::bus) async fn open(&mut self) -> Result<Box<dyn Port>, String> {
+    pub(in crate::bus) async fn open(&mut self) -> Result<Box<dyn Port>, NotOpened> {
         self.opener.open().await
     }
 
@@ -136,21 +138,29 @@ impl Opener for SystemOpener {
 
 impl SystemOpener {
     /// Opens the port. The error is a sentence that names the port and the remedy.
-    async fn open_port(&mut self) -> Result<SerialStream, String> {
+    async fn open_port(&mut self) -> Result<SerialStream, NotOpened> {
         let name = self.port.path.display();
         if self.pending.is_none() {
             self.pending = Some(begin_to_open(&self.port).map_err(|error| format!("{name} can't be opened: {error}"))?);
         }
-        let Some(pending) = &mut self.pending else { return Err(format!("{name} can't be opened")) };
+        let Some(pending) = &mut self.pending else { return Err(format!("{name} can't be opened").into()) };
         let opened = match timeout(OPEN_TIMEOUT, pending).await {
-            Err(_) => return Err(format!("{name} can't be opened: its driver does not respond")),
+            Err(_) => {
+                return Err(NotOpened::new(
+                    Cause::Hung,
+                    format!("{name} can't be opened: its driver does not respond"),
+                ));
+            }
             Ok(opened) => opened,
         };
         self.pending = None;
         match opened {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(format!("{name} can't be opened: {}", serial_remedy(&error))),
-            Err(_) => Err(format!("{name} can't be opened: the attempt failed")),
+            Ok(Err(error)) => {
+                let (cause, remedy) = serial_remedy(&error);
+                Err(NotOpened::new(cause, format!("{name} can't be opened: {remedy}")))
+            }
+            Err(_) => Err(format!("{name} can't be opened: the attempt failed").into()),
         }
     }
 }
@@ -195,19 +205,21 @@ fn builder(port: &SerialPort, real: &Path) -> tokio_serial::SerialPortBuilder {
         })
 }
 
-fn serial_remedy(error: &tokio_serial::Error) -> String {
+fn serial_remedy(error: &tokio_serial::Error) -> (Cause, String) {
     use tokio_serial::ErrorKind;
     match error.kind {
-        ErrorKind::Io(io::ErrorKind::NotFound) => "no such file: is the adapter plugged in?".into(),
-        ErrorKind::Io(io::ErrorKind::PermissionDenied) => "permission denied: is the user in group dialout?".into(),
+        ErrorKind::Io(io::ErrorKind::NotFound) => (Cause::Missing, "no such file: is the adapter plugged in?".into()),
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
+            (Cause::Denied, "permission denied: is the user in group dialout?".into())
+        }
         // The library's word for EBUSY and for a lock that another program holds.
-        ErrorKind::NoDevice => "another program holds it".into(),
-        _ => format!("{}: is it a serial port, and is its adapter working?", error.description),
+        ErrorKind::NoDevice => (Cause::Held, "another program holds it".into()),
+        _ => (Cause::Other, format!("{}: is it a serial port, and is its adapter working?", error.description)),
     }
 }
 
 /// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
-async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
+async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, NotOpened> {
     // The look-up has its part in the limit.
     let why = match timeout(limit, net::connect(address, limit)).await {
         Ok(Ok(stream)) => return Ok(stream),
@@ -217,7 +229,7 @@ async fn open_tcp(address: &str, limit: Duration) -> Result<TcpStream, String> {
         Ok(Err(failure)) => failure.why(),
         Err(_) => format!("no connection within {}", shown(limit)),
     };
-    Err(format!("{address} can't be reached: {why}"))
+    Err(NotOpened::new(Cause::Unreachable, format!("{address} can't be reached: {why}")))
 }
 
 /// Lets the runtime ask the system what has arrived: before that, bytes that are there are not known to be.
@@ -311,17 +323,17 @@ mod tests {
     async fn a_port_that_can_not_be_opened_is_explained() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("ttyUSB0");
-        let why = opener(&missing).open_port().await.unwrap_err();
+        let why = opener(&missing).open_port().await.unwrap_err().why;
         assert!(why.contains("ttyUSB0") && why.contains("is the adapter plugged in?"), "{why}");
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let why = opener(&file).open_port().await.unwrap_err();
+        let why = opener(&file).open_port().await.unwrap_err().why;
         assert!(why.contains("is it a serial port"), "{why}");
         for (kind, remedy) in
             [(io::ErrorKind::PermissionDenied, "group dialout"), (io::ErrorKind::NotFound, "plugged in")]
         {
             let error = tokio_serial::Error::from(io::Error::from(kind));
-            assert!(serial_remedy(&error).contains(remedy));
+            assert!(serial_remedy(&error).1.contains(remedy));
         }
     }
 
@@ -334,7 +346,7 @@ mod tests {
         assert!(!opened.exclusive());
         drop(opened);
         slave.set_exclusive(true).unwrap();
-        let why = opener(Path::new(&path)).open_port().await.unwrap_err();
+        let why = opener(Path::new(&path)).open_port().await.unwrap_err().why;
         assert!(why.contains("another program holds it"), "{why}");
     }
 
@@ -343,7 +355,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let why = open_tcp(&address, OPEN_TIMEOUT).await.unwrap_err();
+        let why = open_tcp(&address, OPEN_TIMEOUT).await.unwrap_err().why;
         assert!(why.contains(&address) && why.contains("refuses"), "{why}");
     }
 

@@ -21,6 +21,7 @@ use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{Debts, Question};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::port;
+use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
@@ -205,7 +206,7 @@ impl Link for Text {
         Some(&self.line.port.path)
     }
 
-    async fn open(&mut self) -> Result<(), String> {
+    async fn open(&mut self) -> Result<(), NotOpened> {
         let stream = self.line.open().await?;
         self.attach(stream);
         Ok(())

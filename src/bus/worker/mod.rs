@@ -30,6 +30,7 @@ use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::rtu::Rtu;
 use crate::bus::modbus::tcp::Tcp;
+use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Identity, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
 use crate::bus::text::Text;
@@ -253,7 +254,7 @@ impl<L: Link> Working<'_, L> {
     fn hand_over(mut self) -> Callers {
         info!(bus = %self.name, "the configuration has changed: the bus is closed, and opened anew");
         self.link.close();
-        self.show("opening", None);
+        self.show("opening", None, None);
         self.callers
     }
 
@@ -431,7 +432,7 @@ impl<L: Link> Working<'_, L> {
             Some(why) => warn!(bus = %self.name, reason = why, "something is wrong with the line"),
             None => info!(bus = %self.name, "nothing is wrong with the line any more"),
         }
-        self.show("open", trouble.map(str::to_owned));
+        self.show("open", trouble.map(str::to_owned), None);
     }
 
     /// Tries once to open the line.
@@ -452,12 +453,12 @@ impl<L: Link> Working<'_, L> {
                 self.reopening.next = None;
                 self.reopening.opened = now;
                 self.find_port();
-                self.show("open", None);
+                self.show("open", None, None);
                 Ok(())
             }
-            Err(why) => {
+            Err(NotOpened { cause, why }) => {
                 self.reopening.failed = Some((now, why.clone()));
-                self.out_of_order(&why, "bus can't be opened", now);
+                self.out_of_order(&why, Some(cause), "bus can't be opened", now);
                 Err(Wire::NotSent(why))
             }
         }
@@ -468,18 +469,18 @@ impl<L: Link> Working<'_, L> {
         match lost {
             Lost::Idle => {
                 self.reopening.next = None;
-                self.show("closed", None);
+                self.show("closed", None, None);
             }
             Lost::Gone(why) => {
                 if now.duration_since(self.reopening.opened) >= STABLE {
                     self.reopening.pause = BACKOFF.0;
                 }
-                self.out_of_order(&why, "bus lost", now);
+                self.out_of_order(&why, None, "bus lost", now);
             }
         }
     }
 
-    fn out_of_order(&mut self, why: &str, what: &str, now: Instant) {
+    fn out_of_order(&mut self, why: &str, cause: Option<Cause>, what: &str, now: Instant) {
         if self.status.borrow().last_error.as_deref() == Some(why) {
             debug!(bus = %self.name, reason = why, "{what}");
         } else {
@@ -487,20 +488,21 @@ impl<L: Link> Working<'_, L> {
         }
         self.reopening.next = Some(now + self.reopening.pause);
         self.reopening.pause = (self.reopening.pause * 2).min(BACKOFF.1);
-        self.show("opening", Some(why.to_owned()));
+        self.show("opening", Some(why.to_owned()), cause);
     }
 
-    fn show(&self, state: &'static str, last_error: Option<String>) {
+    fn show(&self, state: &'static str, last_error: Option<String>, cause: Option<Cause>) {
         self.status.send_modify(|status| {
             status.state = state;
             status.last_error = last_error;
+            status.cause = cause;
         });
     }
 
     /// Closes the line and answers what was not begun.
     fn leave(mut self) {
         self.link.close();
-        self.show("closed", None);
+        self.show("closed", None, None);
         for held in self.callers.holder.iter_mut().chain(&mut self.callers.parked) {
             held.asks.close();
             let rest = std::iter::from_fn(|| held.asks.try_recv().ok());

@@ -48,7 +48,7 @@ impl Line {
 }
 
 impl Link for Line {
-    async fn open(&mut self) -> Result<(), String> {
+    async fn open(&mut self) -> Result<(), NotOpened> {
         self.with(|script| {
             script.attempts.push(Instant::now());
             script.open = !script.absent;
