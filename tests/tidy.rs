@@ -220,6 +220,19 @@ fn files_and_lines_can_be_read() {
 }
 
 #[test]
+fn every_suite_stands_in_the_table_of_the_tests() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let table: String = page.lines().filter(|line| line.starts_with('|')).collect();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_suite = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(!is_suite || table.contains(&format!("`{name}`")), "tests/README.md does not know {name}");
+    }
+}
+
+#[test]
 fn every_test_that_the_threat_model_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = std::fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();

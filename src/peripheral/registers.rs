@@ -4,7 +4,6 @@
 //! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
 //! - A point that `Point::check` accepts fits one request of the protocol.
 
-use super::value;
 use crate::peripheral::exchange::Request;
 
 /// Most bits that one request reads (Modbus Application Protocol V1.1b3, 6.1).
@@ -169,14 +168,6 @@ impl Point {
             return Err("it reaches past address 65535".into());
         }
         Ok(())
-    }
-
-    /// Whether limits of the engineering value are ones that the point's type and scale can keep to.
-    ///
-    /// # Errors
-    /// A sentence without subject.
-    pub fn check_range(&self, range: (f64, f64)) -> Result<(), String> {
-        value::check_range(self, range)
     }
 
     /// The request that reads the point. It must have passed `Point::check`.

@@ -171,28 +171,33 @@ fn limits(point: &Point) -> Option<(f64, f64)> {
     Some((a.min(b), a.max(b)))
 }
 
-/// Whether a range promises what the point can hold: both of its ends, and a value between them.
-pub(super) fn check_range(point: &Point, (low, high): (f64, f64)) -> Result<(), String> {
-    let Some((least, most)) = limits(point) else { return Ok(()) };
-    if low < least || high > most {
-        let [low, high, least, most] = [low, high, least, most].map(brief);
-        return Err(format!(
-            "is {low} to {high}, and the point's type and scale hold {least} to {most}, so that messages within it would be \
-             refused; narrow it, or correct type, scale or offset"
-        ));
-    }
-    let Some((raw_least, raw_most)) = point.kind.limits() else { return Ok(()) };
-    let first = unscaled(point, if point.scale < 0.0 { high } else { low }).ceil() as i128;
-    // Rounding may be off by a step, so its neighbours are looked at, too.
-    let mut steps = (first - 1..=first + 1).filter(|raw| (raw_least..=raw_most).contains(raw));
-    let holds = |raw| decode(point, Raw::Int(raw)).as_f64().is_some_and(|value| (low..=high).contains(&value));
-    match steps.any(holds) {
-        true => Ok(()),
-        false => Err(format!(
-            "is {low} to {high}, and the point holds no value between them, as its scale is {}; widen it, or correct \
-             scale or offset",
-            point.scale
-        )),
+impl Point {
+    /// Whether limits of the engineering value are ones that the point's type and scale can keep to.
+    ///
+    /// # Errors
+    /// A sentence without subject.
+    pub fn check_range(&self, (low, high): (f64, f64)) -> Result<(), String> {
+        let Some((least, most)) = limits(self) else { return Ok(()) };
+        if low < least || high > most {
+            let [low, high, least, most] = [low, high, least, most].map(brief);
+            return Err(format!(
+                "is {low} to {high}, and the point's type and scale hold {least} to {most}, so that messages within it would be \
+                 refused; narrow it, or correct type, scale or offset"
+            ));
+        }
+        let Some((raw_least, raw_most)) = self.kind.limits() else { return Ok(()) };
+        let first = unscaled(self, if self.scale < 0.0 { high } else { low }).ceil() as i128;
+        // Rounding may be off by a step, so its neighbours are looked at, too.
+        let mut steps = (first - 1..=first + 1).filter(|raw| (raw_least..=raw_most).contains(raw));
+        let holds = |raw| decode(self, Raw::Int(raw)).as_f64().is_some_and(|value| (low..=high).contains(&value));
+        match steps.any(holds) {
+            true => Ok(()),
+            false => Err(format!(
+                "is {low} to {high}, and the point holds no value between them, as its scale is {}; widen it, or correct \
+                 scale or offset",
+                self.scale
+            )),
+        }
     }
 }
 
