@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fieldbridge::demo::hub::{Auth, C2d, Status, Wire};
@@ -170,7 +171,10 @@ fn a_device_that_comes_back_before_its_command_has_ended_waits_for_that() {
     connected(&hub, "valve");
     assert_eq!(slave.writes(), [(2, 1), (2, 2), (2, 3)]);
     site.settled();
-    assert_eq!((hub.telemetry().len(), connections(&hub, "valve")), (3, 2));
+    // A new connection may publish one again that the last one has published, under the same id (G7).
+    let events: BTreeSet<String> =
+        hub.telemetry().iter().filter_map(|event| event.property("$.mid").map(str::to_owned)).collect();
+    assert_eq!((events.len(), connections(&hub, "valve")), (3, 2));
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub struct Bus {
     /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
     /// Why it can't be opened, in a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// Exchanges of which at least one byte was sent.
     pub exchanges: u64,
