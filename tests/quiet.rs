@@ -7,6 +7,7 @@
 #![cfg(feature = "proof")]
 
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use fieldbridge::ledger::Ledger;
 use fieldbridge::log::throttle::{Quiet, BURST, PER_HOUR};
 use fieldbridge::net::Stream;
 use fieldbridge::systemd::{Demand, Demands};
+use fieldbridge::time::simulated::{clear_graves, simulate, Simulation};
+use fieldbridge::time::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -252,6 +255,26 @@ profile = "p"
 key_file = "key"
 "#;
 
+/// A wall clock that goes as the week does. One that stood still would be doubted after two minutes.
+struct Clock {
+    begin: (Timestamp, Instant),
+}
+
+impl Simulation for Clock {
+    fn now(&self) -> Timestamp {
+        let (shown, at) = self.begin;
+        shown.plus(at.elapsed())
+    }
+
+    fn synchronised(&self) -> bool {
+        false
+    }
+
+    fn step(&self) -> bool {
+        true
+    }
+}
+
 /// Nothing is asked of the daemon until the week is over.
 struct AWeek(Instant);
 
@@ -288,6 +311,7 @@ fn a_week_of_every_misdeed_of_a_hub_and_a_line_leaves_a_log_that_can_be_read() {
     let (hub, line, written) = (Deeds::default(), Deeds::default(), Written::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
+        simulate(Some(Rc::new(Clock { begin: (Timestamp::now(), Instant::now()) })));
         let (quiet, out) = (Quiet::default(), written.clone());
         let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || out.clone());
         let level = tracing_subscriber::filter::LevelFilter::INFO;
@@ -298,6 +322,8 @@ fn a_week_of_every_misdeed_of_a_hub_and_a_line_leaves_a_log_that_can_be_read() {
         tokio::spawn(async move { reports.report().await });
         week(folder.path(), hub.clone(), line.clone()).await;
         quiet.report_all();
+        simulate(None);
+        clear_graves();
     });
     let text = String::from_utf8(written.0.lock().expect("nobody writes now").clone()).expect("it is UTF-8");
     let (hub, line) = (hub.0.load(Ordering::Relaxed), line.0.load(Ordering::Relaxed));
