@@ -1,4 +1,4 @@
-//! Modbus against a slave that this project did not write: pymodbus, over TCP and over RTU.
+//! Modbus against a slave that this project did not write: pymodbus, over TCP, over RTU, and over RTU in TCP.
 //!
 //! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every
 //! order, from the engineering value to the registers and back.
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Turn;
-use fieldbridge::config::BusKind;
+use fieldbridge::config::{BusKind, Endpoint};
 use fieldbridge::peripheral::exchange::Refusal;
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
 use fieldbridge::peripheral::{Action, Command, Rule};
@@ -44,6 +44,7 @@ fn inputs() -> [(DataType, Json); 8] {
 struct Slave {
     tcp: Running,
     rtu: Running,
+    rtu_in_tcp: Running,
     _process: Child,
 }
 
@@ -78,10 +79,12 @@ async fn start() -> Slave {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let port = patient(lines.next_line()).await.unwrap().expect("the slave ended at once");
+    let ports = patient(lines.next_line()).await.unwrap().expect("the slave ended at once");
+    let (tcp, rtu_in_tcp) = ports.split_once(' ').expect("two ports");
     Slave {
-        tcp: Running::start(BusKind::ModbusTcp { address: format!("127.0.0.1:{port}") }),
+        tcp: Running::start(BusKind::ModbusTcp { address: format!("127.0.0.1:{tcp}") }),
         rtu: Running::start(BusKind::ModbusRtu(near)),
+        rtu_in_tcp: Running::start(BusKind::ModbusRtu(Endpoint::Tcp(format!("127.0.0.1:{rtu_in_tcp}")))),
         _process: process,
     }
 }
@@ -136,9 +139,9 @@ async fn write(turn: &mut Turn, point: &Point, value: &Json) {
     assert_eq!(read(turn, point).await, *value, "{point:?}");
 }
 
-async fn with_both(what: impl AsyncFn(&mut Turn)) {
+async fn with_each(what: impl AsyncFn(&mut Turn)) {
     let slave = start().await;
-    for line in [&slave.tcp, &slave.rtu] {
+    for line in [&slave.tcp, &slave.rtu, &slave.rtu_in_tcp] {
         let mut turn = line.bus.turn().await.unwrap();
         what(&mut turn).await;
         drop(turn);
@@ -148,7 +151,7 @@ async fn with_both(what: impl AsyncFn(&mut Turn)) {
 
 #[tokio::test]
 async fn every_type_is_read_in_every_order() {
-    with_both(async |turn| {
+    with_each(async |turn| {
         let mut address = 0;
         for word_order in [Order::Big, Order::Little] {
             for byte_order in [Order::Big, Order::Little] {
@@ -171,7 +174,7 @@ async fn every_type_is_read_in_every_order() {
 
 #[tokio::test]
 async fn every_type_is_written_and_read_back_in_every_order() {
-    with_both(async |turn| {
+    with_each(async |turn| {
         for word_order in [Order::Big, Order::Little] {
             for byte_order in [Order::Big, Order::Little] {
                 for (kind, value) in inputs() {
@@ -193,7 +196,7 @@ async fn every_type_is_written_and_read_back_in_every_order() {
 
 #[tokio::test]
 async fn bits_are_read_and_written_singly_and_in_rows() {
-    with_both(async |turn| {
+    with_each(async |turn| {
         for (address, count) in [(0, 1), (1, 7), (2, 8), (3, 9), (0, 1999)] {
             let row = Point { count: Some(count), ..point(Table::Discrete, address, DataType::Bool) };
             let expected: Vec<_> = (address..address + count).map(|at| at % 3 == 0).collect();
@@ -213,7 +216,7 @@ async fn bits_are_read_and_written_singly_and_in_rows() {
 
 #[tokio::test]
 async fn the_longest_requests_are_answered() {
-    with_both(async |turn| {
+    with_each(async |turn| {
         let long = Point { count: Some(123), ..point(Table::Holding, 0, DataType::U16) };
         let values: Vec<_> = (0..123).map(|at| at * 7).collect();
         write(turn, &long, &json!(values)).await;
@@ -225,7 +228,7 @@ async fn the_longest_requests_are_answered() {
 
 #[tokio::test]
 async fn what_the_slave_does_not_have_it_refuses() {
-    with_both(async |turn| {
+    with_each(async |turn| {
         for table in [Table::Holding, Table::Input] {
             let command = command(Action::Read(point(table, 5000, DataType::U16)));
             let request = command.prepare(None).unwrap().request;

@@ -20,7 +20,7 @@ fn start() -> (Running, Pty) {
 
 fn start_at(baud: u32) -> (Running, Pty) {
     let pty = Pty::new();
-    let kind = BusKind::Serial { port: pty.port(baud), delimiter: b"\r\n".to_vec() };
+    let kind = BusKind::Serial { endpoint: pty.port(baud), delimiter: b"\r\n".to_vec() };
     // So that the line counts as quiet soon.
     (Running::with_timeout(kind, SHORT), pty)
 }
@@ -160,7 +160,7 @@ async fn a_late_reply_is_never_another_commands() {
 #[tokio::test]
 async fn a_reply_to_what_an_earlier_life_of_the_daemon_asked_is_not_this_ones() {
     let mut pty = Pty::new();
-    let kind = BusKind::Serial { port: pty.port(9600), delimiter: b"\r\n".to_vec() };
+    let kind = BusKind::Serial { endpoint: pty.port(9600), delimiter: b"\r\n".to_vec() };
     let line = Running::after_an_earlier_life(kind, Duration::from_millis(300));
     let asking = line.call_meanwhile(send("Z\r\n"));
     line.until("open").await;

@@ -16,7 +16,7 @@ use crate::bus::modbus::late::Sifted;
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::modbus::{rtu, tcp};
 use crate::bus::{port, text};
-use crate::config::{Parity, SerialPort};
+use crate::config::{Endpoint, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::proof::bytes::{run, Source};
 
@@ -259,8 +259,12 @@ async fn in_time(
     wire
 }
 
-fn port() -> SerialPort {
-    SerialPort { path: "line".into(), baud: 9600, parity: Parity::Even, data_bits: 8, stop_bits: 1 }
+fn system() -> std::sync::Arc<dyn port::Lines> {
+    std::sync::Arc::new(port::SystemLines)
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint::Serial(SerialPort { path: "line".into(), baud: 9600, parity: Parity::Even, data_bits: 8, stop_bits: 1 })
 }
 
 /// Whatever comes on an RTU line, in whatever pieces: the exchange ends in time, and what it takes for the answer is a
@@ -280,7 +284,7 @@ pub fn rtu_line(bytes: &[u8]) {
     let stream: Vec<u8> = said.iter().flat_map(|(_, piece)| piece.clone()).collect();
     let wire = run(async {
         let (near, far) = duplex(1 << 16);
-        let mut rtu = rtu::Rtu::new(port(), TIMEOUT, Duration::ZERO, &port::SystemLines);
+        let mut rtu = rtu::Rtu::new(endpoint(), TIMEOUT, Duration::ZERO, &system());
         rtu.attach(Box::new(near));
         in_time(async { rtu.put(&call, 1).await.wire }, far, said).await
     });
@@ -330,7 +334,7 @@ pub fn text_line(bytes: &[u8]) {
     let new: Vec<u8> = said.iter().flat_map(|(_, piece)| piece.clone()).collect();
     let wire = run(async {
         let (near, mut far) = duplex(1 << 16);
-        let mut text = text::Text::new(port(), delimiter.clone(), TIMEOUT, Duration::ZERO, &port::SystemLines);
+        let mut text = text::Text::new(endpoint(), delimiter.clone(), TIMEOUT, Duration::ZERO, &system());
         text.attach(Box::new(near));
         // Of nothing, nothing is heard.
         for (pause, piece) in before.into_iter().filter(|(_, piece)| !piece.is_empty()) {

@@ -1,13 +1,12 @@
 //! What the worker needs of a line, whatever its protocol.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::bus::call::{Call, Wire};
 use crate::bus::port::error::NotOpened;
-use crate::config::Bus;
+use crate::config::{Bus, Endpoint};
 
 /// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
 /// end.
@@ -32,9 +31,9 @@ pub(in crate::bus) trait Link {
     /// Until then answers may come to what an earlier life of the daemon has asked; nothing is asked meanwhile. Where
     /// requests have ids of their own that does not matter.
     fn suspect(&mut self, _until: Instant) {}
-    /// The port on which an answer that comes late could be taken for another's; `None` where requests have ids of
+    /// The line on which an answer that comes late could be taken for another's; `None` where requests have ids of
     /// their own.
-    fn port(&self) -> Option<&Path> {
+    fn endpoint(&self) -> Option<&Endpoint> {
         None
     }
     /// Longest that an exchange takes beside its timeout and the bus's turnaround.

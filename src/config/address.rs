@@ -46,6 +46,16 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, Str
     Ok(format!("{host}:{port}"))
 }
 
+/// An address as `HOST:PORT`, of a service that has no usual port; or what is wrong with it.
+pub(super) fn host_port(text: &str) -> Result<String, String> {
+    let names_a_port = text.parse::<Ipv6Addr>().is_err()
+        && text.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && !port.ends_with(']'));
+    match host_and_port(text, 1) {
+        Ok(_) if !names_a_port => Err("names no port, and there is no usual one".into()),
+        address => address,
+    }
+}
+
 /// What is wrong with a host name, if anything (RFC 1123, 2.1).
 pub(super) fn check_host(host: &str) -> Result<(), String> {
     if host.is_empty() {

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::host_and_port;
+use super::address::{host_and_port, host_port};
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{Bus, BusKind, Parity, SerialPort};
+use super::{Bus, BusKind, Endpoint, Parity, SerialPort};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -69,11 +69,20 @@ impl Kind {
     }
 }
 
+/// Whether an address may be another bus's too.
+#[derive(Debug, Clone, Copy)]
+enum Shares {
+    /// Each connection has its own answers.
+    May,
+    /// A line stands behind it, on which everything meets.
+    Never,
+}
+
 /// Every bus by name.
 pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
     let mut buses = BTreeMap::new();
     let mut ports: HashMap<PathBuf, String> = HashMap::new();
-    let mut addresses: HashMap<String, String> = HashMap::new();
+    let mut addresses: HashMap<String, (String, Shares)> = HashMap::new();
     let used = root.mentioned("device", "bus");
     for (name, table) in root.tables("bus", keys::BUS) {
         if let Err(why) = super::check_name(name) {
@@ -86,7 +95,20 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
         let kind = kind(&table);
         let bus = bus(&table, kind);
         match bus.as_ref().map(|bus| &bus.kind) {
-            Some(BusKind::ModbusRtu(port) | BusKind::Serial { port, .. }) => {
+            Some(
+                BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. },
+            ) => {
+                if let Some((other, _)) = addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
+                    let why = format!(
+                        "is the address of bus {other:?} too; what two buses say there would meet on one line, so put the \
+                         devices of both on one bus"
+                    );
+                    table.wrong("address", why);
+                }
+            }
+            Some(
+                BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. },
+            ) => {
                 // `/dev/ttyUSB0` and its link in `by-id` are one port.
                 let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
                 if let Some(other) = ports.insert(real, name.to_owned()) {
@@ -97,9 +119,17 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
                 }
             }
             Some(BusKind::ModbusTcp { address }) => {
-                if let Some(other) = addresses.insert(address.clone(), name.to_owned()) {
-                    let why = format!("is the address of bus {other:?} too; one bus can serve all units behind it");
-                    table.note("address", why);
+                match addresses.insert(address.clone(), (name.to_owned(), Shares::May)) {
+                    Some((other, Shares::May)) => {
+                        let why = format!("is the address of bus {other:?} too; one bus can serve all units behind it");
+                        table.note("address", why);
+                    }
+                    Some((other, Shares::Never)) => {
+                        let why =
+                            format!("is the address of bus {other:?} too, which is of another kind; one is wrong");
+                        table.wrong("address", why);
+                    }
+                    None => {}
                 }
             }
             None => {}
@@ -129,11 +159,11 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
-        Kind::ModbusRtu => BusKind::ModbusRtu(serial_port(table, kind)?),
+        Kind::ModbusRtu => BusKind::ModbusRtu(endpoint(table, kind)?),
         Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table)? },
         Kind::Serial => {
-            let port = serial_port(table, kind);
-            BusKind::Serial { delimiter: delimiter(table)?, port: port? }
+            let endpoint = endpoint(table, kind);
+            BusKind::Serial { delimiter: delimiter(table)?, endpoint: endpoint? }
         }
     };
     Some(Bus {
@@ -163,10 +193,35 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
     }
 }
 
+/// Keys of a serial port, which a server sets for a line of its own.
+const PORT_SETTINGS: [&str; 4] = ["baud", "parity", "data_bits", "stop_bits"];
+
+/// A serial port, or a server that has one.
+fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
+    if !table.has("address") {
+        return serial_port(table, kind).map(Endpoint::Serial);
+    }
+    if table.has("port") {
+        table.wrong("address", "stands beside port, and the line is at one of them; remove the other");
+        return None;
+    }
+    for key in PORT_SETTINGS.into_iter().filter(|key| table.has(key)) {
+        table.wrong(key, "is of a serial port, and this bus has an address; set it at the server, and remove it here");
+    }
+    let text = table.text("address")?;
+    host_port(text)
+        .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
+        .ok()
+        .map(Endpoint::Tcp)
+}
+
 fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     if !table.has("port") {
         let example = "\"/dev/serial/by-id/usb-FTDI_FT232R-if00-port0\"";
-        table.absent("port", format!("is missing; name the serial port, such as {example}"));
+        table.absent(
+            "port",
+            format!("is missing; name the serial port, such as {example}, or the address of a serial server"),
+        );
     }
     if !table.has("baud") {
         table.absent("baud", "is missing; set it as on the peripherals, such as 9600 or 19200");

@@ -36,6 +36,7 @@ pub const MODBUS_RTU: Section = Section {
     keys: &[
         "kind",
         "port",
+        "address",
         "baud",
         "parity",
         "data_bits",
@@ -61,6 +62,7 @@ pub const SERIAL: Section = Section {
     keys: &[
         "kind",
         "port",
+        "address",
         "baud",
         "parity",
         "data_bits",

@@ -31,7 +31,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::command::decide::Settle;
@@ -111,29 +111,74 @@ pub struct Bus {
 /// The kinds of bus.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BusKind {
-    /// Modbus RTU on a serial port.
-    ModbusRtu(SerialPort),
+    /// Modbus RTU.
+    ModbusRtu(Endpoint),
     /// Modbus TCP, `HOST:PORT`.
     ModbusTcp {
         /// Where to connect; a name is looked up afresh for each connection.
         address: String,
     },
-    /// A line protocol on a serial port.
+    /// A line protocol.
     Serial {
-        /// The port.
-        port: SerialPort,
+        /// Where its line is.
+        endpoint: Endpoint,
         /// How a reply ends.
         delimiter: Vec<u8>,
     },
 }
 
 impl BusKind {
+    /// The device file of its serial port, if it has one.
+    pub fn serial_path(&self) -> Option<&Path> {
+        match self {
+            BusKind::ModbusRtu(endpoint) | BusKind::Serial { endpoint, .. } => endpoint.path(),
+            BusKind::ModbusTcp { .. } => None,
+        }
+    }
+
+    /// The place, for a person: a device file, or `HOST:PORT`.
+    pub fn place(&self) -> String {
+        match self {
+            BusKind::ModbusRtu(endpoint) | BusKind::Serial { endpoint, .. } => endpoint.to_string(),
+            BusKind::ModbusTcp { address } => address.clone(),
+        }
+    }
+
     /// Its name in the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {
             BusKind::ModbusRtu(_) => "modbus-rtu",
             BusKind::ModbusTcp { .. } => "modbus-tcp",
             BusKind::Serial { .. } => "serial",
+        }
+    }
+}
+
+/// Where the line of a bus is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Endpoint {
+    /// A serial port of this machine.
+    Serial(SerialPort),
+    /// A server at `HOST:PORT` that has a line of its own, and hands bytes on; a name is looked up afresh for each
+    /// connection.
+    Tcp(String),
+}
+
+impl Endpoint {
+    /// The device file of a serial port.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Endpoint::Serial(port) => Some(&port.path),
+            Endpoint::Tcp(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Serial(port) => write!(f, "{}", port.path.display()),
+            Endpoint::Tcp(address) => f.write_str(address),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::files;
 use super::ports::{names_that_stay, BY_ID};
 use super::Verdict;
 use crate::certificate::Trust;
-use crate::config::{key_path, BusKind, Loaded, Problem};
+use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
 
 /// Names of adapters that are listed.
@@ -18,12 +18,12 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut there = None;
     for (name, bus) in &loaded.config.buses {
-        let (BusKind::ModbusRtu(port) | BusKind::Serial { port, .. }) = &bus.kind else { continue };
-        if port.path.exists() {
+        let Some(path) = bus.kind.serial_path() else { continue };
+        if path.exists() {
             continue;
         }
         let there = there.get_or_insert_with(listed);
-        let why = format!("{} is not there; plug the adapter in, or correct the name: {there}", port.path.display());
+        let why = format!("{} is not there; plug the adapter in, or correct the name: {there}", path.display());
         found.push(Problem::warning(&loaded.origins, &key_path(&["bus", name, "port"]), why));
     }
     let hub = &loaded.config.hub;

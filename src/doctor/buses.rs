@@ -12,7 +12,7 @@ use super::account::{Account, Wish, SERVICE};
 use super::daemon::{exchange, Daemon, RELOAD_FIRST};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::bus::{self, BusStatus, Cause, SystemLines};
-use crate::config::{Bus, BusKind, Config, Device};
+use crate::config::{Bus, Config, Device};
 use crate::health::snapshot::Snapshot;
 use crate::operate::admin::{Reply, Request};
 
@@ -68,7 +68,7 @@ async fn one(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Findi
         }
         Daemon::Running { .. } | Daemon::Absent => {}
     }
-    if let Some(port) = port_of(settings) {
+    if let Some(port) = settings.kind.serial_path() {
         if let Some(finding) = held(&about, port, daemon) {
             found.push(finding);
             found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
@@ -77,20 +77,6 @@ async fn one(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Findi
         found.extend(closed_to_the_service(&about, port));
     }
     from_here(config, name, found).await;
-}
-
-fn port_of(settings: &Bus) -> Option<&Path> {
-    match &settings.kind {
-        BusKind::ModbusRtu(port) | BusKind::Serial { port, .. } => Some(&port.path),
-        BusKind::ModbusTcp { .. } => None,
-    }
-}
-
-fn place_of(settings: &Bus) -> String {
-    match &settings.kind {
-        BusKind::ModbusTcp { address } => address.clone(),
-        BusKind::ModbusRtu(port) | BusKind::Serial { port, .. } => port.path.display().to_string(),
-    }
 }
 
 fn not_asked(device: &Device, why: &str) -> Finding {
@@ -125,7 +111,7 @@ fn closed_to_the_service(about: &str, port: &Path) -> Option<Finding> {
 async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found: &mut Vec<Finding>) {
     let about = format!("bus {name}");
     let Some(status) = daemon.bus(name) else { return };
-    let place = place_of(&config.buses[name]);
+    let place = config.buses[name].kind.place();
     let state = status.state.as_str();
     found.push(match (state, status.last_error.as_deref()) {
         // A connection that nothing was asked on for a while may be closed by the other side.
@@ -186,7 +172,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
         found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
         return;
     }
-    found.push(Finding::ok(&about, format!("{} opens", place_of(settings))));
+    found.push(Finding::ok(&about, format!("{} opens", settings.kind.place())));
     let bus = found.len() - 1;
     let mut mute = Vec::new();
     for device in on_bus(config, name) {
@@ -197,7 +183,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
         found.push(finding);
     }
     if let Some(trouble) = Some(handle.status()).filter(BusStatus::is_open).and_then(|status| status.last_error) {
-        found[bus] = behaves_badly(&about, &place_of(settings), &trouble);
+        found[bus] = behaves_badly(&about, &settings.kind.place(), &trouble);
     }
     // A daemon that is started right after this must not hear what was meant for us.
     for device in mute {
@@ -210,7 +196,7 @@ async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
 
 /// A line that can't be opened; if another program has it, by whom.
 fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str, cause: Option<Cause>) -> Finding {
-    if let Some(port) = port_of(settings) {
+    if let Some(port) = settings.kind.serial_path() {
         let others = ports::holders(port).into_iter().filter(|holder| Some(holder.pid) != daemon.pid());
         let others: Vec<String> = others.map(|holder| holder.to_string()).collect();
         if !others.is_empty() {

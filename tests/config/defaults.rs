@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fieldbridge::config::{BusKind, Credential, Parity, Settle};
+use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -25,13 +25,13 @@ fn the_defaults_are_those_of_the_contract() {
     let rtu = &config.buses["line-a"];
     assert_eq!((rtu.response_timeout, rtu.retries), (Duration::from_millis(500), 2));
     assert_eq!(rtu.turnaround, Duration::ZERO);
-    let BusKind::ModbusRtu(port) = &rtu.kind else {
+    let BusKind::ModbusRtu(Endpoint::Serial(port)) = &rtu.kind else {
         panic!("{rtu:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::Even, 8, 1));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
-    let BusKind::Serial { port, delimiter } = &serial.kind else {
+    let BusKind::Serial { endpoint: Endpoint::Serial(port), delimiter } = &serial.kind else {
         panic!("{serial:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::None, 8, 1));

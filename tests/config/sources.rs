@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use fieldbridge::config::BusKind;
+use fieldbridge::config::{BusKind, Endpoint};
 
 use super::{file_of, lines, Site, KEY};
 
@@ -20,7 +20,7 @@ fn a_later_file_overrides_key_by_key_and_arrays_are_replaced() {
     assert_eq!(bus.retries, 4);
     assert_eq!(bus.turnaround, Duration::from_millis(5));
     assert_eq!(bus.response_timeout, Duration::from_millis(9));
-    assert!(matches!(&bus.kind, BusKind::ModbusRtu(port) if port.baud == 19_200));
+    assert!(matches!(&bus.kind, BusKind::ModbusRtu(Endpoint::Serial(port)) if port.baud == 19_200));
     assert_eq!(config.devices["pump-7"].commands["set-speed"].range, Some((5.0, 6.0)));
     assert!(config.devices["pump-7"].commands["set-speed"].idempotent);
 }

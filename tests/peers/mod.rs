@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
-use fieldbridge::config::{Bus, BusKind, Parity, SerialPort};
+use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -149,7 +149,7 @@ impl Pty {
         self.folder.path().join("ttyUSB0")
     }
 
-    pub fn port(&self, baud: u32) -> SerialPort {
+    pub fn port(&self, baud: u32) -> Endpoint {
         port(&self.path(), baud)
     }
 
@@ -172,8 +172,8 @@ impl Pty {
     }
 }
 
-pub fn port(path: &Path, baud: u32) -> SerialPort {
-    SerialPort { path: path.into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 }
+pub fn port(path: &Path, baud: u32) -> Endpoint {
+    Endpoint::Serial(SerialPort { path: path.into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 })
 }
 
 /// What a peer does.

@@ -1,8 +1,8 @@
-"""A Modbus slave that this project did not write: unit 7 of pymodbus, over TCP and over RTU.
+"""A Modbus slave that this project did not write: unit 7 of pymodbus, over TCP, over RTU, and over RTU in TCP.
 
     pymodbus_slave.py SERIAL_PATH
 
-Prints the TCP port in a line of its own once both are served, and ends when its standard input does.
+Prints the ports of TCP and of RTU in TCP in a line once all are served, and ends when its standard input does.
 
 Coils and holding registers are writable and begin as zero. Discrete inputs are set where the address is divisible by
 three. Input registers hold the values below in every order, packed by Python's struct.
@@ -12,6 +12,7 @@ import asyncio
 import struct
 import sys
 
+from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -61,9 +62,10 @@ def device():
 async def main():
     tcp = ModbusTcpServer(device(), address=("127.0.0.1", 0))
     rtu = ModbusSerialServer(device(), port=sys.argv[1], baudrate=115_200)
-    await tcp.serve_forever(background=True)
-    await rtu.serve_forever(background=True)
-    print(tcp.transport.sockets[0].getsockname()[1], flush=True)
+    rtu_in_tcp = ModbusTcpServer(device(), framer=FramerType.RTU, address=("127.0.0.1", 0))
+    for server in (tcp, rtu, rtu_in_tcp):
+        await server.serve_forever(background=True)
+    print(*(server.transport.sockets[0].getsockname()[1] for server in (tcp, rtu_in_tcp)), flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 

@@ -9,7 +9,7 @@
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
 //!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{timeout_at, Instant};
@@ -25,7 +25,7 @@ use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
-use crate::config::{Bus, SerialPort};
+use crate::config::{Bus, Endpoint};
 
 /// A line on which something stands for longer than this is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
@@ -97,14 +97,14 @@ enum NotQuiet {
 impl Rtu {
     /// A line that is not open yet.
     pub(in crate::bus) fn new(
-        port: SerialPort,
+        endpoint: Endpoint,
         timeout: Duration,
         turnaround: Duration,
-        lines: &dyn port::Lines,
+        lines: &Arc<dyn port::Lines>,
     ) -> Self {
-        let timing = Timing::of(&port);
+        let timing = Timing::of(&endpoint);
         Rtu {
-            line: port::Line::new(port, lines),
+            line: port::Line::new(endpoint, lines),
             timing,
             timeout,
             silence: timing.silence.max(turnaround),
@@ -145,7 +145,7 @@ impl Rtu {
             match self.debts.sift(&mut self.tail, own, now) {
                 Some(Sifted::Own(frame)) => break Some(frame),
                 Some(Sifted::Owed { len, ambiguous }) => {
-                    debug!(port = %self.line.port.path.display(), "a late answer was skipped");
+                    debug!(port = %self.line.endpoint, "a late answer was skipped");
                     if let Some(sent) = self.sent.as_mut().filter(|_| !ambiguous) {
                         sent.heard = sent.heard.saturating_sub(len);
                     }
@@ -234,7 +234,7 @@ impl Rtu {
         match self.quiet().await {
             Ok(()) => {}
             Err(NotQuiet::Babble) => {
-                let name = self.line.port.path.display();
+                let name = &self.line.endpoint;
                 return Ended::not_sent(format!(
                     "{name} is never silent: is another master on the line, or the baud rate wrong?"
                 ));
@@ -345,8 +345,8 @@ impl Link for Rtu {
         self.strips_echo = settings.strips_echo;
     }
 
-    fn port(&self) -> Option<&Path> {
-        Some(&self.line.port.path)
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.line.endpoint)
     }
 
     fn slack(&self) -> Duration {
@@ -424,7 +424,7 @@ mod tests {
 
     use super::*;
     use crate::bus::modbus::frame::tests::sealed;
-    use crate::config::Parity;
+    use crate::config::{Parity, SerialPort};
     use crate::peripheral::exchange::{Answer, Request};
 
     const TIMEOUT: Duration = Duration::from_millis(500);
@@ -432,8 +432,9 @@ mod tests {
     /// A line of 10 ms a character, and its far end.
     fn line() -> (Rtu, DuplexStream) {
         let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+        let lines: Arc<dyn port::Lines> = Arc::new(port::SystemLines);
         let (near, far) = duplex(4096);
-        let mut rtu = Rtu::new(port, TIMEOUT, Duration::ZERO, &port::SystemLines);
+        let mut rtu = Rtu::new(Endpoint::Serial(port), TIMEOUT, Duration::ZERO, &lines);
         rtu.attach(Box::new(near));
         (rtu, far)
     }

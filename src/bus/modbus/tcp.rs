@@ -20,11 +20,8 @@ use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::answer;
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port::error::NotOpened;
-use crate::bus::port::{self, Lines};
+use crate::bus::port::{self, Lines, CONNECT_TIMEOUT};
 use crate::net::Stream;
-
-/// How long a connection may take to be made: a few repetitions of a lost SYN.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request may take to be taken by the system: it waits only behind a peer that has stopped reading.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
     use crate::bus::call::Call;
-    use crate::config::{Parity, SerialPort};
+    use crate::config::{Endpoint, Parity, SerialPort};
     use crate::peripheral::exchange::Request;
 
     const MS: Duration = Duration::from_millis(1);
@@ -194,7 +194,13 @@ mod tests {
 
     fn listening(now: Instant) -> Listening {
         let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::None, data_bits: 8, stop_bits: 1 };
-        Listening::new(b"\n".to_vec(), Timing::of(&port), Duration::from_millis(500), Duration::ZERO, now)
+        Listening::new(
+            b"\n".to_vec(),
+            Timing::of(&Endpoint::Serial(port)),
+            Duration::from_millis(500),
+            Duration::ZERO,
+            now,
+        )
     }
 
     fn question(caller: u64, text: &str) -> Question {
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn the_quiet_time_is_the_timeout_within_bounds_and_twenty_characters() {
         let port = SerialPort { path: "line".into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
-        let timing = Timing::of(&port);
+        let timing = Timing::of(&Endpoint::Serial(port));
         for (timeout, quiet) in [(10, 270), (400, 420), (1_000, 1_020), (600_000, 1_020)] {
             let timeout = Duration::from_millis(timeout);
             let listening = Listening::new(b"\n".to_vec(), timing, timeout, Duration::ZERO, Instant::now());

@@ -12,7 +12,7 @@ mod listening;
 mod reply;
 mod splitter;
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{timeout_at, Instant};
@@ -26,7 +26,7 @@ use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
 use crate::bus::text::splitter::{Place, LINE_BYTES_MAX};
-use crate::config::{Bus, SerialPort};
+use crate::config::{Bus, Endpoint};
 use crate::peripheral::exchange::Request;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
@@ -58,15 +58,15 @@ enum NotFree {
 impl Text {
     /// A line that is not open yet.
     pub(in crate::bus) fn new(
-        port: SerialPort,
+        endpoint: Endpoint,
         delimiter: Vec<u8>,
         timeout: Duration,
         turnaround: Duration,
-        lines: &dyn port::Lines,
+        lines: &Arc<dyn port::Lines>,
     ) -> Self {
-        let timing = Timing::of(&port);
+        let timing = Timing::of(&endpoint);
         let listening = Listening::new(delimiter, timing, timeout, turnaround, Instant::now().into_std());
-        Text { line: port::Line::new(port, lines), timing, timeout, debts: Debts::default(), listening }
+        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening }
     }
 
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
@@ -113,7 +113,7 @@ impl Text {
             Ok(()) => {}
             Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
             Err(NotFree::Babble) => {
-                let name = self.line.port.path.display();
+                let name = &self.line.endpoint;
                 return Ended::not_sent(format!("{name}: what comes unasked never stops; is the baud rate wrong?"));
             }
             Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
@@ -202,8 +202,8 @@ impl Link for Text {
         self.debts.keep_for(settings.late_window);
     }
 
-    fn port(&self) -> Option<&Path> {
-        Some(&self.line.port.path)
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.line.endpoint)
     }
 
     async fn open(&mut self) -> Result<(), NotOpened> {

@@ -34,7 +34,7 @@ use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Identity, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
 use crate::bus::text::Text;
-use crate::config::{Bus, BusKind};
+use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
 use crate::proof::crash::{self, Part, Point};
 use callers::{holds, Callers, Held, TRIES_MAX};
@@ -118,12 +118,14 @@ impl Worker {
                 pulse: &pulse,
             };
             let end = match config.kind {
-                BusKind::ModbusRtu(port) => shift.on(Rtu::new(port, timeout, turnaround, &*lines)).work(&stop).await,
+                BusKind::ModbusRtu(endpoint) => {
+                    shift.on(Rtu::new(endpoint, timeout, turnaround, &lines)).work(&stop).await
+                }
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
                 }
-                BusKind::Serial { port, delimiter } => {
-                    shift.on(Text::new(port, delimiter, timeout, turnaround, &*lines)).work(&stop).await
+                BusKind::Serial { endpoint, delimiter } => {
+                    shift.on(Text::new(endpoint, delimiter, timeout, turnaround, &lines)).work(&stop).await
                 }
             };
             let Some(left) = end else { return pulse.rest() };
@@ -260,11 +262,15 @@ impl<L: Link> Working<'_, L> {
 
     /// Notes what the port is, and that what its units may still answer is owed there.
     fn find_port(&mut self) {
-        if let Some(path) = self.link.port() {
-            self.page.is_at(Identity::Path(path.to_owned()));
-            self.lines.identity(path).into_iter().for_each(|identity| self.page.is_at(identity));
-            self.page.note(self.link.owed_until());
+        match self.link.endpoint() {
+            None => return,
+            Some(Endpoint::Tcp(address)) => self.page.is_at(Identity::Address(address.clone())),
+            Some(Endpoint::Serial(port)) => {
+                self.page.is_at(Identity::Path(port.path.clone()));
+                self.lines.identity(&port.path).into_iter().for_each(|identity| self.page.is_at(identity));
+            }
         }
+        self.page.note(self.link.owed_until());
     }
 
     /// What is to be sent now, if there is something. The bus is its holder's.
@@ -404,14 +410,14 @@ impl<L: Link> Working<'_, L> {
         let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
         let longest = timeout + bounded(settings.turnaround) + self.link.slack();
         self.pulse.allow(longest);
-        if self.link.port().is_some() {
+        if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.
             let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, timeout);
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;
         let ended = self.link.exchange(call, caller).await;
-        if self.link.port().is_some() {
+        if self.link.endpoint().is_some() {
             self.page.note(self.link.owed_until());
         }
         if let Some(lost) = ended.lost.clone() {
