@@ -124,6 +124,7 @@ fn each_library_is_named_only_where_it_belongs() {
             "rustix::",
             &[
                 "proof/crash.rs",
+                "bus/port/tcp.rs",
                 "systemd.rs",
                 "handles.rs",
                 "operate/admin/server.rs",
@@ -158,6 +159,7 @@ fn what_decides_does_no_io_and_reads_no_clock() {
         "bus/modbus/frame.rs",
         "bus/modbus/pdu.rs",
         "bus/debts.rs",
+        "bus/turns.rs",
         "bus/port/timing.rs",
         "doctor/certificate.rs",
         "certificate/parts.rs",

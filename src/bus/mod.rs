@@ -5,9 +5,10 @@
 //!        ◄─ Wire ─────────────────────┘        ◄─ answer ─── sieve ◄──┘
 //! ```
 //!
-//! [`call`] says what is asked and how that ends; `worker` runs the turns and keeps the port open; `port` opens serial
-//! ports and connections, moves bytes, and keeps what a port owes, whatever the bus on it is called; `debts` remembers
-//! which answers may still come. `modbus` and `text` each know one kind of framing and do one exchange.
+//! [`call`] says what is asked and how that ends; `turns` decides whose turn it is; `worker` runs the turns and keeps
+//! the port open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the
+//! bus on it is called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of
+//! framing and do one exchange.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -23,6 +24,7 @@ mod link;
 mod modbus;
 mod port;
 mod text;
+mod turns;
 mod worker;
 
 use std::fmt;

@@ -6,14 +6,9 @@
 //! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
 //!   in a book that all buses share, from before its first byte left.
-//! - Turns are given in the order in which they were asked for. A turn whose first request must wait for a late answer
-//!   to come or to lapse is set aside meanwhile, so that a silent unit holds up nobody but itself.
-//! - A request whose caller is gone before it was sent is not sent.
+//! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
-mod callers;
-
-use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,19 +29,16 @@ use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Identity, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
 use crate::bus::text::Text;
+use crate::bus::turns::{Asked, Due, Leave, Manners, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
 use crate::proof::crash::{self, Part, Point};
-use callers::{holds, Callers, Held, TRIES_MAX};
 
 /// First and longest pause between attempts to open a line.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// A line that was open for so long is not one that flaps: its next loss starts with the shortest pause.
 const STABLE: Duration = Duration::from_secs(5);
-
-/// Turns that are set aside at most. One more keeps the bus while it waits.
-const PARKED_MAX: usize = 32;
 
 /// Longest that a line takes to be opened, or to be found not to.
 const OPENING_MAX: Duration = Duration::from_secs(30);
@@ -103,7 +95,7 @@ impl Worker {
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
         let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
-        let mut callers = Callers { queue, holder: None, parked: VecDeque::new(), deserted: false };
+        let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
@@ -131,6 +123,47 @@ impl Worker {
             let Some(left) = end else { return pulse.rest() };
             callers = left;
         }
+    }
+}
+
+/// Who has the bus, who waits for it, and who may come, whatever the line is.
+struct Callers {
+    queue: mpsc::Receiver<Grant>,
+    turns: Turns<mpsc::Receiver<Ask>, Ask>,
+    /// Nobody can come any more.
+    deserted: bool,
+}
+
+impl Callers {
+    /// Whether nobody has the bus, and nobody will.
+    fn are_gone(&self) -> bool {
+        self.deserted && self.turns.is_empty()
+    }
+}
+
+impl Asked for Ask {
+    fn call(&self) -> &Call {
+        &self.call
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.wish.is_abandoned()
+    }
+}
+
+/// The line as it is now, with what others have asked at its port.
+struct Present<'a, L> {
+    link: &'a L,
+    page: &'a Page,
+}
+
+impl<L: Link> Manners for Present<'_, L> {
+    fn held_until(&self, call: &Call, caller: u64) -> Option<std::time::Instant> {
+        self.link.held_until(call, caller).max(self.page.others_until()).map(Instant::into_std)
+    }
+
+    fn is_to_be_tried(&self, call: &Call) -> bool {
+        self.link.is_to_be_tried(call)
     }
 }
 
@@ -167,14 +200,6 @@ struct Working<'a, L> {
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
-}
-
-/// What is to be sent.
-enum Due {
-    /// A read that goes before a request.
-    First(Call),
-    /// What was asked for.
-    Ask(Ask),
 }
 
 enum Event {
@@ -219,7 +244,8 @@ impl<L: Link> Working<'_, L> {
             if self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
-            match self.due() {
+            let due = self.callers.turns.due(&Present { link: &self.link, page: &self.page });
+            match due {
                 Some(Due::First(call)) => {
                     // What it says is of no interest; the link has heard what it wanted to know.
                     self.exchange(&call, Instant::now(), stop).await;
@@ -235,12 +261,8 @@ impl<L: Link> Working<'_, L> {
                 Event::Stop | Event::Configured => {}
                 Event::Next(grant) => self.grant(grant),
                 Event::Deserted => self.callers.deserted = true,
-                Event::Asked(Some(ask)) => {
-                    if let Some(held) = &mut self.callers.holder {
-                        held.waiting = Some(*ask);
-                    }
-                }
-                Event::Asked(None) => self.callers.holder = None,
+                Event::Asked(Some(ask)) => self.callers.turns.ask(*ask),
+                Event::Asked(None) => self.callers.turns.vacate(),
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
@@ -273,44 +295,13 @@ impl<L: Link> Working<'_, L> {
         self.page.note(self.link.owed_until());
     }
 
-    /// What is to be sent now, if there is something. The bus is its holder's.
-    fn due(&mut self) -> Option<Due> {
-        // Nothing of theirs was sent, and nothing will be.
-        let Callers { holder, parked, .. } = &mut self.callers;
-        parked.retain(|held| !held.is_abandoned());
-        let (link, page) = (&self.link, &self.page);
-        let room = parked.len() < PARKED_MAX;
-        match holder {
-            Some(held) if held.is_abandoned() => held.waiting = None,
-            Some(held) if room && !held.begun && holds(link, page, held).is_some() => {
-                parked.extend(holder.take());
-            }
-            _ => {}
-        }
-        if holder.is_none() {
-            let ready = parked.iter().position(|held| holds(link, page, held).is_none());
-            *holder = ready.and_then(|ready| parked.remove(ready));
-        }
-        let held = holder.as_mut()?;
-        if holds(link, page, held).is_some() {
-            return None;
-        }
-        if let Some(first) = held.first(link) {
-            held.tries += 1;
-            return Some(Due::First(first));
-        }
-        held.waiting.take().map(Due::Ask)
-    }
-
     async fn next(&mut self, stop: &CancellationToken) -> Event {
-        let Callers { queue, holder, parked, deserted } = &mut self.callers;
-        let hold = |held: &Held| holds(&self.link, &self.page, held);
-        let seated = holder.as_ref().and_then(hold);
-        let waiting = parked.iter().filter_map(hold).min();
-        let due = if holder.is_some() { seated } else { waiting };
+        let Callers { queue, turns, deserted } = &mut self.callers;
+        let due = turns.due_at(&Present { link: &self.link, page: &self.page }).map(Instant::from_std);
         let opening = self.reopening.next.filter(|_| !self.link.is_open());
-        let (free, listening) = (holder.is_none() && !*deserted, self.link.is_open());
-        let asking = holder.as_ref().is_some_and(|held| held.waiting.is_none());
+        let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
+        let holder = turns.listening();
+        let asking = holder.is_some();
         let mut configured = self.configured.clone();
         select! {
             biased;
@@ -329,10 +320,9 @@ impl<L: Link> Working<'_, L> {
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
         let Grant { caller, harmless, turn } = grant;
-        let held = Held { asks: receiver, caller, harmless, tries: 0, waiting: None, begun: false };
         // A caller that gave up waiting is passed over.
         if turn.send(Turn { asks, owes: true }).is_ok() {
-            self.callers.holder = Some(held);
+            self.callers.turns.sit(receiver, caller, harmless);
         }
     }
 
@@ -345,21 +335,18 @@ impl<L: Link> Working<'_, L> {
             }
             Wish::Exchange(reply) => {
                 let ended = self.exchange(&ask.call, ask.at, stop).await;
-                if let (None, Some(held)) = (&ended, &mut self.callers.holder) {
-                    held.waiting = Some(Ask { wish: Wish::Exchange(reply), ..ask });
-                } else if let Some(wire) = ended {
-                    let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
-                    let _ = reply.send((wire, owes));
-                }
+                let Some(wire) = ended else {
+                    return self.callers.turns.ask(Ask { wish: Wish::Exchange(reply), ..ask });
+                };
+                let owes = self.link.owed_until().is_some_and(|until| until > Instant::now());
+                let _ = reply.send((wire, owes));
             }
         }
     }
 
     /// Does one exchange for the holder of the turn. `None`: the line was opened anew, and must be tried first.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
-        let held = self.callers.holder.as_mut()?;
-        held.begun = true;
-        let caller = held.caller;
+        let caller = self.callers.turns.begin()?;
         let mut ended = self.attempt(call, asked, caller, stop).await?;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
@@ -398,10 +385,11 @@ impl<L: Link> Working<'_, L> {
                 () = sleep_until(until) => {}
             }
         }
-        match &self.callers.holder {
-            Some(held) if !held.must_try(&self.link, call) => {}
-            Some(held) if held.tries >= TRIES_MAX => return Some(Ended::not_sent(NEVER_SHOWN)),
-            _ => return None,
+        let leave = self.callers.turns.leave(call, &Present { link: &self.link, page: &self.page });
+        match leave {
+            Leave::Given => {}
+            Leave::Denied => return Some(Ended::not_sent(NEVER_SHOWN)),
+            Leave::AfterATry => return None,
         }
         if call.is_too_late() {
             return Some(Ended::not_sent(TOO_LATE));
@@ -509,10 +497,10 @@ impl<L: Link> Working<'_, L> {
     fn leave(mut self) {
         self.link.close();
         self.show("closed", None, None);
-        for held in self.callers.holder.iter_mut().chain(&mut self.callers.parked) {
-            held.asks.close();
-            let rest = std::iter::from_fn(|| held.asks.try_recv().ok());
-            for ask in held.waiting.take().into_iter().chain(rest) {
+        for seat in self.callers.turns.all() {
+            seat.key.close();
+            let rest = std::iter::from_fn(|| seat.key.try_recv().ok());
+            for ask in seat.waiting.take().into_iter().chain(rest) {
                 // Dropping a wish to be cleared tells its caller that nothing comes any more.
                 if let Wish::Exchange(reply) = ask.wish {
                     let _ = reply.send((stopped(), true));
@@ -523,9 +511,9 @@ impl<L: Link> Working<'_, L> {
     }
 }
 
-async fn asked(holder: &mut Option<Held>) -> Option<Ask> {
+async fn asked(holder: Option<&mut mpsc::Receiver<Ask>>) -> Option<Ask> {
     match holder {
-        Some(held) => held.asks.recv().await,
+        Some(asks) => asks.recv().await,
         None => pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! The worker on a line that does what a test says, under a clock that does.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
@@ -7,6 +8,7 @@ use tokio::time::{advance, sleep};
 
 use super::super::{BusHandle, Closed};
 use super::*;
+use crate::bus::turns::{PARKED_MAX, TRIES_MAX};
 use crate::peripheral::exchange::{Answer, Request};
 
 /// What happened on the line, and what shall happen.
@@ -128,7 +130,7 @@ fn start(script: Script) -> Running {
         strips_echo: false,
     };
     let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
-    let callers = Callers { queue, holder: None, parked: VecDeque::new(), deserted: false };
+    let callers = Callers { queue, turns: Turns::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
         let (line, stop) = (line.clone(), stop.clone());

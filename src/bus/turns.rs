@@ -1,0 +1,353 @@
+//! Whose turn it is on a bus, and what is sent next. Pure: no channel, no clock, no line. What the line says of a call
+//! is asked through [`Manners`], and times are answers.
+//!
+//! ```text
+//! sit ──► holder ──ask──► due ──► sent ──► vacate
+//!            │  ▲
+//!     waits long │ ready
+//!            ▼  │
+//!           parked, in order
+//! ```
+//!
+//! Invariants
+//! - One turn holds the bus. Others are given in the order in which they were asked for.
+//! - A turn whose first request must wait for a late answer to come or to lapse is parked meanwhile, so that a silent
+//!   unit holds up nobody but itself. Of those parked the first that may go is the next.
+//! - A turn of which something was sent is not parked: nobody comes between.
+//! - Parked turns are bounded: one more keeps the bus while it waits.
+//! - What its caller has abandoned before it was sent is not sent.
+//! - A line that must show first how it takes a request is tried with a harmless read, at most [`TRIES_MAX`] times.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::bus::call::Call;
+use crate::peripheral::exchange::Request;
+
+/// Turns that are parked at most.
+pub(in crate::bus) const PARKED_MAX: usize = 32;
+
+/// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
+pub(in crate::bus) const TRIES_MAX: u32 = 3;
+
+/// What a line says of a call, as it is now.
+pub(in crate::bus) trait Manners {
+    /// Until when it must wait, because a late answer could be taken for its own.
+    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant>;
+    /// Whether the line should show by a read how it behaves before it is asked this.
+    fn is_to_be_tried(&self, call: &Call) -> bool;
+}
+
+/// What the holder of a turn asks for.
+pub(in crate::bus) trait Asked {
+    /// Its request.
+    fn call(&self) -> &Call;
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// The turns of one bus. `K` is how the holder of one is heard, `A` what it asks for.
+#[derive(Debug)]
+pub(in crate::bus) struct Turns<K, A> {
+    holder: Option<Seat<K, A>>,
+    parked: VecDeque<Seat<K, A>>,
+}
+
+/// A turn that was given.
+#[derive(Debug)]
+pub(in crate::bus) struct Seat<K, A> {
+    pub(in crate::bus) key: K,
+    caller: u64,
+    /// A read of the same unit that changes nothing, and how often the line was tried with it.
+    harmless: Option<Request>,
+    tries: u32,
+    /// What was asked for, and not begun.
+    pub(in crate::bus) waiting: Option<A>,
+    /// Whether a request of it was sent: then others may not come between.
+    begun: bool,
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub(in crate::bus) enum Due<A> {
+    /// A read that goes before a request.
+    First(Box<Call>),
+    /// What was asked for.
+    Ask(A),
+}
+
+/// Whether a line, as it is now, may be asked something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bus) enum Leave {
+    Given,
+    /// It must show first how it takes that.
+    AfterATry,
+    /// It never has, as often as it was tried.
+    Denied,
+}
+
+impl<K, A: Asked> Turns<K, A> {
+    /// Nobody has the bus, and nobody waits.
+    pub(in crate::bus) fn new() -> Turns<K, A> {
+        Turns { holder: None, parked: VecDeque::new() }
+    }
+
+    /// Whether nobody has the bus.
+    pub(in crate::bus) fn is_free(&self) -> bool {
+        self.holder.is_none()
+    }
+
+    /// Whether nobody has the bus, and nobody waits with a turn for it.
+    pub(in crate::bus) fn is_empty(&self) -> bool {
+        self.holder.is_none() && self.parked.is_empty()
+    }
+
+    /// Gives the free bus to a caller.
+    pub(in crate::bus) fn sit(&mut self, key: K, caller: u64, harmless: Option<Request>) {
+        debug_assert!(self.is_free());
+        self.holder = Some(Seat { key, caller, harmless, tries: 0, waiting: None, begun: false });
+    }
+
+    /// The holder, if it may ask for something now.
+    pub(in crate::bus) fn listening(&mut self) -> Option<&mut K> {
+        self.holder.as_mut().filter(|seat| seat.waiting.is_none()).map(|seat| &mut seat.key)
+    }
+
+    /// The holder asks for something, or does so again.
+    pub(in crate::bus) fn ask(&mut self, asked: A) {
+        if let Some(seat) = &mut self.holder {
+            seat.waiting = Some(asked);
+        }
+    }
+
+    /// The holder has gone.
+    pub(in crate::bus) fn vacate(&mut self) {
+        self.holder = None;
+    }
+
+    /// What is to be sent now, if there is something. The bus is its holder's.
+    pub(in crate::bus) fn due(&mut self, line: &impl Manners) -> Option<Due<A>> {
+        // Nothing of theirs was sent, and nothing will be.
+        self.parked.retain(|seat| !seat.is_abandoned());
+        let room = self.parked.len() < PARKED_MAX;
+        match &mut self.holder {
+            Some(seat) if seat.is_abandoned() => seat.waiting = None,
+            Some(seat) if room && !seat.begun && seat.held_until(line).is_some() => {
+                self.parked.extend(self.holder.take());
+            }
+            _ => {}
+        }
+        if self.holder.is_none() {
+            let ready = self.parked.iter().position(|seat| seat.held_until(line).is_none());
+            self.holder = ready.and_then(|ready| self.parked.remove(ready));
+        }
+        let seat = self.holder.as_mut()?;
+        if seat.held_until(line).is_some() {
+            return None;
+        }
+        if let Some(first) = seat.first(line) {
+            seat.tries += 1;
+            return Some(Due::First(Box::new(first)));
+        }
+        seat.waiting.take().map(Due::Ask)
+    }
+
+    /// When to ask again what is due, if nothing happens before.
+    pub(in crate::bus) fn due_at(&self, line: &impl Manners) -> Option<Instant> {
+        match &self.holder {
+            Some(seat) => seat.held_until(line),
+            None => self.parked.iter().filter_map(|seat| seat.held_until(line)).min(),
+        }
+    }
+
+    /// An exchange of the holder's begins. Gives its caller.
+    pub(in crate::bus) fn begin(&mut self) -> Option<u64> {
+        let seat = self.holder.as_mut()?;
+        seat.begun = true;
+        Some(seat.caller)
+    }
+
+    /// Whether the holder may ask this of the line.
+    pub(in crate::bus) fn leave(&self, call: &Call, line: &impl Manners) -> Leave {
+        match &self.holder {
+            Some(seat) if !seat.must_try(call, line) => Leave::Given,
+            Some(seat) if seat.tries >= TRIES_MAX => Leave::Denied,
+            _ => Leave::AfterATry,
+        }
+    }
+
+    /// Everybody who has a turn.
+    pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Seat<K, A>> {
+        self.holder.iter_mut().chain(&mut self.parked)
+    }
+}
+
+impl<K, A: Asked> Seat<K, A> {
+    fn is_abandoned(&self) -> bool {
+        self.waiting.as_ref().is_some_and(Asked::is_abandoned)
+    }
+
+    /// What is asked before the request that waits, so that the line shows how it takes that.
+    fn first(&self, line: &impl Manners) -> Option<Call> {
+        let call = self.waiting.as_ref()?.call();
+        let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && self.must_try(call, line))?;
+        Some(Call { request, timeout: None, ..call.clone() })
+    }
+
+    /// Whether the line, as it is now, can't be asked this: it has not shown how it takes that, and could.
+    fn must_try(&self, call: &Call, line: &impl Manners) -> bool {
+        self.harmless.is_some() && line.is_to_be_tried(call)
+    }
+
+    /// Until when what is asked for must wait.
+    fn held_until(&self, line: &impl Manners) -> Option<Instant> {
+        let until = |call: &Call| line.held_until(call, self.caller);
+        let own = until(self.waiting.as_ref()?.call());
+        own.max(self.first(line).and_then(|first| until(&first)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What is asked of a unit, and whether its caller is gone.
+    #[derive(Debug, Clone)]
+    struct Wanted {
+        call: Call,
+        gone: bool,
+    }
+
+    impl Asked for Wanted {
+        fn call(&self) -> &Call {
+            &self.call
+        }
+
+        fn is_abandoned(&self) -> bool {
+            self.gone
+        }
+    }
+
+    /// A line on which answers of some units may still come, and that wants to be tried before writes.
+    #[derive(Default)]
+    struct Line {
+        held: Vec<(u8, Instant)>,
+        untried: bool,
+    }
+
+    impl Manners for Line {
+        fn held_until(&self, call: &Call, _: u64) -> Option<Instant> {
+            self.held.iter().find(|(unit, _)| *unit == call.unit).map(|(_, until)| *until)
+        }
+
+        fn is_to_be_tried(&self, call: &Call) -> bool {
+            self.untried && call.request.is_answered_by_itself()
+        }
+    }
+
+    fn read() -> Request {
+        Request::ReadWords { holding: true, address: 0, count: 1 }
+    }
+
+    fn of(unit: u8, request: Request) -> Wanted {
+        Wanted { call: Call { unit, request, timeout: None, not_after: None, look: 0 }, gone: false }
+    }
+
+    /// What is due, and the unit that it is of.
+    fn due(turns: &mut Turns<u8, Wanted>, line: &Line) -> Option<(&'static str, u8)> {
+        Some(match turns.due(line)? {
+            Due::First(call) => ("first", call.unit),
+            Due::Ask(wanted) => ("ask", wanted.call.unit),
+        })
+    }
+
+    /// Callers, each called by its unit, who ask in this order. Who must wait is parked, while there is room.
+    fn asked(units: &[u8], line: &Line) -> Turns<u8, Wanted> {
+        let mut turns = Turns::new();
+        for unit in units {
+            assert!(turns.is_free(), "unit {unit}");
+            turns.sit(*unit, u64::from(*unit), None);
+            turns.ask(of(*unit, read()));
+            if line.held.iter().any(|(held, _)| held == unit) {
+                assert_eq!(due(&mut turns, line), None);
+            }
+        }
+        turns
+    }
+
+    /// The unit of what is due, whose turn ends with it.
+    fn next(turns: &mut Turns<u8, Wanted>, line: &Line) -> Option<u8> {
+        let (what, unit) = due(turns, line)?;
+        assert_eq!(what, "ask");
+        turns.begin();
+        turns.vacate();
+        Some(unit)
+    }
+
+    #[test]
+    fn who_must_wait_for_a_late_answer_holds_up_nobody_and_goes_first_when_it_may() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(9));
+        let mut line = Line { held: vec![(1, later), (2, now)], untried: false };
+        let mut turns = asked(&[1, 2, 3], &line);
+        assert_eq!(next(&mut turns, &line), Some(3));
+        assert_eq!(next(&mut turns, &line), None);
+        assert_eq!(turns.due_at(&line), Some(now));
+        line.held.clear();
+        assert_eq!([next(&mut turns, &line), next(&mut turns, &line)], [Some(1), Some(2)]);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn a_turn_of_which_something_was_sent_keeps_the_bus() {
+        let mut line = Line::default();
+        let mut turns = asked(&[1], &line);
+        assert_eq!(due(&mut turns, &line), Some(("ask", 1)));
+        assert_eq!(turns.begin(), Some(1));
+        line.held.push((1, Instant::now()));
+        turns.ask(of(1, read()));
+        assert_eq!(due(&mut turns, &line), None);
+        assert!(!turns.is_free() && turns.due_at(&line).is_some());
+        line.held.clear();
+        assert_eq!(due(&mut turns, &line), Some(("ask", 1)));
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_parked_and_the_next_one_keeps_the_bus() {
+        let line = Line { held: (0..=u8::MAX).map(|unit| (unit, Instant::now())).collect(), untried: false };
+        let units: Vec<u8> = (0..=u8::try_from(PARKED_MAX).unwrap()).collect();
+        let mut turns = asked(&units, &line);
+        assert!(!turns.is_free());
+        assert_eq!(turns.parked.len(), PARKED_MAX);
+        assert_eq!(next(&mut turns, &Line::default()), Some(units[PARKED_MAX]), "it has the bus");
+    }
+
+    #[test]
+    fn what_was_abandoned_is_not_sent_and_its_turn_stays_unless_it_was_parked() {
+        let mut line = Line { held: vec![(1, Instant::now())], untried: false };
+        let mut turns = asked(&[1, 2], &line);
+        turns.all().for_each(|seat| seat.waiting.as_mut().unwrap().gone = true);
+        line.held.clear();
+        assert_eq!(due(&mut turns, &line), None);
+        assert_eq!(turns.listening(), Some(&mut 2), "its holder may ask for something else");
+        assert_eq!(turns.parked.len(), 0);
+    }
+
+    #[test]
+    fn a_line_that_has_shown_nothing_is_tried_with_a_read_so_many_times_and_not_asked() {
+        let line = Line { held: Vec::new(), untried: true };
+        let write = Request::WriteWords { address: 0, words: vec![1] };
+        let mut turns: Turns<u8, Wanted> = Turns::new();
+        turns.sit(1, 1, Some(read()));
+        turns.ask(of(1, write.clone()));
+        let call = of(1, write).call;
+        for _ in 0..TRIES_MAX {
+            assert_eq!(turns.leave(&call, &line), Leave::AfterATry);
+            assert_eq!(due(&mut turns, &line), Some(("first", 1)));
+        }
+        assert_eq!(turns.leave(&call, &line), Leave::Denied);
+        assert_eq!(turns.leave(&call, &Line::default()), Leave::Given);
+        assert_eq!(due(&mut turns, &line), Some(("ask", 1)), "it is told that it was not sent");
+    }
+}
