@@ -1,4 +1,4 @@
-//! What stands between a message's command and the wire.
+//! What stands between a command and the wire.
 
 use tokio::time::{sleep_until, Instant};
 
@@ -8,21 +8,24 @@ use crate::command::outcome::Outcome;
 use crate::device::run::{Gate, Go};
 use crate::proof::crash::{self, Point};
 
-/// Lets a command pass while its deadline, its connection, the ledger and the daemon allow it.
-pub(super) struct MessageGate<'a> {
+/// Lets a command pass while its deadline, who asked for it, the ledger and the daemon allow it.
+pub(super) struct CommandGate<'a> {
     context: &'a Context,
     work: &'a mut Work,
     deadline: Deadline,
 }
 
-impl<'a> MessageGate<'a> {
-    pub(super) fn new(context: &'a Context, work: &'a mut Work, deadline: Deadline) -> MessageGate<'a> {
-        MessageGate { context, work, deadline }
+impl<'a> CommandGate<'a> {
+    pub(super) fn new(context: &'a Context, work: &'a mut Work, deadline: Deadline) -> CommandGate<'a> {
+        CommandGate { context, work, deadline }
     }
 }
 
-impl Gate for MessageGate<'_> {
+impl Gate for CommandGate<'_> {
     fn may_go(&mut self) -> Go {
+        if let Some(outcome) = self.work.origin.withdrawn() {
+            return Go::End(outcome);
+        }
         let freshness = self.work.judge(self.deadline, self.context.ledger.wall_clock());
         if freshness == Freshness::Expired {
             return Go::End(self.deadline.expired());
@@ -48,6 +51,7 @@ impl Gate for MessageGate<'_> {
         let look = self.work.next_look(self.deadline, self.context.ledger.wall_clock());
         tokio::select! {
             () = self.context.stop.cancelled() => {}
+            () = self.work.origin.goes() => {}
             () = sleep_until(look) => {}
         }
     }

@@ -22,7 +22,10 @@
 //! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, the rest is left with the
 //!   hub.
 
+mod conclude;
 mod gate;
+mod operator;
+mod origin;
 pub mod queue;
 mod receipts;
 pub mod run;
@@ -42,30 +45,30 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::BusHandle;
 use crate::command::decide::{self, Checked, Deadline, Execution, Freshness, Known, Verdict};
 use crate::command::message::Gist;
-use crate::command::outcome::{bounded, in_short, Code, Fault, Outcome, State};
+use crate::command::outcome::{bounded, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::{Delivery, Intake, Ticket, WINDOW_MAX};
+use crate::hub::{Delivery, Intake, WINDOW_MAX};
 use crate::ledger::row::{RowId, Source, Unfinished};
-use crate::ledger::{Finish, Ledger, LedgerError, NewRow, Receipt};
-use crate::log::throttle::COMMANDS;
+use crate::ledger::{Ledger, LedgerError, NewRow, Receipt};
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
-use gate::MessageGate;
+use gate::CommandGate;
+use origin::Origin;
 use receipts::{Key, Received};
 use waiting::{Name, Waiting};
 use work::Work;
 
+pub use operator::Order;
+pub use origin::{Operator, Told};
 pub use receipts::Receipts;
 
 /// Commands that wait for their turn in an executor.
 const QUEUE_MAX: usize = WINDOW_MAX;
 /// How often the age of a command from an earlier life is judged anew while the clock stands before its receipt.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
-/// How long a stop waits for a ledger that can't be written to take an outcome.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a device is at present, by the configuration.
 pub struct Assignment {
@@ -279,10 +282,6 @@ impl Context {
         }
     }
 
-    fn present(&self) -> Arc<Assignment> {
-        self.assignment.borrow().clone()
-    }
-
     /// Takes what is to be known of a delivery. One whose connection is gone comes again.
     fn receive(&self, delivery: Delivery) -> Option<Work> {
         let Delivery { hub, gist, received_at, received, ticket, room } = delivery;
@@ -310,7 +309,7 @@ impl Context {
         };
         Some(Work {
             row: None,
-            ticket: Some(ticket),
+            origin: Origin::Message(Some(ticket)),
             new,
             refused,
             received,
@@ -335,7 +334,7 @@ impl Context {
         crash::point(Point::BeforeLookup);
         let lookup = match self.ledger.lookup(&new.hub, &new.device, new.message_id.as_deref(), new.digest).await {
             Ok(lookup) => lookup,
-            Err(error) => return self.leave(work.ticket, &error),
+            Err(error) => return self.leave(work, &error),
         };
         crash::point(Point::LookedUp);
         work.row = lookup.row;
@@ -348,7 +347,7 @@ impl Context {
                 tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
                 crash::point(Point::DuplicateKnown);
                 self.forget(&work);
-                work.complete(self.ledger.delivered_again(row));
+                work.origin.complete(self.ledger.delivered_again(row));
                 None
             }
             (Verdict::Reject(fault), _) => {
@@ -363,17 +362,17 @@ impl Context {
             }
             // One before it may have been given back meanwhile: this one must not overtake it.
             (Verdict::Accept, _) if !work.is_wanted() || !self.ledger.is_well() => {
-                self.give_back(work.ticket);
+                self.give_back(work);
                 None
             }
             (Verdict::Accept, _) => match self.accept(&work).await {
                 Ok((row, receipt)) => {
                     crash::point(Point::AcceptKnown);
                     work.row = Some(row);
-                    work.complete(receipt);
+                    work.origin.complete(receipt);
                     Some(work)
                 }
-                Err(error) => self.leave(work.ticket, &error),
+                Err(error) => self.leave(work, &error),
             },
             (Verdict::Resume, Some(_)) => {
                 work.interrupted = Some(1);
@@ -418,14 +417,16 @@ impl Context {
             if !self.age_is_known(&work, deadline).await {
                 return;
             }
-            let execution = match work.interrupted {
-                Some(attempts) => Execution::interrupted(route, attempts),
-                None => Execution::new(route),
+            let execution = match (work.interrupted, &work.origin) {
+                (Some(attempts), _) => Execution::interrupted(route, attempts),
+                (None, Origin::Operator(_)) => Execution::on_the_record(route),
+                (None, Origin::Message(_)) => Execution::new(route),
             };
-            let mut gate = MessageGate::new(self, &mut work, deadline);
+            let mut gate = CommandGate::new(self, &mut work, deadline);
             match plan.run(&present.bus, execution, &mut gate).await {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
-                Ran::NotNow if work.row.is_none() => return self.give_back(work.ticket),
+                Ran::NotNow if work.origin.operator().is_some() => return self.send_away(work).await,
+                Ran::NotNow if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
             }
             // It is the gateway's own: it waits here until the ledger can be written, or for the daemon's next life.
@@ -448,71 +449,21 @@ impl Context {
         true
     }
 
-    /// Makes an outcome durable, completes the message, and has the event published.
-    async fn conclude(&self, mut work: Work, outcome: Outcome, attempts: u32) {
-        let state = outcome.state;
-        let code = outcome.fault.as_ref().map(|fault| fault.code.as_str());
-        let finish = Finish { row: work.row, new: work.new.clone(), outcome, attempts, finished_at: Timestamp::now() };
-        crash::point(Point::BeforeOutcome);
-        let Some(receipt) = self.record(finish).await else { return };
-        crash::point(Point::OutcomeKnown);
-        self.forget(&work);
-        work.settle(state, receipt);
-        self.event_bell.notify_one();
-        if attempts > 0 {
-            self.health.executed.add();
-        }
-        if state == State::InDoubt {
-            self.health.in_doubt.add();
-        }
-        let (device, message_id, command) = (&self.id, work.message_id(), work.command_name());
-        let elapsed_ms = work.received.elapsed().as_millis() as u64;
-        let requested = work.new.value.as_ref().map(in_short);
-        match state {
-            State::InDoubt => {
-                tracing::warn!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
-            }
-            State::Succeeded => {
-                tracing::info!(target: COMMANDS, %device, message_id, command, requested, %state, attempts, elapsed_ms, "command finished");
-            }
-            _ => {
-                tracing::info!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished")
-            }
-        }
-    }
-
-    /// Offers an outcome to the ledger until it is durable. `None`: the process is about to end without that.
-    async fn record(&self, finish: Finish) -> Option<Receipt> {
-        loop {
-            match self.ledger.finish(finish.clone()).await {
-                Ok(receipt) => return Some(receipt),
-                Err(LedgerError::Full(why) | LedgerError::Locked(why)) => {
-                    tracing::warn!(device = %self.id, message_id = finish.new.message_id, why, "an outcome waits for the ledger");
-                }
-                Err(_) => return None,
-            }
-            tokio::select! {
-                () = self.ledger.well() => {}
-                () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
-            }
-        }
-    }
-
     /// Its row is final: whoever delivers it again is told so by the ledger.
     fn forget(&self, work: &Work) {
         work.key.iter().for_each(|key| self.receipts.forget(*key));
     }
 
-    fn leave(&self, ticket: Option<Ticket>, error: &LedgerError) -> Option<Work> {
+    fn leave(&self, work: Work, error: &LedgerError) -> Option<Work> {
         tracing::debug!(device = %self.id, %error, "a message is left with the hub");
-        self.give_back(ticket);
+        self.give_back(work);
         None
     }
 
     /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled
     /// on it.
-    fn give_back(&self, ticket: Option<Ticket>) {
-        match ticket {
+    fn give_back(&self, mut work: Work) {
+        match work.origin.take_ticket() {
             Some(ticket) if !self.stop.is_cancelled() => ticket.abandon(),
             _ => {}
         }

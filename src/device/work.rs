@@ -2,15 +2,15 @@
 
 use tokio::time::Instant;
 
+use super::origin::Origin;
 use super::receipts::Key;
 use super::CLOCK_PERIOD;
 use crate::command::decide::{Age, Deadline, Freshness};
 use crate::command::outcome::{Fault, State};
 use crate::config::Device;
 use crate::hub::room::Held;
-use crate::hub::Ticket;
 use crate::ledger::row::{RowId, Unfinished};
-use crate::ledger::{NewRow, Receipt};
+use crate::ledger::NewRow;
 use crate::peripheral::Command;
 use crate::time::trust::WallClock;
 
@@ -18,8 +18,8 @@ use crate::time::trust::WallClock;
 pub(super) struct Work {
     /// Its row, if it has one.
     pub(super) row: Option<RowId>,
-    /// What settles it at the hub, unless that was done.
-    pub(super) ticket: Option<Ticket>,
+    /// Who asked for it.
+    pub(super) origin: Origin,
     pub(super) new: NewRow,
     /// Why it can't be run, if that was plain when it came.
     pub(super) refused: Option<Fault>,
@@ -40,7 +40,7 @@ impl Work {
     pub(super) fn left(left: Unfinished, started: Instant) -> Work {
         Work {
             row: Some(left.row),
-            ticket: None,
+            origin: Origin::Message(None),
             refused: None,
             interrupted: (left.state == State::Executing).then_some(left.attempts),
             new: NewRow {
@@ -62,29 +62,14 @@ impl Work {
         }
     }
 
-    /// Whether the connection that brought it still stands, so that it won't be delivered again.
+    /// Whether whoever asked for it still waits: a message whose connection is gone is delivered again.
     pub(super) fn is_wanted(&self) -> bool {
-        self.ticket.as_ref().is_some_and(Ticket::is_live)
+        self.origin.is_live()
     }
 
     /// Whether it has a row that is not final, or will come to one: else it may be forgotten.
     pub(super) fn is_ours(&self) -> bool {
         self.row.is_some() || self.is_wanted()
-    }
-
-    pub(super) fn complete(&mut self, receipt: Receipt) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.complete(receipt);
-        }
-    }
-
-    /// Lets the hub forget it with its end: a message that is refused is told to be that, where the transport can.
-    pub(super) fn settle(&mut self, end: State, receipt: Receipt) {
-        match (self.ticket.take(), end) {
-            (Some(ticket), State::Rejected) => ticket.reject(receipt),
-            (Some(ticket), _) => ticket.complete(receipt),
-            (None, _) => {}
-        }
     }
 
     /// What its deadline is, if it has one that ends it by the present configuration.

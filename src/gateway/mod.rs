@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch, Semaphore};
 use tokio::task::JoinSet;
@@ -27,7 +28,7 @@ pub use reload::{Files, Reading, Reads, Refusal, Source};
 use crate::bus::{Lines, Owed, SystemLines};
 use crate::certificate::Trust;
 use crate::config::{Config, Fingerprints};
-use crate::device::{Assignment, Receipts};
+use crate::device::{Context, Receipts};
 use crate::doctor;
 use crate::exit::Exit;
 use crate::handles;
@@ -443,8 +444,8 @@ impl Gateway {
         spawn_helper(tasks, "admin socket", stop, server::serve(listener, answer));
     }
 
-    fn present(&self, device: &str) -> Option<Arc<Assignment>> {
-        Some(self.registry().devices.get(device)?.assignment.borrow().clone())
+    fn context(&self, device: &str) -> Option<Context> {
+        Some(self.registry().devices.get(device)?.context.clone())
     }
 
     async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
@@ -464,20 +465,22 @@ impl Gateway {
                 }
             }
             admin::Request::Probe { device } => {
-                let Some(present) = self.present(&device) else { return unknown(&device) };
+                let Some(present) = self.context(&device).map(|context| context.present()) else {
+                    return unknown(&device);
+                };
                 tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
                 Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
             }
             admin::Request::Exec { device, command, value } => {
-                let Some(present) = self.present(&device) else { return unknown(&device) };
+                let Some(context) = self.context(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
-                self.execute(present, exec::Order { operator, command, value }).await
+                self.execute(context, operator, command, value).await
             }
         }
     }
 
     /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
-    async fn execute(&self, present: Arc<Assignment>, order: exec::Order) -> Reply {
+    async fn execute(&self, context: Context, operator: Operator, command: String, value: Option<Json>) -> Reply {
         let stopping = || Reply::Error("the daemon is stopping".into());
         let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
         let place = tokio::select! {
@@ -485,13 +488,13 @@ impl Gateway {
             () = stop.cancelled() => return stopping(),
             place = self.executions.clone().acquire_owned() => place.expect("the semaphore is never closed"),
         };
-        let site = exec::Site { present, hub, ledger: self.ledger.clone(), stop };
-        let (reply, answered) = oneshot::channel();
+        let context = context.as_it_is(stop);
+        let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
-            site.execute(order, reply).await;
+            exec::execute(context, hub, operator, command, value, answer).await;
             drop(place);
         });
-        answered.await.unwrap_or_else(|_| stopping())
+        answered.await.map_or_else(|_| stopping(), Reply::from)
     }
 
     /// Feeds systemd's watchdog as long as every part makes progress.

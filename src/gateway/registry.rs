@@ -45,7 +45,8 @@ pub(super) struct Registry {
 
 /// A device that is served.
 pub(super) struct Served {
-    pub(super) assignment: watch::Sender<Arc<Assignment>>,
+    assignment: watch::Sender<Arc<Assignment>>,
+    pub(super) context: Context,
     account: watch::Sender<Arc<Account>>,
     pub(super) health: Arc<DeviceHealth>,
     /// Its executor ends after the command in hand, and its link then.
@@ -147,7 +148,7 @@ impl Registry {
             }
         };
         let executor = {
-            let after = after.clone();
+            let (context, after) = (context.clone(), after.clone());
             async move {
                 if let Some(left) = begin_with(&context, left, after).await {
                     context.run_executor(left, jobs).await;
@@ -167,7 +168,7 @@ impl Registry {
         spawn(&mut tasks.executors, format!("intake of {}", device.id), leave.clone(), intake);
         spawn(&mut tasks.executors, format!("executor of {}", device.id), leave.clone(), executor);
         spawn(&mut tasks.links, format!("identity {}", device.id), link_leaves, link);
-        self.devices.insert(device.id.clone(), Served { assignment, account, health, leave, gone });
+        self.devices.insert(device.id.clone(), Served { assignment, context, account, health, leave, gone });
     }
 
     fn assignment(&self, device: &Arc<config::Device>) -> Assignment {

@@ -44,7 +44,7 @@ impl Gateway {
                 connected: registry.connected(),
                 identities: registry.devices.len(),
             },
-            devices: devices.map(|served| served.health.snapshot(&served.assignment.borrow().device.bus)).collect(),
+            devices: devices.map(|served| served.health.snapshot(&served.context.present().device.bus)).collect(),
             buses: registry.buses.values().map(|running| running.handle.status().snapshot()).collect(),
             ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
             outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },

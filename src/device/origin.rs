@@ -1,0 +1,120 @@
+//! Who asked for a command, for how long that counts, and how its end is told to them.
+//!
+//! Invariants
+//! - Who asked is told of the end once, and only after it is durable: a message is settled at the hub, a person is
+//!   answered. A person is told before if the ledger can't take the end, and that it can't.
+
+use std::future::pending;
+
+use serde_json::Value as Json;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::outcome::{Code, Fault, Outcome, State};
+use crate::hub::Ticket;
+use crate::ledger::Receipt;
+
+/// Who asked for a command.
+pub(super) enum Origin {
+    /// A message of the hub. What settles it, unless that was done, or an earlier life of the daemon took it.
+    Message(Option<Ticket>),
+    /// A person at this machine.
+    Operator(Operator),
+}
+
+/// A person who waits for the end of a command.
+pub struct Operator {
+    /// The user's number.
+    pub uid: u32,
+    /// Cancelled when nobody waits any more.
+    pub gone: CancellationToken,
+    /// Where the end is told.
+    pub answer: oneshot::Sender<Told>,
+}
+
+/// What a person is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// How the command ended, in the form of a result event.
+    Ended(Json),
+    /// The ledger could not take what was to be recorded.
+    Unrecorded(String),
+}
+
+impl Origin {
+    /// Whether it still counts: a message whose connection is gone comes again, and a person may go away.
+    pub(super) fn is_live(&self) -> bool {
+        match self {
+            Origin::Message(ticket) => ticket.as_ref().is_some_and(Ticket::is_live),
+            Origin::Operator(operator) => !operator.gone.is_cancelled(),
+        }
+    }
+
+    /// The end of a command that nobody wants any more, and nobody will bring again.
+    pub(super) fn withdrawn(&self) -> Option<Outcome> {
+        let Origin::Operator(operator) = self else { return None };
+        let why = "whoever asked for it went away before it was sent; nothing was done";
+        let outcome = || Outcome::ended(State::Expired, Fault::new(Code::Expired, why));
+        operator.gone.is_cancelled().then(outcome)
+    }
+
+    /// Returns when [`Origin::withdrawn`] has something to say. Cancel-safe.
+    pub(super) async fn goes(&self) {
+        match self {
+            Origin::Message(_) => pending().await,
+            Origin::Operator(operator) => operator.gone.cancelled().await,
+        }
+    }
+
+    /// Lets the hub forget a message: what it stands on is durable.
+    pub(super) fn complete(&mut self, receipt: Receipt) {
+        if let Some(ticket) = self.take_ticket() {
+            ticket.complete(receipt);
+        }
+    }
+
+    /// Tells a durable end: `event` is what a person is told of it. A message that is refused is told to be that, where
+    /// the transport can.
+    pub(super) fn conclude(self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
+        match (self, end) {
+            (Origin::Message(Some(ticket)), State::Rejected) => ticket.reject(receipt),
+            (Origin::Message(Some(ticket)), _) => ticket.complete(receipt),
+            (Origin::Message(None), _) => {}
+            (Origin::Operator(operator), _) => operator.tell(Told::Ended(event())),
+        }
+    }
+
+    /// Tells a person, who waits no longer, that the ledger could not take something. What is left of the origin.
+    pub(super) fn unrecorded(self, why: impl FnOnce() -> String) -> Origin {
+        match self {
+            Origin::Operator(operator) => {
+                operator.tell(Told::Unrecorded(why()));
+                Origin::Message(None)
+            }
+            message => message,
+        }
+    }
+
+    /// What settles a message, which is its holder's now.
+    pub(super) fn take_ticket(&mut self) -> Option<Ticket> {
+        match self {
+            Origin::Message(ticket) => ticket.take(),
+            Origin::Operator(_) => None,
+        }
+    }
+
+    /// The person, if one asked.
+    pub(super) fn operator(&self) -> Option<&Operator> {
+        match self {
+            Origin::Message(_) => None,
+            Origin::Operator(operator) => Some(operator),
+        }
+    }
+}
+
+impl Operator {
+    /// Whoever has gone does not want to know.
+    fn tell(self, told: Told) {
+        let _ = self.answer.send(told);
+    }
+}
