@@ -47,6 +47,7 @@ use crate::config;
 use crate::health::pulse::Pulse;
 use crate::health::snapshot;
 use crate::peripheral::exchange::Request;
+use crate::proof::crash::{self, Point};
 use call::{Call, Wire};
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
@@ -177,6 +178,13 @@ impl Turn {
     /// Dropping the future cancels nothing that has begun: the worker ends the exchange by itself. What has not begun
     /// is not sent.
     pub async fn exchange(&mut self, call: &Call) -> Wire {
+        crash::point(if call.look == 0 { Point::BeforeExchange } else { Point::BeforeReadBack });
+        let wire = self.put(call).await;
+        crash::point(if call.look == 0 { Point::AttemptEnded } else { Point::ReadBackEnded });
+        wire
+    }
+
+    async fn put(&mut self, call: &Call) -> Wire {
         let (reply, answer) = oneshot::channel();
         if !self.ask(call, Wish::Exchange(reply)).await {
             return stopped();

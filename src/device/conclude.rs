@@ -13,7 +13,6 @@ use super::{Context, Work};
 use crate::command::outcome::{in_short, Outcome, Report, State};
 use crate::ledger::{Finish, LedgerError, Receipt};
 use crate::log::throttle::{COMMANDS, EACH};
-use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
 
 /// How long a stop waits for a ledger that can't be written to take an outcome.
@@ -25,9 +24,7 @@ impl Context {
         let finished_at = Timestamp::now();
         let finish = Finish { row: work.row, new: work.new.clone(), outcome: outcome.clone(), attempts, finished_at };
         let uid = work.origin.operator().map(|operator| operator.uid);
-        crash::point(Point::BeforeOutcome);
         let Some(receipt) = self.record(finish, &mut work.origin).await else { return };
-        crash::point(Point::OutcomeKnown);
         self.forget(&work);
         let origin = std::mem::replace(&mut work.origin, Origin::Message(None));
         origin.conclude(outcome.state, receipt, || event(&work, &outcome, attempts, finished_at));

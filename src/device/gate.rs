@@ -6,7 +6,6 @@ use super::{Context, Work};
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::outcome::Outcome;
 use crate::device::run::{Gate, Go};
-use crate::proof::crash::{self, Point};
 
 /// Lets a command pass while its deadline, who asked for it, the ledger and the daemon allow it.
 pub(super) struct CommandGate<'a> {
@@ -57,10 +56,8 @@ impl Gate for CommandGate<'_> {
     }
 
     async fn record_executing(&mut self) -> bool {
-        crash::point(Point::BeforeExecuting);
         match self.context.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {
-                crash::point(Point::ExecutingKnown);
                 self.work.row = Some(row);
                 // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
                 // again.

@@ -51,8 +51,8 @@ use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
 use crate::hub::{Delivery, Intake, WINDOW_MAX};
-use crate::ledger::row::{RowId, Source, Unfinished};
-use crate::ledger::{Ledger, LedgerError, NewRow, Receipt};
+use crate::ledger::row::{Source, Unfinished};
+use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
 use gate::CommandGate;
@@ -331,12 +331,10 @@ impl Context {
             Some(fault) => Err(fault),
             None => check(&device, work.command_name(), new.value.as_ref(), new.message_id.as_deref()),
         };
-        crash::point(Point::BeforeLookup);
         let lookup = match self.ledger.lookup(&new.hub, &new.device, new.message_id.as_deref(), new.digest).await {
             Ok(lookup) => lookup,
             Err(error) => return self.leave(work, &error),
         };
-        crash::point(Point::LookedUp);
         work.row = lookup.row;
         let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
         // MQTT does not tell when the hub took a message.
@@ -365,9 +363,8 @@ impl Context {
                 self.give_back(work);
                 None
             }
-            (Verdict::Accept, _) => match self.accept(&work).await {
+            (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
                 Ok((row, receipt)) => {
-                    crash::point(Point::AcceptKnown);
                     work.row = Some(row);
                     work.origin.complete(receipt);
                     Some(work)
@@ -383,11 +380,6 @@ impl Context {
                 unreachable!("{:?} without a row", Known::New)
             }
         }
-    }
-
-    async fn accept(&self, work: &Work) -> Result<(RowId, Receipt), LedgerError> {
-        crash::point(Point::BeforeAccept);
-        self.ledger.accept(work.new.clone()).await
     }
 
     /// Runs a command and records its outcome.

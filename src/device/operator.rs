@@ -82,7 +82,7 @@ impl Context {
         if let Some(fault) = refused {
             return self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
         }
-        match self.accept(&work).await {
+        match self.ledger.accept(work.new.clone()).await {
             Ok((row, _)) => work.row = Some(row),
             Err(error) => {
                 work.origin.unrecorded(|| format!("nothing was sent: {error}"));

@@ -193,9 +193,7 @@ impl<'a> Plan<'a> {
 
     /// One exchange: what it came to, and whether anything left.
     async fn exchange(&self, held: &mut Turn, not_after: Option<Instant>) -> (Attempt, bool) {
-        crash::point(crash::Point::BeforeExchange);
         let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
-        crash::point(crash::Point::AttemptEnded);
         let left = !matches!(wire, Wire::NotSent(_));
         (self.attempt(wire, held.owes()), left)
     }
@@ -232,9 +230,7 @@ impl<'a> Plan<'a> {
         };
         // A write's own timeout is for what it sets in motion.
         let call = Call { timeout: None, look, ..self.call(request.clone(), None) };
-        crash::point(crash::Point::BeforeReadBack);
         let wire = turn.exchange(&call).await;
-        crash::point(crash::Point::ReadBackEnded);
         match self.attempt_read_back(wire) {
             Ok(answer) => match self.command.found(&self.prepared, &answer) {
                 Ok(Found { fits: true, .. }) => ReadBack::Same,

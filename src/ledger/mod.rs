@@ -304,6 +304,19 @@ impl Ledger {
         message_id: Option<&str>,
         digest: Digest,
     ) -> Result<Lookup, LedgerError> {
+        crash::point(Point::BeforeLookup);
+        let found = self.look_up(hub, device, message_id, digest).await?;
+        crash::point(Point::LookedUp);
+        Ok(found)
+    }
+
+    async fn look_up(
+        &self,
+        hub: &str,
+        device: &str,
+        message_id: Option<&str>,
+        digest: Digest,
+    ) -> Result<Lookup, LedgerError> {
         // Most messages are new, and nobody need look for them.
         let unseen = message_id.is_none_or(|id| self.filter.is_new(device, id));
         let Some(message_id) = message_id.filter(|_| !unseen).map(str::to_owned) else {
@@ -360,7 +373,9 @@ impl Ledger {
             let _ = &writes;
             store::insert(db, &new, State::Accepted, 0, Timestamp::now(), age)
         };
+        crash::point(Point::BeforeAccept);
         let row = self.ask(Kind::Write, insert).await?;
+        crash::point(Point::AcceptKnown);
         Ok((row, Receipt(())))
     }
 
@@ -372,7 +387,10 @@ impl Ledger {
             (Some(row), _) => store::begin(db, row, Timestamp::now()).map(|()| row),
             (None, _) => store::insert(db, &new, State::Executing, 1, Timestamp::now(), age),
         };
-        self.ask(Kind::Write, begin).await
+        crash::point(Point::BeforeExecuting);
+        let row = self.ask(Kind::Write, begin).await?;
+        crash::point(Point::ExecutingKnown);
+        Ok(row)
     }
 
     /// On return the outcome and its result event are both on the disk.
@@ -389,7 +407,9 @@ impl Ledger {
             let _ = &writes;
             store::finish(db, &finish, &uuid, age)
         };
+        crash::point(Point::BeforeOutcome);
         self.ask_then(Kind::Write, write, Some(Box::new(hand_over))).await?;
+        crash::point(Point::OutcomeKnown);
         Ok(Receipt(()))
     }
 
