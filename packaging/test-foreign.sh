@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the program out of the package for another architecture under qemu-user: `check`, the demo (G1 to G4 and G7 as its
-# books have them) and tests/kill.rs (G2 to G7 against kill -9, with a simulated hub, slaves and a serial line).
+# books have them) and tests/faults/kill.rs (G2 to G7 against kill -9, with a simulated hub, slaves and a serial line).
 # Usage: packaging/test-foreign.sh arm64|armhf      after `make deb ARCH=…`
 #
 # The demo starts itself, and Linux must know to run such a program by qemu: this needs root and binfmt_misc. Without them
@@ -83,5 +83,5 @@ fi
 
 echo "== $ARCH: kill -9" >&2
 # A start takes much longer under an emulator.
-FIELDBRIDGE_LIFE=5 FIELDBRIDGE_PROGRAM=$work/fieldbridge cargo test --test kill -- --nocapture --test-threads=1
+FIELDBRIDGE_LIFE=5 FIELDBRIDGE_PROGRAM=$work/fieldbridge cargo test --test faults kill:: -- --nocapture --test-threads=1
 echo "== $ARCH: done" >&2

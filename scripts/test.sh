@@ -7,8 +7,9 @@ if [ "${1-}" = quick ]; then
     scripts/setup.sh
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    exec cargo test --quiet --lib --test tidy --test decisions --test ledger --test config --test bus_modbus_rtu \
-        --test bus_modbus_tcp --test bus_serial --test read_back --test session_rules
+    cargo test --quiet --lib
+    exec cargo test --quiet --test bus --test hub --test ledger --test operator -- tidy:: decisions:: on_disk:: config:: \
+        modbus_rtu:: modbus_tcp:: serial:: read_back:: session_rules::
 fi
 scripts/setup.sh tests
 cargo fmt --check
@@ -17,28 +18,18 @@ cargo clippy --quiet --no-default-features -- -D warnings
 cargo clippy --quiet --all-targets --features proof -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 cargo test --quiet --no-run
-# The tests that mostly wait, for three minutes together, run beside the others.
-tests() { # waiting | others
-    cargo metadata --no-deps --format-version 1 | python3 -c '
-import json, sys
-waiting = ["chaos", "clock", "kill", "late_answers", "power_cut"]
-targets = [target for target in json.load(sys.stdin)["packages"][0]["targets"] if target["kind"] == ["test"]]
-names = [target["name"] for target in targets if "proof" not in target.get("required-features", [])]
-print(*(f"--test={name}" for name in names if (name in waiting) == (sys.argv[1] == "waiting")))' "$1"
-}
-# shellcheck disable=SC2046
-cargo test --no-fail-fast $(tests waiting) >target/waiting.log 2>&1 &
+# The tests that mostly wait run beside the others.
+cargo test --no-fail-fast --test faults >target/waiting.log 2>&1 &
 waiting=$!
-# shellcheck disable=SC2046
-cargo test --no-fail-fast --lib --bins $(tests others)
+cargo test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
 wait "$waiting" || { cat target/waiting.log && exit 1; }
 # It mostly waits as well, for a minute and a half.
-cargo test --features proof --test watchdog -- --nocapture &
+cargo test --features proof --test faults watchdog:: -- --nocapture &
 watchdog=$!
 # The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend
 # on it.
 packaging/test-deb.sh target/debug/fieldbridge
-cargo test --features proof --test ledger_life --test migration
+cargo test --features proof --test ledger -- life:: migration::
 cargo test --features proof --test crash_points -- --nocapture --test-threads=1
 # This program can be made to stick, so that systemd is seen to start it again.
 packaging/boot-test.sh "$(packaging/pack.sh "$(dpkg --print-architecture)" target/debug/fieldbridge target/deb-debug)" || {

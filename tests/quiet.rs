@@ -4,7 +4,6 @@
 //!
 //! It has a process of its own: the log of a thread is not to be had beside threads without one. `scripts/simulate.sh`
 //! runs it. The seed is printed first and taken from `FIELDBRIDGE_SEED`.
-#![cfg(feature = "proof")]
 
 use std::io::Write;
 use std::rc::Rc;

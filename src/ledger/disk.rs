@@ -64,7 +64,18 @@ pub enum Making {
 
 /// A locked file. Dropping it gives the lock up.
 pub trait Held: Send {}
-impl Held for File {}
+
+/// A lock of the system's. It is given up by name: a process that is being started elsewhere in the program has a copy of
+/// the handle for a moment, which would keep it.
+struct Locked(File);
+
+impl Held for Locked {}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
 
 /// The system's files.
 #[derive(Debug)]
@@ -99,7 +110,7 @@ impl Disk for SystemDisk {
         };
         let file = file.map_err(TryLockError::Error)?;
         file.try_lock()?;
-        Ok(Box::new(file))
+        Ok(Box::new(Locked(file)))
     }
 
     fn lay(&self, path: &Path, bytes: usize, room: usize) -> io::Result<()> {

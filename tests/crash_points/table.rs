@@ -66,7 +66,7 @@ pub enum Phase {
     StopAsked,
     /// A stop that need not wait for it any more.
     Stopping,
-    /// A tool that copies or replaces the ledger while no daemon runs (tests/ledger_life.rs).
+    /// A tool that copies or replaces the ledger while no daemon runs (tests/ledger/life.rs).
     Tools,
 }
 

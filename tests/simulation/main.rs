@@ -4,7 +4,6 @@
 //!
 //! The seed of a run is printed first. `FIELDBRIDGE_SEED=n FIELDBRIDGE_ROUNDS=1` plays one schedule again and tells its
 //! story; `FIELDBRIDGE_ROUNDS=1000000` is the long run.
-#![cfg(feature = "proof")]
 
 mod disk;
 mod hub;

@@ -3,7 +3,7 @@
 //! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs
 //! and of the protocol gateway the hub descends from, and from what users reported; where these leave a question open
 //! there is a switch ([`Options`]). It is believed only because Microsoft's own device SDKs work against it
-//! (`tests/sdk_agreement.rs`).
+//! (`tests/hub/sdk_agreement.rs`).
 //!
 //! What it holds to:
 //! - Any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends

@@ -1,0 +1,325 @@
+//! Modbus TCP against a scripted server.
+//!
+//! Proves G3 at the line (a request is sent once; what was sent and what was not is told truly; nothing that comes
+//! late is heard) and G8 (whatever the server says ends in an outcome).
+
+use std::time::{Duration, Instant};
+
+use crate::peers::{call, hasty, patient, read, write, Peer, Running, SHORT};
+use fieldbridge::bus::call::{Call, Wire};
+use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+struct Server(TcpListener);
+
+impl Server {
+    async fn start() -> (Running, Server) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (Running::start(BusKind::ModbusTcp { address }), Server(listener))
+    }
+
+    async fn accept(&self) -> TcpStream {
+        let (stream, _) = patient(self.0.accept()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    async fn is_left_alone(&self) {
+        assert!(timeout(SHORT, self.0.accept()).await.is_err(), "a connection was made");
+    }
+}
+
+/// A frame: transaction, unit, and the rest.
+fn tcp(transaction: u8, unit: u8, pdu: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(pdu.len() + 1).unwrap();
+    [&[0, transaction, 0, 0, 0, len, unit], pdu].concat()
+}
+
+fn asks(transaction: u8, address: u8) -> Vec<u8> {
+    tcp(transaction, 7, &[3, 0, address, 0, 2])
+}
+
+fn tells(transaction: u8, value: u8) -> Vec<u8> {
+    tcp(transaction, 7, &[3, 4, 0, 0, 0, value])
+}
+
+fn words(words: &[u16]) -> Wire {
+    Wire::Answered(Answer::Words(words.to_vec()))
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_exchanges() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    for transaction in 0..3 {
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        peer.hear(&asks(transaction, 16)).await;
+        peer.say(&tells(transaction, transaction)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, transaction.into()]));
+    }
+    let asking = line.call_meanwhile(call(7, write(16, 5)));
+    peer.hear(&tcp(3, 7, &[6, 0, 16, 0, 5])).await;
+    peer.say(&tcp(3, 7, &[6, 0, 16, 0, 5])).await;
+    assert_eq!(patient(asking).await.unwrap(), Wire::Answered(Answer::Written));
+    server.is_left_alone().await;
+    let status = line.status();
+    assert_eq!((status.kind, status.state, status.exchanges), ("modbus-tcp", "open", 4));
+}
+
+#[tokio::test]
+async fn an_exception_refuses_and_keeps_the_connection() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    for (transaction, code) in [(0, 2), (1, 11), (2, 10)] {
+        let asking = line.call_meanwhile(call(7, write(16, 5)));
+        peer.hear(&tcp(transaction, 7, &[6, 0, 16, 0, 5])).await;
+        peer.say(&tcp(transaction, 7, &[0x86, code])).await;
+        assert_eq!(patient(asking).await.unwrap(), Wire::Refused(Refusal::Exception(code)));
+    }
+    server.is_left_alone().await;
+}
+
+#[tokio::test]
+async fn after_silence_the_connection_is_replaced_and_nothing_late_is_heard() {
+    let (line, server) = Server::start().await;
+    let mut old = server.accept().await;
+    let wire = line.call(hasty(7, read(16, 2))).await;
+    assert!(matches!(&wire, Wire::NoAnswer(why) if why.contains("unit 7")), "{wire:?}");
+    old.hear(&asks(0, 16)).await;
+    // The very same request by another command: nothing waits, and the old answer is no answer.
+    let started = Instant::now();
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    let mut new = server.accept().await;
+    new.hear(&asks(0, 16)).await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut old, &tells(0, 99)).await;
+    new.say(&tells(0, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+    assert_eq!((line.status().exchanges, line.status().timeouts), (2, 1));
+}
+
+#[tokio::test]
+async fn what_is_not_the_answer_is_a_bad_reply_and_ends_the_connection() {
+    let table = [
+        ("another transaction", tells(1, 42)),
+        ("another unit", tcp(0, 8, &[3, 4, 0, 0, 0, 42])),
+        ("another function", tcp(0, 7, &[4, 4, 0, 0, 0, 42])),
+        ("another function's exception", tcp(0, 7, &[0x84, 2])),
+        ("another length", tcp(0, 7, &[3, 2, 0, 42])),
+        ("a byte count that lies", tcp(0, 7, &[3, 4, 0, 42])),
+        ("surplus in the frame", tcp(0, 7, &[3, 4, 0, 0, 0, 42, 9])),
+        ("an exception without a code", tcp(0, 7, &[0x83])),
+        ("an exception with more", tcp(0, 7, &[0x83, 2, 0])),
+        ("another protocol", vec![0, 0, 0, 1, 0, 7, 7, 3, 4, 0, 0, 0, 42]),
+        ("no length", vec![0, 0, 0, 0, 0, 0]),
+        ("too short a length", vec![0, 0, 0, 0, 0, 1, 7]),
+        ("too long a length", vec![0, 0, 0, 0, 1, 0, 7, 3]),
+        ("text", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+    ];
+    for (what, bytes) in table {
+        let (line, server) = Server::start().await;
+        let mut peer = server.accept().await;
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        peer.hear(&asks(0, 16)).await;
+        peer.say(&bytes).await;
+        let wire = patient(asking).await.unwrap();
+        assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
+        // The bus has closed it without another byte, and begins afresh.
+        let mut rest = Vec::new();
+        let _ = patient(tokio::io::AsyncReadExt::read_to_end(&mut peer, &mut rest)).await;
+        assert!(rest.is_empty(), "{what}: {rest:02x?}");
+        let next = line.call_meanwhile(call(7, read(16, 2)));
+        let mut peer = server.accept().await;
+        peer.hear(&asks(0, 16)).await;
+        peer.say(&tells(0, 1)).await;
+        assert_eq!(patient(next).await.unwrap(), words(&[0, 1]), "after {what}");
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_is_a_bad_reply() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 42)[..11]).await;
+    drop(peer);
+    let wire = patient(asking).await.unwrap();
+    assert!(matches!(wire, Wire::BadReply(_)), "{wire:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_half_way_was_cut_and_is_not_called_silence() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 42)[..11]).await;
+    let wire = patient(asking).await.unwrap();
+    assert!(matches!(&wire, Wire::NoAnswer(why) if why.contains("cut") && why.contains("11 bytes")), "{wire:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_answer_is_said_to_a_person() {
+    let coil = || Request::WriteBits { address: 3, bits: vec![true] };
+    let table: [(Request, Vec<u8>, &[&str]); 4] = [
+        (read(16, 2), tcp(0, 9, &[3, 4, 0, 0, 0, 42]), &["of unit 9", "unit 7 was asked"]),
+        (read(16, 2), tells(5, 42), &["transaction 5", "0 is under way"]),
+        (coil(), tcp(0, 7, &[5, 0, 3, 0x12, 0x34]), &["unit 7", "05 00 03 12 34"]),
+        (read(16, 2), tcp(0, 7, &[3, 4, 0, 0, 0, 42, 9]), &["unit 7", "2a 09"]),
+    ];
+    for (request, answer, parts) in table {
+        let (line, server) = Server::start().await;
+        let mut peer = server.accept().await;
+        let asking = line.call_meanwhile(call(7, request));
+        let mut heard = [0; 12];
+        patient(tokio::io::AsyncReadExt::read_exact(&mut peer, &mut heard)).await.unwrap();
+        peer.say(&answer).await;
+        let Wire::BadReply(why) = patient(asking).await.unwrap() else { panic!("{parts:?}") };
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+        assert!(!why.contains("{}") && !why.contains("undecoded"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_turnaround_has_made_too_late_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let kind = BusKind::ModbusTcp { address: listener.local_addr().unwrap().to_string() };
+    let line = Running::with_turnaround(kind, Duration::from_millis(400));
+    let server = Server(listener);
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    patient(asking).await.unwrap();
+    let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+    let wire = line.call(Call { not_after: Some(soon), ..call(7, write(16, 5)) }).await;
+    assert!(matches!(&wire, Wire::NotSent(why) if why.contains("in time")), "{wire:?}");
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    let mut peer = server.accept().await;
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]), "and nothing of the other went out");
+}
+
+#[tokio::test]
+async fn an_answer_may_come_byte_by_byte() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    for byte in tells(0, 42) {
+        peer.say(&[byte]).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]));
+}
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_is_connected_to_anew() {
+    let (line, server) = Server::start().await;
+    for noticed in [true, false, true] {
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        let mut peer = server.accept().await;
+        peer.hear(&asks(0, 16)).await;
+        peer.say(&tells(0, 1)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+        drop(peer);
+        if noticed {
+            assert_eq!(line.until("closed").await.last_error, None);
+        }
+    }
+    assert_eq!((line.status().exchanges, line.status().timeouts), (3, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_unasked_is_connected_to_anew() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    peer.say(&tells(0, 99)).await;
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    let mut peer = server.accept().await;
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_the_request_leaves_it_in_doubt_and_is_not_tried_again() {
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let asking = line.call_meanwhile(call(7, write(16, 5)));
+    peer.hear(&tcp(0, 7, &[6, 0, 16, 0, 5])).await;
+    drop(peer);
+    let wire = patient(asking).await.unwrap();
+    assert!(matches!(wire, Wire::NoAnswer(_)), "{wire:?}");
+    server.is_left_alone().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_explained_and_found_when_it_is_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    let line = Running::start(BusKind::ModbusTcp { address: at.to_string() });
+    let wire = line.call(call(7, read(16, 2))).await;
+    let Wire::NotSent(why) = wire else { panic!("{wire:?}") };
+    assert!(why.contains(&at.to_string()) && why.contains("refuses"), "{why}");
+    let status = line.status();
+    assert_eq!((status.state, status.last_error, status.exchanges), ("opening", Some(why), 0));
+
+    // It is looked for all the time, and found without a call.
+    let server = Server(TcpListener::bind(at).await.unwrap());
+    let mut peer = server.accept().await;
+    assert_eq!(line.until("open").await.last_error, None);
+    let asking = line.call_meanwhile(call(7, read(16, 2)));
+    peer.hear(&asks(0, 16)).await;
+    peer.say(&tells(0, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let _line = Running::start(BusKind::ModbusTcp { address });
+    Server(listener).accept().await;
+    let nowhere = "no-such-host.invalid:502".to_owned();
+    let line = Running::start(BusKind::ModbusTcp { address: nowhere });
+    let wire = line.call(call(7, read(16, 2))).await;
+    assert!(matches!(&wire, Wire::NotSent(why) if why.contains("no-such-host")), "{wire:?}");
+}
+
+#[tokio::test]
+async fn any_bytes_end_in_an_outcome() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (line, server) = Server::start().await;
+    let mut peer = server.accept().await;
+    let mut transaction = 0;
+    for _ in 0..200 {
+        let mut bytes = tells(transaction, 1);
+        for _ in 0..rng.usize(..4) {
+            let at = rng.usize(..bytes.len());
+            bytes[at] = rng.u8(..);
+        }
+        bytes.truncate(rng.usize(1..=bytes.len()));
+        let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+        peer.hear(&asks(transaction, 16)).await;
+        peer.say(&bytes).await;
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut peer).await;
+        let wire = patient(asking).await.unwrap();
+        assert!(!matches!(wire, Wire::NotSent(_)), "{bytes:02x?}: {wire:?}");
+        // The next call makes a new connection, whatever became of this one.
+        let waking = line.call_meanwhile(hasty(7, read(1, 2)));
+        peer = server.accept().await;
+        peer.hear(&asks(0, 1)).await;
+        peer.say(&tells(0, 1)).await;
+        patient(waking).await.unwrap();
+        transaction = 1;
+    }
+}

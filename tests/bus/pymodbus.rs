@@ -1,0 +1,236 @@
+//! Modbus against a slave that this project did not write: pymodbus, over TCP, over RTU, and over RTU in TCP.
+//!
+//! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every
+//! order, from the engineering value to the registers and back.
+//!
+//! It needs pymodbus in a Python environment, by default in `.cache/peers`; `FIELDBRIDGE_PEERS` names another.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::peers::{call, patient, Pty, Running};
+use fieldbridge::bus::call::Wire;
+use fieldbridge::bus::Turn;
+use fieldbridge::config::{BusKind, Endpoint};
+use fieldbridge::peripheral::exchange::Refusal;
+use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
+use fieldbridge::peripheral::{Action, Command, Rule};
+use serde_json::{json, Value as Json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+
+const UNIT: u8 = 7;
+
+/// As in the slave's script, in its order.
+fn inputs() -> [(DataType, Json); 8] {
+    [
+        (DataType::U16, json!(65535)),
+        (DataType::I16, json!(-2)),
+        (DataType::U32, json!(4_000_000_001_u32)),
+        (DataType::I32, json!(-2_000_000_001)),
+        (DataType::U64, json!(18_446_744_073_709_551_610_u64)),
+        (DataType::I64, json!(-9_223_372_036_854_775_807_i64)),
+        (DataType::F32, json!(3.5)),
+        (DataType::F64, json!(-0.1)),
+    ]
+}
+
+/// The slave, and a bus of each kind that leads to it.
+struct Slave {
+    tcp: Running,
+    rtu: Running,
+    rtu_in_tcp: Running,
+    _process: Child,
+}
+
+fn python() -> PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = std::env::var_os("FIELDBRIDGE_PEERS").map_or_else(|| project.join(".cache/peers"), PathBuf::from);
+    let python = folder.join("python/bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing: run tests/peers/setup.sh, which sets up what this test needs",
+        python.display()
+    );
+    python
+}
+
+async fn start() -> Slave {
+    let python = python();
+    let cable = (Pty::new(), Pty::new());
+    let (near, far) = (cable.0.port(115_200), cable.1.path());
+    // Two pseudo-terminals back to back make a cable with a path at either end.
+    tokio::spawn(async move {
+        let (mut ours, mut theirs) = cable;
+        let _ = tokio::io::copy_bidirectional(&mut ours.peer, &mut theirs.peer).await;
+    });
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/pymodbus_slave.py");
+    let mut process = tokio::process::Command::new(python)
+        .arg(script)
+        .arg(far)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let ports = patient(lines.next_line()).await.unwrap().expect("the slave ended at once");
+    let (tcp, rtu_in_tcp) = ports.split_once(' ').expect("two ports");
+    Slave {
+        tcp: Running::start(BusKind::ModbusTcp { address: format!("127.0.0.1:{tcp}") }),
+        rtu: Running::start(BusKind::ModbusRtu(near)),
+        rtu_in_tcp: Running::start(BusKind::ModbusRtu(Endpoint::Tcp(format!("127.0.0.1:{rtu_in_tcp}")))),
+        _process: process,
+    }
+}
+
+fn point(table: Table, address: u16, kind: DataType) -> Point {
+    Point { table, address, kind, count: None, word_order: Order::Big, byte_order: Order::Big, scale: 1.0, offset: 0.0 }
+}
+
+fn command(action: Action) -> Command {
+    Command {
+        name: "command".into(),
+        idempotent: true,
+        read_back: match &action {
+            Action::Write(point) => Some(Rule::exact(point)),
+            _ => None,
+        },
+        fixed: None,
+        names: None,
+        range: None,
+        timeout: None,
+        deadline: Duration::from_secs(30),
+        action,
+    }
+}
+
+async fn read(turn: &mut Turn, point: &Point) -> Json {
+    let command = command(Action::Read(point.clone()));
+    let prepared = command.prepare(None).unwrap();
+    match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
+        Wire::Answered(answer) => command.interpret(&prepared, &answer).unwrap().unwrap(),
+        other => panic!("{point:?}: {other:?}"),
+    }
+}
+
+/// Writes, reads back, and compares both the registers and the value.
+async fn write(turn: &mut Turn, point: &Point, value: &Json) {
+    let command = command(Action::Write(point.clone()));
+    let prepared = command.prepare(Some(value)).unwrap();
+    match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
+        Wire::Answered(answer) => {
+            assert_eq!(command.interpret(&prepared, &answer).unwrap(), Some(value.clone()));
+        }
+        other => panic!("{value} to {point:?}: {other:?}"),
+    }
+    let read_back = prepared.read_back.clone().unwrap();
+    match patient(turn.exchange(&call(UNIT, read_back))).await {
+        Wire::Answered(answer) => {
+            assert!(command.found(&prepared, &answer).unwrap().fits, "{value} to {point:?}: {answer:?}");
+        }
+        other => panic!("{value} from {point:?}: {other:?}"),
+    }
+    assert_eq!(read(turn, point).await, *value, "{point:?}");
+}
+
+async fn with_each(what: impl AsyncFn(&mut Turn)) {
+    let slave = start().await;
+    for line in [&slave.tcp, &slave.rtu, &slave.rtu_in_tcp] {
+        let mut turn = line.bus.turn().await.unwrap();
+        what(&mut turn).await;
+        drop(turn);
+        assert_eq!(line.status().timeouts, 0, "{}", line.status().kind);
+    }
+}
+
+#[tokio::test]
+async fn every_type_is_read_in_every_order() {
+    with_each(async |turn| {
+        let mut address = 0;
+        for word_order in [Order::Big, Order::Little] {
+            for byte_order in [Order::Big, Order::Little] {
+                for (kind, value) in inputs() {
+                    let point = Point { word_order, byte_order, ..point(Table::Input, address, kind) };
+                    assert_eq!(read(turn, &point).await, value, "{point:?}");
+                    address += match kind {
+                        DataType::U16 | DataType::I16 => 1,
+                        DataType::U32 | DataType::I32 | DataType::F32 => 2,
+                        _ => 4,
+                    };
+                }
+            }
+        }
+        let text = Point { count: Some(4), ..point(Table::Input, address, DataType::String) };
+        assert_eq!(read(turn, &text).await, json!("Grüezi"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_type_is_written_and_read_back_in_every_order() {
+    with_each(async |turn| {
+        for word_order in [Order::Big, Order::Little] {
+            for byte_order in [Order::Big, Order::Little] {
+                for (kind, value) in inputs() {
+                    let one = Point { word_order, byte_order, ..point(Table::Holding, 5, kind) };
+                    write(turn, &one, &value).await;
+                    let two = Point { count: Some(2), ..one };
+                    write(turn, &two, &json!([value, value])).await;
+                }
+            }
+        }
+        let scaled = Point { scale: 0.1, offset: -40.0, ..point(Table::Holding, 0, DataType::U16) };
+        write(turn, &scaled, &json!(21.7)).await;
+        let text = Point { count: Some(5), ..point(Table::Holding, 9, DataType::String) };
+        write(turn, &text, &json!("Süd 1")).await;
+        write(turn, &point(Table::Holding, 8, DataType::Bool), &json!(true)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bits_are_read_and_written_singly_and_in_rows() {
+    with_each(async |turn| {
+        for (address, count) in [(0, 1), (1, 7), (2, 8), (3, 9), (0, 1999)] {
+            let row = Point { count: Some(count), ..point(Table::Discrete, address, DataType::Bool) };
+            let expected: Vec<_> = (address..address + count).map(|at| at % 3 == 0).collect();
+            assert_eq!(read(turn, &row).await, json!(expected));
+        }
+        for on in [true, false] {
+            write(turn, &point(Table::Coil, 3, DataType::Bool), &json!(on)).await;
+        }
+        for count in [2, 8, 17, 1968] {
+            let row = Point { count: Some(count), ..point(Table::Coil, 5, DataType::Bool) };
+            let bits: Vec<_> = (0..count).map(|at| at % 5 == 0).collect();
+            write(turn, &row, &json!(bits)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_longest_requests_are_answered() {
+    with_each(async |turn| {
+        let long = Point { count: Some(123), ..point(Table::Holding, 0, DataType::U16) };
+        let values: Vec<_> = (0..123).map(|at| at * 7).collect();
+        write(turn, &long, &json!(values)).await;
+        let longest = Point { count: Some(125), ..long };
+        assert_eq!(read(turn, &longest).await.as_array().unwrap().len(), 125);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_slave_does_not_have_it_refuses() {
+    with_each(async |turn| {
+        for table in [Table::Holding, Table::Input] {
+            let command = command(Action::Read(point(table, 5000, DataType::U16)));
+            let request = command.prepare(None).unwrap().request;
+            let wire = patient(turn.exchange(&call(UNIT, request))).await;
+            assert_eq!(wire, Wire::Refused(Refusal::Exception(2)));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,20 @@
+//! What goes over the connections to the hub. Proves G1, G2, G3, G5, G6, G7, G8 and G15 from outside: the built daemon,
+//! real sockets, a slave that counts.
+//!
+//! - `session_rules`: the rules of the session, by a broker that does just what a test says.
+//! - `poison`: bytes of every kind, from the hub and from peripherals.
+//! - `identity`, `tls`: who is believed.
+//! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the hub.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod identity;
+mod mosquitto;
+mod poison;
+mod sdk_agreement;
+mod session_rules;
+mod simulator;
+mod tls;

@@ -1,0 +1,132 @@
+//! A ledger of the first release, with rows, is brought up to date at the start of the daemon: whole, or not at all,
+//! and again if it was cut short. Proves that G2, G3, G7 and G16 hold over the upgrade.
+//!
+//! The times of the kills are random: the seed is printed, and taken from `FIELDBRIDGE_SEED`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::support;
+use crate::support::disk::{copy_of_ledger, SmallDisk};
+use crate::support::Site;
+use fieldbridge::command::decide::Known;
+use fieldbridge::command::outcome::State;
+use fieldbridge::ledger::Ledger;
+use fieldbridge::proof::crash::Point;
+use rusqlite::Connection;
+
+const HUB: &str = "hub.example";
+
+/// A site with a ledger that the first release has left by a crash.
+struct Place {
+    site: Site,
+    ledger: PathBuf,
+}
+
+impl Place {
+    /// Rows, every tenth with an event that waits, and two that are not finished.
+    fn with(rows: u32, disk: Option<&SmallDisk>) -> Place {
+        let site = Site::new("127.0.0.1:1", "[bus.b]\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n");
+        let ledger = disk.map_or(site.path("ledger.db"), |disk| disk.path().join("ledger.db"));
+        if let Some(disk) = disk {
+            site.keep_ledger_in(disk.path());
+        }
+        let db = Connection::open(&ledger).unwrap();
+        db.pragma_update(None, "journal_mode", "WAL").unwrap();
+        db.execute_batch(&support::old_ledger::schema(2)).unwrap();
+        db.execute_batch(&format!(
+            "BEGIN;
+             INSERT INTO ledger (one, uuid, age, ended_well, wall) VALUES (1, 'abcdefghijkl', 86400, 0, 1800000000000);
+             WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {rows})
+             INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, finished_at,
+                 value, seen, history)
+             SELECT 'pump', 'm-' || n, unhex(printf('%064d', 1)), 'set', 'succeeded', 1, 1, 1800000000000, 1800000000100,
+                 '5', 80000, '{{\"at\":1800000000000,\"state\":\"succeeded\"}}' FROM number;
+             INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, input, seen,
+                 history)
+             VALUES ('pump', 'accepted', unhex(printf('%064d', 1)), 'set', 'accepted', 0, 1, 1800000000000, '5', 80000, ''),
+                 ('pump', 'executing', unhex(printf('%064d', 1)), 'reset', 'executing', 1, 1, 1800000000000, '6', 80000, '');
+             INSERT INTO outbox (device, message_id, body)
+             SELECT device, message_id, '{{}}' FROM command WHERE id % 10 = 0 AND finished_at IS NOT NULL;
+             DELETE FROM command WHERE id = 1;
+             COMMIT;"
+        ))
+        .unwrap();
+        drop(db);
+        Place { site, ledger }
+    }
+
+    fn version(&self) -> i64 {
+        let folder = copy_of_ledger(&self.ledger);
+        let db = Connection::open(folder.path().join("ledger.db")).unwrap();
+        db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    /// Everything that was there is there, and is found in the new ways.
+    async fn check(&self, rows: u32) {
+        let ledger = Ledger::open(&self.ledger, HUB).unwrap();
+        assert!(!ledger.distrusts(HUB, "pump"), "it knows all of its past");
+        let digest = |last| std::array::from_fn(|i| if i == 31 { last } else { 0 });
+        let known = async |id: &str, last| ledger.lookup(HUB, "pump", Some(id), digest(last)).await.unwrap().known;
+        for id in ["m-2", &format!("m-{rows}"), &format!("m-{}", rows / 2)] {
+            assert_eq!(known(id, 1).await, Known::Row(State::Succeeded), "{id}");
+        }
+        assert_eq!(known("accepted", 1).await, Known::Row(State::Accepted));
+        assert_eq!(known("executing", 1).await, Known::Row(State::Executing));
+        assert_eq!(known("m-1", 1).await, Known::New, "it was pruned by the first release");
+        assert_eq!(known("m-2", 2).await, Known::OtherBody);
+        let counts = ledger.counts().await.unwrap();
+        assert_eq!(counts, (i64::from(rows) + 1, i64::from(rows) / 10), "rows, and events that wait");
+        let unfinished = ledger.unfinished(Some("pump")).await.unwrap();
+        let unfinished: Vec<_> = unfinished.iter().map(|one| one.message_id.as_deref().unwrap_or_default()).collect();
+        assert_eq!(unfinished, ["accepted", "executing"]);
+        ledger.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_first_release_is_brought_up_to_date_whole_wherever_that_is_cut_short() {
+    for point in [Point::LedgerOpened, Point::MigrationUncommitted, Point::MigrationCommitted] {
+        let place = Place::with(5_000, None);
+        let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", point.name())]);
+        assert_eq!(daemon.wait().code(), None, "{point:?} was not struck: {}", daemon.log());
+        assert_eq!(place.version(), if point == Point::MigrationCommitted { 3 } else { 2 }, "{point:?}");
+        place.check(5_000).await;
+        assert_eq!(place.version(), 3);
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_killed_at_any_moment_of_it_is_whole() {
+    let seed =
+        std::env::var("FIELDBRIDGE_SEED").map_or_else(|_| fastrand::u64(..1_000_000), |text| text.parse().unwrap());
+    println!("FIELDBRIDGE_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let rows = 50_000;
+    let place = Place::with(rows, None);
+    let mut kills = 0;
+    while place.version() == 2 && kills < 20 {
+        let daemon = place.site.spawn(&[], &[]);
+        std::thread::sleep(Duration::from_millis(random.u64(5..300)));
+        daemon.kill();
+        kills += 1;
+    }
+    println!("{kills} kills");
+    place.check(rows).await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_it_says_so_and_goes_on_when_there_is_room() {
+    let disk = SmallDisk::new("64m");
+    let rows = 50_000;
+    let place = Place::with(rows, Some(&disk));
+    // What the log holds goes into the file, at which it may grow; the indexes find no room.
+    disk.fill_but(256 * 1024);
+    let mut daemon = place.site.spawn(&[], &[]);
+    let (status, log) = (daemon.wait(), daemon.log());
+    assert_eq!(status.code(), Some(74), "{log}");
+    assert!(log.contains("full"), "{log}");
+    disk.clear();
+    assert_eq!(place.version(), 2, "the old one stands");
+    place.check(rows).await;
+}

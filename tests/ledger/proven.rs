@@ -1,0 +1,102 @@
+//! When a ledger is proven: beside the service where the process before had no I/O error, before anything connects
+//! where nobody knows. Proves G9 and G16.
+
+use std::os::unix::fs::FileExt as _;
+
+use crate::support;
+use crate::support::slave::Slave;
+use crate::support::Site;
+use rusqlite::Connection;
+
+/// As many that most of the file is rows of old, which no start looks at.
+const ROWS: u32 = 30_000;
+const PAGE: u64 = 4096;
+
+/// A site whose ledger has many rows and was closed in order.
+fn site() -> (Site, Slave) {
+    let slave = Slave::new();
+    let site = Site::new("127.0.0.1:1", &support::pump(slave.address(), "after-execution", ""));
+    assert!(site.command(&["ledger", "new", "--trust"]).status.success());
+    let db = Connection::open(site.path("ledger.db")).expect("it was made");
+    db.execute_batch(&format!(
+        "BEGIN;
+         INSERT OR IGNORE INTO hub (id, host, since) VALUES (1, 'hub.example', 0);
+         WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {ROWS})
+         INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, finished_at, seen,
+            history)
+         SELECT 'pump', 'm-' || n, zeroblob(32), 'set', 'succeeded', 1, 1, 1800000000000, 1800000000100, 0,
+            hex(zeroblob(100)) FROM number;
+         COMMIT;"
+    ))
+    .expect("rows can be added");
+    drop(db);
+    (site, slave)
+}
+
+/// Destroys a page in the middle of the file.
+fn damage(site: &Site) {
+    let file = std::fs::OpenOptions::new().write(true).open(site.path("ledger.db")).expect("it is there");
+    let pages = file.metadata().expect("it has a length").len() / PAGE;
+    file.write_all_at(&[0xa5; PAGE as usize], pages / 2 * PAGE).expect("it can be written");
+}
+
+/// Where the log first says something.
+fn at(log: &str, what: &str) -> usize {
+    log.find(what).unwrap_or_else(|| panic!("{what:?} is not in {log}"))
+}
+
+const PROVEN: &str = "the whole ledger is proven";
+const READY: &str = " ready ";
+
+/// One life that ends in order.
+fn live(site: &Site) {
+    assert!(site.start().terminate().success());
+}
+
+/// The next life, which ends by itself with 74; what it has logged.
+fn ends_by_itself(site: &Site) -> String {
+    let begun = std::fs::read_to_string(site.path("daemon.log")).map_or(0, |log| log.len());
+    let mut daemon = site.spawn(&[], &[]);
+    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.log());
+    daemon.log()[begun..].to_owned()
+}
+
+#[test]
+fn a_file_of_which_nothing_is_known_is_proven_before_the_service_and_a_sound_one_beside_it() {
+    let (site, _slave) = site();
+    // Whoever changed the file may have done anything to it.
+    let _ = std::fs::remove_file(site.path("ledger.db.sound"));
+    let daemon = site.start();
+    assert!(site.path("ledger.db.sound").exists(), "the next start may rely on that");
+    daemon.kill();
+    let begun = std::fs::read_to_string(site.path("daemon.log")).expect("there is a log").len();
+    let daemon = site.start();
+    support::eventually("it is proven beside", || daemon.log()[begun..].contains(PROVEN).then_some(()));
+    let log = &daemon.log()[begun..];
+    assert!(at(log, READY) < at(log, PROVEN), "{log}");
+}
+
+#[test]
+fn damage_that_is_found_beside_the_service_ends_it_and_the_next_one_does_not_begin() {
+    let (site, slave) = site();
+    live(&site);
+    damage(&site);
+    let log = ends_by_itself(&site);
+    assert!(at(&log, READY) < at(&log, "damaged"), "{log}");
+    assert!(!site.path("ledger.db.sound").exists(), "the next one must not rely on it");
+    let log = ends_by_itself(&site);
+    assert!(!log.contains(READY) && log.contains("damaged"), "{log}");
+    assert_eq!(slave.writes(), []);
+}
+
+#[test]
+fn another_file_in_the_ledgers_place_is_proven_first() {
+    let (site, _slave) = site();
+    live(&site);
+    let (ledger, copy) = (site.path("ledger.db"), site.path("copy.db"));
+    std::fs::copy(&ledger, &copy).expect("it can be copied");
+    std::fs::rename(&copy, &ledger).expect("it can be put there");
+    damage(&site);
+    let log = ends_by_itself(&site);
+    assert!(!log.contains(READY) && log.contains("damaged"), "{log}");
+}

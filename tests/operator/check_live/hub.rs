@@ -1,0 +1,159 @@
+//! The hub, the identities, their certificates and the clock: what is told of each, right and wrong.
+
+use std::time::{Duration, SystemTime};
+
+use fieldbridge::demo::hub::{Auth, Options, Wire};
+use rcgen::{CertificateParams, KeyPair};
+
+use super::{live, live_under, plant, plant_with};
+use crate::support::slave::Slave;
+use crate::support::tls::{authority, server, Server};
+use crate::support::wall::Wall;
+use crate::support::{self, pump};
+
+#[test]
+fn each_identity_that_the_hub_refuses_is_named() {
+    let plant = plant_with(Options::default(), |slave| {
+        let wrong = "[device.wrong]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n";
+        let own = |id: &str| {
+            let keys = format!("cert_file = \"{id}.pem\"\ncert_key_file = \"{id}-key.pem\"");
+            wrong.replace("wrong", id).replace("key_file = \"device.key\"", &keys)
+        };
+        format!("{}{wrong}{}{}", pump(slave.address(), "after-execution", ""), own("x"), own("y"))
+    });
+    plant.hub.add_key_device("wrong");
+    let right = plant.hub.add_cert_device("x").expect("a certificate");
+    let unknown = plant.hub.issue_client_cert("y").expect("a certificate");
+    plant.hub.add_device("y", Auth::Thumbprints(vec![right.thumbprint.clone()]));
+    for (id, certificate) in [("x", &right), ("y", &unknown)] {
+        plant.site.write(&format!("{id}.pem"), &certificate.cert_pem);
+        plant.site.write(&format!("{id}-key.pem"), &certificate.key_pem);
+    }
+    let found = live(&plant.site);
+    found.says("ok", "identity pump", "a token made now");
+    found.says("fail", "identity wrong", "check that the device exists at this hub");
+    found.says("ok", "identity x", "with its certificate");
+    found.says("ok", "certificate x", "counts until");
+    found.says("fail", "identity y", "not authorized");
+    assert!(plant.hub.wire().iter().any(|event| matches!(event.what, Wire::Refused { code: 5, .. })));
+    // A key that belongs to another certificate is seen before anything is tried.
+    plant.site.write("x-key.pem", &unknown.key_pem);
+    let output = plant.site.command(&["check", "--live"]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("device.x.cert_key_file") && told.contains("is not the key of"), "{told}");
+}
+
+#[test]
+fn a_devices_certificate_is_judged_by_its_dates() {
+    let plant = plant();
+    plant.site.configure("key_file = \"device.key\"", "cert_file = \"own.pem\"\ncert_key_file = \"own-key.pem\"");
+    let key = KeyPair::generate().expect("a key");
+    plant.site.write("own-key.pem", &key.serialize_pem());
+    let day = Duration::from_secs(24 * 3600);
+    let now = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970");
+    for (begins, ends, verdict, said) in [
+        (now - 9 * day, now + 300 * day, "ok", "counts until"),
+        (now - 9 * day, now + 20 * day, "warn", "expires in 19 days"),
+        (now - 9 * day, now - day, "fail", "has expired"),
+        (now + day, now + 300 * day, "fail", "counts only from"),
+    ] {
+        let mut params = CertificateParams::new([]).expect("no names are good names");
+        (params.not_before, params.not_after) = (begins, ends);
+        plant.site.write("own.pem", &params.self_signed(&key).expect("a certificate").pem());
+        live(&plant.site).says(verdict, "certificate pump", said);
+    }
+}
+
+#[test]
+fn a_hub_that_is_not_reached_is_told_by_the_step_that_fails() {
+    let mut plant = plant();
+    let address = plant.hub.addr().to_string();
+    plant.site.configure(&address, "no-such-hub.invalid:8883");
+    let found = live(&plant.site);
+    found.says("fail", "hub name", "check DNS");
+    found.says("warn", "identity pump", "the hub is not reached");
+    plant.site.configure("no-such-hub.invalid:8883", &address);
+    plant.hub.unplug();
+    let found = live(&plant.site);
+    found.says("ok", "hub name", "has an address");
+    found.says("fail", "hub TCP", "port 8883 is open outwards");
+    found.says("warn", "identity pump", "the hub is not reached");
+    plant.hub.plug_in();
+    live(&plant.site).is_good();
+    // A port on which nothing speaks TLS.
+    let plain = plant_with(Options { tls: false, ..Options::default() }, |_| String::new());
+    plant.site.configure(&address, &plain.hub.addr().to_string());
+    let found = live(&plant.site);
+    found.says("ok", "hub TCP", "takes connections");
+    found.says("fail", "hub TLS", "is this a TLS port");
+}
+
+#[test]
+fn a_server_whose_certificate_is_wrong_is_told_and_hears_no_token() {
+    let ca = authority("the authority that is trusted");
+    let day = Duration::from_secs(24 * 3600);
+    let now = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970");
+    let key = KeyPair::generate().expect("a key");
+    let slave = Slave::new();
+    let more = pump(slave.address(), "after-execution", "");
+    let look = |params: CertificateParams, trusted: &str| {
+        let server = Server::with(&[&params.signed_by(&key, &ca).expect("a certificate")], &key);
+        let found = live(&server.site(trusted, &more));
+        (found, server)
+    };
+    let expired = server(|params| params.not_after = now - day);
+    let of_another = server(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("hub.example".try_into().expect("a name"))];
+    });
+    for (params, said) in [(expired, "has expired"), (of_another, "is not for hub.fieldbridge.test")] {
+        let (found, server) = look(params, &ca.pem());
+        found.says("fail", "hub TLS", said);
+        found.says("warn", "identity pump", "the hub is not reached");
+        assert!(server.heard().is_empty());
+    }
+    let (found, server) = look(support::tls::server(|_| {}), &authority("another").pem());
+    found.says("fail", "hub TLS", "not signed by a trusted authority");
+    assert!(server.heard().is_empty());
+    let (found, _server) = look(support::tls::server(|params| params.not_after = now + 10 * day), &ca.pem());
+    found.says("ok", "hub TLS", "the server is");
+    found.says("warn", "certificate of the hub", "expires in 9 days");
+    // This server ends the connection after CONNECT.
+    found.says("fail", "identity pump", "");
+}
+
+#[test]
+fn one_identitys_bad_certificate_keeps_nobody_else_from_the_hub() {
+    let (ca, of_clients) = (authority("the authority that is trusted"), authority("of another plant's devices"));
+    let (key, slave) = (KeyPair::generate().expect("a key"), Slave::new());
+    let certificate = server(|_| {}).signed_by(&key, &ca).expect("a certificate");
+    let hub = Server::that_knows_clients_of(of_clients.as_ref(), &[&certificate], &key);
+    // By its name it comes first.
+    let own = "[device.a]\nbus = \"plant\"\nunit = 2\nprofile = \"pump\"\ncert_file = \"a.pem\"\n\
+               cert_key_file = \"a-key.pem\"\n";
+    let site = hub.site(&ca.pem(), &format!("{}{own}", pump(slave.address(), "after-execution", "")));
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new([]).expect("no names are good names");
+    site.write("a.pem", &params.self_signed(&key).expect("a certificate").pem());
+    site.write("a-key.pem", &key.serialize_pem());
+    let found = live(&site);
+    found.says("ok", "hub TLS", "the server is");
+    found.says("fail", "identity a", "TLS");
+    // This server says nothing of MQTT; that it was asked is what matters.
+    found.says("fail", "identity pump", "");
+    assert!(!hub.heard().is_empty());
+}
+
+#[test]
+fn a_clock_in_1970_is_told_and_no_token_is_made() {
+    let plant = plant();
+    let wall = Wall::new(&plant.site.path(""));
+    wall.jump_to(60);
+    let found = live_under(&plant.site, &[], &wall.environment());
+    found.says("fail", "clock", "timedatectl set-ntp true");
+    found.says("fail", "hub TLS", "is the clock right?");
+    found.says("fail", "certificate of hub.ca_file", "is the clock right?");
+    found.says("warn", "identity pump", "not asked");
+    found.says("ok", "peripheral pump", "answers");
+    assert_eq!(plant.hub.wire().len(), 0);
+}

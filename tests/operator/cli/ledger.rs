@@ -1,0 +1,125 @@
+//! `fieldbridge ledger`, and what is said where there is no ledger to be trusted.
+
+use crate::support::disk::SmallDisk;
+use crate::support::Site;
+use serde_json::Value as Json;
+
+use super::{idle_site, says, status, stderr, stdout, Plant};
+
+#[test]
+fn the_ledger_is_read_beside_the_daemon_and_without_it() {
+    let mut plant = Plant::start();
+    for (n, command) in ["set", "pulse", "no-such-command"].into_iter().enumerate() {
+        plant.deliver(n as u16 + 1, &format!("m-{n}"), command, 40 + n as u16);
+    }
+    let look = |site: &Site| {
+        let rows = stdout(&site.command(&["ledger", "list", "--json"]));
+        let ids: Vec<String> = rows
+            .lines()
+            .map(|row| serde_json::from_str::<Json>(row).expect("a row is JSON")["messageId"].to_string())
+            .collect();
+        assert_eq!(ids, [r#""m-2""#, r#""m-1""#, r#""m-0""#], "newest first, one a line");
+        let table = stdout(&site.command(&["ledger", "list"]));
+        assert_eq!(table.lines().count(), 4, "a head and one row a line:\n{table}");
+        let output = site.command(&["ledger", "show", "pump", "m-1"]);
+        says(&output, 0, "state       succeeded", "");
+        let shown = stdout(&output);
+        for event in ["received", "executing", "succeeded"] {
+            assert!(
+                shown.lines().any(|line| line.contains('Z') && line.contains(event)),
+                "{event} is missing:\n{shown}"
+            );
+        }
+        says(&site.command(&["ledger", "show", "pump", "m-9"]), 1, "", "no message \"m-9\"");
+        says(&site.command(&["ledger", "show", "pumpe", "m-1"]), 1, "", "\"pumpe\"");
+    };
+    look(&plant.site);
+    plant.site.settled();
+    let Plant { daemon, site, .. } = plant;
+    assert!(daemon.terminate().success());
+    look(&site);
+    // A daemon that was killed leaves a log beside the file, which is read too.
+    let daemon = site.start();
+    daemon.kill();
+    look(&site);
+}
+
+#[test]
+fn ledger_list_selects_by_device_state_and_number() {
+    let mut plant = Plant::start();
+    for n in 0..5 {
+        let command = if n % 2 == 0 { "set" } else { "no-such-command" };
+        plant.deliver(n + 1, &format!("m-{n}"), command, 40 + n);
+    }
+    let ids = |args: &[&str]| -> Vec<String> {
+        let output = plant.site.command(&[&["ledger", "list", "--json"], args].concat());
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        let id = |row: &str| {
+            serde_json::from_str::<Json>(row).expect("a row is JSON")["messageId"].as_str().map(str::to_owned)
+        };
+        stdout(&output).lines().filter_map(id).collect()
+    };
+    assert_eq!(ids(&["--limit", "2"]), ["m-4", "m-3"]);
+    assert_eq!(ids(&["--state", "rejected"]), ["m-3", "m-1"]);
+    assert_eq!(ids(&["--state", "succeeded", "--limit", "1"]), ["m-4"]);
+    assert_eq!(ids(&["--device", "pump"]).len(), 5);
+    assert_eq!(ids(&["--device", "pump-9"]), [] as [&str; 0]);
+    for state in ["accepted", "executing", "failed", "expired", "in_doubt"] {
+        assert_eq!(ids(&["--state", state]), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn a_ledger_that_cant_be_trusted_ends_with_74_and_one_that_is_not_there_with_1() {
+    let site = idle_site();
+    says(&site.command(&["ledger", "list"]), 1, "", "the daemon makes it when it first starts");
+    let foreign = site.path("foreign.db");
+    rusqlite::Connection::open(&foreign).and_then(|db| db.execute_batch("CREATE TABLE t (x)")).expect("SQLite works");
+    let foreign = std::fs::read(foreign).expect("it was written");
+    let daemon = site.start();
+    daemon.kill();
+    let sound = std::fs::read(site.path("ledger.db")).expect("there is a ledger");
+    let _ = std::fs::remove_file(site.path("ledger.db-wal"));
+    let _ = std::fs::remove_file(site.path("ledger.db-shm"));
+    for (bytes, why) in [
+        (foreign, "not a fieldbridge ledger"),
+        (b"no database at all, but long enough to be taken for one".repeat(100), "damaged"),
+        (sound[..sound.len() / 2].to_vec(), "damaged"),
+        (Vec::new(), "empty"),
+    ] {
+        std::fs::write(site.path("ledger.db"), &bytes).expect("it can be written");
+        for args in [&["run"][..], &["ledger", "list"], &["ledger", "show", "pump", "m-1"]] {
+            let output = site.command(args);
+            says(&output, 74, "", why);
+            assert!(stderr(&output).contains("ledger.db"), "{}", stderr(&output));
+        }
+        assert_eq!(std::fs::read(site.path("ledger.db")).expect("it is there"), bytes, "it was changed");
+    }
+}
+
+#[test]
+fn a_ledger_in_a_read_only_place_ends_with_74() {
+    let disk = SmallDisk::new("8m");
+    let site = idle_site();
+    site.keep_ledger_in(disk.path());
+    // Without a ledger there, and with one.
+    for round in 0..2 {
+        disk.remount("ro");
+        says(&site.command(&["run"]), 74, "", "ledger.db");
+        if round == 0 {
+            disk.remount("rw");
+            site.start().kill();
+        }
+    }
+}
+
+#[test]
+fn a_second_daemon_on_the_same_ledger_is_refused_with_74_and_disturbs_nothing() {
+    let mut plant = Plant::start();
+    for _ in 0..2 {
+        says(&plant.site.command(&["run"]), 74, "", "is in use by another fieldbridge daemon");
+    }
+    plant.deliver(1, "m-1", "set", 7);
+    assert_eq!(plant.site.status()["hub"]["connected"], 1);
+    assert!(plant.daemon.is_running());
+}

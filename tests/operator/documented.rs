@@ -1,0 +1,420 @@
+//! Every command in README.md and docs/ is executed, or stands in a list that says where it is. A command that is in no
+//! class fails the test: run it here, or add it to the list with the place that runs it.
+//!
+//! - What docs/GETTING-STARTED.md and README.md say of `fieldbridge` is executed in that order, on a site with a
+//!   simulated hub and a slave on a serial line. What `systemctl` and `az` would do is done there in their places.
+//! - `az` is not run: its options are held against a list from its own source.
+//! - A command in the middle of a sentence must at least be one that the program understands.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support;
+use crate::support::eventually;
+use crate::support::hub::Hub;
+use crate::support::pty::{Port, Protocol};
+use crate::support::slave::Slave;
+use clap::Parser as _;
+use fieldbridge::cli::Cli;
+use fieldbridge::demo::hub::{Auth, C2d, Options};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
+
+/// Commands that are not run here, by how they begin, and where they are run.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("apt install ./fieldbridge_", "the boot test installs the package"),
+    ("make deb", "make boot-test begins with it"),
+    ("make boot-test", "scripts/test.sh runs the boot test with the program of the tests"),
+    ("make reproducible", "by hand, before a release"),
+    ("make vm-test", "by hand, before a release; docs/RELIABILITY.md has the outcome"),
+    ("apt remove fieldbridge", "the boot test"),
+    ("apt purge fieldbridge", "the boot test"),
+    ("systemctl enable --now fieldbridge", "the boot test; the story does in its place what it does"),
+    ("systemctl restart fieldbridge", "the boot test; the story does in its place what it does"),
+    ("journalctl -u fieldbridge", "the boot test"),
+    ("systemctl reload fieldbridge", "the boot test"),
+    ("timedatectl", "of systemd, to be looked at by a person"),
+    ("ls -l /dev/serial/by-id", "of the system, to be looked at by a person"),
+    ("scripts/demo.sh", "tests/operator/demo.rs runs what it runs"),
+    ("scripts/test.sh", "CI is this command"),
+    ("scripts/simulate.sh", "scripts/test.sh"),
+    ("scripts/fuzz.sh", "scripts/test.sh"),
+    ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
+    ("cargo test", "CI runs every test"),
+    ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
+    ("cargo test --test", "by hand for its figures; CI runs it with all others"),
+    ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
+    ("FIELDBRIDGE_SEED=", "one run again, by hand, of a test that CI runs"),
+];
+
+/// The options of `az` by command: azure-cli-extension `azure-iot` 0.25, azext_iot/_params.py and azext_iot/_help.py;
+/// `--query` and `--output` are those of every command of `az`.
+const AZ: &[(&str, &[&str])] = &[
+    ("az iot hub device-identity create", &["--hub-name", "--device-id"]),
+    ("az iot hub device-identity show", &["--hub-name", "--device-id", "--query", "--output"]),
+    ("az iot hub monitor-events", &["--hub-name", "--device-id", "--properties"]),
+    ("az iot device c2d-message send", &["--hub-name", "--device-id", "--message-id", "--data"]),
+];
+
+/// README and everything in docs, by its name.
+fn documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).expect("there is documentation");
+    let docs = docs.map(|entry| entry.expect("it is there").path());
+    let mut paths: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    paths.push(root.join("README.md"));
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(root).expect("it is below").display().to_string();
+        (name, std::fs::read_to_string(path).expect("it can be read"))
+    };
+    paths.iter().map(read).collect()
+}
+
+/// The lines of a document that are commands: in a block of `sh`, or indented by four.
+fn commands(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut block: Option<&str> = None;
+    let mut before = "";
+    for line in text.lines() {
+        match (line.strip_prefix("```"), block) {
+            (Some(language), None) => {
+                let is_known = ["sh", "toml", "json", "text"].contains(&language);
+                assert!(is_known, "{name}: a block is marked {language:?}: mark commands as sh");
+                block = Some(language);
+            }
+            (Some(_), Some(_)) => block = None,
+            (None, Some("sh")) => found.push(line),
+            (None, Some(_)) => {}
+            (None, None) => {
+                let is_block = before.trim().is_empty() || before.starts_with("    ");
+                found.extend(line.strip_prefix("    ").filter(|_| is_block));
+            }
+        }
+        before = line;
+    }
+    // What a person reads behind a command is none.
+    let bare = |line: &&str| line.split(" #").next().unwrap_or_default().trim().to_owned();
+    found.iter().map(bare).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+/// Code in the middle of sentences.
+fn mentions(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let prose = text.lines().filter(|line| {
+        let is_fence = line.starts_with("```");
+        fenced ^= is_fence;
+        !fenced && !is_fence && !line.starts_with("    ")
+    });
+    let prose = prose.collect::<Vec<_>>().join(" ");
+    prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The words of a command, as a shell takes simple quotes.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (n, piece) in command.split('\'').enumerate() {
+        match n % 2 {
+            0 => words.extend(piece.split_whitespace().map(str::to_owned)),
+            _ => words.push(piece.to_owned()),
+        }
+    }
+    words
+}
+
+fn bare(command: &str) -> &str {
+    command.strip_prefix("sudo ").unwrap_or(command)
+}
+
+fn is_elsewhere(command: &str) -> bool {
+    let found = ELSEWHERE.iter().find(|(begins, _)| command.starts_with(begins));
+    found.inspect(|(_, place)| println!("{command}: {place}")).is_some()
+}
+
+fn check_az(command: &str) {
+    let (_, options) =
+        AZ.iter().find(|(begins, _)| command.starts_with(begins)).unwrap_or_else(|| panic!("{command} is in no list"));
+    for option in words(command).iter().filter(|word| word.starts_with('-')) {
+        assert!(options.contains(&option.as_str()), "{command}: {option} is no option of it");
+    }
+}
+
+/// Where the commands of a document are executed: its paths are led to a folder, its hub and its port to simulations.
+struct Story {
+    folder: tempfile::TempDir,
+    hub: Hub,
+    slave: Slave,
+    port: Port,
+    daemon: Option<Child>,
+    /// Messages that a reader has sent.
+    sent: BTreeSet<String>,
+    executed: usize,
+}
+
+const HOST: &str = "contoso.azure-devices.net";
+const DEVICE: &str = "pump-7";
+/// The port of the documents.
+const PORT: &str = "/dev/serial/by-id/usb-FTDI_FT232R-if00-port0";
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+impl Story {
+    fn new() -> Story {
+        let slave = Slave::new();
+        let port = Port::that_nobody_holds(slave.clone(), Protocol::Rtu);
+        let hub = Hub::start(Options { host: HOST.into(), ..Options::default() });
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("hub-ca.pem"), hub.ca_pem()).expect("it can be written");
+        // As the package installs it.
+        let installed = include_str!("../../config/fieldbridge.toml");
+        std::fs::write(folder.path().join("fieldbridge.toml"), installed).expect("it can be written");
+        Story { folder, hub, slave, port, daemon: None, sent: BTreeSet::new(), executed: 0 }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// The program, with the simulations in the places of the real ones.
+    fn program(&self, words: &[String]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        let port = self.port.path().display().to_string();
+        command.args(words.iter().map(|word| if word == PORT { &port } else { word }));
+        command.args(["--config", &self.path("fieldbridge.toml")]);
+        command.env("FIELDBRIDGE__HUB__ADDRESS", self.hub.addr().to_string());
+        command.env("FIELDBRIDGE__HUB__CA_FILE", self.path("hub-ca.pem"));
+        command.env("FIELDBRIDGE__ADMIN__SOCKET", self.path("admin.sock"));
+        command.env("FIELDBRIDGE__LEDGER__PATH", self.path("ledger.db"));
+        command.env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn run(&mut self, words: &[String]) -> Output {
+        let child = self.program(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the built program can be run");
+        // The one thing that is asked for. Whoever does not ask does not read it.
+        let _ = child.stdin.take().expect("it is piped").write_all(KEY.as_bytes());
+        self.executed += 1;
+        child.wait_with_output().expect("it ends")
+    }
+
+    fn start(&mut self) {
+        self.stop();
+        let quiet = || Stdio::null();
+        let mut command = self.program(&["run".into()]);
+        let child = command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().expect("it can be started");
+        self.daemon = Some(child);
+        self.executed += 1;
+        eventually("a subscription", || {
+            self.hub.is_connected(DEVICE).then(|| self.hub.is_subscribed(DEVICE).then_some(())).flatten()
+        });
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            support::signal(daemon.id(), "TERM");
+            daemon.wait().expect("it ends");
+        }
+    }
+
+    fn send(&mut self, id: &str, body: &str) {
+        self.hub.send(DEVICE, C2d::new(id, body)).expect("the hub takes it");
+        self.sent.insert(id.to_owned());
+        let has_come = || self.hub.telemetry().iter().any(|event| String::from_utf8_lossy(&event.body).contains(id));
+        eventually("the result", || has_come().then_some(()));
+    }
+
+    /// Does what a reader does with one command.
+    fn follow(&mut self, command: &str) {
+        let words = words(bare(command));
+        match words[0].as_str() {
+            "fieldbridge" if words[1] == "run" => self.start(),
+            "fieldbridge" => {
+                let mut args = words[1..].to_vec();
+                if args[0] == "init" {
+                    // The key is asked for on a terminal, which tests/operator/init.rs has; here it comes by a pipe.
+                    args.extend(["--key-file".to_owned(), "-".to_owned()]);
+                }
+                let output = self.run(&args);
+                let text = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+                assert!(output.status.success(), "{command}: {text}");
+                assert!(!text.contains(KEY), "{command}: the key was shown");
+                if args[0] == "init" {
+                    let config = std::fs::read_to_string(self.path("fieldbridge.toml")).expect("it was written");
+                    assert!(!config.contains(KEY) && Path::new(&self.path("keys/pump-7.key")).exists());
+                }
+                if args.ends_with(&["--live".to_owned()]) {
+                    assert!(text.contains("unit 7 answers") && text.contains("the hub accepts it"), "{text}");
+                }
+            }
+            "systemctl" => self.start(),
+            "az" if command.contains("device-identity create") => {
+                self.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
+            }
+            "az" if command.contains("c2d-message send") => {
+                let after = |option: &str| {
+                    let at = words.iter().position(|word| word == option).unwrap_or_else(|| panic!("no {option}"));
+                    words[at + 1].clone()
+                };
+                self.send(&after("--message-id"), &after("--data"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+fn document(name: &str) -> String {
+    let found = documents().into_iter().find(|(other, _)| other == name);
+    found.unwrap_or_else(|| panic!("there is no {name}")).1
+}
+
+#[test]
+fn the_first_half_hour_leads_to_a_command_that_came_from_the_cloud() {
+    let mut story = Story::new();
+    let text = document("docs/GETTING-STARTED.md");
+    for command in commands("docs/GETTING-STARTED.md", &text) {
+        println!("$ {command}");
+        story.follow(&command);
+    }
+    assert!(story.executed >= 9, "{} commands were executed", story.executed);
+    assert!(story.sent.contains("m-1"));
+    let events = story.hub.telemetry();
+    let result = String::from_utf8_lossy(&events[0].body).into_owned();
+    assert!(result.contains(r#""messageId":"m-1""#) && result.contains(r#""status":"succeeded""#), "{result}");
+    assert_eq!(story.slave.writes(), [], "nothing was written before anybody wrote a write");
+    assert!(story.hub.is_subscribed(DEVICE));
+}
+
+#[test]
+fn what_the_readme_says_of_the_program_works() {
+    let mut story = Story::new();
+    let text = document("README.md");
+    let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let port = story.port.path().display().to_string();
+    // The pump of the tests' slave has holding registers only.
+    std::fs::write(story.path("fieldbridge.toml"), block.replace(PORT, &port)).expect("it can be written");
+    std::fs::create_dir(story.path("keys")).expect("a folder can be made");
+    std::fs::write(story.path("keys/pump-7.key"), KEY).expect("it can be written");
+    story.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
+    for command in commands("README.md", &text) {
+        if !command.starts_with("fieldbridge ") {
+            continue;
+        }
+        if command.starts_with("fieldbridge ledger") && story.sent.is_empty() {
+            // README says to send it; its list comes before.
+            story.send("m-1", r#"{"command": "set-speed", "value": 42.5}"#);
+        }
+        println!("$ {command}");
+        story.follow(&command);
+    }
+    assert!(story.executed >= 6, "{} commands were executed", story.executed);
+    assert_eq!(story.slave.writes(), [(0, 425), (0, 425)]);
+}
+
+#[test]
+fn what_the_boot_test_is_said_to_run_it_runs() {
+    let walk = include_str!("../../packaging/boot-walk.sh");
+    let named: Vec<_> = ELSEWHERE.iter().filter(|(_, place)| place.starts_with("the boot test")).collect();
+    assert!(named.len() >= 6, "{} commands are said to be run there", named.len());
+    for (begins, _) in named {
+        // As a line of shell on the booted system; `apt` is not asked whether it may.
+        let (program, rest) = begins.split_once(' ').expect("a command has arguments");
+        let verb = rest.split(' ').next().unwrap_or_default();
+        let line = format!("at \"{program} {verb} --yes{}", &rest[verb.len()..]);
+        let runs = walk.contains(&line) || walk.lines().any(|line| line.contains("at \"") && line.contains(begins));
+        assert!(runs, "packaging/boot-walk.sh does not run {begins}");
+    }
+}
+
+#[test]
+fn every_command_of_every_document_is_run_somewhere() {
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for command in commands(&name, &text) {
+            seen += 1;
+            let command = bare(&command);
+            match words(command)[0].as_str() {
+                "fieldbridge" => {
+                    let told = ["README.md", "docs/GETTING-STARTED.md"].contains(&name.as_str());
+                    assert!(told, "{name}: {command} is executed in no story: add its document to those of this file");
+                }
+                "az" => check_az(command),
+                _ => assert!(is_elsewhere(command), "{name}: {command} is run nowhere"),
+            }
+        }
+    }
+    assert!(seen > 20, "{seen} commands were found");
+}
+
+/// The source as one text, with its broken lines joined.
+fn source() -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut all = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("it can be read") {
+            let path = entry.expect("it is there").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => all += &std::fs::read_to_string(path).expect("it is text"),
+            }
+        }
+    }
+    let lines = all.split("\\\n").map(str::trim_start);
+    lines.collect()
+}
+
+#[test]
+fn what_a_reader_is_told_to_look_for_is_what_the_program_says() {
+    let (text, source) = (document("docs/GETTING-STARTED.md"), source());
+    let (_, table) = text.split_once("| what you see |").expect("a table");
+    let mut seen = 0;
+    for row in table.lines().skip(2) {
+        let first = row.split('|').nth(1).unwrap_or_default();
+        for said in first.split('`').skip(1).step_by(2) {
+            let said = said.trim_end_matches(|c: char| c.is_ascii_digit() || c == '…').trim_end();
+            assert!(source.contains(said), "{said:?} is said nowhere");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen} messages were found");
+}
+
+#[test]
+fn every_command_in_a_sentence_is_one_that_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for mention in mentions(&text) {
+            let words = words(bare(&mention));
+            let Some(first) = words.first() else { continue };
+            match first.as_str() {
+                "fieldbridge" if words.len() > 1 => {
+                    if let Err(error) = Cli::try_parse_from(&words) {
+                        panic!("{name}: `{mention}`: {error}");
+                    }
+                }
+                script if script.starts_with("scripts/") => {
+                    assert!(root.join(script).is_file(), "{name}: there is no {script}");
+                    assert!(is_elsewhere(bare(&mention)), "{name}: {mention} is run nowhere");
+                }
+                "systemctl" | "journalctl" | "timedatectl" | "apt" | "make" | "cargo" | "ls" if words.len() > 1 => {
+                    assert!(is_elsewhere(bare(&mention)), "{name}: {mention} is run nowhere");
+                }
+                "az" if words.len() > 1 => check_az(&mention),
+                _ => continue,
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen} commands were found");
+}

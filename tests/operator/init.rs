@@ -1,0 +1,259 @@
+//! `init` writes a configuration that `check` finds good, overwrites nothing that a person has written, and puts the
+//! device's key nowhere but into a file of its own.
+
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        std::fs::write(place.path("pump-7.key"), format!("{KEY}\n")).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        std::fs::read_to_string(self.path("fieldbridge.toml")).unwrap()
+    }
+
+    /// Runs `init` with this on its standard input; then whatever it wrote is checked.
+    fn init(&self, args: &[&str], input: &str) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("init").args(args).arg("--config").arg(self.path("fieldbridge.toml")).current_dir(self.0.path());
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        // It may end without reading.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert!(!text(&output).contains(KEY), "the key was shown");
+        output
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn text(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
+fn check(config: &Path) {
+    let output = Command::new(PROGRAM).args(["check", "--config"]).arg(config).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    // A group that may read is what a key of a test is exposed to.
+    assert!(!text(&output).contains("no device has this profile"), "{}", text(&output));
+}
+
+const HUB: [&str; 4] = ["--host", "contoso.azure-devices.net", "--device", "pump-7"];
+const KEY_FILE: [&str; 2] = ["--key-file", "pump-7.key"];
+
+#[test]
+fn what_it_writes_passes_check_for_every_bus_and_profile() {
+    let tcp = &["--modbus-tcp", "10.0.0.12:502", "--unit", "7"][..];
+    let rtu = &["--port", "/dev/ttyUSB0", "--baud", "9600", "--parity", "odd", "--unit", "247"];
+    let mut written = 0;
+    for profile in
+        [None, Some("boiler"), Some("chiller"), Some("heat-meter"), Some("pump"), Some("valve"), Some("scale")]
+    {
+        for bus in [tcp, rtu] {
+            if profile == Some("scale") && bus.len() == tcp.len() {
+                continue;
+            }
+            let bus = if profile == Some("scale") { &bus[..bus.len() - 2] } else { bus };
+            let place = Place::new();
+            let profile: Vec<&str> = profile.iter().flat_map(|profile| ["--profile", profile]).collect();
+            let output = place.init(&[&HUB[..], &KEY_FILE, bus, &profile].concat(), "");
+            assert!(output.status.success(), "{}", text(&output));
+            check(&place.path("fieldbridge.toml"));
+            let config = place.config();
+            assert!(!config.contains(KEY) && config.contains("key_file = \"pump-7.key\""), "{config}");
+            assert!(config.lines().any(|line| line.starts_with('#')), "{config}");
+            assert_eq!(place.names(), ["fieldbridge.toml", "pump-7.key"]);
+            let next = String::from_utf8(output.stdout).unwrap();
+            let option = format!("--config {}", place.path("fieldbridge.toml").display());
+            for step in ["fieldbridge check ", "fieldbridge check --live ", "fieldbridge exec pump-7 "] {
+                assert!(next.lines().any(|line| line.contains(step) && line.contains(&option)), "{step}: {next}");
+            }
+            written += 1;
+        }
+    }
+    assert_eq!(written, 13);
+}
+
+#[test]
+fn without_a_profile_it_can_only_read() {
+    let place = Place::new();
+    let output = place.init(&[&HUB[..], &KEY_FILE, &["--port", "/dev/ttyUSB0", "--unit", "1"]].concat(), "");
+    assert!(output.status.success(), "{}", text(&output));
+    let config = place.config();
+    assert!(!config.lines().any(|line| line.starts_with("write") || line.starts_with("send")), "{config}");
+    assert!(config.contains("baud = 19200\nparity = \"even\""), "{config}");
+    // The group of the service must be able to read it, whoever wrote it.
+    let mode = std::fs::metadata(place.path("fieldbridge.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+}
+
+#[test]
+fn nothing_that_was_written_by_hand_is_overwritten() {
+    let args = [&HUB[..], &KEY_FILE, &["--modbus-tcp", "h:502", "--unit", "1"]].concat();
+    let place = Place::new();
+    for content in ["", "[hub]\nhost = \"mine.example\"\n"] {
+        std::fs::write(place.path("fieldbridge.toml"), content).unwrap();
+        let output = place.init(&args, "");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("is not overwritten"), "{}", text(&output));
+        assert_eq!(place.config(), content);
+    }
+    // What the package has installed says nothing yet.
+    let installed = include_str!("../../config/fieldbridge.toml");
+    std::fs::write(place.path("fieldbridge.toml"), installed).unwrap();
+    let output = place.init(&args, "");
+    assert!(output.status.success(), "{}", text(&output));
+    check(&place.path("fieldbridge.toml"));
+    // A name that leads nowhere is a name all the same.
+    let link = place.path("link.toml");
+    std::os::unix::fs::symlink("/nowhere/at/all", &link).unwrap();
+    let output = place.init(&[&args[..], &["--output", "link.toml"]].concat(), "");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let output = place.init(&[&args[..], &["--output", "other.toml"]].concat(), "");
+    assert!(output.status.success(), "{}", text(&output));
+    check(&place.path("other.toml"));
+    // A key that is there already is somebody's.
+    std::fs::create_dir(place.path("keys")).unwrap();
+    std::fs::write(place.path("keys/pump-7.key"), "another").unwrap();
+    let piped = [&HUB[..], &["--modbus-tcp", "h:502", "--key-file", "-", "--output", "third.toml"]].concat();
+    let output = place.init(&piped, KEY);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert_eq!(std::fs::read_to_string(place.path("keys/pump-7.key")).unwrap(), "another");
+    assert!(!place.path("third.toml").exists());
+}
+
+#[test]
+fn a_key_from_standard_input_gets_a_file_that_others_cant_read() {
+    let place = Place::new();
+    let args = [&HUB[..], &["--modbus-tcp", "h:502", "--unit", "1", "--key-file", "-"]].concat();
+    let output = place.init(&args, &format!("{KEY}\n"));
+    assert!(output.status.success(), "{}", text(&output));
+    check(&place.path("fieldbridge.toml"));
+    let file = place.path("keys/pump-7.key");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), KEY);
+    assert!(!place.config().contains(KEY));
+    for path in [file, place.path("keys")] {
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o007, 0, "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_and_leaves_nothing_behind() {
+    let tcp = &["--modbus-tcp", "h:502"][..];
+    for (args, input, status, said) in [
+        (vec!["--host", "https://contoso", "--device", "d", "--key-file", "-"], KEY, 78, "hub.host"),
+        (vec!["--host", "h.example", "--device", "../d", "--key-file", "-"], KEY, 1, "is no device id"),
+        (vec!["--host", "h.example", "--device", "d e", "--key-file", "pump-7.key"], "", 78, "device id holds"),
+        (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "no base64!", 78, "put only the key into it"),
+        (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "", 2, "holds no key"),
+        (vec!["--host", "h.example", "--device", "d", "--key-file", "none"], "", 78, "no such file"),
+        (vec!["--host", "h.example", "--device", "d"], "", 2, "--key-file is missing"),
+        (vec!["--host", "h.example"], "", 2, "--device is missing"),
+        (vec![], "", 2, "--host is missing"),
+        (vec!["--profile", "pumpe"], "", 2, "there are: boiler, chiller, heat-meter, pump, scale, valve"),
+        (vec!["--profile", "scale", "--host", "h.example", "--device", "d"], "", 2, "give --port"),
+    ] {
+        let place = Place::new();
+        let output = place.init(&[&args[..], tcp].concat(), input);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(said), "{args:?}: {}", text(&output));
+        assert!(input.is_empty() || !text(&output).contains(input), "{}", text(&output));
+        let left: Vec<String> = place.names().into_iter().filter(|name| name != "keys").collect();
+        assert_eq!(left, ["pump-7.key"]);
+        let keys = std::fs::read_dir(place.path("keys")).into_iter().flatten().count();
+        assert_eq!(keys, 0, "a key was left behind");
+    }
+    let place = Place::new();
+    let output = place.init(&HUB, "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("--port or --modbus-tcp is missing"), "{}", text(&output));
+    // A key has no place among the arguments.
+    let output = place.init(&["--key", KEY], "");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Answers each prompt on a terminal of its own, and prints all that the terminal has shown.
+const PERSON: &str = r#"
+import os, pty, signal, sys
+signal.alarm(60)
+answers = sys.argv[1].split("|")
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+shown = b""
+while True:
+    try:
+        piece = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown += piece
+    if shown.endswith(b": ") and answers:
+        os.write(terminal, answers.pop(0).encode() + b"\n")
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn on_a_terminal_it_asks_and_does_not_show_the_key() {
+    let place = Place::new();
+    let answers = format!("contoso.azure-devices.net|pump-7|/dev/ttyUSB7|9600|42|{KEY}");
+    let mut command = Command::new("python3");
+    command.args(["-c", PERSON, &answers, PROGRAM, "init", "--config"]).arg(place.path("fieldbridge.toml"));
+    let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    for question in ["Host name", "Device id", "Serial port", "Bits a second [19200]", "unit id [1]", "not shown"] {
+        assert!(shown.contains(question), "{question}: {shown}");
+    }
+    assert!(shown.contains("/dev/ttyUSB7") && !shown.contains(&KEY[..8]), "{shown}");
+    check(&place.path("fieldbridge.toml"));
+    let config = place.config();
+    for line in ["port = \"/dev/ttyUSB7\"", "baud = 9600", "unit = 42", "key_file = \"keys/pump-7.key\""] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    assert_eq!(std::fs::read_to_string(place.path("keys/pump-7.key")).unwrap().trim(), KEY);
+}
+
+#[test]
+fn where_the_service_is_installed_its_group_may_read_the_key() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("SKIPPED: this test needs root, to give this machine another list of groups for a moment");
+        return;
+    }
+    let place = Place::new();
+    std::fs::write(place.path("group"), "root:x:0:\nfieldbridge:x:64322:\n").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind group /etc/group && exec \"$@\"", "sh", PROGRAM, "init"]);
+    command.args(HUB).args(["--modbus-tcp", "h:502", "--key-file", "-", "--output", "fieldbridge.toml"]);
+    command.current_dir(place.0.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(KEY.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    for (name, mode) in [("keys", 0o750), ("keys/pump-7.key", 0o640)] {
+        let found = std::fs::metadata(place.path(name)).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o777), (64322, mode), "{name}");
+    }
+}

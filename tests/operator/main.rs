@@ -1,0 +1,23 @@
+//! What users and their scripts meet, and the rules of the house. Proves G2, G3, G5, G8, G11 and G14 where they are the
+//! operator's.
+//!
+//! - `cli`, `init`, `config`, `check_live`, `reload`, `demo`: the program at its user's hands.
+//! - `secrets`: what nobody may see.
+//! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check_live;
+mod cli;
+mod config;
+mod demo;
+mod documented;
+mod init;
+mod manual;
+mod reload;
+mod secrets;
+mod supply;
+mod tidy;

@@ -1,0 +1,89 @@
+//! What a package tells its user, held to the code: the manual pages fieldbridge(1) and fieldbridge.toml(5), the
+//! completions of the shells and the list of what the program contains (packaging/man, packaging/completions,
+//! packaging/copyright). It proves none of the guarantees.
+//!
+//! All of them are made here, from the definition of the command line (src/cli/mod.rs), the reference configuration
+//! (config/fieldbridge.reference.toml), Cargo.lock, and the hand-written parts (the files that end in `.in`), and are
+//! committed. After a change of any of those:
+//!
+//! ```text
+//! FIELDBRIDGE_WRITE=1 cargo test --test operator manual::
+//! ```
+//!
+//! A new option or subcommand needs its doc comment, a new key its comment in the reference, a new table of the
+//! configuration a line `@keys TITLE@` in fieldbridge.toml.5.in, a new exit status its paragraph in fieldbridge.1.in.
+
+mod commands;
+mod copyright;
+mod keys;
+mod pages;
+mod roff;
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory as _;
+use clap_complete::{generate, Shell};
+use fieldbridge::cli::Cli;
+
+/// A file of the source tree.
+fn place(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(place(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The command line with everything that clap adds to it.
+fn command_line() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+fn completion(shell: Shell) -> String {
+    let mut text = Vec::new();
+    generate(shell, &mut Cli::command(), "fieldbridge", &mut text);
+    let text = String::from_utf8(text).unwrap();
+    // clap_complete tells zsh of hidden subcommands, too.
+    let hidden = |line: &&str| !HIDDEN.iter().any(|name| line.starts_with(&format!("'{name}:")));
+    text.lines().filter(hidden).map(|line| format!("{line}\n")).collect()
+}
+
+/// Subcommands that the program starts itself with.
+const HIDDEN: [&str; 1] = ["peripheral"];
+
+/// Compares a committed file with what it should be, or writes it.
+fn is_in_step(name: &str, text: &str) {
+    if std::env::var_os("FIELDBRIDGE_WRITE").is_some() {
+        std::fs::write(place(name), text).unwrap();
+    }
+    let found = std::fs::read_to_string(place(name)).unwrap_or_default();
+    let differs = found.lines().zip(text.lines()).find(|(found, wanted)| found != wanted);
+    assert!(
+        found == text,
+        "{name} is behind the code: FIELDBRIDGE_WRITE=1 cargo test --test operator manual::\n{differs:?}"
+    );
+}
+
+#[test]
+fn the_page_of_the_program_is_in_step_with_its_command_line() {
+    is_in_step("packaging/man/fieldbridge.1", &commands::page(&read("packaging/man/fieldbridge.1.in")));
+}
+
+#[test]
+fn the_page_of_the_configuration_is_in_step_with_the_reference() {
+    is_in_step("packaging/man/fieldbridge.toml.5", &keys::page(&read("packaging/man/fieldbridge.toml.5.in")));
+}
+
+#[test]
+fn the_completions_are_in_step_with_the_command_line() {
+    is_in_step("packaging/completions/fieldbridge.bash", &completion(Shell::Bash));
+    is_in_step("packaging/completions/_fieldbridge", &completion(Shell::Zsh));
+    is_in_step("packaging/completions/fieldbridge.fish", &completion(Shell::Fish));
+}
+
+#[test]
+fn the_list_of_what_the_program_contains_is_in_step_with_its_dependencies() {
+    is_in_step("packaging/copyright", &copyright::text(&read("packaging/copyright.in")));
+}

@@ -1,0 +1,312 @@
+//! The source itself: which module may name what, and how long a line may be. A rule that is only written down is
+//! soon broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Longest line of a source file; texts that are one piece may be longer.
+const LINE_CHARS_MAX: usize = 120;
+
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The path below `src`, with slashes.
+fn name(path: &Path) -> String {
+    path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().display().to_string()
+}
+
+/// The code of a file without its comments and its tests.
+fn code(text: &str) -> String {
+    let mut code = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_start().starts_with("#[cfg(test)]") {
+            // The item that it stands before: to the line that ends it at the same indent.
+            let indent = line.len() - line.trim_start().len();
+            let is_end = |line: &&str| {
+                let is_here = line.len() - line.trim_start().len() == indent;
+                is_here && (line.ends_with('}') || line.ends_with(';'))
+            };
+            lines.find(is_end);
+            continue;
+        }
+        if !line.trim_start().starts_with("//") {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    code
+}
+
+/// The module of the crate's top level that a path below `src` is in.
+fn module(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+}
+
+/// Every module that a piece of code names by way of `crate::`.
+fn modules_used(code: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut used = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        used.extend(names.into_iter().map(|name| name.split(|c| !is_name(c)).next().unwrap_or_default().to_owned()));
+    }
+    used
+}
+
+/// The modules of the picture in ARCHITECTURE.md with their floors, the ground being the least.
+fn floors() -> BTreeMap<String, usize> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let picture = page.split("```").find(|block| block.starts_with("mermaid\nflowchart")).expect("there is a picture");
+    let (mut floor, mut floors) = (0, BTreeMap::new());
+    for line in picture.lines().map(str::trim) {
+        if let Some(number) = line.strip_prefix("subgraph f") {
+            floor = number.split(' ').next().unwrap().parse().expect("a floor has a number");
+        } else if let Some((module, _)) = line.split_once("[\"").filter(|_| !line.starts_with("subgraph")) {
+            floors.insert(module.to_owned(), floor);
+        } else if let (true, false) = (floor > 0 && line != "end", line.contains("-->")) {
+            floors.insert(line.to_owned(), floor);
+        }
+    }
+    floors
+}
+
+#[test]
+fn a_module_uses_only_what_stands_below_it_in_the_picture() {
+    let floors = floors();
+    let found: BTreeSet<String> = files("src").iter().map(|(path, _)| module(&name(path)).to_owned()).collect();
+    let drawn: BTreeSet<String> = floors.keys().cloned().chain(["lib".into(), "main".into()]).collect();
+    assert_eq!(drawn, found, "the picture in ARCHITECTURE.md and src");
+    let mut arrows = 0;
+    for (path, text) in files("src") {
+        let name = name(&path);
+        // They show for their own module, and the list of them stands at the top.
+        let is_of_the_proof = name.ends_with("tests.rs") || name.ends_with("any_bytes.rs") && name != "any_bytes.rs";
+        let Some(own) = floors.get(module(&name)).filter(|_| !is_of_the_proof) else { continue };
+        for used in modules_used(&code(&text)) {
+            let Some(other) = floors.get(&used).filter(|_| used != module(&name)) else { continue };
+            assert!(other < own, "{name} uses {used}, which does not stand below it");
+            arrows += 1;
+        }
+    }
+    println!("{arrows} arrows");
+    assert!(arrows > 200, "{arrows}");
+}
+
+#[test]
+fn each_library_is_named_only_where_it_belongs() {
+    let homes: [(&str, &[&str]); 10] = [
+        ("rumqttc::", &["hub/mqtt/", "demo/hub/"]),
+        ("rusqlite::", &["ledger/"]),
+        ("tokio_modbus::", &["demo/"]),
+        ("tokio_serial::", &["bus/", "demo/"]),
+        ("tokio_rustls::", &["certificate/identity.rs", "hub/auth/tls.rs", "hub/trouble.rs", "demo/hub/"]),
+        ("sd_notify::", &["systemd.rs"]),
+        (
+            "rustix::",
+            &[
+                "proof/crash.rs",
+                "bus/port/tcp.rs",
+                "systemd.rs",
+                "handles.rs",
+                "operate/admin/server.rs",
+                "ledger/life.rs",
+                "doctor/",
+                "setup/",
+            ],
+        ),
+        ("x509_cert::", &["certificate/parts.rs"]),
+        ("SystemTime::now", &["time/clock.rs"]),
+        ("libc::", &["time/trust.rs"]),
+    ];
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        for (library, homes) in homes {
+            let at_home = homes.iter().any(|home| name.starts_with(home));
+            assert!(at_home || !code.contains(library), "{name} names {library}");
+        }
+    }
+}
+
+#[test]
+fn what_decides_does_no_io_and_reads_no_clock() {
+    let pure = [
+        "command/",
+        "peripheral/",
+        "hub/mqtt/topic.rs",
+        "hub/auth/sas.rs",
+        "hub/mqtt/session.rs",
+        "hub/identity/backoff.rs",
+        "bus/modbus/late.rs",
+        "bus/modbus/frame.rs",
+        "bus/modbus/pdu.rs",
+        "bus/debts.rs",
+        "bus/turns.rs",
+        "bus/port/timing.rs",
+        "doctor/certificate.rs",
+        "certificate/parts.rs",
+        "config/slips.rs",
+        "config/words.rs",
+        "config/problem.rs",
+        "config/syntax.rs",
+        "setup/text.rs",
+    ];
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        if !pure.iter().any(|pure| name.starts_with(pure)) || name.ends_with("tests.rs") {
+            continue;
+        }
+        for impure in ["std::fs", "std::net", "tokio::", "async fn", "::now()", "fastrand", "std::env", "crash::"] {
+            assert!(!code.contains(impure), "{name} decides, and names {impure}");
+        }
+    }
+}
+
+#[test]
+fn nothing_in_the_daemon_uses_the_simulator_or_the_demo() {
+    for (path, text) in files("src") {
+        let (name, code) = (name(&path), code(&text));
+        if name.starts_with("demo/") || name == "lib.rs" {
+            continue;
+        }
+        assert!(!code.contains("crate::demo::hub::"), "{name} uses the simulator");
+        let uses = code.matches("crate::demo").count();
+        assert!(uses == 0 || name == "cli/mod.rs", "{name} uses the demo");
+    }
+}
+
+#[cfg(not(feature = "proof"))]
+#[test]
+fn a_program_built_as_it_is_released_can_not_be_made_to_crash() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_fieldbridge")).unwrap();
+    let text = String::from_utf8_lossy(&program);
+    assert!(text.contains("FIELDBRIDGE_LOG") && !text.contains("FIELDBRIDGE_CRASH_AT"));
+}
+
+#[test]
+fn files_and_lines_can_be_read() {
+    for folder in ["src", "tests", "benches"] {
+        for (path, text) in files(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= 600, "{} has {lines} lines", path.display());
+            for (number, line) in text.lines().enumerate() {
+                let is_comment = line.trim_start().starts_with("//");
+                let is_drawn = line.contains(['|', '─', '{']);
+                let long = line.chars().count() > LINE_CHARS_MAX;
+                assert!(!(is_comment && long) || is_drawn, "{}:{} is too long", path.display(), number + 1);
+                for marker in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!("] {
+                    let here = path.ends_with("tidy.rs");
+                    assert!(here || !line.contains(marker), "{}:{}: {marker}", path.display(), number + 1);
+                }
+            }
+        }
+    }
+}
+
+/// The programs of the tests and their modules, as `bus` and `bus::serial`, with what stands at the head of each.
+fn suites() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut suites = BTreeMap::new();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let program = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let main = if path.is_dir() { path.join("main.rs") } else { path.clone() };
+        if main.extension().is_none_or(|extension| extension != "rs") || !main.exists() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&main).unwrap();
+        // The two that are one suite each have parts, not suites.
+        let is_one = ["crash_points", "simulation"].contains(&program.as_str());
+        for name in text.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')) {
+            let places = [path.join(name).join("mod.rs"), path.join(name).with_extension("rs")];
+            // What is shared stands beside the programs.
+            if let Some(place) = places.iter().find(|place| place.exists() && !is_one) {
+                suites.insert(format!("{program}::{name}"), head(&std::fs::read_to_string(place).unwrap()));
+            }
+        }
+        suites.insert(program, head(&text));
+    }
+    suites
+}
+
+/// The sentences at the head of a file.
+fn head(text: &str) -> String {
+    text.lines().map_while(|line| line.strip_prefix("//!")).collect()
+}
+
+/// The guarantees that a text names, one by one or as `G1 to G7`.
+fn guarantees(text: &str) -> BTreeSet<u32> {
+    let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).strip_prefix('G')?.parse().ok();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut named: BTreeSet<u32> = words.iter().copied().filter_map(number).collect();
+    for range in words.windows(3).filter(|range| range[1] == "to") {
+        if let (Some(first), Some(last)) = (number(range[0]), number(range[2])) {
+            named.extend(first..=last);
+        }
+    }
+    named
+}
+
+#[test]
+fn every_suite_stands_in_the_table_of_the_tests_with_the_guarantees_that_it_names() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md")).unwrap();
+    let rows: BTreeMap<&str, &str> = page
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| ")?.trim_start_matches("**").strip_prefix('`')?.split_once('`')?;
+            Some((name, rest))
+        })
+        .collect();
+    let suites = suites();
+    assert!(suites.len() > 40, "{} suites were found", suites.len());
+    for (name, head) in &suites {
+        let row = rows.get(name.as_str()).unwrap_or_else(|| panic!("tests/README.md does not know {name}"));
+        assert!(!head.is_empty(), "{name} does not say what it is");
+        let is_group = suites.keys().any(|other| other.starts_with(&format!("{name}::")));
+        assert!(is_group || guarantees(row) == guarantees(head), "{name}: {row}, and at its head {head}");
+    }
+    for name in rows.keys() {
+        assert!(suites.contains_key(*name), "tests/README.md knows {name}, which is not there");
+    }
+}
+
+#[test]
+fn every_guarantee_has_a_suite() {
+    let named: BTreeSet<u32> = suites().values().flat_map(|head| guarantees(head)).collect();
+    assert_eq!(named, (1..=16).collect());
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = std::fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let mut named = 0;
+    for (file, test) in model.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")) {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let (before, _) = text.split_once(&format!("fn {test}()")).unwrap_or_else(|| panic!("{file} has no {test}"));
+        // The attribute stands on one of the lines right before it.
+        let attributes: Vec<&str> = before.lines().rev().take(3).collect();
+        assert!(attributes.iter().any(|line| line.contains("test]") || line.contains("test(")), "{test} is no test");
+        named += 1;
+    }
+    println!("{named} tests are named");
+    assert!(named > 40, "{named}");
+}
