@@ -167,7 +167,9 @@ impl<'a> Plant<'a> {
             if phase(life.point) == Phase::DiskFree && daemon.log().contains("intake stops") {
                 self.make_room();
             }
-            if (!is_stop || is_reload) && self.hub.is_connected("pump") && self.is_over() {
+            // One that was struck meanwhile is nobody any more, whatever the hub has noticed of that.
+            let is_done = (!is_stop || is_reload) && self.hub.is_connected("pump") && self.is_over();
+            if is_done && daemon.is_running() {
                 signal(daemon.pid(), "TERM");
                 break;
             }
