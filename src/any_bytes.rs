@@ -20,7 +20,7 @@ pub const ALL: [(&str, Property); 15] = [
     ("rtu_line", crate::bus::any_bytes::rtu_line),
     ("sas", crate::hub::any_bytes::sas),
     ("session", crate::hub::any_bytes::session),
-    ("show", crate::operate::show::any_bytes::show),
+    ("show", crate::operate::text::any_bytes::show),
     ("text_line", crate::bus::any_bytes::text_line),
     ("toml", crate::config::any_bytes::toml),
     ("topic", crate::hub::any_bytes::topic),

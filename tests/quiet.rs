@@ -18,7 +18,7 @@ use fieldbridge::hub::dial::{Dial, Dialing};
 use fieldbridge::hub::trouble::Trouble;
 use fieldbridge::ledger::disk::SystemDisk;
 use fieldbridge::ledger::Ledger;
-use fieldbridge::log::throttle::{Quiet, BURST, PER_HOUR};
+use fieldbridge::log::throttle::{Throttle, BURST, PER_HOUR};
 use fieldbridge::net::Stream;
 use fieldbridge::systemd::{Demand, Demands};
 use fieldbridge::time::simulated::{clear_graves, simulate, Simulation};
@@ -311,7 +311,7 @@ fn a_week_of_every_misdeed_of_a_hub_and_a_line_leaves_a_log_that_can_be_read() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         simulate(Some(Rc::new(Clock { begin: (Timestamp::now(), Instant::now()) })));
-        let (quiet, out) = (Quiet::default(), written.clone());
+        let (quiet, out) = (Throttle::default(), written.clone());
         let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || out.clone());
         let level = tracing_subscriber::filter::LevelFilter::INFO;
         let _guard = tracing::subscriber::set_default(

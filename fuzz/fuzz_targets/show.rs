@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::operate::show::any_bytes::show(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldbridge::operate::text::any_bytes::show(bytes));

@@ -13,10 +13,10 @@ use crate::doctor::{self, Finding, Verdict};
 use crate::exit::Exit;
 use crate::health::snapshot::Snapshot;
 use crate::ledger::row::Record;
-use crate::ledger::{life, LedgerError, Reader};
+use crate::ledger::{backup, LedgerError, Reader};
 use crate::log::throttle::EACH;
 use crate::operate::admin::{client, Request};
-use crate::operate::show;
+use crate::operate::text;
 use crate::{gateway, handles, log, setup, systemd};
 
 /// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
@@ -330,7 +330,7 @@ fn status(path: &Path, json: bool) -> Result<(), Exit> {
         let what = format!("the daemon is of another version, and says what this program does not know ({error})");
         Exit::Surroundings(format!("{what}; restart it, or take --json"))
     })?;
-    print(&show::status(&snapshot));
+    print(&text::status(&snapshot));
     Ok(())
 }
 
@@ -340,7 +340,7 @@ fn reload(path: &Path, json: bool) -> Result<(), Exit> {
         Exit::No(problems) => Exit::Setup(problems),
         other => other,
     })?;
-    print(&if json { changes.to_string() } else { show::changes(&changes) });
+    print(&if json { changes.to_string() } else { text::changes(&changes) });
     Ok(())
 }
 
@@ -348,10 +348,10 @@ fn exec(path: &Path, device: String, command: String, value: Option<String>, jso
     let places = config::places(path, environment()).map_err(Exit::Config)?;
     let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
     let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
-    print(&if json { event.to_string() } else { show::result(&event) });
+    print(&if json { event.to_string() } else { text::result(&event) });
     match event["status"] == State::Succeeded.as_str() {
         true => Ok(()),
-        false => Err(Exit::No(format!("the command did not succeed: {}", show::error(&event)))),
+        false => Err(Exit::No(format!("the command did not succeed: {}", text::error(&event)))),
     }
 }
 
@@ -364,7 +364,7 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {
             let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
             match json {
                 true => rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
-                false => print(&show::rows(&rows)),
+                false => print(&text::rows(&rows)),
             }
             Ok(())
         }
@@ -379,29 +379,29 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {
                     open()?.show_row(number)?.ok_or_else(none)?
                 }
             };
-            print(&if json { row.to_json_with_history().to_string() } else { show::row(&row) });
+            print(&if json { row.to_json_with_history().to_string() } else { text::row(&row) });
             Ok(())
         }
         LedgerAction::Backup { file } => {
-            life::backup(&place()?, &file)?;
+            backup::backup(&place()?, &file)?;
             print(&format!("the ledger is copied to {}", file.display()));
             Ok(())
         }
         LedgerAction::Restore { file } => {
             let config = whole()?;
-            let old = life::restore(&config.ledger.path, &file, &config.hub.host).map_err(while_stopped)?;
+            let old = backup::restore(&config.ledger.path, &file, &config.hub.host).map_err(while_stopped)?;
             print(&moved(&config.ledger.path, old, "restored; commands that must not be repeated end in doubt"));
             Ok(())
         }
         LedgerAction::New { trust: false } => {
             let config = whole()?;
-            let old = life::renew(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            let old = backup::renew(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
             print(&moved(&config.ledger.path, old, "empty; commands that must not be repeated end in doubt"));
             Ok(())
         }
         LedgerAction::New { trust: true } => {
             let config = whole()?;
-            let made = life::trust(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
+            let made = backup::trust(&config.ledger.path, &config.hub.host).map_err(while_stopped)?;
             let what = if made { "is made, empty, and trusted" } else { "keeps its rows, and is trusted" };
             print(&format!("the ledger {} {what}", config.ledger.path.display()));
             Ok(())

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 
 use crate::config::{key_path, Loaded, Origins, Problem, Severity};
-use crate::operate::show::printable;
+use crate::operate::text::printable;
 
 /// How long the buses may take, all of them side by side.
 const BUSES_LIMIT: Duration = Duration::from_secs(60);

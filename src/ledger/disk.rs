@@ -65,8 +65,8 @@ pub enum Making {
 /// A locked file. Dropping it gives the lock up.
 pub trait Held: Send {}
 
-/// A lock of the system's. It is given up by name: a process that is being started elsewhere in the program has a copy of
-/// the handle for a moment, which would keep it.
+/// A lock of the system's. It is given up by name: a process that is being started elsewhere in the program has a copy
+/// of the handle for a moment, which would keep it.
 struct Locked(File);
 
 impl Held for Locked {}

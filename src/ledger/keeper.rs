@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{interval, sleep, sleep_until, Instant};
 
-use super::proof::ProofTask;
+use super::integrity::ProofTask;
 use super::reader::Look;
 use super::writer::{Ask, Kind};
 use super::{store, Ledger};

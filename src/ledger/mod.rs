@@ -8,14 +8,14 @@
 //!   (G1).
 //! - What is asked here costs the same whatever the number of rows (G16).
 
+pub mod backup;
 mod condition;
 pub mod disk;
 mod filter;
+mod integrity;
 mod keeper;
-pub mod life;
 mod mark;
 mod offline;
-mod proof;
 mod reader;
 mod replacement;
 pub mod row;
@@ -46,8 +46,8 @@ use crate::time::Timestamp;
 use condition::Condition;
 use disk::{Disk, SystemDisk};
 use filter::{Filter, Writes};
+use integrity::{ProofTask, Proving};
 use mark::Mark;
-use proof::{ProofTask, Proving};
 use reader::{Look, Reading};
 use row::{Event, RowId, Source, Unfinished};
 use tails::Tails;

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::condition::{classify, Condition};
 use super::disk::{beside, Disk};
-use super::proof::Proving;
+use super::integrity::Proving;
 use super::reader::Reading;
 use super::{schema, LedgerError};
 use crate::proof::crash::{self, Part, Point};

@@ -17,10 +17,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::log::throttle::Quiet;
+use crate::log::throttle::Throttle;
 
 /// The budgets of this process's log.
-static QUIET: LazyLock<Quiet> = LazyLock::new(Quiet::default);
+static THROTTLE: LazyLock<Throttle> = LazyLock::new(Throttle::default);
 
 /// Begins to log. Called once.
 pub fn start() {
@@ -28,7 +28,7 @@ pub fn start() {
     // A line that can't be written (a full disk, a reader that went away) is lost. The library would report that to
     // standard error too, and panic when it can't.
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter).with(QUIET.clone());
+    let registry = tracing_subscriber::registry().with(filter).with(THROTTLE.clone());
     // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(lines.with_ansi(false).event_format(Journal)).try_init()
@@ -41,12 +41,12 @@ pub fn start() {
 
 /// Tells of lines that were left out. Runs as long as the daemon does.
 pub async fn report() {
-    QUIET.report().await;
+    THROTTLE.report().await;
 }
 
 /// Tells of all lines that were left out and not told of yet.
 pub fn end() {
-    QUIET.report_all();
+    THROTTLE.report_all();
 }
 
 /// One line an event, with the priority in front that the journal takes off (sd-daemon(3)). The journal has the time.

@@ -52,7 +52,7 @@ const SUBJECTS: [&str; 5] = ["device", "bus", "uid", "state", "code"];
 
 /// The budgets of a log.
 #[derive(Debug, Clone, Default)]
-pub struct Quiet(Arc<Mutex<HashMap<Key, Budget>>>);
+pub struct Throttle(Arc<Mutex<HashMap<Key, Budget>>>);
 
 /// A place in the source and a digest of the subject.
 type Key = (Identifier, u64);
@@ -114,7 +114,7 @@ impl Budget {
     }
 }
 
-impl Quiet {
+impl Throttle {
     /// Whether a line may be written now. If not, it is counted, and may be the one that is kept.
     fn admit(&self, key: Key, terms: Terms, level: Level, line: impl FnOnce() -> String) -> bool {
         let (now, date) = (Instant::now(), Timestamp::now());
@@ -187,7 +187,7 @@ impl Held {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Quiet {
+impl<S: Subscriber> Layer<S> for Throttle {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         if metadata.target() == EACH || *metadata.level() > Level::INFO {

@@ -2,4 +2,4 @@
 
 pub mod admin;
 pub mod exec;
-pub mod show;
+pub mod text;

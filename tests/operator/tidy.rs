@@ -128,7 +128,7 @@ fn each_library_is_named_only_where_it_belongs() {
                 "systemd.rs",
                 "handles.rs",
                 "operate/admin/server.rs",
-                "ledger/life.rs",
+                "ledger/backup.rs",
                 "doctor/",
                 "setup/",
             ],

@@ -34,8 +34,8 @@ impl Written {
 }
 
 /// A quiet log on this thread, with its reports.
-fn log() -> (Quiet, Written, tracing::subscriber::DefaultGuard) {
-    let (quiet, written) = (Quiet::default(), Written::default());
+fn log() -> (Throttle, Written, tracing::subscriber::DefaultGuard) {
+    let (quiet, written) = (Throttle::default(), Written::default());
     let out = written.clone();
     let writer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || out.clone());
     let level = tracing_subscriber::filter::LevelFilter::DEBUG;
