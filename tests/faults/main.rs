@@ -1,5 +1,5 @@
-//! The real process while everything around it goes wrong, and how large it becomes. Proves G1 to G11 and G16. These tests
-//! mostly wait.
+//! The real process while everything around it goes wrong, and how large it becomes. Proves G1 to G11 and G16. These
+//! tests mostly wait.
 //!
 //! - `chaos`, `kill`, `power_cut`, `watchdog`: the process, its network, its disk and its peripherals fail.
 //! - `clock`, `network`: time and names are not what they should be.

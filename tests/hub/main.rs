@@ -4,7 +4,8 @@
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `identity`, `tls`: who is believed.
-//! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the hub.
+//! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
+//!   hub.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
