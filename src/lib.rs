@@ -19,6 +19,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod certificate;
+pub mod complaint;
 pub mod exit;
 pub mod handles;
 pub mod health;

@@ -171,7 +171,7 @@ mod tests {
             let (layers, problems, notes) = layers(&files(), [(name.to_owned(), "x".to_owned())]);
             assert!(layers.is_empty() && problems.is_empty());
             let [note] = notes.as_slice() else { panic!("{name}: {notes:?}") };
-            assert!(note.why.ends_with(&format!("write {written}")), "{note}");
+            assert!(note.complaint.to_string().ends_with(&format!("write {written}")), "{note}");
         }
     }
 }

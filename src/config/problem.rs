@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{json, Value as Json};
 
 use super::tree::ENVIRONMENT;
+use crate::complaint::Complaint;
 
 /// A place in a file, for people and their editors: both count from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,27 +50,27 @@ pub struct Problem {
     pub key: String,
     /// How much it matters.
     pub severity: Severity,
-    /// What is wrong, and behind the first semicolon what to do.
-    pub why: String,
+    /// What is wrong, and what to do.
+    pub complaint: Complaint,
 }
 
 impl Problem {
-    pub(super) fn new(source: &str, key: &str, why: impl Into<String>) -> Self {
+    pub(super) fn new(source: &str, key: &str, why: impl Into<Complaint>) -> Self {
         Problem {
             source: source.to_owned(),
             place: None,
             key: key.to_owned(),
             severity: Severity::Error,
-            why: why.into(),
+            complaint: why.into(),
         }
     }
 
-    pub(super) fn of(severity: Severity, source: &str, key: &str, why: impl Into<String>) -> Self {
+    pub(super) fn of(severity: Severity, source: &str, key: &str, why: impl Into<Complaint>) -> Self {
         Problem { severity, ..Problem::new(source, key, why) }
     }
 
     /// What is suspicious about a key in a configuration that was loaded.
-    pub(crate) fn warning(origins: &Origins, key: &str, why: impl Into<String>) -> Self {
+    pub(crate) fn warning(origins: &Origins, key: &str, why: impl Into<Complaint>) -> Self {
         let (source, place) = origins.of(key).map_or((ENVIRONMENT, None), |(source, place)| (source, Some(place)));
         Problem { place, ..Problem::of(Severity::Warning, source, key, why) }
     }
@@ -81,12 +82,12 @@ impl Problem {
 
     /// What is wrong, without the way out.
     pub fn message(&self) -> &str {
-        split(&self.why).0
+        &self.complaint.what
     }
 
     /// What to do about it; empty where nothing is said.
     pub fn remedy(&self) -> &str {
-        split(&self.why).1
+        &self.complaint.remedy
     }
 
     /// As `check --json` prints it.
@@ -110,27 +111,10 @@ impl fmt::Display for Problem {
             write!(f, ":{line}:{column}")?;
         }
         match self.key.as_str() {
-            "" => write!(f, ": {}", self.why),
-            key => write!(f, ": {key}: {}", self.why),
+            "" => write!(f, ": {}", self.complaint),
+            key => write!(f, ": {key}: {}", self.complaint),
         }
     }
-}
-
-/// A sentence and its remedy, which stands behind the first semicolon outside of quotes: what somebody wrote may hold
-/// one.
-fn split(why: &str) -> (&str, &str) {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    for (at, c) in why.char_indices() {
-        match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' if is_quoted => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
-            ';' if !is_quoted && why[at..].starts_with("; ") => return (&why[..at], &why[at + 2..]),
-            _ => {}
-        }
-    }
-    // An odd quote, such as the one that is missing.
-    why.split_once("; ").unwrap_or((why, ""))
 }
 
 /// Where each key stands, source by source in the order of reading.
@@ -197,19 +181,6 @@ mod tests {
         );
         let whole_file = Problem::new("fieldbridge.toml", "", "there is no such file; create it");
         assert_eq!(whole_file.to_string(), "fieldbridge.toml: there is no such file; create it");
-    }
-
-    #[test]
-    fn the_remedy_begins_at_the_first_semicolon_that_nobody_has_written() {
-        for (why, message, remedy) in [
-            ("is empty; give it a value; or not", "is empty", "give it a value; or not"),
-            ("\"a; b\" is none of \"x\"; write \"x\"", "\"a; b\" is none of \"x\"", "write \"x\""),
-            (r#""a\"; b" is wrong; mend it"#, r#""a\"; b" is wrong"#, "mend it"),
-            ("its quote \" is missing; add it", "its quote \" is missing", "add it"),
-            ("nothing to do", "nothing to do", ""),
-        ] {
-            assert_eq!(split(why), (message, remedy), "{why}");
-        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 
 use super::keys::{self, nearest, unknown_key, Section};
 use super::{words, Problem, Severity};
+use crate::complaint::Complaint;
 
 /// What stands in [`Problem::source`] for values from the environment.
 pub(super) const ENVIRONMENT: &str = "environment";
@@ -46,12 +47,12 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Records a problem.
-    pub fn problem(&self, source: &str, key: &str, why: impl Into<String>) {
+    pub fn problem(&self, source: &str, key: &str, why: impl Into<Complaint>) {
         self.problems.borrow_mut().push(Problem::new(source, key, why));
     }
 
     /// Warns of a key of a table that is named by its path.
-    pub fn warn(&self, table: &str, key: &str, why: impl Into<String>) {
+    pub fn warn(&self, table: &str, key: &str, why: impl Into<Complaint>) {
         let source = self.tables.get(table).unwrap_or(&self.main);
         self.notes.borrow_mut().push(Problem::of(Severity::Warning, source, &join(table, key), why));
     }
@@ -102,14 +103,14 @@ impl<'a> Table<'a> {
     }
 
     /// Reports what is wrong with a key's value.
-    pub fn wrong(&self, key: &str, why: impl Into<String>) {
+    pub fn wrong(&self, key: &str, why: impl Into<Complaint>) {
         let path = self.key(key);
         self.walk.problem(self.source_of(key), &path, why);
     }
 
     /// Reports a key that must be there, or a name that nothing answers to, unless it may stand in an unread file or
     /// stands there misspelt, which is reported already.
-    pub fn absent(&self, key: &str, why: impl Into<String>) {
+    pub fn absent(&self, key: &str, why: impl Into<Complaint>) {
         let is_misspelt = || {
             let known = self.section.keys;
             let mut unknown = self.present().into_iter().filter(|k| !known.contains(k));
@@ -125,33 +126,33 @@ impl<'a> Table<'a> {
     }
 
     /// Reports what the table as a whole lacks, unless it may stand in an unread file.
-    pub fn absent_here(&self, why: impl Into<String>) {
+    pub fn absent_here(&self, why: impl Into<Complaint>) {
         if !self.walk.incomplete {
             self.wrong_here(why);
         }
     }
 
     /// Reports what is wrong with the table as a whole.
-    pub fn wrong_here(&self, why: impl Into<String>) {
+    pub fn wrong_here(&self, why: impl Into<Complaint>) {
         self.walk.problem(self.source(), &self.path, why);
     }
 
     /// Remarks on a key's value.
-    pub fn note(&self, key: &str, why: impl Into<String>) {
+    pub fn note(&self, key: &str, why: impl Into<Complaint>) {
         self.remark(Severity::Note, self.source_of(key), &self.key(key), why);
     }
 
     /// Warns of a key's value, which can hardly be what was meant.
-    pub fn warn(&self, key: &str, why: impl Into<String>) {
+    pub fn warn(&self, key: &str, why: impl Into<Complaint>) {
         self.remark(Severity::Warning, self.source_of(key), &self.key(key), why);
     }
 
     /// Remarks on the table as a whole.
-    pub fn note_here(&self, why: impl Into<String>) {
+    pub fn note_here(&self, why: impl Into<Complaint>) {
         self.remark(Severity::Note, self.source(), &self.path, why);
     }
 
-    fn remark(&self, severity: Severity, source: &str, key: &str, why: impl Into<String>) {
+    fn remark(&self, severity: Severity, source: &str, key: &str, why: impl Into<Complaint>) {
         self.walk.notes.borrow_mut().push(Problem::of(severity, source, key, why));
     }
 

@@ -126,7 +126,7 @@ fn ledger(path: &Path, service: Option<&Account>, daemon: &Daemon) -> Vec<Findin
             Err(LedgerError::Missing(_)) => {
                 Finding::ok(about, format!("{} is not there yet; the daemon makes it", path.display()))
             }
-            Err(error) => Finding::failed(about, &error.to_string()),
+            Err(error) => Finding::failed(about, error.to_string()),
         },
     });
     findings

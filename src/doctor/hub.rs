@@ -49,7 +49,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         (false, _) => None,
         (true, Ok(trust)) => Some(trust),
         (true, Err(why)) => {
-            findings.push(Finding::failed(ABOUT[2], &why));
+            findings.push(Finding::failed(ABOUT[2], why));
             findings.extend(config.devices.values().map(|device| not_asked(device, "TLS can't begin")));
             return findings;
         }
@@ -102,11 +102,11 @@ impl Way {
         let has_address = Finding::ok(ABOUT[0], format!("{name} has an address"));
         let stream = match within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
             Err(trouble @ Trouble::Lookup { .. }) => {
-                findings.push(Finding::failed(ABOUT[0], &trouble.to_string()));
+                findings.push(Finding::failed(ABOUT[0], trouble.to_string()));
                 return false;
             }
             Err(trouble) => {
-                findings.extend([has_address, Finding::failed(ABOUT[1], &trouble.to_string())]);
+                findings.extend([has_address, Finding::failed(ABOUT[1], trouble.to_string())]);
                 return false;
             }
             Ok(stream) => stream,
@@ -128,7 +128,7 @@ impl Way {
         }
         match secured {
             Err(trouble) => {
-                findings.push(Finding::failed(ABOUT[2], &trouble.to_string()));
+                findings.push(Finding::failed(ABOUT[2], trouble.to_string()));
                 false
             }
             Ok((_, chain)) => {
@@ -263,7 +263,7 @@ fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached:
 async fn let_in(way: &Way, device: &Device, again: Instant) -> Finding {
     match way.log_in(device, again).await {
         Ok(shown) => Finding::ok(&about(device), format!("the hub accepts it, with {shown}")),
-        Err(trouble) => Finding::failed(&about(device), &trouble.to_string()),
+        Err(trouble) => Finding::failed(&about(device), trouble.to_string()),
     }
 }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 
+use crate::complaint::Complaint;
 use crate::config::{key_path, Loaded, Origins, Problem, Severity};
 use crate::operate::text::printable;
 
@@ -80,11 +81,12 @@ impl Finding {
         Finding::new(Verdict::Fail, about, said)
     }
 
-    /// A failure whose sentence has the remedy behind its first semicolon, as those of the daemon have.
-    fn failed(about: &str, sentence: &str) -> Finding {
-        match sentence.split_once("; ") {
-            Some((said, remedy)) => Finding::fail(about, said).remedy(remedy),
-            None => Finding::fail(about, sentence),
+    /// A failure, as the daemon tells of it.
+    fn failed(about: &str, complaint: impl Into<Complaint>) -> Finding {
+        let Complaint { what, remedy } = complaint.into();
+        match remedy.as_str() {
+            "" => Finding::fail(about, what),
+            _ => Finding::fail(about, what).remedy(remedy),
         }
     }
 

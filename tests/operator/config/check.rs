@@ -18,7 +18,7 @@ fn each_makes_one_note(cases: &[Case]) {
             panic!("{text}: not one note:\n{}", lines(&notes));
         };
         assert_eq!(note.key, *key, "{text}: {note}");
-        assert!(note.why.contains(fragment), "{text}: {note}");
+        assert!(note.complaint.to_string().contains(fragment), "{text}: {note}");
         assert!(note.severity != Severity::Error && !note.remedy().is_empty(), "{text}: {note}");
         assert!(note.place.is_some(), "{text}: {note}");
     }
@@ -198,7 +198,7 @@ fn an_exposed_key_is_noted() {
     site.chmod("keys/good.key", 0o644);
     let notes = site.loaded().notes;
     assert_eq!(notes.len(), 3, "one for each device:\n{}", lines(&notes));
-    assert!(notes[0].why.contains("chmod 0640"), "{}", notes[0]);
+    assert!(notes[0].complaint.to_string().contains("chmod 0640"), "{}", notes[0]);
 }
 
 #[test]

@@ -69,9 +69,12 @@ fn a_certificate_and_a_key_that_can_begin_none_are_refused_with_the_file_and_the
         let problems = certified(certificate, key).problems();
         let [problem] = problems.as_slice() else { panic!("{told}: not one problem:\n{}", lines(&problems)) };
         assert_eq!(problem.key, format!("device.pump-7.{at}"), "{problem}");
-        assert!(problem.why.contains(file) && problem.why.contains(told), "{told}: {problem}");
+        assert!(
+            problem.complaint.to_string().contains(file) && problem.complaint.to_string().contains(told),
+            "{told}: {problem}"
+        );
         assert!(!problem.remedy().is_empty() && problem.place.is_some(), "{problem}");
-        assert!(!problem.why.contains(&pems::OWN_KEY[60..80]), "{problem}");
+        assert!(!problem.complaint.to_string().contains(&pems::OWN_KEY[60..80]), "{problem}");
     }
 }
 
@@ -118,7 +121,10 @@ fn trust_anchors_that_no_start_would_take_are_refused() {
         let problems = site.problems();
         let [problem] = problems.as_slice() else { panic!("{told}: not one problem:\n{}", lines(&problems)) };
         assert_eq!(problem.key, "hub.ca_file");
-        assert!(problem.why.contains("ca.pem: ") && problem.why.contains(told), "{told}: {problem}");
+        assert!(
+            problem.complaint.to_string().contains("ca.pem: ") && problem.complaint.to_string().contains(told),
+            "{told}: {problem}"
+        );
         assert!(!problem.remedy().is_empty(), "{problem}");
     }
 }
@@ -139,8 +145,12 @@ fn a_file_that_holds_a_key_in_another_form_is_told_by_its_name() {
         let problems = site.problems();
         assert_eq!(problems.len(), 3, "one for each device: {}", lines(&problems));
         for problem in &problems {
-            assert!(problem.why.contains("keys/good.key: ") && problem.why.contains(told), "{told}: {problem}");
-            assert!(!problem.remedy().is_empty() && !problem.why.contains(&KEY[..10]), "{problem}");
+            assert!(
+                problem.complaint.to_string().contains("keys/good.key: ")
+                    && problem.complaint.to_string().contains(told),
+                "{told}: {problem}"
+            );
+            assert!(!problem.remedy().is_empty() && !problem.complaint.to_string().contains(&KEY[..10]), "{problem}");
         }
     }
     // A whole number of fours remains.

@@ -76,10 +76,14 @@ fn each_slip_is_answered_with_what_to_write() {
     ] {
         site.write("conf.d/50-case.toml", text);
         let problems = site.problems();
-        assert!(problems.iter().any(|problem| problem.why.contains(told)), "{text}: {told:?}\n{}", lines(&problems));
+        assert!(
+            problems.iter().any(|problem| problem.complaint.to_string().contains(told)),
+            "{text}: {told:?}\n{}",
+            lines(&problems)
+        );
         for problem in &problems {
             assert!(!problem.remedy().is_empty(), "{text}: no remedy: {problem}");
-            assert!(!problem.why.contains("must be quoted"), "{text}: {problem}");
+            assert!(!problem.complaint.to_string().contains("must be quoted"), "{text}: {problem}");
         }
     }
     // The part of a name that stands behind a dot is no missing key's reason.

@@ -166,8 +166,8 @@ fn the_installed_file_is_refused_until_the_hub_is_filled_in_and_says_so() {
     let problems = site(INSTALLED).problems();
     assert_eq!(problems.len(), 1, "{}", lines(&problems));
     assert_eq!(problems[0].key, "hub.host");
-    assert!(problems[0].why.contains("not filled in yet; put the host name"), "{}", problems[0]);
-    assert!(problems[0].why.ends_with("then `systemctl restart fieldbridge`"), "{}", problems[0]);
+    assert!(problems[0].complaint.to_string().contains("not filled in yet; put the host name"), "{}", problems[0]);
+    assert!(problems[0].complaint.to_string().ends_with("then `systemctl restart fieldbridge`"), "{}", problems[0]);
 
     // What it shows as comments is a whole configuration.
     let commented = Regex::new(r"(?m)^# (\[|[a-z_]+ = )").unwrap();

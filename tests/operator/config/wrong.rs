@@ -26,7 +26,7 @@ impl Bench {
             panic!("{text}: not one problem:\n{}", lines(&problems));
         };
         assert_eq!(problem.key, key, "{text}: {problem}");
-        assert!(problem.why.contains(fragment), "{text}: {problem}");
+        assert!(problem.complaint.to_string().contains(fragment), "{text}: {problem}");
         assert_eq!(file_of(problem), "50-case.toml", "{text}: {problem}");
         assert!(!problem.remedy().is_empty(), "{text}: no remedy: {problem}");
         let line = text.lines().nth(problem.place.unwrap().line as usize - 1).unwrap_or_default();
