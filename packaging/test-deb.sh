@@ -2,14 +2,14 @@
 # Packs a program for this machine and looks at the package: the same bytes each time, lintian, what the installed files
 # do, the user and the folders that it makes, and what dpkg makes of it (packaging/test-install.sh). Nothing is installed on
 # this machine.
-# Usage: packaging/test-deb.sh [PROGRAM]     target/debug/fieldbridge if none is named
+# Usage: packaging/test-deb.sh [PROGRAM]     target/plain/fieldbridge if none is named
 #
 # As another user than root the parts that make a user are left out, and the script says so.
 set -eu
 cd "$(dirname "$0")/.."
 scripts/setup.sh lint
 arch=$(dpkg --print-architecture)
-program=${1-target/debug/fieldbridge}
+program=${1-target/plain/fieldbridge}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
@@ -41,6 +41,10 @@ for command in check run; do
     for word in "$root/etc/fieldbridge/fieldbridge.toml:9:1: hub.host: " "systemctl restart fieldbridge"; do
         grep -qF "$word" "$work/said" || fail "$command does not say $word: $(cat "$work/said")"
     done
+done
+grep -q FIELDBRIDGE_LOG "$installed" || fail "the program is another"
+for word in FIELDBRIDGE_CRASH_AT FIELDBRIDGE_STICK_AT; do
+    ! grep -q "$word" "$installed" || fail "the program can be made to fail: it has the feature proof"
 done
 [ "$("$installed" --version)" = "fieldbridge $(dpkg-deb --field "$deb" Version)" ] || fail "the version is another"
 

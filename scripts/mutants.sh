@@ -9,7 +9,7 @@ target="$PWD/target/mutants-build"
 tree="$PWD/target/mutants"
 patches="$PWD/tests/mutants"
 schedules=${FIELDBRIDGE_ROUNDS:-3000}
-export RUSTFLAGS="--cfg tokio_unstable" FIELDBRIDGE_ROUNDS="$schedules" FIELDBRIDGE_SEED="${FIELDBRIDGE_SEED:-1}"
+export FIELDBRIDGE_ROUNDS="$schedules" FIELDBRIDGE_SEED="${FIELDBRIDGE_SEED:-1}"
 [ $# -gt 0 ] || set -- $(cd "$patches" && for patch in *.patch; do echo "${patch%.patch}"; done)
 missed=0
 for name in "$@"; do
@@ -23,8 +23,7 @@ for name in "$@"; do
     esac
     found=0
     # shellcheck disable=SC2086
-    (cd "$tree" && cargo test --quiet --profile proof --features proof --target-dir "$target" \
-        $target_and_test -- --nocapture) >"$tree/log" 2>&1 || found=1
+    "$tree/scripts/proof.sh" test --quiet --target-dir "$target" $target_and_test -- --nocapture >"$tree/log" 2>&1 || found=1
     if [ "$found" = 1 ] && [ -n "$test" ] && grep -q '^test result: FAILED. 0 passed; [1-9][0-9]* failed' "$tree/log"; then
         printf '%-22s found by %s\n' "$name" "$test"
     elif [ "$found" = 1 ] && verdict=$(grep -E '^[0-9]+ of [0-9]+ schedules violated' "$tree/log"); then

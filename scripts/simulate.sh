@@ -6,10 +6,8 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh
 [ $# -lt 1 ] || export FIELDBRIDGE_ROUNDS="$1"
 [ $# -lt 2 ] || export FIELDBRIDGE_SEED="$2"
-# Only so can tokio be told in which order it looks at what is ready.
-export RUSTFLAGS="--cfg tokio_unstable"
 tests="--test simulation"
 # A week of a bad hub and a bad line, beside the schedules.
 [ "${1-}" = 1 ] || tests="$tests --test quiet"
 # shellcheck disable=SC2086
-exec cargo test --quiet --profile proof --features proof --target-dir target/proof $tests -- --nocapture
+exec scripts/proof.sh test --quiet $tests -- --nocapture

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs every check and test of the project, after installing what they need: scripts/test.sh. What shows most in the least
-# time, for the desk: scripts/test.sh quick.
+# time, for the desk: scripts/test.sh quick. How long each stage took stands at the end.
 set -eu
 cd "$(dirname "$0")/.."
 if [ "${1-}" = quick ]; then
@@ -11,31 +11,95 @@ if [ "${1-}" = quick ]; then
     exec cargo test --quiet --test bus --test hub --test ledger --test operator -- tidy:: decisions:: on_disk:: config:: \
         modbus_rtu:: modbus_tcp:: serial:: read_back:: session_rules::
 fi
-scripts/setup.sh tests
-cargo fmt --check
-cargo clippy --quiet --all-targets -- -D warnings
-cargo clippy --quiet --no-default-features -- -D warnings
-cargo clippy --quiet --all-targets --features proof -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-cargo test --quiet --no-run
-# The tests that mostly wait run beside the others.
-cargo test --no-fail-fast --test faults >target/waiting.log 2>&1 &
-waiting=$!
-cargo test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
-wait "$waiting" || { cat target/waiting.log && exit 1; }
-# It mostly waits as well, for a minute and a half.
-cargo test --features proof --test faults watchdog:: -- --nocapture &
-watchdog=$!
-# The released build takes minutes (make lint-deb); how it is packed, and how it lives on a booted system, does not depend
-# on it.
-packaging/test-deb.sh target/debug/fieldbridge
-cargo test --features proof --test ledger -- life:: migration::
-cargo test --features proof --test crash_points -- --nocapture --test-threads=1
-# This program can be made to stick, so that systemd is seen to start it again.
-packaging/boot-test.sh "$(packaging/pack.sh "$(dpkg --print-architecture)" target/debug/fieldbridge target/deb-debug)" || {
-    [ $? = 77 ] && echo "!! LEFT OUT: no Debian can be booted here; make boot-test says why" >&2
+
+logs=target/test-logs
+rm -rf "$logs" && mkdir -p "$logs"
+began=$(date +%s)
+beside=""
+
+# One stage: its name, its command.
+stage() {
+    echo "== $1" >&2
+    stage=$1
+    since=$(date +%s)
+    shift
+    "$@"
+    echo "$(($(date +%s) - since)) s  $stage" >>"$logs/times"
 }
-wait "$watchdog"
+
+# A stage that mostly waits runs beside those that compute. It has a session of its own, so that all of it can be ended.
+beside() {
+    # shellcheck disable=SC2016
+    setsid sh -c 'since=$(date +%s) status=0 stage=$1
+        shift
+        "$@" >"$0/$stage.log" 2>&1 || status=$?
+        echo "$(($(date +%s) - since)) s  $stage, beside the others" >>"$0/times"
+        exit "$status"' "$logs" "$@" &
+    beside="$beside $!:$1"
+}
+
+# Waits for what runs beside, and shows it where it failed or left something out.
+join() {
+    for one in $beside; do
+        status=0
+        wait "${one%%:*}" || status=$?
+        beside=${beside#" $one"}
+        [ "$status" = 0 ] || { cat "$logs/${one#*:}.log" && echo "== ${one#*:} FAILED" >&2 && exit 1; }
+        grep '^!! ' "$logs/${one#*:}.log" >&2 || true
+    done
+}
+
+# Nothing is left running, whatever the end.
+end() {
+    status=$?
+    trap - EXIT INT TERM
+    for one in $beside; do
+        kill -- "-${one%%:*}" 2>/dev/null || true
+        wait "${one%%:*}" 2>/dev/null || true
+    done
+    [ ! -e "$logs/times" ] || sort -rn "$logs/times"
+    echo "$(($(date +%s) - began)) s  altogether; exit status $status"
+    exit "$status"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+lint() {
+    cargo fmt --check
+    # As the tests are built, so that what both need is built once.
+    scripts/proof.sh clippy --quiet --all-targets -- -D warnings
+    RUSTFLAGS="--cfg tokio_unstable" cargo clippy --quiet --profile proof --all-targets -- -D warnings
+    RUSTFLAGS="--cfg tokio_unstable" cargo clippy --quiet --profile proof --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" RUSTFLAGS="--cfg tokio_unstable" cargo doc --quiet --profile proof --no-deps
+}
+
+# The program without `proof`, as it is released but for the optimisation, which takes minutes (make lint-deb): how it is
+# packed does not depend on that. Its dependencies are those of the tests.
+plain_program() {
+    RUSTFLAGS="--cfg tokio_unstable" cargo build --quiet --profile proof --config profile.proof.opt-level=0 \
+        --features tokio/test-util --bin fieldbridge
+    mkdir -p target/plain
+    cp target/proof/fieldbridge target/plain/fieldbridge
+}
+
+# More threads than processors: most tests wait most of the time.
+export RUST_TEST_THREADS=4
+stage setup scripts/setup.sh tests
+stage lint lint
+stage "plain program" plain_program
+stage build scripts/proof.sh test --quiet --no-run
+beside faults scripts/proof.sh test --no-fail-fast --test faults
+stage tests scripts/proof.sh test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
+stage package packaging/test-deb.sh target/plain/fieldbridge
+# This program can be made to stick, so that systemd is seen to start it again.
+deb=$(packaging/pack.sh "$(dpkg --print-architecture)" target/proof/fieldbridge target/deb-proof)
+# shellcheck disable=SC2016
+beside boot sh -c 'status=0
+    packaging/boot-test.sh "$0" || status=$?
+    [ "$status" = 77 ] || exit "$status"
+    echo "!! LEFT OUT: no Debian can be booted here; make boot-test says why"' "$deb"
+stage "crash points" scripts/proof.sh test --test crash_points -- --nocapture --test-threads=1
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
-scripts/simulate.sh 5000 1
-scripts/fuzz.sh
+stage simulation scripts/simulate.sh 5000 1
+stage fuzz scripts/fuzz.sh
+stage "waiting for the others" join

@@ -43,6 +43,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scripts/fuzz.sh", "scripts/test.sh"),
     ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
     ("cargo test", "CI runs every test"),
+    ("scripts/proof.sh", "scripts/test.sh runs all tests by it"),
     ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
     ("cargo test --test", "by hand for its figures; CI runs it with all others"),
     ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
