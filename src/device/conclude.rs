@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio::time::sleep;
 
-use super::origin::Origin;
+use super::origin::{Origin, Told};
 use super::{Context, Work};
 use crate::command::outcome::{in_short, Outcome, Report, State};
-use crate::ledger::{Finish, LedgerError, Receipt};
+use crate::ledger::{Finish, LedgerError, NewRow, Receipt};
 use crate::log::throttle::{COMMANDS, EACH};
 use crate::time::Timestamp;
 
@@ -23,12 +23,11 @@ impl Context {
     pub(super) async fn conclude(&self, mut work: Work, outcome: Outcome, attempts: u32) {
         let finished_at = Timestamp::now();
         let finish = Finish { row: work.row, new: work.new.clone(), outcome: outcome.clone(), attempts, finished_at };
-        let uid = work.origin.operator().map(|operator| operator.uid);
         let Some(receipt) = self.record(finish, &mut work.origin).await else { return };
         self.forget(&work);
-        let origin = std::mem::replace(&mut work.origin, Origin::Message(None));
-        origin.conclude(outcome.state, receipt, || event(&work, &outcome, attempts, finished_at));
-        match uid {
+        let event = || event(&work.new, &outcome, attempts, finished_at);
+        work.origin.conclude(outcome.state, receipt, event);
+        match work.origin.operator().map(|operator| operator.uid) {
             Some(uid) => self.log_for_operator(&work, &outcome, attempts, uid),
             None => {
                 self.event_bell.notify_one();
@@ -38,20 +37,30 @@ impl Context {
         }
     }
 
-    /// Offers an outcome to the ledger until it is durable. `None`: the process is about to end without that.
+    /// Offers an outcome to the ledger until it is durable. A person is told meanwhile what came of the command.
+    /// `None`: the process is about to end without that.
     async fn record(&self, finish: Finish, origin: &mut Origin) -> Option<Receipt> {
+        let (device, message_id, command) = (&self.id, &finish.new.message_id, &finish.new.command);
         loop {
             let error = match self.ledger.finish(finish.clone()).await {
                 Ok(receipt) => return Some(receipt),
                 Err(error) => error,
             };
-            let left = std::mem::replace(origin, Origin::Message(None));
-            *origin = left.unrecorded(|| {
-                format!("the command ended ({}), but that can't be recorded yet: {error}", end_of(&finish.outcome))
-            });
-            let (LedgerError::Full(why) | LedgerError::Locked(why)) = error else { return None };
-            let (message_id, command) = (&finish.new.message_id, &finish.new.command);
-            tracing::warn!(device = %self.id, message_id, command, why, "an outcome waits for the ledger");
+            let why = match &error {
+                LedgerError::Full(why) | LedgerError::Locked(why) => Some(why),
+                _ => None,
+            };
+            match (origin.operator(), why) {
+                (Some(operator), _) => {
+                    let end = end_of(&finish.outcome);
+                    tracing::warn!(%device, command, %error, "an operator's command ended ({end}), and waits for the ledger");
+                    let told = format!("the command ended ({end}), but that can't be recorded yet: {error}");
+                    operator.tell(|| Told::Unrecorded(told));
+                }
+                (None, Some(why)) => tracing::warn!(%device, message_id, why, "an outcome waits for the ledger"),
+                (None, None) => {}
+            }
+            why?;
             tokio::select! {
                 () = self.ledger.well() => {}
                 () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
@@ -95,13 +104,13 @@ impl Context {
 }
 
 /// How a command ended, in the form of a result event.
-fn event(work: &Work, outcome: &Outcome, attempts: u32, finished_at: Timestamp) -> Json {
+fn event(new: &NewRow, outcome: &Outcome, attempts: u32, finished_at: Timestamp) -> Json {
     let report = Report {
-        message_id: work.message_id(),
-        command: work.new.command.as_deref(),
-        requested: work.new.value.as_ref(),
+        message_id: new.message_id.as_deref(),
+        command: new.command.as_deref(),
+        requested: new.value.as_ref(),
         attempts,
-        received_at: work.new.received_at,
+        received_at: new.received_at,
         finished_at,
     };
     report.to_event(outcome)

@@ -417,7 +417,7 @@ impl Context {
             let mut gate = CommandGate::new(self, &mut work, deadline);
             match plan.run(&present.bus, execution, &mut gate).await {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
-                Ran::NotNow if work.origin.operator().is_some() => return self.send_away(work).await,
+                Ran::NotNow if matches!(work.origin, Origin::Operator(_)) => return self.send_away(work).await,
                 Ran::NotNow if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
             }

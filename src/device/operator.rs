@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::origin::{Operator, Origin};
+use super::origin::{Operator, Origin, Told};
 use super::{Assignment, Context, Work};
 use crate::command::excerpt::truncated;
 use crate::command::message::{Message, COMMAND_BYTES_MAX};
@@ -85,8 +85,8 @@ impl Context {
         match self.ledger.accept(work.new.clone()).await {
             Ok((row, _)) => work.row = Some(row),
             Err(error) => {
-                work.origin.unrecorded(|| format!("nothing was sent: {error}"));
-                return;
+                let told = || Told::Unrecorded(format!("nothing was sent: {error}"));
+                return work.origin.operator().into_iter().for_each(|operator| operator.tell(told));
             }
         }
         self.work(work).await;
@@ -98,8 +98,8 @@ impl Context {
             true => "the daemon is stopping; nothing was sent",
             false => "the ledger can't be written; nothing was sent",
         };
-        if !self.ledger.is_well() {
-            work.origin = work.origin.unrecorded(|| why.into());
+        if let Some(operator) = work.origin.operator().filter(|_| !self.ledger.is_well()) {
+            operator.tell(|| Told::Unrecorded(why.into()));
         }
         self.conclude(work, Outcome::ended(State::Failed, Fault::new(Code::BusUnavailable, why)), 0).await;
     }

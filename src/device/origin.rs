@@ -25,11 +25,11 @@ pub(super) enum Origin {
 /// A person who waits for the end of a command.
 pub struct Operator {
     /// The user's number.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// Cancelled when nobody waits any more.
-    pub gone: CancellationToken,
-    /// Where the end is told.
-    pub answer: oneshot::Sender<Told>,
+    gone: CancellationToken,
+    /// Where the end is told, until something is.
+    answer: Option<oneshot::Sender<Told>>,
 }
 
 /// What a person is told.
@@ -75,23 +75,15 @@ impl Origin {
 
     /// Tells a durable end: `event` is what a person is told of it. A message that is refused is told to be that, where
     /// the transport can.
-    pub(super) fn conclude(self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
+    pub(super) fn conclude(&mut self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
         match (self, end) {
-            (Origin::Message(Some(ticket)), State::Rejected) => ticket.reject(receipt),
-            (Origin::Message(Some(ticket)), _) => ticket.complete(receipt),
-            (Origin::Message(None), _) => {}
-            (Origin::Operator(operator), _) => operator.tell(Told::Ended(event())),
-        }
-    }
-
-    /// Tells a person, who waits no longer, that the ledger could not take something. What is left of the origin.
-    pub(super) fn unrecorded(self, why: impl FnOnce() -> String) -> Origin {
-        match self {
-            Origin::Operator(operator) => {
-                operator.tell(Told::Unrecorded(why()));
-                Origin::Message(None)
+            (Origin::Operator(operator), _) => operator.tell(|| Told::Ended(event())),
+            (message, State::Rejected) => {
+                if let Some(ticket) = message.take_ticket() {
+                    ticket.reject(receipt);
+                }
             }
-            message => message,
+            (message, _) => message.complete(receipt),
         }
     }
 
@@ -104,7 +96,7 @@ impl Origin {
     }
 
     /// The person, if one asked.
-    pub(super) fn operator(&self) -> Option<&Operator> {
+    pub(super) fn operator(&mut self) -> Option<&mut Operator> {
         match self {
             Origin::Message(_) => None,
             Origin::Operator(operator) => Some(operator),
@@ -113,8 +105,15 @@ impl Origin {
 }
 
 impl Operator {
-    /// Whoever has gone does not want to know.
-    fn tell(self, told: Told) {
-        let _ = self.answer.send(told);
+    /// Somebody who waits at `answer`, until `gone` is cancelled.
+    pub fn new(uid: u32, gone: CancellationToken, answer: oneshot::Sender<Told>) -> Operator {
+        Operator { uid, gone, answer: Some(answer) }
+    }
+
+    /// Whoever has been told, or has gone, does not want to know.
+    pub(super) fn tell(&mut self, told: impl FnOnce() -> Told) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(told());
+        }
     }
 }

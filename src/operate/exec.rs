@@ -18,7 +18,7 @@ pub async fn execute(
     answer: oneshot::Sender<Told>,
 ) {
     let user = user(operator.uid).await;
-    let operator = device::Operator { uid: operator.uid, gone: operator.gone, answer };
+    let operator = device::Operator::new(operator.uid, operator.gone, answer);
     context.execute(hub, Order { operator, user, command, value }).await;
 }
 

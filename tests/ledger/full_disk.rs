@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::disk::SmallDisk;
 use crate::support::hub::Hub;
 use crate::support::slave::{Mood, Slave};
 use crate::support::trace::Call;
-use crate::support::{eventually, pump, require, signal, trace, Daemon, Site, PATIENCE};
+use crate::support::{eventually, program, pump, require, signal, trace, Daemon, Site, PATIENCE};
 use fieldbridge::demo::hub::{Ack, C2d, Status};
 use serde_json::{json, Value as Json};
 
@@ -154,6 +155,37 @@ fn what_is_on_the_wire_when_the_disk_fills_up_is_still_recorded() {
         assert_eq!(plant.done(), [1], "{settle}");
         assert!(daemon.terminate().success());
     }
+}
+
+#[test]
+fn what_a_person_has_begun_when_the_disk_fills_up_stays_a_persons_command() {
+    let plant = Plant::new("after-accept");
+    let daemon = plant.start();
+    plant.slave.set_mood(Mood::Held);
+    let mut operator = Command::new(program());
+    operator.args(["exec", "pump", "pulse", "7", "--config"]).arg(plant.site.path("fieldbridge.toml"));
+    let mut operator = operator.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be run");
+    plant.slave.wait_for_requests(1);
+    let filler = plant.disk.fill();
+    // It can't be accepted, and takes the ballast's room with it.
+    plant.send("set", 1);
+    plant.given_up();
+    plant.disk.fill();
+    plant.slave.set_mood(Mood::Good);
+    let status = operator.wait().expect("a child can be waited for");
+    assert_eq!(status.code(), Some(74), "the person is told that it can't be recorded");
+    let logged = |what: &str| eventually(what, || daemon.log().contains(what).then_some(()));
+    logged("an operator's command ended (succeeded), and waits for the ledger");
+
+    std::fs::remove_file(filler).expect("the filler is there");
+    logged("executed for a local operator");
+    assert_eq!(plant.results(1)["1"], succeeded());
+    let log = daemon.log();
+    let as_a_message = |line: &&str| line.contains("command finished") && line.contains("pulse");
+    assert_eq!(log.lines().find(as_a_message), None, "nor does it count as one");
+    assert_eq!(plant.site.status()["devices"][0]["executed"], 1);
+    assert_eq!(plant.done(), [7, 1]);
+    assert!(daemon.terminate().success());
 }
 
 #[test]
