@@ -12,6 +12,8 @@ if [ "${1-}" = quick ]; then
         modbus_rtu:: modbus_tcp:: serial:: read_back:: session_rules::
 fi
 
+# As scripts/proof.sh has it: with other flags everything would be built again.
+export RUSTFLAGS="--cfg tokio_unstable"
 logs=target/test-logs
 rm -rf "$logs" && mkdir -p "$logs"
 began=$(date +%s)
@@ -68,15 +70,15 @@ lint() {
     cargo fmt --check
     # As the tests are built, so that what both need is built once.
     scripts/proof.sh clippy --quiet --all-targets -- -D warnings
-    RUSTFLAGS="--cfg tokio_unstable" cargo clippy --quiet --profile proof --all-targets -- -D warnings
-    RUSTFLAGS="--cfg tokio_unstable" cargo clippy --quiet --profile proof --no-default-features -- -D warnings
-    RUSTDOCFLAGS="-D warnings" RUSTFLAGS="--cfg tokio_unstable" cargo doc --quiet --profile proof --no-deps
+    cargo clippy --quiet --profile proof --all-targets -- -D warnings
+    cargo clippy --quiet --profile proof --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --profile proof --no-deps
 }
 
 # The program without `proof`, as it is released but for the optimisation, which takes minutes (make lint-deb): how it is
 # packed does not depend on that. Its dependencies are those of the tests.
 plain_program() {
-    RUSTFLAGS="--cfg tokio_unstable" cargo build --quiet --profile proof --config profile.proof.opt-level=0 \
+    cargo build --quiet --profile proof --config profile.proof.opt-level=0 \
         --features tokio/test-util --bin fieldbridge
     mkdir -p target/plain
     cp target/proof/fieldbridge target/plain/fieldbridge

@@ -176,8 +176,6 @@ impl Lines for Flapping {
     }
 }
 
-struct Wire(DuplexStream);
-
 impl Opener for Flapping {
     fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
         let deed = self.0.one_more();
@@ -190,42 +188,8 @@ impl Opener for Flapping {
                 sleep(Duration::from_millis(fastrand::u64(0..20_000))).await;
                 let _ = far.write_all(b"noise").await;
             });
-            Ok(Box::new(Wire(near)) as Box<dyn Port>)
+            Ok(Box::new(near) as Box<dyn Port>)
         })
-    }
-}
-
-mod port {
-    use std::io;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-    use super::{Port, Wire};
-
-    impl Port for Wire {
-        fn discard(&self) {}
-    }
-
-    impl AsyncRead for Wire {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for Wire {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.0).poll_write(cx, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_shutdown(cx)
-        }
     }
 }
 

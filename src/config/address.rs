@@ -12,8 +12,9 @@ pub fn is_loopback(address: &str) -> bool {
     port.parse::<u16>().is_ok() && host.eq_ignore_ascii_case("localhost")
 }
 
-/// An address as `HOST:PORT`, with the default port where it gives none; or what is wrong with it.
-pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, String> {
+/// An address as `HOST:PORT`, with the default port, if there is one, where it gives none; or what is wrong with it.
+pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<String, String> {
+    let default_port = || default_port.ok_or("names no port, and there is no usual one");
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or(rest);
         return Err(format!(
@@ -22,7 +23,7 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, Str
         ));
     }
     if let Ok(bare) = text.parse::<Ipv6Addr>() {
-        return Ok(format!("[{bare}]:{default_port}"));
+        return Ok(format!("[{bare}]:{}", default_port()?));
     }
     let (host, port) = match text.rsplit_once(':') {
         // The colons within brackets belong to the address.
@@ -33,7 +34,7 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, Str
             };
             (host, port)
         }
-        _ => (text, default_port),
+        _ => (text, default_port()?),
     };
     let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     match bracketed {
@@ -44,16 +45,6 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Result<String, Str
         None => check_host(host)?,
     }
     Ok(format!("{host}:{port}"))
-}
-
-/// An address as `HOST:PORT`, of a service that has no usual port; or what is wrong with it.
-pub(super) fn host_port(text: &str) -> Result<String, String> {
-    let names_a_port = text.parse::<Ipv6Addr>().is_err()
-        && text.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && !port.ends_with(']'));
-    match host_and_port(text, 1) {
-        Ok(_) if !names_a_port => Err("names no port, and there is no usual one".into()),
-        address => address,
-    }
 }
 
 /// What is wrong with a host name, if anything (RFC 1123, 2.1).
@@ -121,7 +112,7 @@ mod tests {
             ("[fe80::1]", "[fe80::1]:502"),
             ("[fe80::1]:503", "[fe80::1]:503"),
         ] {
-            assert_eq!(host_and_port(text, 502).as_deref(), Ok(full), "{text}");
+            assert_eq!(host_and_port(text, Some(502)).as_deref(), Ok(full), "{text}");
         }
     }
 
@@ -139,7 +130,7 @@ mod tests {
             ("-a:502", "hyphen"),
             ("a..b", "empty part"),
         ] {
-            let why = host_and_port(text, 502).unwrap_err();
+            let why = host_and_port(text, Some(502)).unwrap_err();
             assert!(why.contains(fragment), "{text}: {why}");
         }
     }

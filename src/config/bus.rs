@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{host_and_port, host_port};
+use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
@@ -160,7 +160,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let kind = kind?;
     let specific = match kind {
         Kind::ModbusRtu => BusKind::ModbusRtu(endpoint(table, kind)?),
-        Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table)? },
+        Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table, Some(MODBUS_PORT))? },
         Kind::Serial => {
             let endpoint = endpoint(table, kind);
             BusKind::Serial { delimiter: delimiter(table)?, endpoint: endpoint? }
@@ -208,11 +208,7 @@ fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
     for key in PORT_SETTINGS.into_iter().filter(|key| table.has(key)) {
         table.wrong(key, "is of a serial port, and this bus has an address; set it at the server, and remove it here");
     }
-    let text = table.text("address")?;
-    host_port(text)
-        .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
-        .ok()
-        .map(Endpoint::Tcp)
+    address(table, None).map(Endpoint::Tcp)
 }
 
 fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
@@ -257,11 +253,12 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits })
 }
 
-fn address(table: &Table) -> Option<String> {
+/// Where to connect. `usual_port` is the port where none is given.
+fn address(table: &Table, usual_port: Option<u16>) -> Option<String> {
     if !table.has("address") {
         table.absent("address", "is missing; name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\"");
     }
-    host_and_port(table.text("address")?, MODBUS_PORT)
+    host_and_port(table.text("address")?, usual_port)
         .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
         .ok()
 }

@@ -45,7 +45,7 @@ pub(super) fn hub(root: &Table) -> Option<Hub> {
     let tls = table.boolean("tls").unwrap_or(true);
     let default_port = if tls { MQTTS_PORT } else { MQTT_PORT };
     let given = table.text("address").and_then(|text| {
-        host_and_port(text, default_port)
+        host_and_port(text, Some(default_port))
             .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
             .ok()
     });

@@ -1,13 +1,10 @@
 //! Connecting to a peripheral, or to a server that has a line of its own.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -40,37 +37,14 @@ impl Opener for Connector {
     fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
         Box::pin(async {
             let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
-            Ok(Box::new(Connection(stream)) as Box<dyn Port>)
+            Ok(Box::new(stream) as Box<dyn Port>)
         })
     }
 }
 
-/// A connection as a port.
-struct Connection(Box<dyn Stream>);
-
-impl Port for Connection {
+impl Port for Box<dyn Stream> {
     /// Closing a connection does not wait for what was written.
     fn discard(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 /// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
