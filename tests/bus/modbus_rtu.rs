@@ -1,10 +1,11 @@
-//! Modbus RTU against a scripted unit at the far end of a pseudo-terminal.
+//! Modbus RTU against a scripted unit at the far end of a pseudo-terminal, or of a connection.
 //!
 //! Proves G3 at the line (a request is sent once; what was sent and what was not is told truly), G8 (whatever the line
 //! says ends in an outcome), G11 (a silent unit holds up nobody else), G12 (a late answer confirms nothing but its own
 //! request, whatever bus was asked, and an echo confirms nothing) and G13 (nothing goes out too late).
 
 mod echo;
+mod over_tcp;
 
 use std::time::{Duration, Instant};
 

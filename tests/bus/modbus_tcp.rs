@@ -12,22 +12,30 @@ use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-struct Server(TcpListener);
+/// Where a bus connects to.
+pub struct Server(TcpListener);
 
 impl Server {
     async fn start() -> (Running, Server) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        (Running::start(BusKind::ModbusTcp { address }), Server(listener))
+        let server = Server::bind().await;
+        (Running::start(BusKind::ModbusTcp { address: server.address() }), server)
     }
 
-    async fn accept(&self) -> TcpStream {
+    pub async fn bind() -> Server {
+        Server(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub fn address(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
+
+    pub async fn accept(&self) -> TcpStream {
         let (stream, _) = patient(self.0.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
 
-    async fn is_left_alone(&self) {
+    pub async fn is_left_alone(&self) {
         assert!(timeout(SHORT, self.0.accept()).await.is_err(), "a connection was made");
     }
 }

@@ -1,13 +1,14 @@
-//! Lines of text on a serial port, against a scripted instrument at the far end of a pseudo-terminal.
+//! Lines of text, against a scripted instrument at the far end of a pseudo-terminal, or of a connection.
 //!
 //! Proves G3 at the line (a command is sent once; a late reply confirms nothing but its own command) and G8 (whatever
 //! an instrument says ends in an outcome, with bounded memory).
 
 use std::time::{Duration, Instant};
 
+use crate::modbus_tcp::Server;
 use crate::peers::{self, hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use fieldbridge::bus::call::{Call, Wire};
-use fieldbridge::config::BusKind;
+use fieldbridge::config::{BusKind, Endpoint};
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 use regex_lite::Regex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -44,6 +45,22 @@ fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
 
 fn said(text: &str) -> Wire {
     Wire::Answered(Answer::Line(text.into()))
+}
+
+#[tokio::test]
+async fn lines_come_over_a_serial_server_too_and_over_its_next_connection() {
+    let server = Server::bind().await;
+    let endpoint = Endpoint::Tcp(server.address());
+    let line = Running::with_timeout(BusKind::Serial { endpoint, delimiter: b"\r\n".to_vec() }, SHORT);
+    for value in ["1", "2"] {
+        let asking = line.call_meanwhile(send("T\r\n"));
+        let mut peer = server.accept().await;
+        peer.hear(b"T\r\n").await;
+        peer.say(format!("OK {value}\r\n").as_bytes()).await;
+        assert_eq!(patient(asking).await.unwrap(), said(value));
+        drop(peer);
+        line.until("closed").await;
+    }
 }
 
 #[tokio::test]

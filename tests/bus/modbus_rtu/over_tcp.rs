@@ -1,0 +1,66 @@
+//! RTU over TCP: the line is at a server that hands bytes on. It is one line, whatever becomes of the connection to it.
+
+use super::{asks, tells, words};
+use crate::modbus_tcp::Server;
+use crate::peers::{call, hasty, patient, read, Peer, Running};
+use fieldbridge::bus::call::Wire;
+use fieldbridge::bus::Owed;
+use fieldbridge::config::{BusKind, Endpoint};
+
+fn line_at(server: &Server) -> BusKind {
+    BusKind::ModbusRtu(Endpoint::Tcp(server.address()))
+}
+
+#[tokio::test]
+async fn a_server_that_ends_an_idle_connection_gets_a_new_one_with_the_next_request() {
+    let server = Server::bind().await;
+    let line = Running::start(line_at(&server));
+    for value in 0..2 {
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        let mut peer = server.accept().await;
+        peer.hear(&asks(7, 16)).await;
+        peer.say(&tells(7, value)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, value.into()]));
+        drop(peer);
+        line.until("closed").await;
+        assert_eq!(line.status().last_error, None);
+        server.is_left_alone().await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_that_comes_on_the_next_connection_answers_nobody() {
+    let server = Server::bind().await;
+    let line = Running::start(line_at(&server));
+    let mut old = server.accept().await;
+    assert!(matches!(line.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
+    old.hear(&asks(7, 16)).await;
+    drop(old);
+    line.until("closed").await;
+    let asking = line.call_meanwhile(call(7, read(32, 2)));
+    let mut new = server.accept().await;
+    new.say(&tells(7, 99)).await;
+    new.hear(&asks(7, 32)).await;
+    new.say(&tells(7, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
+
+#[tokio::test]
+async fn what_one_bus_has_asked_keeps_another_at_the_same_server_silent() {
+    let (server, owed) = (Server::bind().await, Owed::default());
+    let old = Running::sharing(line_at(&server), &owed);
+    let mut peer = server.accept().await;
+    assert!(matches!(old.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
+    peer.hear(&asks(7, 16)).await;
+    assert!(owed.is_any());
+    old.stop.cancel();
+    patient(old.worker).await.unwrap();
+    let new = Running::sharing(line_at(&server), &owed);
+    let mut peer = server.accept().await;
+    let asking = new.call_meanwhile(call(7, read(32, 2)));
+    peer.hear_nothing().await;
+    peer.say(&tells(7, 99)).await;
+    peer.hear(&asks(7, 32)).await;
+    peer.say(&tells(7, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
