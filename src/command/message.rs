@@ -35,6 +35,16 @@ pub struct Message {
     /// `$.exp` as it came, if it can't be read. The hub drops expired messages itself, so the message is run all the
     /// same.
     pub unread_expiry: Option<String>,
+    /// The content encoding, as the sender named it.
+    pub content_encoding: Option<String>,
+    /// The sender's correlation id: opaque text.
+    pub correlation_id: Option<String>,
+    /// The message's number at the hub, where the transport tells it.
+    pub sequence_number: Option<u64>,
+    /// When the hub took it, where the transport tells it.
+    pub enqueued_at: Option<Timestamp>,
+    /// How often the hub has delivered it before, where the transport tells it.
+    pub delivery_count: Option<u32>,
     /// The body.
     pub body: Vec<u8>,
     /// Why the envelope itself can't be one of this device's messages, if so.

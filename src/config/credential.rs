@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
-use super::Credential;
+use super::{Credential, Hub};
 use crate::certificate::identity::{self, Misfit};
 use crate::certificate::pem;
 
 /// A device's credential, from exactly one of its keys; `None` where something is wrong with it.
-pub(super) fn credential(table: &Table, id: &str, host: Option<&str>) -> Option<Credential> {
+pub(super) fn credential(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
     let given: Vec<&str> = ["key_file", "connection_string_file", "cert_file"]
         .into_iter()
         .filter(|key| table.has(key) || (*key == "cert_file" && table.has("cert_key_file")))
@@ -29,7 +29,7 @@ pub(super) fn credential(table: &Table, id: &str, host: Option<&str>) -> Option<
             None
         }
         ["key_file"] => key(table),
-        ["connection_string_file"] => connection_string(table, id, host),
+        ["connection_string_file"] => connection_string(table, id, hub),
         ["cert_file"] => certificate(table),
         [others @ .., last] => {
             let last = if table.has(last) { last } else { "cert_key_file" };
@@ -45,20 +45,50 @@ fn key(table: &Table) -> Option<Credential> {
     Some(shared_key(table, "key_file", key))
 }
 
-fn connection_string(table: &Table, id: &str, host: Option<&str>) -> Option<Credential> {
+fn connection_string(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
     let parsed = secret(table, "connection_string_file", parse_connection_string)?;
-    if let Some(host) = host.filter(|host| *host != parsed.host) {
+    if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
         let why = format!(
-            "is for the hub {:?}, and hub.host is {host:?}; use the string of a device at that hub",
-            parsed.host
+            "is for the hub {:?}, and hub.host is {:?}; use the string of a device at that hub",
+            parsed.host, hub.host
         );
         table.wrong("connection_string_file", why);
+    }
+    if let (Some(hub), Some(gateway)) = (hub, &parsed.gateway) {
+        if hub.gateway.as_ref() != Some(gateway) {
+            let why = match &hub.gateway {
+                Some(other) => format!("names the IoT Edge gateway {gateway:?}, and hub.gateway is {other:?}; which is right?"),
+                None => format!(
+                    "names an IoT Edge gateway (GatewayHostName); write gateway = {gateway:?} in [hub] to connect to it, or \
+                     remove that part to connect to the hub itself"
+                ),
+            };
+            table.wrong("connection_string_file", why);
+        }
     }
     if parsed.device != id {
         let why = format!("is for the device {:?}, and this is {id:?}; use the string of this device", parsed.device);
         table.wrong("connection_string_file", why);
     }
     Some(shared_key(table, "connection_string_file", parsed.key))
+}
+
+/// The key that is tried when the hub refuses the first.
+pub(super) fn secondary(table: &Table, first: Option<&Credential>) -> Option<Vec<u8>> {
+    let key = secret(table, "secondary_key_file", parse_key)?;
+    match first {
+        Some(Credential::Certificate { .. }) => {
+            table.wrong("secondary_key_file", "has no use beside a certificate; remove it");
+        }
+        Some(Credential::Key(first)) if *first == key => {
+            table.note("secondary_key_file", "holds the same key as the first; put the device's secondary key into it");
+        }
+        _ => {}
+    }
+    match shared_key(table, "secondary_key_file", key) {
+        Credential::Key(key) => Some(key),
+        Credential::Certificate { .. } => None,
+    }
 }
 
 fn shared_key(table: &Table, key: &str, bytes: Vec<u8>) -> Credential {
@@ -117,7 +147,7 @@ fn contents(cert_file: &PathBuf, key_file: &PathBuf) -> [u8; 32] {
 }
 
 /// What stands in a file that holds a secret. Each of its problems names the file.
-fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
     let path = table.path(key)?;
     if !path.exists() && is_secret(table.text(key)?) {
         table.wrong(

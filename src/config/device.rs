@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::bus::{Entry, Kind};
-use super::credential::credential;
+use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
 use super::text::lacks_end;
 use super::tree::{join, Table};
-use super::{Bus, BusKind, Device, Settle, NAME_CHARS_MAX};
+use super::way::transport;
+use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::peripheral::Action;
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
     root: &Table,
-    host: Option<&str>,
+    hub: Option<&Hub>,
     buses: &BTreeMap<String, Entry>,
     profiles: &BTreeMap<String, Profile>,
 ) -> BTreeMap<String, Device> {
@@ -24,7 +25,8 @@ pub(super) fn devices(
     let mut late = BTreeMap::new();
     let tables = root.tables("device", keys::DEVICE);
     for (id, table) in &tables {
-        if let Err(why) = check_id(id) {
+        let transport = transport(table).or(hub.map(|hub| hub.transport)).unwrap_or(TransportKind::Mqtt);
+        if let Err(why) = check_id(id, transport) {
             table.wrong_here(why);
         }
         let bus = reference(table, "bus", buses);
@@ -50,7 +52,11 @@ pub(super) fn devices(
         }
         let settle = table
             .choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
-        let credential = credential(table, id, host);
+        let credential = credential(table, id, hub);
+        let secondary = secondary(table, credential.as_ref());
+        if let Some(hub) = hub {
+            check_way(table, hub, transport, credential.as_ref());
+        }
         let (Some((bus, _)), Some(unit), Some((_, profile)), Some(credential)) = (bus, unit, profile, credential)
         else {
             continue;
@@ -59,7 +65,9 @@ pub(super) fn devices(
             id: (*id).to_owned(),
             bus: bus.to_owned(),
             unit,
+            transport,
             credential,
+            secondary,
             settle: settle.unwrap_or(Settle::AfterExecution),
             commands: Arc::clone(&profile.commands),
         };
@@ -74,20 +82,45 @@ pub(super) fn devices(
     devices
 }
 
-fn check_id(id: &str) -> Result<(), String> {
+/// What a device id may hold beside letters and digits ("Understand the identity registry", Microsoft).
+const ID_CHARS: &str = "-.%_*?!(),:=@$'";
+/// Those of them that MQTT's topics or the hub's own use for something else.
+const NOT_IN_TOPICS: &str = "%?$";
+
+fn check_id(id: &str, transport: TransportKind) -> Result<(), String> {
     if id.is_empty() || id.chars().count() > NAME_CHARS_MAX {
         return Err(format!(
             "a device id has 1 to {NAME_CHARS_MAX} characters; use the id that the device has at the hub"
         ));
     }
-    // The hub allows more, among them the wildcards of MQTT and the separators of its own topics.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
-    match id.chars().find(|c| !is_plain(*c)) {
+    if let Some(c) = id.chars().find(|c| !c.is_ascii_alphanumeric() && !ID_CHARS.contains(*c)) {
+        return Err(format!(
+            "the device id holds {c:?}; only letters, digits and {} are possible at the hub",
+            ID_CHARS.chars().map(String::from).collect::<Vec<_>>().join(" ")
+        ));
+    }
+    let in_topics = matches!(transport, TransportKind::Mqtt | TransportKind::MqttWs);
+    match id.chars().find(|c| in_topics && NOT_IN_TOPICS.contains(*c)) {
         Some(c) => Err(format!(
-            "the device id holds {c:?}; only letters, digits and . _ : - are supported: register the device under \
-             another id"
+            "the device id holds {c:?}, which has another meaning in MQTT's topics; give the device another transport, such \
+             as transport = \"amqp\", or register it under another id"
         )),
         None => Ok(()),
+    }
+}
+
+/// What is to be said of how a device is reached.
+fn check_way(table: &Table, hub: &Hub, transport: TransportKind, credential: Option<&Credential>) {
+    if !hub.tls && table.has("transport") && !is_loopback(hub.address(transport)) {
+        let why = "without TLS (hub.tls) it needs a loopback address; set one for it in hub.addresses";
+        table.wrong("transport", why);
+    }
+    let has_certificate = matches!(credential, Some(Credential::Certificate { .. }));
+    if has_certificate && (transport.is_websocket() || transport == TransportKind::Https) {
+        let why =
+            "the hub may take certificates over port 443 only by their thumbprint, and not those that an authority \
+                   has signed; if it refuses this one, use the transport mqtt or amqp";
+        table.warn("cert_file", why);
     }
 }
 
@@ -204,12 +237,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_id_is_what_the_hub_and_mqtt_can_both_carry() {
-        for id in ["pump-7", "Pump.7", "a:b_c", "7", &"x".repeat(128)] {
-            assert_eq!(check_id(id), Ok(()), "{id}");
+    fn a_device_id_is_what_the_hub_takes_and_its_transport_can_carry() {
+        use TransportKind::{Amqp, Https, Mqtt, MqttWs};
+        for id in ["pump-7", "Pump.7", "a:b_c", "7", "a=b", "a,b", "(a)!*@'", &"x".repeat(128)] {
+            for transport in TransportKind::ALL {
+                assert_eq!(check_id(id, transport), Ok(()), "{id}");
+            }
         }
-        for id in ["", "a b", "a/b", "a#b", "a+b", "$a", "a%b", "pümp", "a\n", &"x".repeat(129)] {
-            assert!(check_id(id).is_err(), "{id}");
+        for id in ["$a", "a%b", "a?b"] {
+            for (transport, is_possible) in [(Mqtt, false), (MqttWs, false), (Amqp, true), (Https, true)] {
+                assert_eq!(check_id(id, transport).is_ok(), is_possible, "{id} over {transport}");
+            }
+        }
+        for id in ["", "a b", "a/b", "a#b", "a+b", "pümp", "a\n", &"x".repeat(129)] {
+            for transport in TransportKind::ALL {
+                assert!(check_id(id, transport).is_err(), "{id}");
+            }
         }
     }
 }

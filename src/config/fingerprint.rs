@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bus, Config, Credential, Device, Hub};
+use super::{Bus, Config, Credential, Device, Hub, Proxy};
 
 /// Bytes of a digest that are kept: nobody has a reason to forge one, and by chance two parts are not taken for one.
 const BYTES: usize = 8;
@@ -74,7 +74,8 @@ impl Fingerprints {
 }
 
 fn of_hub(hub: &Hub) -> String {
-    digest(hub, b"")
+    let secret = hub.proxy.as_ref().and_then(|Proxy { credentials, .. }| credentials.as_deref());
+    digest(hub, secret.unwrap_or_default().as_bytes())
 }
 
 fn of_bus(bus: &Bus) -> String {
@@ -82,11 +83,11 @@ fn of_bus(bus: &Bus) -> String {
 }
 
 fn of_device(device: &Device) -> String {
-    let secret = match &device.credential {
+    let first = match &device.credential {
         Credential::Key(key) => key.as_slice(),
         Credential::Certificate { contents, .. } => contents,
     };
-    digest(device, secret)
+    digest(device, &[first, device.secondary.as_deref().unwrap_or_default()].concat())
 }
 
 /// Everything that a part's `Debug` tells, and what that hides. The version is in it: another program may mean another

@@ -5,8 +5,9 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::address::{check_host, host_and_port, is_loopback};
+use super::address::check_host;
 use super::tree::{Span, Table};
+use super::way::{ways, Ways};
 use super::{keys, Hub, Ledger};
 use crate::certificate::identity::{self, Trust};
 
@@ -18,8 +19,6 @@ const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
 const DEFAULT_CONNECT_RATE: u32 = 20;
 const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * DAY);
-const MQTTS_PORT: u16 = 8883;
-const MQTT_PORT: u16 = 1883;
 const DAY: u64 = 24 * 3600;
 
 /// `sun_path` of `sockaddr_un` holds 108 bytes on Linux, the last of them zero.
@@ -43,15 +42,7 @@ pub(super) fn hub(root: &Table) -> Option<Hub> {
     let table = root.table_or_empty("hub", keys::HUB);
     let host = host(&table);
     let tls = table.boolean("tls").unwrap_or(true);
-    let default_port = if tls { MQTTS_PORT } else { MQTT_PORT };
-    let given = table.text("address").and_then(|text| {
-        host_and_port(text, Some(default_port))
-            .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
-            .ok()
-    });
-    if !tls {
-        check_plain(&table, given.as_deref());
-    }
+    let Ways { transport, addresses, gateway, proxy, poll_interval } = ways(&table, host.as_deref(), tls);
     let ca_file = table.path("ca_file");
     if let Some(path) = &ca_file {
         match Trust::load(Some(path)) {
@@ -68,14 +59,18 @@ pub(super) fn hub(root: &Table) -> Option<Hub> {
     let token_lifetime = table.duration("token_lifetime", &TOKEN_LIFETIME);
     let host = host?;
     Some(Hub {
-        address: given.unwrap_or_else(|| format!("{host}:{default_port}")),
         host,
+        transport,
+        addresses,
+        gateway,
+        proxy,
         ca_file,
         tls,
         keepalive: keepalive.unwrap_or(DEFAULT_KEEPALIVE),
         connect_rate: connect_rate.unwrap_or(DEFAULT_CONNECT_RATE),
         api_version,
         token_lifetime: token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME),
+        poll_interval,
     })
 }
 
@@ -207,21 +202,6 @@ fn mistyped_domain(host: &str) -> Option<String> {
     let nearest = DOMAINS[1..].iter().find(|known| distance(known) <= 1).unwrap_or(&DOMAINS[0]);
     let is_slip = distance(nearest) <= SLIPS_MAX || domain.contains("azure-device");
     is_slip.then(|| format!("is nearly a hub's name; did you mean \"{name}.{nearest}\"?"))
-}
-
-fn check_plain(table: &Table, address: Option<&str>) {
-    match address {
-        Some(address) if is_loopback(address) => {
-            if table.has("ca_file") {
-                table.note("ca_file", "is not used, because tls is false");
-            }
-        }
-        _ => table.wrong(
-            "tls",
-            "without TLS anybody on the way can read and send commands; remove this line, or set hub.address to a \
-             loopback address such as \"127.0.0.1:1883\"",
-        ),
-    }
 }
 
 fn api_version(table: &Table) -> String {

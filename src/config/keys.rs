@@ -21,8 +21,27 @@ pub const ROOT: Section =
 /// `[hub]`
 pub const HUB: Section = Section {
     title: "[hub]",
-    keys: &["host", "address", "ca_file", "tls", "keepalive", "connect_rate", "api_version", "token_lifetime"],
+    keys: &[
+        "host",
+        "transport",
+        "address",
+        "addresses",
+        "gateway",
+        "proxy",
+        "proxy_credentials_file",
+        "ca_file",
+        "tls",
+        "keepalive",
+        "connect_rate",
+        "api_version",
+        "token_lifetime",
+        "poll_interval",
+    ],
 };
+
+/// `hub.addresses`
+pub const ADDRESSES: Section =
+    Section { title: "hub.addresses", keys: &["mqtt", "mqtt-ws", "amqp", "amqp-ws", "https"] };
 
 /// `[admin]`
 pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
@@ -100,7 +119,18 @@ pub const BUS: Section = Section {
 /// `[device.ID]`
 pub const DEVICE: Section = Section {
     title: "[device.ID]",
-    keys: &["bus", "unit", "profile", "key_file", "connection_string_file", "cert_file", "cert_key_file", "settle"],
+    keys: &[
+        "bus",
+        "unit",
+        "profile",
+        "transport",
+        "key_file",
+        "secondary_key_file",
+        "connection_string_file",
+        "cert_file",
+        "cert_key_file",
+        "settle",
+    ],
 };
 
 /// `[profile.NAME]`
@@ -155,8 +185,8 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
-pub const SECTIONS: [Section; 12] =
-    [ROOT, HUB, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT, READ_BACK];
+pub const SECTIONS: [Section; 13] =
+    [ROOT, HUB, ADDRESSES, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT, READ_BACK];
 
 /// The candidate that somebody who wrote `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

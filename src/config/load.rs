@@ -169,8 +169,7 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let ledger = hub::ledger(&root);
     let buses = bus::buses(&root);
     let profiles = profile::profiles(&root);
-    let host = hub.as_ref().map(|hub| hub.host.as_str());
-    let devices = device::devices(&root, host, &buses, &profiles);
+    let devices = device::devices(&root, hub.as_ref(), &buses, &profiles);
     let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
     Some(Config { hub: hub?, admin_socket: admin_socket?, ledger: ledger?, buses, devices })
 }

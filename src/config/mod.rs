@@ -26,7 +26,9 @@ mod secret;
 mod slips;
 mod syntax;
 mod text;
+mod transport;
 mod tree;
+mod way;
 mod words;
 
 use std::collections::BTreeMap;
@@ -40,6 +42,7 @@ pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, Loaded, Places, Refused};
 pub use problem::{Origins, Place, Problem, Severity};
+pub use transport::TransportKind;
 
 /// Longest name of a bus, profile, command or device; the hub's own limit for devices.
 const NAME_CHARS_MAX: usize = 128;
@@ -64,8 +67,14 @@ pub struct Config {
 pub struct Hub {
     /// Host name of the hub, lower case: TLS server name, user name, SAS audience.
     pub host: String,
-    /// Where to connect, `HOST:PORT`; default `host:8883`.
-    pub address: String,
+    /// The transport of every device that names none.
+    pub transport: TransportKind,
+    /// Where to connect by each transport, `HOST:PORT`.
+    pub addresses: BTreeMap<TransportKind, String>,
+    /// An IoT Edge parent to connect to in the hub's place, lower case: TLS server name.
+    pub gateway: Option<String>,
+    /// Goes before every connection.
+    pub proxy: Option<Proxy>,
     /// Trust anchors to use instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// `false` only towards a loopback address.
@@ -78,6 +87,36 @@ pub struct Hub {
     pub api_version: String,
     /// Life of a SAS token.
     pub token_lifetime: Duration,
+    /// HTTPS: how long an empty queue is left alone.
+    pub poll_interval: Duration,
+}
+
+impl Hub {
+    /// Where to connect by a transport, `HOST:PORT`.
+    pub fn address(&self, transport: TransportKind) -> &str {
+        self.addresses.get(&transport).expect("each transport has an address")
+    }
+
+    /// The name that is expected in TLS.
+    pub fn server_name(&self) -> &str {
+        self.gateway.as_deref().unwrap_or(&self.host)
+    }
+}
+
+/// An HTTP proxy that connections are made through, by CONNECT. `Debug` never shows the password.
+#[derive(Clone, PartialEq)]
+pub struct Proxy {
+    /// `HOST:PORT`
+    pub address: String,
+    /// `user:password`
+    pub credentials: Option<String>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credentials = self.credentials.as_ref().map(|_| "…");
+        f.debug_struct("Proxy").field("address", &self.address).field("credentials", &credentials).finish()
+    }
 }
 
 /// `[ledger]`
@@ -210,7 +249,7 @@ pub enum Parity {
 }
 
 /// One `[device.ID]`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Device {
     /// Its id at the hub.
     pub id: String,
@@ -218,12 +257,32 @@ pub struct Device {
     pub bus: String,
     /// Modbus unit id; 0 where the bus has none.
     pub unit: u8,
+    /// How its messages come.
+    pub transport: TransportKind,
     /// How it proves its identity.
     pub credential: Credential,
+    /// The key to try when the hub refuses the first.
+    pub secondary: Option<Vec<u8>>,
     /// When its messages are completed.
     pub settle: Settle,
     /// Its profile's commands by name.
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Device { id, bus, unit, transport, credential, secondary, settle, commands } = self;
+        f.debug_struct("Device")
+            .field("id", id)
+            .field("bus", bus)
+            .field("unit", unit)
+            .field("transport", transport)
+            .field("credential", credential)
+            .field("secondary", &secondary.as_ref().map(|_| "…"))
+            .field("settle", settle)
+            .field("commands", commands)
+            .finish()
+    }
 }
 
 /// How an identity is proven. `Debug` never shows the secret.

@@ -18,6 +18,8 @@ const COPY_STRING: &str = "copy the device's primary connection string from the 
 #[derive(PartialEq, Eq)]
 pub(super) struct ConnectionString {
     pub host: String,
+    /// An IoT Edge gateway, lower case.
+    pub gateway: Option<String>,
     pub device: String,
     pub key: Vec<u8>,
 }
@@ -146,12 +148,31 @@ fn is_named(text: &str) -> bool {
     by('=') || by(':')
 }
 
+/// What a proxy asks for: `user:password`.
+pub(super) fn proxy_credentials(text: &str) -> Result<String, String> {
+    const WRITE: &str = "write user:password into it, and nothing else";
+    if text.is_empty() {
+        return Err(format!("is empty; {WRITE}"));
+    }
+    if text.lines().count() > 1 {
+        return Err(format!("holds more than one line; {WRITE}"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("holds a control character; {WRITE}"));
+    }
+    match text.split_once(':') {
+        // A user's name can't hold a colon (RFC 7617, 2); a password may, and be empty.
+        Some((user, _)) if !user.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("holds no user before a colon; {WRITE}")),
+    }
+}
+
 /// Reads `HostName=…;DeviceId=…;SharedAccessKey=…`.
 pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, String> {
     if let Some(why) = no_string(text) {
         return Err(why);
     }
-    let (mut host, mut device, mut key) = (None, None, None);
+    let (mut host, mut gateway, mut device, mut key) = (None, None, None, None);
     for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         // The key ends in `=` itself.
         let Some((name, value)) = part.split_once('=') else {
@@ -159,6 +180,7 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
         };
         let slot = match name.trim().to_ascii_lowercase().as_str() {
             "hostname" => &mut host,
+            "gatewayhostname" => &mut gateway,
             "deviceid" => &mut device,
             "sharedaccesskey" => &mut key,
             other => return Err(other_part(other)),
@@ -174,6 +196,7 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
     let key = part(key, "SharedAccessKey")?;
     Ok(ConnectionString {
         host: part(host, "HostName")?.to_lowercase(),
+        gateway: gateway.map(str::to_lowercase).filter(|name| !name.is_empty()),
         device: part(device, "DeviceId")?,
         key: BASE64_STANDARD.decode(&key).map_err(|_| {
             format!("holds no base64 text as SharedAccessKey, so it may be cut short or changed; {COPY_STRING}")
@@ -215,11 +238,6 @@ fn other_part(name: &str) -> String {
         }
         "sharedaccesssignature" => format!("holds a signature, which expires; {COPY_STRING}"),
         "moduleid" => format!("is the connection string of a module; {COPY_STRING}"),
-        "gatewayhostname" => {
-            "names an IoT Edge gateway (GatewayHostName), and this program connects to the hub itself; \
-                              remove that part, and see that the hub can be reached"
-                .into()
-        }
         "x509" => "says that the device has a certificate; use cert_file and cert_key_file instead".into(),
         "endpoint" => format!("is the connection string of an endpoint for events; {COPY_STRING}"),
         _ => format!("holds a part that is neither HostName, DeviceId nor SharedAccessKey; {COPY_STRING}"),

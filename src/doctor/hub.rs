@@ -24,9 +24,9 @@ use crate::config::{Config, Credential, Device, Hub};
 use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
-use crate::hub::dial::{Dial as _, Network};
-use crate::hub::mqtt::Mqtt;
+use crate::hub::dial::{Dial, Network};
 use crate::hub::transport::{Entry, Transport};
+use crate::hub::transports::Transports;
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
 use crate::time::{Timestamp, EARLIEST_BELIEVABLE};
@@ -56,7 +56,8 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     };
     let is_first = matches!(daemon, Daemon::Absent) && !config.ledger.path.exists();
     let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
-    let transport = Mqtt::over(Arc::new(Network));
+    let dial: Arc<dyn Dial> = Arc::new(Network);
+    let transport = Transports::over(&dial);
     let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, transport, is_first });
     let is_reached = hub.reach_step_by_step(&hub.guests(&config), &mut findings).await;
     findings.extend(identities(&hub, &config, &daemon, is_reached).await);
@@ -76,7 +77,7 @@ struct Way {
     hub: Hub,
     trust: Option<Trust>,
     access: Arc<Access>,
-    transport: Mqtt,
+    transport: Transports,
     /// No daemon has run here yet.
     is_first: bool,
 }
@@ -97,8 +98,8 @@ impl Way {
 
     /// One line for each step. Tells whether the last one was made.
     async fn reach_step_by_step(&self, guests: &[Option<&Credential>], findings: &mut Vec<Finding>) -> bool {
-        let address = &self.hub.address;
-        let name = address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name);
+        let address = self.hub.address(self.hub.transport);
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
         let has_address = Finding::ok(ABOUT[0], format!("{name} has an address"));
         let stream = match within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
             Err(trouble @ Trouble::Lookup { .. }) => {
@@ -152,7 +153,7 @@ impl Way {
             }
             _ => trust.plain(),
         };
-        let secured = tls::handshake(settings, &self.hub.host, stream);
+        let secured = tls::handshake(settings, self.hub.server_name(), stream);
         let secured = within(STEP_LIMIT, secured).await.unwrap_or_else(slow)?;
         let chain = tls::shown(&secured);
         Ok((Box::new(secured), chain))
@@ -179,9 +180,9 @@ impl Way {
 
     /// Connects and leaves. Tells whether the hub had a session.
     async fn visit(&self, device: &Device, token: Option<String>, is_to_stay: bool) -> Result<bool, Trouble> {
-        let account = Account { access: self.access.clone(), credential: device.credential.clone() };
+        let account = Account::of(device, &self.access);
         let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
-        let entry = Entry { hub: &self.hub, device: &device.id, token, is_to_stay };
+        let entry = Entry { hub: &self.hub, device: &device.id, token, is_to_stay, settle: device.settle };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
         let attachment = entered.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))?;
         let was_known = attachment.was_known();

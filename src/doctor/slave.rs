@@ -157,7 +157,7 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
-    use crate::config::{Credential, Settle};
+    use crate::config::{Credential, Settle, TransportKind};
     use crate::peripheral::exchange::Answer;
 
     fn device(profile: &str) -> Device {
@@ -224,7 +224,9 @@ mod tests {
             id: "d".into(),
             bus: "b".into(),
             unit: 1,
+            transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
+            secondary: None,
             settle: Settle::AfterExecution,
             commands: Arc::new(BTreeMap::new()),
         };

@@ -35,8 +35,8 @@ use crate::handles;
 use crate::health::pulse;
 use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
-use crate::hub::mqtt::Mqtt;
 use crate::hub::pace::Shared;
+use crate::hub::transports::Transports;
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
 use crate::log;
@@ -327,8 +327,10 @@ impl Gateway {
             helpers: CancellationToken::new(),
         };
         let connections_max = handles::for_hub(handles::limit(), config.buses.len());
-        let (shared, registry) =
-            (Arc::new(Shared::new(Arc::new(Mqtt::over(dial)), connections_max)), Mutex::new(Registry::new(config)));
+        let (shared, registry) = (
+            Arc::new(Shared::new(Arc::new(Transports::over(&dial)), connections_max)),
+            Mutex::new(Registry::new(config)),
+        );
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
         Gateway { ledger, shared, lines, owed, registry, executions, receipts, retention, reloads, started, stops }

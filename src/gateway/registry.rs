@@ -106,7 +106,7 @@ impl Registry {
         begin: Begin,
     ) {
         let (assignment, assigned) = watch::channel(Arc::new(self.assignment(device)));
-        let account = Account { access: access.clone(), credential: device.credential.clone() };
+        let account = Account::of(device, access);
         let (account, configured) = watch::channel(Arc::new(account));
         let event_bell = Arc::new(Notify::new());
         let health = Arc::new(DeviceHealth::new(&device.id));
@@ -228,7 +228,7 @@ impl Registry {
                 served.assignment.send_replace(Arc::new(self.assignment(device)));
                 changes.devices.changed.push(device.id.clone());
             }
-            let account = Account { access: access.clone(), credential: device.credential.clone() };
+            let account = Account::of(device, access);
             served.account.send_if_modified(|present| {
                 let ends_the_connection = !account.connects_as(present);
                 *present = Arc::new(account);

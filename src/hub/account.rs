@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::certificate::Trust;
-use crate::config::{Credential, Hub};
+use crate::config::{Credential, Device, Hub, Settle, TransportKind};
 
 /// The hub as it is configured, with trust anchors unless it is reached without TLS.
 pub struct Access {
@@ -17,19 +17,52 @@ pub struct Access {
 pub struct Account {
     /// The hub.
     pub access: Arc<Access>,
+    /// How it is reached.
+    pub transport: TransportKind,
     /// The proof of the identity.
     pub credential: Credential,
+    /// The key to try when the hub refuses the first.
+    pub secondary: Option<Vec<u8>>,
+    /// When its messages are completed: a transport that asks for so many at a time goes by it.
+    pub settle: Settle,
 }
 
 impl Account {
+    /// A device's.
+    pub fn of(device: &Device, access: &Arc<Access>) -> Account {
+        Account {
+            access: access.clone(),
+            transport: device.transport,
+            credential: device.credential.clone(),
+            secondary: device.secondary.clone(),
+            settle: device.settle,
+        }
+    }
+
     /// Whether a connection that was made for `other` may stand.
     pub fn connects_as(&self, other: &Account) -> bool {
-        let Hub { host, address, ca_file, tls, keepalive, connect_rate: _, api_version, token_lifetime } =
-            &self.access.hub;
+        let Hub {
+            host,
+            transport: _,
+            addresses: _,
+            gateway,
+            proxy,
+            ca_file,
+            tls,
+            keepalive,
+            connect_rate: _,
+            api_version,
+            token_lifetime,
+            poll_interval,
+        } = &self.access.hub;
         let hub = &other.access.hub;
-        (host, address, ca_file) == (&hub.host, &hub.address, &hub.ca_file)
+        (host, ca_file, gateway, proxy) == (&hub.host, &hub.ca_file, &hub.gateway, &hub.proxy)
+            && self.transport == other.transport
+            && self.access.hub.address(self.transport) == hub.address(other.transport)
             && (tls, keepalive, api_version, token_lifetime)
                 == (&hub.tls, &hub.keepalive, &hub.api_version, &hub.token_lifetime)
+            && *poll_interval == hub.poll_interval
             && self.credential == other.credential
+            && self.secondary == other.secondary
     }
 }

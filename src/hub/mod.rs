@@ -19,7 +19,9 @@ pub mod mqtt;
 pub mod pace;
 pub mod room;
 pub mod transport;
+pub mod transports;
 pub mod trouble;
+pub mod way;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use super::account::Account;
 use super::trouble::Trouble;
 use super::Settlement;
 use crate::command::Message;
-use crate::config::Hub;
+use crate::config::{Hub, Settle};
 use crate::ledger::row::Event;
 
 /// What a transport is about to have done.
@@ -53,11 +53,14 @@ pub struct Entry<'a> {
     pub token: Option<String>,
     /// Whether the hub keeps what waits for the device when the attachment ends. If not, that is lost.
     pub is_to_stay: bool,
+    /// When the device's messages are completed: a transport that asks for so many at a time goes by it.
+    pub settle: Settle,
 }
 
 /// One attachment of an identity, from its entry to its end.
 pub trait Attachment: Send {
-    /// Whether the hub knew the device from before. Messages may have waited for it.
+    /// Whether the hub may have known the device from before. If not, no message has waited for it, and no earlier
+    /// gateway has subscribed as it. A transport without sessions can't tell, and says yes.
     fn was_known(&self) -> bool;
 
     /// Asks for the device's messages. [`Inbound::Ready`] says that they come.
@@ -93,6 +96,19 @@ pub trait Attachment: Send {
     /// # Errors
     /// The attachment is over.
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>>;
+
+    /// Whether a new token can be shown on this attachment. If not, one is made anew for it.
+    fn takes_tokens(&self) -> bool {
+        false
+    }
+
+    /// Shows a new token in place of the one before.
+    ///
+    /// # Errors
+    /// The attachment is over: the hub refuses the token, or is gone.
+    fn show(&mut self, _token: String) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Deliveries whose end the hub has not been told.
     fn unsettled(&self) -> usize;

@@ -207,7 +207,8 @@ impl Identity {
                 (Some(token), Some((begun + renewal, begun + hub.token_lifetime)))
             }
         };
-        let attachment = reached.attach(Entry { hub, device, token, is_to_stay: true }).await?;
+        let entry = Entry { hub, device, token, is_to_stay: true, settle: account.settle };
+        let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, was_known = attachment.was_known(), "the hub lets the device in");
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })

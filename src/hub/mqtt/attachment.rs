@@ -3,28 +3,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{timeout, Instant};
+use tokio::time::Instant;
 
 use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
 use super::ping::Ping;
 use super::session::{self, Incoming, Session};
 use super::topic;
-use crate::config::Credential;
-use crate::hub::account::{Access, Account};
-use crate::hub::auth::tls;
+use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
-use crate::hub::Settlement;
+use crate::hub::{way, Settlement};
 use crate::ledger::row::Event;
 use crate::proof::crash::{self, Point};
 
-/// How long a TLS handshake may take, so that a hub that says nothing does not hold up the others for long.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// MQTT over streams that are dialled, in TLS where the hub is reached by it.
+/// MQTT over streams that are dialled.
 pub struct Mqtt {
     dial: Arc<dyn Dial>,
 }
@@ -34,34 +28,21 @@ impl Mqtt {
     pub fn over(dial: Arc<dyn Dial>) -> Mqtt {
         Mqtt { dial }
     }
-
-    async fn stream(&self, account: &Account) -> Result<Connection, Trouble> {
-        let Access { hub, trust } = &*account.access;
-        crash::point(Point::BeforeConnect);
-        let tcp = self.dial.dial(&hub.address).await?;
-        let Some(trust) = trust else { return Ok(Connection::new(tcp)) };
-        let config = match &account.credential {
-            Credential::Key(_) => trust.plain(),
-            Credential::Certificate { cert_file, key_file, .. } => {
-                trust.with_certificate(cert_file, key_file).map_err(Trouble::Credential)?
-            }
-        };
-        let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
-        let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, &hub.host, tcp)).await.map_err(slow)??;
-        Ok(Connection::new(Box::new(stream)))
-    }
 }
 
 impl Transport for Mqtt {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
-        Box::pin(async { Ok(Box::new(self.stream(account).await?) as Box<dyn Reached>) })
+        Box::pin(async {
+            let stream = way::open(&*self.dial, account).await?;
+            Ok(Box::new(Connection::new(stream)) as Box<dyn Reached>)
+        })
     }
 }
 
 impl Reached for Connection {
     fn attach<'a>(mut self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
-            let Entry { hub, device, token, is_to_stay } = entry;
+            let Entry { hub, device, token, is_to_stay, .. } = entry;
             let login = Login::of(hub, device, token.unwrap_or_default());
             match is_to_stay {
                 true => self.connect(&login).await?,
@@ -248,7 +229,8 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::config;
+    use crate::config::{self, Credential, Settle, TransportKind};
+    use crate::hub::account::Access;
     use crate::hub::dial::Dialing;
     use crate::net::Stream;
 
@@ -267,7 +249,13 @@ mod tests {
         let main = folder.path().join("main.toml");
         std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
         let hub = config::load(&main, []).unwrap().config.hub;
-        Account { access: Arc::new(Access { hub, trust: None }), credential: Credential::Key(vec![0; 32]) }
+        Account {
+            access: Arc::new(Access { hub, trust: None }),
+            transport: TransportKind::Mqtt,
+            credential: Credential::Key(vec![0; 32]),
+            secondary: None,
+            settle: Settle::AfterExecution,
+        }
     }
 
     /// The next bytes are these.
@@ -300,7 +288,13 @@ mod tests {
     async fn attach(far: &mut UnixStream, near: UnixStream, was_known: bool) -> Box<dyn Attachment> {
         let (account, transport) = (account(), Mqtt::over(Arc::new(Local(std::sync::Mutex::new(Some(near))))));
         let reached = transport.reach(&account).await.unwrap();
-        let entry = Entry { hub: &account.access.hub, device: "d", token: Some("token".into()), is_to_stay: true };
+        let entry = Entry {
+            hub: &account.access.hub,
+            device: "d",
+            token: Some("token".into()),
+            is_to_stay: true,
+            settle: account.settle,
+        };
         let hub = async {
             assert_eq!(hear_any(far).await, 1, "CONNECT");
             far.write_all(&[0x20, 2, u8::from(was_known), 0]).await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle};
+use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -12,7 +12,7 @@ use super::Site;
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let config = Site::good().loaded().config;
-    assert_eq!(config.hub.address, "contoso.azure-devices.net:8883");
+    assert_eq!(config.hub.address(TransportKind::Mqtt), "contoso.azure-devices.net:8883");
     assert!(config.hub.tls && config.hub.ca_file.is_none());
     assert_eq!(config.hub.keepalive, Duration::from_secs(60));
     assert_eq!(config.hub.connect_rate, 20);
@@ -110,6 +110,6 @@ fn plain_text_is_allowed_to_this_machine_only() {
         ("::1", "[::1]:1883"),
     ] {
         site.write("conf.d/10.toml", format!("[hub]\ntls = false\naddress = '{address}'"));
-        assert_eq!(site.loaded().config.hub.address, full);
+        assert_eq!(site.loaded().config.hub.address(TransportKind::Mqtt), full);
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use fieldbridge::config::{BusKind, Endpoint};
+use fieldbridge::config::{BusKind, Endpoint, TransportKind};
 
 use super::{file_of, lines, Site, KEY};
 
@@ -184,7 +184,7 @@ fn the_environment_overrides_files_and_is_parsed_as_the_type_expected() {
     assert_eq!(config.hub.keepalive, Duration::from_secs(62));
     assert_eq!(config.hub.connect_rate, 7);
     assert!(!config.hub.tls);
-    assert_eq!(config.hub.address, "localhost:1883");
+    assert_eq!(config.hub.address(TransportKind::Mqtt), "localhost:1883");
     assert_eq!(config.devices["pump-7"].unit, 17);
     let command = &config.devices["pump-7"].commands["set-speed"];
     assert_eq!(command.range, Some((1.0, 2.5)));

@@ -1,0 +1,32 @@
+//! Every transport that this program was built with, and which of them an account takes.
+
+use std::sync::Arc;
+
+use super::account::Account;
+use super::dial::Dial;
+use super::mqtt::Mqtt;
+use super::transport::{Pending, Reached, Transport};
+use super::trouble::Trouble;
+use crate::config::TransportKind;
+
+/// All transports, over streams that are dialled in one way.
+pub struct Transports {
+    mqtt: Mqtt,
+}
+
+impl Transports {
+    /// Over streams that are dialled so.
+    pub fn over(dial: &Arc<dyn Dial>) -> Transports {
+        Transports { mqtt: Mqtt::over(dial.clone()) }
+    }
+}
+
+impl Transport for Transports {
+    fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
+        match account.transport {
+            TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
+            // The configuration refuses what is not built.
+            other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),
+        }
+    }
+}
