@@ -14,6 +14,7 @@ pub struct Access {
 }
 
 /// What an identity connects as, and to what.
+#[derive(Clone)]
 pub struct Account {
     /// The hub.
     pub access: Arc<Access>,

@@ -2,7 +2,7 @@
 //!
 //! The hub gives no reasons: every refusal at CONNECT is "not authorized", every later error a closed socket
 //! ("Understand error codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely
-//! first.
+//! first. By HTTPS each answer has a status, and often the hub's own code.
 
 use std::time::Duration;
 
@@ -72,6 +72,32 @@ pub enum Trouble {
     /// The hub did not acknowledge a result event.
     #[error("the hub did not acknowledge a result event for {} s", .0.as_secs())]
     EventUnacknowledged(Duration),
+    /// By HTTPS: the hub says no.
+    #[error("{}", no_by_http(*.status, .said, *.retry_after))]
+    Http {
+        /// The status, 100 to 999.
+        status: u16,
+        /// What the hub said beside it, or nothing.
+        said: String,
+        /// For how many seconds it asks to be left alone.
+        retry_after: Option<u64>,
+    },
+    /// By HTTPS: what answers is not the hub.
+    #[error(
+        "something between answers in the hub's place ({0}); look for a log-in page of the network or for a proxy, and let \
+         connections to `hub.host` through"
+    )]
+    NotTheHub(String),
+    /// By HTTPS: the hub does not take a result event, for what it is.
+    #[error(
+        "the hub does not take a result event (HTTP {status}{said}); it stays in the ledger, and others go before it"
+    )]
+    EventRefused {
+        /// The status, 400 to 499.
+        status: u16,
+        /// What the hub said beside it, or nothing.
+        said: String,
+    },
     /// The ledger does not answer.
     #[error("the ledger does not answer; the disk may be failing")]
     LedgerSlow,
@@ -102,6 +128,27 @@ fn refusal(code: u8) -> &'static str {
         }
         _ => "unknown return code",
     }
+}
+
+/// What a status of HTTP means ("Understand error codes", Microsoft) and what to check.
+fn no_by_http(status: u16, said: &str, retry_after: Option<u64>) -> String {
+    let (what, remedy) = match status {
+        400 => ("does not understand the request", "check `hub.api_version` and the device id"),
+        401 => (
+            "does not let the device in",
+            "check that its key or certificate is the right one, that it is enabled at this hub, and that the clock is right",
+        ),
+        403 => (
+            "forbids what the device asks for",
+            "check the hub's daily quota and its IP filter, and that its tier is not Basic, which has no messages for devices",
+        ),
+        404 => ("does not know the device", "check the device id, capitals too, and `hub.host`"),
+        429 => ("is asked too often", "the daemon tries again later; if that lasts, raise `hub.poll_interval`"),
+        500..=599 => ("has a trouble of its own", "the daemon tries again; if that lasts, see the status page of Azure"),
+        _ => ("gave an answer that it never gives", "check `hub.host`, `hub.address` and `hub.api_version`"),
+    };
+    let wait = retry_after.map(|seconds| format!(", for {seconds} s")).unwrap_or_default();
+    format!("the hub {what} (HTTP {status}{said}{wait}); {remedy}")
 }
 
 impl Trouble {

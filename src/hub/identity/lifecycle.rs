@@ -246,7 +246,9 @@ impl Identity {
         self.deliveries.forget();
         outbox.connection_ended(matches!(
             &ending,
-            Ending::Trouble(Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_))
+            Ending::Trouble(
+                Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_) | Trouble::EventRefused { .. }
+            )
         ));
         let worked = serving.worked;
         match ending {
