@@ -264,15 +264,24 @@ impl Way {
 
     /// Lets one identity in, and leaves at once. `again` is when it may connect a second time.
     async fn log_in(&self, device: &Device, again: Instant) -> Result<&'static str, Trouble> {
-        let (token, shown) = match &device.credential {
-            Credential::Certificate { .. } => (None, "its certificate"),
-            Credential::Key(key) => {
-                let lifetime = self.hub.token_lifetime;
-                let token = sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime);
-                (Some(token), "a token made now")
-            }
+        let made = |key| {
+            let lifetime = self.hub.token_lifetime;
+            Some(sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime))
         };
-        let was_known = self.visit(device, token.clone(), true).await?;
+        let (mut token, mut shown) = match &device.credential {
+            Credential::Certificate { .. } => (None, "its certificate"),
+            Credential::Key(key) => (made(key), "a token made now"),
+        };
+        let mut visited = self.visit(device, token.clone(), true).await;
+        if let (Err(trouble), Some(second)) = (&visited, &device.secondary) {
+            if trouble.is_refusal() {
+                sleep_until(again).await;
+                (token, shown) =
+                    (made(second), "a token of its secondary key; it refuses the first one, which is to be renewed");
+                visited = self.visit(device, token.clone(), true).await;
+            }
+        }
+        let was_known = visited?;
         if self.is_first && !was_known {
             // Nothing waits for a session that was not there, so nothing is lost with it.
             sleep_until(again).await;

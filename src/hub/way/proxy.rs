@@ -27,14 +27,28 @@ pub enum ProxyTrouble {
         /// What the system said.
         error: String,
     },
-    /// 407, and none were shown.
+    /// 407, and none were shown; tinyproxy says 401 then.
     #[error(
-        "the proxy {0} asks for credentials (407); write user:password into a file, and name it as `hub.proxy_credentials_file`"
+        "the proxy {proxy} asks for credentials ({status}); write user:password into a file, and name it as \
+         `hub.proxy_credentials_file`"
     )]
-    AsksForCredentials(String),
-    /// 407, although some were shown.
-    #[error("the proxy {0} does not take the credentials (407); correct user:password in the file `hub.proxy_credentials_file`")]
-    RefusesCredentials(String),
+    AsksForCredentials {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// The same, although some were shown.
+    #[error(
+        "the proxy {proxy} does not take the credentials ({status}); correct user:password in the file \
+         `hub.proxy_credentials_file`"
+    )]
+    RefusesCredentials {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+    },
     /// 407, and it takes none of the kind that there is.
     #[error(
         "the proxy {proxy} asks for credentials of a kind that is not supported ({schemes}); have whoever runs it take Basic, or \
@@ -164,7 +178,7 @@ fn judge(head: &str, proxy: &Proxy, to: &str) -> Result<(), ProxyTrouble> {
     let Some(status) = status else { return Err(ProxyTrouble::NotHttp(proxy_address)) };
     Err(match status {
         200..=299 => return Ok(()),
-        407 => asks(head, proxy),
+        401 | 407 => asks(head, proxy, status),
         403 | 405 => ProxyTrouble::Forbidden { proxy: proxy_address, to, status },
         300..=399 | 511 => ProxyTrouble::Page { proxy: proxy_address, status },
         500..=510 => ProxyTrouble::NoWay { proxy: proxy_address, to, status },
@@ -172,7 +186,7 @@ fn judge(head: &str, proxy: &Proxy, to: &str) -> Result<(), ProxyTrouble> {
     })
 }
 
-fn asks(head: &str, proxy: &Proxy) -> ProxyTrouble {
+fn asks(head: &str, proxy: &Proxy, status: u16) -> ProxyTrouble {
     let schemes: Vec<&str> = head
         .lines()
         .filter_map(|line| line.split_once(':'))
@@ -185,8 +199,8 @@ fn asks(head: &str, proxy: &Proxy) -> ProxyTrouble {
             let schemes = schemes.join(", ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(60).collect();
             ProxyTrouble::OtherCredentials { proxy: proxy.address.clone(), schemes }
         }
-        (true, None) => ProxyTrouble::AsksForCredentials(proxy.address.clone()),
-        (true, Some(_)) => ProxyTrouble::RefusesCredentials(proxy.address.clone()),
+        (true, None) => ProxyTrouble::AsksForCredentials { proxy: proxy.address.clone(), status },
+        (true, Some(_)) => ProxyTrouble::RefusesCredentials { proxy: proxy.address.clone(), status },
     }
 }
 
