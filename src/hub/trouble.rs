@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::way::ProxyTrouble;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 /// Why a connection ended or did not come about.
@@ -20,7 +21,7 @@ pub enum Trouble {
         error: String,
     },
     /// No TCP connection.
-    #[error("{address} can't be reached: {error}; check the uplink, and that port 8883 is open outwards")]
+    #[error("{address} can't be reached: {error}; check the uplink, and that {} is open outwards{}", port(.address), instead(.address))]
     Unreachable {
         /// Where to.
         address: String,
@@ -39,6 +40,12 @@ pub enum Trouble {
          file of /etc/systemd/system/fieldbridge.service.d/"
     )]
     NoPlace(usize),
+    /// The proxy brings no connection to the hub.
+    #[error("{0}")]
+    Proxy(ProxyTrouble),
+    /// What answers is no hub's WebSocket.
+    #[error("no WebSocket to the hub: {0}")]
+    WebSocket(String),
     /// TLS failed.
     #[error("TLS failed: {0}")]
     Tls(String),
@@ -154,7 +161,12 @@ fn no_by_http(status: u16, said: &str, retry_after: Option<u64>) -> String {
 impl Trouble {
     /// Whether it is no identity's own: the hub can't be reached by any.
     pub fn is_common(&self) -> bool {
-        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_))
+        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_) | Trouble::Proxy(_))
+    }
+
+    /// Whether the hub does not take the proof of the identity, so that another one may do.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Trouble::Refused(4 | 5))
     }
 
     /// What a failed TLS handshake means.
@@ -168,6 +180,20 @@ impl Trouble {
             None => format!("{error}; is this a TLS port, and does nothing between intercept it?"),
         };
         Trouble::Tls(why)
+    }
+}
+
+/// What is to be open outwards for `HOST:PORT`.
+fn port(address: &str) -> String {
+    address.rsplit_once(':').map_or_else(|| "its port".into(), |(_, port)| format!("port {port}"))
+}
+
+/// The way out where only the ports of the web are open.
+fn instead(address: &str) -> &'static str {
+    match address.rsplit_once(':') {
+        Some((_, "8883")) => "; where only 443 is, set `hub.transport` to \"mqtt-ws\"",
+        Some((_, "5671")) => "; where only 443 is, set `hub.transport` to \"amqp-ws\"",
+        _ => "",
     }
 }
 

@@ -51,11 +51,12 @@ pub fn status(of: &Snapshot) -> String {
     }
     let counts = |counts: &[u64]| counts.iter().map(u64::to_string).collect::<Vec<_>>();
     let devices = of.devices.iter().map(|device| {
-        let names = [&device.id, &device.bus, &device.hub].map(|text| printable(text)).to_vec();
+        let names = [&device.id, &device.bus, &device.transport, &device.hub].map(|text| printable(text)).to_vec();
         let counts = counts(&[device.received, device.executed, device.duplicates, device.in_doubt, device.pending]);
         [names, counts, vec![or_none(&device.last_error)]].concat()
     });
-    let heads = ["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
+    let heads =
+        ["id", "bus", "transport", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
     let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));
     let buses = of.buses.iter().map(|bus| {
         let names = [&bus.name, &bus.kind, &bus.state].map(|text| printable(text)).to_vec();

@@ -4,6 +4,7 @@
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `identity`, `tls`: who is believed.
+//! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
 //!   hub.
 
@@ -19,3 +20,4 @@ mod sdk_agreement;
 mod session_rules;
 mod simulator;
 mod tls;
+mod ways;
