@@ -73,17 +73,19 @@ impl Origin {
         }
     }
 
-    /// Tells a durable end: `event` is what a person is told of it. A message that is refused is told to be that, where
-    /// the transport can.
+    /// Lets the hub forget a message that is refused, and its sender know that, where the transport can.
+    pub(super) fn reject(&mut self, receipt: Receipt) {
+        if let Some(ticket) = self.take_ticket() {
+            ticket.reject(receipt);
+        }
+    }
+
+    /// Tells a durable end: `event` is what a person is told of it.
     pub(super) fn conclude(&mut self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
-        match (self, end) {
-            (Origin::Operator(operator), _) => operator.tell(|| Told::Ended(event())),
-            (message, State::Rejected) => {
-                if let Some(ticket) = message.take_ticket() {
-                    ticket.reject(receipt);
-                }
-            }
-            (message, _) => message.complete(receipt),
+        match self {
+            Origin::Operator(operator) => operator.tell(|| Told::Ended(event())),
+            message if end.is_refusal() => message.reject(receipt),
+            message => message.complete(receipt),
         }
     }
 

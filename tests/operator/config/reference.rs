@@ -100,6 +100,9 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     }
     for profile in table(&tree["profile"]).values().map(table) {
         see(keys::PROFILE, profile);
+        if let Some(message) = profile.get("message") {
+            see(keys::MESSAGE, table(message));
+        }
         for command in table(&profile["command"]).values().map(table) {
             see(keys::COMMAND, command);
             for point in ["read", "write"].iter().filter_map(|key| command.get(*key)) {

@@ -115,7 +115,7 @@ fn kind(entry: &Entry) -> &'static str {
         && inner.trim_start_matches(|c: char| c.is_ascii_digit()).len() <= 2
         && inner.ends_with(['s', 'm', 'h', 'd']);
     match entry.key.as_str() {
-        "value" => "a value of the command's type",
+        "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
         "values" => "table of names and what they stand for",
@@ -138,8 +138,9 @@ fn entries(reference: &str) -> Vec<Entry> {
     let body = &reference[reference.find("\n[hub]").expect("a head, and the first table")..];
     for (number, line) in body.lines().enumerate() {
         let bare = line.trim_start_matches('#').trim_start();
-        let assigned =
-            bare.split_once(" = ").filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-'));
+        let assigned = bare
+            .split_once(" = ")
+            .filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-'));
         if let Some(table) = line.strip_prefix('[') {
             if table.starts_with("bus.") {
                 let kind = body.lines().skip(number).find_map(|line| line.strip_prefix("kind = \""));
@@ -179,6 +180,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
             _ => keys::SERIAL,
         },
         "profile" if table.ends_with(".read") || table.ends_with(".write") => keys::POINT,
+        "profile" if table.ends_with(".message") => keys::MESSAGE,
         "profile" if table.ends_with(".read_back") => keys::READ_BACK,
         "profile" => keys::COMMAND,
         other => panic!("the page has no place for the table {other}: give it one in tests/operator/manual/keys.rs"),
