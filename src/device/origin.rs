@@ -119,3 +119,32 @@ impl Operator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Settlement, Settlements};
+    use crate::ledger::row::RowId;
+    use crate::ledger::Ledger;
+
+    #[tokio::test]
+    async fn what_is_refused_is_rejected_at_the_hub_and_every_other_end_completed() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), "hub.example").unwrap();
+        let receipt = || ledger.delivered_again(RowId::of(1));
+        for end in State::ALL.into_iter().filter(|state| state.is_final()) {
+            let (settlements, mut settled) = Settlements::new(1);
+            let mut origin = Origin::Message(Some(Ticket::new(7, settlements)));
+            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            let expected = match end {
+                State::Rejected | State::Expired => Settlement::Reject(7),
+                _ => Settlement::Complete(7),
+            };
+            assert_eq!(settled.try_recv(), Ok(expected), "{end}");
+            // What was settled when it was accepted is not settled again.
+            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            assert!(settled.try_recv().is_err() && !origin.is_live());
+        }
+        ledger.close().await;
+    }
+}
