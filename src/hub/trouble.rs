@@ -166,7 +166,7 @@ impl Trouble {
 
     /// Whether the hub does not take the proof of the identity, so that another one may do.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Trouble::Refused(4 | 5))
+        matches!(self, Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. })
     }
 
     /// What a failed TLS handshake means.
