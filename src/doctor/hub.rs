@@ -6,6 +6,8 @@
 //!   sends right after CONNACK are not acknowledged, so it delivers them again.
 //! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
 //!   installation from one whose ledger was lost.
+//! - By HTTPS the only question is a poll: a message that it brings is not settled, and comes again when its lock has
+//!   run out, after a minute.
 //! - What is wrong with one identity's certificate keeps nobody else from being tried.
 
 use std::collections::{BTreeMap, BTreeSet};

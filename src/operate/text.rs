@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
+use crate::command::Envelope;
 use crate::health::snapshot::Snapshot;
 use crate::ledger::row::{Record, Source};
 
@@ -94,12 +95,15 @@ pub fn row(row: &Record) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), printable);
     let _ = writeln!(
         out,
-        "row         {}\nhub         {}\nsource      {}\ndevice      {}\nmessage     {}\ncommand     {}",
+        "row         {}\nhub         {}\nsource      {}\ndevice      {}\nmessage     {}\ncorrelation {}\n\
+         enqueued    {}\ncommand     {}",
         row.row.number(),
         printable(&row.hub),
         printable(&source(&row.source)),
         printable(&row.device),
         or_none(&row.message_id),
+        or_none(&row.envelope.correlation_id),
+        enqueued(&row.envelope),
         or_none(&row.command)
     );
     let _ = writeln!(
@@ -131,6 +135,19 @@ pub fn result(event: &Json) -> String {
 pub fn error(event: &Json) -> String {
     let text = |key: &str| printable(event["error"][key].as_str().unwrap_or_default());
     format!("{} ({})", text("message"), text("code"))
+}
+
+/// What the hub has told of a message, where the transport tells it.
+fn enqueued(envelope: &Envelope) -> String {
+    let told = [
+        envelope.enqueued_at.map(|at| at.to_string()),
+        envelope.sequence_number.map(|number| format!("as number {number}")),
+        envelope.delivery_count.map(|count| format!("delivered before: {count}")),
+    ];
+    match told.into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        nothing if nothing.is_empty() => "-".into(),
+        told => told,
+    }
 }
 
 fn source(source: &Source) -> String {

@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::remains::Remains;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
-use crate::command::Message;
+use crate::command::{Form, Message};
 use crate::health::{pulse, LinkState};
 use crate::hub::account::Account;
 use crate::hub::transport::{Attachment, Inbound};
@@ -139,7 +139,7 @@ impl Serving<'_> {
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
             Inbound::Unclear { message, why } => {
-                self.first_receipt(&message.condense());
+                self.first_receipt(&message.condense(&self.form()));
                 Err(Trouble::Ambiguous(why))
             }
             Inbound::Published(event) => {
@@ -172,7 +172,7 @@ impl Serving<'_> {
                         Inbound::Published(event) => outbox.acknowledged(event).await?,
                         // It comes again, perhaps still in this life of the daemon.
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
-                            self.first_receipt(&message.condense());
+                            self.first_receipt(&message.condense(&self.form()));
                         }
                         Inbound::Ready => {}
                     },
@@ -188,7 +188,7 @@ impl Serving<'_> {
     fn on_delivery(&mut self, number: Option<u64>, message: Message) -> Result<(), Trouble> {
         self.identity.health.received.add();
         self.remains.something_moved();
-        let gist = message.condense();
+        let gist = message.condense(&self.form());
         let hub: Arc<str> = self.account.access.hub.host.as_str().into();
         let (received, received_at) = self.first_receipt(&gist);
         let weight = gist.weight();
@@ -207,6 +207,11 @@ impl Serving<'_> {
             (_, None) => return Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
         }
         Ok(())
+    }
+
+    /// How messages are read at present, whatever this connection was made with.
+    fn form(&self) -> Arc<Form> {
+        self.identity.account.borrow().form.clone()
     }
 
     /// When a message that came just now came first: noted of each that is read, whatever becomes of it here (G13).

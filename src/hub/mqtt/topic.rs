@@ -36,6 +36,12 @@ pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
         // A key that comes twice is not specified; the first one counts.
         match (&*key, value) {
             ("$.mid", Some(id)) if message.id.is_none() && !id.is_empty() => message.id = Some(id.into_owned()),
+            ("$.cid", Some(id)) if message.correlation_id.is_none() && !id.is_empty() => {
+                message.correlation_id = Some(id.into_owned());
+            }
+            ("$.ce", Some(encoding)) if message.content_encoding.is_none() && !encoding.is_empty() => {
+                message.content_encoding = Some(encoding.into_owned());
+            }
             // An empty name is none: the body may have one.
             ("command", Some(name)) if message.command.is_none() && !name.is_empty() => {
                 message.command = Some(name.into_owned());
@@ -141,6 +147,17 @@ mod tests {
 
         let m = parse_c2d("fake+device", b"devices/fake+device/messages/devicebound/%24.mid=fake+id", b"");
         assert_eq!(m.id.as_deref(), Some("fake+id"), "a plus is a plus");
+    }
+
+    #[test]
+    fn the_senders_correlation_id_and_encoding_are_read_and_nothing_that_mqtt_does_not_tell() {
+        let m = parse("devices/foo/messages/devicebound/%24.cid=order%209%2Fa&%24.mid=m&%24.ce=utf-16&$.cid=other");
+        assert_eq!((m.correlation_id.as_deref(), m.content_encoding.as_deref()), (Some("order 9/a"), Some("utf-16")));
+        assert_eq!((m.sequence_number, m.enqueued_at, m.delivery_count), (None, None, None));
+        for bag in ["", "%24.cid&%24.ce", "%24.cid=&%24.ce="] {
+            let m = parse(&format!("devices/foo/messages/devicebound/{bag}"));
+            assert_eq!((m.correlation_id, m.content_encoding), (None, None), "{bag}");
+        }
     }
 
     #[test]
