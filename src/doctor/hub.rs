@@ -232,6 +232,7 @@ impl Way {
             credential: shown.cloned().unwrap_or(Credential::Key(Vec::new())),
             secondary: None,
             settle: Settle::AfterExecution,
+            form: Arc::default(),
         };
         match within(STEP_LIMIT, way::websocket(stream, &account)).await.unwrap_or_else(slow) {
             Ok(_) => {

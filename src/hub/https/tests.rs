@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Https;
+use crate::command::message::Form;
 use crate::config::{self, Credential, Settle, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
@@ -126,6 +127,7 @@ fn site(settle: Settle) -> Site {
             credential: Credential::Key(vec![0; 32]),
             secondary: None,
             settle,
+            form: Arc::default(),
         },
         transport: Https::over(Arc::new(Pairs(dialled))),
     }
@@ -403,7 +405,7 @@ async fn a_body_is_read_chunked_and_without_a_length_and_one_that_is_too_large_i
         let mut attachment = attachment.unwrap();
         assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
         let Ok(Inbound::Delivery { number: Some(1), message }) = attachment.next().await else { panic!("it came") };
-        assert_eq!((message.body.len(), message.order().is_err()), (length, true));
+        assert_eq!((message.body.len(), message.order(&Form::default()).is_err()), (length, true));
         // It is settled over another connection, as any other.
         let told = tokio::join!(attachment.settle(vec![Reject(1)]), hub.expect(complete("l") + "&reject", EMPTY)).0;
         assert_eq!(told, Ok(true));
