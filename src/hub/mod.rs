@@ -10,11 +10,14 @@
 //! - No body leaves this module: what waits is a message's [`Gist`], in room that is bounded for the whole gateway.
 
 pub mod account;
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod auth;
 pub mod dial;
 pub mod identity;
+pub mod in_order;
 pub mod mqtt;
 pub mod pace;
 pub mod room;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::account::Account;
+#[cfg(feature = "amqp")]
+use super::amqp::Amqp;
 use super::dial::Dial;
 use super::mqtt::Mqtt;
 use super::transport::{Pending, Reached, Transport};
@@ -12,12 +14,18 @@ use crate::config::TransportKind;
 /// All transports, over streams that are dialled in one way.
 pub struct Transports {
     mqtt: Mqtt,
+    #[cfg(feature = "amqp")]
+    amqp: Amqp,
 }
 
 impl Transports {
     /// Over streams that are dialled so.
     pub fn over(dial: &Arc<dyn Dial>) -> Transports {
-        Transports { mqtt: Mqtt::over(dial.clone()) }
+        Transports {
+            mqtt: Mqtt::over(dial.clone()),
+            #[cfg(feature = "amqp")]
+            amqp: Amqp::over(dial.clone()),
+        }
     }
 }
 
@@ -25,6 +33,8 @@ impl Transport for Transports {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         match account.transport {
             TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
+            #[cfg(feature = "amqp")]
+            TransportKind::Amqp | TransportKind::AmqpWs => self.amqp.reach(account),
             // The configuration refuses what is not built.
             other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),
         }
