@@ -227,7 +227,10 @@ impl Trouble {
 
     /// Whether the hub does not take the proof of the identity, so that another one may do.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. } | Trouble::NotLetIn(_))
+        matches!(
+            self,
+            Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. } | Trouble::TokenRefused { status: 401, .. }
+        )
     }
 
     /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded length.

@@ -1,8 +1,9 @@
 //! The simulator as a process of its own: one JSON command a line on standard input, one JSON answer a line on standard
 //! output. It ends with its input.
 //!
-//! The first line it prints is `{"ok":true,"address":…,"host":…,"caFile":…}`. Every answer has `ok`, and where that
-//! is false `error`. For example:
+//! The first line it prints is `{"ok":true,"address":…,"webAddress":…,"amqpAddress":…,"host":…,"caFile":…,
+//! "serviceConnectionString":…}`: where it listens for MQTT, for WebSockets and HTTPS, and for AMQP, and what a back end
+//! shows. Every answer has `ok`, and where that is false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}
@@ -29,7 +30,7 @@ use super::{Ack, C2d, Cut, Fault, Options, SimHub};
 /// The command line of the simulator.
 #[derive(Debug, Args)]
 pub struct HubArgs {
-    /// Where to listen; the vendor's SDKs insist on port 8883.
+    /// Where to listen for MQTT; the vendor's SDKs insist on port 8883.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub bind: SocketAddr,
     /// The hub's name.
@@ -88,6 +89,13 @@ enum Command {
     },
     HalfOpen {
         device: String,
+    },
+    RunOutLocks {
+        device: String,
+    },
+    DetachLink {
+        device: String,
+        condition: String,
     },
     RefuseFor {
         ms: u64,
@@ -177,7 +185,14 @@ pub async fn serve(
     options.tls = !args.plain;
     let mut hub = SimHub::start(options).await?;
     let ca_file = hub.ca_file(&args.dir)?;
-    let ready = json!({"address": hub.addr(), "host": hub.host(), "caFile": ca_file});
+    let ready = json!({
+        "address": hub.addr(),
+        "webAddress": hub.https_addr(),
+        "amqpAddress": hub.amqp_addr(),
+        "host": hub.host(),
+        "caFile": ca_file,
+        "serviceConnectionString": hub.service_connection_string(),
+    });
     answer(&mut output, Ok(ready)).await?;
     let mut lines = input.lines();
     while let Some(line) = lines.next_line().await? {
@@ -242,6 +257,11 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
             hub.half_open(&device);
             Ok(done)
         }
+        Command::RunOutLocks { device } => {
+            hub.run_out_locks(&device);
+            Ok(done)
+        }
+        Command::DetachLink { device, condition } => Ok(json!({ "wasAttached": hub.detach_link(&device, &condition) })),
         Command::RefuseFor { ms, code } => {
             hub.refuse_for(Duration::from_millis(ms), code);
             Ok(done)
