@@ -15,6 +15,8 @@ pub const ALL: &[(&str, Property)] = &[
     #[cfg(feature = "amqp")]
     ("amqp_message", crate::hub::amqp::any_bytes::amqp_message),
     ("credential", crate::config::any_bytes::credential),
+    #[cfg(feature = "https")]
+    ("https", crate::hub::https::any_bytes::https),
     ("late", crate::bus::any_bytes::late),
     ("message", crate::command::any_bytes::message),
     ("modbus_rtu", crate::bus::any_bytes::modbus_rtu),
@@ -55,7 +57,7 @@ mod tests {
     #[test]
     fn every_property_has_a_fuzz_target_and_a_corpus() {
         let manifest = std::fs::read_to_string(folder("Cargo.toml")).unwrap();
-        for (name, _) in ALL {
+        for &(name, _) in ALL {
             let target = std::fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
             assert!(target.contains(&format!("any_bytes::{name}(")), "{name}");
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");

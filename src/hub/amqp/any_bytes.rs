@@ -1,6 +1,7 @@
 //! What holds for any bytes in place of a message by AMQP.
 
 use super::message::{c2d, read_answer};
+use crate::command::message::Form;
 
 /// A message is read or called malformed; its texts are no longer than they can be, and none of them is empty. What says
 /// how a token was taken is read or not, and is short.
@@ -22,5 +23,5 @@ pub fn amqp_message(bytes: &[u8]) {
         assert!(answer.description.len() <= 200);
     }
     // It is condensed whatever it is.
-    let _ = message.condense();
+    let _ = message.condense(&Form::default());
 }

@@ -346,7 +346,7 @@ impl Driver {
         let is_sent = link.is_some_and(|link| self.engine.send(link, seq.unsigned_abs(), message));
         match self.users.get_mut(&user) {
             Some(served) if is_sent => served.sender = link,
-            _ => self.over(user, Trouble::EventRefused("the link for events does not take it".into())),
+            _ => self.over(user, Trouble::EventRejected("the link for events does not take it".into())),
         }
     }
 
@@ -399,7 +399,7 @@ impl Driver {
                     _ => "it is given back".into(),
                 };
                 if let Some(user) = self.user_of(link.session) {
-                    self.over(user, Trouble::EventRefused(why));
+                    self.over(user, Trouble::EventRejected(why));
                 }
             }
             Event::Detached(link, problem) => self.on_end(link.session, problem),
