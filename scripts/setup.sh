@@ -27,6 +27,7 @@ need cc gcc
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 if [ "${1-}" = tests ]; then
     need mosquitto mosquitto
+    need_packages squid tinyproxy
     need strace strace
     need python3 python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"

@@ -8,9 +8,15 @@
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is that of its fuzz target and of its corpus.
-pub const ALL: [(&str, Property); 15] = [
+pub const ALL: &[(&str, Property)] = &[
     ("admin", crate::operate::admin::any_bytes::admin),
+    #[cfg(feature = "amqp")]
+    ("amqp", crate::amqp::any_bytes::amqp),
+    #[cfg(feature = "amqp")]
+    ("amqp_message", crate::hub::amqp::any_bytes::amqp_message),
     ("credential", crate::config::any_bytes::credential),
+    #[cfg(feature = "https")]
+    ("https", crate::hub::https::any_bytes::https),
     ("late", crate::bus::any_bytes::late),
     ("message", crate::command::any_bytes::message),
     ("modbus_rtu", crate::bus::any_bytes::modbus_rtu),
@@ -51,7 +57,7 @@ mod tests {
     #[test]
     fn every_property_has_a_fuzz_target_and_a_corpus() {
         let manifest = std::fs::read_to_string(folder("Cargo.toml")).unwrap();
-        for (name, _) in ALL {
+        for &(name, _) in ALL {
             let target = std::fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
             assert!(target.contains(&format!("any_bytes::{name}(")), "{name}");
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
@@ -62,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_corpus_keeps_its_property() {
-        for (name, property) in ALL {
+        for &(name, property) in ALL {
             let files = corpus(name);
             assert!(files.len() >= 8, "the corpus of {name} has {} files", files.len());
             for (path, bytes) in &files {
@@ -83,7 +89,7 @@ mod tests {
         let seed = number("FIELDBRIDGE_SEED").unwrap_or_else(|| fastrand::u64(..));
         let rounds = number("FIELDBRIDGE_ROUNDS").unwrap_or(1000);
         println!("seed {seed}, {rounds} inputs a property");
-        for (name, property) in ALL {
+        for &(name, property) in ALL {
             // Of its own for each, so that one can be repeated alone.
             let mut random = fastrand::Rng::with_seed(seed);
             let corpus = corpus(name);

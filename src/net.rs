@@ -6,6 +6,9 @@
 //! - An address that swallows everything costs the others `STAGGER`, and not its own time limit (after RFC 8305).
 //! - The first connection is the one. What the others come to is dropped.
 
+#[cfg(feature = "https")]
+pub mod http;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;

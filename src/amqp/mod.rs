@@ -13,4 +13,4 @@ pub mod shape;
 pub mod any_bytes;
 
 pub use fe2o3_amqp_types as types;
-pub use serde_amqp::Value;
+pub use serde_amqp::{primitives, Value};

@@ -142,7 +142,11 @@ fn compound(bytes: &mut &[u8], code: u8, depth: usize) -> Result<(), Misshapen> 
     for _ in 0..count {
         value(&mut body, depth + 1)?;
     }
-    if body.is_empty() { Ok(()) } else { Err(Misshapen::Size) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Misshapen::Size)
+    }
 }
 
 fn array(bytes: &mut &[u8], is_wide: bool, depth: usize) -> Result<(), Misshapen> {
@@ -160,7 +164,11 @@ fn array(bytes: &mut &[u8], is_wide: bool, depth: usize) -> Result<(), Misshapen
     for _ in 0..count {
         payload(&mut body, code, depth + 1 + described)?;
     }
-    if body.is_empty() { Ok(()) } else { Err(Misshapen::Size) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Misshapen::Size)
+    }
 }
 
 #[cfg(test)]

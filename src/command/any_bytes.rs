@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value as Json};
 
-use super::message::{Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
+use super::message::{Envelope, Form, Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
 use super::outcome::Code;
 use crate::proof::bytes::Source;
 
@@ -12,23 +12,46 @@ pub fn message(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let flags = source.u8();
     let has = |bit: u8| flags >> bit & 1 == 1;
+    let form = form(&mut source);
+    let encodings =
+        [None, Some("utf-8"), Some("UTF-16"), Some("utf_16be"), Some("utf-16LE"), Some("utf-32"), Some("gzip")];
+    let content_encoding = match source.u8() {
+        any @ 7.. => (any % 3 == 0).then(|| source.text(60)),
+        known => encodings[usize::from(known)].map(str::to_owned),
+    };
     let message = Message {
         id: has(0).then(|| source.text(700)),
         command: has(1).then(|| source.text(200)),
+        content_encoding,
+        correlation_id: has(6).then(|| source.text(700)),
+        sequence_number: has(7).then_some(u64::from(flags) << 56),
         malformed: has(2).then(|| "it came from elsewhere".into()),
         // Now and then one that is too large.
         body: if has(3) && has(4) && has(5) { vec![b' '; BODY_BYTES_MAX + 1] } else { source.rest().to_vec() },
         ..Message::default()
     };
-    is_order_or_fault(&message);
-    what_is_kept_is_small_and_the_same(&message);
+    is_order_or_fault(&message, &form);
+    what_is_kept_is_small_and_the_same(&message, &form);
     digests_differ(&message);
-    an_order_is_read_as_it_was_written(&message);
+    an_order_is_read_as_it_was_written(&message, &form);
 }
 
-fn is_order_or_fault(message: &Message) {
-    let judged = message.order();
-    assert_eq!(judged, message.order());
+/// Any that can be configured.
+fn form(source: &mut Source) -> Form {
+    match source.u8() {
+        0..=127 => Form::default(),
+        flags => {
+            let (command_field, value_field) = (source.text(20), source.text(20));
+            let differ = command_field != value_field;
+            let value_field = if differ { value_field } else { format!("{value_field}-") };
+            Form { default_command: (flags & 1 == 1).then(|| "usual".to_owned()), command_field, value_field }
+        }
+    }
+}
+
+fn is_order_or_fault(message: &Message, form: &Form) {
+    let judged = message.order(form);
+    assert_eq!(judged, message.order(form));
     match &judged {
         Ok(order) => {
             assert!(order.command.len() <= COMMAND_BYTES_MAX);
@@ -48,11 +71,16 @@ fn is_order_or_fault(message: &Message) {
 }
 
 /// While it waits a message takes little memory, and nothing that matters of it is lost.
-fn what_is_kept_is_small_and_the_same(message: &Message) {
-    let gist = message.clone().condense();
+fn what_is_kept_is_small_and_the_same(message: &Message, form: &Form) {
+    let gist = message.clone().condense(form);
     assert_eq!((gist.digest, gist.id.as_deref()), (message.digest(), message.ledger_id()));
     assert!(gist.weight() < 128 * 1024);
-    match (gist.fault, message.order()) {
+    let Envelope { correlation_id, sequence_number, .. } = &gist.envelope;
+    let (kept, whole) = (correlation_id.as_deref().unwrap_or_default(), message.correlation_id.as_deref());
+    assert!(whole.unwrap_or_default().starts_with(kept) && kept.len() <= MESSAGE_ID_BYTES_MAX);
+    assert!(gist.fault.is_some() || correlation_id.as_deref() == whole);
+    assert!(sequence_number.is_none_or(|number| Some(number) == message.sequence_number && number >> 63 == 0));
+    match (gist.fault, message.order(form)) {
         (fault, Err(expected)) => assert_eq!(fault, Some(expected)),
         (None, Ok(order)) => assert_eq!((gist.command, gist.value), (Some(order.command), order.value)),
         (Some(fault), Ok(order)) => {
@@ -77,20 +105,32 @@ fn digests_differ(message: &Message) {
         };
         assert_ne!(digest, moved.digest());
     }
-    // The id is no part of it: a redelivery is found by both.
-    assert_eq!(digest, Message { id: None, ..message.clone() }.digest());
+    // The id is no part of it: a redelivery is found by both. Nor is how its bytes are to be read.
+    let bare = Message { id: None, correlation_id: None, content_encoding: None, ..message.clone() };
+    assert_eq!(digest, bare.digest());
 }
 
-fn an_order_is_read_as_it_was_written(message: &Message) {
+fn an_order_is_read_as_it_was_written(message: &Message, form: &Form) {
     let Ok(value) = serde_json::from_slice::<Json>(&message.body) else { return };
     let name = message.command.clone().unwrap_or_else(|| "set-speed".into());
     if name.len() > COMMAND_BYTES_MAX || message.body.len() > BODY_BYTES_MAX / 8 {
         return;
     }
     let expected = Ok(Order { command: name.clone(), value: Some(value.clone()) });
-    let body = json!({ "command": name, "note": 1, "value": value }).to_string();
-    let alone = Message { body: body.clone().into_bytes(), ..Message::default() };
-    assert_eq!(alone.order(), expected);
-    let beside = Message { command: Some(name), body: body.into_bytes(), ..Message::default() };
-    assert_eq!(beside.order(), expected);
+    let mut fields = serde_json::Map::from_iter([("a note".to_owned(), json!(1))]);
+    fields.insert(form.command_field.clone(), name.clone().into());
+    fields.insert(form.value_field.clone(), value);
+    let text = Json::Object(fields).to_string();
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let four: Vec<u8> = text.chars().flat_map(|char| u32::from(char).to_le_bytes()).collect();
+    for (body, encoding) in [(text.into_bytes(), None), (wide, Some("utf-16be")), (four, Some("utf-32"))] {
+        let content_encoding = encoding.map(str::to_owned);
+        let alone = Message { body, content_encoding, ..Message::default() };
+        if alone.body.len() > BODY_BYTES_MAX {
+            continue;
+        }
+        assert_eq!(alone.order(form), expected);
+        let beside = Message { command: Some(name.clone()), ..alone };
+        assert_eq!(beside.order(form), expected);
+    }
 }

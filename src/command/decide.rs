@@ -2,7 +2,7 @@
 //! the wire said. Pure: no I/O, no clock, no randomness. Guarantees G1 to G5 are decided in this file.
 //!
 //! Invariants
-//! - A message whose row is final is completed and never executed (G2).
+//! - A message whose row is final is settled again as the row says, and never executed (G2).
 //! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
 //!   [`Step::RecordExecuting`] was carried out (G3). There is one more for each that its own answer says was not begun,
 //!   up to the route's attempts, and each stands in the record before it is sent.
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::message::Envelope;
 use super::outcome::{Code, Fault, Outcome, State};
 use crate::time::Timestamp;
 
@@ -60,6 +61,8 @@ pub struct Checked {
 pub enum Verdict {
     /// The record that completion stands on is durable already: complete it, run nothing.
     Complete,
+    /// The record that it was refused is durable already: reject it, run nothing.
+    Refuse,
     /// It can never be executed: record that, then complete it.
     Reject(Fault),
     /// It may have been executed already, and must not be repeated: record that it is in doubt, then complete it.
@@ -75,6 +78,7 @@ pub enum Verdict {
 /// Decides what a delivery leads to. `order` is the checked order, or why there is none.
 pub fn on_delivery(known: Known, past: Past, order: Result<Checked, Fault>, settle: Settle) -> Verdict {
     match known {
+        Known::Row(state) if state.is_refusal() => Verdict::Refuse,
         Known::Row(state) if state.is_final() => Verdict::Complete,
         // The gateway owns an accepted command, whatever became of it: the hub need not keep it.
         Known::Row(State::Accepted) => Verdict::Complete,
@@ -183,6 +187,20 @@ pub struct Age {
     pub received_at: Option<Timestamp>,
     /// The wall clock now, if it can be believed.
     pub now: Option<Timestamp>,
+}
+
+/// How long a message that comes now has been with this gateway already, at least, if this life of the daemon, which
+/// has lasted for `life`, does not know when it came first. A deadline counts from the first receipt (G13).
+///
+/// What the hub has delivered before, and this life does not know, an earlier life has given back: it came before this
+/// one began, and after the hub took it. Where the transport does not tell both, or the hub has not delivered it
+/// before, it came now. The hub's count does not rise when a lock runs out: a message that an earlier life took and did
+/// not settle, and that has no row, comes as a new one, as it does on MQTT.
+pub fn age_at_receipt(envelope: &Envelope, now: Timestamp, life: Duration) -> Duration {
+    match (envelope.delivery_count, envelope.enqueued_at) {
+        (Some(1..), Some(enqueued_at)) => now.since(enqueued_at).min(life),
+        _ => Duration::ZERO,
+    }
 }
 
 /// Whether a command may still go on the wire.

@@ -4,10 +4,13 @@
 //! - Any bytes give either an [`Order`] or a [`Fault`] that a person understands; nothing here panics.
 //! - Sizes are bounded before anything is parsed.
 //! - What is kept of a message while it waits, its [`Gist`], has no body, and no value that no command takes.
+//! - How a message is read is decided by the [`Form`] that is in force when it comes; what tells it from another under
+//!   the same id, its digest, is of the bytes as they came.
 
 use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
+use super::encoding;
 use super::excerpt::truncated;
 use super::outcome::{bounded, Code, Fault};
 use crate::time::Timestamp;
@@ -63,6 +66,36 @@ pub struct Order {
     pub value: Option<Json>,
 }
 
+/// The form of a device's messages, by its configuration: where in them the command and its value stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// The command of messages that name none.
+    pub default_command: Option<String>,
+    /// The field of a JSON object that names the command.
+    pub command_field: String,
+    /// The field of a JSON object that has the value.
+    pub value_field: String,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Form { default_command: None, command_field: "command".into(), value_field: "value".into() }
+    }
+}
+
+/// What a message says of itself beside what it asks for: kept with its row, and told with its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The sender's correlation id.
+    pub correlation_id: Option<String>,
+    /// The message's number at the hub, where the transport tells it.
+    pub sequence_number: Option<u64>,
+    /// When the hub took it, where the transport tells it.
+    pub enqueued_at: Option<Timestamp>,
+    /// How often the hub had delivered it before the delivery that its row was made for, where the transport tells it.
+    pub delivery_count: Option<u32>,
+}
+
 /// What is kept of a message: enough to judge and to run it, in little memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gist {
@@ -80,6 +113,8 @@ pub struct Gist {
     pub expires_at: Option<Timestamp>,
     /// `$.exp` as it came, if it can't be read.
     pub unread_expiry: Option<String>,
+    /// What it says of itself.
+    pub envelope: Envelope,
 }
 
 impl Gist {
@@ -88,7 +123,8 @@ impl Gist {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let value = self.value.as_ref().map_or(0, weight);
         let fault = self.fault.as_ref().map_or(0, |fault| fault.message.len());
-        BESIDE_BYTES + text(&self.id) + text(&self.command) + text(&self.unread_expiry) + value + fault
+        let texts = [&self.id, &self.command, &self.unread_expiry, &self.envelope.correlation_id];
+        BESIDE_BYTES + texts.into_iter().map(text).sum::<usize>() + value + fault
     }
 }
 
@@ -135,10 +171,10 @@ fn check_shape(value: &Json) -> Result<(), Fault> {
 }
 
 impl Message {
-    /// What is kept of the message. Its body goes.
-    pub fn condense(self) -> Gist {
+    /// What is kept of the message, which is of this form. Its body goes.
+    pub fn condense(self, form: &Form) -> Gist {
         let digest = self.digest();
-        let (command, value, fault) = match self.order() {
+        let (command, value, fault) = match self.order(form) {
             Ok(Order { command, value }) => match value.as_ref().map_or(Ok(()), check_shape) {
                 Ok(()) => (Some(command), value.map(shrunk), None),
                 Err(fault) => (Some(command), value.map(bounded), Some(fault)),
@@ -146,7 +182,20 @@ impl Message {
             Err(fault) => (self.claimed_command(), None, Some(fault)),
         };
         let id = self.ledger_id().map(str::to_owned);
-        Gist { id, digest, command, value, fault, expires_at: self.expires_at, unread_expiry: self.unread_expiry }
+        let envelope = self.envelope();
+        let (expires_at, unread_expiry) = (self.expires_at, self.unread_expiry);
+        Gist { id, digest, command, value, fault, expires_at, unread_expiry, envelope }
+    }
+
+    /// What the message says of itself, of bounded size. A number that the ledger could not keep is none of a hub's.
+    fn envelope(&self) -> Envelope {
+        let correlation_id = self.correlation_id.as_deref().map(|id| truncated(id, MESSAGE_ID_BYTES_MAX).to_owned());
+        Envelope {
+            correlation_id,
+            sequence_number: self.sequence_number.filter(|number| i64::try_from(*number).is_ok()),
+            enqueued_at: self.enqueued_at,
+            delivery_count: self.delivery_count,
+        }
     }
 
     /// The digest of what the message asks for.
@@ -176,16 +225,33 @@ impl Message {
         self.command.as_deref().map(|name| truncated(name, COMMAND_BYTES_MAX).to_owned())
     }
 
-    /// The order in this message.
+    /// The order in this message, which is of this form.
     ///
     /// # Errors
     /// `too-large`, `unknown-command` or `bad-value`, with what was found.
-    pub fn order(&self) -> Result<Order, Fault> {
+    pub fn order(&self, form: &Form) -> Result<Order, Fault> {
         self.check_envelope()?;
         match &self.command {
-            Some(name) => Ok(Order { command: checked_name(name)?, value: self.value_beside_property()? }),
-            None => self.order_in_body(),
+            Some(name) => {
+                let command = checked_name(name)?;
+                let body = self.content().map_err(|why| Fault::new(Code::BadValue, why))?;
+                Ok(Order { command, value: body.and_then(|body| body.value(form)) })
+            }
+            None => self.order_in_body(form),
         }
+    }
+
+    /// What the body holds, if it holds anything.
+    fn content(&self) -> Result<Option<Content>, String> {
+        if self.body.is_empty() {
+            return Ok(None);
+        }
+        let text = encoding::text(&self.body, self.content_encoding.as_deref())?;
+        Ok(match serde_json::from_str::<Json>(&text) {
+            _ if text.is_empty() => None,
+            Ok(json) => Some(Content::Json(json)),
+            Err(error) => Some(Content::Text(text.into_owned(), error)),
+        })
     }
 
     fn check_envelope(&self) -> Result<(), Fault> {
@@ -196,59 +262,69 @@ impl Message {
             let message = format!("the body has {} bytes; a message has at most {BODY_BYTES_MAX}", self.body.len());
             return Err(Fault::new(Code::TooLarge, message));
         }
-        match &self.id {
-            Some(id) if id.len() > MESSAGE_ID_BYTES_MAX => {
-                let message = format!("the message id has {} bytes; the hub allows 128 characters", id.len());
-                Err(Fault::new(Code::TooLarge, message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// With the property `command`: the field `value` of a JSON object, or the whole body (JSON if it parses, else
-    /// text).
-    fn value_beside_property(&self) -> Result<Option<Json>, Fault> {
-        if self.body.is_empty() {
-            return Ok(None);
-        }
-        if let Ok(json) = serde_json::from_slice::<Json>(&self.body) {
-            return Ok(match json {
-                Json::Object(mut fields) => fields.remove("value"),
-                other => Some(other),
-            });
-        }
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => Ok(Some(Json::String(text.to_owned()))),
-            Err(error) => {
-                let message = format!("the body is neither JSON nor UTF-8 text ({error})");
-                Err(Fault::new(Code::BadValue, message))
+        for (id, what) in [(&self.id, "message id"), (&self.correlation_id, "correlation id")] {
+            if let Some(id) = id.as_ref().filter(|id| id.len() > MESSAGE_ID_BYTES_MAX) {
+                let message = format!("the {what} has {} bytes; the hub allows 128 characters", id.len());
+                return Err(Fault::new(Code::TooLarge, message));
             }
         }
+        Ok(())
     }
 
-    fn order_in_body(&self) -> Result<Order, Fault> {
-        let no_command = |why: String| Fault::new(Code::UnknownCommand, why);
-        if self.body.is_empty() {
-            return Err(no_command(
-                "the message names no command: it has neither the property `command` nor a body".into(),
-            ));
-        }
-        let json = serde_json::from_slice::<Json>(&self.body).map_err(|error| {
-            no_command(format!(
-                "the message names no command: it has no property `command`, and its body is not JSON ({error})"
-            ))
-        })?;
-        let Json::Object(mut fields) = json else {
-            return Err(no_command(
-                "the message names no command: it has no property `command`, and its body is not a JSON object".into(),
-            ));
+    /// Without the property `command`: the field of that name, or the command of messages that name none.
+    fn order_in_body(&self, form: &Form) -> Result<Order, Fault> {
+        let Form { default_command, command_field, value_field } = form;
+        let no_command = |why: &str| Fault::new(Code::UnknownCommand, format!("the message names no command: {why}"));
+        let content = match self.content() {
+            Ok(content) => content,
+            Err(why) => return Err(no_command(&format!("it has no property `command`, and {why}"))),
         };
-        match fields.remove("command") {
-            Some(Json::String(name)) => Ok(Order { command: checked_name(&name)?, value: fields.remove("value") }),
-            Some(_) => Err(no_command("the field `command` of the body is not a text".into())),
-            None => Err(no_command(
-                "the message names no command: neither a property `command` nor a field `command` in its body".into(),
-            )),
+        if let Some(Content::Json(Json::Object(fields))) = &content {
+            if fields.get(command_field).is_some_and(|name| !name.is_string()) {
+                let why = format!("the field {command_field:?} of the body is not a text");
+                return Err(Fault::new(Code::UnknownCommand, why));
+            }
+        }
+        match (content, default_command) {
+            (Some(Content::Json(Json::Object(mut fields))), default) => {
+                let named = fields.remove(command_field).and_then(|name| name.as_str().map(checked_name));
+                match (named, default) {
+                    (Some(name), _) => Ok(Order { command: name?, value: fields.remove(value_field) }),
+                    (None, Some(default)) => Ok(Order { command: default.clone(), value: fields.remove(value_field) }),
+                    (None, None) => {
+                        let why = format!("neither a property `command` nor a field {command_field:?} in its body");
+                        Err(no_command(&why))
+                    }
+                }
+            }
+            (content, Some(default)) => {
+                Ok(Order { command: default.clone(), value: content.and_then(|content| content.value(form)) })
+            }
+            (None, None) => Err(no_command("it has neither the property `command` nor a body")),
+            (Some(Content::Text(_, error)), None) => {
+                Err(no_command(&format!("it has no property `command`, and its body is not JSON ({error})")))
+            }
+            (Some(Content::Json(_)), None) => {
+                Err(no_command("it has no property `command`, and its body is not a JSON object"))
+            }
+        }
+    }
+}
+
+/// What a body holds.
+enum Content {
+    Json(Json),
+    /// Text that is no JSON, for this reason.
+    Text(String, serde_json::Error),
+}
+
+impl Content {
+    /// The value where the command is named elsewhere: its field of a JSON object, or the whole body.
+    fn value(self, form: &Form) -> Option<Json> {
+        match self {
+            Content::Json(Json::Object(mut fields)) => fields.remove(&form.value_field),
+            Content::Json(other) => Some(other),
+            Content::Text(text, _) => Some(Json::String(text)),
         }
     }
 }
@@ -281,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_body_alone_can_carry_the_command() {
-        let order = message(None, br#"{"command":"set-speed","value":42.5,"note":1}"#).order().unwrap();
+        let order = message(None, br#"{"command":"set-speed","value":42.5,"note":1}"#).order(&Form::default()).unwrap();
         assert_eq!(order, Order { command: "set-speed".into(), value: Some(json!(42.5)) });
     }
 
@@ -297,7 +373,7 @@ mod tests {
             (br#""7""#, Some(json!("7"))),
         ];
         for (body, value) in cases {
-            let order = message(Some("c"), body).order().unwrap();
+            let order = message(Some("c"), body).order(&Form::default()).unwrap();
             assert_eq!(order.value, value, "body {:?}", String::from_utf8_lossy(body));
         }
     }
@@ -305,7 +381,7 @@ mod tests {
     #[test]
     fn a_number_is_read_as_the_double_that_it_names_and_stays_the_same_when_it_is_kept_as_text() {
         for (text, number) in [("1.7976931348623157", 1.797_693_134_862_315_7), ("4.35", 4.35), ("1e23", 1e23)] {
-            let read = message(Some("c"), text.as_bytes()).order().unwrap().value.unwrap();
+            let read = message(Some("c"), text.as_bytes()).order(&Form::default()).unwrap().value.unwrap();
             assert_eq!(read.as_f64(), Some(number), "{text}");
             assert_eq!(serde_json::from_str::<Json>(&read.to_string()).unwrap(), read, "{text}");
         }
@@ -314,29 +390,38 @@ mod tests {
     #[test]
     fn a_body_that_names_no_command_is_told_so() {
         for body in [&b""[..], b"42", b"[1]", b"not json", b"{}", br#"{"command":7}"#, b"\xff\xfe"] {
-            assert_eq!(message(None, body).order().unwrap_err().code, Code::UnknownCommand);
+            assert_eq!(message(None, body).order(&Form::default()).unwrap_err().code, Code::UnknownCommand);
         }
     }
 
     #[test]
     fn bytes_that_are_no_text_are_a_bad_value() {
-        assert_eq!(message(Some("c"), b"\xff\xfe").order().unwrap_err().code, Code::BadValue);
+        assert_eq!(message(Some("c"), b"\xff\xfe").order(&Form::default()).unwrap_err().code, Code::BadValue);
     }
 
     #[test]
     fn deep_nesting_ends_in_a_value_and_not_in_a_crash() {
         let body = "[".repeat(60_000);
-        assert_eq!(message(Some("c"), body.as_bytes()).order().unwrap().value, Some(Json::String(body)));
+        assert_eq!(
+            message(Some("c"), body.as_bytes()).order(&Form::default()).unwrap().value,
+            Some(Json::String(body))
+        );
     }
 
     #[test]
     fn sizes_are_bounded() {
-        assert_eq!(message(Some("c"), &vec![b'1'; BODY_BYTES_MAX + 1]).order().unwrap_err().code, Code::TooLarge);
+        assert_eq!(
+            message(Some("c"), &vec![b'1'; BODY_BYTES_MAX + 1]).order(&Form::default()).unwrap_err().code,
+            Code::TooLarge
+        );
         let mut long = message(Some("c"), b"");
         long.id = Some("ä".repeat(MESSAGE_ID_BYTES_MAX));
-        assert_eq!(long.order().unwrap_err().code, Code::TooLarge);
+        assert_eq!(long.order(&Form::default()).unwrap_err().code, Code::TooLarge);
         assert!(long.ledger_id().unwrap().len() <= MESSAGE_ID_BYTES_MAX);
-        assert_eq!(message(Some(&"x".repeat(60_000)), b"").order().unwrap_err().code, Code::UnknownCommand);
+        assert_eq!(
+            message(Some(&"x".repeat(60_000)), b"").order(&Form::default()).unwrap_err().code,
+            Code::UnknownCommand
+        );
     }
 
     #[test]
@@ -349,7 +434,7 @@ mod tests {
             (json!(null), Some(json!(null))),
         ] {
             let message = message(Some("c"), body.to_string().as_bytes());
-            let gist = message.clone().condense();
+            let gist = message.clone().condense(&Form::default());
             assert_eq!((gist.value.clone(), gist.fault.clone()), (kept, None));
             assert_eq!((gist.digest, gist.command.as_deref()), (message.digest(), Some("c")));
             assert!(gist.weight() < 128 * 1024, "{}", gist.weight());
@@ -361,13 +446,14 @@ mod tests {
             json!([[1]]),
             json!([{ "a": 1 }]),
         ] {
-            let gist = message(Some("c"), body.to_string().as_bytes()).condense();
+            let gist = message(Some("c"), body.to_string().as_bytes()).condense(&Form::default());
             assert_eq!(gist.fault.as_ref().unwrap().code, Code::BadValue);
             assert_eq!(gist.command.as_deref(), Some("c"), "its name is known all the same");
             assert!(gist.weight() < 4096);
         }
         let text = String::from_utf8(vec![b'x'; 60_000]).unwrap();
-        let inside = message(None, json!({ "command": "c", "value": text }).to_string().as_bytes()).condense();
+        let inside =
+            message(None, json!({ "command": "c", "value": text }).to_string().as_bytes()).condense(&Form::default());
         assert_eq!(inside.command.as_deref(), Some("c"));
         assert_eq!(inside.fault.unwrap().code, Code::BadValue);
     }

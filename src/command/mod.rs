@@ -3,9 +3,10 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod decide;
+pub mod encoding;
 pub mod excerpt;
 pub mod message;
 pub mod outcome;
 
-pub use message::{Message, Order};
+pub use message::{Envelope, Form, Message, Order};
 pub use outcome::{Code, Fault, Outcome, State};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value as Json};
 
 use super::excerpt::truncated;
+use super::message::Envelope;
 use crate::time::Timestamp;
 
 /// The states of a command in the ledger.
@@ -63,6 +64,11 @@ impl State {
     /// Whether nothing more happens to a command in this state.
     pub fn is_final(self) -> bool {
         !matches!(self, State::Accepted | State::Executing)
+    }
+
+    /// Whether a message that ends so is rejected at the hub, and not completed: nothing of it was done, nor will be.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, State::Rejected | State::Expired)
     }
 }
 
@@ -238,6 +244,8 @@ pub struct Report<'a> {
     pub command: Option<&'a str>,
     /// The value that was asked for.
     pub requested: Option<&'a Json>,
+    /// What the message says of itself.
+    pub envelope: &'a Envelope,
     /// Exchanges that were begun.
     pub attempts: u32,
     /// When the message was first received.
@@ -250,7 +258,15 @@ impl Report<'_> {
     /// The body of the result event.
     pub fn to_event(&self, outcome: &Outcome) -> Json {
         let mut event = Map::new();
+        let Envelope { correlation_id, sequence_number, enqueued_at, delivery_count } = self.envelope;
         event.insert("messageId".into(), self.message_id.into());
+        let told: [(&str, Option<Json>); 4] = [
+            ("correlationId", correlation_id.as_deref().map(Json::from)),
+            ("sequenceNumber", sequence_number.map(Json::from)),
+            ("enqueuedAt", enqueued_at.map(|at| at.to_string().into())),
+            ("deliveryCount", delivery_count.map(Json::from)),
+        ];
+        event.extend(told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         event.insert("command".into(), self.command.into());
         event.insert("requested".into(), self.requested.cloned().unwrap_or_default());
         event.insert("status".into(), outcome.state.as_str().into());
@@ -270,6 +286,33 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_says_of_its_message_what_the_sender_and_the_transport_have_told_and_no_more() {
+        let event = |envelope: &Envelope| {
+            let (received_at, finished_at) = (Timestamp(1_800_000_000_000), Timestamp(1_800_000_000_100));
+            let (message_id, command, requested) = (Some("m-1"), Some("set"), Some(&json!(7)));
+            let report = Report { message_id, command, requested, envelope, attempts: 1, received_at, finished_at };
+            report.to_event(&Outcome::succeeded(Some(json!(7))))
+        };
+        let bare = json!({
+            "messageId": "m-1", "command": "set", "requested": 7, "status": "succeeded", "value": 7, "attempts": 1,
+            "receivedAt": "2027-01-15T08:00:00.000Z", "finishedAt": "2027-01-15T08:00:00.100Z",
+        });
+        assert_eq!(event(&Envelope::default()), bare);
+        let told = event(&Envelope {
+            correlation_id: Some("order 9".into()),
+            sequence_number: Some(0),
+            enqueued_at: Some(Timestamp(1_799_999_990_000)),
+            delivery_count: Some(0),
+        });
+        let mut expected = bare;
+        expected["correlationId"] = "order 9".into();
+        expected["sequenceNumber"] = 0.into();
+        expected["enqueuedAt"] = "2027-01-15T07:59:50.000Z".into();
+        expected["deliveryCount"] = 0.into();
+        assert_eq!(told, expected);
+    }
 
     #[test]
     fn a_long_value_that_was_asked_for_is_cut_to_its_beginning_and_its_length() {

@@ -11,6 +11,7 @@ use super::text::lacks_end;
 use super::tree::{join, Table};
 use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Settle, TransportKind, NAME_CHARS_MAX};
+use crate::command::Form;
 use crate::peripheral::Action;
 
 /// Every device by id; those that something is wrong with are left out.
@@ -52,6 +53,7 @@ pub(super) fn devices(
         }
         let settle = table
             .choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
+        let default_command = profile.and_then(|profile| default_command(table, profile));
         let credential = credential(table, id, hub);
         let secondary = secondary(table, credential.as_ref());
         if let Some(hub) = hub {
@@ -69,6 +71,7 @@ pub(super) fn devices(
             credential,
             secondary,
             settle: settle.unwrap_or(Settle::AfterExecution),
+            form: Arc::new(Form { default_command, ..profile.form.clone() }),
             commands: Arc::clone(&profile.commands),
         };
         devices.insert(device.id.clone(), device);
@@ -145,6 +148,21 @@ fn reference<'a, T>(table: &Table, key: &str, targets: &'a BTreeMap<String, T>) 
         None => format!("write a table [{}]", join(key, name)),
     };
     table.absent(key, format!("no {key} is called {name:?}; {hint}"));
+    None
+}
+
+/// The command of messages that name none. The profile is given with its name.
+fn default_command(table: &Table, (of, profile): (&str, &Profile)) -> Option<String> {
+    let name = table.text("default_command")?;
+    let names = || profile.names.iter().map(String::as_str);
+    if names().any(|known| known == name) {
+        return Some(name.to_owned());
+    }
+    let hint = match nearest(name, names()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("write a table [{}]", join(&join(&profile.path, "command"), name)),
+    };
+    table.wrong("default_command", format!("profile {of:?} has no command {name:?}; {hint}"));
     None
 }
 

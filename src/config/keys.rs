@@ -130,11 +130,16 @@ pub const DEVICE: Section = Section {
         "cert_file",
         "cert_key_file",
         "settle",
+        "default_command",
     ],
 };
 
 /// `[profile.NAME]`
-pub const PROFILE: Section = Section { title: "[profile.NAME]", keys: &["command"] };
+pub const PROFILE: Section = Section { title: "[profile.NAME]", keys: &["message", "command"] };
+
+/// `[profile.NAME.message]`
+pub const MESSAGE: Section =
+    Section { title: "[profile.NAME.message]", keys: &["command", "value", "numbers_as_text"] };
 
 /// `[profile.NAME.command.NAME]`
 pub const COMMAND: Section = Section {
@@ -185,8 +190,10 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
-pub const SECTIONS: [Section; 13] =
-    [ROOT, HUB, ADDRESSES, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, COMMAND, POINT, READ_BACK];
+pub const SECTIONS: [Section; 14] = [
+    ROOT, HUB, ADDRESSES, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, MESSAGE, COMMAND, POINT,
+    READ_BACK,
+];
 
 /// The candidate that somebody who wrote `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -19,6 +19,7 @@ mod hub;
 pub mod keys;
 mod layer;
 mod load;
+mod message;
 mod point;
 mod problem;
 mod profile;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::command::decide::Settle;
+use crate::command::Form;
 use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
@@ -265,13 +267,15 @@ pub struct Device {
     pub secondary: Option<Vec<u8>>,
     /// When its messages are completed.
     pub settle: Settle,
+    /// How its messages are read.
+    pub form: std::sync::Arc<Form>,
     /// Its profile's commands by name.
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, transport, credential, secondary, settle, commands } = self;
+        let Device { id, bus, unit, transport, credential, secondary, settle, form, commands } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -280,6 +284,7 @@ impl fmt::Debug for Device {
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))
             .field("settle", settle)
+            .field("form", form)
             .field("commands", commands)
             .finish()
     }

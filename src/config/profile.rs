@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 use super::bus::RESPONSE_TIMEOUT;
 use super::text::{check_sent, template};
 use super::tree::{Span, Table};
-use super::{keys, point};
+use super::{keys, message, point};
+use crate::command::Form;
 use crate::peripheral::registers::{DataType, Point};
 use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
 
@@ -25,6 +26,10 @@ pub(super) struct Profile {
     pub path: String,
     /// By name; those that something is wrong with are left out.
     pub commands: Arc<BTreeMap<String, Command>>,
+    /// The names of all, in order.
+    pub names: Vec<String>,
+    /// The form of messages to devices with it.
+    pub form: Form,
     /// Commands that need a Modbus bus.
     pub registers: Vec<String>,
     /// Commands that need a serial line.
@@ -48,10 +53,12 @@ pub(super) fn profiles(root: &Table) -> BTreeMap<String, Profile> {
 }
 
 fn profile(table: &Table) -> Profile {
+    let (form, numbers_as_text) = message::form(table);
     let tables = table.tables("command", keys::COMMAND);
     if tables.is_empty() {
         table.note_here("has no commands, so a device with it can do nothing; add [profile.NAME.command.NAME]");
     }
+    let names = tables.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut commands = BTreeMap::new();
     let (mut registers, mut sends) = (Vec::new(), Vec::new());
     for (name, table) in tables {
@@ -64,10 +71,10 @@ fn profile(table: &Table) -> Profile {
             None => {}
         }
         if let Some(command) = command(&table, name) {
-            commands.insert(name.to_owned(), command);
+            commands.insert(name.to_owned(), Command { numbers_as_text, ..command });
         }
     }
-    Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), registers, sends }
+    Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), names, form, registers, sends }
 }
 
 /// The one key of a command that says what it does.
@@ -100,6 +107,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         read_back,
         fixed,
         names,
+        numbers_as_text: false,
         range,
         timeout,
         deadline: deadline.unwrap_or(DEFAULT_DEADLINE),

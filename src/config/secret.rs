@@ -256,7 +256,7 @@ mod tests {
     const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     #[test]
-    fn a_connection_string_is_taken_apart() {
+    fn a_connection_string_is_taken_apart_and_so_are_a_proxys_credentials() {
         for text in [
             format!("HostName=Contoso.azure-devices.net;DeviceId=pump-7;SharedAccessKey={KEY}"),
             format!("SharedAccessKey={KEY} ; deviceid=pump-7;hostname=contoso.azure-devices.net;"),
@@ -265,6 +265,14 @@ mod tests {
             assert_eq!(parsed.host, "contoso.azure-devices.net");
             assert_eq!(parsed.device, "pump-7");
             assert_eq!(parsed.key, (0..32).collect::<Vec<u8>>());
+            assert_eq!(parsed.gateway, None);
+        }
+        let behind = format!("HostName=h;DeviceId=d;GatewayHostName=Edge.Plant;SharedAccessKey={KEY}");
+        assert_eq!(parse_connection_string(&behind).unwrap().gateway.as_deref(), Some("edge.plant"));
+        assert_eq!(proxy_credentials("user:pass:word").as_deref(), Ok("user:pass:word"));
+        for text in ["", "user", ":password", "user:a\nuser:b", "user:\u{7}"] {
+            let why = proxy_credentials(text).unwrap_err();
+            assert!(why.contains("user:password") && !why.contains("\u{7}"), "{why}");
         }
     }
 
@@ -279,7 +287,6 @@ mod tests {
             (format!("HostName=h;DeviceId=;SharedAccessKey={KEY}"), "no DeviceId"),
             (format!("HostName=h;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"), "service"),
             (format!("HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey={KEY}"), "module"),
-            (format!("HostName=h;DeviceId=d;GatewayHostName=g;SharedAccessKey={KEY}"), "remove that part"),
             ("HostName=h;DeviceId=d;x509=true".to_owned(), "cert_file"),
             ("HostName=h;DeviceId=d;SharedAccessSignature=sr".to_owned(), "expires"),
             (format!("HostName=h;HostName=i;DeviceId=d;SharedAccessKey={KEY}"), "twice"),

@@ -109,6 +109,7 @@ fn event(new: &NewRow, outcome: &Outcome, attempts: u32, finished_at: Timestamp)
         message_id: new.message_id.as_deref(),
         command: new.command.as_deref(),
         requested: new.value.as_ref(),
+        envelope: &new.envelope,
         attempts,
         received_at: new.received_at,
         finished_at,

@@ -133,7 +133,7 @@ impl Inbox {
 
 impl Intake for Inbox {
     fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
-        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall });
+        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall }, &gist.envelope);
         (first.at, first.wall)
     }
 
@@ -306,6 +306,7 @@ impl Context {
             value,
             received_at,
             expires_at: gist.expires_at,
+            envelope: gist.envelope,
         };
         Some(Work {
             row: None,
@@ -337,15 +338,19 @@ impl Context {
         };
         work.row = lookup.row;
         let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
-        // MQTT does not tell when the hub took a message.
-        let past = decide::past(distrusts, None, self.ledger.epoch(), lookup.elsewhere.is_some());
+        let enqueued_at = work.new.envelope.enqueued_at;
+        let past = decide::past(distrusts, enqueued_at, self.ledger.epoch(), lookup.elsewhere.is_some());
         match (decide::on_delivery(lookup.known, past, checked, device.settle), lookup.row) {
-            (Verdict::Complete, Some(row)) => {
+            (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
                 self.health.duplicates.add();
-                tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: completed, not run");
+                tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: settled, not run");
                 crash::point(Point::DuplicateKnown);
                 self.forget(&work);
-                work.origin.complete(self.ledger.delivered_again(row));
+                let receipt = self.ledger.delivered_again(row);
+                match verdict {
+                    Verdict::Refuse => work.origin.reject(receipt),
+                    _ => work.origin.complete(receipt),
+                }
                 None
             }
             (Verdict::Reject(fault), _) => {
@@ -376,7 +381,7 @@ impl Context {
                 Some(work)
             }
             (Verdict::Run, _) => Some(work),
-            (Verdict::Complete | Verdict::Resume, None) => {
+            (Verdict::Complete | Verdict::Refuse | Verdict::Resume, None) => {
                 unreachable!("{:?} without a row", Known::New)
             }
         }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::{Operator, Origin, Told};
 use super::{Assignment, Context, Work};
 use crate::command::excerpt::truncated;
-use crate::command::message::{Message, COMMAND_BYTES_MAX};
+use crate::command::message::{Envelope, Message, COMMAND_BYTES_MAX};
 use crate::command::outcome::{bounded, Code, Fault, Outcome, State};
 use crate::device::run::Plan;
 use crate::ledger::row::Source;
@@ -67,6 +67,7 @@ impl Context {
             value: if refused.is_some() { value.map(bounded) } else { value },
             received_at: self.ledger.wall_clock().now().unwrap_or(Timestamp::UNKNOWN),
             expires_at: None,
+            envelope: Envelope::default(),
         };
         let mut work = Work {
             row: None,

@@ -73,17 +73,19 @@ impl Origin {
         }
     }
 
-    /// Tells a durable end: `event` is what a person is told of it. A message that is refused is told to be that, where
-    /// the transport can.
+    /// Lets the hub forget a message that is refused, and its sender know that, where the transport can.
+    pub(super) fn reject(&mut self, receipt: Receipt) {
+        if let Some(ticket) = self.take_ticket() {
+            ticket.reject(receipt);
+        }
+    }
+
+    /// Tells a durable end: `event` is what a person is told of it.
     pub(super) fn conclude(&mut self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
-        match (self, end) {
-            (Origin::Operator(operator), _) => operator.tell(|| Told::Ended(event())),
-            (message, State::Rejected) => {
-                if let Some(ticket) = message.take_ticket() {
-                    ticket.reject(receipt);
-                }
-            }
-            (message, _) => message.complete(receipt),
+        match self {
+            Origin::Operator(operator) => operator.tell(|| Told::Ended(event())),
+            message if end.is_refusal() => message.reject(receipt),
+            message => message.complete(receipt),
         }
     }
 
@@ -115,5 +117,34 @@ impl Operator {
         if let Some(answer) = self.answer.take() {
             let _ = answer.send(told());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Settlement, Settlements};
+    use crate::ledger::row::RowId;
+    use crate::ledger::Ledger;
+
+    #[tokio::test]
+    async fn what_is_refused_is_rejected_at_the_hub_and_every_other_end_completed() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), "hub.example").unwrap();
+        let receipt = || ledger.delivered_again(RowId::of(1));
+        for end in State::ALL.into_iter().filter(|state| state.is_final()) {
+            let (settlements, mut settled) = Settlements::new(1);
+            let mut origin = Origin::Message(Some(Ticket::new(7, settlements)));
+            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            let expected = match end {
+                State::Rejected | State::Expired => Settlement::Reject(7),
+                _ => Settlement::Complete(7),
+            };
+            assert_eq!(settled.try_recv(), Ok(expected), "{end}");
+            // What was settled when it was accepted is not settled again.
+            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            assert!(settled.try_recv().is_err() && !origin.is_live());
+        }
+        ledger.close().await;
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 
-use crate::command::message::{Digest, Gist};
+use crate::command::decide;
+use crate::command::message::{Digest, Envelope, Gist};
 use crate::time::Timestamp;
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
@@ -23,16 +24,17 @@ const RECEIPTS_MAX: usize = 65_536;
 const LIFE_MAX: Duration = Duration::from_secs(49 * 3600);
 
 /// Which message it is: a digest of its hub and device, of its id, and of what it asks for. A message without an id is
-/// told from others by its expiry as well, which a redelivery does not change.
+/// told from others by its expiry and its number at the hub as well, which a redelivery does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 16]);
 
 impl Key {
     pub(super) fn of(hub: &str, device: &str, gist: &Gist) -> Key {
-        Key::new([hub, device], gist.id.as_deref(), &gist.digest, gist.expires_at)
+        let signs = (gist.expires_at, gist.envelope.sequence_number);
+        Key::new([hub, device], gist.id.as_deref(), &gist.digest, signs)
     }
 
-    fn new(to: [&str; 2], id: Option<&str>, digest: &Digest, expires_at: Option<Timestamp>) -> Key {
+    fn new(to: [&str; 2], id: Option<&str>, digest: &Digest, signs: (Option<Timestamp>, Option<u64>)) -> Key {
         let mut context = Context::new(&SHA256);
         // Lengths keep the parts apart.
         for part in [Some(to[0]), Some(to[1]), id] {
@@ -41,7 +43,9 @@ impl Key {
         }
         context.update(digest);
         if id.is_none() {
+            let (expires_at, number) = signs;
             context.update(&expires_at.map_or(i64::MIN, |at| at.0).to_be_bytes());
+            context.update(&number.unwrap_or(u64::MAX).to_be_bytes());
         }
         let mut key = [0; 16];
         key.copy_from_slice(&context.finish().as_ref()[..16]);
@@ -62,17 +66,26 @@ pub(super) struct Received {
 #[derive(Debug, Default)]
 pub struct Receipts(Mutex<Memory>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
+    /// When this life of the daemon began.
+    began: Instant,
     next: u64,
     known: HashMap<Key, (u64, Received)>,
     /// In the order of receipt.
     order: BTreeMap<u64, Key>,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { began: Instant::now(), next: 0, known: HashMap::new(), order: BTreeMap::new() }
+    }
+}
+
 impl Receipts {
-    /// When a message that came at `received` came first.
-    pub(super) fn first(&self, key: Key, received: Received) -> Received {
+    /// When a message that came at `received` came first. One that an earlier life of the daemon has given back came
+    /// before this one began (see [`decide::age_at_receipt`]).
+    pub(super) fn first(&self, key: Key, received: Received, envelope: &Envelope) -> Received {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.forget_the_old(received.at);
         if let Some((_, first)) = memory.known.get(&key) {
@@ -85,6 +98,9 @@ impl Receipts {
                  deadline begins anew if the hub delivers it again"
             );
         }
+        let life = received.at.saturating_duration_since(memory.began);
+        let age = decide::age_at_receipt(envelope, received.wall, life);
+        let received = Received { at: received.at.checked_sub(age).unwrap_or(received.at), ..received };
         let number = memory.next;
         memory.next += 1;
         memory.known.insert(key, (number, received));
@@ -124,54 +140,77 @@ mod tests {
     use super::*;
 
     const DIGEST: Digest = [7; 32];
+    const NONE: (Option<Timestamp>, Option<u64>) = (None, None);
 
     fn received(second: u64, base: Instant) -> Received {
         Received { at: base + Duration::from_secs(second), wall: Timestamp(second as i64 * 1000) }
     }
 
     fn named(id: usize) -> Key {
-        Key::new(["hub", "pump"], Some(&id.to_string()), &DIGEST, None)
+        Key::new(["hub", "pump"], Some(&id.to_string()), &DIGEST, NONE)
     }
 
     #[test]
     fn a_message_that_comes_again_came_first_when_it_came_first_until_its_row_is_final() {
         let (receipts, base) = (Receipts::default(), Instant::now());
-        assert_eq!(receipts.first(named(1), received(0, base)), received(0, base));
-        assert_eq!(receipts.first(named(2), received(1, base)), received(1, base));
-        assert_eq!(receipts.first(named(1), received(9, base)), received(0, base));
+        assert_eq!(receipts.first(named(1), received(0, base), &Envelope::default()), received(0, base));
+        assert_eq!(receipts.first(named(2), received(1, base), &Envelope::default()), received(1, base));
+        assert_eq!(receipts.first(named(1), received(9, base), &Envelope::default()), received(0, base));
         receipts.forget(named(1));
-        assert_eq!(receipts.first(named(1), received(10, base)), received(10, base));
-        assert_eq!(receipts.first(named(2), received(11, base)), received(1, base));
+        assert_eq!(receipts.first(named(1), received(10, base), &Envelope::default()), received(10, base));
+        assert_eq!(receipts.first(named(2), received(11, base), &Envelope::default()), received(1, base));
+    }
+
+    #[test]
+    fn one_that_an_earlier_life_has_given_back_came_before_this_one_began_and_after_the_hub_took_it() {
+        let (receipts, base) = (Receipts::default(), Instant::now());
+        let (now, at) = (received(100, base), |second| received(second, base).at);
+        let told = |count, second: i64| Envelope {
+            delivery_count: Some(count),
+            enqueued_at: Some(Timestamp(second * 1000)),
+            ..Envelope::default()
+        };
+        let first = |id, envelope: &Envelope| receipts.first(named(id), now, envelope);
+        assert_eq!(first(1, &told(0, -900)), now, "it has waited at the hub, and comes for the first time");
+        assert_eq!(first(2, &told(1, 40)), Received { at: at(40), ..now });
+        let before = first(3, &told(2, -900));
+        assert!(before.at <= at(0) && before.wall == now.wall, "{before:?}");
+        assert_eq!(first(4, &Envelope { enqueued_at: None, ..told(1, 0) }), now);
+        assert_eq!(first(5, &told(1, 200)), now, "the hub's clock is ahead");
+        // What is known counts more than what is told.
+        assert_eq!(receipts.first(named(1), received(200, base), &told(1, -900)), now);
     }
 
     #[test]
     fn messages_are_told_apart_by_device_id_and_body_and_without_an_id_by_their_expiry_too() {
         let at = |ms| Some(Timestamp(ms));
         let keys = [
-            Key::new(["hub", "pump"], Some("m"), &DIGEST, None),
-            Key::new(["hub", "pum"], Some("pm"), &DIGEST, None),
-            Key::new(["hubp", "ump"], Some("m"), &DIGEST, None),
-            Key::new(["hub", "pump"], Some(""), &DIGEST, None),
-            Key::new(["hub", "pump"], None, &DIGEST, None),
-            Key::new(["hub", "pump"], None, &DIGEST, at(1)),
-            Key::new(["hub", "pump"], None, &DIGEST, at(2)),
-            Key::new(["hub", "pump"], Some("m"), &[8; 32], None),
+            Key::new(["hub", "pump"], Some("m"), &DIGEST, NONE),
+            Key::new(["hub", "pum"], Some("pm"), &DIGEST, NONE),
+            Key::new(["hubp", "ump"], Some("m"), &DIGEST, NONE),
+            Key::new(["hub", "pump"], Some(""), &DIGEST, NONE),
+            Key::new(["hub", "pump"], None, &DIGEST, NONE),
+            Key::new(["hub", "pump"], None, &DIGEST, (at(1), None)),
+            Key::new(["hub", "pump"], None, &DIGEST, (at(2), None)),
+            Key::new(["hub", "pump"], None, &DIGEST, (None, Some(1))),
+            Key::new(["hub", "pump"], None, &DIGEST, (None, Some(2))),
+            Key::new(["hub", "pump"], Some("m"), &[8; 32], NONE),
         ];
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[i + 1..].contains(key), "{i}");
         }
-        assert_eq!(Key::new(["hub", "pump"], Some("m"), &DIGEST, at(1)), keys[0]);
+        assert_eq!(Key::new(["hub", "pump"], Some("m"), &DIGEST, (at(1), None)), keys[0]);
     }
 
     #[test]
     fn memory_is_bounded_the_oldest_are_forgotten_first_and_what_the_hub_can_t_have_any_more() {
         let (receipts, base) = (Receipts::default(), Instant::now());
         for id in 0..RECEIPTS_MAX {
-            receipts.first(named(id), received(0, base));
+            receipts.first(named(id), received(0, base), &Envelope::default());
         }
-        receipts.first(named(RECEIPTS_MAX), received(1, base));
-        assert_eq!(receipts.first(named(1), received(2, base)), received(0, base));
-        assert_eq!(receipts.first(named(0), received(2, base)), received(2, base), "the oldest");
+        receipts.first(named(RECEIPTS_MAX), received(1, base), &Envelope::default());
+        assert_eq!(receipts.first(named(1), received(2, base), &Envelope::default()), received(0, base));
+        assert_eq!(receipts.first(named(0), received(2, base), &Envelope::default()), received(2, base), "the oldest");
         let length = |receipts: &Receipts| {
             let memory = receipts.0.lock().unwrap();
             assert_eq!(memory.known.len(), memory.order.len());
@@ -179,7 +218,7 @@ mod tests {
         };
         assert_eq!(length(&receipts), RECEIPTS_MAX);
         let late = LIFE_MAX.as_secs() + 2;
-        receipts.first(named(0), received(late, base));
+        receipts.first(named(0), received(late, base), &Envelope::default());
         assert_eq!(length(&receipts), 1);
     }
 }

@@ -54,6 +54,7 @@ impl Work {
                 value: left.value,
                 received_at: left.received_at,
                 expires_at: left.expires_at,
+                envelope: left.envelope,
             },
             received: started,
             key: None,

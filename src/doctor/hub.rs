@@ -6,9 +6,11 @@
 //!   sends right after CONNACK are not acknowledged, so it delivers them again.
 //! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
 //!   installation from one whose ledger was lost.
+//! - By HTTPS the only question is a poll: a message that it brings is not settled, and comes again when its lock has
+//!   run out, after a minute.
 //! - What is wrong with one identity's certificate keeps nobody else from being tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use super::certificate::Life;
 use super::daemon::{Daemon, RELOAD_FIRST};
 use super::{within, Finding};
 use crate::certificate::Trust;
-use crate::config::{Config, Credential, Device, Hub};
+use crate::config::{Config, Credential, Device, Hub, Settle, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
@@ -28,6 +30,7 @@ use crate::hub::dial::{Dial, Network};
 use crate::hub::transport::{Entry, Transport};
 use crate::hub::transports::Transports;
 use crate::hub::trouble::Trouble;
+use crate::hub::way;
 use crate::net::Stream;
 use crate::time::{Timestamp, EARLIEST_BELIEVABLE};
 
@@ -41,7 +44,40 @@ const IDENTITIES_LIMIT: Duration = Duration::from_secs(150);
 const CONNECTIONS_MAX: usize = 16;
 /// Certificates that TLS is begun with, until the hub takes one.
 const GUESTS_MAX: usize = 8;
-const ABOUT: [&str; 3] = ["hub name", "hub TCP", "hub TLS"];
+
+/// A transport that is in use, and what its steps are called: those of `hub.transport` as if there were no other.
+struct Route {
+    transport: TransportKind,
+    name: String,
+    proxy: String,
+    tcp: String,
+    tls: String,
+    websocket: String,
+}
+
+impl Route {
+    fn new(transport: TransportKind, usual: TransportKind) -> Route {
+        let behind = if transport == usual { String::new() } else { format!(" ({transport})") };
+        let about = |step: &str| format!("hub {step}{behind}");
+        Route {
+            transport,
+            name: about("name"),
+            proxy: about("proxy"),
+            tcp: about("TCP"),
+            tls: about("TLS"),
+            websocket: about("WebSocket"),
+        }
+    }
+
+    /// Those that devices use; without any, the hub's own.
+    fn of(config: &Config) -> Vec<Route> {
+        let used: BTreeSet<_> = config.devices.values().map(|device| device.transport).collect();
+        let usual = config.hub.transport;
+        let first = Some(usual).filter(|usual| used.is_empty() || used.contains(usual));
+        let others = used.into_iter().filter(|used| *used != usual);
+        first.into_iter().chain(others).map(|transport| Route::new(transport, usual)).collect()
+    }
+}
 
 pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -49,7 +85,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         (false, _) => None,
         (true, Ok(trust)) => Some(trust),
         (true, Err(why)) => {
-            findings.push(Finding::failed(ABOUT[2], why));
+            findings.push(Finding::failed("hub TLS", why));
             findings.extend(config.devices.values().map(|device| not_asked(device, "TLS can't begin")));
             return findings;
         }
@@ -58,9 +94,15 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
     let dial: Arc<dyn Dial> = Arc::new(Network);
     let transport = Transports::over(&dial);
-    let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, transport, is_first });
-    let is_reached = hub.reach_step_by_step(&hub.guests(&config), &mut findings).await;
-    findings.extend(identities(&hub, &config, &daemon, is_reached).await);
+    let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, dial, transport, is_first });
+    let mut reached = BTreeSet::new();
+    for route in Route::of(&config) {
+        let guests = hub.guests(&config, route.transport);
+        if hub.reach_step_by_step(&route, &guests, &mut findings).await {
+            reached.insert(route.transport);
+        }
+    }
+    findings.extend(identities(&hub, &config, &daemon, &reached).await);
     findings
 }
 
@@ -77,6 +119,7 @@ struct Way {
     hub: Hub,
     trust: Option<Trust>,
     access: Arc<Access>,
+    dial: Arc<dyn Dial>,
     transport: Transports,
     /// No daemon has run here yet.
     is_first: bool,
@@ -85,8 +128,9 @@ struct Way {
 impl Way {
     /// What to begin TLS with, one after the other: without a certificate, and with some that devices have, as a hub
     /// that knows certificates only may want one.
-    fn guests<'a>(&self, config: &'a Config) -> Vec<Option<&'a Credential>> {
-        let all = config.devices.values().map(|device| &device.credential);
+    fn guests<'a>(&self, config: &'a Config, transport: TransportKind) -> Vec<Option<&'a Credential>> {
+        let users = config.devices.values().filter(|device| device.transport == transport);
+        let all = users.map(|device| &device.credential);
         let able = all.filter(|credential| match (credential, &self.trust) {
             (Credential::Certificate { cert_file, key_file, .. }, Some(trust)) => {
                 trust.with_certificate(cert_file, key_file).is_ok()
@@ -96,46 +140,108 @@ impl Way {
         std::iter::once(None).chain(able.take(GUESTS_MAX).map(Some)).collect()
     }
 
-    /// One line for each step. Tells whether the last one was made.
-    async fn reach_step_by_step(&self, guests: &[Option<&Credential>], findings: &mut Vec<Finding>) -> bool {
-        let address = self.hub.address(self.hub.transport);
-        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
-        let has_address = Finding::ok(ABOUT[0], format!("{name} has an address"));
-        let stream = match within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
-            Err(trouble @ Trouble::Lookup { .. }) => {
-                findings.push(Finding::failed(ABOUT[0], trouble.to_string()));
-                return false;
-            }
-            Err(trouble) => {
-                findings.extend([has_address, Finding::failed(ABOUT[1], trouble.to_string())]);
-                return false;
-            }
-            Ok(stream) => stream,
-        };
-        findings.extend([has_address, Finding::ok(ABOUT[1], format!("{address} takes connections"))]);
+    /// One line for each step by a transport. Tells whether the last one was made.
+    async fn reach_step_by_step(
+        &self,
+        route: &Route,
+        guests: &[Option<&Credential>],
+        findings: &mut Vec<Finding>,
+    ) -> bool {
+        let Some(stream) = self.connect_step_by_step(route, findings).await else { return false };
         if self.trust.is_none() {
-            findings.push(Finding::ok(ABOUT[2], "not used, by `hub.tls`"));
-            return true;
+            findings.push(Finding::ok(&route.tls, "not used, by `hub.tls`"));
+            return self.websocket(route, None, stream, findings).await;
         }
         let mut secured = self.handshake(None, stream).await;
+        let mut shown = None;
         for guest in guests.iter().flatten() {
             if secured.is_ok() {
                 break;
             }
             // What the first one said is told, unless another gets through.
-            if let Ok(stream) = within(STEP_LIMIT, Network.dial(address)).await.unwrap_or_else(slow) {
+            if let Ok(stream) = within(STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow) {
                 secured = self.handshake(Some(guest), stream).await.or(secured);
+                shown = Some(*guest);
             }
         }
         match secured {
             Err(trouble) => {
-                findings.push(Finding::failed(ABOUT[2], trouble.to_string()));
+                findings.push(Finding::failed(&route.tls, way::through(&self.hub, trouble).to_string()));
                 false
             }
-            Ok((_, chain)) => {
-                findings.push(Finding::ok(ABOUT[2], format!("the server is {}", self.hub.host)));
+            Ok((stream, chain)) => {
+                findings.push(Finding::ok(&route.tls, format!("the server is {}", self.hub.server_name())));
                 findings.push(judge_chain(&chain));
+                self.websocket(route, shown, stream, findings).await
+            }
+        }
+    }
+
+    /// TCP, or a connection through the proxy.
+    async fn connect_step_by_step(&self, route: &Route, findings: &mut Vec<Finding>) -> Option<Box<dyn Stream>> {
+        let address = self.hub.address(route.transport);
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+        let has_address = || Finding::ok(&route.name, format!("{name} has an address"));
+        let connected = within(STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow);
+        match connected {
+            Err(trouble @ Trouble::Lookup { .. }) => {
+                findings.push(Finding::failed(&route.name, trouble.to_string()));
+                None
+            }
+            Err(trouble @ Trouble::Proxy(_)) => {
+                findings.push(Finding::failed(&route.proxy, trouble.to_string()));
+                None
+            }
+            Err(trouble) => {
+                findings.extend([has_address(), Finding::failed(&route.tcp, trouble.to_string())]);
+                None
+            }
+            Ok(stream) => {
+                match &self.hub.proxy {
+                    // It looks the name up.
+                    Some(proxy) => {
+                        let said = format!("{} connects to {address}", proxy.address);
+                        findings.push(Finding::ok(&route.proxy, said));
+                    }
+                    None => findings.push(has_address()),
+                }
+                findings.push(Finding::ok(&route.tcp, format!("{address} takes connections")));
+                Some(stream)
+            }
+        }
+    }
+
+    async fn connect(&self, transport: TransportKind) -> Result<Box<dyn Stream>, Trouble> {
+        way::connect(&*self.dial, &self.hub, transport).await
+    }
+
+    /// The WebSocket, where the transport goes through one.
+    async fn websocket(
+        &self,
+        route: &Route,
+        shown: Option<&Credential>,
+        stream: Box<dyn Stream>,
+        findings: &mut Vec<Finding>,
+    ) -> bool {
+        if !route.transport.is_websocket() {
+            return true;
+        }
+        let account = Account {
+            access: self.access.clone(),
+            transport: route.transport,
+            credential: shown.cloned().unwrap_or(Credential::Key(Vec::new())),
+            secondary: None,
+            settle: Settle::AfterExecution,
+            form: Arc::default(),
+        };
+        match within(STEP_LIMIT, way::websocket(stream, &account)).await.unwrap_or_else(slow) {
+            Ok(_) => {
+                findings.push(Finding::ok(&route.websocket, "the hub opens one"));
                 true
+            }
+            Err(trouble) => {
+                findings.push(Finding::failed(&route.websocket, trouble.to_string()));
+                false
             }
         }
     }
@@ -161,15 +267,24 @@ impl Way {
 
     /// Lets one identity in, and leaves at once. `again` is when it may connect a second time.
     async fn log_in(&self, device: &Device, again: Instant) -> Result<&'static str, Trouble> {
-        let (token, shown) = match &device.credential {
-            Credential::Certificate { .. } => (None, "its certificate"),
-            Credential::Key(key) => {
-                let lifetime = self.hub.token_lifetime;
-                let token = sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime);
-                (Some(token), "a token made now")
-            }
+        let made = |key| {
+            let lifetime = self.hub.token_lifetime;
+            Some(sas::device_token(&self.hub.host, &device.id, key, Timestamp::now(), lifetime))
         };
-        let was_known = self.visit(device, token.clone(), true).await?;
+        let (mut token, mut shown) = match &device.credential {
+            Credential::Certificate { .. } => (None, "its certificate"),
+            Credential::Key(key) => (made(key), "a token made now"),
+        };
+        let mut visited = self.visit(device, token.clone(), true).await;
+        if let (Err(trouble), Some(second)) = (&visited, &device.secondary) {
+            if trouble.is_refusal() {
+                sleep_until(again).await;
+                (token, shown) =
+                    (made(second), "a token of its secondary key; it refuses the first one, which is to be renewed");
+                visited = self.visit(device, token.clone(), true).await;
+            }
+        }
+        let was_known = visited?;
         if self.is_first && !was_known {
             // Nothing waits for a session that was not there, so nothing is lost with it.
             sleep_until(again).await;
@@ -205,7 +320,12 @@ fn judge_chain(chain: &[Vec<u8>]) -> Finding {
 }
 
 /// One line for each identity, in the order of their names; new connections at the rate that is configured.
-async fn identities(way: &Arc<Way>, config: &Config, daemon: &Daemon, is_reached: bool) -> Vec<Finding> {
+async fn identities(
+    way: &Arc<Way>,
+    config: &Config,
+    daemon: &Daemon,
+    reached: &BTreeSet<TransportKind>,
+) -> Vec<Finding> {
     let mut asked = JoinSet::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (began, pause) = (Instant::now(), Duration::from_secs(1) / config.hub.connect_rate);
@@ -214,7 +334,7 @@ async fn identities(way: &Arc<Way>, config: &Config, daemon: &Daemon, is_reached
     let turns = |asked: usize| u32::try_from(asked * visits).unwrap_or(u32::MAX);
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     for device in config.devices.values() {
-        if let Some(finding) = without_asking(config, device, daemon, is_reached) {
+        if let Some(finding) = without_asking(config, device, daemon, reached.contains(&device.transport)) {
             findings.insert(device.id.clone(), finding);
             continue;
         }

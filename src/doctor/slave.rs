@@ -228,6 +228,7 @@ mod tests {
             credential: Credential::Key(vec![]),
             secondary: None,
             settle: Settle::AfterExecution,
+            form: Arc::default(),
             commands: Arc::new(BTreeMap::new()),
         };
         assert!(question(&empty).unwrap_err().contains("no commands"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::registry::Registry;
+use super::registry::{Registry, Served};
 use super::Gateway;
 use crate::health::snapshot::{self, Snapshot};
 use crate::health::LinkState;
@@ -15,6 +15,13 @@ const STATUS_PERIOD: Duration = Duration::from_secs(2);
 impl Registry {
     fn connected(&self) -> usize {
         self.devices.values().filter(|served| served.health.link() == LinkState::Connected).count()
+    }
+}
+
+impl Served {
+    fn snapshot(&self) -> snapshot::Device {
+        let present = self.context.present();
+        self.health.snapshot(&present.device.bus, present.device.transport.as_str())
     }
 }
 
@@ -44,7 +51,7 @@ impl Gateway {
                 connected: registry.connected(),
                 identities: registry.devices.len(),
             },
-            devices: devices.map(|served| served.health.snapshot(&served.context.present().device.bus)).collect(),
+            devices: devices.map(Served::snapshot).collect(),
             buses: registry.buses.values().map(|running| running.handle.status().snapshot()).collect(),
             ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
             outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },

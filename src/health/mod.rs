@@ -104,12 +104,13 @@ impl DeviceHealth {
         }
     }
 
-    /// As it is now, on the bus that it is on at present.
-    pub fn snapshot(&self, bus: &str) -> snapshot::Device {
+    /// As it is now, on the bus and by the transport that it has at present.
+    pub fn snapshot(&self, bus: &str, transport: &str) -> snapshot::Device {
         let (state, last_error) = self.lock().clone();
         snapshot::Device {
             id: self.id.clone(),
             bus: bus.to_owned(),
+            transport: transport.to_owned(),
             hub: state.as_str().to_owned(),
             last_error,
             received: self.received.get(),

@@ -69,6 +69,8 @@ pub struct Device {
     pub id: String,
     /// Its bus.
     pub bus: String,
+    /// How its messages come.
+    pub transport: String,
     /// `waiting`, `connecting` or `connected`.
     pub hub: String,
     /// Why it is not connected.

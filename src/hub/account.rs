@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::certificate::Trust;
+use crate::command::Form;
 use crate::config::{Credential, Device, Hub, Settle, TransportKind};
 
 /// The hub as it is configured, with trust anchors unless it is reached without TLS.
@@ -14,6 +15,7 @@ pub struct Access {
 }
 
 /// What an identity connects as, and to what.
+#[derive(Clone)]
 pub struct Account {
     /// The hub.
     pub access: Arc<Access>,
@@ -25,6 +27,8 @@ pub struct Account {
     pub secondary: Option<Vec<u8>>,
     /// When its messages are completed: a transport that asks for so many at a time goes by it.
     pub settle: Settle,
+    /// How its messages are read. A change of it ends no connection: what comes from then on is read so.
+    pub form: Arc<Form>,
 }
 
 impl Account {
@@ -36,6 +40,7 @@ impl Account {
             credential: device.credential.clone(),
             secondary: device.secondary.clone(),
             settle: device.settle,
+            form: device.form.clone(),
         }
     }
 

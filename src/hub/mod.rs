@@ -1,7 +1,7 @@
 //! The hub's side: one session for each identity, from which [`Delivery`]s come and to which settlements go.
 //!
 //! What the rest of the gateway sees of the hub is in this file. [`identity`] decides when to connect and what to send,
-//! [`transport`] is the seam below it, [`mqtt`] the transport that there is.
+//! [`transport`] is the seam below it; [`mqtt`] and its neighbours are the transports that there are.
 //!
 //! Invariants
 //! - A [`Ticket`] belongs to the connection that delivered its message. When that connection ends, its queue of
@@ -10,13 +10,19 @@
 //! - No body leaves this module: what waits is a message's [`Gist`], in room that is bounded for the whole gateway.
 
 pub mod account;
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod auth;
 pub mod dial;
+#[cfg(feature = "https")]
+pub mod https;
 pub mod identity;
+pub mod in_order;
 pub mod mqtt;
 pub mod pace;
+pub mod properties;
 pub mod room;
 pub mod transport;
 pub mod transports;

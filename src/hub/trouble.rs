@@ -2,10 +2,11 @@
 //!
 //! The hub gives no reasons: every refusal at CONNECT is "not authorized", every later error a closed socket
 //! ("Understand error codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely
-//! first.
+//! first. By HTTPS each answer has a status, and often the hub's own code.
 
 use std::time::Duration;
 
+use super::way::ProxyTrouble;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 /// Why a connection ended or did not come about.
@@ -20,7 +21,7 @@ pub enum Trouble {
         error: String,
     },
     /// No TCP connection.
-    #[error("{address} can't be reached: {error}; check the uplink, and that port 8883 is open outwards")]
+    #[error("{address} can't be reached: {error}; check the uplink, and that {} is open outwards{}", port(.address), instead(.address))]
     Unreachable {
         /// Where to.
         address: String,
@@ -39,6 +40,12 @@ pub enum Trouble {
          file of /etc/systemd/system/fieldbridge.service.d/"
     )]
     NoPlace(usize),
+    /// The proxy brings no connection to the hub.
+    #[error("{0}")]
+    Proxy(ProxyTrouble),
+    /// What answers is no hub's WebSocket.
+    #[error("no WebSocket to the hub: {0}")]
+    WebSocket(String),
     /// TLS failed.
     #[error("TLS failed: {0}")]
     Tls(String),
@@ -72,6 +79,32 @@ pub enum Trouble {
     /// The hub did not acknowledge a result event.
     #[error("the hub did not acknowledge a result event for {} s", .0.as_secs())]
     EventUnacknowledged(Duration),
+    /// By HTTPS: the hub says no.
+    #[error("{}", no_by_http(*.status, .said, *.retry_after))]
+    Http {
+        /// The status, 100 to 999.
+        status: u16,
+        /// What the hub said beside it, or nothing.
+        said: String,
+        /// For how many seconds it asks to be left alone.
+        retry_after: Option<u64>,
+    },
+    /// By HTTPS: what answers is not the hub.
+    #[error(
+        "something between answers in the hub's place ({0}); look for a log-in page of the network or for a proxy, and let \
+         connections to `hub.host` through"
+    )]
+    NotTheHub(String),
+    /// By HTTPS: the hub does not take a result event, for what it is.
+    #[error(
+        "the hub does not take a result event (HTTP {status}{said}); it stays in the ledger, and others go before it"
+    )]
+    EventRefused {
+        /// The status, 400 to 499.
+        status: u16,
+        /// What the hub said beside it, or nothing.
+        said: String,
+    },
     /// The ledger does not answer.
     #[error("the ledger does not answer; the disk may be failing")]
     LedgerSlow,
@@ -87,6 +120,77 @@ pub enum Trouble {
     /// A delivery was given back.
     #[error("a message was left with the hub; the connection is made anew to get it again")]
     Abandoned,
+    /// By AMQP: the hub lets nobody in with what was shown, before any device was named.
+    #[error(
+        "the hub lets nobody in: {0}; check `hub.host`, and that nothing between here and there answers in its place"
+    )]
+    NotLetIn(String),
+    /// The hub gave an answer to the device's token, and it is no.
+    #[error(
+        "the hub refuses the device's token with {status}{}; check that the device exists at this hub and is enabled, that its key \
+         is the right one, and that the clock is right", beside(.description)
+    )]
+    TokenRefused {
+        /// As in HTTP.
+        status: u32,
+        /// What it says beside.
+        description: String,
+    },
+    /// The hub gave no answer to the device's token.
+    #[error("the hub did not answer to the device's token within {0} s; it may be throttling, or the uplink is bad")]
+    TokenUnanswered(u64),
+    /// The hub ended what it had granted, or granted nothing.
+    #[error(
+        "the hub does not let the device in any more{}; check that it exists at this hub and is enabled, and that the clock is \
+         right", beside(.0)
+    )]
+    Unauthorized(String),
+    /// The hub has no such device.
+    #[error("the hub does not know the device{}; check its name, and `hub.host`", beside(.0))]
+    NotFound(String),
+    /// Somebody else has attached as this device.
+    #[error(
+        "somebody else receives this device's messages now (amqp:link:stolen); a device must be on one gateway only, so take it \
+         away from the other"
+    )]
+    Stolen,
+    /// The hub wants less to be done.
+    #[error("the hub is throttling{}; the daemon tries again, with growing waits", beside(.0))]
+    Throttled(String),
+    /// The hub ended this device's part of a connection.
+    #[error("the hub ended the device's link with {condition}{}; the daemon attaches it anew", beside(.description))]
+    Detached {
+        /// The condition that it named.
+        condition: String,
+        /// What it says beside.
+        description: String,
+    },
+    /// The hub closed a connection, and said why.
+    #[error("the hub closed the connection with {condition}{}; the daemon connects anew", beside(.description))]
+    Dismissed {
+        /// The condition that it named.
+        condition: String,
+        /// What it says beside.
+        description: String,
+    },
+    /// A connection that several devices share is gone.
+    #[error("the connection to the hub is lost: {0}; the daemon connects anew")]
+    Lost(String),
+    /// The hub takes fewer devices on a connection than there are.
+    #[error("the hub takes no more devices on this connection; the daemon makes another")]
+    NoSession,
+    /// By AMQP: the hub does not take a result event.
+    #[error("the hub does not take a result event: {0}; it stays in the ledger, and is published again")]
+    EventRejected(String),
+}
+
+/// What a hub says beside a condition or a status, if anything.
+fn beside(description: &str) -> String {
+    if description.is_empty() {
+        String::new()
+    } else {
+        format!(": {description}")
+    }
 }
 
 /// What a CONNACK return code means (MQTT 3.1.1, 3.2.2.3) and what to check.
@@ -104,10 +208,57 @@ fn refusal(code: u8) -> &'static str {
     }
 }
 
+/// What a status of HTTP means ("Understand error codes", Microsoft) and what to check.
+fn no_by_http(status: u16, said: &str, retry_after: Option<u64>) -> String {
+    let (what, remedy) = match status {
+        400 => ("does not understand the request", "check `hub.api_version` and the device id"),
+        401 => (
+            "does not let the device in",
+            "check that its key or certificate is the right one, that it is enabled at this hub, and that the clock is right",
+        ),
+        403 => (
+            "forbids what the device asks for",
+            "check the hub's daily quota and its IP filter, and that its tier is not Basic, which has no messages for devices",
+        ),
+        404 => ("does not know the device", "check the device id, capitals too, and `hub.host`"),
+        429 => ("is asked too often", "the daemon tries again later; if that lasts, raise `hub.poll_interval`"),
+        500..=599 => ("has a trouble of its own", "the daemon tries again; if that lasts, see the status page of Azure"),
+        _ => ("gave an answer that it never gives", "check `hub.host`, `hub.address` and `hub.api_version`"),
+    };
+    let wait = retry_after.map(|seconds| format!(", for {seconds} s")).unwrap_or_default();
+    format!("the hub {what} (HTTP {status}{said}{wait}); {remedy}")
+}
+
 impl Trouble {
     /// Whether it is no identity's own: the hub can't be reached by any.
     pub fn is_common(&self) -> bool {
-        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_))
+        matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_) | Trouble::Proxy(_))
+    }
+
+    /// Whether the hub does not take the proof of the identity, so that another one may do.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Refused(4 | 5)
+                | Trouble::Http { status: 401, .. }
+                | Trouble::TokenRefused { status: 401, .. }
+                | Trouble::Unauthorized(_)
+        )
+    }
+
+    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded length.
+    pub fn from_amqp(condition: &str, description: &str) -> Trouble {
+        // A hub that repeats what it was shown must not make the log repeat it.
+        let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();
+        match condition {
+            "amqp:unauthorized-access" => Trouble::Unauthorized(description),
+            "amqp:not-found" => Trouble::NotFound(description),
+            "amqp:link:stolen" => Trouble::Stolen,
+            "amqp:resource-limit-exceeded" | "com.microsoft:server-busy" => Trouble::Throttled(description),
+            other if other.contains("throttled") => Trouble::Throttled(description),
+            "" => Trouble::Detached { condition: "no reason".into(), description },
+            other => Trouble::Detached { condition: other.to_owned(), description },
+        }
     }
 
     /// What a failed TLS handshake means.
@@ -121,6 +272,20 @@ impl Trouble {
             None => format!("{error}; is this a TLS port, and does nothing between intercept it?"),
         };
         Trouble::Tls(why)
+    }
+}
+
+/// What is to be open outwards for `HOST:PORT`.
+fn port(address: &str) -> String {
+    address.rsplit_once(':').map_or_else(|| "its port".into(), |(_, port)| format!("port {port}"))
+}
+
+/// The way out where only the ports of the web are open.
+fn instead(address: &str) -> &'static str {
+    match address.rsplit_once(':') {
+        Some((_, "8883")) => "; where only 443 is, set `hub.transport` to \"mqtt-ws\"",
+        Some((_, "5671")) => "; where only 443 is, set `hub.transport` to \"amqp-ws\"",
+        _ => "",
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
 use crate::command::decide::Known;
-use crate::command::message::Digest;
+use crate::command::message::{Digest, Envelope};
 use crate::command::outcome::{Outcome, State};
 use crate::proof::crash::{self, Point};
 use crate::time::trust::WallClock;
@@ -148,6 +148,8 @@ pub struct NewRow {
     pub received_at: Timestamp,
     /// `$.exp`.
     pub expires_at: Option<Timestamp>,
+    /// What the message says of itself.
+    pub envelope: Envelope,
 }
 
 /// How a command ended.

@@ -3,6 +3,7 @@
 use rusqlite::{Row, ToSql};
 use serde_json::{json, Value as Json};
 
+use crate::command::message::Envelope;
 use crate::command::outcome::{Code, Fault, State};
 use crate::time::Timestamp;
 
@@ -82,6 +83,8 @@ pub struct Record {
     pub received_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// What its message says of itself.
+    pub envelope: Envelope,
     /// Its result.
     pub value: Option<Json>,
     /// Why it did not succeed.
@@ -115,6 +118,8 @@ pub struct Unfinished {
     pub received_at: Timestamp,
     /// `$.exp`.
     pub expires_at: Option<Timestamp>,
+    /// What its message says of itself.
+    pub envelope: Envelope,
 }
 
 /// A result event that the hub has not acknowledged yet.
@@ -135,7 +140,8 @@ impl Record {
     pub const COLUMNS: &str =
         "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
                                error_code, error_message, modbus_exception, history, id, \
-                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user, requested";
+                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user, requested, \
+                               correlation_id, sequence_number, enqueued_at, delivery_count";
 
     /// Reads a row of [`Record::COLUMNS`].
     pub fn from_row(row: &Row) -> rusqlite::Result<Record> {
@@ -153,6 +159,7 @@ impl Record {
             hub: row.get(14)?,
             source: source(row, 15, 16)?,
             requested: json_column(row, 17)?,
+            envelope: envelope(row, 18)?,
             device: row.get(0)?,
             message_id: row.get(1)?,
             command: row.get(2)?,
@@ -183,6 +190,10 @@ impl Record {
             "deliveries": self.deliveries,
             "receivedAt": self.received_at.known().map(|at| at.to_string()),
             "finishedAt": self.finished_at.map(|at| at.to_string()),
+            "correlationId": self.envelope.correlation_id,
+            "sequenceNumber": self.envelope.sequence_number,
+            "enqueuedAt": self.envelope.enqueued_at.map(|at| at.to_string()),
+            "deliveryCount": self.envelope.delivery_count,
             "value": self.value,
             "error": self.fault.as_ref().map(Fault::to_json),
         })
@@ -199,7 +210,8 @@ impl Record {
 impl Unfinished {
     /// The columns that [`Unfinished::from_row`] reads, in its order.
     pub const COLUMNS: &str = "id, device, message_id, name, requested, state, attempts, received_at, expires_at, \
-                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user";
+                               (SELECT host FROM hub WHERE hub.id = command.hub), source, user, \
+                               correlation_id, sequence_number, enqueued_at, delivery_count";
 
     /// Reads a row of [`Unfinished::COLUMNS`].
     pub fn from_row(row: &Row) -> rusqlite::Result<Unfinished> {
@@ -215,6 +227,7 @@ impl Unfinished {
             attempts: row.get(6)?,
             received_at: Timestamp(row.get(7)?),
             expires_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+            envelope: envelope(row, 12)?,
         })
     }
 }
@@ -223,6 +236,18 @@ impl ToSql for RowId {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         self.0.to_sql()
     }
+}
+
+/// The four columns of an envelope, in a row.
+pub(super) fn envelope(row: &Row, first: usize) -> rusqlite::Result<Envelope> {
+    let number: Option<i64> = row.get(first + 1)?;
+    let number = number.map(|n| u64::try_from(n).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(first + 1, n)));
+    Ok(Envelope {
+        correlation_id: row.get(first)?,
+        sequence_number: number.transpose()?,
+        enqueued_at: row.get::<_, Option<i64>>(first + 2)?.map(Timestamp),
+        delivery_count: row.get(first + 3)?,
+    })
 }
 
 fn state(row: &Row, column: usize) -> rusqlite::Result<State> {

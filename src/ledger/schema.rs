@@ -22,7 +22,7 @@ use crate::systemd;
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -93,6 +93,13 @@ const MIGRATIONS: [&str; 3] = [
     UPDATE ledger SET
         pruned = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0) - (SELECT count(*) FROM command),
         published = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - (SELECT count(*) FROM outbox);
+",
+    // What a message says of itself: NULL where nobody has told it, as in all rows of before.
+    "
+    ALTER TABLE command ADD COLUMN correlation_id TEXT;     -- the sender's
+    ALTER TABLE command ADD COLUMN sequence_number INTEGER; -- the hub's
+    ALTER TABLE command ADD COLUMN enqueued_at INTEGER;     -- when the hub took it, ms since 1970
+    ALTER TABLE command ADD COLUMN delivery_count INTEGER;  -- deliveries before the one that the row was made for
 ",
 ];
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rusqlite::{params, Connection, OptionalExtension};
 use serde_json::json;
 
-use super::row::{Event, Record, RowId, Source, Unfinished};
+use super::row::{envelope, Event, Record, RowId, Source, Unfinished};
 use super::{Finish, Lookup, NewRow};
 use crate::command::decide::Known;
-use crate::command::message::Digest;
+use crate::command::message::{Digest, Envelope};
 use crate::command::outcome::{Report, State};
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
@@ -142,14 +142,15 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
 pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlite::Result<Option<Event>> {
     let (new, outcome) = (&finish.new, &finish.outcome);
     assert!(outcome.state.is_final(), "an outcome is a final state");
-    match finish.row {
+    let kept = match finish.row {
         Some(row) => end_row(db, row, finish)?,
         None => {
             let mut history = entry(new.received_at, "received", None);
             history.push_str(&last_entry(finish));
             insert_row(db, new, (outcome.state, finish.attempts), Some(finish), age, &history)?;
+            new.envelope.clone()
         }
-    }
+    };
     crash::point(Point::OutcomeWithoutEvent);
     let mut event = None;
     if !matches!(new.source, Source::Local { .. }) {
@@ -157,6 +158,7 @@ pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlit
             message_id: new.message_id.as_deref(),
             command: new.command.as_deref(),
             requested: new.value.as_ref(),
+            envelope: &kept,
             attempts: finish.attempts,
             received_at: new.received_at,
             finished_at: finish.finished_at,
@@ -174,28 +176,33 @@ pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlit
     Ok(event)
 }
 
-/// Ends a row that is not final.
-fn end_row(db: &Connection, row: RowId, finish: &Finish) -> rusqlite::Result<()> {
+/// Ends a row that is not final, and tells what its message says of itself: that of the delivery that the row was made
+/// for, whichever has brought the end.
+fn end_row(db: &Connection, row: RowId, finish: &Finish) -> rusqlite::Result<Envelope> {
     let fault = finish.outcome.fault.as_ref();
-    let changed = db
+    let ended = db
         .prepare_cached(
             "UPDATE command SET state = ?2, attempts = ?3, finished_at = ?4, value = ?5, error_code = ?6,
                 error_message = ?7, modbus_exception = ?8, history = history || ?9
-             WHERE id = ?1 AND finished_at IS NULL",
+             WHERE id = ?1 AND finished_at IS NULL
+             RETURNING correlation_id, sequence_number, enqueued_at, delivery_count",
         )?
-        .execute(params![
-            row,
-            finish.outcome.state.as_str(),
-            finish.attempts,
-            finish.finished_at.0,
-            finish.outcome.value.as_ref().map(|value| value.to_string()),
-            fault.map(|fault| fault.code.as_str()),
-            fault.map(|fault| fault.message.as_str()),
-            fault.and_then(|fault| fault.modbus_exception),
-            last_entry(finish),
-        ])?;
-    assert_eq!(changed, 1, "a row ends once");
-    Ok(())
+        .query_row(
+            params![
+                row,
+                finish.outcome.state.as_str(),
+                finish.attempts,
+                finish.finished_at.0,
+                finish.outcome.value.as_ref().map(|value| value.to_string()),
+                fault.map(|fault| fault.code.as_str()),
+                fault.map(|fault| fault.message.as_str()),
+                fault.and_then(|fault| fault.modbus_exception),
+                last_entry(finish),
+            ],
+            |row| envelope(row, 0),
+        )
+        .optional()?;
+    Ok(ended.expect("a row ends once"))
 }
 
 fn last_entry(finish: &Finish) -> String {
@@ -403,8 +410,10 @@ fn insert_row(
     let value = end.and_then(|end| end.outcome.value.as_ref());
     db.prepare_cached(
         "INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, expires_at,
-            requested, seen, history, hub, source, user, finished_at, value, error_code, error_message, modbus_exception)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+            requested, seen, history, hub, source, user, finished_at, value, error_code, error_message, modbus_exception,
+            correlation_id, sequence_number, enqueued_at, delivery_count)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+            ?23)",
     )?
     .execute(params![
         new.device,
@@ -426,6 +435,10 @@ fn insert_row(
         fault.map(|fault| fault.code.as_str()),
         fault.map(|fault| fault.message.as_str()),
         fault.and_then(|fault| fault.modbus_exception),
+        new.envelope.correlation_id,
+        new.envelope.sequence_number.and_then(|number| i64::try_from(number).ok()),
+        new.envelope.enqueued_at.map(|at| at.0),
+        new.envelope.delivery_count,
     ])?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
+use crate::command::Envelope;
 use crate::health::snapshot::Snapshot;
 use crate::ledger::row::{Record, Source};
 
@@ -51,11 +52,12 @@ pub fn status(of: &Snapshot) -> String {
     }
     let counts = |counts: &[u64]| counts.iter().map(u64::to_string).collect::<Vec<_>>();
     let devices = of.devices.iter().map(|device| {
-        let names = [&device.id, &device.bus, &device.hub].map(|text| printable(text)).to_vec();
+        let names = [&device.id, &device.bus, &device.transport, &device.hub].map(|text| printable(text)).to_vec();
         let counts = counts(&[device.received, device.executed, device.duplicates, device.in_doubt, device.pending]);
         [names, counts, vec![or_none(&device.last_error)]].concat()
     });
-    let heads = ["id", "bus", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
+    let heads =
+        ["id", "bus", "transport", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
     let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));
     let buses = of.buses.iter().map(|bus| {
         let names = [&bus.name, &bus.kind, &bus.state].map(|text| printable(text)).to_vec();
@@ -93,12 +95,15 @@ pub fn row(row: &Record) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), printable);
     let _ = writeln!(
         out,
-        "row         {}\nhub         {}\nsource      {}\ndevice      {}\nmessage     {}\ncommand     {}",
+        "row         {}\nhub         {}\nsource      {}\ndevice      {}\nmessage     {}\ncorrelation {}\n\
+         enqueued    {}\ncommand     {}",
         row.row.number(),
         printable(&row.hub),
         printable(&source(&row.source)),
         printable(&row.device),
         or_none(&row.message_id),
+        or_none(&row.envelope.correlation_id),
+        enqueued(&row.envelope),
         or_none(&row.command)
     );
     let _ = writeln!(
@@ -130,6 +135,19 @@ pub fn result(event: &Json) -> String {
 pub fn error(event: &Json) -> String {
     let text = |key: &str| printable(event["error"][key].as_str().unwrap_or_default());
     format!("{} ({})", text("message"), text("code"))
+}
+
+/// What the hub has told of a message, where the transport tells it.
+fn enqueued(envelope: &Envelope) -> String {
+    let told = [
+        envelope.enqueued_at.map(|at| at.to_string()),
+        envelope.sequence_number.map(|number| format!("as number {number}")),
+        envelope.delivery_count.map(|count| format!("delivered before: {count}")),
+    ];
+    match told.into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        nothing if nothing.is_empty() => "-".into(),
+        told => told,
+    }
 }
 
 fn source(source: &Source) -> String {

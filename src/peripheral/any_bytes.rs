@@ -56,6 +56,7 @@ fn command(action: Action, range: Option<(f64, f64)>) -> Command {
         },
         fixed: None,
         names: None,
+        numbers_as_text: false,
         range,
         timeout: None,
         deadline: std::time::Duration::from_secs(30),
@@ -88,6 +89,7 @@ fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
     assert!(read.interpret(&prepared, &longer).is_err());
 
     let write = command(Action::Write(point.clone()), None);
+    a_spelled_value_is_the_value(&write, &value);
     let Ok(written) = write.prepare(Some(&value)) else {
         assert!(point.check(true).is_err() || !is_exact(point, &found), "{value} can't be written to {point:?}");
         return;
@@ -99,6 +101,23 @@ fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
             written.request
         );
         assert_eq!(written.written, Some(value));
+    }
+}
+
+/// Where numbers are taken from text, a text writes what the number writes that it spells.
+fn a_spelled_value_is_the_value(write: &Command, value: &Json) {
+    let lenient = Command { numbers_as_text: true, ..write.clone() };
+    let prepared = |value: &Json| lenient.prepare(Some(value));
+    let spelled = match value {
+        Json::Bool(_) | Json::Number(_) => value.to_string().into(),
+        Json::Array(all) => all.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect(),
+        other => other.clone(),
+    };
+    match (write.prepare(Some(value)), prepared(&spelled)) {
+        (Ok(plain), Ok(lenient)) => {
+            assert_eq!(format!("{:?}", plain.request), format!("{:?}", lenient.request), "{spelled}");
+        }
+        (plain, lenient) => assert_eq!(plain.is_ok(), lenient.is_ok(), "{spelled}"),
     }
 }
 

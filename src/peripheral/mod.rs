@@ -12,6 +12,7 @@ pub mod exchange;
 mod names;
 pub mod read_back;
 pub mod registers;
+mod spelled;
 mod text;
 mod value;
 
@@ -44,6 +45,8 @@ pub struct Command {
     pub fixed: Option<Json>,
     /// Names for its values, which are then all that is written.
     pub names: Option<Names>,
+    /// Numbers and truth are taken from text, too.
+    pub numbers_as_text: bool,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
     /// Replaces the bus's `response_timeout`.
@@ -86,7 +89,8 @@ impl Command {
     ///
     /// The faults are [`Code::BadValue`] and [`Code::OutOfRange`]; their messages say what would have been right.
     pub fn prepare(&self, value: Option<&Json>) -> Result<Prepared, Fault> {
-        let value = value.filter(|value| !value.is_null());
+        let meant = value.filter(|value| !value.is_null()).map(|value| self.meant(value));
+        let value = meant.as_deref();
         match &self.action {
             Action::Read(point) => {
                 self.takes_none(value)?;

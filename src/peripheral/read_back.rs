@@ -121,6 +121,7 @@ mod tests {
             read_back: Some(rule),
             fixed: None,
             names: None,
+            numbers_as_text: false,
             range: None,
             timeout: None,
             deadline: Duration::from_secs(30),

@@ -30,6 +30,7 @@ fn command(action: Action) -> Command {
         read_back: None,
         fixed: None,
         names: None,
+        numbers_as_text: false,
         range: None,
         timeout: None,
         deadline: Duration::from_secs(30),

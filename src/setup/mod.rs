@@ -6,12 +6,14 @@
 
 mod place;
 mod question;
+mod reachable;
 mod text;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::config::TransportKind;
 use crate::doctor::{names_that_stay, BY_ID};
 use crate::exit::Exit;
 use place::Place;
@@ -27,6 +29,12 @@ pub struct Options {
     /// The device's id at the hub.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
+    /// How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is open.
+    #[arg(long, value_name = "NAME", value_parser = transport)]
+    transport: Option<TransportKind>,
+    /// HTTP proxy to go through, such as http://proxy:3128.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// Serial port of the bus; best one from /dev/serial/by-id.
     #[arg(long, value_name = "PATH", conflicts_with = "modbus_tcp")]
     port: Option<PathBuf>,
@@ -96,6 +104,17 @@ fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>),
     let profile = options.profile.as_deref().map(text::profile).transpose()?;
     let speaks_text = profile.as_ref().is_some_and(|profile| profile.speaks_text);
     let host = asking.text("--host", options.host, "Host name of the hub, such as contoso.azure-devices.net", None)?;
+    let transport = match options.transport {
+        // What a proxy reaches can't be seen from here.
+        None if options.proxy.is_none() && asking.is_somebody_there() => reachable::proposal(&host)
+            .map(|proposal| {
+                let question = "Port 8883 of the hub can't be reached from here, and 443 can. Transport";
+                transport(&asking.text("--transport", None, question, Some(proposal.as_str()))?)
+            })
+            .transpose()?,
+        given => given,
+    };
+    let proxy = options.proxy;
     let device = asking.text("--device", options.device, "Device id at the hub", None)?;
     let bus = match options.modbus_tcp {
         Some(_) if speaks_text => return Err("this profile speaks lines of text, on a serial port; give --port".into()),
@@ -117,7 +136,13 @@ fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>),
         (None, Some(file)) => (Secret::Key(absolute(&file)?), None),
         (None, None) => (Secret::NewKey, Some(asking.secret("--key-file", "Device key, base64 (it is not shown)")?)),
     };
-    Ok((Draft { host, device, bus, unit, secret, profile }, content))
+    Ok((Draft { host, transport, proxy, device, bus, unit, secret, profile }, content))
+}
+
+/// A transport by its name.
+fn transport(name: &str) -> Result<TransportKind, String> {
+    let known = TransportKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| format!("{name:?} is none of {}", TransportKind::ALL.map(TransportKind::as_str).join(", ")))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {

@@ -53,7 +53,10 @@ impl Place {
         if let Some(key) = &key {
             let path = self.folder.join(draft.key_file());
             if !is_plain(&draft.device) {
-                return Err(Exit::No(format!("{:?} is no device id: letters, digits and . _ : - are", draft.device)));
+                return Err(Exit::No(format!(
+                    "{:?} is no device id that a file can be named after; name the file by --key-file",
+                    draft.device
+                )));
             }
             write_key(&path, key).map_err(|error| trouble(&path, error))?;
             made.push(path);

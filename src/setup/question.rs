@@ -20,6 +20,11 @@ impl Asking {
         Asking { is_terminal: std::io::stdin().is_terminal() && std::io::stderr().is_terminal() }
     }
 
+    /// Whether anybody can be asked.
+    pub(super) fn is_somebody_there(&self) -> bool {
+        self.is_terminal
+    }
+
     /// What an option says, or else a person.
     pub(super) fn text(
         &self,

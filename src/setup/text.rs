@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Parity;
+use crate::config::TransportKind;
 
 /// The examples that are shipped, from which profiles are taken.
 const EXAMPLES: [&str; 4] = [
@@ -30,6 +31,8 @@ const READING_COMMAND: &str = "read-first";
 /// Everything that a first configuration says.
 pub(super) struct Draft {
     pub(super) host: String,
+    pub(super) transport: Option<TransportKind>,
+    pub(super) proxy: Option<String>,
     pub(super) device: String,
     pub(super) bus: Bus,
     pub(super) unit: Option<u8>,
@@ -113,7 +116,14 @@ impl Draft {
         let mut out =
             String::from("# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.\n\n");
         let host = quoted(&self.host);
-        let _ = writeln!(out, "[hub]\nhost = {host}\n");
+        let _ = writeln!(out, "[hub]\nhost = {host}");
+        if let Some(transport) = self.transport {
+            let _ = writeln!(out, "transport = \"{transport}\"");
+        }
+        if let Some(proxy) = &self.proxy {
+            let _ = writeln!(out, "proxy = {}", quoted(proxy));
+        }
+        out.push('\n');
         match &self.bus {
             Bus::Tcp { address } => {
                 let _ = writeln!(out, "[bus.line-a]\nkind = \"modbus-tcp\"\naddress = {}\n", quoted(address));

@@ -99,6 +99,7 @@ fn command(action: Action) -> Command {
         },
         fixed: None,
         names: None,
+        numbers_as_text: false,
         range: None,
         timeout: None,
         deadline: Duration::from_secs(30),

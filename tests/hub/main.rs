@@ -3,7 +3,9 @@
 //!
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
+//! - `senders`: messages as their senders have them.
 //! - `identity`, `tls`: who is believed.
+//! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
 //!   hub.
 
@@ -16,6 +18,8 @@ mod identity;
 mod mosquitto;
 mod poison;
 mod sdk_agreement;
+mod senders;
 mod session_rules;
 mod simulator;
 mod tls;
+mod ways;

@@ -14,6 +14,8 @@ use crate::support::{eventually, free_address, pump, require, signal, Site};
 struct Mosquitto {
     folder: TempDir,
     address: String,
+    /// Where it takes WebSockets.
+    websocket: String,
     child: Option<Child>,
 }
 
@@ -21,15 +23,17 @@ impl Mosquitto {
     fn new() -> Mosquitto {
         require("mosquitto", "mosquitto");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let (host, port) = free_address();
+        let ((host, port), (ws_host, ws_port)) = (free_address(), free_address());
         // `user` counts for a start by root only: without it the broker would change to a user who may not write in
         // the folder.
         let text = format!(
-            "listener {port} {host}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n",
+            "listener {port} {host}\nlistener {ws_port} {ws_host}\nprotocol websockets\n\
+             allow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n",
             folder.path().display()
         );
         std::fs::write(folder.path().join("mosquitto.conf"), text).expect("the configuration can be written");
-        let mut broker = Mosquitto { folder, address: format!("{host}:{port}"), child: None };
+        let (address, websocket) = (format!("{host}:{port}"), format!("{ws_host}:{ws_port}"));
+        let mut broker = Mosquitto { folder, address, websocket, child: None };
         broker.start();
         broker
     }
@@ -125,6 +129,37 @@ fn messages_that_were_sent_while_the_gateway_was_away_are_executed_once_and_in_o
         assert_eq!(daemon.terminate().code(), Some(0));
         nothing_is_left(&site, &broker, "last");
     }
+}
+
+#[test]
+fn through_a_websocket_the_same_is_done_as_without() {
+    let (mut broker, slave) = (Mosquitto::new(), Slave::new());
+    let site = site(&broker, &slave, "after-execution");
+    site.configure(
+        &format!("address = \"{}\"", broker.address),
+        &format!("address = \"{}\"\ntransport = \"mqtt-ws\"", broker.websocket),
+    );
+    let daemon = site.start();
+    wait_until_connected(&site);
+    assert_eq!(site.device_status("pump")["transport"], "mqtt-ws");
+    let mut back_end = broker.visit("back-end");
+    for value in 1..=20 {
+        send(&mut back_end, &format!("m-{value}"), &command("pulse", value));
+    }
+    site.wait_for_row("m-20", "succeeded");
+    drop(back_end);
+    broker.stop();
+    broker.start();
+    // Nothing of what was completed comes again, and the daemon comes back by itself.
+    let mut back_end = broker.visit("back-end");
+    wait_until_connected(&site);
+    let body = format!("{:<60000}", command("pulse", 21));
+    send(&mut back_end, "large", &body);
+    site.wait_for_row("large", "succeeded");
+    site.settled();
+    assert_eq!(slave.writes(), writes(1..=21));
+    assert!(site.rows().iter().all(|row| row["deliveries"] == 1));
+    assert_eq!(daemon.terminate().code(), Some(0));
 }
 
 #[test]

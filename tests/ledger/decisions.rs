@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use fieldbridge::command::decide::{
-    check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked, Deadline,
-    Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
+    age_at_receipt, check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked,
+    Deadline, Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
     TAKE_UP_PATIENCE,
 };
+use fieldbridge::command::message::Envelope;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::time::{Timestamp, EARLIEST_BELIEVABLE};
 use serde_json::json;
@@ -24,12 +25,17 @@ const REPEATABLE: Checked = Checked { idempotent: true };
 const ONCE: Checked = Checked { idempotent: false };
 
 #[test]
-fn a_final_row_is_completed_and_never_run_again() {
+fn a_final_row_is_settled_as_it_says_and_never_run_again() {
     for state in State::ALL.into_iter().filter(|state| state.is_final()) {
+        // The sender's feedback says Rejected of what was not done and will not be, however often it is told.
+        let expected = match state {
+            State::Rejected | State::Expired => Verdict::Refuse,
+            _ => Verdict::Complete,
+        };
         for settle in SETTLES {
             for past in PASTS {
                 for order in [Ok(REPEATABLE), Ok(ONCE), Err(fault(Code::UnknownCommand))] {
-                    assert_eq!(on_delivery(Known::Row(state), past, order, settle), Verdict::Complete);
+                    assert_eq!(on_delivery(Known::Row(state), past, order, settle), expected, "{state}");
                 }
             }
         }
@@ -98,6 +104,51 @@ fn a_message_that_was_enqueued_clearly_after_the_ledgers_epoch_is_of_no_earlier_
     }
     for distrusted in [false, true] {
         assert_eq!(past(distrusted, after(301), Some(epoch), true), Past::Elsewhere);
+    }
+}
+
+#[test]
+fn an_enqueued_time_ends_distrust_for_one_message_only_where_a_ledger_is_distrusted_and_has_an_epoch() {
+    let base = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
+    let at = |seconds: i64| Timestamp(base.0 + seconds * 1000);
+    let times = [-86_400, -301, -300, -1, 0, 1, 299, 300, 301, 86_400];
+    let enqueued: Vec<Option<Timestamp>> = times.iter().map(|time| Some(at(*time))).chain([None]).collect();
+    let epochs = [None, Some(at(0)), Some(at(-300)), Some(at(300))];
+    for distrusted in [false, true] {
+        for enqueued in &enqueued {
+            for epoch in epochs {
+                let is_young = matches!((enqueued, epoch), (Some(then), Some(epoch)) if then.0 - epoch.0 > 300_000);
+                let expected = if distrusted && !is_young { Past::Unknown } else { Past::Known };
+                assert_eq!(past(distrusted, *enqueued, epoch, false), expected, "{enqueued:?} {epoch:?}");
+                // That a hub took it lately says nothing of what the same hub's other name has brought.
+                assert_eq!(past(distrusted, *enqueued, epoch, true), Past::Elsewhere);
+                for settle in SETTLES {
+                    let verdict = on_delivery(Known::New, expected, Ok(ONCE), settle);
+                    let is_begun = matches!(verdict, Verdict::Run | Verdict::Accept);
+                    assert_eq!(is_begun, !distrusted || is_young, "{enqueued:?} {epoch:?}: {verdict:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_was_given_back_by_an_earlier_life_is_as_old_as_this_life_or_as_its_stay_at_the_hub() {
+    let now = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
+    let seconds = Duration::from_secs;
+    for count in [None, Some(0), Some(1), Some(u32::MAX)] {
+        for stay in [None, Some(-10), Some(0), Some(1), Some(29), Some(30), Some(86_400)] {
+            for life in [0, 10, 30, 100_000].map(seconds) {
+                let enqueued_at = stay.map(|stay: i64| Timestamp(now.0 - stay * 1000));
+                let envelope = Envelope { enqueued_at, delivery_count: count, ..Envelope::default() };
+                let expected = match (count, stay) {
+                    (Some(1..), Some(stay @ 0..)) => seconds(stay as u64).min(life),
+                    // Never delivered, or not told, or a hub whose clock is ahead: it came now.
+                    _ => Duration::ZERO,
+                };
+                assert_eq!(age_at_receipt(&envelope, now, life), expected, "{count:?} {stay:?} {life:?}");
+            }
+        }
     }
 }
 

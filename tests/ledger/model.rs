@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldbridge::command::decide::Known;
+use fieldbridge::command::message::Envelope;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::ledger::row::{RowId, Source, Unfinished};
 use fieldbridge::ledger::{Finish, Ledger, Lookup, NewRow, Reader};
@@ -336,6 +337,7 @@ impl Pair<'_> {
             assert_eq!((record.state, record.attempts), (row.state, row.attempts), "{row:?}");
             assert!((row.deliveries.0..=row.deliveries.1).contains(&record.deliveries), "{record:?} and {row:?}");
             assert_eq!(record.finished_at.is_some(), row.state.is_final());
+            assert_eq!(record.envelope, new_row(row.message, row.number).envelope);
             assert!(record.history.iter().all(|entry| entry["at"].is_string()));
         }
     }
@@ -353,6 +355,12 @@ fn new_row(message: Message, number: i64) -> NewRow {
         // A number that no other row has.
         received_at: Timestamp(1_800_000_000_000 + number),
         expires_at: (number % 2 == 0).then_some(Timestamp(1_900_000_000_000)),
+        envelope: Envelope {
+            correlation_id: (number % 3 == 0).then(|| format!("order {number}")),
+            sequence_number: (number % 3 == 1).then_some(number as u64),
+            enqueued_at: (number % 2 == 1).then_some(Timestamp(1_799_999_999_000 + number)),
+            delivery_count: (number % 5 != 0).then_some(number as u32 % 5),
+        },
     }
 }
 
@@ -370,6 +378,7 @@ fn unfinished(row: &Row) -> Unfinished {
         attempts: row.attempts,
         received_at: new.received_at,
         expires_at: new.expires_at,
+        envelope: new.envelope,
     }
 }
 

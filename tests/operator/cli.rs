@@ -407,7 +407,8 @@ fn a_row_has_the_shape_that_scripts_rely_on() {
     plant.deliver(2, "m-2", "pulse", 8);
     let example = json!({"row": 12, "hub": "contoso.azure-devices.net", "device": "pump-7", "messageId": "m-1", "source": "hub",
         "user": null, "command": "set-speed", "requested": 42.5, "state": "succeeded", "attempts": 1,
-        "deliveries": 2, "receivedAt": "2026-11-22T10:00:00.123Z", "finishedAt": "2026-11-22T10:00:00.141Z", "value": 42.5, "error": null});
+        "deliveries": 2, "receivedAt": "2026-11-22T10:00:00.123Z", "finishedAt": "2026-11-22T10:00:00.141Z",
+        "correlationId": null, "sequenceNumber": null, "enqueuedAt": null, "deliveryCount": null, "value": 42.5, "error": null});
     let row = |args: &[&str]| json_of(&plant.site.command(args));
     let list = row(&["ledger", "list", "--json", "--state", "succeeded"]);
     has_shape(&list, &example, "row");

@@ -18,7 +18,10 @@ use crate::support::pty::{Port, Protocol};
 use crate::support::slave::Slave;
 use clap::Parser as _;
 use fieldbridge::cli::Cli;
+use fieldbridge::command::outcome::{Code, Fault, Outcome, Report, State};
+use fieldbridge::command::Envelope;
 use fieldbridge::demo::hub::{Auth, C2d, Options};
+use fieldbridge::time::Timestamp;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 
@@ -355,6 +358,46 @@ fn every_command_of_every_document_is_run_somewhere() {
         }
     }
     assert!(seen > 20, "{seen} commands were found");
+}
+
+#[test]
+fn every_error_code_and_every_end_is_explained_to_the_back_end_and_no_other() {
+    let text = document("docs/MESSAGES.md");
+    let table = |heading: &str| {
+        let (_, rest) = text.split_once(&format!("| {heading} |")).unwrap_or_else(|| panic!("no table of {heading}"));
+        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let cells = |row: &str| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+        rows.map(cells).collect::<Vec<Vec<String>>>()
+    };
+    let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>();
+    let codes = table("code");
+    let told: BTreeSet<String> = codes.iter().map(|row| row[1].clone()).collect();
+    assert_eq!(told, named(Code::ALL.map(Code::as_str).to_vec()));
+    let ends = named(State::ALL.into_iter().filter(|state| state.is_final()).map(State::as_str).collect());
+    assert!(codes.iter().all(|row| ends.contains(&row[2]) && !row[4].is_empty()), "{codes:?}");
+    assert_eq!(table("`status` | meaning").into_iter().map(|row| row[1].clone()).collect::<BTreeSet<_>>(), ends);
+    // An event with everything that can stand in it has the fields that the page has, and no other.
+    let envelope = Envelope {
+        correlation_id: Some("c".into()),
+        sequence_number: Some(1),
+        enqueued_at: Some(Timestamp(0)),
+        delivery_count: Some(1),
+    };
+    let report = Report {
+        message_id: Some("m"),
+        command: Some("set"),
+        requested: None,
+        envelope: &envelope,
+        attempts: 1,
+        received_at: Timestamp(0),
+        finished_at: Timestamp(1),
+    };
+    let fault = Fault { modbus_exception: Some(2), ..Fault::new(Code::Exception, "no") };
+    let outcome = Outcome { value: Some(1.into()), ..Outcome::ended(State::Failed, fault) };
+    let event = report.to_event(&outcome);
+    let told = table("field").into_iter().flat_map(|row| row[1].split(", ").map(str::to_owned).collect::<Vec<_>>());
+    let told: BTreeSet<String> = told.map(|name| name.trim_matches('`').to_owned()).collect();
+    assert_eq!(told, event.as_object().expect("an object").keys().cloned().collect());
 }
 
 /// The source as one text, with its broken lines joined.

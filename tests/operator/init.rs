@@ -220,7 +220,8 @@ fn on_a_terminal_it_asks_and_does_not_show_the_key() {
     let place = Place::new();
     let answers = format!("contoso.azure-devices.net|pump-7|/dev/ttyUSB7|9600|42|{KEY}");
     let mut command = Command::new("python3");
-    command.args(["-c", PERSON, &answers, PROGRAM, "init", "--config"]).arg(place.path("fieldbridge.toml"));
+    command.args(["-c", PERSON, &answers, PROGRAM, "init", "--transport", "mqtt", "--config"]);
+    command.arg(place.path("fieldbridge.toml"));
     let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{shown}");
@@ -234,6 +235,27 @@ fn on_a_terminal_it_asks_and_does_not_show_the_key() {
         assert!(config.contains(line), "{line}: {config}");
     }
     assert_eq!(std::fs::read_to_string(place.path("keys/pump-7.key")).unwrap().trim(), KEY);
+}
+
+#[test]
+fn where_only_the_port_of_the_web_is_open_it_proposes_what_goes_through_it() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("SKIPPED: this test needs root, to listen at port 443");
+        return;
+    }
+    let host = format!("127.{}.{}.{}", fastrand::u8(1..=254), fastrand::u8(1..=254), fastrand::u8(1..=254));
+    let _web = std::net::TcpListener::bind((host.as_str(), 443)).unwrap();
+    for (answer, written) in [("", "mqtt-ws"), ("amqp-ws", "amqp-ws")] {
+        let place = Place::new();
+        let answers = format!("{host}|{answer}|pump-7|/dev/ttyUSB7|9600|42|{KEY}");
+        let mut command = Command::new("python3");
+        command.args(["-c", PERSON, &answers, PROGRAM, "init", "--config"]).arg(place.path("fieldbridge.toml"));
+        let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && shown.contains("443 can. Transport [mqtt-ws]: "), "{shown}");
+        assert!(place.config().contains(&format!("transport = \"{written}\"\n")), "{}", place.config());
+        check(&place.path("fieldbridge.toml"));
+    }
 }
 
 #[test]

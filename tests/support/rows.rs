@@ -1,5 +1,6 @@
 //! A row of a command, for tests to which it does not matter which.
 
+use fieldbridge::command::Envelope;
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::NewRow;
 use fieldbridge::time::Timestamp;
@@ -19,5 +20,6 @@ pub fn reset(id: Option<&str>) -> NewRow {
         value: None,
         received_at: Timestamp(1_800_000_000_000),
         expires_at: None,
+        envelope: Envelope::default(),
     }
 }

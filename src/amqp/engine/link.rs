@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use fe2o3_amqp_types::definitions::{
-    self, Fields, Handle, LinkError, ReceiverSettleMode, Role, SenderSettleMode,
-};
+use fe2o3_amqp_types::definitions::{self, Fields, Handle, LinkError, ReceiverSettleMode, Role, SenderSettleMode};
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected, Released, Source, Target, TargetArchetype};
 use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Performative, Transfer};
 
 use super::session::Counters;
-use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
 use super::DELIVERY_MAX;
+use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
 use crate::amqp::frame::{Body, Frame, Item};
 
 /// Bytes of a frame beside the piece of a message in it: header, and a transfer with all that we say in one.

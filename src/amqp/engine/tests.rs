@@ -2,9 +2,7 @@
 
 use fe2o3_amqp_types::definitions::{AmqpError, Handle, Role};
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected};
-use fe2o3_amqp_types::performatives::{
-    Attach, Begin, Detach, Disposition, End as EndFrame, Flow, Transfer,
-};
+use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, End as EndFrame, Flow, Transfer};
 use fe2o3_amqp_types::sasl::{SaslMechanisms, SaslOutcome};
 
 use super::*;

@@ -13,11 +13,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
+use super::lifecycle::Which;
 use super::outbox::Outbox;
 use super::remains::Remains;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
-use crate::command::Message;
+use crate::command::{Form, Message};
 use crate::health::{pulse, LinkState};
 use crate::hub::account::Account;
 use crate::hub::transport::{Attachment, Inbound};
@@ -42,7 +43,11 @@ pub(super) struct Serving<'a> {
     /// The hub has closed the last ones soon after they were made: not to be called a connection before this.
     pub(super) proven_at: Option<Instant>,
     pub(super) renewal: Option<Instant>,
+    /// When the token expires.
+    pub(super) token_end: Option<Instant>,
     pub(super) account: Arc<Account>,
+    /// The key that tokens are made with.
+    pub(super) which: Which,
     /// The configuration has changed, and with it whom to connect as.
     pub(super) reconfigured: bool,
     /// The first delivery that found no room.
@@ -75,6 +80,7 @@ impl Serving<'_> {
             identity.health.pulse.allow(Duration::ZERO);
             crash::stick(Part::Session).await;
             self.compare(&configured.borrow_and_update());
+            self.renew_in_place().await?;
             if self.is_to_be_renewed() {
                 return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
             }
@@ -133,7 +139,7 @@ impl Serving<'_> {
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
             Inbound::Unclear { message, why } => {
-                self.first_receipt(&message.condense());
+                self.first_receipt(&message.condense(&self.form()));
                 Err(Trouble::Ambiguous(why))
             }
             Inbound::Published(event) => {
@@ -166,7 +172,7 @@ impl Serving<'_> {
                         Inbound::Published(event) => outbox.acknowledged(event).await?,
                         // It comes again, perhaps still in this life of the daemon.
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
-                            self.first_receipt(&message.condense());
+                            self.first_receipt(&message.condense(&self.form()));
                         }
                         Inbound::Ready => {}
                     },
@@ -182,7 +188,7 @@ impl Serving<'_> {
     fn on_delivery(&mut self, number: Option<u64>, message: Message) -> Result<(), Trouble> {
         self.identity.health.received.add();
         self.remains.something_moved();
-        let gist = message.condense();
+        let gist = message.condense(&self.form());
         let hub: Arc<str> = self.account.access.hub.host.as_str().into();
         let (received, received_at) = self.first_receipt(&gist);
         let weight = gist.weight();
@@ -201,6 +207,11 @@ impl Serving<'_> {
             (_, None) => return Err(Trouble::Ambiguous("the hub sent more messages than can wait")),
         }
         Ok(())
+    }
+
+    /// How messages are read at present, whatever this connection was made with.
+    fn form(&self) -> Arc<Form> {
+        self.identity.account.borrow().form.clone()
     }
 
     /// When a message that came just now came first: noted of each that is read, whatever becomes of it here (G13).
@@ -232,11 +243,16 @@ impl Serving<'_> {
     ) -> Result<(), Trouble> {
         let mut settlements = vec![first];
         settlements.extend(std::iter::from_fn(|| settled.try_recv().ok()));
+        let gives_back = settlements.iter().any(|settlement| matches!(settlement, Settlement::Abandon(_)));
         if self.attachment.settle(settlements).await? {
             self.remains.something_moved();
             self.worked = true;
         }
-        Ok(())
+        // What came behind it comes again too, in order, after a pause that grows.
+        match gives_back {
+            true => Err(Trouble::Abandoned),
+            false => Ok(()),
+        }
     }
 
     /// A connection for another account is replaced like one whose token runs out: what is on its way is settled first.
@@ -246,6 +262,22 @@ impl Serving<'_> {
             self.renewal = Some(Instant::now());
             tracing::info!(device = %self.identity.id, "the configuration has changed: connecting anew");
         }
+    }
+
+    /// Shows a new token where that ends nothing.
+    async fn renew_in_place(&mut self) -> Result<(), Trouble> {
+        let due = !self.reconfigured && self.renewal.is_some_and(|renewal| Instant::now() >= renewal);
+        if !due || self.has_turn || !self.attachment.takes_tokens() {
+            return Ok(());
+        }
+        // Without a clock that is believed the old one lives on for a while.
+        let Ok(date) = self.identity.ledger.wall_clock().now() else { return Ok(()) };
+        if let Some((token, life)) = self.identity.token(&self.account, self.which, date) {
+            self.attachment.show(token).await?;
+            tracing::debug!(device = %self.identity.id, "a new token is shown to the hub");
+            (self.renewal, self.token_end) = (Some(life.renewal), Some(life.end));
+        }
+        Ok(())
     }
 
     /// A connection that stands is not given up before the next one may be made; until then it goes on.

@@ -18,6 +18,7 @@ use crate::hub::auth::sas;
 use crate::hub::transport::{Attachment, Entry, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
+use crate::time::Timestamp;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,10 +45,26 @@ struct Streak {
 /// A connection that stands, and how long it may.
 struct Established {
     attachment: Box<dyn Attachment>,
-    /// When the token is renewed, and when it expires.
-    token: Option<(Instant, Instant)>,
+    token: Option<TokenLife>,
     since: Instant,
     _place: Option<Place>,
+}
+
+/// How long a token counts.
+#[derive(Clone, Copy)]
+pub(super) struct TokenLife {
+    /// When a new one is due.
+    pub(super) renewal: Instant,
+    /// When it expires.
+    pub(super) end: Instant,
+}
+
+/// Which of an identity's keys its tokens are made with. Whichever works is kept until it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Which {
+    #[default]
+    First,
+    Second,
 }
 
 impl Identity {
@@ -57,6 +74,7 @@ impl Identity {
         let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.event_bell.clone());
         let mut configured = self.account.clone();
         let mut met = Met::default();
+        let mut which = Which::default();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -69,14 +87,13 @@ impl Identity {
                     streak = Streak::default();
                     Ending::Reconfigured
                 }
-                made = self.connect_and_meet(&account, &mut met, std::mem::take(&mut streak.has_turn)) => match made {
+                made = self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn)) => match made {
                     Ok(established) => {
                         let since = established.since;
-                        let token_end = established.token.map(|(_, end)| end);
-                        let (ending, worked) = self.serve(established, &mut outbox, &streak, &account).await;
-                        streak.renewing = matches!(ending, Ending::Renew);
-                        let has_turn = matches!(ending, Ending::Renew | Ending::Reconfigured);
-                        let ending = streak.judge(ending, worked, since, token_end);
+                        let served = self.serve(established, &mut outbox, &streak, &account, which).await;
+                        streak.renewing = matches!(served.ending, Ending::Renew);
+                        let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);
+                        let ending = streak.judge(served.ending, served.worked, since, served.token_end);
                         if matches!(ending, Ending::Reconfigured) {
                             // What kept it from connecting may be mended.
                             streak = Streak::default();
@@ -93,6 +110,7 @@ impl Identity {
                 Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
                 Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
+                    which = which.after(&trouble, &account);
                     let wait = streak.backoff.next(fastrand::f64());
                     self.tell(&trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
@@ -147,8 +165,14 @@ impl Identity {
     }
 
     /// Connects, and looks at what the hub says of the time before.
-    async fn connect_and_meet(&self, account: &Account, met: &mut Met, has_turn: bool) -> Result<Established, Ending> {
-        let established = self.connect(account, has_turn).await?;
+    async fn connect_and_meet(
+        &self,
+        account: &Account,
+        which: Which,
+        met: &mut Met,
+        has_turn: bool,
+    ) -> Result<Established, Ending> {
+        let established = self.connect(account, which, has_turn).await?;
         match met.hub(&self.ledger, &account.access.hub.host, &self.id, established.attachment.was_known()).await? {
             true => Ok(established),
             false => Err(Ending::LedgerUnwell),
@@ -156,7 +180,7 @@ impl Identity {
     }
 
     /// Makes a connection. `has_turn`: its turn has come already.
-    async fn connect(&self, account: &Account, has_turn: bool) -> Result<Established, Ending> {
+    async fn connect(&self, account: &Account, which: Which, has_turn: bool) -> Result<Established, Ending> {
         let place = self.place().await;
         let reached = {
             let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
@@ -173,7 +197,7 @@ impl Identity {
         };
         self.health.pulse.allow(ENTRY_TIMEOUT);
         // A hub that throttles lets each answer wait. They wait side by side, or a site would take hours to be back.
-        timeout(ENTRY_TIMEOUT, self.attach(reached, account))
+        timeout(ENTRY_TIMEOUT, self.attach(reached, account, which))
             .await
             .map_err(|_| Trouble::Slow(ENTRY_TIMEOUT.as_secs()))?
             .map(|established| Established { _place: Some(place), ..established })
@@ -194,34 +218,40 @@ impl Identity {
     }
 
     /// Shows the identity.
-    async fn attach(&self, reached: Box<dyn Reached>, account: &Account) -> Result<Established, Ending> {
+    async fn attach(&self, reached: Box<dyn Reached>, account: &Account, which: Which) -> Result<Established, Ending> {
         let (hub, device) = (&account.access.hub, self.id.as_str());
         // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
         let date = self.ledger.wall_clock().now().map_err(|_| Ending::ClockUnset)?;
-        let begun = Instant::now();
-        let (token, life) = match &account.credential {
-            Credential::Certificate { .. } => (None, None),
-            Credential::Key(key) => {
-                let token = sas::device_token(&hub.host, device, key, date, hub.token_lifetime);
-                let renewal = sas::renew_after(hub.token_lifetime, share_of(device));
-                (Some(token), Some((begun + renewal, begun + hub.token_lifetime)))
-            }
-        };
+        let (token, life) = self.token(account, which, date).unzip();
         let entry = Entry { hub, device, token, is_to_stay: true, settle: account.settle };
         let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
-        tracing::debug!(device, was_known = attachment.was_known(), "the hub lets the device in");
+        tracing::debug!(device, ?which, was_known = attachment.was_known(), "the hub lets the device in");
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
     }
 
-    /// Serves one connection to its end. Also tells whether a message was acknowledged on it.
+    /// A token that is made now, where the account needs one.
+    pub(super) fn token(&self, account: &Account, which: Which, date: Timestamp) -> Option<(String, TokenLife)> {
+        let Credential::Key(first) = &account.credential else { return None };
+        let key = match which {
+            Which::First => first,
+            Which::Second => account.secondary.as_ref().unwrap_or(first),
+        };
+        let (hub, begun) = (&account.access.hub, Instant::now());
+        let token = sas::device_token(&hub.host, &self.id, key, date, hub.token_lifetime);
+        let renewal = begun + sas::renew_after(hub.token_lifetime, share_of(&self.id));
+        Some((token, TokenLife { renewal, end: begun + hub.token_lifetime }))
+    }
+
+    /// Serves one connection to its end.
     async fn serve(
         &self,
         established: Established,
         outbox: &mut Outbox,
         streak: &Streak,
         account: &Arc<Account>,
-    ) -> (Ending, bool) {
+        which: Which,
+    ) -> Served {
         let Established { attachment, token, since, _place } = established;
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let mut serving = Serving {
@@ -232,8 +262,10 @@ impl Identity {
             subscribed: false,
             renewed: streak.renewing,
             proven_at: (streak.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
-            renewal: token.map(|(renewal, _)| renewal),
+            renewal: token.map(|life| life.renewal),
+            token_end: token.map(|life| life.end),
             account: account.clone(),
+            which,
             reconfigured: false,
             remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, since),
             left: None,
@@ -246,14 +278,40 @@ impl Identity {
         self.deliveries.forget();
         outbox.connection_ended(matches!(
             &ending,
-            Ending::Trouble(Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_))
+            Ending::Trouble(
+                Trouble::Closed
+                    | Trouble::Broken(_)
+                    | Trouble::EventUnacknowledged(_)
+                    | Trouble::EventRefused { .. }
+                    | Trouble::EventRejected(_)
+            )
         ));
-        let worked = serving.worked;
+        let (worked, token_end) = (serving.worked, serving.token_end);
         match ending {
             Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) => {}
             _ => serving.attachment.detach().await,
         }
-        (ending, worked)
+        Served { ending, worked, token_end }
+    }
+}
+
+/// How a connection has ended.
+struct Served {
+    ending: Ending,
+    /// A message was acknowledged on it.
+    worked: bool,
+    /// When its last token expires.
+    token_end: Option<Instant>,
+}
+
+impl Which {
+    /// Which key comes next, after a connection has ended so.
+    fn after(self, trouble: &Trouble, account: &Account) -> Which {
+        match (trouble.is_refusal() && account.secondary.is_some(), self) {
+            (true, Which::First) => Which::Second,
+            (true, Which::Second) => Which::First,
+            (false, which) => which,
+        }
     }
 }
 

@@ -255,6 +255,7 @@ mod tests {
             credential: Credential::Key(vec![0; 32]),
             secondary: None,
             settle: Settle::AfterExecution,
+            form: Arc::default(),
         }
     }
 

@@ -11,7 +11,9 @@ use std::borrow::Cow;
 
 use crate::command::excerpt::truncated;
 use crate::command::Message;
-use crate::time::Timestamp;
+use crate::hub::properties::{as_it_came, parse_expiry};
+
+pub use crate::hub::properties::percent_encoded;
 
 /// Most properties of a bag that are looked at; the hub's size limit allows no useful message more.
 const PROPERTIES_MAX: usize = 1024;
@@ -34,6 +36,12 @@ pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
         // A key that comes twice is not specified; the first one counts.
         match (&*key, value) {
             ("$.mid", Some(id)) if message.id.is_none() && !id.is_empty() => message.id = Some(id.into_owned()),
+            ("$.cid", Some(id)) if message.correlation_id.is_none() && !id.is_empty() => {
+                message.correlation_id = Some(id.into_owned());
+            }
+            ("$.ce", Some(encoding)) if message.content_encoding.is_none() && !encoding.is_empty() => {
+                message.content_encoding = Some(encoding.into_owned());
+            }
             // An empty name is none: the body may have one.
             ("command", Some(name)) if message.command.is_none() && !name.is_empty() => {
                 message.command = Some(name.into_owned());
@@ -85,20 +93,6 @@ fn percent_decoded(text: &[u8]) -> Cow<'_, str> {
     decode_strictly(text).and_then(|bytes| String::from_utf8(bytes).ok()).map_or_else(|| as_it_came(text), Cow::Owned)
 }
 
-/// Text as it came. Bytes that are no UTF-8 become `%XX` and not a replacement character: two ids must not become one
-/// by being unreadable, or the second message would pass for a redelivery of the first.
-fn as_it_came(text: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(text) {
-        return Cow::Borrowed(text);
-    }
-    let mut kept = String::with_capacity(text.len());
-    for chunk in text.utf8_chunks() {
-        kept.push_str(chunk.valid());
-        kept.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
-    }
-    Cow::Owned(kept)
-}
-
 fn decode_strictly(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -117,54 +111,6 @@ fn decode_strictly(text: &[u8]) -> Option<Vec<u8>> {
         };
     }
     Some(decoded)
-}
-
-/// Percent-encodes everything outside of RFC 3986's unreserved characters.
-pub fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-/// Reads `$.exp`: RFC 3339 with any number of decimals up to nine (.NET sends seven), in UTC or with an offset. `0`
-/// and nothing mean no expiry.
-///
-/// # Errors
-/// What can't be read, as it came.
-fn parse_expiry(text: &str) -> Result<Option<Timestamp>, String> {
-    if matches!(text, "" | "0") {
-        return Ok(None);
-    }
-    let unread = || truncated(text, 60).to_owned();
-    let upper = text.to_ascii_uppercase();
-    let (local, offset_minutes) = split_offset(&upper).ok_or_else(unread)?;
-    let at = humantime::parse_rfc3339_weak(&format!("{local}Z")).map_err(|_| unread())?;
-    let since = at.duration_since(std::time::UNIX_EPOCH).map_err(|_| unread())?;
-    let millis = i64::try_from(since.as_millis()).map_err(|_| unread())?;
-    Ok(Some(Timestamp(millis - offset_minutes * 60_000)))
-}
-
-/// Splits `2017-01-06T23:37:00-05:00` into its local time and its offset from UTC in minutes.
-fn split_offset(text: &str) -> Option<(&str, i64)> {
-    if let Some(local) = text.strip_suffix('Z') {
-        return Some((local, 0));
-    }
-    // Only a sign behind the time is one of an offset: the date has some, too.
-    let at = text.rfind(['+', '-']).filter(|at| *at > "2017-01-06T".len());
-    let Some(at) = at else { return Some((text, 0)) };
-    let (local, offset) = text.split_at(at);
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    let two_digits = |text: &str, most: i64| {
-        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<i64>().ok().filter(|number| digits && *number <= most)
-    };
-    let minutes = two_digits(hours, 23)? * 60 + two_digits(minutes, 59)?;
-    Some((local, if offset.starts_with('-') { -minutes } else { minutes }))
 }
 
 /// The topic of a result event.
@@ -201,6 +147,17 @@ mod tests {
 
         let m = parse_c2d("fake+device", b"devices/fake+device/messages/devicebound/%24.mid=fake+id", b"");
         assert_eq!(m.id.as_deref(), Some("fake+id"), "a plus is a plus");
+    }
+
+    #[test]
+    fn the_senders_correlation_id_and_encoding_are_read_and_nothing_that_mqtt_does_not_tell() {
+        let m = parse("devices/foo/messages/devicebound/%24.cid=order%209%2Fa&%24.mid=m&%24.ce=utf-16&$.cid=other");
+        assert_eq!((m.correlation_id.as_deref(), m.content_encoding.as_deref()), (Some("order 9/a"), Some("utf-16")));
+        assert_eq!((m.sequence_number, m.enqueued_at, m.delivery_count), (None, None, None));
+        for bag in ["", "%24.cid&%24.ce", "%24.cid=&%24.ce="] {
+            let m = parse(&format!("devices/foo/messages/devicebound/{bag}"));
+            assert_eq!((m.correlation_id, m.content_encoding), (None, None), "{bag}");
+        }
     }
 
     #[test]

@@ -3,21 +3,30 @@
 //! Invariants
 //! - A proxy that is configured is never gone round.
 //! - TLS is made under the hub's name, or its gateway's, wherever the bytes go.
+//! - Each step is bounded in time.
 
+mod proxy;
+#[cfg(feature = "websocket")]
+mod websocket;
+
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::timeout;
+
+pub use proxy::ProxyTrouble;
 
 use super::account::{Access, Account};
 use super::auth::tls;
 use super::dial::Dial;
 use super::trouble::Trouble;
-use crate::config::Credential;
+use crate::config::{Credential, Hub, TransportKind};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};
 
-/// How long a TLS handshake may take, so that a hub that says nothing does not hold up the others for long.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a TLS handshake may take, so that a hub that says nothing does not hold up the others for long; and
+/// likewise a proxy's answer, and a WebSocket's.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A byte stream to the hub, on which the account's transport can begin.
 ///
@@ -26,15 +35,68 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 pub async fn open(dial: &dyn Dial, account: &Account) -> Result<Box<dyn Stream>, Trouble> {
     let Access { hub, trust } = &*account.access;
     crash::point(Point::BeforeConnect);
-    let tcp = dial.dial(hub.address(account.transport)).await?;
-    let Some(trust) = trust else { return Ok(tcp) };
+    let tcp = connect(dial, hub, account.transport).await?;
+    let Some(trust) = trust else { return websocket(tcp, account).await };
     let config = match &account.credential {
         Credential::Key(_) => trust.plain(),
         Credential::Certificate { cert_file, key_file, .. } => {
             trust.with_certificate(cert_file, key_file).map_err(Trouble::Credential)?
         }
     };
-    let slow = |_| Trouble::Slow(HANDSHAKE_TIMEOUT.as_secs());
-    let stream = timeout(HANDSHAKE_TIMEOUT, tls::handshake(config, hub.server_name(), tcp)).await.map_err(slow)??;
-    Ok(Box::new(stream))
+    let secured = within_step(tls::handshake(config, hub.server_name(), tcp)).await;
+    let stream = secured.map_err(|trouble| through(hub, trouble))?;
+    websocket(Box::new(stream), account).await
+}
+
+/// TCP to the hub, or through the proxy.
+///
+/// # Errors
+/// What kept it from being made.
+pub async fn connect(dial: &dyn Dial, hub: &Hub, transport: TransportKind) -> Result<Box<dyn Stream>, Trouble> {
+    let address = hub.address(transport);
+    let Some(proxy) = &hub.proxy else { return dial.dial(address).await };
+    let mut stream = proxy::dial(dial, proxy).await?;
+    let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(&mut *stream, proxy, address)).await;
+    let slow = |_| ProxyTrouble::Slow { proxy: proxy.address.clone(), seconds: STEP_TIMEOUT.as_secs() };
+    tunnelled.map_err(slow).and_then(|done| done).map_err(Trouble::Proxy)?;
+    Ok(stream)
+}
+
+/// What is said of TLS that failed: a proxy between may be why.
+pub fn through(hub: &Hub, trouble: Trouble) -> Trouble {
+    match (&hub.proxy, trouble) {
+        (Some(proxy), Trouble::Tls(why)) => {
+            Trouble::Tls(format!("{why} (through the proxy {}, which may intercept it)", proxy.address))
+        }
+        (_, trouble) => trouble,
+    }
+}
+
+/// The WebSocket that the transport goes through, if it goes through one.
+///
+/// # Errors
+/// What answers is no hub's WebSocket.
+#[cfg(feature = "websocket")]
+pub async fn websocket(stream: Box<dyn Stream>, account: &Account) -> Result<Box<dyn Stream>, Trouble> {
+    let protocol = match account.transport {
+        TransportKind::MqttWs => "mqtt",
+        TransportKind::AmqpWs => "AMQPWSB10",
+        TransportKind::Mqtt | TransportKind::Amqp | TransportKind::Https => return Ok(stream),
+    };
+    let has_certificate = matches!(account.credential, Credential::Certificate { .. });
+    let host = account.access.hub.server_name();
+    within_step(websocket::open(stream, host, has_certificate, protocol)).await
+}
+
+/// The stream: in this program no transport goes through a WebSocket.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "websocket"))]
+pub async fn websocket(stream: Box<dyn Stream>, _: &Account) -> Result<Box<dyn Stream>, Trouble> {
+    Ok(stream)
+}
+
+async fn within_step<T>(step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Trouble::Slow(STEP_TIMEOUT.as_secs())))
 }

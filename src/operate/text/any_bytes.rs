@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value as Json};
 
+use crate::command::message::Envelope;
 use crate::command::outcome::{Code, Fault, State};
 use crate::health::snapshot::{self, Snapshot};
 use crate::ledger::row::{Record, RowId, Source as Asker};
@@ -25,11 +26,17 @@ pub fn show(bytes: &[u8]) {
         deliveries: source.u64() as i64,
         received_at: Timestamp(source.u64() as i64),
         finished_at: source.flag().then(|| Timestamp(source.u64() as i64)),
+        envelope: Envelope {
+            correlation_id: source.flag().then(|| source.text(40)),
+            sequence_number: source.flag().then(|| source.u64()),
+            enqueued_at: source.flag().then(|| Timestamp(source.u64() as i64)),
+            delivery_count: source.flag().then(|| source.u16().into()),
+        },
         value: source.flag().then(|| source.text(80).into()),
         fault,
         history: vec![json!({ "at": source.text(20), "event": source.text(20), "detail": source.text(40) })],
     };
-    is_lines(&super::row(&record), 12);
+    is_lines(&super::row(&record), 14);
     is_lines(&super::rows(&[record.clone(), record.clone()]), 3);
     assert_eq!(record.to_json().to_string().lines().count(), 1);
     let rest = source.rest();

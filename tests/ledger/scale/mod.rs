@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::many::{self, DEVICES};
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
+use fieldbridge::command::Envelope;
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow, Reader};
 use fieldbridge::time::Timestamp;
@@ -55,6 +56,7 @@ fn message(device: u32, id: &str, digest: [u8; 32]) -> NewRow {
         value: Some(42.into()),
         received_at: Timestamp(1_800_000_000_000),
         expires_at: None,
+        envelope: Envelope::default(),
     }
 }
 

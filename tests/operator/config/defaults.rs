@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fieldbridge::command::Form;
 use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
@@ -41,11 +42,35 @@ fn the_defaults_are_those_of_the_contract() {
     let device = &config.devices["pump-7"];
     assert_eq!(device.settle, Settle::AfterExecution);
     assert!(matches!(&device.credential, Credential::Key(key) if key.len() == 32));
+    assert_eq!(*device.form, Form::default());
+    assert_eq!((device.form.command_field.as_str(), device.form.value_field.as_str()), ("command", "value"));
     let command = &device.commands["set-speed"];
+    assert!(!command.numbers_as_text);
     assert_eq!((&command.read_back, command.timeout), (&None, None));
     assert_eq!(command.deadline, Duration::from_secs(30));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
+}
+
+#[test]
+fn the_form_of_messages_is_a_profiles_and_the_usual_command_a_devices() {
+    let site = Site::good();
+    site.write(
+        "conf.d/50-form.toml",
+        "[profile.pump.message]\ncommand = 'Command'\nvalue = 'Value'\nnumbers_as_text = true\n\
+         [device.pump-7]\ndefault_command = 'set-speed'\n",
+    );
+    let devices = site.loaded().config.devices;
+    let form = |default_command: Option<&str>| Form {
+        default_command: default_command.map(str::to_owned),
+        command_field: "Command".into(),
+        value_field: "Value".into(),
+    };
+    assert_eq!(*devices["pump-7"].form, form(Some("set-speed")));
+    assert_eq!(*devices["pump-8"].form, form(None));
+    assert_eq!(*devices["scale"].form, Form::default());
+    assert!(devices["pump-8"].commands.values().all(|command| command.numbers_as_text));
+    assert!(devices["scale"].commands.values().all(|command| !command.numbers_as_text));
 }
 
 #[test]

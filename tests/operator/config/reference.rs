@@ -8,23 +8,26 @@ use regex_lite::Regex;
 
 use super::{lines, Site, CERTIFICATE, KEY, PRIVATE_KEY};
 
+/// A device's second key.
+const OTHER_KEY: &str = "HxweHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
+
 const REFERENCE: &str = include_str!("../../../config/fieldbridge.reference.toml");
 const INSTALLED: &str = include_str!("../../../config/fieldbridge.toml");
 
 /// The reference with its commented defaults in force.
 fn with_defaults() -> String {
-    let commented = Regex::new(r"(?m)^#([a-z_]+ = )").unwrap();
+    let commented = Regex::new(r"(?m)^#([a-z_-]+ = )").unwrap();
     commented.replace_all(REFERENCE, "$1").into_owned()
 }
 
 /// The reference with its commented examples in force, too.
 fn with_everything() -> String {
-    let commented = Regex::new(r"(?m)^# ([a-z_]+ = )").unwrap();
+    let commented = Regex::new(r"(?m)^# ([a-z_-]+ = )").unwrap();
     // The head of the file explains the convention with a key that is none.
     let (head, body) = REFERENCE.split_at(REFERENCE.find("\n[hub]").unwrap());
     assert!(!head.contains("\n["));
     let body = commented.replace_all(body, "$1");
-    let defaults = Regex::new(r"(?m)^#([a-z_]+ = )").unwrap();
+    let defaults = Regex::new(r"(?m)^#([a-z_-]+ = )").unwrap();
     defaults.replace_all(&body, "$1").into_owned()
 }
 
@@ -43,6 +46,8 @@ fn site(text: &str) -> Site {
                 "key_file" => KEY,
                 "connection_string_file" => &string,
                 "cert_key_file" => PRIVATE_KEY,
+                "secondary_key_file" => OTHER_KEY,
+                "proxy_credentials_file" => "user:password",
                 _ => CERTIFICATE,
             };
             site.write(&found[2], content);
@@ -81,6 +86,7 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     for (section, key) in [(keys::HUB, "hub"), (keys::ADMIN, "admin"), (keys::LEDGER, "ledger")] {
         see(section, table(&tree[key]));
     }
+    see(keys::ADDRESSES, table(&table(&tree["hub"])["addresses"]));
     for bus in table(&tree["bus"]).values().map(table) {
         let section = match bus["kind"].to_string().as_str() {
             "modbus-rtu" => keys::MODBUS_RTU,
@@ -94,6 +100,9 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     }
     for profile in table(&tree["profile"]).values().map(table) {
         see(keys::PROFILE, profile);
+        if let Some(message) = profile.get("message") {
+            see(keys::MESSAGE, table(message));
+        }
         for command in table(&profile["command"]).values().map(table) {
             see(keys::COMMAND, command);
             for point in ["read", "write"].iter().filter_map(|key| command.get(*key)) {

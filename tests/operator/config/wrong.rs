@@ -130,6 +130,10 @@ const DEVICE: &[Case] = &[
         ("[device.scale]\nprofile = 'pump'", "device.scale.profile", "\"read-speed\""),
         ("[device.pump-7]\nprofile = 'scale'", "device.pump-7.profile", "\"tare\" sends text"),
         ("[device.pump-7]\nsettle = 'after_accept'", "device.pump-7.settle", "did you mean \"after-accept\"?"),
+        ("[device.pump-7]\ndefault_command = 'set-sped'", "device.pump-7.default_command", "did you mean \"set-speed\"?"),
+        ("[device.scale]\ndefault_command = 'x'", "device.scale.default_command", "[profile.scale.command.x]"),
+        ("[device.pump-7]\ndefault_command = 7", "device.pump-7.default_command", "expected a string"),
+        ("[device.pump-7]\ndefault_command = ''", "device.pump-7.default_command", "is empty"),
         ("[device.pump-7]\nkey = 'x'", "device.pump-7.key", "did you mean \"key_file\"?"),
         ("[device.pump-7]\nbaud = 7", "device.pump-7.baud", "belongs to [bus.NAME]"),
         ("[device.pump-7]\nkey_file = 'keys/no.key'", "device.pump-7.key_file", "there is no such file"),
@@ -162,6 +166,33 @@ fn a_device_is_checked() {
     for (text, key, fragment) in DEVICE {
         bench.makes_one_problem(text, key, fragment);
     }
+}
+
+#[test]
+fn the_form_of_messages_is_checked() {
+    let bench = Bench::new();
+    let long = format!("command = '{}'", "x".repeat(129));
+    for (body, key, fragment) in [
+        ("command = ''", ".command", "is empty"),
+        ("value = \"a\\nb\"", ".value", "control character"),
+        (&long, ".command", "longer than 128 characters"),
+        ("command = 'value'", ".command", "the field that has the value, too"),
+        ("value = 'command'", ".value", "the field that has the command, too"),
+        ("command = 'a'\nvalue = 'a'", ".value", "the field that has the command, too"),
+        ("command = 7", ".command", "expected a string"),
+        ("numbers_as_text = 'yes'", ".numbers_as_text", "expected true or false"),
+        ("number_as_text = true", ".number_as_text", "did you mean \"numbers_as_text\"?"),
+    ] {
+        let text = format!("[profile.pump.message]\n{body}");
+        bench.makes_one_problem(&text, &format!("profile.pump.message{key}"), fragment);
+    }
+    bench.makes_one_problem("[profile.pump]\nmessage = 'x'", "profile.pump.message", "write [profile.pump.message]");
+    // In a device it belongs to the profile.
+    bench.makes_one_problem(
+        "[device.pump-7]\nnumbers_as_text = true",
+        "device.pump-7.numbers_as_text",
+        "move it there",
+    );
 }
 
 const COMMAND: &[Case] = &[

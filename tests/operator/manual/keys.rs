@@ -95,6 +95,14 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
                 .into(),
             block: usize::MAX,
         },
+        "addresses" => Entry {
+            section: section.title,
+            key: key.to_owned(),
+            value: "{}".into(),
+            is_default: false,
+            text: "Where to connect with one transport; the keys of this table are below.".into(),
+            block: usize::MAX,
+        },
         _ => panic!("the reference does not explain {key} of {}", section.title),
     }
 }
@@ -107,7 +115,7 @@ fn kind(entry: &Entry) -> &'static str {
         && inner.trim_start_matches(|c: char| c.is_ascii_digit()).len() <= 2
         && inner.ends_with(['s', 'm', 'h', 'd']);
     match entry.key.as_str() {
-        "value" => "a value of the command's type",
+        "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
         "values" => "table of names and what they stand for",
@@ -130,8 +138,9 @@ fn entries(reference: &str) -> Vec<Entry> {
     let body = &reference[reference.find("\n[hub]").expect("a head, and the first table")..];
     for (number, line) in body.lines().enumerate() {
         let bare = line.trim_start_matches('#').trim_start();
-        let assigned =
-            bare.split_once(" = ").filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        let assigned = bare
+            .split_once(" = ")
+            .filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-'));
         if let Some(table) = line.strip_prefix('[') {
             if table.starts_with("bus.") {
                 let kind = body.lines().skip(number).find_map(|line| line.strip_prefix("kind = \""));
@@ -160,6 +169,7 @@ fn entries(reference: &str) -> Vec<Entry> {
 fn title(table: &str, kind_of_bus: &str) -> &'static str {
     let table = table.trim_end_matches(']');
     let section = match table.split('.').next().unwrap() {
+        "hub" if table.ends_with(".addresses") => keys::ADDRESSES,
         "hub" => keys::HUB,
         "admin" => keys::ADMIN,
         "ledger" => keys::LEDGER,
@@ -170,6 +180,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
             _ => keys::SERIAL,
         },
         "profile" if table.ends_with(".read") || table.ends_with(".write") => keys::POINT,
+        "profile" if table.ends_with(".message") => keys::MESSAGE,
         "profile" if table.ends_with(".read_back") => keys::READ_BACK,
         "profile" => keys::COMMAND,
         other => panic!("the page has no place for the table {other}: give it one in tests/operator/manual/keys.rs"),
@@ -185,8 +196,8 @@ fn every_key_that_the_code_knows_is_on_the_page() {
         let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("the page has no {heading:?}"));
         let body = rest.split("\n.S").next().unwrap();
         let tags = body.lines().filter_map(|line| line.strip_prefix("\\fB")?.split_once("\\fR ("));
-        let told: BTreeSet<&str> = tags.map(|(key, _)| key).collect();
-        assert_eq!(told, section.keys.iter().copied().collect(), "{}", section.title);
+        let told: BTreeSet<String> = tags.map(|(key, _)| key.replace("\\-", "-")).collect();
+        assert_eq!(told, section.keys.iter().map(ToString::to_string).collect(), "{}", section.title);
     }
     for key in keys::ROOT.keys {
         assert!(page.contains(&format!(".SS \"[{key}")), "[{key}] has no section on the page");

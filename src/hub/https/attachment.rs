@@ -1,0 +1,358 @@
+//! An identity's attachment by HTTPS: one request after the other, over connections that come and go.
+//!
+//! What belongs to the attachment is no connection, but the locks of its deliveries: they end with it, as what became of
+//! them is then told to nobody (G6).
+//!
+//! Invariants
+//! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no answer
+//!   is lost (a message in it would be the hub's loss for the minute of its lock).
+//! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
+//! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
+//! - A message without a lock is not run: it could never be settled, and its sender would be told that it expired.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep_until, timeout, Instant};
+
+use super::answers;
+use super::book::{Book, End};
+use super::client::{Client, Requests};
+use crate::config::Settle;
+use crate::hub::account::Account;
+use crate::hub::dial::Dial;
+use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::trouble::Trouble;
+use crate::hub::{way, Settlement};
+use crate::ledger::row::Event;
+use crate::net::http::{Answer, Request};
+use crate::proof::crash::{self, Point};
+
+/// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after the
+/// hub hands it out, and the one before it may take that long.
+const WINDOW_AFTER_EXECUTION: usize = 1;
+/// And where it is settled as soon as it is recorded.
+const WINDOW_AFTER_ACCEPT: usize = 16;
+/// Most of a message's body that is read, in bytes: as much as the REST reference has for a message. That of a C2D
+/// message is a quarter of it, so one that is too large is told by its true size.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Most that is read of an answer that is no message, in bytes.
+const WORDS_BYTES_MAX: usize = 4096;
+/// How long the identity waits for the hub to answer a settlement before it goes on with the rest meanwhile: the
+/// watchdog hears nothing of it until then.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+/// When an empty queue is looked at once more after the attachment was made: what an earlier one left unsettled comes
+/// when its lock has run out, and is not to wait for the next poll.
+const LOCKS_HAVE_RUN_OUT: Duration = Duration::from_secs(65);
+/// A message that the hub has had back so often is not given back again, but comes again when its lock runs out, which
+/// the hub does not count: at ten it would throw the message away.
+const ABANDONED_MAX: u32 = 3;
+/// There is nothing to be kept alive.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// HTTPS over streams that are dialled.
+pub struct Https {
+    dial: Arc<dyn Dial>,
+}
+
+impl Https {
+    /// Over streams that are dialled so.
+    pub fn over(dial: Arc<dyn Dial>) -> Https {
+        Https { dial }
+    }
+}
+
+impl Transport for Https {
+    fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
+        Box::pin(async {
+            let stream = way::open(&*self.dial, account).await?;
+            let client = Client::over(stream, self.dial.clone(), account.clone()).await?;
+            Ok(Box::new(client) as Box<dyn Reached>)
+        })
+    }
+}
+
+impl Reached for Client {
+    fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
+        Box::pin(async move {
+            let mut attached = Attached::new(*self, entry);
+            attached.step().await?;
+            crash::point(Point::LoginAccepted);
+            attached.inbox.push_front(Inbound::Ready);
+            Ok(Box::new(attached) as Box<dyn Attachment>)
+        })
+    }
+}
+
+/// What a request under way is for.
+enum Work {
+    Poll,
+    Settle,
+    Abandon,
+    /// The event with this number of the ledger.
+    Publish(i64),
+}
+
+type Asking = Pin<Box<dyn Future<Output = (Client, Result<Answer, Trouble>)> + Send>>;
+
+/// An identity that the hub has answered.
+struct Attached {
+    requests: Requests,
+    /// Not here while a request is under way.
+    client: Option<Client>,
+    asking: Option<(Work, Asking)>,
+    book: Book,
+    /// What has come and was not taken.
+    inbox: VecDeque<Inbound>,
+    /// Events that wait for their turn.
+    events: VecDeque<Event>,
+    window: usize,
+    poll_interval: Duration,
+    /// When the queue is looked at next.
+    poll_at: Instant,
+    look_again_at: Instant,
+    /// The last request was an event's, so that a poll has the next turn.
+    has_published: bool,
+    /// The hub was told of a delivery's end, and the identity was not told that yet.
+    has_told: bool,
+}
+
+impl Attached {
+    fn new(client: Client, entry: Entry) -> Attached {
+        let Entry { hub, device, token, settle, .. } = entry;
+        let now = Instant::now();
+        Attached {
+            requests: Requests::of(hub, device, token),
+            client: Some(client),
+            asking: None,
+            book: Book::default(),
+            inbox: VecDeque::new(),
+            events: VecDeque::new(),
+            window: match settle {
+                Settle::AfterExecution => WINDOW_AFTER_EXECUTION,
+                Settle::AfterAccept => WINDOW_AFTER_ACCEPT,
+            },
+            poll_interval: hub.poll_interval,
+            poll_at: now,
+            look_again_at: now + LOCKS_HAVE_RUN_OUT,
+            has_published: false,
+            has_told: false,
+        }
+    }
+
+    async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
+        loop {
+            if let Some(inbound) = self.inbox.pop_front() {
+                if matches!(inbound, Inbound::Ready) {
+                    crash::point(Point::SubscriptionGranted);
+                }
+                return Ok(inbound);
+            }
+            self.step().await?;
+        }
+    }
+
+    /// Asks what is due, or waits until something is. Cancel-safe.
+    async fn step(&mut self) -> Result<(), Trouble> {
+        if self.asking.is_none() {
+            match self.next_work() {
+                Some((work, request)) => self.begin(work, request),
+                None => {
+                    self.idle().await;
+                    return Ok(());
+                }
+            }
+        }
+        let Some((_, asking)) = &mut self.asking else { return Ok(()) };
+        let (client, answer) = asking.await;
+        let (work, _) = self.asking.take().expect("it was just waited for");
+        self.client = Some(client);
+        self.on_answer(work, answer?)
+    }
+
+    fn may_poll(&self) -> bool {
+        self.book.len() < self.window
+    }
+
+    fn next_work(&mut self) -> Option<(Work, Request)> {
+        if let Some((lock, end)) = self.book.due() {
+            crash::point(Point::PubackQueued);
+            return Some((Work::Settle, self.requests.settle(lock, end)));
+        }
+        let polls = self.may_poll() && Instant::now() >= self.poll_at;
+        if polls && (self.has_published || self.events.is_empty()) {
+            self.has_published = false;
+            return Some((Work::Poll, self.requests.poll()));
+        }
+        let event = self.events.pop_front()?;
+        self.has_published = true;
+        Some((Work::Publish(event.seq), self.requests.publish(event)))
+    }
+
+    fn begin(&mut self, work: Work, request: Request) {
+        let mut client = self.client.take().expect("no request is under way");
+        let body_max = if matches!(work, Work::Poll) { MESSAGE_BYTES_MAX } else { WORDS_BYTES_MAX };
+        let asking = async move {
+            let answer = client.ask(&request, body_max).await;
+            (client, answer)
+        };
+        self.asking = Some((work, Box::pin(asking)));
+    }
+
+    /// Until the next poll, or for ever while none may be made: what comes then comes from the identity.
+    async fn idle(&mut self) {
+        let (may_poll, poll_at) = (self.may_poll(), self.poll_at);
+        let client = self.client.as_mut().expect("no request is under way");
+        tokio::select! {
+            () = sleep_until(poll_at), if may_poll => {}
+            () = client.rest() => {}
+        }
+    }
+
+    fn on_answer(&mut self, work: Work, answer: Answer) -> Result<(), Trouble> {
+        match work {
+            Work::Poll => self.on_polled(answers::polled(answer)?),
+            Work::Settle => {
+                let was_told = answers::settled(&answer)?;
+                crash::point(Point::PubackWritten);
+                self.book.told();
+                self.has_told |= was_told;
+                if !was_told {
+                    tracing::debug!(status = answer.status, "a lock had run out: the message comes again");
+                    self.poll_at = Instant::now();
+                }
+            }
+            Work::Abandon => tracing::debug!(status = answer.status, "a message was given back"),
+            Work::Publish(seq) => {
+                answers::published(&answer)?;
+                self.inbox.push_back(Inbound::Published(seq));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_polled(&mut self, polled: Option<answers::Polled>) {
+        let now = Instant::now();
+        let Some((message, lock)) = polled else {
+            self.poll_at = now + self.poll_interval;
+            if now < self.look_again_at {
+                self.poll_at = self.poll_at.min(self.look_again_at);
+            }
+            return;
+        };
+        crash::point(Point::PublishRead);
+        // There may be more behind it.
+        self.poll_at = now;
+        self.inbox.push_back(match lock {
+            Some(lock) => {
+                let number = self.book.enter(&lock, message.delivery_count);
+                Inbound::Delivery { number: Some(number), message }
+            }
+            None => Inbound::Unclear {
+                message,
+                why: "a message came without a lock (ETag), so that it can't be completed, and was not run; look for a proxy that \
+                      takes headers away",
+            },
+        });
+    }
+
+    /// Tells the hub what is due, as long as that does not take too long: what is left goes on with the next call of
+    /// [`Attachment::next`].
+    async fn tell(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
+        let mut abandoned = None;
+        for settlement in settlements {
+            match settlement {
+                Settlement::Complete(number) => self.book.ended(number, End::Complete),
+                Settlement::Reject(number) => self.book.ended(number, End::Reject),
+                Settlement::Abandon(number) => abandoned = abandoned.or(Some(number)),
+            }
+        }
+        if self.book.due().is_some() {
+            crash::point(Point::SettlementTaken);
+        }
+        let told = timeout(SETTLE_PATIENCE, async {
+            while self.book.due().is_some() {
+                self.step().await?;
+            }
+            match abandoned {
+                Some(number) => self.give_back(number).await,
+                None => Ok(()),
+            }
+        });
+        told.await.unwrap_or(Ok(()))?;
+        match abandoned {
+            // The tickets of all that came behind it are void.
+            Some(_) => Err(Trouble::Abandoned),
+            None => Ok(std::mem::take(&mut self.has_told)),
+        }
+    }
+
+    async fn give_back(&mut self, number: u64) -> Result<(), Trouble> {
+        while self.asking.is_some() {
+            self.step().await?;
+        }
+        let lock = self.book.lock_of(number).filter(|(_, count)| count.is_some_and(|count| count < ABANDONED_MAX));
+        let Some((lock, _)) = lock else { return Ok(()) };
+        let request = self.requests.abandon(lock);
+        self.begin(Work::Abandon, request);
+        self.step().await
+    }
+}
+
+impl Attachment for Attached {
+    fn was_known(&self) -> bool {
+        true
+    }
+
+    fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        // The first answer said that they come.
+        Box::pin(async { Ok(()) })
+    }
+
+    fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
+        Box::pin(self.next_inbound())
+    }
+
+    fn keep_alive_at(&self) -> Instant {
+        Instant::now() + NEVER
+    }
+
+    fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>> {
+        Box::pin(self.tell(settlements))
+    }
+
+    fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
+        // The outbox hands on no more than it may have on the wire.
+        self.events.push_back(event);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn takes_tokens(&self) -> bool {
+        true
+    }
+
+    fn show(&mut self, token: String) -> Pending<'_, Result<(), Trouble>> {
+        self.requests.token = Some(token);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn unsettled(&self) -> usize {
+        self.book.len()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.book.oldest()
+    }
+
+    fn detach(self: Box<Self>) -> Pending<'static, ()> {
+        // Nobody is to be told: what is unsettled comes again when its lock has run out, which the hub does not count.
+        Box::pin(async { crash::point(Point::GoodbyeSaid) })
+    }
+}

@@ -1,0 +1,168 @@
+//! Requests of one identity, and the connections that they go over.
+//!
+//! A connection is kept as long as the next request may come soon, and no longer: at the interval that the hub asks for,
+//! 25 minutes, it would be dead by then in some router's memory, and cost both sides memory meanwhile. So a settlement
+//! and its result event go over one, and each poll of an empty queue makes its own, with a resumed TLS session.
+//!
+//! Invariants
+//! - A request that goes unanswered on a connection that was idle is asked once more, on a new one: the server may have
+//!   closed it just then. It does no harm where it was read: a lock that is gone is said to be, an event has its id. No
+//!   other request is asked twice.
+//! - A request has one limit, with the connection that has to be made for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep_until, timeout, Instant};
+
+use super::book::End;
+use crate::config::Hub;
+use crate::hub::account::Account;
+use crate::hub::dial::Dial;
+use crate::hub::properties::percent_encoded;
+use crate::hub::trouble::Trouble;
+use crate::hub::way;
+use crate::ledger::row::Event;
+use crate::net::http::{Answer, Connection, Fault, Method, Request};
+use crate::net::Stream;
+
+/// How long a request may take, with its connection.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long a connection is kept after an answer.
+const LINGER: Duration = Duration::from_secs(30);
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Trouble {
+        match fault {
+            Fault::Unanswered(why) | Fault::Cut(why) => Trouble::Broken(why),
+            Fault::Garbled(why) => Trouble::Protocol(format!("it is not HTTP ({why})")),
+        }
+    }
+}
+
+/// Asks the hub for an identity.
+pub(super) struct Client {
+    dial: Arc<dyn Dial>,
+    account: Account,
+    connection: Option<Connection>,
+    answered: Instant,
+}
+
+impl Client {
+    /// Over a fresh stream, and when that is over, over others that are made in the same way.
+    pub(super) async fn over(
+        stream: Box<dyn Stream>,
+        dial: Arc<dyn Dial>,
+        account: Account,
+    ) -> Result<Client, Trouble> {
+        let connection = Some(Connection::over(stream).await?);
+        Ok(Client { dial, account, connection, answered: Instant::now() })
+    }
+
+    /// Asks, and waits for the answer, with at most so many bytes of its body.
+    pub(super) async fn ask(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
+        let slow = |_| Trouble::Slow(LIMIT.as_secs());
+        timeout(LIMIT, self.ask_without_limit(request, body_max)).await.map_err(slow)?
+    }
+
+    async fn ask_without_limit(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
+        // It is put back only when it has answered: one that was left in the middle of an answer takes no request.
+        if let Some(mut idle) = self.connection.take() {
+            if idle.is_open().await {
+                match idle.ask(request, body_max).await {
+                    Err(Fault::Unanswered(why)) => {
+                        tracing::debug!("the hub has closed a connection that was idle: {why}")
+                    }
+                    Err(fault) => return Err(fault.into()),
+                    Ok(answer) => return Ok(self.answered(idle, answer)),
+                }
+            }
+        }
+        let mut new = Connection::over(way::open(&*self.dial, &self.account).await?).await?;
+        let answer = new.ask(request, body_max).await?;
+        Ok(self.answered(new, answer))
+    }
+
+    fn answered(&mut self, connection: Connection, answer: Answer) -> Answer {
+        self.connection = Some(connection);
+        self.answered = Instant::now();
+        answer
+    }
+
+    /// Waits while nothing is asked, until the connection is over or was idle for long enough. For ever if there is
+    /// none. Cancel-safe.
+    pub(super) async fn rest(&mut self) {
+        let Some(connection) = &mut self.connection else { return std::future::pending().await };
+        tokio::select! {
+            () = connection.closed() => {}
+            () = sleep_until(self.answered + LINGER) => {}
+        }
+        self.connection = None;
+    }
+}
+
+/// What is asked of the hub, for a device.
+pub(super) struct Requests {
+    /// Whom the requests are for. Behind a gateway that is the gateway, as the vendor's clients have it.
+    host: String,
+    /// `/devices/{id}/messages`
+    messages: String,
+    api_version: String,
+    pub(super) token: Option<String>,
+}
+
+impl Requests {
+    pub(super) fn of(hub: &Hub, device: &str, token: Option<String>) -> Requests {
+        Requests {
+            host: hub.server_name().to_owned(),
+            messages: format!("/devices/{}/messages", percent_encoded(device)),
+            api_version: percent_encoded(&hub.api_version),
+            token,
+        }
+    }
+
+    fn request(&self, method: Method, target: &str, query: &str, body: String) -> Request {
+        let target = format!("{}/{target}?api-version={}{query}", self.messages, self.api_version);
+        let request = Request::new(method, &target, &self.host, body).expect("all of it is encoded, or a host's name");
+        match &self.token {
+            Some(token) => request.with("authorization", token),
+            None => request,
+        }
+    }
+
+    /// For the next message.
+    pub(super) fn poll(&self) -> Request {
+        self.request(Method::GET, "devicebound", "", String::new())
+    }
+
+    /// To tell what became of one.
+    pub(super) fn settle(&self, lock: &str, end: End) -> Request {
+        let query = match end {
+            End::Complete => "",
+            End::Reject => "&reject",
+        };
+        let target = format!("devicebound/{}", percent_encoded(lock));
+        self.request(Method::DELETE, &target, query, String::new()).with("if-match", lock)
+    }
+
+    /// To give one back.
+    pub(super) fn abandon(&self, lock: &str) -> Request {
+        let target = format!("devicebound/{}/abandon", percent_encoded(lock));
+        self.request(Method::POST, &target, "", String::new()).with("if-match", lock)
+    }
+
+    /// To publish a result event. A message id that no header holds is left out: another one would name another
+    /// message. The event's body has it.
+    pub(super) fn publish(&self, event: Event) -> Request {
+        let request = self
+            .request(Method::POST, "events", "", event.body)
+            .with("iothub-messageid", &event.id)
+            .with("iothub-contenttype", "application/json")
+            .with("iothub-contentencoding", "utf-8")
+            .with("iothub-app-fieldbridge", "command-result");
+        match &event.message_id {
+            Some(id) => request.with("iothub-correlationid", id),
+            None => request,
+        }
+    }
+}

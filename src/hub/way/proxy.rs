@@ -1,0 +1,278 @@
+//! A connection through an HTTP proxy, by CONNECT (RFC 9110, 9.3.6).
+//!
+//! Invariants
+//! - Nothing is read behind the proxy's answer: what follows belongs to the hub.
+//! - The answer is bounded in size, whatever stands at the proxy's address; who calls bounds the time.
+//! - No message repeats the credentials.
+
+use base64::prelude::{Engine as _, BASE64_STANDARD};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::config::Proxy;
+use crate::hub::dial::Dial;
+use crate::hub::trouble::Trouble;
+use crate::net::Stream;
+
+/// Longest head of an answer that is read, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Why a proxy brings no connection to the hub. Each says "proxy", for whoever looks for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyTrouble {
+    /// No connection to it.
+    #[error("the proxy {proxy} can't be reached: {error}; check `hub.proxy`, and that the proxy runs; it is never gone round")]
+    Unreachable {
+        /// `HOST:PORT`
+        proxy: String,
+        /// What the system said.
+        error: String,
+    },
+    /// 407, and none were shown; tinyproxy says 401 then.
+    #[error(
+        "the proxy {proxy} asks for credentials ({status}); write user:password into a file, and name it as \
+         `hub.proxy_credentials_file`"
+    )]
+    AsksForCredentials {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// The same, although some were shown.
+    #[error(
+        "the proxy {proxy} does not take the credentials ({status}); correct user:password in the file \
+         `hub.proxy_credentials_file`"
+    )]
+    RefusesCredentials {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// 407, and it takes none of the kind that there is.
+    #[error(
+        "the proxy {proxy} asks for credentials of a kind that is not supported ({schemes}); have whoever runs it take Basic, or \
+         let this machine through by its address"
+    )]
+    OtherCredentials {
+        /// `HOST:PORT`
+        proxy: String,
+        /// Those that it names.
+        schemes: String,
+    },
+    /// 403 or 405.
+    #[error("the proxy {proxy} does not let connections to {to} through ({status}); have whoever runs it allow CONNECT to {to}")]
+    Forbidden {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The hub, `HOST:PORT`.
+        to: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// A redirect, or 511: a page wants to be seen first.
+    #[error(
+        "the proxy {proxy} answers with a page ({status}) in place of a connection; a log-in stands before this network: have this \
+         machine let through without"
+    )]
+    Page {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// 5xx.
+    #[error("the proxy {proxy} can't reach {to} ({status}); check the name, and the proxy's own uplink and rules")]
+    NoWay {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The hub, `HOST:PORT`.
+        to: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// Any other status.
+    #[error("the proxy {proxy} refuses to connect to {to} ({status}); is it a proxy that lets TLS through (CONNECT)?")]
+    Refused {
+        /// `HOST:PORT`
+        proxy: String,
+        /// The hub, `HOST:PORT`.
+        to: String,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// No HTTP.
+    #[error("what answers at the proxy's address {0} is no HTTP proxy; check `hub.proxy`")]
+    NotHttp(String),
+    /// It is gone.
+    #[error("the proxy {0} closed the connection before it answered; check `hub.proxy`, and the proxy's log")]
+    Closed(String),
+    /// It says nothing.
+    #[error("the proxy {proxy} did not answer within {seconds} s; check `hub.proxy`, and the proxy's log")]
+    Slow {
+        /// `HOST:PORT`
+        proxy: String,
+        /// How long it had.
+        seconds: u64,
+    },
+}
+
+/// A connection to the proxy.
+///
+/// # Errors
+/// It can't be reached. That the process has no handle left is no fault of the proxy's.
+pub(super) async fn dial(dial: &dyn Dial, proxy: &Proxy) -> Result<Box<dyn Stream>, Trouble> {
+    dial.dial(&proxy.address).await.map_err(|trouble| match trouble {
+        Trouble::Lookup { address, error } | Trouble::Unreachable { address, error } => {
+            Trouble::Proxy(ProxyTrouble::Unreachable { proxy: address, error })
+        }
+        other => other,
+    })
+}
+
+/// Has the proxy connect to `HOST:PORT`. From then on the stream is one to there.
+///
+/// # Errors
+/// It does not.
+pub(super) async fn tunnel(stream: &mut dyn Stream, proxy: &Proxy, to: &str) -> Result<(), ProxyTrouble> {
+    let closed = |_| ProxyTrouble::Closed(proxy.address.clone());
+    let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
+    if let Some(credentials) = &proxy.credentials {
+        request += &format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials));
+    }
+    request += "\r\n";
+    stream.write_all(request.as_bytes()).await.map_err(closed)?;
+    stream.flush().await.map_err(closed)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+        let byte = stream.read_u8().await.map_err(|error| closed_after(&head, proxy, &error))?;
+        head.push(byte);
+        if head.len() > HEAD_BYTES_MAX || !may_be_http(&head) {
+            return Err(ProxyTrouble::NotHttp(proxy.address.clone()));
+        }
+    }
+    judge(&String::from_utf8_lossy(&head), proxy, to)
+}
+
+fn closed_after(head: &[u8], proxy: &Proxy, _: &std::io::Error) -> ProxyTrouble {
+    match head {
+        [] => ProxyTrouble::Closed(proxy.address.clone()),
+        // Some send a page without an end to its head, and close.
+        _ => judge(&String::from_utf8_lossy(head), proxy, "the hub")
+            .err()
+            .unwrap_or_else(|| ProxyTrouble::Closed(proxy.address.clone())),
+    }
+}
+
+/// Whether an answer can begin with these bytes.
+fn may_be_http(head: &[u8]) -> bool {
+    let begin = b"HTTP/1.";
+    let length = head.len().min(begin.len());
+    head[..length] == begin[..length]
+}
+
+/// What an answer says. Pure.
+fn judge(head: &str, proxy: &Proxy, to: &str) -> Result<(), ProxyTrouble> {
+    let status = head.split_ascii_whitespace().nth(1).and_then(|status| status.parse::<u16>().ok());
+    let (proxy_address, to) = (proxy.address.clone(), to.to_owned());
+    let Some(status) = status else { return Err(ProxyTrouble::NotHttp(proxy_address)) };
+    Err(match status {
+        200..=299 => return Ok(()),
+        401 | 407 => asks(head, proxy, status),
+        403 | 405 => ProxyTrouble::Forbidden { proxy: proxy_address, to, status },
+        300..=399 | 511 => ProxyTrouble::Page { proxy: proxy_address, status },
+        500..=510 => ProxyTrouble::NoWay { proxy: proxy_address, to, status },
+        _ => ProxyTrouble::Refused { proxy: proxy_address, to, status },
+    })
+}
+
+fn asks(head: &str, proxy: &Proxy, status: u16) -> ProxyTrouble {
+    let schemes: Vec<&str> = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("proxy-authenticate"))
+        .filter_map(|(_, value)| value.split_ascii_whitespace().next())
+        .collect();
+    let takes_basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
+    match (takes_basic, &proxy.credentials) {
+        (false, _) => {
+            let schemes = schemes.join(", ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(60).collect();
+            ProxyTrouble::OtherCredentials { proxy: proxy.address.clone(), schemes }
+        }
+        (true, None) => ProxyTrouble::AsksForCredentials { proxy: proxy.address.clone(), status },
+        (true, Some(_)) => ProxyTrouble::RefusesCredentials { proxy: proxy.address.clone(), status },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    fn proxy(credentials: Option<&str>) -> Proxy {
+        Proxy { address: "proxy:3128".into(), credentials: credentials.map(str::to_owned) }
+    }
+
+    /// What comes of an answer, and what was asked.
+    async fn tunnelled(credentials: Option<&str>, answer: &[u8]) -> (Result<(), ProxyTrouble>, String, Vec<u8>) {
+        let (mut near, mut far) = duplex(64 * 1024);
+        far.write_all(answer).await.unwrap();
+        let proxy = proxy(credentials);
+        let result = tunnel(&mut near, &proxy, "hub.example:8883").await;
+        far.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        near.read_to_end(&mut rest).await.unwrap();
+        drop(near);
+        let mut asked = String::new();
+        far.read_to_string(&mut asked).await.unwrap();
+        (result, asked, rest)
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_begins_right_behind_the_answer() {
+        let (result, asked, rest) = tunnelled(None, b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nTLS").await;
+        assert_eq!(result, Ok(()));
+        assert_eq!(asked, "CONNECT hub.example:8883 HTTP/1.1\r\nHost: hub.example:8883\r\n\r\n");
+        assert_eq!(rest, b"TLS");
+        let (result, asked, _) = tunnelled(Some("user:pass:word"), b"HTTP/1.0 200 ok\n\n").await;
+        assert_eq!(result, Ok(()));
+        assert!(asked.contains("\r\nProxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn each_refusal_says_what_to_do_and_tells_no_password() {
+        for (credentials, answer, told) in [
+            (None, "HTTP/1.1 407 no\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n", "proxy_credentials_file"),
+            (None, "HTTP/1.1 407 no\r\n\r\n", "asks for credentials"),
+            (Some("u:hush"), "HTTP/1.1 407 no\r\nproxy-authenticate:basic\r\n\r\n", "does not take the credentials"),
+            (
+                None,
+                "HTTP/1.1 407 no\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n",
+                "Negotiate, NTLM",
+            ),
+            (None, "HTTP/1.1 403 Forbidden\r\n\r\n", "hub.example:8883"),
+            (None, "HTTP/1.1 302 Found\r\nLocation: http://login/\r\n\r\n", "page"),
+            (None, "HTTP/1.1 511 Network Authentication Required\r\n\r\n", "page"),
+            (None, "HTTP/1.1 503 x\r\n\r\n", "uplink"),
+            (None, "HTTP/1.1 404 x\r\n\r\n", "CONNECT"),
+            (None, "SSH-2.0-OpenSSH_9.2\r\n", "no HTTP proxy"),
+            (None, "HTTP/1.1 what\r\n\r\n", "no HTTP proxy"),
+        ] {
+            let (result, _, _) = tunnelled(credentials, answer.as_bytes()).await;
+            let why = result.unwrap_err().to_string();
+            assert!(why.contains("proxy") && why.contains(told) && !why.contains("hush"), "{answer}: {why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_goes_or_never_ends_its_answer_is_given_up() {
+        let (mut near, far) = duplex(64);
+        drop(far);
+        let gone = tunnel(&mut near, &proxy(None), "h:1").await;
+        assert_eq!(gone, Err(ProxyTrouble::Closed("proxy:3128".into())));
+        let endless = [b"HTTP/1.1 200 ok\r\nX: ".to_vec(), vec![b'x'; HEAD_BYTES_MAX]].concat();
+        let (result, _, _) = tunnelled(None, &endless).await;
+        assert_eq!(result, Err(ProxyTrouble::NotHttp("proxy:3128".into())));
+    }
+}
