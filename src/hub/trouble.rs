@@ -110,7 +110,7 @@ pub enum Trouble {
     /// A delivery was given back.
     #[error("a message was left with the hub; the connection is made anew to get it again")]
     Abandoned,
-    /// AMQP: the hub lets nobody in with what was shown, before any device was named.
+    /// By AMQP: the hub lets nobody in with what was shown, before any device was named.
     #[error(
         "the hub lets nobody in: {0}; check `hub.host`, and that nothing between here and there answers in its place"
     )]
@@ -229,7 +229,10 @@ impl Trouble {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. } | Trouble::TokenRefused { status: 401, .. }
+            Trouble::Refused(4 | 5)
+                | Trouble::Http { status: 401, .. }
+                | Trouble::TokenRefused { status: 401, .. }
+                | Trouble::Unauthorized(_)
         )
     }
 

@@ -3,7 +3,8 @@
 //!
 //! The first line it prints is `{"ok":true,"address":…,"webAddress":…,"amqpAddress":…,"host":…,"caFile":…,
 //! "serviceConnectionString":…}`: where it listens for MQTT, for WebSockets and HTTPS, and for AMQP, and what a back end
-//! shows. Every answer has `ok`, and where that is false `error`. For example:
+//! shows. The ports of the latter two are chosen by switches, `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`,
+//! and where that is false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}
@@ -30,7 +31,7 @@ use super::{Ack, C2d, Cut, Fault, Options, SimHub};
 /// The command line of the simulator.
 #[derive(Debug, Args)]
 pub struct HubArgs {
-    /// Where to listen for MQTT; the vendor's SDKs insist on port 8883.
+    /// Where to listen; the vendor's SDKs insist on port 8883.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub bind: SocketAddr,
     /// The hub's name.

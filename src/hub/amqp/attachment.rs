@@ -3,8 +3,7 @@
 //!
 //! Invariants
 //! - The hub is told of deliveries in the order of their receipt (G5), and each is settled with that.
-//! - A delivery is given back after a pause that grows with how often it came, and after the third time not at all: its
-//!   lock runs out, which the hub does not count.
+//! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
 use std::sync::Arc;
@@ -35,11 +34,7 @@ const SIGNALS_MAX: usize = 64;
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the hub may take to answer when a device leaves.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the hub locks a delivery.
-const LOCK: Duration = Duration::from_secs(60);
-/// The pause before a delivery is given back that came for the first time; four times as long each time after.
-const RELEASE_PAUSE: Duration = Duration::from_secs(1);
-/// A delivery that came so often before is not given back.
+/// A delivery that came so often before is not given back: at ten the hub would throw it away.
 const RELEASES_MAX: u32 = 3;
 /// Nothing is to be done for so long.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -73,7 +68,6 @@ impl Reached for Shared {
                 window,
                 order: InOrder::default(),
                 attach_due: None,
-                release_at: None,
                 idle_until: Instant::now() + IDLE,
             };
             Ok(Box::new(attached) as Box<dyn Attachment>)
@@ -108,14 +102,6 @@ impl Drop for Seat {
     }
 }
 
-/// How a delivery ends.
-enum End {
-    Accept,
-    Reject,
-    /// It was given back then.
-    Release(Instant),
-}
-
 /// A delivery that is not settled.
 struct Held {
     delivery: u32,
@@ -129,11 +115,9 @@ struct Attached {
     of: String,
     seat: Seat,
     window: u32,
-    order: InOrder<Held, End>,
+    order: InOrder<Held, Settle>,
     /// The hub must have answered to the Attach by then.
     attach_due: Option<Instant>,
-    /// The first delivery is given back then.
-    release_at: Option<Instant>,
     idle_until: Instant,
 }
 
@@ -161,51 +145,26 @@ impl Attached {
     }
 
     async fn settle_all(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
-        let now = Instant::now();
         for settlement in settlements {
             match settlement {
-                Settlement::Complete(number) => self.order.settle(number, End::Accept),
-                Settlement::Reject(number) => self.order.settle(number, End::Reject),
-                Settlement::Abandon(number) => self.order.settle(number, End::Release(now)),
+                Settlement::Complete(number) => self.order.settle(number, Settle::Accept),
+                Settlement::Reject(number) => self.order.settle(number, Settle::Reject),
+                Settlement::Abandon(number) => self.order.settle(number, Settle::Release),
             }
         }
-        self.tell().await
-    }
-
-    /// Tells the hub of what ended, up to the first that has not, or that has to wait.
-    async fn tell(&mut self) -> Result<bool, Trouble> {
         let mut has_told = false;
-        self.release_at = None;
-        while let Some((held, end)) = self.order.first() {
-            let how = match end {
-                End::Accept => Settle::Accept,
-                End::Reject => Settle::Reject,
-                End::Release(since) => {
-                    let (pause, how) = release(held.count);
-                    if Instant::now() < *since + pause {
-                        self.release_at = Some(*since + pause);
-                        break;
-                    }
-                    how
-                }
+        while let Some((held, how)) = self.order.take_first() {
+            let how = match how {
+                Settle::Release if held.count >= RELEASES_MAX => Settle::Forget,
+                how => how,
             };
             if how != Settle::Forget {
                 crash::point(Point::SettlementTaken);
                 has_told = true;
             }
-            let command = Command::Settle { user: self.seat.user, delivery: held.delivery, how };
-            self.seat.want(command).await?;
-            self.order.take_first();
+            self.seat.want(Command::Settle { user: self.seat.user, delivery: held.delivery, how }).await?;
         }
         Ok(has_told)
-    }
-}
-
-/// How a delivery is given back that came so often before, and after which pause.
-fn release(count: u32) -> (Duration, Settle) {
-    match count {
-        RELEASES_MAX.. => (LOCK, Settle::Forget),
-        _ => (RELEASE_PAUSE * 4_u32.pow(count), Settle::Release),
     }
 }
 
@@ -226,20 +185,19 @@ impl Attachment for Attached {
     }
 
     fn keep_alive_at(&self) -> Instant {
-        [self.attach_due, self.release_at].into_iter().flatten().fold(self.idle_until, Instant::min)
+        self.attach_due.unwrap_or(self.idle_until)
     }
 
-    /// The connection keeps itself alive. What is due here is what has to wait.
+    /// The connection keeps itself alive. What may be due here is the hub's answer.
     fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>> {
-        Box::pin(async {
-            let now = Instant::now();
-            if self.attach_due.is_some_and(|due| due <= now) {
-                return Err(Trouble::Slow(ATTACH_PATIENCE.as_secs()));
+        let now = Instant::now();
+        self.idle_until = now + IDLE;
+        let is_late = self.attach_due.is_some_and(|due| due <= now);
+        Box::pin(async move {
+            match is_late {
+                true => Err(Trouble::Slow(ATTACH_PATIENCE.as_secs())),
+                false => Ok(()),
             }
-            if self.idle_until <= now {
-                self.idle_until = now + IDLE;
-            }
-            self.tell().await.map(drop)
         })
     }
 

@@ -13,7 +13,7 @@ use crate::amqp::message::{self, number, text, Body};
 use crate::amqp::Value;
 use crate::command::excerpt::truncated;
 use crate::command::Message;
-use crate::hub::mqtt::topic::percent_encoded;
+use crate::hub::properties::{parse_expiry, percent_encoded};
 use crate::ledger::row::Event;
 use crate::time::Timestamp;
 
@@ -36,10 +36,9 @@ pub fn audience(host: &str, device: &str) -> String {
 pub fn c2d(payload: &[u8], is_whole: bool) -> Message {
     let (read, why) = message::read(payload);
     let why = if is_whole { why } else { Some("it is larger than any message of a hub".into()) };
-    let (expires_at, unread_expiry) = match read.expires_at.as_ref().map(time) {
-        None => (None, None),
-        Some(Ok(at)) => (Some(at).filter(|at| at.0 != 0), None),
-        Some(Err(unread)) => (None, Some(unread)),
+    let (expires_at, unread_expiry) = match read.expires_at.as_ref().map_or(Ok(None), time) {
+        Ok(at) => (at, None),
+        Err(unread) => (None, Some(unread)),
     };
     let said = |value: Option<&Value>| value.and_then(text).filter(|text| !text.is_empty());
     let told_count = read.annotation("iothub-deliverycount").and_then(number).and_then(|count| count.try_into().ok());
@@ -52,28 +51,25 @@ pub fn c2d(payload: &[u8], is_whole: bool) -> Message {
         content_encoding: said(read.content_encoding.as_ref()),
         correlation_id: said(read.correlation_id.as_ref()),
         sequence_number: read.annotation("x-opt-sequence-number").and_then(number),
-        enqueued_at: read.annotation("iothub-enqueuedtime").and_then(|value| time(value).ok()),
+        enqueued_at: read.annotation("iothub-enqueuedtime").and_then(|value| time(value).ok().flatten()),
         delivery_count: read.delivery_count.or(told_count),
         malformed: why.map(|why| format!("the message can't be read: {why}")),
         body: read.body,
     }
 }
 
-/// Reads a time: AMQP's own, milliseconds since 1970, or RFC 3339.
+/// Reads a time: AMQP's own, milliseconds since 1970, or RFC 3339. 0 and nothing are none.
 ///
 /// # Errors
 /// What can't be read, as it came.
-fn time(value: &Value) -> Result<Timestamp, String> {
-    let unread = || truncated(&text(value).unwrap_or_default(), 60).to_owned();
-    match value {
-        Value::Timestamp(at) => Ok(Timestamp(at.milliseconds())),
-        Value::String(at) => {
-            let at = humantime::parse_rfc3339_weak(at).map_err(|_| unread())?;
-            let since = at.duration_since(std::time::UNIX_EPOCH).map_err(|_| unread())?;
-            i64::try_from(since.as_millis()).map(Timestamp).map_err(|_| unread())
-        }
-        other => number(other).and_then(|at| i64::try_from(at).ok()).map(Timestamp).ok_or_else(unread),
-    }
+fn time(value: &Value) -> Result<Option<Timestamp>, String> {
+    let at = match value {
+        Value::String(at) => return parse_expiry(at),
+        Value::Timestamp(at) => Some(at.milliseconds()),
+        other => number(other).and_then(|at| i64::try_from(at).ok()),
+    };
+    let at = at.ok_or_else(|| truncated(&text(value).unwrap_or_default(), 60).to_owned())?;
+    Ok(Some(Timestamp(at)).filter(|at| at.0 != 0))
 }
 
 /// Writes a result event.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fieldbridge::amqp::types::messaging::{Accepted, DeliveryState, Modified, Rejected, Released};
 use fieldbridge::demo::hub::{
-    Ack, Auth, C2d, Cut, Effect, End, Fault, Options, Settlement, SimHub, Status, Wire, WireEvent,
+    Ack, Auth, C2d, Cut, Effect, End, Fault, Kick, Options, Settlement, SimHub, Status, Wire, WireEvent,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -354,6 +354,51 @@ async fn what_is_no_amqp_ends_the_connection() {
     let violation = |event: &WireEvent| matches!(event.what, Wire::Closed { end: End::Violation(_) });
     hub.wait_wire(1, LIMIT, violation).await.unwrap();
     assert!(!hub.is_connected("d"));
+}
+
+#[tokio::test]
+async fn a_client_that_wants_to_hear_something_does() {
+    let hub = hub(|_| {}).await;
+    let mut client = Client::without_sasl(&hub, 100).await;
+    client.heartbeat().await;
+    client.heartbeat().await;
+}
+
+#[tokio::test]
+async fn a_connection_takes_999_tokens() {
+    let hub = hub(|_| {}).await;
+    let mut client = Client::open(&hub).await;
+    for index in 0..1000 {
+        let id = format!("d-{index}");
+        hub.add_device(&id, Auth::Key(b"key".to_vec()));
+        let status = client.put_token(&hub.token(&id, 3600).unwrap()).await;
+        assert_eq!(status, if index < 999 { 200 } else { 401 }, "{id}");
+    }
+    assert_eq!(client.put_token(&hub.token("d-7", 7200).unwrap()).await, 200, "a renewal is no other token");
+}
+
+#[tokio::test]
+async fn a_hub_that_wants_nobody_says_so() {
+    let hub = hub(|_| {}).await;
+    let mut client = shown(&hub).await;
+    hub.kick(Some(Kick::AfterConnack));
+    assert_eq!(client.receive_from(5, DEVICEBOUND, 0).await, Some("the connection ended".into()));
+    hub.kick(None);
+    for (code, status) in [(5, 401), (3, 503)] {
+        hub.refuse_for(LIMIT, code);
+        let mut client = Client::open(&hub).await;
+        assert_eq!(client.put_token(&hub.token("d", 3600).unwrap()).await, status);
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_sent_as_a_test_has_them() {
+    let hub = hub(|_| {}).await;
+    let mut client = receiving(&hub, 10).await;
+    assert!(hub.inject("d", *b"\x00\x00\x00\x08\x02\x00\x00\x00"));
+    client.heartbeat().await;
+    assert!(hub.inject("d", *b"HTTP/1.1 502 Bad Gateway"));
+    assert!(client.delivery().await.is_none());
 }
 
 #[tokio::test]

@@ -42,7 +42,6 @@ pub struct Client {
 #[derive(Debug, Default)]
 pub struct Delivered {
     pub id: u32,
-    pub handle: u32,
     pub tag: Vec<u8>,
     pub body: Vec<u8>,
     pub has_expiry: bool,
@@ -182,17 +181,32 @@ impl Client {
         }
         client.framed.send(Item::Header(Protocol::Amqp)).await.unwrap();
         assert!(matches!(client.item().await, Some(Item::Header(Protocol::Amqp))));
-        client.start(frame_max).await;
+        client.start(frame_max, None).await;
         Some(client)
     }
 
-    async fn start(&mut self, frame_max: u32) {
+    /// A connection without SASL, of a client that wants to hear something in so many milliseconds.
+    pub async fn without_sasl(hub: &SimHub, idle: u32) -> Client {
+        let tcp = TcpStream::connect(hub.amqp_addr()).await.unwrap();
+        let framed = Framed::new(Box::new(tcp) as Box<dyn Bytestream>, Codec::default());
+        let mut client = Client { framed, come: BTreeMap::new(), tokens: 0, has_cbs: false };
+        client.framed.send(Item::Header(Protocol::Amqp)).await.unwrap();
+        assert!(matches!(client.item().await, Some(Item::Header(Protocol::Amqp))));
+        client.start(65_536, Some(idle)).await;
+        client
+    }
+
+    pub async fn heartbeat(&mut self) {
+        assert!(matches!(self.body().await, Some(Body::Heartbeat)), "no heartbeat");
+    }
+
+    async fn start(&mut self, frame_max: u32, idle_time_out: Option<u32>) {
         self.say(Performative::Open(Open {
             container_id: "test".into(),
             hostname: Some("hub".into()),
             max_frame_size: frame_max.into(),
             channel_max: 0.into(),
-            idle_time_out: None,
+            idle_time_out,
             outgoing_locales: None,
             incoming_locales: None,
             offered_capabilities: None,
@@ -299,19 +313,18 @@ impl Client {
             // What the hub sends next for certain: an answer to a flow that asks for one.
             self.say(Performative::Flow(Flow { echo: true, ..flow(None) })).await;
         }
-        loop {
-            match self.heard().await {
-                Some(Performative::Flow(flow)) if role == Role::Receiver && flow.handle.is_none() => return Ok(()),
-                Some(Performative::Flow(flow)) if flow.handle == Some(Handle(handle)) => return Ok(()),
-                Some(Performative::Detach(detach)) => {
-                    if role == Role::Receiver {
-                        assert!(matches!(self.heard().await, Some(Performative::Flow(_))));
-                    }
-                    let condition = to_vec(&detach.error.unwrap().condition).unwrap();
-                    return Err(String::from_utf8(condition[2..].to_vec()).unwrap());
+        match self.heard().await {
+            Some(Performative::Flow(flow)) if role == Role::Receiver && flow.handle.is_none() => Ok(()),
+            Some(Performative::Flow(flow)) if flow.handle == Some(Handle(handle)) => Ok(()),
+            Some(Performative::Detach(detach)) => {
+                if role == Role::Receiver {
+                    assert!(matches!(self.heard().await, Some(Performative::Flow(_))));
                 }
-                other => panic!("{other:?} after an attach"),
+                let condition = to_vec(&detach.error.unwrap().condition).unwrap();
+                Err(String::from_utf8(condition[2..].to_vec()).unwrap())
             }
+            None => Err("the connection ended".into()),
+            other => panic!("{other:?} after an attach"),
         }
     }
 
@@ -358,7 +371,7 @@ impl Client {
                         let tag = first.delivery_tag.clone().unwrap().into_vec();
                         let (id, handle) = (first.delivery_id.unwrap(), first.handle.0);
                         *self.come.entry(handle).or_default() += 1;
-                        return Some(Delivered { id, handle, tag, ..parse(&bytes) });
+                        return Some(Delivered { id, tag, ..parse(&bytes) });
                     }
                 }
                 Performative::Close(_) => {}
