@@ -207,7 +207,7 @@ impl Entra {
                 Ok((bearer, life)) => Ok(Token::new(bearer, life)),
                 Err(why) => Err(unreachable(why)),
             },
-            400..=403 | 404 if !answer.is_page() => Err(EntraError::Refused(format!(
+            400..=404 if !answer.is_page() => Err(EntraError::Refused(format!(
                 "Entra refuses the application {client:?}{}; check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, and \
                  whether the secret has expired",
                 said(&answer.body, secret)
