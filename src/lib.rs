@@ -18,6 +18,8 @@
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 pub mod certificate;
 pub mod complaint;
 pub mod exit;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::account::Account;
+#[cfg(feature = "amqp")]
+use super::amqp::Amqp;
 use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
@@ -16,6 +18,8 @@ pub struct Transports {
     mqtt: Mqtt,
     #[cfg(feature = "https")]
     https: Https,
+    #[cfg(feature = "amqp")]
+    amqp: Amqp,
 }
 
 impl Transports {
@@ -25,6 +29,8 @@ impl Transports {
             mqtt: Mqtt::over(dial.clone()),
             #[cfg(feature = "https")]
             https: Https::over(dial.clone()),
+            #[cfg(feature = "amqp")]
+            amqp: Amqp::over(dial.clone()),
         }
     }
 }
@@ -35,7 +41,10 @@ impl Transport for Transports {
             TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
             #[cfg(feature = "https")]
             TransportKind::Https => self.https.reach(account),
+            #[cfg(feature = "amqp")]
+            TransportKind::Amqp | TransportKind::AmqpWs => self.amqp.reach(account),
             // The configuration refuses what is not built.
+            #[cfg(not(all(feature = "amqp", feature = "https")))]
             other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),
         }
     }
