@@ -513,6 +513,24 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_only_one_comes_back_to_its_connection_after_a_trouble_of_its_own() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    for _ in 0..2 {
+        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
+        device.receive().await.unwrap();
+        let link = hub.link("d").await;
+        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
+        hub.detach(link, AmqpError::InternalError).await;
+        assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
+        with_hub(hub, device.detach()).await;
+    }
+    let begun = Instant::now();
+    hub.until(|heard| matches!(heard, Heard::Closed { .. }).then_some(())).await;
+    assert_eq!(begun.elapsed().as_secs(), 60, "and when it does not come, it is closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hub_that_never_answers_to_an_attach_is_given_up() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
