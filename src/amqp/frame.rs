@@ -101,6 +101,8 @@ impl Frame {
 /// What comes on a connection. A header and a frame can't be taken for each other: read as a size, "AMQP" would be a
 /// thousand megabytes.
 #[derive(Clone)]
+// Nearly all are frames, and none is kept.
+#[allow(clippy::large_enum_variant)]
 pub enum Item {
     /// A protocol header.
     Header(Protocol),

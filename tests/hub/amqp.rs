@@ -7,6 +7,7 @@ use std::time::Duration;
 use fieldbridge::demo::hub::{Ack, Auth, C2d, Cut, Effect, Fault, Options, Status, Wire, WireEvent};
 
 use crate::support::hub::Hub;
+use crate::support::process::Figures;
 use crate::support::slave::Slave;
 use crate::support::{self, eventually, Site, PATIENCE, PUMP};
 
@@ -36,8 +37,8 @@ fn attached(hub: &Hub, device: &str) {
     eventually("the device is attached", || hub.is_connected(device).then_some(()));
 }
 
-fn pulse(hub: &Hub, number: u16) {
-    let message = C2d::new(format!("m-{number}"), number.to_string()).property("command", "pulse").ack(Ack::Full);
+fn set(hub: &Hub, number: u16) {
+    let message = C2d::new(format!("m-{number}"), number.to_string()).property("command", "set").ack(Ack::Full);
     hub.send("pump", message).expect("the queue has room");
 }
 
@@ -66,12 +67,12 @@ fn commands_are_run_completed_rejected_and_told_of() {
     let site = site_with_key(&hub, &slave);
     let daemon = site.start();
     attached(&hub, "pump");
-    pulse(&hub, 1);
+    set(&hub, 1);
     let unknown = C2d { correlation_id: Some("c-2".into()), ..C2d::new("m-2", "1").property("command", "dance") };
     hub.send("pump", unknown.ack(Ack::Full)).unwrap();
     let garbage = C2d::new("m-3", &b"\xff\xfe\x00"[..]).property("command", "set").ack(Ack::Full);
     hub.send("pump", garbage).unwrap();
-    pulse(&hub, 4);
+    set(&hub, 4);
     let told = feedback(&hub, 4);
     let expected = [Status::Success, Status::Rejected, Status::Rejected, Status::Success];
     let ids = ["m-1", "m-2", "m-3", "m-4"];
@@ -98,7 +99,7 @@ fn a_certificate_proves_a_device() {
     site.write("pump-key.pem", &certificate.key_pem);
     let _daemon = site.start();
     attached(&hub, "pump");
-    pulse(&hub, 7);
+    set(&hub, 7);
     assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
     assert_eq!(written(&slave), [7]);
 }
@@ -110,9 +111,8 @@ fn many_identities_share_a_connection_and_one_with_a_wrong_key_is_alone_with_tha
     let devices: Vec<String> = (0..40).map(|n| format!("d-{n}")).collect();
     for (n, id) in devices.iter().enumerate() {
         let unit = n + 1;
-        more += &format!(
-            "[device.{id}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n"
-        );
+        more +=
+            &format!("[device.{id}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
         hub.add_device(id, if n == 7 { Auth::Key(vec![9; 32]) } else { key() });
     }
     let site = Site::with_hub(&head(&hub, "connect_rate = 1000\n"), &more);
@@ -124,7 +124,7 @@ fn many_identities_share_a_connection_and_one_with_a_wrong_key_is_alone_with_tha
     let trouble = eventually("one is refused", || site.device_status("d-7")["lastError"].as_str().map(str::to_owned));
     assert!(trouble.contains("refuses the device's token with 401"), "{trouble}");
     for (n, id) in others.iter().enumerate() {
-        hub.send(id, C2d::new(format!("m-{n}"), n.to_string()).property("command", "pulse").ack(Ack::Full)).unwrap();
+        hub.send(id, C2d::new(format!("m-{n}"), n.to_string()).property("command", "set").ack(Ack::Full)).unwrap();
     }
     assert!(feedback(&hub, others.len()).iter().all(|(_, status)| *status == Status::Success));
     let mut values = written(&slave);
@@ -172,7 +172,7 @@ fn what_was_recorded_is_never_repeated_whatever_becomes_of_settlements() {
         if fault == Fault::RefuseToken {
             hub.cut("pump", Cut::Fin);
         }
-        pulse(&hub, n);
+        set(&hub, n);
         eventually(&format!("done in spite of {fault:?}"), || {
             let told = hub.telemetry().iter().any(|event| event.property("$.cid") == Some(&format!("m-{n}")));
             (told && hub.queue_len("pump") == 0).then_some(())
@@ -195,7 +195,7 @@ fn messages_are_settled_in_the_order_in_which_they_came() {
     for n in 0..40 {
         match n % 5 {
             4 => hub.send("pump", C2d::new(format!("m-{n}"), "x").property("command", "no-such")).map(drop).unwrap(),
-            _ => pulse(&hub, n),
+            _ => set(&hub, n),
         }
     }
     eventually("the queue is empty", || (hub.queue_len("pump") == 0).then_some(()));
@@ -225,7 +225,7 @@ fn a_token_is_renewed_in_place() {
     let (mut sent, deadline) = (0, std::time::Instant::now() + PATIENCE);
     while tokens() < 3 {
         assert!(std::time::Instant::now() < deadline, "no renewal");
-        pulse(&hub, sent);
+        set(&hub, sent);
         sent += 1;
         feedback(&hub, usize::from(sent));
     }
@@ -266,7 +266,7 @@ fn bytes_that_are_no_amqp_end_the_connection_and_nothing_else() {
         let before = connections(&hub).len();
         assert!(hub.inject("pump", bytes));
         eventually("it connects anew", || (connections(&hub).len() > before).then_some(()));
-        pulse(&hub, n);
+        set(&hub, n);
         feedback(&hub, usize::from(n) + 1);
     }
     assert_eq!(written(&slave), [0, 1, 2, 3, 4]);
@@ -281,7 +281,34 @@ fn amqp_in_a_websocket_does_the_same() {
     site.configure(&hub.amqp_addr().to_string(), &hub.ws_addr().to_string());
     let _daemon = site.start();
     attached(&hub, "pump");
-    pulse(&hub, 3);
+    set(&hub, 3);
     assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
     assert_eq!(written(&slave), [3]);
+}
+
+/// Resident memory of a daemon with so many identities on its connection, in kB.
+fn resident_with(identities: usize) -> u64 {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{PUMP}", slave.address());
+    let devices: Vec<String> = (0..identities).map(|n| format!("d-{n}")).collect();
+    for (n, id) in devices.iter().enumerate() {
+        let unit = n % 247 + 1;
+        more +=
+            &format!("[device.{id}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
+        hub.add_device(id, key());
+    }
+    let site = Site::with_hub(&head(&hub, "connect_rate = 1000\n"), &more);
+    site.write("hub-ca.pem", &hub.ca_pem());
+    let daemon = site.start();
+    eventually("all are attached", || devices.iter().all(|id| hub.is_connected(id)).then_some(()));
+    assert_eq!(connections(&hub).len(), 1);
+    Figures::of(daemon.pid()).resident
+}
+
+#[test]
+fn each_further_identity_takes_little_memory() {
+    let (few, many) = (resident_with(50), resident_with(450));
+    let each = many.saturating_sub(few) as f64 / 400.0;
+    println!("{few} kB with 50 identities, {many} kB with 450: {each:.1} kB for each further one");
+    assert!(each <= 20.0, "{each:.1} kB");
 }

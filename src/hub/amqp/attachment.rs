@@ -33,7 +33,7 @@ const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the hub may take to answer when a device leaves.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// A delivery that came so often before is not given back: at ten the hub would throw it away.
 const RELEASES_MAX: u32 = 3;
 /// Nothing is to be done for so long.

@@ -34,7 +34,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the hub may be silent, as it is told.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the hub may take to answer to a Close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a connection is kept for an identity whose part of it has ended: a little longer than identities wait.
 const LINGER: Duration = Duration::from_secs(60);
 /// Commands that wait for the task, of all identities together.

@@ -98,7 +98,7 @@ enum Heard {
     Token { of: String, token: String },
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
-    Event { channel: u16, id: u32, message: message::Message },
+    Event { channel: u16, id: u32, message: Box<message::Message> },
     Told { first: u32, how: &'static str },
     Ended { channel: u16 },
     Closed { why: Option<Error> },
@@ -209,7 +209,7 @@ impl Hub {
         assert_eq!(why, None);
         let id = transfer.delivery_id.unwrap();
         let Some(of) = message.property("name").and_then(text) else {
-            return Heard::Event { channel, id, message };
+            return Heard::Event { channel, id, message: Box::new(message) };
         };
         let of_device = of.rsplit("%2F").next().unwrap_or_default();
         if of_device != self.silent_to {
@@ -487,7 +487,8 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
-    let conditions: [(ErrorCondition, fn(&Trouble) -> bool); 5] = [
+    type IsRight = fn(&Trouble) -> bool;
+    let conditions: [(ErrorCondition, IsRight); 5] = [
         (AmqpError::UnauthorizedAccess.into(), |trouble| matches!(trouble, Trouble::Unauthorized(_))),
         (AmqpError::NotFound.into(), |trouble| matches!(trouble, Trouble::NotFound(_))),
         (LinkError::Stolen.into(), |trouble| matches!(trouble, Trouble::Stolen)),
