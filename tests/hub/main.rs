@@ -1,7 +1,8 @@
-//! What goes over the connections to the hub. Proves G1, G2, G3, G5, G6, G7, G8 and G15 from outside: the built daemon,
-//! real sockets, a slave that counts.
+//! What goes over the connections to the hub. Proves G1, G2, G3, G5, G6, G7, G8, G11 and G15 from outside: the built
+//! daemon, real sockets, a slave that counts.
 //!
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
+//! - `amqp`: the same rules by AMQP, many identities on one connection.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
 //! - `identity`, `tls`: who is believed.
@@ -14,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod amqp;
 mod identity;
 mod mosquitto;
 mod poison;

@@ -99,7 +99,7 @@ enum Heard {
     Token { of: String, token: String },
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
-    Event { channel: u16, id: u32, message: message::Message },
+    Event { channel: u16, id: u32, message: Box<message::Message> },
     Told { first: u32, how: &'static str },
     Ended { channel: u16 },
     Closed { why: Option<Error> },
@@ -210,7 +210,7 @@ impl Hub {
         assert_eq!(why, None);
         let id = transfer.delivery_id.unwrap();
         let Some(of) = message.property("name").and_then(text) else {
-            return Heard::Event { channel, id, message };
+            return Heard::Event { channel, id, message: Box::new(message) };
         };
         let of_device = of.rsplit("%2F").next().unwrap_or_default();
         if of_device != self.silent_to {
@@ -512,6 +512,24 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
         with_hub(hub, device.detach()).await;
     }
     assert!(timeout(Duration::from_secs(5), with_hub(hub, other.next())).await.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_one_comes_back_to_its_connection_after_a_trouble_of_its_own() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    for _ in 0..2 {
+        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
+        device.receive().await.unwrap();
+        let link = hub.link("d").await;
+        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
+        hub.detach(link, AmqpError::InternalError).await;
+        assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
+        with_hub(hub, device.detach()).await;
+    }
+    let begun = Instant::now();
+    hub.until(|heard| matches!(heard, Heard::Closed { .. }).then_some(())).await;
+    assert_eq!(begun.elapsed().as_secs(), 60, "and when it does not come, it is closed");
 }
 
 #[tokio::test(start_paused = true)]
