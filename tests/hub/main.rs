@@ -4,6 +4,7 @@
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
+//! - `https`: the transport by polling, against our simulator of the hub.
 //! - `identity`, `tls`: who is believed.
 //! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
@@ -14,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod https;
 mod identity;
 mod mosquitto;
 mod poison;
