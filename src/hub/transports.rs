@@ -16,10 +16,10 @@ use crate::config::TransportKind;
 /// All transports, over streams that are dialled in one way.
 pub struct Transports {
     mqtt: Mqtt,
-    #[cfg(feature = "https")]
-    https: Https,
     #[cfg(feature = "amqp")]
     amqp: Amqp,
+    #[cfg(feature = "https")]
+    https: Https,
 }
 
 impl Transports {
@@ -27,10 +27,10 @@ impl Transports {
     pub fn over(dial: &Arc<dyn Dial>) -> Transports {
         Transports {
             mqtt: Mqtt::over(dial.clone()),
-            #[cfg(feature = "https")]
-            https: Https::over(dial.clone()),
             #[cfg(feature = "amqp")]
             amqp: Amqp::over(dial.clone()),
+            #[cfg(feature = "https")]
+            https: Https::over(dial.clone()),
         }
     }
 }
@@ -39,10 +39,10 @@ impl Transport for Transports {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         match account.transport {
             TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
-            #[cfg(feature = "https")]
-            TransportKind::Https => self.https.reach(account),
             #[cfg(feature = "amqp")]
             TransportKind::Amqp | TransportKind::AmqpWs => self.amqp.reach(account),
+            #[cfg(feature = "https")]
+            TransportKind::Https => self.https.reach(account),
             // The configuration refuses what is not built.
             #[cfg(not(all(feature = "amqp", feature = "https")))]
             other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),

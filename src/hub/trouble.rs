@@ -110,7 +110,7 @@ pub enum Trouble {
     /// A delivery was given back.
     #[error("a message was left with the hub; the connection is made anew to get it again")]
     Abandoned,
-    /// AMQP: the hub lets nobody in with what was shown, before any device was named.
+    /// By AMQP: the hub lets nobody in with what was shown, before any device was named.
     #[error(
         "the hub lets nobody in: {0}; check `hub.host`, and that nothing between here and there answers in its place"
     )]
@@ -227,7 +227,13 @@ impl Trouble {
 
     /// Whether the hub does not take the proof of the identity, so that another one may do.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. } | Trouble::NotLetIn(_))
+        matches!(
+            self,
+            Trouble::Refused(4 | 5)
+                | Trouble::Http { status: 401, .. }
+                | Trouble::TokenRefused { status: 401, .. }
+                | Trouble::Unauthorized(_)
+        )
     }
 
     /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded length.

@@ -168,6 +168,22 @@ fn a_token_is_renewed_in_place_and_a_key_that_is_refused_is_told() {
 }
 
 #[test]
+fn a_device_is_known_by_its_certificate_alone() {
+    let (hub, slave) = (hub(Options::default()), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    let certificate = hub.add_cert_device("pump").unwrap();
+    site.write("pump.pem", &certificate.cert_pem);
+    site.write("pump.key", &certificate.key_pem);
+    site.configure("key_file = \"device.key\"", "cert_file = \"pump.pem\"\ncert_key_file = \"pump.key\"");
+    let _daemon = site.start();
+    send(&hub, "m-1", "pulse", 1);
+    assert_eq!(feedback(&hub, "m-1").status, Status::Success);
+    // The key of the second certificate is another's.
+    hub.add_cert_device("pump").unwrap();
+    site.wait_for_last_error("HTTP 401");
+}
+
+#[test]
 fn a_hub_that_throttles_or_is_away_is_waited_for() {
     let (mut hub, slave) = (hub(Options::default()), Slave::new());
     let site = site(&hub, &slave, "after-execution", "");

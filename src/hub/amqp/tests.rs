@@ -93,6 +93,7 @@ struct Hub {
 }
 
 /// What came to the hub that a test may want to know.
+#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
 #[derive(Debug)]
 enum Heard {
     Token { of: String, token: String },
@@ -494,7 +495,8 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
-    let conditions: [(ErrorCondition, fn(&Trouble) -> bool); 5] = [
+    type IsRight = fn(&Trouble) -> bool;
+    let conditions: [(ErrorCondition, IsRight); 5] = [
         (AmqpError::UnauthorizedAccess.into(), |trouble| matches!(trouble, Trouble::Unauthorized(_))),
         (AmqpError::NotFound.into(), |trouble| matches!(trouble, Trouble::NotFound(_))),
         (LinkError::Stolen.into(), |trouble| matches!(trouble, Trouble::Stolen)),
