@@ -5,6 +5,7 @@
 //! - `amqp`: the same rules by AMQP, many identities on one connection.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
+//! - `https`: the transport by polling, against our simulator of the hub.
 //! - `identity`, `tls`: who is believed.
 //! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
@@ -16,6 +17,7 @@
 mod support;
 
 mod amqp;
+mod https;
 mod identity;
 mod mosquitto;
 mod poison;
