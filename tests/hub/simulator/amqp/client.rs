@@ -374,7 +374,7 @@ impl Client {
                         return Some(Delivered { id, tag, ..parse(&bytes) });
                     }
                 }
-                Performative::Close(_) => {}
+                Performative::Close(_) | Performative::Flow(_) => {}
                 other => panic!("{other:?} in place of a delivery"),
             }
         }
@@ -458,7 +458,7 @@ impl Client {
         if !std::mem::replace(&mut self.has_cbs, true) {
             assert_eq!(self.send_to(CBS_OUT, "$cbs").await, None);
             assert_eq!(self.receive_from(CBS_IN, "$cbs", 0).await, None);
-            let credit = Flow { delivery_count: Some(0), link_credit: Some(1000), ..flow(Some(CBS_IN)) };
+            let credit = Flow { delivery_count: Some(0), link_credit: Some(5000), ..flow(Some(CBS_IN)) };
             self.say(Performative::Flow(credit)).await;
         }
         let properties = Properties {
