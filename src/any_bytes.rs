@@ -10,6 +10,10 @@ pub type Property = fn(&[u8]);
 /// Every property by its name, which is that of its fuzz target and of its corpus.
 pub const ALL: &[(&str, Property)] = &[
     ("admin", crate::operate::admin::any_bytes::admin),
+    #[cfg(feature = "amqp")]
+    ("amqp", crate::amqp::any_bytes::amqp),
+    #[cfg(feature = "amqp")]
+    ("amqp_message", crate::hub::amqp::any_bytes::amqp_message),
     ("credential", crate::config::any_bytes::credential),
     #[cfg(feature = "https")]
     ("https", crate::hub::https::any_bytes::https),

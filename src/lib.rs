@@ -18,6 +18,8 @@
 // Tests may unwrap; the program says what it relies on.
 #![warn(clippy::unwrap_used)]
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 pub mod certificate;
 pub mod complaint;
 pub mod exit;
@@ -47,5 +49,7 @@ pub mod setup;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 
+#[cfg(feature = "backend")]
+pub mod backend;
 #[cfg(feature = "demo")]
 pub mod demo;

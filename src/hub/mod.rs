@@ -10,6 +10,8 @@
 //! - No body leaves this module: what waits is a message's [`Gist`], in room that is bounded for the whole gateway.
 
 pub mod account;
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod auth;
@@ -17,6 +19,7 @@ pub mod dial;
 #[cfg(feature = "https")]
 pub mod https;
 pub mod identity;
+pub mod in_order;
 pub mod mqtt;
 pub mod pace;
 pub mod properties;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::account::Account;
+#[cfg(feature = "amqp")]
+use super::amqp::Amqp;
 use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
@@ -14,6 +16,8 @@ use crate::config::TransportKind;
 /// All transports, over streams that are dialled in one way.
 pub struct Transports {
     mqtt: Mqtt,
+    #[cfg(feature = "amqp")]
+    amqp: Amqp,
     #[cfg(feature = "https")]
     https: Https,
 }
@@ -23,6 +27,8 @@ impl Transports {
     pub fn over(dial: &Arc<dyn Dial>) -> Transports {
         Transports {
             mqtt: Mqtt::over(dial.clone()),
+            #[cfg(feature = "amqp")]
+            amqp: Amqp::over(dial.clone()),
             #[cfg(feature = "https")]
             https: Https::over(dial.clone()),
         }
@@ -33,9 +39,12 @@ impl Transport for Transports {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         match account.transport {
             TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
+            #[cfg(feature = "amqp")]
+            TransportKind::Amqp | TransportKind::AmqpWs => self.amqp.reach(account),
             #[cfg(feature = "https")]
             TransportKind::Https => self.https.reach(account),
             // The configuration refuses what is not built.
+            #[cfg(not(all(feature = "amqp", feature = "https")))]
             other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),
         }
     }

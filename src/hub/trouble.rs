@@ -95,16 +95,6 @@ pub enum Trouble {
          connections to `hub.host` through"
     )]
     NotTheHub(String),
-    /// By HTTPS: the hub does not take a result event, for what it is.
-    #[error(
-        "the hub does not take a result event (HTTP {status}{said}); it stays in the ledger, and others go before it"
-    )]
-    EventRefused {
-        /// The status, 400 to 499.
-        status: u16,
-        /// What the hub said beside it, or nothing.
-        said: String,
-    },
     /// The ledger does not answer.
     #[error("the ledger does not answer; the disk may be failing")]
     LedgerSlow,
@@ -120,6 +110,77 @@ pub enum Trouble {
     /// A delivery was given back.
     #[error("a message was left with the hub; the connection is made anew to get it again")]
     Abandoned,
+    /// By AMQP: the hub lets nobody in with what was shown, before any device was named.
+    #[error(
+        "the hub lets nobody in: {0}; check `hub.host`, and that nothing between here and there answers in its place"
+    )]
+    NotLetIn(String),
+    /// The hub gave an answer to the device's token, and it is no.
+    #[error(
+        "the hub refuses the device's token with {status}{}; check that the device exists at this hub and is enabled, that its key \
+         is the right one, and that the clock is right", beside(.description)
+    )]
+    TokenRefused {
+        /// As in HTTP.
+        status: u32,
+        /// What it says beside.
+        description: String,
+    },
+    /// The hub gave no answer to the device's token.
+    #[error("the hub did not answer to the device's token within {0} s; it may be throttling, or the uplink is bad")]
+    TokenUnanswered(u64),
+    /// The hub ended what it had granted, or granted nothing.
+    #[error(
+        "the hub does not let the device in any more{}; check that it exists at this hub and is enabled, and that the clock is \
+         right", beside(.0)
+    )]
+    Unauthorized(String),
+    /// The hub has no such device.
+    #[error("the hub does not know the device{}; check its name, and `hub.host`", beside(.0))]
+    NotFound(String),
+    /// Somebody else has attached as this device.
+    #[error(
+        "somebody else receives this device's messages now (amqp:link:stolen); a device must be on one gateway only, so take it \
+         away from the other"
+    )]
+    Stolen,
+    /// The hub wants less to be done.
+    #[error("the hub is throttling{}; the daemon tries again, with growing waits", beside(.0))]
+    Throttled(String),
+    /// The hub ended this device's part of a connection.
+    #[error("the hub ended the device's link with {condition}{}; the daemon attaches it anew", beside(.description))]
+    Detached {
+        /// The condition that it named.
+        condition: String,
+        /// What it says beside.
+        description: String,
+    },
+    /// The hub closed a connection, and said why.
+    #[error("the hub closed the connection with {condition}{}; the daemon connects anew", beside(.description))]
+    Dismissed {
+        /// The condition that it named.
+        condition: String,
+        /// What it says beside.
+        description: String,
+    },
+    /// A connection that several devices share is gone.
+    #[error("the connection to the hub is lost: {0}; the daemon connects anew")]
+    Lost(String),
+    /// The hub takes fewer devices on a connection than there are.
+    #[error("the hub takes no more devices on this connection; the daemon makes another")]
+    NoSession,
+    /// The hub has said of a result event that it does not take it.
+    #[error("the hub does not take a result event ({0}); it stays in the ledger, and others go before it")]
+    EventRefused(String),
+}
+
+/// What a hub says beside a condition or a status, if anything.
+fn beside(description: &str) -> String {
+    if description.is_empty() {
+        String::new()
+    } else {
+        format!(": {description}")
+    }
 }
 
 /// What a CONNACK return code means (MQTT 3.1.1, 3.2.2.3) and what to check.
@@ -166,7 +227,28 @@ impl Trouble {
 
     /// Whether the hub does not take the proof of the identity, so that another one may do.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Trouble::Refused(4 | 5) | Trouble::Http { status: 401, .. })
+        matches!(
+            self,
+            Trouble::Refused(4 | 5)
+                | Trouble::Http { status: 401, .. }
+                | Trouble::TokenRefused { status: 401, .. }
+                | Trouble::Unauthorized(_)
+        )
+    }
+
+    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded length.
+    pub fn from_amqp(condition: &str, description: &str) -> Trouble {
+        // A hub that repeats what it was shown must not make the log repeat it.
+        let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();
+        match condition {
+            "amqp:unauthorized-access" => Trouble::Unauthorized(description),
+            "amqp:not-found" => Trouble::NotFound(description),
+            "amqp:link:stolen" => Trouble::Stolen,
+            "amqp:resource-limit-exceeded" | "com.microsoft:server-busy" => Trouble::Throttled(description),
+            other if other.contains("throttled") => Trouble::Throttled(description),
+            "" => Trouble::Detached { condition: "no reason".into(), description },
+            other => Trouble::Detached { condition: other.to_owned(), description },
+        }
     }
 
     /// What a failed TLS handshake means.

@@ -1,8 +1,12 @@
 //! The hub simulator's own rules, seen from a client that is scripted packet by packet.
 
+mod amqp;
 mod faults;
+mod https;
+mod websocket;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,22 +45,7 @@ impl Client {
     }
 
     async fn open_tls(hub: &SimHub, cert: Option<&ClientCert>) -> io::Result<Client> {
-        use rustls::pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer, ServerName};
-        let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(der(&hub.ca_pem())).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-        let config = match cert {
-            Some(cert) => {
-                let key = PrivateKeyDer::from_pem_slice(cert.key_pem.as_bytes()).unwrap();
-                config.with_client_auth_cert(vec![der(&cert.cert_pem)], key).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        };
-        let tcp = TcpStream::connect(hub.addr()).await?;
-        let name = ServerName::try_from(hub.host()).unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-        Ok(Client(Framed::new(Either::Right(Box::new(tls)), codec())))
+        Ok(Client(Framed::new(Either::Right(Box::new(tls(hub, hub.addr(), cert).await?)), codec())))
     }
 
     async fn send(&mut self, packet: Packet) {
@@ -133,6 +122,24 @@ impl Client {
         self.send(Packet::PingReq).await;
         assert_eq!(self.next().await, Some(Packet::PingResp));
     }
+}
+
+async fn tls(hub: &SimHub, address: SocketAddr, cert: Option<&ClientCert>) -> io::Result<TlsStream<TcpStream>> {
+    use rustls::pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer, ServerName};
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(der(&hub.ca_pem())).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let config = match cert {
+        Some(cert) => {
+            let key = PrivateKeyDer::from_pem_slice(cert.key_pem.as_bytes()).unwrap();
+            config.with_client_auth_cert(vec![der(&cert.cert_pem)], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(hub.host()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 async fn hub(change: impl FnOnce(&mut Options)) -> SimHub {

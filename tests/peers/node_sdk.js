@@ -1,11 +1,34 @@
-// Microsoft's device SDK for Node.js as a peer of the tests; commands and events as in python_sdk.py.
+// Microsoft's device and service SDKs for Node.js as a peer of the tests; commands and events as in python_sdk.py, and:
+//   "way" of "connect": mqtt (default), mqtt-ws, amqp, amqp-ws, http
+//   {"op":"service","way":"amqp"|"amqp-ws","connectionString":…,"address":…,"caFile":…}, or with "bearer" and "host"
+//   {"op":"command","device":…,"body":…,"messageId":…,"ack":…,"properties":{…}}
+//   {"op":"feedback","release":true|false}: from now on feedback is completed, but for the first batch if so said
 // It runs with NODE_PATH set to the folder its packages were installed to.
 'use strict';
 
+const dns = require('dns');
 const fs = require('fs');
 const readline = require('readline');
+
+const lookup = dns.lookup;
+const addresses = {};
+// All but MQTT know no gateway: they are led to the hub by its name.
+dns.lookup = (name, options, callback) => {
+  const done = callback || options;
+  const address = addresses[name];
+  if (!address) {
+    return lookup(name, options, callback);
+  }
+  return options.all ? done(null, [{ address, family: 4 }]) : done(null, address, 4);
+};
+
 const { Client, Message, X509AuthenticationProvider } = require('azure-iot-device');
-const { Mqtt } = require('azure-iot-device-mqtt');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
+const { Http } = require('azure-iot-device-http');
+
+const WAYS = { mqtt: Mqtt, 'mqtt-ws': MqttWs, amqp: Amqp, 'amqp-ws': AmqpWs, http: Http };
+const HEADER = 'iothub-app-';
 
 function say(event, fields) {
   process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
@@ -14,7 +37,8 @@ function say(event, fields) {
 function onMessage(client, message) {
   const properties = {};
   for (const { key, value } of message.properties.propertyList) {
-    properties[key] = value;
+    // Over HTTP the SDK gives the headers' whole names.
+    properties[key.startsWith(HEADER) ? key.slice(HEADER.length) : key] = value;
   }
   say('message', {
     messageId: message.messageId,
@@ -24,32 +48,91 @@ function onMessage(client, message) {
     properties,
     body: message.getData().toString(),
   });
-  client.complete(message);
+  const settle = properties.settle || 'complete';
+  client[settle](message, (error) => {
+    if (properties.settle) {
+      say('settled', { settle, error: error ? error.name : null });
+    }
+  });
 }
 
 function makeClient(command) {
-  const { host, device, gateway, key } = command;
+  const { host, device, gateway, key, way } = command;
+  const transport = WAYS[way || 'mqtt'];
+  const isMqtt = transport === Mqtt;
+  if (!isMqtt) {
+    addresses[host] = gateway;
+  }
   if (key) {
-    const auth = `SharedAccessKey=${key};GatewayHostName=${gateway}`;
-    return Client.fromConnectionString(`HostName=${host};DeviceId=${device};${auth}`, Mqtt);
+    const auth = `SharedAccessKey=${key}` + (isMqtt ? `;GatewayHostName=${gateway}` : '');
+    return Client.fromConnectionString(`HostName=${host};DeviceId=${device};${auth}`, transport);
   }
   const x509 = {
     cert: fs.readFileSync(command.certFile, 'ascii'),
     key: fs.readFileSync(command.keyFile, 'ascii'),
   };
   // A connection string with x509=true loses its GatewayHostName.
-  const credentials = { host, deviceId: device, gatewayHostName: gateway, x509 };
-  return Client.fromAuthenticationProvider(new X509AuthenticationProvider(credentials), Mqtt);
+  const credentials = { host, deviceId: device, x509 };
+  if (isMqtt) {
+    credentials.gatewayHostName = gateway;
+  }
+  return Client.fromAuthenticationProvider(new X509AuthenticationProvider(credentials), transport);
 }
 
 async function connect(command) {
   const client = makeClient(command);
-  await client.setOptions({ ca: fs.readFileSync(command.caFile, 'ascii') });
+  const options = { ca: fs.readFileSync(command.caFile, 'ascii') };
+  if (command.way === 'http') {
+    // Without it setOptions never comes back.
+    options.http = { receivePolicy: { interval: 1, drain: true } };
+  }
+  await client.setOptions(options);
   client.on('error', () => {});
   // Before opening: a message of an earlier session may come at once.
   client.on('message', (message) => onMessage(client, message));
   await client.open();
   return client;
+}
+
+async function connectService(command) {
+  // The service's packages take no authority of a caller's; Node's own list is read at start.
+  const hub = require('azure-iothub');
+  const transport = command.way === 'amqp-ws' ? hub.AmqpWs : undefined;
+  if (command.bearer) {
+    addresses[command.host] = command.address;
+    const token = { token: command.bearer, expiresOnTimestamp: Date.now() + 3600000 };
+    return hub.Client.fromTokenCredential(command.host, { getToken: async () => token }, transport);
+  }
+  addresses[/HostName=([^;]*)/.exec(command.connectionString)[1]] = command.address;
+  return hub.Client.fromConnectionString(command.connectionString, transport);
+}
+
+async function receiveFeedback(service, command) {
+  // As a promise it comes wrapped.
+  const receiver = await new Promise((resolve, reject) => {
+    service.getFeedbackReceiver((error, found) => (error ? reject(error) : resolve(found)));
+  });
+  let releases = command.release;
+  receiver.on('message', (batch) => {
+    const records = JSON.parse(batch.getData().toString());
+    say('feedback', { contentType: batch.contentType, records, released: !!releases });
+    const done = (error) => say('feedbackSettled', { error: error ? error.name : null });
+    if (releases) {
+      releases = false;
+      receiver.abandon(batch, done);
+    } else {
+      receiver.complete(batch, done);
+    }
+  });
+}
+
+function makeMessage(command) {
+  const message = new Message(command.body);
+  message.messageId = command.messageId;
+  for (const [key, value] of Object.entries(command.properties || {})) {
+    message.properties.add(key, value);
+  }
+  return message;
 }
 
 async function main() {
@@ -61,13 +144,22 @@ async function main() {
         client = await connect(command);
         say('connected');
       } else if (command.op === 'send') {
-        const message = new Message(command.body);
-        message.messageId = command.messageId;
-        for (const [key, value] of Object.entries(command.properties)) {
-          message.properties.add(key, value);
-        }
-        await client.sendEvent(message);
+        await client.sendEvent(makeMessage(command));
         say('sent');
+      } else if (command.op === 'service') {
+        client = await connectService(command);
+        await client.open();
+        say('connected');
+      } else if (command.op === 'command') {
+        const message = makeMessage(command);
+        message.ack = command.ack;
+        message.correlationId = command.correlationId;
+        message.expiryTimeUtc = command.expiry;
+        await client.send(command.device, message);
+        say('sent');
+      } else if (command.op === 'feedback') {
+        await receiveFeedback(client, command);
+        say('receiving');
       } else if (command.op === 'close') {
         await client.close();
         say('closed');

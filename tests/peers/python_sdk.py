@@ -1,7 +1,8 @@
 """Microsoft's device SDK for Python as a peer of the tests.
 
 Takes one JSON command a line on standard input and prints one JSON event a line on standard output:
-  {"op":"connect","gateway":…,"caFile":…,"host":…,"device":…} with "key", or with "certFile" and "keyFile"
+  {"op":"connect","gateway":…,"caFile":…,"host":…,"device":…} with "key", or with "certFile" and "keyFile";
+   "way":"mqtt-ws" goes through a WebSocket
   {"op":"send","body":…,"messageId":…,"properties":{…}}
   {"op":"close"}
 """
@@ -42,6 +43,7 @@ def make_client(command):
             "gateway_hostname": command["gateway"],
             # The default is 10 s.
             "connection_retry_interval": 1,
+            "websockets": command.get("way") == "mqtt-ws",
         }
     if "key" in command:
         return IoTHubDeviceClient.create_from_symmetric_key(

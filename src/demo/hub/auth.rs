@@ -1,6 +1,8 @@
 //! Who may connect: the user name's grammar, the shared access signature, the certificate's thumbprint.
 //!
-//! The hub answers every failure with CONNACK 5 and no reason. The reason is for the wire log only.
+//! Over MQTT the hub answers every failure with CONNACK 5 and no reason. The reason is for the wire log only.
+
+use std::collections::BTreeMap;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use ring::hmac;
@@ -18,35 +20,40 @@ pub enum Auth {
     Thumbprints(Vec<String>),
 }
 
-/// What a client showed on CONNECT.
-pub(super) struct Shown<'a> {
-    pub device: &'a str,
-    pub user_name: &'a str,
-    pub password: &'a str,
+/// What a client shows, over any protocol.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof<'a> {
+    /// A SAS token, or nothing.
+    pub token: &'a str,
+    /// Of its certificate, where TLS brought one.
     pub thumbprints: &'a [String],
 }
 
-/// The expiry of the token that was shown, if one was, or why the device may not connect.
-pub(super) fn check(
+/// The expiry of the token that was shown, if one was, or why the device may do nothing.
+pub(super) fn check_proof(
     auth: &Auth,
-    shown: &Shown<'_>,
+    device: &str,
+    proof: &Proof<'_>,
     options: &Options,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, String> {
-    check_user_name(shown, &options.host)?;
     match auth {
         Auth::Key(key) => {
-            let expires = check_token(shown, key, &options.host)?;
-            if expires.plus(options.clock_skew) < now {
-                return Err(format!("the token expired at {expires}"));
+            let token = Token::parse(proof.token)?;
+            if token.policy.is_some_and(|name| !name.is_empty()) {
+                return Err("a token of a shared access policy".into());
             }
-            Ok(Some(expires))
+            let (host, rest) = token.audience.split_once('/').ok_or("sr has no device")?;
+            if !host.eq_ignore_ascii_case(&options.host) || rest != format!("devices/{device}") {
+                return Err(format!("a token for {}", token.audience));
+            }
+            token.verify(key, options, now).map(Some)
         }
         Auth::Thumbprints(known) => {
             let is_known = |t: &String| known.iter().any(|k| k.eq_ignore_ascii_case(t));
-            if !shown.password.is_empty() {
+            if !proof.token.is_empty() {
                 Err("a password beside a certificate".into())
-            } else if shown.thumbprints.iter().any(is_known) {
+            } else if proof.thumbprints.iter().any(is_known) {
                 Ok(None)
             } else {
                 Err("no certificate with a known thumbprint".into())
@@ -55,49 +62,89 @@ pub(super) fn check(
     }
 }
 
+/// The expiry of a token of a shared access policy for the whole hub, or why it is none.
+pub(super) fn check_policy(
+    policies: &BTreeMap<String, Vec<u8>>,
+    token: &str,
+    options: &Options,
+    now: Timestamp,
+) -> Result<Timestamp, String> {
+    let token = Token::parse(token)?;
+    let name = token.policy.ok_or("the token has no skn")?;
+    let key = policies.get(name).ok_or_else(|| format!("no policy {name:?}"))?;
+    if !token.audience.eq_ignore_ascii_case(&options.host) {
+        return Err(format!("a token for {}", token.audience));
+    }
+    token.verify(key, options, now)
+}
+
 /// `{host}/{device}/?api-version={date}` and further keys.
-fn check_user_name(shown: &Shown<'_>, host: &str) -> Result<(), String> {
-    let wrong = || format!("user name {:?}", shown.user_name);
-    let (named_host, rest) = shown.user_name.split_once('/').ok_or_else(wrong)?;
-    let query = rest.strip_prefix(shown.device).and_then(|rest| rest.strip_prefix("/?"));
+pub(super) fn check_user_name(user_name: &str, device: &str, host: &str) -> Result<(), String> {
+    let wrong = || format!("user name {user_name:?}");
+    let (named_host, rest) = user_name.split_once('/').ok_or_else(wrong)?;
+    let query = rest.strip_prefix(device).and_then(|rest| rest.strip_prefix("/?"));
     let query = query.ok_or_else(wrong)?;
     let mut versions = query.split('&').filter_map(|pair| pair.strip_prefix("api-version="));
-    let is_date = |v: &str| v.len() >= 10 && v.starts_with("20") && v.as_bytes()[4] == b'-';
-    if !named_host.eq_ignore_ascii_case(host) || !versions.next().is_some_and(is_date) {
+    if !named_host.eq_ignore_ascii_case(host) || !versions.next().is_some_and(is_version) {
         return Err(wrong());
     }
     Ok(())
 }
 
-/// The fields of a token may come in any order; the signature is over `sr` as it was sent.
-fn check_token(shown: &Shown<'_>, key: &[u8], host: &str) -> Result<Timestamp, String> {
-    let token = shown.password.strip_prefix("SharedAccessSignature ").ok_or("no token")?;
-    let field = |name: &str| {
-        let mut fields = token.split('&').filter_map(|pair| pair.split_once('='));
-        fields.find(|(key, _)| *key == name).map(|(_, value)| value)
-    };
-    let resource = field("sr").ok_or("the token has no sr")?;
-    let expiry = field("se").ok_or("the token has no se")?;
-    let signature = field("sig").and_then(percent_decode).ok_or("the token has no sig")?;
-    if field("skn").is_some_and(|name| !name.is_empty()) {
-        return Err("a token of a shared access policy".into());
+/// Whether it is a version of the hub's interface: a date.
+pub(super) fn is_version(text: &str) -> bool {
+    text.len() >= 10 && text.starts_with("20") && text.as_bytes()[4] == b'-'
+}
+
+/// A shared access signature, taken apart. Its fields may come in any order; what is signed is `sr` as it was sent.
+struct Token<'a> {
+    resource: &'a str,
+    audience: String,
+    expiry: &'a str,
+    signature: Vec<u8>,
+    policy: Option<&'a str>,
+}
+
+impl<'a> Token<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let fields = text.strip_prefix("SharedAccessSignature ").ok_or("no token")?;
+        let field = |name: &str| {
+            let mut fields = fields.split('&').filter_map(|pair| pair.split_once('='));
+            fields.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let resource = field("sr").ok_or("the token has no sr")?;
+        let expiry = field("se").ok_or("the token has no se")?;
+        let signature = field("sig").and_then(percent_decode).ok_or("the token has no sig")?;
+        let audience = percent_decode(resource).ok_or("sr can't be decoded")?;
+        let signature = BASE64_STANDARD.decode(signature).map_err(|_| "sig is not base64")?;
+        Ok(Token { resource, audience, expiry, signature, policy: field("skn") })
     }
-    let audience = percent_decode(resource).ok_or("sr can't be decoded")?;
-    let (named_host, rest) = audience.split_once('/').ok_or("sr has no device")?;
-    if !named_host.eq_ignore_ascii_case(host) || rest != format!("devices/{}", shown.device) {
-        return Err(format!("a token for {audience}"));
+
+    fn verify(&self, key: &[u8], options: &Options, now: Timestamp) -> Result<Timestamp, String> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let signed = format!("{}\n{}", self.resource, self.expiry);
+        hmac::verify(&key, signed.as_bytes(), &self.signature).map_err(|_| "the signature does not fit the key")?;
+        let seconds: i64 = self.expiry.parse().map_err(|_| "se is no number")?;
+        let expires = Timestamp(seconds.saturating_mul(1000));
+        if expires.plus(options.clock_skew) < now {
+            return Err(format!("the token expired at {expires}"));
+        }
+        Ok(expires)
     }
-    let signature = BASE64_STANDARD.decode(signature).map_err(|_| "sig is not base64")?;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    hmac::verify(&key, format!("{resource}\n{expiry}").as_bytes(), &signature)
-        .map_err(|_| "the signature does not fit the key")?;
-    let seconds: i64 = expiry.parse().map_err(|_| "se is no number")?;
-    Ok(Timestamp(seconds.saturating_mul(1000)))
 }
 
 /// A token as a device would make it.
 pub(super) fn token(host: &str, device: &str, key: &[u8], expires: Timestamp) -> String {
-    let resource = percent_encode(&format!("{host}/devices/{device}"));
+    sign(&format!("{host}/devices/{device}"), key, expires)
+}
+
+/// A token as the back end would make it, by a policy.
+pub(super) fn policy_token(host: &str, policy: &str, key: &[u8], expires: Timestamp) -> String {
+    format!("{}&skn={policy}", sign(host, key, expires))
+}
+
+fn sign(audience: &str, key: &[u8], expires: Timestamp) -> String {
+    let resource = percent_encode(audience);
     let expiry = expires.as_secs();
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
     let signature = hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
@@ -117,8 +164,9 @@ mod tests {
 
     fn verdict(user_name: &str, password: &str, now: Timestamp) -> Result<(), String> {
         let options = Options { host: "myhub.azure-devices.net".into(), ..Options::default() };
-        let shown = Shown { device: "device1", user_name, password, thumbprints: &[] };
-        check(&Auth::Key(key()), &shown, &options, now).map(|_| ())
+        check_user_name(user_name, "device1", &options.host)?;
+        let proof = Proof { token: password, thumbprints: &[] };
+        check_proof(&Auth::Key(key()), "device1", &proof, &options, now).map(|_| ())
     }
 
     #[test]

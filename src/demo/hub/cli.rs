@@ -1,8 +1,10 @@
 //! The simulator as a process of its own: one JSON command a line on standard input, one JSON answer a line on standard
 //! output. It ends with its input.
 //!
-//! The first line it prints is `{"ok":true,"address":…,"host":…,"caFile":…}`. Every answer has `ok`, and where that
-//! is false `error`. For example:
+//! The first line it prints is `{"ok":true,"address":…,"webAddress":…,"amqpAddress":…,"host":…,"caFile":…,
+//! "serviceConnectionString":…}`: where it listens for MQTT, for WebSockets and HTTPS, and for AMQP, and what a back end
+//! shows. The ports of the latter two are chosen by switches, `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`,
+//! and where that is false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}
@@ -88,6 +90,13 @@ enum Command {
     },
     HalfOpen {
         device: String,
+    },
+    RunOutLocks {
+        device: String,
+    },
+    DetachLink {
+        device: String,
+        condition: String,
     },
     RefuseFor {
         ms: u64,
@@ -177,7 +186,14 @@ pub async fn serve(
     options.tls = !args.plain;
     let mut hub = SimHub::start(options).await?;
     let ca_file = hub.ca_file(&args.dir)?;
-    let ready = json!({"address": hub.addr(), "host": hub.host(), "caFile": ca_file});
+    let ready = json!({
+        "address": hub.addr(),
+        "webAddress": hub.https_addr(),
+        "amqpAddress": hub.amqp_addr(),
+        "host": hub.host(),
+        "caFile": ca_file,
+        "serviceConnectionString": hub.service_connection_string(),
+    });
     answer(&mut output, Ok(ready)).await?;
     let mut lines = input.lines();
     while let Some(line) = lines.next_line().await? {
@@ -242,6 +258,11 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
             hub.half_open(&device);
             Ok(done)
         }
+        Command::RunOutLocks { device } => {
+            hub.run_out_locks(&device);
+            Ok(done)
+        }
+        Command::DetachLink { device, condition } => Ok(json!({ "wasAttached": hub.detach_link(&device, &condition) })),
         Command::RefuseFor { ms, code } => {
             hub.refuse_for(Duration::from_millis(ms), code);
             Ok(done)

@@ -1,4 +1,4 @@
-//! One connection's task: bytes in and out, as the hub's state says.
+//! The task of an MQTT connection: bytes in and out, as the hub's state says.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -8,30 +8,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use rumqttc::{Codec, Packet};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::Framed;
-use tokio_util::either::Either;
 
 use super::device::Line;
-use super::state::{Now, Step, Who};
-use super::tls::thumbprints;
+use super::listen::{close, Stream, OPEN_TIMEOUT};
+use super::mqtt::Step;
+use super::state::{Now, State, Who};
 use super::wire::End;
 use super::Shared;
 
-/// TLS and CONNECT must be through by then.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The hub waits 1.5 times the keep-alive, and never longer than this (29.45 minutes).
 const IDLE_MAX: Duration = Duration::from_secs(1767);
 /// The largest packet that is read at all.
 const PACKET_BYTES_MAX: usize = 512 * 1024;
-/// How long an ending connection waits for the client's side to end, lest a reset overtake what was written.
-const LINGER: Duration = Duration::from_millis(200);
-
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 struct Connection {
     shared: Arc<Shared>,
@@ -41,21 +32,20 @@ struct Connection {
     idle: Duration,
 }
 
-/// Serves a connection from its first byte to its last.
-pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
-    let opened = timeout(CONNECT_TIMEOUT, open(&shared, tcp)).await;
-    let Ok(Ok((framed, thumbprints, first))) = opened else { return };
+/// Serves a connection from its first packet to its last.
+pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: &[String]) {
+    let codec = Codec { max_incoming_size: PACKET_BYTES_MAX, max_outgoing_size: PACKET_BYTES_MAX };
+    let mut stream = Framed::new(stream, codec);
+    let Ok(Some(Ok(Packet::Connect(connect)))) = timeout(OPEN_TIMEOUT, stream.next()).await else { return };
     // CONNACK comes late when it is throttled, so late that the client may have given up.
     let delay = shared.with(|state| state.connack_delay + state.throttle);
     sleep(delay).await;
-    let Packet::Connect(connect) = first else { return };
     let (who, decision) = shared.with(|state| {
         let connection = state.next_connection();
         let who = Who { device: connect.client_id.clone(), connection };
-        let decision = state.connect(&who, &connect, &thumbprints, Now::read());
+        let decision = state.connect(&who, &connect, thumbprints, Now::read());
         (who, decision)
     });
-    let mut stream = framed;
     let (line, connack) = match decision {
         Ok(accepted) => accepted,
         Err(refusal) => {
@@ -82,31 +72,6 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
         std::future::pending::<()>().await;
     }
     close(connection.framed.into_inner(), line.reset.load(Ordering::Relaxed)).await;
-}
-
-type Opened = (Framed<Stream, Codec>, Vec<String>, Packet);
-
-async fn open(shared: &Shared, tcp: TcpStream) -> io::Result<Opened> {
-    tcp.set_nodelay(true)?;
-    if shared.with(|state| state.stall_handshakes) {
-        std::future::pending::<()>().await;
-    }
-    let mut shown = Vec::new();
-    let stream = match &shared.tls {
-        None => Either::Left(tcp),
-        Some(config) => {
-            let tls = TlsAcceptor::from(config.clone()).accept(tcp).await?;
-            let certs = tls.get_ref().1.peer_certificates().unwrap_or_default();
-            shown.extend(certs.iter().take(1).flat_map(|cert| thumbprints(cert)));
-            Either::Right(Box::new(tls))
-        }
-    };
-    let codec = Codec { max_incoming_size: PACKET_BYTES_MAX, max_outgoing_size: PACKET_BYTES_MAX };
-    let mut framed = Framed::new(stream, codec);
-    match framed.next().await {
-        Some(Ok(packet)) => Ok((framed, shown, packet)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
 }
 
 impl Connection {
@@ -160,7 +125,7 @@ impl Connection {
         }
     }
 
-    fn with_state<T>(&self, act: impl FnOnce(&mut super::state::State, &Who) -> T) -> T {
+    fn with_state<T>(&self, act: impl FnOnce(&mut State, &Who) -> T) -> T {
         self.shared.with(|state| act(state, &self.who))
     }
 
@@ -171,22 +136,4 @@ impl Connection {
         self.framed.get_mut().write_all(bytes).await?;
         self.framed.get_mut().flush().await
     }
-}
-
-async fn close(mut stream: Stream, reset: bool) {
-    let tcp = match &stream {
-        Either::Left(tcp) => tcp,
-        Either::Right(tls) => tls.get_ref().0,
-    };
-    if reset {
-        let _ = tcp.set_zero_linger();
-        return;
-    }
-    let _ = timeout(LINGER, async {
-        stream.shutdown().await?;
-        let mut rest = [0; 4096];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    })
-    .await;
 }

@@ -1,10 +1,10 @@
 //! A device at the hub: its subscription, its queue, what is in flight on its connection. No I/O, no clock.
 //!
-//! - The subscription belongs to the device, not to a connection: it survives, and so does the queue, until UNSUBSCRIBE
-//!   or a clean session.
-//! - A message is in the queue from [`Device::enqueue`] until it is settled once. A delivery locks it; it never leaves.
-//! - A lock that runs out makes the message deliverable again ([`Redelivery`]) and its PUBACK late ([`super::Late`]).
-//!   It does not count as a delivery attempt: over MQTT a message is never given up before it expires.
+//! - MQTT's subscription belongs to the device, not to a connection: it survives, and so does the queue, until
+//!   UNSUBSCRIBE or a clean session.
+//! - AMQP and HTTPS know no subscription: once a device has used either, its messages are kept.
+//! - Over MQTT a lock that runs out makes the message deliverable again as [`Redelivery`] says, and its PUBACK late
+//!   ([`super::Late`]). A message is never given up there before it expires.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{C2d, Seq};
+use super::message::Seq;
+use super::queue::{Queue, Queued};
 use super::topic::c2d_filter;
 use super::wire::Effect;
 use super::{Auth, Fault, OutOfOrder, PacketIds, Redelivery};
@@ -82,14 +83,13 @@ impl Link {
     }
 }
 
-/// A message in a device's queue.
+/// A device's link to its messages on an AMQP connection.
 #[derive(Debug)]
-pub(super) struct Queued {
-    pub seq: Seq,
-    pub message: C2d,
-    pub expires: Timestamp,
-    locked_until: Option<Instant>,
-    last_connection: Option<u64>,
+pub(super) struct Receiver {
+    pub connection: u64,
+    /// The link's number on that connection.
+    pub link: u64,
+    pub line: Arc<Line>,
 }
 
 /// A message on its way to the device.
@@ -108,7 +108,11 @@ pub(super) struct Device {
     pub link: Option<Link>,
     pub faults: Vec<Fault>,
     pub filters: BTreeMap<String, QoS>,
-    pub queue: VecDeque<Queued>,
+    pub queue: Queue,
+    /// Its link over AMQP.
+    pub receiver: Option<Receiver>,
+    /// It has used AMQP or HTTPS.
+    pub is_kept: bool,
     c2d_filter: String,
     has_session: bool,
 }
@@ -121,13 +125,26 @@ impl Device {
             link: None,
             faults: Vec::new(),
             filters: BTreeMap::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            receiver: None,
+            is_kept: false,
             c2d_filter: c2d_filter(id),
             has_session: false,
         }
     }
 
+    /// How its present connection is reached.
+    pub fn line(&self) -> Option<&Arc<Line>> {
+        let receiver = self.receiver.as_ref().map(|receiver| &receiver.line);
+        self.link.as_ref().map(|link| &link.line).or(receiver)
+    }
+
     /// Whether messages are kept for the device.
+    pub fn keeps(&self, options: &Options) -> bool {
+        self.is_kept || options.keeps_from_start || self.is_subscribed()
+    }
+
+    /// Whether it has subscribed to its messages over MQTT.
     pub fn is_subscribed(&self) -> bool {
         self.filters.contains_key(&self.c2d_filter)
     }
@@ -145,7 +162,7 @@ impl Device {
     pub fn detach(&mut self, options: &Options) -> Vec<Queued> {
         let Some(link) = self.link.take() else { return vec![] };
         if !options.lock_outlives_connection {
-            self.queue.iter_mut().for_each(|queued| queued.locked_until = None);
+            self.queue.unlock(link.connection);
         }
         if link.clean {
             self.end_session()
@@ -156,7 +173,18 @@ impl Device {
 
     fn end_session(&mut self) -> Vec<Queued> {
         self.filters.clear();
-        self.queue.drain(..).collect()
+        self.queue.drain()
+    }
+
+    /// Subscribes to the device's messages. What was kept for it before is not for this subscription.
+    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Vec<Queued> {
+        let is_first = filter == self.c2d_filter && !self.is_subscribed();
+        self.filters.insert(filter.to_owned(), qos);
+        if is_first {
+            self.queue.drain()
+        } else {
+            vec![]
+        }
     }
 
     /// Ends a subscription; with that for messages the queue goes.
@@ -165,54 +193,37 @@ impl Device {
         if filter != self.c2d_filter {
             vec![]
         } else {
-            self.queue.drain(..).collect()
+            self.queue.drain()
         }
     }
 
-    pub fn enqueue(&mut self, seq: Seq, message: C2d, expires: Timestamp) {
-        let queued = Queued { seq, message, expires, locked_until: None, last_connection: None };
-        self.queue.push_back(queued);
-    }
-
-    /// Removes what has expired, locked or not.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<Queued> {
-        if self.queue.iter().all(|queued| now < queued.expires) {
-            return vec![];
-        }
-        let (gone, kept) = self.queue.drain(..).partition(|queued| queued.expires <= now);
-        self.queue = kept;
-        VecDeque::into(gone)
-    }
-
-    fn next_index(&self, now: Instant, options: &Options) -> Option<usize> {
+    fn next(&self, now: Instant, options: &Options) -> Option<Seq> {
         let link = self.link.as_ref()?;
         if !self.is_subscribed() || link.in_flight.len() >= options.window {
             return None;
         }
-        self.queue.iter().position(|queued| {
-            let is_locked = queued.locked_until.is_some_and(|until| now < until);
+        let mut free = self.queue.iter().filter(|queued| {
             let may_go = match (queued.last_connection, options.redelivery) {
                 (None, _) | (Some(_), Redelivery::SameConnection) => true,
                 (Some(last), Redelivery::OnReconnect) => last != link.connection,
                 (Some(_), Redelivery::Never) => false,
             };
-            !is_locked && may_go
-        })
+            !queued.is_locked(now) && may_go
+        });
+        free.next().map(|queued| queued.seq)
     }
 
     pub fn has_deliverable(&self, now: Instant, options: &Options) -> bool {
-        self.next_index(now, options).is_some()
+        self.next(now, options).is_some()
     }
 
     /// The next message that may go out, locked for this delivery.
     pub fn deliver(&mut self, now: Instant, options: &Options) -> Option<Delivery> {
-        let queued = self.next_index(now, options)?;
-        let queued = &mut self.queue[queued];
+        let seq = self.next(now, options)?;
+        let queued = self.queue.get_mut(seq)?;
         let link = self.link.as_mut().expect("only a connected device has something deliverable");
         let dup = options.dup && queued.last_connection.is_some();
-        let seq = queued.seq;
-        queued.last_connection = Some(link.connection);
-        queued.locked_until = Some(now + options.lock);
+        queued.lock(link.connection, now + options.lock);
         if self.filters.get(&self.c2d_filter) == Some(&QoS::AtMostOnce) {
             return Some(Delivery { seq, pkid: None, dup });
         }
@@ -237,15 +248,10 @@ impl Device {
             return (Effect::OutOfOrder, Some(seq));
         }
         link.in_flight.remove(index);
-        let queued = self.queue.iter().find(|queued| queued.seq == seq);
-        let holds = queued.and_then(|queued| queued.locked_until).is_some_and(|until| now < until);
+        let connection = link.connection;
+        let is_own = |lock: super::queue::Lock| lock.connection == connection && now < lock.until;
+        let holds = self.queue.get(seq).and_then(|queued| queued.lock).is_some_and(is_own);
         (if holds { Effect::Completed } else { Effect::Late }, Some(seq))
-    }
-
-    /// Takes a message out for good.
-    pub fn take(&mut self, seq: Seq) -> Option<Queued> {
-        let index = self.queue.iter().position(|queued| queued.seq == seq)?;
-        self.queue.remove(index)
     }
 
     /// Whether a fault of this kind was waiting; it happens once.

@@ -1,33 +1,49 @@
-//! A simulator of Azure IoT Hub's device side over MQTT, for tests and the demo. Not part of the daemon.
+//! A simulator of Azure IoT Hub: its device side over every transport, and the back end's half over AMQP. For tests and
+//! the demo; not part of the daemon.
 //!
 //! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs
 //! and of the protocol gateway the hub descends from, and from what users reported; where these leave a question open
-//! there is a switch ([`Options`]). It is believed only because Microsoft's own device SDKs work against it
-//! (`tests/hub/sdk_agreement.rs`).
+//! there is a switch ([`Options`]). It is believed only because Microsoft's own SDKs, for devices and for back ends, work
+//! against it (`tests/hub/sdk_agreement.rs`).
 //!
 //! What it holds to:
-//! - Any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends
+//! - Over MQTT any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends
 //!   the first without a word.
-//! - A subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are
+//! - MQTT's subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are
 //!   delivered right after CONNACK, before the client subscribes again.
 //! - PUBACK completes a message. A message is locked when it is delivered, and comes again until it is completed or
 //!   expires.
 //! - A device's queue has 50 places; then the sender gets an error.
 //!
-//! Not modelled: twins (requests are answered as if empty), direct methods, wills, modules, WebSocket, AMQP and HTTPS,
-//! shared access policies, certificate chains, quotas. Time is the machine's.
+//! - Over AMQP and HTTPS a message is rejected or abandoned too; ten times abandoned it is given up. Their receivers see
+//!   its sequence number, when it was enqueued, and how often it was abandoned.
+//! - AMQP ends a link where MQTT ends the connection: an expired token, a second receiver, a disabled device.
+//! - Feedback is one queue for the whole hub, in batches.
 //!
-//! Inside, `state` and `device` decide without I/O, `connection` moves the bytes.
+//! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), direct methods, wills,
+//! modules, batches of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end and its
+//! file notifications, certificate chains, quotas. Time is the machine's.
+//!
+//! Inside, `state`, `device`, `queue`, `feedback`, `mqtt` and `amqp::peer` decide without I/O; `listen`, `connection`,
+//! `web`, `websocket`, `https` and `amqp` move the bytes.
 
+mod amqp;
 mod auth;
 pub mod cli;
 mod connection;
 mod device;
+mod feedback;
+mod https;
+mod listen;
 mod message;
+mod mqtt;
 mod options;
+mod queue;
 mod state;
 mod tls;
 mod topic;
+mod web;
+mod websocket;
 mod wire;
 
 use std::io;
@@ -40,7 +56,7 @@ use std::time::Duration;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -48,9 +64,11 @@ pub use auth::Auth;
 pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
 pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
 pub use tls::ClientCert;
-pub use wire::{Effect, End, Wire, WireEvent};
+pub use wire::{Effect, End, Settlement, Wire, WireEvent};
 
-use state::{Now, State};
+use device::Device;
+use listen::{accept, Door};
+use state::{new_key, Now, State};
 use wire::Ring;
 
 /// How often the hub looks at what happens with time.
@@ -88,38 +106,70 @@ impl Shared {
 /// A running simulator. It stops when it is dropped, and every connection with it.
 pub struct SimHub {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    doors: Vec<(Door, SocketAddr)>,
     clockwork: JoinHandle<()>,
-    listener: Option<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
 }
 
 impl Drop for SimHub {
     fn drop(&mut self) {
         self.clockwork.abort();
-        self.listener.iter().for_each(JoinHandle::abort);
+        self.listeners.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl SimHub {
     /// Starts a hub without devices.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let listener = TcpListener::bind(options.bind).await?;
-        let address = listener.local_addr()?;
+        let ip = options.bind.ip();
         let authority = tls::Authority::new()?;
         let tls = match options.tls {
-            true => Some(authority.server(&options.host, address.ip(), options.tls13)?),
+            true => Some(authority.server(&options.host, ip, options.tls13)?),
             false => None,
         };
+        let wanted: Vec<_> = Door::ALL.into_iter().map(|door| (door, door.address(&options))).collect();
         let state = Mutex::new(State::new(options));
         let shared = Arc::new(Shared { state, changed: Notify::new(), authority, tls });
         let clockwork = tokio::spawn(tick(shared.clone()));
-        let listener = Some(tokio::spawn(accept(shared.clone(), listener)));
-        Ok(SimHub { shared, address, clockwork, listener })
+        let mut hub = SimHub { shared, doors: Vec::new(), clockwork, listeners: Vec::new() };
+        hub.doors = hub.open(wanted).await?;
+        Ok(hub)
     }
 
-    /// Where it listens.
+    /// Listens at these addresses, and says which they are.
+    async fn open(&mut self, wanted: Vec<(Door, SocketAddr)>) -> io::Result<Vec<(Door, SocketAddr)>> {
+        let mut doors = Vec::new();
+        for (door, address) in wanted {
+            let listener = TcpListener::bind(address).await?;
+            doors.push((door, listener.local_addr()?));
+            self.listeners.push(tokio::spawn(accept(self.shared.clone(), listener, door)));
+        }
+        Ok(doors)
+    }
+
+    fn door(&self, wanted: Door) -> SocketAddr {
+        let found = self.doors.iter().find(|(door, _)| *door == wanted);
+        found.map(|(_, address)| *address).expect("a running hub has every door")
+    }
+
+    /// Where it listens for MQTT.
     pub fn addr(&self) -> SocketAddr {
-        self.address
+        self.door(Door::Mqtt)
+    }
+
+    /// Where it listens for WebSockets, with MQTT or AMQP in them. The same as [`SimHub::https_addr`].
+    pub fn ws_addr(&self) -> SocketAddr {
+        self.door(Door::Web)
+    }
+
+    /// Where it listens for HTTPS.
+    pub fn https_addr(&self) -> SocketAddr {
+        self.door(Door::Web)
+    }
+
+    /// Where it listens for AMQP.
+    pub fn amqp_addr(&self) -> SocketAddr {
+        self.door(Door::Amqp)
     }
 
     /// Its name, as clients must give it.
@@ -151,7 +201,7 @@ impl SimHub {
 
     /// Adds a device with a key of its own, and gives the key in base64.
     pub fn add_key_device(&self, device: &str) -> String {
-        let key: Vec<u8> = (0..32).map(|_| fastrand::u8(..)).collect();
+        let key = new_key();
         let encoded = BASE64_STANDARD.encode(&key);
         self.add_device(device, Auth::Key(key));
         encoded
@@ -169,14 +219,14 @@ impl SimHub {
         self.shared.authority.client(device)
     }
 
-    /// Enables or disables a device; disabling ends its connection.
+    /// Enables or disables a device; disabling ends its connection, or its links on one.
     pub fn set_enabled(&self, device: &str, enabled: bool) {
         self.shared.with(|state| {
             if let Some(device) = state.devices.get_mut(device) {
                 device.enabled = enabled;
             }
             if !enabled {
-                state.end(device, End::Cut, Cut::Fin, Now::read());
+                state.shut_out(device, Now::read());
             }
         });
     }
@@ -208,6 +258,18 @@ impl SimHub {
         Some(auth::token(&self.host(), device, &self.key(device)?, expires))
     }
 
+    /// The connection string of the policy `service`, by which a back end sends and receives feedback.
+    pub fn service_connection_string(&self) -> String {
+        let key = self.look(|state| BASE64_STANDARD.encode(&state.policies["service"]));
+        format!("HostName={};SharedAccessKeyName=service;SharedAccessKey={key}", self.host())
+    }
+
+    /// A token of the policy `service`. A negative life gives one that has expired.
+    pub fn service_token(&self, life_seconds: i64) -> String {
+        let expires = crate::time::Timestamp(Now::read().wall.0 + life_seconds * 1000);
+        self.look(|state| auth::policy_token(&state.options.host, "service", &state.policies["service"], expires))
+    }
+
     /// Sends a message to a device.
     pub fn send(&self, device: &str, message: C2d) -> Result<Seq, SendError> {
         self.shared.with(|state| state.send(device, message, Now::read()))
@@ -225,17 +287,22 @@ impl SimHub {
 
     /// Whether a device is connected, as far as the hub knows.
     pub fn is_connected(&self, device: &str) -> bool {
-        self.look(|state| state.devices.get(device).is_some_and(|d| d.link.is_some()))
+        self.look(|state| state.devices.get(device).is_some_and(|d| d.link.is_some() || d.receiver.is_some()))
     }
 
     /// Whether messages to a device are kept.
     pub fn is_subscribed(&self, device: &str) -> bool {
-        self.look(|state| state.devices.get(device).is_some_and(|d| d.is_subscribed()))
+        self.look(|state| state.devices.get(device).is_some_and(|d| d.keeps(&state.options)))
     }
 
     /// Until when the token counts with which a device is connected.
     pub fn token_expiry(&self, device: &str) -> Option<crate::time::Timestamp> {
-        self.look(|state| state.devices.get(device)?.link.as_ref()?.token_expires)
+        self.look(|state| {
+            let found = state.devices.get(device)?;
+            let receiver = found.receiver.as_ref().map(|receiver| receiver.connection);
+            let shown = receiver.and_then(|connection| state.sides.get(&connection)?.tokens.get(device).copied());
+            found.link.as_ref().map_or(shown, |link| link.token_expires)
+        })
     }
 
     /// Takes out all telemetry so far: what a hub keeps of it is limited.
@@ -326,6 +393,11 @@ impl SimHub {
         self.shared.with(|state| state.end(device, End::Cut, how, Now::read()))
     }
 
+    /// Lets the locks of a device's messages run out.
+    pub fn run_out_locks(&self, device: &str) {
+        self.shared.with(|state| state.run_out(device, Now::read()));
+    }
+
     /// Lets something go wrong once.
     pub fn fault(&self, device: &str, fault: Fault) {
         self.shared.with(|state| {
@@ -337,31 +409,47 @@ impl SimHub {
     /// The hub takes it for alive until the keep-alive has run out; what it sends meanwhile is lost.
     pub fn half_open(&self, device: &str) {
         self.shared.with(|state| {
-            let device = state.devices.get(device);
-            if let Some(link) = device.and_then(|device| device.link.as_ref()) {
-                link.line.frozen.store(true, Ordering::Relaxed);
-                link.line.wake.notify_one();
+            if let Some(line) = state.devices.get(device).and_then(Device::line) {
+                line.frozen.store(true, Ordering::Relaxed);
+                line.wake.notify_one();
             }
         });
     }
 
-    /// Sends bytes on a device's present connection as they are, and says whether there was one. They may be no MQTT.
+    /// Sends bytes on a device's present connection as they are, and says whether there was one. They may be no packet.
     pub fn inject(&self, device: &str, bytes: impl Into<Vec<u8>>) -> bool {
         self.shared.with(|state| {
-            let link = state.devices.get_mut(device).and_then(|device| device.link.as_mut());
-            let Some(link) = link else { return false };
-            link.injected.push_back(bytes.into());
-            link.line.wake.notify_one();
+            let Some(found) = state.devices.get_mut(device) else { return false };
+            let receiver = found.receiver.as_ref().map(|receiver| receiver.connection);
+            let side = receiver.and_then(|connection| state.sides.get_mut(&connection));
+            let to = found.link.as_mut().map(|link| (&mut link.injected, &link.line));
+            let Some((injected, line)) = to.or(side.map(|side| (&mut side.injected, &side.line))) else {
+                return false;
+            };
+            injected.push_back(bytes.into());
+            line.wake.notify_one();
             true
         })
     }
 
-    /// Ends a device's connection as at the expiry of its token.
+    /// Ends a device's connection as at the expiry of its token; on an AMQP connection its links only.
     pub fn expire_token(&self, device: &str) -> bool {
         self.shared.with(|state| state.end(device, End::TokenExpired, Cut::Fin, Now::read()))
     }
 
-    /// Refuses every CONNECT for a while. The hub itself knows no code but 5.
+    /// Detaches a device's AMQP link to its messages, with a condition such as `amqp:internal-error`, and says whether
+    /// there was one.
+    pub fn detach_link(&self, device: &str, condition: &str) -> bool {
+        self.shared.with(|state| state.order_detach(device, condition))
+    }
+
+    /// Feedback records that no back end has taken yet.
+    pub fn feedback_waiting(&self) -> usize {
+        self.look(|state| state.batches.len())
+    }
+
+    /// Refuses every CONNECT for a while, every token over AMQP (code 5: status 401, else 503), and every request over
+    /// HTTPS (code 3: status 503, else 429). Over MQTT the hub itself knows no code but 5.
     pub fn refuse_for(&self, time: Duration, code: u8) {
         self.shared.with(|state| state.refusal = Some((Instant::now() + time, code)));
     }
@@ -394,29 +482,16 @@ impl SimHub {
                 state.end(&id, End::Cut, Cut::Reset, Now::read());
             }
         });
-        if let Some(listener) = self.listener.take() {
+        for listener in self.listeners.drain(..) {
             listener.abort();
             let _ = listener.await;
         }
     }
 
-    /// Listens again, on the same port.
+    /// Listens again, on the same ports.
     pub async fn resume_listening(&mut self) -> io::Result<()> {
         self.stop_listening().await;
-        let listener = TcpListener::bind(self.address).await?;
-        self.listener = Some(tokio::spawn(accept(self.shared.clone(), listener)));
-        Ok(())
-    }
-}
-
-/// Takes connections until it is aborted; their tasks end with it.
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        if let Ok((tcp, _)) = listener.accept().await {
-            connections.spawn(connection::serve(shared.clone(), tcp));
-        }
-        while connections.try_join_next().is_some() {}
+        self.open(self.doors.clone()).await.map(drop)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is not known of the real hub, as switches; and what goes wrong, as faults.
+//! What is not known of the real hub, as switches; and what goes wrong, as faults. A switch or fault that names a packet
+//! of MQTT's is of MQTT alone, unless it says what it is elsewhere.
 //!
 //! Every switch stands for a question that Microsoft's documentation leaves open, or on which its sources disagree. A
 //! client is right only if it is right at every setting. The defaults are the settings that the most sources speak for.
@@ -11,6 +12,10 @@
 //! | `lock`, `redelivery`, `late` | 1.8: one minute; whether it then comes on the same connection, and what a late PUBACK does, is unknown |
 //! | `lock_outlives_connection` | 1.8: redelivery on reconnecting is reported, how soon is not |
 //! | `out_of_order`, `window`, `packet_ids`, `dup` | 1.8: known of the protocol gateway only |
+//! | `keeps_from_start` | 1.6 and 3: only MQTT has the rule, and a hub can't know which protocol a new device will speak |
+//! | `max_delivery_count` | 2: the hub's default; only abandoning counts, over AMQP and HTTPS |
+//! | `bare_etag`, `websocket_bytes_max` | 3: an ETag is quoted, and clients have met others; a packet may span messages |
+//! | `uuid_message_ids`, `bearer` | 4: what a sender's SDK makes of ids; who may send |
 //! | `queue_limit`, `default_ttl`, `feedback_interval` | 1.9 and 2: the hub's limits and defaults |
 //! | `tls13` | 7: not at the classic host name |
 
@@ -103,8 +108,12 @@ pub struct BagStyle {
 pub struct Options {
     /// The hub's name: in user names, token audiences and the server's certificate.
     pub host: String,
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen for MQTT; port 0 takes a free one.
     pub bind: SocketAddr,
+    /// The port, on the same address, for WebSockets and HTTPS; 0 takes a free one.
+    pub web_port: u16,
+    /// The port, on the same address, for AMQP; 0 takes a free one.
+    pub amqp_port: u16,
     /// TLS, as the hub has it; without it only for tests that read the wire.
     pub tls: bool,
     /// TLS 1.3 beside 1.2. The classic host name has 1.2 only.
@@ -126,6 +135,20 @@ pub struct Options {
     pub late: Late,
     /// DUP is set on redeliveries.
     pub dup: bool,
+    /// Messages are kept for a device that has not been seen yet. Without it the hub discards them until the device
+    /// has subscribed over MQTT, or has used AMQP or HTTPS once. Either way those that came before a device's first
+    /// subscription over MQTT are lost to it.
+    pub keeps_from_start: bool,
+    /// How often a message may be abandoned before it is given up: 10 by default at the hub.
+    pub max_delivery_count: u32,
+    /// A lock token comes as an ETag without quotes.
+    pub bare_etag: bool,
+    /// Most bytes in a WebSocket message that the hub sends; `None`: as many as it has.
+    pub websocket_bytes_max: Option<usize>,
+    /// Over AMQP an id that looks like a UUID goes out as the type `uuid`, as one of the vendor's SDKs sends it.
+    pub uuid_message_ids: bool,
+    /// A token that counts for the back end as `Bearer`, as those of Microsoft Entra do.
+    pub bearer: Option<String>,
     /// See [`Discarded`].
     pub discarded: Discarded,
     /// See [`BagStyle`].
@@ -138,7 +161,8 @@ pub struct Options {
     /// How far a token's expiry may lie in the past at CONNECT.
     #[serde(with = "millis")]
     pub clock_skew: Duration,
-    /// How long after its token's expiry a connection is closed; about five minutes were observed.
+    /// How long after its token's expiry a connection is closed, or an AMQP link detached; about five minutes were
+    /// observed.
     #[serde(with = "millis")]
     pub token_grace: Duration,
     /// Longest wait for a batch of 64 feedback records to fill: 15 s at the hub; zero releases each at once.
@@ -151,6 +175,8 @@ impl Default for Options {
         Options {
             host: "hub.fieldbridge.test".into(),
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            web_port: 0,
+            amqp_port: 0,
             tls: true,
             tls13: false,
             redelivery: Redelivery::OnReconnect,
@@ -161,6 +187,12 @@ impl Default for Options {
             out_of_order: OutOfOrder::Accept,
             late: Late::Ignore,
             dup: false,
+            keeps_from_start: false,
+            max_delivery_count: 10,
+            bare_etag: false,
+            websocket_bytes_max: None,
+            uuid_message_ids: false,
+            bearer: None,
             discarded: Discarded::Silently,
             bag: BagStyle::default(),
             default_ttl: Duration::from_secs(3600),
@@ -176,29 +208,41 @@ impl Default for Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// The connection is cut when CONNECT has been read.
+    /// The connection is cut when CONNECT has been read; over AMQP, when the device's token has been.
     CutBeforeConnack,
     /// The connection is cut in place of the next delivery.
     CutBeforePublish,
     /// The connection is cut right after the next delivery was written.
     CutAfterPublish,
-    /// The next PUBACK is read, not acted upon, and the connection is cut: what the client recorded comes again.
+    /// The next PUBACK, or settlement over AMQP, is read, not acted upon, and the connection is cut: what the client
+    /// recorded comes again.
     LosePuback,
-    /// The connection is cut when so many more PUBACKs were acted upon.
+    /// The connection is cut when so many more PUBACKs, or settlements over AMQP, were acted upon.
     CutAfterPubacks(u32),
     /// The next telemetry is read, not stored, and the connection is cut.
     CutBeforeTelemetry,
     /// The next telemetry is stored, not acknowledged, and the connection is cut: it comes twice.
     CutAfterTelemetry,
+    /// Half of the next delivery is written, and the connection is cut. Over HTTPS nothing of it is.
+    CutInFrame,
+    /// The next settlement over AMQP or HTTPS is read and not acted upon. An AMQP connection goes on; a request over
+    /// HTTPS is not answered.
+    LoseSettlement,
+    /// The next settlement over AMQP or HTTPS is acted upon, and the connection is cut before it can be confirmed.
+    CutAfterSettlement,
+    /// The next token is refused, although it is good: CONNACK 5, status 401.
+    RefuseToken,
+    /// The next token over AMQP is never answered, and does not count.
+    IgnoreToken,
 }
 
 /// When a hub that wants no connections ends each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kick {
-    /// Right after CONNACK 0.
+    /// Right after CONNACK 0; over AMQP, as soon as a device's link to its messages is attached.
     AfterConnack,
-    /// Right after SUBACK.
+    /// Right after SUBACK; over AMQP as the other.
     AfterSuback,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 use tokio::time::Instant;
 
@@ -22,6 +22,32 @@ pub enum Effect {
     OutOfOrder,
     /// It was lost on purpose.
     Lost,
+    /// It rejected its message; not over MQTT.
+    Rejected,
+    /// It gave its message back; not over MQTT.
+    Abandoned,
+}
+
+/// What a receiver does with a message over AMQP and HTTPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Settlement {
+    /// It is done with (AMQP: accepted).
+    Complete,
+    /// It is not wanted (AMQP: rejected).
+    Reject,
+    /// It is to come again (AMQP: released).
+    Abandon,
+}
+
+impl From<Settlement> for Effect {
+    fn from(settlement: Settlement) -> Self {
+        match settlement {
+            Settlement::Complete => Effect::Completed,
+            Settlement::Reject => Effect::Rejected,
+            Settlement::Abandon => Effect::Abandoned,
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -105,6 +131,50 @@ pub enum Wire {
     },
     /// PINGREQ.
     Ping,
+    /// A request over HTTPS was answered.
+    Request {
+        /// The method and the path, without lock tokens and the query.
+        what: String,
+        /// The status.
+        status: u16,
+    },
+    /// A token was shown on an AMQP connection, or the connection's credentials in SASL.
+    Token {
+        /// What the hub answered: 200, or 401.
+        status: u16,
+        /// Where it is 401, what the hub would never say.
+        reason: String,
+    },
+    /// An AMQP link was attached and stays.
+    Attached {
+        /// The hub's address at its end.
+        address: String,
+    },
+    /// An AMQP link is gone.
+    Detached {
+        /// The hub's address at its end.
+        address: String,
+        /// The condition with which the hub ended it; `None` where the client did.
+        condition: Option<String>,
+    },
+    /// A delivery to the device, over AMQP or HTTPS.
+    Delivered {
+        /// The message.
+        seq: Seq,
+        /// Its id.
+        message_id: Option<String>,
+        /// How often it was abandoned before.
+        deliveries: u32,
+    },
+    /// A receiver settled a message, over AMQP or HTTPS.
+    Settled {
+        /// The message, where its lock was known.
+        seq: Option<Seq>,
+        /// What it wanted.
+        settlement: Settlement,
+        /// What that did.
+        effect: Effect,
+    },
     /// The end of the connection.
     Closed {
         /// Why.

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::hub::in_order::InOrder;
 use crate::hub::WINDOW_MAX;
 
 /// Acknowledged packet ids that are remembered. The oldest are forgotten; a hub does not reuse them sooner.
@@ -42,17 +43,14 @@ pub enum Incoming {
 
 #[derive(Debug)]
 struct Slot {
-    number: u64,
     packet_id: u16,
     identity: Identity,
-    settled: bool,
 }
 
 /// The deliveries of one connection.
 #[derive(Debug, Default)]
 pub struct Session {
-    next: u64,
-    waiting: VecDeque<Slot>,
+    waiting: InOrder<Slot, ()>,
     acked: HashMap<u16, Identity>,
     acked_order: VecDeque<u16>,
 }
@@ -60,7 +58,7 @@ pub struct Session {
 impl Session {
     /// Judges a PUBLISH with QoS 1.
     pub fn on_publish(&mut self, packet_id: u16, identity: Identity) -> Incoming {
-        if let Some(slot) = self.waiting.iter().find(|slot| slot.packet_id == packet_id) {
+        if let Some(slot) = self.waiting.keys().find(|slot| slot.packet_id == packet_id) {
             return match slot.identity == identity {
                 true => Incoming::Repeated,
                 false => Incoming::Drop("the hub used a packet id for two messages at once"),
@@ -76,19 +74,14 @@ impl Session {
         if self.waiting.len() >= WINDOW_MAX {
             return Incoming::Drop("the hub sent more messages than its queue can hold");
         }
-        self.next += 1;
-        self.waiting.push_back(Slot { number: self.next, packet_id, identity, settled: false });
-        Incoming::New(self.next)
+        Incoming::New(self.waiting.push(Slot { packet_id, identity }))
     }
 
     /// Marks a delivery as settled, and returns the packet ids that are to be acknowledged now, in order.
     pub fn on_complete(&mut self, number: u64) -> Vec<u16> {
-        if let Some(slot) = self.waiting.iter_mut().find(|slot| slot.number == number) {
-            slot.settled = true;
-        }
+        self.waiting.settle(number, ());
         let mut ready = Vec::new();
-        while self.waiting.front().is_some_and(|slot| slot.settled) {
-            let slot = self.waiting.pop_front().expect("a front was just seen");
+        while let Some((slot, ())) = self.waiting.take_first() {
             self.remember(slot.packet_id, slot.identity);
             ready.push(slot.packet_id);
         }
@@ -97,7 +90,7 @@ impl Session {
 
     /// The oldest delivery that waits for its acknowledgement.
     pub fn oldest(&self) -> Option<u64> {
-        self.waiting.front().map(|slot| slot.number)
+        self.waiting.oldest()
     }
 
     /// Deliveries that wait for their acknowledgement.

@@ -1,0 +1,412 @@
+//! A link of a session: its credit, and its deliveries that are not settled.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use fe2o3_amqp_types::definitions::{self, Fields, Handle, LinkError, ReceiverSettleMode, Role, SenderSettleMode};
+use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected, Released, Source, Target, TargetArchetype};
+use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Performative, Transfer};
+
+use super::session::Counters;
+use super::DELIVERY_MAX;
+use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
+use crate::amqp::frame::{Body, Frame, Item};
+
+/// Bytes of a frame beside the piece of a message in it: header, and a transfer with all that we say in one.
+const TRANSFER_BYTES: usize = 96;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its session has not begun.
+    Wanted,
+    /// The peer has not answered.
+    Attaching,
+    /// The peer has answered that it will not attach it. It detaches it next.
+    Refused,
+    Attached,
+    /// We have detached it, and the peer has not answered.
+    Detaching,
+    Gone,
+}
+
+/// One link.
+pub(super) struct Link {
+    handle: u32,
+    name: String,
+    address: String,
+    properties: Option<Fields>,
+    state: State,
+    /// The handle that the peer uses for it.
+    peers: Option<u32>,
+    credit: u32,
+    /// Deliveries since the link was made, by the sender's count.
+    count: u32,
+    end: End,
+}
+
+enum End {
+    Receiver(Receiver),
+    Sender(Sender),
+}
+
+struct Receiver {
+    /// Most deliveries that came and are not settled, and may come.
+    window: u32,
+    /// What came whole, and whether the peer has settled it already.
+    unsettled: VecDeque<(u32, bool)>,
+    partial: Option<Partial>,
+}
+
+/// A delivery of which more is to come.
+struct Partial {
+    id: u32,
+    is_settled: bool,
+    payload: BytesMut,
+    is_whole: bool,
+}
+
+#[derive(Default)]
+struct Sender {
+    /// Messages that wait for credit, or for the peer to say what becomes of them.
+    most: usize,
+    waiting: VecDeque<Sending>,
+    /// What is on the wire: the delivery's id, and what it was sent under.
+    unsettled: VecDeque<(u32, u64)>,
+    tags: u32,
+}
+
+struct Sending {
+    number: u64,
+    /// What has not been sent of it.
+    rest: Bytes,
+    /// Its id, once some of it was sent.
+    begun: Option<u32>,
+}
+
+impl Link {
+    pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
+        let Attaching { name, address, way, properties } = attaching;
+        let end = match way {
+            Way::In(window) => End::Receiver(Receiver { window, unsettled: VecDeque::new(), partial: None }),
+            Way::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
+        };
+        Link { handle, name, address, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
+    }
+
+    fn id(&self, session: SessionId) -> LinkId {
+        LinkId { session, handle: self.handle }
+    }
+
+    fn role(&self) -> Role {
+        match self.end {
+            End::Receiver(_) => Role::Receiver,
+            End::Sender(_) => Role::Sender,
+        }
+    }
+
+    /// Whether it is the one that the peer means.
+    pub(super) fn is_peers(&self, handle: u32) -> bool {
+        self.peers == Some(handle) && self.state != State::Gone
+    }
+
+    /// Asks the peer for it.
+    pub(super) fn attach(&mut self, session: SessionId, out: &mut Out) {
+        let theirs = std::mem::take(&mut self.address);
+        // Our own end has no name that would mean anything to the peer.
+        let (source, target) = match self.end {
+            End::Receiver(_) => (Source::builder().address(theirs).build(), Target::builder().build()),
+            End::Sender(_) => (Source::default(), Target::builder().address(theirs).build()),
+        };
+        let attach = Attach {
+            name: self.name.clone(),
+            handle: Handle(self.handle),
+            role: self.role(),
+            snd_settle_mode: SenderSettleMode::Unsettled,
+            rcv_settle_mode: ReceiverSettleMode::First,
+            source: Some(Box::new(source)),
+            target: Some(Box::new(TargetArchetype::Target(target))),
+            unsettled: None,
+            incomplete_unsettled: false,
+            initial_delivery_count: matches!(self.end, End::Sender(_)).then_some(0),
+            max_message_size: Some(DELIVERY_MAX as u64),
+            offered_capabilities: None,
+            desired_capabilities: None,
+            properties: self.properties.take(),
+        };
+        out.say(session.0, Performative::Attach(attach));
+        self.state = State::Attaching;
+    }
+
+    /// Whether the peer may answer with this.
+    pub(super) fn may_be_attached(&self, attach: &Attach) -> bool {
+        self.peers.is_none()
+            && matches!(self.state, State::Attaching | State::Detaching)
+            && self.name == attach.name
+            && self.role() != attach.role
+    }
+
+    pub(super) fn on_attach(&mut self, session: SessionId, attach: &Attach, counters: &mut Counters, out: &mut Out) {
+        self.peers = Some(attach.handle.0);
+        if self.state == State::Detaching {
+            return;
+        }
+        // A peer that refuses a link answers without what it was asked for, and detaches it (2.6.3).
+        let is_granted = match &self.end {
+            End::Receiver(_) => attach.source.is_some(),
+            End::Sender(_) => attach.target.is_some(),
+        };
+        self.state = if is_granted { State::Attached } else { State::Refused };
+        if !is_granted {
+            return;
+        }
+        if let End::Receiver(_) = self.end {
+            self.count = attach.initial_delivery_count.unwrap_or_default();
+        }
+        out.events.push_back(Event::Attached(self.id(session)));
+        self.grant(session, counters, out);
+    }
+
+    /// Lets as many more come as there is room for.
+    fn grant(&mut self, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let End::Receiver(receiver) = &self.end else { return };
+        let taken = receiver.unsettled.len() + usize::from(receiver.partial.is_some());
+        let wanted = receiver.window.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
+        let missing = wanted.saturating_sub(self.credit);
+        // Not for each delivery, where there are many.
+        if self.state == State::Attached && missing > 0 && missing >= receiver.window / 4 {
+            self.credit = wanted;
+            self.tell_flow(session, counters, out);
+        }
+    }
+
+    fn tell_flow(&self, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let flow = Flow {
+            handle: Some(Handle(self.handle)),
+            delivery_count: Some(self.count),
+            link_credit: Some(self.credit),
+            ..counters.flow()
+        };
+        out.say(session.0, Performative::Flow(flow));
+    }
+
+    pub(super) fn on_flow(&mut self, flow: &Flow) {
+        if let (End::Sender(_), Some(credit)) = (&self.end, flow.link_credit) {
+            // A peer that has not heard of any delivery counts from ours (2.6.7).
+            let end = flow.delivery_count.unwrap_or_default().wrapping_add(credit);
+            // One that is behind what was sent leaves none.
+            self.credit = end.wrapping_sub(self.count);
+            if self.credit > credit {
+                self.credit = 0;
+            }
+        }
+    }
+
+    pub(super) fn answer_flow(&mut self, session: SessionId, flow: &Flow, counters: &mut Counters, out: &mut Out) {
+        if self.state != State::Attached {
+            return;
+        }
+        let drains = flow.drain && matches!(self.end, End::Sender(_));
+        if drains {
+            self.count = self.count.wrapping_add(self.credit);
+            self.credit = 0;
+        }
+        if drains || flow.echo {
+            self.tell_flow(session, counters, out);
+        }
+    }
+
+    /// Takes a message to be sent.
+    pub(super) fn queue(&mut self, number: u64, payload: Bytes) -> bool {
+        let End::Sender(sender) = &mut self.end else { return false };
+        let is_full = sender.waiting.len() + sender.unsettled.len() >= sender.most;
+        if is_full || matches!(self.state, State::Detaching | State::Gone) {
+            return false;
+        }
+        sender.waiting.push_back(Sending { number, rest: payload, begun: None });
+        true
+    }
+
+    /// Sends of what waits as much as may be.
+    pub(super) fn go_on(&mut self, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let End::Sender(sender) = &mut self.end else { return };
+        if self.state != State::Attached {
+            return;
+        }
+        while let Some(sending) = sender.waiting.front_mut() {
+            if sending.begun.is_none() && self.credit == 0 || counters.transfer().is_none() {
+                return;
+            }
+            let (id, tag) = match sending.begun {
+                Some(id) => (id, None),
+                None => {
+                    let id = counters.delivery();
+                    self.credit -= 1;
+                    self.count = self.count.wrapping_add(1);
+                    sender.tags = sender.tags.wrapping_add(1);
+                    sender.unsettled.push_back((id, sending.number));
+                    sending.begun = Some(id);
+                    (id, Some(sender.tags.to_be_bytes().to_vec().into()))
+                }
+            };
+            let piece = sending.rest.split_to(sending.rest.len().min(out.frame_max - TRANSFER_BYTES));
+            let more = sending.rest.has_remaining();
+            let transfer = Transfer {
+                handle: Handle(self.handle),
+                delivery_id: Some(id),
+                message_format: tag.is_some().then_some(0),
+                delivery_tag: tag,
+                settled: Some(false),
+                more,
+                rcv_settle_mode: None,
+                state: None,
+                resume: false,
+                aborted: false,
+                batchable: false,
+            };
+            let body = Body::Performative(Performative::Transfer(transfer));
+            out.put(&Item::Frame(Frame { channel: session.0, body, payload: piece }));
+            if !more {
+                sender.waiting.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn on_disposition(
+        &mut self,
+        session: SessionId,
+        disposition: &Disposition,
+        told: impl Fn(u32) -> bool,
+        out: &mut Out,
+    ) {
+        let id = self.id(session);
+        let End::Sender(sender) = &mut self.end else { return };
+        let outcome = match &disposition.state {
+            Some(DeliveryState::Accepted(_)) => Outcome::Accepted,
+            Some(DeliveryState::Rejected(Rejected { error })) => Outcome::Rejected(error.as_ref().map(Problem::of)),
+            Some(DeliveryState::Released(_) | DeliveryState::Modified(_)) => Outcome::Released,
+            Some(_) | None if disposition.settled => Outcome::Untold,
+            Some(_) | None => return,
+        };
+        sender.unsettled.retain(|(delivery, number)| {
+            let is_told = told(*delivery);
+            if is_told {
+                out.events.push_back(Event::Sent(id, *number, outcome.clone()));
+                if !disposition.settled {
+                    out.say(session.0, settled(Role::Sender, *delivery, None));
+                }
+            }
+            !is_told
+        });
+    }
+
+    pub(super) fn on_transfer(
+        &mut self,
+        session: SessionId,
+        transfer: &Transfer,
+        payload: Bytes,
+        counters: &mut Counters,
+        out: &mut Out,
+    ) -> Result<(), Wrong> {
+        let id = self.id(session);
+        let End::Receiver(receiver) = &mut self.end else { return wrong("a Transfer on a link that goes out") };
+        if self.state != State::Attached {
+            // What was on its way when we detached it.
+            return Ok(());
+        }
+        let mut partial = match (receiver.partial.take(), transfer.delivery_id) {
+            (Some(partial), None) => partial,
+            (Some(partial), Some(id)) if id == partial.id => partial,
+            (Some(_), Some(_)) => return wrong("a delivery in the middle of another one"),
+            (None, None) => return wrong("a delivery without a number"),
+            (None, Some(delivery)) => {
+                let Some(credit) = self.credit.checked_sub(1) else {
+                    let condition = LinkError::TransferLimitExceeded;
+                    let error = definitions::Error::new(condition, Some("more came than was asked for".into()), None);
+                    let problem = Problem::of(&error);
+                    self.detach_for(session, Some(error), out);
+                    out.events.push_back(Event::Detached(id, Some(problem)));
+                    return Ok(());
+                };
+                self.credit = credit;
+                self.count = self.count.wrapping_add(1);
+                Partial { id: delivery, is_settled: false, payload: BytesMut::new(), is_whole: true }
+            }
+        };
+        partial.is_settled |= transfer.settled == Some(true);
+        if transfer.aborted {
+            self.grant(session, counters, out);
+            return Ok(());
+        }
+        let taken = payload.len().min(DELIVERY_MAX - partial.payload.len());
+        partial.is_whole &= taken == payload.len();
+        if transfer.more {
+            partial.payload.extend_from_slice(&payload[..taken]);
+            receiver.partial = Some(partial);
+            return Ok(());
+        }
+        let Partial { id: number, is_settled, payload: before, is_whole } = partial;
+        receiver.unsettled.push_back((number, is_settled));
+        let payload = match before.is_empty() {
+            true => payload.slice(..taken),
+            false => {
+                let mut whole = before;
+                whole.extend_from_slice(&payload[..taken]);
+                whole.freeze()
+            }
+        };
+        out.events.push_back(Event::Delivered(id, Delivery { id: number, payload, is_whole }));
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        session: SessionId,
+        delivery: u32,
+        how: Settle,
+        counters: &mut Counters,
+        out: &mut Out,
+    ) {
+        let End::Receiver(receiver) = &mut self.end else { return };
+        let Some(at) = receiver.unsettled.iter().position(|(id, _)| *id == delivery) else { return };
+        let (_, is_settled) = receiver.unsettled.remove(at).expect("it was found just now");
+        if self.state != State::Attached {
+            return;
+        }
+        let state = match how {
+            Settle::Accept => Some(DeliveryState::Accepted(Accepted {})),
+            Settle::Reject => Some(DeliveryState::Rejected(Rejected { error: None })),
+            Settle::Release => Some(DeliveryState::Released(Released {})),
+            Settle::Forget => None,
+        };
+        if let (Some(state), false) = (state, is_settled) {
+            out.say(session.0, settled(Role::Receiver, delivery, Some(state)));
+        }
+        self.grant(session, counters, out);
+    }
+
+    pub(super) fn detach(&mut self, session: SessionId, out: &mut Out) {
+        self.detach_for(session, None, out);
+    }
+
+    fn detach_for(&mut self, session: SessionId, error: Option<definitions::Error>, out: &mut Out) {
+        if matches!(self.state, State::Attaching | State::Attached | State::Refused) {
+            let detach = Detach { handle: Handle(self.handle), closed: true, error };
+            out.say(session.0, Performative::Detach(detach));
+            self.state = State::Detaching;
+        }
+    }
+
+    pub(super) fn on_detach(&mut self, session: SessionId, detach: &Detach, out: &mut Out) {
+        if self.state != State::Detaching {
+            let answer = Detach { handle: Handle(self.handle), closed: detach.closed, error: None };
+            out.say(session.0, Performative::Detach(answer));
+            out.events.push_back(Event::Detached(self.id(session), detach.error.as_ref().map(Problem::of)));
+        }
+        self.state = State::Gone;
+    }
+}
+
+/// Says of one delivery that it is settled, and how.
+fn settled(role: Role, delivery: u32, state: Option<DeliveryState>) -> Performative {
+    Performative::Disposition(Disposition { role, first: delivery, last: None, settled: true, state, batchable: false })
+}

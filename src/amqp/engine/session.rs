@@ -1,0 +1,259 @@
+//! A session of a connection: its links, and how much may be on the wire.
+
+use bytes::Bytes;
+use fe2o3_amqp_types::definitions::{self, Role};
+use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, End, Flow, Performative, Transfer};
+
+use super::link::Link;
+use super::{wrong, Attaching, Event, LinkId, Out, Problem, SessionId, Settle, Wrong};
+
+/// Transfers that the peer may send before it is told that it may go on.
+pub(super) const WINDOW: u32 = 2048;
+
+/// Most links of a session.
+const LINKS_MAX: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The peer has not answered. What is wanted waits.
+    Beginning,
+    Begun,
+    /// We have ended it, and the peer has not answered.
+    Ending,
+}
+
+/// One session.
+pub(super) struct Session {
+    id: SessionId,
+    state: State,
+    /// It is to be ended as soon as it has begun.
+    end_wanted: bool,
+    pub(super) counters: Counters,
+    links: Vec<Link>,
+}
+
+/// How many transfers went each way, and how many may (2.5.6).
+pub(super) struct Counters {
+    next_out: u32,
+    /// Transfers that the peer takes still.
+    room_out: u32,
+    next_in: u32,
+    /// Transfers that may come still.
+    room_in: u32,
+    next_delivery: u32,
+}
+
+impl Counters {
+    /// Takes the number of a transfer that is sent now. `None`: the peer takes none now.
+    pub(super) fn transfer(&mut self) -> Option<()> {
+        self.room_out = self.room_out.checked_sub(1)?;
+        self.next_out = self.next_out.wrapping_add(1);
+        Some(())
+    }
+
+    /// The number of a delivery that is sent now.
+    pub(super) fn delivery(&mut self) -> u32 {
+        let number = self.next_delivery;
+        self.next_delivery = number.wrapping_add(1);
+        number
+    }
+
+    /// What is said of the session in a Flow, with nothing of a link.
+    pub(super) fn flow(&mut self) -> Flow {
+        self.room_in = WINDOW;
+        Flow {
+            next_incoming_id: Some(self.next_in),
+            incoming_window: self.room_in,
+            next_outgoing_id: self.next_out,
+            outgoing_window: WINDOW,
+            handle: None,
+            delivery_count: None,
+            link_credit: None,
+            available: None,
+            drain: false,
+            echo: false,
+            properties: None,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn begin(id: SessionId, out: &mut Out) -> Session {
+        let begin = Begin {
+            remote_channel: None,
+            next_outgoing_id: 0,
+            incoming_window: WINDOW,
+            outgoing_window: WINDOW,
+            handle_max: (LINKS_MAX as u32 - 1).into(),
+            offered_capabilities: None,
+            desired_capabilities: None,
+            properties: None,
+        };
+        out.say(id.0, Performative::Begin(begin));
+        let counters = Counters { next_out: 0, room_out: 0, next_in: 0, room_in: WINDOW, next_delivery: 0 };
+        Session { id, state: State::Beginning, end_wanted: false, counters, links: Vec::new() }
+    }
+
+    /// Whether the peer may answer.
+    pub(super) fn may_begin(&self) -> bool {
+        self.state == State::Beginning
+    }
+
+    pub(super) fn on_begin(&mut self, begin: &Begin, out: &mut Out) {
+        self.state = State::Begun;
+        self.counters.next_in = begin.next_outgoing_id;
+        self.counters.room_out = begin.incoming_window;
+        if self.end_wanted {
+            return self.end(out);
+        }
+        for link in &mut self.links {
+            link.attach(self.id, out);
+        }
+    }
+
+    /// The peer has ended it.
+    pub(super) fn on_end(self, error: Option<&definitions::Error>, out: &mut Out) {
+        if self.state != State::Ending {
+            out.say(self.id.0, Performative::End(End { error: None }));
+        }
+        out.events.push_back(Event::Ended(self.id, error.map(Problem::of)));
+    }
+
+    pub(super) fn end(&mut self, out: &mut Out) {
+        match self.state {
+            State::Beginning => self.end_wanted = true,
+            State::Begun => {
+                for link in &mut self.links {
+                    link.detach(self.id, out);
+                }
+                out.say(self.id.0, Performative::End(End { error: None }));
+                self.state = State::Ending;
+            }
+            State::Ending => {}
+        }
+    }
+
+    pub(super) fn attach(&mut self, attaching: Attaching, out: &mut Out) -> Option<LinkId> {
+        if self.links.len() >= LINKS_MAX || self.end_wanted || self.state == State::Ending {
+            return None;
+        }
+        let handle = self.links.len() as u32;
+        let mut link = Link::new(handle, attaching);
+        if self.state == State::Begun {
+            link.attach(self.id, out);
+        }
+        self.links.push(link);
+        Some(LinkId { session: self.id, handle })
+    }
+
+    pub(super) fn send(&mut self, handle: u32, number: u64, payload: Bytes, out: &mut Out) -> bool {
+        let Some(link) = self.links.get_mut(handle as usize) else { return false };
+        let is_taken = link.queue(number, payload);
+        self.go_on(out);
+        is_taken
+    }
+
+    pub(super) fn settle(&mut self, handle: u32, delivery: u32, how: Settle, out: &mut Out) {
+        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state == State::Begun) {
+            link.settle(self.id, delivery, how, &mut self.counters, out);
+        }
+    }
+
+    /// Sends of what waits as much as may be.
+    fn go_on(&mut self, out: &mut Out) {
+        if self.state != State::Begun {
+            return;
+        }
+        for link in &mut self.links {
+            link.go_on(self.id, &mut self.counters, out);
+        }
+    }
+
+    /// Takes what came on the session.
+    pub(super) fn take(&mut self, performative: Performative, payload: Bytes, out: &mut Out) -> Result<(), Wrong> {
+        // What was on its way when we ended it.
+        if self.state == State::Ending {
+            return Ok(());
+        }
+        match performative {
+            Performative::Attach(attach) => self.on_attach(&attach, out),
+            Performative::Flow(flow) => self.on_flow(&flow, out),
+            Performative::Transfer(transfer) => self.on_transfer(&transfer, payload, out),
+            Performative::Disposition(disposition) => {
+                self.on_disposition(&disposition, out);
+                Ok(())
+            }
+            Performative::Detach(detach) => self.on_detach(&detach, out),
+            _ => wrong("a frame that is not of a session"),
+        }
+    }
+
+    fn on_attach(&mut self, attach: &Attach, out: &mut Out) -> Result<(), Wrong> {
+        let Some(link) = self.links.iter_mut().find(|link| link.may_be_attached(attach)) else {
+            return wrong("an Attach of no link of ours");
+        };
+        link.on_attach(self.id, attach, &mut self.counters, out);
+        Ok(())
+    }
+
+    fn on_flow(&mut self, flow: &Flow, out: &mut Out) -> Result<(), Wrong> {
+        // Before it has our Begin it can't say what it expects: the first number, then.
+        let expected = flow.next_incoming_id.unwrap_or_default();
+        let on_the_way = self.counters.next_out.wrapping_sub(expected);
+        self.counters.room_out = flow.incoming_window.saturating_sub(on_the_way);
+        if let Some(handle) = &flow.handle {
+            let Some(link) = self.links.iter_mut().find(|link| link.is_peers(handle.0)) else {
+                return wrong("a Flow of no link");
+            };
+            link.on_flow(flow);
+        }
+        self.go_on(out);
+        if let Some(handle) = &flow.handle {
+            let link = self.links.iter_mut().find(|link| link.is_peers(handle.0));
+            link.expect("it was there just now").answer_flow(self.id, flow, &mut self.counters, out);
+        } else if flow.echo {
+            let flow = self.counters.flow();
+            out.say(self.id.0, Performative::Flow(flow));
+        }
+        Ok(())
+    }
+
+    fn on_transfer(&mut self, transfer: &Transfer, payload: Bytes, out: &mut Out) -> Result<(), Wrong> {
+        let counters = &mut self.counters;
+        counters.next_in = counters.next_in.wrapping_add(1);
+        counters.room_in = match counters.room_in.checked_sub(1) {
+            Some(room) => room,
+            None => return wrong("more transfers than a session takes"),
+        };
+        if counters.room_in < WINDOW / 2 {
+            let flow = counters.flow();
+            out.say(self.id.0, Performative::Flow(flow));
+        }
+        let Some(link) = self.links.iter_mut().find(|link| link.is_peers(transfer.handle.0)) else {
+            return wrong("a Transfer of no link");
+        };
+        link.on_transfer(self.id, transfer, payload, &mut self.counters, out)
+    }
+
+    fn on_disposition(&mut self, disposition: &Disposition, out: &mut Out) {
+        // What the sender of a delivery says of it changes nothing: we have its last word from us.
+        if disposition.role == Role::Sender {
+            return;
+        }
+        let last = disposition.last.unwrap_or(disposition.first);
+        let span = last.wrapping_sub(disposition.first);
+        let told = |id: u32| id.wrapping_sub(disposition.first) <= span;
+        for link in &mut self.links {
+            link.on_disposition(self.id, disposition, told, out);
+        }
+        self.go_on(out);
+    }
+
+    fn on_detach(&mut self, detach: &Detach, out: &mut Out) -> Result<(), Wrong> {
+        let Some(link) = self.links.iter_mut().find(|link| link.is_peers(detach.handle.0)) else {
+            return wrong("a Detach of no link");
+        };
+        link.on_detach(self.id, detach, out);
+        Ok(())
+    }
+}

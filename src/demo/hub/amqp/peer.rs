@@ -1,0 +1,521 @@
+//! A client's connection: what the hub answers to each frame, and what it sends by itself. No I/O; the time is an
+//! argument.
+//!
+//! - A link without permission is attached and detached right after: that an attach is answered permits nothing.
+//! - What is sent or settled on a link that the hub has detached is passed over: the client could not know.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::message::{self, Received};
+use super::purpose::Purpose;
+use super::session::{error, Arrived, Link, Sent, Session, WINDOW};
+use super::side::{Shown, STOLEN, UNAUTHORIZED};
+use crate::amqp::frame::{Body, Frame, FRAME_MAX, FRAME_MIN};
+use crate::amqp::types::definitions::{Error, Handle, ReceiverSettleMode, Role, SenderSettleMode};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArchetype};
+use crate::amqp::types::performatives::{
+    Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
+};
+use crate::demo::hub::state::{Now, State, Who};
+use crate::demo::hub::wire::{Effect, End, Settlement, Wire};
+use crate::demo::hub::Fault;
+
+/// The client has to say something within this time; it is told to at the start (milliseconds).
+pub(super) const IDLE_MILLIS: u32 = 240_000;
+/// Most sessions on a connection.
+const SESSIONS_MAX: usize = 64;
+/// Most answers to tokens that wait for credit.
+const ANSWERS_MAX: usize = 4096;
+
+/// How a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// When everything is written.
+    After(End),
+    /// When half of the last frame is written.
+    InFrame,
+}
+
+pub(super) struct Peer {
+    number: u64,
+    thumbprints: Vec<String>,
+    /// The largest frame that the client takes.
+    pub frame_max: usize,
+    /// The client wants to hear something within this time (milliseconds).
+    pub idle: Option<u32>,
+    is_open: bool,
+    sessions: BTreeMap<u16, Session>,
+    last_link: u64,
+    answers: VecDeque<Vec<u8>>,
+    pub ending: Option<Ending>,
+    out: Vec<Frame>,
+}
+
+impl Peer {
+    pub fn new(number: u64, thumbprints: Vec<String>) -> Self {
+        Peer {
+            number,
+            thumbprints,
+            frame_max: FRAME_MIN,
+            idle: None,
+            is_open: false,
+            sessions: BTreeMap::new(),
+            last_link: 0,
+            answers: VecDeque::new(),
+            ending: None,
+            out: Vec::new(),
+        }
+    }
+
+    fn who(&self, device: &str) -> Who {
+        Who { device: device.to_owned(), connection: self.number }
+    }
+
+    /// What the hub answers to a frame.
+    pub fn received(&mut self, state: &mut State, frame: Frame, now: Now) -> Vec<Frame> {
+        let Frame { channel, body, payload } = frame;
+        let performative = match body {
+            Body::Heartbeat => return vec![],
+            Body::Performative(performative) => performative,
+            Body::Sasl(_) => return self.violated("a SASL frame after SASL"),
+        };
+        let done = match performative {
+            Performative::Open(open) => self.on_open(state, open),
+            _ if !self.is_open => Err("a frame before Open"),
+            Performative::Begin(begin) => self.on_begin(channel, &begin),
+            Performative::Attach(attach) => self.on_attach(state, channel, attach, now),
+            Performative::Flow(flow) => self.on_flow(channel, &flow),
+            Performative::Transfer(transfer) => self.on_transfer(state, channel, &transfer, &payload, now),
+            Performative::Disposition(disposition) => {
+                self.on_disposition(state, channel, &disposition, now);
+                Ok(())
+            }
+            Performative::Detach(detach) => {
+                self.on_detach(state, channel, detach.handle.0);
+                Ok(())
+            }
+            Performative::End(_) => {
+                self.on_end(state, channel);
+                Ok(())
+            }
+            Performative::Close(_) => {
+                self.out.push(Frame::of(0, Performative::Close(Close { error: None })));
+                self.ending = Some(Ending::After(End::Disconnect));
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => std::mem::take(&mut self.out),
+            Err(what) => self.violated(what),
+        }
+    }
+
+    fn violated(&mut self, what: &'static str) -> Vec<Frame> {
+        self.ending = Some(Ending::After(End::Violation(what)));
+        self.out.push(Frame::of(0, Performative::Close(Close { error: Some(error("amqp:not-allowed", what)) })));
+        std::mem::take(&mut self.out)
+    }
+
+    fn session(&mut self, channel: u16) -> Result<&mut Session, &'static str> {
+        self.sessions.get_mut(&channel).ok_or("a frame of no session")
+    }
+
+    fn on_open(&mut self, state: &State, open: Open) -> Result<(), &'static str> {
+        if std::mem::replace(&mut self.is_open, true) {
+            return Err("a second Open");
+        }
+        self.frame_max = (open.max_frame_size.0 as usize).clamp(FRAME_MIN, FRAME_MAX);
+        self.idle = open.idle_time_out;
+        self.out.push(Frame::of(
+            0,
+            Performative::Open(Open {
+                container_id: state.options.host.clone(),
+                hostname: None,
+                max_frame_size: MaxFrameSize(u32::try_from(FRAME_MAX).expect("it fits")),
+                channel_max: ChannelMax(8191),
+                idle_time_out: Some(IDLE_MILLIS),
+                outgoing_locales: None,
+                incoming_locales: None,
+                offered_capabilities: None,
+                desired_capabilities: None,
+                properties: None,
+            }),
+        ));
+        Ok(())
+    }
+
+    fn on_begin(&mut self, channel: u16, begin: &Begin) -> Result<(), &'static str> {
+        if self.sessions.contains_key(&channel) {
+            return Err("a second Begin");
+        } else if self.sessions.len() >= SESSIONS_MAX {
+            return Err("too many sessions");
+        }
+        let session = Session::new(channel, begin.next_outgoing_id, begin.incoming_window);
+        self.out.push(session.frame(Performative::Begin(Begin {
+            remote_channel: Some(channel),
+            next_outgoing_id: 0,
+            incoming_window: WINDOW,
+            outgoing_window: WINDOW,
+            handle_max: Handle::default(),
+            offered_capabilities: None,
+            desired_capabilities: None,
+            properties: None,
+        })));
+        self.sessions.insert(channel, session);
+        Ok(())
+    }
+
+    fn on_attach(&mut self, state: &mut State, channel: u16, attach: Attach, now: Now) -> Result<(), &'static str> {
+        let hub_sends = attach.role == Role::Receiver;
+        let address = match (hub_sends, &attach.source, attach.target.as_deref()) {
+            (true, Some(source), _) => source.address.clone(),
+            (false, _, Some(TargetArchetype::Target(target))) => target.address.clone(),
+            _ => None,
+        };
+        let address = address.unwrap_or_default();
+        let handle = attach.handle.0;
+        let purpose = Purpose::of(&address, hub_sends);
+        let verdict = self.permit(state, purpose, now);
+        let number = self.last_link + 1;
+        self.last_link = number;
+        let session = self.session(channel)?;
+        if session.links.contains_key(&handle) {
+            return Err("a handle in use");
+        }
+        let refused = verdict.as_ref().is_err_and(|error| error.condition == not_found().condition);
+        let answer = answer_attach(attach, hub_sends, refused);
+        let mut frames = vec![session.frame(Performative::Attach(answer))];
+        match verdict {
+            Err(error) => {
+                frames.push(session.detach(handle, Some(error)));
+                self.out.extend(frames);
+            }
+            Ok(purpose) => {
+                session.links.insert(handle, Link::new(number, address.clone(), purpose.clone()));
+                if !hub_sends {
+                    frames.push(session.flow(Some(handle)));
+                }
+                self.out.extend(frames);
+                let who = self.who(purpose.device().unwrap_or_default());
+                match purpose {
+                    Purpose::Devicebound(_) => state.attach_receiver(&who, number, now),
+                    Purpose::Feedback => state.sides.entry(self.number).or_default().has_feedback_link = true,
+                    _ => {}
+                }
+                state.log(&who, Wire::Attached { address });
+            }
+        }
+        Ok(())
+    }
+
+    fn permit(&self, state: &State, purpose: Option<Purpose>, now: Now) -> Result<Purpose, Error> {
+        let purpose = purpose.ok_or_else(not_found)?;
+        let may = match purpose.device() {
+            Some(id) => state.may_be(self.number, id, &self.thumbprints, now),
+            None => !purpose.is_service() || state.may_serve(self.number, now),
+        };
+        if may {
+            Ok(purpose)
+        } else {
+            Err(error(UNAUTHORIZED, "ErrorCode:IotHubUnauthorizedAccess;Unauthorized"))
+        }
+    }
+
+    fn on_flow(&mut self, channel: u16, flow: &Flow) -> Result<(), &'static str> {
+        let answer = self.session(channel)?.on_flow(flow);
+        self.out.extend(answer);
+        Ok(())
+    }
+
+    fn on_transfer(
+        &mut self,
+        state: &mut State,
+        channel: u16,
+        transfer: &Transfer,
+        payload: &bytes::Bytes,
+        now: Now,
+    ) -> Result<(), &'static str> {
+        let session = self.session(channel)?;
+        let Some(Arrived { handle, id, bytes }) = session.on_transfer(transfer, payload)? else { return Ok(()) };
+        let purpose = session.links.get(&handle).map(|link| link.purpose.clone());
+        let purpose = purpose.expect("a message arrives on a link that is there");
+        let outcome = match message::decode(&bytes) {
+            Ok(received) => self.take(state, &purpose, &received, now),
+            Err(why) => Some(rejected("amqp:decode-error", &why)),
+        };
+        // Where a fault ends the connection nothing is confirmed.
+        let Some(outcome) = outcome else { return Ok(()) };
+        let session = self.session(channel)?;
+        let confirmed = id.map(|id| session.disposition(Role::Receiver, id, outcome));
+        let credit = session.more_credit(handle);
+        self.out.extend(confirmed.into_iter().chain(credit));
+        Ok(())
+    }
+
+    /// Takes a message, and says what became of it.
+    fn take(&mut self, state: &mut State, purpose: &Purpose, received: &Received, now: Now) -> Option<DeliveryState> {
+        match purpose {
+            Purpose::Tokens => {
+                let token = String::from_utf8_lossy(&received.body);
+                match state.show_token(self.number, &token, now) {
+                    Shown::Answered(_) if self.answers.len() == ANSWERS_MAX => {
+                        return Some(rejected("amqp:resource-limit-exceeded", "too many answers wait for credit"));
+                    }
+                    Shown::Answered(status) => self.answers.push_back(message::answer(&received.properties, status)),
+                    Shown::Ignored => {}
+                    Shown::Cut => {
+                        self.ending = Some(Ending::After(End::Fault));
+                        return None;
+                    }
+                }
+            }
+            Purpose::Events(device) => {
+                let who = self.who(device);
+                if !state.store(&who, 0, received.as_telemetry(), received.body.clone(), now) {
+                    self.ending = Some(Ending::After(End::Fault));
+                    return None;
+                }
+            }
+            Purpose::Commands => {
+                if let Err((condition, description)) = super::service::send(state, received, now) {
+                    return Some(rejected(condition, &description));
+                }
+            }
+            _ => {}
+        }
+        Some(DeliveryState::Accepted(Accepted {}))
+    }
+
+    fn on_disposition(&mut self, state: &mut State, channel: u16, disposition: &Disposition, now: Now) {
+        let Some(session) = self.sessions.get_mut(&channel) else { return };
+        if disposition.role != Role::Receiver {
+            return;
+        }
+        let (first, last) = (disposition.first, disposition.last.unwrap_or(disposition.first));
+        let ids: Vec<u32> = session.sent.range(first..=last.max(first)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(sent) = self.sessions.get_mut(&channel).and_then(|session| session.sent.remove(&id)) else {
+                continue;
+            };
+            let (outcome, is_confirmed) = self.settle(state, sent, disposition.state.as_ref(), now);
+            if is_confirmed && !disposition.settled {
+                if let Some(session) = self.sessions.get(&channel) {
+                    self.out.push(session.disposition(Role::Sender, id, outcome));
+                }
+            }
+        }
+    }
+
+    /// Acts on a settlement: what the hub makes of it, and whether it says so.
+    fn settle(
+        &mut self,
+        state: &mut State,
+        sent: Sent,
+        wanted: Option<&DeliveryState>,
+        now: Now,
+    ) -> (DeliveryState, bool) {
+        let settlement = match wanted {
+            Some(DeliveryState::Accepted(_)) => Settlement::Complete,
+            Some(DeliveryState::Rejected(_)) => Settlement::Reject,
+            // Without an outcome nothing is settled; the lock will run out.
+            None | Some(DeliveryState::Received(_)) => return (DeliveryState::Accepted(Accepted {}), false),
+            Some(_) => Settlement::Abandon,
+        };
+        let echo = wanted.cloned().unwrap_or(DeliveryState::Accepted(Accepted {}));
+        let lost = || rejected("com.microsoft:message-lock-lost", "ErrorCode:DeviceMessageLockLost");
+        match sent {
+            Sent::Answer => (echo, true),
+            Sent::Feedback(number) => {
+                let is_done = settlement == Settlement::Complete;
+                let held = state.settle_feedback(self.number, number, is_done, now);
+                (if held { echo } else { lost() }, true)
+            }
+            Sent::Message { device, token } => {
+                let who = self.who(&device);
+                let Some(held) = state.devices.get_mut(&device) else { return (lost(), true) };
+                let cut = held.take_fault(Fault::LosePuback);
+                if cut || held.take_fault(Fault::LoseSettlement) {
+                    state.log(&who, Wire::Settled { seq: None, settlement, effect: Effect::Lost });
+                    self.ending = cut.then_some(Ending::After(End::Fault));
+                    return (echo, false);
+                }
+                let cut = held.take_fault(Fault::CutAfterSettlement);
+                let cut = held.count_puback() || cut;
+                let effect = state.dispose(&who, token, settlement, now);
+                if cut {
+                    self.ending = Some(Ending::After(End::Fault));
+                }
+                (if effect == Effect::from(settlement) { echo } else { lost() }, !cut)
+            }
+        }
+    }
+
+    fn on_detach(&mut self, state: &mut State, channel: u16, handle: u32) {
+        let Some(session) = self.sessions.get_mut(&channel) else { return };
+        // The answer to a detach of the hub's own finds no link any more.
+        let Some(link) = session.links.remove(&handle) else { return };
+        self.out.push(session.detach(handle, None));
+        self.forget(state, &link, None);
+    }
+
+    fn on_end(&mut self, state: &mut State, channel: u16) {
+        let Some(mut session) = self.sessions.remove(&channel) else { return };
+        let end = crate::amqp::types::performatives::End { error: None };
+        self.out.push(session.frame(Performative::End(end)));
+        for link in std::mem::take(&mut session.links).into_values() {
+            self.forget(state, &link, None);
+        }
+    }
+
+    fn forget(&self, state: &mut State, link: &Link, condition: Option<String>) {
+        let who = self.who(link.purpose.device().unwrap_or_default());
+        match &link.purpose {
+            Purpose::Devicebound(_) => state.detach_receiver(&who, link.number),
+            Purpose::Feedback => state.unlock_feedback(self.number),
+            _ => {}
+        }
+        state.log(&who, Wire::Detached { address: link.address.clone(), condition });
+    }
+
+    /// What the hub does by itself: it detaches links, answers tokens, and sends what there is credit for.
+    pub fn work(&mut self, state: &mut State, now: Now) -> Vec<Frame> {
+        self.end_links(state, now);
+        let links: Vec<(u16, u32, u64, Purpose)> = self
+            .sessions
+            .iter()
+            .flat_map(|(channel, session)| session.links.iter().map(|link| (*channel, link)))
+            .filter(|(_, (_, link))| link.purpose.hub_sends())
+            .map(|(channel, (handle, link))| (channel, *handle, link.number, link.purpose.clone()))
+            .collect();
+        for (channel, handle, number, purpose) in links {
+            while self.ending.is_none() && self.sessions.get(&channel).is_some_and(|s| s.may_send(handle)) {
+                if !self.send_next(state, channel, handle, number, &purpose, now) {
+                    break;
+                }
+            }
+            let drained = self.sessions.get_mut(&channel).and_then(|session| session.drained(handle));
+            self.out.extend(drained);
+            if state.kick.is_some() && matches!(purpose, Purpose::Devicebound(_)) {
+                self.ending = Some(Ending::After(End::Cut));
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Detaches what was ordered, and whatever stood on a token that is over.
+    fn end_links(&mut self, state: &mut State, now: Now) {
+        let orders = state.sides.get_mut(&self.number).map(|side| std::mem::take(&mut side.orders));
+        for order in orders.unwrap_or_default() {
+            self.end_where(state, &order.condition, |link| link.number == order.link);
+        }
+        let (devices, service) = state.take_expired(self.number, now);
+        self.end_where(state, UNAUTHORIZED, |link| {
+            let is_over = |id: &str| devices.iter().any(|device| device == id);
+            link.purpose.device().is_some_and(is_over) || (service && link.purpose.is_service())
+        });
+    }
+
+    fn end_where(&mut self, state: &mut State, condition: &str, is_meant: impl Fn(&Link) -> bool) {
+        let description = match condition {
+            UNAUTHORIZED => "ErrorCode:IotHubUnauthorizedAccess;the token has expired, or the device may not be here",
+            STOLEN => "ErrorCode:LinkCreationConflict;another link took the device's messages",
+            _ => "ErrorCode:InternalError",
+        };
+        let mut over = Vec::new();
+        for session in self.sessions.values_mut() {
+            let handles = session.links.iter().filter(|(_, link)| is_meant(link)).map(|(handle, _)| *handle);
+            for handle in handles.collect::<Vec<_>>() {
+                over.extend(session.links.remove(&handle));
+                self.out.push(session.detach(handle, Some(error(condition, description))));
+            }
+        }
+        for link in over {
+            self.forget(state, &link, Some(condition.to_owned()));
+        }
+    }
+
+    /// Sends the next thing that is for a link, and says whether there was one.
+    fn send_next(
+        &mut self,
+        state: &mut State,
+        channel: u16,
+        handle: u32,
+        number: u64,
+        purpose: &Purpose,
+        now: Now,
+    ) -> bool {
+        let (tag, bytes, sent) = match purpose {
+            Purpose::TokenAnswers => match self.answers.pop_front() {
+                Some(bytes) => (number.to_be_bytes().to_vec(), bytes, Sent::Answer),
+                None => return false,
+            },
+            Purpose::Feedback => match state.next_feedback(self.number, now) {
+                Some(batch) => {
+                    let bytes = message::feedback(&state.options.host, &batch.records);
+                    (batch.number.to_be_bytes().to_vec(), bytes, Sent::Feedback(batch.number))
+                }
+                None => return false,
+            },
+            Purpose::Devicebound(id) => match self.next_message(state, id, number, now) {
+                Some(next) => next,
+                None => return false,
+            },
+            _ => return false,
+        };
+        let frame_max = self.frame_max;
+        let Ok(session) = self.session(channel) else { return false };
+        let frames = session.send(handle, &tag, bytes, sent, frame_max);
+        self.out.extend(frames);
+        true
+    }
+
+    fn next_message(&mut self, state: &mut State, id: &str, link: u64, now: Now) -> Option<(Vec<u8>, Vec<u8>, Sent)> {
+        let who = self.who(id);
+        if !state.is_receiver(&who, link) {
+            return None;
+        }
+        let device = state.devices.get_mut(id).filter(|device| device.queue.has_free(now.mono))?;
+        if device.take_fault(Fault::CutBeforePublish) {
+            self.ending = Some(Ending::After(End::Fault));
+            return None;
+        }
+        if device.take_fault(Fault::CutInFrame) {
+            self.ending = Some(Ending::InFrame);
+        } else if device.take_fault(Fault::CutAfterPublish) {
+            self.ending = Some(Ending::After(End::Fault));
+        }
+        let (queued, token) = state.lock_next(&who, now)?;
+        let bytes = message::delivery(id, &queued, token, &state.options);
+        Some((token.0.to_vec(), bytes, Sent::Message { device: id.to_owned(), token }))
+    }
+}
+
+fn not_found() -> Error {
+    error("amqp:not-found", "ErrorCode:ArgumentInvalid;there is nothing at this address")
+}
+
+fn rejected(condition: &str, description: &str) -> DeliveryState {
+    DeliveryState::Rejected(Rejected { error: Some(error(condition, description)) })
+}
+
+/// The hub's side of a link; one that is refused has no terminus there.
+fn answer_attach(attach: Attach, hub_sends: bool, is_refused: bool) -> Attach {
+    let source = attach.source.filter(|_| !(is_refused && hub_sends));
+    let target = attach.target.filter(|_| !is_refused || hub_sends);
+    Attach {
+        name: attach.name,
+        handle: attach.handle,
+        role: if hub_sends { Role::Sender } else { Role::Receiver },
+        snd_settle_mode: SenderSettleMode::Mixed,
+        rcv_settle_mode: ReceiverSettleMode::First,
+        source,
+        target,
+        unsettled: None,
+        incomplete_unsettled: false,
+        initial_delivery_count: hub_sends.then_some(0),
+        max_message_size: Some(if hub_sends { 65_536 } else { 262_144 }),
+        offered_capabilities: None,
+        desired_capabilities: None,
+        properties: None,
+    }
+}

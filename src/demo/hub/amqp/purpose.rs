@@ -1,0 +1,88 @@
+//! What a link is for, by its address.
+
+use crate::demo::hub::topic::percent_decode;
+
+/// What goes over a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Tokens, to the hub.
+    Tokens,
+    /// What became of tokens.
+    TokenAnswers,
+    /// A device's messages, to it.
+    Devicebound(String),
+    /// A device's telemetry.
+    Events(String),
+    /// Something of a device's that is not modelled: nothing ever goes over it.
+    Idle(String),
+    /// Messages to devices, from the back end.
+    Commands,
+    /// Feedback, to the back end.
+    Feedback,
+}
+
+impl Purpose {
+    /// What the link is for that has this address at the hub; `None`: there is nothing there.
+    pub fn of(address: &str, hub_sends: bool) -> Option<Purpose> {
+        let path = match address.split_once("://") {
+            Some((_, rest)) => rest.split_once('/')?.1,
+            None => address,
+        };
+        let path = path.trim_start_matches('/').to_ascii_lowercase();
+        match (path.as_str(), hub_sends) {
+            ("$cbs", false) => return Some(Purpose::Tokens),
+            ("$cbs", true) => return Some(Purpose::TokenAnswers),
+            ("messages/devicebound", false) => return Some(Purpose::Commands),
+            ("messages/servicebound/feedback", true) => return Some(Purpose::Feedback),
+            _ => {}
+        }
+        // The id has its case.
+        let at = address.to_ascii_lowercase().find("devices/")?;
+        let (id, what) = address[at + "devices/".len()..].split_once('/')?;
+        let id = percent_decode(id)?;
+        match (what.to_ascii_lowercase().as_str(), hub_sends) {
+            ("messages/devicebound", true) => Some(Purpose::Devicebound(id)),
+            ("messages/events", false) => Some(Purpose::Events(id)),
+            ("methods/devicebound" | "twin", _) => Some(Purpose::Idle(id)),
+            _ => None,
+        }
+    }
+
+    /// Whether the hub is the sender.
+    pub fn hub_sends(&self) -> bool {
+        matches!(self, Purpose::TokenAnswers | Purpose::Devicebound(_) | Purpose::Feedback)
+    }
+
+    /// The device that it is of.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Purpose::Devicebound(id) | Purpose::Events(id) | Purpose::Idle(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the back end's.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Purpose::Commands | Purpose::Feedback)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_known_whole_or_with_the_hub_before_them() {
+        let device = Some(Purpose::Devicebound("a b".into()));
+        assert_eq!(Purpose::of("/devices/a%20b/messages/devicebound", true), device);
+        assert_eq!(Purpose::of("amqps://hub/devices/a b/messages/deviceBound", true), device);
+        assert_eq!(Purpose::of("/devices/D/messages/events", false), Some(Purpose::Events("D".into())));
+        assert_eq!(Purpose::of("$cbs", true), Some(Purpose::TokenAnswers));
+        assert_eq!(Purpose::of("amqps://hub/$cbs", false), Some(Purpose::Tokens));
+        assert_eq!(Purpose::of("/messages/devicebound", false), Some(Purpose::Commands));
+        assert_eq!(Purpose::of("/messages/serviceBound/feedback", true), Some(Purpose::Feedback));
+        for wrong in ["/devices/d/messages/devicebound", "/messages/events", "", "amqps://hub"] {
+            assert_eq!(Purpose::of(wrong, false), None, "{wrong}");
+        }
+    }
+}

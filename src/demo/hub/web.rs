@@ -1,0 +1,76 @@
+//! What comes through the web's port: a WebSocket's handshake, or a request of the device interface over HTTPS.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use super::listen::{Ahead, Stream, OPEN_TIMEOUT};
+use super::state::State;
+use super::websocket::{self, Protocol, Socket};
+use super::{amqp, connection, https, Shared};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// A connection on which requests come.
+pub(super) struct Site {
+    pub shared: Arc<Shared>,
+    pub connection: u64,
+    /// Of the client's certificate.
+    pub thumbprints: Vec<String>,
+    upgrade: Mutex<Option<(Protocol, OnUpgrade)>>,
+}
+
+/// Serves a connection from its first byte to its last.
+pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<String>) {
+    let connection = shared.with(State::next_connection);
+    let site = Arc::new(Site { shared, connection, thumbprints, upgrade: Mutex::new(None) });
+    let service = service_fn(|request| answer(site.clone(), request));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    let upgrade = site.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((protocol, upgrade)) = upgrade else { return };
+    let Ok(Ok(upgraded)) = timeout(OPEN_TIMEOUT, upgrade).await else { return };
+    let parts = upgraded.downcast::<TokioIo<Stream>>().expect("it was served over such a stream");
+    let (shared, thumbprints) = (site.shared.clone(), site.thumbprints.clone());
+    let bytes_max = shared.with(|state| state.options.websocket_bytes_max);
+    let socket = Socket::new(Ahead::new(parts.read_buf, parts.io.into_inner()), bytes_max);
+    match protocol {
+        Protocol::Mqtt => connection::serve(shared, Box::new(socket), &thumbprints).await,
+        Protocol::Amqp => amqp::serve(shared, Box::new(socket), thumbprints).await,
+    }
+}
+
+/// An error is a connection that ends without an answer.
+async fn answer(site: Arc<Site>, mut request: Request<Incoming>) -> io::Result<Answer> {
+    if !request.headers().contains_key(UPGRADE) {
+        return https::answer(&site, request).await;
+    }
+    let (protocol, accept) = match websocket::handshake(&request) {
+        Ok(wanted) => wanted,
+        Err(status) => return Ok(empty(status)),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    *site.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((protocol, upgrade));
+    let mut answer = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, "websocket".parse().expect("a word is good for a header"));
+    headers.insert(CONNECTION, "Upgrade".parse().expect("a word is good for a header"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.as_str().parse().expect("a word is good for a header"));
+    Ok(answer)
+}
+
+pub(super) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,250 @@
+//! An identity's attachment by AMQP: a session of a connection that others have parts of, with a link for its messages,
+//! and one for its events once there is any.
+//!
+//! Invariants
+//! - The hub is told of deliveries in the order of their receipt (G5), and each is settled with that.
+//! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
+//! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{timeout, Instant};
+
+use super::connection::{Command, Handle, Signal};
+use super::message::{audience, c2d, devicebound, events, result_event};
+use crate::amqp::engine::{Delivery, Settle};
+use crate::config::Settle as SettleWhen;
+use crate::hub::in_order::InOrder;
+use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached};
+use crate::hub::trouble::Trouble;
+use crate::hub::Settlement;
+use crate::ledger::row::Event;
+use crate::proof::crash::{self, Point};
+
+/// Deliveries at a time that are executed before they are settled: each is locked for a minute from when it was sent.
+const WINDOW_AFTER_EXECUTION: u32 = 4;
+/// Deliveries at a time that are settled as soon as they are recorded.
+const WINDOW_AFTER_ACCEPT: u32 = 16;
+/// What may wait for the identity: deliveries, acknowledged events, and what there is beside.
+const SIGNALS_MAX: usize = 64;
+/// How long the hub may take to answer to an Attach. It throttles by delaying it.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the hub may take to answer when a device leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+/// A delivery that came so often before is not given back: at ten the hub would throw it away.
+const RELEASES_MAX: u32 = 3;
+/// Nothing is to be done for so long.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// A connection that stands, on which an identity has not shown itself.
+pub(super) struct Shared(pub(super) Arc<Handle>);
+
+impl Reached for Shared {
+    fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
+        Box::pin(async move {
+            let handle = self.0;
+            let user = handle.user();
+            let of = audience(&entry.hub.host, entry.device);
+            if let Some(token) = entry.token {
+                let (told, answer) = oneshot::channel();
+                handle.want(Command::Show { user, of: of.clone(), token, told: Some(told) }).await?;
+                crash::point(Point::LoginSent);
+                answer.await.unwrap_or_else(|_| Err(handle.why()))?;
+            }
+            crash::point(Point::LoginAccepted);
+            let (sender, signals) = mpsc::channel(SIGNALS_MAX);
+            handle.want(Command::Join { user, signals: sender }).await?;
+            let window = match entry.settle {
+                SettleWhen::AfterExecution => WINDOW_AFTER_EXECUTION,
+                SettleWhen::AfterAccept => WINDOW_AFTER_ACCEPT,
+            };
+            let attached = Attached {
+                device: entry.device.to_owned(),
+                of,
+                seat: Seat { handle: Some(handle), user, signals },
+                window,
+                order: InOrder::default(),
+                attach_due: None,
+                idle_until: Instant::now() + IDLE,
+            };
+            Ok(Box::new(attached) as Box<dyn Attachment>)
+        })
+    }
+}
+
+/// A place on a connection. The connection notices when it is dropped.
+struct Seat {
+    /// There until it is dropped.
+    handle: Option<Arc<Handle>>,
+    user: u64,
+    signals: mpsc::Receiver<Signal>,
+}
+
+impl Seat {
+    fn handle(&self) -> &Arc<Handle> {
+        self.handle.as_ref().expect("it is taken only when the seat is given up")
+    }
+
+    async fn want(&self, command: Command) -> Result<(), Trouble> {
+        self.handle().want(command).await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.signals.close();
+        if let Some(handle) = &self.handle {
+            handle.somebody_left();
+        }
+    }
+}
+
+/// A delivery that is not settled.
+struct Held {
+    delivery: u32,
+    /// How often it came before.
+    count: u32,
+}
+
+struct Attached {
+    device: String,
+    /// What its tokens are of.
+    of: String,
+    seat: Seat,
+    window: u32,
+    order: InOrder<Held, Settle>,
+    /// The hub must have answered to the Attach by then.
+    attach_due: Option<Instant>,
+    idle_until: Instant,
+}
+
+impl Attached {
+    async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
+        match self.seat.signals.recv().await {
+            Some(Signal::Ready) => {
+                crash::point(Point::SubscriptionGranted);
+                self.attach_due = None;
+                Ok(Inbound::Ready)
+            }
+            Some(Signal::Delivered(delivery)) => Ok(self.on_delivery(&delivery)),
+            Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
+            Some(Signal::Over(trouble)) => Err(trouble),
+            None => Err(self.seat.handle().why()),
+        }
+    }
+
+    fn on_delivery(&mut self, delivery: &Delivery) -> Inbound {
+        crash::point(Point::PublishRead);
+        let message = c2d(&delivery.payload, delivery.is_whole);
+        let count = message.delivery_count.unwrap_or_default();
+        let number = self.order.push(Held { delivery: delivery.id, count });
+        Inbound::Delivery { number: Some(number), message }
+    }
+
+    async fn settle_all(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
+        for settlement in settlements {
+            match settlement {
+                Settlement::Complete(number) => self.order.settle(number, Settle::Accept),
+                Settlement::Reject(number) => self.order.settle(number, Settle::Reject),
+                Settlement::Abandon(number) => self.order.settle(number, Settle::Release),
+            }
+        }
+        let mut has_told = false;
+        while let Some((held, how)) = self.order.take_first() {
+            let how = match how {
+                Settle::Release if held.count >= RELEASES_MAX => Settle::Forget,
+                how => how,
+            };
+            if how != Settle::Forget {
+                crash::point(Point::SettlementTaken);
+                has_told = true;
+            }
+            self.seat.want(Command::Settle { user: self.seat.user, delivery: held.delivery, how }).await?;
+        }
+        Ok(has_told)
+    }
+}
+
+impl Attachment for Attached {
+    /// AMQP has no sessions that outlive a connection: it can't be told.
+    fn was_known(&self) -> bool {
+        true
+    }
+
+    fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        self.attach_due = Some(Instant::now() + ATTACH_PATIENCE);
+        let command = Command::Receive { user: self.seat.user, from: devicebound(&self.device), window: self.window };
+        Box::pin(self.seat.want(command))
+    }
+
+    fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
+        Box::pin(self.next_inbound())
+    }
+
+    fn keep_alive_at(&self) -> Instant {
+        self.attach_due.unwrap_or(self.idle_until)
+    }
+
+    /// The connection keeps itself alive. What may be due here is the hub's answer.
+    fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        let now = Instant::now();
+        self.idle_until = now + IDLE;
+        let is_late = self.attach_due.is_some_and(|due| due <= now);
+        Box::pin(async move {
+            match is_late {
+                true => Err(Trouble::Slow(ATTACH_PATIENCE.as_secs())),
+                false => Ok(()),
+            }
+        })
+    }
+
+    fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>> {
+        Box::pin(self.settle_all(settlements))
+    }
+
+    fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async move {
+            let message = result_event(&event).map_err(|error| Trouble::EventRefused(error.to_string()))?;
+            let (to, seq) = (events(&self.device), event.seq);
+            self.seat.want(Command::Publish { user: self.seat.user, to, seq, message: Bytes::from(message) }).await
+        })
+    }
+
+    fn takes_tokens(&self) -> bool {
+        true
+    }
+
+    /// The hub's answer is not waited for: a refusal ends the attachment.
+    fn show(&mut self, token: String) -> Pending<'_, Result<(), Trouble>> {
+        let command = Command::Show { user: self.seat.user, of: self.of.clone(), token, told: None };
+        Box::pin(self.seat.want(command))
+    }
+
+    fn unsettled(&self) -> usize {
+        self.order.len()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.order.oldest()
+    }
+
+    fn detach(self: Box<Self>) -> Pending<'static, ()> {
+        Box::pin(async move {
+            let mut seat = self.seat;
+            let leave = async {
+                let is_told = seat.want(Command::Leave { user: seat.user }).await.is_ok();
+                while is_told && seat.signals.recv().await.is_some() {}
+            };
+            let _ = timeout(LEAVE_PATIENCE, leave).await;
+            let handle = seat.handle.take();
+            drop(seat);
+            if let Some(handle) = handle {
+                handle.somebody_left();
+                handle.let_go().await;
+            }
+        })
+    }
+}

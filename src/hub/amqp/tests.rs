@@ -1,0 +1,651 @@
+//! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, Handle, LinkError, Role};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, MessageId, Properties, Rejected, TargetArchetype};
+use crate::amqp::types::performatives::{
+    Attach, Begin, Close, Detach, Disposition, End, Flow, Open, Performative, Transfer,
+};
+use crate::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
+use tokio::time::{timeout, Instant};
+use tokio_util::codec::Framed;
+
+use super::Amqp;
+use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
+use crate::amqp::message::{self, text};
+use crate::config::{self, Credential, Settle, TransportKind};
+use crate::hub::account::{Access, Account};
+use crate::hub::dial::{Dial, Dialing};
+use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
+use crate::hub::trouble::Trouble;
+use crate::hub::Settlement;
+use crate::ledger::row::Event;
+use crate::net::Stream;
+
+/// Dials one stream after the other.
+struct Local(Mutex<VecDeque<DuplexStream>>);
+
+impl Dial for Local {
+    fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
+        let stream = self.0.lock().unwrap().pop_front();
+        Box::pin(async { Ok(Box::new(stream.ok_or(Trouble::Closed)?) as Box<dyn Stream>) })
+    }
+}
+
+/// A transport with so many connections at hand, and the hub's ends of them.
+fn transport(connections: usize) -> (Amqp, Vec<Hub>) {
+    let (near, far): (VecDeque<_>, Vec<_>) = (0..connections).map(|_| tokio::io::duplex(100_000)).unzip();
+    let hub = |stream| Hub {
+        framed: Framed::new(stream, Codec::default()),
+        mechanism: "ANONYMOUS",
+        silent_to: "",
+        is_open: false,
+    };
+    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(hub).collect())
+}
+
+fn access() -> Arc<Access> {
+    let folder = tempfile::tempdir().unwrap();
+    let main = folder.path().join("main.toml");
+    std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
+    Arc::new(Access { hub: config::load(&main, []).unwrap().config.hub, trust: None })
+}
+
+fn account(access: &Arc<Access>) -> Account {
+    Account {
+        access: access.clone(),
+        transport: TransportKind::Amqp,
+        credential: Credential::Key(vec![0; 32]),
+        secondary: None,
+        settle: Settle::AfterExecution,
+        form: Arc::default(),
+    }
+}
+
+async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {
+    let reached = amqp.reach(account).await?;
+    let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
+    let hub = &account.access.hub;
+    reached.attach(Entry { hub, device, token, is_to_stay: true, settle: account.settle }).await
+}
+
+/// One that is attached, and asks for its messages.
+async fn ready(amqp: &Amqp, account: &Account, device: &str) -> Box<dyn Attachment> {
+    let mut attachment = attach(amqp, account, device).await.unwrap();
+    attachment.receive().await.unwrap();
+    assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+    attachment
+}
+
+/// The hub's end of a connection. It has each session and link under the numbers that it was asked for with.
+struct Hub {
+    framed: Framed<DuplexStream, Codec>,
+    mechanism: &'static str,
+    /// Whose tokens it says nothing to.
+    silent_to: &'static str,
+    is_open: bool,
+}
+
+/// What came to the hub that a test may want to know.
+#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
+#[derive(Debug)]
+enum Heard {
+    Token { of: String, token: String },
+    Link { channel: u16, handle: u32, address: String },
+    Credit { channel: u16, credit: u32 },
+    Event { channel: u16, id: u32, message: message::Message },
+    Told { first: u32, how: &'static str },
+    Ended { channel: u16 },
+    Closed { why: Option<Error> },
+}
+
+impl Hub {
+    async fn say(&mut self, channel: u16, performative: Performative) {
+        self.put(Frame::of(channel, performative)).await;
+    }
+
+    async fn put(&mut self, frame: Frame) {
+        self.framed.send(Item::Frame(frame)).await.unwrap();
+    }
+
+    async fn item(&mut self) -> Item {
+        self.framed.next().await.expect("the connection stands").expect("frames are sound")
+    }
+
+    async fn accept(&mut self) {
+        assert!(matches!(self.item().await, Item::Header(Protocol::Sasl)));
+        self.framed.send(Item::Header(Protocol::Sasl)).await.unwrap();
+        let mechanisms = SaslMechanisms { sasl_server_mechanisms: vec![self.mechanism.into()].into() };
+        self.put(Frame::sasl(Sasl::Mechanisms(mechanisms))).await;
+        let Item::Frame(Frame { body: Body::Sasl(Sasl::Init(init)), .. }) = self.item().await else { panic!("Init") };
+        assert_eq!(init.mechanism.0, self.mechanism);
+        self.put(Frame::sasl(Sasl::Outcome(SaslOutcome { code: SaslCode::Ok, additional_data: None }))).await;
+        assert!(matches!(self.item().await, Item::Header(Protocol::Amqp)));
+        self.framed.send(Item::Header(Protocol::Amqp)).await.unwrap();
+        let Item::Frame(Frame { body: Body::Performative(Performative::Open(open)), .. }) = self.item().await else {
+            panic!("Open")
+        };
+        assert_eq!((open.hostname.as_deref(), open.max_frame_size.0), (Some("localhost"), 65_536));
+        self.say(0, Performative::Open(Open { container_id: "hub".into(), hostname: None, ..open })).await;
+    }
+
+    /// What comes next that matters, with what does not answered as a hub does.
+    async fn hear(&mut self) -> Heard {
+        if !self.is_open {
+            self.accept().await;
+            self.is_open = true;
+        }
+        loop {
+            let Item::Frame(Frame { channel, body, payload }) = self.item().await else { panic!("a header") };
+            let Body::Performative(performative) = body else { continue };
+            match performative {
+                Performative::Begin(begin) => {
+                    self.say(channel, Performative::Begin(Begin { remote_channel: Some(channel), ..begin })).await;
+                }
+                Performative::Attach(attach) => {
+                    if let Some(heard) = self.on_attach(channel, attach).await {
+                        return heard;
+                    }
+                }
+                Performative::Flow(Flow { handle: Some(_), link_credit: Some(credit), .. }) => {
+                    return Heard::Credit { channel, credit };
+                }
+                Performative::Transfer(transfer) => return self.on_transfer(channel, transfer, &payload).await,
+                Performative::Disposition(Disposition { first, state, settled, .. }) => {
+                    assert!(settled, "at once");
+                    let how = match state {
+                        Some(DeliveryState::Accepted(_)) => "accepted",
+                        Some(DeliveryState::Rejected(_)) => "rejected",
+                        Some(DeliveryState::Released(_)) => "released",
+                        _ => "something else",
+                    };
+                    // That of the answers to tokens is not one of a device's.
+                    if channel != 0 {
+                        return Heard::Told { first, how };
+                    }
+                }
+                Performative::End(_) => {
+                    self.say(channel, Performative::End(End { error: None })).await;
+                    return Heard::Ended { channel };
+                }
+                Performative::Close(close) => {
+                    self.say(0, Performative::Close(Close { error: None })).await;
+                    return Heard::Closed { why: close.error };
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn on_attach(&mut self, channel: u16, attach: Attach) -> Option<Heard> {
+        let handle = attach.handle.0;
+        let theirs = match (&attach.source, &attach.target) {
+            (Some(source), _) if attach.role == Role::Receiver => source.address.clone(),
+            (_, Some(target)) => match &**target {
+                TargetArchetype::Target(target) => target.address.clone(),
+            },
+            _ => None,
+        };
+        let address = theirs.expect("an address");
+        let is_sender = attach.role == Role::Sender;
+        let role = if is_sender { Role::Receiver } else { Role::Sender };
+        let initial_delivery_count = (!is_sender).then_some(0);
+        self.say(channel, Performative::Attach(Attach { role, initial_delivery_count, ..attach })).await;
+        if is_sender {
+            let mut flow = flow();
+            (flow.handle, flow.delivery_count, flow.link_credit) = (Some(Handle(handle)), Some(0), Some(100));
+            self.say(channel, Performative::Flow(flow)).await;
+        }
+        (address != "$cbs").then_some(Heard::Link { channel, handle, address })
+    }
+
+    async fn on_transfer(&mut self, channel: u16, transfer: Transfer, payload: &[u8]) -> Heard {
+        let (message, why) = message::read(payload);
+        assert_eq!(why, None);
+        let id = transfer.delivery_id.unwrap();
+        let Some(of) = message.property("name").and_then(text) else {
+            return Heard::Event { channel, id, message };
+        };
+        let of_device = of.rsplit("%2F").next().unwrap_or_default();
+        if of_device != self.silent_to {
+            let is_bad = of_device.starts_with("bad") || message.body == b"expired";
+            let status = if is_bad { "401" } else { "200" };
+            let to = message.id.as_ref().and_then(text).unwrap();
+            let properties = Properties { correlation_id: Some(MessageId::String(to)), ..Properties::default() };
+            let said = [("status-code", status), ("status-description", "as it is")];
+            let answer = message::write(&properties, &said, message::Body::Text("")).unwrap();
+            // Numbers are numbers on the wire.
+            let answer = with_number(&answer, status);
+            // The answer comes before the disposition of the request.
+            self.transfer(channel, 0, id, &answer, 1).await;
+            self.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
+        }
+        let token = String::from_utf8(message.body).unwrap();
+        Heard::Token { of, token }
+    }
+
+    /// A message on a link, in so many frames.
+    async fn transfer(&mut self, channel: u16, handle: u32, id: u32, message: &[u8], frames: usize) {
+        let size = message.len().div_ceil(frames).max(1);
+        let pieces: Vec<&[u8]> = message.chunks(size).collect();
+        for (at, piece) in pieces.iter().enumerate() {
+            let transfer = Transfer {
+                handle: Handle(handle),
+                delivery_id: (at == 0).then_some(id),
+                delivery_tag: (at == 0).then(|| id.to_be_bytes().to_vec().into()),
+                message_format: Some(0),
+                settled: None,
+                more: at + 1 < pieces.len(),
+                rcv_settle_mode: None,
+                state: None,
+                resume: false,
+                aborted: false,
+                batchable: false,
+            };
+            let body = Body::Performative(Performative::Transfer(transfer));
+            self.put(Frame { channel, body, payload: Bytes::copy_from_slice(piece) }).await;
+        }
+    }
+
+    /// A message for a device, under an id.
+    async fn deliver(&mut self, (channel, handle): (u16, u32), id: u32, message_id: &str, frames: usize) {
+        let properties = Properties { message_id: Some(MessageId::String(message_id.into())), ..Properties::default() };
+        let message = message::write(&properties, &[("command", "set")], message::Body::Data(b"12.5")).unwrap();
+        self.transfer(channel, handle, id, &message, frames).await;
+    }
+
+    async fn tell(&mut self, channel: u16, first: u32, state: DeliveryState) {
+        let (role, last, state) = (Role::Receiver, None, Some(state));
+        let told = Disposition { role, first, last, settled: true, state, batchable: false };
+        self.say(channel, Performative::Disposition(told)).await;
+    }
+
+    /// Goes on until what is wanted has come.
+    async fn until<T>(&mut self, mut wanted: impl FnMut(&Heard) -> Option<T>) -> T {
+        loop {
+            let heard = self.hear().await;
+            if let Some(found) = wanted(&heard) {
+                return found;
+            }
+        }
+    }
+
+    /// The link of a device's messages, once it is asked for.
+    async fn link(&mut self, device: &str) -> (u16, u32) {
+        let wanted = format!("/devices/{device}/messages/devicebound");
+        self.until(|heard| match heard {
+            Heard::Link { channel, handle, address } if *address == wanted => Some((*channel, *handle)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What is told of the next delivery.
+    async fn told(&mut self) -> (u32, &'static str) {
+        self.until(|heard| match heard {
+            Heard::Told { first, how, .. } => Some((*first, *how)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn detach(&mut self, (channel, handle): (u16, u32), condition: impl Into<ErrorCondition>) {
+        let error = Some(Error::new(condition, Some("as it is".to_owned()), None));
+        self.say(channel, Performative::Detach(Detach { handle: Handle(handle), closed: true, error })).await;
+    }
+}
+
+fn flow() -> Flow {
+    Flow {
+        next_incoming_id: Some(0),
+        incoming_window: 5000,
+        next_outgoing_id: 0,
+        outgoing_window: 5000,
+        handle: None,
+        delivery_count: None,
+        link_credit: None,
+        available: None,
+        drain: false,
+        echo: false,
+        properties: None,
+    }
+}
+
+/// The same message with its text `200` as the number 200.
+fn with_number(message: &[u8], status: &str) -> Vec<u8> {
+    let text = [&[0xa1, 3][..], status.as_bytes()].concat();
+    let number = [&[0x71][..], &status.parse::<i32>().unwrap().to_be_bytes()].concat();
+    let at = message.windows(5).position(|window| window == text).unwrap();
+    [&message[..at], &number, &message[at + 5..]].concat()
+}
+
+/// Both at once: the hub's end goes on until ours has come to its end.
+async fn with_hub<T>(hub: &mut Hub, ours: impl std::future::Future<Output = T>) -> T {
+    tokio::pin!(ours);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut ours => return done,
+            heard = hub.hear() => drop(heard),
+        }
+    }
+}
+
+fn event(seq: i64) -> Event {
+    Event { seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn identities_share_a_connection_which_the_last_of_them_closes() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let devices = async { tokio::join!(ready(&amqp, &account, "one"), ready(&amqp, &account, "two")) };
+    let script = async {
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            match hub.hear().await {
+                Heard::Token { of, token } => seen.push(format!("{of}: {token}")),
+                Heard::Link { address, .. } => seen.push(address),
+                _ => {}
+            }
+        }
+        seen.sort();
+        seen
+    };
+    let ((mut one, two), seen) = tokio::join!(devices, script);
+    assert_eq!(
+        seen,
+        [
+            "/devices/one/messages/devicebound",
+            "/devices/two/messages/devicebound",
+            "localhost%2Fdevices%2Fone: token of one",
+            "localhost%2Fdevices%2Ftwo: token of two"
+        ]
+    );
+    assert!(one.was_known() && one.takes_tokens());
+    // One leaves; the other's events go on.
+    with_hub(hub, two.detach()).await;
+    one.publish(event(5)).await.unwrap();
+    let published = async {
+        let (channel, id) = hub
+            .until(|heard| match heard {
+                Heard::Event { channel, id, message, .. } => {
+                    assert_eq!(message.correlation_id.as_ref().and_then(text).as_deref(), Some("m"));
+                    Some((*channel, *id))
+                }
+                _ => None,
+            })
+            .await;
+        hub.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
+    };
+    let (inbound, ()) = tokio::join!(one.next(), published);
+    assert!(matches!(inbound, Ok(Inbound::Published(5))));
+    let closed = async {
+        hub.until(|heard| match heard {
+            Heard::Closed { why } => Some(why.clone()),
+            _ => None,
+        })
+        .await
+    };
+    let ((), why) = tokio::join!(one.detach(), closed);
+    assert_eq!(why, None);
+    assert!(matches!(attach(&amqp, &account, "one").await, Err(Trouble::Closed)), "the next one is dialled anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_are_settled_in_the_order_of_their_receipt() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let script = async {
+        let link = hub.link("d").await;
+        let credit = hub
+            .until(|heard| match heard {
+                Heard::Credit { channel, credit } if *channel == link.0 => Some(*credit),
+                _ => None,
+            })
+            .await;
+        assert_eq!(credit, 4);
+        for id in 1..=3 {
+            hub.deliver(link, 10 + id, &format!("m-{id}"), id as usize).await;
+        }
+        link
+    };
+    let (mut device, link) = tokio::join!(ready(&amqp, &account, "d"), script);
+    for expected in 1..=3 {
+        let Ok(Inbound::Delivery { number, message }) = device.next().await else { panic!("a delivery") };
+        assert_eq!((number, message.id), (Some(expected), Some(format!("m-{expected}"))));
+        assert_eq!((message.command.as_deref(), &message.body[..]), (Some("set"), &b"12.5"[..]));
+    }
+    assert_eq!((device.unsettled(), device.oldest()), (3, Some(1)));
+    assert!(!device.settle(vec![Settlement::Reject(2)]).await.unwrap());
+    assert!(device.settle(vec![Settlement::Complete(1)]).await.unwrap());
+    assert_eq!((hub.told().await, hub.told().await), ((11, "accepted"), (12, "rejected")));
+    // What is given back ends nothing here.
+    hub.deliver(link, 14, "m-4", 1).await;
+    assert!(matches!(device.next().await, Ok(Inbound::Delivery { number: Some(4), .. })));
+    assert!(!device.settle(vec![Settlement::Complete(4)]).await.unwrap());
+    assert!(device.settle(vec![Settlement::Abandon(3)]).await.unwrap());
+    assert_eq!((hub.told().await, hub.told().await), ((13, "released"), (14, "accepted")));
+    assert_eq!((device.unsettled(), device.oldest()), (0, None));
+    hub.deliver(link, 15, "m-5", 1).await;
+    assert!(matches!(device.next().await, Ok(Inbound::Delivery { number: Some(5), .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_came_too_often_is_not_given_back_but_left_to_its_lock() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let script = async {
+        let (channel, handle) = hub.link("d").await;
+        let header = [0x00, 0x53, 0x70, 0xc0, 7, 5, 0x40, 0x40, 0x40, 0x40, 0x52, 3];
+        hub.transfer(channel, handle, 1, &header, 1).await;
+    };
+    let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+    let Ok(Inbound::Delivery { message, .. }) = device.next().await else { panic!("a delivery") };
+    assert_eq!(message.delivery_count, Some(3));
+    assert!(!device.settle(vec![Settlement::Abandon(1)]).await.unwrap());
+    assert_eq!(device.unsettled(), 0);
+    let silence = timeout(Duration::from_secs(20), hub.told()).await;
+    assert!(silence.is_err(), "the hub is told nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_or_not_answered_is_one_devices_trouble() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    hub.silent_to = "quiet";
+    let begun = Instant::now();
+    let devices = async {
+        let (bad, quiet) = (attach(&amqp, &account, "bad"), attach(&amqp, &account, "quiet"));
+        let (good, bad, quiet) = tokio::join!(ready(&amqp, &account, "good"), bad, quiet);
+        (good, bad.err().unwrap(), quiet.err().unwrap())
+    };
+    let (mut good, bad, quiet) = with_hub(hub, devices).await;
+    assert!(matches!(&bad, Trouble::TokenRefused { status: 401, description } if description == "as it is"), "{bad}");
+    assert_eq!((quiet, begun.elapsed().as_secs()), (Trouble::TokenUnanswered(30), 30));
+    // A token is renewed in place; a refusal ends that device's part alone.
+    good.show("new token".into()).await.unwrap();
+    let shown = hub.until(|heard| match heard {
+        Heard::Token { token, .. } => Some(token.clone()),
+        _ => None,
+    });
+    assert_eq!(shown.await, "new token");
+    let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
+    other.show("expired".into()).await.unwrap();
+    let refused = with_hub(hub, other.next()).await.err();
+    assert!(matches!(refused, Some(Trouble::TokenRefused { status: 401, .. })));
+    assert!(timeout(Duration::from_secs(5), with_hub(hub, good.next())).await.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_detached_is_one_devices_trouble() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
+    type IsRight = fn(&Trouble) -> bool;
+    let conditions: [(ErrorCondition, IsRight); 5] = [
+        (AmqpError::UnauthorizedAccess.into(), |trouble| matches!(trouble, Trouble::Unauthorized(_))),
+        (AmqpError::NotFound.into(), |trouble| matches!(trouble, Trouble::NotFound(_))),
+        (LinkError::Stolen.into(), |trouble| matches!(trouble, Trouble::Stolen)),
+        (ErrorCondition::Custom("com.microsoft:device-container-throttled".into()), |trouble| {
+            matches!(trouble, Trouble::Throttled(_))
+        }),
+        (
+            ErrorCondition::Custom("com.microsoft:anything".into()),
+            |trouble| matches!(trouble, Trouble::Detached { condition, .. } if condition == "com.microsoft:anything"),
+        ),
+    ];
+    for (condition, is_right) in conditions {
+        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
+        device.receive().await.unwrap();
+        let link = hub.link("d").await;
+        hub.detach(link, condition).await;
+        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
+        let trouble = device.next().await.err().unwrap();
+        assert!(is_right(&trouble), "{trouble}");
+        with_hub(hub, device.detach()).await;
+    }
+    assert!(timeout(Duration::from_secs(5), with_hub(hub, other.next())).await.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_never_answers_to_an_attach_is_given_up() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
+    device.receive().await.unwrap();
+    let due = device.keep_alive_at();
+    assert!(timeout(due - Instant::now(), device.next()).await.is_err());
+    assert_eq!(device.keep_alive().await, Err(Trouble::Slow(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_learn_why_their_connection_ended() {
+    let why = |error: &str| Some(Error::new(ErrorCondition::Custom(error.into()), Some("bye".to_owned()), None));
+    for case in ["cut", "closed", "closed for a reason", "no AMQP", "too large", "silent"] {
+        let (amqp, mut hubs) = transport(2);
+        let account = account(&access());
+        let mut hub = hubs.remove(0);
+        let devices = async { tokio::join!(ready(&amqp, &account, "one"), ready(&amqp, &account, "two")) };
+        let (mut one, mut two) = with_hub(&mut hub, devices).await;
+        let mut held = None;
+        match case {
+            "cut" => drop(hub),
+            "closed" => hub.say(0, Performative::Close(Close { error: None })).await,
+            "closed for a reason" => hub.say(0, Performative::Close(Close { error: why("amqp:test") })).await,
+            "no AMQP" => hub.framed.get_mut().write_all(&[0, 0, 0, 9, 2, 0, 0, 0, 0x7f]).await.unwrap(),
+            "too large" => hub.framed.get_mut().write_all(&[0, 1, 0, 1, 2, 0, 0, 0]).await.unwrap(),
+            // It takes all that is sent, and says nothing.
+            _ => held = Some(tokio::spawn(async move { while hub.framed.next().await.is_some() {} })),
+        }
+        let (first, second) = (one.next().await.err().unwrap(), two.next().await.err().unwrap());
+        assert_eq!(first, second, "{case}");
+        let is_right = match case {
+            "cut" | "closed" => matches!(first, Trouble::Lost(_)),
+            "closed for a reason" => matches!(&first, Trouble::Dismissed { condition, .. } if condition == "amqp:test"),
+            "silent" => first == Trouble::HalfOpen,
+            _ => matches!(first, Trouble::Protocol(_)),
+        };
+        assert!(is_right, "{case}: {first}");
+        assert!(two.settle(vec![]).await.is_ok());
+        assert_eq!(two.publish(event(1)).await, Err(second));
+        // Who leaves a dead connection does not wait, and the next one is another.
+        let begun = Instant::now();
+        two.detach().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "{case}");
+        let mut hub = hubs.remove(0);
+        drop(with_hub(&mut hub, ready(&amqp, &account, "one")).await);
+        drop(held);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_can_not_be_read_is_delivered_as_that() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let script = async {
+        let (channel, handle) = hub.link("d").await;
+        hub.transfer(channel, handle, 1, b"\x00\x53\x73\xc0\xff", 1).await;
+        hub.deliver((channel, handle), 2, "sound", 1).await;
+    };
+    let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+    let Ok(Inbound::Delivery { number: Some(1), message }) = device.next().await else { panic!("a delivery") };
+    assert!(message.malformed.is_some());
+    device.settle(vec![Settlement::Reject(1)]).await.unwrap();
+    assert_eq!(hub.told().await, (1, "rejected"));
+    let Ok(Inbound::Delivery { message, .. }) = device.next().await else { panic!("a delivery") };
+    assert_eq!((message.id.as_deref(), message.malformed), (Some("sound"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_the_hub_rejects_is_a_trouble_that_names_it() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut device = with_hub(hub, ready(&amqp, &account, "d")).await;
+    device.publish(event(1)).await.unwrap();
+    let (channel, id) = hub
+        .until(|heard| match heard {
+            Heard::Event { channel, id, .. } => Some((*channel, *id)),
+            _ => None,
+        })
+        .await;
+    let error = Some(Error::new(AmqpError::ResourceLimitExceeded, None, None));
+    hub.tell(channel, id, DeliveryState::Rejected(Rejected { error })).await;
+    let trouble = device.next().await.err().unwrap();
+    assert!(matches!(&trouble, Trouble::EventRefused(why) if why.contains("resource-limit")), "{trouble}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_dropped_ends_its_session_and_nothing_else() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
+    let mut goes = with_hub(hub, attach(&amqp, &account, "goes")).await.unwrap();
+    goes.receive().await.unwrap();
+    let (gone, _) = hub.link("goes").await;
+    drop(goes);
+    let ended = hub
+        .until(|heard| match heard {
+            Heard::Ended { channel } => Some(*channel),
+            _ => None,
+        })
+        .await;
+    assert_eq!(ended, gone);
+    assert!(timeout(Duration::from_secs(5), with_hub(hub, stays.next())).await.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_with_a_certificate_has_a_connection_of_its_own_and_shows_no_token() {
+    let (amqp, mut hubs) = transport(2);
+    let mut account = account(&access());
+    account.credential =
+        Credential::Certificate { cert_file: "c.pem".into(), key_file: "k.pem".into(), contents: [0; 32] };
+    for hub in &mut hubs {
+        hub.mechanism = "EXTERNAL";
+        let script = async {
+            hub.link("d").await;
+        };
+        let (device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+        std::mem::forget(device);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_let_in_learns_why_and_a_hub_that_says_nothing_is_given_up() {
+    let (amqp, mut hubs) = transport(2);
+    let account = account(&access());
+    hubs[0].framed.send(Item::Header(Protocol::Sasl)).await.unwrap();
+    let mechanisms = SaslMechanisms { sasl_server_mechanisms: vec!["EXTERNAL".into()].into() };
+    hubs[0].put(Frame::sasl(Sasl::Mechanisms(mechanisms))).await;
+    let trouble = attach(&amqp, &account, "d").await.err().unwrap();
+    assert!(matches!(&trouble, Trouble::NotLetIn(why) if why.contains("it offers EXTERNAL")), "{trouble}");
+    let begun = Instant::now();
+    assert_eq!(attach(&amqp, &account, "d").await.err(), Some(Trouble::Slow(60)));
+    assert_eq!(begun.elapsed().as_secs(), 60);
+}
