@@ -29,7 +29,8 @@ pub struct Options {
     /// The device's id at the hub.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
-    /// How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is open.
+    /// How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is
+    /// open.
     #[arg(long, value_name = "NAME", value_parser = transport)]
     transport: Option<TransportKind>,
     /// HTTP proxy to go through, such as http://proxy:3128.

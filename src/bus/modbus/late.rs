@@ -15,8 +15,8 @@ pub(in crate::bus) enum Sifted {
     Owed {
         /// Its length.
         len: usize,
-        /// Whether it could have been the question's as well.
-        ambiguous: bool,
+        /// The code of an exception that could have been the question's as well.
+        ambiguous: Option<u8>,
     },
 }
 
@@ -47,7 +47,7 @@ impl Debts<Shape> {
                     Found::Answer => self.paid(&shape),
                     Found::Exception => self.pay(|owed| owed.shares_exceptions(&shape)),
                 }
-                return Some(Sifted::Owed { len, ambiguous: false });
+                return Some(Sifted::Owed { len, ambiguous: None });
             }
         }
         None
@@ -67,7 +67,8 @@ impl Debts<Shape> {
             .any(|debt| debt.until > now && debt.shape.shares_exceptions(shape) && !debt.question.is(question));
         self.pay(|owed| owed.shares_exceptions(shape));
         if ambiguous {
-            return Sifted::Owed { len: frame.len(), ambiguous: true };
+            // Unit, function, code.
+            return Sifted::Owed { len: frame.len(), ambiguous: frame.get(2).copied() };
         }
         Sifted::Own(frame)
     }
@@ -177,7 +178,7 @@ mod tests {
         let (question, shape) = read(2, 7, 200, 2);
         let mut bytes = [&[0, 7, 3][..], &sealed(&[7, 3, 4, 1, 2, 3, 4]), &[9]].concat();
         let found = debts.sift(&mut bytes, None, now);
-        assert_eq!(found, Some(Sifted::Owed { len: 9, ambiguous: false }));
+        assert_eq!(found, Some(Sifted::Owed { len: 9, ambiguous: None }));
         assert_eq!(bytes, [9]);
         assert_eq!(debts.held_until(&question, &shape, now), None);
         assert_eq!(debts.sift(&mut bytes, None, now), None);
@@ -204,7 +205,7 @@ mod tests {
         let mut bytes = [sealed(&[7, 3, 4, 1, 2, 3, 4]), answer.clone()].concat();
         let asked = Some((&own.0, &own.1));
         let skipped = debts.sift(&mut bytes, asked, now);
-        assert_eq!(skipped, Some(Sifted::Owed { len: 9, ambiguous: false }));
+        assert_eq!(skipped, Some(Sifted::Owed { len: 9, ambiguous: None }));
         assert_eq!(debts.sift(&mut bytes, asked, now), Some(Sifted::Own(answer)));
         assert!(debts.owed.is_empty());
     }
@@ -218,7 +219,7 @@ mod tests {
         let mut bytes = [exception.clone(), exception.clone()].concat();
         let asked = Some((&own.0, &own.1));
         let first = debts.sift(&mut bytes, asked, now);
-        assert_eq!(first, Some(Sifted::Owed { len: 5, ambiguous: true }));
+        assert_eq!(first, Some(Sifted::Owed { len: 5, ambiguous: Some(2) }));
         assert_eq!(debts.sift(&mut bytes, asked, now), Some(Sifted::Own(exception.clone())));
 
         // To a retry of the same question it is an answer, whichever of the two it answers.

@@ -26,6 +26,7 @@ use crate::bus::port;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, Endpoint};
+use crate::peripheral::exchange::Refusal;
 
 /// A line on which something stands for longer than this is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
@@ -68,6 +69,8 @@ struct Sent {
     echoed: bool,
     /// Bytes that have come and are neither its echo nor known to be owed.
     heard: usize,
+    /// The code of an exception that was taken for the one of an earlier request, and may have been its own.
+    doubted: Option<u8>,
 }
 
 /// A Modbus RTU line.
@@ -146,8 +149,10 @@ impl Rtu {
                 Some(Sifted::Own(frame)) => break Some(frame),
                 Some(Sifted::Owed { len, ambiguous }) => {
                     debug!(port = %self.line.endpoint, "a late answer was skipped");
-                    if let Some(sent) = self.sent.as_mut().filter(|_| !ambiguous) {
-                        sent.heard = sent.heard.saturating_sub(len);
+                    match (self.sent.as_mut(), ambiguous) {
+                        (Some(sent), None) => sent.heard = sent.heard.saturating_sub(len),
+                        (Some(sent), Some(_)) => sent.doubted = sent.doubted.or(ambiguous),
+                        (None, _) => {}
                     }
                 }
                 None => break None,
@@ -257,11 +262,11 @@ impl Rtu {
         let sent = Instant::now() + sending;
         let (timeout, question) = self.owe(call, caller, shape, sent);
         let is_answered_by_itself = call.request.is_answered_by_itself();
-        self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0 });
+        self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0, doubted: None });
         let deadline = sent + timeout + self.timing.on_wire(shape.len());
         let heard = self.listen_for(&question, &shape, deadline).await;
         let ended = match &heard {
-            Ok(frame) => Ended::kept(answer::ended(call.unit, &pdu, opened(frame))),
+            Ok(frame) => Ended::kept(self.answered(call.unit, &pdu, opened(frame))),
             Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
             Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
         };
@@ -272,6 +277,18 @@ impl Rtu {
         }
         self.quiet_until = Instant::now() + self.silence;
         ended
+    }
+
+    /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway on
+    /// the way does not keep their order: with different codes neither says what became of this one.
+    fn answered(&self, unit: u8, asked: &Pdu, answer: &[u8]) -> Wire {
+        let wire = answer::ended(unit, asked, answer);
+        match (&wire, self.sent.as_ref().and_then(|sent| sent.doubted)) {
+            (Wire::Refused(Refusal::Exception(code)), Some(earlier)) if *code != earlier => Wire::BadReply(format!(
+                "unit {unit} answered with the exceptions {earlier} and {code}, and one of them belongs to an earlier request"
+            )),
+            _ => wire,
+        }
     }
 
     /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.

@@ -93,7 +93,6 @@ struct Hub {
 }
 
 /// What came to the hub that a test may want to know.
-#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
 #[derive(Debug)]
 enum Heard {
     Token { of: String, token: String },
