@@ -326,7 +326,8 @@ impl State {
         self.wake(id);
     }
 
-    /// Takes telemetry, with MQTT's packet id or 0, unless a fault loses it. `false`: the connection ends without an answer.
+    /// Takes telemetry, with MQTT's packet id or 0, unless a fault loses it. `false`: the connection ends without an
+    /// answer.
     pub fn store(&mut self, who: &Who, pkid: u16, properties: Properties, body: Vec<u8>, now: Now) -> bool {
         let Some(device) = self.devices.get_mut(&who.device) else { return false };
         let lost = device.take_fault(Fault::CutBeforeTelemetry);
