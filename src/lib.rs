@@ -49,5 +49,7 @@ pub mod setup;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 
+#[cfg(feature = "backend")]
+pub mod backend;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -570,7 +570,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__init)
-            opts="-h --host --device --port --modbus-tcp --baud --parity --unit --key-file --connection-string-file --profile --output --config --help"
+            opts="-h --host --device --transport --proxy --port --modbus-tcp --baud --parity --unit --key-file --connection-string-file --profile --output --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -581,6 +581,14 @@ _fieldbridge() {
                     return 0
                     ;;
                 --device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -80,7 +80,7 @@ impl Play {
         let settings = Settings {
             container_id: "c".into(),
             hostname: "h".into(),
-            mechanism: "ANONYMOUS",
+            mechanisms: &["ANONYMOUS"],
             idle_timeout: Duration::from_secs(120),
         };
         let now = Instant::now();
@@ -118,7 +118,7 @@ impl Play {
         }
         let session = play.engine.begin().expect("it is open");
         for (name, way) in [("in", Way::In(WINDOW as u32)), ("out", Way::Out(8))] {
-            let attaching = Attaching { name: name.into(), address: "/a".into(), way, properties: None };
+            let attaching = Attaching { name: name.into(), address: "/a".into(), local: None, way, properties: None };
             play.links.push(play.engine.attach(session, attaching).expect("there is room"));
         }
         for item in [frame(9, begin(0)), frame(9, attach("in", 0)), frame(9, attach("out", 1))] {

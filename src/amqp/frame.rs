@@ -101,6 +101,7 @@ impl Frame {
 /// What comes on a connection. A header and a frame can't be taken for each other: read as a size, "AMQP" would be a
 /// thousand megabytes.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "all but one in a connection's life are frames")]
 pub enum Item {
     /// A protocol header.
     Header(Protocol),

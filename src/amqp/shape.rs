@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_would_take_much_to_decode_is_no_value() {
-        let described = [vec![DESCRIBED, 0x44].repeat(DEPTH_MAX + 1), vec![0x40]].concat();
+        let described = [[DESCRIBED, 0x44].repeat(DEPTH_MAX + 1), vec![0x40]].concat();
         assert_eq!(length(&described), Err(Misshapen::Deep));
         assert_eq!(length(&[DESCRIBED, DESCRIBED, 0x44, 0x40, 0x40]), Err(Misshapen::Descriptor));
         let mut lists = vec![0x45];

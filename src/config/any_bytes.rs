@@ -36,8 +36,9 @@ pub fn credential(bytes: &[u8]) {
             assert!(!why.contains(&CANARY[..6]), "{why}");
         }
         if let Ok(parsed) = parse_connection_string(text.trim()) {
+            let gateway = parsed.gateway.as_ref().map(|name| format!(";gatewayHostName={name}")).unwrap_or_default();
             let written = format!(
-                "SharedAccessKey={};DEVICEID={};hostname={}",
+                "SharedAccessKey={};DEVICEID={};hostname={}{gateway}",
                 base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &parsed.key),
                 parsed.device,
                 parsed.host

@@ -95,16 +95,6 @@ pub enum Trouble {
          connections to `hub.host` through"
     )]
     NotTheHub(String),
-    /// By HTTPS: the hub does not take a result event, for what it is.
-    #[error(
-        "the hub does not take a result event (HTTP {status}{said}); it stays in the ledger, and others go before it"
-    )]
-    EventRefused {
-        /// The status, 400 to 499.
-        status: u16,
-        /// What the hub said beside it, or nothing.
-        said: String,
-    },
     /// The ledger does not answer.
     #[error("the ledger does not answer; the disk may be failing")]
     LedgerSlow,
@@ -179,9 +169,9 @@ pub enum Trouble {
     /// The hub takes fewer devices on a connection than there are.
     #[error("the hub takes no more devices on this connection; the daemon makes another")]
     NoSession,
-    /// By AMQP: the hub does not take a result event.
-    #[error("the hub does not take a result event: {0}; it stays in the ledger, and is published again")]
-    EventRejected(String),
+    /// The hub has said of a result event that it does not take it.
+    #[error("the hub does not take a result event ({0}); it stays in the ledger, and others go before it")]
+    EventRefused(String),
 }
 
 /// What a hub says beside a condition or a status, if anything.

@@ -90,7 +90,8 @@ pub fn is_settled(ledger: &Path) -> bool {
     db.query_row(count, [OLD], |row| row.get(0)).is_ok_and(|left: i64| left == 0)
 }
 
-/// Lets the ledger of a dead daemon grow old, and gives it rows from its youth.
+/// Lets the ledger of a dead daemon grow old, and gives it rows from its youth, beside those that it may have still from
+/// the last time.
 pub fn grow_old(ledger: &Path) {
     let db = Connection::open(ledger).expect("the ledger can be opened");
     db.execute_batch(&format!(
@@ -99,7 +100,7 @@ pub fn grow_old(ledger: &Path) {
          UPDATE command SET seen = seen + 30 * 86400;
          WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {OLD_ROWS})
          INSERT INTO command (device, message_id, digest, state, attempts, deliveries, received_at, finished_at, seen, history)
-         SELECT '{OLD}', 'old-' || n, x'00', 'succeeded', 1, 1, 0, 0, 0, '' FROM number;
+         SELECT '{OLD}', 'old-' || n || '-' || (SELECT age FROM ledger), x'00', 'succeeded', 1, 1, 0, 0, 0, '' FROM number;
          COMMIT;"
     ))
     .expect("rows can be added");

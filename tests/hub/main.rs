@@ -1,9 +1,11 @@
-//! What goes over the connections to the hub. Proves G1, G2, G3, G5, G6, G7, G8 and G15 from outside: the built daemon,
-//! real sockets, a slave that counts.
+//! What goes over the connections to the hub. Proves G1, G2, G3, G5, G6, G7, G8, G11 and G15 from outside: the built
+//! daemon, real sockets, a slave that counts.
 //!
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
+//! - `amqp`: the same rules by AMQP, many identities on one connection.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
+//! - `https`: the transport by polling, against our simulator of the hub.
 //! - `identity`, `tls`: who is believed.
 //! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
@@ -14,6 +16,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod amqp;
+mod https;
 mod identity;
 mod mosquitto;
 mod poison;

@@ -1,11 +1,13 @@
 //! Messages as their senders have them: other field names, no command at all, numbers as text, other encodings; what a
 //! message says of itself comes back in its event and outlives a crash. Proves G8 and a part of G7 from outside.
 
+use fieldbridge::demo::hub::{Ack, C2d, Options, Status};
 use serde_json::{json, Value as Json};
 
 use crate::support::broker::{Broker, Client};
+use crate::support::hub::Hub;
 use crate::support::slave::{Mood, Slave};
-use crate::support::{pump, Daemon, Site};
+use crate::support::{eventually, pump, Daemon, Site};
 
 /// The pump with a form of messages of its own, and a command for a coil.
 const OTHERWISE: &str = r#"
@@ -216,4 +218,80 @@ fn what_is_rejected_for_want_of_an_id_says_what_could_be_read_of_it() {
     }
     assert_eq!(plant.slave.writes(), []);
     assert!(plant.site.rows().iter().all(|row| row["correlationId"] == "order 9"));
+}
+
+/// A site of a hub simulator without TLS, by one transport.
+fn site_by(transport: &str, hub: &Hub, slave: &Slave) -> Site {
+    let head = format!(
+        "host = \"{}\"\ntransport = \"{transport}\"\ntls = false\npoll_interval = \"1s\"\n\
+         addresses = {{ mqtt = \"{}\", amqp = \"{}\", https = \"{}\" }}\n",
+        hub.host(),
+        hub.addr(),
+        hub.amqp_addr(),
+        hub.https_addr()
+    );
+    let hasty = "[profile.pump.command.hasty]\nwrite = { table = \"holding\", address = 4 }\nidempotent = true\n\
+                 deadline = \"500ms\"\n";
+    Site::with_hub(
+        &head,
+        &format!("{}\n{hasty}", pump(slave.address(), "after-execution", "response_timeout = \"20s\"")),
+    )
+}
+
+#[test]
+fn feedback_says_rejected_of_what_was_not_done_and_events_tell_what_the_transport_tells() {
+    for transport in ["mqtt", "amqp", "https"] {
+        let mut options = Options { tls: false, ..Options::default() };
+        options.feedback_interval = std::time::Duration::ZERO;
+        let (hub, slave) = (Hub::start(options), Slave::new());
+        hub.add_device("pump", fieldbridge::demo::hub::Auth::Key((0..32).collect()));
+        let site = site_by(transport, &hub, &slave);
+        let _daemon = site.start();
+        eventually("a connection", || (site.device_status("pump")["hub"] == "connected").then_some(()));
+        eventually("a subscription", || (transport != "mqtt" || hub.is_subscribed("pump")).then_some(()));
+        let send = |id: &str, body: &str| {
+            let message = C2d { correlation_id: Some(format!("of {id}")), ..C2d::new(id, body).ack(Ack::Full) };
+            hub.send("pump", message).expect("the hub takes it");
+        };
+        let event = |id: &str| {
+            eventually(&format!("an event of {id} over {transport}"), || {
+                hub.telemetry().iter().map(|event| event.json()).find(|event| event["messageId"] == id)
+            })
+        };
+        slave.set_mood(Mood::Held);
+        send("done", r#"{"command":"set","value":7}"#);
+        slave.wait_for_requests(1);
+        // HTTPS brings a message when the one before it is settled: none waits for its turn here.
+        let can_wait = transport != "https";
+        if can_wait {
+            send("late", r#"{"command":"hasty","value":8}"#);
+            assert_eq!(end_of(&event("late")), ("expired", &json!("expired")), "{transport}");
+        }
+        send("unknown", r#"{"command":"explode"}"#);
+        slave.set_mood(Mood::Good);
+        assert_eq!(end_of(&event("done")), ("succeeded", NONE), "{transport}");
+        assert_eq!(end_of(&event("unknown")), ("rejected", &json!("unknown-command")), "{transport}");
+
+        let refused = if transport == "mqtt" { Status::Success } else { Status::Rejected };
+        let ends = [("done", Status::Success), ("unknown", refused), ("late", refused)];
+        for (id, expected) in ends.into_iter().filter(|(id, _)| can_wait || *id != "late") {
+            let status = eventually(&format!("feedback of {id} over {transport}"), || {
+                let all = hub.feedback();
+                all.iter().find(|one| one.original_message_id.as_deref() == Some(id)).map(|one| one.status)
+            });
+            assert_eq!(status, expected, "{id} over {transport}");
+        }
+        assert_eq!(slave.writes(), [(0, 7)]);
+        for row in site.rows() {
+            let id = row["messageId"].as_str().unwrap();
+            let event = event(id);
+            let told = ["correlationId", "sequenceNumber", "enqueuedAt", "deliveryCount"].map(|name| &event[name]);
+            let kept = ["correlationId", "sequenceNumber", "enqueuedAt", "deliveryCount"].map(|name| &row[name]);
+            assert_eq!(told, kept, "{id} over {transport}");
+            assert_eq!(row["correlationId"], format!("of {id}"));
+            let is_told = transport != "mqtt";
+            assert_eq!(row["sequenceNumber"].is_u64() && row["enqueuedAt"].is_string(), is_told, "{row}");
+            assert_eq!(row["deliveryCount"], if is_told { json!(0) } else { json!(null) }, "{row}");
+        }
+    }
 }

@@ -34,6 +34,7 @@ pub(super) struct Link {
     handle: u32,
     name: String,
     address: String,
+    local: Option<String>,
     properties: Option<Fields>,
     state: State,
     /// The handle that the peer uses for it.
@@ -85,12 +86,12 @@ struct Sending {
 
 impl Link {
     pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
-        let Attaching { name, address, way, properties } = attaching;
+        let Attaching { name, address, local, way, properties } = attaching;
         let end = match way {
             Way::In(window) => End::Receiver(Receiver { window, unsettled: VecDeque::new(), partial: None }),
             Way::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
         };
-        Link { handle, name, address, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
+        Link { handle, name, address, local, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
     }
 
     fn id(&self, session: SessionId) -> LinkId {
@@ -112,11 +113,12 @@ impl Link {
     /// Asks the peer for it.
     pub(super) fn attach(&mut self, session: SessionId, out: &mut Out) {
         let theirs = std::mem::take(&mut self.address);
-        // Our own end has no name that would mean anything to the peer.
         let (source, target) = match self.end {
-            End::Receiver(_) => (Source::builder().address(theirs).build(), Target::builder().build()),
-            End::Sender(_) => (Source::default(), Target::builder().address(theirs).build()),
+            End::Receiver(_) => (Some(theirs), self.local.take()),
+            End::Sender(_) => (self.local.take(), Some(theirs)),
         };
+        let source = Source { address: source, ..Source::default() };
+        let target = Target { address: target, ..Target::default() };
         let attach = Attach {
             name: self.name.clone(),
             handle: Handle(self.handle),
@@ -128,7 +130,7 @@ impl Link {
             unsettled: None,
             incomplete_unsettled: false,
             initial_delivery_count: matches!(self.end, End::Sender(_)).then_some(0),
-            max_message_size: Some(DELIVERY_MAX as u64),
+            max_message_size: matches!(self.end, End::Receiver(_)).then_some(DELIVERY_MAX as u64),
             offered_capabilities: None,
             desired_capabilities: None,
             properties: self.properties.take(),

@@ -43,8 +43,8 @@ pub struct Settings {
     pub container_id: String,
     /// The peer's name, whatever lies between.
     pub hostname: String,
-    /// The SASL mechanism that is asked for.
-    pub mechanism: &'static str,
+    /// The SASL mechanisms that are asked for, if the peer offers them: the first that it does.
+    pub mechanisms: &'static [&'static str],
     /// How long the peer may be silent, as it is told. What it then does is up to it: it is given up after half as long
     /// again.
     pub idle_timeout: Duration,
@@ -68,6 +68,8 @@ pub struct Attaching {
     pub name: String,
     /// Where its deliveries come from, or go to.
     pub address: String,
+    /// What the peer is to call our end of it, if anything.
+    pub local: Option<String>,
     /// Which way they go.
     pub way: Way,
     /// What the peer is told beside.
@@ -182,10 +184,10 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     /// SASL: the peer lets nobody in with what was shown.
-    #[error("it refuses the SASL mechanism {mechanism}: {why}")]
+    #[error("SASL with {asked} ends with that {why}")]
     Refused {
         /// What was asked for.
-        mechanism: &'static str,
+        asked: String,
         /// What it says.
         why: String,
     },
@@ -369,16 +371,15 @@ impl Engine {
     }
 
     fn on_sasl(&mut self, sasl: Sasl) -> Result<(), Wrong> {
-        let mechanism = self.settings.mechanism;
-        let refused = |why: String| Err(Wrong::Refused { mechanism, why });
+        let refused = |why: String| Err(Wrong::Refused { asked: self.settings.mechanisms.join(" or "), why });
         match (self.phase, sasl) {
             (Phase::Mechanisms, Sasl::Mechanisms(offered)) => {
                 let offered: Vec<&str> = offered.sasl_server_mechanisms.0.iter().map(Symbol::as_str).collect();
-                if !offered.contains(&mechanism) {
+                let Some(mechanism) = self.settings.mechanisms.iter().find(|wanted| offered.contains(wanted)) else {
                     return refused(format!("it offers {}", shown(&offered.join(", "), DESCRIPTION_MAX)));
-                }
+                };
                 let hostname = Some(self.settings.hostname.clone());
-                let init = SaslInit { mechanism: mechanism.into(), initial_response: None, hostname };
+                let init = SaslInit { mechanism: (*mechanism).into(), initial_response: None, hostname };
                 self.out.put(&Item::Frame(Frame::sasl(Sasl::Init(init))));
                 self.phase = Phase::Outcome;
                 Ok(())

@@ -15,7 +15,12 @@ struct Talk {
 }
 
 fn settings() -> Settings {
-    Settings { container_id: "c".into(), hostname: "hub.example".into(), mechanism: "ANONYMOUS", idle_timeout: IDLE }
+    Settings {
+        container_id: "c".into(),
+        hostname: "hub.example".into(),
+        mechanisms: &["EXTERNAL", "ANONYMOUS"],
+        idle_timeout: IDLE,
+    }
 }
 
 fn peers_open(frame_max: u32) -> Performative {
@@ -89,7 +94,7 @@ impl Talk {
     fn attached(&mut self, way: Way) -> LinkId {
         let session = self.engine.begin().unwrap();
         assert!(matches!(self.said()[..], [(0, Performative::Begin(_))]));
-        let attaching = Attaching { name: "l-1".into(), address: "/a".into(), way, properties: None };
+        let attaching = Attaching { name: "l-1".into(), address: "/a".into(), local: None, way, properties: None };
         let link = self.engine.attach(session, attaching).unwrap();
         assert!(self.said().is_empty(), "the session has not begun");
         self.say(9, begin(0)).unwrap();
@@ -314,7 +319,8 @@ fn a_link_that_is_refused_is_never_called_attached() {
     let session = talk.engine.begin().unwrap();
     talk.say(3, begin(0)).unwrap();
     for way in [Way::In(1), Way::Out(1)] {
-        let attaching = Attaching { name: format!("{way:?}"), address: "/a".into(), way, properties: None };
+        let attaching =
+            Attaching { name: format!("{way:?}"), address: "/a".into(), local: None, way, properties: None };
         talk.engine.attach(session, attaching).unwrap();
         let said = talk.said();
         let Some((_, Performative::Attach(asked))) = said.last() else { panic!("an Attach") };
@@ -389,7 +395,7 @@ fn who_is_not_let_in_learns_why() {
     talk.hear(Item::Header(Protocol::Sasl)).unwrap();
     let offered = SaslMechanisms { sasl_server_mechanisms: vec![Symbol::from("PLAIN")].into() };
     let refused = talk.hear(sasl(Sasl::Mechanisms(offered))).unwrap_err();
-    assert!(refused.to_string().contains("ANONYMOUS: it offers PLAIN"), "{refused}");
+    assert!(refused.to_string().contains("EXTERNAL or ANONYMOUS ends with that it offers PLAIN"), "{refused}");
     let mut talk = Talk::begun();
     talk.hear(Item::Header(Protocol::Sasl)).unwrap();
     talk.hear(sasl(Sasl::Mechanisms(SaslMechanisms::default()))).unwrap();

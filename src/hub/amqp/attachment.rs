@@ -33,7 +33,7 @@ const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the hub may take to answer when a device leaves.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// A delivery that came so often before is not given back: at ten the hub would throw it away.
 const RELEASES_MAX: u32 = 3;
 /// Nothing is to be done for so long.
@@ -69,6 +69,7 @@ impl Reached for Shared {
                 order: InOrder::default(),
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
+                is_over: false,
             };
             Ok(Box::new(attached) as Box<dyn Attachment>)
         })
@@ -119,6 +120,8 @@ struct Attached {
     /// The hub must have answered to the Attach by then.
     attach_due: Option<Instant>,
     idle_until: Instant,
+    /// It has ended, and its connection has not.
+    is_over: bool,
 }
 
 impl Attached {
@@ -131,7 +134,10 @@ impl Attached {
             }
             Some(Signal::Delivered(delivery)) => Ok(self.on_delivery(&delivery)),
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
-            Some(Signal::Over(trouble)) => Err(trouble),
+            Some(Signal::Over(trouble)) => {
+                self.is_over = true;
+                Err(trouble)
+            }
             None => Err(self.seat.handle().why()),
         }
     }
@@ -207,7 +213,7 @@ impl Attachment for Attached {
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
         Box::pin(async move {
-            let message = result_event(&event).map_err(|error| Trouble::EventRejected(error.to_string()))?;
+            let message = result_event(&event).map_err(|error| Trouble::EventRefused(error.to_string()))?;
             let (to, seq) = (events(&self.device), event.seq);
             self.seat.want(Command::Publish { user: self.seat.user, to, seq, message: Bytes::from(message) }).await
         })
@@ -233,7 +239,7 @@ impl Attachment for Attached {
 
     fn detach(self: Box<Self>) -> Pending<'static, ()> {
         Box::pin(async move {
-            let mut seat = self.seat;
+            let (mut seat, is_over) = (self.seat, self.is_over);
             let leave = async {
                 let is_told = seat.want(Command::Leave { user: seat.user }).await.is_ok();
                 while is_told && seat.signals.recv().await.is_some() {}
@@ -243,7 +249,10 @@ impl Attachment for Attached {
             drop(seat);
             if let Some(handle) = handle {
                 handle.somebody_left();
-                handle.let_go().await;
+                match is_over {
+                    true => handle.linger(),
+                    false => handle.let_go().await,
+                }
             }
         })
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, SessionId, Settle, Way};
 use crate::hub::trouble::Trouble;
 
-use super::message::{put_token, read_answer};
+use super::message::{put_token, read_answer, REPLY_TO};
 use super::pool::IDENTITIES_MAX;
 
 /// How long the hub may take to answer to a token.
@@ -162,8 +162,8 @@ impl Node {
     fn attach(engine: &mut Engine, attempt: u64) -> Option<Node> {
         let session = engine.begin()?;
         let mut attach = |way, which| {
-            let name = format!("cbs-{attempt}-{which}");
-            engine.attach(session, Attaching { name, address: NODE.into(), way, properties: None })
+            let (name, local) = (format!("cbs-{attempt}-{which}"), Some(REPLY_TO.into()));
+            engine.attach(session, Attaching { name, address: NODE.into(), local, way, properties: None })
         };
         let answers = attach(Way::In(ANSWERS), "answers")?;
         let requests = attach(Way::Out(2 * IDENTITIES_MAX), "requests")?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
-use tokio::time::{sleep_until, timeout, Instant};
+use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::cbs::{Cbs, Told};
 use super::pool::IDENTITIES_MAX;
@@ -34,7 +34,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the hub may be silent, as it is told.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the hub may take to answer to a Close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connection is kept for an identity whose part of it has ended: a little longer than identities wait.
+const LINGER: Duration = Duration::from_secs(60);
 /// Commands that wait for the task, of all identities together.
 const COMMANDS_MAX: usize = 64;
 /// Nothing more is done for the identities while so many bytes wait to be sent.
@@ -152,6 +154,16 @@ impl Handle {
         self.left.notify_one();
     }
 
+    /// Keeps it for a while, though nobody may have it: who has just had a trouble of its own comes back to it.
+    pub(super) fn linger(self: Arc<Self>) {
+        if matches!(*self.state.borrow(), State::Up) {
+            tokio::spawn(async move {
+                sleep(LINGER).await;
+                drop(self);
+            });
+        }
+    }
+
     /// Waits until it is closed, if this is the last hold on it.
     pub(super) async fn let_go(self: Arc<Self>) {
         let mut state = self.state.clone();
@@ -240,9 +252,10 @@ impl Driver {
         let settings = Settings {
             container_id: container.clone(),
             hostname: account.access.hub.host.clone(),
-            mechanism: match account.credential {
-                Credential::Key(_) => "ANONYMOUS",
-                Credential::Certificate { .. } => "EXTERNAL",
+            mechanisms: match account.credential {
+                Credential::Key(_) => &["ANONYMOUS"],
+                // TLS has shown it already.
+                Credential::Certificate { .. } => &["EXTERNAL", "ANONYMOUS"],
             },
             idle_timeout: IDLE_TIMEOUT,
         };
@@ -333,7 +346,8 @@ impl Driver {
     fn attach(&mut self, user: u64, which: &str, address: String, way: Way) -> Option<LinkId> {
         let session = self.users.get(&user)?.session;
         let name = format!("{}-{user}-{which}", self.container);
-        self.engine.attach(session, Attaching { name, address, way, properties: Some(self.client.clone()) })
+        self.engine
+            .attach(session, Attaching { name, address, local: None, way, properties: Some(self.client.clone()) })
     }
 
     fn publish(&mut self, user: u64, to: String, seq: i64, message: Bytes) {
@@ -346,7 +360,7 @@ impl Driver {
         let is_sent = link.is_some_and(|link| self.engine.send(link, seq.unsigned_abs(), message));
         match self.users.get_mut(&user) {
             Some(served) if is_sent => served.sender = link,
-            _ => self.over(user, Trouble::EventRejected("the link for events does not take it".into())),
+            _ => self.over(user, Trouble::EventRefused("the link for events does not take it".into())),
         }
     }
 
@@ -399,7 +413,7 @@ impl Driver {
                     _ => "it is given back".into(),
                 };
                 if let Some(user) = self.user_of(link.session) {
-                    self.over(user, Trouble::EventRejected(why));
+                    self.over(user, Trouble::EventRefused(why));
                 }
             }
             Event::Detached(link, problem) => self.on_end(link.session, problem),

@@ -87,6 +87,9 @@ pub fn result_event(event: &Event) -> Result<Vec<u8>, FrameError> {
     message::write(&properties, &[("fieldbridge", "command-result")], Body::Data(event.body.as_bytes()))
 }
 
+/// Where answers to tokens go.
+pub(super) const REPLY_TO: &str = "cbs";
+
 /// Writes the request that shows a token, which is a secret.
 ///
 /// # Errors
@@ -95,7 +98,7 @@ pub(super) fn put_token(id: &str, of: &str, token: &str) -> Result<Vec<u8>, Fram
     let properties = Properties {
         message_id: Some(MessageId::String(id.to_owned())),
         to: Some("$cbs".to_owned()),
-        reply_to: Some("cbs".to_owned()),
+        reply_to: Some(REPLY_TO.to_owned()),
         ..Properties::default()
     };
     let application = [("operation", "put-token"), ("type", "servicebus.windows.net:sastoken"), ("name", of)];

@@ -93,12 +93,13 @@ struct Hub {
 }
 
 /// What came to the hub that a test may want to know.
+#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
 #[derive(Debug)]
 enum Heard {
     Token { of: String, token: String },
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
-    Event { channel: u16, id: u32, message: message::Message },
+    Event { channel: u16, id: u32, message: Box<message::Message> },
     Told { first: u32, how: &'static str },
     Ended { channel: u16 },
     Closed { why: Option<Error> },
@@ -209,7 +210,7 @@ impl Hub {
         assert_eq!(why, None);
         let id = transfer.delivery_id.unwrap();
         let Some(of) = message.property("name").and_then(text) else {
-            return Heard::Event { channel, id, message };
+            return Heard::Event { channel, id, message: Box::new(message) };
         };
         let of_device = of.rsplit("%2F").next().unwrap_or_default();
         if of_device != self.silent_to {
@@ -487,7 +488,8 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
-    let conditions: [(ErrorCondition, fn(&Trouble) -> bool); 5] = [
+    type IsRight = fn(&Trouble) -> bool;
+    let conditions: [(ErrorCondition, IsRight); 5] = [
         (AmqpError::UnauthorizedAccess.into(), |trouble| matches!(trouble, Trouble::Unauthorized(_))),
         (AmqpError::NotFound.into(), |trouble| matches!(trouble, Trouble::NotFound(_))),
         (LinkError::Stolen.into(), |trouble| matches!(trouble, Trouble::Stolen)),
@@ -510,6 +512,24 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
         with_hub(hub, device.detach()).await;
     }
     assert!(timeout(Duration::from_secs(5), with_hub(hub, other.next())).await.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_one_comes_back_to_its_connection_after_a_trouble_of_its_own() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    for _ in 0..2 {
+        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
+        device.receive().await.unwrap();
+        let link = hub.link("d").await;
+        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
+        hub.detach(link, AmqpError::InternalError).await;
+        assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
+        with_hub(hub, device.detach()).await;
+    }
+    let begun = Instant::now();
+    hub.until(|heard| matches!(heard, Heard::Closed { .. }).then_some(())).await;
+    assert_eq!(begun.elapsed().as_secs(), 60, "and when it does not come, it is closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -596,7 +616,7 @@ async fn an_event_that_the_hub_rejects_is_a_trouble_that_names_it() {
     let error = Some(Error::new(AmqpError::ResourceLimitExceeded, None, None));
     hub.tell(channel, id, DeliveryState::Rejected(Rejected { error })).await;
     let trouble = device.next().await.err().unwrap();
-    assert!(matches!(&trouble, Trouble::EventRejected(why) if why.contains("resource-limit")), "{trouble}");
+    assert!(matches!(&trouble, Trouble::EventRefused(why) if why.contains("resource-limit")), "{trouble}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,20 @@ pub async fn handshake(
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))
 }
 
+/// Makes the handshake with a server that is no hub.
+///
+/// # Errors
+/// What TLS says, without what to do.
+#[cfg(feature = "backend")]
+pub async fn secure(
+    config: Arc<ClientConfig>,
+    host: &str,
+    tcp: Box<dyn Stream>,
+) -> Result<TlsStream<Box<dyn Stream>>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a host name"))?;
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|error| error.to_string())
+}
+
 /// The certificates that the server showed, its own first, as DER.
 pub fn shown(stream: &TlsStream<Box<dyn Stream>>) -> Vec<Vec<u8>> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -54,7 +54,7 @@ pub fn published(answer: &Answer) -> Result<(), Trouble> {
     match answer.status {
         200..=299 if !answer.is_page() => Ok(()),
         400 | 413 if !answer.is_page() => {
-            Err(Trouble::EventRefused { status: answer.status, said: said(&answer.body) })
+            Err(Trouble::EventRefused(format!("HTTP {}{}", answer.status, said(&answer.body))))
         }
         _ => Err(trouble(answer)),
     }
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((settled(&answer(412, &[], "")), settled(&answer(404, &[], ""))), (Ok(false), Ok(false)));
         assert_eq!(published(&answer(204, &[], "")), Ok(()));
         let refused = published(&answer(413, &[], "too big")).unwrap_err();
-        assert_eq!(refused, Trouble::EventRefused { status: 413, said: ", too big".into() });
+        assert_eq!(refused, Trouble::EventRefused("HTTP 413, too big".into()));
         assert!(matches!(published(&answer(412, &[], "")), Err(Trouble::Http { status: 412, .. })));
     }
 

@@ -91,7 +91,8 @@ impl Reached for Client {
 enum Work {
     Poll,
     Settle,
-    Abandon,
+    /// Of the delivery with this number.
+    Abandon(u64),
     /// The event with this number of the ledger.
     Publish(i64),
 }
@@ -225,7 +226,10 @@ impl Attached {
                     self.poll_at = Instant::now();
                 }
             }
-            Work::Abandon => tracing::debug!(status = answer.status, "a message was given back"),
+            Work::Abandon(number) => {
+                answers::settled(&answer)?;
+                self.book.given_back(number);
+            }
             Work::Publish(seq) => {
                 answers::published(&answer)?;
                 self.inbox.push_back(Inbound::Published(seq));
@@ -283,13 +287,10 @@ impl Attached {
             }
         });
         told.await.unwrap_or(Ok(()))?;
-        match abandoned {
-            // The tickets of all that came behind it are void.
-            Some(_) => Err(Trouble::Abandoned),
-            None => Ok(std::mem::take(&mut self.has_told)),
-        }
+        Ok(std::mem::take(&mut self.has_told))
     }
 
+    /// Gives a delivery back to the hub, which delivers it again at once.
     async fn give_back(&mut self, number: u64) -> Result<(), Trouble> {
         while self.asking.is_some() {
             self.step().await?;
@@ -297,7 +298,7 @@ impl Attached {
         let lock = self.book.lock_of(number).filter(|(_, count)| count.is_some_and(|count| count < ABANDONED_MAX));
         let Some((lock, _)) = lock else { return Ok(()) };
         let request = self.requests.abandon(lock);
-        self.begin(Work::Abandon, request);
+        self.begin(Work::Abandon(number), request);
         self.step().await
     }
 }

@@ -65,6 +65,11 @@ impl Book {
         Some((&entry.lock, entry.delivery_count))
     }
 
+    /// The hub has this one back.
+    pub fn given_back(&mut self, number: u64) {
+        self.entries.retain(|entry| entry.number != number);
+    }
+
     /// Deliveries that are not settled.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -107,5 +112,9 @@ mod tests {
         book.enter("a", Some(1));
         book.ended(7, End::Complete);
         assert_eq!((book.due(), book.lock_of(7), book.lock_of(1)), (None, None, Some(("a", Some(1)))));
+        book.given_back(7);
+        assert_eq!(book.len(), 1);
+        book.given_back(1);
+        assert_eq!((book.len(), book.oldest()), (0, None));
     }
 }

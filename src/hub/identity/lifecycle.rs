@@ -279,11 +279,7 @@ impl Identity {
         outbox.connection_ended(matches!(
             &ending,
             Ending::Trouble(
-                Trouble::Closed
-                    | Trouble::Broken(_)
-                    | Trouble::EventUnacknowledged(_)
-                    | Trouble::EventRefused { .. }
-                    | Trouble::EventRejected(_)
+                Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_) | Trouble::EventRefused(_)
             )
         ));
         let (worked, token_end) = (serving.worked, serving.token_end);

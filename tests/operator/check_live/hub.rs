@@ -77,7 +77,7 @@ fn a_hub_that_is_not_reached_is_told_by_the_step_that_fails() {
     plant.hub.unplug();
     let found = live(&plant.site);
     found.says("ok", "hub name", "has an address");
-    found.says("fail", "hub TCP", "port 8883 is open outwards");
+    found.says("fail", "hub TCP", "is open outwards");
     found.says("warn", "identity pump", "the hub is not reached");
     plant.hub.plug_in();
     live(&plant.site).is_good();

@@ -1,0 +1,314 @@
+//! The daemon over AMQP, against the hub simulator. Proves G1, G2, G5, G6, G7, G8 and G11 from outside for a transport
+//! that rejects and gives back: many identities on one connection, each with troubles of its own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Cut, Effect, Fault, Options, Status, Wire, WireEvent};
+
+use crate::support::hub::Hub;
+use crate::support::process::Figures;
+use crate::support::slave::Slave;
+use crate::support::{self, eventually, Site, PATIENCE, PUMP};
+
+fn key() -> Auth {
+    Auth::Key((0..32).collect())
+}
+
+/// A hub by AMQP with these lines in `[hub]`.
+fn head(hub: &Hub, lines: &str) -> String {
+    let (host, address) = (hub.host(), hub.amqp_addr());
+    format!("host = \"{host}\"\naddress = \"{address}\"\ntransport = \"amqp\"\nca_file = \"hub-ca.pem\"\n{lines}")
+}
+
+/// A site with the device `pump`, proven by `credential`.
+fn site(hub: &Hub, slave: &Slave, credential: &str, lines: &str) -> Site {
+    let more = support::pump(slave.address(), "after-execution", "").replace("key_file = \"device.key\"", credential);
+    let site = Site::with_hub(&head(hub, lines), &more);
+    site.write("hub-ca.pem", &hub.ca_pem());
+    site
+}
+
+fn site_with_key(hub: &Hub, slave: &Slave) -> Site {
+    site(hub, slave, "key_file = \"device.key\"", "")
+}
+
+fn attached(hub: &Hub, device: &str) {
+    eventually("the device is attached", || hub.is_connected(device).then_some(()));
+}
+
+fn set(hub: &Hub, number: u16) {
+    let message = C2d::new(format!("m-{number}"), number.to_string()).property("command", "set").ack(Ack::Full);
+    hub.send("pump", message).expect("the queue has room");
+}
+
+/// What became of so many messages, by their senders' feedback.
+fn feedback(hub: &Hub, count: usize) -> Vec<(String, Status)> {
+    let records = eventually("feedback", || Some(hub.feedback()).filter(|all| all.len() >= count));
+    records.into_iter().map(|record| (record.original_message_id.unwrap_or_default(), record.status)).collect()
+}
+
+fn connections(hub: &Hub) -> BTreeSet<u64> {
+    let attached = |event: &WireEvent| match &event.what {
+        Wire::Attached { address } => address.contains("devicebound").then_some(event.connection),
+        _ => None,
+    };
+    hub.wire().iter().filter_map(attached).collect()
+}
+
+fn written(slave: &Slave) -> Vec<u16> {
+    slave.writes().into_iter().map(|(_, value)| value).collect()
+}
+
+#[test]
+fn commands_are_run_completed_rejected_and_told_of() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let daemon = site.start();
+    attached(&hub, "pump");
+    set(&hub, 1);
+    let unknown = C2d { correlation_id: Some("c-2".into()), ..C2d::new("m-2", "1").property("command", "dance") };
+    hub.send("pump", unknown.ack(Ack::Full)).unwrap();
+    let garbage = C2d::new("m-3", &b"\xff\xfe\x00"[..]).property("command", "set").ack(Ack::Full);
+    hub.send("pump", garbage).unwrap();
+    set(&hub, 4);
+    let told = feedback(&hub, 4);
+    let expected = [Status::Success, Status::Rejected, Status::Rejected, Status::Success];
+    let ids = ["m-1", "m-2", "m-3", "m-4"];
+    assert_eq!(told, ids.into_iter().map(str::to_owned).zip(expected).collect::<Vec<_>>());
+    assert_eq!(written(&slave), [1, 4]);
+    let events = eventually("four result events", || Some(hub.telemetry()).filter(|all| all.len() == 4));
+    for (event, id) in events.iter().zip(ids) {
+        assert_eq!((event.property("$.cid"), event.property("fieldbridge")), (Some(id), Some("command-result")));
+        assert_eq!((event.property("$.ct"), event.property("$.ce")), (Some("application/json"), Some("utf-8")));
+        assert_eq!(event.json()["messageId"], id);
+    }
+    assert_eq!(site.device_status("pump")["transport"], "amqp");
+    site.settled();
+    assert!(daemon.terminate().success());
+    assert!(!hub.is_connected("pump"), "it took leave");
+}
+
+#[test]
+fn a_certificate_proves_a_device() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    let certificate = hub.add_cert_device("pump").unwrap();
+    let site = site(&hub, &slave, "cert_file = \"pump.pem\"\ncert_key_file = \"pump-key.pem\"", "");
+    site.write("pump.pem", &certificate.cert_pem);
+    site.write("pump-key.pem", &certificate.key_pem);
+    let _daemon = site.start();
+    attached(&hub, "pump");
+    set(&hub, 7);
+    assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
+    assert_eq!(written(&slave), [7]);
+}
+
+#[test]
+fn many_identities_share_a_connection_and_one_with_a_wrong_key_is_alone_with_that() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{PUMP}", slave.address());
+    let devices: Vec<String> = (0..40).map(|n| format!("d-{n}")).collect();
+    for (n, id) in devices.iter().enumerate() {
+        let unit = n + 1;
+        more +=
+            &format!("[device.{id}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
+        hub.add_device(id, if n == 7 { Auth::Key(vec![9; 32]) } else { key() });
+    }
+    let site = Site::with_hub(&head(&hub, "connect_rate = 1000\n"), &more);
+    site.write("hub-ca.pem", &hub.ca_pem());
+    let daemon = site.start();
+    let others: Vec<&String> = devices.iter().filter(|id| *id != "d-7").collect();
+    eventually("all but one are attached", || others.iter().all(|id| hub.is_connected(id)).then_some(()));
+    assert_eq!(connections(&hub).len(), 1);
+    let trouble = eventually("one is refused", || site.device_status("d-7")["lastError"].as_str().map(str::to_owned));
+    assert!(trouble.contains("refuses the device's token with 401"), "{trouble}");
+    for (n, id) in others.iter().enumerate() {
+        hub.send(id, C2d::new(format!("m-{n}"), n.to_string()).property("command", "set").ack(Ack::Full)).unwrap();
+    }
+    assert!(feedback(&hub, others.len()).iter().all(|(_, status)| *status == Status::Success));
+    let mut values = written(&slave);
+    values.sort_unstable();
+    assert_eq!(values, (0..others.len() as u16).collect::<Vec<_>>());
+    // One link is detached: the others' stay, and it comes back on the same connection.
+    assert!(hub.detach_link("d-3", "amqp:internal-error"));
+    let came_back = || {
+        let wire = hub.wire();
+        let is_back = |event: &&WireEvent| event.device == "d-3" && matches!(event.what, Wire::Attached { .. });
+        (wire.iter().filter(is_back).count() >= 2 && hub.is_connected("d-3")).then_some(())
+    };
+    eventually("it is attached again", came_back);
+    assert_eq!(connections(&hub).len(), 1);
+    let wire = hub.wire();
+    let gone = wire.iter().filter(|event| matches!(&event.what, Wire::Detached { condition: Some(_), .. }));
+    assert_eq!(gone.map(|event| event.device.as_str()).collect::<BTreeSet<_>>(), ["d-3"].into());
+    // The connection is cut under all of them: all come back on one.
+    hub.cut("d-0", Cut::Reset);
+    eventually("all are back", || (connections(&hub).len() == 2).then_some(()));
+    eventually("all are attached", || others.iter().all(|id| hub.is_connected(id)).then_some(()));
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn what_was_recorded_is_never_repeated_whatever_becomes_of_settlements() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let _daemon = site.start();
+    attached(&hub, "pump");
+    let faults = [
+        Fault::LosePuback,
+        Fault::CutAfterPublish,
+        Fault::CutBeforePublish,
+        Fault::CutAfterPubacks(1),
+        Fault::CutInFrame,
+        Fault::CutAfterSettlement,
+        Fault::CutBeforeTelemetry,
+        Fault::CutAfterTelemetry,
+        Fault::RefuseToken,
+    ];
+    for (n, fault) in (0..).zip(faults) {
+        hub.fault("pump", fault);
+        if fault == Fault::RefuseToken {
+            hub.cut("pump", Cut::Fin);
+        }
+        set(&hub, n);
+        eventually(&format!("done in spite of {fault:?}"), || {
+            let told = hub.telemetry().iter().any(|event| event.property("$.cid") == Some(&format!("m-{n}")));
+            (told && hub.queue_len("pump") == 0).then_some(())
+        });
+    }
+    assert_eq!(written(&slave), (0..faults.len() as u16).collect::<Vec<_>>());
+    assert!(feedback(&hub, faults.len()).iter().all(|(_, status)| *status == Status::Success));
+    site.settled();
+    assert!(site.rows().iter().all(|row| row["state"] == "succeeded"));
+}
+
+#[test]
+fn messages_are_settled_in_the_order_in_which_they_came() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    site.configure("settle = \"after-execution\"", "settle = \"after-accept\"");
+    let _daemon = site.start();
+    attached(&hub, "pump");
+    for n in 0..40 {
+        match n % 5 {
+            4 => hub.send("pump", C2d::new(format!("m-{n}"), "x").property("command", "no-such")).map(drop).unwrap(),
+            _ => set(&hub, n),
+        }
+    }
+    eventually("the queue is empty", || (hub.queue_len("pump") == 0).then_some(()));
+    let wire = hub.wire();
+    let delivered = wire.iter().filter_map(|event| match &event.what {
+        Wire::Delivered { seq, .. } => Some(*seq),
+        _ => None,
+    });
+    let settled = wire.iter().filter_map(|event| match &event.what {
+        Wire::Settled { seq, effect: Effect::Completed | Effect::Rejected, .. } => *seq,
+        _ => None,
+    });
+    assert_eq!(settled.collect::<Vec<_>>(), delivered.collect::<Vec<_>>());
+    let expected: Vec<u16> = (0..40).filter(|n| n % 5 != 4).collect();
+    eventually("all are executed", || (written(&slave) == expected).then_some(()));
+}
+
+#[test]
+fn a_token_is_renewed_in_place() {
+    let options = Options { token_grace: Duration::ZERO, clock_skew: Duration::ZERO, ..Options::default() };
+    let (hub, slave) = (Hub::start(options), Slave::new());
+    hub.add_device("pump", key());
+    let site = site(&hub, &slave, "key_file = \"device.key\"", "token_lifetime = \"10s\"\n");
+    let daemon = site.start();
+    attached(&hub, "pump");
+    let tokens = || hub.wire().iter().filter(|event| matches!(event.what, Wire::Token { status: 200, .. })).count();
+    let (mut sent, deadline) = (0, std::time::Instant::now() + PATIENCE);
+    while tokens() < 3 {
+        assert!(std::time::Instant::now() < deadline, "no renewal");
+        set(&hub, sent);
+        sent += 1;
+        feedback(&hub, usize::from(sent));
+    }
+    assert_eq!(connections(&hub).len(), 1);
+    assert_eq!(written(&slave), (0..sent).collect::<Vec<_>>());
+    assert!(!daemon.log().contains("no connection to the hub"), "a renewal is no trouble");
+    assert!(!daemon.log().contains("sig="), "a token is a secret");
+}
+
+#[test]
+fn a_second_gateway_with_the_same_device_is_told_so() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let (first, second) = (site_with_key(&hub, &slave), site_with_key(&hub, &slave));
+    let _daemons = (first.start(), second.start());
+    eventually("one of them says so", || {
+        let says = |site: &Site| {
+            site.device_status("pump")["lastError"].as_str().is_some_and(|error| error.contains("amqp:link:stolen"))
+        };
+        (says(&first) || says(&second)).then_some(())
+    });
+}
+
+#[test]
+fn bytes_that_are_no_amqp_end_the_connection_and_nothing_else() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let _daemon = site.start();
+    for (n, bytes) in (0..).zip([
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        &[0, 1, 0, 1, 2, 0, 0, 0],
+        &[0, 0, 0, 9, 2, 0, 0, 0, 0x7f],
+        &[0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x13, 0x45],
+        &[0, 0, 0, 3, 2, 0, 0, 0],
+    ]) {
+        attached(&hub, "pump");
+        let before = connections(&hub).len();
+        assert!(hub.inject("pump", bytes));
+        eventually("it connects anew", || (connections(&hub).len() > before).then_some(()));
+        set(&hub, n);
+        feedback(&hub, usize::from(n) + 1);
+    }
+    assert_eq!(written(&slave), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn amqp_in_a_websocket_does_the_same() {
+    let (hub, slave) = (Hub::start(Options { websocket_bytes_max: Some(7), ..Options::default() }), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    site.configure("transport = \"amqp\"", "transport = \"amqp-ws\"");
+    site.configure(&hub.amqp_addr().to_string(), &hub.ws_addr().to_string());
+    let _daemon = site.start();
+    attached(&hub, "pump");
+    set(&hub, 3);
+    assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
+    assert_eq!(written(&slave), [3]);
+}
+
+/// Resident memory of a daemon with so many identities on its connection, in kB.
+fn resident_with(identities: usize) -> u64 {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{PUMP}", slave.address());
+    let devices: Vec<String> = (0..identities).map(|n| format!("d-{n}")).collect();
+    for (n, id) in devices.iter().enumerate() {
+        let unit = n % 247 + 1;
+        more +=
+            &format!("[device.{id}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
+        hub.add_device(id, key());
+    }
+    let site = Site::with_hub(&head(&hub, "connect_rate = 1000\n"), &more);
+    site.write("hub-ca.pem", &hub.ca_pem());
+    let daemon = site.start();
+    eventually("all are attached", || devices.iter().all(|id| hub.is_connected(id)).then_some(()));
+    assert_eq!(connections(&hub).len(), 1);
+    Figures::of(daemon.pid()).resident
+}
+
+#[test]
+fn each_further_identity_takes_little_memory() {
+    let (few, many) = (resident_with(50), resident_with(450));
+    let each = many.saturating_sub(few) as f64 / 400.0;
+    println!("{few} kB with 50 identities, {many} kB with 450: {each:.1} kB for each further one");
+    assert!(each <= 20.0, "{each:.1} kB");
+}

@@ -1,0 +1,203 @@
+//! HTTPS as a device's transport, against the simulator of the hub: the built daemon, real sockets, TLS. Proves G1, G2,
+//! G3, G5, G6 and G7 of it from outside.
+
+use std::time::Duration;
+
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Fault, Feedback, Options, Status};
+
+use crate::support::hub::Hub;
+use crate::support::slave::Slave;
+use crate::support::{self, eventually, Site};
+
+fn hub(options: Options) -> Hub {
+    let hub = Hub::start(Options { keeps_from_start: true, ..options });
+    hub.add_device("pump", Auth::Key((0..32).collect()));
+    hub
+}
+
+/// A site whose device polls the hub, as often as it may.
+fn site(hub: &Hub, slave: &Slave, settle: &str, hub_keys: &str) -> Site {
+    let head = format!(
+        "host = \"{}\"\ntransport = \"https\"\naddresses = {{ https = \"{}\" }}\nca_file = \"hub-ca.pem\"\n{hub_keys}",
+        hub.host(),
+        hub.https_addr()
+    );
+    let head = match hub_keys.contains("poll_interval") {
+        true => head,
+        false => head + "poll_interval = \"1s\"\n",
+    };
+    let site = Site::with_hub(&head, &support::pump(slave.address(), settle, ""));
+    site.write("hub-ca.pem", &hub.ca_pem());
+    // A transport without sessions can't say that a device is new: the operator does.
+    assert!(site.command(&["ledger", "new", "--trust"]).status.success());
+    site
+}
+
+fn send(hub: &Hub, id: &str, command: &str, value: u16) {
+    hub.send("pump", C2d::new(id, value.to_string()).property("command", command).ack(Ack::Full)).unwrap();
+}
+
+/// The feedback of a message.
+fn feedback(hub: &Hub, id: &str) -> Feedback {
+    let is_its = |feedback: &Feedback| feedback.original_message_id.as_deref() == Some(id);
+    eventually(&format!("feedback of {id}"), || hub.feedback().into_iter().find(is_its))
+}
+
+/// The states in the result events, by the order in which the hub took them.
+fn events(hub: &Hub) -> Vec<(String, String)> {
+    let text = |json: &serde_json::Value, name: &str| json[name].as_str().unwrap_or_default().to_owned();
+    let bodies = hub.telemetry().into_iter().map(|event| serde_json::from_slice(&event.body).unwrap());
+    bodies.map(|body: serde_json::Value| (text(&body, "messageId"), text(&body, "status"))).collect()
+}
+
+#[test]
+fn commands_run_in_order_and_the_hub_hears_what_became_of_them() {
+    for settle in ["after-execution", "after-accept"] {
+        for bare_etag in [false, true] {
+            let (hub, slave) = (hub(Options { bare_etag, ..Options::default() }), Slave::new());
+            let site = site(&hub, &slave, settle, "");
+            for number in 1..=20 {
+                send(&hub, &format!("m-{number}"), "pulse", number);
+            }
+            let _daemon = site.start();
+            for number in 1..=20 {
+                assert_eq!(feedback(&hub, &format!("m-{number}")).status, Status::Success);
+            }
+            let writes = eventually("20 writes", || Some(slave.writes()).filter(|writes| writes.len() == 20));
+            assert_eq!(writes, (1..=20).map(|value| (2, value)).collect::<Vec<_>>(), "{settle}");
+            site.settled();
+            let expected: Vec<_> = (1..=20).map(|number| (format!("m-{number}"), "succeeded".to_owned())).collect();
+            assert_eq!(events(&hub), expected, "{settle}");
+            let status = site.device_status("pump");
+            assert_eq!((&status["hub"], &status["transport"]), (&"connected".into(), &"https".into()));
+            assert_eq!(hub.queue_len("pump"), 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_is_rejected_at_the_hub() {
+    let (hub, slave) = (hub(Options::default()), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    let _daemon = site.start();
+    send(&hub, "m-1", "explode", 1);
+    assert_eq!(feedback(&hub, "m-1").status, Status::Rejected);
+    site.wait_for_row("m-1", "rejected");
+    site.settled();
+    assert_eq!(events(&hub), [("m-1".to_owned(), "rejected".to_owned())]);
+    let row = &site.rows()[0];
+    assert!(row["sequenceNumber"].is_u64() && row["enqueuedAt"].is_string(), "{row}");
+}
+
+#[test]
+fn a_command_that_takes_longer_than_its_lock_runs_once_and_is_completed_when_it_comes_again() {
+    let (hub, slave) = (hub(Options { lock: Duration::from_millis(300), ..Options::default() }), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    slave.set_take_up(Duration::from_millis(400));
+    let _daemon = site.start();
+    send(&hub, "m-1", "pulse", 7);
+    assert_eq!(feedback(&hub, "m-1").status, Status::Success);
+    assert_eq!(slave.writes(), [(2, 7)]);
+    eventually("both deliveries are counted", || (site.rows()[0]["deliveries"] == 2).then_some(()));
+}
+
+#[test]
+fn a_settlement_that_is_lost_and_an_answer_that_never_comes_cost_no_command_and_repeat_none() {
+    for fault in [Fault::LoseSettlement, Fault::CutAfterSettlement, Fault::CutBeforePublish, Fault::CutInFrame] {
+        let (hub, slave) = (hub(Options { lock: Duration::from_secs(1), ..Options::default() }), Slave::new());
+        let site = site(&hub, &slave, "after-execution", "");
+        let _daemon = site.start();
+        send(&hub, "m-1", "pulse", 1);
+        feedback(&hub, "m-1");
+        hub.fault("pump", fault);
+        send(&hub, "m-2", "pulse", 2);
+        send(&hub, "m-3", "pulse", 3);
+        for id in ["m-2", "m-3"] {
+            assert_eq!(feedback(&hub, id).status, Status::Success, "{fault:?}");
+        }
+        let mut writes = slave.writes();
+        // What was locked when its answer was lost comes behind the other.
+        writes.sort_unstable();
+        assert_eq!(writes, [(2, 1), (2, 2), (2, 3)], "{fault:?}");
+    }
+}
+
+#[test]
+fn a_kill_in_the_middle_repeats_nothing_that_stands_in_the_ledger() {
+    let (hub, slave) = (hub(Options { lock: Duration::from_secs(1), ..Options::default() }), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    for number in 1..=30 {
+        send(&hub, &format!("m-{number}"), "pulse", number);
+    }
+    for killed_after in [5, 12, 20] {
+        let daemon = site.start();
+        eventually("some are written", || (slave.writes().len() >= killed_after).then_some(()));
+        drop(daemon);
+    }
+    let _daemon = site.start();
+    for number in 1..=30 {
+        feedback(&hub, &format!("m-{number}"));
+    }
+    for number in 1..=30 {
+        assert!(slave.count(2, number) <= 1, "{number} was written twice");
+        let row = site.rows().into_iter().find(|row| row["messageId"] == format!("m-{number}")).unwrap();
+        let written = slave.count(2, number) == 1;
+        assert!(written || row["state"] == "in_doubt", "{row}");
+    }
+}
+
+#[test]
+fn a_token_is_renewed_in_place_and_a_key_that_is_refused_is_told() {
+    let (hub, slave) = (hub(Options { clock_skew: Duration::ZERO, ..Options::default() }), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "token_lifetime = \"10s\"\n");
+    let daemon = site.start();
+    send(&hub, "m-1", "pulse", 1);
+    feedback(&hub, "m-1");
+    // The second one is shown after the first has expired.
+    eventually("two new tokens", || (daemon.log().matches("a new token is shown").count() >= 2).then_some(()));
+    send(&hub, "m-2", "pulse", 2);
+    feedback(&hub, "m-2");
+    let log = daemon.log();
+    assert!(!log.contains("no connection") && log.matches("lets the device in").count() == 1, "{log}");
+    hub.add_device("pump", Auth::Key(vec![9; 32]));
+    site.wait_for_last_error("HTTP 401, ErrorCode:IotHubUnauthorizedAccess;Unauthorized");
+    hub.add_device("pump", Auth::Key((0..32).collect()));
+    send(&hub, "m-3", "pulse", 3);
+    feedback(&hub, "m-3");
+    assert_eq!(slave.writes(), [(2, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn a_device_is_known_by_its_certificate_alone() {
+    let (hub, slave) = (hub(Options::default()), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    let certificate = hub.add_cert_device("pump").unwrap();
+    site.write("pump.pem", &certificate.cert_pem);
+    site.write("pump.key", &certificate.key_pem);
+    site.configure("key_file = \"device.key\"", "cert_file = \"pump.pem\"\ncert_key_file = \"pump.key\"");
+    let _daemon = site.start();
+    send(&hub, "m-1", "pulse", 1);
+    assert_eq!(feedback(&hub, "m-1").status, Status::Success);
+    // The key of the second certificate is another's.
+    hub.add_cert_device("pump").unwrap();
+    site.wait_for_last_error("HTTP 401");
+}
+
+#[test]
+fn a_hub_that_throttles_or_is_away_is_waited_for() {
+    let (mut hub, slave) = (hub(Options::default()), Slave::new());
+    let site = site(&hub, &slave, "after-execution", "");
+    let _daemon = site.start();
+    send(&hub, "m-1", "pulse", 1);
+    feedback(&hub, "m-1");
+    hub.refuse_for(Duration::from_secs(3), 5);
+    site.wait_for_last_error("HTTP 429, ErrorCode:ThrottlingException;Too Many Requests, for 1 s");
+    send(&hub, "m-2", "pulse", 2);
+    feedback(&hub, "m-2");
+    hub.unplug();
+    site.wait_for_last_error("can't be reached");
+    send(&hub, "m-3", "pulse", 3);
+    hub.plug_in();
+    feedback(&hub, "m-3");
+    assert_eq!(slave.writes(), [(2, 1), (2, 2), (2, 3)]);
+}
