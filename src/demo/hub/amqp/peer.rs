@@ -22,8 +22,8 @@ use crate::demo::hub::Fault;
 
 /// The client has to say something within this time; it is told to at the start (milliseconds).
 pub(super) const IDLE_MILLIS: u32 = 240_000;
-/// Most sessions on a connection.
-const SESSIONS_MAX: usize = 64;
+/// Most sessions on a connection: one for each of as many devices as may show a token on it.
+const SESSIONS_MAX: usize = 1024;
 /// Most answers to tokens that wait for credit.
 const ANSWERS_MAX: usize = 4096;
 
