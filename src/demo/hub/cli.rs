@@ -1,10 +1,10 @@
 //! The simulator as a process of its own: one JSON command a line on standard input, one JSON answer a line on standard
 //! output. It ends with its input.
 //!
-//! The first line it prints is `{"ok":true,"address":…,"webAddress":…,"amqpAddress":…,"host":…,"caFile":…,
-//! "serviceConnectionString":…}`: where it listens for MQTT, for WebSockets and HTTPS, and for AMQP, and what a back end
-//! shows. The ports of the latter two are chosen by switches, `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`,
-//! and where that is false `error`. For example:
+//! The first line it prints has `ok`, `host`, `caFile`, and where it listens: `address` for MQTT, `webAddress` for
+//! WebSockets and HTTPS, `amqpAddress` for AMQP; and `serviceConnectionString`, which a back end shows. The ports of
+//! the latter two are chosen by switches, `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`, and where that is
+//! false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}

@@ -3,20 +3,19 @@
 //!
 //! There is no emulator of the hub. This one is written from its documentation, from the sources of Microsoft's SDKs
 //! and of the protocol gateway the hub descends from, and from what users reported; where these leave a question open
-//! there is a switch ([`Options`]). It is believed only because Microsoft's own SDKs, for devices and for back ends, work
-//! against it (`tests/hub/sdk_agreement.rs`).
+//! there is a switch ([`Options`]). It is believed only because Microsoft's own SDKs, for devices and for back ends,
+//! work against it (`tests/hub/sdk_agreement.rs`).
 //!
 //! What it holds to:
-//! - Over MQTT any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same device ends
-//!   the first without a word.
-//! - MQTT's subscription belongs to the device. Before the first one, messages are discarded; once there is one, they are
-//!   delivered right after CONNACK, before the client subscribes again.
+//! - Over MQTT any failure at CONNECT is CONNACK 5; any later one closes the socket. A second connection of the same
+//!   device ends the first without a word.
+//! - MQTT's subscription belongs to the device. Before the first one, messages are discarded; once there is one, they
+//!   are delivered right after CONNACK, before the client subscribes again.
 //! - PUBACK completes a message. A message is locked when it is delivered, and comes again until it is completed or
 //!   expires.
 //! - A device's queue has 50 places; then the sender gets an error.
-//!
-//! - Over AMQP and HTTPS a message is rejected or abandoned too; ten times abandoned it is given up. Their receivers see
-//!   its sequence number, when it was enqueued, and how often it was abandoned.
+//! - Over AMQP and HTTPS a message is rejected or abandoned too; ten times abandoned it is given up. Their receivers
+//!   see its sequence number, when it was enqueued, and how often it was abandoned.
 //! - AMQP ends a link where MQTT ends the connection: an expired token, a second receiver, a disabled device.
 //! - Feedback is one queue for the whole hub, in batches.
 //!

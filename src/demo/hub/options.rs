@@ -1,5 +1,5 @@
-//! What is not known of the real hub, as switches; and what goes wrong, as faults. A switch or fault that names a packet
-//! of MQTT's is of MQTT alone, unless it says what it is elsewhere.
+//! What is not known of the real hub, as switches; and what goes wrong, as faults. A switch or fault that names a
+//! packet of MQTT's is of MQTT alone, unless it says what it is elsewhere.
 //!
 //! Every switch stands for a question that Microsoft's documentation leaves open, or on which its sources disagree. A
 //! client is right only if it is right at every setting. The defaults are the settings that the most sources speak for.

@@ -287,6 +287,10 @@ async fn as_a_process_it_takes_and_gives_lines_of_json() {
     let ready: Json = serde_json::from_str(&answers.next_line().await.unwrap().unwrap()).unwrap();
     assert!(folder.path().join("hub-ca.pem").exists());
     assert_eq!(ready["host"], "hub.fieldbridge.test");
+    for address in ["address", "webAddress", "amqpAddress"] {
+        assert!(ready[address].as_str().unwrap().starts_with("127.0.0.1:"), "{ready}");
+    }
+    assert!(ready["serviceConnectionString"].as_str().unwrap().contains("SharedAccessKeyName=service;"));
 
     let mut ask = async |command: Json| -> Json {
         commands.write_all(format!("{command}\n").as_bytes()).await.unwrap();
@@ -310,6 +314,8 @@ async fn as_a_process_it_takes_and_gives_lines_of_json() {
         json!({"op": "fault", "device": "d", "fault": "lose-puback"}),
         json!({"op": "fault", "device": "d", "fault": {"cut-after-pubacks": 2}}),
         json!({"op": "halfOpen", "device": "d"}),
+        json!({"op": "runOutLocks", "device": "d"}),
+        json!({"op": "detachLink", "device": "d", "condition": "amqp:link:stolen"}),
         json!({"op": "refuseFor", "ms": 1}),
         json!({"op": "throttle", "ms": 1}),
         json!({"op": "stopListening"}),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fieldbridge::demo::hub::{Ack, C2d, Effect, Fault, Settlement, SimHub, Status, Wire, WireEvent};
+use fieldbridge::demo::hub::{Ack, C2d, Discarded, Effect, Fault, Settlement, SimHub, Status, Wire, WireEvent};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -252,4 +252,17 @@ async fn nothing_is_kept_for_a_device_that_was_never_seen_unless_so_asked() {
     let hub = super::hub(|options| options.keeps_from_start = true).await;
     hub.send("d", C2d::new("m", "x")).unwrap();
     assert_eq!(receive(&hub).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_was_kept_before_the_first_subscription_over_mqtt_is_lost_to_it() {
+    let change = |options: &mut fieldbridge::demo::hub::Options| {
+        (options.keeps_from_start, options.discarded) = (true, Discarded::Rejected);
+    };
+    let hub = hub(change).await;
+    hub.send("d", C2d::new("m", "x").ack(Ack::Full)).unwrap();
+    assert_eq!(hub.queue_len("d"), 1);
+    let mut client = super::subscribed(&hub).await;
+    assert_eq!(hub.wait_feedback(1, LIMIT).await.unwrap()[0].status, Status::Rejected);
+    client.is_quiet().await;
 }

@@ -1,4 +1,5 @@
-//! A session's end at the hub: numbers, windows, credit, and what is on its way. No I/O, and nothing of the hub's rules.
+//! A session's end at the hub: numbers, windows, credit, and what is on its way. No I/O, and nothing of the hub's
+//! rules.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What the hub's state knows of AMQP connections: whose tokens were shown on them, and what they are told to do. No I/O.
+//! What the hub's state knows of AMQP connections: whose tokens were shown on them, and what they are told to do. No
+//! I/O.
 //!
 //! - A device has one link to its messages. A second one, on whichever connection, ends the first.
 //! - A token ends alone: the other devices of its connection go on.
