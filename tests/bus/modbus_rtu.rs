@@ -237,6 +237,24 @@ async fn a_late_exception_refuses_nothing_but_its_own_request() {
 }
 
 #[tokio::test]
+async fn two_exceptions_that_differ_refuse_nothing_as_one_of_them_is_an_earlier_requests() {
+    for (first, second) in [(5, 3), (3, 5), (3, 3)] {
+        let (line, mut pty) = start();
+        assert!(matches!(line.call(hasty(7, write(16, 5))).await, Wire::NoAnswer(_)));
+        pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
+        let next = line.call_meanwhile(call(7, write(17, 5)));
+        pty.peer.hear(&rtu(&[7, 6, 0, 17, 0, 5])).await;
+        pty.peer.say(&rtu(&[7, 0x86, first])).await;
+        pty.peer.say(&rtu(&[7, 0x86, second])).await;
+        let wire = patient(next).await.unwrap();
+        match first == second {
+            true => assert_eq!(wire, Wire::Refused(Refusal::Exception(3))),
+            false => assert!(matches!(&wire, Wire::BadReply(why) if why.contains("earlier request")), "{wire:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_unit_that_owes_an_answer_holds_up_no_other() {
     let (line, mut pty) = start();
     assert!(matches!(line.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
