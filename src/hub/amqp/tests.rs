@@ -1,24 +1,22 @@
 //! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
 
+mod hub;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, Handle, LinkError, Role};
-use crate::amqp::types::messaging::{Accepted, DeliveryState, MessageId, Properties, Rejected, TargetArchetype};
-use crate::amqp::types::performatives::{
-    Attach, Begin, Close, Detach, Disposition, End, Flow, Open, Performative, Transfer,
-};
-use crate::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
-use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::time::{timeout, Instant};
-use tokio_util::codec::Framed;
 
 use super::Amqp;
-use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
-use crate::amqp::message::{self, text};
+use crate::amqp::frame::{Frame, Item, Protocol, Sasl};
+use crate::amqp::message::text;
+use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected};
+use crate::amqp::types::performatives::{Close, Performative};
+use crate::amqp::types::sasl::SaslMechanisms;
 use crate::config::{self, Credential, Settle, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
@@ -27,6 +25,7 @@ use crate::hub::trouble::Trouble;
 use crate::hub::Settlement;
 use crate::ledger::row::Event;
 use crate::net::Stream;
+use hub::{Heard, Hub};
 
 /// Dials one stream after the other.
 struct Local(Mutex<VecDeque<DuplexStream>>);
@@ -41,13 +40,7 @@ impl Dial for Local {
 /// A transport with so many connections at hand, and the hub's ends of them.
 fn transport(connections: usize) -> (Amqp, Vec<Hub>) {
     let (near, far): (VecDeque<_>, Vec<_>) = (0..connections).map(|_| tokio::io::duplex(100_000)).unzip();
-    let hub = |stream| Hub {
-        framed: Framed::new(stream, Codec::default()),
-        mechanism: "ANONYMOUS",
-        silent_to: "",
-        is_open: false,
-    };
-    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(hub).collect())
+    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(Hub::on).collect())
 }
 
 fn access() -> Arc<Access> {
@@ -81,248 +74,6 @@ async fn ready(amqp: &Amqp, account: &Account, device: &str) -> Box<dyn Attachme
     attachment.receive().await.unwrap();
     assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
     attachment
-}
-
-/// The hub's end of a connection. It has each session and link under the numbers that it was asked for with.
-struct Hub {
-    framed: Framed<DuplexStream, Codec>,
-    mechanism: &'static str,
-    /// Whose tokens it says nothing to.
-    silent_to: &'static str,
-    is_open: bool,
-}
-
-/// What came to the hub that a test may want to know.
-#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
-#[derive(Debug)]
-enum Heard {
-    Token { of: String, token: String },
-    Link { channel: u16, handle: u32, address: String },
-    Credit { channel: u16, credit: u32 },
-    Event { channel: u16, id: u32, message: Box<message::Message> },
-    Told { first: u32, how: &'static str },
-    Ended { channel: u16 },
-    Closed { why: Option<Error> },
-}
-
-impl Hub {
-    async fn say(&mut self, channel: u16, performative: Performative) {
-        self.put(Frame::of(channel, performative)).await;
-    }
-
-    async fn put(&mut self, frame: Frame) {
-        self.framed.send(Item::Frame(frame)).await.unwrap();
-    }
-
-    async fn item(&mut self) -> Item {
-        self.framed.next().await.expect("the connection stands").expect("frames are sound")
-    }
-
-    async fn accept(&mut self) {
-        assert!(matches!(self.item().await, Item::Header(Protocol::Sasl)));
-        self.framed.send(Item::Header(Protocol::Sasl)).await.unwrap();
-        let mechanisms = SaslMechanisms { sasl_server_mechanisms: vec![self.mechanism.into()].into() };
-        self.put(Frame::sasl(Sasl::Mechanisms(mechanisms))).await;
-        let Item::Frame(Frame { body: Body::Sasl(Sasl::Init(init)), .. }) = self.item().await else { panic!("Init") };
-        assert_eq!(init.mechanism.0, self.mechanism);
-        self.put(Frame::sasl(Sasl::Outcome(SaslOutcome { code: SaslCode::Ok, additional_data: None }))).await;
-        assert!(matches!(self.item().await, Item::Header(Protocol::Amqp)));
-        self.framed.send(Item::Header(Protocol::Amqp)).await.unwrap();
-        let Item::Frame(Frame { body: Body::Performative(Performative::Open(open)), .. }) = self.item().await else {
-            panic!("Open")
-        };
-        assert_eq!((open.hostname.as_deref(), open.max_frame_size.0), (Some("localhost"), 65_536));
-        self.say(0, Performative::Open(Open { container_id: "hub".into(), hostname: None, ..open })).await;
-    }
-
-    /// What comes next that matters, with what does not answered as a hub does.
-    async fn hear(&mut self) -> Heard {
-        if !self.is_open {
-            self.accept().await;
-            self.is_open = true;
-        }
-        loop {
-            let Item::Frame(Frame { channel, body, payload }) = self.item().await else { panic!("a header") };
-            let Body::Performative(performative) = body else { continue };
-            match performative {
-                Performative::Begin(begin) => {
-                    self.say(channel, Performative::Begin(Begin { remote_channel: Some(channel), ..begin })).await;
-                }
-                Performative::Attach(attach) => {
-                    if let Some(heard) = self.on_attach(channel, attach).await {
-                        return heard;
-                    }
-                }
-                Performative::Flow(Flow { handle: Some(_), link_credit: Some(credit), .. }) => {
-                    return Heard::Credit { channel, credit };
-                }
-                Performative::Transfer(transfer) => return self.on_transfer(channel, transfer, &payload).await,
-                Performative::Disposition(Disposition { first, state, settled, .. }) => {
-                    assert!(settled, "at once");
-                    let how = match state {
-                        Some(DeliveryState::Accepted(_)) => "accepted",
-                        Some(DeliveryState::Rejected(_)) => "rejected",
-                        Some(DeliveryState::Released(_)) => "released",
-                        _ => "something else",
-                    };
-                    // That of the answers to tokens is not one of a device's.
-                    if channel != 0 {
-                        return Heard::Told { first, how };
-                    }
-                }
-                Performative::End(_) => {
-                    self.say(channel, Performative::End(End { error: None })).await;
-                    return Heard::Ended { channel };
-                }
-                Performative::Close(close) => {
-                    self.say(0, Performative::Close(Close { error: None })).await;
-                    return Heard::Closed { why: close.error };
-                }
-                _ => {}
-            }
-        }
-    }
-
-    async fn on_attach(&mut self, channel: u16, attach: Attach) -> Option<Heard> {
-        let handle = attach.handle.0;
-        let theirs = match (&attach.source, &attach.target) {
-            (Some(source), _) if attach.role == Role::Receiver => source.address.clone(),
-            (_, Some(target)) => match &**target {
-                TargetArchetype::Target(target) => target.address.clone(),
-            },
-            _ => None,
-        };
-        let address = theirs.expect("an address");
-        let is_sender = attach.role == Role::Sender;
-        let role = if is_sender { Role::Receiver } else { Role::Sender };
-        let initial_delivery_count = (!is_sender).then_some(0);
-        self.say(channel, Performative::Attach(Attach { role, initial_delivery_count, ..attach })).await;
-        if is_sender {
-            let mut flow = flow();
-            (flow.handle, flow.delivery_count, flow.link_credit) = (Some(Handle(handle)), Some(0), Some(100));
-            self.say(channel, Performative::Flow(flow)).await;
-        }
-        (address != "$cbs").then_some(Heard::Link { channel, handle, address })
-    }
-
-    async fn on_transfer(&mut self, channel: u16, transfer: Transfer, payload: &[u8]) -> Heard {
-        let (message, why) = message::read(payload);
-        assert_eq!(why, None);
-        let id = transfer.delivery_id.unwrap();
-        let Some(of) = message.property("name").and_then(text) else {
-            return Heard::Event { channel, id, message: Box::new(message) };
-        };
-        let of_device = of.rsplit("%2F").next().unwrap_or_default();
-        if of_device != self.silent_to {
-            let is_bad = of_device.starts_with("bad") || message.body == b"expired";
-            let status = if is_bad { "401" } else { "200" };
-            let to = message.id.as_ref().and_then(text).unwrap();
-            let properties = Properties { correlation_id: Some(MessageId::String(to)), ..Properties::default() };
-            let said = [("status-code", status), ("status-description", "as it is")];
-            let answer = message::write(&properties, &said, message::Body::Text("")).unwrap();
-            // Numbers are numbers on the wire.
-            let answer = with_number(&answer, status);
-            // The answer comes before the disposition of the request.
-            self.transfer(channel, 0, id, &answer, 1).await;
-            self.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
-        }
-        let token = String::from_utf8(message.body).unwrap();
-        Heard::Token { of, token }
-    }
-
-    /// A message on a link, in so many frames.
-    async fn transfer(&mut self, channel: u16, handle: u32, id: u32, message: &[u8], frames: usize) {
-        let size = message.len().div_ceil(frames).max(1);
-        let pieces: Vec<&[u8]> = message.chunks(size).collect();
-        for (at, piece) in pieces.iter().enumerate() {
-            let transfer = Transfer {
-                handle: Handle(handle),
-                delivery_id: (at == 0).then_some(id),
-                delivery_tag: (at == 0).then(|| id.to_be_bytes().to_vec().into()),
-                message_format: Some(0),
-                settled: None,
-                more: at + 1 < pieces.len(),
-                rcv_settle_mode: None,
-                state: None,
-                resume: false,
-                aborted: false,
-                batchable: false,
-            };
-            let body = Body::Performative(Performative::Transfer(transfer));
-            self.put(Frame { channel, body, payload: Bytes::copy_from_slice(piece) }).await;
-        }
-    }
-
-    /// A message for a device, under an id.
-    async fn deliver(&mut self, (channel, handle): (u16, u32), id: u32, message_id: &str, frames: usize) {
-        let properties = Properties { message_id: Some(MessageId::String(message_id.into())), ..Properties::default() };
-        let message = message::write(&properties, &[("command", "set")], message::Body::Data(b"12.5")).unwrap();
-        self.transfer(channel, handle, id, &message, frames).await;
-    }
-
-    async fn tell(&mut self, channel: u16, first: u32, state: DeliveryState) {
-        let (role, last, state) = (Role::Receiver, None, Some(state));
-        let told = Disposition { role, first, last, settled: true, state, batchable: false };
-        self.say(channel, Performative::Disposition(told)).await;
-    }
-
-    /// Goes on until what is wanted has come.
-    async fn until<T>(&mut self, mut wanted: impl FnMut(&Heard) -> Option<T>) -> T {
-        loop {
-            let heard = self.hear().await;
-            if let Some(found) = wanted(&heard) {
-                return found;
-            }
-        }
-    }
-
-    /// The link of a device's messages, once it is asked for.
-    async fn link(&mut self, device: &str) -> (u16, u32) {
-        let wanted = format!("/devices/{device}/messages/devicebound");
-        self.until(|heard| match heard {
-            Heard::Link { channel, handle, address } if *address == wanted => Some((*channel, *handle)),
-            _ => None,
-        })
-        .await
-    }
-
-    /// What is told of the next delivery.
-    async fn told(&mut self) -> (u32, &'static str) {
-        self.until(|heard| match heard {
-            Heard::Told { first, how, .. } => Some((*first, *how)),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn detach(&mut self, (channel, handle): (u16, u32), condition: impl Into<ErrorCondition>) {
-        let error = Some(Error::new(condition, Some("as it is".to_owned()), None));
-        self.say(channel, Performative::Detach(Detach { handle: Handle(handle), closed: true, error })).await;
-    }
-}
-
-fn flow() -> Flow {
-    Flow {
-        next_incoming_id: Some(0),
-        incoming_window: 5000,
-        next_outgoing_id: 0,
-        outgoing_window: 5000,
-        handle: None,
-        delivery_count: None,
-        link_credit: None,
-        available: None,
-        drain: false,
-        echo: false,
-        properties: None,
-    }
-}
-
-/// The same message with its text `200` as the number 200.
-fn with_number(message: &[u8], status: &str) -> Vec<u8> {
-    let text = [&[0xa1, 3][..], status.as_bytes()].concat();
-    let number = [&[0x71][..], &status.parse::<i32>().unwrap().to_be_bytes()].concat();
-    let at = message.windows(5).position(|window| window == text).unwrap();
-    [&message[..at], &number, &message[at + 5..]].concat()
 }
 
 /// Both at once: the hub's end goes on until ours has come to its end.
