@@ -24,7 +24,6 @@ pub(super) struct Hub {
 }
 
 /// What came to the hub that a test may want to know.
-#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
 #[derive(Debug)]
 pub(super) enum Heard {
     Token { of: String, token: String },
