@@ -1,4 +1,4 @@
-//! Deliveries of one connection that wait for their end, which the hub is told in the order of their receipt (G5). Pure.
+//! Deliveries of one connection that wait for their end, which the hub is told in the order of receipt (G5). Pure.
 
 use std::collections::VecDeque;
 

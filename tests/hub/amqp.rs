@@ -304,12 +304,11 @@ fn resident_with(identities: usize, is_reached: bool) -> u64 {
         site.configure(&hub.amqp_addr().to_string(), &format!("{host}:{port}"));
     }
     let daemon = site.start();
-    let is_there = |id: &String| match is_reached {
-        true => hub.is_connected(id),
-        false => site.device_status(id)["lastError"].is_string(),
+    let have_come = || match is_reached {
+        true => devices.iter().all(|id| hub.is_connected(id)),
+        false => site.status()["devices"].as_array().unwrap().iter().all(|device| device["lastError"].is_string()),
     };
-    let limit = 4 * PATIENCE;
-    eventually_within(limit, "all have come so far", || devices.iter().rev().all(is_there).then_some(()));
+    eventually_within(4 * PATIENCE, "all have come so far", || have_come().then_some(()));
     assert_eq!(connections(&hub).len(), usize::from(is_reached));
     Figures::of(daemon.pid()).resident
 }

@@ -16,7 +16,7 @@ use super::message::{put_token, read_answer, REPLY_TO};
 use super::pool::IDENTITIES_MAX;
 
 /// How long the hub may take to answer to a token.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers that may come before one was read.
 const ANSWERS: u32 = 64;
@@ -24,7 +24,7 @@ const ANSWERS: u32 = 64;
 const NODE: &str = "$cbs";
 
 /// The tokens that are being shown on a connection.
-pub(super) struct Cbs<T> {
+pub(crate) struct Cbs<T> {
     node: Option<Node>,
     last: u64,
     /// In the order in which they were asked, and so in that of their time limits.
@@ -46,10 +46,10 @@ struct Asked<T> {
 }
 
 /// How showing a token ended, and for whom.
-pub(super) type Told<T> = (T, Result<(), Trouble>);
+pub(crate) type Told<T> = (T, Result<(), Trouble>);
 
 impl<T> Cbs<T> {
-    pub(super) fn new() -> Cbs<T> {
+    pub(crate) fn new() -> Cbs<T> {
         Cbs { node: None, last: 0, asked: VecDeque::new() }
     }
 
@@ -57,7 +57,7 @@ impl<T> Cbs<T> {
     ///
     /// # Errors
     /// There is no way to.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         engine: &mut Engine,
         of: &str,
@@ -83,12 +83,12 @@ impl<T> Cbs<T> {
     }
 
     /// When [`Cbs::on_time`] is due.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.asked.front().map(|asked| asked.due)
     }
 
     /// Gives up what the hub does not answer, one at each call.
-    pub(super) fn on_time(&mut self, engine: &mut Engine, now: Instant) -> Option<Told<T>> {
+    pub(crate) fn on_time(&mut self, engine: &mut Engine, now: Instant) -> Option<Told<T>> {
         self.asked.front().filter(|asked| asked.due <= now)?;
         let asked = self.asked.pop_front()?;
         if self.asked.is_empty() {
@@ -104,7 +104,7 @@ impl<T> Cbs<T> {
     ///
     /// # Errors
     /// It happened elsewhere; it comes back.
-    pub(super) fn take(&mut self, engine: &mut Engine, event: Event) -> Result<Vec<Told<T>>, Event> {
+    pub(crate) fn take(&mut self, engine: &mut Engine, event: Event) -> Result<Vec<Told<T>>, Event> {
         let Some(node) = self.node else { return Err(event) };
         match event {
             Event::Attached(link) if link == node.requests || link == node.answers => Ok(Vec::new()),

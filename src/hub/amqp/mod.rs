@@ -6,12 +6,12 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 mod attachment;
-mod cbs;
+pub(crate) mod cbs;
 mod connection;
 pub mod message;
 mod pool;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use pool::Amqp;

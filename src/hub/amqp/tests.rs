@@ -1,24 +1,22 @@
 //! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
 
+mod hub;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, Handle, LinkError, Role};
-use crate::amqp::types::messaging::{Accepted, DeliveryState, MessageId, Properties, Rejected, TargetArchetype};
-use crate::amqp::types::performatives::{
-    Attach, Begin, Close, Detach, Disposition, End, Flow, Open, Performative, Transfer,
-};
-use crate::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
-use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::time::{timeout, Instant};
-use tokio_util::codec::Framed;
 
 use super::Amqp;
-use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
-use crate::amqp::message::{self, text};
+use crate::amqp::frame::{Frame, Item, Protocol, Sasl};
+use crate::amqp::message::text;
+use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected};
+use crate::amqp::types::performatives::{Close, Performative};
+use crate::amqp::types::sasl::SaslMechanisms;
 use crate::config::{self, Credential, Settle, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
@@ -27,9 +25,72 @@ use crate::hub::trouble::Trouble;
 use crate::hub::Settlement;
 use crate::ledger::row::Event;
 use crate::net::Stream;
-use peer::*;
+use hub::{Heard, Hub};
 
-mod peer;
+/// Dials one stream after the other.
+struct Local(Mutex<VecDeque<DuplexStream>>);
+
+impl Dial for Local {
+    fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
+        let stream = self.0.lock().unwrap().pop_front();
+        Box::pin(async { Ok(Box::new(stream.ok_or(Trouble::Closed)?) as Box<dyn Stream>) })
+    }
+}
+
+/// A transport with so many connections at hand, and the hub's ends of them.
+fn transport(connections: usize) -> (Amqp, Vec<Hub>) {
+    let (near, far): (VecDeque<_>, Vec<_>) = (0..connections).map(|_| tokio::io::duplex(100_000)).unzip();
+    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(Hub::on).collect())
+}
+
+fn access() -> Arc<Access> {
+    let folder = tempfile::tempdir().unwrap();
+    let main = folder.path().join("main.toml");
+    std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
+    Arc::new(Access { hub: config::load(&main, []).unwrap().config.hub, trust: None })
+}
+
+fn account(access: &Arc<Access>) -> Account {
+    Account {
+        access: access.clone(),
+        transport: TransportKind::Amqp,
+        credential: Credential::Key(vec![0; 32]),
+        secondary: None,
+        settle: Settle::AfterExecution,
+        form: Arc::default(),
+    }
+}
+
+async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {
+    let reached = amqp.reach(account).await?;
+    let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
+    let hub = &account.access.hub;
+    reached.attach(Entry { hub, device, token, is_to_stay: true, settle: account.settle }).await
+}
+
+/// One that is attached, and asks for its messages.
+async fn ready(amqp: &Amqp, account: &Account, device: &str) -> Box<dyn Attachment> {
+    let mut attachment = attach(amqp, account, device).await.unwrap();
+    attachment.receive().await.unwrap();
+    assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+    attachment
+}
+
+/// Both at once: the hub's end goes on until ours has come to its end.
+async fn with_hub<T>(hub: &mut Hub, ours: impl std::future::Future<Output = T>) -> T {
+    tokio::pin!(ours);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut ours => return done,
+            heard = hub.hear() => drop(heard),
+        }
+    }
+}
+
+fn event(seq: i64) -> Event {
+    Event { seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
+}
 
 #[tokio::test(start_paused = true)]
 async fn identities_share_a_connection_which_the_last_of_them_closes() {

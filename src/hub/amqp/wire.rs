@@ -23,7 +23,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A stream.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     reader: ReadHalf<Box<dyn Stream>>,
     writer: WriteHalf<Box<dyn Stream>>,
     inbound: BytesMut,
@@ -34,7 +34,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Wire {
+    pub(crate) fn new(stream: Box<dyn Stream>) -> Wire {
         let (reader, writer) = tokio::io::split(stream);
         Wire { reader, writer, inbound: BytesMut::new(), unflushed: false, stuck: None }
     }
@@ -43,7 +43,7 @@ impl Wire {
     ///
     /// # Errors
     /// The connection can't go on.
-    pub(super) async fn turn(&mut self, engine: &mut Engine) -> Result<(), Trouble> {
+    pub(crate) async fn turn(&mut self, engine: &mut Engine) -> Result<(), Trouble> {
         let due = Instant::from_std(engine.due());
         let writes = self.unflushed || !engine.bytes().is_empty();
         let stuck = writes.then(|| self.stuck.unwrap_or_else(Instant::now));
@@ -80,7 +80,7 @@ impl Wire {
     }
 
     /// Sends what is written still, and ends the stream.
-    pub(super) async fn end(mut self, engine: &mut Engine) {
+    pub(crate) async fn end(mut self, engine: &mut Engine) {
         let out = Out { unflushed: &mut self.unflushed, stuck: &mut self.stuck };
         let last = async {
             write(&mut self.writer, engine.bytes(), out).await?;

@@ -1,61 +1,18 @@
-//! The hub of the tests: it answers as a hub does, unless a test says otherwise.
+//! The hub's end of a connection, written out: it answers as a hub does.
 
-use super::*;
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::DuplexStream;
+use tokio_util::codec::Framed;
 
-/// Dials one stream after the other.
-pub(super) struct Local(Mutex<VecDeque<DuplexStream>>);
-
-impl Dial for Local {
-    fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
-        let stream = self.0.lock().unwrap().pop_front();
-        Box::pin(async { Ok(Box::new(stream.ok_or(Trouble::Closed)?) as Box<dyn Stream>) })
-    }
-}
-
-/// A transport with so many connections at hand, and the hub's ends of them.
-pub(super) fn transport(connections: usize) -> (Amqp, Vec<Hub>) {
-    let (near, far): (VecDeque<_>, Vec<_>) = (0..connections).map(|_| tokio::io::duplex(100_000)).unzip();
-    let hub = |stream| Hub {
-        framed: Framed::new(stream, Codec::default()),
-        mechanism: "ANONYMOUS",
-        silent_to: "",
-        is_open: false,
-    };
-    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(hub).collect())
-}
-
-pub(super) fn access() -> Arc<Access> {
-    let folder = tempfile::tempdir().unwrap();
-    let main = folder.path().join("main.toml");
-    std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
-    Arc::new(Access { hub: config::load(&main, []).unwrap().config.hub, trust: None })
-}
-
-pub(super) fn account(access: &Arc<Access>) -> Account {
-    Account {
-        access: access.clone(),
-        transport: TransportKind::Amqp,
-        credential: Credential::Key(vec![0; 32]),
-        secondary: None,
-        settle: Settle::AfterExecution,
-        form: Arc::default(),
-    }
-}
-
-pub(super) async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {
-    let reached = amqp.reach(account).await?;
-    let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
-    let hub = &account.access.hub;
-    reached.attach(Entry { hub, device, token, is_to_stay: true, settle: account.settle }).await
-}
-
-/// One that is attached, and asks for its messages.
-pub(super) async fn ready(amqp: &Amqp, account: &Account, device: &str) -> Box<dyn Attachment> {
-    let mut attachment = attach(amqp, account, device).await.unwrap();
-    attachment.receive().await.unwrap();
-    assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
-    attachment
-}
+use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
+use crate::amqp::message::{self, text};
+use crate::amqp::types::definitions::{Error, ErrorCondition, Handle, Role};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, MessageId, Properties, TargetArchetype};
+use crate::amqp::types::performatives::{
+    Attach, Begin, Close, Detach, Disposition, End, Flow, Open, Performative, Transfer,
+};
+use crate::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
 
 /// The hub's end of a connection. It has each session and link under the numbers that it was asked for with.
 pub(super) struct Hub {
@@ -63,7 +20,7 @@ pub(super) struct Hub {
     pub(super) mechanism: &'static str,
     /// Whose tokens it says nothing to.
     pub(super) silent_to: &'static str,
-    pub(super) is_open: bool,
+    is_open: bool,
 }
 
 /// What came to the hub that a test may want to know.
@@ -79,6 +36,10 @@ pub(super) enum Heard {
 }
 
 impl Hub {
+    pub(super) fn on(stream: DuplexStream) -> Hub {
+        Hub { framed: Framed::new(stream, Codec::default()), mechanism: "ANONYMOUS", silent_to: "", is_open: false }
+    }
+
     pub(super) async fn say(&mut self, channel: u16, performative: Performative) {
         self.put(Frame::of(channel, performative)).await;
     }
@@ -274,7 +235,7 @@ impl Hub {
     }
 }
 
-pub(super) fn flow() -> Flow {
+fn flow() -> Flow {
     Flow {
         next_incoming_id: Some(0),
         incoming_window: 5000,
@@ -291,25 +252,9 @@ pub(super) fn flow() -> Flow {
 }
 
 /// The same message with its text `200` as the number 200.
-pub(super) fn with_number(message: &[u8], status: &str) -> Vec<u8> {
+fn with_number(message: &[u8], status: &str) -> Vec<u8> {
     let text = [&[0xa1, 3][..], status.as_bytes()].concat();
     let number = [&[0x71][..], &status.parse::<i32>().unwrap().to_be_bytes()].concat();
     let at = message.windows(5).position(|window| window == text).unwrap();
     [&message[..at], &number, &message[at + 5..]].concat()
-}
-
-/// Both at once: the hub's end goes on until ours has come to its end.
-pub(super) async fn with_hub<T>(hub: &mut Hub, ours: impl std::future::Future<Output = T>) -> T {
-    tokio::pin!(ours);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut ours => return done,
-            heard = hub.hear() => drop(heard),
-        }
-    }
-}
-
-pub(super) fn event(seq: i64) -> Event {
-    Event { seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
 }
