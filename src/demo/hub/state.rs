@@ -175,11 +175,14 @@ impl State {
         count
     }
 
-    pub fn wake(&self, id: &str) {
+    pub fn wake(&mut self, id: &str) {
         let Some(device) = self.devices.get(id) else { return };
-        let lines = device.link.iter().map(|link| &link.line);
-        let lines = lines.chain(device.receiver.iter().map(|receiver| &receiver.line));
-        lines.for_each(|line| line.wake.notify_one());
+        device.link.iter().for_each(|link| link.line.wake.notify_one());
+        let Some(receiver) = &device.receiver else { return };
+        receiver.line.wake.notify_one();
+        if let Some(side) = self.sides.get_mut(&receiver.connection) {
+            side.due.insert(id.to_owned());
+        }
     }
 
     /// What happens with time: messages and tokens expire, locks run out, feedback is sent.
@@ -216,6 +219,7 @@ impl State {
             End::TokenExpired => {
                 let Some(side) = self.sides.get_mut(&connection) else { return had_link };
                 let shown = side.tokens.get_mut(id).map(|expires| *expires = Timestamp(0)).is_some();
+                side.has_expired |= shown;
                 side.line.wake.notify_one();
                 return shown;
             }

@@ -4,7 +4,7 @@
 //! - A link without permission is attached and detached right after: that an attach is answered permits nothing.
 //! - What is sent or settled on a link that the hub has detached is passed over: the client could not know.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::message::{self, Received};
 use super::purpose::Purpose;
@@ -46,6 +46,12 @@ pub(super) struct Peer {
     is_open: bool,
     sessions: BTreeMap<u16, Session>,
     last_link: u64,
+    /// Links to devices' messages: by the device, the session's channel and the handle.
+    receivers: BTreeMap<String, (u16, u32)>,
+    /// Links on which there may be something to send, for each device whose messages go over one; and the others that
+    /// the hub sends on, which are few.
+    due: BTreeSet<(u16, u32)>,
+    others: BTreeSet<(u16, u32)>,
     answers: VecDeque<Vec<u8>>,
     pub ending: Option<Ending>,
     out: Vec<Frame>,
@@ -61,6 +67,9 @@ impl Peer {
             is_open: false,
             sessions: BTreeMap::new(),
             last_link: 0,
+            receivers: BTreeMap::new(),
+            due: BTreeSet::new(),
+            others: BTreeSet::new(),
             answers: VecDeque::new(),
             ending: None,
             out: Vec::new(),
@@ -198,8 +207,16 @@ impl Peer {
                 self.out.extend(frames);
                 let who = self.who(purpose.device().unwrap_or_default());
                 match purpose {
-                    Purpose::Devicebound(_) => state.attach_receiver(&who, number, now),
-                    Purpose::Feedback => state.sides.entry(self.number).or_default().has_feedback_link = true,
+                    Purpose::Devicebound(device) => {
+                        state.attach_receiver(&who, number, now);
+                        self.receivers.insert(device, (channel, handle));
+                        self.due.insert((channel, handle));
+                    }
+                    Purpose::Feedback => {
+                        state.sides.entry(self.number).or_default().has_feedback_link = true;
+                        self.others.insert((channel, handle));
+                    }
+                    Purpose::TokenAnswers => drop(self.others.insert((channel, handle))),
                     _ => {}
                 }
                 state.log(&who, Wire::Attached { address });
@@ -222,8 +239,14 @@ impl Peer {
     }
 
     fn on_flow(&mut self, channel: u16, flow: &Flow) -> Result<(), &'static str> {
-        let answer = self.session(channel)?.on_flow(flow);
+        let session = self.session(channel)?;
+        let was_full = session.room == 0;
+        let answer = session.on_flow(flow);
         self.out.extend(answer);
+        self.due.extend(flow.handle.iter().map(|handle| (channel, handle.0)));
+        if was_full {
+            self.due.extend(self.receivers.values().filter(|(of, _)| *of == channel));
+        }
         Ok(())
     }
 
@@ -380,14 +403,14 @@ impl Peer {
     /// What the hub does by itself: it detaches links, answers tokens, and sends what there is credit for.
     pub fn work(&mut self, state: &mut State, now: Now) -> Vec<Frame> {
         self.end_links(state, now);
-        let links: Vec<(u16, u32, u64, Purpose)> = self
-            .sessions
-            .iter()
-            .flat_map(|(channel, session)| session.links.iter().map(|link| (*channel, link)))
-            .filter(|(_, (_, link))| link.purpose.hub_sends())
-            .map(|(channel, (handle, link))| (channel, *handle, link.number, link.purpose.clone()))
-            .collect();
-        for (channel, handle, number, purpose) in links {
+        let woken = state.sides.get_mut(&self.number).map(|side| std::mem::take(&mut side.due)).unwrap_or_default();
+        let mut places = std::mem::take(&mut self.due);
+        places.extend(woken.iter().filter_map(|device| self.receivers.get(device)));
+        places.extend(&self.others);
+        for (channel, handle) in places {
+            let link = self.sessions.get(&channel).and_then(|session| session.links.get(&handle));
+            let Some(link) = link.filter(|link| link.purpose.hub_sends()) else { continue };
+            let (number, purpose) = (link.number, link.purpose.clone());
             while self.ending.is_none() && self.sessions.get(&channel).is_some_and(|s| s.may_send(handle)) {
                 if !self.send_next(state, channel, handle, number, &purpose, now) {
                     break;

@@ -4,7 +4,7 @@
 //! - A device has one link to its messages. A second one, on whichever connection, ends the first.
 //! - A token ends alone: the other devices of its connection go on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub(in crate::demo::hub) struct Side {
     /// Until when the token of the back end counts.
     service: Option<Timestamp>,
     pub orders: VecDeque<Order>,
+    /// Devices that may have something to receive.
+    pub due: BTreeSet<String>,
+    /// A token is over.
+    pub has_expired: bool,
     /// Bytes to send as they are.
     pub injected: VecDeque<Vec<u8>>,
     pub has_feedback_link: bool,
@@ -194,6 +198,9 @@ impl State {
         let grace = self.options.token_grace;
         let is_over = |at: &Timestamp| at.plus(grace) <= now.wall;
         let Some(side) = self.sides.get_mut(&connection) else { return (vec![], false) };
+        if !std::mem::take(&mut side.has_expired) {
+            return (vec![], false);
+        }
         let over: Vec<String> = side.tokens.iter().filter(|(_, at)| is_over(at)).map(|(id, _)| id.clone()).collect();
         side.tokens.retain(|_, at| !is_over(at));
         let service = side.service.take_if(|at| is_over(at)).is_some();
@@ -201,10 +208,12 @@ impl State {
     }
 
     /// Wakes the connections on which a token is over.
-    pub fn tick_amqp(&self, now: Now) {
-        for side in self.sides.values() {
+    pub fn tick_amqp(&mut self, now: Now) {
+        let grace = self.options.token_grace;
+        for side in self.sides.values_mut() {
             let mut all = side.tokens.values().chain(side.service.iter());
-            if all.any(|at| self.is_over(*at, now)) {
+            if all.any(|at| at.plus(grace) <= now.wall) {
+                side.has_expired = true;
                 side.line.wake.notify_one();
             }
         }
