@@ -17,9 +17,9 @@ use crate::proof::bytes::Source;
 /// Deliveries at a time on the engine's link.
 const WINDOW: usize = 3;
 
-/// Frames: whatever they are, they end in items or in one sentence, the same ones in whatever pieces they come; what was
-/// read is read again from what is written of it. An engine that takes them, or any others, stays within its bounds, and
-/// what it says can be read.
+/// Frames: whatever they are, they end in items or in one sentence, the same ones in whatever pieces they come; what
+/// was read is read again from what is written of it. An engine that takes them, or any others, stays within its
+/// bounds, and what it says can be read.
 pub fn amqp(bytes: &[u8]) {
     let (items, why) = read(&mut BytesMut::from(bytes));
     if let Some(why) = &why {

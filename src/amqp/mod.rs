@@ -1,5 +1,5 @@
-//! AMQP 1.0 (OASIS, ISO/IEC 19464), as far as IoT Hub uses it: frames, and the state of one connection. It knows nothing
-//! of the hub, does no I/O and reads no clock, and serves either end.
+//! AMQP 1.0 (OASIS, ISO/IEC 19464), as far as IoT Hub uses it: frames, and the state of one connection. It knows
+//! nothing of the hub, does no I/O and reads no clock, and serves either end.
 //!
 //! The encoding and the types are those of two libraries; which of two frames may follow the other, what is settled and
 //! what a delivery is belongs to us (docs/DECISIONS.md).

@@ -53,8 +53,8 @@ pub fn length(bytes: &[u8]) -> Result<usize, Misshapen> {
     Ok(bytes.len() - rest.len())
 }
 
-/// The descriptor of the described value that `bytes` begin with, if it is a number, and one of the symbols that `named`
-/// knows a number for.
+/// The descriptor of the described value that `bytes` begin with, if it is a number, and one of the symbols that
+/// `named` knows a number for.
 pub fn descriptor(bytes: &[u8], named: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> {
     match *bytes {
         [DESCRIBED, 0x44, ..] => Some(0),

@@ -236,7 +236,8 @@ impl Trouble {
         )
     }
 
-    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded length.
+    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded
+    /// length.
     pub fn from_amqp(condition: &str, description: &str) -> Trouble {
         // A hub that repeats what it was shown must not make the log repeat it.
         let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();

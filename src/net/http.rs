@@ -1,5 +1,5 @@
-//! HTTP/1.1 as a client, on a byte stream that somebody else has made. The only module, beside the simulator, that names
-//! the HTTP library.
+//! HTTP/1.1 as a client, on a byte stream that somebody else has made. The only module, beside the simulator, that
+//! names the HTTP library.
 //!
 //! Invariants
 //! - A connection is a value, and no task stands behind it: it moves only while somebody waits on it, and ends when it

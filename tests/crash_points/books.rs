@@ -90,8 +90,8 @@ pub fn is_settled(ledger: &Path) -> bool {
     db.query_row(count, [OLD], |row| row.get(0)).is_ok_and(|left: i64| left == 0)
 }
 
-/// Lets the ledger of a dead daemon grow old, and gives it rows from its youth, beside those that it may have still from
-/// the last time.
+/// Lets the ledger of a dead daemon grow old, and gives it rows from its youth, beside those that it may have still
+/// from the last time.
 pub fn grow_old(ledger: &Path) {
     let db = Connection::open(ledger).expect("the ledger can be opened");
     db.execute_batch(&format!(

@@ -286,7 +286,8 @@ fn amqp_in_a_websocket_does_the_same() {
     assert_eq!(written(&slave), [3]);
 }
 
-/// Resident memory of a daemon with so many identities, in kB: attached on one connection, or with no hub to be reached.
+/// Resident memory of a daemon with so many identities, in kB: attached on one connection, or with no hub to be
+/// reached.
 fn resident_with(identities: usize, is_reached: bool) -> u64 {
     let (hub, slave) = (Hub::start(Options::default()), Slave::new());
     let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{PUMP}", slave.address());

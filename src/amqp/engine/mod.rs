@@ -491,7 +491,8 @@ impl Engine {
         session.attach(attaching, out)
     }
 
-    /// Sends a message on a link, once there is credit for it. [`Event::Sent`] says under this number what became of it.
+    /// Sends a message on a link, once there is credit for it. [`Event::Sent`] says under this number what became of
+    /// it.
     /// `false`: the link is not there any more, or as many wait as may.
     pub fn send(&mut self, link: LinkId, number: u64, payload: Bytes) -> bool {
         self.session(link.session).is_some_and(|(session, out)| session.send(link.handle, number, payload, out))

@@ -1,11 +1,12 @@
 //! Tokens of Microsoft Entra for IoT Hub: of an application with a secret, of the machine's managed identity, or of
 //! whoever is logged in to `az`.
 //!
-//! Sources: "OAuth 2.0 client credentials flow" and "Use managed identities on a virtual machine to acquire access token"
-//! (Microsoft), and the names of variables that Azure's own libraries read.
+//! Sources: "OAuth 2.0 client credentials flow" and "Use managed identities on a virtual machine to acquire access
+//! token" (Microsoft), and the names of variables that Azure's own libraries read.
 //!
 //! Invariants
-//! - The first who is there decides: a secret that Entra refuses is not replaced by another identity, which nobody asked
+//! - The first who is there decides: a secret that Entra refuses is not replaced by another identity, which nobody
+//!   asked
 //!   for. A secret is only sent over TLS, or to this machine.
 //! - No message and no `Debug` has a token or a secret in it.
 //! - Each way is bounded in time and in what is read.
@@ -118,8 +119,9 @@ enum Found {
 
 impl Entra {
     /// Who asks, by the variables of the environment: an application by AZURE_TENANT_ID, AZURE_CLIENT_ID and
-    /// AZURE_CLIENT_SECRET; else the machine, by the identity AZURE_CLIENT_ID if that is set; else `az`, which is looked
-    /// for on PATH. AZURE_AUTHORITY_HOST and AZURE_POD_IDENTITY_AUTHORITY_HOST say where, if not at the usual hosts.
+    /// AZURE_CLIENT_SECRET; else the machine, by the identity AZURE_CLIENT_ID if that is set; else `az`, which is
+    /// looked for on PATH. AZURE_AUTHORITY_HOST and AZURE_POD_IDENTITY_AUTHORITY_HOST say where, if not at the usual
+    /// hosts.
     ///
     /// # Errors
     /// [`EntraError::Nobody`]: a secret without whose it is, or a host that is none.

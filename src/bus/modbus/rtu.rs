@@ -279,8 +279,8 @@ impl Rtu {
         ended
     }
 
-    /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway on
-    /// the way does not keep their order: with different codes neither says what became of this one.
+    /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway
+    /// on the way does not keep their order: with different codes neither says what became of this one.
     fn answered(&self, unit: u8, asked: &Pdu, answer: &[u8]) -> Wire {
         let wire = answer::ended(unit, asked, answer);
         match (&wire, self.sent.as_ref().and_then(|sent| sent.doubted)) {

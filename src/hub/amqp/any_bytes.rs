@@ -3,8 +3,8 @@
 use super::message::{c2d, read_answer};
 use crate::command::message::Form;
 
-/// A message is read or called malformed; its texts are no longer than they can be, and none of them is empty. What says
-/// how a token was taken is read or not, and is short.
+/// A message is read or called malformed; its texts are no longer than they can be, and none of them is empty. What
+/// says how a token was taken is read or not, and is short.
 pub fn amqp_message(bytes: &[u8]) {
     let message = c2d(bytes, true);
     if let Some(why) = &message.malformed {

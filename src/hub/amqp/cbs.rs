@@ -1,7 +1,7 @@
 //! Tokens on a connection: claims-based security ("AMQP Claims-based Security" of OASIS, as the hub has it).
 //!
-//! Requests go out one behind the other, and each answer is matched by its correlation id; an answer may come before the
-//! hub says that it has the request. A refusal is of the identity whose token it is, and of no other.
+//! Requests go out one behind the other, and each answer is matched by its correlation id; an answer may come before
+//! the hub says that it has the request. A refusal is of the identity whose token it is, and of no other.
 
 use std::collections::VecDeque;
 use std::time::Duration;

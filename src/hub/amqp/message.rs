@@ -1,7 +1,7 @@
 //! Messages to and from the hub by AMQP. Pure.
 //!
-//! Sources: "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft) for names and addresses, its SDKs for
-//! the types on the wire.
+//! Sources: "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft) for names and addresses, its SDKs
+//! for the types on the wire.
 //!
 //! Invariants
 //! - Any bytes give a [`Message`]; what can't be understood is named in `malformed`, with what could be read (G8).

@@ -1,7 +1,8 @@
 //! What an answer means: to a poll, to a settlement, to an event. Pure.
 //!
 //! Invariants
-//! - What does not come from the hub is never taken for its answer: a page that says 200 completes nothing, and no event
+//! - What does not come from the hub is never taken for its answer: a page that says 200 completes nothing, and no
+//!   event
 //!   leaves the ledger for it (G7).
 //! - Nothing that could be a secret is shown: some proxies answer with the request.
 

@@ -1,10 +1,11 @@
 //! An identity's attachment by HTTPS: one request after the other, over connections that come and go.
 //!
-//! What belongs to the attachment is no connection, but the locks of its deliveries: they end with it, as what became of
-//! them is then told to nobody (G6).
+//! What belongs to the attachment is no connection, but the locks of its deliveries: they end with it, as what became
+//! of them is then told to nobody (G6).
 //!
 //! Invariants
-//! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no answer
+//! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no
+//!   answer
 //!   is lost (a message in it would be the hub's loss for the minute of its lock).
 //! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
 //! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
@@ -31,8 +32,8 @@ use crate::ledger::row::Event;
 use crate::net::http::{Answer, Request};
 use crate::proof::crash::{self, Point};
 
-/// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after the
-/// hub hands it out, and the one before it may take that long.
+/// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after
+/// the hub hands it out, and the one before it may take that long.
 const WINDOW_AFTER_EXECUTION: usize = 1;
 /// And where it is settled as soon as it is recorded.
 const WINDOW_AFTER_ACCEPT: usize = 16;

@@ -1,8 +1,9 @@
 //! Requests of one identity, and the connections that they go over.
 //!
-//! A connection is kept as long as the next request may come soon, and no longer: at the interval that the hub asks for,
-//! 25 minutes, it would be dead by then in some router's memory, and cost both sides memory meanwhile. So a settlement
-//! and its result event go over one, and each poll of an empty queue makes its own, with a resumed TLS session.
+//! A connection is kept as long as the next request may come soon, and no longer: at the interval that the hub asks
+//! for, 25 minutes, it would be dead by then in some router's memory, and cost both sides memory meanwhile. So a
+//! settlement and its result event go over one, and each poll of an empty queue makes its own, with a resumed TLS
+//! session.
 //!
 //! Invariants
 //! - A request that goes unanswered on a connection that was idle is asked once more, on a new one: the server may have

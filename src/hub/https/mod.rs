@@ -1,8 +1,8 @@
 //! HTTPS, by polling: the hub's REST interface for devices.
 //!
 //! Sources: the REST reference of IoT Hub (Microsoft), and what the vendor's device clients for it send and read:
-//! azure-iot-device-http and azure-iot-http-base for Node, the ones in C and C#, and the extension of `az`. None of them
-//! decodes the value of a header.
+//! azure-iot-device-http and azure-iot-http-base for Node, the ones in C and C#, and the extension of `az`. None of
+//! them decodes the value of a header.
 //!
 //! `message` and `book` are pure: a message from an answer, and which delivery is settled next. `answers` says what a
 //! status means, `client` asks, over connections that come and go, and `attachment` decides what is asked next.
