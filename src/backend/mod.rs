@@ -1,3 +1,96 @@
-//! The back end's half: what sends commands to devices, and learns what became of them.
+//! The back end's half: sends commands to devices, and learns what became of them.
+//!
+//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`] or [`Backend::feedback`].
+//! `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives AMQP, [`message`] is what is
+//! sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and `fieldbridge feedback`.
+//!
+//! Sources: "Send cloud-to-device messages" and "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft),
+//! and its SDK for services in Node.
+//!
+//! Invariants
+//! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then gives
+//!   back what holds a record of somebody else's.
+//! - No message, log line or `Debug` has a key or a token in it.
 
+pub mod command_line;
+mod connection;
 pub mod entra;
+pub mod feedback;
+pub mod message;
+mod who;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+pub use connection::Backend;
+pub use who::{Policy, Who};
+
+use crate::config::{Proxy, TransportKind};
+use crate::hub::trouble::Trouble;
+
+/// How long a message may take to be taken, the connection not counted.
+const SEND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the hub is, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// [`TransportKind::Amqp`] or [`TransportKind::AmqpWs`].
+    pub transport: TransportKind,
+    /// `HOST:PORT` to connect to in place of the hub's own.
+    pub address: Option<String>,
+    /// Trust anchors to use instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place { transport: TransportKind::Amqp, address: None, ca_file: None, proxy: None }
+    }
+}
+
+/// Why something could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Nothing says by what right, or what does can't be used.
+    #[error("{0}")]
+    Nobody(String),
+    /// The hub says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The hub can't be reached, or can't answer now.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<Trouble> for BackendError {
+    fn from(trouble: Trouble) -> BackendError {
+        let text = trouble.to_string();
+        match trouble {
+            Trouble::TokenRefused { .. } | Trouble::Unauthorized(_) | Trouble::NotFound(_) => {
+                // What the sentences say of a device is true of a policy.
+                BackendError::Refused(text.replace("the device's token", "the token").replace(
+                    "the device exists at this hub and is enabled, that its key is the right one",
+                    "the policy or identity may connect to this hub as a service, that its key is the right one",
+                ))
+            }
+            _ => BackendError::Unreachable(text),
+        }
+    }
+}
+
+/// What comes of something within a limit.
+async fn within<T>(
+    limit: Duration,
+    work: impl std::future::Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        Err(BackendError::Unreachable(format!(
+            "the hub did not answer within {seconds} s; it may be throttling, try again"
+        )))
+    })
+}

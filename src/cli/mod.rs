@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use serde_json::Value as Json;
 
+#[cfg(feature = "backend")]
+use crate::backend::command_line as backend;
 use crate::command::outcome::State;
 use crate::config::{self, Loaded, Problem, Refused};
 use crate::doctor::{self, Finding, Verdict};
@@ -101,6 +103,20 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Send a message to a device, as its back end does.
+    ///
+    /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback; the
+    /// feedback of other messages is given back. Exit status 1 if the hub says no, or if the feedback is not Success or
+    /// does not come in time; 75 if the hub can't be reached. Example: fieldbridge send pump-7 set-speed 42.5
+    /// --connection-string-file service.connection --ttl 30s --wait
+    #[cfg(feature = "backend")]
+    Send(Box<backend::SendOptions>),
+    /// Print what became of messages, as the hub says it, and take that from the hub's one queue.
+    ///
+    /// Whoever else waits for feedback does not get what is printed here. Example: fieldbridge feedback --follow
+    /// --connection-string-file service.connection
+    #[cfg(feature = "backend")]
+    Feedback(Box<backend::FeedbackOptions>),
     /// Show the whole story on this machine, with no cloud and no hardware.
     ///
     /// Exit status 1 if anything was lost or repeated. Example: fieldbridge demo
@@ -210,9 +226,24 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
+        #[cfg(feature = "backend")]
+        Action::Send(options) => at_the_hub(backend::send(&options, print, print_error)),
+        #[cfg(feature = "backend")]
+        Action::Feedback(options) => at_the_hub(backend::feedback(&options, print, print_error)),
         #[cfg(feature = "demo")]
         Action::Demo(options) => crate::demo::run(options),
     }
+}
+
+/// Does what a back end does.
+#[cfg(feature = "backend")]
+fn at_the_hub(work: impl std::future::Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    systemd::seclude();
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
 fn run_daemon(path: &Path) -> Result<(), Exit> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::address::{check_host, host_and_port, is_loopback};
 use super::credential::secret;
 use super::keys;
-use super::secret::proxy_credentials;
 use super::tree::{Span, Table};
 use super::{Proxy, TransportKind};
 use crate::certificate::identity;
@@ -123,14 +122,17 @@ fn proxy(table: &Table) -> Option<Proxy> {
         return None;
     }
     let credentials = match table.has("proxy_credentials_file") {
-        true => Some(secret(table, "proxy_credentials_file", proxy_credentials)?),
+        true => Some(secret(table, "proxy_credentials_file", super::secret::proxy_credentials)?),
         false => None,
     };
     Some(Proxy { address: address?, credentials })
 }
 
-/// `http://HOST:PORT`, as `HOST:PORT`; or what is wrong with it, which never repeats a password.
-fn proxy_address(text: &str) -> Result<String, String> {
+/// `http://HOST:PORT`, as `HOST:PORT`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject, which never repeats a password.
+pub fn proxy_address(text: &str) -> Result<String, String> {
     const EXAMPLE: &str = "write it as \"http://HOST:PORT\"";
     let rest = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -153,6 +155,24 @@ fn proxy_address(text: &str) -> Result<String, String> {
         return Err(format!("holds a path, which a proxy has not; {EXAMPLE}"));
     }
     host_and_port(rest, None).map_err(|why| format!("{why}; {EXAMPLE}"))
+}
+
+/// An address for a transport, with its usual port where it names none.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+#[cfg(feature = "backend")]
+pub fn address(text: &str, transport: TransportKind) -> Result<String, String> {
+    host_and_port(text, Some(transport.port(true))).map_err(|why| format!("{why}; write it as HOST:PORT"))
+}
+
+/// What a proxy asks for, as it stands in a file: `user:password`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject that repeats nothing of it.
+#[cfg(feature = "backend")]
+pub fn proxy_credentials(bytes: &[u8]) -> Result<String, String> {
+    super::secret::proxy_credentials(super::secret::text(bytes)?)
 }
 
 fn check_plain(table: &Table, address: &str, is_proxied: bool) {

@@ -1,0 +1,415 @@
+//! `fieldbridge send` and `fieldbridge feedback`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use super::entra::Entra;
+use super::feedback::{End, Record};
+use super::message::{new_id, Ack, Outgoing, MESSAGE_BYTES_MAX, TTL_MAX};
+use super::who::{Policy, Who};
+use super::{Backend, BackendError, Place};
+use crate::certificate::{pem, Trust};
+use crate::config::{Proxy, TransportKind};
+use crate::exit::Exit;
+use crate::hub::identity::backoff::Backoff;
+use crate::operate::text::printable;
+
+/// How long an empty queue of feedback is listened to before it counts as empty: longer than the hub takes to hand out
+/// what it has.
+const NOTHING_LEFT: Duration = Duration::from_secs(5);
+
+/// By what right, and where.
+#[derive(Debug, Args)]
+pub struct Access {
+    /// File with the connection string of a shared access policy that has the right ServiceConnect.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["hub", "entra"])]
+    connection_string_file: Option<PathBuf>,
+    /// Host name of the hub, with --entra.
+    #[arg(long, value_name = "HOST", requires = "entra")]
+    hub: Option<String>,
+    /// Act as an identity of Microsoft Entra: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, else the
+    /// machine's managed identity, else whoever is logged in to az.
+    #[arg(long, requires = "hub")]
+    entra: bool,
+    /// How the hub is reached.
+    #[arg(long, value_name = "NAME", default_value = "amqp")]
+    transport: Transport,
+    /// Where to connect in place of the hub's own address.
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// Trust anchors to use instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// HTTP proxy to go through, such as http://proxy:3128.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// File with user:password for the proxy.
+    #[arg(long, value_name = "FILE", requires = "proxy")]
+    proxy_credentials_file: Option<PathBuf>,
+}
+
+/// The transports of a back end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// AMQP, port 5671.
+    Amqp,
+    /// AMQP in a WebSocket, port 443.
+    AmqpWs,
+}
+
+/// What the sender wants to hear of a message's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wanted {
+    /// Nothing.
+    None,
+    /// That it was completed.
+    Positive,
+    /// Every other end.
+    Negative,
+    /// Every end.
+    Full,
+}
+
+/// What is to be sent.
+#[derive(Debug, Args)]
+pub struct SendOptions {
+    /// Device id at the hub.
+    device: String,
+    /// The command's name: the application property `command`.
+    #[arg(conflicts_with_all = ["data", "data_file"])]
+    command: Option<String>,
+    /// The command's value, which becomes the body: JSON if it parses, else text.
+    #[arg(allow_hyphen_values = true)]
+    value: Option<String>,
+    /// The message's id; without it a new UUID, which is printed before it is sent.
+    #[arg(long, value_name = "ID")]
+    message_id: Option<String>,
+    /// An id of the sender's own, that comes back in the result event.
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
+    /// Who sends it.
+    #[arg(long, value_name = "ID")]
+    user_id: Option<String>,
+    /// How long it may wait for the device, at most 48h.
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    ttl: Option<Duration>,
+    /// Of which ends the hub is to say something.
+    #[arg(long)]
+    ack: Option<Wanted>,
+    /// An application property; may be given again and again.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
+    property: Vec<(String, String)>,
+    /// The body, in place of a command.
+    #[arg(long, value_name = "TEXT", conflicts_with = "data_file")]
+    data: Option<String>,
+    /// File with the body, in place of a command.
+    #[arg(long, value_name = "FILE")]
+    data_file: Option<PathBuf>,
+    /// What the body is, such as application/json.
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// How the body is encoded, such as utf-8.
+    #[arg(long, value_name = "NAME")]
+    content_encoding: Option<String>,
+    /// Wait for the hub's feedback on this message, 2m unless said otherwise.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2m",
+        value_parser = duration
+    )]
+    wait: Option<Duration>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Which feedback is to be printed.
+#[derive(Debug, Args)]
+pub struct FeedbackOptions {
+    /// Go on until this is ended.
+    #[arg(long)]
+    follow: bool,
+    /// Print the hub's records, one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("it must be longer than nothing".into()),
+        Err(error) => Err(format!("{error}; write it as 30s, 2m or 1h")),
+    }
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|ttl| match ttl > TTL_MAX {
+        true => Err("the hub keeps no message longer than 48h".into()),
+        false => Ok(ttl),
+    })
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".into()),
+    }
+}
+
+impl From<BackendError> for Exit {
+    fn from(error: BackendError) -> Exit {
+        match error {
+            BackendError::Nobody(why) => Exit::Usage(why),
+            BackendError::Refused(why) => Exit::No(why),
+            BackendError::Unreachable(why) => Exit::NotRunning(why),
+        }
+    }
+}
+
+impl Access {
+    fn who(&self) -> Result<Who, BackendError> {
+        if let Some(file) = &self.connection_string_file {
+            return Policy::read(file).map(Who::Policy).map_err(BackendError::Nobody);
+        }
+        let Some(host) = self.hub.as_ref().filter(|_| self.entra) else {
+            let why = "nothing says by what right: give --connection-string-file FILE, or --hub HOST --entra";
+            return Err(BackendError::Nobody(why.into()));
+        };
+        // Entra is no hub: a hub's own authority does not sign its certificate.
+        let trust = Trust::load(None).map_err(BackendError::Nobody)?;
+        let entra = Entra::of(|name| std::env::var(name).ok(), trust)?;
+        Ok(Who::Entra { host: host.to_lowercase(), entra })
+    }
+
+    fn place(&self) -> Result<Place, BackendError> {
+        let usage = |option: &str, why: String| BackendError::Nobody(format!("{option} {why}"));
+        let transport = match self.transport {
+            Transport::Amqp => TransportKind::Amqp,
+            Transport::AmqpWs => TransportKind::AmqpWs,
+        };
+        if !transport.is_built() {
+            return Err(usage("--transport", format!("{transport} is not in this program")));
+        }
+        let address = self.address.as_deref().map(|text| crate::config::address(text, transport));
+        let address = address.transpose().map_err(|why| usage("--address", why))?;
+        let proxy = match &self.proxy {
+            None => None,
+            Some(url) => {
+                let address = crate::config::proxy_address(url).map_err(|why| usage("--proxy", why))?;
+                let credentials = self.proxy_credentials_file.as_deref().map(|file| {
+                    let read = pem::read(file).and_then(|bytes| crate::config::proxy_credentials(&bytes));
+                    read.map_err(|why| BackendError::Nobody(format!("{}: {why}", file.display())))
+                });
+                Some(Proxy { address, credentials: credentials.transpose()? })
+            }
+        };
+        Ok(Place { transport, address, ca_file: self.ca_file.clone(), proxy })
+    }
+
+    async fn connect(&self) -> Result<Backend, BackendError> {
+        Backend::connect(self.who()?, &self.place()?).await
+    }
+}
+
+impl SendOptions {
+    fn outgoing(&self) -> Result<Outgoing, Exit> {
+        let body = match (&self.value, &self.data, &self.data_file) {
+            (Some(value), _, _) => value.clone().into_bytes(),
+            (None, Some(data), _) => data.clone().into_bytes(),
+            (None, None, Some(file)) => {
+                let read = std::fs::read(file);
+                let bytes = read.map_err(|error| Exit::Usage(format!("{} can't be read: {error}", file.display())))?;
+                if bytes.len() > MESSAGE_BYTES_MAX {
+                    let (file, length) = (file.display(), bytes.len());
+                    return Err(Exit::Usage(format!(
+                        "{file} has {length} bytes, and a message to a device has at most {MESSAGE_BYTES_MAX}"
+                    )));
+                }
+                bytes
+            }
+            (None, None, None) => Vec::new(),
+        };
+        let ack = match (self.ack, self.wait) {
+            (Some(Wanted::None), Some(_)) => {
+                let why = "--wait waits for feedback, and --ack none asks for none; leave one of them out";
+                return Err(Exit::Usage(why.into()));
+            }
+            (Some(Wanted::Positive), _) => Ack::Positive,
+            (Some(Wanted::Negative), _) => Ack::Negative,
+            (Some(Wanted::Full), _) | (None, Some(_)) => Ack::Full,
+            (Some(Wanted::None) | None, None) => Ack::None,
+        };
+        let command = self.command.iter().map(|name| ("command".to_owned(), name.clone()));
+        Ok(Outgoing {
+            device: self.device.clone(),
+            message_id: self.message_id.clone().unwrap_or_else(new_id),
+            correlation_id: self.correlation_id.clone(),
+            user_id: self.user_id.clone(),
+            ttl: self.ttl,
+            ack,
+            properties: command.chain(self.property.iter().cloned()).collect(),
+            content_type: self.content_type.clone(),
+            content_encoding: self.content_encoding.clone(),
+            body,
+        })
+    }
+}
+
+/// Sends a message, and waits for its feedback if that is asked for. `tell` is for messages to a person.
+///
+/// # Errors
+/// The hub says no, or the feedback is not Success; nothing says by what right; the hub can't be reached.
+pub async fn send(options: &SendOptions, print: impl Fn(&str), tell: impl Fn(&str)) -> Result<(), Exit> {
+    let outgoing = options.outgoing()?;
+    let id = outgoing.message_id.clone();
+    let mut backend = options.access.connect().await?;
+    match options.json {
+        true => tell(&format!("message id {id}")),
+        false => print(&format!("message id {}", printable(&id))),
+    }
+    let sent = backend.send(&outgoing).await;
+    let waited = match (&sent, options.wait) {
+        (Ok(()), Some(limit)) => backend.wait_for(&outgoing.device, &id, limit).await,
+        _ => Ok(None),
+    };
+    backend.close().await;
+    sent?;
+    let record = waited?;
+    match (options.json, &record) {
+        (true, record) => {
+            print(&json!({ "messageId": id, "feedback": record.as_ref().map(Record::to_json) }).to_string());
+        }
+        (false, Some(record)) => print(&shown(record)),
+        (false, None) if options.wait.is_none() => print("sent"),
+        (false, None) => {}
+    }
+    match (options.wait, record) {
+        (Some(limit), None) => Err(Exit::No(format!(
+            "no feedback within {}; the message may still wait for the device: look at the result event, or for feedback later",
+            humantime::format_duration(limit)
+        ))),
+        (Some(_), Some(record)) if !record.is_success() => {
+            Err(Exit::No(format!("the message ended as {}", printable(record.status()))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn shown(record: &Record) -> String {
+    let text = |text: Option<&str>| printable(text.unwrap_or("-"));
+    let at = record.to_json().get("enqueuedTimeUtc").and_then(serde_json::Value::as_str);
+    format!("{}  {}  {}  {}", text(at), text(record.device()), text(record.message_id()), printable(record.status()))
+}
+
+/// Prints feedback, and takes it from the hub's one queue.
+///
+/// # Errors
+/// As [`send`].
+pub async fn feedback(options: &FeedbackOptions, print: impl Fn(&str), tell: impl Fn(&str)) -> Result<(), Exit> {
+    let mut backoff = Backoff::default();
+    loop {
+        let ended = follow(options, &print, &mut backoff).await;
+        match ended {
+            Err(BackendError::Unreachable(why)) if options.follow => {
+                tell(&why);
+                sleep(backoff.next(fastrand::f64())).await;
+            }
+            ended => return Ok(ended?),
+        }
+    }
+}
+
+async fn follow(options: &FeedbackOptions, print: &impl Fn(&str), backoff: &mut Backoff) -> Result<(), BackendError> {
+    let mut backend = options.access.connect().await?;
+    let ended = loop {
+        let next = match options.follow {
+            true => backend.next_batch().await,
+            false => match timeout(NOTHING_LEFT, backend.next_batch()).await {
+                Ok(next) => next,
+                Err(_) => break Ok(()),
+            },
+        };
+        match next {
+            Ok(delivered) => {
+                backoff.reset();
+                for record in &delivered.batch.records {
+                    match options.json {
+                        true => print(&record.to_json().to_string()),
+                        false => print(&shown(record)),
+                    }
+                }
+                // Not before it is printed: who is interrupted gets it again.
+                backend.settle(&delivered, End::Complete);
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    backend.close().await;
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: SendOptions,
+    }
+
+    fn parsed(args: &[&str]) -> Result<SendOptions, String> {
+        let line = Line::try_parse_from([&["send"], args].concat());
+        line.map(|line| line.options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_command_is_a_property_and_its_value_the_body() {
+        let options =
+            parsed(&["pump-7", "set-speed", "-4.5", "--ttl", "30s", "--property", "a=b=c", "--wait"]).unwrap();
+        let outgoing = options.outgoing().unwrap();
+        assert_eq!((outgoing.device.as_str(), &outgoing.body[..]), ("pump-7", &b"-4.5"[..]));
+        let pairs: Vec<(&str, &str)> = outgoing.properties.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(pairs, [("command", "set-speed"), ("a", "b=c")]);
+        assert_eq!((outgoing.ttl, outgoing.ack), (Some(Duration::from_secs(30)), Ack::Full));
+        assert_eq!((outgoing.message_id.len(), options.wait), (36, Some(Duration::from_secs(120))));
+        let data = parsed(&["pump-7", "--data", "bare text", "--message-id", "m", "--ack", "negative"]).unwrap();
+        let outgoing = data.outgoing().unwrap();
+        assert_eq!((&outgoing.body[..], outgoing.message_id.as_str()), (&b"bare text"[..], "m"));
+        assert_eq!((outgoing.ack, outgoing.properties.len()), (Ack::Negative, 0));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_wrong_usage() {
+        for args in [
+            &["d", "c", "--data", "x"][..],
+            &["d", "--data", "x", "--data-file", "y"],
+            &["d", "c", "--ttl", "49h"],
+            &["d", "c", "--property", "novalue"],
+            &["d", "c", "--wait=0s"],
+            &["d", "c", "--hub", "h"],
+            &["d", "c", "--entra"],
+            &["d", "c", "--transport", "mqtt"],
+            &[],
+        ] {
+            assert!(parsed(args).is_err(), "{args:?}");
+        }
+        let neither = parsed(&["d", "c", "--wait=30s", "--ack", "none"]).unwrap();
+        assert_eq!(neither.outgoing().unwrap_err().exit_status(), 2);
+        let nobody = parsed(&["d", "c"]).unwrap().access.who().err().unwrap();
+        assert_eq!(Exit::from(nobody).exit_status(), 2);
+    }
+}

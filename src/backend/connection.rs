@@ -1,0 +1,348 @@
+//! A back end's connection to the hub, by AMQP: one session, a link to send by, and one that feedback comes on.
+//!
+//! Invariants
+//! - Whatever waits here may be dropped at any await and begun again: what has come meanwhile is kept.
+//! - A batch of feedback is settled by whoever took it, and by nobody else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{sleep_until, timeout, timeout_at, Instant};
+
+use super::feedback::{Batch, End, Record};
+use super::message::Outgoing;
+use super::who::{Proof, Who};
+use super::{within, BackendError, Place, SEND_LIMIT};
+use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Problem, SessionId, Settings, Settle, Way};
+use crate::amqp::message::{number, read};
+use crate::certificate::Trust;
+use crate::config::{Credential, Hub, Settle as SettleMode, TransportKind};
+use crate::hub::account::{Access, Account};
+use crate::hub::amqp::cbs::{Cbs, Told};
+use crate::hub::amqp::wire::Wire;
+use crate::hub::dial::Network;
+use crate::hub::trouble::Trouble;
+use crate::hub::way;
+use crate::time::Timestamp;
+
+/// How long a connection may take until the hub lets the back end in.
+const CONNECT_LIMIT: Duration = Duration::from_secs(90);
+/// How long the hub may be silent.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Batches of feedback that are held unsettled.
+const BATCHES: u32 = 64;
+/// Messages under way.
+const UNDER_WAY: usize = 16;
+
+const SEND_TO: &str = "/messages/devicebound";
+const FEEDBACK: &str = "/messages/serviceBound/feedback";
+
+/// A back end that the hub has let in.
+pub struct Backend {
+    who: Who,
+    wire: Wire,
+    engine: Engine,
+    cbs: Cbs<()>,
+    session: Option<SessionId>,
+    sender: Option<LinkId>,
+    receiver: Option<LinkId>,
+    /// Batches that have come and were not asked for yet.
+    come: VecDeque<Delivered>,
+    /// The number of the last message.
+    last: u64,
+    /// A token was shown, and the hub has not answered.
+    shows: bool,
+    renew_at: Instant,
+}
+
+/// A batch of feedback, and the right to settle it.
+pub struct Delivered {
+    link: LinkId,
+    id: u32,
+    /// What is in it.
+    pub batch: Batch,
+}
+
+impl Backend {
+    /// Connects, and is let in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn connect(who: Who, place: &Place) -> Result<Backend, BackendError> {
+        within(CONNECT_LIMIT, Backend::open(who, place)).await
+    }
+
+    async fn open(who: Who, place: &Place) -> Result<Backend, BackendError> {
+        let account = account(who.host(), place)?;
+        let proof = who.proof().await?;
+        let stream = way::open(&Network, &account).await?;
+        let settings = Settings {
+            container_id: format!("fieldbridge-back-end-{:016x}", fastrand::u64(..)),
+            hostname: who.host().to_owned(),
+            mechanisms: &["ANONYMOUS"],
+            idle_timeout: IDLE_TIMEOUT,
+        };
+        let now = Instant::now();
+        let mut backend = Backend {
+            who,
+            wire: Wire::new(stream),
+            engine: Engine::new(settings, now.into_std()),
+            cbs: Cbs::new(),
+            session: None,
+            sender: None,
+            receiver: None,
+            come: VecDeque::new(),
+            last: 0,
+            shows: false,
+            renew_at: proof.renew_at,
+        };
+        while !matches!(backend.happened().await?, Event::Opened { .. }) {}
+        backend.show(&proof)?;
+        while backend.shows {
+            if let Some(event) = backend.turn().await? {
+                backend.set_aside(event)?;
+            }
+        }
+        Ok(backend)
+    }
+
+    fn show(&mut self, proof: &Proof) -> Result<(), BackendError> {
+        let asked = self.cbs.ask(&mut self.engine, &proof.audience, &proof.token, (), Instant::now());
+        (self.shows, self.renew_at) = (true, proof.renew_at);
+        asked.or_else(|told| self.told([told]))
+    }
+
+    fn told(&mut self, told: impl IntoIterator<Item = Told<()>>) -> Result<(), BackendError> {
+        for ((), result) in told {
+            self.shows = false;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Something moves. Gives what is not about tokens. Cancel-safe.
+    async fn turn(&mut self) -> Result<Option<Event>, BackendError> {
+        if let Some(event) = self.engine.event() {
+            return match self.cbs.take(&mut self.engine, event) {
+                Ok(told) => self.told(told).map(|()| None),
+                Err(Event::Closed(problem)) => Err(closed(problem)),
+                Err(event) => Ok(Some(event)),
+            };
+        }
+        let now = Instant::now();
+        if let Some(told) = self.cbs.on_time(&mut self.engine, now) {
+            self.told([told])?;
+            return Ok(None);
+        }
+        if !self.shows && now >= self.renew_at {
+            let proof = self.who.proof().await?;
+            self.show(&proof)?;
+        }
+        let renewal = (!self.shows).then_some(self.renew_at);
+        let due = self.cbs.due().into_iter().chain(renewal).min().unwrap_or(now + IDLE_TIMEOUT);
+        tokio::select! {
+            turned = self.wire.turn(&mut self.engine) => turned?,
+            () = sleep_until(due) => {}
+        }
+        Ok(None)
+    }
+
+    async fn happened(&mut self) -> Result<Event, BackendError> {
+        loop {
+            if let Some(event) = self.turn().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Takes what nobody waits for at present.
+    fn set_aside(&mut self, event: Event) -> Result<(), BackendError> {
+        match event {
+            Event::Delivered(link, delivery) => {
+                let (message, _) = read(&delivery.payload);
+                let told = message.annotation("iothub-deliverycount").and_then(number);
+                let told = told.and_then(|count| u32::try_from(count).ok());
+                let returns = message.delivery_count.into_iter().chain(told).max().unwrap_or(0);
+                self.come.push_back(Delivered { link, id: delivery.id, batch: Batch::read(&message.body, returns) });
+                Ok(())
+            }
+            Event::Detached(link, problem) => {
+                // What came on it is not this connection's to settle any more.
+                self.come.retain(|delivered| delivered.link != link);
+                for own in [&mut self.sender, &mut self.receiver] {
+                    *own = own.filter(|own| *own != link);
+                }
+                Err(detached(problem))
+            }
+            Event::Ended(session, problem) if self.session == Some(session) => {
+                (self.session, self.sender, self.receiver) = (None, None, None);
+                self.come.clear();
+                Err(detached(problem))
+            }
+            Event::Closed(problem) => Err(closed(problem)),
+            Event::Opened { .. } | Event::Attached(_) | Event::Sent(..) | Event::Ended(..) => Ok(()),
+        }
+    }
+
+    fn attach(&mut self, address: &str, way: Way) -> Result<LinkId, BackendError> {
+        let none = || BackendError::Unreachable("the hub takes no more links on this connection; try again".into());
+        let session = match self.session {
+            Some(session) => session,
+            None => self.engine.begin().ok_or_else(none)?,
+        };
+        self.session = Some(session);
+        let name = format!("back-end-{:016x}", fastrand::u64(..));
+        let attaching = Attaching { name, address: address.to_owned(), local: None, way, properties: None };
+        self.engine.attach(session, attaching).ok_or_else(none)
+    }
+
+    /// Sends a message. When this is done the hub has it.
+    ///
+    /// # Errors
+    /// The hub does not take it; or nobody knows: send it again under the same id then.
+    pub async fn send(&mut self, outgoing: &Outgoing) -> Result<(), BackendError> {
+        let payload = outgoing.written(Timestamp::now())?;
+        let link = match self.sender {
+            Some(link) => link,
+            None => self.attach(SEND_TO, Way::Out(UNDER_WAY))?,
+        };
+        self.sender = Some(link);
+        self.last += 1;
+        let number = self.last;
+        if !self.engine.send(link, number, Bytes::from(payload)) {
+            return Err(BackendError::Unreachable("the hub takes no message at present; try again".into()));
+        }
+        let taken = async {
+            loop {
+                match self.happened().await? {
+                    Event::Sent(of, sent, outcome) if (of, sent) == (link, number) => return outgoing.judge(outcome),
+                    event => self.set_aside(event)?,
+                }
+            }
+        };
+        within(SEND_LIMIT, taken).await
+    }
+
+    /// The next batch of feedback. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection is over, or the hub gives no feedback.
+    pub async fn next_batch(&mut self) -> Result<Delivered, BackendError> {
+        if self.receiver.is_none() {
+            self.receiver = Some(self.attach(FEEDBACK, Way::In(BATCHES))?);
+        }
+        loop {
+            if let Some(delivered) = self.come.pop_front() {
+                return Ok(delivered);
+            }
+            let event = self.happened().await?;
+            self.set_aside(event)?;
+        }
+    }
+
+    /// Says what becomes of a batch.
+    pub fn settle(&mut self, delivered: &Delivered, end: End) {
+        let how = match end {
+            End::Complete => Settle::Accept,
+            End::GiveBack => Settle::Release,
+        };
+        self.engine.settle(delivered.link, delivered.id, how);
+    }
+
+    /// Waits for the record of one message, for so long at most, and gives back what holds records of others.
+    ///
+    /// # Errors
+    /// The connection is over; or batches go round that nobody takes.
+    pub async fn wait_for(
+        &mut self,
+        device: &str,
+        message_id: &str,
+        limit: Duration,
+    ) -> Result<Option<Record>, BackendError> {
+        let deadline = Instant::now() + limit;
+        let mut held: Vec<Delivered> = Vec::new();
+        let found = loop {
+            let delivered = match timeout_at(deadline, self.next_batch()).await {
+                Err(_) => break Ok(None),
+                Ok(Err(error)) => break Err(error),
+                Ok(Ok(delivered)) => delivered,
+            };
+            let record = delivered.batch.record_of(device, message_id).cloned();
+            let goes_round = delivered.batch.goes_round(device, message_id);
+            held.push(delivered);
+            match (record, goes_round) {
+                (Some(record), _) => break Ok(Some(record)),
+                (None, true) => {
+                    break Err(BackendError::Refused(
+                        "feedback of other messages goes round in the hub's one queue, and nobody takes it: another \
+                         consumer is needed (such as `fieldbridge feedback --follow`)"
+                            .into(),
+                    ));
+                }
+                (None, false) => {}
+            }
+        };
+        for delivered in &held {
+            self.settle(delivered, delivered.batch.end_for(device, message_id));
+        }
+        found
+    }
+
+    /// Takes leave, after what is settled was told.
+    pub async fn close(mut self) {
+        self.engine.close(None);
+        let goodbye = async { while !self.engine.is_closed() && self.turn().await.is_ok() {} };
+        let _ = timeout(GOODBYE, goodbye).await;
+        self.wire.end(&mut self.engine).await;
+    }
+}
+
+fn detached(problem: Option<Problem>) -> BackendError {
+    let (condition, description) = problem.map(|it| (it.condition, it.description)).unwrap_or_default();
+    Trouble::from_amqp(&condition, &description).into()
+}
+
+fn closed(problem: Option<Problem>) -> BackendError {
+    BackendError::Unreachable(match problem {
+        None => "the hub closed the connection; try again".into(),
+        Some(Problem { condition, description }) => {
+            format!("the hub closed the connection with {condition} ({description}); try again")
+        }
+    })
+}
+
+/// What the way to the hub is made with.
+fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
+    let trust = Trust::load(place.ca_file.as_deref()).map_err(BackendError::Nobody)?;
+    let address = |kind: TransportKind| match &place.address {
+        Some(address) => address.clone(),
+        None => format!("{host}:{}", kind.port(true)),
+    };
+    let addresses: BTreeMap<_, _> = TransportKind::ALL.into_iter().map(|kind| (kind, address(kind))).collect();
+    let hub = Hub {
+        host: host.to_owned(),
+        transport: place.transport,
+        addresses,
+        gateway: None,
+        proxy: place.proxy.clone(),
+        ca_file: place.ca_file.clone(),
+        tls: true,
+        keepalive: IDLE_TIMEOUT,
+        connect_rate: 1,
+        api_version: String::new(),
+        token_lifetime: IDLE_TIMEOUT,
+        poll_interval: IDLE_TIMEOUT,
+    };
+    Ok(Account {
+        access: Arc::new(Access { hub, trust: Some(trust) }),
+        transport: place.transport,
+        credential: Credential::Key(Vec::new()),
+        secondary: None,
+        settle: SettleMode::AfterExecution,
+        form: Arc::default(),
+    })
+}
