@@ -45,8 +45,9 @@ pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, Loaded, Places, Refused};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use transport::TransportKind;
+pub use way::proxy_address;
 #[cfg(feature = "backend")]
-pub use way::{address, proxy_address, proxy_credentials};
+pub use way::{address, proxy_credentials};
 
 /// Longest name of a bus, profile, command or device; the hub's own limit for devices.
 const NAME_CHARS_MAX: usize = 128;

@@ -182,14 +182,16 @@ impl Way {
         let address = self.hub.address(route.transport);
         let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
         let has_address = || Finding::ok(&route.name, format!("{name} has an address"));
-        let connected = within(STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow);
+        // A proxy's connection has steps of its own, each with its limit.
+        let steps = if self.hub.proxy.is_some() { 3 } else { 1 };
+        let connected = within(steps * STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow);
         match connected {
-            Err(trouble @ Trouble::Lookup { .. }) => {
-                findings.push(Finding::failed(&route.name, trouble.to_string()));
+            Err(trouble) if self.hub.proxy.is_some() => {
+                findings.push(Finding::failed(&route.proxy, trouble.to_string()));
                 None
             }
-            Err(trouble @ Trouble::Proxy(_)) => {
-                findings.push(Finding::failed(&route.proxy, trouble.to_string()));
+            Err(trouble @ Trouble::Lookup { .. }) => {
+                findings.push(Finding::failed(&route.name, trouble.to_string()));
                 None
             }
             Err(trouble) => {

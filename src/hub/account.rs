@@ -66,7 +66,9 @@ impl Account {
             && self.access.hub.address(self.transport) == hub.address(other.transport)
             && (tls, keepalive, api_version, token_lifetime)
                 == (&hub.tls, &hub.keepalive, &hub.api_version, &hub.token_lifetime)
-            && *poll_interval == hub.poll_interval
+            // Only what the transport goes by.
+            && (self.transport != TransportKind::Https || *poll_interval == hub.poll_interval)
+            && (self.settle == other.settle || matches!(self.transport, TransportKind::Mqtt | TransportKind::MqttWs))
             && self.credential == other.credential
             && self.secondary == other.secondary
     }

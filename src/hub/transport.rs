@@ -97,6 +97,11 @@ pub trait Attachment: Send {
     /// The attachment is over.
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>>;
 
+    /// Whether the hub sends what it has by itself, so that a pause says that it has nothing (G15).
+    fn is_pushed_to(&self) -> bool {
+        true
+    }
+
     /// Whether a new token can be shown on this attachment. If not, one is made anew for it.
     fn takes_tokens(&self) -> bool {
         false

@@ -225,6 +225,14 @@ impl Trouble {
         matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_) | Trouble::Proxy(_))
     }
 
+    /// For how long the hub asks to be left alone, if it does; no longer than ten minutes are believed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Http { retry_after: Some(seconds), .. } => Some(Duration::from_secs((*seconds).min(600))),
+            _ => None,
+        }
+    }
+
     /// Whether the hub does not take the proof of the identity, so that another one may do.
     pub fn is_refusal(&self) -> bool {
         matches!(

@@ -8,6 +8,7 @@
 //! - Nothing is followed, sent again, or unpacked here.
 
 use std::error::Error as _;
+use std::fmt;
 use std::future::{poll_fn, Future};
 use std::pin::{pin, Pin};
 
@@ -37,9 +38,15 @@ pub enum Fault {
     Garbled(String),
 }
 
-/// What is asked.
-#[derive(Debug, Clone)]
+/// What is asked. `Debug` shows neither headers nor body: tokens and secrets stand in them.
+#[derive(Clone)]
 pub struct Request(hyper::Request<Full<Bytes>>);
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0.method(), self.0.uri().path())
+    }
+}
 
 impl Request {
     /// Asks `host` for a target, which is a path with its query.

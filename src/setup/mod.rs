@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::config::TransportKind;
+use crate::config::{proxy_address, TransportKind};
 use crate::doctor::{names_that_stay, BY_ID};
 use crate::exit::Exit;
 use place::Place;
@@ -116,6 +116,8 @@ fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>),
         given => given,
     };
     let proxy = options.proxy;
+    // Before anything is written: it may hold a password.
+    proxy.as_deref().map_or(Ok(String::new()), proxy_address).map_err(|why| format!("--proxy {why}"))?;
     let device = asking.text("--device", options.device, "Device id at the hub", None)?;
     let bus = match options.modbus_tcp {
         Some(_) if speaks_text => return Err("this profile speaks lines of text, on a serial port; give --port".into()),

@@ -14,10 +14,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) fn proposal(host: &str) -> Option<TransportKind> {
     // Without a runtime nothing is tried, and nothing proposed.
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-    runtime.block_on(async {
+    let proposal = runtime.block_on(async {
         let (usual, web) = tokio::join!(is_open(host, TransportKind::Mqtt), is_open(host, TransportKind::MqttWs));
         (!usual && web && TransportKind::MqttWs.is_built()).then_some(TransportKind::MqttWs)
-    })
+    });
+    // A name that is still being looked up must not hold up a person.
+    runtime.shutdown_background();
+    proposal
 }
 
 async fn is_open(host: &str, transport: TransportKind) -> bool {

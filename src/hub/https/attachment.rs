@@ -336,6 +336,10 @@ impl Attachment for Attached {
         Box::pin(async { Ok(()) })
     }
 
+    fn is_pushed_to(&self) -> bool {
+        false
+    }
+
     fn takes_tokens(&self) -> bool {
         true
     }

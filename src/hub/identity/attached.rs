@@ -91,7 +91,7 @@ impl Serving<'_> {
             let (alive_at, renewal_at) = (self.attachment.keep_alive_at(), self.renewal_check());
             let turn_at = self.turn.unwrap_or(alive_at);
             let proven_at = self.proven_at.unwrap_or(alive_at);
-            let unsettled = self.attachment.unsettled();
+            let (unsettled, is_pushed_to) = (self.attachment.unsettled(), self.attachment.is_pushed_to());
             let (due, acks_late_at) = (outbox.due(), outbox.due().unwrap_or(alive_at));
             tokio::select! {
                 inbound = self.attachment.next() => self.on_inbound(inbound?, outbox).await?,
@@ -118,7 +118,7 @@ impl Serving<'_> {
                     self.proven_at = None;
                     tracing::info!(device = %identity.id, "connected to the hub");
                 }
-                () = self.remains.are_gone(unsettled), if self.subscribed => self.remains.trust().await?,
+                () = self.remains.are_gone(unsettled), if self.subscribed && is_pushed_to => self.remains.trust().await?,
                 changed = ledger_health.changed() => {
                     if changed.is_err() || !ledger_health.borrow().ok {
                         return Ok(Ending::LedgerUnwell);

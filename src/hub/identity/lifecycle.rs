@@ -1,5 +1,6 @@
 //! Connects an identity, serves it, and when the connection ends, begins anew.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,8 +111,12 @@ impl Identity {
                 Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
                 Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
-                    which = which.after(&trouble, &account);
-                    let wait = streak.backoff.next(fastrand::f64());
+                    let next = which.after(&trouble, &account);
+                    if next != which {
+                        tracing::info!(device = %self.id, "the hub refuses the device's {which} key; the {next} one is tried");
+                        which = next;
+                    }
+                    let wait = streak.backoff.next(fastrand::f64()).max(trouble.retry_after().unwrap_or_default());
                     self.tell(&trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
                     tokio::select! {
@@ -298,6 +303,15 @@ struct Served {
     worked: bool,
     /// When its last token expires.
     token_end: Option<Instant>,
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Which::First => "first",
+            Which::Second => "second",
+        })
+    }
 }
 
 impl Which {

@@ -62,13 +62,16 @@ pub async fn connect(dial: &dyn Dial, hub: &Hub, transport: TransportKind) -> Re
     Ok(stream)
 }
 
-/// What is said of TLS that failed: a proxy between may be why.
+/// What is said of a step that failed beyond the proxy, if there is one: it may be why.
 pub fn through(hub: &Hub, trouble: Trouble) -> Trouble {
-    match (&hub.proxy, trouble) {
-        (Some(proxy), Trouble::Tls(why)) => {
-            Trouble::Tls(format!("{why} (through the proxy {}, which may intercept it)", proxy.address))
+    let Some(proxy) = &hub.proxy else { return trouble };
+    let proxy = proxy.address.clone();
+    match trouble {
+        Trouble::Tls(why) => Trouble::Tls(format!("{why} (through the proxy {proxy}, which may intercept it)")),
+        Trouble::Slow(_) | Trouble::Broken(_) | Trouble::WebSocket(_) => {
+            Trouble::Proxy(ProxyTrouble::Through { proxy, what: trouble.to_string() })
         }
-        (_, trouble) => trouble,
+        other => other,
     }
 }
 
@@ -85,7 +88,8 @@ pub async fn websocket(stream: Box<dyn Stream>, account: &Account) -> Result<Box
     };
     let has_certificate = matches!(account.credential, Credential::Certificate { .. });
     let host = account.access.hub.server_name();
-    within_step(websocket::open(stream, host, has_certificate, protocol)).await
+    let opened = within_step(websocket::open(stream, host, has_certificate, protocol)).await;
+    opened.map_err(|trouble| through(&account.access.hub, trouble))
 }
 
 /// The stream: in this program no transport goes through a WebSocket.

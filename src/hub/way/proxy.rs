@@ -101,6 +101,14 @@ pub enum ProxyTrouble {
         /// The status of its answer.
         status: u16,
     },
+    /// What was to come through it did not.
+    #[error("{what} (through the proxy {proxy}, which may intercept it or hold it up)")]
+    Through {
+        /// `HOST:PORT`
+        proxy: String,
+        /// What happened.
+        what: String,
+    },
     /// No HTTP.
     #[error("what answers at the proxy's address {0} is no HTTP proxy; check `hub.proxy`")]
     NotHttp(String),
