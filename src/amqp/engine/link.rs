@@ -383,7 +383,10 @@ impl Link {
         if let (Some(state), false) = (state, is_settled) {
             out.say(session.0, settled(Role::Receiver, delivery, Some(state)));
         }
-        self.grant(session, counters, out);
+        // Who gives one back is about to leave: another one in its place would be locked for nobody.
+        if how != Settle::Release {
+            self.grant(session, counters, out);
+        }
     }
 
     pub(super) fn detach(&mut self, session: SessionId, out: &mut Out) {

@@ -296,7 +296,9 @@ impl Engine {
     /// When [`Engine::on_time`] is due.
     pub fn due(&self) -> Instant {
         let patience = self.heard + self.patience();
-        self.beat.map_or(patience, |beat| patience.min(self.sent + beat))
+        // What waits to be sent is a sign of life in itself.
+        let beat = self.beat.filter(|_| self.out.bytes.is_empty());
+        beat.map_or(patience, |beat| patience.min(self.sent + beat))
     }
 
     fn patience(&self) -> Duration {

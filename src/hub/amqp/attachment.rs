@@ -106,8 +106,8 @@ impl Drop for Seat {
 /// A delivery that is not settled.
 struct Held {
     delivery: u32,
-    /// How often it came before.
-    count: u32,
+    /// How often it came before, if the hub says so.
+    count: Option<u32>,
 }
 
 struct Attached {
@@ -145,8 +145,7 @@ impl Attached {
     fn on_delivery(&mut self, delivery: &Delivery) -> Inbound {
         crash::point(Point::PublishRead);
         let message = c2d(&delivery.payload, delivery.is_whole);
-        let count = message.delivery_count.unwrap_or_default();
-        let number = self.order.push(Held { delivery: delivery.id, count });
+        let number = self.order.push(Held { delivery: delivery.id, count: message.delivery_count });
         Inbound::Delivery { number: Some(number), message }
     }
 
@@ -161,13 +160,15 @@ impl Attached {
         let mut has_told = false;
         while let Some((held, how)) = self.order.take_first() {
             let how = match how {
-                Settle::Release if held.count >= RELEASES_MAX => Settle::Forget,
+                // Of one whose count is not known nobody knows how often it may be given back still.
+                Settle::Release if held.count.is_none_or(|count| count >= RELEASES_MAX) => Settle::Forget,
                 how => how,
             };
             if how != Settle::Forget {
                 crash::point(Point::SettlementTaken);
-                has_told = true;
             }
+            // One that is given back has brought nothing on: the pause before the next attempt grows.
+            has_told |= matches!(how, Settle::Accept | Settle::Reject);
             self.seat.want(Command::Settle { user: self.seat.user, delivery: held.delivery, how }).await?;
         }
         Ok(has_told)

@@ -224,6 +224,8 @@ struct User {
     session: SessionId,
     receiver: Option<LinkId>,
     sender: Option<LinkId>,
+    /// Events whose end the hub has not told.
+    events: usize,
     signals: mpsc::Sender<Signal>,
     is_leaving: bool,
 }
@@ -332,10 +334,14 @@ impl Driver {
     }
 
     fn join(&mut self, user: u64, signals: mpsc::Sender<Signal>) {
+        // It has gone before its turn came.
+        if signals.is_closed() {
+            return;
+        }
         match self.engine.begin() {
             Some(session) => {
                 self.sessions.insert(session, user);
-                let served = User { session, receiver: None, sender: None, signals, is_leaving: false };
+                let served = User { session, receiver: None, sender: None, events: 0, signals, is_leaving: false };
                 self.users.insert(user, served);
             }
             // The channel is new, and has room.
@@ -359,7 +365,10 @@ impl Driver {
         // The ledger's numbers begin at 1.
         let is_sent = link.is_some_and(|link| self.engine.send(link, seq.unsigned_abs(), message));
         match self.users.get_mut(&user) {
-            Some(served) if is_sent => served.sender = link,
+            Some(served) if is_sent => {
+                served.sender = link;
+                served.events += 1;
+            }
             _ => self.over(user, Trouble::EventRefused("the link for events does not take it".into())),
         }
     }
@@ -404,11 +413,16 @@ impl Driver {
             }
             Event::Delivered(link, delivery) => self.signal(link, Signal::Delivered(delivery)),
             Event::Sent(link, number, Outcome::Accepted) => {
+                if let Some(user) = self.user_of(link.session) {
+                    self.users.entry(user).and_modify(|served| served.events = served.events.saturating_sub(1));
+                }
                 self.signal(link, Signal::Published(i64::try_from(number).unwrap_or(i64::MAX)));
             }
             Event::Sent(link, _, outcome) => {
                 let why = match outcome {
-                    Outcome::Rejected(Some(problem)) => format!("{} {}", problem.condition, problem.description),
+                    Outcome::Rejected(Some(problem)) => {
+                        format!("{} {}", problem.condition, shown(&problem.description))
+                    }
                     Outcome::Rejected(None) => "it is rejected".into(),
                     _ => "it is given back".into(),
                 };
@@ -416,13 +430,27 @@ impl Driver {
                     self.over(user, Trouble::EventRefused(why));
                 }
             }
-            Event::Detached(link, problem) => self.on_end(link.session, problem),
+            Event::Detached(link, problem) => self.on_detached(link, problem),
             Event::Ended(session, problem) => {
                 self.on_end(session, problem);
                 self.sessions.remove(&session);
             }
         }
         Ok(())
+    }
+
+    /// A link has ended. That of the events ends the rest only if the hub may have ended it for one of them.
+    fn on_detached(&mut self, link: LinkId, problem: Option<Problem>) {
+        let user = self.user_of(link.session);
+        let Some(served) = user.and_then(|user| self.users.get_mut(&user)) else { return };
+        match (served.sender == Some(link) && !served.is_leaving, served.events, user) {
+            (true, 0, _) => served.sender = None,
+            (true, _, Some(user)) => {
+                let problem = problem.map(|it| format!("{} {}", it.condition, shown(&it.description)));
+                self.over(user, Trouble::EventRefused(problem.unwrap_or_else(|| "its link is ended".into())));
+            }
+            _ => self.on_end(link.session, problem),
+        }
     }
 
     /// A link or a session of an identity has ended.
@@ -479,6 +507,11 @@ fn client(api_version: &str) -> Fields {
     client
 }
 
+/// What the hub says, without what it may repeat of a token.
+fn shown(description: &str) -> &str {
+    description.split("SharedAccessSignature").next().unwrap_or_default().trim()
+}
+
 /// The hub closed the connection.
 fn dismissed(problem: Option<Problem>) -> Trouble {
     match problem {
@@ -486,7 +519,7 @@ fn dismissed(problem: Option<Problem>) -> Trouble {
         Some(Problem { condition, description }) => match Trouble::from_amqp(&condition, &description) {
             // What it means of a device it does not mean of a connection.
             Trouble::Throttled(description) => Trouble::Throttled(description),
-            _ => Trouble::Dismissed { condition, description },
+            _ => Trouble::Dismissed { condition, description: shown(&description).to_owned() },
         },
     }
 }

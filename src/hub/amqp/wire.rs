@@ -61,7 +61,11 @@ impl Wire {
                 written.map_err(|error| Trouble::Lost(error.to_string()))
             }
             () = sleep_until(due) => engine.on_time(Instant::now().into_std()).map_err(trouble),
-            () = sleep_until(stuck_at), if writes => Err(Trouble::Lost("the hub takes nothing any more".into())),
+            () = sleep_until(stuck_at), if writes => match self.stuck.is_some_and(|since| since > stuck_at - WRITE_PATIENCE) {
+                // Something went out meanwhile.
+                true => Ok(()),
+                false => Err(Trouble::Lost("the hub takes nothing any more".into())),
+            },
         }
     }
 

@@ -284,7 +284,12 @@ impl Identity {
         outbox.connection_ended(matches!(
             &ending,
             Ending::Trouble(
-                Trouble::Closed | Trouble::Broken(_) | Trouble::EventUnacknowledged(_) | Trouble::EventRefused(_)
+                Trouble::Closed
+                    | Trouble::Broken(_)
+                    | Trouble::Lost(_)
+                    | Trouble::Dismissed { .. }
+                    | Trouble::EventUnacknowledged(_)
+                    | Trouble::EventRefused(_)
             )
         ));
         let (worked, token_end) = (serving.worked, serving.token_end);
