@@ -191,7 +191,9 @@ impl Hub {
     pub(super) async fn deliver(&mut self, (channel, handle): (u16, u32), id: u32, message_id: &str, frames: usize) {
         let properties = Properties { message_id: Some(MessageId::String(message_id.into())), ..Properties::default() };
         let message = message::write(&properties, &[("command", "set")], message::Body::Data(b"12.5")).unwrap();
-        self.transfer(channel, handle, id, &message, frames).await;
+        // As the hub has it: a header with the delivery count 0.
+        let header = [0x00, 0x53, 0x70, 0xc0, 6, 5, 0x40, 0x40, 0x40, 0x40, 0x43];
+        self.transfer(channel, handle, id, &[&header[..], &message].concat(), frames).await;
     }
 
     pub(super) async fn tell(&mut self, channel: u16, first: u32, state: DeliveryState) {
