@@ -62,12 +62,16 @@ fn first<T>(place: &mut Option<T>, value: Option<T>) {
     }
 }
 
+/// Longest lock that is worked with, in bytes: the hub's are UUIDs, and one that fits into no request could never be
+/// told of.
+const LOCK_BYTES_MAX: usize = 512;
+
 /// The lock that an ETag names: in quotes, as it should be, or without. `None`: there is none in it.
 pub fn lock_of(etag: &str) -> Option<&str> {
     let tag = etag.trim_ascii();
     let tag = tag.strip_prefix("W/").unwrap_or(tag);
     let bare = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
-    (!bare.is_empty() && bare != "\"").then_some(bare)
+    (!bare.is_empty() && bare != "\"" && bare.len() <= LOCK_BYTES_MAX).then_some(bare)
 }
 
 /// Reads a time. RFC 3339, as by MQTT; that of HTTP (RFC 9110, 5.6.7); and `12/22/2017 12:14:12 AM`, as the tests of
@@ -217,5 +221,8 @@ mod tests {
         ] {
             assert_eq!(lock_of(etag), lock, "{etag}");
         }
+        let longest = "x".repeat(LOCK_BYTES_MAX);
+        assert_eq!(lock_of(&longest), Some(longest.as_str()));
+        assert_eq!(lock_of(&(longest + "x")), None, "no request could tell of it");
     }
 }
