@@ -221,5 +221,8 @@ mod tests {
         ] {
             assert_eq!(lock_of(etag), lock, "{etag}");
         }
+        let longest = "x".repeat(LOCK_BYTES_MAX);
+        assert_eq!(lock_of(&longest), Some(longest.as_str()));
+        assert_eq!(lock_of(&(longest + "x")), None, "no request could tell of it");
     }
 }
