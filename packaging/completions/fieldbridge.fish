@@ -34,6 +34,8 @@ complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "send" -d 'Send a message to a device, as its back end does'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand run" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
@@ -104,6 +106,45 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fi
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l json -d 'Print the result as one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l message-id -d 'The message\'s id; without it a new UUID, which is printed before it is sent' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l correlation-id -d 'An id of the sender\'s own, that comes back in the result event' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l user-id -d 'Who sends it' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ttl -d 'How long it may wait for the device, at most 48h' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ack -d 'Of which ends the hub is to say something' -r -f -a "none\t'Nothing'
+positive\t'That it was completed'
+negative\t'Every other end'
+full\t'Every end'"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l property -d 'An application property; may be given again and again' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l data -d 'The body, in place of a command' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l data-file -d 'File with the body, in place of a command' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l content-type -d 'What the body is, such as application/json' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l content-encoding -d 'How the body is encoded, such as utf-8' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l wait -d 'Wait for the hub\'s feedback on this message, 2m unless said otherwise' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l connection-string-file -d 'File with the connection string of a shared access policy that has the right ServiceConnect' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l hub -d 'Host name of the hub, with --entra' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l transport -d 'How the hub is reached' -r -f -a "amqp\t'AMQP, port 5671'
+amqp-ws\t'AMQP in a WebSocket, port 443'"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l address -d 'Where to connect in place of the hub\'s own address' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ca-file -d 'Trust anchors to use instead of the system\'s' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l proxy -d 'HTTP proxy to go through, such as http://proxy:3128' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l proxy-credentials-file -d 'File with user:password for the proxy' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l entra -d 'Act as an identity of Microsoft Entra: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, else the machine\'s managed identity, else whoever is logged in to az'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l connection-string-file -d 'File with the connection string of a shared access policy that has the right ServiceConnect' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l hub -d 'Host name of the hub, with --entra' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l transport -d 'How the hub is reached' -r -f -a "amqp\t'AMQP, port 5671'
+amqp-ws\t'AMQP in a WebSocket, port 443'"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l address -d 'Where to connect in place of the hub\'s own address' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l ca-file -d 'Trust anchors to use instead of the system\'s' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l proxy -d 'HTTP proxy to go through, such as http://proxy:3128' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l proxy-credentials-file -d 'File with user:password for the proxy' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l follow -d 'Go on until this is ended'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l json -d 'Print the hub\'s records, one JSON object a line'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -l entra -d 'Act as an identity of Microsoft Entra: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, else the machine\'s managed identity, else whoever is logged in to az'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand feedback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and not __fish_seen_subcommand_from hub peripheral help" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
@@ -121,15 +162,17 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "peripheral" -d 'A simulated peripheral'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "run" -d 'Run the daemon in the foreground'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "run" -d 'Run the daemon in the foreground'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "send" -d 'Send a message to a device, as its back end does'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "show" -d 'Show one row with its whole history'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
