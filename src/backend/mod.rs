@@ -1,6 +1,6 @@
 //! The back end's half: sends commands to devices, and learns what became of them.
 //!
-//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`] or [`Backend::feedback`].
+//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`], [`Backend::next_batch`].
 //! `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives AMQP, [`message`] is what is
 //! sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and `fieldbridge feedback`.
 //!
