@@ -14,6 +14,7 @@
 //! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
 //!   not known to do that, what goes on and on is waited for four times as long.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::bus::debts::Question;
@@ -28,6 +29,9 @@ const UNDER_WAY: usize = 20;
 
 /// Quiet times that one who goes on and on is waited for.
 const PATIENCE: u32 = 4;
+
+/// Lines of those that came unasked that are kept, the last ones.
+const REPORTED_MAX: usize = 4;
 
 /// An exchange that was begun or has ended.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(in crate::bus) struct Listening {
     asked: Option<Place>,
     /// Until then it counts as an instrument that reports unasked.
     reports_until: Option<Instant>,
+    /// What it has reported lately.
+    reported: VecDeque<String>,
 }
 
 impl Listening {
@@ -76,6 +82,7 @@ impl Listening {
             last: None,
             asked: None,
             reports_until: None,
+            reported: VecDeque::new(),
         }
     }
 
@@ -84,6 +91,7 @@ impl Listening {
         self.splitter.restart();
         (self.opened, self.heard, self.begun) = (now, now, now);
         (self.asked, self.reports_until) = (None, None);
+        self.reported.clear();
     }
 
     /// What ends a line.
@@ -104,19 +112,29 @@ impl Listening {
         let lines = self.splitter.feed(bytes);
         if !lines.is_empty() {
             self.begun = now;
-            self.note_report(now);
+            self.note_report(&lines, now);
         }
         lines
     }
 
     /// Lines that come long after the opening and any exchange, and those that follow them, come unasked.
-    fn note_report(&mut self, now: Instant) {
+    fn note_report(&mut self, lines: &[Line], now: Instant) {
         let patience = self.quiet * PATIENCE;
         let last = self.last.as_ref().map_or(self.opened, |last| self.opened.max(last.ended));
         let is_unasked = self.asked.is_none() && now >= last + patience;
         if is_unasked || self.reports(now) {
             self.reports_until = Some(now + patience);
         }
+        if is_unasked {
+            self.reported.extend(lines.iter().map(|line| line.text.clone()));
+            self.reported.drain(..self.reported.len().saturating_sub(REPORTED_MAX));
+        }
+    }
+
+    /// Whether the instrument reports by itself what would be an answer: who was just answered may have heard a report,
+    /// and the answer come still.
+    pub(in crate::bus) fn may_report(&self, is_answer: impl Fn(&str) -> bool, now: Instant) -> bool {
+        self.reports(now) && self.reported.iter().any(|line| is_answer(line))
     }
 
     fn reports(&self, now: Instant) -> bool {

@@ -6,6 +6,7 @@
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
 //!   come any more, and after a reply until its rest, if it has one, is over.
 //! - Whether a command may still go out is looked at last, behind every wait.
+//! - An instrument that reports by itself what it is asked for may have been overheard: its answer is owed still.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 mod listening;
@@ -139,11 +140,18 @@ impl Text {
         }
         let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
-        if answered {
+        let now = Instant::now().into_std();
+        if answered && !self.may_be_a_report(&call.request, now) {
             self.debts.paid(&());
         }
-        self.listening.end(question, answered, Instant::now().into_std());
+        self.listening.end(question, answered, now);
         ended
+    }
+
+    /// Whether what the instrument says by itself would answer this too.
+    fn may_be_a_report(&self, request: &Request, now: std::time::Instant) -> bool {
+        let reply = || Reply::to(request, self.listening.delimiter());
+        self.listening.may_report(|line| reply().is_some_and(|mut reply| reply.take(line).is_some()), now)
     }
 
     async fn listen_for(&mut self, mut reply: Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {

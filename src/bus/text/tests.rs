@@ -104,6 +104,34 @@ async fn a_scale_that_reports_all_the_time_is_never_read_in_the_middle_of_a_line
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_behind_a_report_which_was_taken_for_it_is_nobody_elses() {
+    let Bench { mut text, mut say, hear: _hear } = bench(9600, Duration::ZERO);
+    let report = async {
+        // It reports twice a second, answers the first command late, and never the second.
+        for tenth in 0..1000 {
+            sleep(100 * MS).await;
+            if tenth % 5 == 0 {
+                say.write_all(b"W +0012.5 kg\r\n").await.unwrap();
+            }
+            if tenth == 118 {
+                say.write_all(b"ERR busy\r\n").await.unwrap();
+            }
+        }
+    };
+    let commands = async {
+        listen(&mut text, Duration::from_secs(10)).await;
+        let weigh = call("S\r\n", r"([0-9.]+) kg", Some("^ERR"));
+        assert_eq!(ask(&mut text, &weigh, 1).await, answered("0012.5"));
+        let dose = call("D 9\r\n", "^OK", Some("^ERR"));
+        assert!(is_unclear(&ask(&mut text, &dose, 2).await));
+    };
+    tokio::select! {
+        () = commands => {}
+        () = report => unreachable!("it goes on for longer"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instrument_that_only_ever_says_not_ok_confirms_nothing() {
     let mut rng = seeded();
     for round in 0..300 {
