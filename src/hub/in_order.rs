@@ -31,10 +31,10 @@ impl<K, H> InOrder<K, H> {
         self.last
     }
 
-    /// Says how one ends. Numbers that were never given out, or whose end was told, are none.
+    /// Says how one ends: the first word counts. Numbers that were never given out, or whose end was told, are none.
     pub fn settle(&mut self, number: u64, how: H) {
         if let Some(slot) = self.waiting.iter_mut().find(|slot| slot.number == number) {
-            slot.settled = Some(how);
+            slot.settled.get_or_insert(how);
         }
     }
 
@@ -47,6 +47,16 @@ impl<K, H> InOrder<K, H> {
     pub fn take_first(&mut self) -> Option<(K, H)> {
         self.first()?;
         self.waiting.pop_front().and_then(|slot| Some((slot.key, slot.settled?)))
+    }
+
+    /// One that waits, by its number.
+    pub fn get(&self, number: u64) -> Option<&K> {
+        self.waiting.iter().find(|slot| slot.number == number).map(|slot| &slot.key)
+    }
+
+    /// One is not to be told of any more.
+    pub fn remove(&mut self, number: u64) {
+        self.waiting.retain(|slot| slot.number != number);
     }
 
     /// Those that wait, the oldest first.

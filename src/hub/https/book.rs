@@ -4,7 +4,7 @@
 //! - The hub is told in the order of receipt (G5): a delivery's end waits for those before it.
 //! - A delivery is on the book until the hub has answered, whatever it answered.
 
-use std::collections::VecDeque;
+use crate::hub::in_order::InOrder;
 
 /// What the hub is to be told of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,67 +17,54 @@ pub enum End {
 
 #[derive(Debug)]
 struct Entry {
-    number: u64,
     lock: String,
     /// How often the hub has had it back before.
     delivery_count: Option<u32>,
-    end: Option<End>,
 }
 
 /// The deliveries that are not settled, in the order of receipt.
 #[derive(Debug, Default)]
-pub struct Book {
-    last: u64,
-    entries: VecDeque<Entry>,
-}
+pub struct Book(InOrder<Entry, End>);
 
 impl Book {
     /// Enters a delivery, and gives its number.
     pub fn enter(&mut self, lock: &str, delivery_count: Option<u32>) -> u64 {
-        self.last += 1;
-        self.entries.push_back(Entry { number: self.last, lock: lock.to_owned(), delivery_count, end: None });
-        self.last
+        self.0.push(Entry { lock: lock.to_owned(), delivery_count })
     }
 
     /// What became of a delivery. The first word counts; one of a delivery that is not on the book says nothing.
     pub fn ended(&mut self, number: u64, end: End) {
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.number == number) {
-            entry.end.get_or_insert(end);
-        }
+        self.0.settle(number, end);
     }
 
     /// The lock of the delivery that the hub is to be told of next, and what.
     pub fn due(&self) -> Option<(&str, End)> {
-        let first = self.entries.front()?;
-        first.end.map(|end| (first.lock.as_str(), end))
+        self.0.first().map(|(entry, end)| (entry.lock.as_str(), *end))
     }
 
     /// The hub has answered about the one that was due.
     pub fn told(&mut self) {
-        if self.due().is_some() {
-            self.entries.pop_front();
-        }
+        self.0.take_first();
     }
 
     /// The lock of a delivery that is to be left with the hub, and how often it has had it back.
     pub fn lock_of(&self, number: u64) -> Option<(&str, Option<u32>)> {
-        let entry = self.entries.iter().find(|entry| entry.number == number)?;
-        Some((&entry.lock, entry.delivery_count))
+        self.0.get(number).map(|entry| (entry.lock.as_str(), entry.delivery_count))
     }
 
     /// The hub has this one back.
     pub fn given_back(&mut self, number: u64) {
-        self.entries.retain(|entry| entry.number != number);
+        self.0.remove(number);
     }
 
     /// Deliveries that are not settled.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.0.len()
     }
 
     /// The number of the oldest of them.
     pub fn oldest(&self) -> Option<u64> {
-        self.entries.front().map(|entry| entry.number)
+        self.0.oldest()
     }
 }
 
