@@ -1,14 +1,16 @@
 //! The back end's half: sends commands to devices, and learns what became of them.
 //!
-//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`], [`Backend::next_batch`].
-//! `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives AMQP, [`message`] is what is
-//! sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and `fieldbridge feedback`.
+//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`],
+//! [`Backend::next_batch`]. `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives
+//! AMQP, [`message`] is what is sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and
+//! `fieldbridge feedback`.
 //!
 //! Sources: "Send cloud-to-device messages" and "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft),
 //! and its SDK for services in Node.
 //!
 //! Invariants
-//! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then gives
+//! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then
+//!   gives
 //!   back what holds a record of somebody else's.
 //! - No message, log line or `Debug` has a key or a token in it.
 

@@ -7,7 +7,8 @@
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
 //! - A late answer counts for the same question only: the same request of the same caller. The same request of another
 //!   caller is another command, and may have to be confirmed for itself; and each look at what was written is a
-//!   question of its own.
+//!   question of its own. It is otherwise where what a peripheral says by itself has passed for the answer: there the
+//!   same request, whoever asks it, is answered by what is said next, and may go.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -87,11 +88,21 @@ pub(in crate::bus) struct Debt<S> {
     pub(in crate::bus) question: Question,
     pub(in crate::bus) shape: S,
     pub(in crate::bus) until: Instant,
+    /// What was taken for the answer may have been said unasked.
+    is_doubted: bool,
 }
 
 impl<S> Default for Debts<S> {
     fn default() -> Self {
         Debts { owed: VecDeque::new(), late_window: None, unknown_until: None }
+    }
+}
+
+impl<S> Debt<S> {
+    /// Whether its answer is as good for this question.
+    fn may_count_for(&self, question: &Question) -> bool {
+        let is_same = || self.question.unit == question.unit && same_request(&self.question.request, &question.request);
+        self.question.is(question) || self.is_doubted && is_same()
     }
 }
 
@@ -120,13 +131,13 @@ impl<S: PartialEq> Debts<S> {
     /// A request was sent, and its answer can come until then.
     pub(in crate::bus) fn asked(&mut self, question: Question, shape: S, until: Instant, now: Instant) {
         self.owed.retain(|debt| debt.until > now);
-        self.owed.push_back(Debt { question, shape, until });
+        self.owed.push_back(Debt { question, shape, until, is_doubted: false });
     }
 
     /// Until when a question has to wait, because an owed answer would look like its own.
     pub(in crate::bus) fn held_until(&self, question: &Question, shape: &S, now: Instant) -> Option<Instant> {
         let alive = || self.owed.iter().filter(|debt| debt.until > now);
-        let alike = alive().filter(|debt| debt.shape == *shape && !debt.question.is(question));
+        let alike = alive().filter(|debt| debt.shape == *shape && !debt.may_count_for(question));
         let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
         let unknown = self.unknown_until.filter(|until| *until > now);
         alike.chain(full).map(|debt| debt.until).chain(unknown).max()
@@ -135,6 +146,14 @@ impl<S: PartialEq> Debts<S> {
     /// An answer of this shape came: the oldest debt of it is paid.
     pub(in crate::bus) fn paid(&mut self, shape: &S) {
         self.pay(|owed| owed == shape);
+    }
+
+    /// An answer of this shape came to the request that was sent last, or the peripheral said by itself what looks like
+    /// one: the answer may come still. Whoever asks the same can't tell the two apart either, and need not wait.
+    pub(in crate::bus) fn doubted(&mut self) {
+        if let Some(last) = self.owed.back_mut() {
+            last.is_doubted = true;
+        }
     }
 
     pub(in crate::bus) fn pay(&mut self, is_paid: impl Fn(&S) -> bool) {

@@ -141,8 +141,11 @@ impl Text {
         let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
         let now = Instant::now().into_std();
-        if answered && !self.may_be_a_report(&call.request, now) {
-            self.debts.paid(&());
+        if answered {
+            match self.may_be_a_report(&call.request, now) {
+                true => self.debts.doubted(),
+                false => self.debts.paid(&()),
+            }
         }
         self.listening.end(question, answered, now);
         ended
