@@ -32,6 +32,13 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// What kept it from that.
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>>;
+
+    /// Until when the hub may keep messages locked that an ended attachment of this device has left, so that one behind
+    /// them would come before them (G5). `crashed`: when the daemon began, if the one before it did not end in order.
+    /// `None`: it hands them out again at once.
+    fn locked_until(&self, _account: &Account, _device: &str, _crashed: Option<Instant>) -> Option<Instant> {
+        None
+    }
 }
 
 /// The hub is reached.

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "https")]
+use tokio::time::Instant;
+
 use super::account::Account;
 #[cfg(feature = "amqp")]
 use super::amqp::Amqp;
@@ -36,6 +39,14 @@ impl Transports {
 }
 
 impl Transport for Transports {
+    #[cfg(feature = "https")]
+    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+        match account.transport {
+            TransportKind::Https => self.https.locked_until(account, device, crashed),
+            _ => None,
+        }
+    }
+
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         match account.transport {
             TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),

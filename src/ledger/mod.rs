@@ -516,6 +516,11 @@ impl Ledger {
         self.ended_well
     }
 
+    /// When this daemon began, if the last one on this ledger did not stop in order.
+    pub fn crashed(&self) -> Option<Instant> {
+        (!self.ended_well).then_some(self.started)
+    }
+
     /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock
     /// can make a row look older than it is (G10). While the gateway is off it stands still.
     fn age(&self) -> i64 {

@@ -1,12 +1,12 @@
 //! An identity's attachment by HTTPS: one request after the other, over connections that come and go.
 //!
-//! What belongs to the attachment is no connection, but the locks of its deliveries: they end with it, as what became
-//! of them is then told to nobody (G6).
+//! What belongs to the attachment is no connection, but the locks of its deliveries. When it ends they are given back;
+//! what can't be, and what a poll without an answer may have locked, is waited for before the next one begins ([`Left`]).
 //!
 //! Invariants
 //! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no
-//!   answer
-//!   is lost (a message in it would be the hub's loss for the minute of its lock).
+//!   answer is lost (a message in it would be locked for a minute, and those behind it come first).
+//! - While a message may be locked that nobody holds, none is asked for (G5).
 //! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
 //! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
 //! - A message without a lock is not run: it could never be settled, and its sender would be told that it expired.
@@ -22,7 +22,8 @@ use tokio::time::{sleep_until, timeout, Instant};
 use super::answers;
 use super::book::{Book, End};
 use super::client::{Client, Requests};
-use crate::config::Settle;
+use super::left::{Key, Left};
+use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
@@ -30,6 +31,7 @@ use crate::hub::trouble::Trouble;
 use crate::hub::{way, Settlement};
 use crate::ledger::row::Event;
 use crate::net::http::{Answer, Request};
+use crate::proof;
 use crate::proof::crash::{self, Point};
 
 /// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after
@@ -45,9 +47,8 @@ const WORDS_BYTES_MAX: usize = 4096;
 /// How long the identity waits for the hub to answer a settlement before it goes on with the rest meanwhile: the
 /// watchdog hears nothing of it until then.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
-/// When an empty queue is looked at once more after the attachment was made: what an earlier one left unsettled comes
-/// when its lock has run out, and is not to wait for the next poll.
-const LOCKS_HAVE_RUN_OUT: Duration = Duration::from_secs(65);
+/// How long giving back may take when the attachment ends.
+const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(10);
 /// A message that the hub has had back so often is not given back again, but comes again when its lock runs out, which
 /// the hub does not count: at ten it would throw the message away.
 const ABANDONED_MAX: u32 = 3;
@@ -57,13 +58,19 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// HTTPS over streams that are dialled.
 pub struct Https {
     dial: Arc<dyn Dial>,
+    left: Arc<Left>,
 }
 
 impl Https {
     /// Over streams that are dialled so.
     pub fn over(dial: Arc<dyn Dial>) -> Https {
-        Https { dial }
+        Https { dial, left: Arc::default() }
     }
+}
+
+/// The key of an account's device.
+fn key(hub: &Hub, device: &str) -> Key {
+    (hub.host.clone(), device.to_owned())
 }
 
 impl Transport for Https {
@@ -71,12 +78,23 @@ impl Transport for Https {
         Box::pin(async {
             let stream = way::open(&*self.dial, account).await?;
             let client = Client::over(stream, self.dial.clone(), account.clone()).await?;
-            Ok(Box::new(client) as Box<dyn Reached>)
+            Ok(Box::new(AtTheHub { client, left: self.left.clone() }) as Box<dyn Reached>)
         })
+    }
+
+    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+        let before = crashed.map(|begun| begun + proof::lock_time()).filter(|until| *until > Instant::now());
+        self.left.until(&key(&account.access.hub, device)).max(before)
     }
 }
 
-impl Reached for Client {
+/// The hub is reached.
+struct AtTheHub {
+    client: Client,
+    left: Arc<Left>,
+}
+
+impl Reached for AtTheHub {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
             let mut attached = Attached::new(*self, entry);
@@ -115,7 +133,15 @@ struct Attached {
     poll_interval: Duration,
     /// When the queue is looked at next.
     poll_at: Instant,
+    /// When an empty queue is looked at once more, whatever the interval: what an earlier attachment may have left
+    /// comes when its lock has run out.
     look_again_at: Instant,
+    /// When the hub may have handed out the last message.
+    handed_out: Option<Instant>,
+    /// The last poll went unanswered: what it may have brought is locked, and not on the book.
+    is_unsure: bool,
+    left: Arc<Left>,
+    key: Key,
     /// The last request was an event's, so that a poll has the next turn.
     has_published: bool,
     /// The hub was told of a delivery's end, and the identity was not told that yet.
@@ -123,8 +149,9 @@ struct Attached {
 }
 
 impl Attached {
-    fn new(client: Client, entry: Entry) -> Attached {
+    fn new(reached: AtTheHub, entry: Entry) -> Attached {
         let Entry { hub, device, token, settle, .. } = entry;
+        let AtTheHub { client, left } = reached;
         let now = Instant::now();
         Attached {
             requests: Requests::of(hub, device, token),
@@ -139,7 +166,11 @@ impl Attached {
             },
             poll_interval: hub.poll_interval,
             poll_at: now,
-            look_again_at: now + LOCKS_HAVE_RUN_OUT,
+            look_again_at: now + proof::lock_time(),
+            handed_out: None,
+            is_unsure: false,
+            left,
+            key: key(hub, device),
             has_published: false,
             has_told: false,
         }
@@ -171,8 +202,28 @@ impl Attached {
         let Some((_, asking)) = &mut self.asking else { return Ok(()) };
         let (client, answer) = asking.await;
         let (work, _) = self.asking.take().expect("it was just waited for");
+        let was_kept = client.was_kept();
         self.client = Some(client);
-        self.on_answer(work, answer?)
+        match (work, answer) {
+            (Work::Poll, Err(Trouble::Broken(why))) if was_kept => {
+                tracing::debug!("the hub has closed a connection while it was asked for a message: {why}");
+                self.poll_went_unanswered();
+                Ok(())
+            }
+            (Work::Poll, Err(trouble)) => {
+                self.poll_went_unanswered();
+                Err(trouble)
+            }
+            (work, answer) => self.on_answer(work, answer?),
+        }
+    }
+
+    /// The hub may have handed a message out, and not have been heard.
+    fn poll_went_unanswered(&mut self) {
+        let now = Instant::now();
+        (self.handed_out, self.is_unsure) = (Some(now), true);
+        self.poll_at = now + proof::lock_time();
+        self.look_again_at = self.look_again_at.max(self.poll_at);
     }
 
     fn may_poll(&self) -> bool {
@@ -196,9 +247,10 @@ impl Attached {
 
     fn begin(&mut self, work: Work, request: Request) {
         let mut client = self.client.take().expect("no request is under way");
-        let body_max = if matches!(work, Work::Poll) { MESSAGE_BYTES_MAX } else { WORDS_BYTES_MAX };
+        let is_poll = matches!(work, Work::Poll);
+        let body_max = if is_poll { MESSAGE_BYTES_MAX } else { WORDS_BYTES_MAX };
         let asking = async move {
-            let answer = client.ask(&request, body_max).await;
+            let answer = client.ask(&request, body_max, !is_poll).await;
             (client, answer)
         };
         self.asking = Some((work, Box::pin(asking)));
@@ -216,7 +268,13 @@ impl Attached {
 
     fn on_answer(&mut self, work: Work, answer: Answer) -> Result<(), Trouble> {
         match work {
-            Work::Poll => self.on_polled(answers::polled(answer)?),
+            Work::Poll => {
+                // Those are said by somebody in front of the hub's queues, which may have been asked.
+                if matches!(answer.status, 500 | 502 | 504) {
+                    self.poll_went_unanswered();
+                }
+                self.on_polled(answers::polled(answer)?);
+            }
             Work::Settle => {
                 let was_told = answers::settled(&answer)?;
                 crash::point(Point::PubackWritten);
@@ -241,6 +299,7 @@ impl Attached {
 
     fn on_polled(&mut self, polled: Option<answers::Polled>) {
         let now = Instant::now();
+        self.is_unsure = false;
         let Some((message, lock)) = polled else {
             self.poll_at = now + self.poll_interval;
             if now < self.look_again_at {
@@ -250,7 +309,8 @@ impl Attached {
         };
         crash::point(Point::PublishRead);
         // There may be more behind it.
-        self.poll_at = now;
+        (self.poll_at, self.handed_out) = (now, Some(now));
+        self.is_unsure = lock.is_none();
         self.inbox.push_back(match lock {
             Some(lock) => {
                 let number = self.book.enter(&lock, message.delivery_count);
@@ -301,6 +361,43 @@ impl Attached {
         let request = self.requests.abandon(lock);
         self.begin(Work::Abandon(number), request);
         self.step().await
+    }
+}
+
+impl Attached {
+    /// Tells the hub what is known of deliveries, and gives the others back, oldest first, so that nothing overtakes
+    /// them.
+    async fn give_all_back(&mut self) -> Result<(), Trouble> {
+        if matches!(&self.asking, Some((Work::Settle | Work::Abandon(_), _))) {
+            self.step().await?;
+        }
+        while let Some(oldest) = self.book.oldest() {
+            if self.asking.is_some() || self.book.due().is_some() {
+                self.step().await?;
+                continue;
+            }
+            self.give_back(oldest).await?;
+            if self.book.oldest() == Some(oldest) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when the hub may keep something locked, if the attachment ends now.
+    fn locked_until(&self) -> Option<Instant> {
+        let polls = matches!(self.asking, Some((Work::Poll, _)));
+        match (polls, self.is_unsure || self.book.len() > 0) {
+            (true, _) => Some(Instant::now() + proof::lock_time()),
+            (false, true) => self.handed_out.map(|handed_out| handed_out + proof::lock_time()),
+            (false, false) => None,
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.left.note(&self.key, self.locked_until());
     }
 }
 
@@ -357,8 +454,12 @@ impl Attachment for Attached {
         self.book.oldest()
     }
 
-    fn detach(self: Box<Self>) -> Pending<'static, ()> {
-        // Nobody is to be told: what is unsettled comes again when its lock has run out, which the hub does not count.
-        Box::pin(async { crash::point(Point::GoodbyeSaid) })
+    fn detach(mut self: Box<Self>) -> Pending<'static, ()> {
+        Box::pin(async move {
+            if let Ok(Err(trouble)) = timeout(GIVE_BACK_PATIENCE, self.give_all_back()).await {
+                tracing::debug!("what is left with the hub comes again when its lock has run out: {trouble}");
+            }
+            crash::point(Point::GoodbyeSaid);
+        })
     }
 }

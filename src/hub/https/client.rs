@@ -6,9 +6,10 @@
 //! session.
 //!
 //! Invariants
-//! - A request that goes unanswered on a connection that was idle is asked once more, on a new one: the server may have
-//!   closed it just then. It does no harm where it was read: a lock that is gone is said to be, an event has its id. No
-//!   other request is asked twice.
+//! - A settlement or an event that goes unanswered on a connection that was idle is asked once more, on a new one: the
+//!   server may have closed it just then. It does no harm where it was read: a lock that is gone is said to be, an event
+//!   has its id. No other request is asked twice: what a poll was answered and did not bring is locked, and the message
+//!   behind it would come first (G5).
 //! - A request has one limit, with the connection that has to be made for it.
 
 use std::sync::Arc;
@@ -46,7 +47,10 @@ pub(super) struct Client {
     dial: Arc<dyn Dial>,
     account: Account,
     connection: Option<Connection>,
-    answered: Instant,
+    /// When the last answer came.
+    answered: Option<Instant>,
+    /// The last request went over a connection that had answered before.
+    was_kept: bool,
 }
 
 impl Client {
@@ -57,21 +61,29 @@ impl Client {
         account: Account,
     ) -> Result<Client, Trouble> {
         let connection = Some(Connection::over(stream).await?);
-        Ok(Client { dial, account, connection, answered: Instant::now() })
+        Ok(Client { dial, account, connection, answered: None, was_kept: false })
     }
 
-    /// Asks, and waits for the answer, with at most so many bytes of its body.
-    pub(super) async fn ask(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
+    /// Asks, and waits for the answer, with at most so many bytes of its body. `again`: once more if a connection that
+    /// was idle brings none.
+    pub(super) async fn ask(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
         let slow = |_| Trouble::Slow(LIMIT.as_secs());
-        timeout(LIMIT, self.ask_without_limit(request, body_max)).await.map_err(slow)?
+        timeout(LIMIT, self.ask_without_limit(request, body_max, again)).await.map_err(slow)?
     }
 
-    async fn ask_without_limit(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
+    /// Whether the last request went over a connection that had answered before.
+    pub(super) fn was_kept(&self) -> bool {
+        self.was_kept
+    }
+
+    async fn ask_without_limit(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
+        self.was_kept = false;
         // It is put back only when it has answered: one that was left in the middle of an answer takes no request.
         if let Some(mut idle) = self.connection.take() {
             if idle.is_open().await {
+                self.was_kept = self.answered.is_some();
                 match idle.ask(request, body_max).await {
-                    Err(Fault::Unanswered(why)) => {
+                    Err(Fault::Unanswered(why)) if again => {
                         tracing::debug!("the hub has closed a connection that was idle: {why}")
                     }
                     Err(fault) => return Err(fault.into()),
@@ -86,7 +98,7 @@ impl Client {
 
     fn answered(&mut self, connection: Connection, answer: Answer) -> Answer {
         self.connection = Some(connection);
-        self.answered = Instant::now();
+        self.answered = Some(Instant::now());
         answer
     }
 
@@ -96,7 +108,7 @@ impl Client {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         tokio::select! {
             () = connection.closed() => {}
-            () = sleep_until(self.answered + LINGER) => {}
+            () = sleep_until(self.answered.unwrap_or_else(Instant::now) + LINGER) => {}
         }
         self.connection = None;
     }

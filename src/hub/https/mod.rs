@@ -13,6 +13,7 @@ pub mod any_bytes;
 mod attachment;
 mod book;
 mod client;
+mod left;
 mod message;
 #[cfg(test)]
 mod tests;

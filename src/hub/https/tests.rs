@@ -134,6 +134,12 @@ fn site(settle: Settle) -> Site {
 }
 
 impl Site {
+    /// For how long the next attachment has to wait.
+    fn locked_for(&self, crashed: Option<Instant>) -> Option<Duration> {
+        let until = self.transport.locked_until(&self.account, "p#1", crashed);
+        until.map(|until| until.duration_since(Instant::now()))
+    }
+
     async fn attach(&mut self, token: Option<&str>, answer: &str) -> Result<Box<dyn Attachment>, Trouble> {
         let Site { hub, account, transport } = self;
         let reached = transport.reach(account).await?;
@@ -345,14 +351,107 @@ async fn a_connection_that_the_hub_has_closed_in_between_is_made_anew_without_a_
     let told = tokio::join!(attachment.settle(vec![Complete(1)]), hub.expect(complete("l-1"), EMPTY)).0;
     assert_eq!((told, hub.connections), (Ok(true), 2));
 
-    // Closed at the very moment of the request.
+    // Closed at the very moment of the request: it does no harm to ask that twice.
+    attachment.publish(event(1, None)).await.unwrap();
     let told = async {
+        assert_eq!(hub.hear().await.0, publish());
+        hub.hang_up();
+        hub.expect(publish(), EMPTY).await;
+    };
+    assert!(matches!(tokio::join!(attachment.next(), told).0, Ok(Inbound::Published(1))));
+    assert_eq!(hub.connections, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_unheard_answer_may_have_brought_is_waited_for_before_anything_else_is_asked_for() {
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, &message("m-1", "l-1")).await;
+    let hub = &mut site.hub;
+    attachment.next().await.unwrap();
+    let told = tokio::join!(attachment.settle(vec![Complete(1)]), hub.expect(complete("l-1"), EMPTY)).0;
+    assert_eq!(told, Ok(true));
+    let polls = async {
+        // The connection was kept, and is closed instead of an answer.
         assert_eq!(hub.hear().await.0, poll());
         hub.hang_up();
+        let unheard = Instant::now();
         hub.expect(poll(), &message("m-2", "l-2")).await;
+        unheard.elapsed().as_secs()
     };
-    assert!(is_delivery(&tokio::join!(attachment.next(), told).0.unwrap(), 2, "m-2"));
-    assert_eq!(hub.connections, 3);
+    let (delivery, waited) = tokio::join!(attachment.next(), polls);
+    assert!(is_delivery(&delivery.unwrap(), 2, "m-2"));
+    assert_eq!(waited, 65);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attachment_that_ends_tells_what_it_knows_and_gives_back_the_rest_so_that_nothing_is_overtaken() {
+    let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
+    attachment.next().await.unwrap();
+    for number in 2..=4 {
+        let answer = message(&format!("m-{number}"), &format!("l-{number}"));
+        next(&mut attachment, &mut site.hub, poll(), &answer).await;
+    }
+    // The second is done, and waits for the first.
+    assert_eq!(attachment.settle(vec![Complete(2)]).await, Ok(false));
+    assert!(tokio::time::timeout(Duration::ZERO, attachment.next()).await.is_err(), "a poll is under way");
+    let abandon = |lock: u32| format!("POST /devices/p%231/messages/devicebound/l-{lock}/abandon?{VERSION}");
+    let heard = async {
+        site.hub.expect(poll(), EMPTY).await;
+        site.hub.expect(abandon(1), EMPTY).await;
+        site.hub.expect(complete("l-2"), EMPTY).await;
+        site.hub.expect(abandon(3), EMPTY).await;
+        site.hub.expect(abandon(4), EMPTY).await;
+    };
+    tokio::join!(attachment.detach(), heard);
+    assert_eq!(site.locked_for(None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_locked_is_waited_for_before_the_next_attachment() {
+    let seconds = |count| Some(Duration::from_secs(count));
+    // Given back too often already.
+    let answer = message("m-1", "l-1").replace("count: 0", "count: 3");
+    let (site, mut attachment) = attached(Settle::AfterExecution, &answer).await;
+    attachment.next().await.unwrap();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    attachment.detach().await;
+    assert_eq!(site.locked_for(None), seconds(60));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(site.locked_for(None), None);
+
+    // It could not be given back.
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, &message("m-1", "l-1")).await;
+    attachment.next().await.unwrap();
+    site.hub.hang_up();
+    let gone = async {
+        for _ in 0..2 {
+            site.hub.hear().await;
+            site.hub.hang_up();
+        }
+    };
+    tokio::select! {
+        () = attachment.detach() => {}
+        () = async { gone.await; std::future::pending().await } => {}
+    }
+    assert_eq!(site.locked_for(None), seconds(65));
+
+    // Nobody knows what a poll without an answer has brought.
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+    let cut = async {
+        site.hub.hear().await;
+        site.hub.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await;
+        site.hub.hang_up();
+    };
+    assert!(tokio::join!(attachment.next(), cut).0.is_err());
+    attachment.detach().await;
+    assert_eq!(site.locked_for(None), seconds(65));
+
+    // Nor what one that was under way has, or the daemon before a crash.
+    let (site, attachment) = attached(Settle::AfterExecution, EMPTY).await;
+    drop(attachment);
+    assert_eq!(site.locked_for(None), None);
+    assert_eq!(site.locked_for(Some(Instant::now())), seconds(65));
+    tokio::time::advance(Duration::from_secs(66)).await;
+    assert_eq!(site.locked_for(Some(Instant::now() - Duration::from_secs(66))), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::attached::Serving;
 use super::backoff::Backoff;
@@ -25,6 +25,8 @@ use crate::time::Timestamp;
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the hub's answer may take. It throttles by delaying it; Microsoft's own client waits 60 s.
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long taking leave may take.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection that ends sooner than this did not stand.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
@@ -94,7 +96,7 @@ impl Identity {
                         let served = self.serve(established, &mut outbox, &streak, &account, which).await;
                         streak.renewing = matches!(served.ending, Ending::Renew);
                         let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);
-                        let ending = streak.judge(served.ending, served.worked, since, served.token_end);
+                        let ending = streak.judge(served, since);
                         if matches!(ending, Ending::Reconfigured) {
                             // What kept it from connecting may be mended.
                             streak = Streak::default();
@@ -186,6 +188,7 @@ impl Identity {
 
     /// Makes a connection. `has_turn`: its turn has come already.
     async fn connect(&self, account: &Account, which: Which, has_turn: bool) -> Result<Established, Ending> {
+        self.let_locks_run_out(account).await;
         let place = self.place().await;
         let reached = {
             let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
@@ -206,6 +209,16 @@ impl Identity {
             .await
             .map_err(|_| Trouble::Slow(ENTRY_TIMEOUT.as_secs()))?
             .map(|established| Established { _place: Some(place), ..established })
+    }
+
+    /// Waits while messages may be locked at the hub that would be overtaken (G5).
+    async fn let_locks_run_out(&self, account: &Account) {
+        let until = self.shared.transport.locked_until(account, &self.id, self.ledger.crashed());
+        if let Some(until) = until {
+            let seconds = until.duration_since(Instant::now()).as_secs();
+            tracing::debug!(device = %self.id, seconds, "a message may be locked at the hub: it is waited for");
+            self.health.pulse.during(sleep_until(until)).await;
+        }
     }
 
     /// A place among the connections that the process has handles for.
@@ -292,12 +305,16 @@ impl Identity {
                     | Trouble::EventRefused(_)
             )
         ));
-        let (worked, token_end) = (serving.worked, serving.token_end);
+        let (worked, token_end, is_pushed_to) = (serving.worked, serving.token_end, serving.attachment.is_pushed_to());
         match ending {
-            Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) => {}
-            _ => serving.attachment.detach().await,
+            // Where a connection is all that there is, nobody is there to take leave of.
+            Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) if is_pushed_to => {}
+            _ => {
+                self.health.pulse.allow(DETACH_TIMEOUT);
+                serving.attachment.detach().await;
+            }
         }
-        Served { ending, worked, token_end }
+        Served { ending, worked, token_end, is_pushed_to }
     }
 }
 
@@ -308,6 +325,8 @@ struct Served {
     worked: bool,
     /// When its last token expires.
     token_end: Option<Instant>,
+    /// It was one connection that a second client could end.
+    is_pushed_to: bool,
 }
 
 impl fmt::Display for Which {
@@ -332,7 +351,8 @@ impl Which {
 
 impl Streak {
     /// Judges how a connection that stood has ended.
-    fn judge(&mut self, ending: Ending, worked: bool, since: Instant, token_end: Option<Instant>) -> Ending {
+    fn judge(&mut self, served: Served, since: Instant) -> Ending {
+        let Served { ending, worked, token_end, is_pushed_to } = served;
         let short = since.elapsed() < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
@@ -342,7 +362,7 @@ impl Streak {
             self.short_lives = 0;
             return ending;
         };
-        self.short_lives = if short && !worked { self.short_lives + 1 } else { 0 };
+        self.short_lives = if short && !worked && is_pushed_to { self.short_lives + 1 } else { 0 };
         if token_end.is_some_and(|end| Instant::now() >= end) {
             return Ending::Trouble(Trouble::TokenExpired);
         }

@@ -1,0 +1,61 @@
+//! Until when the hub keeps messages locked that attachments have left. Pure, but for the lock around it.
+//!
+//! Invariants
+//! - Whatever the hub may have handed out and was not told the end of counts: what an answer brought, and what a poll
+//!   without an answer may have. A message behind it is not asked for before its lock has run out (G5).
+//! - One moment is kept for each device.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// A device at a hub.
+pub type Key = (String, String);
+
+/// What is kept, by device.
+#[derive(Debug, Default)]
+pub struct Left(Mutex<HashMap<Key, Instant>>);
+
+impl Left {
+    /// An attachment of this device has ended, and has left something locked until then, or nothing.
+    pub fn note(&self, key: &Key, locked_until: Option<Instant>) {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match locked_until {
+            Some(until) => {
+                let latest = left.entry(key.clone()).or_insert(until);
+                *latest = until.max(*latest);
+            }
+            None => drop(left.remove(key)),
+        }
+    }
+
+    /// Until when something of this device is locked, if it is.
+    pub fn until(&self, key: &Key) -> Option<Instant> {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        left.get(key).copied().filter(|until| *until > Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_attachment_leaves_holds_until_its_lock_has_run_out_or_the_next_leaves_nothing() {
+        let left = Left::default();
+        let (pump, valve) = (("hub".to_owned(), "pump".to_owned()), ("hub".to_owned(), "valve".to_owned()));
+        let now = Instant::now();
+        let (soon, later) = (now + Duration::from_secs(5), now + Duration::from_secs(65));
+        left.note(&pump, Some(later));
+        left.note(&pump, Some(soon));
+        assert_eq!((left.until(&pump), left.until(&valve)), (Some(later), None));
+        tokio::time::advance(Duration::from_secs(65)).await;
+        assert_eq!(left.until(&pump), None);
+        left.note(&valve, Some(Instant::now() + Duration::from_secs(1)));
+        left.note(&valve, None);
+        assert_eq!(left.until(&valve), None);
+    }
+}
