@@ -277,6 +277,8 @@ impl Message {
         let no_command = |why: &str| Fault::new(Code::UnknownCommand, format!("the message names no command: {why}"));
         let content = match self.content() {
             Ok(content) => content,
+            // Whatever else it says, it is the usual command's.
+            Err(why) if default_command.is_some() => return Err(Fault::new(Code::BadValue, why)),
             Err(why) => return Err(no_command(&format!("it has no property `command`, and {why}"))),
         };
         if let Some(Content::Json(Json::Object(fields))) = &content {
@@ -397,6 +399,8 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_a_bad_value() {
         assert_eq!(message(Some("c"), b"\xff\xfe").order(&Form::default()).unwrap_err().code, Code::BadValue);
+        let form = Form { default_command: Some("c".into()), ..Form::default() };
+        assert_eq!(message(None, b"\xff\xfe").order(&form).unwrap_err().code, Code::BadValue);
     }
 
     #[test]

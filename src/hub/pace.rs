@@ -1,5 +1,6 @@
 //! What all identities of a gateway share: how the hub is reached, how often and how many at a time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::{sleep_until, Instant};
 
 use super::room::{Common, Room};
 use super::transport::Transport;
+use crate::config::TransportKind;
 use crate::handles::Places;
 
 /// TLS handshakes at the same time: bounds their memory.
@@ -23,8 +25,8 @@ pub struct Shared {
     pub(in crate::hub) places: Arc<Places>,
     /// What all devices may keep of waiting messages beyond their shares.
     common: Arc<Common>,
-    /// Why the hub can't be reached, as it was logged last. It is the same for all identities.
-    unreachable: std::sync::Mutex<Option<String>>,
+    /// Why the hub can't be reached, as it was logged last, by the transport. It is the same for all its identities.
+    unreachable: std::sync::Mutex<BTreeMap<TransportKind, String>>,
 }
 
 impl Shared {
@@ -76,9 +78,12 @@ impl Shared {
 }
 
 impl Shared {
-    /// Why the hub can't be reached, or that it can. Gives what was said of it before.
-    pub(in crate::hub) fn replace_unreachable(&self, why: Option<&str>) -> Option<String> {
+    /// Why the hub can't be reached by a transport, or that it can. Gives what was said of it before.
+    pub(in crate::hub) fn replace_unreachable(&self, by: TransportKind, why: Option<&str>) -> Option<String> {
         let mut told = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *told, why.map(str::to_owned))
+        match why {
+            Some(why) => told.insert(by, why.to_owned()),
+            None => told.remove(&by),
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
 use super::{Ending, Identity, CLOCK_PERIOD};
-use crate::config::Credential;
+use crate::config::{Credential, TransportKind};
 use crate::handles::Place;
 use crate::health::LinkState;
 use crate::hub::account::Account;
@@ -119,7 +119,7 @@ impl Identity {
                         which = next;
                     }
                     let wait = streak.backoff.next(fastrand::f64()).max(trouble.retry_after().unwrap_or_default());
-                    self.tell(&trouble, wait, &mut streak);
+                    self.tell(account.transport, &trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
@@ -150,15 +150,15 @@ impl Identity {
         }
     }
 
-    fn tell(&self, trouble: &Trouble, wait: Duration, streak: &mut Streak) {
+    fn tell(&self, by: TransportKind, trouble: &Trouble, wait: Duration, streak: &mut Streak) {
         let text = trouble.to_string();
         let seconds = wait.as_secs_f32();
         self.health.set_link(LinkState::Waiting, Some(text.clone()));
         if trouble.is_common() {
-            if self.shared.replace_unreachable(Some(&text)).as_ref() != Some(&text) {
+            if self.shared.replace_unreachable(by, Some(&text)).as_ref() != Some(&text) {
                 match trouble {
                     Trouble::NoHandles(_) => tracing::error!("{text}"),
-                    _ => tracing::warn!("no identity can reach the hub: {text}"),
+                    _ => tracing::warn!(transport = %by, "no identity can reach the hub: {text}"),
                 }
             }
             return;
@@ -198,8 +198,8 @@ impl Identity {
             let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
             let reached = timeout(REACH_TIMEOUT, self.shared.transport.reach(account)).await.map_err(slow)?;
             let is_there = matches!(reached, Ok(_) | Err(Trouble::Tls(_) | Trouble::Credential(_)));
-            if is_there && self.shared.replace_unreachable(None).is_some() {
-                tracing::info!("the hub can be reached");
+            if is_there && self.shared.replace_unreachable(account.transport, None).is_some() {
+                tracing::info!(transport = %account.transport, "the hub can be reached");
             }
             reached?
         };
