@@ -13,7 +13,9 @@ pub mod bytes;
 pub fn lock_time() -> std::time::Duration {
     const LOCK: std::time::Duration = std::time::Duration::from_secs(65);
     #[cfg(feature = "proof")]
-    if let Some(told) = std::env::var("FIELDBRIDGE_LOCK_MS").ok().and_then(|millis| millis.parse().ok()) {
+    const VARIABLE: &str = "FIELDBRIDGE_LOCK_MS";
+    #[cfg(feature = "proof")]
+    if let Some(told) = std::env::var(VARIABLE).ok().and_then(|millis| millis.parse().ok()) {
         return std::time::Duration::from_millis(told);
     }
     LOCK

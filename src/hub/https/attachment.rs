@@ -1,7 +1,8 @@
 //! An identity's attachment by HTTPS: one request after the other, over connections that come and go.
 //!
 //! What belongs to the attachment is no connection, but the locks of its deliveries. When it ends they are given back;
-//! what can't be, and what a poll without an answer may have locked, is waited for before the next one begins ([`Left`]).
+//! what can't be, and what a poll without an answer may have locked, is waited for before the next one begins
+//! ([`Left`]).
 //!
 //! Invariants
 //! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no

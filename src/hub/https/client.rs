@@ -7,9 +7,9 @@
 //!
 //! Invariants
 //! - A settlement or an event that goes unanswered on a connection that was idle is asked once more, on a new one: the
-//!   server may have closed it just then. It does no harm where it was read: a lock that is gone is said to be, an event
-//!   has its id. No other request is asked twice: what a poll was answered and did not bring is locked, and the message
-//!   behind it would come first (G5).
+//!   server may have closed it just then. It does no harm where it was read: a lock that is gone is said to be, an
+//!   event has its id. No other request is asked twice: what a poll was answered and did not bring is locked, and the
+//!   message behind it would come first (G5).
 //! - A request has one limit, with the connection that has to be made for it.
 
 use std::sync::Arc;
