@@ -7,7 +7,7 @@ use fe2o3_amqp_types::definitions::{self, Fields, Handle, LinkError, ReceiverSet
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected, Released, Source, Target, TargetArchetype};
 use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Performative, Transfer};
 
-use super::session::Counters;
+use super::counters::Counters;
 use super::DELIVERY_MAX;
 use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
 use crate::amqp::frame::{Body, Frame, Item};

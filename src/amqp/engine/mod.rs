@@ -10,6 +10,7 @@
 //!   connection (G6).
 //! - A session that is of one user is not touched by what happens on another.
 
+mod counters;
 mod link;
 mod session;
 #[cfg(test)]
