@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::message::{self, Received};
 use super::purpose::Purpose;
+use super::rules::Shown;
 use super::session::{error, Arrived, Link, Sent, Session, WINDOW};
-use super::side::{Shown, STOLEN, UNAUTHORIZED};
 use crate::amqp::frame::{Body, Frame, FRAME_MAX, FRAME_MIN};
 use crate::amqp::types::definitions::{Error, Handle, ReceiverSettleMode, Role, SenderSettleMode};
 use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArchetype};
 use crate::amqp::types::performatives::{
     Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
 };
+use crate::demo::hub::side::{STOLEN, UNAUTHORIZED};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::wire::{Effect, End, Settlement, Wire};
 use crate::demo::hub::Fault;
