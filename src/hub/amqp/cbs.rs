@@ -13,7 +13,9 @@ use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, SessionId, 
 use crate::hub::trouble::Trouble;
 
 use super::message::{put_token, read_answer, REPLY_TO};
-use super::pool::IDENTITIES_MAX;
+
+/// Most identities of a connection: the hub takes so many tokens on one (IoT Hub's SDK for .NET).
+pub(crate) const IDENTITIES_MAX: usize = 999;
 
 /// How long the hub may take to answer to a token.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

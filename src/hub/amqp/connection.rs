@@ -15,8 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
-use super::cbs::{Cbs, Told};
-use super::pool::IDENTITIES_MAX;
+use super::cbs::{Cbs, Told, IDENTITIES_MAX};
 use super::wire::Wire;
 use crate::amqp::engine::{
     Attaching, Delivery, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings, Settle, Way,

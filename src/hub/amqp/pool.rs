@@ -7,15 +7,13 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::attachment::Shared;
+use super::cbs::IDENTITIES_MAX;
 use super::connection::Handle;
 use crate::config::{Credential, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::Dial;
 use crate::hub::transport::{Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
-
-/// Most identities of a connection: the hub takes so many tokens on one (IoT Hub's SDK for .NET).
-pub const IDENTITIES_MAX: usize = 999;
 
 /// AMQP over streams that are dialled.
 pub struct Amqp {

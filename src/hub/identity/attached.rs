@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
-use super::lifecycle::Which;
 use super::outbox::Outbox;
 use super::remains::Remains;
+use super::token::Which;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
 use crate::command::{Form, Message};

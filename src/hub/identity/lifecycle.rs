@@ -1,6 +1,5 @@
 //! Connects an identity, serves it, and when the connection ends, begins anew.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +9,14 @@ use super::attached::Serving;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
+use super::token::{TokenLife, Which};
 use super::{Ending, Identity, CLOCK_PERIOD};
-use crate::config::Credential;
 use crate::handles::Place;
 use crate::health::LinkState;
 use crate::hub::account::Account;
-use crate::hub::auth::sas;
 use crate::hub::transport::{Attachment, Entry, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
-use crate::time::Timestamp;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,23 +46,6 @@ struct Established {
     token: Option<TokenLife>,
     since: Instant,
     _place: Option<Place>,
-}
-
-/// How long a token counts.
-#[derive(Clone, Copy)]
-pub(super) struct TokenLife {
-    /// When a new one is due.
-    pub(super) renewal: Instant,
-    /// When it expires.
-    pub(super) end: Instant,
-}
-
-/// Which of an identity's keys its tokens are made with. Whichever works is kept until it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Which {
-    #[default]
-    First,
-    Second,
 }
 
 impl Identity {
@@ -235,19 +215,6 @@ impl Identity {
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
     }
 
-    /// A token that is made now, where the account needs one.
-    pub(super) fn token(&self, account: &Account, which: Which, date: Timestamp) -> Option<(String, TokenLife)> {
-        let Credential::Key(first) = &account.credential else { return None };
-        let key = match which {
-            Which::First => first,
-            Which::Second => account.secondary.as_ref().unwrap_or(first),
-        };
-        let (hub, begun) = (&account.access.hub, Instant::now());
-        let token = sas::device_token(&hub.host, &self.id, key, date, hub.token_lifetime);
-        let renewal = begun + sas::renew_after(hub.token_lifetime, share_of(&self.id));
-        Some((token, TokenLife { renewal, end: begun + hub.token_lifetime }))
-    }
-
     /// Serves one connection to its end.
     async fn serve(
         &self,
@@ -310,26 +277,6 @@ struct Served {
     token_end: Option<Instant>,
 }
 
-impl fmt::Display for Which {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Which::First => "first",
-            Which::Second => "second",
-        })
-    }
-}
-
-impl Which {
-    /// Which key comes next, after a connection has ended so.
-    fn after(self, trouble: &Trouble, account: &Account) -> Which {
-        match (trouble.is_refusal() && account.secondary.is_some(), self) {
-            (true, Which::First) => Which::Second,
-            (true, Which::Second) => Which::First,
-            (false, which) => which,
-        }
-    }
-}
-
 impl Streak {
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, ending: Ending, worked: bool, since: Instant, token_end: Option<Instant>) -> Ending {
@@ -351,10 +298,4 @@ impl Streak {
         }
         Ending::Trouble(trouble)
     }
-}
-
-/// A number from 0 to 1 that is an identity's own, and the same at every start.
-fn share_of(device: &str) -> f64 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, device.as_bytes());
-    f64::from(digest.as_ref()[0]) / 255.0
 }

@@ -4,10 +4,13 @@
 //! ("Understand error codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely
 //! first. By HTTPS each answer has a status, and often the hub's own code.
 
+mod proxy;
+
 use std::time::Duration;
 
-use super::way::ProxyTrouble;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+pub use proxy::ProxyTrouble;
 
 /// Why a connection ended or did not come about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
