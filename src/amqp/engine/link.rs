@@ -235,6 +235,10 @@ impl Link {
             return;
         }
         while let Some(sending) = sender.waiting.front_mut() {
+            if !out.has_room() {
+                out.is_held_up = true;
+                return;
+            }
             if sending.begun.is_none() && self.credit == 0 || counters.transfer().is_none() {
                 return;
             }

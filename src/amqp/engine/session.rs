@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// Sends of what waits as much as may be.
-    fn go_on(&mut self, out: &mut Out) {
+    pub(super) fn go_on(&mut self, out: &mut Out) {
         if self.state != State::Begun {
             return;
         }
