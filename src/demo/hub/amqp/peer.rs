@@ -295,6 +295,10 @@ impl Peer {
             }
             Purpose::Events(device) => {
                 let who = self.who(device);
+                let fault = Fault::RejectTelemetry;
+                if state.devices.get_mut(device).is_some_and(|device| device.take_fault(fault)) {
+                    return Some(rejected("amqp:internal-error", "a fault"));
+                }
                 if !state.store(&who, 0, received.as_telemetry(), received.body.clone(), now) {
                     self.ending = Some(Ending::After(End::Fault));
                     return None;
@@ -441,7 +445,7 @@ impl Peer {
 
     fn end_where(&mut self, state: &mut State, condition: &str, is_meant: impl Fn(&Link) -> bool) {
         let description = match condition {
-            UNAUTHORIZED => "ErrorCode:IotHubUnauthorizedAccess;the token has expired, or the device may not be here",
+            UNAUTHORIZED => "ErrorCode:IotHubUnauthorizedAccess;Unauthorized",
             STOLEN => "ErrorCode:LinkCreationConflict;another link took the device's messages",
             _ => "ErrorCode:InternalError",
         };
