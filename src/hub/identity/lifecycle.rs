@@ -166,7 +166,11 @@ impl Identity {
 
     /// Makes a connection. `has_turn`: its turn has come already.
     async fn connect(&self, account: &Account, which: Which, has_turn: bool) -> Result<Established, Ending> {
-        let place = self.place().await;
+        // A connection that identities share has one place, whoever makes it.
+        let place = match self.shared.transport.has_own_connection(account) {
+            true => Some(self.place().await),
+            false => None,
+        };
         let reached = {
             let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
             let _permit = self.health.pulse.during(turn).await;
@@ -185,7 +189,7 @@ impl Identity {
         timeout(ENTRY_TIMEOUT, self.attach(reached, account, which))
             .await
             .map_err(|_| Trouble::Slow(ENTRY_TIMEOUT.as_secs()))?
-            .map(|established| Established { _place: Some(place), ..established })
+            .map(|established| Established { _place: place, ..established })
     }
 
     /// A place among the connections that the process has handles for.
@@ -236,6 +240,7 @@ impl Identity {
             proven_at: (streak.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
             renewal: token.map(|life| life.renewal),
             token_end: token.map(|life| life.end),
+            former_end: None,
             account: account.clone(),
             which,
             reconfigured: false,
@@ -280,6 +285,7 @@ struct Served {
 impl Streak {
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, ending: Ending, worked: bool, since: Instant, token_end: Option<Instant>) -> Ending {
+        let has_expired = token_end.is_some_and(|end| Instant::now() >= end);
         let short = since.elapsed() < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
@@ -287,15 +293,38 @@ impl Streak {
         }
         let Ending::Trouble(trouble @ (Trouble::Closed | Trouble::Broken(_))) = ending else {
             self.short_lives = 0;
-            return ending;
+            return match ending {
+                Ending::Trouble(Trouble::Unauthorized(_)) if has_expired => Ending::Trouble(Trouble::TokenExpired),
+                ending => ending,
+            };
         };
         self.short_lives = if short && !worked { self.short_lives + 1 } else { 0 };
-        if token_end.is_some_and(|end| Instant::now() >= end) {
+        if has_expired {
             return Ending::Trouble(Trouble::TokenExpired);
         }
         if self.short_lives >= SHORT_LIVES_SUSPICIOUS {
             return Ending::Trouble(Trouble::Kicked);
         }
         Ending::Trouble(trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_shut_out_after_its_token_has_expired_is_told_of_that() {
+        let (since, mut streak) = (Instant::now(), Streak::default());
+        let end = since + Duration::from_secs(3600);
+        let mut judged = |trouble: Trouble| match streak.judge(Ending::Trouble(trouble), true, since, Some(end)) {
+            Ending::Trouble(trouble) => trouble,
+            _ => panic!("a trouble"),
+        };
+        let by_amqp = || Trouble::Unauthorized("Unauthorized".into());
+        assert_eq!((judged(Trouble::Closed), judged(by_amqp())), (Trouble::Closed, by_amqp()));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!((judged(Trouble::Closed), judged(by_amqp())), (Trouble::TokenExpired, Trouble::TokenExpired));
+        assert_eq!(judged(Trouble::Stolen), Trouble::Stolen);
     }
 }

@@ -1,6 +1,7 @@
 //! An identity's tokens: with which key they are made, how long they count, when the next one is due.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,6 +11,10 @@ use crate::hub::account::Account;
 use crate::hub::auth::sas;
 use crate::hub::trouble::Trouble;
 use crate::time::Timestamp;
+
+/// The shortest and the longest wait before a token is shown again that the hub did not take.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a token counts.
 #[derive(Clone, Copy)]
@@ -63,8 +68,33 @@ impl Which {
     }
 }
 
+/// How long to wait before a token is shown again that the hub did not take now, while the one before counts for `left`.
+/// `None`: it counts no longer. Pure: `jitter` goes from 0 to 1.
+pub(super) fn pause_before_renewal(left: Duration, jitter: f64) -> Option<Duration> {
+    let pause = (left / 4).clamp(PAUSE_MIN, PAUSE_MAX);
+    (!left.is_zero()).then(|| pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+}
+
 /// A number from 0 to 1 that is an identity's own, and the same at every start.
 fn share_of(device: &str) -> f64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, device.as_bytes());
     f64::from(digest.as_ref()[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shown_again_several_times_while_the_one_before_counts_and_not_after() {
+        for life in [10, 600, 3600 * 24] {
+            let (mut left, mut shown) = (Duration::from_secs(life) / 5, 0);
+            while let Some(pause) = pause_before_renewal(left, 1.0) {
+                assert!(pause >= PAUSE_MIN && pause <= PAUSE_MAX, "{pause:?}");
+                (left, shown) = (left.saturating_sub(pause), shown + 1);
+            }
+            assert!(shown >= 2, "of {life} s");
+        }
+        assert_eq!(pause_before_renewal(Duration::ZERO, 0.0), None);
+    }
 }

@@ -68,7 +68,7 @@ pub enum Trouble {
     #[error("the hub closed the connection; it gives no reason over MQTT")]
     Closed,
     /// The token's life was over.
-    #[error("the hub closed the connection because the token had expired; is the clock right?")]
+    #[error("the hub does not let the device in, as its token has expired; is the clock right?")]
     TokenExpired,
     /// The hub closed several connections right after they were made.
     #[error("the hub keeps closing the connection soon after it is made; does another client use this device id?")]
@@ -177,6 +177,12 @@ pub enum Trouble {
     EventRefused(String),
 }
 
+/// Whether a hub says of a token that its time is over. It has no code for that which it always gives.
+fn says_expired(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    description.contains("expired") && description.contains("token")
+}
+
 /// What a hub says beside a condition or a status, if anything.
 fn beside(description: &str) -> String {
     if description.is_empty() {
@@ -247,12 +253,30 @@ impl Trouble {
         )
     }
 
+    /// Whether the hub may take what was shown if it is shown again: it said nothing of it, or that it can't now.
+    pub fn is_of_the_moment(&self) -> bool {
+        match self {
+            Trouble::TokenUnanswered(_) | Trouble::Throttled(_) | Trouble::NoSession | Trouble::Detached { .. } => true,
+            Trouble::TokenRefused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+
+    /// What the hub's answer to a token means, which is no. The text is of bounded length.
+    pub fn of_token(status: u32, description: String) -> Trouble {
+        match status {
+            401 if says_expired(&description) => Trouble::TokenExpired,
+            _ => Trouble::TokenRefused { status, description },
+        }
+    }
+
     /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded
     /// length.
     pub fn from_amqp(condition: &str, description: &str) -> Trouble {
         // A hub that repeats what it was shown must not make the log repeat it.
         let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();
         match condition {
+            "amqp:unauthorized-access" if says_expired(&description) => Trouble::TokenExpired,
             "amqp:unauthorized-access" => Trouble::Unauthorized(description),
             "amqp:not-found" => Trouble::NotFound(description),
             "amqp:link:stolen" => Trouble::Stolen,
@@ -329,6 +353,18 @@ fn alert_trouble(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_has_expired_is_told_from_a_device_that_may_not_come_in() {
+        let ended = |why: &str| Trouble::from_amqp("amqp:unauthorized-access", why);
+        assert_eq!(ended("ErrorCode:ExpiredToken;the token's life is over"), Trouble::TokenExpired);
+        assert_eq!(Trouble::of_token(401, "The token has expired.".into()), Trouble::TokenExpired);
+        assert!(Trouble::TokenExpired.to_string().contains("clock"));
+        assert!(!Trouble::TokenExpired.is_refusal(), "another key would not help");
+        assert!(matches!(ended("ErrorCode:IotHubUnauthorizedAccess;Unauthorized"), Trouble::Unauthorized(_)));
+        assert!(matches!(Trouble::of_token(401, "Unauthorized".into()), Trouble::TokenRefused { status: 401, .. }));
+        assert!(matches!(Trouble::of_token(404, "expired token".into()), Trouble::TokenRefused { status: 404, .. }));
+    }
 
     #[test]
     fn tls_failures_are_told_apart() {
