@@ -1,6 +1,6 @@
 //! AMQP 1.0, over streams of TLS or WebSockets: many identities on one connection.
 //!
-//! `pool` has the connections, `connection` drives one over a `wire`, `cbs` shows tokens on it, `attachment` is one
+//! `pool` has the connections, `connection` drives one over a `wire` and gives `handle`s of it out, `cbs` shows tokens on it, `attachment` is one
 //! identity's part of it, [`message`] reads and writes messages. What AMQP itself is, is in [`crate::amqp`].
 
 #[cfg(any(test, feature = "proof"))]
@@ -8,10 +8,12 @@ pub mod any_bytes;
 mod attachment;
 pub(crate) mod cbs;
 mod connection;
+mod handle;
 pub mod message;
 mod pool;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;
 
+pub use cbs::IDENTITIES_MAX;
 pub use pool::Amqp;
