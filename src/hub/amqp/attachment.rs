@@ -113,6 +113,7 @@ struct Attached {
 
 impl Attached {
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
+        self.seat.waiting.begin_turn();
         match self.seat.signals.recv().await {
             Some(Signal::Ready) => {
                 crash::point(Point::SubscriptionGranted);

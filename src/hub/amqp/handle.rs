@@ -189,7 +189,7 @@ impl Drop for Hold {
     }
 }
 
-/// How long an identity has been kept waiting by its connection.
+/// How long an identity has been kept waiting by its connection in one turn of its loop.
 #[derive(Default)]
 pub(super) struct Waiting {
     /// What it wanted has found no room at once since then.
@@ -197,6 +197,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Another turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.since = None;
+    }
+
     /// Wants something of a connection. One wish after the other that has to wait makes one wait.
     ///
     /// # Errors

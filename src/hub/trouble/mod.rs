@@ -119,10 +119,7 @@ pub enum Trouble {
     )]
     NotLetIn(String),
     /// The hub gave an answer to the device's token, and it is no.
-    #[error(
-        "the hub refuses the device's token with {status}{}; check that the device exists at this hub and is enabled, that its key \
-         is the right one, and that the clock is right", beside(.description)
-    )]
+    #[error("{}", no_to_token(*.status, .description))]
     TokenRefused {
         /// As in HTTP.
         status: u32,
@@ -192,6 +189,23 @@ fn beside(description: &str) -> String {
     }
 }
 
+/// What the hub's no to a token means and what to check.
+fn no_to_token(status: u32, description: &str) -> String {
+    let beside = beside(description);
+    match is_passing(status) {
+        true => format!("the hub can't take the device's token now ({status}{beside}); the daemon tries again"),
+        false => format!(
+            "the hub refuses the device's token with {status}{beside}; check that the device exists at this hub and is enabled, \
+             that its key is the right one, and that the clock is right"
+        ),
+    }
+}
+
+/// Whether a status says only that the hub can't answer now.
+fn is_passing(status: u32) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
 /// What a CONNACK return code means (MQTT 3.1.1, 3.2.2.3) and what to check.
 fn refusal(code: u8) -> &'static str {
     match code {
@@ -257,7 +271,7 @@ impl Trouble {
     pub fn is_of_the_moment(&self) -> bool {
         match self {
             Trouble::TokenUnanswered(_) | Trouble::Throttled(_) | Trouble::NoSession | Trouble::Detached { .. } => true,
-            Trouble::TokenRefused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            Trouble::TokenRefused { status, .. } => is_passing(*status),
             _ => false,
         }
     }
@@ -363,6 +377,8 @@ mod tests {
         assert!(!Trouble::TokenExpired.is_refusal(), "another key would not help");
         assert!(matches!(ended("ErrorCode:IotHubUnauthorizedAccess;Unauthorized"), Trouble::Unauthorized(_)));
         assert!(matches!(Trouble::of_token(401, "Unauthorized".into()), Trouble::TokenRefused { status: 401, .. }));
+        let busy = Trouble::of_token(503, "ErrorCode:ServiceUnavailable".into());
+        assert!(busy.is_of_the_moment() && !busy.to_string().contains("check"), "{busy}");
         assert!(matches!(Trouble::of_token(404, "expired token".into()), Trouble::TokenRefused { status: 404, .. }));
     }
 

@@ -2,6 +2,7 @@
 
 use tokio::io::AsyncReadExt as _;
 
+use super::super::handle::{Command, Handle, Waiting};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -34,4 +35,26 @@ async fn an_uplink_that_takes_little_holds_nobody_up_for_long_and_is_given_up() 
     let lost = timeout(Duration::from_secs(60), other.next()).await.expect("it is given up").err();
     assert!(matches!(&lost, Some(Trouble::Lost(why)) if why.contains("uplink")), "{lost:?}");
     drips.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_of_one_turn_add_up_and_those_of_another_do_not() {
+    let (handle, mut ends) = Handle::new();
+    let (mut waiting, begun) = (Waiting::default(), Instant::now());
+    let wish = || Command::Leave { user: 0 };
+    while timeout(Duration::ZERO, waiting.want(&handle, wish())).await.is_ok() {}
+    waiting.begin_turn();
+    let makes_room = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        ends.wanted.recv().await;
+        ends
+    });
+    assert_eq!(waiting.want(&handle, wish()).await, Ok(()));
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert!(waiting.want(&handle, wish()).await.is_err());
+    assert_eq!(begun.elapsed().as_secs(), 15);
+    waiting.begin_turn();
+    assert!(waiting.want(&handle, wish()).await.is_err());
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    drop(makes_room.await);
 }
