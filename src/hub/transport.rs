@@ -97,7 +97,8 @@ pub trait Attachment: Send {
     /// The attachment is over; for a transport that knows no other way, also to leave deliveries with the hub.
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>>;
 
-    /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it will not.
+    /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it does
+    /// not take it.
     ///
     /// # Errors
     /// The attachment is over.

@@ -68,8 +68,8 @@ impl Which {
     }
 }
 
-/// How long to wait before a token is shown again that the hub did not take now, while the one before counts for `left`.
-/// `None`: it counts no longer. Pure: `jitter` goes from 0 to 1.
+/// How long to wait before a token is shown again that the hub did not take now, while the one before counts for
+/// `left`. `None`: it counts no longer. Pure: `jitter` goes from 0 to 1.
 pub(super) fn pause_before_renewal(left: Duration, jitter: f64) -> Option<Duration> {
     let pause = (left / 4).clamp(PAUSE_MIN, PAUSE_MAX);
     (!left.is_zero()).then(|| pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
