@@ -39,14 +39,14 @@ pub fn for_hub(limit: usize, buses: usize) -> usize {
 }
 
 /// What is to be said of a configuration that needs more than a limit gives.
-pub fn note(identities: usize, buses: usize, limit: usize) -> Option<String> {
+pub fn note(connections: usize, buses: usize, limit: usize) -> Option<String> {
     let room = for_hub(limit, buses);
-    (identities > room).then(|| {
+    (connections > room).then(|| {
         format!(
-            "the limit of open files is {limit}, which is enough for {room} identities beside {buses} buses; {identities} are \
-             configured, and the others will wait: raise it to {} or more (LimitNOFILE= in a file of \
-             /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
-            identities + APART + buses * BUS
+            "the limit of open files is {limit}, which is enough for {room} connections to the hub beside {buses} buses; the \
+             identities that are configured have {connections}, and those that find no place will wait: raise it to {} or \
+             more (LimitNOFILE= in a file of /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
+            connections + APART + buses * BUS
         )
     })
 }
@@ -138,10 +138,7 @@ mod tests {
         assert_eq!(for_hub(64, 4), 1);
         assert_eq!(note(1000, 4, 8192), None);
         let note = note(1000, 4, 1024).unwrap();
-        assert!(
-            note.contains("1024") && note.contains("1000 are configured") && note.contains("LimitNOFILE"),
-            "{note}"
-        );
+        assert!(note.contains("1024") && note.contains("have 1000") && note.contains("LimitNOFILE"), "{note}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use crate::config::{self, Loaded, Problem, Refused};
 use crate::doctor::{self, Finding, Verdict};
 use crate::exit::Exit;
 use crate::health::snapshot::Snapshot;
+use crate::hub::transports;
 use crate::ledger::row::Record;
 use crate::ledger::{backup, LedgerError, Reader};
 use crate::log::throttle::EACH;
@@ -253,7 +254,8 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
     let loaded = config::load(path, environment()).map_err(Exit::Config)?;
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
-    if let Some(note) = handles::note(config.devices.len(), config.buses.len(), handles::limit()) {
+    let connections = transports::connections(config.devices.values());
+    if let Some(note) = handles::note(connections, config.buses.len(), handles::limit()) {
         tracing::warn!(target: EACH, "{note}");
     }
     let runtime = runtime()?;

@@ -2,7 +2,8 @@
 
 use serde_json::{json, Value as Json};
 
-use super::message::{Envelope, Form, Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
+use super::envelope::Envelope;
+use super::message::{Form, Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
 use super::outcome::Code;
 use crate::proof::bytes::Source;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::message::Envelope;
+use super::envelope::Envelope;
 use super::outcome::{Code, Fault, Outcome, State};
 use crate::time::Timestamp;
 

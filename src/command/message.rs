@@ -11,6 +11,7 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
 use super::encoding;
+use super::envelope::Envelope;
 use super::excerpt::truncated;
 use super::outcome::{bounded, Code, Fault};
 use crate::time::Timestamp;
@@ -81,19 +82,6 @@ impl Default for Form {
     fn default() -> Self {
         Form { default_command: None, command_field: "command".into(), value_field: "value".into() }
     }
-}
-
-/// What a message says of itself beside what it asks for: kept with its row, and told with its end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Envelope {
-    /// The sender's correlation id.
-    pub correlation_id: Option<String>,
-    /// The message's number at the hub, where the transport tells it.
-    pub sequence_number: Option<u64>,
-    /// When the hub took it, where the transport tells it.
-    pub enqueued_at: Option<Timestamp>,
-    /// How often the hub had delivered it before the delivery that its row was made for, where the transport tells it.
-    pub delivery_count: Option<u32>,
 }
 
 /// What is kept of a message: enough to judge and to run it, in little memory.

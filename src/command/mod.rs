@@ -4,9 +4,11 @@
 pub mod any_bytes;
 pub mod decide;
 pub mod encoding;
+pub mod envelope;
 pub mod excerpt;
 pub mod message;
 pub mod outcome;
 
-pub use message::{Envelope, Form, Message, Order};
+pub use envelope::Envelope;
+pub use message::{Form, Message, Order};
 pub use outcome::{Code, Fault, Outcome, State};

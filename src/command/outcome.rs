@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value as Json};
 
+use super::envelope::Envelope;
 use super::excerpt::truncated;
-use super::message::Envelope;
 use crate::time::Timestamp;
 
 /// The states of a command in the ledger.

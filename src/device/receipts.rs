@@ -14,7 +14,8 @@ use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 
 use crate::command::decide;
-use crate::command::message::{Digest, Envelope, Gist};
+use crate::command::message::{Digest, Gist};
+use crate::command::Envelope;
 use crate::time::Timestamp;
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take

@@ -9,6 +9,7 @@ use super::Verdict;
 use crate::certificate::Trust;
 use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
+use crate::hub::transports;
 
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;
@@ -32,8 +33,8 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
             found.push(Problem::warning(&loaded.origins, "hub.host", why));
         }
     }
-    let (devices, buses) = (loaded.config.devices.len(), loaded.config.buses.len());
-    if let Some(why) = handles::note(devices, buses, handles::most()) {
+    let (connections, buses) = (transports::connections(loaded.config.devices.values()), loaded.config.buses.len());
+    if let Some(why) = handles::note(connections, buses, handles::most()) {
         found.push(Problem::warning(&loaded.origins, "device", why));
     }
     found

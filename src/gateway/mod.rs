@@ -31,7 +31,7 @@ use crate::config::{Config, Fingerprints};
 use crate::device::{Context, Receipts};
 use crate::doctor;
 use crate::exit::Exit;
-use crate::handles;
+use crate::handles::{self, Places};
 use crate::health::pulse;
 use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
@@ -326,11 +326,9 @@ impl Gateway {
             buses: CancellationToken::new(),
             helpers: CancellationToken::new(),
         };
-        let connections_max = handles::for_hub(handles::limit(), config.buses.len());
-        let (shared, registry) = (
-            Arc::new(Shared::new(Arc::new(Transports::over(&dial)), connections_max)),
-            Mutex::new(Registry::new(config)),
-        );
+        let places = Places::new(handles::for_hub(handles::limit(), config.buses.len()));
+        let transports = Arc::new(Transports::over(&dial, &places));
+        let (shared, registry) = (Arc::new(Shared::new(transports, places)), Mutex::new(Registry::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
         Gateway { ledger, shared, lines, owed, registry, executions, receipts, retention, reloads, started, stops }

@@ -44,8 +44,9 @@ impl Account {
         }
     }
 
-    /// Whether a connection that was made for `other` may stand.
-    pub fn connects_as(&self, other: &Account) -> bool {
+    /// Whether the hub is reached for it as for `other`: a connection on which nobody has shown himself is as good for
+    /// the one as for the other.
+    pub fn reaches_as(&self, other: &Account) -> bool {
         let Hub {
             host,
             transport: _,
@@ -57,17 +58,23 @@ impl Account {
             keepalive,
             connect_rate: _,
             api_version,
-            token_lifetime,
-            poll_interval,
+            token_lifetime: _,
+            poll_interval: _,
         } = &self.access.hub;
         let hub = &other.access.hub;
         (host, ca_file, gateway, proxy) == (&hub.host, &hub.ca_file, &hub.gateway, &hub.proxy)
             && self.transport == other.transport
             && self.access.hub.address(self.transport) == hub.address(other.transport)
-            && (tls, keepalive, api_version, token_lifetime)
-                == (&hub.tls, &hub.keepalive, &hub.api_version, &hub.token_lifetime)
+            && (tls, keepalive, api_version) == (&hub.tls, &hub.keepalive, &hub.api_version)
+    }
+
+    /// Whether a connection that was made for `other` may stand.
+    pub fn connects_as(&self, other: &Account) -> bool {
+        let (hub, others) = (&self.access.hub, &other.access.hub);
+        self.reaches_as(other)
+            && hub.token_lifetime == others.token_lifetime
             // Only what the transport goes by.
-            && (self.transport != TransportKind::Https || *poll_interval == hub.poll_interval)
+            && (self.transport != TransportKind::Https || hub.poll_interval == others.poll_interval)
             && (self.settle == other.settle || matches!(self.transport, TransportKind::Mqtt | TransportKind::MqttWs))
             && self.credential == other.credential
             && self.secondary == other.secondary

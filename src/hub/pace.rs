@@ -30,14 +30,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For identities that reach the hub in this way, with so many connections at a time.
-    pub fn new(transport: Arc<dyn Transport>, connections_max: usize) -> Self {
+    /// For identities that reach the hub in this way, with as many connections at a time as there are places.
+    pub fn new(transport: Arc<dyn Transport>, places: Arc<Places>) -> Self {
         let (next_connect, handshakes) = (std::sync::Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
         Shared {
             transport,
             next_connect,
             handshakes,
-            places: Places::new(connections_max),
+            places,
             common: Arc::default(),
             unreachable: std::sync::Mutex::default(),
         }

@@ -27,6 +27,12 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A protocol by which identities are reached.
 pub trait Transport: Send + Sync {
+    /// Whether an account's connection is no other's, so that it takes one of the places that there are. Where it is
+    /// shared, the transport sees to it that there is a place for it.
+    fn has_own_connection(&self, _account: &Account) -> bool {
+        true
+    }
+
     /// Reaches the hub for an identity, which has not shown itself yet.
     ///
     /// # Errors
@@ -98,7 +104,8 @@ pub trait Attachment: Send {
     /// The attachment is over; for a transport that knows no other way, also to leave deliveries with the hub.
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>>;
 
-    /// Sends a result event. [`Inbound::Published`] says that the hub has it.
+    /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it does
+    /// not take it.
     ///
     /// # Errors
     /// The attachment is over.
@@ -114,7 +121,7 @@ pub trait Attachment: Send {
         false
     }
 
-    /// Shows a new token in place of the one before.
+    /// Shows a new token in place of the one before. If the hub does not take it now, [`Inbound::NotRenewed`] says so.
     ///
     /// # Errors
     /// The attachment is over: the hub refuses the token, or is gone.
@@ -152,4 +159,13 @@ pub enum Inbound {
     },
     /// The hub has the event with this number of the ledger.
     Published(i64),
+    /// The hub does not take an event, and takes others.
+    EventRefused {
+        /// Its number in the ledger.
+        event: i64,
+        /// What the hub says.
+        why: String,
+    },
+    /// The hub did not take the token that was shown last, for a reason that may pass. The one before counts still.
+    NotRenewed(Trouble),
 }

@@ -1,20 +1,39 @@
 //! Every transport that this program was built with, and which of them an account takes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-#[cfg(feature = "https")]
 use tokio::time::Instant;
 
 use super::account::Account;
 #[cfg(feature = "amqp")]
-use super::amqp::Amqp;
+use super::amqp::{Amqp, IDENTITIES_MAX};
 use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
 use super::mqtt::Mqtt;
 use super::transport::{Pending, Reached, Transport};
 use super::trouble::Trouble;
-use crate::config::TransportKind;
+use crate::config::{Credential, Device, TransportKind};
+use crate::handles::Places;
+
+/// Identities of a connection that is shared: in this program none is.
+#[cfg(not(feature = "amqp"))]
+const IDENTITIES_MAX: usize = 1;
+
+/// How many connections to the hub devices have at a time: those that may share one count together.
+pub fn connections<'a>(devices: impl IntoIterator<Item = &'a Device>) -> usize {
+    let (mut own, mut sharing) = (0, HashMap::<TransportKind, usize>::new());
+    for device in devices {
+        match (device.transport, &device.credential) {
+            (TransportKind::Amqp | TransportKind::AmqpWs, Credential::Key(_)) => {
+                *sharing.entry(device.transport).or_default() += 1;
+            }
+            _ => own += 1,
+        }
+    }
+    own + sharing.into_values().map(|identities| identities.div_ceil(IDENTITIES_MAX)).sum::<usize>()
+}
 
 /// All transports, over streams that are dialled in one way.
 pub struct Transports {
@@ -26,37 +45,78 @@ pub struct Transports {
 }
 
 impl Transports {
-    /// Over streams that are dialled so.
-    pub fn over(dial: &Arc<dyn Dial>) -> Transports {
+    /// Over streams that are dialled so, of which so many may be there.
+    pub fn over(dial: &Arc<dyn Dial>, places: &Arc<Places>) -> Transports {
+        #[cfg(not(feature = "amqp"))]
+        let _ = places;
         Transports {
             mqtt: Mqtt::over(dial.clone()),
             #[cfg(feature = "amqp")]
-            amqp: Amqp::over(dial.clone()),
+            amqp: Amqp::over(dial.clone(), places.clone()),
             #[cfg(feature = "https")]
             https: Https::over(dial.clone()),
         }
     }
 }
 
-impl Transport for Transports {
-    #[cfg(feature = "https")]
-    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+impl Transports {
+    /// That of an account. `None`: the configuration refuses what is not built.
+    fn of(&self, account: &Account) -> Option<&dyn Transport> {
         match account.transport {
-            TransportKind::Https => self.https.locked_until(account, device, crashed),
+            TransportKind::Mqtt | TransportKind::MqttWs => Some(&self.mqtt),
+            #[cfg(feature = "amqp")]
+            TransportKind::Amqp | TransportKind::AmqpWs => Some(&self.amqp),
+            #[cfg(feature = "https")]
+            TransportKind::Https => Some(&self.https),
+            #[cfg(not(all(feature = "amqp", feature = "https")))]
             _ => None,
         }
     }
+}
+
+impl Transport for Transports {
+    fn has_own_connection(&self, account: &Account) -> bool {
+        self.of(account).is_none_or(|transport| transport.has_own_connection(account))
+    }
+
+    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+        self.of(account)?.locked_until(account, device, crashed)
+    }
 
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
-        match account.transport {
-            TransportKind::Mqtt | TransportKind::MqttWs => self.mqtt.reach(account),
-            #[cfg(feature = "amqp")]
-            TransportKind::Amqp | TransportKind::AmqpWs => self.amqp.reach(account),
-            #[cfg(feature = "https")]
-            TransportKind::Https => self.https.reach(account),
-            // The configuration refuses what is not built.
-            #[cfg(not(all(feature = "amqp", feature = "https")))]
-            other => Box::pin(async move { Err(Trouble::Protocol(format!("{other} is not in this program"))) }),
+        match self.of(account) {
+            Some(transport) => transport.reach(account),
+            None => Box::pin(async { Err(Trouble::Protocol(format!("{} is not in this program", account.transport))) }),
         }
+    }
+}
+
+#[cfg(all(test, feature = "amqp", feature = "https"))]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn identities_that_may_share_a_connection_count_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (main, key) = (folder.path().join("main.toml"), folder.path().join("k"));
+        let text = "[hub]\nhost = \"h.example\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \"h:502\"\n\
+                    [device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n\
+                    [profile.p.command.c]\nread = { table = \"input\", address = 7 }\n";
+        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        std::fs::write(&main, text).unwrap();
+        let one = config::load(&main, []).unwrap().config.devices["d"].clone();
+        let certificate =
+            Credential::Certificate { cert_file: "c.pem".into(), key_file: "k.pem".into(), contents: [0; 32] };
+        let many = |transport: TransportKind, credential: &Credential, count: usize| {
+            vec![Device { transport, credential: credential.clone(), ..one.clone() }; count]
+        };
+        let key = &one.credential;
+        assert_eq!(connections(&many(TransportKind::Amqp, key, IDENTITIES_MAX)), 1);
+        assert_eq!(connections(&many(TransportKind::Amqp, key, IDENTITIES_MAX + 1)), 2);
+        assert_eq!(connections(&many(TransportKind::Amqp, &certificate, 5)), 5);
+        assert_eq!(connections(&many(TransportKind::Mqtt, key, 5)), 5);
+        let mixed = [many(TransportKind::Amqp, key, 7), many(TransportKind::AmqpWs, key, 7)].concat();
+        assert_eq!(connections(&mixed), 2);
     }
 }

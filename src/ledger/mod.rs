@@ -38,8 +38,9 @@ use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
 use crate::command::decide::Known;
-use crate::command::message::{Digest, Envelope};
+use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
+use crate::command::Envelope;
 use crate::proof::crash::{self, Point};
 use crate::time::trust::WallClock;
 use crate::time::Timestamp;

@@ -3,8 +3,8 @@
 use rusqlite::{Row, ToSql};
 use serde_json::{json, Value as Json};
 
-use crate::command::message::Envelope;
 use crate::command::outcome::{Code, Fault, State};
+use crate::command::Envelope;
 use crate::time::Timestamp;
 
 /// Number of a row; grows in the order of first receipt.

@@ -13,8 +13,9 @@ use serde_json::json;
 use super::row::{envelope, Event, Record, RowId, Source, Unfinished};
 use super::{Finish, Lookup, NewRow};
 use crate::command::decide::Known;
-use crate::command::message::{Digest, Envelope};
+use crate::command::message::Digest;
 use crate::command::outcome::{Report, State};
+use crate::command::Envelope;
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
 

@@ -143,9 +143,16 @@ fn many_identities_share_a_connection_and_one_with_a_wrong_key_is_alone_with_tha
     let gone = wire.iter().filter(|event| matches!(&event.what, Wire::Detached { condition: Some(_), .. }));
     assert_eq!(gone.map(|event| event.device.as_str()).collect::<BTreeSet<_>>(), ["d-3"].into());
     // The connection is cut under all of them: all come back on one.
+    let attached_to = |id: &str| {
+        let wire = hub.wire();
+        let of = wire.iter().rev().find(|event| event.device == id && matches!(event.what, Wire::Attached { .. }));
+        of.map(|event| event.connection)
+    };
+    let before = attached_to("d-0");
     hub.cut("d-0", Cut::Reset);
-    eventually("all are back", || (connections(&hub).len() == 2).then_some(()));
-    eventually("all are attached", || others.iter().all(|id| hub.is_connected(id)).then_some(()));
+    let are_back = || others.iter().all(|id| hub.is_connected(id) && attached_to(id) != before).then_some(());
+    eventually("all are back", are_back);
+    assert_eq!(connections(&hub).len(), 2);
     assert!(daemon.terminate().success());
 }
 
@@ -233,6 +240,48 @@ fn a_token_is_renewed_in_place() {
     assert_eq!(written(&slave), (0..sent).collect::<Vec<_>>());
     assert!(!daemon.log().contains("no connection to the hub"), "a renewal is no trouble");
     assert!(!daemon.log().contains("sig="), "a token is a secret");
+}
+
+#[test]
+fn a_token_that_the_hub_does_not_take_now_is_shown_again_while_the_one_before_counts() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site(&hub, &slave, "key_file = \"device.key\"", "token_lifetime = \"10s\"\n");
+    let daemon = site.start();
+    attached(&hub, "pump");
+    let tokens = |wanted: u16| {
+        let wire = hub.wire();
+        wire.iter().filter(|event| matches!(event.what, Wire::Token { status, .. } if status == wanted)).count()
+    };
+    hub.refuse_for(PATIENCE, 3);
+    eventually("a renewal is put off", || (tokens(503) > 0).then_some(()));
+    hub.refuse_for(Duration::ZERO, 3);
+    eventually("it is made after all", || (tokens(200) >= 2).then_some(()));
+    set(&hub, 1);
+    assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
+    assert_eq!(connections(&hub).len(), 1);
+    let wire = hub.wire();
+    let for_messages =
+        |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address.contains("devicebound"));
+    assert_eq!(wire.iter().filter(for_messages).count(), 1, "its link has stood all the time");
+    assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
+}
+
+#[test]
+fn an_event_that_the_hub_rejects_is_set_aside_and_the_device_and_its_other_events_go_on() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let daemon = site.start();
+    attached(&hub, "pump");
+    hub.fault("pump", Fault::RejectTelemetry);
+    (1..=3).for_each(|n| set(&hub, n));
+    feedback(&hub, 3);
+    let told = eventually("the others' events", || Some(hub.telemetry()).filter(|all| all.len() == 2));
+    assert_eq!(told.iter().map(|event| event.property("$.cid")).collect::<Vec<_>>(), [Some("m-2"), Some("m-3")]);
+    eventually("it is said", || daemon.log().contains("does not take this result event").then_some(()));
+    assert_eq!((connections(&hub).len(), &site.device_status("pump")["hub"]), (1, &"connected".into()));
+    assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
 }
 
 #[test]

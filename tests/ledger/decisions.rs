@@ -9,8 +9,8 @@ use fieldbridge::command::decide::{
     Deadline, Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
     TAKE_UP_PATIENCE,
 };
-use fieldbridge::command::message::Envelope;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
+use fieldbridge::command::Envelope;
 use fieldbridge::time::{Timestamp, EARLIEST_BELIEVABLE};
 use serde_json::json;
 

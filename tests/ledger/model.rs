@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldbridge::command::decide::Known;
-use fieldbridge::command::message::Envelope;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
+use fieldbridge::command::Envelope;
 use fieldbridge::ledger::row::{RowId, Source, Unfinished};
 use fieldbridge::ledger::{Finish, Ledger, Lookup, NewRow, Reader};
 use fieldbridge::time::Timestamp;

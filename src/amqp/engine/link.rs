@@ -7,7 +7,7 @@ use fe2o3_amqp_types::definitions::{self, Fields, Handle, LinkError, ReceiverSet
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected, Released, Source, Target, TargetArchetype};
 use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Performative, Transfer};
 
-use super::session::Counters;
+use super::counters::Counters;
 use super::DELIVERY_MAX;
 use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
 use crate::amqp::frame::{Body, Frame, Item};
@@ -235,6 +235,10 @@ impl Link {
             return;
         }
         while let Some(sending) = sender.waiting.front_mut() {
+            if !out.has_room() {
+                out.is_held_up = true;
+                return;
+            }
             if sending.begun.is_none() && self.credit == 0 || counters.transfer().is_none() {
                 return;
             }

@@ -5,11 +5,12 @@
 //!
 //! Invariants
 //! - Whatever a peer sends ends in events or in one [`Wrong`], which ends the connection; it makes nothing grow beyond
-//!   the sizes named here.
+//!   the sizes named here, what is to be sent to it included.
 //! - Nothing is resumed: a link or a session that has ended is not made again under its name, and an engine is of one
 //!   connection (G6).
 //! - A session that is of one user is not touched by what happens on another.
 
+mod counters;
 mod link;
 mod session;
 #[cfg(test)]
@@ -32,6 +33,12 @@ pub const DELIVERY_MAX: usize = 1024 * 1024;
 
 /// Most sessions of a connection.
 pub const SESSIONS_MAX: u16 = 1024;
+
+/// While so many bytes wait to be sent, nothing more is put behind them that can wait.
+const OUT_MAX: usize = 256 * 1024;
+
+/// A peer that has made so many bytes wait asks for answers that it does not take: what is ours stops at [`OUT_MAX`].
+const OUT_END: usize = 4 * OUT_MAX;
 
 /// Longest condition and description of an error that are kept, in bytes.
 const CONDITION_MAX: usize = 80;
@@ -222,11 +229,17 @@ struct Out {
     bytes: BytesMut,
     frame_max: usize,
     events: VecDeque<Event>,
+    /// Messages wait for room, and for nothing else.
+    is_held_up: bool,
     /// What could not be sent; the connection can't go on.
     failure: Option<String>,
 }
 
 impl Out {
+    fn has_room(&self) -> bool {
+        self.bytes.len() < OUT_MAX
+    }
+
     fn put(&mut self, item: &Item) {
         if let Err(error) = frame::encode(item, self.frame_max, &mut self.bytes) {
             self.failure.get_or_insert(format!("what is to be sent can't be: {error}"));
@@ -257,7 +270,13 @@ pub struct Engine {
 impl Engine {
     /// A connection on a stream that has just been made.
     pub fn new(settings: Settings, now: Instant) -> Engine {
-        let out = Out { bytes: BytesMut::new(), frame_max: FRAME_MAX, events: VecDeque::new(), failure: None };
+        let out = Out {
+            bytes: BytesMut::new(),
+            frame_max: FRAME_MAX,
+            events: VecDeque::new(),
+            is_held_up: false,
+            failure: None,
+        };
         let mut engine = Engine {
             settings,
             phase: Phase::SaslHeader,
@@ -283,9 +302,19 @@ impl Engine {
         &mut self.out.bytes
     }
 
-    /// Something was sent.
+    /// Whether more may be asked of it: not as much waits to be sent as may.
+    pub fn has_room(&self) -> bool {
+        self.out.has_room()
+    }
+
+    /// Something was sent. Messages that waited for room go next.
     pub fn sent(&mut self, now: Instant) {
         self.sent = now;
+        if self.phase == Phase::Open && self.out.has_room() && std::mem::take(&mut self.out.is_held_up) {
+            for session in self.sessions.iter_mut().flatten() {
+                session.go_on(&mut self.out);
+            }
+        }
     }
 
     /// Whether the connection is over, and nothing is to be heard any more.
@@ -329,6 +358,7 @@ impl Engine {
         let taken = self.take(item);
         let taken = taken.and_then(|()| match self.out.failure.take() {
             Some(failure) => wrong(failure),
+            None if self.out.bytes.len() > OUT_END => wrong("it asks for more answers than it takes"),
             None => Ok(()),
         });
         if let Err(Wrong::Protocol(why)) = &taken {

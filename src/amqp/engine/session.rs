@@ -4,11 +4,9 @@ use bytes::Bytes;
 use fe2o3_amqp_types::definitions::{self, Role};
 use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, End, Flow, Performative, Transfer};
 
+use super::counters::{Counters, WINDOW};
 use super::link::Link;
 use super::{wrong, Attaching, Event, LinkId, Out, Problem, SessionId, Settle, Wrong};
-
-/// Transfers that the peer may send before it is told that it may go on.
-pub(super) const WINDOW: u32 = 2048;
 
 /// Most links of a session.
 const LINKS_MAX: usize = 16;
@@ -28,53 +26,8 @@ pub(super) struct Session {
     state: State,
     /// It is to be ended as soon as it has begun.
     end_wanted: bool,
-    pub(super) counters: Counters,
+    counters: Counters,
     links: Vec<Link>,
-}
-
-/// How many transfers went each way, and how many may (2.5.6).
-pub(super) struct Counters {
-    next_out: u32,
-    /// Transfers that the peer takes still.
-    room_out: u32,
-    next_in: u32,
-    /// Transfers that may come still.
-    room_in: u32,
-    next_delivery: u32,
-}
-
-impl Counters {
-    /// Takes the number of a transfer that is sent now. `None`: the peer takes none now.
-    pub(super) fn transfer(&mut self) -> Option<()> {
-        self.room_out = self.room_out.checked_sub(1)?;
-        self.next_out = self.next_out.wrapping_add(1);
-        Some(())
-    }
-
-    /// The number of a delivery that is sent now.
-    pub(super) fn delivery(&mut self) -> u32 {
-        let number = self.next_delivery;
-        self.next_delivery = number.wrapping_add(1);
-        number
-    }
-
-    /// What is said of the session in a Flow, with nothing of a link.
-    pub(super) fn flow(&mut self) -> Flow {
-        self.room_in = WINDOW;
-        Flow {
-            next_incoming_id: Some(self.next_in),
-            incoming_window: self.room_in,
-            next_outgoing_id: self.next_out,
-            outgoing_window: WINDOW,
-            handle: None,
-            delivery_count: None,
-            link_credit: None,
-            available: None,
-            drain: false,
-            echo: false,
-            properties: None,
-        }
-    }
 }
 
 impl Session {
@@ -90,8 +43,7 @@ impl Session {
             properties: None,
         };
         out.say(id.0, Performative::Begin(begin));
-        let counters = Counters { next_out: 0, room_out: 0, next_in: 0, room_in: WINDOW, next_delivery: 0 };
-        Session { id, state: State::Beginning, end_wanted: false, counters, links: Vec::new() }
+        Session { id, state: State::Beginning, end_wanted: false, counters: Counters::new(), links: Vec::new() }
     }
 
     /// Whether the peer may answer.
@@ -101,8 +53,7 @@ impl Session {
 
     pub(super) fn on_begin(&mut self, begin: &Begin, out: &mut Out) {
         self.state = State::Begun;
-        self.counters.next_in = begin.next_outgoing_id;
-        self.counters.room_out = begin.incoming_window;
+        self.counters.on_begin(begin);
         if self.end_wanted {
             return self.end(out);
         }
@@ -160,7 +111,7 @@ impl Session {
     }
 
     /// Sends of what waits as much as may be.
-    fn go_on(&mut self, out: &mut Out) {
+    pub(super) fn go_on(&mut self, out: &mut Out) {
         if self.state != State::Begun {
             return;
         }
@@ -197,10 +148,7 @@ impl Session {
     }
 
     fn on_flow(&mut self, flow: &Flow, out: &mut Out) -> Result<(), Wrong> {
-        // Before it has our Begin it can't say what it expects: the first number, then.
-        let expected = flow.next_incoming_id.unwrap_or_default();
-        let on_the_way = self.counters.next_out.wrapping_sub(expected);
-        self.counters.room_out = flow.incoming_window.saturating_sub(on_the_way);
+        self.counters.on_flow(flow);
         if let Some(handle) = &flow.handle {
             let Some(link) = self.links.iter_mut().find(|link| link.is_peers(handle.0)) else {
                 return wrong("a Flow of no link");
@@ -219,14 +167,11 @@ impl Session {
     }
 
     fn on_transfer(&mut self, transfer: &Transfer, payload: Bytes, out: &mut Out) -> Result<(), Wrong> {
-        let counters = &mut self.counters;
-        counters.next_in = counters.next_in.wrapping_add(1);
-        counters.room_in = match counters.room_in.checked_sub(1) {
-            Some(room) => room,
-            None => return wrong("more transfers than a session takes"),
-        };
-        if counters.room_in < WINDOW / 2 {
-            let flow = counters.flow();
+        if self.counters.on_transfer().is_none() {
+            return wrong("more transfers than a session takes");
+        }
+        if self.counters.is_to_be_told() {
+            let flow = self.counters.flow();
             out.say(self.id.0, Performative::Flow(flow));
         }
         let Some(link) = self.links.iter_mut().find(|link| link.is_peers(transfer.handle.0)) else {

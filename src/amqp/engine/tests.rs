@@ -266,6 +266,36 @@ fn a_delivery_that_is_too_large_comes_in_part_and_an_aborted_one_not_at_all() {
 }
 
 #[test]
+fn no_more_is_written_than_may_wait_and_the_rest_goes_when_that_is_sent() {
+    let mut talk = Talk::open();
+    let link = talk.attached(Way::Out(64));
+    let message = Bytes::from(vec![1; 16 * 1024]);
+    assert!((0..64).all(|number| talk.engine.send(link, number, message.clone())));
+    let mut all = flow(Some(5), 0, 64);
+    all.incoming_window = 64;
+    talk.say(9, Performative::Flow(all)).unwrap();
+    let mut sent = Vec::new();
+    while !talk.engine.bytes().is_empty() {
+        assert!(talk.engine.bytes().len() < OUT_MAX + FRAME_MAX);
+        sent.push(talk.said().len());
+        talk.engine.sent(talk.now);
+    }
+    assert_eq!(sent.iter().sum::<usize>(), 64);
+    assert!(sent.len() > 3, "{sent:?}");
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_listen_is_given_up() {
+    let mut talk = Talk::open();
+    talk.attached(Way::In(4));
+    let mut echo = flow(Some(5), 0, 4);
+    echo.echo = true;
+    let given_up = (0..100_000).find_map(|_| talk.say(9, Performative::Flow(echo.clone())).err());
+    assert!(matches!(&given_up, Some(Wrong::Protocol(why)) if why.contains("more answers")), "{given_up:?}");
+    assert!(talk.engine.bytes().len() < OUT_END + FRAME_MAX);
+}
+
+#[test]
 fn messages_go_as_credit_and_window_allow_in_frames_that_the_peer_takes() {
     let mut talk = Talk::open_with_frames_of(512);
     let link = talk.attached(Way::Out(3));

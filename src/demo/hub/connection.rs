@@ -13,9 +13,9 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::codec::Framed;
 
 use super::device::Line;
-use super::listen::{close, Stream, OPEN_TIMEOUT};
 use super::mqtt::Step;
 use super::state::{Now, State, Who};
+use super::stream::{close, Stream, OPEN_TIMEOUT};
 use super::wire::End;
 use super::Shared;
 

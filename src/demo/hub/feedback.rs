@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::message::Feedback;
-use super::state::{Now, State};
 
 /// Batches that are kept; the oldest goes for a new one, as its life would have ended.
 const BATCHES_MAX: usize = 4096;
@@ -40,45 +39,36 @@ impl Batches {
     pub fn len(&self) -> usize {
         self.queue.iter().map(|batch| batch.records.len()).sum()
     }
-}
 
-impl Batch {
-    fn is_free(&self, now: Instant) -> bool {
-        self.lock.is_none_or(|(_, until)| until <= now)
-    }
-}
-
-impl State {
     /// The oldest batch that nobody has, locked for a connection.
-    pub fn next_feedback(&mut self, connection: u64, now: Now) -> Option<Batch> {
-        let until = now.mono + self.options.lock;
-        let batch = self.batches.queue.iter_mut().find(|batch| batch.is_free(now.mono))?;
+    pub fn next(&mut self, connection: u64, now: Instant, until: Instant) -> Option<Batch> {
+        let batch = self.queue.iter_mut().find(|batch| batch.is_free(now))?;
         batch.lock = Some((connection, until));
         Some(batch.clone())
     }
 
     /// Settles a batch that a connection has, and says whether it had it.
-    pub fn settle_feedback(&mut self, connection: u64, number: u64, is_done: bool, now: Now) -> bool {
-        let queue = &mut self.batches.queue;
-        let Some(index) = queue.iter().position(|batch| batch.number == number) else { return false };
-        let holds = queue[index].lock.is_some_and(|(of, until)| of == connection && now.mono < until);
+    pub fn settle(&mut self, connection: u64, number: u64, is_done: bool, now: Instant) -> bool {
+        let Some(index) = self.queue.iter().position(|batch| batch.number == number) else { return false };
+        let holds = self.queue[index].lock.is_some_and(|(of, until)| of == connection && now < until);
         if holds && is_done {
-            queue.remove(index);
+            self.queue.remove(index);
         } else if holds {
-            queue[index].lock = None;
+            self.queue[index].lock = None;
         }
-        self.wake_feedback();
         holds
     }
 
-    pub fn unlock_feedback(&mut self, connection: u64) {
-        for batch in &mut self.batches.queue {
+    /// A connection is gone, and has none any more.
+    pub fn unlock(&mut self, connection: u64) {
+        for batch in &mut self.queue {
             batch.lock = batch.lock.filter(|(of, _)| *of != connection);
         }
-        self.wake_feedback();
     }
+}
 
-    pub fn wake_feedback(&self) {
-        self.sides.values().filter(|side| side.has_feedback_link).for_each(|side| side.line.wake.notify_one());
+impl Batch {
+    fn is_free(&self, now: Instant) -> bool {
+        self.lock.is_none_or(|(_, until)| until <= now)
     }
 }

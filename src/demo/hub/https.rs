@@ -16,9 +16,9 @@ use tokio::time::sleep;
 use super::auth::{is_version, Proof};
 use super::message::Ack;
 use super::queue::{LockToken, Queued};
+use super::site::{empty, Answer, Site};
 use super::state::{Now, Properties, State, Who, D2C_BYTES_MAX};
 use super::topic::percent_decode;
-use super::web::{empty, Answer, Site};
 use super::wire::{Effect, Settlement, Wire};
 use super::{Fault, Options};
 

@@ -232,6 +232,8 @@ pub enum Fault {
     CutAfterSettlement,
     /// The next token is refused, although it is good: CONNACK 5, status 401.
     RefuseToken,
+    /// The next telemetry over AMQP is rejected, and the connection goes on.
+    RejectTelemetry,
     /// The next token over AMQP is never answered, and does not count.
     IgnoreToken,
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::amqp::side::{Side, STOLEN, UNAUTHORIZED};
 use super::auth::{self, Proof};
 use super::device::Device;
-use super::feedback::Batches;
+use super::feedback::{Batch, Batches};
 use super::message::{C2d, D2c, Feedback, SendError, Seq, Status};
 use super::queue::{Held, LockToken, Queued};
+use super::side::{Side, STOLEN, UNAUTHORIZED};
 use super::topic::c2d_topic;
 use super::wire::{Effect, End, Ring, Settlement, Wire, WireEvent};
 use super::{Auth, Cut, Discarded, Fault, Kick, Options};
@@ -138,6 +138,27 @@ impl State {
                 self.wake_feedback();
             }
         }
+    }
+
+    /// The oldest batch of feedback that nobody has, locked for a connection.
+    pub fn next_feedback(&mut self, connection: u64, now: Now) -> Option<Batch> {
+        self.batches.next(connection, now.mono, now.mono + self.options.lock)
+    }
+
+    /// Settles a batch that a connection has, and says whether it had it.
+    pub fn settle_feedback(&mut self, connection: u64, number: u64, is_done: bool, now: Now) -> bool {
+        let held = self.batches.settle(connection, number, is_done, now.mono);
+        self.wake_feedback();
+        held
+    }
+
+    pub fn unlock_feedback(&mut self, connection: u64) {
+        self.batches.unlock(connection);
+        self.wake_feedback();
+    }
+
+    fn wake_feedback(&self) {
+        self.sides.values().filter(|side| side.has_feedback_link).for_each(|side| side.line.wake.notify_one());
     }
 
     /// Takes a message for a device.

@@ -3,32 +3,19 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::listen::{Ahead, Stream, OPEN_TIMEOUT};
+use super::site::{empty, Answer, Site};
 use super::state::State;
+use super::stream::{Ahead, Stream, OPEN_TIMEOUT};
 use super::websocket::{self, Protocol, Socket};
 use super::{amqp, connection, https, Shared};
-
-pub(super) type Answer = Response<Full<Bytes>>;
-
-/// A connection on which requests come.
-pub(super) struct Site {
-    pub shared: Arc<Shared>,
-    pub connection: u64,
-    /// Of the client's certificate.
-    pub thumbprints: Vec<String>,
-    upgrade: Mutex<Option<(Protocol, OnUpgrade)>>,
-}
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<String>) {
@@ -67,10 +54,4 @@ async fn answer(site: Arc<Site>, mut request: Request<Incoming>) -> io::Result<A
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.as_str().parse().expect("a word is good for a header"));
     Ok(answer)
-}
-
-pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = status;
-    answer
 }

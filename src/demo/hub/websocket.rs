@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_websockets::{Error, Message, ServerBuilder, WebSocketStream};
 
-use super::listen::{Ahead, Io};
+use super::stream::{Ahead, Io};
 
 /// The hub's path, and the service bus's, which the stack in C of the vendor's Python SDK asks for at any hub.
 const PATHS: [&str; 2] = ["/$iothub/websocket", "/$servicebus/websocket/"];

@@ -6,14 +6,13 @@
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
-use super::connection::{Command, Handle, Signal};
+use super::handle::{Command, Hold, Signal, Waiting};
 use super::message::{audience, c2d, devicebound, events, result_event};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::config::Settle as SettleWhen;
@@ -40,23 +39,24 @@ const RELEASES_MAX: u32 = 3;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A connection that stands, on which an identity has not shown itself.
-pub(super) struct Shared(pub(super) Arc<Handle>);
+pub(super) struct Shared(pub(super) Hold);
 
 impl Reached for Shared {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
-            let handle = self.0;
-            let user = handle.user();
+            let Shared(hold) = *self;
+            let (user, mut waiting) = (hold.user(), Waiting::default());
             let of = audience(&entry.hub.host, entry.device);
             if let Some(token) = entry.token {
                 let (told, answer) = oneshot::channel();
-                handle.want(Command::Show { user, of: of.clone(), token, told: Some(told) }).await?;
+                let show = Command::Show { user, of: of.clone(), token, told: Some(told) };
+                waiting.want(&hold, show).await?;
                 crash::point(Point::LoginSent);
-                answer.await.unwrap_or_else(|_| Err(handle.why()))?;
+                answer.await.unwrap_or_else(|_| Err(hold.why()))?;
             }
             crash::point(Point::LoginAccepted);
             let (sender, signals) = mpsc::channel(SIGNALS_MAX);
-            handle.want(Command::Join { user, signals: sender }).await?;
+            waiting.want(&hold, Command::Join { user, signals: sender }).await?;
             let window = match entry.settle {
                 SettleWhen::AfterExecution => WINDOW_AFTER_EXECUTION,
                 SettleWhen::AfterAccept => WINDOW_AFTER_ACCEPT,
@@ -64,7 +64,7 @@ impl Reached for Shared {
             let attached = Attached {
                 device: entry.device.to_owned(),
                 of,
-                seat: Seat { handle: Some(handle), user, signals },
+                seat: Seat { user, signals, waiting, hold },
                 window,
                 order: InOrder::default(),
                 attach_due: None,
@@ -76,30 +76,17 @@ impl Reached for Shared {
     }
 }
 
-/// A place on a connection. The connection notices when it is dropped.
+/// A place on a connection. Its ends are dropped in this order: whoever is told that it is left finds it left.
 struct Seat {
-    /// There until it is dropped.
-    handle: Option<Arc<Handle>>,
     user: u64,
     signals: mpsc::Receiver<Signal>,
+    waiting: Waiting,
+    hold: Hold,
 }
 
 impl Seat {
-    fn handle(&self) -> &Arc<Handle> {
-        self.handle.as_ref().expect("it is taken only when the seat is given up")
-    }
-
-    async fn want(&self, command: Command) -> Result<(), Trouble> {
-        self.handle().want(command).await
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.signals.close();
-        if let Some(handle) = &self.handle {
-            handle.somebody_left();
-        }
+    async fn want(&mut self, command: Command) -> Result<(), Trouble> {
+        self.waiting.want(&self.hold, command).await
     }
 }
 
@@ -126,6 +113,7 @@ struct Attached {
 
 impl Attached {
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
+        self.seat.waiting.begin_turn();
         match self.seat.signals.recv().await {
             Some(Signal::Ready) => {
                 crash::point(Point::SubscriptionGranted);
@@ -134,11 +122,13 @@ impl Attached {
             }
             Some(Signal::Delivered(delivery)) => Ok(self.on_delivery(&delivery)),
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
+            Some(Signal::Refused(event, why)) => Ok(Inbound::EventRefused { event, why }),
+            Some(Signal::NotRenewed(trouble)) => Ok(Inbound::NotRenewed(trouble)),
             Some(Signal::Over(trouble)) => {
                 self.is_over = true;
                 Err(trouble)
             }
-            None => Err(self.seat.handle().why()),
+            None => Err(self.seat.hold.why()),
         }
     }
 
@@ -240,20 +230,17 @@ impl Attachment for Attached {
 
     fn detach(self: Box<Self>) -> Pending<'static, ()> {
         Box::pin(async move {
-            let (mut seat, is_over) = (self.seat, self.is_over);
+            let Attached { mut seat, is_over, .. } = *self;
             let leave = async {
                 let is_told = seat.want(Command::Leave { user: seat.user }).await.is_ok();
                 while is_told && seat.signals.recv().await.is_some() {}
             };
             let _ = timeout(LEAVE_PATIENCE, leave).await;
-            let handle = seat.handle.take();
-            drop(seat);
-            if let Some(handle) = handle {
-                handle.somebody_left();
-                match is_over {
-                    true => handle.linger(),
-                    false => handle.let_go().await,
-                }
+            let Seat { signals, hold, .. } = seat;
+            drop(signals);
+            match is_over {
+                true => hold.come_back(),
+                false => hold.leave().await,
             }
         })
     }

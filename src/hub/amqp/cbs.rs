@@ -2,6 +2,11 @@
 //!
 //! Requests go out one behind the other, and each answer is matched by its correlation id; an answer may come before
 //! the hub says that it has the request. A refusal is of the identity whose token it is, and of no other.
+//!
+//! Invariants
+//! - Each request ends: with the hub's answer, with the links that it went out on, or with its time limit.
+//! - Where one was not answered, none that comes after it is asked: the next ones go out on links of their own, while
+//!   those that were asked before may be answered still.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,14 +14,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, SessionId, Settle, Way};
+use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, Problem, SessionId, Settle, Way};
 use crate::hub::trouble::Trouble;
 
 use super::message::{put_token, read_answer, REPLY_TO};
-use super::pool::IDENTITIES_MAX;
+
+/// Most identities of a connection: the hub takes so many tokens on one (IoT Hub's SDK for .NET).
+pub const IDENTITIES_MAX: usize = 999;
 
 /// How long the hub may take to answer to a token.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sessions that this takes at most: that of the links in use, and that of those before.
+pub(crate) const SESSIONS: usize = 2;
 
 /// Answers that may come before one was read.
 const ANSWERS: u32 = 64;
@@ -26,13 +36,15 @@ const NODE: &str = "$cbs";
 /// The tokens that are being shown on a connection.
 pub(crate) struct Cbs<T> {
     node: Option<Node>,
+    /// The links before, on which the hub left a request unanswered and may answer others.
+    before: Option<Node>,
     last: u64,
     /// In the order in which they were asked, and so in that of their time limits.
     asked: VecDeque<Asked<T>>,
 }
 
 /// The links to where tokens are shown.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Node {
     session: SessionId,
     requests: LinkId,
@@ -41,6 +53,7 @@ struct Node {
 
 struct Asked<T> {
     id: u64,
+    on: SessionId,
     due: Instant,
     who: T,
 }
@@ -50,7 +63,7 @@ pub(crate) type Told<T> = (T, Result<(), Trouble>);
 
 impl<T> Cbs<T> {
     pub(crate) fn new() -> Cbs<T> {
-        Cbs { node: None, last: 0, asked: VecDeque::new() }
+        Cbs { node: None, before: None, last: 0, asked: VecDeque::new() }
     }
 
     /// Shows a token for what it is of.
@@ -78,7 +91,7 @@ impl<T> Cbs<T> {
         if !engine.send(node.requests, id, message) {
             return Err((who, Err(Trouble::TokenUnanswered(PATIENCE.as_secs()))));
         }
-        self.asked.push_back(Asked { id, due: now + PATIENCE, who });
+        self.asked.push_back(Asked { id, on: node.session, due: now + PATIENCE, who });
         Ok(())
     }
 
@@ -91,12 +104,13 @@ impl<T> Cbs<T> {
     pub(crate) fn on_time(&mut self, engine: &mut Engine, now: Instant) -> Option<Told<T>> {
         self.asked.front().filter(|asked| asked.due <= now)?;
         let asked = self.asked.pop_front()?;
-        if self.asked.is_empty() {
-            // The next one is asked on links of its own.
-            if let Some(node) = self.node.take() {
-                engine.end(node.session);
+        if let Some(silent) = self.node.take_if(|node| node.session == asked.on) {
+            // Whatever was asked on those before has had its time.
+            if let Some(before) = self.before.replace(silent) {
+                engine.end(before.session);
             }
         }
+        self.forget_the_silent(engine);
         Some((asked.who, Err(Trouble::TokenUnanswered(PATIENCE.as_secs()))))
     }
 
@@ -105,14 +119,17 @@ impl<T> Cbs<T> {
     /// # Errors
     /// It happened elsewhere; it comes back.
     pub(crate) fn take(&mut self, engine: &mut Engine, event: Event) -> Result<Vec<Told<T>>, Event> {
-        let Some(node) = self.node else { return Err(event) };
+        let nodes = [self.node, self.before];
+        let of = |link: LinkId| nodes.into_iter().flatten().find(|node| node.has(link));
         match event {
-            Event::Attached(link) if link == node.requests || link == node.answers => Ok(Vec::new()),
-            Event::Delivered(link, delivery) if link == node.answers => {
+            Event::Attached(link) if of(link).is_some() => Ok(Vec::new()),
+            Event::Delivered(link, delivery) if of(link).is_some_and(|node| node.answers == link) => {
                 engine.settle(link, delivery.id, Settle::Accept);
-                Ok(self.on_answer(&delivery.payload).into_iter().collect())
+                let told = self.on_answer(&delivery.payload).into_iter().collect();
+                self.forget_the_silent(engine);
+                Ok(told)
             }
-            Event::Sent(link, number, outcome) if link == node.requests => {
+            Event::Sent(link, number, outcome) if of(link).is_some() => {
                 let why = match outcome {
                     // The answer says more.
                     Outcome::Accepted | Outcome::Untold => return Ok(Vec::new()),
@@ -121,12 +138,23 @@ impl<T> Cbs<T> {
                 };
                 Ok(self.found(number).map(|who| (who, Err(why))).into_iter().collect())
             }
-            Event::Detached(link, problem) if link == node.requests || link == node.answers => {
-                engine.end(node.session);
-                Ok(self.all_fail(problem))
+            Event::Detached(link, problem) if of(link).is_some() => {
+                engine.end(link.session);
+                Ok(self.all_fail(link.session, problem))
             }
-            Event::Ended(session, problem) if session == node.session => Ok(self.all_fail(problem)),
+            Event::Ended(session, problem) if nodes.into_iter().flatten().any(|node| node.session == session) => {
+                Ok(self.all_fail(session, problem))
+            }
             other => Err(other),
+        }
+    }
+
+    /// The links before are kept for what may be answered on them.
+    fn forget_the_silent(&mut self, engine: &mut Engine) {
+        let asked = &self.asked;
+        let done = self.before.take_if(|before| asked.iter().all(|asked| asked.on != before.session));
+        if let Some(done) = done {
+            engine.end(done.session);
         }
     }
 
@@ -136,7 +164,7 @@ impl<T> Cbs<T> {
         let who = self.found(id)?;
         let result = match answer.status {
             200..=299 => Ok(()),
-            status => Err(Trouble::TokenRefused { status, description: answer.description }),
+            status => Err(Trouble::of_token(status, answer.description)),
         };
         Some((who, result))
     }
@@ -146,11 +174,16 @@ impl<T> Cbs<T> {
         self.asked.remove(at).map(|asked| asked.who)
     }
 
-    fn all_fail(&mut self, problem: Option<crate::amqp::engine::Problem>) -> Vec<Told<T>> {
-        self.node = None;
+    /// Links are gone, and with them what was asked there.
+    fn all_fail(&mut self, session: SessionId, problem: Option<Problem>) -> Vec<Told<T>> {
+        for node in [&mut self.node, &mut self.before] {
+            node.take_if(|node| node.session == session);
+        }
         let (condition, description) = problem.map(|it| (it.condition, it.description)).unwrap_or_default();
         let why = Trouble::from_amqp(&condition, &description);
-        self.asked.drain(..).map(|asked| (asked.who, Err(why.clone()))).collect()
+        let (gone, left) = self.asked.drain(..).partition::<Vec<_>, _>(|asked| asked.on == session);
+        self.asked = left.into();
+        gone.into_iter().map(|asked| (asked.who, Err(why.clone()))).collect()
     }
 }
 
@@ -159,6 +192,10 @@ fn name(id: u64) -> String {
 }
 
 impl Node {
+    fn has(&self, link: LinkId) -> bool {
+        self.requests == link || self.answers == link
+    }
+
     fn attach(engine: &mut Engine, attempt: u64) -> Option<Node> {
         let session = engine.begin()?;
         let mut attach = |way, which| {

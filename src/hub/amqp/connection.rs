@@ -1,29 +1,29 @@
-//! One connection, from the dialling to its end: a task that owns stream and engine, and a handle of it for each
-//! identity.
+//! One connection, from the dialling to its end: a task that owns stream and engine, and does what identities want of
+//! it by their handles.
 //!
 //! Invariants
 //! - What happens to one identity is told to it alone; when the connection ends, each learns why.
 //! - The task waits for no identity: what one does not take ends that one's part (G11). All queues are bounded.
 //! - When no handle is left, the connection is closed.
+//! - An uplink that takes less than there is to be sent, for long, ends the connection, and not the memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch, Notify};
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep_until, timeout, Instant};
 
-use super::cbs::{Cbs, Told};
-use super::pool::IDENTITIES_MAX;
+use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
+use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
 use super::wire::Wire;
-use crate::amqp::engine::{
-    Attaching, Delivery, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings, Settle, Way,
-};
+use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings, Way};
 use crate::amqp::types::definitions::Fields;
 use crate::amqp::Value;
 use crate::config::Credential;
+use crate::handles::Place;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::trouble::Trouble;
@@ -33,152 +33,20 @@ use crate::hub::way;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the hub may be silent, as it is told.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the hub may take to answer to a Close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a connection is kept for an identity whose part of it has ended: a little longer than identities wait.
-const LINGER: Duration = Duration::from_secs(60);
-/// Commands that wait for the task, of all identities together.
-const COMMANDS_MAX: usize = 64;
-/// Nothing more is done for the identities while so many bytes wait to be sent.
-const OUT_MAX: usize = 256 * 1024;
+/// How long the uplink may take so little that the connection does nothing more for its identities.
+const FULL_PATIENCE: Duration = Duration::from_secs(30);
 /// Result events of an identity on the wire; an identity has fewer.
 const EVENTS_MAX: usize = 64;
 
-/// What an identity wants of the connection.
-pub(super) enum Command {
-    /// To show a token for what it is of. Without `told`, only a refusal is told, and ends the identity's part.
-    Show { user: u64, of: String, token: String, told: Option<oneshot::Sender<Result<(), Trouble>>> },
-    /// To be served.
-    Join { user: u64, signals: mpsc::Sender<Signal> },
-    /// To have messages from there, so many at a time.
-    Receive { user: u64, from: String, window: u32 },
-    /// To have an event sent to there.
-    Publish { user: u64, to: String, seq: i64, message: Bytes },
-    /// To have the hub told of a delivery.
-    Settle { user: u64, delivery: u32, how: Settle },
-    /// To be served no longer.
-    Leave { user: u64 },
-}
-
-/// What an identity is told.
-pub(super) enum Signal {
-    /// Its messages come from now on.
-    Ready,
-    /// A message.
-    Delivered(Delivery),
-    /// The hub has the event with this number of the ledger.
-    Published(i64),
-    /// Its part of the connection is over.
-    Over(Trouble),
-}
-
-/// How far a connection is.
-#[derive(Debug, Clone)]
-enum State {
-    Connecting,
-    Up,
-    Down(Trouble),
-}
-
-/// An identity's hold on a connection.
-pub(super) struct Handle {
-    commands: mpsc::Sender<Command>,
-    state: watch::Receiver<State>,
-    /// Rung when an identity has gone without a word.
-    left: Arc<Notify>,
-    users: AtomicU64,
-    /// Identities that it takes.
-    room: Arc<AtomicUsize>,
-    itself: Weak<Handle>,
-}
-
-impl Handle {
-    /// Begins to make a connection for an account.
-    pub(super) fn make(dial: Arc<dyn Dial>, account: Account) -> Arc<Handle> {
-        let (commands, wanted) = mpsc::channel(COMMANDS_MAX);
-        let (stands, state) = watch::channel(State::Connecting);
-        let (left, room) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(IDENTITIES_MAX)));
-        tokio::spawn(drive(dial, account, Ends { wanted, stands, left: left.clone(), room: room.clone() }));
-        Arc::new_cyclic(|itself| Handle {
-            commands,
-            state,
-            left,
-            users: AtomicU64::new(0),
-            room,
-            itself: itself.clone(),
-        })
-    }
-
-    /// Waits until it stands.
-    ///
-    /// # Errors
-    /// It does not come to that, or stands no longer.
-    pub(super) async fn up(&self) -> Result<(), Trouble> {
-        let mut state = self.state.clone();
-        let state = state.wait_for(|state| !matches!(state, State::Connecting)).await;
-        match state.as_deref() {
-            Ok(State::Up) => Ok(()),
-            _ => Err(self.why()),
-        }
-    }
-
-    /// Whether another identity may have it.
-    pub(super) fn takes_more(&self) -> bool {
-        let is_down = matches!(*self.state.borrow(), State::Down(_)) || self.commands.is_closed();
-        !is_down && self.itself.strong_count() <= self.room.load(Ordering::Relaxed)
-    }
-
-    /// Wants something of it.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub(super) async fn want(&self, command: Command) -> Result<(), Trouble> {
-        self.commands.send(command).await.map_err(|_| self.why())
-    }
-
-    /// Why it has ended.
-    pub(super) fn why(&self) -> Trouble {
-        match &*self.state.borrow() {
-            State::Down(trouble) => trouble.clone(),
-            State::Connecting | State::Up => Trouble::Lost("it ended without a reason".into()),
-        }
-    }
-
-    /// A name for an identity on it, which no other has or had.
-    pub(super) fn user(&self) -> u64 {
-        self.users.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Somebody has gone without a word.
-    pub(super) fn somebody_left(&self) {
-        self.left.notify_one();
-    }
-
-    /// Keeps it for a while, though nobody may have it: who has just had a trouble of its own comes back to it.
-    pub(super) fn linger(self: Arc<Self>) {
-        if matches!(*self.state.borrow(), State::Up) {
-            tokio::spawn(async move {
-                sleep(LINGER).await;
-                drop(self);
-            });
-        }
-    }
-
-    /// Waits until it is closed, if this is the last hold on it.
-    pub(super) async fn let_go(self: Arc<Self>) {
-        let mut state = self.state.clone();
-        if Arc::into_inner(self).is_some() {
-            let _ = timeout(2 * CLOSE_PATIENCE, state.wait_for(|state| matches!(state, State::Down(_)))).await;
-        }
-    }
-}
-
-/// The task's ends of what it shares with the handles.
-struct Ends {
-    wanted: mpsc::Receiver<Command>,
-    stands: watch::Sender<State>,
-    left: Arc<Notify>,
-    room: Arc<AtomicUsize>,
+/// Begins to make a connection for an account. Its handle to the system, if it has a place for that, is taken until it
+/// has ended.
+pub(super) fn make(dial: Arc<dyn Dial>, account: Account, place: Option<Place>) -> Arc<Handle> {
+    let (handle, ends) = Handle::new();
+    tokio::spawn(async move {
+        drive(dial, account, ends).await;
+        drop(place);
+    });
+    handle
 }
 
 /// Makes a connection and serves it to its end.
@@ -191,8 +59,7 @@ async fn drive(dial: Arc<dyn Dial>, account: Account, mut ends: Ends) {
     };
     let mut driver = match made {
         Ok((driver, sessions)) => {
-            // Tokens take one session.
-            ends.room.store(IDENTITIES_MAX.min(sessions.saturating_sub(1)), Ordering::Relaxed);
+            ends.room.store(IDENTITIES_MAX.min(sessions.saturating_sub(SESSIONS)), Ordering::Relaxed);
             driver
         }
         Err(trouble) => {
@@ -244,6 +111,8 @@ struct Driver {
     cbs: Cbs<Asker>,
     users: HashMap<u64, User>,
     sessions: HashMap<SessionId, u64>,
+    /// Since when nothing more is done for the identities, as too much waits to be sent.
+    full_since: Option<Instant>,
 }
 
 impl Driver {
@@ -266,8 +135,16 @@ impl Driver {
             match engine.event() {
                 Some(Event::Opened { sessions }) => {
                     let client = client(&account.access.hub.api_version);
-                    let (cbs, users, sessions_of) = (Cbs::new(), HashMap::new(), HashMap::new());
-                    let driver = Driver { wire, engine, container, client, cbs, users, sessions: sessions_of };
+                    let driver = Driver {
+                        wire,
+                        engine,
+                        container,
+                        client,
+                        cbs: Cbs::new(),
+                        users: HashMap::new(),
+                        sessions: HashMap::new(),
+                        full_since: None,
+                    };
                     return Ok((driver, sessions));
                 }
                 Some(Event::Closed(problem)) => return Err(dismissed(problem)),
@@ -285,7 +162,9 @@ impl Driver {
             }
             let tokens_due = self.cbs.due();
             let tokens_due_at = tokens_due.unwrap_or_else(Instant::now);
-            let has_room = self.engine.bytes().len() < OUT_MAX;
+            let has_room = self.engine.has_room();
+            let full_since = (!has_room).then(|| self.full_since.unwrap_or_else(Instant::now));
+            self.full_since = full_since;
             tokio::select! {
                 turned = self.wire.turn(&mut self.engine) => turned?,
                 command = ends.wanted.recv(), if has_room => match command {
@@ -293,6 +172,10 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = ends.left.notified() => self.sweep(),
+                () = sleep_until(full_since.unwrap_or(tokens_due_at) + FULL_PATIENCE), if !has_room => {
+                    let why = "the uplink has taken less than there is to be sent for";
+                    return Err(Trouble::Lost(format!("{why} {} s", FULL_PATIENCE.as_secs())));
+                }
                 () = sleep_until(tokens_due_at), if tokens_due.is_some() => {
                     while let Some(told) = self.cbs.on_time(&mut self.engine, Instant::now()) {
                         self.on_told(told);
@@ -412,23 +295,20 @@ impl Driver {
                 }
             }
             Event::Delivered(link, delivery) => self.signal(link, Signal::Delivered(delivery)),
-            Event::Sent(link, number, Outcome::Accepted) => {
+            Event::Sent(link, number, outcome) => {
+                let number = i64::try_from(number).unwrap_or(i64::MAX);
+                let told = match outcome {
+                    Outcome::Accepted => Signal::Published(number),
+                    Outcome::Rejected(Some(problem)) => {
+                        Signal::Refused(number, format!("{} {}", problem.condition, shown(&problem.description)))
+                    }
+                    Outcome::Rejected(None) => Signal::Refused(number, "it is rejected".into()),
+                    Outcome::Released | Outcome::Untold => Signal::Refused(number, "it is given back".into()),
+                };
                 if let Some(user) = self.user_of(link.session) {
                     self.users.entry(user).and_modify(|served| served.events = served.events.saturating_sub(1));
                 }
-                self.signal(link, Signal::Published(i64::try_from(number).unwrap_or(i64::MAX)));
-            }
-            Event::Sent(link, _, outcome) => {
-                let why = match outcome {
-                    Outcome::Rejected(Some(problem)) => {
-                        format!("{} {}", problem.condition, shown(&problem.description))
-                    }
-                    Outcome::Rejected(None) => "it is rejected".into(),
-                    _ => "it is given back".into(),
-                };
-                if let Some(user) = self.user_of(link.session) {
-                    self.over(user, Trouble::EventRefused(why));
-                }
+                self.signal(link, told);
             }
             Event::Detached(link, problem) => self.on_detached(link, problem),
             Event::Ended(session, problem) => {
@@ -469,8 +349,13 @@ impl Driver {
     }
 
     fn signal(&mut self, link: LinkId, signal: Signal) {
-        let Some(user) = self.user_of(link.session) else { return };
-        if self.users[&user].signals.try_send(signal).is_err() {
+        if let Some(user) = self.user_of(link.session) {
+            self.tell(user, signal);
+        }
+    }
+
+    fn tell(&mut self, user: u64, signal: Signal) {
+        if self.users.get(&user).is_some_and(|served| served.signals.try_send(signal).is_err()) {
             self.over(user, Trouble::Lost("the device takes nothing of what comes".into()));
         }
     }
@@ -480,6 +365,8 @@ impl Driver {
             // Whoever does not wait any more has ended.
             (Some(told), result) => drop(told.send(result)),
             (None, Ok(())) => {}
+            // Its token before counts still.
+            (None, Err(trouble)) if trouble.is_of_the_moment() => self.tell(user, Signal::NotRenewed(trouble)),
             (None, Err(trouble)) => self.over(user, trouble),
         }
     }

@@ -7,58 +7,52 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::attachment::Shared;
-use super::connection::Handle;
-use crate::config::{Credential, TransportKind};
-use crate::hub::account::{Access, Account};
+use super::connection;
+use super::handle::{Handle, Hold};
+use crate::config::Credential;
+use crate::handles::Places;
+use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::transport::{Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
 
-/// Most identities of a connection: the hub takes so many tokens on one (IoT Hub's SDK for .NET).
-pub const IDENTITIES_MAX: usize = 999;
-
 /// AMQP over streams that are dialled.
 pub struct Amqp {
     dial: Arc<dyn Dial>,
+    /// For the connections that identities share: they take one each, however many have them.
+    places: Arc<Places>,
     shared: Mutex<Vec<Standing>>,
 }
 
 /// A connection that identities with keys share.
 struct Standing {
-    access: Weak<Access>,
-    transport: TransportKind,
+    account: Account,
     handle: Weak<Handle>,
 }
 
 impl Amqp {
-    /// Over streams that are dialled so.
-    pub fn over(dial: Arc<dyn Dial>) -> Amqp {
-        Amqp { dial, shared: Mutex::default() }
+    /// Over streams that are dialled so, of which so many may be there.
+    pub fn over(dial: Arc<dyn Dial>, places: Arc<Places>) -> Amqp {
+        Amqp { dial, places, shared: Mutex::default() }
     }
 
-    /// A connection for an account: one that stands or is being made, or a new one.
-    fn handle(&self, account: &Account) -> Arc<Handle> {
-        if matches!(account.credential, Credential::Certificate { .. }) {
-            return Handle::make(self.dial.clone(), owned(account));
+    /// A hold on a connection for an account: on one that stands or is being made, or on a new one.
+    fn hold(&self, account: &Account) -> Result<Hold, Trouble> {
+        let is_gone = || Trouble::Lost("it ended as soon as it was begun".into());
+        if self.has_own_connection(account) {
+            return connection::make(self.dial.clone(), owned(account), None).hold().ok_or_else(is_gone);
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|standing| standing.handle.strong_count() > 0);
-        let is_same = |standing: &&Standing| {
-            standing.transport == account.transport
-                && std::ptr::eq(standing.access.as_ptr(), Arc::as_ptr(&account.access))
-                && standing.handle.strong_count() < IDENTITIES_MAX
-        };
-        let mut standing = shared.iter().filter(is_same).filter_map(|standing| standing.handle.upgrade());
-        if let Some(handle) = standing.find(|handle| handle.takes_more()) {
-            return handle;
+        let mut fitting = shared.iter().filter(|standing| standing.account.reaches_as(account));
+        if let Some(hold) = fitting.find_map(|standing| standing.handle.upgrade()?.hold()) {
+            return Ok(hold);
         }
-        let handle = Handle::make(self.dial.clone(), owned(account));
-        shared.push(Standing {
-            access: Arc::downgrade(&account.access),
-            transport: account.transport,
-            handle: Arc::downgrade(&handle),
-        });
-        handle
+        let place = self.places.try_take().ok_or_else(|| Trouble::NoPlace(self.places.most()))?;
+        let account = owned(account);
+        let handle = connection::make(self.dial.clone(), account.clone(), Some(place));
+        shared.push(Standing { account, handle: Arc::downgrade(&handle) });
+        handle.hold().ok_or_else(is_gone)
     }
 }
 
@@ -78,11 +72,15 @@ fn owned(account: &Account) -> Account {
 }
 
 impl Transport for Amqp {
+    fn has_own_connection(&self, account: &Account) -> bool {
+        matches!(account.credential, Credential::Certificate { .. })
+    }
+
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         Box::pin(async {
-            let handle = self.handle(account);
-            handle.up().await?;
-            Ok(Box::new(Shared(handle)) as Box<dyn Reached>)
+            let hold = self.hold(account)?;
+            hold.up().await?;
+            Ok(Box::new(Shared(hold)) as Box<dyn Reached>)
         })
     }
 }

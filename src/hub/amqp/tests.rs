@@ -1,6 +1,9 @@
 //! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
 
 mod hub;
+mod pressure;
+mod sharing;
+mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,10 +17,11 @@ use super::Amqp;
 use crate::amqp::frame::{Frame, Item, Protocol, Sasl};
 use crate::amqp::message::text;
 use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
-use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected};
+use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, Released};
 use crate::amqp::types::performatives::{Close, Performative};
 use crate::amqp::types::sasl::SaslMechanisms;
 use crate::config::{self, Credential, Settle, TransportKind};
+use crate::handles::Places;
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
 use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
@@ -40,7 +44,11 @@ impl Dial for Local {
 /// A transport with so many connections at hand, and the hub's ends of them.
 fn transport(connections: usize) -> (Amqp, Vec<Hub>) {
     let (near, far): (VecDeque<_>, Vec<_>) = (0..connections).map(|_| tokio::io::duplex(100_000)).unzip();
-    (Amqp::over(Arc::new(Local(Mutex::new(near)))), far.into_iter().map(Hub::on).collect())
+    (amqp_over(near, Places::new(usize::MAX)), far.into_iter().map(Hub::on).collect())
+}
+
+fn amqp_over(streams: VecDeque<DuplexStream>, places: Arc<Places>) -> Amqp {
+    Amqp::over(Arc::new(Local(Mutex::new(streams))), places)
 }
 
 fn access() -> Arc<Access> {
@@ -101,7 +109,7 @@ async fn identities_share_a_connection_which_the_last_of_them_closes() {
         let mut seen = Vec::new();
         while seen.len() < 4 {
             match hub.hear().await {
-                Heard::Token { of, token } => seen.push(format!("{of}: {token}")),
+                Heard::Token { of, token, .. } => seen.push(format!("{of}: {token}")),
                 Heard::Link { address, .. } => seen.push(address),
                 _ => {}
             }
@@ -222,11 +230,7 @@ async fn a_token_that_is_refused_or_not_answered_is_one_devices_trouble() {
     assert_eq!((quiet, begun.elapsed().as_secs()), (Trouble::TokenUnanswered(30), 30));
     // A token is renewed in place; a refusal ends that device's part alone.
     good.show("new token".into()).await.unwrap();
-    let shown = hub.until(|heard| match heard {
-        Heard::Token { token, .. } => Some(token.clone()),
-        _ => None,
-    });
-    assert_eq!(shown.await, "new token");
+    assert_eq!(hub.token().await.0, "new token");
     let mut other = with_hub(hub, ready(&amqp, &account, "other")).await;
     other.show("expired".into()).await.unwrap();
     let refused = with_hub(hub, other.next()).await.err();
@@ -353,21 +357,31 @@ async fn a_message_that_can_not_be_read_is_delivered_as_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_the_hub_rejects_is_a_trouble_that_names_it() {
+async fn an_event_that_the_hub_rejects_or_gives_back_is_named_and_all_else_goes_on() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     let mut device = with_hub(hub, ready(&amqp, &account, "d")).await;
-    device.publish(event(1)).await.unwrap();
-    let (channel, id) = hub
-        .until(|heard| match heard {
-            Heard::Event { channel, id, .. } => Some((*channel, *id)),
-            _ => None,
-        })
-        .await;
+    for seq in 1..=3 {
+        device.publish(event(seq)).await.unwrap();
+    }
+    let sent = [hub.event().await, hub.event().await, hub.event().await];
     let error = Some(Error::new(AmqpError::ResourceLimitExceeded, None, None));
-    hub.tell(channel, id, DeliveryState::Rejected(Rejected { error })).await;
-    let trouble = device.next().await.err().unwrap();
-    assert!(matches!(&trouble, Trouble::EventRefused(why) if why.contains("resource-limit")), "{trouble}");
+    let states = [
+        DeliveryState::Rejected(Rejected { error }),
+        DeliveryState::Accepted(Accepted {}),
+        DeliveryState::Released(Released {}),
+    ];
+    for ((channel, id), state) in sent.into_iter().zip(states) {
+        hub.tell(channel, id, state).await;
+    }
+    let Ok(Inbound::EventRefused { event: 1, why }) = device.next().await else { panic!("the first is refused") };
+    assert!(why.contains("resource-limit"), "{why}");
+    assert!(matches!(device.next().await, Ok(Inbound::Published(2))));
+    assert!(matches!(device.next().await, Ok(Inbound::EventRefused { event: 3, .. })));
+    device.publish(event(4)).await.unwrap();
+    let (channel, id) = hub.event().await;
+    hub.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
+    assert!(matches!(device.next().await, Ok(Inbound::Published(4))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,10 +411,13 @@ async fn one_with_a_certificate_has_a_connection_of_its_own_and_shows_no_token()
         Credential::Certificate { cert_file: "c.pem".into(), key_file: "k.pem".into(), contents: [0; 32] };
     for hub in &mut hubs {
         hub.mechanism = "EXTERNAL";
-        let script = async {
-            hub.link("d").await;
-        };
-        let (device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+        let script = hub.until(|heard| match heard {
+            Heard::Token { .. } => Some(false),
+            Heard::Link { .. } => Some(true),
+            _ => None,
+        });
+        let (device, is_without_a_token) = tokio::join!(ready(&amqp, &account, "d"), script);
+        assert!(is_without_a_token);
         std::mem::forget(device);
     }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
-use super::lifecycle::Which;
 use super::outbox::Outbox;
 use super::remains::Remains;
+use super::token::{pause_before_renewal, Which};
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
 use crate::command::{Form, Message};
@@ -45,6 +45,8 @@ pub(super) struct Serving<'a> {
     pub(super) renewal: Option<Instant>,
     /// When the token expires.
     pub(super) token_end: Option<Instant>,
+    /// When the one before it does.
+    pub(super) former_end: Option<Instant>,
     pub(super) account: Arc<Account>,
     /// The key that tokens are made with.
     pub(super) which: Which,
@@ -146,6 +148,11 @@ impl Serving<'_> {
                 outbox.acknowledged(event).await?;
                 outbox.publish_more(&mut *self.attachment).await
             }
+            Inbound::EventRefused { event, why } => {
+                outbox.refused(event, why)?;
+                outbox.publish_more(&mut *self.attachment).await
+            }
+            Inbound::NotRenewed(trouble) => self.renew_later(trouble),
             Inbound::Ready => {
                 self.subscribed = true;
                 let device = &self.identity.id;
@@ -170,11 +177,12 @@ impl Serving<'_> {
                 tokio::select! {
                     inbound = self.attachment.next() => match inbound? {
                         Inbound::Published(event) => outbox.acknowledged(event).await?,
+                        Inbound::EventRefused { event, why } => outbox.refused(event, why)?,
                         // It comes again, perhaps still in this life of the daemon.
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
                             self.first_receipt(&message.condense(&self.form()));
                         }
-                        Inbound::Ready => {}
+                        Inbound::Ready | Inbound::NotRenewed(_) => {}
                     },
                     stirred = outbox.stirred() => stirred?,
                 }
@@ -275,7 +283,21 @@ impl Serving<'_> {
         if let Some((token, life)) = self.identity.token(&self.account, self.which, date) {
             self.attachment.show(token).await?;
             tracing::debug!(device = %self.identity.id, "a new token is shown to the hub");
+            self.former_end = self.token_end;
             (self.renewal, self.token_end) = (Some(life.renewal), Some(life.end));
+        }
+        Ok(())
+    }
+
+    /// The hub did not take the new token, and may take another: the one before lives on while it counts.
+    fn renew_later(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        let now = Instant::now();
+        self.token_end = self.former_end;
+        let left = self.token_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        let Some(pause) = pause_before_renewal(left, fastrand::f64()) else { return Err(trouble) };
+        tracing::debug!(device = %self.identity.id, "the token counts still and is renewed later: {trouble}");
+        if !self.reconfigured {
+            self.renewal = Some(now + pause);
         }
         Ok(())
     }

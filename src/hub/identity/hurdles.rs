@@ -5,6 +5,8 @@
 //! it unacknowledged again and again; suspects are published one at a time; and one with which connections go on ending
 //! is set aside: others go first, and it is tried again after growing waits. None is ever given up (G7).
 //!
+//! Where a transport tells of one event that the hub does not take, that one is set aside at once.
+//!
 //! Pure: the time is an argument.
 
 use std::collections::BTreeMap;
@@ -37,6 +39,14 @@ struct Hurdle {
     aside: Option<(Instant, Duration)>,
 }
 
+impl Hurdle {
+    /// Sets it aside for longer than before, and says whether it was not.
+    fn set_aside(&mut self, now: Instant) -> bool {
+        let wait = self.aside.map_or(WAIT_MIN, |(_, wait)| WAIT_MAX.min(2 * wait));
+        self.aside.replace((now + wait, wait)).is_none()
+    }
+}
+
 impl Hurdles {
     /// A connection was ended by the hub, or given up, with these unacknowledged. Gives those that are set aside now
     /// and were not before.
@@ -52,12 +62,20 @@ impl Hurdles {
             if hurdle.ends < SET_ASIDE_AFTER || events.len() > 1 {
                 continue;
             }
-            let wait = hurdle.aside.map_or(WAIT_MIN, |(_, wait)| WAIT_MAX.min(2 * wait));
-            if hurdle.aside.replace((now + wait, wait)).is_none() {
+            if hurdle.set_aside(now) {
                 new.push(*seq);
             }
         }
         new
+    }
+
+    /// The hub has said of this one that it does not take it: no other is suspected. Whether it is set aside now and
+    /// was not before; `None`: as many are as may be.
+    pub(in crate::hub) fn refused(&mut self, seq: i64, now: Instant) -> Option<bool> {
+        if self.events.len() >= HURDLES_MAX && !self.events.contains_key(&seq) {
+            return None;
+        }
+        Some(self.events.entry(seq).or_default().set_aside(now))
     }
 
     /// The hub has this one. Whether it was set aside before.
@@ -120,6 +138,19 @@ mod tests {
         assert!(hurdles.ended_with(&[bad], now + WAIT_MIN).is_empty(), "it is known already");
         assert_eq!(hurdles.due(now + 2 * WAIT_MIN), None, "each wait is longer");
         assert!(hurdles.taken(bad) && !hurdles.is_aside(bad));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_the_hub_refuses_is_set_aside_at_once_and_no_other_is_suspected() {
+        let (mut hurdles, now) = (Hurdles::default(), Instant::now());
+        assert_eq!(hurdles.refused(7, now), Some(true));
+        assert!(hurdles.is_aside(7) && !hurdles.one_at_a_time());
+        assert_eq!((hurdles.due(now), hurdles.due(now + WAIT_MIN)), (None, Some(7)));
+        assert_eq!(hurdles.refused(7, now + WAIT_MIN), Some(false), "it is known already");
+        assert_eq!(hurdles.due(now + 2 * WAIT_MIN), None, "each wait is longer");
+        assert!((8..8 + HURDLES_MAX as i64 - 1).all(|seq| hurdles.refused(seq, now) == Some(true)));
+        assert_eq!(hurdles.refused(1000, now), None);
+        assert_eq!(hurdles.refused(7, now), Some(false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,5 @@
 //! Connects an identity, serves it, and when the connection ends, begins anew.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +9,15 @@ use super::attached::Serving;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
+use super::token::{TokenLife, Which};
 use super::{Ending, Identity, CLOCK_PERIOD};
-use crate::config::{Credential, TransportKind};
+use crate::config::TransportKind;
 use crate::handles::Place;
 use crate::health::LinkState;
 use crate::hub::account::Account;
-use crate::hub::auth::sas;
 use crate::hub::transport::{Attachment, Entry, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
-use crate::time::Timestamp;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,23 +49,6 @@ struct Established {
     token: Option<TokenLife>,
     since: Instant,
     _place: Option<Place>,
-}
-
-/// How long a token counts.
-#[derive(Clone, Copy)]
-pub(super) struct TokenLife {
-    /// When a new one is due.
-    pub(super) renewal: Instant,
-    /// When it expires.
-    pub(super) end: Instant,
-}
-
-/// Which of an identity's keys its tokens are made with. Whichever works is kept until it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Which {
-    #[default]
-    First,
-    Second,
 }
 
 impl Identity {
@@ -189,7 +170,11 @@ impl Identity {
     /// Makes a connection. `has_turn`: its turn has come already.
     async fn connect(&self, account: &Account, which: Which, has_turn: bool) -> Result<Established, Ending> {
         self.let_locks_run_out(account).await;
-        let place = self.place().await;
+        // A connection that identities share has one place, whoever makes it.
+        let place = match self.shared.transport.has_own_connection(account) {
+            true => Some(self.place().await),
+            false => None,
+        };
         let reached = {
             let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
             let _permit = self.health.pulse.during(turn).await;
@@ -208,7 +193,7 @@ impl Identity {
         timeout(ENTRY_TIMEOUT, self.attach(reached, account, which))
             .await
             .map_err(|_| Trouble::Slow(ENTRY_TIMEOUT.as_secs()))?
-            .map(|established| Established { _place: Some(place), ..established })
+            .map(|established| Established { _place: place, ..established })
     }
 
     /// Waits while messages may be locked at the hub that would be overtaken (G5).
@@ -248,19 +233,6 @@ impl Identity {
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
     }
 
-    /// A token that is made now, where the account needs one.
-    pub(super) fn token(&self, account: &Account, which: Which, date: Timestamp) -> Option<(String, TokenLife)> {
-        let Credential::Key(first) = &account.credential else { return None };
-        let key = match which {
-            Which::First => first,
-            Which::Second => account.secondary.as_ref().unwrap_or(first),
-        };
-        let (hub, begun) = (&account.access.hub, Instant::now());
-        let token = sas::device_token(&hub.host, &self.id, key, date, hub.token_lifetime);
-        let renewal = begun + sas::renew_after(hub.token_lifetime, share_of(&self.id));
-        Some((token, TokenLife { renewal, end: begun + hub.token_lifetime }))
-    }
-
     /// Serves one connection to its end.
     async fn serve(
         &self,
@@ -282,6 +254,7 @@ impl Identity {
             proven_at: (streak.short_lives >= SHORT_LIVES_SUSPICIOUS).then(|| since + SHORT_LIFE),
             renewal: token.map(|life| life.renewal),
             token_end: token.map(|life| life.end),
+            former_end: None,
             account: account.clone(),
             which,
             reconfigured: false,
@@ -329,30 +302,11 @@ struct Served {
     is_pushed_to: bool,
 }
 
-impl fmt::Display for Which {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Which::First => "first",
-            Which::Second => "second",
-        })
-    }
-}
-
-impl Which {
-    /// Which key comes next, after a connection has ended so.
-    fn after(self, trouble: &Trouble, account: &Account) -> Which {
-        match (trouble.is_refusal() && account.secondary.is_some(), self) {
-            (true, Which::First) => Which::Second,
-            (true, Which::Second) => Which::First,
-            (false, which) => which,
-        }
-    }
-}
-
 impl Streak {
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, served: Served, since: Instant) -> Ending {
         let Served { ending, worked, token_end, is_pushed_to } = served;
+        let has_expired = token_end.is_some_and(|end| Instant::now() >= end);
         let short = since.elapsed() < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
@@ -360,10 +314,13 @@ impl Streak {
         }
         let Ending::Trouble(trouble @ (Trouble::Closed | Trouble::Broken(_))) = ending else {
             self.short_lives = 0;
-            return ending;
+            return match ending {
+                Ending::Trouble(Trouble::Unauthorized(_)) if has_expired => Ending::Trouble(Trouble::TokenExpired),
+                ending => ending,
+            };
         };
         self.short_lives = if short && !worked && is_pushed_to { self.short_lives + 1 } else { 0 };
-        if token_end.is_some_and(|end| Instant::now() >= end) {
+        if has_expired {
             return Ending::Trouble(Trouble::TokenExpired);
         }
         if self.short_lives >= SHORT_LIVES_SUSPICIOUS {
@@ -373,8 +330,22 @@ impl Streak {
     }
 }
 
-/// A number from 0 to 1 that is an identity's own, and the same at every start.
-fn share_of(device: &str) -> f64 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, device.as_bytes());
-    f64::from(digest.as_ref()[0]) / 255.0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_shut_out_after_its_token_has_expired_is_told_of_that() {
+        let (since, mut streak) = (Instant::now(), Streak::default());
+        let end = since + Duration::from_secs(3600);
+        let mut judged = |trouble: Trouble| match streak.judge(Ending::Trouble(trouble), true, since, Some(end)) {
+            Ending::Trouble(trouble) => trouble,
+            _ => panic!("a trouble"),
+        };
+        let by_amqp = || Trouble::Unauthorized("Unauthorized".into());
+        assert_eq!((judged(Trouble::Closed), judged(by_amqp())), (Trouble::Closed, by_amqp()));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!((judged(Trouble::Closed), judged(by_amqp())), (Trouble::TokenExpired, Trouble::TokenExpired));
+        assert_eq!(judged(Trouble::Stolen), Trouble::Stolen);
+    }
 }

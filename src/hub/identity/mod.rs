@@ -15,6 +15,7 @@ mod hurdles;
 mod lifecycle;
 mod outbox;
 mod remains;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;

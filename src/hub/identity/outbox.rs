@@ -217,6 +217,25 @@ impl Outbox {
         Ok(())
     }
 
+    /// The hub does not take the event with this number: others go before it, and it is tried again after a while.
+    ///
+    /// # Errors
+    /// As many are set aside as may be.
+    pub(in crate::hub) fn refused(&mut self, seq: i64, why: String) -> Result<(), Trouble> {
+        let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
+        match self.hurdles.refused(seq, Instant::now()) {
+            Some(true) => tracing::warn!(
+                device = %self.device,
+                message_id,
+                event = seq,
+                "the hub does not take this result event ({why}); others go before it, and it is tried again from time to time"
+            ),
+            Some(false) => tracing::debug!(device = %self.device, event = seq, "the hub does not take it still: {why}"),
+            None => return Err(Trouble::EventRefused(why)),
+        }
+        Ok(())
+    }
+
     async fn remove(&mut self, seq: i64) -> Result<(), Trouble> {
         timeout(LEDGER_PATIENCE, self.ledger.event_acknowledged(seq)).await.map_err(|_| Trouble::LedgerSlow)
     }

@@ -14,12 +14,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub use proxy::ProxyTrouble;
-
 use super::account::{Access, Account};
 use super::auth::tls;
 use super::dial::Dial;
-use super::trouble::Trouble;
+use super::trouble::{ProxyTrouble, Trouble};
 use crate::config::{Credential, Hub, TransportKind};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};

@@ -2,8 +2,8 @@
 
 use serde_json::{json, Value as Json};
 
-use crate::command::message::Envelope;
 use crate::command::outcome::{Code, Fault, State};
+use crate::command::Envelope;
 use crate::health::snapshot::{self, Snapshot};
 use crate::ledger::row::{Record, RowId, Source as Asker};
 use crate::proof::bytes::Source;

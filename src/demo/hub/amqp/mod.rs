@@ -1,7 +1,6 @@
 //! AMQP: for devices, many of them on one connection if they like, and for the back end.
 //!
-//! `peer` and `session` decide without I/O, `side` is what the hub's state knows of connections; the task in here moves
-//! the bytes.
+//! `peer`, `session` and `rules` decide without I/O; the task in here moves the bytes.
 //!
 //! Not modelled: the links of twins and direct methods (nothing ever comes on them), file notifications, transactions,
 //! resumption of links.
@@ -9,10 +8,10 @@
 mod message;
 mod peer;
 mod purpose;
+mod rules;
 mod sasl;
 mod service;
 mod session;
-pub(super) mod side;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -26,8 +25,8 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::codec::Framed;
 
 use super::device::Line;
-use super::listen::{close, Stream, OPEN_TIMEOUT};
 use super::state::{Now, State};
+use super::stream::{close, Stream, OPEN_TIMEOUT};
 use super::wire::End;
 use super::{Cut, Shared};
 use crate::amqp::frame::{encode, Body, Codec, Frame, FrameError, Item, FRAME_MAX};

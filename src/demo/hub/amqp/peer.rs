@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::message::{self, Received};
 use super::purpose::Purpose;
+use super::rules::Shown;
 use super::session::{error, Arrived, Link, Sent, Session, WINDOW};
-use super::side::{Shown, STOLEN, UNAUTHORIZED};
 use crate::amqp::frame::{Body, Frame, FRAME_MAX, FRAME_MIN};
 use crate::amqp::types::definitions::{Error, Handle, ReceiverSettleMode, Role, SenderSettleMode};
 use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArchetype};
 use crate::amqp::types::performatives::{
     Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
 };
+use crate::demo::hub::side::{STOLEN, UNAUTHORIZED};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::wire::{Effect, End, Settlement, Wire};
 use crate::demo::hub::Fault;
@@ -294,6 +295,10 @@ impl Peer {
             }
             Purpose::Events(device) => {
                 let who = self.who(device);
+                let fault = Fault::RejectTelemetry;
+                if state.devices.get_mut(device).is_some_and(|device| device.take_fault(fault)) {
+                    return Some(rejected("amqp:internal-error", "a fault"));
+                }
                 if !state.store(&who, 0, received.as_telemetry(), received.body.clone(), now) {
                     self.ending = Some(Ending::After(End::Fault));
                     return None;
@@ -440,7 +445,7 @@ impl Peer {
 
     fn end_where(&mut self, state: &mut State, condition: &str, is_meant: impl Fn(&Link) -> bool) {
         let description = match condition {
-            UNAUTHORIZED => "ErrorCode:IotHubUnauthorizedAccess;the token has expired, or the device may not be here",
+            UNAUTHORIZED => "ErrorCode:IotHubUnauthorizedAccess;Unauthorized",
             STOLEN => "ErrorCode:LinkCreationConflict;another link took the device's messages",
             _ => "ErrorCode:InternalError",
         };

@@ -7,8 +7,8 @@ use tokio_util::codec::Framed;
 use super::write;
 use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
 use crate::amqp::types::sasl::{SaslCode, SaslInit, SaslMechanisms, SaslOutcome};
-use crate::demo::hub::listen::Stream;
 use crate::demo::hub::state::Now;
+use crate::demo::hub::stream::Stream;
 use crate::demo::hub::Shared;
 
 /// What the hub offers; the last is for clients that show their tokens later.

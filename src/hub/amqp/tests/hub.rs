@@ -20,13 +20,17 @@ pub(super) struct Hub {
     pub(super) mechanism: &'static str,
     /// Whose tokens it says nothing to.
     pub(super) silent_to: &'static str,
+    /// What it answers to other tokens that are good.
+    pub(super) status: &'static str,
+    /// Sessions that it takes.
+    pub(super) sessions: u16,
     is_open: bool,
 }
 
 /// What came to the hub that a test may want to know.
 #[derive(Debug)]
 pub(super) enum Heard {
-    Token { of: String, token: String },
+    Token { of: String, token: String, asked: Asked },
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
     Event { channel: u16, id: u32, message: Box<message::Message> },
@@ -35,9 +39,18 @@ pub(super) enum Heard {
     Closed { why: Option<Error> },
 }
 
+/// A request that shows a token.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) channel: u16,
+    id: u32,
+    request: String,
+}
+
 impl Hub {
     pub(super) fn on(stream: DuplexStream) -> Hub {
-        Hub { framed: Framed::new(stream, Codec::default()), mechanism: "ANONYMOUS", silent_to: "", is_open: false }
+        let framed = Framed::new(stream, Codec::default());
+        Hub { framed, mechanism: "ANONYMOUS", silent_to: "", status: "200", sessions: 1024, is_open: false }
     }
 
     pub(super) async fn say(&mut self, channel: u16, performative: Performative) {
@@ -66,7 +79,8 @@ impl Hub {
             panic!("Open")
         };
         assert_eq!((open.hostname.as_deref(), open.max_frame_size.0), (Some("localhost"), 65_536));
-        self.say(0, Performative::Open(Open { container_id: "hub".into(), hostname: None, ..open })).await;
+        let channel_max = (self.sessions - 1).into();
+        self.say(0, Performative::Open(Open { container_id: "hub".into(), hostname: None, channel_max, ..open })).await;
     }
 
     /// What comes next that matters, with what does not answered as a hub does.
@@ -147,21 +161,25 @@ impl Hub {
             return Heard::Event { channel, id, message: Box::new(message) };
         };
         let of_device = of.rsplit("%2F").next().unwrap_or_default();
+        let asked = Asked { channel, id, request: message.id.as_ref().and_then(text).unwrap() };
         if of_device != self.silent_to {
             let is_bad = of_device.starts_with("bad") || message.body == b"expired";
-            let status = if is_bad { "401" } else { "200" };
-            let to = message.id.as_ref().and_then(text).unwrap();
-            let properties = Properties { correlation_id: Some(MessageId::String(to)), ..Properties::default() };
-            let said = [("status-code", status), ("status-description", "as it is")];
-            let answer = message::write(&properties, &said, message::Body::Text("")).unwrap();
-            // Numbers are numbers on the wire.
-            let answer = with_number(&answer, status);
-            // The answer comes before the disposition of the request.
-            self.transfer(channel, 0, id, &answer, 1).await;
-            self.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
+            self.answer(&asked, if is_bad { "401" } else { self.status }).await;
         }
         let token = String::from_utf8(message.body).unwrap();
-        Heard::Token { of, token }
+        Heard::Token { of, token, asked }
+    }
+
+    /// Answers to a token. The answer comes before the disposition of the request.
+    pub(super) async fn answer(&mut self, asked: &Asked, status: &str) {
+        let Asked { channel, id, request } = asked.clone();
+        let properties = Properties { correlation_id: Some(MessageId::String(request)), ..Properties::default() };
+        let said = [("status-code", status), ("status-description", "as it is")];
+        let answer = message::write(&properties, &said, message::Body::Text("")).unwrap();
+        // Numbers are numbers on the wire.
+        let answer = with_number(&answer, status);
+        self.transfer(channel, 0, id, &answer, 1).await;
+        self.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
     }
 
     /// A message on a link, in so many frames.
@@ -210,6 +228,24 @@ impl Hub {
                 return found;
             }
         }
+    }
+
+    /// The next token that is shown.
+    pub(super) async fn token(&mut self) -> (String, Asked) {
+        self.until(|heard| match heard {
+            Heard::Token { token, asked, .. } => Some((token.clone(), asked.clone())),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next event that is published: its channel and its number there.
+    pub(super) async fn event(&mut self) -> (u16, u32) {
+        self.until(|heard| match heard {
+            Heard::Event { channel, id, .. } => Some((*channel, *id)),
+            _ => None,
+        })
+        .await
     }
 
     /// The link of a device's messages, once it is asked for.

@@ -4,10 +4,13 @@
 //! ("Understand error codes", "MQTT support", Microsoft). So the sentences list what can be behind it, most likely
 //! first. By HTTPS each answer has a status, and often the hub's own code.
 
+mod proxy;
+
 use std::time::Duration;
 
-use super::way::ProxyTrouble;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+pub use proxy::ProxyTrouble;
 
 /// Why a connection ended or did not come about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +68,7 @@ pub enum Trouble {
     #[error("the hub closed the connection; it gives no reason over MQTT")]
     Closed,
     /// The token's life was over.
-    #[error("the hub closed the connection because the token had expired; is the clock right?")]
+    #[error("the hub does not let the device in, as its token has expired; is the clock right?")]
     TokenExpired,
     /// The hub closed several connections right after they were made.
     #[error("the hub keeps closing the connection soon after it is made; does another client use this device id?")]
@@ -116,10 +119,7 @@ pub enum Trouble {
     )]
     NotLetIn(String),
     /// The hub gave an answer to the device's token, and it is no.
-    #[error(
-        "the hub refuses the device's token with {status}{}; check that the device exists at this hub and is enabled, that its key \
-         is the right one, and that the clock is right", beside(.description)
-    )]
+    #[error("{}", no_to_token(*.status, .description))]
     TokenRefused {
         /// As in HTTP.
         status: u32,
@@ -174,6 +174,12 @@ pub enum Trouble {
     EventRefused(String),
 }
 
+/// Whether a hub says of a token that its time is over. It has no code for that which it always gives.
+fn says_expired(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    description.contains("expired") && description.contains("token")
+}
+
 /// What a hub says beside a condition or a status, if anything.
 fn beside(description: &str) -> String {
     if description.is_empty() {
@@ -181,6 +187,23 @@ fn beside(description: &str) -> String {
     } else {
         format!(": {description}")
     }
+}
+
+/// What the hub's no to a token means and what to check.
+fn no_to_token(status: u32, description: &str) -> String {
+    let beside = beside(description);
+    match is_passing(status) {
+        true => format!("the hub can't take the device's token now ({status}{beside}); the daemon tries again"),
+        false => format!(
+            "the hub refuses the device's token with {status}{beside}; check that the device exists at this hub and is enabled, \
+             that its key is the right one, and that the clock is right"
+        ),
+    }
+}
+
+/// Whether a status says only that the hub can't answer now.
+fn is_passing(status: u32) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
 }
 
 /// What a CONNACK return code means (MQTT 3.1.1, 3.2.2.3) and what to check.
@@ -244,12 +267,30 @@ impl Trouble {
         )
     }
 
+    /// Whether the hub may take what was shown if it is shown again: it said nothing of it, or that it can't now.
+    pub fn is_of_the_moment(&self) -> bool {
+        match self {
+            Trouble::TokenUnanswered(_) | Trouble::Throttled(_) | Trouble::NoSession | Trouble::Detached { .. } => true,
+            Trouble::TokenRefused { status, .. } => is_passing(*status),
+            _ => false,
+        }
+    }
+
+    /// What the hub's answer to a token means, which is no. The text is of bounded length.
+    pub fn of_token(status: u32, description: String) -> Trouble {
+        match status {
+            401 if says_expired(&description) => Trouble::TokenExpired,
+            _ => Trouble::TokenRefused { status, description },
+        }
+    }
+
     /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded
     /// length.
     pub fn from_amqp(condition: &str, description: &str) -> Trouble {
         // A hub that repeats what it was shown must not make the log repeat it.
         let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();
         match condition {
+            "amqp:unauthorized-access" if says_expired(&description) => Trouble::TokenExpired,
             "amqp:unauthorized-access" => Trouble::Unauthorized(description),
             "amqp:not-found" => Trouble::NotFound(description),
             "amqp:link:stolen" => Trouble::Stolen,
@@ -326,6 +367,20 @@ fn alert_trouble(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_has_expired_is_told_from_a_device_that_may_not_come_in() {
+        let ended = |why: &str| Trouble::from_amqp("amqp:unauthorized-access", why);
+        assert_eq!(ended("ErrorCode:ExpiredToken;the token's life is over"), Trouble::TokenExpired);
+        assert_eq!(Trouble::of_token(401, "The token has expired.".into()), Trouble::TokenExpired);
+        assert!(Trouble::TokenExpired.to_string().contains("clock"));
+        assert!(!Trouble::TokenExpired.is_refusal(), "another key would not help");
+        assert!(matches!(ended("ErrorCode:IotHubUnauthorizedAccess;Unauthorized"), Trouble::Unauthorized(_)));
+        assert!(matches!(Trouble::of_token(401, "Unauthorized".into()), Trouble::TokenRefused { status: 401, .. }));
+        let busy = Trouble::of_token(503, "ErrorCode:ServiceUnavailable".into());
+        assert!(busy.is_of_the_moment() && !busy.to_string().contains("check"), "{busy}");
+        assert!(matches!(Trouble::of_token(404, "expired token".into()), Trouble::TokenRefused { status: 404, .. }));
+    }
 
     #[test]
     fn tls_failures_are_told_apart() {

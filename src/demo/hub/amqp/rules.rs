@@ -1,49 +1,22 @@
-//! What the hub's state knows of AMQP connections: whose tokens were shown on them, and what they are told to do. No
-//! I/O.
+//! The hub's rules for AMQP connections: whose tokens count on them, and which link has a device's messages. No I/O.
 //!
 //! - A device has one link to its messages. A second one, on whichever connection, ends the first.
 //! - A token ends alone: the other devices of its connection go on.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::demo::hub::auth::{self, Proof};
 use crate::demo::hub::device::{Line, Receiver};
+use crate::demo::hub::side::Order;
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::topic::percent_decode;
 use crate::demo::hub::wire::{End, Wire};
 use crate::demo::hub::{Cut, Fault};
 use crate::time::Timestamp;
 
-pub(in crate::demo::hub) const UNAUTHORIZED: &str = "amqp:unauthorized-access";
-pub(in crate::demo::hub) const STOLEN: &str = "amqp:link:stolen";
 /// Most identities on a connection.
 const TOKENS_MAX: usize = 999;
-
-/// A link that is to be detached, and with which condition.
-#[derive(Debug, Clone)]
-pub(in crate::demo::hub) struct Order {
-    pub link: u64,
-    pub condition: String,
-}
-
-#[derive(Debug, Default)]
-pub(in crate::demo::hub) struct Side {
-    pub line: Arc<Line>,
-    /// Until when each device's token counts.
-    pub tokens: BTreeMap<String, Timestamp>,
-    /// Until when the token of the back end counts.
-    service: Option<Timestamp>,
-    pub orders: VecDeque<Order>,
-    /// Devices that may have something to receive.
-    pub due: BTreeSet<String>,
-    /// A token is over.
-    pub has_expired: bool,
-    /// Bytes to send as they are.
-    pub injected: VecDeque<Vec<u8>>,
-    pub has_feedback_link: bool,
-}
 
 /// What a token leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,35 @@
+//! What the hub's state knows of AMQP connections: whose tokens were shown on them, and what they are told to do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::device::Line;
+use crate::time::Timestamp;
+
+pub(super) const UNAUTHORIZED: &str = "amqp:unauthorized-access";
+pub(super) const STOLEN: &str = "amqp:link:stolen";
+
+/// A link that is to be detached, and with which condition.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub link: u64,
+    pub condition: String,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    pub line: Arc<Line>,
+    /// Until when each device's token counts.
+    pub tokens: BTreeMap<String, Timestamp>,
+    /// Until when the token of the back end counts.
+    pub service: Option<Timestamp>,
+    pub orders: VecDeque<Order>,
+    /// Devices that may have something to receive.
+    pub due: BTreeSet<String>,
+    /// A token is over.
+    pub has_expired: bool,
+    /// Bytes to send as they are.
+    pub injected: VecDeque<Vec<u8>>,
+    pub has_feedback_link: bool,
+}
