@@ -68,7 +68,7 @@ pub enum BackendError {
 
 impl From<Trouble> for BackendError {
     fn from(trouble: Trouble) -> BackendError {
-        let text = trouble.to_string();
+        let text = in_own_words(&trouble.to_string());
         match trouble {
             Trouble::TokenRefused { .. } | Trouble::Unauthorized(_) | Trouble::NotFound(_) => {
                 // What the sentences say of a device is true of a policy.
@@ -80,6 +80,11 @@ impl From<Trouble> for BackendError {
             _ => BackendError::Unreachable(text),
         }
     }
+}
+
+/// A sentence that is the gateway's, whose proxy stands in its configuration.
+fn in_own_words(text: &str) -> String {
+    text.replace("`hub.proxy_credentials_file`", "`--proxy-credentials-file`").replace("`hub.proxy`", "`--proxy`")
 }
 
 /// What comes of something within a limit.
