@@ -232,7 +232,7 @@ fn attempts() -> Vec<Attempt> {
 }
 
 fn read_backs() -> Vec<ReadBack> {
-    vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::Timeout))]
+    vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::BusUnavailable))]
 }
 
 /// What was done and said, in order.
@@ -358,6 +358,22 @@ fn what_was_not_sent_at_last_may_have_been_done_before() {
 }
 
 #[test]
+fn what_reached_a_peripheral_is_not_told_as_not_sent() {
+    for route in routes(2) {
+        for (trace, outcome) in every_course(route, false) {
+            let reached = trace.iter().any(|mark| match mark {
+                Mark::Attempt(attempt) => {
+                    matches!(attempt, Attempt::Confirmed(_) | Attempt::Unclear(_) | Attempt::Unconfirmed(_))
+                }
+                Mark::Step(_) => false,
+            });
+            let code = outcome.fault.map(|fault| fault.code);
+            assert!(!reached || code != Some(Code::BusUnavailable), "{trace:?}");
+        }
+    }
+}
+
+#[test]
 fn no_course_ends_in_a_state_that_says_more_than_is_known() {
     for route in routes(2) {
         for interrupted in [false, true] {
@@ -379,7 +395,11 @@ fn no_course_ends_in_a_state_that_says_more_than_is_known() {
                     assert!(matches!(outcome.state, State::Succeeded | State::InDoubt), "{trace:?}");
                 }
                 if code == Some(Code::VerifyMismatch) {
-                    let last = trace.iter().rev().find(|mark| matches!(mark, Mark::Attempt(_)));
+                    let was_sent = |mark: &&Mark| match mark {
+                        Mark::Attempt(attempt) => !matches!(attempt, Attempt::NotSent(_)),
+                        Mark::Step(_) => false,
+                    };
+                    let last = trace.iter().rev().find(was_sent);
                     assert!(matches!(last, Some(Mark::Attempt(Attempt::Confirmed(_)))), "{trace:?}");
                 }
             }
