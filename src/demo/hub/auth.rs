@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use ring::hmac;
 
+use super::amqp::events;
+use super::amqp::purpose::Right;
 use super::topic::{percent_decode, percent_encode};
 use super::Options;
 use crate::time::Timestamp;
@@ -62,20 +64,26 @@ pub(super) fn check_proof(
     }
 }
 
-/// The expiry of a token of a shared access policy for the whole hub, or why it is none.
+/// The expiry of a token of a shared access policy for this, or why it is none.
 pub(super) fn check_policy(
     policies: &BTreeMap<String, Vec<u8>>,
     token: &str,
+    right: Right,
     options: &Options,
     now: Timestamp,
 ) -> Result<Timestamp, String> {
     let token = Token::parse(token)?;
     let name = token.policy.ok_or("the token has no skn")?;
     let key = policies.get(name).ok_or_else(|| format!("no policy {name:?}"))?;
-    if !token.audience.eq_ignore_ascii_case(&options.host) {
+    let (is_meant, key) = match right {
+        Right::Serve => (token.audience.eq_ignore_ascii_case(&options.host), key.clone()),
+        // To an event hub a key is the text that it is shown as.
+        Right::Read => (events::is_audience(&token.audience, &options.host), BASE64_STANDARD.encode(key).into_bytes()),
+    };
+    if !is_meant {
         return Err(format!("a token for {}", token.audience));
     }
-    token.verify(key, options, now)
+    token.verify(&key, options, now)
 }
 
 /// `{host}/{device}/?api-version={date}` and further keys.

@@ -67,7 +67,7 @@ impl State {
         } else if holds {
             queue[index].lock = None;
         }
-        self.wake_feedback();
+        self.wake_listeners();
         holds
     }
 
@@ -75,10 +75,11 @@ impl State {
         for batch in &mut self.batches.queue {
             batch.lock = batch.lock.filter(|(of, _)| *of != connection);
         }
-        self.wake_feedback();
+        self.wake_listeners();
     }
 
-    pub fn wake_feedback(&self) {
-        self.sides.values().filter(|side| side.has_feedback_link).for_each(|side| side.line.wake.notify_one());
+    /// There may be feedback, or an event, for whoever listens.
+    pub fn wake_listeners(&self) {
+        self.sides.values().filter(|side| side.listens).for_each(|side| side.line.wake.notify_one());
     }
 }

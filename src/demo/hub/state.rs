@@ -135,7 +135,7 @@ impl State {
             if !batch.is_empty() {
                 batch.iter().for_each(|record| self.feedback.push(record.clone()));
                 self.batches.push(batch);
-                self.wake_feedback();
+                self.wake_listeners();
             }
         }
     }
@@ -203,7 +203,7 @@ impl State {
         }
         self.release_feedback(now.mono);
         if self.batches.has_free(now.mono) {
-            self.wake_feedback();
+            self.wake_listeners();
         }
         self.tick_amqp(now);
     }
@@ -340,6 +340,7 @@ impl State {
         if !lost {
             let Who { device, connection } = who.clone();
             self.telemetry.push(D2c { device, connection, properties, body, at: now.wall });
+            self.wake_listeners();
         }
         !cut
     }

@@ -1,4 +1,4 @@
-//! AMQP: for devices, many of them on one connection if they like, and for the back end.
+//! AMQP: for devices, many of them on one connection if they like, and for the back end, which also reads events here.
 //!
 //! `peer` and `session` decide without I/O, `side` is what the hub's state knows of connections; the task in here moves
 //! the bytes.
@@ -6,13 +6,15 @@
 //! Not modelled: the links of twins and direct methods (nothing ever comes on them), file notifications, transactions,
 //! resumption of links.
 
+pub(super) mod events;
 mod message;
 mod peer;
-mod purpose;
+pub(super) mod purpose;
 mod sasl;
 mod service;
 mod session;
 pub(super) mod side;
+mod whole;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -142,7 +144,7 @@ impl Connection {
         let mut last = 0;
         for frame in frames {
             last = bytes.len();
-            encode(&Item::Frame(frame), FRAME_MAX, &mut bytes).expect("the hub's own frames are well formed");
+            whole::encode(frame, FRAME_MAX, &mut bytes).expect("the hub's own frames are well formed");
         }
         if self.peer.ending == Some(Ending::InFrame) {
             bytes.truncate(last + (bytes.len() - last) / 2);
