@@ -189,7 +189,7 @@ impl Access {
         // Entra is no hub: a hub's own authority does not sign its certificate.
         let trust = Trust::load(None).map_err(BackendError::Nobody)?;
         let entra = Entra::of(|name| std::env::var(name).ok(), trust, self.proxy()?)?;
-        Ok(Who::Entra { host: host.to_lowercase(), entra })
+        Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }
 
     fn place(&self) -> Result<Place, BackendError> {

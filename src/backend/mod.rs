@@ -1,6 +1,7 @@
 //! The back end's half: sends commands to devices, and learns what became of them.
 //!
-//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`], [`Backend::next_batch`].
+//! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`],
+//! [`Backend::next_batch`]; examples/backend.rs shows it.
 //! `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives AMQP, [`message`] is what is
 //! sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and `fieldbridge feedback`.
 //!
@@ -8,8 +9,8 @@
 //! and its SDK for services in Node.
 //!
 //! Invariants
-//! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then gives
-//!   back what holds a record of somebody else's.
+//! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then
+//!   gives back what holds a record of somebody else's.
 //! - No message, log line or `Debug` has a key or a token in it.
 
 pub mod command_line;

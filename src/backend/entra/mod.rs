@@ -7,8 +7,8 @@
 //! Invariants
 //! - The first who is there decides: a secret that Entra refuses is not replaced by another identity, which nobody
 //!   asked for. A secret is only sent over TLS, or to this machine.
-//! - A proxy that is configured is never gone round, but for what is on this machine or on its own link: the metadata is
-//!   never asked through it. `az` has its own settings for that (HTTPS_PROXY).
+//! - A proxy that is configured is never gone round, but for what is on this machine or on its own link: the metadata
+//!   is never asked through it. `az` has its own settings for that (HTTPS_PROXY).
 //! - No message and no `Debug` has a token or a secret in it.
 //! - Each way is bounded in time and in what is read.
 
