@@ -188,8 +188,8 @@ impl Access {
         };
         // Entra is no hub: a hub's own authority does not sign its certificate.
         let trust = Trust::load(None).map_err(BackendError::Nobody)?;
-        let entra = Entra::of(|name| std::env::var(name).ok(), trust)?;
-        Ok(Who::Entra { host: host.to_lowercase(), entra })
+        let entra = Entra::of(|name| std::env::var(name).ok(), trust, self.proxy()?)?;
+        Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }
 
     fn place(&self) -> Result<Place, BackendError> {
@@ -203,18 +203,18 @@ impl Access {
         }
         let address = self.address.as_deref().map(|text| crate::config::address(text, transport));
         let address = address.transpose().map_err(|why| usage("--address", why))?;
-        let proxy = match &self.proxy {
-            None => None,
-            Some(url) => {
-                let address = crate::config::proxy_address(url).map_err(|why| usage("--proxy", why))?;
-                let credentials = self.proxy_credentials_file.as_deref().map(|file| {
-                    let read = pem::read(file).and_then(|bytes| crate::config::proxy_credentials(&bytes));
-                    read.map_err(|why| BackendError::Nobody(format!("{}: {why}", file.display())))
-                });
-                Some(Proxy { address, credentials: credentials.transpose()? })
-            }
-        };
-        Ok(Place { transport, address, ca_file: self.ca_file.clone(), proxy })
+        Ok(Place { transport, address, ca_file: self.ca_file.clone(), proxy: self.proxy()? })
+    }
+
+    fn proxy(&self) -> Result<Option<Proxy>, BackendError> {
+        let Some(url) = &self.proxy else { return Ok(None) };
+        let address = crate::config::proxy_address(url);
+        let address = address.map_err(|why| BackendError::Nobody(format!("--proxy {why}")))?;
+        let credentials = self.proxy_credentials_file.as_deref().map(|file| {
+            let read = pem::read(file).and_then(|bytes| crate::config::proxy_credentials(&bytes));
+            read.map_err(|why| BackendError::Nobody(format!("{}: {why}", file.display())))
+        });
+        Ok(Some(Proxy { address, credentials: credentials.transpose()? }))
     }
 
     async fn connect(&self) -> Result<Backend, BackendError> {

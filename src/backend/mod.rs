@@ -1,17 +1,16 @@
 //! The back end's half: sends commands to devices, and learns what became of them.
 //!
 //! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`],
-//! [`Backend::next_batch`]. `who` says by what right, [`entra`] has tokens of Microsoft Entra, `connection` drives
-//! AMQP, [`message`] is what is sent, [`feedback`] what comes back, `command_line` is `fieldbridge send` and
-//! `fieldbridge feedback`.
+//! [`Backend::next_batch`]; examples/backend.rs shows it. `who` says by what right, [`entra`] has tokens of Microsoft
+//! Entra, `connection` drives AMQP, [`message`] is what is sent, [`feedback`] what comes back, `command_line` is
+//! `fieldbridge send` and `fieldbridge feedback`.
 //!
 //! Sources: "Send cloud-to-device messages" and "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft),
 //! and its SDK for services in Node.
 //!
 //! Invariants
 //! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then
-//!   gives
-//!   back what holds a record of somebody else's.
+//!   gives back what holds a record of somebody else's.
 //! - No message, log line or `Debug` has a key or a token in it.
 
 pub mod command_line;
@@ -70,7 +69,7 @@ pub enum BackendError {
 
 impl From<Trouble> for BackendError {
     fn from(trouble: Trouble) -> BackendError {
-        let text = trouble.to_string();
+        let text = in_own_words(&trouble.to_string());
         match trouble {
             Trouble::TokenRefused { .. } | Trouble::Unauthorized(_) | Trouble::NotFound(_) => {
                 // What the sentences say of a device is true of a policy.
@@ -82,6 +81,11 @@ impl From<Trouble> for BackendError {
             _ => BackendError::Unreachable(text),
         }
     }
+}
+
+/// A sentence that is the gateway's, whose proxy stands in its configuration.
+fn in_own_words(text: &str) -> String {
+    text.replace("`hub.proxy_credentials_file`", "`--proxy-credentials-file`").replace("`hub.proxy`", "`--proxy`")
 }
 
 /// What comes of something within a limit.

@@ -92,7 +92,7 @@ pub enum Who {
         /// Host name of the hub, lower case.
         host: String,
         /// The identity.
-        entra: Entra,
+        entra: Box<Entra>,
     },
 }
 

@@ -346,7 +346,7 @@ pub struct Execution {
     attempts: u32,
     looks: u32,
     purpose: Option<Purpose>,
-    /// Why an earlier attempt may have taken effect, if one may have.
+    /// Why an earlier attempt may have taken effect, or is known to have had another one, if so.
     doubt: Option<Fault>,
     /// The last attempt was not begun, as the peripheral itself says, and there may be another.
     not_begun: Option<Fault>,
@@ -461,7 +461,11 @@ impl Execution {
                     return self.look_again(patience - elapsed);
                 }
                 match purpose {
-                    Purpose::Proof(_) => self.again_or(State::Failed, Fault::new(Code::VerifyMismatch, message)),
+                    Purpose::Proof(_) => {
+                        let fault = Fault::new(Code::VerifyMismatch, message);
+                        self.doubt = Some(fault.clone());
+                        self.again_or(State::Failed, fault)
+                    }
                     Purpose::Doubt(fault) => {
                         let message = format!("{}; {message}", fault.message);
                         self.again_or_in_doubt(Fault { message, ..fault })
@@ -493,12 +497,12 @@ impl Execution {
                 Step::Finish(interrupted(Some(&format!("it could not be read back: {}", fault.message))))
             }
             Purpose::Doubt(first) => self.again_or_in_doubt(first),
-            Purpose::Proof(_) if self.route.idempotent => self.again_or(State::Failed, fault),
+            // It was sent, and confirmed, whatever kept it from being read back.
             Purpose::Proof(_) => {
                 let answered = matches!(fault.code, Code::Exception | Code::Refused | Code::BadReply);
                 let code = if answered { Code::BadReply } else { Code::Timeout };
                 let message = format!("confirmed, but it could not be read back: {}", fault.message);
-                Step::Finish(Outcome::ended(State::InDoubt, Fault { code, message, ..fault }))
+                self.again_or_in_doubt(Fault { code, message, ..fault })
             }
         }
     }

@@ -18,7 +18,7 @@ pub const DEVICES: [&str; 4] = ["pump-7", "dispenser-1", "valve-3", "scale-1"];
 
 const CONFIG: &str = r#"[hub]
 host = "HOST"
-address = "ADDRESS"
+addresses = { mqtt = "MQTT", amqp = "AMQP" }
 ca_file = "hub-ca.pem"
 
 [admin]
@@ -43,6 +43,7 @@ port = "SCALE"
 baud = 9600
 
 [device.pump-7]
+transport = "amqp"
 bus = "line-a"
 unit = 7
 profile = "pump"
@@ -157,11 +158,13 @@ impl Stage {
         let scale = stage.peripheral("scale")?;
         let config = CONFIG
             .replace("HOST", &stage.hub.host())
-            .replace("ADDRESS", &stage.hub.addr().to_string())
+            .replace("MQTT", &stage.hub.addr().to_string())
+            .replace("AMQP", &stage.hub.amqp_addr().to_string())
             .replace("RTU", &rtu)
             .replace("TCP", &tcp)
             .replace("SCALE", &scale);
         stage.write_secret("fieldbridge.toml", &config)?;
+        stage.write_secret("service.connection", &stage.hub.service_connection_string())?;
         Ok(stage)
     }
 
@@ -231,10 +234,18 @@ impl Stage {
 
     /// How often the hub has completed messages with this id.
     pub fn completions(&self, id: &str) -> usize {
+        self.ended_as(id, &[Status::Success])
+    }
+
+    /// How often messages with this id were settled: completed, or rejected by the gateway.
+    pub fn settlements(&self, id: &str) -> usize {
+        self.ended_as(id, &[Status::Success, Status::Rejected])
+    }
+
+    fn ended_as(&self, id: &str, statuses: &[Status]) -> usize {
         let feedback = self.hub.feedback();
-        let completed =
-            |record: &&Feedback| record.original_message_id.as_deref() == Some(id) && record.status == Status::Success;
-        feedback.iter().filter(completed).count()
+        let is_own = |record: &&Feedback| record.original_message_id.as_deref() == Some(id);
+        feedback.iter().filter(is_own).filter(|record| statuses.contains(&record.status)).count()
     }
 
     /// What the hub's feedback says of a message.
@@ -250,10 +261,10 @@ impl Stage {
         self.peripherals.iter().map(read).flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
-    /// Waits until a message was completed so often and its event has come.
-    pub async fn settled(&self, id: &str, completions: usize) -> Result<Json, String> {
-        let what = format!("{id} is completed and reported");
-        self.wait(&what, |stage| stage.completions(id) >= completions && !stage.events(id).is_empty()).await?;
+    /// Waits until a message was settled so often and its event has come.
+    pub async fn settled(&self, id: &str, settlements: usize) -> Result<Json, String> {
+        let what = format!("{id} is settled and reported");
+        self.wait(&what, |stage| stage.settlements(id) >= settlements && !stage.events(id).is_empty()).await?;
         Ok(self.events(id).swap_remove(0))
     }
 
@@ -279,6 +290,25 @@ impl Stage {
             .output()
             .map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Runs a command of the back end's, beside the hub, and gives its exit status and what it prints.
+    #[cfg(feature = "backend")]
+    pub async fn back_end(&self, args: &[&str]) -> Result<(Option<i32>, String), String> {
+        let output = tokio::process::Command::new(&self.program)
+            .args(args)
+            .arg("--connection-string-file")
+            .arg(self.folder.join("service.connection"))
+            .arg("--ca-file")
+            .arg(self.folder.join("hub-ca.pem"))
+            .args(["--address", &self.hub.amqp_addr().to_string()])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(PATIENCE, output).await;
+        let output = output.map_err(|_| format!("{args:?} did not end"))?.map_err(|error| error.to_string())?;
+        let printed = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&printed).into_owned()))
     }
 
     fn config(&self) -> PathBuf {

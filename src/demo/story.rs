@@ -12,12 +12,14 @@ use crate::demo::hub::Cut;
 /// Tells the story, and fails if something does not come out as it must.
 pub async fn tell() -> Result<(), String> {
     let mut story = Story { stage: Stage::set().await?, tally: Tally::default(), chapter: 0 };
-    say("fieldbridge demo: a simulated IoT Hub over TLS, a Modbus TCP slave, a Modbus RTU slave and a scale with a line");
-    say("protocol, each peripheral a process of its own; the daemon is a child process.");
+    say("fieldbridge demo: a simulated IoT Hub over TLS (MQTT and AMQP), a Modbus TCP slave, a Modbus RTU slave and a scale");
+    say("with a line protocol, each peripheral a process of its own; the daemon is a child process.");
     story.stage.start_daemon().await?;
     say(&format!("The daemon is ready: {} devices, {} identities at the hub.", DEVICES.len(), DEVICES.len()));
     story.every_kind().await?;
     story.definite_no().await?;
+    #[cfg(feature = "backend")]
+    story.back_end().await?;
     story.duplicate().await?;
     story.kill_in_the_middle().await?;
     story.network_drops().await?;
@@ -72,6 +74,29 @@ impl Story {
         ];
         for (device, id, command, body, kind, status) in commands {
             let event = self.run(Send { device, id, command, body, kind, effect: None }).await?;
+            expect(id, &event, status)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "backend")]
+    async fn back_end(&mut self) -> Result<(), String> {
+        self.chapter("The back end's half, to a device on AMQP: what the gateway rejects is not completed");
+        let commands = [
+            ("b-1", &["set-speed", "60"][..], Kind::Idempotent, register(0, 600), 0, "succeeded"),
+            ("b-2", &["set-speed", "600"], Kind::Invalid, None, 1, "rejected"),
+        ];
+        for (id, command, kind, effect, exit, status) in commands {
+            say(&format!("  $ fieldbridge send pump-7 {} --message-id {id} --ack full --wait", command.join(" ")));
+            let options = ["--message-id", id, "--ack", "full", "--wait"];
+            let (ended, printed) = self.stage.back_end(&[&["send", "pump-7"], command, &options].concat()).await?;
+            printed.lines().for_each(|line| say(&format!("      {line}")));
+            if ended != Some(exit) {
+                return Err(format!("`fieldbridge send` of {id} was to end with {exit}, and ended with {ended:?}"));
+            }
+            self.tally.sent(id, kind, effect);
+            let event = self.stage.settled(id, 1).await?;
+            say(&format!("      result: {}", outcome(&event)));
             expect(id, &event, status)?;
         }
         Ok(())

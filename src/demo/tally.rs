@@ -40,7 +40,7 @@ pub struct Tally {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     sent: usize,
-    completed: usize,
+    settled: usize,
     executed: usize,
     refused: usize,
     duplicates: usize,
@@ -67,10 +67,10 @@ impl Tally {
         let mut counts = Counts { unexplained: effects.len(), ..Counts::default() };
         for entry in &self.entries {
             let status = stage.events(&entry.id).first().map(|event| event["status"].clone()).unwrap_or(Json::Null);
-            let completions = stage.completions(&entry.id);
+            let settlements = stage.settlements(&entry.id);
             let done = entry.effect.as_ref().map_or(0, |effect| effects.iter().filter(|line| *line == effect).count());
             counts.sent += entry.sent;
-            counts.completed += completions;
+            counts.settled += settlements;
             counts.duplicates += entry.sent.saturating_sub(done.max(1));
             counts.unexplained -= done;
             counts.in_doubt += usize::from(status == "in_doubt");
@@ -78,7 +78,7 @@ impl Tally {
             counts.executed += ran;
             counts.refused += usize::from(status == "failed" || status == "rejected" || status == "expired");
             let reported_otherwise = status != "succeeded" && !status.is_null();
-            counts.lost += usize::from(completions < entry.sent || (ran == 0 && !reported_otherwise));
+            counts.lost += usize::from(settlements < entry.sent || (ran == 0 && !reported_otherwise));
             counts.repeated += if entry.kind == Kind::Once { done.saturating_sub(1) } else { 0 };
             counts.false_success += usize::from(status == "succeeded" && ran == 0);
         }
@@ -100,8 +100,8 @@ impl Counts {
                 let _ = write!(wrong, "{count} {what}; ");
             }
         }
-        if self.sent != self.completed {
-            let _ = write!(wrong, "{} sent, {} completed; ", self.sent, self.completed);
+        if self.sent != self.settled {
+            let _ = write!(wrong, "{} sent, {} settled; ", self.sent, self.settled);
         }
         if wrong.is_empty() {
             Ok(())
@@ -114,7 +114,7 @@ impl Counts {
     pub fn table(&self) -> String {
         let rows = [
             ("messages sent by the back end", self.sent, ""),
-            ("completed at the hub", self.completed, "counted in the hub's feedback"),
+            ("completed or rejected", self.settled, "counted in the hub's feedback"),
             ("executed", self.executed, "counted on the peripherals (reads: by their result)"),
             ("duplicates suppressed", self.duplicates, "completed again, not executed again"),
             ("refused, with a reason", self.refused, "bad value, refusal of the peripheral"),

@@ -1,6 +1,8 @@
 //! `fieldbridge send` and `fieldbridge feedback` against the hub simulator, with the daemon at the other end. Proves G2
 //! and G7 as a sender sees them: feedback and result event never contradict each other, and nobody's record is lost.
 
+mod examples;
+
 use std::process::Output;
 
 use fieldbridge::demo::hub::{Ack, Auth, C2d, Options};
@@ -12,7 +14,12 @@ use crate::support::{self, eventually, Site};
 
 /// A hub with a device on AMQP, and a site that has it and a back end's connection string.
 fn plant(more: &str) -> (Hub, Slave, Site) {
-    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    plant_of(Hub::start(Options::default()), more)
+}
+
+/// The same of this hub.
+fn plant_of(hub: Hub, more: &str) -> (Hub, Slave, Site) {
+    let slave = Slave::new();
     hub.add_device("pump", Auth::Key((0..32).collect()));
     let (host, address) = (hub.host(), hub.amqp_addr());
     let head = format!("host = \"{host}\"\naddress = \"{address}\"\ntransport = \"amqp\"\nca_file = \"hub-ca.pem\"\n");

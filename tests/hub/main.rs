@@ -4,6 +4,7 @@
 //! - `session_rules`: the rules of the session, by a broker that does just what a test says.
 //! - `amqp`: the same rules by AMQP, many identities on one connection.
 //! - `back_end`: `send` and `feedback`, as a sender sees it.
+//! - `entra`: tokens of Microsoft Entra, through a proxy.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
 //! - `https`: the transport by polling, against our simulator of the hub.
@@ -19,6 +20,7 @@ mod support;
 
 mod amqp;
 mod back_end;
+mod entra;
 mod https;
 mod identity;
 mod mosquitto;

@@ -55,7 +55,7 @@ impl Way {
 }
 
 /// Where `tests/peers/setup.sh` puts the SDKs.
-fn peers() -> PathBuf {
+pub fn peers() -> PathBuf {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/peers");
     std::env::var_os("FIELDBRIDGE_PEERS").map_or(cache, PathBuf::from)
 }

@@ -232,7 +232,7 @@ fn attempts() -> Vec<Attempt> {
 }
 
 fn read_backs() -> Vec<ReadBack> {
-    vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::Timeout))]
+    vec![ReadBack::Same, ReadBack::Other("other".into()), ReadBack::Unknown(fault(Code::BusUnavailable))]
 }
 
 /// What was done and said, in order.
@@ -295,8 +295,16 @@ fn sends(trace: &[Mark]) -> usize {
     trace.iter().filter(|mark| **mark == Mark::Step(Step::Send)).count()
 }
 
+/// What the wire said, attempt by attempt.
+fn told(trace: &[Mark]) -> impl DoubleEndedIterator<Item = &Attempt> {
+    trace.iter().filter_map(|mark| match mark {
+        Mark::Attempt(attempt) => Some(attempt),
+        Mark::Step(_) => None,
+    })
+}
+
 fn said(trace: &[Mark], attempt: &Attempt) -> usize {
-    trace.iter().filter(|mark| **mark == Mark::Attempt(attempt.clone())).count()
+    told(trace).filter(|told| *told == attempt).count()
 }
 
 #[test]
@@ -313,11 +321,7 @@ fn a_non_idempotent_command_is_sent_once_and_once_more_for_each_attempt_that_was
                     assert!(!is_send || *before == Mark::Step(Step::RecordExecuting), "not recorded: {trace:?}");
                 }
                 for at in (1..trace.len()).filter(|at| trace[*at] == Mark::Step(Step::RecordExecuting)) {
-                    let before = trace[..at].iter().rev().find_map(|mark| match mark {
-                        Mark::Attempt(attempt) => Some(attempt.clone()),
-                        Mark::Step(_) => None,
-                    });
-                    assert_eq!(before, Some(busy(true)), "{trace:?}");
+                    assert_eq!(told(&trace[..at]).next_back(), Some(&busy(true)), "{trace:?}");
                 }
             }
             // Whatever the configuration calls it by now.
@@ -340,8 +344,7 @@ fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
             if matches!(code, Some(Code::Timeout | Code::BadReply | Code::BusUnavailable | Code::VerifyMismatch)) {
                 assert_eq!(sends(trace), 3, "given up early: {trace:?}");
             }
-            let last = trace.iter().rev().find(|mark| matches!(mark, Mark::Attempt(_)));
-            if last == Some(&Mark::Attempt(Attempt::Refused(fault(Code::Exception)))) {
+            if told(trace).next_back() == Some(&Attempt::Refused(fault(Code::Exception))) {
                 assert_eq!((outcome.state, code), (State::Failed, Some(Code::Exception)), "a refusal is an outcome");
             }
         }
@@ -372,15 +375,16 @@ fn no_course_ends_in_a_state_that_says_more_than_is_known() {
                     assert!(unclear.contains(&code.unwrap()), "{code:?}");
                 }
                 // What nobody knows is not told as a definite failure.
-                let unclear = trace
-                    .iter()
-                    .any(|mark| matches!(mark, Mark::Attempt(Attempt::Unclear(_) | Attempt::Unconfirmed(_))));
+                let unclear = told(&trace).any(|told| matches!(told, Attempt::Unclear(_) | Attempt::Unconfirmed(_)));
                 if !route.idempotent && (unclear || interrupted) {
                     assert!(matches!(outcome.state, State::Succeeded | State::InDoubt), "{trace:?}");
                 }
+                // Nor is what may have reached a peripheral told as not sent.
+                let reached = unclear || told(&trace).any(|told| matches!(told, Attempt::Confirmed(_)));
+                assert!(code != Some(Code::BusUnavailable) || !reached, "{trace:?}");
                 if code == Some(Code::VerifyMismatch) {
-                    let last = trace.iter().rev().find(|mark| matches!(mark, Mark::Attempt(_)));
-                    assert!(matches!(last, Some(Mark::Attempt(Attempt::Confirmed(_)))), "{trace:?}");
+                    let last = told(&trace).rfind(|told| !matches!(told, Attempt::NotSent(_)));
+                    assert!(matches!(last, Some(Attempt::Confirmed(_))), "{trace:?}");
                 }
             }
         }

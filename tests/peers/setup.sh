@@ -19,7 +19,8 @@ done
 
 mkdir -p "$peers/node"
 [ -x "$peers/python/bin/python" ] || python3 -m venv "$peers/python"
-"$peers/python/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+"$peers/python/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -r "$here/requirements.txt" -r "$here/../../examples/backend/python/requirements.txt"
 
 # No lock file: it would record where the packages came from. The versions are pinned exactly.
 cp "$here/package.json" "$peers/node/package.json"

@@ -1,11 +1,12 @@
 //! A token of whoever is logged in to the Azure CLI.
 
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::{is_token, EntraError, Token, ANSWER_BYTES_MAX, RESOURCE, SAID_BYTES_MAX};
@@ -14,6 +15,8 @@ use crate::time::Timestamp;
 
 /// How long `az` may take: it is slow to start, and may ask Entra.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long its pipes may stay open when it has ended.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// The life of a token of which an old `az` tells only in the time of its zone: it gives none that has less.
 const LIFE_MIN: Duration = Duration::from_secs(300);
 
@@ -52,16 +55,36 @@ pub(super) async fn token(path: Option<&str>) -> Result<Option<Token>, EntraErro
 }
 
 /// Whether it succeeded, what it said, and what it complained of.
-async fn output(mut child: tokio::process::Child) -> std::io::Result<(bool, Vec<u8>, Vec<u8>)> {
+async fn output(mut child: Child) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
     let (mut said, mut complaint) = (Vec::new(), Vec::new());
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
-    let most = ANSWER_BYTES_MAX as u64;
-    let (mut stdout, mut stderr) = (stdout.take(most), stderr.take(most));
-    tokio::try_join!(stdout.read_to_end(&mut said), stderr.read_to_end(&mut complaint))?;
-    // Whatever it says beyond goes nowhere, and ends it.
-    drop((stdout, stderr));
-    Ok((child.wait().await?.success(), said, complaint))
+    let status = {
+        let reading = async { tokio::try_join!(keep(stdout, &mut said), keep(stderr, &mut complaint)) };
+        tokio::pin!(reading);
+        tokio::select! {
+            read = &mut reading => {
+                read?;
+                child.wait().await?
+            }
+            status = child.wait() => {
+                // What it leaves behind may hold its pipes open: `az` starts a process of its own for its telemetry.
+                if let Ok(read) = timeout(LEFT_BEHIND, &mut reading).await {
+                    read?;
+                }
+                status?
+            }
+        }
+    };
+    Ok((status.success(), said, complaint))
+}
+
+/// Keeps the beginning of what comes. The rest is read too, and goes nowhere: a pipe that nobody empties would hold up
+/// whoever writes into it.
+async fn keep(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) -> io::Result<()> {
+    (&mut from).take(ANSWER_BYTES_MAX as u64).read_to_end(kept).await?;
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// What `az` complains of, with what to do. Pure.

@@ -45,12 +45,22 @@ impl Endpoint {
 
     /// Whether nobody else sees what is said to it.
     pub(super) fn is_private(&self) -> bool {
+        self.is_tls || self.is_this_machine()
+    }
+
+    /// Whether it is on this machine, by its address.
+    pub(super) fn is_this_machine(&self) -> bool {
         let is_loopback = self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        self.is_tls || is_loopback || self.host.eq_ignore_ascii_case("localhost")
+        is_loopback || self.host.eq_ignore_ascii_case("localhost")
+    }
+
+    /// `HOST:PORT`
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.bracketed(), self.port)
     }
 
     /// The host as it stands before a port.
-    pub(super) fn bracketed(&self) -> String {
+    fn bracketed(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]", self.host),
             false => self.host.clone(),

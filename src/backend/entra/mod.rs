@@ -6,8 +6,9 @@
 //!
 //! Invariants
 //! - The first who is there decides: a secret that Entra refuses is not replaced by another identity, which nobody
-//!   asked
-//!   for. A secret is only sent over TLS, or to this machine.
+//!   asked for. A secret is only sent over TLS, or to this machine.
+//! - A proxy that is configured is never gone round, but for what is on this machine or on its own link: the metadata
+//!   is never asked through it. `az` has its own settings for that (HTTPS_PROXY).
 //! - No message and no `Debug` has a token or a secret in it.
 //! - Each way is bounded in time and in what is read.
 
@@ -22,10 +23,15 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio::time::{timeout, Instant};
 
+use super::in_own_words;
 use crate::certificate::Trust;
 use crate::command::excerpt::truncated;
+use crate::config::Proxy;
 use crate::hub::auth::tls;
+use crate::hub::dial::Network;
 use crate::hub::properties::percent_encoded;
+use crate::hub::trouble::Trouble;
+use crate::hub::way;
 use crate::net::http::{Answer, Connection, Fault, Method, Request};
 use crate::net::{self, Stream};
 use endpoint::Endpoint;
@@ -36,8 +42,6 @@ const AUTHORITY: &str = "https://login.microsoftonline.com";
 /// The link-local address at which each virtual machine of Azure's finds its own metadata.
 const METADATA: &str = "http://169.254.169.254";
 
-/// How long one address of Entra's may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// How long Entra may take, with the connection.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long the machine's metadata may take to be there: it is on this machine's own link, or not at all.
@@ -108,6 +112,7 @@ pub struct Entra {
     client: Option<String>,
     path: Option<String>,
     trust: Trust,
+    proxy: Option<Proxy>,
 }
 
 /// What the machine's metadata came to.
@@ -121,11 +126,15 @@ impl Entra {
     /// Who asks, by the variables of the environment: an application by AZURE_TENANT_ID, AZURE_CLIENT_ID and
     /// AZURE_CLIENT_SECRET; else the machine, by the identity AZURE_CLIENT_ID if that is set; else `az`, which is
     /// looked for on PATH. AZURE_AUTHORITY_HOST and AZURE_POD_IDENTITY_AUTHORITY_HOST say where, if not at the usual
-    /// hosts.
+    /// hosts. Entra is asked through the proxy, if there is one.
     ///
     /// # Errors
     /// [`EntraError::Nobody`]: a secret without whose it is, or a host that is none.
-    pub fn of(environment: impl Fn(&str) -> Option<String>, trust: Trust) -> Result<Entra, EntraError> {
+    pub fn of(
+        environment: impl Fn(&str) -> Option<String>,
+        trust: Trust,
+        proxy: Option<Proxy>,
+    ) -> Result<Entra, EntraError> {
         let variable = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
         let host = |name: &str, usual: &str| {
             let text = variable(name).unwrap_or_else(|| usual.to_owned());
@@ -155,6 +164,7 @@ impl Entra {
             client: variable("AZURE_CLIENT_ID"),
             path: variable("PATH"),
             trust,
+            proxy,
         })
     }
 
@@ -201,7 +211,7 @@ impl Entra {
                 "no token from {host}: {why}; check the uplink, and that {host} is let through"
             ))
         };
-        let asked = timeout(LIMIT, self.ask(authority, &request, CONNECT_LIMIT)).await;
+        let asked = timeout(LIMIT, async { self.ask(authority, &request, self.reach(authority).await?).await }).await;
         let slow = |_| unreachable(format!("no answer within {} s", LIMIT.as_secs()));
         let answer = asked.map_err(slow)?.map_err(unreachable)?;
         match answer.status {
@@ -234,7 +244,12 @@ impl Entra {
         let request = Request::new(Method::GET, &target, &metadata.name(), "").map_err(EntraError::Nobody)?;
         let request = request.with("metadata", "true");
         let name = metadata.name();
-        let asked = timeout(METADATA_LIMIT, self.ask(metadata, &request, METADATA_CONNECT_LIMIT)).await;
+        let asked = timeout(METADATA_LIMIT, async {
+            let tcp =
+                net::connect(&metadata.address(), METADATA_CONNECT_LIMIT).await.map_err(|failure| failure.why())?;
+            self.ask(metadata, &request, Box::new(tcp)).await
+        })
+        .await;
         let answer = match asked {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Ok(Found::Nobody(format!("no managed identity answers at {name} ({why})"))),
@@ -259,15 +274,21 @@ impl Entra {
         }
     }
 
+    /// Connects to Entra, through the proxy if there is one. What is on this machine is not on the proxy's.
+    async fn reach(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
+        let proxy = self.proxy.as_ref().filter(|_| !endpoint.is_this_machine());
+        way::connect_through(&Network, proxy, &endpoint.address()).await.map_err(|trouble| match trouble {
+            Trouble::Lookup { error, .. } | Trouble::Unreachable { error, .. } => error,
+            other => in_own_words(&other.to_string()),
+        })
+    }
+
     /// Asks a server over a connection of its own.
-    async fn ask(&self, endpoint: &Endpoint, request: &Request, connect_limit: Duration) -> Result<Answer, String> {
-        let Endpoint { host, port, .. } = endpoint;
-        let address = format!("{}:{port}", endpoint.bracketed());
-        let tcp = net::connect(&address, connect_limit).await.map_err(|failure| failure.why())?;
+    async fn ask(&self, endpoint: &Endpoint, request: &Request, tcp: Box<dyn Stream>) -> Result<Answer, String> {
         let stream: Box<dyn Stream> = match endpoint.is_tls {
-            false => Box::new(tcp),
+            false => tcp,
             true => {
-                let secured = tls::secure(self.trust.plain(), host, Box::new(tcp)).await;
+                let secured = tls::secure(self.trust.plain(), &endpoint.host, tcp).await;
                 let why = |why| format!("TLS failed: {why} (does a proxy intercept it, and is the clock right?)");
                 Box::new(secured.map_err(why)?)
             }

@@ -49,7 +49,7 @@ fn trust() -> Trust {
 
 fn entra(variables: &[(&str, &str)]) -> Result<Entra, EntraError> {
     let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    Entra::of(value, trust())
+    Entra::of(value, trust(), None)
 }
 
 async fn of_application(status: &str, body: &str) -> (Result<Token, EntraError>, String) {
@@ -203,6 +203,19 @@ echo '{"accessToken": "eyJ.z", "expiresOn": "2026-01-01 00:00:00.000000", "token
 
     let folder = az("exit 0");
     assert!(of_az(folder.path()).await.unwrap_err().to_string().contains("not JSON"));
+}
+
+#[tokio::test]
+async fn an_az_that_says_much_or_leaves_somebody_behind_is_not_waited_for() {
+    // More than a pipe holds, and more than is kept.
+    let much = "head -c 300000 /dev/zero | tr '\\0' w";
+    let folder = az(&format!("{much} >&2\necho '{{\"accessToken\": \"eyJ.z\"}}'"));
+    assert_eq!(of_az(folder.path()).await.unwrap().bearer(), "eyJ.z");
+    let folder = az(&format!("{much}\nexit 0"));
+    assert!(of_az(folder.path()).await.unwrap_err().to_string().contains("not JSON"));
+    // It holds both pipes for longer than `az` may take.
+    let folder = az("sleep 40 &\necho '{\"accessToken\": \"eyJ.z\"}'");
+    assert_eq!(of_az(folder.path()).await.unwrap().bearer(), "eyJ.z");
 }
 
 #[tokio::test]

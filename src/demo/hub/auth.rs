@@ -7,9 +7,13 @@ use std::collections::BTreeMap;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use ring::hmac;
 
+use super::side::Right;
 use super::topic::{percent_decode, percent_encode};
 use super::Options;
 use crate::time::Timestamp;
+
+/// What the back end's endpoint for events is called: its event hub-compatible name.
+pub(in crate::demo::hub) const EVENTS_NAME: &str = "fieldbridge-events";
 
 /// How a device proves who it is.
 #[derive(Debug, Clone)]
@@ -62,20 +66,34 @@ pub(super) fn check_proof(
     }
 }
 
-/// The expiry of a token of a shared access policy for the whole hub, or why it is none.
+/// Whether a token with this audience is for the endpoint of events.
+fn is_for_events(audience: &str, host: &str) -> bool {
+    let audience = audience.to_ascii_lowercase();
+    let Some((_, rest)) = audience.split_once("://") else { return false };
+    let (of, path) = rest.split_once('/').unwrap_or((rest, ""));
+    of == host.to_ascii_lowercase() && (path == EVENTS_NAME || path.starts_with(&format!("{EVENTS_NAME}/")))
+}
+
+/// The expiry of a token of a shared access policy for this, or why it is none.
 pub(super) fn check_policy(
     policies: &BTreeMap<String, Vec<u8>>,
     token: &str,
+    right: Right,
     options: &Options,
     now: Timestamp,
 ) -> Result<Timestamp, String> {
     let token = Token::parse(token)?;
     let name = token.policy.ok_or("the token has no skn")?;
     let key = policies.get(name).ok_or_else(|| format!("no policy {name:?}"))?;
-    if !token.audience.eq_ignore_ascii_case(&options.host) {
+    let (is_meant, key) = match right {
+        Right::Serve => (token.audience.eq_ignore_ascii_case(&options.host), key.clone()),
+        // To an event hub a key is the text that it is shown as.
+        Right::Read => (is_for_events(&token.audience, &options.host), BASE64_STANDARD.encode(key).into_bytes()),
+    };
+    if !is_meant {
         return Err(format!("a token for {}", token.audience));
     }
-    token.verify(key, options, now)
+    token.verify(&key, options, now)
 }
 
 /// `{host}/{device}/?api-version={date}` and further keys.
@@ -205,6 +223,16 @@ mod tests {
             format!("{good}&skn=device"),
         ] {
             assert!(verdict(user, &wrong, EXPIRY).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_for_events_is_known_by_its_audience() {
+        for right in ["sb://Hub.example/fieldbridge-events", "amqps://hub.example/Fieldbridge-Events/$management"] {
+            assert!(is_for_events(right, "hub.example"), "{right}");
+        }
+        for wrong in ["hub.example", "sb://hub.example/", "sb://other/fieldbridge-events", "sb://hub.example/other"] {
+            assert!(!is_for_events(wrong, "hub.example"), "{wrong}");
         }
     }
 }

@@ -2,9 +2,9 @@
 //! output. It ends with its input.
 //!
 //! The first line it prints has `ok`, `host`, `caFile`, and where it listens: `address` for MQTT, `webAddress` for
-//! WebSockets and HTTPS, `amqpAddress` for AMQP; and `serviceConnectionString`, which a back end shows. The ports of
-//! the latter two are chosen by switches, `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`, and where that is
-//! false `error`. For example:
+//! WebSockets and HTTPS, `amqpAddress` for AMQP; and what a back end shows, `serviceConnectionString` to send and
+//! `eventConnectionString` to read events. The ports of the latter two are chosen by switches,
+//! `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`, and where that is false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}
@@ -193,6 +193,7 @@ pub async fn serve(
         "host": hub.host(),
         "caFile": ca_file,
         "serviceConnectionString": hub.service_connection_string(),
+        "eventConnectionString": hub.event_connection_string(),
     });
     answer(&mut output, Ok(ready)).await?;
     let mut lines = input.lines();

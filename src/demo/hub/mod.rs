@@ -18,6 +18,7 @@
 //!   see its sequence number, when it was enqueued, and how often it was abandoned.
 //! - AMQP ends a link where MQTT ends the connection: an expired token, a second receiver, a disabled device.
 //! - Feedback is one queue for the whole hub, in batches.
+//! - What devices send is read over AMQP, as from an event hub, by whoever shows a token for it.
 //!
 //! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), direct methods, wills,
 //! modules, batches of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end and its
@@ -266,10 +267,26 @@ impl SimHub {
         format!("HostName={};SharedAccessKeyName=service;SharedAccessKey={key}", self.host())
     }
 
+    /// The connection string of the endpoint at which a back end reads what devices have sent: an event hub's.
+    pub fn event_connection_string(&self) -> String {
+        let key = self.look(|state| BASE64_STANDARD.encode(&state.policies["service"]));
+        let (host, name) = (self.host(), auth::EVENTS_NAME);
+        format!("Endpoint=sb://{host}/;SharedAccessKeyName=service;SharedAccessKey={key};EntityPath={name}")
+    }
+
     /// A token of the policy `service`. A negative life gives one that has expired.
     pub fn service_token(&self, life_seconds: i64) -> String {
         let expires = crate::time::Timestamp(Now::read().wall.0 + life_seconds * 1000);
         self.look(|state| auth::policy_token(&state.options.host, "service", &state.policies["service"], expires))
+    }
+
+    /// A token for reading what devices have sent.
+    pub fn event_token(&self, life_seconds: i64) -> String {
+        let expires = crate::time::Timestamp(Now::read().wall.0 + life_seconds * 1000);
+        let audience = format!("sb://{}/{}", self.host(), auth::EVENTS_NAME);
+        // To an event hub a key is the text that it is shown as.
+        let key = self.look(|state| BASE64_STANDARD.encode(&state.policies["service"]));
+        auth::policy_token(&audience, "service", key.as_bytes(), expires)
     }
 
     /// Sends a message to a device.

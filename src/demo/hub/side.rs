@@ -16,14 +16,23 @@ pub(super) struct Order {
     pub condition: String,
 }
 
+/// What the back end may do on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Right {
+    /// Send to devices, and receive feedback.
+    Serve,
+    /// Read what devices have sent.
+    Read,
+}
+
 /// One connection.
 #[derive(Debug, Default)]
 pub(super) struct Side {
     pub line: Arc<Line>,
     /// Until when each device's token counts.
     pub tokens: BTreeMap<String, Timestamp>,
-    /// Until when the token of the back end counts.
-    pub service: Option<Timestamp>,
+    /// Until when the back end may do what.
+    pub rights: BTreeMap<Right, Timestamp>,
     pub orders: VecDeque<Order>,
     /// Devices that may have something to receive.
     pub due: BTreeSet<String>,
@@ -31,5 +40,6 @@ pub(super) struct Side {
     pub has_expired: bool,
     /// Bytes to send as they are.
     pub injected: VecDeque<Vec<u8>>,
-    pub has_feedback_link: bool,
+    /// Feedback or events go over it.
+    pub listens: bool,
 }

@@ -135,7 +135,7 @@ impl State {
             if !batch.is_empty() {
                 batch.iter().for_each(|record| self.feedback.push(record.clone()));
                 self.batches.push(batch);
-                self.wake_feedback();
+                self.wake_listeners();
             }
         }
     }
@@ -148,17 +148,18 @@ impl State {
     /// Settles a batch that a connection has, and says whether it had it.
     pub fn settle_feedback(&mut self, connection: u64, number: u64, is_done: bool, now: Now) -> bool {
         let held = self.batches.settle(connection, number, is_done, now.mono);
-        self.wake_feedback();
+        self.wake_listeners();
         held
     }
 
     pub fn unlock_feedback(&mut self, connection: u64) {
         self.batches.unlock(connection);
-        self.wake_feedback();
+        self.wake_listeners();
     }
 
-    fn wake_feedback(&self) {
-        self.sides.values().filter(|side| side.has_feedback_link).for_each(|side| side.line.wake.notify_one());
+    /// There may be feedback, or an event, for whoever listens.
+    pub fn wake_listeners(&self) {
+        self.sides.values().filter(|side| side.listens).for_each(|side| side.line.wake.notify_one());
     }
 
     /// Takes a message for a device.
@@ -224,7 +225,7 @@ impl State {
         }
         self.release_feedback(now.mono);
         if self.batches.has_free(now.mono) {
-            self.wake_feedback();
+            self.wake_listeners();
         }
         self.tick_amqp(now);
     }
@@ -361,6 +362,7 @@ impl State {
         if !lost {
             let Who { device, connection } = who.clone();
             self.telemetry.push(D2c { device, connection, properties, body, at: now.wall });
+            self.wake_listeners();
         }
         !cut
     }

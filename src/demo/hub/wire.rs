@@ -205,27 +205,45 @@ impl WireEvent {
 /// The most records of a kind that are kept. Older ones go, so that a hub may run for days.
 const KEPT: usize = 1 << 16;
 
-/// Records, the newest [`KEPT`] of them.
+/// Records, the newest [`KEPT`] of them, numbered from 0 over all that ever were.
 #[derive(Debug)]
-pub(super) struct Ring<T>(VecDeque<T>);
+pub(super) struct Ring<T> {
+    records: VecDeque<T>,
+    /// How many went before the first of them.
+    gone: u64,
+}
 
 impl<T> Ring<T> {
     pub fn new() -> Self {
-        Ring(VecDeque::new())
+        Ring { records: VecDeque::new(), gone: 0 }
     }
 
     pub fn push(&mut self, record: T) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.records.len() == KEPT {
+            self.records.pop_front();
+            self.gone += 1;
         }
-        self.0.push_back(record);
+        self.records.push_back(record);
     }
 
     pub fn take(&mut self) -> Vec<T> {
-        self.0.drain(..).collect()
+        self.gone = self.end();
+        self.records.drain(..).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter()
+        self.records.iter()
+    }
+
+    /// The number that the next record will have.
+    pub fn end(&self) -> u64 {
+        self.gone + self.records.len() as u64
+    }
+
+    /// The records from this number on that are still there, each with its own.
+    pub fn from(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
+        let skipped = usize::try_from(number.saturating_sub(self.gone)).unwrap_or(usize::MAX);
+        let rest = self.records.range(skipped.min(self.records.len())..);
+        (number.max(self.gone)..).zip(rest)
     }
 }

@@ -338,9 +338,12 @@ mod tests {
     async fn whoever_is_shut_out_after_its_token_has_expired_is_told_of_that() {
         let (since, mut streak) = (Instant::now(), Streak::default());
         let end = since + Duration::from_secs(3600);
-        let mut judged = |trouble: Trouble| match streak.judge(Ending::Trouble(trouble), true, since, Some(end)) {
-            Ending::Trouble(trouble) => trouble,
-            _ => panic!("a trouble"),
+        let mut judged = |trouble: Trouble| {
+            let ending = Ending::Trouble(trouble);
+            match streak.judge(Served { ending, worked: true, token_end: Some(end), is_pushed_to: true }, since) {
+                Ending::Trouble(trouble) => trouble,
+                _ => panic!("a trouble"),
+            }
         };
         let by_amqp = || Trouble::Unauthorized("Unauthorized".into());
         assert_eq!((judged(Trouble::Closed), judged(by_amqp())), (Trouble::Closed, by_amqp()));

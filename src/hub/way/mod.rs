@@ -18,7 +18,7 @@ use super::account::{Access, Account};
 use super::auth::tls;
 use super::dial::Dial;
 use super::trouble::{ProxyTrouble, Trouble};
-use crate::config::{Credential, Hub, TransportKind};
+use crate::config::{Credential, Hub, Proxy, TransportKind};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};
 
@@ -51,8 +51,19 @@ pub async fn open(dial: &dyn Dial, account: &Account) -> Result<Box<dyn Stream>,
 /// # Errors
 /// What kept it from being made.
 pub async fn connect(dial: &dyn Dial, hub: &Hub, transport: TransportKind) -> Result<Box<dyn Stream>, Trouble> {
-    let address = hub.address(transport);
-    let Some(proxy) = &hub.proxy else { return dial.dial(address).await };
+    connect_through(dial, hub.proxy.as_ref(), hub.address(transport)).await
+}
+
+/// TCP to `HOST:PORT`, or through the proxy.
+///
+/// # Errors
+/// What kept it from being made.
+pub async fn connect_through(
+    dial: &dyn Dial,
+    proxy: Option<&Proxy>,
+    address: &str,
+) -> Result<Box<dyn Stream>, Trouble> {
+    let Some(proxy) = proxy else { return dial.dial(address).await };
     let mut stream = proxy::dial(dial, proxy).await?;
     let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(&mut *stream, proxy, address)).await;
     let slow = |_| ProxyTrouble::Slow { proxy: proxy.address.clone(), seconds: STEP_TIMEOUT.as_secs() };

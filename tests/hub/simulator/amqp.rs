@@ -1,6 +1,7 @@
 //! AMQP, from a client that is scripted frame by frame: for devices, and for the back end.
 
 mod client;
+mod events;
 mod service;
 
 use std::time::Duration;

@@ -190,8 +190,8 @@ fn zsh_reads_its_completion_and_every_subcommand_stands_in_it() {
     expected(&command_line(), &["fieldbridge".to_owned()], &mut cases);
     let text = read("packaging/completions/_fieldbridge");
     for word in cases.into_iter().flat_map(|(_, words)| words) {
-        // In front of an option stand those that it excludes, in parentheses.
-        let stands = [("'", ":"), ("'", "["), ("'", "="), ("*", "="), (")", "["), (")", "=")];
+        // In front of an option stand those that it excludes, in parentheses; or a star, if it may come again.
+        let stands = [("'", ":"), ("'", "["), ("'", "="), (")", "["), (")", "="), ("*", "=")];
         let stands = stands.iter().any(|(before, after)| text.contains(&format!("{before}{word}{after}")));
         assert!(stands, "{word}");
     }

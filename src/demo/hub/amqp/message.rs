@@ -120,7 +120,7 @@ pub(super) fn decode(mut bytes: &[u8]) -> Result<Received, String> {
     Ok(received)
 }
 
-fn section(bytes: &mut Vec<u8>, value: &impl Serialize) {
+pub(super) fn section(bytes: &mut Vec<u8>, value: &impl Serialize) {
     bytes.extend(written(value).expect("the hub's own messages can be written"));
 }
 
@@ -186,6 +186,16 @@ pub(super) fn feedback(host: &str, records: &[Feedback]) -> Vec<u8> {
 
 /// The answer to a put-token.
 pub(super) fn answer(request: &Properties, status: u16) -> Vec<u8> {
+    let description = match status {
+        200 => "OK",
+        401 => "ErrorCode:IotHubUnauthorizedAccess;Unauthorized",
+        _ => "ErrorCode:ServiceUnavailable;The service is not available",
+    };
+    reply(request, status, description, Value::Null)
+}
+
+/// The answer to a request.
+pub(super) fn reply(request: &Properties, status: u16, description: &str, body: Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     let properties = Properties {
         to: request.reply_to.clone(),
@@ -193,11 +203,6 @@ pub(super) fn answer(request: &Properties, status: u16) -> Vec<u8> {
         ..Properties::default()
     };
     section(&mut bytes, &properties);
-    let description = match status {
-        200 => "OK",
-        401 => "ErrorCode:IotHubUnauthorizedAccess;Unauthorized",
-        _ => "ErrorCode:ServiceUnavailable;The service is not available",
-    };
     let application: OrderedMap<String, SimpleValue> = [
         ("status-code".to_owned(), SimpleValue::Int(status.into())),
         ("status-description".to_owned(), SimpleValue::String(description.to_owned())),
@@ -205,7 +210,7 @@ pub(super) fn answer(request: &Properties, status: u16) -> Vec<u8> {
     .into_iter()
     .collect();
     section(&mut bytes, &ApplicationProperties(application));
-    section(&mut bytes, &AmqpValue(Value::Null));
+    section(&mut bytes, &AmqpValue(body));
     bytes
 }
 

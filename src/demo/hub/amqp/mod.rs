@@ -1,10 +1,11 @@
-//! AMQP: for devices, many of them on one connection if they like, and for the back end.
+//! AMQP: for devices, many of them on one connection if they like, and for the back end, which also reads events here.
 //!
 //! `peer`, `session` and `rules` decide without I/O; the task in here moves the bytes.
 //!
 //! Not modelled: the links of twins and direct methods (nothing ever comes on them), file notifications, transactions,
 //! resumption of links.
 
+mod events;
 mod message;
 mod peer;
 mod purpose;
@@ -12,6 +13,7 @@ mod rules;
 mod sasl;
 mod service;
 mod session;
+mod whole;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -141,7 +143,7 @@ impl Connection {
         let mut last = 0;
         for frame in frames {
             last = bytes.len();
-            encode(&Item::Frame(frame), FRAME_MAX, &mut bytes).expect("the hub's own frames are well formed");
+            whole::encode(frame, FRAME_MAX, &mut bytes).expect("the hub's own frames are well formed");
         }
         if self.peer.ending == Some(Ending::InFrame) {
             bytes.truncate(last + (bytes.len() - last) / 2);

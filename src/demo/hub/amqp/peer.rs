@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::events;
 use super::message::{self, Received};
 use super::purpose::Purpose;
 use super::rules::Shown;
@@ -25,6 +26,8 @@ use crate::demo::hub::Fault;
 pub(super) const IDLE_MILLIS: u32 = 240_000;
 /// Most sessions on a connection: one for each of as many devices as may show a token on it.
 const SESSIONS_MAX: usize = 1024;
+/// The highest handle in a session. The greatest possible one, which may be left out, one of the vendor's SDKs misses.
+const HANDLE_MAX: u32 = 8191;
 /// Most answers to tokens that wait for credit.
 const ANSWERS_MAX: usize = 4096;
 
@@ -54,6 +57,7 @@ pub(super) struct Peer {
     due: BTreeSet<(u16, u32)>,
     others: BTreeSet<(u16, u32)>,
     answers: VecDeque<Vec<u8>>,
+    facts: VecDeque<Vec<u8>>,
     pub ending: Option<Ending>,
     out: Vec<Frame>,
 }
@@ -72,6 +76,7 @@ impl Peer {
             due: BTreeSet::new(),
             others: BTreeSet::new(),
             answers: VecDeque::new(),
+            facts: VecDeque::new(),
             ending: None,
             out: Vec::new(),
         }
@@ -166,7 +171,7 @@ impl Peer {
             next_outgoing_id: 0,
             incoming_window: WINDOW,
             outgoing_window: WINDOW,
-            handle_max: Handle::default(),
+            handle_max: Handle(HANDLE_MAX),
             offered_capabilities: None,
             desired_capabilities: None,
             properties: None,
@@ -185,7 +190,11 @@ impl Peer {
         let address = address.unwrap_or_default();
         let handle = attach.handle.0;
         let purpose = Purpose::of(&address, hub_sends);
-        let verdict = self.permit(state, purpose, now);
+        let place = events::start(attach.source.as_ref().and_then(|source| source.filter.as_ref()), &state.telemetry);
+        let verdict = self.permit(state, purpose, now).and_then(|purpose| match (&purpose, place) {
+            (Purpose::EventStream(_), None) => Err(error("com.microsoft:argument-error", "the filter can't be read")),
+            _ => Ok(purpose),
+        });
         let number = self.last_link + 1;
         self.last_link = number;
         let session = self.session(channel)?;
@@ -201,7 +210,8 @@ impl Peer {
                 self.out.extend(frames);
             }
             Ok(purpose) => {
-                session.links.insert(handle, Link::new(number, address.clone(), purpose.clone()));
+                let link = Link::new(number, address.clone(), purpose.clone(), place.unwrap_or(0));
+                session.links.insert(handle, link);
                 if !hub_sends {
                     frames.push(session.flow(Some(handle)));
                 }
@@ -213,11 +223,11 @@ impl Peer {
                         self.receivers.insert(device, (channel, handle));
                         self.due.insert((channel, handle));
                     }
-                    Purpose::Feedback => {
-                        state.sides.entry(self.number).or_default().has_feedback_link = true;
+                    Purpose::Feedback | Purpose::EventStream(_) => {
+                        state.sides.entry(self.number).or_default().listens = true;
                         self.others.insert((channel, handle));
                     }
-                    Purpose::TokenAnswers => drop(self.others.insert((channel, handle))),
+                    Purpose::TokenAnswers | Purpose::Facts => drop(self.others.insert((channel, handle))),
                     _ => {}
                 }
                 state.log(&who, Wire::Attached { address });
@@ -230,7 +240,7 @@ impl Peer {
         let purpose = purpose.ok_or_else(not_found)?;
         let may = match purpose.device() {
             Some(id) => state.may_be(self.number, id, &self.thumbprints, now),
-            None => !purpose.is_service() || state.may_serve(self.number, now),
+            None => purpose.right().is_none_or(|right| state.may(right, self.number, now)),
         };
         if may {
             Ok(purpose)
@@ -309,6 +319,10 @@ impl Peer {
                     return Some(rejected(condition, &description));
                 }
             }
+            Purpose::Questions if self.facts.len() == ANSWERS_MAX => {
+                return Some(rejected("amqp:resource-limit-exceeded", "too many answers wait for credit"));
+            }
+            Purpose::Questions => self.facts.push_back(events::described(state, received)),
             _ => {}
         }
         Some(DeliveryState::Accepted(Accepted {}))
@@ -436,10 +450,11 @@ impl Peer {
         for order in orders.unwrap_or_default() {
             self.end_where(state, &order.condition, |link| link.number == order.link);
         }
-        let (devices, service) = state.take_expired(self.number, now);
+        let (devices, rights) = state.take_expired(self.number, now);
         self.end_where(state, UNAUTHORIZED, |link| {
             let is_over = |id: &str| devices.iter().any(|device| device == id);
-            link.purpose.device().is_some_and(is_over) || (service && link.purpose.is_service())
+            link.purpose.device().is_some_and(is_over)
+                || link.purpose.right().is_some_and(|right| rights.contains(&right))
         });
     }
 
@@ -477,6 +492,14 @@ impl Peer {
                 Some(bytes) => (number.to_be_bytes().to_vec(), bytes, Sent::Answer),
                 None => return false,
             },
+            Purpose::Facts => match self.facts.pop_front() {
+                Some(bytes) => (number.to_be_bytes().to_vec(), bytes, Sent::Answer),
+                None => return false,
+            },
+            Purpose::EventStream(partition) => match self.next_event(state, channel, handle, *partition) {
+                Some((number, bytes)) => (number.to_be_bytes().to_vec(), bytes, Sent::Answer),
+                None => return false,
+            },
             Purpose::Feedback => match state.next_feedback(self.number, now) {
                 Some(batch) => {
                     let bytes = message::feedback(&state.options.host, &batch.records);
@@ -495,6 +518,14 @@ impl Peer {
         let frames = session.send(handle, &tag, bytes, sent, frame_max);
         self.out.extend(frames);
         true
+    }
+
+    /// The next event of a partition; the reader's place is behind it then.
+    fn next_event(&mut self, state: &State, channel: u16, handle: u32, partition: usize) -> Option<(u64, Vec<u8>)> {
+        let link = self.sessions.get_mut(&channel)?.links.get_mut(&handle)?;
+        let (number, event) = state.next_event(partition, link.place)?;
+        link.place = number + 1;
+        Some((number, events::message(number, event)))
     }
 
     fn next_message(&mut self, state: &mut State, id: &str, link: u64, now: Now) -> Option<(Vec<u8>, Vec<u8>, Sent)> {

@@ -1,5 +1,7 @@
 //! What a link is for, by its address.
 
+use super::events;
+use crate::demo::hub::side::Right;
 use crate::demo::hub::topic::percent_decode;
 
 /// What goes over a link.
@@ -19,6 +21,12 @@ pub(super) enum Purpose {
     Commands,
     /// Feedback, to the back end.
     Feedback,
+    /// What devices have sent, to the back end: a partition of it.
+    EventStream(usize),
+    /// Questions as to what there is to read, to the hub.
+    Questions,
+    /// What there is to read.
+    Facts,
 }
 
 impl Purpose {
@@ -34,7 +42,12 @@ impl Purpose {
             ("$cbs", true) => return Some(Purpose::TokenAnswers),
             ("messages/devicebound", false) => return Some(Purpose::Commands),
             ("messages/servicebound/feedback", true) => return Some(Purpose::Feedback),
+            ("$management", false) => return Some(Purpose::Questions),
+            ("$management", true) => return Some(Purpose::Facts),
             _ => {}
+        }
+        if let Some(partition) = events::partition(&path).filter(|_| hub_sends) {
+            return Some(Purpose::EventStream(partition));
         }
         // The id has its case.
         let at = address.to_ascii_lowercase().find("devices/")?;
@@ -50,7 +63,11 @@ impl Purpose {
 
     /// Whether the hub is the sender.
     pub fn hub_sends(&self) -> bool {
-        matches!(self, Purpose::TokenAnswers | Purpose::Devicebound(_) | Purpose::Feedback)
+        match self {
+            Purpose::TokenAnswers | Purpose::Devicebound(_) | Purpose::Feedback => true,
+            Purpose::EventStream(_) | Purpose::Facts => true,
+            Purpose::Tokens | Purpose::Events(_) | Purpose::Idle(_) | Purpose::Commands | Purpose::Questions => false,
+        }
     }
 
     /// The device that it is of.
@@ -61,9 +78,14 @@ impl Purpose {
         }
     }
 
-    /// Whether it is the back end's.
-    pub fn is_service(&self) -> bool {
-        matches!(self, Purpose::Commands | Purpose::Feedback)
+    /// What the back end must be let do for it, if it is the back end's.
+    pub fn right(&self) -> Option<Right> {
+        match self {
+            Purpose::Commands | Purpose::Feedback => Some(Right::Serve),
+            Purpose::EventStream(_) | Purpose::Questions | Purpose::Facts => Some(Right::Read),
+            Purpose::Tokens | Purpose::TokenAnswers => None,
+            Purpose::Devicebound(_) | Purpose::Events(_) | Purpose::Idle(_) => None,
+        }
     }
 }
 
@@ -81,6 +103,9 @@ mod tests {
         assert_eq!(Purpose::of("amqps://hub/$cbs", false), Some(Purpose::Tokens));
         assert_eq!(Purpose::of("/messages/devicebound", false), Some(Purpose::Commands));
         assert_eq!(Purpose::of("/messages/serviceBound/feedback", true), Some(Purpose::Feedback));
+        let stream = "fieldbridge-events/ConsumerGroups/$Default/Partitions/1";
+        assert_eq!(Purpose::of(stream, true), Some(Purpose::EventStream(1)));
+        assert_eq!(Purpose::of(stream, false), None);
         for wrong in ["/devices/d/messages/devicebound", "/messages/events", "", "amqps://hub"] {
             assert_eq!(Purpose::of(wrong, false), None, "{wrong}");
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::demo::hub::auth::{self, Proof};
 use crate::demo::hub::device::{Line, Receiver};
-use crate::demo::hub::side::Order;
+use crate::demo::hub::side::{Order, Right};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::topic::percent_decode;
 use crate::demo::hub::wire::{End, Wire};
@@ -31,7 +31,7 @@ pub(in crate::demo::hub) enum Shown {
 
 /// What a token is for.
 enum Holder<'a> {
-    Service,
+    Service(Right),
     Device(String, &'a str),
 }
 
@@ -41,7 +41,8 @@ fn holder(token: &str) -> Option<Holder<'_>> {
     let audience = percent_decode(resource)?;
     match audience.split_once("/devices/") {
         Some((_, device)) => Some(Holder::Device(device.to_owned(), token)),
-        None => Some(Holder::Service),
+        None if audience.contains("://") => Some(Holder::Service(Right::Read)),
+        None => Some(Holder::Service(Right::Serve)),
     }
 }
 
@@ -84,6 +85,7 @@ impl State {
             self.log(&who(""), Wire::Token { status, reason: "everything is refused for a while".into() });
             return Shown::Answered(status);
         }
+        let mut right = Right::Serve;
         let (device, verdict) = match holder(token) {
             Some(Holder::Device(device, token)) => {
                 if let Some(state) = self.devices.get_mut(&device) {
@@ -96,8 +98,9 @@ impl State {
                 let verdict = self.admit_token(connection, &device, token, now);
                 (device, verdict)
             }
-            Some(Holder::Service) => {
-                let verdict = auth::check_policy(&self.policies, token, &self.options, now.wall);
+            Some(Holder::Service(asked)) => {
+                right = asked;
+                let verdict = auth::check_policy(&self.policies, token, asked, &self.options, now.wall);
                 (String::new(), verdict)
             }
             None => (String::new(), self.admit_bearer(token)),
@@ -106,7 +109,7 @@ impl State {
             Ok(expires) => {
                 let side = self.sides.entry(connection).or_default();
                 if device.is_empty() {
-                    side.service = Some(expires);
+                    side.rights.insert(right, expires);
                 } else {
                     side.tokens.insert(device.clone(), expires);
                 }
@@ -141,7 +144,8 @@ impl State {
         let name = self.options.host.split('.').next().unwrap_or_default().to_owned();
         let root = format!("@sas.root.{name}");
         let named = match holder(token) {
-            Some(Holder::Service) => user.ends_with(&root),
+            Some(Holder::Service(Right::Serve)) => user.ends_with(&root),
+            Some(Holder::Service(Right::Read)) => false,
             Some(Holder::Device(device, _)) => user == format!("{device}@sas.{name}"),
             None => false,
         };
@@ -156,35 +160,36 @@ impl State {
         is_enabled && (has_token || self.admit(device, &Proof { token: "", thumbprints }, now).is_ok())
     }
 
-    /// Whether a connection may have the back end's links.
-    pub fn may_serve(&self, connection: u64, now: Now) -> bool {
-        let expires = self.sides.get(&connection).and_then(|side| side.service);
-        expires.is_some_and(|at| !self.is_over(at, now))
+    /// Whether a connection may have links of the back end's.
+    pub fn may(&self, right: Right, connection: u64, now: Now) -> bool {
+        let expires = self.sides.get(&connection).and_then(|side| side.rights.get(&right));
+        expires.is_some_and(|at| !self.is_over(*at, now))
     }
 
     fn is_over(&self, expires: Timestamp, now: Now) -> bool {
         expires.plus(self.options.token_grace) <= now.wall
     }
 
-    /// Takes out the devices whose tokens are over; `true`: so is the back end's.
-    pub fn take_expired(&mut self, connection: u64, now: Now) -> (Vec<String>, bool) {
+    /// Takes out the devices whose tokens are over, and the back end's rights that are.
+    pub fn take_expired(&mut self, connection: u64, now: Now) -> (Vec<String>, Vec<Right>) {
         let grace = self.options.token_grace;
         let is_over = |at: &Timestamp| at.plus(grace) <= now.wall;
-        let Some(side) = self.sides.get_mut(&connection) else { return (vec![], false) };
+        let Some(side) = self.sides.get_mut(&connection) else { return (vec![], vec![]) };
         if !std::mem::take(&mut side.has_expired) {
-            return (vec![], false);
+            return (vec![], vec![]);
         }
         let over: Vec<String> = side.tokens.iter().filter(|(_, at)| is_over(at)).map(|(id, _)| id.clone()).collect();
         side.tokens.retain(|_, at| !is_over(at));
-        let service = side.service.take_if(|at| is_over(at)).is_some();
-        (over, service)
+        let rights: Vec<Right> = side.rights.iter().filter(|(_, at)| is_over(at)).map(|(right, _)| *right).collect();
+        side.rights.retain(|_, at| !is_over(at));
+        (over, rights)
     }
 
     /// Wakes the connections on which a token is over.
     pub fn tick_amqp(&mut self, now: Now) {
         let grace = self.options.token_grace;
         for side in self.sides.values_mut() {
-            let mut all = side.tokens.values().chain(side.service.iter());
+            let mut all = side.tokens.values().chain(side.rights.values());
             if all.any(|at| at.plus(grace) <= now.wall) {
                 side.has_expired = true;
                 side.line.wake.notify_one();

@@ -27,6 +27,8 @@ pub(super) struct Link {
     /// How many more messages may go over it, whoever sends them.
     pub credit: u32,
     pub delivery_count: u32,
+    /// How far whoever reads events here has come.
+    pub place: u64,
     /// The client wants its credit back where there is nothing to send.
     pub drain: bool,
     /// What came of a message that has not ended.
@@ -35,18 +37,22 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(number: u64, address: String, purpose: Purpose) -> Self {
+    pub fn new(number: u64, address: String, purpose: Purpose, place: u64) -> Self {
         let credit = if purpose.hub_sends() { 0 } else { CREDIT };
         let (delivery_count, drain, partial, partial_id) = (0, false, Vec::new(), None);
-        Link { number, address, purpose, credit, delivery_count, drain, partial, partial_id }
+        Link { number, address, purpose, credit, delivery_count, place, drain, partial, partial_id }
     }
 }
 
 /// What is on its way to the client, unsettled.
 #[derive(Debug, Clone)]
 pub(super) enum Sent {
+    /// An answer, or an event: nothing becomes of it.
     Answer,
-    Message { device: String, token: LockToken },
+    Message {
+        device: String,
+        token: LockToken,
+    },
     Feedback(u64),
 }
 
