@@ -72,9 +72,9 @@ fn commands_run_in_order_and_the_hub_hears_what_became_of_them() {
             }
             let writes = eventually("20 writes", || Some(slave.writes()).filter(|writes| writes.len() == 20));
             assert_eq!(writes, (1..=20).map(|value| (2, value)).collect::<Vec<_>>(), "{settle}");
-            site.settled();
+            let told = eventually("20 events", || Some(events(&hub)).filter(|events| events.len() == 20));
             let expected: Vec<_> = (1..=20).map(|number| (format!("m-{number}"), "succeeded".to_owned())).collect();
-            assert_eq!(events(&hub), expected, "{settle}");
+            assert_eq!(told, expected, "{settle}");
             let status = site.device_status("pump");
             assert_eq!((&status["hub"], &status["transport"]), (&"connected".into(), &"https".into()));
             assert_eq!(hub.queue_len("pump"), 0);

@@ -212,7 +212,10 @@ impl Attached {
                 Ok(())
             }
             (Work::Poll, Err(trouble)) => {
-                self.poll_went_unanswered();
+                // With any other the hub was not even asked.
+                if matches!(trouble, Trouble::Broken(_) | Trouble::Slow(_) | Trouble::Protocol(_)) {
+                    self.poll_went_unanswered();
+                }
                 Err(trouble)
             }
             (work, answer) => self.on_answer(work, answer?),

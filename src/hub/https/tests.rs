@@ -445,6 +445,20 @@ async fn what_stays_locked_is_waited_for_before_the_next_attachment() {
     attachment.detach().await;
     assert_eq!(site.locked_for(None), seconds(65));
 
+    // One that never reached the hub has brought nothing.
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+    site.hub.dialled.close();
+    site.hub.hang_up();
+    let over = loop {
+        match attachment.next().await {
+            Err(trouble) => break trouble,
+            Ok(_) => continue,
+        }
+    };
+    assert_eq!(over, Trouble::Closed);
+    attachment.detach().await;
+    assert_eq!(site.locked_for(None), None);
+
     // Nor what one that was under way has, or the daemon before a crash.
     let (site, attachment) = attached(Settle::AfterExecution, EMPTY).await;
     drop(attachment);
