@@ -22,6 +22,7 @@ use tokio::time::{sleep_until, timeout, Instant};
 use super::answers;
 use super::book::{Book, End};
 use super::client::{Client, Requests};
+use crate::command::Message;
 use crate::config::Settle;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
@@ -355,6 +356,13 @@ impl Attachment for Attached {
 
     fn oldest(&self) -> Option<u64> {
         self.book.oldest()
+    }
+
+    fn left_behind(&mut self) -> Option<Message> {
+        std::iter::from_fn(|| self.inbox.pop_front()).find_map(|inbound| match inbound {
+            Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => Some(message),
+            Inbound::Ready | Inbound::Published(_) => None,
+        })
     }
 
     fn detach(self: Box<Self>) -> Pending<'static, ()> {

@@ -279,6 +279,22 @@ async fn an_answer_is_not_lost_when_whoever_waits_for_it_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_came_while_a_settlement_failed_is_left_behind() {
+    let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
+    let hub = &mut site.hub;
+    attachment.next().await.unwrap();
+    let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+    assert!(tokio::join!(left, hub.hear()).0.is_err(), "the poll is under way");
+    let told = async {
+        hub.say(&message("m-2", "l-2")).await;
+        hub.expect(complete("l-1"), "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
+    };
+    assert!(tokio::join!(attachment.settle(vec![Complete(1)]), told).0.is_err());
+    assert_eq!(attachment.left_behind().and_then(|message| message.id).as_deref(), Some("m-2"));
+    assert_eq!(attachment.left_behind(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_settlement_that_the_hub_is_slow_to_answer_holds_nothing_up_and_is_told_of_later() {
     let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
     let hub = &mut site.hub;
