@@ -6,7 +6,7 @@
 //! - The task waits for no identity: what one does not take ends that one's part (G11). All queues are bounded.
 //! - When no handle is left, the connection is closed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -242,8 +242,9 @@ struct Driver {
     container: String,
     client: Fields,
     cbs: Cbs<Asker>,
-    users: HashMap<u64, User>,
-    sessions: HashMap<SessionId, u64>,
+    /// Sorted, so that what ends them all ends them in the same order each time.
+    users: BTreeMap<u64, User>,
+    sessions: BTreeMap<SessionId, u64>,
 }
 
 impl Driver {
@@ -266,7 +267,7 @@ impl Driver {
             match engine.event() {
                 Some(Event::Opened { sessions }) => {
                     let client = client(&account.access.hub.api_version);
-                    let (cbs, users, sessions_of) = (Cbs::new(), HashMap::new(), HashMap::new());
+                    let (cbs, users, sessions_of) = (Cbs::new(), BTreeMap::new(), BTreeMap::new());
                     let driver = Driver { wire, engine, container, client, cbs, users, sessions: sessions_of };
                     return Ok((driver, sessions));
                 }
