@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use fieldbridge::time::Timestamp;
 use serde_json::json;
 
 use super::manners::{Manner, Manners};
 use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
-use super::world::World;
+use super::world::{World, BEGIN};
 
 /// What a message asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,39 @@ impl Asks {
 /// The hubs. The gateway is at the first one, but for a while perhaps.
 pub const HUBS: [&str; 2] = ["simulated.azure-devices.net", "another.azure-devices.net"];
 
+/// The protocol by which a device reaches its hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Mqtt,
+    Amqp,
+    Https,
+}
+
+impl Over {
+    /// What all devices of a schedule speak; `None`: each what it likes.
+    fn of_all(world: &World) -> Option<Over> {
+        match world.pick(0..100) {
+            0..45 => Some(Over::Mqtt),
+            45..65 => Some(Over::Amqp),
+            65..85 => Some(Over::Https),
+            _ => None,
+        }
+    }
+
+    fn any(world: &World) -> Over {
+        [Over::Mqtt, Over::Amqp, Over::Https][world.pick(0..3) as usize]
+    }
+
+    /// As a configuration says it.
+    fn word(self) -> &'static str {
+        match self {
+            Over::Mqtt => "mqtt",
+            Over::Amqp => "amqp",
+            Over::Https => "https",
+        }
+    }
+}
+
 /// A message of the back end's.
 #[derive(Clone, PartialEq)]
 pub struct Message {
@@ -65,6 +99,8 @@ pub struct Message {
     /// Its own, so that it is known wherever it turns up.
     pub value: u16,
     pub body: Vec<u8>,
+    /// How its device is reached.
+    pub over: Over,
     /// The line of its device, and its unit on it.
     pub line: &'static str,
     pub unit: u8,
@@ -91,6 +127,13 @@ impl Message {
         let expiry = self.expiry.map(|at| format!("%24.exp={}&", rfc3339(at))).unwrap_or_default();
         let device = &self.device;
         format!("devices/{device}/messages/devicebound/{id}{expiry}%24.to=%2Fdevices%2F{device}%2Fmessages")
+    }
+}
+
+impl Message {
+    /// Its own expiry.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expiry.map(|after| BEGIN.plus(Duration::from_secs(after)))
     }
 }
 
@@ -185,6 +228,15 @@ impl Scenario {
         !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(..)))
     }
 
+    /// Whether a device that is reached so has its messages in the order in which they were sent. One that polls does
+    /// until its polling ends with a message in hand: the hub keeps that one locked, and those behind it come first
+    /// (docs/TRANSPORTS.md).
+    pub fn keeps_order(&self, over: Over) -> bool {
+        let Faults { cuts, refusals, lost_acks, crashes, disk, .. } = self.faults;
+        let ends_polling = cuts + refusals + lost_acks + crashes + disk > 0 || self.reloads() || !self.clock_is_right();
+        over != Over::Https || !ends_polling
+    }
+
     /// Whether commands may vanish from the configuration.
     pub fn reloads(&self) -> bool {
         self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Reload(_)))
@@ -238,7 +290,7 @@ impl Scenario {
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
-        let tuning = Tuning::of(world, &manners);
+        let tuning = Tuning::of(world, &manners, chaos);
         let mut configurations = vec![configuration(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         if faults.dead_line.is_none() && world.chance(350) {
@@ -297,6 +349,7 @@ struct Device {
     unit: usize,
     bus: &'static str,
     after_accept: bool,
+    over: Over,
 }
 
 fn devices(world: &World, manners: &Manners) -> Vec<Device> {
@@ -304,6 +357,7 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
     let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
     let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };
     let count = world.pick(1..4) as usize;
+    let over = Over::of_all(world);
     let mut devices: Vec<Device> = Vec::new();
     for number in 0..count {
         let mut bus = buses[world.pick(0..5) as usize];
@@ -311,7 +365,8 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
         if bus == "text" && devices.iter().any(|device| device.bus == "text") {
             bus = "rtu";
         }
-        devices.push(Device { id: format!("d{number}"), unit: number + 1, bus, after_accept: world.chance(400) });
+        let (after_accept, over) = (world.chance(400), over.unwrap_or_else(|| Over::any(world)));
+        devices.push(Device { id: format!("d{number}"), unit: number + 1, bus, after_accept, over });
     }
     devices
 }
@@ -372,8 +427,8 @@ fn message(world: &World, manners: &Manners, device: &Device, value: u16) -> Mes
     let id = world.chance(960).then(|| format!("no. {value} of {}", device.id));
     let expiry = world.chance(60).then(|| world.pick(10..100));
     let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
-    let (unit, after_accept) = (device.unit as u8, device.after_accept);
-    Message { hub: HUBS[0], device: device.id.clone(), id, asks, value, body, line, unit, after_accept, expiry }
+    let (unit, after_accept, over) = (device.unit as u8, device.after_accept, device.over);
+    Message { hub: HUBS[0], device: device.id.clone(), id, asks, value, body, over, line, unit, after_accept, expiry }
 }
 
 /// A value that would be a second command for an instrument.
@@ -403,6 +458,8 @@ struct Tuning {
     retries: u64,
     keepalive: &'static str,
     token_lifetime: &'static str,
+    /// How often a queue is looked at that has to be.
+    poll_interval: &'static str,
     deadline: Duration,
     /// Whoever asks a peripheral waits so long, ms.
     timeout: u64,
@@ -421,7 +478,7 @@ struct Tuning {
 }
 
 impl Tuning {
-    fn of(world: &World, manners: &Manners) -> Tuning {
+    fn of(world: &World, manners: &Manners, chaos: Duration) -> Tuning {
         let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
         let is_tight = manners.have(Manner::TightDeadlines);
         let pauses = is_tight && manners.have(Manner::Pauses);
@@ -440,6 +497,11 @@ impl Tuning {
             retries: world.pick(0..3),
             keepalive: one(&["30s", "60s"]),
             token_lifetime: one(&["5m", "1h"]),
+            poll_interval: match chaos.as_secs() {
+                0..200 => one(&["1s", "2s", "10s", "10s", "60s"]),
+                200..2_000 => one(&["10s", "60s", "25m"]),
+                _ => "25m",
+            },
             rtu: "rtu",
             text: "text",
             host: HUBS[0],
@@ -492,13 +554,13 @@ fn reload(
 
 fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
-    let Tuning { deadline, pulses, after_accept, pause, .. } = *tuning;
+    let Tuning { deadline, pulses, after_accept, pause, poll_interval, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
     let deadline = format!("{}s", deadline.as_secs());
     let silence = format!("turnaround = \"{turnaround}\"\n");
     let mut text = format!(
         "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
-         keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
+         keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
          [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
@@ -516,8 +578,10 @@ fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String 
         };
         let _ = write!(
             text,
-            "[device.{}]\nbus = \"{}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n",
-            device.id, bus
+            "[device.{}]\nbus = \"{bus}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
+             transport = \"{}\"\n",
+            device.id,
+            device.over.word()
         );
     }
     let register = |name: &str, address: u16, rest: &str| {

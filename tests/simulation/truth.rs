@@ -41,7 +41,7 @@ pub fn judge(
 }
 
 /// When a message was first received, in each life of the process that received it.
-fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
+pub fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
     let mut receipts = BTreeMap::new();
     let same = |one: &&Sent| {
         (&one.message.device, &one.message.id, &one.message.body) == (&message.device, &message.id, &message.body)
