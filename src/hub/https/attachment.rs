@@ -265,8 +265,8 @@ impl Attached {
         });
     }
 
-    /// Tells the hub what is due, as long as that does not take too long: what is left goes on with the next call of
-    /// [`Attachment::next`].
+    /// Tells the hub what is due, as long as that does not take too long, and no message comes meanwhile, whose deadline
+    /// counts from when it is taken: what is left goes on with the next call of [`Attachment::next`].
     async fn tell(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
         let mut abandoned = None;
         for settlement in settlements {
@@ -280,7 +280,7 @@ impl Attached {
             crash::point(Point::SettlementTaken);
         }
         let told = timeout(SETTLE_PATIENCE, async {
-            while self.book.due().is_some() {
+            while self.book.due().is_some() && (self.inbox.is_empty() || abandoned.is_some()) {
                 self.step().await?;
             }
             match abandoned {
