@@ -207,14 +207,14 @@ impl Hub {
     /// the oldest that this one has (G5).
     fn expect_in_order(&self, lock: u64, life: u64, said: Said) {
         let inner = self.lock();
-        let Some(of) = inner.locks.get(&lock).filter(|of| of.life == life && of.read) else {
+        let Some(of) = inner.locks.get(&lock).filter(|of| of.life == life && of.read.is_some()) else {
             return self.world.violate(format!("G6: {said:?} under {lock}, which this process does not have"));
         };
         let device = &inner.sent[of.index].message.device;
         let holds = |number: u64, of: &super::Lock| {
             let sent = &inner.sent[of.index];
             let is_locked = matches!(sent.state, State::Delivered(by, until) if by == number && until > Instant::now());
-            is_locked && of.read && of.life == life && of.said.is_none() && sent.message.device == *device
+            is_locked && of.read.is_some() && of.life == life && of.said.is_none() && sent.message.device == *device
         };
         let older = inner.locks.range(..lock).find(|(number, of)| holds(**number, of));
         if let Some((number, _)) = older.filter(|_| said != Said::Abandon && self.polls_in_order) {

@@ -31,6 +31,9 @@ const LOCK: Duration = Duration::from_secs(60);
 /// Longest time from delivery to completion on a sound line, behind as many commands as a schedule has.
 const SOUND_MAX: Duration = Duration::from_secs(5);
 
+/// Longest time that bytes are on their way.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+
 /// A message that was given back so often is thrown away (IOTHUB.md, 2).
 const DELIVERIES_MAX: u32 = 10;
 
@@ -101,7 +104,7 @@ struct Lock {
     /// The life of the process that it was handed out to.
     life: u64,
     /// When the gateway had read the message.
-    read: bool,
+    read: Option<Instant>,
     /// What was said of the message under it.
     said: Option<Said>,
 }
@@ -282,7 +285,7 @@ impl Hub {
         let number = self.number();
         let again = matches!(self.lock().sent[index].state, State::Delivered(..));
         self.hand_out(index, number);
-        self.lock().locks.insert(number, Lock { index, life, read: false, said: None });
+        self.lock().locks.insert(number, Lock { index, life, read: None, said: None });
         (number, again)
     }
 
@@ -293,7 +296,7 @@ impl Hub {
         move || {
             let Some(hub) = hub.upgrade() else { return };
             let found = hub.lock().locks.get_mut(&lock).map(|lock| {
-                lock.read = true;
+                lock.read = Some(Instant::now());
                 (lock.index, lock.life)
             });
             if let Some((index, life)) = found {
@@ -354,6 +357,17 @@ impl Hub {
         let is_sound = self.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
         if is_sound && took > SOUND_MAX {
             self.world.violate(format!("G11: {:?} took {took:?} beside a dead line", sent.message));
+        }
+    }
+
+    /// What was handed out under these came while the gateway was ending what it came on: nobody has looked at it.
+    fn not_received(&self, locks: &[u64]) {
+        let mut inner = self.lock();
+        let Inner { sent, locks: all, .. } = &mut *inner;
+        for Lock { index, life, read, .. } in locks.iter().filter_map(|lock| all.get(lock)) {
+            if let Some(read) = read.filter(|read| read.elapsed() < ON_THE_WAY) {
+                sent[*index].received.retain(|receipt| *receipt != (*life, read));
+            }
         }
     }
 

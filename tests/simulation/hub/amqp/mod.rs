@@ -3,13 +3,15 @@
 //!
 //! Its numbers are not the client's: it has channels, handles and counts of its own, some of them about to run over.
 
+mod came;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fieldbridge::amqp::frame::{Body, Frame, Item, Protocol, Sasl};
 use fieldbridge::amqp::types::definitions::{Handle, Role};
-use fieldbridge::amqp::types::messaging::{Accepted, DeliveryState, Rejected, Released, TargetArchetype};
+use fieldbridge::amqp::types::messaging::{DeliveryState, TargetArchetype};
 use fieldbridge::amqp::types::performatives::{Attach, Begin, Close, Detach, Disposition, End, Open, Performative};
 use fieldbridge::amqp::types::performatives::{Flow, Transfer};
 use fieldbridge::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
@@ -17,7 +19,7 @@ use tokio::time::{sleep, Instant};
 
 use super::super::amqp::{self, Telling};
 use super::super::wire::{End as WireEnd, Wire};
-use super::{at_or_never, cut, Hub, Said};
+use super::{at_or_never, cut, Hub};
 
 /// The gateway wants to hear something each 120 s.
 const HEARTBEAT: Duration = Duration::from_secs(50);
@@ -38,7 +40,7 @@ pub(super) async fn serve(hub: Arc<Hub>, wire: Wire) {
         tokens: BTreeMap::new(),
         sessions: BTreeMap::new(),
         links: BTreeMap::new(),
-        given: Given::default(),
+        given: Arc::default(),
         plans: Vec::new(),
         is_silent: false,
     };
@@ -48,7 +50,7 @@ pub(super) async fn serve(hub: Arc<Hub>, wire: Wire) {
 }
 
 /// What was delivered on each channel and not settled, in order: its number there, and its lock, if it is a message.
-type Given = Arc<Mutex<BTreeMap<u16, VecDeque<(u32, Option<u64>)>>>>;
+type Given = BTreeMap<u16, VecDeque<(u32, Option<u64>)>>;
 
 /// A link, by the client's channel and handle.
 type Key = (u16, u32);
@@ -107,7 +109,7 @@ struct Serving {
     tokens: BTreeMap<String, (String, Instant)>,
     sessions: BTreeMap<u16, Session>,
     links: BTreeMap<Key, Link>,
-    given: Given,
+    given: Arc<Mutex<Given>>,
     plans: Vec<(Instant, Plan)>,
     /// It does nothing any more.
     is_silent: bool,
@@ -149,7 +151,7 @@ impl Serving {
         self.hub.world.strikes(fault, permille)
     }
 
-    fn given(&self) -> MutexGuard<'_, BTreeMap<u16, VecDeque<(u32, Option<u64>)>>> {
+    fn given(&self) -> MutexGuard<'_, Given> {
         self.given.lock().expect("nobody panics while holding it")
     }
 
@@ -251,12 +253,14 @@ impl Serving {
 
     /// What was delivered on these channels can be delivered elsewhere.
     fn unlock(&self, on: impl Fn(u16) -> bool) {
-        let locks: Vec<u64> = {
-            let given = self.given();
-            let all = given.iter().filter(|(channel, _)| on(**channel));
-            all.flat_map(|(_, given)| given.iter().filter_map(|(_, lock)| *lock)).collect()
-        };
+        let locks = self.locks(on);
         self.hub.unlock(locks);
+    }
+
+    fn locks(&self, on: impl Fn(u16) -> bool) -> Vec<u64> {
+        let given = self.given();
+        let all = given.iter().filter(|(channel, _)| on(**channel));
+        all.flat_map(|(_, given)| given.iter().filter_map(|(_, lock)| *lock)).collect()
     }
 
     /// The next message, and when and where it is to be delivered.
@@ -405,6 +409,7 @@ impl Serving {
     }
 
     fn on_end(&mut self, channel: u16) {
+        self.hub.not_received(&self.locks(|of| of == channel));
         self.unlock(|of| of == channel);
         self.links.retain(|(of, _), _| *of != channel);
         self.given().remove(&channel);
@@ -529,113 +534,6 @@ impl Serving {
             true => self.grant(key),
             false => {}
         }
-    }
-
-    fn on_token(&mut self, channel: u16, id: u32, message: &[u8]) {
-        let amqp::PutToken { id: to, audience, token } = amqp::put_token(message);
-        let parts: Vec<&str> = audience.split("%2F").collect();
-        let [host, "devices", device] = parts[..] else { panic!("a token is of a device, and not of {audience}") };
-        let refusals = self.hub.faults.refusals;
-        let end = self.hub.judge_token(self.wire.life, device, &token);
-        if self.strikes("amqp: says nothing to a token", refusals / 2) {
-            return;
-        }
-        let is_refused = self.strikes("amqp: refuses a token", refusals);
-        let is_busy = self.strikes("amqp: is too busy for a token", refusals / 2);
-        let status = match end {
-            _ if is_busy => 503,
-            Some(end) if !is_refused => {
-                self.tokens.insert(device.to_owned(), (host.to_owned(), end));
-                self.plans.push((end, Plan::TokenEnds(device.to_owned())));
-                200
-            }
-            _ => 401,
-        };
-        // The answer may come before the hub says that it has the request.
-        let is_late = self.hub.world.chance(500);
-        if !is_late {
-            self.answer(channel, &to, status);
-        }
-        self.say(channel, amqp::told(id, DeliveryState::Accepted(Accepted {})));
-        if is_late {
-            self.plan(0, 2_000, Plan::Answer(channel, to, status));
-        }
-    }
-
-    fn answer(&mut self, channel: u16, to: &str, status: i32) {
-        let link = self.links.iter_mut().find(|((of, _), link)| *of == channel && link.kind == Kind::Answers);
-        let Some((&(_, handle), link)) = link.filter(|(_, link)| !link.is_over && link.credit > 0) else { return };
-        (link.credit, link.count) = (link.credit - 1, link.count.wrapping_add(1));
-        let id = self.next_id(channel);
-        self.given().entry(channel).or_default().push_back((id, None));
-        let message = amqp::answer(to, status);
-        let (_, frame) = amqp::transfers(channel + self.shift, self.ours(handle), id, &message, 1);
-        self.wire.send(&frame);
-    }
-
-    fn on_event(&mut self, channel: u16, id: u32, device: &str, message: &[u8]) {
-        let lost = self.hub.faults.lost_acks;
-        if self.strikes("amqp: an event is lost on its way", lost / 2) {
-            return self.wire.cut(WireEnd::Reset);
-        }
-        let event = amqp::event(message);
-        let state = match self.hub.world.pick(0..3) {
-            0 if self.strikes("amqp: rejects an event", lost / 2) => {
-                DeliveryState::Rejected(Rejected { error: Some(amqp::error("amqp:resource-limit-exceeded")) })
-            }
-            1 if self.strikes("amqp: gives an event back", lost / 2) => DeliveryState::Released(Released {}),
-            _ => {
-                self.hub.has_event(device, event);
-                if self.strikes("amqp: what is said of an event is lost", lost / 2) {
-                    return self.wire.cut(WireEnd::Reset);
-                }
-                if self.strikes("amqp: says nothing of an event", lost / 6) {
-                    return;
-                }
-                DeliveryState::Accepted(Accepted {})
-            }
-        };
-        self.say(channel, amqp::told(id, state));
-    }
-
-    fn on_disposition(&mut self, channel: u16, disposition: &Disposition) {
-        let Disposition { role, first, last, state, .. } = disposition;
-        if *role == Role::Sender {
-            return;
-        }
-        let said = match state {
-            Some(DeliveryState::Accepted(_)) => Said::Complete,
-            Some(DeliveryState::Rejected(_)) => Said::Reject,
-            Some(DeliveryState::Released(_)) => Said::Abandon,
-            other => return self.hub.world.violate(format!("#{}: a disposition of {other:?}", self.number)),
-        };
-        let span = last.unwrap_or(*first).wrapping_sub(*first);
-        for id in (0..=span).map(|after| first.wrapping_add(after)) {
-            self.on_settled(channel, id, said);
-        }
-    }
-
-    fn on_settled(&mut self, channel: u16, id: u32, said: Said) {
-        let number = self.number;
-        let lock = {
-            let mut given = self.given();
-            let queue = given.entry(channel).or_default();
-            let Some(at) = queue.iter().position(|(given, _)| *given == id) else {
-                return self.hub.world.violate(format!("G6: #{number} settles {id}, which it does not have"));
-            };
-            if at > 0 && said != Said::Abandon {
-                self.hub.world.violate(format!("G5: #{number} settles {id} out of order"));
-            }
-            queue.remove(at).and_then(|(_, lock)| lock)
-        };
-        let Some(lock) = lock else { return };
-        if self.strikes("amqp: a disposition is lost with its connection", self.hub.faults.lost_acks / 2) {
-            return self.wire.cut(WireEnd::Reset);
-        }
-        if self.strikes("amqp: a disposition comes too late for its lock", self.hub.faults.lost_acks / 2) {
-            return;
-        }
-        self.hub.settle(lock, said);
     }
 }
 
