@@ -85,6 +85,9 @@ pub struct Sent {
     delivered_at: Option<(u64, Instant)>,
     /// When the gateway had read it whole for the first time, in each life of the process.
     pub received: Vec<(u64, Instant)>,
+    /// Receipts that nobody may have looked at, and those behind them.
+    unseen: Vec<(u64, Instant)>,
+    pub received_again: Vec<(u64, Instant)>,
 }
 
 /// A result event.
@@ -181,6 +184,8 @@ impl Hub {
             given_back,
             delivered_at: None,
             received: Vec::new(),
+            unseen: Vec::new(),
+            received_again: Vec::new(),
         });
         self.sent.notify_waiters();
     }
@@ -196,9 +201,12 @@ impl Hub {
     }
 
     fn is_received(&self, index: usize, life: u64) {
-        let received = &mut self.lock().sent[index].received;
-        if received.iter().all(|(earlier, _)| *earlier != life) {
-            received.push((life, Instant::now()));
+        let Sent { received, unseen, received_again, .. } = &mut self.lock().sent[index];
+        let last = received.iter().chain(&*received_again).rfind(|(earlier, _)| *earlier == life);
+        match last {
+            None => received.push((life, Instant::now())),
+            Some(last) if unseen.contains(last) => received_again.push((life, Instant::now())),
+            Some(_) => {}
         }
     }
 
@@ -360,13 +368,16 @@ impl Hub {
         }
     }
 
-    /// What was handed out under these came while the gateway was ending what it came on: nobody has looked at it.
-    fn not_received(&self, locks: &[u64]) {
+    /// What was handed out under these came while the gateway was ending what it came on: perhaps nobody has looked at
+    /// it.
+    fn may_be_unseen(&self, locks: &[u64]) {
         let mut inner = self.lock();
         let Inner { sent, locks: all, .. } = &mut *inner;
         for Lock { index, life, read, .. } in locks.iter().filter_map(|lock| all.get(lock)) {
             if let Some(read) = read.filter(|read| read.elapsed() < ON_THE_WAY) {
-                sent[*index].received.retain(|receipt| *receipt != (*life, read));
+                let Sent { received, unseen, received_again, .. } = &mut sent[*index];
+                let all = received.iter().chain(&*received_again);
+                unseen.extend(all.filter(|receipt| **receipt == (*life, read)));
             }
         }
     }
