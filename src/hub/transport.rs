@@ -135,6 +135,12 @@ pub trait Attachment: Send {
     /// The number of the oldest of them.
     fn oldest(&self) -> Option<u64>;
 
+    /// A message that came and was not given out by [`Attachment::next`]: asked for when the attachment has ended, as
+    /// its deadline counts from when it came.
+    fn left_behind(&mut self) -> Option<Message> {
+        None
+    }
+
     /// Takes leave.
     fn detach(self: Box<Self>) -> Pending<'static, ()>;
 }

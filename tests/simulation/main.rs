@@ -5,7 +5,9 @@
 //! The seed of a run is printed first. `FIELDBRIDGE_SEED=n FIELDBRIDGE_ROUNDS=1` plays one schedule again and tells its
 //! story; `FIELDBRIDGE_ROUNDS=1000000` is the long run.
 
+mod amqp;
 mod disk;
+mod http;
 mod hub;
 mod instrument;
 mod judge;
@@ -18,6 +20,7 @@ mod request;
 mod scenario;
 mod schedule;
 mod truth;
+mod tuning;
 mod vfs;
 mod wire;
 mod world;
@@ -36,7 +39,29 @@ const SCHEDULES: u64 = 5_000;
 const SHOWN_MAX: usize = 5;
 
 /// What must have happened in a run, or it has tested nothing.
-const MUST_STRIKE: [&str; 53] = [
+const MUST_STRIKE: [&str; 92] = [
+    "amqp: a disposition comes too late for its lock",
+    "amqp: a disposition is lost with its connection",
+    "amqp: a message in several frames",
+    "amqp: an event is lost on its way",
+    "amqp: closes instead of Open",
+    "amqp: closes with an error",
+    "amqp: delays its Open",
+    "amqp: delivers again when a lock has run out",
+    "amqp: detaches $cbs",
+    "amqp: detaches the link of events",
+    "amqp: detaches the link of messages",
+    "amqp: ends a session",
+    "amqp: gives an event back",
+    "amqp: is too busy for a token",
+    "amqp: lets events wait for credit",
+    "amqp: refuses a link",
+    "amqp: refuses a token",
+    "amqp: refuses by SASL",
+    "amqp: rejects an event",
+    "amqp: says nothing of an event",
+    "amqp: says nothing to a token",
+    "amqp: what is said of an event is lost",
     "clock: jumps",
     "clock: put back",
     "clock: put back, and synchronised",
@@ -52,8 +77,23 @@ const MUST_STRIKE: [&str; 53] = [
     "ended: rejected",
     "ended: succeeded, idempotent",
     "ended: succeeded, not idempotent",
+    "https: 401",
+    "https: 429",
+    "https: 503",
+    "https: a settlement is lost",
+    "https: an answer is cut in the middle",
+    "https: an event is lost on its way",
+    "https: answers late or never",
+    "https: closed",
+    "https: delivers again when a lock has run out",
+    "https: rejects an event",
+    "https: the answer to a poll is lost",
+    "https: the answer to a settlement is lost",
+    "https: the answer to an event is lost",
     "hub: a PUBACK is lost",
+    "hub: a lock had run out",
     "hub: a packet twice",
+    "hub: a token has expired",
     "hub: an event is lost on its way",
     "hub: an event's PUBACK is lost",
     "hub: an outage",
@@ -61,6 +101,7 @@ const MUST_STRIKE: [&str; 53] = [
     "hub: delays its CONNACK",
     "hub: delivers again on the connection, new packet id",
     "hub: delivers again on the connection, same packet id",
+    "hub: it was given back before",
     "hub: refuses as busy",
     "hub: refuses the login",
     "judged: a value beside what was said",
@@ -71,6 +112,7 @@ const MUST_STRIKE: [&str; 53] = [
     "lives ended by the disk",
     "ordered stops",
     "power cuts",
+    "rejected",
     "reloads",
     "reloads: refused",
     "slave: answers late",

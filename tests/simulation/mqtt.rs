@@ -149,12 +149,6 @@ impl Reader {
     }
 }
 
-/// When a SAS token expires, s since 1970.
-pub fn token_expiry(password: &str) -> Option<i64> {
-    let fields = password.strip_prefix("SharedAccessSignature ")?;
-    fields.split('&').find_map(|field| field.strip_prefix("se="))?.parse().ok()
-}
-
 /// A result event, from its topic and body.
 pub fn event(topic: &str, body: Vec<u8>) -> Event {
     let bag = topic.rsplit('/').next().unwrap_or_default();

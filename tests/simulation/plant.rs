@@ -201,7 +201,8 @@ impl Plant {
         let after = if slow { self.world.time(0, SHOWS_WITHIN_MS) } else { Duration::ZERO };
         let place = request.place(line);
         let mut inner = self.lock();
-        inner.record.effects.push(super::record::Effect { value: request.value });
+        let life = inner.record.of(request.value).asked.last().map_or(0, |(life, _)| *life);
+        inner.record.effects.push(super::record::Effect { value: request.value, life });
         let before = inner.registers.get(&place).map_or(0, |register| register.value);
         let register = Register { value: request.value, before, shown_from: Instant::now() + after };
         inner.registers.insert(place, register);

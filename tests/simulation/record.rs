@@ -10,6 +10,8 @@ use tokio::time::Instant;
 pub struct Effect {
     /// The command's value.
     pub value: u16,
+    /// The life of the process that had it done.
+    pub life: u64,
 }
 
 /// What was last to be heard of a write that is read back.

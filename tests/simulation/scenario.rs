@@ -1,13 +1,14 @@
 //! What a schedule is made of: the site, what the back end sends, and what goes wrong when. All of it from the seed.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use fieldbridge::time::Timestamp;
 use serde_json::json;
 
 use super::manners::{Manner, Manners};
-use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
-use super::world::World;
+use super::request::READS;
+use super::tuning::{configuration, reload, Tuning};
+use super::world::{World, BEGIN};
 
 /// What a message asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,39 @@ impl Asks {
 /// The hubs. The gateway is at the first one, but for a while perhaps.
 pub const HUBS: [&str; 2] = ["simulated.azure-devices.net", "another.azure-devices.net"];
 
+/// The protocol by which a device reaches its hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Mqtt,
+    Amqp,
+    Https,
+}
+
+impl Over {
+    /// What all devices of a schedule speak; `None`: each what it likes.
+    fn of_all(world: &World) -> Option<Over> {
+        match world.pick(0..100) {
+            0..45 => Some(Over::Mqtt),
+            45..65 => Some(Over::Amqp),
+            65..85 => Some(Over::Https),
+            _ => None,
+        }
+    }
+
+    fn any(world: &World) -> Over {
+        [Over::Mqtt, Over::Amqp, Over::Https][world.pick(0..3) as usize]
+    }
+
+    /// As a configuration says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Over::Mqtt => "mqtt",
+            Over::Amqp => "amqp",
+            Over::Https => "https",
+        }
+    }
+}
+
 /// A message of the back end's.
 #[derive(Clone, PartialEq)]
 pub struct Message {
@@ -65,6 +99,8 @@ pub struct Message {
     /// Its own, so that it is known wherever it turns up.
     pub value: u16,
     pub body: Vec<u8>,
+    /// How its device is reached.
+    pub over: Over,
     /// The line of its device, and its unit on it.
     pub line: &'static str,
     pub unit: u8,
@@ -91,6 +127,13 @@ impl Message {
         let expiry = self.expiry.map(|at| format!("%24.exp={}&", rfc3339(at))).unwrap_or_default();
         let device = &self.device;
         format!("devices/{device}/messages/devicebound/{id}{expiry}%24.to=%2Fdevices%2F{device}%2Fmessages")
+    }
+}
+
+impl Message {
+    /// Its own expiry.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expiry.map(|after| BEGIN.plus(Duration::from_secs(after)))
     }
 }
 
@@ -185,6 +228,15 @@ impl Scenario {
         !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(..)))
     }
 
+    /// Whether a device that is reached so has its messages in the order in which they were sent. One that polls does
+    /// until its polling ends with a message in hand: the hub keeps that one locked, and those behind it come first
+    /// (docs/TRANSPORTS.md).
+    pub fn keeps_order(&self, over: Over) -> bool {
+        let Faults { cuts, refusals, lost_acks, crashes, disk, .. } = self.faults;
+        let ends_polling = cuts + refusals + lost_acks + crashes + disk > 0 || self.reloads() || !self.clock_is_right();
+        over != Over::Https || !ends_polling
+    }
+
     /// Whether commands may vanish from the configuration.
     pub fn reloads(&self) -> bool {
         self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Reload(_)))
@@ -238,7 +290,7 @@ impl Scenario {
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
-        let tuning = Tuning::of(world, &manners);
+        let tuning = Tuning::of(world, &manners, chaos);
         let mut configurations = vec![configuration(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         if faults.dead_line.is_none() && world.chance(350) {
@@ -291,12 +343,15 @@ fn faults(world: &World) -> Faults {
 /// The buses, and the lines that they run on.
 const LINES: [(&str, &str); 3] = [("net", "10.0.0.1:502"), ("rtu", "/dev/rtu"), ("text", "/dev/text")];
 
+/// A device of the site.
 #[derive(Clone)]
-struct Device {
-    id: String,
-    unit: usize,
-    bus: &'static str,
-    after_accept: bool,
+pub struct Device {
+    pub id: String,
+    pub unit: usize,
+    pub bus: &'static str,
+    /// Its commands are completed when they are accepted.
+    pub after_accept: bool,
+    pub over: Over,
 }
 
 fn devices(world: &World, manners: &Manners) -> Vec<Device> {
@@ -304,6 +359,7 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
     let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
     let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };
     let count = world.pick(1..4) as usize;
+    let over = Over::of_all(world);
     let mut devices: Vec<Device> = Vec::new();
     for number in 0..count {
         let mut bus = buses[world.pick(0..5) as usize];
@@ -311,7 +367,8 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
         if bus == "text" && devices.iter().any(|device| device.bus == "text") {
             bus = "rtu";
         }
-        devices.push(Device { id: format!("d{number}"), unit: number + 1, bus, after_accept: world.chance(400) });
+        let (after_accept, over) = (world.chance(400), over.unwrap_or_else(|| Over::any(world)));
+        devices.push(Device { id: format!("d{number}"), unit: number + 1, bus, after_accept, over });
     }
     devices
 }
@@ -372,8 +429,8 @@ fn message(world: &World, manners: &Manners, device: &Device, value: u16) -> Mes
     let id = world.chance(960).then(|| format!("no. {value} of {}", device.id));
     let expiry = world.chance(60).then(|| world.pick(10..100));
     let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
-    let (unit, after_accept) = (device.unit as u8, device.after_accept);
-    Message { hub: HUBS[0], device: device.id.clone(), id, asks, value, body, line, unit, after_accept, expiry }
+    let (unit, after_accept, over) = (device.unit as u8, device.after_accept, device.over);
+    Message { hub: HUBS[0], device: device.id.clone(), id, asks, value, body, over, line, unit, after_accept, expiry }
 }
 
 /// A value that would be a second command for an instrument.
@@ -395,163 +452,4 @@ fn poison(world: &World, value: u16, text: bool) -> Vec<u8> {
         5 => vec![0xff; 64 * 1024],
         _ => Vec::new(),
     }
-}
-
-/// What of a configuration is left to the dice.
-#[derive(Clone)]
-struct Tuning {
-    retries: u64,
-    keepalive: &'static str,
-    token_lifetime: &'static str,
-    deadline: Duration,
-    /// Whoever asks a peripheral waits so long, ms.
-    timeout: u64,
-    /// Silence on each serial line after each exchange.
-    turnaround: &'static str,
-    pause: &'static str,
-    /// The names of the buses on the RTU line and on the text line.
-    rtu: &'static str,
-    text: &'static str,
-    /// The hub's host.
-    host: &'static str,
-    /// Whether what must not be done twice may be asked for at all.
-    pulses: bool,
-    /// Whether those devices that are completed when a command is accepted are so now.
-    after_accept: bool,
-}
-
-impl Tuning {
-    fn of(world: &World, manners: &Manners) -> Tuning {
-        let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
-        let is_tight = manners.have(Manner::TightDeadlines);
-        let pauses = is_tight && manners.have(Manner::Pauses);
-        if pauses {
-            world.count("instrument: hardly any time behind a pause");
-        }
-        if is_tight {
-            world.count("sender: hardly any time");
-        }
-        let deadline = [5, 30, 30, 600][world.pick(0..4) as usize];
-        Tuning {
-            deadline: Duration::from_secs(if is_tight { 1 + world.pick(0..8) } else { deadline }),
-            timeout: if manners.have(Manner::LateAnswers) { 2_000 } else { 400 },
-            turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
-            pause: if pauses { one(&["300ms", "3s", "6s"]) } else { "0s" },
-            retries: world.pick(0..3),
-            keepalive: one(&["30s", "60s"]),
-            token_lifetime: one(&["5m", "1h"]),
-            rtu: "rtu",
-            text: "text",
-            host: HUBS[0],
-            pulses: true,
-            after_accept: true,
-        }
-    }
-
-    /// See [`Scenario::patience`]. Four timeouts, at least 2 s, less what the answer takes on its way.
-    fn patience(&self) -> (u64, u64) {
-        (self.timeout, (4 * self.timeout).max(2_000) - 200)
-    }
-}
-
-/// The number of a configuration that is another in some way.
-fn reload(
-    world: &World,
-    manners: &Manners,
-    tuning: &Tuning,
-    devices: &[Device],
-    key_file: &str,
-    configurations: &mut Vec<String>,
-) -> Option<usize> {
-    let mut tuning = tuning.clone();
-    let mut devices = devices.to_vec();
-    match world.pick(0..10) {
-        _ if manners.have(Manner::OtherHub) && world.chance(400) => {
-            world.count("reloads: another hub");
-            tuning.host = HUBS[1];
-        }
-        _ if manners.have(Manner::Moves) && world.chance(500) => {
-            world.count("reloads: a line gets a bus of another name");
-            let names = |line: &[&'static str]| line[world.pick(0..3) as usize];
-            tuning.rtu = names(&["rtu", "rtu-b", "a-line"]);
-            tuning.text = names(&["text", "text-b", "another"]);
-        }
-        0 => return None,
-        // Back to the beginning.
-        1 | 2 => return Some(0),
-        3 | 4 => drop(devices.remove(world.pick(0..devices.len() as u64) as usize)),
-        5 => tuning.rtu = "rtu-b",
-        6 => tuning.pulses = false,
-        7 => tuning.after_accept = false,
-        8 => tuning.keepalive = "45s",
-        _ => tuning.retries = 3,
-    }
-    configurations.push(configuration(&tuning, &devices, key_file));
-    Some(configurations.len() - 1)
-}
-
-fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
-    let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
-    let Tuning { deadline, pulses, after_accept, pause, .. } = *tuning;
-    let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
-    let deadline = format!("{}s", deadline.as_secs());
-    let silence = format!("turnaround = \"{turnaround}\"\n");
-    let mut text = format!(
-        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
-         keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
-         [admin]\nsocket = \"/sim/admin.sock\"\n\
-         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
-         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
-         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}turnaround = \"{pause}\"\n",
-        super::ledger::PATH,
-    );
-    for device in devices {
-        let profile = if device.bus == "text" { "text" } else { "modbus" };
-        let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
-        let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
-        let bus = match device.bus {
-            "rtu" => rtu,
-            "text" => line,
-            other => other,
-        };
-        let _ = write!(
-            text,
-            "[device.{}]\nbus = \"{}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n",
-            device.id, bus
-        );
-    }
-    let register = |name: &str, address: u16, rest: &str| {
-        format!(
-            "[profile.modbus.command.{name}]\nwrite = {{ table = \"holding\", address = {address}, type = \"u16\" }}\n\
-             deadline = \"{deadline}\"\n{rest}\n"
-        )
-    };
-    text += &register("set", SET, "idempotent = true");
-    text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
-    if pulses {
-        text += &register("pulse", PULSE, "idempotent = false");
-        text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
-    }
-    for number in 0..READS {
-        let _ = write!(
-            text,
-            "[profile.modbus.command.read-{number}]\nread = {{ table = \"holding\", address = {}, type = \"u16\" }}\n\
-             deadline = \"{deadline}\"\n",
-            READ + number
-        );
-    }
-    let lines = [
-        ("set", "S", "^OK", true),
-        ("pulse", "D", "^OK", false),
-        ("ask", "Q", r"^R (\\S+)$", true),
-        ("weigh", "W", r"([0-9.]+) kg$", true),
-    ];
-    for (name, word, expect, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
-        let _ = write!(
-            text,
-            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"^ERR\"\n\
-             deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
-        );
-    }
-    text
 }

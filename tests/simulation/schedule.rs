@@ -24,7 +24,7 @@ use super::judge::judge;
 use super::ledger::{Row, Witness, PATH};
 use super::manners::Manner;
 use super::plant::{Plant, ToPlant};
-use super::scenario::{Happening, Scenario};
+use super::scenario::{Happening, Over, Scenario};
 use super::vfs;
 use super::world::{Report, Seen, World};
 
@@ -213,7 +213,7 @@ impl Schedule {
         let disk = SimDisk::new(world);
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
-        let hub = Hub::new(world, &witness, scenario.faults);
+        let hub = Hub::new(world, &witness, scenario.faults, scenario.keeps_order(Over::Https));
         let plant = Plant::new(world, &witness, &scenario);
         Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, lost: RefCell::default() }
     }

@@ -29,7 +29,7 @@ pub fn judge(
         let is_one = !command.is_several && !command.is_alike();
         let told = record.told.get(&message.value).unwrap_or(&nothing);
         if is_one {
-            judge_deadline(world, scenario, message, told, &receipts);
+            judge_deadline(world, scenario, (message, sent), told, &receipts);
         }
         if command.row.is_some() && is_one {
             judge_end(world, command, told, record);
@@ -41,7 +41,7 @@ pub fn judge(
 }
 
 /// When a message was first received, in each life of the process that received it.
-fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
+pub fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
     let mut receipts = BTreeMap::new();
     let same = |one: &&Sent| {
         (&one.message.device, &one.message.id, &one.message.body) == (&message.device, &message.id, &message.body)
@@ -58,17 +58,19 @@ fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
 fn judge_deadline(
     world: &World,
     scenario: &Scenario,
-    message: &Message,
+    (message, sent): (&Message, &[Sent]),
     told: &Told,
     receipts: &BTreeMap<u64, Instant>,
 ) {
+    let again = sent.iter().filter(|one| one.message == *message).flat_map(|one| &one.received_again);
     for (life, written) in &told.asked {
         let received = receipts.range(..=*life).next_back();
         let Some((of, received)) = received else {
             world.violate(format!("G13: {message:?} was on the wire and never received"));
             continue;
         };
-        let took = written.saturating_duration_since(*received);
+        let seen = again.clone().rfind(|(in_life, at)| in_life == of && at <= written).map_or(received, |(_, at)| at);
+        let took = written.saturating_duration_since(*seen);
         // Over lives only the wall clock tells.
         if took > scenario.deadline && (of == life || scenario.clock_is_right()) {
             world.violate(format!(

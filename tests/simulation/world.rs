@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// When a simulation begins: 2026-11-22T00:00:00Z.
-const BEGIN: Timestamp = Timestamp(1_795_305_600_000);
+pub const BEGIN: Timestamp = Timestamp(1_795_305_600_000);
 
 /// The world of one schedule.
 pub struct World {

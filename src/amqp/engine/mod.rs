@@ -58,7 +58,7 @@ pub struct Settings {
 }
 
 /// One of the connection's sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u16);
 
 /// One of a session's links.

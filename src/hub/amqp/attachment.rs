@@ -15,6 +15,7 @@ use tokio::time::{timeout, Instant};
 use super::handle::{Command, Hold, Signal, Waiting};
 use super::message::{audience, c2d, devicebound, events, result_event};
 use crate::amqp::engine::{Delivery, Settle};
+use crate::command::Message;
 use crate::config::Settle as SettleWhen;
 use crate::hub::in_order::InOrder;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached};
@@ -226,6 +227,14 @@ impl Attachment for Attached {
 
     fn oldest(&self) -> Option<u64> {
         self.order.oldest()
+    }
+
+    fn left_behind(&mut self) -> Option<Message> {
+        let signals = &mut self.seat.signals;
+        std::iter::from_fn(|| signals.try_recv().ok()).find_map(|signal| match signal {
+            Signal::Delivered(delivery) => Some(c2d(&delivery.payload, delivery.is_whole)),
+            _ => None,
+        })
     }
 
     fn detach(self: Box<Self>) -> Pending<'static, ()> {

@@ -7,7 +7,7 @@
 //! - When no handle is left, the connection is closed.
 //! - An uplink that takes less than there is to be sent, for long, ends the connection, and not the memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,8 +109,9 @@ struct Driver {
     container: String,
     client: Fields,
     cbs: Cbs<Asker>,
-    users: HashMap<u64, User>,
-    sessions: HashMap<SessionId, u64>,
+    /// Sorted, so that what ends them all ends them in the same order each time.
+    users: BTreeMap<u64, User>,
+    sessions: BTreeMap<SessionId, u64>,
     /// Since when nothing more is done for the identities, as too much waits to be sent.
     full_since: Option<Instant>,
 }
@@ -141,8 +142,8 @@ impl Driver {
                         container,
                         client,
                         cbs: Cbs::new(),
-                        users: HashMap::new(),
-                        sessions: HashMap::new(),
+                        users: BTreeMap::new(),
+                        sessions: BTreeMap::new(),
                         full_since: None,
                     };
                     return Ok((driver, sessions));

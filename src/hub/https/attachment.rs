@@ -24,6 +24,7 @@ use super::answers;
 use super::book::{Book, End};
 use super::client::{Client, Requests};
 use super::left::{Key, Left};
+use crate::command::Message;
 use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
@@ -294,8 +295,10 @@ impl Attached {
                 self.book.given_back(number);
             }
             Work::Publish(seq) => {
-                answers::published(&answer)?;
-                self.inbox.push_back(Inbound::Published(seq));
+                self.inbox.push_back(match answers::published(&answer) {
+                    Err(Trouble::EventRefused(why)) => Inbound::EventRefused { event: seq, why },
+                    told => told.map(|()| Inbound::Published(seq))?,
+                });
             }
         }
         Ok(())
@@ -328,8 +331,8 @@ impl Attached {
         });
     }
 
-    /// Tells the hub what is due, as long as that does not take too long: what is left goes on with the next call of
-    /// [`Attachment::next`].
+    /// Tells the hub what is due, as long as that does not take too long, and no message comes meanwhile, whose deadline
+    /// counts from when it is taken: what is left goes on with the next call of [`Attachment::next`].
     async fn tell(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
         let mut abandoned = None;
         for settlement in settlements {
@@ -343,7 +346,7 @@ impl Attached {
             crash::point(Point::SettlementTaken);
         }
         let told = timeout(SETTLE_PATIENCE, async {
-            while self.book.due().is_some() {
+            while self.book.due().is_some() && (self.inbox.is_empty() || abandoned.is_some()) {
                 self.step().await?;
             }
             match abandoned {
@@ -456,6 +459,13 @@ impl Attachment for Attached {
 
     fn oldest(&self) -> Option<u64> {
         self.book.oldest()
+    }
+
+    fn left_behind(&mut self) -> Option<Message> {
+        std::iter::from_fn(|| self.inbox.pop_front()).find_map(|inbound| match inbound {
+            Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => Some(message),
+            _ => None,
+        })
     }
 
     fn detach(mut self: Box<Self>) -> Pending<'static, ()> {

@@ -274,14 +274,24 @@ async fn an_answer_is_not_lost_when_whoever_waits_for_it_leaves() {
     let (half, rest) = answer.split_at(40);
     let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
     assert!(tokio::join!(left, hub.expect(poll(), half)).0.is_err());
-    // Something is settled meanwhile: it goes out behind that poll, whose message is kept.
-    let told = async {
-        hub.say(rest).await;
-        hub.expect(complete("l-1"), EMPTY).await;
-    };
-    assert_eq!(tokio::join!(attachment.settle(vec![Complete(1)]), told).0, Ok(true));
+    // Something is settled meanwhile: the message of that poll is not kept waiting for it.
+    assert_eq!(tokio::join!(attachment.settle(vec![Complete(1)]), hub.say(rest)).0, Ok(false));
     assert!(is_delivery(&attachment.next().await.unwrap(), 2, "m-2"));
+    assert_eq!(tokio::join!(attachment.settle(vec![]), hub.expect(complete("l-1"), EMPTY)).0, Ok(true));
     assert_eq!(hub.connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_came_and_was_not_taken_is_left_behind() {
+    let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
+    let hub = &mut site.hub;
+    attachment.next().await.unwrap();
+    let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+    assert!(tokio::join!(left, hub.hear()).0.is_err(), "the poll is under way");
+    let came = message("m-2", "l-2");
+    assert_eq!(tokio::join!(attachment.settle(vec![Complete(1)]), hub.say(&came)).0, Ok(false));
+    assert_eq!(attachment.left_behind().and_then(|message| message.id).as_deref(), Some("m-2"));
+    assert_eq!(attachment.left_behind(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -566,6 +576,8 @@ async fn events_and_polls_take_turns_and_one_that_is_refused_is_told_apart() {
         hub.expect(poll(), EMPTY).await;
         hub.expect(publish(), "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").await;
     };
-    let Err(refused) = tokio::join!(attachment.next(), turns).0 else { panic!("it was refused") };
-    assert!(matches!(refused, Trouble::EventRefused(why) if why.starts_with("HTTP 413")));
+    let Ok(Inbound::EventRefused { event: 3, why }) = tokio::join!(attachment.next(), turns).0 else {
+        panic!("it was refused")
+    };
+    assert!(why.starts_with("HTTP 413"), "{why}");
 }

@@ -264,6 +264,7 @@ impl Identity {
             has_turn: false,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
+        serving.note_what_is_left_behind();
         // From here on every ticket of this connection is dead, however long the goodbye takes.
         settled.close();
         self.deliveries.forget();

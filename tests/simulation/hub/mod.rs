@@ -1,0 +1,473 @@
+//! The hubs: what each holds for each device. How it speaks the protocols by which it can be reached is in the files
+//! beside, written from the protocols and not from the gateway.
+//!
+//! It delivers in order, redelivers what was not completed, on the same connection when a lock has run out and on the
+//! next one, and loses what can be lost on the way. What a guarantee excludes is noted as a violation where it is seen:
+//! here, G1, G5 and G6.
+
+mod amqp;
+mod https;
+mod mqtt;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use fieldbridge::hub::dial::{Dial, Dialing};
+use fieldbridge::hub::trouble::Trouble;
+use fieldbridge::net::Stream;
+use fieldbridge::time::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, Instant};
+
+use super::ledger::Witness;
+use super::scenario::{Faults, Message, Over, HUBS};
+use super::wire::{End, Wire};
+use super::world::World;
+
+/// Longest time that a message is locked for its receiver (IOTHUB.md, 1.8).
+const LOCK: Duration = Duration::from_secs(60);
+
+/// Longest time from delivery to completion on a sound line, behind as many commands as a schedule has.
+const SOUND_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that bytes are on their way.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+
+/// A message that was given back so often is thrown away (IOTHUB.md, 2).
+const DELIVERIES_MAX: u32 = 10;
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It waits for a connection.
+    Queued,
+    /// It was delivered under this lock, or on this connection of MQTT's, and is locked until then.
+    Delivered(u64, Instant),
+    /// It was completed.
+    Completed,
+    /// It was refused.
+    Rejected,
+    /// It was given back too often.
+    GivenUp,
+    /// Its time ran out.
+    Expired,
+}
+
+impl State {
+    /// Whether it is not to be delivered any more.
+    pub fn is_over(self) -> bool {
+        !matches!(self, State::Queued | State::Delivered(..))
+    }
+}
+
+/// What a receiver says of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Complete,
+    Reject,
+    Abandon,
+}
+
+/// A message that was sent.
+pub struct Sent {
+    /// The message.
+    pub message: Message,
+    /// Where it stands.
+    pub state: State,
+    /// When the hub took it.
+    enqueued_at: Timestamp,
+    /// When the hub throws it away.
+    pub expires_at: Timestamp,
+    /// How often it was given back.
+    given_back: u32,
+    /// In which life of the process it was last delivered, and when first in that.
+    delivered_at: Option<(u64, Instant)>,
+    /// When the gateway had read it whole for the first time, in each life of the process.
+    pub received: Vec<(u64, Instant)>,
+    /// Receipts that nobody may have looked at, and those behind them.
+    unseen: Vec<(u64, Instant)>,
+    pub received_again: Vec<(u64, Instant)>,
+}
+
+/// A result event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its own id.
+    pub id: String,
+    /// The message's.
+    pub correlation: Option<String>,
+    /// What it says.
+    pub body: String,
+}
+
+/// A lock under which a message was handed out.
+struct Lock {
+    index: usize,
+    /// The life of the process that it was handed out to.
+    life: u64,
+    /// When the gateway had read the message.
+    read: Option<Instant>,
+    /// What was said of the message under it.
+    said: Option<Said>,
+}
+
+struct Inner {
+    sent: Vec<Sent>,
+    events: BTreeMap<String, Vec<Event>>,
+    /// Every connection that may stand.
+    wires: Vec<Wire>,
+    /// The connection of each device that speaks MQTT.
+    connected: BTreeMap<String, (u64, Wire)>,
+    /// The AMQP link of each device's messages.
+    links: BTreeMap<String, u64>,
+    locks: BTreeMap<u64, Lock>,
+    /// The last token of each device: the life of the process that made it, and its expiry.
+    tokens: BTreeMap<String, (u64, i64)>,
+    /// Devices that have subscribed once: from then on the hub has a session of theirs.
+    sessions: BTreeSet<(String, String)>,
+    /// The last packet id of each device.
+    packet_ids: BTreeMap<String, u16>,
+    /// The last number of a connection, a link or a lock.
+    last: u64,
+    outage_until: Option<Instant>,
+}
+
+/// The hub of a world.
+pub struct Hub {
+    world: Arc<World>,
+    witness: Arc<Witness>,
+    faults: Faults,
+    /// Nothing keeps whoever polls from settling in order.
+    polls_in_order: bool,
+    /// Rings when a message was sent, or another can be delivered now.
+    sent: Notify,
+    inner: Mutex<Inner>,
+}
+
+impl Hub {
+    /// A hub that knows every device.
+    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults, polls_in_order: bool) -> Arc<Hub> {
+        let inner = Inner {
+            sent: Vec::new(),
+            events: BTreeMap::new(),
+            wires: Vec::new(),
+            connected: BTreeMap::new(),
+            links: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            sessions: BTreeSet::new(),
+            packet_ids: BTreeMap::new(),
+            last: 0,
+            outage_until: None,
+        };
+        let (world, witness) = (world.clone(), witness.clone());
+        Arc::new(Hub { world, witness, faults, polls_in_order, sent: Notify::new(), inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nobody panics while holding the hub")
+    }
+
+    /// The back end sends a message, which lives so long.
+    pub fn send(&self, message: Message, life: Duration) {
+        self.world.note(format_args!("sent {} {:?}", message.device, message));
+        let enqueued_at = self.world.true_time();
+        // Somebody else may have had it before, and given it back.
+        let before = message.over != Over::Mqtt && self.world.strikes("hub: it was given back before", 30);
+        let given_back = if before { self.world.pick(1..DELIVERIES_MAX.into()) as u32 } else { 0 };
+        self.lock().sent.push(Sent {
+            message,
+            state: State::Queued,
+            enqueued_at,
+            expires_at: enqueued_at.plus(life),
+            given_back,
+            delivered_at: None,
+            received: Vec::new(),
+            unseen: Vec::new(),
+            received_again: Vec::new(),
+        });
+        self.sent.notify_waiters();
+    }
+
+    /// Nobody reaches the hub until then.
+    pub fn go_out(&self, until: Instant) {
+        let mut inner = self.lock();
+        inner.outage_until = Some(until);
+        inner.connected.clear();
+        for wire in std::mem::take(&mut inner.wires) {
+            wire.cut(End::Reset);
+        }
+    }
+
+    fn is_received(&self, index: usize, life: u64) {
+        let Sent { received, unseen, received_again, .. } = &mut self.lock().sent[index];
+        let last = received.iter().chain(&*received_again).rfind(|(earlier, _)| *earlier == life);
+        match last {
+            None => received.push((life, Instant::now())),
+            Some(last) if unseen.contains(last) => received_again.push((life, Instant::now())),
+            Some(_) => {}
+        }
+    }
+
+    /// Everything that was sent, and where it stands.
+    pub fn look<T>(&self, look: impl FnOnce(&[Sent], &BTreeMap<String, Vec<Event>>) -> T) -> T {
+        let inner = self.lock();
+        look(&inner.sent, &inner.events)
+    }
+
+    /// Whether every message that the gateway can have has come to its end.
+    pub fn is_empty(&self) -> bool {
+        self.lock().sent.iter().all(|sent| sent.state.is_over() || sent.message.hub != HUBS[0])
+    }
+
+    /// Judges a token that a device shows now, and tells when it expires. `None`: it does not count.
+    fn judge_token(&self, life: u64, device: &str, token: &str) -> Option<Instant> {
+        let expiry = token_expiry(token);
+        let now = self.world.true_time();
+        let valid = expiry.is_some_and(|expiry| expiry > now.as_secs() && expiry < now.as_secs() + 90_000);
+        // A connection may have been on its way for a minute when the clock was put right.
+        if !valid && self.world.peace_for(Duration::from_secs(120)) {
+            self.world.violate(format!("{device}: a token that expires at {expiry:?}, and it is {now}"));
+        }
+        let shown = (life, expiry.unwrap_or_default());
+        match self.lock().tokens.insert(device.to_owned(), shown) {
+            Some((life, earlier)) if life == shown.0 && shown.1 > earlier + 200 => self.world.count("tokens renewed"),
+            _ => {}
+        }
+        let left = u64::try_from(expiry? - now.as_secs()).unwrap_or(0);
+        valid.then(|| Instant::now() + Duration::from_secs(left))
+    }
+
+    fn number(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.last += 1;
+        inner.last
+    }
+
+    /// The next message for a device, and when. What it has on this connection of MQTT's does not expire on it.
+    fn next_for(&self, device: &str, host: &str, connection: Option<u64>) -> Option<(Instant, usize)> {
+        let (now, wall) = (Instant::now(), self.world.true_time());
+        let mut inner = self.lock();
+        let mut next = None;
+        for (index, sent) in inner.sent.iter_mut().enumerate() {
+            if sent.message.device != device || sent.message.hub != host || sent.state.is_over() {
+                continue;
+            }
+            let at = match sent.state {
+                State::Delivered(on, until) if Some(on) == connection => until,
+                State::Delivered(_, until) if until > now => until,
+                _ if sent.expires_at <= wall => {
+                    sent.state = State::Expired;
+                    continue;
+                }
+                _ => now,
+            };
+            let is_sooner = next.is_none_or(|(sooner, _)| at < sooner);
+            if is_sooner {
+                next = Some((at, index));
+            }
+        }
+        next
+    }
+
+    /// Hands a message out, to the present life of the process. `number`: under what.
+    fn hand_out(&self, index: usize, number: u64) {
+        let world = &self.world;
+        let lock = match self.faults.short_locks && !world.faults_are_over() {
+            true => world.time(200, 4_000),
+            false => LOCK,
+        };
+        let mut inner = self.lock();
+        let sent = &mut inner.sent[index];
+        sent.state = State::Delivered(number, Instant::now() + lock);
+        match sent.delivered_at {
+            Some((life, _)) if life == world.life() => {}
+            _ => sent.delivered_at = Some((world.life(), Instant::now())),
+        }
+        world.count("deliveries");
+    }
+
+    /// The same, under a lock of its own. Says whether it was handed out before.
+    fn lock_out(&self, index: usize, life: u64) -> (u64, bool) {
+        let number = self.number();
+        let again = matches!(self.lock().sent[index].state, State::Delivered(..));
+        self.hand_out(index, number);
+        self.lock().locks.insert(number, Lock { index, life, read: None, said: None });
+        (number, again)
+    }
+
+    /// What is to be done when the gateway has read the message that was handed out under a lock.
+    fn on_read(self: &Arc<Self>, lock: u64) -> impl FnOnce() + Send + 'static {
+        // The wire is the hub's own.
+        let hub = Arc::downgrade(self);
+        move || {
+            let Some(hub) = hub.upgrade() else { return };
+            let found = hub.lock().locks.get_mut(&lock).map(|lock| {
+                lock.read = Some(Instant::now());
+                (lock.index, lock.life)
+            });
+            if let Some((index, life)) = found {
+                hub.is_received(index, life);
+            }
+        }
+    }
+
+    /// The gateway is about to say that a message that it has under this lock is at its end (G1).
+    fn expect_settled(&self, lock: u64) {
+        let message = {
+            let inner = self.lock();
+            inner.locks.get(&lock).map(|lock| inner.sent[lock.index].message.clone())
+        };
+        if let Some(message) = message {
+            self.witness.expect_settled(&message);
+        }
+    }
+
+    /// Something is said of the message under a lock. `false`: the lock is lost.
+    fn settle(&self, lock: u64, said: Said) -> bool {
+        let world = &self.world;
+        let mut inner = self.lock();
+        let Some(Lock { index, said: told, .. }) = inner.locks.get_mut(&lock) else { return false };
+        *told = Some(said);
+        let index = *index;
+        let sent = &mut inner.sent[index];
+        if !matches!(sent.state, State::Delivered(of, until) if of == lock && until > Instant::now()) {
+            world.count("hub: a lock had run out");
+            return false;
+        }
+        match said {
+            Said::Complete => self.complete(sent),
+            Said::Reject => {
+                sent.state = State::Rejected;
+                world.count("rejected");
+            }
+            Said::Abandon => {
+                world.count("hub: a message is given back");
+                sent.given_back += 1;
+                sent.state = State::Queued;
+                if sent.given_back >= DELIVERIES_MAX {
+                    sent.state = State::GivenUp;
+                    world.violate(format!("{:?} was given back so often that the hub gave it up", sent.message));
+                }
+            }
+        }
+        world.note(format_args!("{:?} of no. {index} under {lock}", said));
+        drop(inner);
+        self.sent.notify_waiters();
+        true
+    }
+
+    fn complete(&self, sent: &mut Sent) {
+        sent.state = State::Completed;
+        self.world.count("completed");
+        let took = sent.delivered_at.map(|(_, at)| at.elapsed()).unwrap_or_default();
+        let is_sound = self.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
+        if is_sound && took > SOUND_MAX {
+            self.world.violate(format!("G11: {:?} took {took:?} beside a dead line", sent.message));
+        }
+    }
+
+    /// What was handed out under these came while the gateway was ending what it came on: perhaps nobody has looked at
+    /// it.
+    fn may_be_unseen(&self, locks: &[u64]) {
+        let mut inner = self.lock();
+        let Inner { sent, locks: all, .. } = &mut *inner;
+        for Lock { index, life, read, .. } in locks.iter().filter_map(|lock| all.get(lock)) {
+            if let Some(read) = read.filter(|read| read.elapsed() < ON_THE_WAY) {
+                let Sent { received, unseen, received_again, .. } = &mut sent[*index];
+                let all = received.iter().chain(&*received_again);
+                unseen.extend(all.filter(|receipt| **receipt == (*life, read)));
+            }
+        }
+    }
+
+    /// What is locked under one of these waits for a connection again.
+    fn unlock(&self, locks: impl IntoIterator<Item = u64>) {
+        let mut inner = self.lock();
+        for lock in locks {
+            let Some(index) = inner.locks.get(&lock).map(|lock| lock.index) else { continue };
+            if matches!(inner.sent[index].state, State::Delivered(of, _) if of == lock) {
+                inner.sent[index].state = State::Queued;
+            }
+        }
+        drop(inner);
+        self.sent.notify_waiters();
+    }
+
+    fn has_event(&self, device: &str, event: Event) {
+        self.world.note(format_args!("{device} event {event:?}"));
+        self.lock().events.entry(device.to_owned()).or_default().push(event);
+    }
+
+    /// When a connection is cut from outside, and how, if it is.
+    fn end_of_a_connection(&self) -> Option<(Instant, &'static str)> {
+        let world = &self.world;
+        if world.faults_are_over() || !world.chance(self.faults.cuts) {
+            return None;
+        }
+        let after = match world.chance(300) {
+            true => world.time(0, 1_000),
+            false => world.time(0, 40_000),
+        };
+        let kinds = ["wire: reset", "wire: closed", "wire: half-open"];
+        Some((Instant::now() + after, kinds[world.pick(0..3) as usize]))
+    }
+
+    fn takes_connection(&self, wire: &Wire) {
+        let mut inner = self.lock();
+        inner.wires.retain(|wire| !wire.is_over());
+        inner.wires.push(wire.clone());
+    }
+}
+
+/// A wire is cut from outside. Whether it is half-open now.
+fn cut(wire: &Wire, how: &'static str) -> bool {
+    match how {
+        "wire: half-open" => wire.go_half_open(),
+        "wire: reset" => wire.cut(End::Reset),
+        _ => wire.cut(End::Closed),
+    }
+    how == "wire: half-open"
+}
+
+/// When a SAS token expires, s since 1970.
+fn token_expiry(token: &str) -> Option<i64> {
+    let fields = token.strip_prefix("SharedAccessSignature ")?;
+    fields.split('&').find_map(|field| field.strip_prefix("se="))?.parse().ok()
+}
+
+async fn at_or_never(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The way to the hub.
+pub struct ToHub(pub Arc<Hub>);
+
+impl Dial for ToHub {
+    fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a> {
+        Box::pin(async move {
+            let (world, faults) = (&self.0.world, self.0.faults);
+            tokio::time::sleep(world.time(1, 80)).await;
+            let out = self.0.lock().outage_until.is_some_and(|until| Instant::now() < until);
+            if out || world.strikes("wire: no connection to the hub", faults.refusals) {
+                let error = "connection refused".into();
+                return Err(Trouble::Unreachable { address: address.to_owned(), error });
+            }
+            let wire = Wire::new(world, (1, 40));
+            world.count("connections");
+            self.0.takes_connection(&wire);
+            let hub = self.0.clone();
+            match address.rsplit(':').next() {
+                Some("1883") => drop(tokio::spawn(mqtt::serve(hub, wire.clone()))),
+                Some("5672") => drop(tokio::spawn(amqp::serve(hub, wire.clone()))),
+                Some("80") => drop(tokio::spawn(https::serve(hub, wire.clone()))),
+                _ => panic!("nobody listens at {address}"),
+            }
+            Ok(Box::new(wire.near()) as Box<dyn Stream>)
+        })
+    }
+}

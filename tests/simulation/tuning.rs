@@ -1,0 +1,179 @@
+//! The configurations of a schedule, and what of them is left to the dice.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::manners::{Manner, Manners};
+use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
+use super::scenario::{Device, HUBS};
+use super::world::World;
+
+/// What of a configuration is left to the dice.
+#[derive(Clone)]
+pub struct Tuning {
+    retries: u64,
+    keepalive: &'static str,
+    token_lifetime: &'static str,
+    /// How often a queue is looked at that has to be.
+    poll_interval: &'static str,
+    pub deadline: Duration,
+    /// Whoever asks a peripheral waits so long, ms.
+    timeout: u64,
+    /// Silence on each serial line after each exchange.
+    turnaround: &'static str,
+    pause: &'static str,
+    /// The names of the buses on the RTU line and on the text line.
+    rtu: &'static str,
+    text: &'static str,
+    /// The hub's host.
+    host: &'static str,
+    /// Whether what must not be done twice may be asked for at all.
+    pulses: bool,
+    /// Whether those devices that are completed when a command is accepted are so now.
+    after_accept: bool,
+}
+
+impl Tuning {
+    /// By the dice.
+    pub fn of(world: &World, manners: &Manners, chaos: Duration) -> Tuning {
+        let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
+        let is_tight = manners.have(Manner::TightDeadlines);
+        let pauses = is_tight && manners.have(Manner::Pauses);
+        if pauses {
+            world.count("instrument: hardly any time behind a pause");
+        }
+        if is_tight {
+            world.count("sender: hardly any time");
+        }
+        let deadline = [5, 30, 30, 600][world.pick(0..4) as usize];
+        Tuning {
+            deadline: Duration::from_secs(if is_tight { 1 + world.pick(0..8) } else { deadline }),
+            timeout: if manners.have(Manner::LateAnswers) { 2_000 } else { 400 },
+            turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
+            pause: if pauses { one(&["300ms", "3s", "6s"]) } else { "0s" },
+            retries: world.pick(0..3),
+            keepalive: one(&["30s", "60s"]),
+            token_lifetime: one(&["5m", "1h"]),
+            poll_interval: match chaos.as_secs() {
+                0..200 => one(&["1s", "2s", "10s", "10s", "60s"]),
+                200..2_000 => one(&["10s", "60s", "25m"]),
+                _ => "25m",
+            },
+            rtu: "rtu",
+            text: "text",
+            host: HUBS[0],
+            pulses: true,
+            after_accept: true,
+        }
+    }
+
+    /// See [`super::scenario::Scenario::patience`]. Four timeouts, at least 2 s, less what the answer takes on its way.
+    pub fn patience(&self) -> (u64, u64) {
+        (self.timeout, (4 * self.timeout).max(2_000) - 200)
+    }
+}
+
+/// The number of a configuration that is another in some way.
+pub fn reload(
+    world: &World,
+    manners: &Manners,
+    tuning: &Tuning,
+    devices: &[Device],
+    key_file: &str,
+    configurations: &mut Vec<String>,
+) -> Option<usize> {
+    let mut tuning = tuning.clone();
+    let mut devices = devices.to_vec();
+    match world.pick(0..10) {
+        _ if manners.have(Manner::OtherHub) && world.chance(400) => {
+            world.count("reloads: another hub");
+            tuning.host = HUBS[1];
+        }
+        _ if manners.have(Manner::Moves) && world.chance(500) => {
+            world.count("reloads: a line gets a bus of another name");
+            let names = |line: &[&'static str]| line[world.pick(0..3) as usize];
+            tuning.rtu = names(&["rtu", "rtu-b", "a-line"]);
+            tuning.text = names(&["text", "text-b", "another"]);
+        }
+        0 => return None,
+        // Back to the beginning.
+        1 | 2 => return Some(0),
+        3 | 4 => drop(devices.remove(world.pick(0..devices.len() as u64) as usize)),
+        5 => tuning.rtu = "rtu-b",
+        6 => tuning.pulses = false,
+        7 => tuning.after_accept = false,
+        8 => tuning.keepalive = "45s",
+        _ => tuning.retries = 3,
+    }
+    configurations.push(configuration(&tuning, &devices, key_file));
+    Some(configurations.len() - 1)
+}
+
+/// A configuration, as a file has it.
+pub fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
+    let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
+    let Tuning { deadline, pulses, after_accept, pause, poll_interval, .. } = *tuning;
+    let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
+    let deadline = format!("{}s", deadline.as_secs());
+    let silence = format!("turnaround = \"{turnaround}\"\n");
+    let mut text = format!(
+        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
+         keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
+         [admin]\nsocket = \"/sim/admin.sock\"\n\
+         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
+         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
+         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}turnaround = \"{pause}\"\n",
+        super::ledger::PATH,
+    );
+    for device in devices {
+        let profile = if device.bus == "text" { "text" } else { "modbus" };
+        let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
+        let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
+        let bus = match device.bus {
+            "rtu" => rtu,
+            "text" => line,
+            other => other,
+        };
+        let _ = write!(
+            text,
+            "[device.{}]\nbus = \"{bus}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
+             transport = \"{}\"\n",
+            device.id,
+            device.over.word()
+        );
+    }
+    let register = |name: &str, address: u16, rest: &str| {
+        format!(
+            "[profile.modbus.command.{name}]\nwrite = {{ table = \"holding\", address = {address}, type = \"u16\" }}\n\
+             deadline = \"{deadline}\"\n{rest}\n"
+        )
+    };
+    text += &register("set", SET, "idempotent = true");
+    text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
+    if pulses {
+        text += &register("pulse", PULSE, "idempotent = false");
+        text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
+    }
+    for number in 0..READS {
+        let _ = write!(
+            text,
+            "[profile.modbus.command.read-{number}]\nread = {{ table = \"holding\", address = {}, type = \"u16\" }}\n\
+             deadline = \"{deadline}\"\n",
+            READ + number
+        );
+    }
+    let lines = [
+        ("set", "S", "^OK", true),
+        ("pulse", "D", "^OK", false),
+        ("ask", "Q", r"^R (\\S+)$", true),
+        ("weigh", "W", r"([0-9.]+) kg$", true),
+    ];
+    for (name, word, expect, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
+        let _ = write!(
+            text,
+            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"^ERR\"\n\
+             deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
+        );
+    }
+    text
+}
