@@ -171,8 +171,8 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     match wrong {
         // It may have been done for a ledger that is gone.
         Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
-        // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and while
-        // the hub kept it locked, another message took its id.
+        // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
+        // while the hub kept it locked, another message took its id.
         Some("rejected, and done") if message.over == Over::Https && is_reused(row) && !message.asks.once() => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}

@@ -331,8 +331,8 @@ impl Attached {
         });
     }
 
-    /// Tells the hub what is due, as long as that does not take too long, and no message comes meanwhile, whose deadline
-    /// counts from when it is taken: what is left goes on with the next call of [`Attachment::next`].
+    /// Tells the hub what is due, as long as that does not take too long, and no message comes meanwhile, whose
+    /// deadline counts from when it is taken: what is left goes on with the next call of [`Attachment::next`].
     async fn tell(&mut self, settlements: Vec<Settlement>) -> Result<bool, Trouble> {
         let mut abandoned = None;
         for settlement in settlements {

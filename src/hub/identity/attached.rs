@@ -228,8 +228,8 @@ impl Serving<'_> {
         self.identity.deliveries.first_receipt(hub, gist, Instant::now(), Timestamp::now())
     }
 
-    /// The same of what came and was not taken before the attachment ended: it comes again, perhaps still in this life of
-    /// the daemon.
+    /// The same of what came and was not taken before the attachment ended: it comes again, perhaps still in this life
+    /// of the daemon.
     pub(super) fn note_what_is_left_behind(&mut self) {
         while let Some(message) = self.attachment.left_behind() {
             self.first_receipt(&message.condense(&self.form()));
