@@ -71,15 +71,14 @@ lint() {
     # As the tests are built, so that what both need is built once.
     scripts/proof.sh clippy --quiet --all-targets -- -D warnings
     cargo clippy --quiet --profile proof --all-targets -- -D warnings
-    cargo clippy --quiet --profile proof --no-default-features -- -D warnings
+    cargo clippy --quiet --profile proof --no-default-features --lib --bins --tests -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --profile proof --no-deps
 }
 
 # The program without `proof`, as it is released but for the optimisation, which takes minutes (make lint-deb): how it is
-# packed does not depend on that. Its dependencies are those of the tests.
+# packed does not depend on that. Its dependencies are those of the tests: only beside an example cargo takes their features.
 plain_program() {
-    cargo build --quiet --profile proof --config profile.proof.opt-level=0 \
-        --features tokio/test-util --bin fieldbridge
+    cargo build --quiet --profile proof --config profile.proof.opt-level=0 --bin fieldbridge --example hub
     mkdir -p target/plain
     cp target/proof/fieldbridge target/plain/fieldbridge
 }

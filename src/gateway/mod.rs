@@ -163,8 +163,8 @@ impl World {
     }
 }
 
-/// Serves until it is told to stop. Tells whether everything has stopped in order then, and no peripheral owes an
-/// answer.
+/// Serves until it is told to stop. Tells whether everything has stopped in order then, no peripheral owes an answer,
+/// and the hub keeps nothing locked.
 async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Exit> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
@@ -204,8 +204,9 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     end?;
     let in_order = stop(&gateway, tasks).await;
     tracing::info!("stopped");
-    // An answer that may come still is for the next daemon to wait out, as after a fault.
-    Ok(in_order && !gateway.owed.is_any())
+    // An answer that may come still, and a message that is locked at the hub, are for the next daemon to wait out, as
+    // after a fault.
+    Ok(in_order && !gateway.owed.is_any() && !gateway.shared.has_left_locked())
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.

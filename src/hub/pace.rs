@@ -48,6 +48,11 @@ impl Shared {
         self.places.set_most(most);
     }
 
+    /// Whether the hub may keep something locked that identities have left.
+    pub fn has_left_locked(&self) -> bool {
+        self.transport.has_left_locked()
+    }
+
     /// Room for one more device.
     pub fn room(&self) -> Arc<Room> {
         Room::new(self.common.clone())

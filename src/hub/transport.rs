@@ -27,6 +27,11 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A protocol by which identities are reached.
 pub trait Transport: Send + Sync {
+    /// Whether the hub may keep something locked that attachments have left, so that the next daemon has to wait.
+    fn has_left_locked(&self) -> bool {
+        false
+    }
+
     /// Whether an account's connection is no other's, so that it takes one of the places that there are. Where it is
     /// shared, the transport sees to it that there is a place for it.
     fn has_own_connection(&self, _account: &Account) -> bool {

@@ -80,7 +80,17 @@ impl Transport for Transports {
     }
 
     fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
-        self.of(account)?.locked_until(account, device, crashed)
+        let by_its_own = self.of(account)?.locked_until(account, device, crashed);
+        // The device may have been reached by polling before.
+        #[cfg(feature = "https")]
+        return by_its_own.max(self.https.locked_until(account, device, None));
+        #[cfg(not(feature = "https"))]
+        by_its_own
+    }
+
+    #[cfg(feature = "https")]
+    fn has_left_locked(&self) -> bool {
+        self.https.has_left_locked()
     }
 
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {

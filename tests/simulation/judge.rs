@@ -53,7 +53,7 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
         for device in &scenario.devices {
             let none = Vec::new();
             judge_events(world, device, (rows, lost), events.get(device).unwrap_or(&none), sent);
-            judge_order(world, scenario, device, (&commands, effects), sent);
+            judge_order(world, device, (&commands, effects), sent);
         }
     });
 }
@@ -261,13 +261,7 @@ fn take(from: &mut Vec<String>, wanted: &str) -> bool {
 /// G5: what a device's peripheral has done, it has done in the order of receipt. Without a message id a redelivery is a
 /// new command; of what was sent twice any copy may have run out of time at the hub; and what was lost with a ledger is
 /// done again, if it may be.
-fn judge_order(
-    world: &World,
-    scenario: &Scenario,
-    device: &str,
-    (commands, effects): (&[Command], &[Effect]),
-    sent: &[Sent],
-) {
+fn judge_order(world: &World, device: &str, (commands, effects): (&[Command], &[Effect]), sent: &[Sent]) {
     let place = |effect: &Effect| {
         let is_its = |command: &&Command| command.message.device == device && command.message.value == effect.value;
         let found = commands.iter().position(|command| is_its(&command))?;
@@ -277,10 +271,11 @@ fn judge_order(
     };
     let done: Vec<(usize, u64)> = effects.iter().filter_map(place).collect();
     let over = done.first().map(|(first, _)| commands[*first].message.over);
-    let is_in_order = match over.filter(|over| scenario.keeps_order(*over)) {
-        // The hub delivers on each connection what it has, from the oldest on.
-        Some(Over::Mqtt) => done.is_sorted_by_key(|(place, _)| *place),
-        Some(Over::Amqp | Over::Https) => is_in_order_of_receipt(&done, commands, sent),
+    let is_in_order = match over {
+        // The hub delivers on each connection what it has, from the oldest on; and whoever polls waits out what may be
+        // locked.
+        Some(Over::Mqtt | Over::Https) => done.is_sorted_by_key(|(place, _)| *place),
+        Some(Over::Amqp) => is_in_order_of_receipt(&done, commands, sent),
         None => true,
     };
     if !is_in_order {
@@ -288,9 +283,7 @@ fn judge_order(
     }
 }
 
-/// Whether nothing was done before something that had come before it. Where the hub keeps a message locked that was
-/// handed out to an earlier life of the process, or whose answer was lost, what is behind it comes first. So the order
-/// is that of receipt, in the life whose receipt something was done for.
+/// Whether nothing was done before something that had come before it: in the life whose receipt something was done for.
 fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent]) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
         done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();

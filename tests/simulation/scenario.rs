@@ -212,6 +212,8 @@ pub struct Scenario {
     pub devices: Vec<String>,
     /// Whether the witness looks at everything.
     pub witnessed: bool,
+    /// The operator says that the ledger knows all that was ever done.
+    pub trusts: bool,
 }
 
 impl Faults {
@@ -226,15 +228,6 @@ impl Scenario {
     /// Whether the gateway's clock is never wrong.
     pub fn clock_is_right(&self) -> bool {
         !self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Clock(..)))
-    }
-
-    /// Whether a device that is reached so has its messages in the order in which they were sent. One that polls does
-    /// until its polling ends with a message in hand: the hub keeps that one locked, and those behind it come first
-    /// (docs/TRANSPORTS.md).
-    pub fn keeps_order(&self, over: Over) -> bool {
-        let Faults { cuts, refusals, lost_acks, crashes, disk, .. } = self.faults;
-        let ends_polling = cuts + refusals + lost_acks + crashes + disk > 0 || self.reloads() || !self.clock_is_right();
-        over != Over::Https || !ends_polling
     }
 
     /// Whether commands may vanish from the configuration.
@@ -304,8 +297,11 @@ impl Scenario {
         }
         happenings.sort_by_key(|(at, _)| *at);
         let devices = devices.into_iter().map(|device| device.id).collect();
+        // What is lost with a ledger is known to nobody.
+        let trusts = !manners.have(Manner::LostLedger) && world.chance(600);
         Scenario {
             faults,
+            trusts,
             manners,
             patience: tuning.patience(),
             deadline: tuning.deadline,

@@ -24,7 +24,7 @@ use super::judge::judge;
 use super::ledger::{Row, Witness, PATH};
 use super::manners::Manner;
 use super::plant::{Plant, ToPlant};
-use super::scenario::{Happening, Over, Scenario};
+use super::scenario::{Happening, Scenario};
 use super::vfs;
 use super::world::{Report, Seen, World};
 
@@ -213,7 +213,7 @@ impl Schedule {
         let disk = SimDisk::new(world);
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
-        let hub = Hub::new(world, &witness, scenario.faults, scenario.keeps_order(Over::Https));
+        let hub = Hub::new(world, &witness, scenario.faults);
         let plant = Plant::new(world, &witness, &scenario);
         Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, lost: RefCell::default() }
     }
@@ -314,6 +314,16 @@ impl Schedule {
         }
     }
 
+    /// As `ledger new --trust` does. What the disk does not take is not trusted.
+    async fn trust(&self, ledger: &Ledger) {
+        let hub = self.settings.present().hub.host;
+        for device in self.scenario.devices.iter().filter(|_| self.scenario.trusts) {
+            if ledger.distrusts(&hub, device) && ledger.trust_device(&hub, device).await.is_ok() {
+                self.world.count("ledger: trusted");
+            }
+        }
+    }
+
     async fn process(&self, chaos: Option<Instant>) -> Ended {
         let disk = Arc::new(Mounted(self.disk.clone()));
         let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &self.settings.present().hub.host) {
@@ -325,6 +335,7 @@ impl Schedule {
         let world = self.world.clone();
         let latency = move || world.time(0, 15);
         let writer = tokio::spawn(Mortal::new(writing.run_among_tasks(latency)));
+        self.trust(&ledger).await;
         let surroundings = Surroundings {
             dial: Arc::new(ToHub(self.hub.clone())),
             trust: None,

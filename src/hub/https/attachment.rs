@@ -88,6 +88,10 @@ impl Transport for Https {
         let before = crashed.map(|begun| begun + proof::lock_time()).filter(|until| *until > Instant::now());
         self.left.until(&key(&account.access.hub, device)).max(before)
     }
+
+    fn has_left_locked(&self) -> bool {
+        self.left.is_any()
+    }
 }
 
 /// The hub is reached.

@@ -35,6 +35,12 @@ impl Left {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         left.get(key).copied().filter(|until| *until > Instant::now())
     }
+
+    /// Whether something of any device is locked.
+    pub fn is_any(&self) -> bool {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        left.values().any(|until| *until > Instant::now())
+    }
 }
 
 #[cfg(test)]
@@ -51,9 +57,9 @@ mod tests {
         let (soon, later) = (now + Duration::from_secs(5), now + Duration::from_secs(65));
         left.note(&pump, Some(later));
         left.note(&pump, Some(soon));
-        assert_eq!((left.until(&pump), left.until(&valve)), (Some(later), None));
+        assert_eq!((left.until(&pump), left.until(&valve), left.is_any()), (Some(later), None, true));
         tokio::time::advance(Duration::from_secs(65)).await;
-        assert_eq!(left.until(&pump), None);
+        assert_eq!((left.until(&pump), left.is_any()), (None, false));
         left.note(&valve, Some(Instant::now() + Duration::from_secs(1)));
         left.note(&valve, None);
         assert_eq!(left.until(&valve), None);

@@ -138,8 +138,6 @@ pub struct Hub {
     world: Arc<World>,
     witness: Arc<Witness>,
     faults: Faults,
-    /// Nothing keeps whoever polls from settling in order.
-    polls_in_order: bool,
     /// Rings when a message was sent, or another can be delivered now.
     sent: Notify,
     inner: Mutex<Inner>,
@@ -147,7 +145,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub that knows every device.
-    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults, polls_in_order: bool) -> Arc<Hub> {
+    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults) -> Arc<Hub> {
         let inner = Inner {
             sent: Vec::new(),
             events: BTreeMap::new(),
@@ -162,7 +160,7 @@ impl Hub {
             outage_until: None,
         };
         let (world, witness) = (world.clone(), witness.clone());
-        Arc::new(Hub { world, witness, faults, polls_in_order, sent: Notify::new(), inner: Mutex::new(inner) })
+        Arc::new(Hub { world, witness, faults, sent: Notify::new(), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
