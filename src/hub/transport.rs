@@ -146,8 +146,8 @@ pub trait Attachment: Send {
         None
     }
 
-    /// Takes leave.
-    fn detach(self: Box<Self>) -> Pending<'static, ()>;
+    /// Takes leave. Gives what has come meanwhile, as [`Attachment::left_behind`] does.
+    fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>>;
 }
 
 /// What the hub sends.
@@ -176,6 +176,15 @@ pub enum Inbound {
         event: i64,
         /// What the hub says.
         why: String,
+    },
+    /// The hub takes no events at present, or not this one.
+    EventPostponed {
+        /// Its number in the ledger.
+        event: i64,
+        /// What the hub says.
+        why: String,
+        /// It may be for this event.
+        is_suspect: bool,
     },
     /// The hub did not take the token that was shown last, for a reason that may pass. The one before counts still.
     NotRenewed(Trouble),

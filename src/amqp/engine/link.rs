@@ -105,6 +105,11 @@ impl Link {
         }
     }
 
+    /// Whether both sides have ended it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
     /// Whether it is the one that the peer means.
     pub(super) fn is_peers(&self, handle: u32) -> bool {
         self.peers == Some(handle) && self.state != State::Gone

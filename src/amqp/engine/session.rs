@@ -85,15 +85,23 @@ impl Session {
     }
 
     pub(super) fn attach(&mut self, attaching: Attaching, out: &mut Out) -> Option<LinkId> {
-        if self.links.len() >= LINKS_MAX || self.end_wanted || self.state == State::Ending {
+        if self.end_wanted || self.state == State::Ending {
             return None;
         }
-        let handle = self.links.len() as u32;
+        // The place of one that both sides have ended is free again (OASIS AMQP 1.0, 2.6.2).
+        let place = self.links.iter().position(Link::is_gone).unwrap_or(self.links.len());
+        if place >= LINKS_MAX {
+            return None;
+        }
+        let handle = place as u32;
         let mut link = Link::new(handle, attaching);
         if self.state == State::Begun {
             link.attach(self.id, out);
         }
-        self.links.push(link);
+        match self.links.get_mut(place) {
+            Some(gone) => *gone = link,
+            None => self.links.push(link),
+        }
         Some(LinkId { session: self.id, handle })
     }
 

@@ -48,6 +48,7 @@ impl Reached for Shared {
             let Shared(hold) = *self;
             let (user, mut waiting) = (hold.user(), Waiting::default());
             let of = audience(&entry.hub.host, entry.device);
+            let is_shared = entry.token.is_some();
             if let Some(token) = entry.token {
                 let (told, answer) = oneshot::channel();
                 let show = Command::Show { user, of: of.clone(), token, told: Some(told) };
@@ -64,6 +65,7 @@ impl Reached for Shared {
             };
             let attached = Attached {
                 device: entry.device.to_owned(),
+                is_shared,
                 of,
                 seat: Seat { user, signals, waiting, hold },
                 window,
@@ -98,8 +100,18 @@ struct Held {
     count: Option<u32>,
 }
 
+/// The message that has come, if that is it.
+fn message_in(signal: Signal) -> Option<Message> {
+    match signal {
+        Signal::Delivered(delivery) => Some(c2d(&delivery.payload, delivery.is_whole)),
+        _ => None,
+    }
+}
+
 struct Attached {
     device: String,
+    /// Others may have parts of the connection: one of a certificate is its own.
+    is_shared: bool,
     /// What its tokens are of.
     of: String,
     seat: Seat,
@@ -124,6 +136,7 @@ impl Attached {
             Some(Signal::Delivered(delivery)) => Ok(self.on_delivery(&delivery)),
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
             Some(Signal::Refused(event, why)) => Ok(Inbound::EventRefused { event, why }),
+            Some(Signal::Postponed(event, why, is_suspect)) => Ok(Inbound::EventPostponed { event, why, is_suspect }),
             Some(Signal::NotRenewed(trouble)) => Ok(Inbound::NotRenewed(trouble)),
             Some(Signal::Over(trouble)) => {
                 self.is_over = true;
@@ -231,26 +244,27 @@ impl Attachment for Attached {
 
     fn left_behind(&mut self) -> Option<Message> {
         let signals = &mut self.seat.signals;
-        std::iter::from_fn(|| signals.try_recv().ok()).find_map(|signal| match signal {
-            Signal::Delivered(delivery) => Some(c2d(&delivery.payload, delivery.is_whole)),
-            _ => None,
-        })
+        std::iter::from_fn(|| signals.try_recv().ok()).find_map(message_in)
     }
 
-    fn detach(self: Box<Self>) -> Pending<'static, ()> {
+    fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>> {
         Box::pin(async move {
-            let Attached { mut seat, is_over, .. } = *self;
+            let Attached { mut seat, is_over, is_shared, .. } = *self;
+            let mut came = Vec::new();
             let leave = async {
                 let is_told = seat.want(Command::Leave { user: seat.user }).await.is_ok();
-                while is_told && seat.signals.recv().await.is_some() {}
+                while let Some(signal) = seat.signals.recv().await.filter(|_| is_told) {
+                    came.extend(message_in(signal));
+                }
             };
             let _ = timeout(LEAVE_PATIENCE, leave).await;
             let Seat { signals, hold, .. } = seat;
             drop(signals);
-            match is_over {
+            match is_over && is_shared {
                 true => hold.come_back(),
                 false => hold.leave().await,
             }
+            came
         })
     }
 }

@@ -301,10 +301,14 @@ impl Driver {
                 let told = match outcome {
                     Outcome::Accepted => Signal::Published(number),
                     Outcome::Rejected(Some(problem)) => {
-                        Signal::Refused(number, format!("{} {}", problem.condition, shown(&problem.description)))
+                        let why = format!("{} {}", problem.condition, shown(&problem.description));
+                        match Trouble::from_amqp(&problem.condition, &problem.description) {
+                            Trouble::Throttled(_) => Signal::Postponed(number, why, false),
+                            _ => Signal::Refused(number, why),
+                        }
                     }
                     Outcome::Rejected(None) => Signal::Refused(number, "it is rejected".into()),
-                    Outcome::Released | Outcome::Untold => Signal::Refused(number, "it is given back".into()),
+                    Outcome::Released | Outcome::Untold => Signal::Postponed(number, "it is given back".into(), true),
                 };
                 if let Some(user) = self.user_of(link.session) {
                     self.users.entry(user).and_modify(|served| served.events = served.events.saturating_sub(1));

@@ -54,6 +54,8 @@ pub(super) enum Signal {
     Published(i64),
     /// The hub does not take the event with this number, for this reason.
     Refused(i64, String),
+    /// The hub takes no events at present, or not this one, and why; and whether it may be for this event.
+    Postponed(i64, String, bool),
     /// The hub did not take the last token now.
     NotRenewed(Trouble),
     /// Its part of the connection is over.

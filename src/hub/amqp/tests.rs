@@ -152,7 +152,7 @@ async fn identities_share_a_connection_which_the_last_of_them_closes() {
         })
         .await
     };
-    let ((), why) = tokio::join!(one.detach(), closed);
+    let (_, why) = tokio::join!(one.detach(), closed);
     assert_eq!(why, None);
     assert!(matches!(attach(&amqp, &account, "one").await, Err(Trouble::Closed)), "the next one is dialled anew");
 }

@@ -85,8 +85,13 @@ impl Transport for Https {
     }
 
     fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+        let key = key(&account.access.hub, device);
         let before = crashed.map(|begun| begun + proof::lock_time()).filter(|until| *until > Instant::now());
-        self.left.until(&key(&account.access.hub, device)).max(before)
+        if before.is_some() {
+            // For the next daemon too, if this one ends sooner.
+            self.left.note(&key, before);
+        }
+        self.left.until(&key)
     }
 
     fn has_left_locked(&self) -> bool {
@@ -139,6 +144,8 @@ struct Attached {
     poll_interval: Duration,
     /// When the queue is looked at next.
     poll_at: Instant,
+    /// Not before this, whatever else would have it sooner: a message may be locked that nobody holds.
+    not_before: Instant,
     /// When an empty queue is looked at once more, whatever the interval: what an earlier attachment may have left
     /// comes when its lock has run out.
     look_again_at: Instant,
@@ -172,6 +179,7 @@ impl Attached {
             },
             poll_interval: hub.poll_interval,
             poll_at: now,
+            not_before: now,
             look_again_at: now + proof::lock_time(),
             handed_out: None,
             is_unsure: false,
@@ -231,8 +239,12 @@ impl Attached {
     fn poll_went_unanswered(&mut self) {
         let now = Instant::now();
         (self.handed_out, self.is_unsure) = (Some(now), true);
-        self.poll_at = now + proof::lock_time();
-        self.look_again_at = self.look_again_at.max(self.poll_at);
+        self.not_before = now + proof::lock_time();
+        self.look_again_at = self.look_again_at.max(self.not_before);
+    }
+
+    fn next_poll(&self) -> Instant {
+        self.poll_at.max(self.not_before)
     }
 
     fn may_poll(&self) -> bool {
@@ -244,7 +256,7 @@ impl Attached {
             crash::point(Point::PubackQueued);
             return Some((Work::Settle, self.requests.settle(lock, end)));
         }
-        let polls = self.may_poll() && Instant::now() >= self.poll_at;
+        let polls = self.may_poll() && Instant::now() >= self.next_poll();
         if polls && (self.has_published || self.events.is_empty()) {
             self.has_published = false;
             return Some((Work::Poll, self.requests.poll()));
@@ -267,7 +279,7 @@ impl Attached {
 
     /// Until the next poll, or for ever while none may be made: what comes then comes from the identity.
     async fn idle(&mut self) {
-        let (may_poll, poll_at) = (self.may_poll(), self.poll_at);
+        let (may_poll, poll_at) = (self.may_poll(), self.next_poll());
         let client = self.client.as_mut().expect("no request is under way");
         tokio::select! {
             () = sleep_until(poll_at), if may_poll => {}
@@ -278,11 +290,13 @@ impl Attached {
     fn on_answer(&mut self, work: Work, answer: Answer) -> Result<(), Trouble> {
         match work {
             Work::Poll => {
-                // Those are said by somebody in front of the hub's queues, which may have been asked.
-                if matches!(answer.status, 500 | 502 | 504) {
+                let is_the_hubs_no = matches!(answer.status, 401 | 403 | 404 | 429) && !answer.is_page();
+                let polled = answers::polled(answer);
+                // Anything else is said by somebody in front of the hub's queues, which may have been asked.
+                if polled.is_err() && !is_the_hubs_no {
                     self.poll_went_unanswered();
                 }
-                self.on_polled(answers::polled(answer)?);
+                self.on_polled(polled?);
             }
             Work::Settle => {
                 let was_told = answers::settled(&answer)?;
@@ -301,6 +315,12 @@ impl Attached {
             Work::Publish(seq) => {
                 self.inbox.push_back(match answers::published(&answer) {
                     Err(Trouble::EventRefused(why)) => Inbound::EventRefused { event: seq, why },
+                    // If it is not for this event, the next poll says so.
+                    Err(trouble) if !matches!(answer.status, 401 | 404) => Inbound::EventPostponed {
+                        event: seq,
+                        why: trouble.to_string(),
+                        is_suspect: answer.is_page() || !matches!(answer.status, 403 | 429),
+                    },
                     told => told.map(|()| Inbound::Published(seq))?,
                 });
             }
@@ -472,12 +492,13 @@ impl Attachment for Attached {
         })
     }
 
-    fn detach(mut self: Box<Self>) -> Pending<'static, ()> {
+    fn detach(mut self: Box<Self>) -> Pending<'static, Vec<Message>> {
         Box::pin(async move {
             if let Ok(Err(trouble)) = timeout(GIVE_BACK_PATIENCE, self.give_all_back()).await {
                 tracing::debug!("what is left with the hub comes again when its lock has run out: {trouble}");
             }
             crash::point(Point::GoodbyeSaid);
+            std::iter::from_fn(|| self.left_behind()).collect()
         })
     }
 }

@@ -393,6 +393,55 @@ async fn what_an_unheard_answer_may_have_brought_is_waited_for_before_anything_e
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_lock_has_no_poll_made_before_an_unheard_message_is_free() {
+    let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
+    attachment.next().await.unwrap();
+    let hub = &mut site.hub;
+    let unheard = async {
+        assert_eq!(hub.hear().await.0, poll());
+        hub.hang_up();
+    };
+    // The connection was kept: the attachment goes on.
+    let waits = tokio::time::timeout(Duration::from_secs(5), attachment.next());
+    assert!(tokio::join!(waits, unheard).0.is_err());
+    let lost = "HTTP/1.1 412 No\r\nContent-Length: 0\r\n\r\n";
+    let told = tokio::join!(attachment.settle(vec![Complete(1)]), hub.expect(complete("l-1"), lost)).0;
+    assert_eq!(told, Ok(false));
+    let since = Instant::now();
+    assert!(is_delivery(&next(&mut attachment, hub, poll(), &message("m-1", "l-3")).await, 2, "m-1"));
+    assert_eq!(since.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_answers_a_poll_in_the_hubs_place_may_have_asked_it() {
+    for (answer, may_have) in [
+        ("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", true),
+        ("HTTP/1.1 408 No\r\nContent-Length: 0\r\n\r\n", true),
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", true),
+        ("HTTP/1.1 403 No\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", true),
+        ("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\n{}", false),
+        ("HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n", false),
+    ] {
+        let mut site = site(Settle::AfterExecution);
+        assert!(site.attach(None, answer).await.is_err(), "{answer}");
+        assert_eq!(site.locked_for(None).is_some(), may_have, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_can_not_be_taken_now_ends_nothing() {
+    let page = "HTTP/1.1 403 No\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>";
+    let quota = "HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\n{}";
+    for (answer, expected) in [(page, true), (quota, false)] {
+        let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+        attachment.publish(event(1, None)).await.unwrap();
+        let told = next(&mut attachment, &mut site.hub, publish(), answer).await;
+        let Inbound::EventPostponed { event: 1, is_suspect, .. } = told else { panic!("{answer}") };
+        assert_eq!(is_suspect, expected, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attachment_that_ends_tells_what_it_knows_and_gives_back_the_rest_so_that_nothing_is_overtaken() {
     let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
     attachment.next().await.unwrap();
@@ -439,7 +488,7 @@ async fn what_stays_locked_is_waited_for_before_the_next_attachment() {
         }
     };
     tokio::select! {
-        () = attachment.detach() => {}
+        _ = attachment.detach() => {}
         () = async { gone.await; std::future::pending().await } => {}
     }
     assert_eq!(site.locked_for(None), seconds(65));

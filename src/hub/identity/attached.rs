@@ -83,6 +83,7 @@ impl Serving<'_> {
             crash::stick(Part::Session).await;
             self.compare(&configured.borrow_and_update());
             self.renew_in_place().await?;
+            identity.health.pulse.allow(Duration::ZERO);
             if self.is_to_be_renewed() {
                 return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
             }
@@ -138,6 +139,7 @@ impl Serving<'_> {
     }
 
     async fn on_inbound(&mut self, inbound: Inbound, outbox: &mut Outbox) -> Result<(), Trouble> {
+        self.identity.health.pulse.allow(Duration::ZERO);
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
             Inbound::Unclear { message, why } => {
@@ -146,10 +148,15 @@ impl Serving<'_> {
             }
             Inbound::Published(event) => {
                 outbox.acknowledged(event).await?;
+                self.identity.health.pulse.allow(Duration::ZERO);
                 outbox.publish_more(&mut *self.attachment).await
             }
+            Inbound::EventPostponed { event, why, is_suspect } => {
+                outbox.postponed(event, &why, is_suspect);
+                Ok(())
+            }
             Inbound::EventRefused { event, why } => {
-                outbox.refused(event, why)?;
+                outbox.refused(event, &why);
                 outbox.publish_more(&mut *self.attachment).await
             }
             Inbound::NotRenewed(trouble) => self.renew_later(trouble),
@@ -177,7 +184,8 @@ impl Serving<'_> {
                 tokio::select! {
                     inbound = self.attachment.next() => match inbound? {
                         Inbound::Published(event) => outbox.acknowledged(event).await?,
-                        Inbound::EventRefused { event, why } => outbox.refused(event, why)?,
+                        Inbound::EventRefused { event, why } => outbox.refused(event, &why),
+                        Inbound::EventPostponed { event, why, is_suspect } => outbox.postponed(event, &why, is_suspect),
                         // It comes again, perhaps still in this life of the daemon.
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
                             self.first_receipt(&message.condense(&self.form()));
@@ -236,6 +244,16 @@ impl Serving<'_> {
         }
     }
 
+    /// Takes leave, and notes the same of what comes meanwhile.
+    pub(super) async fn detach(self) {
+        let (identity, form) = (self.identity, self.form());
+        let hub = &self.account.access.hub.host;
+        for message in self.attachment.detach().await {
+            let gist = message.condense(&form);
+            identity.deliveries.first_receipt(hub, &gist, Instant::now(), Timestamp::now());
+        }
+    }
+
     /// Leaves a delivery with the hub, unless those before it were left already.
     fn leave(&mut self, delivery: Left) {
         if self.left.is_none() {
@@ -257,6 +275,7 @@ impl Serving<'_> {
         first: Settlement,
         settled: &mut mpsc::Receiver<Settlement>,
     ) -> Result<(), Trouble> {
+        self.identity.health.pulse.allow(Duration::ZERO);
         let mut settlements = vec![first];
         settlements.extend(std::iter::from_fn(|| settled.try_recv().ok()));
         let gives_back = settlements.iter().any(|settlement| matches!(settlement, Settlement::Abandon(_)));

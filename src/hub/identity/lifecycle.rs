@@ -77,7 +77,7 @@ impl Identity {
                         let served = self.serve(established, &mut outbox, &streak, &account, which).await;
                         streak.renewing = matches!(served.ending, Ending::Renew);
                         let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);
-                        let ending = streak.judge(served, since);
+                        let ending = streak.judge(served);
                         if matches!(ending, Ending::Reconfigured) {
                             // What kept it from connecting may be mended.
                             streak = Streak::default();
@@ -279,22 +279,25 @@ impl Identity {
                     | Trouble::EventRefused(_)
             )
         ));
+        let lived = since.elapsed();
         let (worked, token_end, is_pushed_to) = (serving.worked, serving.token_end, serving.attachment.is_pushed_to());
         match ending {
             // Where a connection is all that there is, nobody is there to take leave of.
             Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) if is_pushed_to => {}
             _ => {
                 self.health.pulse.allow(DETACH_TIMEOUT);
-                serving.attachment.detach().await;
+                serving.detach().await;
             }
         }
-        Served { ending, worked, token_end, is_pushed_to }
+        Served { ending, lived, worked, token_end, is_pushed_to }
     }
 }
 
 /// How a connection has ended.
 struct Served {
     ending: Ending,
+    /// How long it stood, without its leave-taking.
+    lived: Duration,
     /// A message was acknowledged on it.
     worked: bool,
     /// When its last token expires.
@@ -305,10 +308,10 @@ struct Served {
 
 impl Streak {
     /// Judges how a connection that stood has ended.
-    fn judge(&mut self, served: Served, since: Instant) -> Ending {
-        let Served { ending, worked, token_end, is_pushed_to } = served;
+    fn judge(&mut self, served: Served) -> Ending {
+        let Served { ending, lived, worked, token_end, is_pushed_to } = served;
         let has_expired = token_end.is_some_and(|end| Instant::now() >= end);
-        let short = since.elapsed() < SHORT_LIFE;
+        let short = lived < SHORT_LIFE;
         if worked || !short {
             self.backoff.reset();
             self.told = None;
@@ -341,7 +344,8 @@ mod tests {
         let end = since + Duration::from_secs(3600);
         let mut judged = |trouble: Trouble| {
             let ending = Ending::Trouble(trouble);
-            match streak.judge(Served { ending, worked: true, token_end: Some(end), is_pushed_to: true }, since) {
+            let lived = since.elapsed();
+            match streak.judge(Served { ending, lived, worked: true, token_end: Some(end), is_pushed_to: true }) {
                 Ending::Trouble(trouble) => trouble,
                 _ => panic!("a trouble"),
             }

@@ -30,6 +30,8 @@ use crate::proof::crash::{self, Part, Point};
 const IN_FLIGHT_MAX: usize = 16;
 /// An acknowledgement that takes longer ends the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long none is published where the hub takes none.
+const PAUSE: Duration = Duration::from_secs(60);
 /// Acknowledged events that are remembered: they leave the ledger a little later than the hub acknowledged them.
 const DONE_MAX: usize = 256;
 
@@ -63,6 +65,9 @@ pub(in crate::hub) struct Outbox {
     reading: Option<Reading>,
     done: VecDeque<i64>,
     hurdles: Hurdles,
+    /// The hub takes none before this.
+    paused_until: Option<Instant>,
+    has_told_of_a_pause: bool,
 }
 
 struct OnTheWire {
@@ -83,6 +88,8 @@ impl Outbox {
             reading: None,
             done: VecDeque::new(),
             hurdles: Hurdles::default(),
+            paused_until: None,
+            has_told_of_a_pause: false,
         }
     }
 
@@ -142,6 +149,9 @@ impl Outbox {
     /// Publishes what waits, as far as there is room on the wire, and has the ledger read if there may be more.
     pub(in crate::hub) async fn publish_more(&mut self, attachment: &mut dyn Attachment) -> Result<(), Trouble> {
         crash::stick(Part::Outbox).await;
+        if self.is_paused() {
+            return Ok(());
+        }
         while self.in_flight.len() < self.window() {
             let Some(event) = self.waiting.pop_front() else { break };
             if self.done.contains(&event.seq) {
@@ -205,6 +215,7 @@ impl Outbox {
     pub(in crate::hub) async fn acknowledged(&mut self, seq: i64) -> Result<(), Trouble> {
         let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
         crash::point(Point::EventAcknowledged);
+        self.has_told_of_a_pause = false;
         if self.hurdles.taken(seq) {
             tracing::info!(device = %self.device, message_id, "the hub has taken a result event that was set aside");
         }
@@ -217,12 +228,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// The hub does not take the event with this number: others go before it, and it is tried again after a while.
-    ///
-    /// # Errors
-    /// As many are set aside as may be.
-    pub(in crate::hub) fn refused(&mut self, seq: i64, why: String) -> Result<(), Trouble> {
-        let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
+    /// The hub does not take the event with this number: others go before it, and it is tried again after a while. If
+    /// as many are set aside as may be, it is for none of them.
+    pub(in crate::hub) fn refused(&mut self, seq: i64, why: &str) {
+        let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return };
         match self.hurdles.refused(seq, Instant::now()) {
             Some(true) => tracing::warn!(
                 device = %self.device,
@@ -231,9 +240,33 @@ impl Outbox {
                 "the hub does not take this result event ({why}); others go before it, and it is tried again from time to time"
             ),
             Some(false) => tracing::debug!(device = %self.device, event = seq, "the hub does not take it still: {why}"),
-            None => return Err(Trouble::EventRefused(why)),
+            None => self.pause(why),
         }
-        Ok(())
+    }
+
+    /// The hub takes no events at present, or not this one: none is published for a while.
+    pub(in crate::hub) fn postponed(&mut self, seq: i64, why: &str, is_suspect: bool) {
+        if is_suspect && self.in_flight.contains_key(&seq) {
+            self.suspect(&[seq]);
+        }
+        if self.in_flight.remove(&seq).is_some() {
+            self.pause(why);
+        }
+    }
+
+    fn pause(&mut self, why: &str) {
+        self.paused_until = Some(Instant::now() + PAUSE);
+        if !std::mem::replace(&mut self.has_told_of_a_pause, true) {
+            let (device, seconds) = (&self.device, PAUSE.as_secs());
+            tracing::warn!(%device, "the hub takes no result events at present ({why}); they stay in the ledger, and are tried each {seconds} s");
+        }
+        self.begin_anew();
+    }
+
+    /// Whether nothing is to be published at present.
+    fn is_paused(&mut self) -> bool {
+        self.paused_until = self.paused_until.filter(|until| *until > Instant::now());
+        self.paused_until.is_some()
     }
 
     async fn remove(&mut self, seq: i64) -> Result<(), Trouble> {
@@ -263,18 +296,28 @@ impl Outbox {
     pub(in crate::hub) fn connection_ended(&mut self, refused: bool) {
         if refused {
             let seqs: Vec<i64> = self.in_flight.keys().copied().collect();
-            for seq in self.hurdles.ended_with(&seqs, Instant::now()) {
-                let message_id = self.in_flight.get(&seq).and_then(|event| event.message_id.as_deref());
-                tracing::warn!(
-                    device = %self.device,
-                    message_id,
-                    event = seq,
-                    "connection after connection ends when this result event is published; others go before it, and it is tried \
-                     again from time to time"
-                );
-            }
+            self.suspect(&seqs);
         }
         self.in_flight.clear();
+        self.begin_anew();
+    }
+
+    /// The hub may not have taken one of these.
+    fn suspect(&mut self, seqs: &[i64]) {
+        for seq in self.hurdles.ended_with(seqs, Instant::now()) {
+            let message_id = self.in_flight.get(&seq).and_then(|event| event.message_id.as_deref());
+            tracing::warn!(
+                device = %self.device,
+                message_id,
+                event = seq,
+                "time after time it ends badly when this result event is published; others go before it, and it is tried again \
+                 from time to time"
+            );
+        }
+    }
+
+    /// The ledger is read from its first event on.
+    fn begin_anew(&mut self) {
         self.waiting.clear();
         self.reading = None;
         (self.cursor, self.unread) = (0, true);

@@ -218,8 +218,11 @@ impl Attachment for Attached {
         self.session.oldest()
     }
 
-    fn detach(self: Box<Self>) -> Pending<'static, ()> {
-        Box::pin(self.connection.disconnect())
+    fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>> {
+        Box::pin(async move {
+            self.connection.disconnect().await;
+            Vec::new()
+        })
     }
 }
 
