@@ -73,7 +73,6 @@ impl Identity {
                 }
                 made = self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn)) => match made {
                     Ok(established) => {
-                        let since = established.since;
                         let served = self.serve(established, &mut outbox, &streak, &account, which).await;
                         streak.renewing = matches!(served.ending, Ending::Renew);
                         let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);

@@ -10,6 +10,7 @@ use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
 use super::ping::Ping;
 use super::session::{self, Incoming, Session};
 use super::topic;
+use crate::command::Message;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
