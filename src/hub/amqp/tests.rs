@@ -361,27 +361,30 @@ async fn an_event_that_the_hub_rejects_or_gives_back_is_named_and_all_else_goes_
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     let mut device = with_hub(hub, ready(&amqp, &account, "d")).await;
-    for seq in 1..=3 {
+    for seq in 1..=4 {
         device.publish(event(seq)).await.unwrap();
     }
-    let sent = [hub.event().await, hub.event().await, hub.event().await];
-    let error = Some(Error::new(AmqpError::ResourceLimitExceeded, None, None));
+    let sent = [hub.event().await, hub.event().await, hub.event().await, hub.event().await];
+    let rejected = |why: AmqpError| DeliveryState::Rejected(Rejected { error: Some(Error::new(why, None, None)) });
     let states = [
-        DeliveryState::Rejected(Rejected { error }),
+        rejected(AmqpError::NotAllowed),
         DeliveryState::Accepted(Accepted {}),
         DeliveryState::Released(Released {}),
+        rejected(AmqpError::ResourceLimitExceeded),
     ];
     for ((channel, id), state) in sent.into_iter().zip(states) {
         hub.tell(channel, id, state).await;
     }
     let Ok(Inbound::EventRefused { event: 1, why }) = device.next().await else { panic!("the first is refused") };
-    assert!(why.contains("resource-limit"), "{why}");
+    assert!(why.contains("not-allowed"), "{why}");
     assert!(matches!(device.next().await, Ok(Inbound::Published(2))));
-    assert!(matches!(device.next().await, Ok(Inbound::EventRefused { event: 3, .. })));
-    device.publish(event(4)).await.unwrap();
+    assert!(matches!(device.next().await, Ok(Inbound::EventPostponed { event: 3, is_suspect: true, .. })));
+    // A quota that is used up is no event's fault.
+    assert!(matches!(device.next().await, Ok(Inbound::EventPostponed { event: 4, is_suspect: false, .. })));
+    device.publish(event(5)).await.unwrap();
     let (channel, id) = hub.event().await;
     hub.tell(channel, id, DeliveryState::Accepted(Accepted {})).await;
-    assert!(matches!(device.next().await, Ok(Inbound::Published(4))));
+    assert!(matches!(device.next().await, Ok(Inbound::Published(5))));
 }
 
 #[tokio::test(start_paused = true)]
