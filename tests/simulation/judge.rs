@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::hub::{Event, Hub, Sent, State};
 use super::ledger::{digest, Row};
+use super::manners::Manner;
 use super::record::{Effect, Record};
 use super::scenario::{Asks, Message, Over, Scenario, HUBS};
 use super::truth;
@@ -53,7 +54,7 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
         for device in &scenario.devices {
             let none = Vec::new();
             judge_events(world, device, (rows, lost), events.get(device).unwrap_or(&none), sent);
-            judge_order(world, device, (&commands, effects), sent);
+            judge_order(world, scenario, device, (&commands, effects), sent);
         }
     });
 }
@@ -261,7 +262,13 @@ fn take(from: &mut Vec<String>, wanted: &str) -> bool {
 /// G5: what a device's peripheral has done, it has done in the order of receipt. Without a message id a redelivery is a
 /// new command; of what was sent twice any copy may have run out of time at the hub; and what was lost with a ledger is
 /// done again, if it may be.
-fn judge_order(world: &World, device: &str, (commands, effects): (&[Command], &[Effect]), sent: &[Sent]) {
+fn judge_order(
+    world: &World,
+    scenario: &Scenario,
+    device: &str,
+    (commands, effects): (&[Command], &[Effect]),
+    sent: &[Sent],
+) {
     let place = |effect: &Effect| {
         let is_its = |command: &&Command| command.message.device == device && command.message.value == effect.value;
         let found = commands.iter().position(|command| is_its(&command))?;
@@ -274,6 +281,8 @@ fn judge_order(world: &World, device: &str, (commands, effects): (&[Command], &[
     let is_in_order = match over {
         // The hub delivers on each connection what it has, from the oldest on; and whoever polls waits out what may be
         // locked.
+        // With a ledger it is lost, too, that something may be locked.
+        Some(Over::Https) if scenario.manners.have(Manner::LostLedger) => is_in_order_of_receipt(&done, commands, sent),
         Some(Over::Mqtt | Over::Https) => done.is_sorted_by_key(|(place, _)| *place),
         Some(Over::Amqp) => is_in_order_of_receipt(&done, commands, sent),
         None => true,

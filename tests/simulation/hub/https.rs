@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use tokio::time::{sleep, Instant};
 
 use super::super::http::{self, Request};
@@ -103,8 +105,14 @@ impl Serving {
     async fn on_request(&mut self, request: &Request) {
         let refusals = self.hub.faults.refusals;
         let is_slow = self.strikes("https: answers late or never", refusals / 4);
-        sleep(if is_slow { self.hub.world.time(1_000, 70_000) } else { self.hub.world.time(0, 40) }).await;
+        let slowness = if is_slow { self.hub.world.time(1_000, 70_000) } else { self.hub.world.time(0, 40) };
         let (device, call) = understood(request);
+        // A message is locked when it is asked for, or soon after: a hub hands nothing out for whoever is long gone.
+        let (before, after) = match call {
+            Call::Poll => (slowness.min(Duration::from_millis(40)), slowness),
+            _ => (slowness, Duration::ZERO),
+        };
+        sleep(before).await;
         let token = request.header("authorization").unwrap_or_default();
         if self.hub.judge_token(self.wire.life, device, token).is_none() || self.strikes("https: 401", refusals / 4) {
             return self.fail(401, "IotHubUnauthorizedAccess", &[]);
@@ -117,7 +125,9 @@ impl Serving {
             return self.fail(503, "ServiceUnavailable", &[]);
         }
         match call {
-            Call::Poll => self.on_poll(device, request.header("host").unwrap_or_default()),
+            Call::Poll => {
+                self.on_poll(device, request.header("host").unwrap_or_default(), after - before.min(after)).await
+            }
             Call::Settle(lock, said) => self.on_settlement(lock, said),
             Call::Event => self.on_event(device, request),
         }
@@ -126,7 +136,7 @@ impl Serving {
         }
     }
 
-    fn on_poll(&self, device: &str, host: &str) {
+    async fn on_poll(&mut self, device: &str, host: &str, slowness: Duration) {
         let (world, lost) = (&self.hub.world, self.hub.faults.lost_acks);
         let Some((_, index)) = self.hub.next_for(device, host, None).filter(|(at, _)| *at <= Instant::now()) else {
             return self.answer(204, &[], b"");
@@ -137,6 +147,7 @@ impl Serving {
         }
         world.note(format_args!("{device} gets no. {index} under {lock}"));
         let answer = self.message(device, index, lock);
+        sleep(slowness).await;
         if self.strikes("https: the answer to a poll is lost", lost) {
             return self.wire.cut(End::Reset);
         }
