@@ -269,18 +269,23 @@ async fn a_link_that_is_detached_is_one_devices_trouble() {
     assert!(timeout(Duration::from_secs(5), with_hub(hub, other.next())).await.is_err(), "it goes on");
 }
 
+/// A device attaches, has its link ended by the hub, and leaves.
+async fn has_a_trouble_of_its_own(amqp: &Amqp, account: &Account, hub: &mut Hub) {
+    let mut device = with_hub(hub, attach(amqp, account, "d")).await.unwrap();
+    device.receive().await.unwrap();
+    let link = hub.link("d").await;
+    assert!(matches!(device.next().await, Ok(Inbound::Ready)));
+    hub.detach(link, AmqpError::InternalError).await;
+    assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
+    with_hub(hub, device.detach()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_only_one_comes_back_to_its_connection_after_a_trouble_of_its_own() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
     for _ in 0..2 {
-        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
-        device.receive().await.unwrap();
-        let link = hub.link("d").await;
-        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
-        hub.detach(link, AmqpError::InternalError).await;
-        assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
-        with_hub(hub, device.detach()).await;
+        has_a_trouble_of_its_own(&amqp, &account, hub).await;
     }
     let begun = Instant::now();
     hub.until(|heard| matches!(heard, Heard::Closed { .. }).then_some(())).await;

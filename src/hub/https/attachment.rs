@@ -399,9 +399,6 @@ impl Attached {
     /// Tells the hub what is known of deliveries, and gives the others back, oldest first, so that nothing overtakes
     /// them.
     async fn give_all_back(&mut self) -> Result<(), Trouble> {
-        if matches!(&self.asking, Some((Work::Settle | Work::Abandon(_), _))) {
-            self.step().await?;
-        }
         while let Some(oldest) = self.book.oldest() {
             if self.asking.is_some() || self.book.due().is_some() {
                 self.step().await?;

@@ -53,7 +53,7 @@ impl Hurdles {
     pub(in crate::hub) fn ended_with(&mut self, events: &[i64], now: Instant) -> Vec<i64> {
         let mut new = Vec::new();
         for seq in events {
-            if self.events.len() >= HURDLES_MAX && !self.events.contains_key(seq) {
+            if !self.has_room_for(*seq) {
                 continue;
             }
             let hurdle = self.events.entry(*seq).or_default();
@@ -72,10 +72,11 @@ impl Hurdles {
     /// The hub has said of this one that it does not take it: no other is suspected. Whether it is set aside now and
     /// was not before; `None`: as many are as may be.
     pub(in crate::hub) fn refused(&mut self, seq: i64, now: Instant) -> Option<bool> {
-        if self.events.len() >= HURDLES_MAX && !self.events.contains_key(&seq) {
-            return None;
-        }
-        Some(self.events.entry(seq).or_default().set_aside(now))
+        self.has_room_for(seq).then(|| self.events.entry(seq).or_default().set_aside(now))
+    }
+
+    fn has_room_for(&self, seq: i64) -> bool {
+        self.events.len() < HURDLES_MAX || self.events.contains_key(&seq)
     }
 
     /// The hub has this one. Whether it was set aside before.

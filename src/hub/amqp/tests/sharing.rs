@@ -31,13 +31,7 @@ async fn those_who_have_left_take_nobodys_place() {
     hub.sessions = 4;
     let stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
     for _ in 0..5 {
-        let mut device = with_hub(hub, attach(&amqp, &account, "d")).await.unwrap();
-        device.receive().await.unwrap();
-        let link = hub.link("d").await;
-        assert!(matches!(device.next().await, Ok(Inbound::Ready)));
-        hub.detach(link, AmqpError::InternalError).await;
-        assert!(matches!(device.next().await, Err(Trouble::Detached { .. })));
-        with_hub(hub, device.detach()).await;
+        has_a_trouble_of_its_own(&amqp, &account, hub).await;
     }
     let device = with_hub(hub, ready(&amqp, &account, "d")).await;
     let third = attach(&amqp, &account, "third").await;
