@@ -110,7 +110,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l message
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l correlation-id -d 'An id of the sender\'s own, that comes back in the result event' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l user-id -d 'Who sends it' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ttl -d 'How long it may wait for the device, at most 48h' -r
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ack -d 'Of which ends the hub is to say something' -r -f -a "none\t'Nothing'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l ack -d 'Of which ends the hub is to say something: all of them with --wait, else none' -r -f -a "none\t'Nothing'
 positive\t'That it was completed'
 negative\t'Every other end'
 full\t'Every end'"

@@ -1,26 +1,25 @@
-//! `fieldbridge send` and `fieldbridge feedback`.
+//! The options of `fieldbridge send` and `fieldbridge feedback`, and what they mean. Whatever would change a message in
+//! silence is wrong usage.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
-use tokio::time::{sleep, timeout};
 
 use super::entra::Entra;
-use super::feedback::{End, Record};
-use super::message::{new_id, Ack, Outgoing, MESSAGE_BYTES_MAX, TTL_MAX};
+use super::message::{new_id, Ack, Outgoing, ID_CHARS_MAX, MESSAGE_BYTES_MAX, TTL_MAX};
+use super::sentences::in_options;
 use super::who::{Policy, Who};
 use super::{Backend, BackendError, Place};
 use crate::certificate::{pem, Trust};
 use crate::config::{Proxy, TransportKind};
 use crate::exit::Exit;
-use crate::hub::identity::backoff::Backoff;
 use crate::operate::text::printable;
 
-/// How long an empty queue of feedback is listened to before it counts as empty: longer than the hub takes to hand out
-/// what it has.
-const NOTHING_LEFT: Duration = Duration::from_secs(5);
+/// The application properties that have arguments of their own.
+const COMMAND: &str = "command";
+const ACK: &str = "iothub-ack";
 
 /// By what right, and where.
 #[derive(Debug, Args)]
@@ -83,10 +82,10 @@ pub struct SendOptions {
     #[arg(conflicts_with_all = ["data", "data_file"])]
     command: Option<String>,
     /// The command's value, which becomes the body: JSON if it parses, else text.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// The message's id; without it a new UUID, which is printed before it is sent.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = message_id)]
     message_id: Option<String>,
     /// An id of the sender's own, that comes back in the result event.
     #[arg(long, value_name = "ID")]
@@ -97,7 +96,7 @@ pub struct SendOptions {
     /// How long it may wait for the device, at most 48h.
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
-    /// Of which ends the hub is to say something.
+    /// Of which ends the hub is to say something: all of them with --wait, else none.
     #[arg(long)]
     ack: Option<Wanted>,
     /// An application property; may be given again and again.
@@ -124,12 +123,12 @@ pub struct SendOptions {
         default_missing_value = "2m",
         value_parser = duration
     )]
-    wait: Option<Duration>,
+    pub(super) wait: Option<Duration>,
     /// Print one JSON document.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    access: Access,
+    pub(super) access: Access,
 }
 
 /// Which feedback is to be printed.
@@ -137,12 +136,12 @@ pub struct SendOptions {
 pub struct FeedbackOptions {
     /// Go on until this is ended.
     #[arg(long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// Print the hub's records, one JSON object a line.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    access: Access,
+    pub(super) access: Access,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -160,6 +159,14 @@ fn ttl(text: &str) -> Result<Duration, String> {
     })
 }
 
+fn message_id(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0 => Err("an empty one is none; leave it out for a new one".into()),
+        1..=ID_CHARS_MAX => Ok(text.to_owned()),
+        length => Err(format!("it has {length} characters, and may have {ID_CHARS_MAX}")),
+    }
+}
+
 fn property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -172,7 +179,7 @@ impl From<BackendError> for Exit {
         match error {
             BackendError::Nobody(why) => Exit::Usage(why),
             BackendError::Refused(why) => Exit::No(why),
-            BackendError::Unreachable(why) => Exit::NotRunning(why),
+            BackendError::Unreachable(_) | BackendError::Unknown(_) => Exit::NotRunning(error.to_string()),
         }
     }
 }
@@ -187,7 +194,7 @@ impl Access {
             return Err(BackendError::Nobody(why.into()));
         };
         // Entra is no hub: a hub's own authority does not sign its certificate.
-        let trust = Trust::load(None).map_err(BackendError::Nobody)?;
+        let trust = Trust::load(None).map_err(|why| BackendError::Nobody(in_options(&why)))?;
         let entra = Entra::of(|name| std::env::var(name).ok(), trust, self.proxy()?)?;
         Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }
@@ -209,7 +216,7 @@ impl Access {
     fn proxy(&self) -> Result<Option<Proxy>, BackendError> {
         let Some(url) = &self.proxy else { return Ok(None) };
         let address = crate::config::proxy_address(url);
-        let address = address.map_err(|why| BackendError::Nobody(format!("--proxy {why}")))?;
+        let address = address.map_err(|why| BackendError::Nobody(format!("--proxy {}", in_options(&why))))?;
         let credentials = self.proxy_credentials_file.as_deref().map(|file| {
             let read = pem::read(file).and_then(|bytes| crate::config::proxy_credentials(&bytes));
             read.map_err(|why| BackendError::Nobody(format!("{}: {why}", file.display())))
@@ -217,13 +224,13 @@ impl Access {
         Ok(Some(Proxy { address, credentials: credentials.transpose()? }))
     }
 
-    async fn connect(&self) -> Result<Backend, BackendError> {
+    pub(super) async fn connect(&self) -> Result<Backend, BackendError> {
         Backend::connect(self.who()?, &self.place()?).await
     }
 }
 
 impl SendOptions {
-    fn outgoing(&self) -> Result<Outgoing, Exit> {
+    pub(super) fn outgoing(&self) -> Result<Outgoing, Exit> {
         let body = match (&self.value, &self.data, &self.data_file) {
             (Some(value), _, _) => value.clone().into_bytes(),
             (None, Some(data), _) => data.clone().into_bytes(),
@@ -240,17 +247,8 @@ impl SendOptions {
             }
             (None, None, None) => Vec::new(),
         };
-        let ack = match (self.ack, self.wait) {
-            (Some(Wanted::None), Some(_)) => {
-                let why = "--wait waits for feedback, and --ack none asks for none; leave one of them out";
-                return Err(Exit::Usage(why.into()));
-            }
-            (Some(Wanted::Positive), _) => Ack::Positive,
-            (Some(Wanted::Negative), _) => Ack::Negative,
-            (Some(Wanted::Full), _) | (None, Some(_)) => Ack::Full,
-            (Some(Wanted::None) | None, None) => Ack::None,
-        };
-        let command = self.command.iter().map(|name| ("command".to_owned(), name.clone()));
+        let ack = self.acknowledged()?;
+        let command = self.command.iter().map(|name| (COMMAND.to_owned(), name.clone()));
         Ok(Outgoing {
             device: self.device.clone(),
             message_id: self.message_id.clone().unwrap_or_else(new_id),
@@ -258,105 +256,45 @@ impl SendOptions {
             user_id: self.user_id.clone(),
             ttl: self.ttl,
             ack,
-            properties: command.chain(self.property.iter().cloned()).collect(),
+            properties: command.chain(self.properties()?).collect(),
             content_type: self.content_type.clone(),
             content_encoding: self.content_encoding.clone(),
             body,
         })
     }
-}
 
-/// Sends a message, and waits for its feedback if that is asked for. `tell` is for messages to a person.
-///
-/// # Errors
-/// The hub says no, or the feedback is not Success; nothing says by what right; the hub can't be reached.
-pub async fn send(options: &SendOptions, print: impl Fn(&str), tell: impl Fn(&str)) -> Result<(), Exit> {
-    let outgoing = options.outgoing()?;
-    let id = outgoing.message_id.clone();
-    let mut backend = options.access.connect().await?;
-    match options.json {
-        true => tell(&format!("message id {id}")),
-        false => print(&format!("message id {}", printable(&id))),
-    }
-    let sent = backend.send(&outgoing).await;
-    let waited = match (&sent, options.wait) {
-        (Ok(()), Some(limit)) => backend.wait_for(&outgoing.device, &id, limit).await,
-        _ => Ok(None),
-    };
-    backend.close().await;
-    sent?;
-    let record = waited?;
-    match (options.json, &record) {
-        (true, record) => {
-            print(&json!({ "messageId": id, "feedback": record.as_ref().map(Record::to_json) }).to_string());
+    fn acknowledged(&self) -> Result<Ack, Exit> {
+        let (wanted, is_waited_for) = (self.ack, self.wait.is_some());
+        if is_waited_for && wanted.is_some_and(|wanted| wanted != Wanted::Full) {
+            // Where the hub is to be silent on some ends, its silence says nothing.
+            let why =
+                "--wait waits for the message's end, whichever it is, and this --ack asks to hear of some ends or \
+                       of none; leave one of the two out";
+            return Err(Exit::Usage(why.into()));
         }
-        (false, Some(record)) => print(&shown(record)),
-        (false, None) if options.wait.is_none() => print("sent"),
-        (false, None) => {}
+        Ok(match wanted {
+            Some(Wanted::Positive) => Ack::Positive,
+            Some(Wanted::Negative) => Ack::Negative,
+            Some(Wanted::Full) => Ack::Full,
+            None if is_waited_for => Ack::Full,
+            Some(Wanted::None) | None => Ack::None,
+        })
     }
-    match (options.wait, record) {
-        (Some(limit), None) => Err(Exit::No(format!(
-            "no feedback within {}; the message may still wait for the device: look at the result event, or for feedback later",
-            humantime::format_duration(limit)
-        ))),
-        (Some(_), Some(record)) if !record.is_success() => {
-            Err(Exit::No(format!("the message ended as {}", printable(record.status()))))
-        }
-        _ => Ok(()),
-    }
-}
 
-fn shown(record: &Record) -> String {
-    let text = |text: Option<&str>| printable(text.unwrap_or("-"));
-    let at = record.to_json().get("enqueuedTimeUtc").and_then(serde_json::Value::as_str);
-    format!("{}  {}  {}  {}", text(at), text(record.device()), text(record.message_id()), printable(record.status()))
-}
-
-/// Prints feedback, and takes it from the hub's one queue.
-///
-/// # Errors
-/// As [`send`].
-pub async fn feedback(options: &FeedbackOptions, print: impl Fn(&str), tell: impl Fn(&str)) -> Result<(), Exit> {
-    let mut backoff = Backoff::default();
-    loop {
-        let ended = follow(options, &print, &mut backoff).await;
-        match ended {
-            Err(BackendError::Unreachable(why)) if options.follow => {
-                tell(&why);
-                sleep(backoff.next(fastrand::f64())).await;
-            }
-            ended => return Ok(ended?),
+    /// The properties that were given: each once, and none that another argument says.
+    fn properties(&self) -> Result<Vec<(String, String)>, Exit> {
+        let mut seen = BTreeSet::new();
+        for (name, _) in &self.property {
+            let twice = match name.as_str() {
+                COMMAND if self.command.is_some() => "COMMAND says it, too; leave one of the two out",
+                ACK if self.ack.is_some() || self.wait.is_some() => "--ack and --wait say it, too; leave it out",
+                name if !seen.insert(name) => "it stands there twice; leave one of them out",
+                _ => continue,
+            };
+            return Err(Exit::Usage(format!("--property {}: {twice}", printable(name))));
         }
+        Ok(self.property.clone())
     }
-}
-
-async fn follow(options: &FeedbackOptions, print: &impl Fn(&str), backoff: &mut Backoff) -> Result<(), BackendError> {
-    let mut backend = options.access.connect().await?;
-    let ended = loop {
-        let next = match options.follow {
-            true => backend.next_batch().await,
-            false => match timeout(NOTHING_LEFT, backend.next_batch()).await {
-                Ok(next) => next,
-                Err(_) => break Ok(()),
-            },
-        };
-        match next {
-            Ok(delivered) => {
-                backoff.reset();
-                for record in &delivered.batch.records {
-                    match options.json {
-                        true => print(&record.to_json().to_string()),
-                        false => print(&shown(record)),
-                    }
-                }
-                // Not before it is printed: who is interrupted gets it again.
-                backend.settle(&delivered, End::Complete);
-            }
-            Err(error) => break Err(error),
-        }
-    };
-    backend.close().await;
-    ended
 }
 
 #[cfg(test)]
@@ -403,12 +341,31 @@ mod tests {
             &["d", "c", "--hub", "h"],
             &["d", "c", "--entra"],
             &["d", "c", "--transport", "mqtt"],
+            &["d", "c", "--message-id", ""],
+            &["d", "c", "--message-id", &"é".repeat(129)],
+            // A slip of the pen is no value.
+            &["d", "c", "--wiat"],
+            &["d", "c", "-w"],
             &[],
         ] {
             assert!(parsed(args).is_err(), "{args:?}");
         }
-        let neither = parsed(&["d", "c", "--wait=30s", "--ack", "none"]).unwrap();
-        assert_eq!(neither.outgoing().unwrap_err().exit_status(), 2);
+        for args in [
+            &["--wait=30s", "--ack", "none"][..],
+            &["--wait", "--ack", "negative"],
+            &["--wait", "--ack", "positive"],
+            &["--property", "command=d"],
+            &["--property", "iothub-ack=full", "--wait"],
+            &["--property", "iothub-ack=full", "--ack", "none"],
+            &["--property", "a=1", "--property", "a=2"],
+        ] {
+            let options = parsed(&[&["d", "c"], args].concat()).unwrap();
+            assert_eq!(options.outgoing().unwrap_err().exit_status(), 2, "{args:?}");
+        }
+        let longest = "é".repeat(ID_CHARS_MAX);
+        assert!(parsed(&["d", "c", "--message-id", &longest, "--", "-x"]).is_ok());
+        let bare = parsed(&["d", "--data", "1", "--property", "command=c", "--property", "iothub-ack=full"]).unwrap();
+        assert!(bare.outgoing().is_ok(), "nothing else says it");
         let nobody = parsed(&["d", "c"]).unwrap().access.who().err().unwrap();
         assert_eq!(Exit::from(nobody).exit_status(), 2);
     }

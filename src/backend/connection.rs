@@ -3,8 +3,11 @@
 //! Invariants
 //! - Whatever waits here may be dropped at any await and begun again: what has come meanwhile is kept.
 //! - A batch of feedback is settled by whoever took it, and by nobody else.
+//! - While a token is asked for or shown, the connection is served; it stands as long as the token before that counts.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::{pending, Future};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ use tokio::time::{sleep_until, timeout, timeout_at, Instant};
 
 use super::feedback::{Batch, End, Record};
 use super::message::Outgoing;
+use super::renewal::Renewal;
+use super::sentences::in_options;
 use super::who::{Proof, Who};
 use super::{within, BackendError, Place, SEND_LIMIT};
 use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Problem, SessionId, Settings, Settle, Way};
@@ -35,15 +40,22 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Batches of feedback that are held unsettled.
 const BATCHES: u32 = 64;
+/// What is said where records of others keep one from coming.
+const NOBODY_TAKES: &str =
+    "feedback of other messages goes round or piles up in the hub's one queue, and nobody takes \
+                            it: another consumer is needed (such as `fieldbridge feedback --follow`)";
 /// Messages under way.
 const UNDER_WAY: usize = 16;
 
 const SEND_TO: &str = "/messages/devicebound";
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
 
+/// A token that is being asked for.
+type Asked = Pin<Box<dyn Future<Output = Result<Proof, BackendError>> + Send>>;
+
 /// A back end that the hub has let in.
 pub struct Backend {
-    who: Who,
+    who: Arc<Who>,
     wire: Wire,
     engine: Engine,
     cbs: Cbs<()>,
@@ -52,11 +64,12 @@ pub struct Backend {
     receiver: Option<LinkId>,
     /// Batches that have come and were not asked for yet.
     come: VecDeque<Delivered>,
+    /// Batches in which one record was looked for.
+    held: Vec<Delivered>,
     /// The number of the last message.
     last: u64,
-    /// A token was shown, and the hub has not answered.
-    shows: bool,
-    renew_at: Instant,
+    renewal: Renewal,
+    asked: Option<Asked>,
 }
 
 /// A batch of feedback, and the right to settle it.
@@ -88,7 +101,7 @@ impl Backend {
         };
         let now = Instant::now();
         let mut backend = Backend {
-            who,
+            who: Arc::new(who),
             wire: Wire::new(stream),
             engine: Engine::new(settings, now.into_std()),
             cbs: Cbs::new(),
@@ -96,13 +109,14 @@ impl Backend {
             sender: None,
             receiver: None,
             come: VecDeque::new(),
+            held: Vec::new(),
             last: 0,
-            shows: false,
-            renew_at: proof.renew_at,
+            renewal: Renewal::default(),
+            asked: None,
         };
         while !matches!(backend.happened().await?, Event::Opened { .. }) {}
         backend.show(&proof)?;
-        while backend.shows {
+        while !backend.renewal.is_let_in() {
             if let Some(event) = backend.turn().await? {
                 backend.set_aside(event)?;
             }
@@ -111,17 +125,27 @@ impl Backend {
     }
 
     fn show(&mut self, proof: &Proof) -> Result<(), BackendError> {
+        self.renewal.shows(proof.life);
         let asked = self.cbs.ask(&mut self.engine, &proof.audience, &proof.token, (), Instant::now());
-        (self.shows, self.renew_at) = (true, proof.renew_at);
         asked.or_else(|told| self.told([told]))
     }
 
     fn told(&mut self, told: impl IntoIterator<Item = Told<()>>) -> Result<(), BackendError> {
         for ((), result) in told {
-            self.shows = false;
-            result?;
+            match result {
+                Ok(()) => self.renewal.taken(),
+                Err(trouble) => self.not_renewed(trouble.into())?,
+            }
         }
         Ok(())
+    }
+
+    /// There is no new token, or the hub has not taken it: an error if the one before it does not do.
+    fn not_renewed(&mut self, why: BackendError) -> Result<(), BackendError> {
+        match self.renewal.failed(Instant::now().into_std(), fastrand::f64()) {
+            true => Ok(()),
+            false => Err(why),
+        }
     }
 
     /// Something moves. Gives what is not about tokens. Cancel-safe.
@@ -138,15 +162,22 @@ impl Backend {
             self.told([told])?;
             return Ok(None);
         }
-        if !self.shows && now >= self.renew_at {
-            let proof = self.who.proof().await?;
-            self.show(&proof)?;
+        let renewal = self.renewal.due().filter(|_| self.asked.is_none()).map(Instant::from_std);
+        if renewal.is_some_and(|due| due <= now) {
+            let who = self.who.clone();
+            self.asked = Some(Box::pin(async move { who.proof().await }));
         }
-        let renewal = (!self.shows).then_some(self.renew_at);
-        let due = self.cbs.due().into_iter().chain(renewal).min().unwrap_or(now + IDLE_TIMEOUT);
+        let due = self.cbs.due().into_iter().chain(renewal).filter(|due| *due > now).min();
         tokio::select! {
             turned = self.wire.turn(&mut self.engine) => turned?,
-            () = sleep_until(due) => {}
+            answer = answer(&mut self.asked) => {
+                self.asked = None;
+                match answer {
+                    Ok(proof) => self.show(&proof)?,
+                    Err(why) => self.not_renewed(why)?,
+                }
+            }
+            () = sleep_until(due.unwrap_or(now + IDLE_TIMEOUT)) => {}
         }
         Ok(None)
     }
@@ -173,6 +204,7 @@ impl Backend {
             Event::Detached(link, problem) => {
                 // What came on it is not this connection's to settle any more.
                 self.come.retain(|delivered| delivered.link != link);
+                self.held.retain(|delivered| delivered.link != link);
                 for own in [&mut self.sender, &mut self.receiver] {
                     *own = own.filter(|own| *own != link);
                 }
@@ -181,6 +213,7 @@ impl Backend {
             Event::Ended(session, problem) if self.session == Some(session) => {
                 (self.session, self.sender, self.receiver) = (None, None, None);
                 self.come.clear();
+                self.held.clear();
                 Err(detached(problem))
             }
             Event::Closed(problem) => Err(closed(problem)),
@@ -203,7 +236,7 @@ impl Backend {
     /// Sends a message. When this is done the hub has it.
     ///
     /// # Errors
-    /// The hub does not take it; or nobody knows: send it again under the same id then.
+    /// The hub does not take it; or [`BackendError::Unknown`]: send it again then, under the same id.
     pub async fn send(&mut self, outgoing: &Outgoing) -> Result<(), BackendError> {
         let payload = outgoing.written(Timestamp::now())?;
         let link = match self.sender {
@@ -219,21 +252,39 @@ impl Backend {
         let taken = async {
             loop {
                 match self.happened().await? {
-                    Event::Sent(of, sent, outcome) if (of, sent) == (link, number) => return outgoing.judge(outcome),
+                    Event::Sent(of, sent, outcome) if (of, sent) == (link, number) => return Ok(outcome),
                     event => self.set_aside(event)?,
                 }
             }
         };
-        within(SEND_LIMIT, taken).await
+        match within(SEND_LIMIT, taken).await {
+            Ok(outcome) => outgoing.judge(outcome),
+            Err(BackendError::Unreachable(why)) => Err(BackendError::Unknown(why)),
+            Err(error) => Err(error),
+        }
     }
 
-    /// The next batch of feedback. Cancel-safe.
+    /// The next batch of feedback. Cancel-safe. Whoever takes it settles it; what is not settled stays locked until its
+    /// lock runs out, for a while after the end of the connection too, and 64 of those are the most that come.
     ///
     /// # Errors
     /// The connection is over, or the hub gives no feedback.
     pub async fn next_batch(&mut self) -> Result<Delivered, BackendError> {
-        if self.receiver.is_none() {
-            self.receiver = Some(self.attach(FEEDBACK, Way::In(BATCHES))?);
+        self.look_again();
+        self.take_batch().await
+    }
+
+    /// What somebody has waited among, who was dropped, comes first.
+    fn look_again(&mut self) {
+        for delivered in self.held.drain(..).rev() {
+            self.come.push_front(delivered);
+        }
+    }
+
+    async fn take_batch(&mut self) -> Result<Delivered, BackendError> {
+        match self.receiver {
+            Some(link) => self.engine.resume(link),
+            None => self.receiver = Some(self.attach(FEEDBACK, Way::In(BATCHES))?),
         }
         loop {
             if let Some(delivered) = self.come.pop_front() {
@@ -248,15 +299,22 @@ impl Backend {
     pub fn settle(&mut self, delivered: &Delivered, end: End) {
         let how = match end {
             End::Complete => Settle::Accept,
-            End::GiveBack => Settle::Release,
+            End::GiveBack => {
+                // Else it would come straight back here, and be locked for whoever else waits for it.
+                self.engine.pause(delivered.link);
+                Settle::Release
+            }
+            End::Forget => Settle::Forget,
         };
         self.engine.settle(delivered.link, delivered.id, how);
     }
 
-    /// Waits for the record of one message, for so long at most, and gives back what holds records of others.
+    /// Waits for the record of one message, for so long at most, and gives back what holds records of others; but not
+    /// what was given back too often already, which stays locked for a while. Cancel-safe: nothing is settled then, and
+    /// what was looked at comes again.
     ///
     /// # Errors
-    /// The connection is over; or batches go round that nobody takes.
+    /// The connection is over; or batches go round that nobody takes, or so many of them wait that no more come.
     pub async fn wait_for(
         &mut self,
         device: &str,
@@ -264,30 +322,27 @@ impl Backend {
         limit: Duration,
     ) -> Result<Option<Record>, BackendError> {
         let deadline = Instant::now() + limit;
-        let mut held: Vec<Delivered> = Vec::new();
+        self.look_again();
         let found = loop {
-            let delivered = match timeout_at(deadline, self.next_batch()).await {
+            let delivered = match timeout_at(deadline, self.take_batch()).await {
                 Err(_) => break Ok(None),
                 Ok(Err(error)) => break Err(error),
                 Ok(Ok(delivered)) => delivered,
             };
             let record = delivered.batch.record_of(device, message_id).cloned();
             let goes_round = delivered.batch.goes_round(device, message_id);
-            held.push(delivered);
-            match (record, goes_round) {
-                (Some(record), _) => break Ok(Some(record)),
-                (None, true) => {
-                    break Err(BackendError::Refused(
-                        "feedback of other messages goes round in the hub's one queue, and nobody takes it: another \
-                         consumer is needed (such as `fieldbridge feedback --follow`)"
-                            .into(),
-                    ));
-                }
-                (None, false) => {}
+            self.held.push(delivered);
+            if let Some(record) = record {
+                break Ok(Some(record));
+            }
+            if goes_round || self.held.len() >= BATCHES as usize {
+                break Err(BackendError::Refused(NOBODY_TAKES.into()));
             }
         };
-        for delivered in &held {
-            self.settle(delivered, delivered.batch.end_for(device, message_id));
+        // Before anything makes room: what comes in its place would be locked for nobody.
+        self.receiver.into_iter().for_each(|link| self.engine.pause(link));
+        for delivered in std::mem::take(&mut self.held) {
+            self.settle(&delivered, delivered.batch.end_for(device, message_id));
         }
         found
     }
@@ -301,9 +356,23 @@ impl Backend {
     }
 }
 
+/// A token, if one is asked for.
+async fn answer(asked: &mut Option<Asked>) -> Result<Proof, BackendError> {
+    match asked {
+        Some(asked) => asked.await,
+        None => pending().await,
+    }
+}
+
 fn detached(problem: Option<Problem>) -> BackendError {
     let (condition, description) = problem.map(|it| (it.condition, it.description)).unwrap_or_default();
-    Trouble::from_amqp(&condition, &description).into()
+    match Trouble::from_amqp(&condition, &description) {
+        // It has let the back end in before, and will again.
+        Trouble::TokenExpired => BackendError::Unreachable(
+            "the hub ended the link, as the token's time was over; another connection has another token".into(),
+        ),
+        other => other.into(),
+    }
 }
 
 fn closed(problem: Option<Problem>) -> BackendError {
@@ -317,7 +386,7 @@ fn closed(problem: Option<Problem>) -> BackendError {
 
 /// What the way to the hub is made with.
 fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
-    let trust = Trust::load(place.ca_file.as_deref()).map_err(BackendError::Nobody)?;
+    let trust = Trust::load(place.ca_file.as_deref()).map_err(|why| BackendError::Nobody(in_options(&why)))?;
     let address = |kind: TransportKind| match &place.address {
         Some(address) => address.clone(),
         None => format!("{host}:{}", kind.port(true)),

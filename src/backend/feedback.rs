@@ -4,7 +4,8 @@
 
 use serde_json::Value as Json;
 
-/// A batch that was given back so often is not waited with any more: nobody takes it.
+/// A batch that was given back so often is not given back again: nobody takes it, and the hub throws away what comes
+/// back too often (`feedback.maxDeliveryCount`, 10 unless it is set otherwise).
 pub const RETURNS_MAX: u32 = 3;
 
 /// Largest batch that is read, in bytes: 64 records of a few hundred.
@@ -59,8 +60,13 @@ pub struct Batch {
 pub enum End {
     /// It is taken out of the queue.
     Complete,
-    /// It goes back into the queue.
+    /// It goes back into the queue, and the hub counts that: after ten times, or as many as it is set to, it throws the
+    /// batch away. It comes again at once to whoever listens; to this connection after the next
+    /// [`next_batch`](super::Backend::next_batch).
     GiveBack,
+    /// It stays locked, and comes again when its lock has run out, a minute unless the hub is set otherwise. That is
+    /// not counted.
+    Forget,
 }
 
 impl Batch {
@@ -85,15 +91,17 @@ impl Batch {
 
     /// What whoever waited for this message alone makes of it.
     pub fn end_for(&self, device: &str, message_id: &str) -> End {
-        match self.records.iter().all(|record| is_of(record, device, message_id)) {
-            true => End::Complete,
-            false => End::GiveBack,
+        let is_own = self.records.iter().all(|record| is_of(record, device, message_id));
+        match (is_own, self.returns < RETURNS_MAX) {
+            (true, _) => End::Complete,
+            (false, true) => End::GiveBack,
+            (false, false) => End::Forget,
         }
     }
 
     /// Whether it goes round: given back again and again, as nobody takes it.
     pub fn goes_round(&self, device: &str, message_id: &str) -> bool {
-        self.returns >= RETURNS_MAX && self.end_for(device, message_id) == End::GiveBack
+        self.end_for(device, message_id) == End::Forget
     }
 }
 
@@ -131,7 +139,9 @@ mod tests {
         }
         let mixed = batch(&[foreign.clone(), own], 5);
         assert!(mixed.record_of("d", "m").unwrap().is_success());
-        assert!(mixed.goes_round("d", "m") && !batch(&[foreign], 2).goes_round("d", "m"));
+        assert!(mixed.goes_round("d", "m") && !batch(std::slice::from_ref(&foreign), 2).goes_round("d", "m"));
+        // The hub throws away what is given back too often.
+        assert_eq!(batch(&[foreign], RETURNS_MAX).end_for("d", "m"), End::Forget);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 
 /// Longest life of a message: the hub keeps none longer.
 pub const TTL_MAX: Duration = Duration::from_secs(48 * 3600);
+/// Longest message id, in characters.
+pub const ID_CHARS_MAX: usize = 128;
 /// Largest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -109,17 +111,21 @@ impl Outgoing {
     /// What the hub's answer to it means.
     pub(super) fn judge(&self, outcome: Outcome) -> Result<(), BackendError> {
         let device = &self.device;
+        let later = |why: String| {
+            Err(BackendError::Unreachable(format!("the hub does not take the message now{why}; send it again later")))
+        };
         let problem = match outcome {
             Outcome::Accepted | Outcome::Untold => return Ok(()),
-            Outcome::Released => {
-                return Err(BackendError::Refused("the hub does not take the message now; send it again later".into()));
-            }
+            Outcome::Released => return later(String::new()),
             Outcome::Rejected(problem) => problem,
         };
         let Some(Problem { condition, description }) = problem else {
             return Err(BackendError::Refused("the hub does not take the message, and says nothing of why".into()));
         };
         let said = if description.is_empty() { String::new() } else { format!(" ({description})") };
+        if is_passing(&condition) {
+            return later(format!(": {condition}{said}"));
+        }
         Err(BackendError::Refused(match condition.as_str() {
             "amqp:not-found" => format!("the hub has no device {device:?}{said}; check its id, capitals too"),
             "amqp:resource-limit-exceeded" => {
@@ -130,6 +136,12 @@ impl Outgoing {
             other => format!("the hub does not take the message: {other}{said}"),
         }))
     }
+}
+
+/// Whether a condition says only that the hub can't do it now.
+fn is_passing(condition: &str) -> bool {
+    let passing = ["com.microsoft:server-busy", "com.microsoft:timeout", "amqp:internal-error"];
+    passing.contains(&condition) || condition.contains("throttled")
 }
 
 #[cfg(test)]
@@ -178,14 +190,22 @@ mod tests {
     #[test]
     fn what_the_hub_does_not_take_says_why() {
         let outgoing = Outgoing { device: "d".into(), ..Outgoing::default() };
-        let rejected = |condition: &str, description: &str| {
+        let judged = |condition: &str, description: &str| {
             let problem = Problem { condition: condition.into(), description: description.into() };
-            outgoing.judge(Outcome::Rejected(Some(problem))).unwrap_err().to_string()
+            outgoing.judge(Outcome::Rejected(Some(problem))).unwrap_err()
         };
+        let rejected = |condition: &str, description: &str| judged(condition, description).to_string();
         assert!(rejected("amqp:not-found", "").contains("no device \"d\""));
         assert!(rejected("amqp:resource-limit-exceeded", "403004").contains("full (403004)"));
         assert!(rejected("amqp:internal-error", "x").contains("amqp:internal-error (x)"));
         assert_eq!(outgoing.judge(Outcome::Accepted), Ok(()));
-        assert!(outgoing.judge(Outcome::Released).is_err());
+        assert!(matches!(judged("com.microsoft:argument-error", ""), BackendError::Refused(_)));
+        // What passes is not the hub's no.
+        let is_passing =
+            |error: &BackendError| matches!(error, BackendError::Unreachable(why) if why.contains("later"));
+        assert!(is_passing(&outgoing.judge(Outcome::Released).unwrap_err()));
+        for condition in ["com.microsoft:server-busy", "amqp:internal-error", "com.microsoft:operation-throttled"] {
+            assert!(is_passing(&judged(condition, "x")), "{condition}");
+        }
     }
 }

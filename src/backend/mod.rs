@@ -2,15 +2,16 @@
 //!
 //! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`],
 //! [`Backend::next_batch`]; examples/backend.rs shows it. `who` says by what right, [`entra`] has tokens of Microsoft
-//! Entra, `connection` drives AMQP, [`message`] is what is sent, [`feedback`] what comes back, `command_line` is
-//! `fieldbridge send` and `fieldbridge feedback`.
+//! Entra, `connection` drives AMQP, `renewal` says when a token is due, [`message`] is what is sent, [`feedback`] what
+//! comes back, `sentences` what is said of troubles. `command_line` has the options of `fieldbridge send` and
+//! `fieldbridge feedback`, and `run` does what they say.
 //!
 //! Sources: "Send cloud-to-device messages" and "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft),
 //! and its SDK for services in Node.
 //!
 //! Invariants
 //! - Feedback is one queue for the whole hub. Whoever waits for one record settles nothing until it ends, and then
-//!   gives back what holds a record of somebody else's.
+//!   gives back what holds a record of somebody else's; but never so often that the hub would throw it away.
 //! - No message, log line or `Debug` has a key or a token in it.
 
 pub mod command_line;
@@ -18,6 +19,9 @@ mod connection;
 pub mod entra;
 pub mod feedback;
 pub mod message;
+mod renewal;
+pub mod run;
+mod sentences;
 mod who;
 
 use std::path::PathBuf;
@@ -29,7 +33,6 @@ pub use connection::Backend;
 pub use who::{Policy, Who};
 
 use crate::config::{Proxy, TransportKind};
-use crate::hub::trouble::Trouble;
 
 /// How long a message may take to be taken, the connection not counted.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
@@ -65,27 +68,9 @@ pub enum BackendError {
     /// The hub can't be reached, or can't answer now.
     #[error("{0}")]
     Unreachable(String),
-}
-
-impl From<Trouble> for BackendError {
-    fn from(trouble: Trouble) -> BackendError {
-        let text = in_own_words(&trouble.to_string());
-        match trouble {
-            Trouble::TokenRefused { .. } | Trouble::Unauthorized(_) | Trouble::NotFound(_) => {
-                // What the sentences say of a device is true of a policy.
-                BackendError::Refused(text.replace("the device's token", "the token").replace(
-                    "the device exists at this hub and is enabled, that its key is the right one",
-                    "the policy or identity may connect to this hub as a service, that its key is the right one",
-                ))
-            }
-            _ => BackendError::Unreachable(text),
-        }
-    }
-}
-
-/// A sentence that is the gateway's, whose proxy stands in its configuration.
-fn in_own_words(text: &str) -> String {
-    text.replace("`hub.proxy_credentials_file`", "`--proxy-credentials-file`").replace("`hub.proxy`", "`--proxy`")
+    /// Nobody knows whether the hub has the message: it may be sent again, under the same id.
+    #[error("nobody knows whether the hub has the message: {0}")]
+    Unknown(String),
 }
 
 /// What comes of something within a limit.

@@ -8,6 +8,7 @@ use base64::prelude::{Engine as _, BASE64_STANDARD};
 use tokio::time::Instant;
 
 use super::entra::{Entra, EntraError};
+use super::renewal::Life;
 use super::BackendError;
 use crate::certificate::pem;
 use crate::hub::auth::sas;
@@ -102,8 +103,8 @@ pub(super) struct Proof {
     pub audience: String,
     /// The token. It is a secret.
     pub token: String,
-    /// When another one is due.
-    pub renew_at: Instant,
+    /// How long it counts.
+    pub life: Life,
 }
 
 impl Who {
@@ -118,17 +119,17 @@ impl Who {
     /// A token that is made now.
     pub(super) async fn proof(&self) -> Result<Proof, BackendError> {
         match self {
-            Who::Policy(policy) => Ok(Proof {
-                audience: policy.host.clone(),
-                token: policy.token(Timestamp::now()),
-                renew_at: Instant::now() + sas::renew_after(TOKEN_LIFE, 0.0),
-            }),
+            Who::Policy(policy) => {
+                let now = Instant::now().into_std();
+                let life = Life { renew_at: now + sas::renew_after(TOKEN_LIFE, 0.0), expires_at: now + TOKEN_LIFE };
+                Ok(Proof { audience: policy.host.clone(), token: policy.token(Timestamp::now()), life })
+            }
             Who::Entra { entra, .. } => {
                 let token = entra.token().await?;
                 Ok(Proof {
                     audience: ENTRA_SCOPE.to_owned(),
                     token: format!("Bearer {}", token.bearer()),
-                    renew_at: token.renew_at,
+                    life: Life { renew_at: token.renew_at.into_std(), expires_at: token.expires_at.into_std() },
                 })
             }
         }

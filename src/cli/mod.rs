@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use serde_json::Value as Json;
 
 #[cfg(feature = "backend")]
-use crate::backend::command_line as backend;
+use crate::backend::{command_line as backend, run as back_end};
 use crate::command::outcome::State;
 use crate::config::{self, Loaded, Problem, Refused};
 use crate::doctor::{self, Finding, Verdict};
@@ -98,7 +98,7 @@ enum Action {
         /// Name of the command in the device's profile.
         command: String,
         /// Its value: JSON if it parses, else text.
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         value: Option<String>,
         /// Print the result as one JSON document.
         #[arg(long)]
@@ -106,16 +106,19 @@ enum Action {
     },
     /// Send a message to a device, as its back end does.
     ///
-    /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback; the
-    /// feedback of other messages is given back. Exit status 1 if the hub says no, or if the feedback is not Success or
-    /// does not come in time; 75 if the hub can't be reached. Example: fieldbridge send pump-7 set-speed 42.5
-    /// --connection-string-file service.connection --ttl 30s --wait
+    /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
+    /// the feedback of other messages is given back. Exit status 0 says that the hub has the message; with --wait,
+    /// that the gateway has settled it, and not that the command was done: that is in the result event. Exit status 1
+    /// if the hub says no, or if the feedback is not Success or does not come in time; 75 if the hub can't be reached,
+    /// or if nobody knows whether it has the message: send it again then, with --message-id and the same id. Example:
+    /// fieldbridge send pump-7 set-speed 42.5 --connection-string-file service.connection --ttl 30s --wait
     #[cfg(feature = "backend")]
     Send(Box<backend::SendOptions>),
     /// Print what became of messages, as the hub says it, and take that from the hub's one queue.
     ///
-    /// Whoever else waits for feedback does not get what is printed here. Example: fieldbridge feedback --follow
-    /// --connection-string-file service.connection
+    /// Whoever else waits for feedback does not get what is printed here. What can't be printed stays at the hub, and
+    /// exit status 70 says so; what was printed just before that may come again. Example: fieldbridge feedback
+    /// --follow --connection-string-file service.connection
     #[cfg(feature = "backend")]
     Feedback(Box<backend::FeedbackOptions>),
     /// Show the whole story on this machine, with no cloud and no hardware.
@@ -228,9 +231,9 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
         #[cfg(feature = "backend")]
-        Action::Send(options) => at_the_hub(backend::send(&options, print, print_error)),
+        Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]
-        Action::Feedback(options) => at_the_hub(backend::feedback(&options, print, print_error)),
+        Action::Feedback(options) => at_the_hub(back_end::feedback(&options, put, print_error)),
         #[cfg(feature = "demo")]
         Action::Demo(options) => crate::demo::run(options),
     }
@@ -475,6 +478,14 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 /// Writes to standard output. A reader that goes away early, like `head`, is no error.
 fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+/// The same where it matters whether it was written.
+#[cfg(feature = "backend")]
+fn put(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())?;
+    out.flush()
 }
 
 fn print_error(text: &str) {

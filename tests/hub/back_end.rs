@@ -2,10 +2,13 @@
 //! and G7 as a sender sees them: feedback and result event never contradict each other, and nobody's record is lost.
 
 mod examples;
+mod feedback;
+mod lost;
+mod way;
 
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
 
-use fieldbridge::demo::hub::{Ack, Auth, C2d, Options};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Options, Wire};
 use serde_json::Value as Json;
 
 use crate::support::hub::Hub;
@@ -29,13 +32,54 @@ fn plant_of(hub: Hub, more: &str) -> (Hub, Slave, Site) {
     (hub, slave, site)
 }
 
-/// Runs it as the back end that this hub knows.
+/// The program as the back end that this hub knows.
+fn prepared(hub: &Hub, site: &Site, args: &[&str]) -> Command {
+    let mut command = Command::new(support::program());
+    command.args(args).arg("--ca-file").arg(site.path("hub-ca.pem")).stdin(Stdio::null());
+    if !args.contains(&"--entra") {
+        command.arg("--connection-string-file").arg(site.path("service.connection"));
+    }
+    if !args.contains(&"--address") {
+        command.arg("--address").arg(hub.amqp_addr().to_string());
+    }
+    command
+}
+
+/// Runs it to its end.
 fn back_end(hub: &Hub, site: &Site, args: &[&str]) -> Output {
-    let file = |name: &str| site.path(name).display().to_string();
-    let (policy, authority, address) = (file("service.connection"), file("hub-ca.pem"), hub.amqp_addr().to_string());
-    let who = ["--connection-string-file", &policy, "--ca-file", &authority];
-    let place: &[&str] = if args.contains(&"--address") { &[] } else { &["--address", &address] };
-    site.command(&[args, &who, place].concat())
+    prepared(hub, site, args).output().expect("the built program can be run")
+}
+
+/// Begins it.
+fn begun(hub: &Hub, site: &Site, args: &[&str]) -> Child {
+    let mut command = prepared(hub, site, args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the built program can be run")
+}
+
+/// Waits until a back end listens for feedback that has not done so before.
+fn listens(hub: &Hub, before: usize) {
+    eventually("the back end listens for feedback", || (listeners(hub) > before).then_some(()));
+}
+
+/// How often a back end has begun to listen for feedback.
+fn listeners(hub: &Hub) -> usize {
+    let is_one = |what: &Wire| matches!(what, Wire::Attached { address } if address.contains("feedback"));
+    hub.wire().iter().filter(|event| is_one(&event.what)).count()
+}
+
+/// Makes so many records of feedback, each in a batch of its own, that nobody waits for.
+fn foreign_feedback(hub: &Hub, count: usize) {
+    for at in 0..count {
+        let id = format!("other-{at}");
+        hub.send("pump", C2d::new(id, "1").property("command", "set").ack(Ack::Full)).unwrap();
+        // The hub has its record from now on.
+        assert_eq!(hub.purge("pump"), 1);
+    }
+}
+
+/// A hub that keeps messages for a device that was never there.
+fn patient_hub() -> Hub {
+    Hub::start(Options { keeps_from_start: true, ..Options::default() })
 }
 
 fn said(output: &Output) -> String {
@@ -131,8 +175,16 @@ fn what_does_not_come_about_says_why_by_its_exit_status_and_tells_no_key() {
         assert_eq!(nobody.status.code(), Some(2), "{}", said(&nobody));
         assert!(said(&nobody).contains("--connection-string-file"), "{}", said(&nobody));
     }
-    let both = back_end(&hub, &site, &["send", "pump", "set", "1", "--wait", "--ack", "none"]);
-    assert_eq!(both.status.code(), Some(2), "{}", said(&both));
+    for ack in ["none", "positive", "negative"] {
+        let both = back_end(&hub, &site, &["send", "pump", "set", "1", "--wait", "--ack", ack]);
+        assert_eq!(both.status.code(), Some(2), "{}", said(&both));
+    }
+    // It can't now, which is not its no.
+    hub.refuse_for(support::PATIENCE, 3);
+    let busy = back_end(&hub, &site, &["send", "pump", "set", "1"]);
+    assert_eq!(busy.status.code(), Some(75), "{}", said(&busy));
+    assert!(said(&busy).contains("try again") && !said(&busy).contains("daemon"), "{}", said(&busy));
+    hub.refuse_for(std::time::Duration::ZERO, 3);
     // Another key.
     let wrong = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
     let host = hub.host();
@@ -140,6 +192,7 @@ fn what_does_not_come_about_says_why_by_its_exit_status_and_tells_no_key() {
     let refused = back_end(&hub, &site, &["send", "pump", "set", "1"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("token") && !said(&refused).contains(&wrong[..8]), "{}", said(&refused));
+    assert!(said(&refused).contains("ServiceConnect") && !said(&refused).contains("device"), "{}", said(&refused));
 }
 
 #[test]

@@ -18,7 +18,7 @@ const SECRET: &str = "hush-hush";
 const TOKEN: &str = r#"{"token_type":"Bearer","expires_in":3600,"access_token":"eyJ.p"}"#;
 
 /// Reads a request whose body, if it has one, says its length.
-fn request(stream: &mut impl Read) -> String {
+pub fn request(stream: &mut impl Read) -> String {
     let (mut text, mut byte) = (String::new(), [0]);
     let is_whole = |text: &str| {
         let (head, body) = text.split_once("\r\n\r\n")?;

@@ -13,16 +13,16 @@ use crate::support::{self, eventually, free_address, require, Site};
 
 /// A proxy of Debian's.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     Squid,
     Tinyproxy,
 }
 
 /// One that runs, with the ports that it lets through.
-struct Proxy {
+pub struct Proxy {
     kind: Kind,
     folder: TempDir,
-    address: String,
+    pub address: String,
     name: String,
     child: Option<Child>,
 }
@@ -32,7 +32,7 @@ const PASSWORDS: &str = "squid:$apr1$fieldbrg$28WO7rUZla.KQkKLcWEMa.\n";
 
 impl Proxy {
     /// One that lets connections to this port through; `asks` for the user `squid` with the password `hush`.
-    fn start(kind: Kind, port: u16, asks: bool) -> Proxy {
+    pub fn start(kind: Kind, port: u16, asks: bool) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         // Squid, started by root, changes to a user who writes here.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("its mode can be set");

@@ -2,14 +2,16 @@
 //
 //     dotnet run -- DEVICE COMMAND [VALUE]
 //
-// SERVICE_CONNECTION_STRING is that of a policy with the right ServiceConnect, EVENTS_CONNECTION_STRING that of the hub's
-// built-in endpoint ("Event Hub-compatible endpoint"). It ends with 0 if the command succeeded.
+// SERVICE_CONNECTION_STRING is that of a policy with the right ServiceConnect, EVENTS_CONNECTION_STRING that of the
+// hub's built-in endpoint ("Event Hub-compatible endpoint"). MESSAGE_ID is the id of a command that may have been sent
+// before, to send it again; without it the command is a new one. It ends with 0 if the command succeeded.
 
 using System.Text;
 using System.Text.Json;
 using Azure.Messaging.EventHubs;
 using Azure.Messaging.EventHubs.Consumer;
 using Microsoft.Azure.Devices;
+using Microsoft.Azure.Devices.Common.Exceptions;
 
 // How long the command may wait for the device. After that the hub drops it, and the gateway does not begin it.
 var life = TimeSpan.FromMinutes(2);
@@ -17,8 +19,10 @@ var life = TimeSpan.FromMinutes(2);
 var patience = life + TimeSpan.FromMinutes(1);
 // How far the clocks of this machine and of the hub may be apart.
 var clocks = TimeSpan.FromMinutes(5);
+// How often a command is sent at most.
+const int attempts = 3;
 
-if (args.Length < 2)
+if (args.Length is < 2 or > 3)
 {
     Console.Error.WriteLine("usage: DEVICE COMMAND [VALUE]");
     return 2;
@@ -27,11 +31,14 @@ string Variable(string name) =>
     Environment.GetEnvironmentVariable(name) ?? throw new InvalidOperationException($"{name} is not set");
 
 // One id for each command, for ever: by it the gateway knows what comes twice.
-var messageId = Guid.NewGuid().ToString();
+var known = Environment.GetEnvironmentVariable("MESSAGE_ID");
+var messageId = string.IsNullOrEmpty(known) ? Guid.NewGuid().ToString() : known;
 var since = DateTimeOffset.UtcNow - clocks;
+// Before it is sent: whoever is interrupted in between needs it.
+Console.WriteLine($"message id {messageId}");
 using var service = ServiceClient.CreateFromConnectionString(Variable("SERVICE_CONNECTION_STRING"));
 await SendAsync(service, args[0], args[1], args.ElementAtOrDefault(2) ?? "", messageId);
-Console.WriteLine($"sent {messageId}");
+Console.WriteLine("sent");
 var feedback = await FeedbackOfAsync(service, messageId);
 Console.WriteLine($"feedback: {feedback?.StatusCode.ToString() ?? "none in time"}");
 using var result = await ResultOfAsync(Variable("EVENTS_CONNECTION_STRING"), messageId, since);
@@ -48,24 +55,40 @@ var reason = result.RootElement.TryGetProperty("error", out var error)
 Console.WriteLine($"result: {status}{reason}");
 return status == "succeeded" ? 0 : 1;
 
-// Sends a command. If this fails, it may be done again, with the same id: whatever comes twice is run once.
+// Sends a command. While nobody knows whether the hub has it, it is sent again: what has the same id is run once.
 async Task SendAsync(ServiceClient client, string device, string command, string value, string id)
 {
-    using var message = new Message(Encoding.UTF8.GetBytes(value))
+    var expires = DateTime.UtcNow + life;
+    for (var attempt = 1; ; attempt++)
     {
-        MessageId = id,
-        CorrelationId = "order-4711",
-        ExpiryTimeUtc = DateTime.UtcNow + life,
-        Ack = DeliveryAcknowledgement.Full,
-    };
-    message.Properties["command"] = command;
-    await client.SendAsync(device, message);
+        using var message = new Message(Encoding.UTF8.GetBytes(value))
+        {
+            MessageId = id,
+            CorrelationId = "order-4711",
+            ExpiryTimeUtc = expires,
+            Ack = DeliveryAcknowledgement.Full,
+        };
+        message.Properties["command"] = command;
+        try
+        {
+            await client.SendAsync(device, message);
+            return;
+        }
+        catch (Exception error) when (attempt < attempts
+            && (error is IotHubException { IsTransient: true } or TimeoutException))
+        {
+            Console.Error.WriteLine($"not sent, or nobody knows ({error.Message}); trying again");
+            await Task.Delay(TimeSpan.FromSeconds(attempt));
+        }
+    }
 }
 
 // The hub's record of what became of the message, or null if there was none in time.
 //
-// Feedback is one queue for the whole hub. Where more than one waits for it, one process should take all of it, and tell
-// each record to whoever waits. This one gives back what holds a record of anybody else's.
+// Feedback is one queue for the whole hub. Where more than one waits for it, one process should take all of it, and
+// tell each record to whoever waits. This one leaves alone what holds a record of anybody else's: its lock runs out
+// within a minute. To give it back would be sooner, but the hub throws away what is given back ten times, and this SDK
+// does not tell how often it was.
 async Task<FeedbackRecord?> FeedbackOfAsync(ServiceClient client, string id)
 {
     var receiver = client.GetFeedbackReceiver();
@@ -91,10 +114,10 @@ async Task<FeedbackRecord?> FeedbackOfAsync(ServiceClient client, string id)
     }
     foreach (var batch in held)
     {
-        var isOwn = batch.Records.All(one => one.OriginalMessageId == id);
-        await (isOwn
-            ? receiver.CompleteAsync(batch, CancellationToken.None)
-            : receiver.AbandonAsync(batch, CancellationToken.None));
+        if (batch.Records.All(one => one.OriginalMessageId == id))
+        {
+            await receiver.CompleteAsync(batch, CancellationToken.None);
+        }
     }
     return found;
 }

@@ -3,7 +3,8 @@
 //     node back_end.js DEVICE COMMAND [VALUE]
 //
 // SERVICE_CONNECTION_STRING is that of a policy with the right ServiceConnect, EVENTS_CONNECTION_STRING that of the
-// hub's built-in endpoint ("Event Hub-compatible endpoint"). It ends with 0 if the command succeeded.
+// hub's built-in endpoint ("Event Hub-compatible endpoint"). MESSAGE_ID is the id of a command that may have been sent
+// before, to send it again; without it the command is a new one. It ends with 0 if the command succeeded.
 'use strict';
 
 const { randomUUID } = require('crypto');
@@ -18,8 +19,12 @@ const LIFE = 2 * MINUTE;
 const PATIENCE = LIFE + MINUTE;
 // How far the clocks of this machine and of the hub may be apart.
 const CLOCKS = 5 * MINUTE;
+// How often a command is sent at most, by us: the SDK tries again by itself too, under the same id.
+const ATTEMPTS = 3;
+// Feedback that was given back so often is not given back again: the hub throws it away after ten times.
+const RETURNS = 3;
 
-// Sends a command. If this fails, it may be done again, with the same id: whatever comes twice is run once.
+// Sends a command. While nobody knows whether the hub has it, it is sent again: what has the same id is run once.
 async function send(service, device, command, value, messageId) {
   const message = new Message(value);
   message.messageId = messageId;
@@ -27,7 +32,18 @@ async function send(service, device, command, value, messageId) {
   message.expiryTimeUtc = Date.now() + LIFE;
   message.ack = 'full';
   message.properties.add('command', command);
-  await service.send(device, message);
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await service.send(device, message);
+      return;
+    } catch (error) {
+      if (attempt === ATTEMPTS || error.name === 'DeviceNotFoundError' || error.name === 'UnauthorizedError') {
+        throw error;
+      }
+      console.error(`not sent, or nobody knows (${error.message}); trying again`);
+      await new Promise((resolve) => setTimeout(resolve, attempt * 1000));
+    }
+  }
 }
 
 // What comes of listening, or null if nothing came in time. `listen` is given what to call with it.
@@ -45,7 +61,8 @@ function withinPatience(listen) {
 // The hub's record of what became of the message, or null if there was none in time.
 //
 // Feedback is one queue for the whole hub. Where more than one waits for it, one process should take all of it, and
-// tell each record to whoever waits. This one gives back what holds a record of anybody else's.
+// tell each record to whoever waits. This one gives back what holds a record of anybody else's, and stops where that
+// was given back too often.
 async function feedbackOf(service, messageId) {
   const receiver = await new Promise((resolve, reject) => {
     service.getFeedbackReceiver((error, found) => (error ? reject(error) : resolve(found)));
@@ -55,15 +72,25 @@ async function feedbackOf(service, messageId) {
   const found = await withinPatience(async (done) => {
     receiver.on('message', (batch) => {
       const records = JSON.parse(batch.getData().toString());
-      held.push({ batch, isOwn: records.every(isOwn) });
+      const whole = records.every(isOwn);
+      const isWorn = !whole && (batch.transportObj.delivery_count || 0) >= RETURNS;
+      held.push({ batch, whole, isWorn });
       const own = records.find(isOwn);
       if (own) {
         done(own);
+      } else if (isWorn) {
+        console.error('feedback of others goes round, and nobody takes it: another consumer is needed');
+        done(null);
       }
     });
   });
-  for (const { batch, isOwn: whole } of held) {
-    await (whole ? receiver.complete(batch) : receiver.abandon(batch));
+  for (const { batch, whole, isWorn } of held) {
+    if (whole) {
+      await receiver.complete(batch);
+    } else if (!isWorn) {
+      await receiver.abandon(batch);
+    }
+    // Else its lock runs out, which the hub does not count.
   }
   return found;
 }
@@ -95,15 +122,22 @@ async function resultOf(events, messageId, since) {
 }
 
 async function main() {
-  const [device, command, value = ''] = process.argv.slice(2);
+  const args = process.argv.slice(2);
+  if (args.length < 2 || args.length > 3) {
+    console.error('usage: back_end.js DEVICE COMMAND [VALUE]');
+    return 2;
+  }
+  const [device, command, value = ''] = args;
   const { SERVICE_CONNECTION_STRING: policy, EVENTS_CONNECTION_STRING: events } = process.env;
   // One id for each command, for ever: by it the gateway knows what comes twice.
-  const messageId = randomUUID();
+  const messageId = process.env.MESSAGE_ID || randomUUID();
   const since = Date.now() - CLOCKS;
+  // Before it is sent: whoever is interrupted in between needs it.
+  console.log(`message id ${messageId}`);
   const service = Client.fromConnectionString(policy);
   await service.open();
   await send(service, device, command, value, messageId);
-  console.log(`sent ${messageId}`);
+  console.log('sent');
   const record = await feedbackOf(service, messageId);
   console.log(`feedback: ${record ? record.statusCode : 'none in time'}`);
   await service.close();

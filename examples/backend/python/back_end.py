@@ -3,7 +3,8 @@
     python back_end.py DEVICE COMMAND [VALUE]
 
 SERVICE_CONNECTION_STRING is that of a policy with the right ServiceConnect, EVENTS_CONNECTION_STRING that of the hub's
-built-in endpoint ("Event Hub-compatible endpoint"). It ends with 0 if the command succeeded.
+built-in endpoint ("Event Hub-compatible endpoint"). MESSAGE_ID is the id of a command that may have been sent before,
+to send it again; without it the command is a new one. It ends with 0 if the command succeeded.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
@@ -28,10 +30,14 @@ PATIENCE = LIFE + timedelta(minutes=1)
 """Feedback comes in batches, and so may be a while behind the end of the message."""
 CLOCKS = timedelta(minutes=5)
 """How far the clocks of this machine and of the hub may be apart."""
+ATTEMPTS = 3
+"""How often a command is sent at most."""
+RETURNS = 3
+"""Feedback that was given back so often is not given back again: the hub throws it away after ten times."""
 
 
 def send(policy, device, command, value, message_id):
-    """Sends a command. If this fails, it may be done again, with the same id: whatever comes twice is run once."""
+    """Sends a command. While nobody knows whether the hub has it, it is sent again: what has one id is run once."""
     expires = datetime.now(timezone.utc) + LIFE
     properties = {
         "messageId": message_id,
@@ -40,14 +46,23 @@ def send(policy, device, command, value, message_id):
         "iothub-ack": "full",
         "command": command,
     }
-    IoTHubRegistryManager.from_connection_string(policy).send_c2d_message(device, value, properties)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return IoTHubRegistryManager.from_connection_string(policy).send_c2d_message(device, value, properties)
+        # The SDK does not tell what passes from what stays.
+        except Exception as error:  # pylint: disable=broad-except
+            if attempt == ATTEMPTS:
+                raise
+            print(f"not sent, or nobody knows ({error}); trying again", file=sys.stderr)
+            time.sleep(attempt)
 
 
 def feedback_of(policy, message_id):
     """The hub's record of what became of the message, or None if there was none in time.
 
     Feedback is one queue for the whole hub. Where more than one waits for it, one process should take all of it, and
-    tell each record to whoever waits. This one gives back what holds a record of anybody else's.
+    tell each record to whoever waits. This one gives back what holds a record of anybody else's, and stops where that
+    was given back too often.
     """
     parts = ConnectionString(policy)
     host, name, key = parts["HostName"], parts["SharedAccessKeyName"], parts["SharedAccessKey"]
@@ -60,16 +75,25 @@ def feedback_of(policy, message_id):
     auth.update_token()
     source = f"amqps://{host}/messages/serviceBound/feedback"
     deadline = datetime.now(timezone.utc) + PATIENCE
-    held, found = [], None
+    held, found, goes_round = [], None, False
     with ReceiveClient(source, auth=auth, auto_complete=False) as client:
-        while found is None and datetime.now(timezone.utc) < deadline:
+        while found is None and not goes_round and datetime.now(timezone.utc) < deadline:
             for batch in client.receive_message_batch(timeout=1000):
                 records = json.loads(b"".join(batch.get_data()))
                 own = [record for record in records if record["originalMessageId"] == message_id]
-                held.append((batch, len(own) == len(records)))
+                is_own = len(own) == len(records)
+                is_worn = not is_own and batch.header is not None and batch.header.delivery_count >= RETURNS
+                held.append((batch, is_own, is_worn))
                 found = own[0] if own else found
-        for batch, is_own in held:
-            batch.accept() if is_own else batch.release()
+                goes_round = goes_round or is_worn
+        for batch, is_own, is_worn in held:
+            if is_own:
+                batch.accept()
+            elif not is_worn:
+                batch.release()
+            # Else its lock runs out, which the hub does not count.
+    if found is None and goes_round:
+        print("feedback of others goes round, and nobody takes it: another consumer is needed", file=sys.stderr)
     return found
 
 
@@ -95,13 +119,18 @@ def result_of(events, message_id, since):
 
 def main():
     """What the command line says."""
-    device, command, *value = sys.argv[1:]
+    if len(sys.argv) not in (3, 4):
+        print("usage: back_end.py DEVICE COMMAND [VALUE]", file=sys.stderr)
+        return 2
+    device, command, value = (sys.argv[1:] + [""])[:3]
     policy, events = os.environ["SERVICE_CONNECTION_STRING"], os.environ["EVENTS_CONNECTION_STRING"]
     # One id for each command, for ever: by it the gateway knows what comes twice.
-    message_id = str(uuid.uuid4())
+    message_id = os.environ.get("MESSAGE_ID") or str(uuid.uuid4())
     since = datetime.now(timezone.utc) - CLOCKS
-    send(policy, device, command, "".join(value), message_id)
-    print(f"sent {message_id}", flush=True)
+    # Before it is sent: whoever is interrupted in between needs it.
+    print(f"message id {message_id}", flush=True)
+    send(policy, device, command, value, message_id)
+    print("sent", flush=True)
     record = feedback_of(policy, message_id)
     print(f"feedback: {record['statusCode'] if record else 'none in time'}", flush=True)
     result = result_of(events, message_id, since)

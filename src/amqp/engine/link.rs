@@ -50,12 +50,16 @@ enum End {
     Sender(Sender),
 }
 
+#[derive(Default)]
 struct Receiver {
     /// Most deliveries that came and are not settled, and may come.
     window: u32,
     /// What came whole, and whether the peer has settled it already.
     unsettled: VecDeque<(u32, bool)>,
     partial: Option<Partial>,
+    is_paused: bool,
+    /// Credit that was taken back: the peer may have used it before it heard of that.
+    taken_back: u32,
 }
 
 /// A delivery of which more is to come.
@@ -88,7 +92,7 @@ impl Link {
     pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
         let Attaching { name, address, local, way, properties } = attaching;
         let end = match way {
-            Way::In(window) => End::Receiver(Receiver { window, unsettled: VecDeque::new(), partial: None }),
+            Way::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
             Way::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
         };
         Link { handle, name, address, local, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
@@ -173,16 +177,42 @@ impl Link {
         self.grant(session, counters, out);
     }
 
-    /// Lets as many more come as there is room for.
+    /// Lets as many more come as there is room for. Not for each delivery, where there are many.
     fn grant(&mut self, session: SessionId, counters: &mut Counters, out: &mut Out) {
-        let End::Receiver(receiver) = &self.end else { return };
+        if let End::Receiver(Receiver { window, .. }) = self.end {
+            self.grant_for(window / 4, session, counters, out);
+        }
+    }
+
+    /// The same, if there is room for at least so many.
+    fn grant_for(&mut self, least: u32, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let End::Receiver(receiver) = &mut self.end else { return };
         let taken = receiver.unsettled.len() + usize::from(receiver.partial.is_some());
         let wanted = receiver.window.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
         let missing = wanted.saturating_sub(self.credit);
-        // Not for each delivery, where there are many.
-        if self.state == State::Attached && missing > 0 && missing >= receiver.window / 4 {
+        if self.state == State::Attached && !receiver.is_paused && missing > 0 && missing >= least {
+            // Whatever is on its way on the credit before counts against this one.
+            receiver.taken_back = 0;
             self.credit = wanted;
             self.tell_flow(session, counters, out);
+        }
+    }
+
+    /// Takes back what credit is left.
+    pub(super) fn pause(&mut self, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let End::Receiver(receiver) = &mut self.end else { return };
+        receiver.is_paused = true;
+        if self.state == State::Attached && self.credit > 0 {
+            receiver.taken_back = std::mem::take(&mut self.credit);
+            self.tell_flow(session, counters, out);
+        }
+    }
+
+    /// Gives credit again.
+    pub(super) fn resume(&mut self, session: SessionId, counters: &mut Counters, out: &mut Out) {
+        let End::Receiver(receiver) = &mut self.end else { return };
+        if std::mem::take(&mut receiver.is_paused) {
+            self.grant_for(1, session, counters, out);
         }
     }
 
@@ -330,7 +360,11 @@ impl Link {
             (Some(_), Some(_)) => return wrong("a delivery in the middle of another one"),
             (None, None) => return wrong("a delivery without a number"),
             (None, Some(delivery)) => {
-                let Some(credit) = self.credit.checked_sub(1) else {
+                let credit = match self.credit {
+                    0 => &mut receiver.taken_back,
+                    _ => &mut self.credit,
+                };
+                let Some(left) = credit.checked_sub(1) else {
                     let condition = LinkError::TransferLimitExceeded;
                     let error = definitions::Error::new(condition, Some("more came than was asked for".into()), None);
                     let problem = Problem::of(&error);
@@ -338,7 +372,7 @@ impl Link {
                     out.events.push_back(Event::Detached(id, Some(problem)));
                     return Ok(());
                 };
-                self.credit = credit;
+                *credit = left;
                 self.count = self.count.wrapping_add(1);
                 Partial { id: delivery, is_settled: false, payload: BytesMut::new(), is_whole: true }
             }

@@ -538,6 +538,20 @@ impl Engine {
         }
     }
 
+    /// Lets no more come on a link until [`Engine::resume`]. What is on its way already does come.
+    pub fn pause(&mut self, link: LinkId) {
+        if let Some((session, out)) = self.session(link.session) {
+            session.pause(link.handle, out);
+        }
+    }
+
+    /// Lets more come again, as much as there is room for, if the link was paused.
+    pub fn resume(&mut self, link: LinkId) {
+        if let Some((session, out)) = self.session(link.session) {
+            session.resume(link.handle, out);
+        }
+    }
+
     /// Ends a session: its links are detached first. [`Event::Ended`] says when the peer has answered.
     pub fn end(&mut self, session: SessionId) {
         if let Some((session, out)) = self.session(session) {

@@ -118,6 +118,18 @@ impl Session {
         }
     }
 
+    pub(super) fn pause(&mut self, handle: u32, out: &mut Out) {
+        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state == State::Begun) {
+            link.pause(self.id, &mut self.counters, out);
+        }
+    }
+
+    pub(super) fn resume(&mut self, handle: u32, out: &mut Out) {
+        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state == State::Begun) {
+            link.resume(self.id, &mut self.counters, out);
+        }
+    }
+
     /// Sends of what waits as much as may be.
     pub(super) fn go_on(&mut self, out: &mut Out) {
         if self.state != State::Begun {

@@ -239,6 +239,40 @@ fn more_than_was_asked_for_ends_the_link_alone() {
 }
 
 #[test]
+fn on_a_link_that_is_paused_comes_what_was_on_its_way_and_after_that_nothing_until_it_goes_on() {
+    let mut talk = Talk::open();
+    let link = talk.attached(Way::In(8));
+    talk.said();
+    talk.hear(transfer(Some(1), false, b"")).unwrap();
+    talk.engine.pause(link);
+    let said = talk.said();
+    let Performative::Flow(flow) = &said[0].1 else { panic!("a Flow") };
+    assert_eq!((flow.link_credit, flow.delivery_count, said.len()), (Some(0), Some(41), 1));
+    talk.engine.pause(link);
+    assert!(talk.said().is_empty(), "it is told once");
+    talk.hear(transfer(Some(2), false, b"")).unwrap();
+    for (id, how) in [(1, Settle::Release), (2, Settle::Accept)] {
+        assert!(matches!(talk.engine.event(), Some(Event::Delivered(_, delivery)) if delivery.id == id));
+        talk.engine.settle(link, id, how);
+    }
+    assert_eq!(credit(&talk.said()), None, "no credit while it is paused");
+    talk.engine.resume(link);
+    assert_eq!(credit(&talk.said()), Some(8));
+    talk.engine.resume(link);
+    assert!(talk.said().is_empty(), "it is told once");
+    // However little room there is.
+    (3..10).for_each(|id| talk.hear(transfer(Some(id), false, b"")).unwrap());
+    talk.engine.pause(link);
+    talk.engine.resume(link);
+    assert_eq!(credit(&talk.said()), Some(1));
+    // Not more than was ever asked for.
+    talk.engine.pause(link);
+    [10, 11].into_iter().for_each(|id| talk.hear(transfer(Some(id), false, b"")).unwrap());
+    let ended = std::iter::from_fn(|| talk.engine.event()).last();
+    assert!(matches!(ended, Some(Event::Detached(of, Some(_))) if of == link), "{ended:?}");
+}
+
+#[test]
 fn a_delivery_that_is_too_large_comes_in_part_and_an_aborted_one_not_at_all() {
     let mut talk = Talk::open();
     let link = talk.attached(Way::In(4));

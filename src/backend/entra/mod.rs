@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio::time::{timeout, Instant};
 
-use super::in_own_words;
+use super::sentences::sentence;
 use crate::certificate::Trust;
 use crate::command::excerpt::truncated;
 use crate::config::Proxy;
@@ -279,7 +279,7 @@ impl Entra {
         let proxy = self.proxy.as_ref().filter(|_| !endpoint.is_this_machine());
         way::connect_through(&Network, proxy, &endpoint.address()).await.map_err(|trouble| match trouble {
             Trouble::Lookup { error, .. } | Trouble::Unreachable { error, .. } => error,
-            other => in_own_words(&other.to_string()),
+            other => sentence(&other),
         })
     }
 

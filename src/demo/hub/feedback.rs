@@ -13,6 +13,8 @@ const BATCHES_MAX: usize = 4096;
 pub(super) struct Batch {
     pub number: u64,
     pub records: Vec<Feedback>,
+    /// How often it was given back.
+    pub deliveries: u32,
     /// For which connection, and until when.
     lock: Option<(u64, Instant)>,
 }
@@ -29,7 +31,7 @@ impl Batches {
             self.queue.pop_front();
         }
         self.last += 1;
-        self.queue.push_back(Batch { number: self.last, records, lock: None });
+        self.queue.push_back(Batch { number: self.last, records, deliveries: 0, lock: None });
     }
 
     pub fn has_free(&self, now: Instant) -> bool {
@@ -47,16 +49,21 @@ impl Batches {
         Some(batch.clone())
     }
 
-    /// Settles a batch that a connection has, and says whether it had it.
-    pub fn settle(&mut self, connection: u64, number: u64, is_done: bool, now: Instant) -> bool {
+    /// Settles a batch that a connection has, and says whether it had it. One that is given back for the last of
+    /// `most` times is lost.
+    pub fn settle(&mut self, connection: u64, number: u64, is_done: bool, most: u32, now: Instant) -> bool {
         let Some(index) = self.queue.iter().position(|batch| batch.number == number) else { return false };
-        let holds = self.queue[index].lock.is_some_and(|(of, until)| of == connection && now < until);
-        if holds && is_done {
-            self.queue.remove(index);
-        } else if holds {
-            self.queue[index].lock = None;
+        let batch = &mut self.queue[index];
+        let holds = batch.lock.is_some_and(|(of, until)| of == connection && now < until);
+        if !holds {
+            return false;
         }
-        holds
+        batch.lock = None;
+        batch.deliveries += u32::from(!is_done);
+        if is_done || batch.deliveries >= most {
+            self.queue.remove(index);
+        }
+        true
     }
 
     /// A connection is gone, and has none any more.
@@ -70,5 +77,31 @@ impl Batches {
 impl Batch {
     fn is_free(&self, now: Instant) -> bool {
         self.lock.is_none_or(|(_, until)| until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_that_is_given_back_too_often_is_lost_and_one_whose_lock_runs_out_is_not() {
+        let (now, lock) = (Instant::now(), Duration::from_secs(60));
+        let mut batches = Batches::default();
+        batches.push(Vec::new());
+        for round in 0..5u32 {
+            let later = now + 2 * lock * round;
+            assert_eq!(batches.next(1, later, later + lock).map(|batch| batch.deliveries), Some(0));
+        }
+        let mut later = now + 20 * lock;
+        for given_back in 0..3 {
+            assert_eq!(batches.next(1, later, later + lock).map(|batch| batch.deliveries), Some(given_back));
+            assert!(!batches.settle(2, 1, false, 3, later), "it is another connection's");
+            assert!(batches.settle(1, 1, false, 3, later));
+            later += lock;
+        }
+        assert!(batches.next(1, later, later + lock).is_none());
     }
 }

@@ -500,6 +500,10 @@ impl SimHub {
             for id in devices {
                 state.end(&id, End::Cut, Cut::Reset, Now::read());
             }
+            // The back end's, and those on which no device is attached.
+            for connection in state.sides.keys().copied().collect::<Vec<_>>() {
+                state.end_amqp(connection, &End::Cut, Cut::Reset);
+            }
         });
         for listener in self.listeners.drain(..) {
             listener.abort();

@@ -16,6 +16,7 @@
 //! | `max_delivery_count` | 2: the hub's default; only abandoning counts, over AMQP and HTTPS |
 //! | `bare_etag`, `websocket_bytes_max` | 3: an ETag is quoted, and clients have met others; a packet may span messages |
 //! | `uuid_message_ids`, `bearer` | 4: what a sender's SDK makes of ids; who may send |
+//! | `feedback_max_delivery_count` | 2: the hub's default; its feedback counts what is given back as messages do |
 //! | `queue_limit`, `default_ttl`, `feedback_interval` | 1.9 and 2: the hub's limits and defaults |
 //! | `tls13` | 7: not at the classic host name |
 
@@ -168,6 +169,8 @@ pub struct Options {
     /// Longest wait for a batch of 64 feedback records to fill: 15 s at the hub; zero releases each at once.
     #[serde(with = "millis")]
     pub feedback_interval: Duration,
+    /// How often a batch of feedback may be given back before it is lost: 10 by default at the hub.
+    pub feedback_max_delivery_count: u32,
 }
 
 impl Default for Options {
@@ -200,6 +203,7 @@ impl Default for Options {
             clock_skew: Duration::from_secs(300),
             token_grace: Duration::from_secs(300),
             feedback_interval: Duration::ZERO,
+            feedback_max_delivery_count: 10,
         }
     }
 }

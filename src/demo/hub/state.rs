@@ -147,7 +147,8 @@ impl State {
 
     /// Settles a batch that a connection has, and says whether it had it.
     pub fn settle_feedback(&mut self, connection: u64, number: u64, is_done: bool, now: Now) -> bool {
-        let held = self.batches.settle(connection, number, is_done, now.mono);
+        let most = self.options.feedback_max_delivery_count;
+        let held = self.batches.settle(connection, number, is_done, most, now.mono);
         self.wake_listeners();
         held
     }

@@ -181,7 +181,7 @@ fn says_expired(description: &str) -> bool {
 }
 
 /// What a hub says beside a condition or a status, if anything.
-fn beside(description: &str) -> String {
+pub fn beside(description: &str) -> String {
     if description.is_empty() {
         String::new()
     } else {

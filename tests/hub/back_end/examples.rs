@@ -52,8 +52,9 @@ fn node() -> Command {
     command
 }
 
-/// Runs an example to its end.
-fn run(mut example: Command, hub: &Hub, site: &Site, args: &[&str]) -> Output {
+/// Runs an example to its end; with an id, to send again what has it.
+fn run(mut example: Command, hub: &Hub, site: &Site, args: &[&str], id: Option<&str>) -> Output {
+    example.env("MESSAGE_ID", id.unwrap_or_default());
     let authority = site.path("hub-ca.pem");
     example.args(args).env("FIELDBRIDGE_CA_FILE", &authority).env("NODE_EXTRA_CA_CERTS", &authority);
     example.env("SERVICE_CONNECTION_STRING", hub.service_connection_string());
@@ -65,7 +66,8 @@ fn run(mut example: Command, hub: &Hub, site: &Site, args: &[&str]) -> Output {
 fn told(output: &Output) -> (String, Vec<String>) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut lines = text.lines().map(str::to_owned);
-    let id = lines.next().and_then(|line| line.strip_prefix("sent ").map(str::to_owned));
+    let id = lines.next().and_then(|line| line.strip_prefix("message id ").map(str::to_owned));
+    assert_eq!(lines.next().as_deref(), Some("sent"), "{}", said(output));
     (id.unwrap_or_else(|| panic!("a message id: {}", said(output))), lines.collect())
 }
 
@@ -73,20 +75,26 @@ fn an_example_tells_what_became_of_a_command(example: impl Fn() -> Command) {
     let (hub, slave, site) = plant_of(hub(), "");
     let _daemon = site.start();
     eventually("the device is attached", || hub.is_connected("pump").then_some(()));
-    let done = run(example(), &hub, &site, &["pump", "set", "7"]);
+    let done = run(example(), &hub, &site, &["pump", "set", "7"], None);
     let (id, lines) = told(&done);
     assert_eq!(lines, ["feedback: Success", "result: succeeded"], "{}", said(&done));
     assert!(done.status.success(), "{}", said(&done));
     assert_eq!(slave.writes(), [(0, 7)]);
     assert_eq!(site.wait_for_row(&id, "succeeded")["correlationId"], "order-4711");
 
-    let rejected = run(example(), &hub, &site, &["pump", "dance"]);
+    let again = run(example(), &hub, &site, &["pump", "set", "7"], Some(&id));
+    assert_eq!(told(&again), (id, lines), "{}", said(&again));
+    assert_eq!(slave.writes(), [(0, 7)], "what comes twice is run once");
+
+    let rejected = run(example(), &hub, &site, &["pump", "dance"], None);
     let (id, lines) = told(&rejected);
     assert_eq!(lines[0], "feedback: Rejected", "{}", said(&rejected));
     assert!(lines[1].starts_with("result: rejected (unknown-command: "), "{}", said(&rejected));
     assert_eq!(rejected.status.code(), Some(1), "{}", said(&rejected));
     assert_eq!(site.wait_for_row(&id, "rejected")["attempts"], 0);
     assert_eq!((slave.writes().len(), hub.feedback_waiting()), (1, 0));
+    let usage = run(example(), &hub, &site, &["pump", "set", "7", "8"], None);
+    assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::amqp::types::messaging::{
     AmqpValue, ApplicationProperties, Data, Header, MessageAnnotations, MessageId, Properties,
 };
 use crate::amqp::types::primitives::SimpleValue;
+use crate::demo::hub::feedback::Batch;
 use crate::demo::hub::message::{Ack, Feedback};
 use crate::demo::hub::queue::{LockToken, Queued};
 use crate::demo::hub::Options;
@@ -171,15 +172,16 @@ pub(super) fn delivery(device: &str, queued: &Queued, token: LockToken, options:
 }
 
 /// A batch of feedback.
-pub(super) fn feedback(host: &str, records: &[Feedback]) -> Vec<u8> {
+pub(super) fn feedback(host: &str, batch: &Batch) -> Vec<u8> {
     let mut bytes = Vec::new();
+    section(&mut bytes, &Header { delivery_count: batch.deliveries, ..Header::default() });
     let properties = Properties {
         user_id: Some(host.as_bytes().to_vec().into()),
         content_type: Some(Symbol::from(FEEDBACK)),
         ..Properties::default()
     };
     section(&mut bytes, &properties);
-    let list: serde_json::Value = records.iter().map(Feedback::to_json).collect();
+    let list: serde_json::Value = batch.records.iter().map(Feedback::to_json).collect();
     section(&mut bytes, &Data(list.to_string().into_bytes().into()));
     bytes
 }

@@ -502,7 +502,7 @@ impl Peer {
             },
             Purpose::Feedback => match state.next_feedback(self.number, now) {
                 Some(batch) => {
-                    let bytes = message::feedback(&state.options.host, &batch.records);
+                    let bytes = message::feedback(&state.options.host, &batch);
                     (batch.number.to_be_bytes().to_vec(), bytes, Sent::Feedback(batch.number))
                 }
                 None => return false,

@@ -112,8 +112,10 @@ impl Session {
         let handle = flow.handle.as_ref().map(|handle| handle.0);
         if let Some(link) = handle.and_then(|handle| self.links.get_mut(&handle)) {
             if link.purpose.hub_sends() {
-                let known = flow.delivery_count.unwrap_or(0).wrapping_add(flow.link_credit.unwrap_or(0));
-                link.credit = known.wrapping_sub(link.delivery_count);
+                let given = flow.link_credit.unwrap_or(0);
+                let left = flow.delivery_count.unwrap_or(0).wrapping_add(given).wrapping_sub(link.delivery_count);
+                // More than was given: what went out before the client said it has used up all.
+                link.credit = if left > given { 0 } else { left };
                 link.drain = flow.drain;
             }
         }
