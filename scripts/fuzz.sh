@@ -3,7 +3,7 @@
 # corpus. What a run finds interesting is kept in target/fuzz/corpus for the next one; an input that breaks a property
 # is left in fuzz/artifacts, and belongs into fuzz/corpus once it is understood: then every `cargo test` runs it.
 # FIELDBRIDGE_SEED repeats a run.
-# Usage: scripts/fuzz.sh [SECONDS [TARGET...]]
+# Usage: scripts/fuzz.sh [build | SECONDS [TARGET...]]
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-5}
@@ -18,6 +18,7 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing" \
     CARGO_TARGET_DIR=target/fuzz \
     cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$triple"
+[ "$seconds" != build ] || exit 0
 echo "fuzzing each target for $seconds s, seed $seed"
 
 fuzz() { # target

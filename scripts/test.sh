@@ -40,6 +40,16 @@ beside() {
     beside="$beside $!:$1"
 }
 
+# A stage that computes, in the processor time that the others leave. Where the kernel groups processes by their session,
+# being nice counts for nothing beyond the group, which has a niceness of its own.
+in_spare_time() {
+    name=$1
+    shift
+    # shellcheck disable=SC2016
+    beside "$name" sh -c '{ echo 19 >/proc/self/autogroup; } 2>/dev/null || true
+        exec nice -n 19 "$0" "$@"' "$@"
+}
+
 # Waits for what runs beside, and shows it where it failed or left something out.
 join() {
     for one in $beside; do
@@ -72,13 +82,14 @@ lint() {
     scripts/proof.sh clippy --quiet --all-targets -- -D warnings
     cargo clippy --quiet --profile proof --all-targets -- -D warnings
     cargo clippy --quiet --profile proof --no-default-features --lib --bins --tests -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --profile proof --no-deps
+    # With an example, so that the dependencies are those of the checks before.
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --profile proof --no-deps --lib --examples
 }
 
 # The program without `proof`, as it is released but for the optimisation, which takes minutes (make lint-deb): how it is
 # packed does not depend on that. Its dependencies are those of the tests: only beside an example cargo takes their features.
 plain_program() {
-    cargo build --quiet --profile proof --config profile.proof.opt-level=0 --bin fieldbridge --example hub
+    cargo build --quiet --profile proof --config profile.proof.package.fieldbridge.opt-level=0 --bin fieldbridge --example hub
     mkdir -p target/plain
     cp target/proof/fieldbridge target/plain/fieldbridge
 }
@@ -88,7 +99,10 @@ export RUST_TEST_THREADS=4
 stage setup scripts/setup.sh tests
 stage lint lint
 stage "plain program" plain_program
-stage build scripts/proof.sh test --quiet --no-run
+stage build scripts/proof.sh test --quiet --no-run --lib --bins --tests
+# The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
+in_spare_time simulation scripts/simulate.sh 5000 1
+in_spare_time fuzz-targets scripts/fuzz.sh build
 beside faults scripts/proof.sh test --no-fail-fast --test faults
 stage tests scripts/proof.sh test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
 stage package packaging/test-deb.sh target/plain/fieldbridge
@@ -100,7 +114,5 @@ beside boot sh -c 'status=0
     [ "$status" = 77 ] || exit "$status"
     echo "!! LEFT OUT: no Debian can be booted here; make boot-test says why"' "$deb"
 stage "crash points" scripts/proof.sh test --test crash_points -- --nocapture --test-threads=1
-# The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
-stage simulation scripts/simulate.sh 5000 1
-stage fuzz scripts/fuzz.sh
 stage "waiting for the others" join
+stage fuzz scripts/fuzz.sh
