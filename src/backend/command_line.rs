@@ -265,11 +265,8 @@ impl SendOptions {
 
     fn acknowledged(&self) -> Result<Ack, Exit> {
         let (wanted, is_waited_for) = (self.ack, self.wait.is_some());
-        if is_waited_for && wanted.is_some_and(|wanted| wanted != Wanted::Full) {
-            // Where the hub is to be silent on some ends, its silence says nothing.
-            let why =
-                "--wait waits for the message's end, whichever it is, and this --ack asks to hear of some ends or \
-                       of none; leave one of the two out";
+        if is_waited_for && wanted == Some(Wanted::None) {
+            let why = "--wait waits for what --ack none asks not to be told; leave one of the two out";
             return Err(Exit::Usage(why.into()));
         }
         Ok(match wanted {

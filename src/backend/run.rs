@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use super::command_line::{FeedbackOptions, SendOptions};
 use super::feedback::{End, Record};
-use super::message::Outgoing;
+use super::message::{Ack, Outgoing};
 use super::{Backend, BackendError};
 use crate::exit::Exit;
 use crate::hub::identity::backoff::Backoff;
@@ -104,9 +104,14 @@ async fn wait(
             Ok(Some(record)) => return Ok(record),
             Ok(None) => {
                 let limit = humantime::format_duration(limit);
+                // Where the hub is to be silent on some ends, its silence may mean one of these.
+                let or_else = match outgoing.ack {
+                    Ack::Full => "",
+                    _ => ", or have ended as --ack wants no feedback on",
+                };
                 return Err(format!(
-                    " within {limit}; the message may still wait for the device: look at the result event, or for feedback \
-                     later"
+                    " within {limit}; the message may still wait for the device{or_else}: look at the result event, or for \
+                     feedback later"
                 ));
             }
             Err(BackendError::Unreachable(why) | BackendError::Unknown(why)) => why,
