@@ -52,8 +52,12 @@ impl Question {
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        (self.caller, self.unit, self.look) == (other.caller, other.unit, other.look)
-            && same_request(&self.request, &other.request)
+        (self.caller, self.look) == (other.caller, other.look) && self.asks_the_same(other)
+    }
+
+    /// Whether both are one request, whoever asks.
+    pub(in crate::bus) fn asks_the_same(&self, other: &Question) -> bool {
+        self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }
 
@@ -101,8 +105,7 @@ impl<S> Default for Debts<S> {
 impl<S> Debt<S> {
     /// Whether its answer is as good for this question.
     fn may_count_for(&self, question: &Question) -> bool {
-        let is_same = || self.question.unit == question.unit && same_request(&self.question.request, &question.request);
-        self.question.is(question) || self.is_doubted && is_same()
+        self.question.is(question) || self.is_doubted && self.question.asks_the_same(question)
     }
 }
 
@@ -126,6 +129,12 @@ impl<S: PartialEq> Debts<S> {
     /// Until when any answer may come to what was asked.
     pub(in crate::bus) fn all_until(&self) -> Option<Instant> {
         self.owed.iter().map(|debt| debt.until).chain(self.unknown_until).max()
+    }
+
+    /// Whether an answer is owed that may come still. What has passed for one was said by itself, and so is more of it.
+    pub(in crate::bus) fn owes(&self, now: Instant) -> bool {
+        let is_owed = |debt: &Debt<S>| debt.until > now && !debt.is_doubted;
+        self.owed.iter().any(is_owed) || self.unknown_until.is_some_and(|until| until > now)
     }
 
     /// A request was sent, and its answer can come until then.

@@ -11,6 +11,7 @@
 
 mod listening;
 mod reply;
+mod reports;
 mod splitter;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
-use crate::bus::text::splitter::{Place, LINE_BYTES_MAX};
+use crate::bus::text::splitter::{Line, Place, LINE_BYTES_MAX};
 use crate::config::{Bus, Endpoint};
 use crate::peripheral::exchange::Request;
 
@@ -75,6 +76,11 @@ impl Text {
         self.listening.opened(Instant::now().into_std());
     }
 
+    fn hear(&mut self, bytes: &[u8]) -> Vec<Line> {
+        let now = Instant::now().into_std();
+        self.listening.feed(bytes, self.debts.owes(now), now)
+    }
+
     /// Listens until the question may go out, or is too late.
     async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
         let mut chunk = [0; 4096];
@@ -96,7 +102,7 @@ impl Text {
                 return Err(NotFree::Lost("is closed".into()));
             };
             match timeout_at(until, port::read(stream, &mut chunk)).await {
-                Ok(Ok(len)) => drop(self.listening.feed(&chunk[..len], Instant::now().into_std())),
+                Ok(Ok(len)) => drop(self.hear(&chunk[..len])),
                 Ok(Err(why)) => return Err(NotFree::Lost(why)),
                 Err(_) if free_at.is_none() => return Ok(()),
                 Err(_) => {}
@@ -106,7 +112,7 @@ impl Text {
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
         let reply = Reply::to(&call.request, self.listening.delimiter());
-        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, reply) else {
+        let (Request::Line { bytes, .. }, Some(mut reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(caller, call);
@@ -138,26 +144,19 @@ impl Text {
                 }
             }
         }
-        let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
+        let ended = self.listen_for(&mut reply, asked, sent + timeout, timeout).await;
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
-        let now = Instant::now().into_std();
-        if answered {
-            match self.may_be_a_report(&call.request, now) {
-                true => self.debts.doubted(),
-                false => self.debts.paid(&()),
-            }
+        match answered {
+            true if reply.is_doubted() => self.debts.doubted(),
+            true => self.debts.paid(&()),
+            false => {}
         }
-        self.listening.end(question, answered, now);
+        let answer = reply.last().filter(|_| answered);
+        self.listening.end(question, answer, Instant::now().into_std());
         ended
     }
 
-    /// Whether what the instrument says by itself would answer this too.
-    fn may_be_a_report(&self, request: &Request, now: std::time::Instant) -> bool {
-        let reply = || Reply::to(request, self.listening.delimiter());
-        self.listening.may_report(|line| reply().is_some_and(|mut reply| reply.take(line).is_some()), now)
-    }
-
-    async fn listen_for(&mut self, mut reply: Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
+    async fn listen_for(&mut self, reply: &mut Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
         let mut chunk = [0; 256];
         let mut silent = true;
         while let Some(until) = self.patience(asked, deadline) {
@@ -170,10 +169,10 @@ impl Text {
                 Err(_) => continue,
             };
             silent = false;
-            for line in self.listening.feed(&chunk[..len], Instant::now().into_std()) {
+            for line in self.hear(&chunk[..len]) {
                 if !line.is_since(asked) {
                     reply.pass(&line.text);
-                } else if let Some(wire) = reply.take(&line.text) {
+                } else if let Some(wire) = self.take(reply, &line.text) {
                     return Ended::kept(wire);
                 }
             }
@@ -194,6 +193,13 @@ impl Text {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
         })
+    }
+
+    /// Takes a line for the reply, which may be one that the instrument says by itself.
+    fn take(&self, reply: &mut Reply<'_>, line: &str) -> Option<Wire> {
+        let now = Instant::now().into_std();
+        let is_doubtful = self.listening.may_be_a_report(line, |report| reply.is_one(report), now);
+        reply.take(line, is_doubtful)
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
@@ -244,7 +250,7 @@ impl Link for Text {
         let stream = self.line.stream.as_mut()?;
         match port::read(stream, &mut chunk).await {
             Ok(len) => {
-                self.listening.feed(&chunk[..len], Instant::now().into_std());
+                self.hear(&chunk[..len]);
                 None
             }
             Err(why) => self.line.lost(&why, Wire::NotSent).lost,

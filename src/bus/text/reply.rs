@@ -35,6 +35,8 @@ pub(in crate::bus) struct Reply<'a> {
     /// The last line that was passed over.
     passed: Option<String>,
     echoed: bool,
+    /// Something of it may have been said unasked.
+    doubted: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -55,6 +57,7 @@ impl<'a> Reply<'a> {
             lines: Vec::new(),
             passed: None,
             echoed: false,
+            doubted: false,
         })
     }
 
@@ -63,16 +66,32 @@ impl<'a> Reply<'a> {
         self.passed = Some(line.to_owned());
     }
 
-    /// Takes a line. Gives the end of the exchange, if the line is that.
-    pub(in crate::bus) fn take(&mut self, line: &str) -> Option<Wire> {
+    /// Whether a line would be a reply, or a part of one.
+    pub(in crate::bus) fn is_one(&self, line: &str) -> bool {
+        self.until.is_some() || self.refused(line).is_some() || self.confirmed(line).is_some()
+    }
+
+    /// The last line that was no echo.
+    pub(in crate::bus) fn last(&self) -> Option<&str> {
+        self.passed.as_deref()
+    }
+
+    /// Whether something in the reply may have been said unasked.
+    pub(in crate::bus) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Takes a line, which may have been said unasked. Gives the end of the exchange, if the line is that.
+    pub(in crate::bus) fn take(&mut self, line: &str, is_doubtful: bool) -> Option<Wire> {
         if self.echoes.front().is_some_and(|echo| echo == bare(line)) {
             self.echoes.pop_front();
             self.echoed = true;
             return None;
         }
         self.pass(line);
-        if let Some(text) = self.refuse.and_then(|refuse| captured(refuse, line)) {
-            return Some(Wire::Refused(Refusal::Text(text)));
+        self.doubted |= is_doubtful;
+        if let Some(refusal) = self.refused(line) {
+            return Some(Wire::Refused(refusal));
         }
         let Some(until) = self.until else {
             return self.confirmed(line).map(Wire::Answered);
@@ -94,6 +113,10 @@ impl<'a> Reply<'a> {
                 Wire::BadReply(format!("the reply has ended and does not answer the command: {}", excerpt_of(&whole)))
             }
         })
+    }
+
+    fn refused(&self, line: &str) -> Option<Refusal> {
+        self.refuse.and_then(|refuse| captured(refuse, line)).map(Refusal::Text)
     }
 
     fn confirmed(&self, text: &str) -> Option<Answer> {
@@ -162,7 +185,7 @@ mod tests {
         ];
         for (line, expect, refuse, wire) in table {
             let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None };
-            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line), wire, "{line}");
+            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line, false), wire, "{line}");
         }
     }
 
@@ -173,8 +196,8 @@ mod tests {
         {
             let request = Request::line(sent.as_bytes().to_vec(), None, None);
             let mut reply = Reply::to(&request, delimiter).unwrap();
-            assert_eq!(reply.take(back), None, "{sent:?}");
-            assert!(reply.take("5").is_some(), "{sent:?}");
+            assert_eq!(reply.take(back, false), None, "{sent:?}");
+            assert!(reply.take("5", false).is_some(), "{sent:?}");
         }
     }
 
@@ -182,10 +205,10 @@ mod tests {
     fn the_echo_of_a_command_is_passed_over_once() {
         let request = Request::line(b"OPEN 5\r\nCLOSE\r\n".to_vec(), regex("^OPEN (.*)|CLOSE"), regex("CLOSE"));
         let mut reply = Reply::to(&request, b"\r\n").unwrap();
-        assert_eq!(reply.take("> OPEN 5"), None);
-        assert_eq!(reply.take("CLOSE\r"), None);
+        assert_eq!(reply.take("> OPEN 5", false), None);
+        assert_eq!(reply.take("CLOSE\r", false), None);
         assert!(reply.is_echo_only("") && !reply.is_echo_only("x"));
-        assert_eq!(reply.take("OPEN 5"), yes("5"));
+        assert_eq!(reply.take("OPEN 5", false), yes("5"));
         assert!(!reply.is_echo_only(""));
     }
 
@@ -199,7 +222,7 @@ mod tests {
         };
         let said = |lines: &[&str]| {
             let mut reply = Reply::to(&request, b"\r\n").unwrap();
-            lines.iter().find_map(|line| reply.take(line))
+            lines.iter().find_map(|line| reply.take(line, false))
         };
         assert_eq!(said(&["INFO", "a", "b"]), None);
         assert_eq!(said(&["INFO", "a", "b", "END", "c"]), yes("a\nb"));
