@@ -43,6 +43,12 @@ fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
     Request::line(text.as_bytes().to_vec(), expect.map(regex), refuse.map(regex))
 }
 
+/// A line that is sent for what the reply says.
+fn reading(text: &str, expect: &str) -> Request {
+    let Request::Line { bytes, expect, refuse, until, .. } = line(text, Some(expect), None) else { unreachable!() };
+    Request::Line { bytes, expect, refuse, until, is_reading: true }
+}
+
 fn said(text: &str) -> Wire {
     Wire::Answered(Answer::Line(text.into()))
 }
@@ -240,7 +246,7 @@ async fn a_scale_that_reports_all_the_time_is_read_in_whole_lines() {
         });
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_millis(rng.u64(..200))).await;
-            let weighed = line.call(call(self::line("S\r\n", Some(r"([0-9.]+) kg"), None))).await;
+            let weighed = line.call(call(reading("S\r\n", r"([0-9.]+) kg"))).await;
             assert_eq!(weighed, said("0012.5"), "{baud} baud");
         }
         hearing.abort();

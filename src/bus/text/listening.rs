@@ -323,7 +323,7 @@ mod tests {
         let several = |caller| {
             let until = Regex::new("^END").unwrap();
             let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
-            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
+            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until), is_reading: false };
             Question::of(caller, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
         };
         line.ask(now);

@@ -6,7 +6,8 @@
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
 //!   come any more, and after a reply until its rest, if it has one, is over.
 //! - Whether a command may still go out is looked at last, behind every wait.
-//! - An instrument that reports by itself what it is asked for may have been overheard: its answer is owed still.
+//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It is
+//!   a reading, where one is asked for; but the answer may come still, and is owed.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 mod listening;
@@ -189,6 +190,12 @@ impl Text {
             Wire::NoAnswer(format!("no reply within {timeout}"))
         } else if reply.is_echo_only(&rest) {
             Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
+        } else if reply.is_overheard() {
+            let excerpt = reply.excerpt(&rest);
+            Wire::BadReply(format!(
+                "no reply within {timeout} but what the instrument says by itself too, so that it may mean nothing; give \
+                 the command an `expect`, and a `refuse`, that match only its own reply: {excerpt}"
+            ))
         } else {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
