@@ -255,6 +255,43 @@ async fn a_scale_that_reports_all_the_time_is_read_in_whole_lines() {
 }
 
 #[tokio::test]
+async fn a_command_gets_its_turn_however_often_a_scale_that_reports_is_read() {
+    let (running, pty) = start();
+    running.until("open").await;
+    let (mut hear, mut say) = tokio::io::split(pty.peer);
+    let reporting = tokio::spawn(async move {
+        loop {
+            patient(say.write_all(b"W +0012.5 kg\r\n")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let weigh = || Call { timeout: Some(Duration::from_millis(500)), ..call(reading("S\r\n", r"([0-9.]+) kg")) };
+    let weighing = || async {
+        loop {
+            running.call(weigh()).await;
+        }
+    };
+    let taring = async {
+        // What it says has passed for the answer by now.
+        for _ in 0..4 {
+            running.call(weigh()).await;
+        }
+        running.call(hasty(0, line("T\r\n", Some("^OK"), None))).await
+    };
+    let hearing = async {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"T\r\n") {
+            heard.push(hear.read_u8().await.unwrap());
+        }
+    };
+    tokio::select! {
+        _ = patient(async { tokio::join!(taring, hearing) }) => {}
+        _ = async { tokio::join!(weighing(), weighing()) } => unreachable!("it is read for ever"),
+    }
+    reporting.abort();
+}
+
+#[tokio::test]
 async fn a_port_that_goes_in_the_middle_of_a_reply_leaves_the_command_in_doubt() {
     let (line, mut pty) = start();
     let asking = line.call_meanwhile(send("T\r\n"));

@@ -264,10 +264,13 @@ impl Link for Text {
         }
     }
 
-    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, caller: u64, gives_way: bool) -> Option<Instant> {
         let question = Question::of(caller, call);
         let now = Instant::now().into_std();
-        let owed = self.debts.held_until(&question, &(), now);
+        let owed = match gives_way {
+            true => self.debts.held_behind_another(&question, &(), now),
+            false => self.debts.held_until(&question, &(), now),
+        };
         let free = self.is_open().then(|| self.listening.free_at(&question, now)).flatten();
         owed.into_iter().chain(free).max().map(Instant::from_std)
     }

@@ -62,7 +62,7 @@ async fn listen(text: &mut Text, time: Duration) {
 
 /// One exchange as the worker does it: the line is listened to until the call may go out.
 async fn ask(text: &mut Text, call: &Call, caller: u64) -> Wire {
-    while let Some(until) = text.held_until(call, caller) {
+    while let Some(until) = text.held_until(call, caller, false) {
         listen(text, until.saturating_duration_since(Instant::now()).min(10 * MS)).await;
     }
     text.put(call, caller).await.wire
