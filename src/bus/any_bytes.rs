@@ -321,7 +321,7 @@ pub fn text_line(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let delimiter = source.pick(&[&b"\r\n"[..], b"\n", b"\r", b"\x03", b";;"]).to_vec();
     let [expect, refuse, until] = [&EXPECT, &REFUSE, &UNTIL].map(|patterns| source.pick(patterns).clone());
-    let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until };
+    let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until, is_reading: false };
     let before = source.within(0..=6);
     let mut said = pieces(&mut source, |source| match source.u8() % 4 {
         0 => delimiter.clone(),

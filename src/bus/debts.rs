@@ -8,7 +8,8 @@
 //! - A late answer counts for the same question only: the same request of the same caller. The same request of another
 //!   caller is another command, and may have to be confirmed for itself; and each look at what was written is a
 //!   question of its own. It is otherwise where what a peripheral says by itself has passed for the answer: there the
-//!   same request, whoever asks it, is answered by what is said next, and may go.
+//!   same request, whoever asks it, is answered by what is said next, and may go; but not when somebody else has waited
+//!   for longer, who would have to wait anew.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -52,8 +53,12 @@ impl Question {
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        (self.caller, self.unit, self.look) == (other.caller, other.unit, other.look)
-            && same_request(&self.request, &other.request)
+        (self.caller, self.look) == (other.caller, other.look) && self.asks_the_same(other)
+    }
+
+    /// Whether both are one request, whoever asks.
+    pub(in crate::bus) fn asks_the_same(&self, other: &Question) -> bool {
+        self.unit == other.unit && same_request(&self.request, &other.request)
     }
 }
 
@@ -101,8 +106,7 @@ impl<S> Default for Debts<S> {
 impl<S> Debt<S> {
     /// Whether its answer is as good for this question.
     fn may_count_for(&self, question: &Question) -> bool {
-        let is_same = || self.question.unit == question.unit && same_request(&self.question.request, &question.request);
-        self.question.is(question) || self.is_doubted && is_same()
+        self.question.is(question) || self.is_doubted && self.question.asks_the_same(question)
     }
 }
 
@@ -128,6 +132,12 @@ impl<S: PartialEq> Debts<S> {
         self.owed.iter().map(|debt| debt.until).chain(self.unknown_until).max()
     }
 
+    /// Whether an answer is owed that may come still. What has passed for one was said by itself, and so is more of it.
+    pub(in crate::bus) fn owes(&self, now: Instant) -> bool {
+        let is_owed = |debt: &Debt<S>| debt.until > now && !debt.is_doubted;
+        self.owed.iter().any(is_owed) || self.unknown_until.is_some_and(|until| until > now)
+    }
+
     /// A request was sent, and its answer can come until then.
     pub(in crate::bus) fn asked(&mut self, question: Question, shape: S, until: Instant, now: Instant) {
         self.owed.retain(|debt| debt.until > now);
@@ -136,8 +146,17 @@ impl<S: PartialEq> Debts<S> {
 
     /// Until when a question has to wait, because an owed answer would look like its own.
     pub(in crate::bus) fn held_until(&self, question: &Question, shape: &S, now: Instant) -> Option<Instant> {
+        self.held(shape, now, |debt| debt.may_count_for(question))
+    }
+
+    /// The same where somebody else waits, and has for longer.
+    pub(in crate::bus) fn held_behind_another(&self, question: &Question, shape: &S, now: Instant) -> Option<Instant> {
+        self.held(shape, now, |debt| debt.question.is(question))
+    }
+
+    fn held(&self, shape: &S, now: Instant, may_count: impl Fn(&Debt<S>) -> bool) -> Option<Instant> {
         let alive = || self.owed.iter().filter(|debt| debt.until > now);
-        let alike = alive().filter(|debt| debt.shape == *shape && !debt.may_count_for(question));
+        let alike = alive().filter(|debt| debt.shape == *shape && !may_count(debt));
         let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
         let unknown = self.unknown_until.filter(|until| *until > now);
         alike.chain(full).map(|debt| debt.until).chain(unknown).max()

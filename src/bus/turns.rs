@@ -15,6 +15,7 @@
 //!   unit holds up nobody but itself. Of those parked the first that may go is the next.
 //! - A turn of which something was sent is not parked: nobody comes between.
 //! - Parked turns are bounded: one more keeps the bus while it waits.
+//! - Who was parked is not made to wait anew, again and again, by those who came later: these give way.
 //! - What its caller has abandoned before it was sent is not sent.
 //! - A line that must show first how it takes a request is tried with a harmless read, at most [`TRIES_MAX`] times.
 
@@ -32,8 +33,9 @@ pub(in crate::bus) const TRIES_MAX: u32 = 3;
 
 /// What a line says of a call, as it is now.
 pub(in crate::bus) trait Manners {
-    /// Until when it must wait, because a late answer could be taken for its own.
-    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant>;
+    /// Until when it must wait, because a late answer could be taken for its own; or, if it `gives_way`, since it would
+    /// make somebody wait anew.
+    fn held_until(&self, call: &Call, caller: u64, gives_way: bool) -> Option<Instant>;
     /// Whether the line should show by a read how it behaves before it is asked this.
     fn is_to_be_tried(&self, call: &Call) -> bool;
 }
@@ -51,12 +53,16 @@ pub(in crate::bus) trait Asked {
 pub(in crate::bus) struct Turns<K, A> {
     holder: Option<Seat<K, A>>,
     parked: VecDeque<Seat<K, A>>,
+    /// Turns that were given.
+    given: u64,
 }
 
 /// A turn that was given.
 #[derive(Debug)]
 pub(in crate::bus) struct Seat<K, A> {
     pub(in crate::bus) key: K,
+    /// The number of the turn, in the order in which they are given.
+    number: u64,
     caller: u64,
     /// A read of the same unit that changes nothing, and how often the line was tried with it.
     harmless: Option<Request>,
@@ -89,7 +95,7 @@ pub(in crate::bus) enum Leave {
 impl<K, A: Asked> Turns<K, A> {
     /// Nobody has the bus, and nobody waits.
     pub(in crate::bus) fn new() -> Turns<K, A> {
-        Turns { holder: None, parked: VecDeque::new() }
+        Turns { holder: None, parked: VecDeque::new(), given: 0 }
     }
 
     /// Whether nobody has the bus.
@@ -105,7 +111,8 @@ impl<K, A: Asked> Turns<K, A> {
     /// Gives the free bus to a caller.
     pub(in crate::bus) fn sit(&mut self, key: K, caller: u64, harmless: Option<Request>) {
         debug_assert!(self.is_free());
-        self.holder = Some(Seat { key, caller, harmless, tries: 0, waiting: None, begun: false });
+        self.given += 1;
+        self.holder = Some(Seat { key, number: self.given, caller, harmless, tries: 0, waiting: None, begun: false });
     }
 
     /// The holder, if it may ask for something now.
@@ -130,19 +137,22 @@ impl<K, A: Asked> Turns<K, A> {
         // Nothing of theirs was sent, and nothing will be.
         self.parked.retain(|seat| !seat.is_abandoned());
         let room = self.parked.len() < PARKED_MAX;
+        let eldest = self.eldest();
         match &mut self.holder {
             Some(seat) if seat.is_abandoned() => seat.waiting = None,
-            Some(seat) if room && !seat.begun && seat.held_until(line).is_some() => {
+            Some(seat) if room && !seat.begun && seat.held_until(line, eldest).is_some() => {
                 self.parked.extend(self.holder.take());
             }
             _ => {}
         }
         if self.holder.is_none() {
-            let ready = self.parked.iter().position(|seat| seat.held_until(line).is_none());
+            let eldest = self.eldest();
+            let ready = self.parked.iter().position(|seat| seat.held_until(line, eldest).is_none());
             self.holder = ready.and_then(|ready| self.parked.remove(ready));
         }
+        let eldest = self.eldest();
         let seat = self.holder.as_mut()?;
-        if seat.held_until(line).is_some() {
+        if seat.held_until(line, eldest).is_some() {
             return None;
         }
         if let Some(first) = seat.first(line) {
@@ -154,10 +164,16 @@ impl<K, A: Asked> Turns<K, A> {
 
     /// When to ask again what is due, if nothing happens before.
     pub(in crate::bus) fn due_at(&self, line: &impl Manners) -> Option<Instant> {
+        let eldest = self.eldest();
         match &self.holder {
-            Some(seat) => seat.held_until(line),
-            None => self.parked.iter().filter_map(|seat| seat.held_until(line)).min(),
+            Some(seat) => seat.held_until(line, eldest),
+            None => self.parked.iter().filter_map(|seat| seat.held_until(line, eldest)).min(),
         }
+    }
+
+    /// The number of the turn that has been parked for longest.
+    fn eldest(&self) -> Option<u64> {
+        self.parked.iter().map(|seat| seat.number).min()
     }
 
     /// An exchange of the holder's begins. Gives its caller.
@@ -199,9 +215,10 @@ impl<K, A: Asked> Seat<K, A> {
         self.harmless.is_some() && line.is_to_be_tried(call)
     }
 
-    /// Until when what is asked for must wait.
-    fn held_until(&self, line: &impl Manners) -> Option<Instant> {
-        let until = |call: &Call| line.held_until(call, self.caller);
+    /// Until when what is asked for must wait, if this is the number of the turn that has been parked for longest.
+    fn held_until(&self, line: &impl Manners, eldest: Option<u64>) -> Option<Instant> {
+        let gives_way = !self.begun && eldest.is_some_and(|eldest| eldest < self.number);
+        let until = |call: &Call| line.held_until(call, self.caller, gives_way);
         let own = until(self.waiting.as_ref()?.call());
         own.max(self.first(line).and_then(|first| until(&first)))
     }
@@ -235,11 +252,14 @@ mod tests {
     struct Line {
         held: Vec<(u8, Instant)>,
         untried: bool,
+        /// Until when everybody waits who gives way.
+        given_way: Option<Instant>,
     }
 
     impl Manners for Line {
-        fn held_until(&self, call: &Call, _: u64) -> Option<Instant> {
-            self.held.iter().find(|(unit, _)| *unit == call.unit).map(|(_, until)| *until)
+        fn held_until(&self, call: &Call, _: u64, gives_way: bool) -> Option<Instant> {
+            let held = self.held.iter().find(|(unit, _)| *unit == call.unit).map(|(_, until)| *until);
+            held.or(self.given_way.filter(|_| gives_way))
         }
 
         fn is_to_be_tried(&self, call: &Call) -> bool {
@@ -289,7 +309,7 @@ mod tests {
     #[test]
     fn who_must_wait_for_a_late_answer_holds_up_nobody_and_goes_first_when_it_may() {
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(9));
-        let mut line = Line { held: vec![(1, later), (2, now)], untried: false };
+        let mut line = Line { held: vec![(1, later), (2, now)], ..Line::default() };
         let mut turns = asked(&[1, 2, 3], &line);
         assert_eq!(next(&mut turns, &line), Some(3));
         assert_eq!(next(&mut turns, &line), None);
@@ -297,6 +317,22 @@ mod tests {
         line.held.clear();
         assert_eq!([next(&mut turns, &line), next(&mut turns, &line)], [Some(1), Some(2)]);
         assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn who_comes_later_gives_way_to_who_is_parked() {
+        let later = Instant::now() + Duration::from_secs(9);
+        let mut line = Line { held: vec![(1, later)], given_way: Some(later), ..Line::default() };
+        let mut turns = asked(&[1], &line);
+        for unit in [2, 3] {
+            turns.sit(unit, u64::from(unit), None);
+            turns.ask(of(unit, read()));
+            assert_eq!(due(&mut turns, &line), None, "unit {unit} would make unit 1 wait anew");
+            assert_eq!(turns.due_at(&line), Some(later));
+        }
+        line.held.clear();
+        let order = [next(&mut turns, &line), next(&mut turns, &line), next(&mut turns, &line)];
+        assert_eq!(order, [Some(1), Some(2), Some(3)]);
     }
 
     #[test]
@@ -315,7 +351,7 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_parked_and_the_next_one_keeps_the_bus() {
-        let line = Line { held: (0..=u8::MAX).map(|unit| (unit, Instant::now())).collect(), untried: false };
+        let line = Line { held: (0..=u8::MAX).map(|unit| (unit, Instant::now())).collect(), ..Line::default() };
         let units: Vec<u8> = (0..=u8::try_from(PARKED_MAX).unwrap()).collect();
         let mut turns = asked(&units, &line);
         assert!(!turns.is_free());
@@ -325,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_was_abandoned_is_not_sent_and_its_turn_stays_unless_it_was_parked() {
-        let mut line = Line { held: vec![(1, Instant::now())], untried: false };
+        let mut line = Line { held: vec![(1, Instant::now())], ..Line::default() };
         let mut turns = asked(&[1, 2], &line);
         turns.all().for_each(|seat| seat.waiting.as_mut().unwrap().gone = true);
         line.held.clear();
@@ -336,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_line_that_has_shown_nothing_is_tried_with_a_read_so_many_times_and_not_asked() {
-        let line = Line { held: Vec::new(), untried: true };
+        let line = Line { untried: true, ..Line::default() };
         let write = Request::WriteWords { address: 0, words: vec![1] };
         let mut turns: Turns<u8, Wanted> = Turns::new();
         turns.sit(1, 1, Some(read()));

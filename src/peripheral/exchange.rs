@@ -46,13 +46,16 @@ pub enum Request {
         refuse: Option<regex_lite::Regex>,
         /// The last line of a reply that has several; without it a reply is one line.
         until: Option<regex_lite::Regex>,
+        /// It is asked for what the reply says, and changes nothing: what the peripheral says by itself, if it is of
+        /// the reply's form, is as good.
+        is_reading: bool,
     },
 }
 
 impl Request {
-    /// A line whose reply is one line.
+    /// A line that sets something in motion, and whose reply is one line.
     pub fn line(bytes: Vec<u8>, expect: Option<regex_lite::Regex>, refuse: Option<regex_lite::Regex>) -> Request {
-        Request::Line { bytes, expect, refuse, until: None }
+        Request::Line { bytes, expect, refuse, until: None, is_reading: false }
     }
 }
 

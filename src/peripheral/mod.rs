@@ -236,6 +236,7 @@ impl Command {
             expect: template.expect.clone(),
             refuse: template.refuse.clone(),
             until: template.until.clone(),
+            is_reading: self.idempotent && template.is_for_its_reply(),
         };
         Ok(Prepared { request, read_back: None, written })
     }

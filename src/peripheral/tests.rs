@@ -313,6 +313,25 @@ fn a_value_of_the_wrong_kind_is_refused_with_what_is_expected() {
 }
 
 #[test]
+fn a_line_is_sent_for_its_reply_if_it_may_be_repeated_carries_nothing_and_a_part_of_the_reply_is_wanted() {
+    let table = [
+        ("S\r\n", Some("([0-9.]+) kg"), true, true),
+        ("S\r\n", Some("([0-9.]+) kg"), false, false),
+        ("S {value}\r\n", Some("([0-9.]+) kg"), true, false),
+        ("S\r\n", Some("^(?:OK|READY)"), true, false),
+        ("S\r\n", None, true, false),
+    ];
+    for (template, expect, idempotent, is_reading) in table {
+        let expect = expect.map(|pattern| regex_lite::Regex::new(pattern).unwrap());
+        let template = Template { send: template.into(), expect, ..Template::default() };
+        let value = template.send.contains(PLACEHOLDER).then(|| json!(1));
+        let command = Command { idempotent, ..command(Action::send(template.clone())) };
+        let request = command.prepare(value.as_ref()).unwrap().request;
+        assert!(matches!(request, Request::Line { is_reading: found, .. } if found == is_reading), "{template:?}");
+    }
+}
+
+#[test]
 fn a_fixed_value_is_written_and_another_is_refused() {
     let mut reset = write(&point(Table::Coil, Bool));
     reset.fixed = Some(json!(true));

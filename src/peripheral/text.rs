@@ -104,6 +104,14 @@ impl Template {
         Ok(self.send.replace(PLACEHOLDER, &text))
     }
 
+    /// Whether all that can be wanted of it is a part of the reply: it carries nothing.
+    pub(super) fn is_for_its_reply(&self) -> bool {
+        /// The whole match counts as one.
+        const GROUPS: usize = 1;
+        let captures = self.expect.as_ref().is_some_and(|expect| expect.captures_len() > GROUPS);
+        captures && !self.send.contains(PLACEHOLDER)
+    }
+
     /// Whether a sender may say this.
     fn allow(&self, command: &str, value: &Json, text: &str) -> Result<(), Fault> {
         match &self.pattern {

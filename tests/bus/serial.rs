@@ -43,6 +43,12 @@ fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
     Request::line(text.as_bytes().to_vec(), expect.map(regex), refuse.map(regex))
 }
 
+/// A line that is sent for what the reply says.
+fn reading(text: &str, expect: &str) -> Request {
+    let Request::Line { bytes, expect, refuse, until, .. } = line(text, Some(expect), None) else { unreachable!() };
+    Request::Line { bytes, expect, refuse, until, is_reading: true }
+}
+
 fn said(text: &str) -> Wire {
     Wire::Answered(Answer::Line(text.into()))
 }
@@ -240,12 +246,49 @@ async fn a_scale_that_reports_all_the_time_is_read_in_whole_lines() {
         });
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_millis(rng.u64(..200))).await;
-            let weighed = line.call(call(self::line("S\r\n", Some(r"([0-9.]+) kg"), None))).await;
+            let weighed = line.call(call(reading("S\r\n", r"([0-9.]+) kg"))).await;
             assert_eq!(weighed, said("0012.5"), "{baud} baud");
         }
         hearing.abort();
         reporting.abort();
     }
+}
+
+#[tokio::test]
+async fn a_command_gets_its_turn_however_often_a_scale_that_reports_is_read() {
+    let (running, pty) = start();
+    running.until("open").await;
+    let (mut hear, mut say) = tokio::io::split(pty.peer);
+    let reporting = tokio::spawn(async move {
+        loop {
+            patient(say.write_all(b"W +0012.5 kg\r\n")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let weigh = || Call { timeout: Some(Duration::from_millis(500)), ..call(reading("S\r\n", r"([0-9.]+) kg")) };
+    let weighing = || async {
+        loop {
+            running.call(weigh()).await;
+        }
+    };
+    let taring = async {
+        // What it says has passed for the answer by now.
+        for _ in 0..4 {
+            running.call(weigh()).await;
+        }
+        running.call(hasty(0, line("T\r\n", Some("^OK"), None))).await
+    };
+    let hearing = async {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"T\r\n") {
+            heard.push(hear.read_u8().await.unwrap());
+        }
+    };
+    tokio::select! {
+        _ = patient(async { tokio::join!(taring, hearing) }) => {}
+        _ = async { tokio::join!(weighing(), weighing()) } => unreachable!("it is read for ever"),
+    }
+    reporting.abort();
 }
 
 #[tokio::test]

@@ -422,7 +422,7 @@ impl Link for Rtu {
         }
     }
 
-    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, caller: u64, _: bool) -> Option<Instant> {
         let shape = Shape::of(call.unit, &call.request)?;
         let question = Question::of(caller, call);
         let until = self.debts.held_until(&question, &shape, Instant::now().into_std());

@@ -230,7 +230,7 @@ impl Link for Tcp {
         Some(Lost::Idle)
     }
 
-    fn held_until(&self, _: &Call, _: u64) -> Option<Instant> {
+    fn held_until(&self, _: &Call, _: u64, _: bool) -> Option<Instant> {
         None
     }
 

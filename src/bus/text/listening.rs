@@ -12,13 +12,14 @@
 //! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
 //!   what comes next begins a line.
 //! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
-//!   not known to do that, what goes on and on is waited for four times as long.
+//!   not known to do that, what goes on and on is waited for four times as long, and now and then what may be a report.
+//! - What the instrument says by itself is told by when a line began, and kept in [`Reports`].
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::bus::debts::Question;
 use crate::bus::port::timing::Timing;
+use crate::bus::text::reports::{shape, Answered, Reports, PATIENCE};
 use crate::bus::text::splitter::{Line, Place, Splitter};
 
 /// Least and most that an instrument is believed to pause within what it says.
@@ -27,19 +28,23 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// Characters that may be under way and not heard yet.
 const UNDER_WAY: usize = 20;
 
-/// Quiet times that one who goes on and on is waited for.
-const PATIENCE: u32 = 4;
-
-/// Lines of those that came unasked that are kept, the last ones.
-const REPORTED_MAX: usize = 4;
-
 /// An exchange that was begun or has ended.
 #[derive(Debug)]
 struct Last {
     question: Question,
     ended: Instant,
-    /// Whether its answer came.
-    answered: bool,
+    /// The question with the shape of its answer, if that came.
+    answer: Option<Answered>,
+}
+
+/// How a line began.
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    at: Instant,
+    /// The silence before it.
+    silence: Duration,
+    /// Nothing was being asked, and no answer owed.
+    unasked: bool,
 }
 
 /// What was heard on a line since it was opened.
@@ -51,16 +56,20 @@ pub(in crate::bus) struct Listening {
     opened: Instant,
     /// When the last byte came, or the line was opened.
     heard: Instant,
-    /// When the line that has not ended began.
-    begun: Instant,
+    /// How the line that has not ended began.
+    begun: Beginning,
     /// The last exchange.
     last: Option<Last>,
     /// From where on an answer to what is being asked is looked for.
     asked: Option<Place>,
-    /// Until then it counts as an instrument that reports unasked.
-    reports_until: Option<Instant>,
-    /// What it has reported lately.
-    reported: VecDeque<String>,
+    reports: Reports,
+}
+
+impl Beginning {
+    /// In one go with what came before it, whatever that was.
+    fn among_others(now: Instant) -> Beginning {
+        Beginning { at: now, silence: Duration::ZERO, unasked: false }
+    }
 }
 
 impl Listening {
@@ -72,26 +81,27 @@ impl Listening {
         turnaround: Duration,
         now: Instant,
     ) -> Listening {
+        let quiet = timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY);
         Listening {
             splitter: Splitter::new(delimiter),
-            quiet: timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY),
+            quiet,
             turnaround,
             opened: now,
             heard: now,
-            begun: now,
+            begun: Beginning::among_others(now),
             last: None,
             asked: None,
-            reports_until: None,
-            reported: VecDeque::new(),
+            reports: Reports::new(quiet),
         }
     }
 
-    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten.
+    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten, nor
+    /// what was said unasked.
     pub(in crate::bus) fn opened(&mut self, now: Instant) {
         self.splitter.restart();
-        (self.opened, self.heard, self.begun) = (now, now, now);
-        (self.asked, self.reports_until) = (None, None);
-        self.reported.clear();
+        self.reports.opened();
+        (self.opened, self.heard, self.begun) = (now, now, Beginning::among_others(now));
+        self.asked = None;
     }
 
     /// What ends a line.
@@ -99,46 +109,45 @@ impl Listening {
         self.splitter.delimiter()
     }
 
-    /// Takes what came, and gives the lines that it ends.
-    pub(in crate::bus) fn feed(&mut self, bytes: &[u8], now: Instant) -> Vec<Line> {
+    /// Takes what came, and gives the lines that it ends. `owes`: it may be an answer that is owed.
+    pub(in crate::bus) fn feed(&mut self, bytes: &[u8], owes: bool, now: Instant) -> Vec<Line> {
         if bytes.is_empty() {
             return Vec::new();
         }
         self.align(now);
+        let unasked = self.asked.is_none() && !owes;
         if !self.splitter.is_within_a_line() {
-            self.begun = now;
+            self.begun = Beginning { at: now, silence: now.saturating_duration_since(self.heard), unasked };
         }
         self.heard = now;
         let lines = self.splitter.feed(bytes);
-        if !lines.is_empty() {
-            self.begun = now;
-            self.note_report(&lines, now);
+        for line in &lines {
+            if self.begun.unasked && line.is_whole() {
+                self.note(&line.text, now);
+            }
+            self.begun = Beginning { unasked, ..Beginning::among_others(now) };
         }
         lines
     }
 
-    /// Lines that come long after the opening and any exchange, and those that follow them, come unasked.
-    fn note_report(&mut self, lines: &[Line], now: Instant) {
-        let patience = self.quiet * PATIENCE;
+    /// A line has ended that began while nothing was asked, and no answer owed.
+    fn note(&mut self, line: &str, now: Instant) {
+        if self.begun.at >= self.rest_is_over() {
+            return self.reports.unasked(line, now);
+        }
+        let answer = self.last.as_ref().and_then(|last| last.answer.as_ref());
+        self.reports.behind(answer, line, self.begun.silence, now);
+    }
+
+    /// From when on nothing is the rest of a reply any more, or what is said at an opening.
+    fn rest_is_over(&self) -> Instant {
         let last = self.last.as_ref().map_or(self.opened, |last| self.opened.max(last.ended));
-        let is_unasked = self.asked.is_none() && now >= last + patience;
-        if is_unasked || self.reports(now) {
-            self.reports_until = Some(now + patience);
-        }
-        if is_unasked {
-            self.reported.extend(lines.iter().map(|line| line.text.clone()));
-            self.reported.drain(..self.reported.len().saturating_sub(REPORTED_MAX));
-        }
+        last + self.quiet * PATIENCE
     }
 
-    /// Whether the instrument reports by itself what would be an answer: who was just answered may have heard a report,
-    /// and the answer come still.
-    pub(in crate::bus) fn may_report(&self, is_answer: impl Fn(&str) -> bool, now: Instant) -> bool {
-        self.reports(now) && self.reported.iter().any(|line| is_answer(line))
-    }
-
-    fn reports(&self, now: Instant) -> bool {
-        self.reports_until.is_some_and(|until| now < until)
+    /// Whether a line is the like of what the instrument says by itself, as far as that would be an answer too.
+    pub(in crate::bus) fn may_be_a_report(&self, line: &str, is_answer: impl Fn(&str) -> bool, now: Instant) -> bool {
+        self.reports.is_like(line, is_answer, now)
     }
 
     /// Drops what was begun and not ended, once the line is quiet. What may be the answer that is waited for is kept.
@@ -152,37 +161,44 @@ impl Listening {
     /// When a question may go out; `None`: now.
     pub(in crate::bus) fn free_at(&self, question: &Question, now: Instant) -> Option<Instant> {
         let silent = self.heard + self.quiet;
-        let reports = self.reports(now);
+        let reports = self.reports.goes_on(now);
         let rest = self.last.as_ref().map(|last| {
             let limit = last.ended + self.quiet * if reports { 1 } else { PATIENCE };
-            let is_repetition = !last.answered && last.question.is(question);
+            let silent = if self.reports.wants_a_pause() { limit } else { silent };
+            let is_repetition = last.answer.is_none() && last.question.is(question);
             let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
             rest.max(last.ended + self.turnaround)
         });
         // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
         let opened = silent.max(self.opened + self.quiet).min(self.opened + self.quiet * PATIENCE);
         let within = self.splitter.is_within_a_line() && !reports;
-        let line = within.then(|| silent.min(self.begun + self.quiet * PATIENCE));
+        let line = within.then(|| silent.min(self.begun.at + self.quiet * PATIENCE));
         rest.into_iter().chain(line).chain([opened]).max().filter(|at| *at > now)
     }
 
     /// A question goes out now. Its answer is whole, and begins here or later.
     pub(in crate::bus) fn ask(&mut self, now: Instant) -> Place {
+        let goes_on = now < self.heard + self.quiet && now >= self.rest_is_over();
+        self.reports.over(self.last.as_ref().and_then(|last| last.answer.as_ref()), goes_on, now);
         self.asked = None;
         self.align(now);
         *self.asked.insert(self.splitter.place())
     }
 
-    /// The exchange has ended, and its answer came or not.
-    pub(in crate::bus) fn end(&mut self, question: Question, answered: bool, now: Instant) {
+    /// The exchange has ended, with the answer that ended in this line, or without one.
+    pub(in crate::bus) fn end(&mut self, question: Question, answer: Option<&str>, now: Instant) {
         self.asked = None;
-        self.last = Some(Last { question, ended: now, answered });
+        if answer.is_none() {
+            self.reports.unanswered();
+        }
+        let answer = answer.map(|line| (question.clone(), shape(line)));
+        self.last = Some(Last { question, ended: now, answer });
     }
 
     /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
     /// goes on, and no longer than `most` beyond the deadline.
     pub(in crate::bus) fn ends_by(&self, asked: Place, deadline: Instant, most: Duration) -> Option<Instant> {
-        let is_coming = self.splitter.is_within_a_line_since(asked) && self.begun < deadline;
+        let is_coming = self.splitter.is_within_a_line_since(asked) && self.begun.at < deadline;
         is_coming.then(|| (self.heard + self.quiet).min(deadline + most))
     }
 
@@ -236,7 +252,7 @@ mod tests {
     fn free_among(line: &mut Listening, bytes: &[u8], next: &Question, mut at: Instant) -> Instant {
         while line.free_at(next, at).is_some() {
             at += 100 * MS;
-            line.feed(bytes, at);
+            line.feed(bytes, false, at);
         }
         at
     }
@@ -260,18 +276,18 @@ mod tests {
         assert_eq!(line.free_at(&next, now), Some(now + QUIET));
         assert_eq!(line.free_at(&next, now + QUIET), None);
         // The rest of a reply to whoever had it open before, or a board that begins anew.
-        line.feed(b"boot\n", now + MS);
+        line.feed(b"boot\n", false, now + MS);
         assert_eq!(line.free_at(&next, now + MS), Some(now + MS + QUIET));
-        line.feed(b"OK ready\n", now + 400 * MS);
+        line.feed(b"OK ready\n", false, now + 400 * MS);
         assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
         let at = free_among(&mut line, b"W 1\n", &next, now + 400 * MS);
         assert_eq!(at, now + 4 * QUIET);
         // It is the same when it is opened again, whatever was asked before.
         line.ask(at);
-        line.end(question(1, "V"), true, at);
+        line.end(question(1, "V"), Some("OK"), at);
         let again = at + 100 * QUIET;
         line.opened(again);
-        line.feed(b"boot\n", again + MS);
+        line.feed(b"boot\n", false, again + MS);
         assert_eq!(line.free_at(&next, again + MS), Some(again + MS + QUIET));
     }
 
@@ -279,12 +295,12 @@ mod tests {
     fn another_question_waits_until_the_rest_of_the_last_reply_is_over() {
         let (mut line, now) = idle();
         line.ask(now);
-        line.feed(b"1999.0\n", now + 10 * MS);
-        line.end(question(1, "V"), true, now + 10 * MS);
+        line.feed(b"1999.0\n", false, now + 10 * MS);
+        line.end(question(1, "V"), Some("OK"), now + 10 * MS);
         for next in [question(2, "D"), question(2, "V"), question(1, "D"), question(1, "V")] {
             assert_eq!(line.free_at(&next, now + 10 * MS), Some(now + 10 * MS + QUIET), "{next:?}");
         }
-        line.feed(b"OK\n", now + 400 * MS);
+        line.feed(b"OK\n", false, now + 400 * MS);
         let next = question(2, "D");
         assert_eq!(line.free_at(&next, now + 400 * MS), Some(now + 400 * MS + QUIET));
         assert_eq!(line.free_at(&next, now + 400 * MS + QUIET), None);
@@ -295,7 +311,7 @@ mod tests {
         let (mut line, now) = idle();
         line.turnaround = 50 * MS;
         line.ask(now);
-        line.end(question(1, "V"), false, now);
+        line.end(question(1, "V"), None, now);
         assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
         assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
         assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
@@ -307,14 +323,14 @@ mod tests {
         let several = |caller| {
             let until = Regex::new("^END").unwrap();
             let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
-            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until) };
+            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until), is_reading: false };
             Question::of(caller, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 })
         };
         line.ask(now);
-        line.feed(b"one\n", now + 10 * MS);
-        line.end(several(1), false, now + 500 * MS);
+        line.feed(b"one\n", false, now + 10 * MS);
+        line.end(several(1), None, now + 500 * MS);
         assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
-        line.feed(b"two\n", now + 600 * MS);
+        line.feed(b"two\n", false, now + 600 * MS);
         assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
     }
 
@@ -323,37 +339,69 @@ mod tests {
         let (mut line, now) = idle();
         let next = question(2, "D");
         line.ask(now);
-        line.end(question(1, "V"), true, now);
+        line.end(question(1, "V"), Some("OK"), now);
         let at = free_among(&mut line, b"more\n", &next, now);
         assert_eq!(at, now + 4 * QUIET);
         // By now it is known to report: so one quiet time is enough the next time.
         line.ask(at);
-        line.end(question(3, "V"), true, at);
+        line.end(question(3, "V"), Some("OK"), at);
         assert_eq!(free_among(&mut line, b"more\n", &next, at), at + QUIET);
+    }
+
+    /// The like of this line, that comes later, may be a report.
+    fn is_known(line: &Listening, text: &str, now: Instant) -> bool {
+        line.may_be_a_report(text, |_| true, now)
+    }
+
+    #[test]
+    fn a_line_that_began_unasked_with_nothing_owed_is_a_report_even_if_it_ends_in_an_exchange() {
+        for (owes, is_report) in [(false, true), (true, false)] {
+            let (mut line, now) = idle();
+            line.feed(b"W 1", owes, now);
+            line.ask(now + MS);
+            line.feed(b" kg\nOK\n", true, now + 2 * MS);
+            line.end(question(1, "T"), Some("OK"), now + 2 * MS);
+            assert_eq!([is_known(&line, "W 2 kg", now), is_known(&line, "OK", now)], [is_report, false]);
+            // It is known through an opening, and a fragment is none.
+            line.opened(now + QUIET);
+            line.feed(b" kg\n kg\n", false, now + 10 * QUIET);
+            assert_eq!(is_known(&line, "W 2 kg", now + 10 * QUIET), is_report);
+        }
+    }
+
+    #[test]
+    fn who_goes_on_when_every_rest_is_over_reports_though_it_is_asked_all_the_time() {
+        let (mut line, now) = idle();
+        line.ask(now);
+        line.end(question(1, "V"), Some("OK"), now);
+        let at = (1..28).map(|tenth| now + tenth * 100 * MS).inspect(|at| drop(line.feed(b"W 1\n", false, *at))).last();
+        assert!(!is_known(&line, "W 1", at.unwrap()), "it may be a long reply");
+        line.ask(now + 4 * QUIET);
+        assert!(is_known(&line, "W 1", now + 4 * QUIET));
     }
 
     #[test]
     fn a_fragment_is_waited_for_and_given_up_when_the_line_is_quiet() {
         let (mut line, now) = idle();
-        line.feed(b"W +00", now);
+        line.feed(b"W +00", false, now);
         let next = question(1, "T");
         assert_eq!(line.free_at(&next, now + 100 * MS), Some(now + QUIET));
         let asked = line.ask(now + QUIET);
-        let lines = line.feed(b"OK\n", now + QUIET + MS);
+        let lines = line.feed(b"OK\n", false, now + QUIET + MS);
         assert!(lines[0].text == "OK" && lines[0].is_since(asked));
 
         // Its end, if it comes before that, is the end of an old line.
         let (mut line, now) = idle();
-        line.feed(b"STATE NOT ", now);
+        line.feed(b"STATE NOT ", false, now);
         let asked = line.ask(now + 300 * MS);
-        let lines = line.feed(b"OK\n", now + 600 * MS);
+        let lines = line.feed(b"OK\n", false, now + 600 * MS);
         assert!(lines[0].text == "STATE NOT OK" && !lines[0].is_since(asked));
     }
 
     #[test]
     fn a_line_without_end_does_not_hold_up_for_ever() {
         let (mut line, now) = idle();
-        line.feed(b"x", now);
+        line.feed(b"x", false, now);
         assert_eq!(free_among(&mut line, b"x", &question(1, "T"), now), now + 4 * QUIET);
     }
 
@@ -361,8 +409,8 @@ mod tests {
     fn a_pause_within_a_reply_does_not_cut_it() {
         let (mut line, now) = idle();
         let asked = line.ask(now);
-        line.feed(b"W +001", now + MS);
-        let lines = line.feed(b"2.5\n", now + 3 * QUIET);
+        line.feed(b"W +001", false, now + MS);
+        let lines = line.feed(b"2.5\n", false, now + 3 * QUIET);
         assert!(lines[0].text == "W +0012.5" && lines[0].is_since(asked));
     }
 
@@ -372,12 +420,12 @@ mod tests {
         let (deadline, most) = (now + 100 * MS, Duration::from_secs(2));
         let asked = line.ask(now);
         assert_eq!(line.ends_by(asked, deadline, most), None);
-        line.feed(b"chatter\nW", now + 50 * MS);
+        line.feed(b"chatter\nW", false, now + 50 * MS);
         assert_eq!(line.ends_by(asked, deadline, most), Some(now + 50 * MS + QUIET));
-        line.feed(b" ", now + 1900 * MS);
+        line.feed(b" ", false, now + 1900 * MS);
         assert_eq!(line.ends_by(asked, deadline, most), Some(deadline + most));
         // It has ended, and the next one began too late.
-        line.feed(b"1\nW", now + 1950 * MS);
+        line.feed(b"1\nW", false, now + 1950 * MS);
         assert_eq!(line.ends_by(asked, deadline, most), None);
     }
 }

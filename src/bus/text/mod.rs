@@ -6,11 +6,13 @@
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
 //!   come any more, and after a reply until its rest, if it has one, is over.
 //! - Whether a command may still go out is looked at last, behind every wait.
-//! - An instrument that reports by itself what it is asked for may have been overheard: its answer is owed still.
+//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It is
+//!   a reading, where one is asked for; but the answer may come still, and is owed.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 mod listening;
 mod reply;
+mod reports;
 mod splitter;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
-use crate::bus::text::splitter::{Place, LINE_BYTES_MAX};
+use crate::bus::text::splitter::{Line, Place, LINE_BYTES_MAX};
 use crate::config::{Bus, Endpoint};
 use crate::peripheral::exchange::Request;
 
@@ -75,6 +77,11 @@ impl Text {
         self.listening.opened(Instant::now().into_std());
     }
 
+    fn hear(&mut self, bytes: &[u8]) -> Vec<Line> {
+        let now = Instant::now().into_std();
+        self.listening.feed(bytes, self.debts.owes(now), now)
+    }
+
     /// Listens until the question may go out, or is too late.
     async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
         let mut chunk = [0; 4096];
@@ -96,7 +103,7 @@ impl Text {
                 return Err(NotFree::Lost("is closed".into()));
             };
             match timeout_at(until, port::read(stream, &mut chunk)).await {
-                Ok(Ok(len)) => drop(self.listening.feed(&chunk[..len], Instant::now().into_std())),
+                Ok(Ok(len)) => drop(self.hear(&chunk[..len])),
                 Ok(Err(why)) => return Err(NotFree::Lost(why)),
                 Err(_) if free_at.is_none() => return Ok(()),
                 Err(_) => {}
@@ -106,7 +113,7 @@ impl Text {
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
         let reply = Reply::to(&call.request, self.listening.delimiter());
-        let (Request::Line { bytes, .. }, Some(reply)) = (&call.request, reply) else {
+        let (Request::Line { bytes, .. }, Some(mut reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(caller, call);
@@ -138,26 +145,19 @@ impl Text {
                 }
             }
         }
-        let ended = self.listen_for(reply, asked, sent + timeout, timeout).await;
+        let ended = self.listen_for(&mut reply, asked, sent + timeout, timeout).await;
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
-        let now = Instant::now().into_std();
-        if answered {
-            match self.may_be_a_report(&call.request, now) {
-                true => self.debts.doubted(),
-                false => self.debts.paid(&()),
-            }
+        match answered {
+            true if reply.is_doubted() => self.debts.doubted(),
+            true => self.debts.paid(&()),
+            false => {}
         }
-        self.listening.end(question, answered, now);
+        let answer = reply.last().filter(|_| answered);
+        self.listening.end(question, answer, Instant::now().into_std());
         ended
     }
 
-    /// Whether what the instrument says by itself would answer this too.
-    fn may_be_a_report(&self, request: &Request, now: std::time::Instant) -> bool {
-        let reply = || Reply::to(request, self.listening.delimiter());
-        self.listening.may_report(|line| reply().is_some_and(|mut reply| reply.take(line).is_some()), now)
-    }
-
-    async fn listen_for(&mut self, mut reply: Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
+    async fn listen_for(&mut self, reply: &mut Reply<'_>, asked: Place, deadline: Instant, timeout: Duration) -> Ended {
         let mut chunk = [0; 256];
         let mut silent = true;
         while let Some(until) = self.patience(asked, deadline) {
@@ -170,10 +170,10 @@ impl Text {
                 Err(_) => continue,
             };
             silent = false;
-            for line in self.listening.feed(&chunk[..len], Instant::now().into_std()) {
+            for line in self.hear(&chunk[..len]) {
                 if !line.is_since(asked) {
                     reply.pass(&line.text);
-                } else if let Some(wire) = reply.take(&line.text) {
+                } else if let Some(wire) = self.take(reply, &line.text) {
                     return Ended::kept(wire);
                 }
             }
@@ -190,10 +190,23 @@ impl Text {
             Wire::NoAnswer(format!("no reply within {timeout}"))
         } else if reply.is_echo_only(&rest) {
             Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
+        } else if reply.is_overheard() {
+            let excerpt = reply.excerpt(&rest);
+            Wire::BadReply(format!(
+                "no reply within {timeout} but what the instrument says by itself too, so that it may mean nothing; give \
+                 the command an `expect`, and a `refuse`, that match only its own reply: {excerpt}"
+            ))
         } else {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
         })
+    }
+
+    /// Takes a line for the reply, which may be one that the instrument says by itself.
+    fn take(&self, reply: &mut Reply<'_>, line: &str) -> Option<Wire> {
+        let now = Instant::now().into_std();
+        let is_doubtful = self.listening.may_be_a_report(line, |report| reply.is_one(report), now);
+        reply.take(line, is_doubtful)
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
@@ -244,17 +257,20 @@ impl Link for Text {
         let stream = self.line.stream.as_mut()?;
         match port::read(stream, &mut chunk).await {
             Ok(len) => {
-                self.listening.feed(&chunk[..len], Instant::now().into_std());
+                self.hear(&chunk[..len]);
                 None
             }
             Err(why) => self.line.lost(&why, Wire::NotSent).lost,
         }
     }
 
-    fn held_until(&self, call: &Call, caller: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, caller: u64, gives_way: bool) -> Option<Instant> {
         let question = Question::of(caller, call);
         let now = Instant::now().into_std();
-        let owed = self.debts.held_until(&question, &(), now);
+        let owed = match gives_way {
+            true => self.debts.held_behind_another(&question, &(), now),
+            false => self.debts.held_until(&question, &(), now),
+        };
         let free = self.is_open().then(|| self.listening.free_at(&question, now)).flatten();
         owed.into_iter().chain(free).max().map(Instant::from_std)
     }

@@ -4,6 +4,8 @@
 //! - A line is looked at for what refuses first, then for what confirms. One that does neither is passed over.
 //! - The command itself, come back as an echo, says nothing: who repeats it may be a wire.
 //! - With `until` the reply is every line up to the one that matches it, and `expect` is tried on all of it.
+//! - What the instrument may have said by itself confirms no command and refuses nothing. Who is asked for a reading has
+//!   given one by it.
 
 use std::collections::VecDeque;
 
@@ -28,19 +30,24 @@ pub(in crate::bus) struct Reply<'a> {
     expect: Option<&'a Regex>,
     refuse: Option<&'a Regex>,
     until: Option<&'a Regex>,
+    is_reading: bool,
     /// The lines of the command that may still come back.
     echoes: VecDeque<String>,
-    /// The lines of a reply that has several.
-    lines: Vec<String>,
+    /// The lines of a reply that has several, and whether they count as said to the command.
+    lines: Vec<(String, bool)>,
     /// The last line that was passed over.
     passed: Option<String>,
     echoed: bool,
+    /// Something that was taken for it may have been said unasked.
+    doubted: bool,
+    /// Something that was not taken for it for that reason.
+    overheard: bool,
 }
 
 impl<'a> Reply<'a> {
     /// Nothing yet of the reply to a line, on a bus whose lines end so; `None` if the request is none.
     pub(in crate::bus) fn to(request: &'a Request, delimiter: &[u8]) -> Option<Reply<'a>> {
-        let Request::Line { bytes, expect, refuse, until } = request else { return None };
+        let Request::Line { bytes, expect, refuse, until, is_reading } = request else { return None };
         // As the splitter cuts what comes back, and as terminals do.
         let mut splitter = Splitter::new(delimiter.to_vec());
         splitter.align();
@@ -51,10 +58,13 @@ impl<'a> Reply<'a> {
             expect: expect.as_ref(),
             refuse: refuse.as_ref(),
             until: until.as_ref(),
+            is_reading: *is_reading,
             echoes: echoes.map(str::to_owned).collect(),
             lines: Vec::new(),
             passed: None,
             echoed: false,
+            doubted: false,
+            overheard: false,
         })
     }
 
@@ -63,37 +73,70 @@ impl<'a> Reply<'a> {
         self.passed = Some(line.to_owned());
     }
 
-    /// Takes a line. Gives the end of the exchange, if the line is that.
-    pub(in crate::bus) fn take(&mut self, line: &str) -> Option<Wire> {
+    /// Whether a line would be a reply, or a part of one.
+    pub(in crate::bus) fn is_one(&self, line: &str) -> bool {
+        self.until.is_some() || self.refused(line).is_some() || self.confirmed(line).is_some()
+    }
+
+    /// The last line that was no echo.
+    pub(in crate::bus) fn last(&self) -> Option<&str> {
+        self.passed.as_deref()
+    }
+
+    /// Whether something that was taken for the reply may have been said unasked.
+    pub(in crate::bus) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Whether something was not taken for the reply, since it may have been said unasked.
+    pub(in crate::bus) fn is_overheard(&self) -> bool {
+        self.overheard
+    }
+
+    /// Takes a line, which may have been said unasked. Gives the end of the exchange, if the line is that.
+    pub(in crate::bus) fn take(&mut self, line: &str, is_doubtful: bool) -> Option<Wire> {
         if self.echoes.front().is_some_and(|echo| echo == bare(line)) {
             self.echoes.pop_front();
             self.echoed = true;
             return None;
         }
         self.pass(line);
-        if let Some(text) = self.refuse.and_then(|refuse| captured(refuse, line)) {
-            return Some(Wire::Refused(Refusal::Text(text)));
+        let refusal = self.refused(line);
+        let counts = !is_doubtful || self.is_reading && refusal.is_none();
+        *(if counts { &mut self.doubted } else { &mut self.overheard }) |= is_doubtful;
+        match (refusal, self.until) {
+            (Some(refusal), _) if counts => Some(Wire::Refused(refusal)),
+            (_, Some(until)) => self.add(line, counts, until),
+            (_, None) if counts => self.confirmed(line).map(Wire::Answered),
+            (_, None) => None,
         }
-        let Some(until) = self.until else {
-            return self.confirmed(line).map(Wire::Answered);
-        };
-        self.lines.push(line.to_owned());
-        if self.lines.iter().map(String::len).sum::<usize>() > REPLY_BYTES_MAX {
+    }
+
+    /// Adds a line to a reply that has several.
+    fn add(&mut self, line: &str, counts: bool, until: &Regex) -> Option<Wire> {
+        self.lines.push((line.to_owned(), counts));
+        if self.lines.iter().map(|(line, _)| line.len()).sum::<usize>() > REPLY_BYTES_MAX {
             let excerpt = self.excerpt("");
             return Some(Wire::BadReply(format!(
                 "more than {REPLY_BYTES_MAX} bytes came, and nothing in them ends the reply: {excerpt}"
             )));
         }
-        if !until.is_match(line) {
+        if !counts || !until.is_match(line) {
             return None;
         }
-        let whole = self.lines.join("\n");
-        Some(match self.confirmed(&whole) {
+        let joined = |lines: Vec<&str>| lines.join("\n");
+        let whole = joined(self.lines.iter().map(|(line, _)| line.as_str()).collect());
+        let certain = joined(self.lines.iter().filter(|(_, counts)| *counts).map(|(line, _)| line.as_str()).collect());
+        Some(match self.confirmed(&certain).and_then(|_| self.confirmed(&whole)) {
             Some(answer) => Wire::Answered(answer),
             None => {
                 Wire::BadReply(format!("the reply has ended and does not answer the command: {}", excerpt_of(&whole)))
             }
         })
+    }
+
+    fn refused(&self, line: &str) -> Option<Refusal> {
+        self.refuse.and_then(|refuse| captured(refuse, line)).map(Refusal::Text)
     }
 
     fn confirmed(&self, text: &str) -> Option<Answer> {
@@ -161,8 +204,8 @@ mod tests {
             ("", None, None, yes("")),
         ];
         for (line, expect, refuse, wire) in table {
-            let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None };
-            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line), wire, "{line}");
+            let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None, is_reading: false };
+            assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line, false), wire, "{line}");
         }
     }
 
@@ -173,8 +216,8 @@ mod tests {
         {
             let request = Request::line(sent.as_bytes().to_vec(), None, None);
             let mut reply = Reply::to(&request, delimiter).unwrap();
-            assert_eq!(reply.take(back), None, "{sent:?}");
-            assert!(reply.take("5").is_some(), "{sent:?}");
+            assert_eq!(reply.take(back, false), None, "{sent:?}");
+            assert!(reply.take("5", false).is_some(), "{sent:?}");
         }
     }
 
@@ -182,10 +225,10 @@ mod tests {
     fn the_echo_of_a_command_is_passed_over_once() {
         let request = Request::line(b"OPEN 5\r\nCLOSE\r\n".to_vec(), regex("^OPEN (.*)|CLOSE"), regex("CLOSE"));
         let mut reply = Reply::to(&request, b"\r\n").unwrap();
-        assert_eq!(reply.take("> OPEN 5"), None);
-        assert_eq!(reply.take("CLOSE\r"), None);
+        assert_eq!(reply.take("> OPEN 5", false), None);
+        assert_eq!(reply.take("CLOSE\r", false), None);
         assert!(reply.is_echo_only("") && !reply.is_echo_only("x"));
-        assert_eq!(reply.take("OPEN 5"), yes("5"));
+        assert_eq!(reply.take("OPEN 5", false), yes("5"));
         assert!(!reply.is_echo_only(""));
     }
 
@@ -196,10 +239,11 @@ mod tests {
             expect: regex("(?s)^(.*)\nEND$"),
             refuse: regex("^ERR (.*)"),
             until: regex("^END"),
+            is_reading: false,
         };
         let said = |lines: &[&str]| {
             let mut reply = Reply::to(&request, b"\r\n").unwrap();
-            lines.iter().find_map(|line| reply.take(line))
+            lines.iter().find_map(|line| reply.take(line, false))
         };
         assert_eq!(said(&["INFO", "a", "b"]), None);
         assert_eq!(said(&["INFO", "a", "b", "END", "c"]), yes("a\nb"));
@@ -209,6 +253,39 @@ mod tests {
         let long = "x".repeat(3000);
         let unclear = said(&[&long, &long]);
         assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("more than 4096")), "{unclear:?}");
+    }
+
+    #[test]
+    fn what_may_have_been_said_unasked_is_a_reading_and_nothing_else() {
+        let line = |is_reading, until: Option<&str>| Request::Line {
+            bytes: b"T\r\n".to_vec(),
+            expect: regex("([0-9.]+) kg"),
+            refuse: regex("^ERR"),
+            until: until.and_then(regex),
+            is_reading,
+        };
+        // The lines, which of them may have been said unasked, and the end; whether it is doubted.
+        let table: [(_, _, &[(&str, bool)], _, _); 9] = [
+            (true, None, &[("W 1 kg", true)], yes("1"), true),
+            (true, None, &[("ERR", true), ("W 1 kg", false)], yes("1"), false),
+            (true, Some("^END"), &[("W 1 kg", true), ("END", false)], yes("1"), true),
+            (false, None, &[("W 1 kg", true)], None, false),
+            (false, None, &[("ERR", true)], None, false),
+            (false, None, &[("W 1 kg", true), ("T 2 kg", false)], yes("2"), false),
+            (false, None, &[("W 1 kg", true), ("ERR", false)], no("ERR"), false),
+            (false, Some("^END"), &[("T 2 kg", false), ("W 1 kg", true), ("END", false)], yes("2"), false),
+            (false, Some("^END"), &[("END", true)], None, false),
+        ];
+        for (is_reading, until, lines, wire, is_doubted) in table {
+            let request = line(is_reading, until);
+            let mut reply = Reply::to(&request, b"\r\n").unwrap();
+            let end = lines.iter().find_map(|(line, is_doubtful)| reply.take(line, *is_doubtful));
+            assert_eq!((end, reply.is_doubted()), (wire, is_doubted), "{is_reading} {until:?} {lines:?}");
+        }
+        let request = line(false, Some("^END"));
+        let mut reply = Reply::to(&request, b"\r\n").unwrap();
+        assert_eq!(reply.take("W 1 kg", true), None);
+        assert!(matches!(reply.take("END", false), Some(Wire::BadReply(_))), "only a report says what is expected");
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(in crate::bus) struct Line {
 }
 
 impl Line {
+    /// Whether its beginning was heard, and all of it kept.
+    pub(in crate::bus) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Whether all of it was said after this place.
     pub(in crate::bus) fn is_since(&self, place: Place) -> bool {
         self.whole && self.begun >= place

@@ -34,6 +34,14 @@ fn call(text: &str, expect: &str, refuse: Option<&str>) -> Call {
     Call { unit: 0, request, timeout: None, not_after: None, look: 0 }
 }
 
+/// The same, where all that is wanted is what the reply says.
+fn reading(mut call: Call) -> Call {
+    if let Request::Line { is_reading, .. } = &mut call.request {
+        *is_reading = true;
+    }
+    call
+}
+
 fn answered(text: &str) -> Wire {
     Wire::Answered(Answer::Line(text.into()))
 }
@@ -54,7 +62,7 @@ async fn listen(text: &mut Text, time: Duration) {
 
 /// One exchange as the worker does it: the line is listened to until the call may go out.
 async fn ask(text: &mut Text, call: &Call, caller: u64) -> Wire {
-    while let Some(until) = text.held_until(call, caller) {
+    while let Some(until) = text.held_until(call, caller, false) {
         listen(text, until.saturating_duration_since(Instant::now()).min(10 * MS)).await;
     }
     text.put(call, caller).await.wire
@@ -93,7 +101,7 @@ async fn a_scale_that_reports_all_the_time_is_never_read_in_the_middle_of_a_line
             listen(&mut text, Duration::from_millis(rng.u64(..3000))).await;
             // Longer than a line and a pause at any speed.
             let weigh = Call { timeout: Some(Duration::from_secs(3)), ..call("S\r\n", r"([0-9.]+) kg", None) };
-            ask(&mut text, &weigh, 1).await
+            ask(&mut text, &reading(weigh), 1).await
         };
         let wire = tokio::select! {
             wire = weigh => wire,
@@ -120,7 +128,7 @@ async fn an_answer_that_comes_behind_a_report_which_was_taken_for_it_is_nobody_e
     };
     let commands = async {
         listen(&mut text, Duration::from_secs(10)).await;
-        let weigh = call("S\r\n", r"([0-9.]+) kg", Some("^ERR"));
+        let weigh = reading(call("S\r\n", r"([0-9.]+) kg", Some("^ERR")));
         assert_eq!(ask(&mut text, &weigh, 1).await, answered("0012.5"));
         let dose = call("D 9\r\n", "^OK", Some("^ERR"));
         assert!(is_unclear(&ask(&mut text, &dose, 2).await));
@@ -353,5 +361,148 @@ async fn a_repetition_takes_the_late_answer_and_another_command_does_not() {
             () = instrument => unreachable!("it stays"),
         };
         assert_eq!(wire, answered(expected));
+    }
+}
+
+/// What an instrument says by itself, and how often.
+async fn report(say: &mut WriteHalf<DuplexStream>, line: &[u8], every: Duration) {
+    loop {
+        sleep(every).await;
+        say.write_all(line).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_instrument_says_by_itself_neither_confirms_a_command_nor_refuses_it() {
+    // A command without `expect`, one that captures a number, and one that such a report would refuse.
+    let table =
+        [("", None, &b"W +0012.5 kg\r\n"[..]), ("([0-9.]+)", None, b"12.5\r\n"), ("^OK", Some("^E"), b"E 7\r\n")];
+    for (expect, refuse, line) in table {
+        for every in [100, 700, 3_000, 20_000].map(Duration::from_millis) {
+            let Bench { mut text, mut say, hear: _hear } = bench(9600, Duration::ZERO);
+            let tare = async {
+                listen(&mut text, 2 * every + Duration::from_secs(20)).await;
+                let tare = Call { timeout: Some(2 * every), ..call("T\r\n", expect, refuse) };
+                ask(&mut text, &tare, 1).await
+            };
+            let wire = tokio::select! {
+                wire = tare => wire,
+                () = report(&mut say, line, every) => unreachable!("it never stops"),
+            };
+            assert!(
+                matches!(&wire, Wire::BadReply(why) if why.contains("by itself") && why.contains("`expect`")),
+                "{wire:?} to {expect:?}, a report each {every:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_unlike_every_report_confirms_a_command_among_them() {
+    for every in [100, 700, 3_000].map(Duration::from_millis) {
+        let Bench { mut text, mut say, mut hear } = bench(9600, Duration::ZERO);
+        let instrument = async {
+            let mut told = [0; 3];
+            for tenth in 0_u32.. {
+                if (tenth * 100 * MS).as_millis() % every.as_millis() == 0 {
+                    say.write_all(b"W +0012.5 kg\r\n").await.unwrap();
+                }
+                if timeout(100 * MS, hear.read_exact(&mut told)).await.is_ok() {
+                    sleep(50 * MS).await;
+                    say.write_all(b"TARED\r\n").await.unwrap();
+                }
+            }
+        };
+        let tare = async {
+            listen(&mut text, Duration::from_secs(20)).await;
+            ask(&mut text, &call("T\r\n", "", None), 1).await
+        };
+        let wire = tokio::select! {
+            wire = tare => wire,
+            () = instrument => unreachable!("it never stops"),
+        };
+        assert_eq!(wire, answered("TARED"), "a report each {every:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instrument_that_is_asked_all_the_time_is_heard_to_report_by_itself() {
+    let mut rng = seeded();
+    for every in [90, 400, 1_100, 1_500, 2_000, 3_700, 9_000].map(Duration::from_millis) {
+        let Bench { mut text, mut say, mut hear } = bench(9600, Duration::ZERO);
+        let mut phases = rng.fork();
+        let instrument = async {
+            let mut next = Instant::now() + every;
+            loop {
+                let mut asked = [0; 3];
+                tokio::select! {
+                    heard = hear.read_exact(&mut asked) => {
+                        heard.unwrap();
+                        if asked == *b"P\r\n" {
+                            sleep(Duration::from_millis(phases.u64(5..60))).await;
+                            say.write_all(b"PRESENT\r\n").await.unwrap();
+                        }
+                    }
+                    () = tokio::time::sleep_until(next) => {
+                        say.write_all(b"W +0012.5 kg\r\n").await.unwrap();
+                        next += every;
+                    }
+                }
+            }
+        };
+        let asking = async {
+            let began = Instant::now();
+            while began.elapsed() < 60 * every.max(Duration::from_secs(1)) {
+                assert_eq!(ask(&mut text, &call("P\r\n", "^PRESENT", None), 1).await, answered("PRESENT"));
+            }
+            let tare = Call { timeout: Some(2 * every), ..call("T\r\n", "", None) };
+            ask(&mut text, &tare, 2).await
+        };
+        let wire = tokio::select! {
+            wire = asking => wire,
+            () = instrument => unreachable!("it never stops"),
+        };
+        assert!(is_unclear(&wire), "{wire:?}, a report each {every:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_reply_an_echo_and_a_late_answer_are_no_reports() {
+    for (tail, pause) in [(&b"OK\r\n"[..], 0), (b"OK\r\n", 60), (b"OK\r\n", 500), (b"P\r\nOK\r\n", 900)] {
+        let Bench { mut text, mut say, mut hear } = bench(9600, Duration::ZERO);
+        let instrument = async {
+            let mut late = true;
+            loop {
+                let mut asked = [0; 3];
+                hear.read_exact(&mut asked).await.unwrap();
+                say.write_all(&asked).await.unwrap();
+                match &asked {
+                    b"P\r\n" => {
+                        say.write_all(b"1999.0\r\n").await.unwrap();
+                        sleep(pause * MS).await;
+                        say.write_all(tail).await.unwrap();
+                    }
+                    _ => {
+                        // The first time later than it is waited for.
+                        sleep(if late { Duration::from_millis(3_900) } else { 20 * MS }).await;
+                        say.write_all(b"OK\r\n").await.unwrap();
+                        late = false;
+                    }
+                }
+            }
+        };
+        let asking = async {
+            assert!(is_unclear(&ask(&mut text, &call("D\r\n", "^OK", None), 0).await));
+            for caller in 1..40 {
+                assert_eq!(ask(&mut text, &call("P\r\n", "^1999", None), caller).await, answered("1999.0"));
+            }
+            listen(&mut text, Duration::from_secs(60)).await;
+            ask(&mut text, &call("D\r\n", "^OK", None), 99).await
+        };
+        let wire = tokio::select! {
+            wire = asking => wire,
+            () = instrument => unreachable!("it stays"),
+        };
+        assert_eq!(wire, answered("OK"), "{tail:?} after {pause} ms");
     }
 }

@@ -158,8 +158,8 @@ struct Present<'a, L> {
 }
 
 impl<L: Link> Manners for Present<'_, L> {
-    fn held_until(&self, call: &Call, caller: u64) -> Option<std::time::Instant> {
-        self.link.held_until(call, caller).max(self.page.others_until()).map(Instant::into_std)
+    fn held_until(&self, call: &Call, caller: u64, gives_way: bool) -> Option<std::time::Instant> {
+        self.link.held_until(call, caller, gives_way).max(self.page.others_until()).map(Instant::into_std)
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {

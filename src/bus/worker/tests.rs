@@ -80,7 +80,7 @@ impl Link for Line {
         }
     }
 
-    fn held_until(&self, call: &Call, _: u64) -> Option<Instant> {
+    fn held_until(&self, call: &Call, _: u64, _: bool) -> Option<Instant> {
         let until = self.with(|script| script.held.iter().find(|(unit, _)| *unit == call.unit).copied());
         until.map(|(_, until)| until).filter(|until| *until > Instant::now())
     }
