@@ -6,8 +6,8 @@
 //!   sends right after CONNACK are not acknowledged, so it delivers them again.
 //! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
 //!   installation from one whose ledger was lost.
-//! - By HTTPS the only question is a poll: a message that it brings is not settled, and comes again when its lock has
-//!   run out, after a minute.
+//! - By HTTPS no message is asked for, as the hub would lock it: what is asked instead, and what becomes of a message
+//!   where that does not do, is the transport's.
 //! - What is wrong with one identity's certificate keeps nobody else from being tried.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +300,8 @@ impl Way {
     async fn visit(&self, device: &Device, token: Option<String>, is_to_stay: bool) -> Result<bool, Trouble> {
         let account = Account::of(device, &self.access);
         let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
-        let entry = Entry { hub: &self.hub, device: &device.id, token, is_to_stay, settle: device.settle };
+        let (hub, device, settle) = (&self.hub, device.id.as_str(), device.settle);
+        let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
         let attachment = entered.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))?;
         let was_known = attachment.was_known();

@@ -59,9 +59,10 @@ impl Reached for Shared {
             crash::point(Point::LoginAccepted);
             let (sender, signals) = mpsc::channel(SIGNALS_MAX);
             waiting.want(&hold, Command::Join { user, signals: sender }).await?;
-            let window = match entry.settle {
-                SettleWhen::AfterExecution => WINDOW_AFTER_EXECUTION,
-                SettleWhen::AfterAccept => WINDOW_AFTER_ACCEPT,
+            let window = match (entry.wants_messages, entry.settle) {
+                (false, _) => 0,
+                (true, SettleWhen::AfterExecution) => WINDOW_AFTER_EXECUTION,
+                (true, SettleWhen::AfterAccept) => WINDOW_AFTER_ACCEPT,
             };
             let attached = Attached {
                 device: entry.device.to_owned(),
@@ -189,6 +190,10 @@ impl Attachment for Attached {
         self.attach_due = Some(Instant::now() + ATTACH_PATIENCE);
         let command = Command::Receive { user: self.seat.user, from: devicebound(&self.device), window: self.window };
         Box::pin(self.seat.want(command))
+    }
+
+    fn take_no_more(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(self.seat.want(Command::TakeNoMore { user: self.seat.user }))
     }
 
     fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {

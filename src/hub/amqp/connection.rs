@@ -202,6 +202,11 @@ impl Driver {
                     _ => self.over(user, Trouble::NoSession),
                 }
             }
+            Command::TakeNoMore { user } => {
+                if let Some(link) = self.users.get(&user).and_then(|user| user.receiver) {
+                    self.engine.pause(link);
+                }
+            }
             Command::Publish { user, to, seq, message } => self.publish(user, to, seq, message),
             Command::Settle { user, delivery, how } => {
                 if let Some(link) = self.users.get(&user).and_then(|user| user.receiver) {

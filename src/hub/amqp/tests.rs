@@ -73,7 +73,7 @@ async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn 
     let reached = amqp.reach(account).await?;
     let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
     let hub = &account.access.hub;
-    reached.attach(Entry { hub, device, token, is_to_stay: true, settle: account.settle }).await
+    reached.attach(Entry { hub, device, token, is_to_stay: true, wants_messages: true, settle: account.settle }).await
 }
 
 /// One that is attached, and asks for its messages.

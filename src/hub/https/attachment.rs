@@ -10,6 +10,8 @@
 //! - While a message may be locked that nobody holds, none is asked for (G5).
 //! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
 //! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
+//! - Where no messages are wanted, none is locked for nobody: the hub is asked to complete what no message is locked by,
+//!   which it answers by whether it lets the device in.
 //! - A message without a lock is not run: it could never be settled, and its sender would be told that it expired.
 
 use std::collections::VecDeque;
@@ -109,7 +111,7 @@ impl Reached for AtTheHub {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
             let mut attached = Attached::new(*self, entry);
-            attached.step().await?;
+            attached.enter().await?;
             crash::point(Point::LoginAccepted);
             attached.inbox.push_front(Inbound::Ready);
             Ok(Box::new(attached) as Box<dyn Attachment>)
@@ -141,6 +143,8 @@ struct Attached {
     /// Events that wait for their turn.
     events: VecDeque<Event>,
     window: usize,
+    /// Messages are wanted.
+    takes_more: bool,
     poll_interval: Duration,
     /// When the queue is looked at next.
     poll_at: Instant,
@@ -163,7 +167,7 @@ struct Attached {
 
 impl Attached {
     fn new(reached: AtTheHub, entry: Entry) -> Attached {
-        let Entry { hub, device, token, settle, .. } = entry;
+        let Entry { hub, device, token, wants_messages, settle, .. } = entry;
         let AtTheHub { client, left } = reached;
         let now = Instant::now();
         Attached {
@@ -177,6 +181,7 @@ impl Attached {
                 Settle::AfterExecution => WINDOW_AFTER_EXECUTION,
                 Settle::AfterAccept => WINDOW_AFTER_ACCEPT,
             },
+            takes_more: wants_messages,
             poll_interval: hub.poll_interval,
             poll_at: now,
             not_before: now,
@@ -188,6 +193,28 @@ impl Attached {
             has_published: false,
             has_told: false,
         }
+    }
+
+    /// Shows the identity: by the first poll, or where no messages are wanted, by a request that takes none.
+    async fn enter(&mut self) -> Result<(), Trouble> {
+        if !self.takes_more && self.knock().await? {
+            return Ok(());
+        }
+        let poll = self.requests.poll();
+        self.begin(Work::Poll, poll);
+        self.step().await
+    }
+
+    /// Asks for nothing but to be let in. `false`: the hub has said nothing about that.
+    async fn knock(&mut self) -> Result<bool, Trouble> {
+        let client = self.client.as_mut().expect("no request is under way");
+        let answer = client.ask(&self.requests.knock(), WORDS_BYTES_MAX, true).await?;
+        let is_let_in = answers::knocked(&answer)?;
+        if !is_let_in {
+            // A poll that goes unanswered on a fresh connection is not taken for one that the hub was slow to close.
+            client.hang_up();
+        }
+        Ok(is_let_in)
     }
 
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
@@ -248,7 +275,7 @@ impl Attached {
     }
 
     fn may_poll(&self) -> bool {
-        self.book.len() < self.window
+        self.takes_more && self.book.len() < self.window
     }
 
     fn next_work(&mut self) -> Option<(Work, Request)> {
@@ -436,6 +463,11 @@ impl Attachment for Attached {
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
         // The first answer said that they come.
+        Box::pin(async { Ok(()) })
+    }
+
+    fn take_no_more(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        self.takes_more = false;
         Box::pin(async { Ok(()) })
     }
 

@@ -76,6 +76,11 @@ impl Client {
         self.was_kept
     }
 
+    /// Leaves the connection, if there is one: the next request makes its own.
+    pub(super) fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
     async fn ask_without_limit(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
         self.was_kept = false;
         // It is put back only when it has answered: one that was left in the middle of an answer takes no request.
@@ -156,6 +161,15 @@ impl Requests {
         };
         let target = format!("devicebound/{}", percent_encoded(lock));
         self.request(Method::DELETE, &target, query, String::new()).with("if-match", lock)
+    }
+
+    /// To complete what is locked as no message is: by a GUID, as the hub's own locks are, that is made here.
+    pub(super) fn knock(&self) -> Request {
+        let random = fastrand::u128(..);
+        let field = |from: u32, bits: u32| random >> from & ((1 << bits) - 1);
+        let (head, tail) = (format!("{:08x}-{:04x}", field(96, 32), field(80, 16)), field(0, 48));
+        let (version, variant) = (0x4000 | field(64, 12), 0x8000 | field(48, 14));
+        self.settle(&format!("{head}-{version:04x}-{variant:04x}-{tail:012x}"), End::Complete)
     }
 
     /// To give one back.
