@@ -94,7 +94,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     let is_first = matches!(daemon, Daemon::Absent) && !config.ledger.path.exists();
     let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
     let dial: Arc<dyn Dial> = Arc::new(Network);
-    let transport = Transports::over(&dial, &Places::new(usize::MAX));
+    let transport = Transports::over(&dial, &Arc::default(), &Places::new(usize::MAX));
     let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, dial, transport, is_first });
     let mut reached = BTreeSet::new();
     for route in Route::of(&config) {

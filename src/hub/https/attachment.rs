@@ -30,12 +30,12 @@ use crate::command::Message;
 use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::pace::Pace;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
-use crate::hub::{way, Settlement};
+use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
 use crate::net::http::{Answer, Request};
-use crate::proof;
 use crate::proof::crash::{self, Point};
 
 /// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after
@@ -62,13 +62,14 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// HTTPS over streams that are dialled.
 pub struct Https {
     dial: Arc<dyn Dial>,
+    pace: Arc<Pace>,
     left: Arc<Left>,
 }
 
 impl Https {
-    /// Over streams that are dialled so.
-    pub fn over(dial: Arc<dyn Dial>) -> Https {
-        Https { dial, left: Arc::default() }
+    /// Over streams that are dialled so, at this pace.
+    pub fn over(dial: Arc<dyn Dial>, pace: Arc<Pace>) -> Https {
+        Https { dial, pace, left: Arc::default() }
     }
 }
 
@@ -81,14 +82,15 @@ impl Transport for Https {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         Box::pin(async {
             let stream = way::open(&*self.dial, account).await?;
-            let client = Client::over(stream, self.dial.clone(), account.clone()).await?;
+            let (dial, pace) = (self.dial.clone(), self.pace.clone());
+            let client = Client::over(stream, dial, pace, account.clone()).await?;
             Ok(Box::new(AtTheHub { client, left: self.left.clone() }) as Box<dyn Reached>)
         })
     }
 
     fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
         let key = key(&account.access.hub, device);
-        let before = crashed.map(|begun| begun + proof::lock_time()).filter(|until| *until > Instant::now());
+        let before = crashed.map(|begun| begun + lock::time()).filter(|until| *until > Instant::now());
         if before.is_some() {
             // For the next daemon too, if this one ends sooner.
             self.left.note(&key, before);
@@ -185,7 +187,7 @@ impl Attached {
             poll_interval: hub.poll_interval,
             poll_at: now,
             not_before: now,
-            look_again_at: now + proof::lock_time(),
+            look_again_at: now + lock::time(),
             handed_out: None,
             is_unsure: false,
             left,
@@ -266,7 +268,7 @@ impl Attached {
     fn poll_went_unanswered(&mut self) {
         let now = Instant::now();
         (self.handed_out, self.is_unsure) = (Some(now), true);
-        self.not_before = now + proof::lock_time();
+        self.not_before = now + lock::time();
         self.look_again_at = self.look_again_at.max(self.not_before);
     }
 
@@ -278,12 +280,17 @@ impl Attached {
         self.takes_more && self.book.len() < self.window
     }
 
+    /// When a poll could go out. It is not begun before: one that waits for its turn can still be left alone.
+    fn is_ready_at(&mut self) -> Instant {
+        self.client.as_mut().expect("no request is under way").ready_at()
+    }
+
     fn next_work(&mut self) -> Option<(Work, Request)> {
         if let Some((lock, end)) = self.book.due() {
             crash::point(Point::PubackQueued);
             return Some((Work::Settle, self.requests.settle(lock, end)));
         }
-        let polls = self.may_poll() && Instant::now() >= self.next_poll();
+        let polls = self.may_poll() && Instant::now() >= self.next_poll() && self.is_ready_at() <= Instant::now();
         if polls && (self.has_published || self.events.is_empty()) {
             self.has_published = false;
             return Some((Work::Poll, self.requests.poll()));
@@ -306,7 +313,10 @@ impl Attached {
 
     /// Until the next poll, or for ever while none may be made: what comes then comes from the identity.
     async fn idle(&mut self) {
-        let (may_poll, poll_at) = (self.may_poll(), self.next_poll());
+        let (may_poll, mut poll_at) = (self.may_poll(), self.next_poll());
+        if may_poll && Instant::now() >= poll_at {
+            poll_at = self.is_ready_at();
+        }
         let client = self.client.as_mut().expect("no request is under way");
         tokio::select! {
             () = sleep_until(poll_at), if may_poll => {}
@@ -443,8 +453,8 @@ impl Attached {
     fn locked_until(&self) -> Option<Instant> {
         let polls = matches!(self.asking, Some((Work::Poll, _)));
         match (polls, self.is_unsure || self.book.len() > 0) {
-            (true, _) => Some(Instant::now() + proof::lock_time()),
-            (false, true) => self.handed_out.map(|handed_out| handed_out + proof::lock_time()),
+            (true, _) => Some(Instant::now() + lock::time()),
+            (false, true) => self.handed_out.map(|handed_out| handed_out + lock::time()),
             (false, false) => None,
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 mod leaving;
 mod locks;
+mod pace;
 
 use super::Https;
 use crate::command::message::Form;
@@ -132,7 +133,7 @@ fn site(settle: Settle) -> Site {
             settle,
             form: Arc::default(),
         },
-        transport: Https::over(Arc::new(Pairs(dialled))),
+        transport: Https::over(Arc::new(Pairs(dialled)), Arc::default()),
     }
 }
 

@@ -339,7 +339,7 @@ impl Serving<'_> {
     fn ask_for_a_turn(&mut self, configured: &Account) {
         let due = self.turn.is_none() && self.renewal.is_some_and(|renewal| Instant::now() >= renewal);
         if due && self.identity.ledger.wall_clock().now().is_ok() {
-            self.turn = Some(self.identity.shared.turn(configured.access.hub.connect_rate));
+            self.turn = Some(self.identity.shared.pace.turn(configured.access.hub.connect_rate));
         }
     }
 

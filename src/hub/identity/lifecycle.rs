@@ -175,7 +175,7 @@ impl Identity {
             false => None,
         };
         let reached = {
-            let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
+            let turn = self.shared.pace.handshake(account.access.hub.connect_rate, has_turn);
             let _permit = self.health.pulse.during(turn).await;
             self.health.pulse.allow(REACH_TIMEOUT);
             self.health.set_link(LinkState::Connecting, None);
