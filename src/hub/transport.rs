@@ -173,7 +173,7 @@ pub enum Inbound {
         /// The message.
         message: Message,
     },
-    /// A message that can't be told from another on this attachment, which is to be ended: it comes again.
+    /// A message that can't be taken on this attachment, which is to be ended: it comes again.
     Unclear {
         /// The message.
         message: Message,
