@@ -6,8 +6,8 @@
 //!   sends right after CONNACK are not acknowledged, so it delivers them again.
 //! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
 //!   installation from one whose ledger was lost.
-//! - By HTTPS the only question is a poll: a message that it brings is not settled, and comes again when its lock has
-//!   run out, after a minute.
+//! - By HTTPS no message is asked for, as the hub would lock it: what is asked instead, and what becomes of a message
+//!   where that does not do, is the transport's.
 //! - What is wrong with one identity's certificate keeps nobody else from being tried.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     let is_first = matches!(daemon, Daemon::Absent) && !config.ledger.path.exists();
     let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
     let dial: Arc<dyn Dial> = Arc::new(Network);
-    let transport = Transports::over(&dial, &Places::new(usize::MAX));
+    let transport = Transports::over(&dial, &Arc::default(), &Places::new(usize::MAX));
     let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, dial, transport, is_first });
     let mut reached = BTreeSet::new();
     for route in Route::of(&config) {
@@ -300,7 +300,8 @@ impl Way {
     async fn visit(&self, device: &Device, token: Option<String>, is_to_stay: bool) -> Result<bool, Trouble> {
         let account = Account::of(device, &self.access);
         let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
-        let entry = Entry { hub: &self.hub, device: &device.id, token, is_to_stay, settle: device.settle };
+        let (hub, device, settle) = (&self.hub, device.id.as_str(), device.settle);
+        let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
         let attachment = entered.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))?;
         let was_known = attachment.was_known();

@@ -328,8 +328,9 @@ impl Gateway {
             helpers: CancellationToken::new(),
         };
         let places = Places::new(handles::for_hub(handles::limit(), config.buses.len()));
-        let transports = Arc::new(Transports::over(&dial, &places));
-        let (shared, registry) = (Arc::new(Shared::new(transports, places)), Mutex::new(Registry::new(config)));
+        let pace = Arc::default();
+        let transports = Arc::new(Transports::over(&dial, &pace, &places));
+        let (shared, registry) = (Arc::new(Shared::new(transports, pace, places)), Mutex::new(Registry::new(config)));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
         Gateway { ledger, shared, lines, owed, registry, executions, receipts, retention, reloads, started, stops }

@@ -132,6 +132,7 @@ impl Registry {
             ledger: gateway.ledger.clone(),
             event_bell,
             health: health.clone(),
+            leaves: leave.clone(),
             stop: link_leaves.clone(),
         };
         let (left, after) = match begin {

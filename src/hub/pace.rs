@@ -15,50 +15,20 @@ use crate::handles::Places;
 /// TLS handshakes at the same time: bounds their memory.
 const HANDSHAKES_MAX: usize = 16;
 
-/// What all identities of a gateway share, for as long as it runs.
-pub struct Shared {
-    /// How the hub is reached.
-    pub(in crate::hub) transport: Arc<dyn Transport>,
+/// How often connections to the hub are made, and how many are in the making, over all identities and transports.
+pub struct Pace {
     next_connect: std::sync::Mutex<Instant>,
     handshakes: Semaphore,
-    /// Places for connections, so that handles are left for the rest.
-    pub(in crate::hub) places: Arc<Places>,
-    /// What all devices may keep of waiting messages beyond their shares.
-    common: Arc<Common>,
-    /// Why the hub can't be reached, as it was logged last, by the transport. It is the same for all its identities.
-    unreachable: std::sync::Mutex<BTreeMap<TransportKind, String>>,
 }
 
-impl Shared {
-    /// For identities that reach the hub in this way, with as many connections at a time as there are places.
-    pub fn new(transport: Arc<dyn Transport>, places: Arc<Places>) -> Self {
-        let (next_connect, handshakes) = (std::sync::Mutex::new(Instant::now()), Semaphore::new(HANDSHAKES_MAX));
-        Shared {
-            transport,
-            next_connect,
-            handshakes,
-            places,
-            common: Arc::default(),
-            unreachable: std::sync::Mutex::default(),
-        }
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { next_connect: std::sync::Mutex::new(Instant::now()), handshakes: Semaphore::new(HANDSHAKES_MAX) }
     }
+}
 
-    /// From now on there may be so many connections at a time.
-    pub fn set_connections_max(&self, most: usize) {
-        self.places.set_most(most);
-    }
-
-    /// Whether the hub may keep something locked that identities have left.
-    pub fn has_left_locked(&self) -> bool {
-        self.transport.has_left_locked()
-    }
-
-    /// Room for one more device.
-    pub fn room(&self) -> Arc<Room> {
-        Room::new(self.common.clone())
-    }
-
-    /// Takes the next turn to connect, and says when it is: at most `rate` a second over all identities.
+impl Pace {
+    /// Takes the next turn to connect, and says when it is: at most `rate` a second.
     pub(in crate::hub) fn turn(&self, rate: u32) -> Instant {
         let mut next = self.next_connect.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*next).max(Instant::now());
@@ -82,7 +52,42 @@ impl Shared {
     }
 }
 
+/// What all identities of a gateway share, for as long as it runs.
+pub struct Shared {
+    /// How the hub is reached.
+    pub(in crate::hub) transport: Arc<dyn Transport>,
+    /// How often: the transport goes by it too, where it makes connections of its own accord.
+    pub(in crate::hub) pace: Arc<Pace>,
+    /// Places for connections, so that handles are left for the rest.
+    pub(in crate::hub) places: Arc<Places>,
+    /// What all devices may keep of waiting messages beyond their shares.
+    common: Arc<Common>,
+    /// Why the hub can't be reached, as it was logged last, by the transport. It is the same for all its identities.
+    unreachable: std::sync::Mutex<BTreeMap<TransportKind, String>>,
+}
+
 impl Shared {
+    /// For identities that reach the hub in this way and at this pace, with as many connections at a time as there are
+    /// places.
+    pub fn new(transport: Arc<dyn Transport>, pace: Arc<Pace>, places: Arc<Places>) -> Self {
+        Shared { transport, pace, places, common: Arc::default(), unreachable: std::sync::Mutex::default() }
+    }
+
+    /// From now on there may be so many connections at a time.
+    pub fn set_connections_max(&self, most: usize) {
+        self.places.set_most(most);
+    }
+
+    /// Whether the hub may keep something locked that identities have left.
+    pub fn has_left_locked(&self) -> bool {
+        self.transport.has_left_locked()
+    }
+
+    /// Room for one more device.
+    pub fn room(&self) -> Arc<Room> {
+        Room::new(self.common.clone())
+    }
+
     /// Why the hub can't be reached by a transport, or that it can. Gives what was said of it before.
     pub(in crate::hub) fn replace_unreachable(&self, by: TransportKind, why: Option<&str>) -> Option<String> {
         let mut told = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);

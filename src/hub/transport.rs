@@ -71,6 +71,9 @@ pub struct Entry<'a> {
     pub token: Option<String>,
     /// Whether the hub keeps what waits for the device when the attachment ends. If not, that is lost.
     pub is_to_stay: bool,
+    /// Whether the device's messages are wanted. If not, none is to be taken out of its queue, as after
+    /// [`Attachment::take_no_more`].
+    pub wants_messages: bool,
     /// When the device's messages are completed: a transport that asks for so many at a time goes by it.
     pub settle: Settle,
 }
@@ -86,6 +89,15 @@ pub trait Attachment: Send {
     /// # Errors
     /// The attachment is over.
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>>;
+
+    /// Asks for no more messages, as nobody would run them: where the hub hands out what it is asked for, each one would
+    /// only be given back, which it counts. What is asked for already may come still.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn take_no_more(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// What comes next. It may be dropped at any await, and nothing is half taken then.
     ///
@@ -161,7 +173,7 @@ pub enum Inbound {
         /// The message.
         message: Message,
     },
-    /// A message that can't be told from another on this attachment, which is to be ended: it comes again.
+    /// A message that can't be taken on this attachment, which is to be ended: it comes again.
     Unclear {
         /// The message.
         message: Message,

@@ -12,6 +12,7 @@ use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
 use super::mqtt::Mqtt;
+use super::pace::Pace;
 use super::transport::{Pending, Reached, Transport};
 use super::trouble::Trouble;
 use crate::config::{Credential, Device, TransportKind};
@@ -45,16 +46,18 @@ pub struct Transports {
 }
 
 impl Transports {
-    /// Over streams that are dialled so, of which so many may be there.
-    pub fn over(dial: &Arc<dyn Dial>, places: &Arc<Places>) -> Transports {
+    /// Over streams that are dialled so, at this pace, of which so many may be there.
+    pub fn over(dial: &Arc<dyn Dial>, pace: &Arc<Pace>, places: &Arc<Places>) -> Transports {
         #[cfg(not(feature = "amqp"))]
         let _ = places;
+        #[cfg(not(feature = "https"))]
+        let _ = pace;
         Transports {
             mqtt: Mqtt::over(dial.clone()),
             #[cfg(feature = "amqp")]
             amqp: Amqp::over(dial.clone(), places.clone()),
             #[cfg(feature = "https")]
-            https: Https::over(dial.clone()),
+            https: Https::over(dial.clone(), pace.clone()),
         }
     }
 }
@@ -81,10 +84,11 @@ impl Transport for Transports {
 
     fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
         let by_its_own = self.of(account)?.locked_until(account, device, crashed);
-        // The device may have been reached by polling before.
+        // The device may have been reached by another before.
+        #[cfg(feature = "amqp")]
+        let by_its_own = by_its_own.max(self.amqp.locked_until(account, device, None));
         #[cfg(feature = "https")]
-        return by_its_own.max(self.https.locked_until(account, device, None));
-        #[cfg(not(feature = "https"))]
+        let by_its_own = by_its_own.max(self.https.locked_until(account, device, None));
         by_its_own
     }
 

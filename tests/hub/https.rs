@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use fieldbridge::demo::hub::{Ack, Auth, C2d, Fault, Feedback, Options, Status};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Fault, Feedback, Options, Status, Wire};
 
 use crate::support::hub::Hub;
-use crate::support::slave::Slave;
-use crate::support::{self, eventually, Daemon, Site};
+use crate::support::slave::{Mood, Slave};
+use crate::support::{self, eventually, signal, Daemon, Site};
 
 fn hub(options: Options) -> Hub {
     let hub = Hub::start(Options { keeps_from_start: true, ..options });
@@ -124,6 +124,37 @@ fn a_settlement_that_is_lost_and_an_answer_that_never_comes_cost_no_command_and_
         }
         // What was locked when its answer was lost is not overtaken.
         assert_eq!(slave.writes(), [(2, 1), (2, 2), (2, 3)], "{fault:?}");
+    }
+}
+
+/// The requests of the device so far that the hub answered so.
+fn requests(hub: &Hub, what: &str, with: u16) -> usize {
+    let is_one = |event: &Wire| matches!(event, Wire::Request { what: of, status } if of == what && *status == with);
+    hub.wire().iter().filter(|event| is_one(&event.what)).count()
+}
+
+#[test]
+fn a_stop_takes_no_message_that_it_would_only_give_back() {
+    for settle in ["after-execution", "after-accept"] {
+        let (hub, slave) = (hub(Options::default()), Slave::new());
+        let site = site(&hub, &slave, settle, "");
+        let mut daemon = site.start();
+        slave.set_mood(Mood::Held);
+        send(&hub, "m-1", "pulse", 1);
+        slave.wait_for_requests(1);
+        signal(daemon.pid(), "TERM");
+        eventually("the daemon begins to stop", || daemon.log().contains("stopping").then_some(()));
+        send(&hub, "m-2", "pulse", 2);
+        slave.set_mood(Mood::Good);
+        assert_eq!(daemon.wait().code(), Some(0));
+        assert_eq!(slave.writes(), [(2, 1)]);
+        let counts = ["GET devicebound", "POST devicebound/abandon"];
+        assert_eq!((requests(&hub, counts[0], 200), requests(&hub, counts[1], 204)), (1, 0), "{settle}");
+        // Its events went out, and nothing that is locked is waited for.
+        assert_eq!(events(&hub), [("m-1".to_owned(), "succeeded".to_owned())]);
+        let _daemon = site.start();
+        site.wait_for_row("m-2", "succeeded");
+        assert_eq!(site.rows().iter().find(|row| row["messageId"] == "m-2").unwrap()["deliveryCount"], 0);
     }
 }
 

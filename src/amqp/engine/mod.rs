@@ -297,6 +297,18 @@ impl Engine {
         self.out.events.pop_front()
     }
 
+    /// Deliveries that came on a session, and have not been told of: of one whose end does not wait for its turn.
+    pub fn deliveries_of(&mut self, session: SessionId) -> Vec<Delivery> {
+        let is_its = |event: &Event| matches!(event, Event::Delivered(link, _) if link.session == session);
+        let (its, others) = self.out.events.drain(..).partition::<VecDeque<_>, _>(is_its);
+        self.out.events = others;
+        let delivery = |event| match event {
+            Event::Delivered(_, delivery) => Some(delivery),
+            _ => None,
+        };
+        its.into_iter().filter_map(delivery).collect()
+    }
+
     /// What is to be sent: to be taken out from its front.
     pub fn bytes(&mut self) -> &mut BytesMut {
         &mut self.out.bytes

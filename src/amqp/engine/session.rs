@@ -119,7 +119,7 @@ impl Session {
     }
 
     pub(super) fn pause(&mut self, handle: u32, out: &mut Out) {
-        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state == State::Begun) {
+        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state != State::Ending) {
             link.pause(self.id, &mut self.counters, out);
         }
     }

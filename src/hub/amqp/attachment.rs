@@ -3,9 +3,12 @@
 //!
 //! Invariants
 //! - The hub is told of deliveries in the order of their receipt (G5), and each is settled with that.
+//! - A message that comes before one that an earlier link has brought, and that may be locked, ends the attachment (G5):
+//!   the next one begins when nothing is locked any more ([`Locked`]).
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
 use super::handle::{Command, Hold, Signal, Waiting};
+use super::locked::{Left, Locked};
 use super::message::{audience, c2d, devicebound, events, result_event};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
@@ -36,16 +40,23 @@ const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// A delivery that came so often before is not given back: at ten the hub would throw it away.
 const RELEASES_MAX: u32 = 3;
+/// What keeps a message from being executed that comes before one that an earlier link has brought.
+const OUT_OF_TURN: &str =
+    "a message came before an earlier one, which the hub keeps locked since the last connection ended, for up to \
+                           65 s; both are left to come again after that, so that they are executed in order";
 /// Nothing is to be done for so long.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A connection that stands, on which an identity has not shown itself.
-pub(super) struct Shared(pub(super) Hold);
+pub(super) struct Shared {
+    pub(super) hold: Hold,
+    pub(super) left: Arc<Left>,
+}
 
 impl Reached for Shared {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
-            let Shared(hold) = *self;
+            let Shared { hold, left } = *self;
             let (user, mut waiting) = (hold.user(), Waiting::default());
             let of = audience(&entry.hub.host, entry.device);
             let is_shared = entry.token.is_some();
@@ -59,9 +70,10 @@ impl Reached for Shared {
             crash::point(Point::LoginAccepted);
             let (sender, signals) = mpsc::channel(SIGNALS_MAX);
             waiting.want(&hold, Command::Join { user, signals: sender }).await?;
-            let window = match entry.settle {
-                SettleWhen::AfterExecution => WINDOW_AFTER_EXECUTION,
-                SettleWhen::AfterAccept => WINDOW_AFTER_ACCEPT,
+            let window = match (entry.wants_messages, entry.settle) {
+                (false, _) => 0,
+                (true, SettleWhen::AfterExecution) => WINDOW_AFTER_EXECUTION,
+                (true, SettleWhen::AfterAccept) => WINDOW_AFTER_ACCEPT,
             };
             let attached = Attached {
                 device: entry.device.to_owned(),
@@ -70,6 +82,7 @@ impl Reached for Shared {
                 seat: Seat { user, signals, waiting, hold },
                 window,
                 order: InOrder::default(),
+                locked: Locked::of(left, (entry.hub.host.clone(), entry.device.to_owned())),
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,
@@ -98,6 +111,8 @@ struct Held {
     delivery: u32,
     /// How often it came before, if the hub says so.
     count: Option<u32>,
+    /// Its number at the hub, if the hub says so.
+    number: Option<u64>,
 }
 
 /// The message that has come, if that is it.
@@ -105,6 +120,13 @@ fn message_in(signal: Signal) -> Option<Message> {
     match signal {
         Signal::Delivered(delivery) => Some(c2d(&delivery.payload, delivery.is_whole)),
         _ => None,
+    }
+}
+
+/// A message has come that is not to be run here.
+fn came(locked: &mut Locked, message: &Message) {
+    if let Some(number) = message.sequence_number {
+        locked.came(number);
     }
 }
 
@@ -117,6 +139,7 @@ struct Attached {
     seat: Seat,
     window: u32,
     order: InOrder<Held, Settle>,
+    locked: Locked,
     /// The hub must have answered to the Attach by then.
     attach_due: Option<Instant>,
     idle_until: Instant,
@@ -149,7 +172,11 @@ impl Attached {
     fn on_delivery(&mut self, delivery: &Delivery) -> Inbound {
         crash::point(Point::PublishRead);
         let message = c2d(&delivery.payload, delivery.is_whole);
-        let number = self.order.push(Held { delivery: delivery.id, count: message.delivery_count });
+        if !message.sequence_number.is_none_or(|number| self.locked.came(number)) {
+            return Inbound::Unclear { message, why: OUT_OF_TURN };
+        }
+        let (count, number) = (message.delivery_count, message.sequence_number);
+        let number = self.order.push(Held { delivery: delivery.id, count, number });
         Inbound::Delivery { number: Some(number), message }
     }
 
@@ -171,6 +198,9 @@ impl Attached {
             if how != Settle::Forget {
                 crash::point(Point::SettlementTaken);
             }
+            if let (Settle::Accept | Settle::Reject, Some(number)) = (how, held.number) {
+                self.locked.ended(number);
+            }
             // One that is given back has brought nothing on: the pause before the next attempt grows.
             has_told |= matches!(how, Settle::Accept | Settle::Reject);
             self.seat.want(Command::Settle { user: self.seat.user, delivery: held.delivery, how }).await?;
@@ -189,6 +219,10 @@ impl Attachment for Attached {
         self.attach_due = Some(Instant::now() + ATTACH_PATIENCE);
         let command = Command::Receive { user: self.seat.user, from: devicebound(&self.device), window: self.window };
         Box::pin(self.seat.want(command))
+    }
+
+    fn take_no_more(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(self.seat.want(Command::TakeNoMore { user: self.seat.user }))
     }
 
     fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
@@ -244,27 +278,30 @@ impl Attachment for Attached {
 
     fn left_behind(&mut self) -> Option<Message> {
         let signals = &mut self.seat.signals;
-        std::iter::from_fn(|| signals.try_recv().ok()).find_map(message_in)
+        let message = std::iter::from_fn(|| signals.try_recv().ok()).find_map(message_in);
+        message.inspect(|message| came(&mut self.locked, message))
     }
 
     fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>> {
         Box::pin(async move {
-            let Attached { mut seat, is_over, is_shared, .. } = *self;
-            let mut came = Vec::new();
+            let Attached { mut seat, mut locked, is_over, is_shared, .. } = *self;
+            let mut last = Vec::new();
             let leave = async {
-                let is_told = seat.want(Command::Leave { user: seat.user }).await.is_ok();
-                while let Some(signal) = seat.signals.recv().await.filter(|_| is_told) {
-                    came.extend(message_in(signal));
+                // Of a connection that is over the rest can be heard still.
+                let _ = seat.want(Command::Leave { user: seat.user }).await;
+                while let Some(signal) = seat.signals.recv().await {
+                    last.extend(message_in(signal));
                 }
             };
             let _ = timeout(LEAVE_PATIENCE, leave).await;
+            last.iter().for_each(|message| came(&mut locked, message));
             let Seat { signals, hold, .. } = seat;
             drop(signals);
             match is_over && is_shared {
                 true => hold.come_back(),
                 false => hold.leave().await,
             }
-            came
+            last
         })
     }
 }

@@ -157,17 +157,21 @@ impl Driver {
 
     /// Serves until nobody has it any more.
     async fn serve(&mut self, ends: &mut Ends) -> Result<(), Trouble> {
+        let mut turned = Ok(());
         loop {
             while let Some(event) = self.engine.event() {
                 self.on_event(event)?;
             }
+            // What had come before the end was told first.
+            turned?;
             let tokens_due = self.cbs.due();
             let tokens_due_at = tokens_due.unwrap_or_else(Instant::now);
             let has_room = self.engine.has_room();
             let full_since = (!has_room).then(|| self.full_since.unwrap_or_else(Instant::now));
             self.full_since = full_since;
+            turned = Ok(());
             tokio::select! {
-                turned = self.wire.turn(&mut self.engine) => turned?,
+                end = self.wire.turn(&mut self.engine) => turned = end,
                 command = ends.wanted.recv(), if has_room => match command {
                     Some(command) => self.on_command(command),
                     None => return Ok(()),
@@ -200,6 +204,11 @@ impl Driver {
                 match (self.users.get_mut(&user), link) {
                     (Some(served), Some(_)) => served.receiver = link,
                     _ => self.over(user, Trouble::NoSession),
+                }
+            }
+            Command::TakeNoMore { user } => {
+                if let Some(link) = self.users.get(&user).and_then(|user| user.receiver) {
+                    self.engine.pause(link);
                 }
             }
             Command::Publish { user, to, seq, message } => self.publish(user, to, seq, message),
@@ -260,6 +269,10 @@ impl Driver {
     /// An identity's part is over, and it learns why.
     fn over(&mut self, user: u64, trouble: Trouble) {
         if let Some(served) = self.users.remove(&user) {
+            // Their deadlines count from now (G13), whatever ends here.
+            for delivery in self.engine.deliveries_of(served.session) {
+                let _ = served.signals.try_send(Signal::Delivered(delivery));
+            }
             // If there is no room for the reason, it sees that it is over.
             let _ = served.signals.try_send(Signal::Over(trouble));
             self.engine.end(served.session);

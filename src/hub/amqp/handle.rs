@@ -36,6 +36,8 @@ pub(super) enum Command {
     Join { user: u64, signals: mpsc::Sender<Signal> },
     /// To have messages from there, so many at a time.
     Receive { user: u64, from: String, window: u32 },
+    /// To have no more messages than are on their way.
+    TakeNoMore { user: u64 },
     /// To have an event sent to there.
     Publish { user: u64, to: String, seq: i64, message: Bytes },
     /// To have the hub told of a delivery.

@@ -10,6 +10,7 @@ mod attachment;
 pub(crate) mod cbs;
 mod connection;
 mod handle;
+mod locked;
 pub mod message;
 mod pool;
 #[cfg(test)]

@@ -6,10 +6,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::time::Instant;
+
 use super::attachment::Shared;
 use super::connection;
 use super::handle::{Handle, Hold};
-use crate::config::Credential;
+use super::locked::Left;
+use crate::config::{Credential, TransportKind};
 use crate::handles::Places;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
@@ -21,6 +24,7 @@ pub struct Amqp {
     dial: Arc<dyn Dial>,
     /// For the connections that identities share: they take one each, however many have them.
     places: Arc<Places>,
+    left: Arc<Left>,
     shared: Mutex<Vec<Standing>>,
 }
 
@@ -33,7 +37,7 @@ struct Standing {
 impl Amqp {
     /// Over streams that are dialled so, of which so many may be there.
     pub fn over(dial: Arc<dyn Dial>, places: Arc<Places>) -> Amqp {
-        Amqp { dial, places, shared: Mutex::default() }
+        Amqp { dial, places, left: Arc::default(), shared: Mutex::default() }
     }
 
     /// A hold on a connection for an account: on one that stands or is being made, or on a new one.
@@ -80,7 +84,12 @@ impl Transport for Amqp {
         Box::pin(async {
             let hold = self.hold(account)?;
             hold.up().await?;
-            Ok(Box::new(Shared(hold)) as Box<dyn Reached>)
+            Ok(Box::new(Shared { hold, left: self.left.clone() }) as Box<dyn Reached>)
         })
+    }
+
+    fn locked_until(&self, account: &Account, device: &str, _: Option<Instant>) -> Option<Instant> {
+        let by_amqp = matches!(account.transport, TransportKind::Amqp | TransportKind::AmqpWs);
+        self.left.until(&(account.access.hub.host.clone(), device.to_owned()), by_amqp)
     }
 }

@@ -1,6 +1,8 @@
 //! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
 
 mod hub;
+mod leaving;
+mod order;
 mod pressure;
 mod sharing;
 mod tokens;
@@ -69,11 +71,14 @@ fn account(access: &Arc<Access>) -> Account {
     }
 }
 
-async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {
-    let reached = amqp.reach(account).await?;
+fn entry<'a>(account: &'a Account, device: &'a str) -> Entry<'a> {
     let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
     let hub = &account.access.hub;
-    reached.attach(Entry { hub, device, token, is_to_stay: true, settle: account.settle }).await
+    Entry { hub, device, token, is_to_stay: true, wants_messages: true, settle: account.settle }
+}
+
+async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {
+    amqp.reach(account).await?.attach(entry(account, device)).await
 }
 
 /// One that is attached, and asks for its messages.

@@ -47,6 +47,22 @@ pub fn settled(answer: &Answer) -> Result<bool, Trouble> {
     }
 }
 
+/// Whether the hub lets a device in, by what it says of a lock that no message has. `false`: that can't be told from it.
+///
+/// # Errors
+/// The hub says no, or it is not the hub.
+pub fn knocked(answer: &Answer) -> Result<bool, Trouble> {
+    match answer.status {
+        // What is wrong with a lock is said to whoever may settle.
+        200..=299 | 412 if !answer.is_page() => Ok(true),
+        404 if !answer.is_page() && said(&answer.body).contains("MessageNotFound") => Ok(true),
+        404 if said(&answer.body).contains("DeviceNotFound") => Err(trouble(answer)),
+        // Nobody has written down what the hub says of a lock that it never gave out.
+        400 | 404 | 405 if !answer.is_page() => Ok(false),
+        _ => Err(trouble(answer)),
+    }
+}
+
 /// Whether the hub has the event.
 ///
 /// # Errors

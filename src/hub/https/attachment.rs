@@ -10,6 +10,8 @@
 //! - While a message may be locked that nobody holds, none is asked for (G5).
 //! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
 //! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
+//! - Where no messages are wanted, none is locked for nobody: the hub is asked to complete what no message is locked by,
+//!   which it answers by whether it lets the device in.
 //! - A message without a lock is not run: it could never be settled, and its sender would be told that it expired.
 
 use std::collections::VecDeque;
@@ -28,12 +30,12 @@ use crate::command::Message;
 use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::pace::Pace;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
-use crate::hub::{way, Settlement};
+use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
 use crate::net::http::{Answer, Request};
-use crate::proof;
 use crate::proof::crash::{self, Point};
 
 /// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after
@@ -60,13 +62,14 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// HTTPS over streams that are dialled.
 pub struct Https {
     dial: Arc<dyn Dial>,
+    pace: Arc<Pace>,
     left: Arc<Left>,
 }
 
 impl Https {
-    /// Over streams that are dialled so.
-    pub fn over(dial: Arc<dyn Dial>) -> Https {
-        Https { dial, left: Arc::default() }
+    /// Over streams that are dialled so, at this pace.
+    pub fn over(dial: Arc<dyn Dial>, pace: Arc<Pace>) -> Https {
+        Https { dial, pace, left: Arc::default() }
     }
 }
 
@@ -79,14 +82,15 @@ impl Transport for Https {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         Box::pin(async {
             let stream = way::open(&*self.dial, account).await?;
-            let client = Client::over(stream, self.dial.clone(), account.clone()).await?;
+            let (dial, pace) = (self.dial.clone(), self.pace.clone());
+            let client = Client::over(stream, dial, pace, account.clone()).await?;
             Ok(Box::new(AtTheHub { client, left: self.left.clone() }) as Box<dyn Reached>)
         })
     }
 
     fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
         let key = key(&account.access.hub, device);
-        let before = crashed.map(|begun| begun + proof::lock_time()).filter(|until| *until > Instant::now());
+        let before = crashed.map(|begun| begun + lock::time()).filter(|until| *until > Instant::now());
         if before.is_some() {
             // For the next daemon too, if this one ends sooner.
             self.left.note(&key, before);
@@ -109,7 +113,7 @@ impl Reached for AtTheHub {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
             let mut attached = Attached::new(*self, entry);
-            attached.step().await?;
+            attached.enter().await?;
             crash::point(Point::LoginAccepted);
             attached.inbox.push_front(Inbound::Ready);
             Ok(Box::new(attached) as Box<dyn Attachment>)
@@ -141,6 +145,8 @@ struct Attached {
     /// Events that wait for their turn.
     events: VecDeque<Event>,
     window: usize,
+    /// Messages are wanted.
+    takes_more: bool,
     poll_interval: Duration,
     /// When the queue is looked at next.
     poll_at: Instant,
@@ -163,7 +169,7 @@ struct Attached {
 
 impl Attached {
     fn new(reached: AtTheHub, entry: Entry) -> Attached {
-        let Entry { hub, device, token, settle, .. } = entry;
+        let Entry { hub, device, token, wants_messages, settle, .. } = entry;
         let AtTheHub { client, left } = reached;
         let now = Instant::now();
         Attached {
@@ -177,10 +183,11 @@ impl Attached {
                 Settle::AfterExecution => WINDOW_AFTER_EXECUTION,
                 Settle::AfterAccept => WINDOW_AFTER_ACCEPT,
             },
+            takes_more: wants_messages,
             poll_interval: hub.poll_interval,
             poll_at: now,
             not_before: now,
-            look_again_at: now + proof::lock_time(),
+            look_again_at: now + lock::time(),
             handed_out: None,
             is_unsure: false,
             left,
@@ -188,6 +195,28 @@ impl Attached {
             has_published: false,
             has_told: false,
         }
+    }
+
+    /// Shows the identity: by the first poll, or where no messages are wanted, by a request that takes none.
+    async fn enter(&mut self) -> Result<(), Trouble> {
+        if !self.takes_more && self.knock().await? {
+            return Ok(());
+        }
+        let poll = self.requests.poll();
+        self.begin(Work::Poll, poll);
+        self.step().await
+    }
+
+    /// Asks for nothing but to be let in. `false`: the hub has said nothing about that.
+    async fn knock(&mut self) -> Result<bool, Trouble> {
+        let client = self.client.as_mut().expect("no request is under way");
+        let answer = client.ask(&self.requests.knock(), WORDS_BYTES_MAX, true).await?;
+        let is_let_in = answers::knocked(&answer)?;
+        if !is_let_in {
+            // A poll that goes unanswered on a fresh connection is not taken for one that the hub was slow to close.
+            client.hang_up();
+        }
+        Ok(is_let_in)
     }
 
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
@@ -239,7 +268,7 @@ impl Attached {
     fn poll_went_unanswered(&mut self) {
         let now = Instant::now();
         (self.handed_out, self.is_unsure) = (Some(now), true);
-        self.not_before = now + proof::lock_time();
+        self.not_before = now + lock::time();
         self.look_again_at = self.look_again_at.max(self.not_before);
     }
 
@@ -248,7 +277,12 @@ impl Attached {
     }
 
     fn may_poll(&self) -> bool {
-        self.book.len() < self.window
+        self.takes_more && self.book.len() < self.window
+    }
+
+    /// When a poll could go out. It is not begun before: one that waits for its turn can still be left alone.
+    fn is_ready_at(&mut self) -> Instant {
+        self.client.as_mut().expect("no request is under way").ready_at()
     }
 
     fn next_work(&mut self) -> Option<(Work, Request)> {
@@ -256,7 +290,7 @@ impl Attached {
             crash::point(Point::PubackQueued);
             return Some((Work::Settle, self.requests.settle(lock, end)));
         }
-        let polls = self.may_poll() && Instant::now() >= self.next_poll();
+        let polls = self.may_poll() && Instant::now() >= self.next_poll() && self.is_ready_at() <= Instant::now();
         if polls && (self.has_published || self.events.is_empty()) {
             self.has_published = false;
             return Some((Work::Poll, self.requests.poll()));
@@ -279,7 +313,10 @@ impl Attached {
 
     /// Until the next poll, or for ever while none may be made: what comes then comes from the identity.
     async fn idle(&mut self) {
-        let (may_poll, poll_at) = (self.may_poll(), self.next_poll());
+        let (may_poll, mut poll_at) = (self.may_poll(), self.next_poll());
+        if may_poll && Instant::now() >= poll_at {
+            poll_at = self.is_ready_at();
+        }
         let client = self.client.as_mut().expect("no request is under way");
         tokio::select! {
             () = sleep_until(poll_at), if may_poll => {}
@@ -416,8 +453,8 @@ impl Attached {
     fn locked_until(&self) -> Option<Instant> {
         let polls = matches!(self.asking, Some((Work::Poll, _)));
         match (polls, self.is_unsure || self.book.len() > 0) {
-            (true, _) => Some(Instant::now() + proof::lock_time()),
-            (false, true) => self.handed_out.map(|handed_out| handed_out + proof::lock_time()),
+            (true, _) => Some(Instant::now() + lock::time()),
+            (false, true) => self.handed_out.map(|handed_out| handed_out + lock::time()),
             (false, false) => None,
         }
     }
@@ -436,6 +473,11 @@ impl Attachment for Attached {
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
         // The first answer said that they come.
+        Box::pin(async { Ok(()) })
+    }
+
+    fn take_no_more(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        self.takes_more = false;
         Box::pin(async { Ok(()) })
     }
 

@@ -10,17 +10,20 @@
 //!   server may have closed it just then. It does no harm where it was read: a lock that is gone is said to be, an
 //!   event has its id. No other request is asked twice: what a poll was answered and did not bring is locked, and the
 //!   message behind it would come first (G5).
-//! - A request has one limit, with the connection that has to be made for it.
+//! - A request has one limit, with the connection that has to be made for it. It does not count while the connection
+//!   waits for its turn: those that come and go keep to the pace of all others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep_until, timeout, Instant};
 
 use super::book::End;
 use crate::config::Hub;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::pace::Pace;
 use crate::hub::properties::percent_encoded;
 use crate::hub::trouble::Trouble;
 use crate::hub::way;
@@ -42,11 +45,18 @@ impl From<Fault> for Trouble {
     }
 }
 
+fn slow(_: Elapsed) -> Trouble {
+    Trouble::Slow(LIMIT.as_secs())
+}
+
 /// Asks the hub for an identity.
 pub(super) struct Client {
     dial: Arc<dyn Dial>,
+    pace: Arc<Pace>,
     account: Account,
     connection: Option<Connection>,
+    /// When the next one may be made, if that was asked for.
+    turn: Option<Instant>,
     /// When the last answer came.
     answered: Option<Instant>,
     /// The last request went over a connection that had answered before.
@@ -58,31 +68,22 @@ impl Client {
     pub(super) async fn over(
         stream: Box<dyn Stream>,
         dial: Arc<dyn Dial>,
+        pace: Arc<Pace>,
         account: Account,
     ) -> Result<Client, Trouble> {
         let connection = Some(Connection::over(stream).await?);
-        Ok(Client { dial, account, connection, answered: None, was_kept: false })
+        Ok(Client { dial, pace, account, connection, turn: None, answered: None, was_kept: false })
     }
 
     /// Asks, and waits for the answer, with at most so many bytes of its body. `again`: once more if a connection that
     /// was idle brings none.
     pub(super) async fn ask(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
-        let slow = |_| Trouble::Slow(LIMIT.as_secs());
-        timeout(LIMIT, self.ask_without_limit(request, body_max, again)).await.map_err(slow)?
-    }
-
-    /// Whether the last request went over a connection that had answered before.
-    pub(super) fn was_kept(&self) -> bool {
-        self.was_kept
-    }
-
-    async fn ask_without_limit(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
         self.was_kept = false;
         // It is put back only when it has answered: one that was left in the middle of an answer takes no request.
         if let Some(mut idle) = self.connection.take() {
             if idle.is_open().await {
                 self.was_kept = self.answered.is_some();
-                match idle.ask(request, body_max).await {
+                match timeout(LIMIT, idle.ask(request, body_max)).await.map_err(slow)? {
                     Err(Fault::Unanswered(why)) if again => {
                         tracing::debug!("the hub has closed a connection that was idle: {why}")
                     }
@@ -91,9 +92,50 @@ impl Client {
                 }
             }
         }
-        let mut new = Connection::over(way::open(&*self.dial, &self.account).await?).await?;
-        let answer = new.ask(request, body_max).await?;
+        self.ask_anew(request, body_max).await
+    }
+
+    /// Asks over a new connection, when its turn has come.
+    async fn ask_anew(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
+        sleep_until(self.turn()).await;
+        self.turn = None;
+        let permit = self.pace.handshake(self.rate(), true).await;
+        let (dial, account) = (&*self.dial, &self.account);
+        let asked = async {
+            let mut new = Connection::over(way::open(dial, account).await?).await?;
+            drop(permit);
+            let answer = new.ask(request, body_max).await?;
+            Ok::<_, Trouble>((new, answer))
+        };
+        let (new, answer) = timeout(LIMIT, asked).await.map_err(slow)??;
         Ok(self.answered(new, answer))
+    }
+
+    /// When a request would go out: at once over a connection that there is, else when the turn of a new one has come.
+    pub(super) fn ready_at(&mut self) -> Instant {
+        match self.connection {
+            Some(_) => Instant::now(),
+            None => self.turn(),
+        }
+    }
+
+    fn turn(&mut self) -> Instant {
+        let rate = self.rate();
+        *self.turn.get_or_insert_with(|| self.pace.turn(rate))
+    }
+
+    fn rate(&self) -> u32 {
+        self.account.access.hub.connect_rate
+    }
+
+    /// Whether the last request went over a connection that had answered before.
+    pub(super) fn was_kept(&self) -> bool {
+        self.was_kept
+    }
+
+    /// Leaves the connection, if there is one: the next request makes its own.
+    pub(super) fn hang_up(&mut self) {
+        self.connection = None;
     }
 
     fn answered(&mut self, connection: Connection, answer: Answer) -> Answer {
@@ -156,6 +198,15 @@ impl Requests {
         };
         let target = format!("devicebound/{}", percent_encoded(lock));
         self.request(Method::DELETE, &target, query, String::new()).with("if-match", lock)
+    }
+
+    /// To complete what is locked as no message is: by a GUID, as the hub's own locks are, that is made here.
+    pub(super) fn knock(&self) -> Request {
+        let random = fastrand::u128(..);
+        let field = |from: u32, bits: u32| random >> from & ((1 << bits) - 1);
+        let (head, tail) = (format!("{:08x}-{:04x}", field(96, 32), field(80, 16)), field(0, 48));
+        let (version, variant) = (0x4000 | field(64, 12), 0x8000 | field(48, 14));
+        self.settle(&format!("{head}-{version:04x}-{variant:04x}-{tail:012x}"), End::Complete)
     }
 
     /// To give one back.

@@ -57,6 +57,8 @@ pub(super) struct Serving<'a> {
     /// When it may be replaced, once that is wanted; and whether that is over.
     pub(super) turn: Option<Instant>,
     pub(super) has_turn: bool,
+    /// No message is begun any more, and none is asked for.
+    pub(super) leaves: bool,
     pub(super) remains: Remains,
 }
 
@@ -87,7 +89,7 @@ impl Serving<'_> {
             if self.is_to_be_renewed() {
                 return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
             }
-            if self.could_get_the_rest() {
+            if !self.leaves && self.could_get_the_rest() {
                 return Err(Trouble::LeftBehind);
             }
             self.ask_for_a_turn(&configured.borrow());
@@ -117,6 +119,10 @@ impl Serving<'_> {
                     self.renewal = Some(Instant::now());
                 }
                 Ok(()) = configured.changed() => {}
+                () = identity.leaves.cancelled(), if !self.leaves => {
+                    self.leaves = true;
+                    self.attachment.take_no_more().await?;
+                }
                 () = sleep_until(proven_at), if self.proven_at.is_some() => {
                     self.proven_at = None;
                     tracing::info!(device = %identity.id, "connected to the hub");
@@ -333,7 +339,7 @@ impl Serving<'_> {
     fn ask_for_a_turn(&mut self, configured: &Account) {
         let due = self.turn.is_none() && self.renewal.is_some_and(|renewal| Instant::now() >= renewal);
         if due && self.identity.ledger.wall_clock().now().is_ok() {
-            self.turn = Some(self.identity.shared.turn(configured.access.hub.connect_rate));
+            self.turn = Some(self.identity.shared.pace.turn(configured.access.hub.connect_rate));
         }
     }
 

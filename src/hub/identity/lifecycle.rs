@@ -175,7 +175,7 @@ impl Identity {
             false => None,
         };
         let reached = {
-            let turn = self.shared.handshake(account.access.hub.connect_rate, has_turn);
+            let turn = self.shared.pace.handshake(account.access.hub.connect_rate, has_turn);
             let _permit = self.health.pulse.during(turn).await;
             self.health.pulse.allow(REACH_TIMEOUT);
             self.health.set_link(LinkState::Connecting, None);
@@ -225,7 +225,8 @@ impl Identity {
         // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
         let date = self.ledger.wall_clock().now().map_err(|_| Ending::ClockUnset)?;
         let (token, life) = self.token(account, which, date).unzip();
-        let entry = Entry { hub, device, token, is_to_stay: true, settle: account.settle };
+        let wants_messages = !self.leaves.is_cancelled();
+        let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, settle: account.settle };
         let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, ?which, was_known = attachment.was_known(), "the hub lets the device in");
@@ -261,6 +262,7 @@ impl Identity {
             left: None,
             turn: None,
             has_turn: false,
+            leaves: false,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
         serving.note_what_is_left_behind();

@@ -52,6 +52,8 @@ pub struct Identity {
     pub event_bell: Arc<Notify>,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
+    /// No message is begun any more: it is about to be stopped.
+    pub leaves: CancellationToken,
     /// Ends it, after what is settled was acknowledged.
     pub stop: CancellationToken,
 }

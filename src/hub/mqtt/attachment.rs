@@ -298,6 +298,7 @@ mod tests {
             device: "d",
             token: Some("token".into()),
             is_to_stay: true,
+            wants_messages: true,
             settle: account.settle,
         };
         let hub = async {

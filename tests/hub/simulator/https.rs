@@ -266,3 +266,17 @@ async fn what_was_kept_before_the_first_subscription_over_mqtt_is_lost_to_it() {
     assert_eq!(hub.wait_feedback(1, LIMIT).await.unwrap()[0].status, Status::Rejected);
     client.is_quiet().await;
 }
+
+#[tokio::test]
+async fn a_lock_that_the_hub_never_gave_out_says_whether_it_lets_the_device_in_and_changes_nothing() {
+    let hub = polled(|_| {}).await;
+    hub.send("d", C2d::new("m", "x")).unwrap();
+    let unknown = "9c1f4b7e-0b7c-4d5e-8f3a-52d1a2b3c4d5";
+    let line = format!("DELETE /devices/d/messages/devicebound/{unknown}");
+    assert_eq!(complete(&hub, unknown).await.unwrap().status, 412);
+    assert_eq!(ask_as(&hub, "no token", &line, "", "", "").await.unwrap().status, 401);
+    let stranger = line.replace("/d/", "/nobody/");
+    assert_eq!(ask(&hub, &stranger, "", "").await.unwrap().status, 404);
+    let answer = receive(&hub).await;
+    assert_eq!((answer.status, answer.header("iothub-deliverycount")), (200, Some("0")));
+}

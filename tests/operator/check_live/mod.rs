@@ -211,6 +211,33 @@ fn what_waits_at_the_hub_is_still_executed_once() {
 }
 
 #[test]
+fn what_waits_to_be_polled_is_not_locked_and_not_counted() {
+    let (hub, slave) = (Hub::start(Options { keeps_from_start: true, ..Options::default() }), Slave::new());
+    let head = format!(
+        "host = \"{}\"\ntransport = \"https\"\naddresses = {{ https = \"{}\" }}\nca_file = \"hub-ca.pem\"\n",
+        hub.host(),
+        hub.https_addr()
+    );
+    let site = Site::with_hub(&head, &pump(slave.address(), "after-execution", ""));
+    site.write("hub-ca.pem", &hub.ca_pem());
+    assert!(site.command(&["ledger", "new", "--trust"]).status.success());
+    live(&site).says("fail", "identity pump", "device id");
+    hub.add_device("pump", Auth::Key(vec![9; 32]));
+    live(&site).says("fail", "identity pump", "HTTP 401");
+    hub.add_device("pump", Auth::Key((0..32).collect()));
+    hub.send("pump", C2d::new("m-1", "7").property("command", "pulse").ack(Ack::Full)).expect("the hub takes it");
+    for _ in 0..12 {
+        let found = live(&site);
+        found.is_good();
+        found.says("ok", "identity pump", "accepts it, with a token made now");
+    }
+    assert_eq!((hub.queue_len("pump"), slave.writes()), (1, vec![]));
+    let _daemon = site.start();
+    site.wait_for_row("m-1", "succeeded");
+    assert_eq!((&site.rows()[0]["deliveryCount"], slave.writes()), (&0.into(), vec![(2, 7)]));
+}
+
+#[test]
 fn what_the_running_daemon_holds_is_left_to_it_and_it_is_asked() {
     let slave = Slave::new();
     let port = Port::that_nobody_holds(slave.clone(), Protocol::Rtu);

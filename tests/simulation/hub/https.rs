@@ -40,6 +40,8 @@ enum Call {
     Poll,
     /// Of what is locked under this.
     Settle(u64, Said),
+    /// Under a lock that the hub never gave out.
+    Knock,
     Event,
 }
 
@@ -52,19 +54,20 @@ fn understood(request: &Request) -> (&str, Call) {
         ("POST", ["devices", device, "messages", "events"]) => (device, Call::Event),
         ("DELETE", ["devices", device, "messages", "devicebound", lock]) => {
             let said = if request.query.ends_with("&reject") { Said::Reject } else { Said::Complete };
-            (device, Call::Settle(number_of(request, lock), said))
+            (device, number_of(request, lock).map_or(Call::Knock, |lock| Call::Settle(lock, said)))
         }
         ("POST", ["devices", device, "messages", "devicebound", lock, "abandon"]) => {
-            (device, Call::Settle(number_of(request, lock), Said::Abandon))
+            (device, Call::Settle(number_of(request, lock).expect("a lock of the hub's"), Said::Abandon))
         }
         _ => panic!("a hub knows no {request:?}"),
     };
     (device, call)
 }
 
-fn number_of(request: &Request, lock: &str) -> u64 {
+/// The number of a lock, if it is the hub's.
+fn number_of(request: &Request, lock: &str) -> Option<u64> {
     assert_eq!(request.header("if-match"), Some(lock));
-    lock.strip_prefix("lock-").and_then(|number| number.parse().ok()).expect("a lock of the hub's")
+    lock.strip_prefix("lock-").and_then(|number| number.parse().ok())
 }
 
 /// Looks at each settlement when the gateway writes it: what it stands on must be durable by then (G1).
@@ -129,6 +132,12 @@ impl Serving {
                 self.on_poll(device, request.header("host").unwrap_or_default(), after - before.min(after)).await
             }
             Call::Settle(lock, said) => self.on_settlement(lock, said),
+            Call::Knock => match self.hub.world.pick(0..4) {
+                0 => self.fail(404, "DeviceMessageNotFound", &[]),
+                // No document says what a hub makes of it.
+                1 => self.fail(400, "ArgumentInvalid", &[]),
+                _ => self.fail(412, "DeviceMessageLockLost", &[]),
+            },
             Call::Event => self.on_event(device, request),
         }
         if self.strikes("https: closes between requests", self.hub.faults.cuts / 3) {

@@ -214,6 +214,18 @@ impl Hub {
         self.transfer(channel, handle, id, &[&header[..], &message].concat(), frames).await;
     }
 
+    /// A message under the number that it has in the device's queue, and an id made of that.
+    pub(super) async fn deliver_number(&mut self, (channel, handle): (u16, u32), id: u32, number: u8) {
+        let name = b"x-opt-sequence-number";
+        let properties =
+            Properties { message_id: Some(MessageId::String(format!("m-{number}"))), ..Properties::default() };
+        let message = message::write(&properties, &[("command", "set")], message::Body::Data(b"12.5")).unwrap();
+        // A map of one symbol and a small long.
+        let begin = [0x00, 0x53, 0x72, 0xc1, name.len() as u8 + 5, 2, 0xa3, name.len() as u8];
+        let annotations = [&begin[..], name, &[0x55, number]].concat();
+        self.transfer(channel, handle, id, &[&annotations[..], &message].concat(), 1).await;
+    }
+
     pub(super) async fn tell(&mut self, channel: u16, first: u32, state: DeliveryState) {
         let (role, last, state) = (Role::Receiver, None, Some(state));
         let told = Disposition { role, first, last, settled: true, state, batchable: false };

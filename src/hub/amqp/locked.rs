@@ -1,0 +1,176 @@
+//! Which messages of a device the hub may keep locked after a link has ended. Pure, but for the lock around it.
+//!
+//! No document says whether what a link has brought, and was not settled when it ended, is free at once or stays locked
+//! for its minute. So the next link shows it: as long as the oldest of them comes first, it is free, and nobody waits.
+//! A message that comes before one of them is out of turn, and then all of them are waited for.
+//!
+//! Invariants
+//! - No message is run before one with a lower number that an earlier link brought, and that may be locked still (G5).
+//! - What is kept of a device is no more than its links bring within the time of a lock without having it settled.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::hub::lock;
+
+/// A device at a hub.
+pub(super) type Key = (String, String);
+
+/// What ended links have left, by device.
+#[derive(Debug, Default)]
+pub(super) struct Left(Mutex<HashMap<Key, Rest>>);
+
+/// What links of one device have left.
+#[derive(Debug, Default, Clone)]
+struct Rest {
+    /// Until when each may be locked, by its number at the hub.
+    numbers: BTreeMap<u64, Instant>,
+    /// One came out of turn: the hub keeps them locked.
+    are_locked: bool,
+}
+
+impl Left {
+    /// Until when the next link has to wait. `by_amqp`: it is one that would show whether anything is locked.
+    pub(super) fn until(&self, key: &Key, by_amqp: bool) -> Option<Instant> {
+        let all = self.lock();
+        let rest = all.get(key).filter(|rest| rest.are_locked || !by_amqp)?;
+        rest.numbers.values().max().copied().filter(|until| *until > Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Rest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the links of a device have brought and is not settled, up to the present one. When this is dropped the link has
+/// ended, and has left it.
+pub(super) struct Locked {
+    left: Arc<Left>,
+    key: Key,
+    /// What earlier links have left, and what has come on this one.
+    awaited: BTreeMap<u64, Instant>,
+    here: BTreeMap<u64, Instant>,
+    /// One came before its turn, so that all of them are to be waited for.
+    is_out_of_turn: bool,
+}
+
+impl Locked {
+    /// Of a link that is about to be made.
+    pub(super) fn of(left: Arc<Left>, key: Key) -> Locked {
+        let Rest { numbers: mut awaited, are_locked } = left.lock().remove(&key).unwrap_or_default();
+        awaited.retain(|_, until| *until > Instant::now());
+        let is_out_of_turn = are_locked && !awaited.is_empty();
+        Locked { left, key, awaited, here: BTreeMap::new(), is_out_of_turn }
+    }
+
+    /// A message with this number has come. `false`: one before it may be locked, and must come first.
+    pub(super) fn came(&mut self, number: u64) -> bool {
+        let now = Instant::now();
+        self.awaited.retain(|_, until| *until > now);
+        self.awaited.remove(&number);
+        self.here.insert(number, now + lock::time());
+        let is_in_turn = self.awaited.range(..number).next().is_none();
+        self.is_out_of_turn |= !is_in_turn;
+        is_in_turn
+    }
+
+    /// Nothing can come of the message with this number any more, whether the hub hears of its end or not.
+    pub(super) fn ended(&mut self, number: u64) {
+        self.here.remove(&number);
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut numbers = std::mem::take(&mut self.awaited);
+        numbers.append(&mut self.here);
+        numbers.retain(|_, until| *until > now);
+        if !numbers.is_empty() {
+            self.left.lock().insert(self.key.clone(), Rest { numbers, are_locked: self.is_out_of_turn });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn link(left: &Arc<Left>) -> Locked {
+        Locked::of(left.clone(), key())
+    }
+
+    fn key() -> Key {
+        ("hub".into(), "pump".into())
+    }
+
+    fn waits(left: &Left) -> u64 {
+        left.until(&key(), true).map_or(0, |until| until.duration_since(Instant::now()).as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_that_frees_what_a_link_leaves_is_never_waited_for() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        assert!([7, 8, 9].iter().all(|number| first.came(*number)));
+        first.ended(7);
+        drop(first);
+        assert_eq!(waits(&left), 0);
+        let mut second = link(&left);
+        assert!(second.came(8), "the oldest that was left");
+        assert!(second.came(9) && second.came(10));
+        (8..=10).for_each(|number| second.ended(number));
+        drop(second);
+        assert!(left.lock().is_empty(), "nothing is kept of what is settled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_comes_before_one_that_was_left_is_out_of_turn_until_all_are_free() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        assert!(first.came(7) && first.came(8));
+        drop(first);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let mut second = link(&left);
+        assert!(!second.came(9));
+        drop(second);
+        assert_eq!(waits(&left), 65, "for the one that came out of turn too");
+        // The others are not forgotten by a link that brings nothing.
+        drop(link(&left));
+        assert_eq!(waits(&left), 65);
+        let mut third = link(&left);
+        assert!(!third.came(10));
+        drop(third);
+        tokio::time::advance(Duration::from_secs(65)).await;
+        assert_eq!(waits(&left), 0);
+        let mut fourth = link(&left);
+        assert!([7, 8, 9, 10].iter().all(|number| fourth.came(*number)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_hub_has_thrown_away_is_waited_for_no_longer_than_a_lock() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        first.came(7);
+        drop(first);
+        let mut second = link(&left);
+        assert!(second.came(3), "what comes from before it is in turn");
+        tokio::time::advance(Duration::from_secs(65)).await;
+        assert!(second.came(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_protocol_waits_for_whatever_was_left() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        first.came(7);
+        drop(first);
+        assert_eq!(left.until(&key(), true), None);
+        assert_eq!(left.until(&key(), false), Some(Instant::now() + Duration::from_secs(65)));
+        assert_eq!(left.until(&("hub".into(), "valve".into()), false), None);
+    }
+}
