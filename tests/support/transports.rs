@@ -1,13 +1,17 @@
 //! The transports by which a daemon reaches the simulated hub, and what each of them changes for a test that plays all
 //! of them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fieldbridge::demo::hub::{Fault, Options};
+use fieldbridge::demo::hub::{Fault, Options, Wire};
 
 use super::hub::Hub;
 use super::Site;
+
+/// The shortest that the configuration allows.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,10 +36,9 @@ impl By {
     /// The lines of `[hub]` that choose it, at this address.
     pub fn keys(self, address: SocketAddr) -> String {
         let (name, more) = match self {
-            By::Mqtt => ("mqtt", ""),
-            By::Amqp => ("amqp", ""),
-            // The shortest that the configuration allows.
-            By::Https => ("https", "poll_interval = \"1s\"\n"),
+            By::Mqtt => ("mqtt", String::new()),
+            By::Amqp => ("amqp", String::new()),
+            By::Https => ("https", format!("poll_interval = \"{}s\"\n", POLL_INTERVAL.as_secs())),
         };
         format!("transport = \"{name}\"\naddresses = {{ {name} = \"{address}\" }}\n{more}")
     }
@@ -62,6 +65,18 @@ impl By {
             By::Https => Duration::from_millis(500),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether each of these devices is connected; over HTTPS, whether it was answered of late.
+    pub fn are_in_touch<'a>(self, hub: &Hub, mut devices: impl Iterator<Item = &'a str>) -> bool {
+        if self != By::Https {
+            return devices.all(|device| hub.is_connected(device));
+        }
+        let wire = hub.wire();
+        let late = wire.iter().rev().take_while(|event| event.at.elapsed() < POLL_INTERVAL * 2);
+        let is_answer = |what: &Wire| matches!(what, Wire::Request { status: 200..=299, .. });
+        let heard: BTreeSet<_> = late.filter(|event| is_answer(&event.what)).map(|event| &*event.device).collect();
+        devices.all(|device| heard.contains(device))
     }
 
     /// Whether the sender of what is refused is told so.
