@@ -24,6 +24,8 @@ pub enum By {
 }
 
 impl By {
+    pub const ALL: [By; 3] = [By::Mqtt, By::Amqp, By::Https];
+
     /// The hub's address for it.
     pub fn address(self, hub: &Hub) -> SocketAddr {
         match self {
@@ -51,10 +53,10 @@ impl By {
         }
     }
 
-    /// What a daemon is told of the hub: its locks are short, and take their time on the way.
+    /// What a daemon is told of the hub: its locks are short, and may begin late on a machine that is busy.
     pub fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            By::Https => &[("FIELDBRIDGE_LOCK_MS", "500")],
+            By::Https => &[("FIELDBRIDGE_LOCK_MS", "1400")],
             _ => &[],
         }
     }
@@ -62,7 +64,7 @@ impl By {
     /// How long a daemon lets a device alone after a crash.
     pub fn pause_after_a_crash(self) -> Duration {
         match self {
-            By::Https => Duration::from_millis(500),
+            By::Https => Duration::from_millis(1400),
             _ => Duration::ZERO,
         }
     }
