@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fieldbridge::proof::crash::Point;
 
+use crate::support::transports::By;
 use crate::table::{phase, Phase};
 
 /// A kind of bus.
@@ -53,6 +54,7 @@ pub struct Life {
 
 /// One case: two commands of a kind, and lives of the daemon that end early, but for the last.
 pub struct Case {
+    pub by: By,
     pub wiring: Wiring,
     pub kind: Kind,
     pub settle: Settle,
@@ -100,7 +102,7 @@ impl Settle {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} {}:", self.wiring, self.kind.command(), self.settle.word())?;
+        write!(f, "{:?} {:?} {} {}:", self.by, self.wiring, self.kind.command(), self.settle.word())?;
         self.lives.iter().try_for_each(|life| write!(f, " {}:{}", life.point.name(), life.nth))
     }
 }
@@ -117,9 +119,13 @@ impl Case {
 }
 
 /// Why a point can't be reached by such a command, if it can't.
-pub fn unreachable(point: Point, kind: Kind, settle: Settle) -> Option<&'static str> {
+pub fn unreachable(by: By, point: Point, kind: Kind, settle: Settle) -> Option<&'static str> {
     let is_to_be_accepted = settle == Settle::AfterAccept;
     match point {
+        Point::LoginSent if by == By::Https => Some("each request shows its token"),
+        Point::PubackQueued | Point::PubackWritten | Point::GoodbyeSaid if by == By::Amqp => {
+            Some("what an identity has to say is written among what others on its connection have")
+        }
         Point::BeforeAccept | Point::AcceptUncommitted | Point::AcceptCommitted | Point::AcceptKnown => {
             (!is_to_be_accepted).then_some("after-execution writes no `accepted`")
         }
@@ -176,10 +182,10 @@ pub fn all() -> Vec<Case> {
             let kinds = if phase(point) == Phase::Creation { &KINDS[..1] } else { &KINDS[..] };
             for &kind in kinds.iter().filter(|kind| kind.runs_on(wiring)) {
                 for settle in [Settle::AfterExecution, Settle::AfterAccept] {
-                    let reachable = unreachable(point, kind, settle).is_none();
+                    let reachable = unreachable(By::Mqtt, point, kind, settle).is_none();
                     // That it can't be reached does not depend on the bus.
                     if reachable || wiring == Wiring::Tcp {
-                        cases.push(case(wiring, kind, settle, point, reachable));
+                        cases.push(case(By::Mqtt, wiring, kind, settle, point));
                     }
                 }
             }
@@ -187,13 +193,45 @@ pub fn all() -> Vec<Case> {
     }
     for &point in Point::ALL.iter().filter(|point| is_passed_by_the_unknown(**point)) {
         for settle in [Settle::AfterExecution, Settle::AfterAccept] {
-            cases.push(case(Wiring::Tcp, Kind::Unknown, settle, point, true));
+            cases.push(case(By::Mqtt, Wiring::Tcp, Kind::Unknown, settle, point));
         }
     }
     cases
 }
 
-fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: bool) -> Case {
+/// Whether what goes on at a point is the transport's, or is owed to it.
+fn is_of_the_transport(point: Point) -> bool {
+    let is_pruning = matches!(point, Point::PruneUncommitted | Point::PruneCommitted);
+    match phase(point) {
+        Phase::Beside => !is_pruning,
+        Phase::Received | Phase::Accepted | Phase::Recorded | Phase::Settling | Phase::Redelivered => true,
+        Phase::StopAsked | Phase::Stopping => true,
+        // Of what is the same whatever comes from the hub, the one place that most leads on from.
+        _ => point == Point::RequestWritten,
+    }
+}
+
+/// Every point at which it matters by what the messages come, for a command that leaves its trace before it is begun,
+/// and for what is refused.
+pub fn over(by: By) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &point in Point::ALL.iter().filter(|point| is_of_the_transport(**point)) {
+        for kind in [Kind::Pulse, Kind::Unknown] {
+            if kind == Kind::Unknown && !is_passed_by_the_unknown(point) {
+                continue;
+            }
+            cases.extend(
+                [Settle::AfterExecution, Settle::AfterAccept].map(|settle| case(by, Wiring::Tcp, kind, settle, point)),
+            );
+        }
+    }
+    cases
+}
+
+fn case(by: By, wiring: Wiring, kind: Kind, settle: Settle, point: Point) -> Case {
+    // The unknown comes by other points (`is_passed_by_the_unknown`), but not by other ways.
+    let as_if = if kind == Kind::Unknown { Kind::Pulse } else { kind };
+    let reachable = unreachable(by, point, as_if, settle).is_none();
     // The first exchange on such a line is the read that shows whether it echoes; its bytes are written as 4, 2, 1, 1.
     let nth = match point {
         _ if wiring != Wiring::Rtu => 1,
@@ -205,7 +243,7 @@ fn case(wiring: Wiring, kind: Kind, settle: Settle, point: Point, reachable: boo
     let mut lives: Vec<_> = earlier(point, kind, settle).iter().map(|&point| life(point, true)).collect();
     lives.push(life(point, reachable));
     let is_new = is_creation(&lives);
-    Case { wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
+    Case { by, wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
 }
 
 fn is_creation(lives: &[Life]) -> bool {
@@ -215,18 +253,20 @@ fn is_creation(lives: &[Life]) -> bool {
 /// A first installation dies while its first connections are made.
 pub fn first_installations() -> Vec<Case> {
     let points = [Point::BeforeConnect, Point::LoginSent, Point::LoginAccepted, Point::SubscriptionGranted];
-    let case = |point, settle| {
-        let lives = vec![Life { point, nth: 1, strikes: Some(true) }];
-        Case { wiring: Wiring::Tcp, kind: Kind::Pulse, settle, lives, take_up: Duration::ZERO, is_new: true }
+    let case = |by, point, settle| {
+        let reachable = unreachable(by, point, Kind::Pulse, settle).is_none();
+        let lives = vec![Life { point, nth: 1, strikes: Some(reachable) }];
+        Case { by, wiring: Wiring::Tcp, kind: Kind::Pulse, settle, lives, take_up: Duration::ZERO, is_new: true }
     };
     let settles = [Settle::AfterExecution, Settle::AfterAccept];
-    points.into_iter().flat_map(|point| settles.map(|settle| case(point, settle))).collect()
+    let of = |by| points.into_iter().flat_map(move |point| settles.map(|settle| case(by, point, settle)));
+    By::ALL.into_iter().flat_map(of).collect()
 }
 
 /// A request is on its way to a slave that takes it up only after the next daemon has begun to look for its effect.
 pub fn taken_up_late() -> Vec<Case> {
     let late = |settle| {
-        let case = case(Wiring::Tcp, Kind::PulseVerified, settle, Point::RequestWritten, true);
+        let case = case(By::Mqtt, Wiring::Tcp, Kind::PulseVerified, settle, Point::RequestWritten);
         Case { take_up: Duration::from_millis(700), ..case }
     };
     [Settle::AfterExecution, Settle::AfterAccept].map(late).into()
@@ -246,7 +286,7 @@ pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
         let kind = kinds[random.usize(..kinds.len())];
         let settle = [Settle::AfterExecution, Settle::AfterAccept][random.usize(..2)];
         let reachable: Vec<Point> =
-            points.iter().copied().filter(|point| unreachable(*point, kind, settle).is_none()).collect();
+            points.iter().copied().filter(|point| unreachable(By::Mqtt, *point, kind, settle).is_none()).collect();
         let mut life = || {
             // Mostly the first time: the second often never comes.
             let (point, nth) = (reachable[random.usize(..reachable.len())], 1 + u32::from(random.u32(..5) == 0));
@@ -254,7 +294,7 @@ pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
         };
         let lives = vec![life(), life()];
         let is_new = is_creation(&lives);
-        Case { wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
+        Case { by: By::Mqtt, wiring, kind, settle, lives, take_up: Duration::ZERO, is_new }
     };
     std::iter::repeat_with(|| case(random)).take(count).collect()
 }

@@ -1,7 +1,7 @@
 //! Crash points, exhaustively: the real daemon ends by SIGKILL at every point that `fieldbridge::proof::crash` names,
-//! for every kind of route and both ways to settle, and the next one is left to sort it out. What became of two
-//! commands is counted from outside: on the slave, at the hub, and in the ledger. Proves G1 to G5 and G7, and the
-//! crash table.
+//! for every kind of route and both ways to settle, and over every transport where that matters; and the next one is
+//! left to sort it out. What became of two commands is counted from outside: on the slave, at the hub, and in the
+//! ledger. Proves G1 to G5 and G7, and the crash table.
 //!
 //! - `table` says what a crash at a point must leave behind, and what that must lead to: derived from the guarantees.
 //! - `cases` lists what is run, and which points a route can't reach, with the reason; those are run too, and must not
@@ -27,6 +27,7 @@ use std::time::Instant;
 use cases::{Case, Settle, Wiring, KINDS};
 use fieldbridge::proof::crash::Point;
 use plant::{Plant, Told};
+use support::transports::By;
 
 /// Daemons at once. They mostly wait: for the slave, for a quiet line, for a disk.
 const DAEMONS: usize = 32;
@@ -57,9 +58,30 @@ fn run_all(cases: &[Case]) -> Vec<(&Case, Told)> {
 
 #[test]
 fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
+    run_the_table(&cases::all(), |point| table::phase(point) != table::Phase::Tools);
+}
+
+#[test]
+fn over_amqp_a_crash_leads_to_what_the_crash_table_says() {
+    run_a_transport(By::Amqp);
+}
+
+#[test]
+fn over_https_a_crash_leads_to_what_the_crash_table_says() {
+    run_a_transport(By::Https);
+}
+
+fn run_a_transport(by: By) {
+    let cases = cases::over(by);
+    let reachable: BTreeSet<_> = cases.iter().filter(|case| case.is_reachable()).map(Case::point).collect();
+    run_the_table(&cases, |point| reachable.contains(&point));
+}
+
+/// Runs these cases, each of which must end as the table says, and shows how many did at which point. Every point that
+/// is wanted must be struck.
+fn run_the_table(cases: &[Case], is_wanted: impl Fn(Point) -> bool) {
     let began = Instant::now();
-    let cases = cases::all();
-    let told = run_all(&cases);
+    let told = run_all(cases);
     let mut counts = BTreeMap::<Point, BTreeMap<String, usize>>::new();
     let mut reached = BTreeSet::new();
     for (case, told) in &told {
@@ -84,8 +106,8 @@ fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
     }
     let lives: usize = told.iter().map(|(_, told)| told.lives).sum();
     println!("{} cases, {lives} lives of the daemon, {:.1} s", told.len(), began.elapsed().as_secs_f32());
-    let wanted = |point: &&Point| table::phase(**point) != table::Phase::Tools;
-    let missing: Vec<_> = Point::ALL.iter().filter(wanted).filter(|point| !reached.contains(point)).collect();
+    let is_missing = |point: &&Point| is_wanted(**point) && !reached.contains(point);
+    let missing: Vec<_> = Point::ALL.iter().filter(is_missing).collect();
     assert!(missing.is_empty(), "never struck: {missing:?}");
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fieldbridge::demo::hub::{Ack, C2d, Effect, Status, Wire as HubWire};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Effect, Options, Status, Wire as HubWire};
 use fieldbridge::proof::crash::Point;
 use serde_json::{json, Value as Json};
 
@@ -18,6 +18,7 @@ use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
 use crate::support::pty::{Port, Protocol};
 use crate::support::slave::{Mood, Slave};
+use crate::support::transports::By;
 use crate::support::{eventually, signal, Daemon, Site, PUMP};
 use crate::table::{end_of, left_at, phase, Durable, Phase, Wire};
 
@@ -65,7 +66,8 @@ pub struct Plant<'a> {
 
 impl<'a> Plant<'a> {
     pub fn new(case: &'a Case) -> Plant<'a> {
-        let hub = Hub::plain(&["pump"]);
+        let hub = Hub::start(Options { tls: false, lock: case.by.lock(), ..Options::default() });
+        hub.add_device("pump", Auth::Key((0..32).collect()));
         let slave = Slave::new();
         let sound = Temper { slow: (0, Duration::ZERO), mute: 0, deaf: 0, refusing: 0 };
         let instrument = (case.wiring == Wiring::Text).then(|| Instrument::new(0, sound));
@@ -86,7 +88,8 @@ impl<'a> Plant<'a> {
         let device =
             format!("bus = \"plant\"\n{unit}profile = \"pump\"\nkey_file = \"device.key\"\nsettle = \"{settle}\"");
         let text = format!("[bus.plant]\n{bus}\nretries = 4\n[device.pump]\n{device}\n{}", profile(case.wiring));
-        let site = Site::at(&hub, &text);
+        let way = case.by.keys(case.by.address(&hub));
+        let site = Site::with_hub(&format!("host = \"{}\"\n{way}tls = false\n", hub.host()), &text);
         let fills_up = |life: &Life| matches!(phase(life.point), Phase::DiskFull | Phase::DiskFree);
         let disk = case.lives.iter().any(fills_up).then(|| SmallDisk::new("8m"));
         let ledger = disk.as_ref().map_or(site.path("ledger.db"), |disk| disk.path().join("ledger.db"));
@@ -138,7 +141,8 @@ impl<'a> Plant<'a> {
         }
         let log_before = std::fs::metadata(self.site.path("daemon.log")).map_or(0, |log| log.len() as usize);
         let at = format!("{}:{}", life.point.name(), life.nth);
-        let mut daemon = self.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", &at)]);
+        let environment = [&[("FIELDBRIDGE_CRASH_AT", &*at)], self.case.by.environment()].concat();
+        let mut daemon = self.site.spawn(&[], &environment);
         if is_stop {
             daemon.wait_until_ready();
         }
@@ -168,7 +172,7 @@ impl<'a> Plant<'a> {
                 self.make_room();
             }
             // One that was struck meanwhile is nobody any more, whatever the hub has noticed of that.
-            let is_done = (!is_stop || is_reload) && self.hub.is_connected("pump") && self.is_over();
+            let is_done = (!is_stop || is_reload) && self.is_in_touch() && self.is_over();
             if is_done && daemon.is_running() {
                 signal(daemon.pid(), "TERM");
                 break;
@@ -192,7 +196,7 @@ impl<'a> Plant<'a> {
 
     /// The last life, in which nothing happens but what the others have left to do.
     fn live_in_peace(&mut self) {
-        let daemon: Daemon = self.site.spawn(&[], &[]);
+        let daemon: Daemon = self.site.spawn(&[], self.case.by.environment());
         daemon.wait_until_ready();
         let deadline = Instant::now() + LIFE;
         while !self.is_over() {
@@ -229,6 +233,10 @@ impl<'a> Plant<'a> {
         self.sent && self.hub.queue_len("pump") == 0 && told() && books::is_settled(&self.ledger)
     }
 
+    fn is_in_touch(&self) -> bool {
+        self.case.by.are_in_touch(&self.hub, ["pump"].into_iter())
+    }
+
     /// How often each command was done.
     fn done(&self) -> [usize; 2] {
         let done = self.all_done();
@@ -253,10 +261,12 @@ impl<'a> Plant<'a> {
         told
     }
 
-    /// Message ids in the order of their completion.
+    /// Message ids in the order of their completion, or of their refusal.
     fn completed(&self) -> Vec<String> {
         let feedback = self.hub.feedback();
-        assert!(feedback.iter().all(|record| record.status == Status::Success), "{}: {feedback:?}", self.case);
+        let is_refused = self.case.kind == Kind::Unknown && self.case.by.rejects();
+        let expected = if is_refused { Status::Rejected } else { Status::Success };
+        assert!(feedback.iter().all(|record| record.status == expected), "{}: {feedback:?}", self.case);
         feedback.into_iter().filter_map(|record| record.original_message_id).collect()
     }
 
@@ -341,6 +351,8 @@ impl<'a> Plant<'a> {
         let (books, told, done) = (Books::left_in(&self.ledger), self.told(), self.done());
         // An answer that a serial line may still give is left to the next life, as after a crash.
         let may_owe = case.wiring != Wiring::Tcp && (case.kind == Kind::SetRetried || case.lives.len() > 1);
+        // A message may have come by a poll that was under way when the daemon was stopped.
+        let may_owe = may_owe || case.by == By::Https;
         let ended_well = books.ended_well || may_owe;
         assert!(books.outbox.is_empty() && ended_well, "{case}: {books:?}");
         let end = |(id, done): (&String, usize)| {

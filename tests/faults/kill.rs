@@ -1,12 +1,12 @@
-//! Proves G2, G3, G4, G5, G6 and G7 against `kill -9` at random moments: commands go through the simulated hub, over
-//! TLS, to a daemon that is killed and started again and again. What became of them is counted where it counts, on
-//! the peripherals and at the hub.
+//! Proves G2, G3, G4, G5, G6 and G7 against `kill -9` at random moments, over every transport: commands go through the
+//! simulated hub, over TLS, to a daemon that is killed and started again and again. What became of them is counted where
+//! it counts, on the peripherals and at the hub.
 //!
 //! The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again, as far as the machine's timing lets
 //! them be the same. `FIELDBRIDGE_ROUNDS` makes it longer: so many runs of each test, each with the next seed.
 //! `FIELDBRIDGE_LIFE` lets each daemon live so many times as long, where a start takes longer, as under an emulator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::books::{
     modbus_buses, modbus_devices, number, patient_pump, with_seeds, Books, Device, Fate, Route,
@@ -14,8 +14,9 @@ use crate::support::books::{
 use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
 use crate::support::slave::{Mood, Slave};
-use crate::support::{eventually, eventually_within, Site};
-use fieldbridge::demo::hub::{Auth, Cut, Fault, Options, OutOfOrder, PacketIds, Redelivery};
+use crate::support::transports::By;
+use crate::support::{eventually, eventually_within, Daemon, Site};
+use fieldbridge::demo::hub::{Auth, Cut, Options, OutOfOrder, PacketIds, Redelivery, Wire};
 
 /// How often the daemon is killed in a run.
 const KILLS: u32 = 30;
@@ -28,18 +29,20 @@ struct Run {
     site: Site,
     hub: Hub,
     books: Books,
-    /// How many kills struck a daemon that had a connection.
+    /// How many kills struck a daemon that the hub had heard.
     struck: u32,
 }
 
 impl Run {
-    fn new(seed: u64, options: Options, buses: &str, devices: Vec<Device>, commands_each: usize) -> Run {
+    fn new(by: By, seed: u64, options: Options, buses: &str, devices: Vec<Device>, commands_each: usize) -> Run {
         let hub = Hub::start(options);
         let tables: String = devices.iter().map(|device| device.text.as_str()).collect();
-        let head = format!("host = \"{}\"\naddress = \"{}\"\nca_file = \"hub-ca.pem\"\n", hub.host(), hub.addr());
+        let way = by.keys(by.address(&hub));
+        let head = format!("host = \"{}\"\n{way}ca_file = \"hub-ca.pem\"\n", hub.host());
         // No command is to expire while its daemon is dead.
         let site = Site::with_hub(&head, &format!("{buses}{tables}{}", patient_pump()));
         hub.ca_file(&site.path("")).expect("the certificate can be written");
+        by.trust(&site);
         for device in &devices {
             hub.add_device(&device.id, Auth::Key((0..32).collect()));
         }
@@ -47,9 +50,21 @@ impl Run {
             random: fastrand::Rng::with_seed(seed),
             site,
             hub,
-            books: Books::new(devices, commands_each, 1),
+            books: Books { by, ..Books::new(devices, commands_each, 1) },
             struck: 0,
         }
+    }
+
+    fn spawn(&self) -> Daemon {
+        self.site.spawn(&[], self.books.by.environment())
+    }
+
+    /// Whether a daemon was heard by the hub since the wire log was so long.
+    fn is_heard(&self, since: usize) -> bool {
+        let wire = self.hub.wire();
+        let is_heard =
+            |what: &Wire| matches!(what, Wire::Connected { .. } | Wire::Attached { .. } | Wire::Request { .. });
+        wire.iter().skip(since).any(|event| is_heard(&event.what))
     }
 
     fn send(&mut self, count: usize) {
@@ -58,7 +73,7 @@ impl Run {
 
     /// The hub keeps nothing for a device that has never subscribed.
     fn subscribe(&self) {
-        let daemon = self.site.start();
+        let daemon = self.spawn();
         eventually("every device subscribed", || self.books.all_subscribed(&self.hub).then_some(()));
         daemon.kill();
     }
@@ -76,30 +91,34 @@ impl Run {
                 };
             let until_mishap = self.random.u64(..life);
             self.send(portion);
-            let daemon = self.site.spawn(&[], &[]);
-            std::thread::sleep(Duration::from_millis(until_mishap));
+            let heard = self.hub.wire().len();
+            let daemon = self.spawn();
+            std::thread::sleep(self.books.by.pause_after_a_crash() + Duration::from_millis(until_mishap));
             self.send(portion);
             mishap(&self.hub, &mut self.random, &self.books.devices);
             std::thread::sleep(Duration::from_millis(life - until_mishap));
-            self.struck += u32::from(self.books.devices.iter().any(|device| self.hub.is_connected(&device.id)));
+            self.struck += u32::from(self.is_heard(heard));
             daemon.kill();
         }
     }
 
     /// Lets the last daemon do what is left, in peace.
     fn finish(&mut self) {
-        let daemon = self.site.start();
+        let daemon = self.spawn();
+        daemon.wait_until_ready();
+        let began = Instant::now();
         eventually_within(REST, "every message completed, every result at the hub", || {
             self.send(usize::MAX);
             self.books.are_closed(&self.hub).then_some(())
         });
         self.site.settled();
+        println!("what the kills have left took {:?}", began.elapsed());
         assert!(daemon.terminate().success());
     }
 
     fn check(&self, done: &[u16]) -> Vec<Fate<'_>> {
         self.books.print(&self.hub, &self.books.fates(&self.hub, done));
-        println!("{KILLS} kills, {} of them of a connected daemon", self.struck);
+        println!("{KILLS} kills, {} of them of a daemon that the hub had heard", self.struck);
         assert!(self.struck > 0, "every daemon was killed before it did anything: FIELDBRIDGE_LIFE=5 gives them time");
         self.books.check(&self.hub, done)
     }
@@ -114,8 +133,7 @@ fn written(slaves: &[Slave]) -> Vec<u16> {
     slaves.iter().flat_map(Slave::writes).map(|(_, value)| value).collect()
 }
 
-#[test]
-fn with_sound_peripherals_only_what_was_interrupted_and_has_no_verify_is_in_doubt() {
+fn among_sound_peripherals(by: By) {
     with_seeds("sound peripherals", |seed| {
         let slaves = [Slave::new(), Slave::new()];
         for (n, slave) in slaves.iter().enumerate() {
@@ -127,13 +145,15 @@ fn with_sound_peripherals_only_what_was_interrupted_and_has_no_verify_is_in_doub
             packet_ids: [PacketIds::PerConnection, PacketIds::Sequence, PacketIds::LowestFree][random.usize(..3)],
             out_of_order: OutOfOrder::Ignore,
             dup: random.bool(),
+            lock: by.lock(),
             ..Options::default()
         };
         let tables = buses(&slaves, "response_timeout = \"20s\"");
-        let mut run = Run::new(seed, options, &tables, modbus_devices(8, 2), 24);
+        let mut run = Run::new(by, seed, options, &tables, modbus_devices(8, 2), 24);
         run.subscribe();
         run.kill_again_and_again(|_, _, _| {});
         run.finish();
+        run.books.check_order_of_settling(&run.hub);
         for fate in run.check(&written(&slaves)) {
             match (fate.command.route, fate.status.as_str(), fate.code.as_str()) {
                 (_, "succeeded", _) => {}
@@ -146,8 +166,7 @@ fn with_sound_peripherals_only_what_was_interrupted_and_has_no_verify_is_in_doub
     });
 }
 
-#[test]
-fn with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_is_repeated_or_falsely_reported() {
+fn among_bad_peripherals_and_a_bad_hub(by: By) {
     with_seeds("bad peripherals, bad hub", |seed| {
         let slaves = [Slave::new(), Slave::new()];
         let weather = || {
@@ -178,20 +197,15 @@ fn with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_
         let mut tables = buses(&slaves, "response_timeout = \"250ms\"");
         tables += &format!("\n[bus.bus-2]\nkind = \"modbus-tcp\"\naddress = \"{dead_address}\"\n");
         // One of three buses is dead.
-        let mut run = Run::new(seed, options, &tables, modbus_devices(9, 3), 18);
+        let mut run = Run::new(by, seed, options, &tables, modbus_devices(9, 3), 18);
         run.subscribe();
         run.kill_again_and_again(|hub, random, devices| {
             let device = &devices[random.usize(..devices.len())].id;
-            match random.u32(..9) {
+            let faults = by.faults();
+            match random.usize(..faults.len() + 2) {
                 0 => drop(hub.cut(device, Cut::Reset)),
                 1 => drop(hub.cut(device, Cut::Fin)),
-                2 => hub.fault(device, Fault::CutBeforeConnack),
-                3 => hub.fault(device, Fault::CutBeforePublish),
-                4 => hub.fault(device, Fault::CutAfterPublish),
-                5 => hub.fault(device, Fault::LosePuback),
-                6 => hub.fault(device, Fault::CutAfterPubacks(2)),
-                7 => hub.fault(device, Fault::CutBeforeTelemetry),
-                _ => hub.fault(device, Fault::CutAfterTelemetry),
+                which => hub.fault(device, faults[which - 2]),
             }
         });
         run.finish();
@@ -205,8 +219,7 @@ fn with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_
     });
 }
 
-#[test]
-fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
+fn on_a_serial_line(by: By) {
     with_seeds("serial line", |seed| {
         // Slow enough to answer a daemon that was killed meanwhile, deaf often enough for that answer to be a false
         // success.
@@ -225,7 +238,8 @@ fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
             Device { id: id.into(), text, routes: &[Route::Pulse] }
         };
         let devices = vec![device("scale-0", "after-execution"), device("scale-1", "after-accept")];
-        let mut run = Run::new(seed, Options::default(), &bus, devices, 25);
+        let options = Options { lock: by.lock(), ..Options::default() };
+        let mut run = Run::new(by, seed, options, &bus, devices, 25);
         run.subscribe();
         run.kill_again_and_again(|_, _, _| {});
         run.finish();
@@ -235,4 +249,27 @@ fn on_a_serial_line_a_command_that_must_not_repeat_is_sent_once() {
         eventually("the instrument done with what it has heard", || heard().then_some(()));
         run.check(&instrument.done());
     });
+}
+
+/// Each of these tests for each transport.
+macro_rules! by_each_transport {
+    ($($test:ident: $play:ident,)+) => {
+        mod by_mqtt {
+            $(#[test] fn $test() { super::$play(super::By::Mqtt); })+
+        }
+        mod by_amqp {
+            $(#[test] fn $test() { super::$play(super::By::Amqp); })+
+        }
+        #[cfg(feature = "proof")] // without it a lock is waited for a minute
+        mod by_https {
+            $(#[test] fn $test() { super::$play(super::By::Https); })+
+        }
+    };
+}
+
+by_each_transport! {
+    with_sound_peripherals_only_what_was_interrupted_and_has_no_verify_is_in_doubt: among_sound_peripherals,
+    with_bad_peripherals_a_bad_hub_and_redelivery_on_the_same_connection_nothing_is_repeated_or_falsely_reported:
+        among_bad_peripherals_and_a_bad_hub,
+    on_a_serial_line_a_command_that_must_not_repeat_is_sent_once: on_a_serial_line,
 }

@@ -142,8 +142,10 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     let is_refusal = matches!(row.state.as_str(), "rejected" | "expired");
     // What is settled when it is accepted is settled before anybody knows its end.
     let may_be_told = !message.after_accept && !command.is_several && !command.was_known && !command.is_alike();
-    if may_be_told && message.over != Over::Mqtt {
-        if is_refusal && is_told(State::Completed) {
+    let ways = scenario.ways(&message.device);
+    if may_be_told {
+        // MQTT can't say that something is refused.
+        if is_refusal && is_told(State::Completed) && !ways.contains(&Over::Mqtt) {
             violate("its sender is told that it succeeded");
         } else if !is_refusal && is_told(State::Rejected) {
             violate("its sender is told that it was refused");
@@ -174,12 +176,13 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
         // while the hub kept it locked, another message took its id.
-        Some("rejected, and done") if message.over == Over::Https && is_reused(row) && !message.asks.once() => {}
+        Some("rejected, and done") if ways.contains(&Over::Https) && is_reused(row) && !message.asks.once() => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }
     // Only MQTT's greeting tells a first installation from a ledger that was lost (docs/TRANSPORTS.md).
-    let may_be_known = message.over != Over::Mqtt && row.error.as_deref() == Some("unknown-history");
+    let only_by_mqtt = ways.iter().all(|over| *over == Over::Mqtt);
+    let may_be_known = !only_by_mqtt && row.error.as_deref() == Some("unknown-history");
     let is_calm = scenario.faults.is_none() && scenario.manners.are_none() && scenario.clock_is_right();
     if is_calm
         && message.asks != Asks::Nothing
@@ -277,28 +280,28 @@ fn judge_order(
         (message.id.is_some() && *sent == 1 && is_one && !was_known).then_some((found, effect.life))
     };
     let done: Vec<(usize, u64)> = effects.iter().filter_map(place).collect();
-    let over = done.first().map(|(first, _)| commands[*first].message.over);
-    let is_in_order = match over {
-        // The hub delivers on each connection what it has, from the oldest on; and whoever polls waits out what may be
-        // locked.
-        // With a ledger it is lost, too, that something may be locked.
-        Some(Over::Https) if scenario.manners.have(Manner::LostLedger) => is_in_order_of_receipt(&done, commands, sent),
-        Some(Over::Mqtt | Over::Https) => done.is_sorted_by_key(|(place, _)| *place),
-        Some(Over::Amqp) => is_in_order_of_receipt(&done, commands, sent),
-        None => true,
+    let ways = scenario.ways(device);
+    let is_all = |over: Over| ways.iter().all(|way| *way == over);
+    // The hub delivers on each connection of MQTT's what it has, from the oldest on; and whoever polls waits out what may
+    // be locked. With a ledger it is lost, too, that something may be.
+    let by_sending = is_all(Over::Mqtt) || (is_all(Over::Https) && !scenario.manners.have(Manner::LostLedger));
+    let is_in_order = match by_sending {
+        true => done.is_sorted_by_key(|(place, _)| *place),
+        false => is_in_order_of_receipt(&done, commands, sent),
     };
     if !is_in_order {
         world.violate(format!("G5: {device}: done in the order {done:?}"));
     }
 }
 
-/// Whether nothing was done before something that had come before it: in the life whose receipt something was done for.
+/// Whether nothing was done before something that was sent before it and had come before it: in the life whose receipt
+/// something was done for. What comes again comes in the order of sending, whatever the order was before.
 fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent]) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
         done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();
     done.iter().enumerate().all(|(at, (earlier, life))| {
         let Some((of, came)) = receipts[earlier].range(..=life).next_back() else { return true };
         let came_before = |later: &usize| receipts[later].get(of).is_some_and(|at| at < came);
-        !done[at + 1..].iter().any(|(later, _)| came_before(later))
+        !done[at + 1..].iter().any(|(later, _)| later < earlier && came_before(later))
     })
 }

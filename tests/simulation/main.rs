@@ -39,7 +39,7 @@ const SCHEDULES: u64 = 5_000;
 const SHOWN_MAX: usize = 5;
 
 /// What must have happened in a run, or it has tested nothing.
-const MUST_STRIKE: [&str; 93] = [
+const MUST_STRIKE: [&str; 96] = [
     "amqp: a disposition comes too late for its lock",
     "amqp: a disposition is lost with its connection",
     "amqp: a message in several frames",
@@ -80,6 +80,7 @@ const MUST_STRIKE: [&str; 93] = [
     "https: 401",
     "https: 429",
     "https: 503",
+    "https: a message is given back",
     "https: a settlement is lost",
     "https: an answer is cut in the middle",
     "https: an event is lost on its way",
@@ -115,6 +116,8 @@ const MUST_STRIKE: [&str; 93] = [
     "power cuts",
     "rejected",
     "reloads",
+    "reloads: another transport, while a message is unsettled",
+    "reloads: another transport, while a message waits",
     "reloads: refused",
     "slave: answers late",
     "slave: answers twice",

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::manners::{Manner, Manners};
 use super::request::READS;
-use super::tuning::{configuration, reload, Tuning};
+use super::tuning::{configured, reload, Tuning};
 use super::world::{World, BEGIN};
 
 /// What a message asks for.
@@ -75,7 +75,7 @@ impl Over {
         }
     }
 
-    fn any(world: &World) -> Over {
+    pub fn any(world: &World) -> Over {
         [Over::Mqtt, Over::Amqp, Over::Https][world.pick(0..3) as usize]
     }
 
@@ -99,7 +99,7 @@ pub struct Message {
     /// Its own, so that it is known wherever it turns up.
     pub value: u16,
     pub body: Vec<u8>,
-    /// How its device is reached.
+    /// How its device is reached at first.
     pub over: Over,
     /// The line of its device, and its unit on it.
     pub line: &'static str,
@@ -196,6 +196,12 @@ impl Happening {
     }
 }
 
+/// A configuration, and the devices that are in it.
+pub struct Configuration {
+    pub text: String,
+    pub devices: Vec<Device>,
+}
+
 /// A schedule.
 pub struct Scenario {
     pub faults: Faults,
@@ -208,7 +214,7 @@ pub struct Scenario {
     pub chaos: Duration,
     pub happenings: Vec<(Duration, Happening)>,
     /// The first is the one at the beginning and at the end.
-    pub configurations: Vec<String>,
+    pub configurations: Vec<Configuration>,
     pub devices: Vec<String>,
     /// Whether the witness looks at everything.
     pub witnessed: bool,
@@ -233,6 +239,12 @@ impl Scenario {
     /// Whether commands may vanish from the configuration.
     pub fn reloads(&self) -> bool {
         self.happenings.iter().any(|(_, happening)| matches!(happening, Happening::Reload(_)))
+    }
+
+    /// By what a device is reached, by one configuration or another.
+    pub fn ways(&self, device: &str) -> Vec<Over> {
+        let all = self.configurations.iter().flat_map(|configuration| &configuration.devices);
+        all.filter(|one| one.id == device).map(|one| one.over).collect()
     }
 
     /// The messages, in the order in which they are sent.
@@ -284,7 +296,7 @@ impl Scenario {
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
         let tuning = Tuning::of(world, &manners, chaos);
-        let mut configurations = vec![configuration(&tuning, &devices, key_file)];
+        let mut configurations = vec![configured(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         if faults.dead_line.is_none() && world.chance(350) {
             for _ in 0..world.pick(1..6) {

@@ -18,7 +18,7 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Mounted, Sickness, SimDisk};
-use super::hub::{Hub, ToHub};
+use super::hub::{Hub, State, ToHub};
 use super::instrument;
 use super::judge::judge;
 use super::ledger::{Row, Witness, PATH};
@@ -46,7 +46,7 @@ impl Desk {
         Desk { folder }
     }
 
-    fn configuration(&self, text: &String) -> Config {
+    fn configuration(&self, text: &str) -> Config {
         let path = self.folder.path().join("fieldbridge.toml");
         std::fs::write(&path, text).expect("it can be written");
         load(&path, []).unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config
@@ -207,7 +207,7 @@ enum Ended {
 impl Schedule {
     fn new(world: &Arc<World>, desk: &Desk) -> Schedule {
         let scenario = Scenario::generate(world, &desk.key_file());
-        let configs = scenario.configurations.iter().map(|text| desk.configuration(text)).collect();
+        let configs = scenario.configurations.iter().map(|one| desk.configuration(&one.text)).collect();
         let settings =
             Arc::new(Settings { world: world.clone(), configs, present: Mutex::new(Ok(0)), changed: Notify::new() });
         let disk = SimDisk::new(world);
@@ -416,7 +416,26 @@ async fn happen(
                 world.count("hub: an outage");
                 hub.go_out(Instant::now() + length);
             }
-            Happening::Reload(number) => settings.change(number),
+            Happening::Reload(number) => {
+                let before = settings.present();
+                settings.change(number);
+                note_moves(&world, &hub, &before, &settings.present());
+            }
         }
     }
+}
+
+/// Notes what a device's messages meet that is to be reached by another transport from now on.
+fn note_moves(world: &World, hub: &Hub, before: &Config, after: &Config) {
+    let by = |config: &Config, id: &str| config.devices.get(id).map(|device| device.transport);
+    let moves = |id: &str| by(after, id).is_some_and(|after| by(before, id).is_some_and(|before| before != after));
+    hub.look(|sent, _| {
+        for one in sent.iter().filter(|one| moves(&one.message.device)) {
+            match one.state {
+                State::Queued => world.count("reloads: another transport, while a message waits"),
+                State::Delivered(..) => world.count("reloads: another transport, while a message is unsettled"),
+                _ => {}
+            }
+        }
+    });
 }

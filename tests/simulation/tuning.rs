@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::manners::{Manner, Manners};
 use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
-use super::scenario::{Device, HUBS};
+use super::scenario::{Configuration, Device, Over, HUBS};
 use super::world::World;
 
 /// What of a configuration is left to the dice.
@@ -80,11 +80,11 @@ pub fn reload(
     tuning: &Tuning,
     devices: &[Device],
     key_file: &str,
-    configurations: &mut Vec<String>,
+    configurations: &mut Vec<Configuration>,
 ) -> Option<usize> {
     let mut tuning = tuning.clone();
     let mut devices = devices.to_vec();
-    match world.pick(0..10) {
+    match world.pick(0..13) {
         _ if manners.have(Manner::OtherHub) && world.chance(400) => {
             world.count("reloads: another hub");
             tuning.host = HUBS[1];
@@ -103,14 +103,20 @@ pub fn reload(
         6 => tuning.pulses = false,
         7 => tuning.after_accept = false,
         8 => tuning.keepalive = "45s",
+        9..12 => devices.iter_mut().for_each(|device| device.over = Over::any(world)),
         _ => tuning.retries = 3,
     }
-    configurations.push(configuration(&tuning, &devices, key_file));
+    configurations.push(configured(&tuning, &devices, key_file));
     Some(configurations.len() - 1)
 }
 
+/// A configuration for these devices.
+pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Configuration {
+    Configuration { text: text(tuning, devices, key_file), devices: devices.to_vec() }
+}
+
 /// A configuration, as a file has it.
-pub fn configuration(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
+fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
     let Tuning { deadline, pulses, after_accept, pause, poll_interval, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");

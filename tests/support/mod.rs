@@ -19,6 +19,7 @@ pub mod rows;
 pub mod slave;
 pub mod tls;
 pub mod trace;
+pub mod transports;
 pub mod visitor;
 pub mod wall;
 

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fieldbridge::demo::hub::{Cut, End, Fault, Wire};
+use fieldbridge::demo::hub::{Cut, End, Wire, WireEvent};
 
 use super::daemon::Supervisor;
 use super::plant::{Plant, ANSWER, KEEPALIVE};
 use super::proxy::Weather;
 use crate::support::slave::Mood;
+use crate::support::transports::By;
 
 /// One that has not struck by then is tried again later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,13 +24,14 @@ pub enum Kind {
     Terminate,
     /// SIGSTOP, and SIGCONT before the hub minds.
     Stop,
-    /// SIGSTOP until the hub has given up the connections.
+    /// SIGSTOP until the hub has given up the connections, or over AMQP and HTTPS the locks.
     LongStop,
     /// Every connection to the hub is reset.
     Reset,
     /// Every connection to the hub is ended.
     Fin,
-    /// Every connection to the hub swallows what is sent.
+    /// Every connection to the hub swallows what is sent; over MQTT until the gateway minds, which takes minutes by the
+    /// others.
     HalfOpen,
     SlowLink,
     SplitBytes,
@@ -173,7 +175,7 @@ impl Faults {
 
     /// Lets the first begin whose organs are free.
     pub fn begin_one(&mut self, plant: &mut Plant, daemon: &mut Supervisor) {
-        let connected = plant.books.devices.iter().all(|device| plant.hub.is_connected(&device.id));
+        let connected = plant.all_in_touch();
         let free = |kind: &Kind| {
             let taken = |organ| self.active.iter().any(|active| active.kind.organs().contains(organ));
             let needs = |organ| kind.organs().contains(&organ);
@@ -238,15 +240,7 @@ impl Active {
             Kind::SplitBytes => plant.proxy.set_weather(Weather::Split),
             Kind::HubDown => plant.hub.unplug(),
             Kind::HubFault => {
-                let faults = [
-                    Fault::CutBeforeConnack,
-                    Fault::CutBeforePublish,
-                    Fault::CutAfterPublish,
-                    Fault::LosePuback,
-                    Fault::CutAfterPubacks(2),
-                    Fault::CutBeforeTelemetry,
-                    Fault::CutAfterTelemetry,
-                ];
+                let faults = plant.books.by.faults();
                 for device in &plant.books.devices {
                     plant.hub.fault(&device.id, faults[plant.random.usize(..faults.len())]);
                 }
@@ -289,6 +283,10 @@ impl Active {
         match self.kind {
             Kind::LongStop => closed(&[End::KeepAlive]),
             Kind::HubDown => closed(&[End::Cut]),
+            Kind::HubFault if plant.books.by == By::Https => {
+                let is_unanswered = |event: &WireEvent| matches!(event.what, Wire::Request { status: 0, .. });
+                plant.hub.wire().into_iter().filter(is_unanswered).count()
+            }
             Kind::HubFault => closed(&[End::Fault]),
             Kind::HalfOpen | Kind::SlowLink | Kind::SplitBytes => plant.proxy.suffered() as usize,
             Kind::DiskFull => daemon.refusals + usize::from(daemon.is_unwell(plant)),
@@ -304,6 +302,10 @@ impl Active {
     fn has_struck(&self, plant: &Plant, daemon: &Supervisor) -> bool {
         match self.kind {
             Kind::Kill | Kind::Terminate | Kind::Stop | Kind::ClockBack => true,
+            // The hub minds after minutes, or never. Locks have run out by now.
+            Kind::LongStop if plant.books.by != By::Mqtt => true,
+            // It only refuses connections.
+            Kind::HubDown if plant.books.by == By::Https => true,
             Kind::Reset | Kind::Fin => self.which > 0,
             Kind::HalfOpen => self.which > 0 && self.count(plant, daemon) > self.mark,
             _ => self.count(plant, daemon) > self.mark,
@@ -313,6 +315,7 @@ impl Active {
     fn end(&self, plant: &mut Plant, daemon: &mut Supervisor) {
         match self.kind {
             Kind::Stop | Kind::LongStop => daemon.go_on(),
+            Kind::HalfOpen if plant.books.by != By::Mqtt => drop(plant.proxy.cut_half_open(Cut::Reset)),
             Kind::SlowLink | Kind::SplitBytes => plant.proxy.set_weather(Weather::Fair),
             Kind::HubDown => plant.hub.plug_in(),
             Kind::UnplugRtu => plant.ports[0].plug(),

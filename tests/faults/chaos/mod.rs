@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::books::{number, with_seeds, Fate};
+use crate::support::transports::By;
 use daemon::Supervisor;
 use faults::{Faults, KINDS};
 use fieldbridge::demo::hub::Status;
@@ -31,8 +32,23 @@ const SEND: Duration = Duration::from_millis(30);
 
 #[test]
 fn whatever_goes_wrong_around_it_nothing_is_lost_repeated_or_falsely_reported() {
-    with_seeds("chaos", |seed| {
-        let mut plant = Plant::new(seed);
+    whatever_goes_wrong(By::Mqtt);
+}
+
+#[test]
+fn whatever_goes_wrong_around_it_nothing_is_lost_repeated_or_falsely_reported_over_amqp() {
+    whatever_goes_wrong(By::Amqp);
+}
+
+#[cfg(feature = "proof")] // without it a lock is waited for a minute
+#[test]
+fn whatever_goes_wrong_around_it_nothing_is_lost_repeated_or_falsely_reported_over_https() {
+    whatever_goes_wrong(By::Https);
+}
+
+fn whatever_goes_wrong(by: By) {
+    with_seeds(&format!("chaos over {by:?}"), |seed| {
+        let mut plant = Plant::new(by, seed);
         let mut daemon = Supervisor::new();
         let faults = confuse(&mut plant, &mut daemon);
         println!("{:6.1} s all faults are over", daemon.elapsed());
@@ -91,18 +107,20 @@ fn judge(plant: &Plant) {
     let (books, hub, done) = (&plant.books, &plant.hub, plant.done());
     let fates = books.fates(hub, &done);
     books.print(hub, &fates);
-    let feedback = hub.feedback().into_iter().filter(|record| record.status == Status::Success);
-    let completed: BTreeSet<_> = feedback.filter_map(|record| record.original_message_id).collect();
+    // Over AMQP and HTTPS what has expired is rejected.
+    let is_settled = |status: &Status| matches!(status, Status::Success | Status::Rejected);
+    let feedback = hub.feedback().into_iter().filter(|record| is_settled(&record.status));
+    let settled: BTreeSet<_> = feedback.filter_map(|record| record.original_message_id).collect();
     let count = |is: &dyn Fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
-    let lost = count(&|fate| !completed.contains(&fate.command.id));
+    let lost = count(&|fate| !settled.contains(&fate.command.id));
     let repeated = count(&|fate| !fate.command.route.is_idempotent() && fate.done > 1);
     let false_success = count(&|fate| fate.status == "succeeded" && fate.done == 0);
     println!(
-        "sent {}, executed {}, completed {}, lost {lost}, repeated {repeated}, in doubt {}, false success {false_success}, \
+        "sent {}, executed {}, settled {}, lost {lost}, repeated {repeated}, in doubt {}, false success {false_success}, \
          result events {}",
         books.sent,
         done.len(),
-        completed.len(),
+        settled.len(),
         count(&|fate| fate.status == "in_doubt"),
         fates.len(),
     );

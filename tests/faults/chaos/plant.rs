@@ -10,6 +10,7 @@ use crate::support::disk::{with_mounts, SmallDisk};
 use crate::support::hub::Hub;
 use crate::support::pty::{Port, Protocol};
 use crate::support::slave::{Mood, Slave, Weather};
+use crate::support::transports::By;
 use crate::support::wall::Wall;
 use crate::support::{Daemon, Site, PUMP};
 
@@ -20,6 +21,8 @@ const CLOSE_INHERITED: &str =
 pub const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long an answer may take. A late one takes longer, and comes before the daemon has given it up for good.
 pub const ANSWER: Duration = Duration::from_millis(400);
+/// Over AMQP a settlement may be lost without its connection: the message comes again when its lock has run out.
+const AMQP_LOCK: Duration = Duration::from_secs(5);
 /// Messages of one device that wait at the hub.
 const QUEUED_MAX: usize = 6;
 /// Values are two bytes, and each is used once.
@@ -40,21 +43,22 @@ pub struct Plant {
 }
 
 impl Plant {
-    pub fn new(seed: u64) -> Plant {
+    pub fn new(by: By, seed: u64) -> Plant {
         let mut random = fastrand::Rng::with_seed(seed);
         let hub = Hub::start(Options {
             packet_ids: [PacketIds::PerConnection, PacketIds::Sequence, PacketIds::LowestFree][random.usize(..3)],
             out_of_order: OutOfOrder::Ignore,
             dup: random.bool(),
+            lock: if by == By::Amqp { AMQP_LOCK } else { by.lock() },
             ..Options::default()
         });
-        let proxy = Proxy::new(hub.addr());
+        let proxy = Proxy::new(by.address(&hub));
         let slaves = [Slave::new(), Slave::new(), Slave::new()];
         let ports = [Port::new(slaves[1].clone(), Protocol::Rtu), Port::new(slaves[2].clone(), Protocol::Text)];
         let head = format!(
-            "host = \"{}\"\naddress = \"{}\"\nca_file = \"hub-ca.pem\"\nkeepalive = \"{}s\"\ntoken_lifetime = \"1d\"\n",
+            "host = \"{}\"\n{}ca_file = \"hub-ca.pem\"\nkeepalive = \"{}s\"\ntoken_lifetime = \"1d\"\n",
             hub.host(),
-            proxy.address(),
+            by.keys(proxy.address()),
             KEEPALIVE.as_secs()
         );
         let devices = devices();
@@ -66,7 +70,8 @@ impl Plant {
         }
         let disk = SmallDisk::new("12m");
         site.keep_ledger_in(disk.path());
-        let books = Books { may_expire: true, ..Books::new(devices, 0, 1) };
+        by.trust(&site);
+        let books = Books { may_expire: true, by, ..Books::new(devices, 0, 1) };
         let wall = Wall::new(&site.path(""));
         let plant = Plant { site, hub, proxy, slaves, ports, disk, books, random, wall };
         plant.clear_up();
@@ -79,7 +84,13 @@ impl Plant {
         let mounts = with_mounts(&format!("mount --bind {} /run", self.site.path("run").display()));
         let close = ["bash", "-c", CLOSE_INHERITED, "bash"];
         let wrapper: Vec<&str> = mounts.iter().map(String::as_str).chain(close).collect();
-        self.site.spawn(&wrapper, &self.wall.environment())
+        let environment = [&self.wall.environment()[..], self.books.by.environment()].concat();
+        self.site.spawn(&wrapper, &environment)
+    }
+
+    /// Whether the hub can expect to hear every device soon.
+    pub fn all_in_touch(&self) -> bool {
+        self.books.by.are_in_touch(&self.hub, self.books.devices.iter().map(|device| device.id.as_str()))
     }
 
     /// The clock shows the right time, and is synchronised: what it showed before was wrong.

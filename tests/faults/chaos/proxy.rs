@@ -81,12 +81,17 @@ impl Proxy {
 
     /// Cuts every connection, and says how many there were.
     pub fn cut(&self, how: Cut) -> usize {
-        self.shared.set(Standing::Cut(how))
+        self.shared.set(Standing::Open, Standing::Cut(how))
+    }
+
+    /// Cuts those that are half-open, and says how many there were.
+    pub fn cut_half_open(&self, how: Cut) -> usize {
+        self.shared.set(Standing::HalfOpen, Standing::Cut(how))
     }
 
     /// From now on nothing arrives over any present connection. Says how many there are.
     pub fn half_open(&self) -> usize {
-        self.shared.set(Standing::HalfOpen)
+        self.shared.set(Standing::Open, Standing::HalfOpen)
     }
 
     /// Bytes so far that have suffered.
@@ -96,12 +101,12 @@ impl Proxy {
 }
 
 impl Shared {
-    fn set(&self, standing: Standing) -> usize {
+    /// Says how many there were of those that stood so.
+    fn set(&self, present: Standing, standing: Standing) -> usize {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|connection| !connection.is_closed());
-        let open = connections.iter().filter(|connection| *connection.borrow() == Standing::Open);
         let mut count = 0;
-        for connection in open {
+        for connection in connections.iter().filter(|connection| *connection.borrow() == present) {
             connection.send_replace(standing);
             count += 1;
         }

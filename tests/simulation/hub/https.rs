@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, Instant};
 
 use super::super::http::{self, Request};
+use super::super::scenario::Over;
 use super::super::wire::{End, Wire};
 use super::{at_or_never, cut, Event, Hub, Said, State};
 
@@ -150,7 +151,7 @@ impl Serving {
         let Some((_, index)) = self.hub.next_for(device, host, None).filter(|(at, _)| *at <= Instant::now()) else {
             return self.answer(204, &[], b"");
         };
-        let (lock, again) = self.hub.lock_out(index, self.wire.life);
+        let (lock, again) = self.hub.lock_out(index, self.wire.life, Over::Https);
         if again {
             world.count("https: delivers again when a lock has run out");
         }
@@ -231,7 +232,11 @@ impl Hub {
             return self.world.violate(format!("G6: {said:?} under {lock}, which this process does not have"));
         };
         let device = &inner.sent[of.index].message.device;
+        // What another transport has left is settled by nobody any more.
         let holds = |number: u64, of: &super::Lock| {
+            if of.over != Over::Https {
+                return false;
+            }
             let sent = &inner.sent[of.index];
             let is_locked = matches!(sent.state, State::Delivered(by, until) if by == number && until > Instant::now());
             is_locked && of.read.is_some() && of.life == life && of.said.is_none() && sent.message.device == *device

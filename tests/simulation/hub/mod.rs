@@ -106,6 +106,8 @@ struct Lock {
     index: usize,
     /// The life of the process that it was handed out to.
     life: u64,
+    /// By what.
+    over: Over,
     /// When the gateway had read the message.
     read: Option<Instant>,
     /// What was said of the message under it.
@@ -119,7 +121,7 @@ struct Inner {
     wires: Vec<Wire>,
     /// The connection of each device that speaks MQTT.
     connected: BTreeMap<String, (u64, Wire)>,
-    /// The AMQP link of each device's messages.
+    /// The AMQP link of each device's messages, or the connection of MQTT's in its place.
     links: BTreeMap<String, u64>,
     locks: BTreeMap<u64, Lock>,
     /// The last token of each device: the life of the process that made it, and its expiry.
@@ -287,11 +289,11 @@ impl Hub {
     }
 
     /// The same, under a lock of its own. Says whether it was handed out before.
-    fn lock_out(&self, index: usize, life: u64) -> (u64, bool) {
+    fn lock_out(&self, index: usize, life: u64, over: Over) -> (u64, bool) {
         let number = self.number();
         let again = matches!(self.lock().sent[index].state, State::Delivered(..));
         self.hand_out(index, number);
-        self.lock().locks.insert(number, Lock { index, life, read: None, said: None });
+        self.lock().locks.insert(number, Lock { index, life, over, read: None, said: None });
         (number, again)
     }
 
@@ -326,9 +328,9 @@ impl Hub {
     fn settle(&self, lock: u64, said: Said) -> bool {
         let world = &self.world;
         let mut inner = self.lock();
-        let Some(Lock { index, said: told, .. }) = inner.locks.get_mut(&lock) else { return false };
+        let Some(Lock { index, over, said: told, .. }) = inner.locks.get_mut(&lock) else { return false };
         *told = Some(said);
-        let index = *index;
+        let (index, over) = (*index, *over);
         let sent = &mut inner.sent[index];
         if !matches!(sent.state, State::Delivered(of, until) if of == lock && until > Instant::now()) {
             world.count("hub: a lock had run out");
@@ -341,7 +343,10 @@ impl Hub {
                 world.count("rejected");
             }
             Said::Abandon => {
-                world.count("hub: a message is given back");
+                world.count(match over {
+                    Over::Https => "https: a message is given back",
+                    _ => "amqp: a message is given back",
+                });
                 sent.given_back += 1;
                 sent.state = State::Queued;
                 if sent.given_back >= DELIVERIES_MAX {
@@ -387,6 +392,24 @@ impl Hub {
             let Some(index) = inner.locks.get(&lock).map(|lock| lock.index) else { continue };
             if matches!(inner.sent[index].state, State::Delivered(of, _) if of == lock) {
                 inner.sent[index].state = State::Queued;
+            }
+        }
+        drop(inner);
+        self.sent.notify_waiters();
+    }
+
+    /// A device has a new connection of MQTT's, or a new AMQP link, with this number. Whoever had its messages before has
+    /// them no more; what is locked by HTTPS stays locked.
+    fn is_attached(&self, device: &str, number: u64) {
+        let mut inner = self.lock();
+        if let Some((_, old)) = inner.connected.remove(device) {
+            old.cut(End::Reset);
+        }
+        inner.links.insert(device.to_owned(), number);
+        let Inner { sent, locks, .. } = &mut *inner;
+        for sent in sent.iter_mut().filter(|sent| sent.message.device == device) {
+            if matches!(sent.state, State::Delivered(of, _) if !locks.contains_key(&of)) {
+                sent.state = State::Queued;
             }
         }
         drop(inner);

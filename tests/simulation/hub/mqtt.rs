@@ -72,15 +72,8 @@ async fn admit(hub: &Hub, wire: &Wire, client: &str, host: &str, password: &str)
 
 fn take_over(hub: &Hub, client: &str, wire: &Wire) -> u64 {
     let number = hub.number();
-    let mut inner = hub.lock();
-    if let Some((_, old)) = inner.connected.insert(client.to_owned(), (number, wire.clone())) {
-        old.cut(End::Reset);
-    }
-    for sent in inner.sent.iter_mut().filter(|sent| sent.message.device == client) {
-        if matches!(sent.state, State::Delivered(..)) {
-            sent.state = State::Queued;
-        }
-    }
+    hub.is_attached(client, number);
+    hub.lock().connected.insert(client.to_owned(), (number, wire.clone()));
     number
 }
 

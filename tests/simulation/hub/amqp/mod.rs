@@ -18,6 +18,7 @@ use fieldbridge::amqp::types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
 use tokio::time::{sleep, Instant};
 
 use super::super::amqp::{self, Telling};
+use super::super::scenario::Over;
 use super::super::wire::{End as WireEnd, Wire};
 use super::{at_or_never, cut, Hub};
 
@@ -276,7 +277,7 @@ impl Serving {
 
     fn deliver(&mut self, key: Key, index: usize) {
         let world = self.hub.world.clone();
-        let (lock, again) = self.hub.lock_out(index, self.wire.life);
+        let (lock, again) = self.hub.lock_out(index, self.wire.life, Over::Amqp);
         if again {
             world.count("amqp: delivers again when a lock has run out");
         }
@@ -458,8 +459,7 @@ impl Serving {
             _ => {}
         }
         if let Kind::Messages(device) = &kind {
-            self.hub.lock().links.insert(device.clone(), number);
-            self.hub.sent.notify_waiters();
+            self.hub.is_attached(device, number);
         }
         if !is_receiver {
             self.grant(key);
