@@ -95,8 +95,8 @@ impl Listening {
         }
     }
 
-    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten, nor
-    /// what was said unasked.
+    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten,
+    /// nor what was said unasked.
     pub(in crate::bus) fn opened(&mut self, now: Instant) {
         self.splitter.restart();
         self.reports.opened();

@@ -6,8 +6,8 @@
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
 //!   come any more, and after a reply until its rest, if it has one, is over.
 //! - Whether a command may still go out is looked at last, behind every wait.
-//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It is
-//!   a reading, where one is asked for; but the answer may come still, and is owed.
+//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It
+//!   is a reading, where one is asked for; but the answer may come still, and is owed.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 mod listening;

@@ -4,8 +4,8 @@
 //! - A line is looked at for what refuses first, then for what confirms. One that does neither is passed over.
 //! - The command itself, come back as an echo, says nothing: who repeats it may be a wire.
 //! - With `until` the reply is every line up to the one that matches it, and `expect` is tried on all of it.
-//! - What the instrument may have said by itself confirms no command and refuses nothing. Who is asked for a reading has
-//!   given one by it.
+//! - What the instrument may have said by itself confirms no command and refuses nothing. Where it is asked for a
+//!   reading, it has given one by that.
 
 use std::collections::VecDeque;
 
