@@ -402,10 +402,11 @@ async fn an_answer_that_is_unlike_every_report_confirms_a_command_among_them() {
     for every in [100, 700, 3_000].map(Duration::from_millis) {
         let Bench { mut text, mut say, mut hear } = bench(9600, Duration::ZERO);
         let instrument = async {
-            let mut told = [0; 3];
-            for tenth in 0_u32.. {
-                if (tenth * 100 * MS).as_millis() % every.as_millis() == 0 {
+            let (mut told, mut next) = ([0; 3], Instant::now());
+            loop {
+                if Instant::now() >= next {
                     say.write_all(b"W +0012.5 kg\r\n").await.unwrap();
+                    next += every;
                 }
                 if timeout(100 * MS, hear.read_exact(&mut told)).await.is_ok() {
                     sleep(50 * MS).await;
