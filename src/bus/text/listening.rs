@@ -185,6 +185,11 @@ impl Listening {
         *self.asked.insert(self.splitter.place())
     }
 
+    /// Nothing of the question was sent, nor will be.
+    pub(in crate::bus) fn withdraw(&mut self) {
+        self.asked = None;
+    }
+
     /// The exchange has ended, with the answer that ended in this line, or without one.
     pub(in crate::bus) fn end(&mut self, question: Question, answer: Option<&str>, now: Instant) {
         self.asked = None;

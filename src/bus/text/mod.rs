@@ -136,7 +136,10 @@ impl Text {
         let sent = Instant::now() + sending;
         let until = (sent + self.debts.window(timeout)).into_std();
         match written {
-            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 && call.is_too_late() => {
+                self.listening.withdraw();
+                return Ended::not_sent(TOO_LATE);
+            }
             Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
             written => {
                 self.debts.asked(question.clone(), (), until, Instant::now().into_std());
