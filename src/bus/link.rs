@@ -48,8 +48,8 @@ pub(in crate::bus) trait Link {
     fn is_open(&self) -> bool;
     /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
     async fn listen(&mut self) -> Option<Lost>;
-    /// Until when a call must wait, because a late answer could be taken for its own. Where somebody else has waited for
-    /// longer it `gives_way`: what would make that one wait anew waits too.
+    /// Until when a call must wait, because a late answer could be taken for its own. Where somebody else has waited
+    /// for longer it `gives_way`: what would make that one wait anew waits too.
     fn held_until(&self, call: &Call, caller: u64, gives_way: bool) -> Option<Instant>;
     /// Whether the line should show by a read how it behaves before it is asked this.
     fn is_to_be_tried(&self, _call: &Call) -> bool {

@@ -14,7 +14,7 @@
 //! - A turn whose first request must wait for a late answer to come or to lapse is parked meanwhile, so that a silent
 //!   unit holds up nobody but itself. Of those parked the first that may go is the next.
 //! - A turn of which something was sent is not parked: nobody comes between.
-//! - Parked turns are bounded: one more keeps the bus while it waits.
+//! - Parked turns are bounded: one more keeps the bus while it waits, until one of those may go.
 //! - Who was parked is not made to wait anew, again and again, by those who came later: these give way.
 //! - What its caller has abandoned before it was sent is not sent.
 //! - A line that must show first how it takes a request is tried with a harmless read, at most [`TRIES_MAX`] times.
@@ -69,6 +69,8 @@ pub(in crate::bus) struct Seat<K, A> {
     tries: u32,
     /// What was asked for, and not begun.
     pub(in crate::bus) waiting: Option<A>,
+    /// It had to wait with the bus, since no more could be parked.
+    kept: bool,
     /// Whether a request of it was sent: then others may not come between.
     begun: bool,
 }
@@ -112,7 +114,16 @@ impl<K, A: Asked> Turns<K, A> {
     pub(in crate::bus) fn sit(&mut self, key: K, caller: u64, harmless: Option<Request>) {
         debug_assert!(self.is_free());
         self.given += 1;
-        self.holder = Some(Seat { key, number: self.given, caller, harmless, tries: 0, waiting: None, begun: false });
+        self.holder = Some(Seat {
+            key,
+            number: self.given,
+            caller,
+            harmless,
+            tries: 0,
+            waiting: None,
+            kept: false,
+            begun: false,
+        });
     }
 
     /// The holder, if it may ask for something now.
@@ -136,18 +147,12 @@ impl<K, A: Asked> Turns<K, A> {
     pub(in crate::bus) fn due(&mut self, line: &impl Manners) -> Option<Due<A>> {
         // Nothing of theirs was sent, and nothing will be.
         self.parked.retain(|seat| !seat.is_abandoned());
-        let room = self.parked.len() < PARKED_MAX;
-        let eldest = self.eldest();
-        match &mut self.holder {
-            Some(seat) if seat.is_abandoned() => seat.waiting = None,
-            Some(seat) if room && !seat.begun && seat.held_until(line, eldest).is_some() => {
-                self.parked.extend(self.holder.take());
-            }
-            _ => {}
+        if let Some(seat) = self.holder.as_mut().filter(|seat| seat.is_abandoned()) {
+            seat.waiting = None;
         }
+        self.make_way(line);
         if self.holder.is_none() {
-            let eldest = self.eldest();
-            let ready = self.parked.iter().position(|seat| seat.held_until(line, eldest).is_none());
+            let ready = self.ready(line);
             self.holder = ready.and_then(|ready| self.parked.remove(ready));
         }
         let eldest = self.eldest();
@@ -159,15 +164,47 @@ impl<K, A: Asked> Turns<K, A> {
             seat.tries += 1;
             return Some(Due::First(Box::new(first)));
         }
+        seat.kept = false;
         seat.waiting.take().map(Due::Ask)
+    }
+
+    /// A holder that must wait is parked. Where there is no room for it, it changes places with who came before and may
+    /// go by now.
+    fn make_way(&mut self, line: &impl Manners) {
+        let (eldest, room) = (self.eldest(), self.parked.len() < PARKED_MAX);
+        let Some(seat) = self.holder.as_mut().filter(|seat| !seat.begun && seat.waiting.is_some()) else { return };
+        let waits = seat.held_until(line, eldest).is_some();
+        if waits && room {
+            self.parked.extend(self.holder.take());
+            return;
+        }
+        seat.kept |= waits;
+        if !seat.kept {
+            return;
+        }
+        let number = seat.number;
+        let elder = self.ready(line).filter(|ready| self.parked[*ready].number < number);
+        if let Some(elder) = elder.and_then(|elder| self.parked.remove(elder)) {
+            self.parked.extend(self.holder.replace(elder));
+        }
+    }
+
+    /// Which of those parked goes next, if one may.
+    fn ready(&self, line: &impl Manners) -> Option<usize> {
+        let eldest = self.eldest();
+        let ready = |seat: &Seat<K, A>| seat.held_until(line, eldest).is_none();
+        let all = self.parked.iter().enumerate().filter(|(_, seat)| ready(seat));
+        all.min_by_key(|(_, seat)| seat.number).map(|(at, _)| at)
     }
 
     /// When to ask again what is due, if nothing happens before.
     pub(in crate::bus) fn due_at(&self, line: &impl Manners) -> Option<Instant> {
         let eldest = self.eldest();
+        let parked = || self.parked.iter().filter_map(|seat| seat.held_until(line, eldest)).min();
         match &self.holder {
+            Some(seat) if seat.kept && !seat.begun => parked().into_iter().chain(seat.held_until(line, eldest)).min(),
             Some(seat) => seat.held_until(line, eldest),
-            None => self.parked.iter().filter_map(|seat| seat.held_until(line, eldest)).min(),
+            None => parked(),
         }
     }
 
@@ -350,13 +387,18 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_are_parked_and_the_next_one_keeps_the_bus() {
+    fn no_more_than_so_many_are_parked_and_the_next_one_keeps_the_bus_until_one_of_them_may_go() {
         let line = Line { held: (0..=u8::MAX).map(|unit| (unit, Instant::now())).collect(), ..Line::default() };
         let units: Vec<u8> = (0..=u8::try_from(PARKED_MAX).unwrap()).collect();
         let mut turns = asked(&units, &line);
         assert!(!turns.is_free());
         assert_eq!(turns.parked.len(), PARKED_MAX);
-        assert_eq!(next(&mut turns, &Line::default()), Some(units[PARKED_MAX]), "it has the bus");
+        assert_eq!(due(&mut turns, &line), None);
+        let free = Line { held: line.held[2..].to_vec(), ..Line::default() };
+        assert_eq!(next(&mut turns, &free), Some(0));
+        assert_eq!(turns.parked.len(), PARKED_MAX);
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut turns, &Line::default())).collect();
+        assert_eq!(order, units[1..], "who came first goes first");
     }
 
     #[test]

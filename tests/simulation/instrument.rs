@@ -2,8 +2,9 @@
 //! several lines at the line's speed, reports by itself, and leaves halves of lines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, Instant};
 
 use super::manners::Manner;
 use super::plant::{Meaning, Plant, Saying};
@@ -18,9 +19,49 @@ const PAUSE_MS: u64 = 30;
 /// Lines that an instrument reports by itself in a schedule: each costs time.
 const REPORTS_MAX: u64 = 400;
 
+/// So long after an opening or a command nothing that the instrument says can be meant for anybody.
+const CALM: Duration = Duration::from_secs(15);
+/// So many lines in a calm, and the gateway knows them for what they are. It takes some of them for very late answers.
+const SPOKE_MIN: u32 = 6;
+
+/// What the instrument has said by itself on the open line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spoke {
+    /// Since when nobody has opened the line or asked.
+    calm_since: Option<Instant>,
+    /// Lines in this calm.
+    lines: u32,
+    is_known: bool,
+}
+
+impl Spoke {
+    /// Nothing, on a line that was opened then.
+    pub(super) fn since(opened: Instant) -> Spoke {
+        Spoke { calm_since: Some(opened), ..Spoke::default() }
+    }
+
+    /// Whether it can be known what it says by itself.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    fn asked(&mut self, now: Instant) {
+        (self.calm_since, self.lines) = (Some(now), 0);
+    }
+
+    fn said(&mut self) {
+        self.lines += u32::from(self.calm_since.is_some_and(|since| since.elapsed() > CALM));
+        self.is_known |= self.lines >= SPOKE_MIN;
+    }
+}
+
 /// A command was heard.
 pub(super) fn hears(plant: &Arc<Plant>, wire: &Wire, request: &Request) {
-    plant.lock().asked_at = Some(request.written);
+    {
+        let mut inner = plant.lock();
+        inner.asked_at = Some(request.written);
+        inner.spoke.asked(Instant::now());
+    }
     if plant.shows(Manner::Repeats, "instrument: repeats the command", 900) {
         wire.send(&request.text);
     }
@@ -99,7 +140,7 @@ pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: 
 }
 
 /// Sends bytes in the instrument's way, and tells when the first arrives.
-fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> tokio::time::Instant {
+fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> Instant {
     match plant.shows(Manner::Trickles, "instrument: bytes at the line's speed", 900) {
         true => wire.trickle(bytes),
         false => wire.say(bytes),
@@ -107,7 +148,7 @@ fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> tokio::time::Instant {
 }
 
 /// Says something to whoever has the line open. `None`: nobody has.
-fn on_the_line(plant: &Plant, bytes: &[u8]) -> Option<tokio::time::Instant> {
+fn on_the_line(plant: &Plant, bytes: &[u8]) -> Option<Instant> {
     let wire = plant.lock().open.get(LINE).cloned()?;
     wire.is_held().then(|| say(plant, &wire, bytes))
 }
@@ -137,10 +178,13 @@ pub(super) async fn live(plant: Arc<Plant>) {
             plant.world.count("instrument: reports by itself");
             let weight = weight(&plant);
             let arrives = on_the_line(&plant, format!("W +{weight} kg\r\n").as_bytes());
-            plant.lock().record.weights.extend(arrives.map(|at| (at, weight)));
+            let mut inner = plant.lock();
+            inner.spoke.said();
+            inner.record.weights.extend(arrives.map(|at| (at, weight)));
         } else if streams {
             plant.world.count("instrument: reports by itself");
             on_the_line(&plant, b"STATE NOT OK\r\n");
+            plant.lock().spoke.said();
         } else if !plant.is_asked() {
             plant.world.count("instrument: half a line");
             let halves: [&[u8]; 4] = [b"O", b"OK", b"W +00", b"R 9"];

@@ -47,7 +47,7 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
         }
         let commands = commands(sent, rows, lost, effects);
         for command in &commands {
-            judge_command(world, scenario, sent, command);
+            judge_command(world, scenario, sent, command, record);
         }
         judge_ids(world, &commands);
         truth::judge(world, scenario, &commands, sent, events, record);
@@ -119,7 +119,7 @@ impl Command<'_> {
 }
 
 /// G1 to G4 and G8, command by command.
-fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Command) {
+fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Command, record: &Record) {
     let Command { message, row, effects, .. } = *command;
     let violate = |what: &str| world.violate(format!("{what}: {message:?}, {row:?}, done {effects} times"));
     if message.asks.once() && effects > command.effects_max() {
@@ -160,6 +160,8 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         ("in_doubt", _) => "ended: in doubt",
         _ => "ended: otherwise",
     });
+    let overheard = record.told.get(&message.value).is_some_and(|told| told.overheard);
+    let may_be_deceived = overheard && scenario.manners.have(Manner::Streams);
     let wrong = match (row.state.as_str(), message.asks) {
         ("succeeded", Asks::Nothing) => Some("G8: poison succeeded"),
         ("succeeded", asks) if !asks.writes() => None,
@@ -172,6 +174,8 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         _ => None,
     };
     match wrong {
+        // What the instrument says by itself could not be known for that yet.
+        Some("false success" | "reported as not done, and done") if may_be_deceived => {}
         // It may have been done for a ledger that is gone.
         Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and

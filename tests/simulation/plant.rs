@@ -10,7 +10,7 @@ use fieldbridge::config::SerialPort;
 use fieldbridge::net::Stream;
 use tokio::time::{sleep, Instant};
 
-use super::instrument;
+use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
 use super::record::{Last, Place, Record};
@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) readings: u16,
     /// When the instrument was last asked.
     pub(super) asked_at: Option<Instant>,
+    /// What it says by itself can be known to whoever has its line open.
+    pub(super) spoke: Spoke,
 }
 
 /// What stands in a register.
@@ -179,7 +181,9 @@ impl Plant {
     /// The message that a request is for. None: that is a violation, but for what only reads.
     fn order(&self, request: &Request) -> Option<&Message> {
         let asks = request.asks?;
-        let message = self.messages.iter().find(|message| message.value == request.value && message.asks == asks);
+        let is_its =
+            |message: &&Message| message.asks == asks && (asks == Asks::Weigh || message.value == request.value);
+        let message = self.messages.iter().find(is_its);
         if message.is_none() {
             self.world.violate(format!("G14: nobody asked for {asks:?} with {}", request.value));
         }
@@ -297,11 +301,14 @@ impl Plant {
 
     fn note_request(&self, line: &str, request: &Request, life: u64) {
         let mut inner = self.lock();
-        let record = &mut inner.record;
+        let Inner { record, spoke, .. } = &mut *inner;
         let place = request.place(line);
         match request.asks {
+            // Who weighs does not say for what.
+            Some(Asks::Weigh) => {}
             Some(asks) => {
                 record.asked(request.value, life, request.written);
+                record.of(request.value).overheard |= request.protocol == Protocol::Text && !spoke.is_known();
                 if asks.writes() {
                     record.of(request.value).last = Last::Written;
                     record.written.insert(place, request.value);
@@ -406,6 +413,7 @@ impl Plant {
             wire.echo();
         }
         if protocol == Protocol::Text {
+            self.lock().spoke = Spoke::since(Instant::now());
             instrument::is_plugged_in(self, &wire);
         }
         tokio::spawn(self.clone().serve(line.to_owned(), protocol, wire.clone()));

@@ -33,6 +33,8 @@ pub enum Last {
 pub struct Told {
     /// The first byte of a request for it was written, in which life of the process, and when.
     pub asked: Vec<(u64, Instant)>,
+    /// It was asked when nobody could know yet what the instrument says by itself.
+    pub overheard: bool,
     /// That it was done.
     pub confirmed: bool,
     /// That it is not done, or that this is not known.

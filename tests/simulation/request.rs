@@ -76,12 +76,12 @@ pub fn request(world: &World, protocol: Protocol, heard: &mut Vec<u8>, written: 
 
 fn command(line: &[u8], written: Instant) -> Option<Request> {
     let text = std::str::from_utf8(line).ok()?.trim_end_matches(['\r', '\n', ';']);
-    let (word, value) = text.split_once(' ')?;
+    let (word, value) = if text == "W" { ("W", "0") } else { text.split_once(' ')? };
     let asks = match word {
         "S" => Asks::Set,
         "D" => Asks::Pulse,
         "Q" => Asks::Ask,
-        "W" => Asks::Weigh,
+        "W" if text == "W" => Asks::Weigh,
         _ => return None,
     };
     let value = value.parse().ok()?;

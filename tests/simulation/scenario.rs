@@ -21,7 +21,7 @@ pub enum Asks {
     Read,
     /// A reading of an instrument, with the value sent along.
     Ask,
-    /// What lies on its scale, likewise.
+    /// What lies on its scale.
     Weigh,
     /// Nothing that could be done.
     Nothing,
@@ -425,6 +425,7 @@ fn message(world: &World, manners: &Manners, device: &Device, value: u16) -> Mes
     let mut asks = choices[world.pick(0..choices.len() as u64) as usize];
     let mut body = match asks {
         Asks::Read => json!({ "command": format!("read-{}", value % READS) }).to_string().into_bytes(),
+        Asks::Weigh => json!({ "command": asks.command() }).to_string().into_bytes(),
         asks => json!({ "command": asks.command(), "value": value }).to_string().into_bytes(),
     };
     if device.bus == "text" && manners.have(Manner::Smuggling) && world.chance(300) {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::hub::{Event, Sent};
 use super::judge::Command;
+use super::manners::Manner;
 use super::record::{Last, Record, Told};
 use super::request::{READ, READS, SET_VERIFIED};
 use super::scenario::{Asks, Message, Scenario};
@@ -28,11 +29,11 @@ pub fn judge(
         // At which hub what was done for was received can't be told.
         let is_one = !command.is_several && !command.is_alike();
         let told = record.told.get(&message.value).unwrap_or(&nothing);
-        if is_one {
+        if is_one && message.asks != Asks::Weigh {
             judge_deadline(world, scenario, (message, sent), told, &receipts);
         }
         if command.row.is_some() && is_one {
-            judge_end(world, command, told, record);
+            judge_end(world, scenario, command, told, record);
             for event in events.get(&message.device).into_iter().flatten() {
                 judge_value(world, command, event, told, record, &receipts);
             }
@@ -87,13 +88,15 @@ fn judge_deadline(
 
 /// G12: a success was confirmed, and a refusal said, to this very command; and nobody says of a write which was to be
 /// read back that it failed without having looked.
-fn judge_end(world: &World, command: &Command, told: &Told, record: &Record) {
+fn judge_end(world: &World, scenario: &Scenario, command: &Command, told: &Told, record: &Record) {
     let (Some(row), message) = (command.row, command.message) else { return };
     let error = row.error.as_deref().unwrap_or_default();
     let is_verified = matches!(message.asks, Asks::SetVerified | Asks::PulseVerified);
     let is_withheld = |address| record.withheld.contains(&(message.line.to_owned(), message.unit, address));
     let refused = match message.asks {
         Asks::Read => is_withheld(READ + message.value % READS),
+        // Who weighs does not say for what.
+        Asks::Weigh => record.told.get(&0).is_some_and(|told| told.refused),
         Asks::SetVerified => told.refused || is_withheld(SET_VERIFIED),
         _ => told.refused,
     };
@@ -115,6 +118,17 @@ fn judge_end(world: &World, command: &Command, told: &Told, record: &Record) {
         },
         _ => None,
     };
+    if told.overheard && scenario.manners.have(Manner::Streams) {
+        world.count("judged: a report that nobody could know");
+        return;
+    }
+    if scenario.manners.have(Manner::Streams)
+        && message.asks.writes()
+        && !told.asked.is_empty()
+        && message.line == "/dev/text"
+    {
+        world.count("judged: a command among reports");
+    }
     if let Some(what) = wrong {
         world.violate(format!("G12: {what}: {message:?}, {row:?}, {told:?}, done {} times", command.effects));
     }
@@ -142,8 +156,8 @@ fn judge_value(
     let said: Vec<String> = match message.asks {
         Asks::Ask => told.readings.clone(),
         Asks::Weigh => {
-            let asked = told.asked.iter().map(|(_, at)| *at).min();
-            let weights = record.weights.iter().filter(|(arrived, _)| asked.is_some_and(|asked| *arrived >= asked));
+            let first = receipts.values().min();
+            let weights = record.weights.iter().filter(|(arrived, _)| first.is_some_and(|first| arrived >= first));
             weights.map(|(_, weight)| weight.clone()).collect()
         }
         Asks::Read => {

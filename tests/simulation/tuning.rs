@@ -29,6 +29,8 @@ pub struct Tuning {
     host: &'static str,
     /// Whether what must not be done twice may be asked for at all.
     pulses: bool,
+    /// What the instrument says by itself answers commands, too, as they are written.
+    lax: bool,
     /// Whether those devices that are completed when a command is accepted are so now.
     after_accept: bool,
 }
@@ -63,6 +65,7 @@ impl Tuning {
             text: "text",
             host: HUBS[0],
             pulses: true,
+            lax: manners.have(Manner::Streams),
             after_accept: true,
         }
     }
@@ -168,16 +171,17 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
             READ + number
         );
     }
+    let (expect, refuse) = if tuning.lax { ("^OK|kg$", "^ERR|NOT OK$") } else { ("^OK", "^ERR") };
     let lines = [
-        ("set", "S", "^OK", true),
-        ("pulse", "D", "^OK", false),
-        ("ask", "Q", r"^R (\\S+)$", true),
-        ("weigh", "W", r"([0-9.]+) kg$", true),
+        ("set", "S {value}", expect, refuse, true),
+        ("pulse", "D {value}", expect, refuse, false),
+        ("ask", "Q {value}", r"^R (\\S+)$", "^ERR", true),
+        ("weigh", "W", r"([0-9.]+) kg$", "^ERR", true),
     ];
-    for (name, word, expect, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
+    for (name, send, expect, refuse, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
         let _ = write!(
             text,
-            "[profile.text.command.{name}]\nsend = \"{word} {{value}}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"^ERR\"\n\
+            "[profile.text.command.{name}]\nsend = \"{send}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"{refuse}\"\n\
              deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
         );
     }

@@ -95,8 +95,8 @@ impl Listening {
         }
     }
 
-    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten, nor
-    /// what was said unasked.
+    /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten,
+    /// nor what was said unasked.
     pub(in crate::bus) fn opened(&mut self, now: Instant) {
         self.splitter.restart();
         self.reports.opened();
@@ -183,6 +183,11 @@ impl Listening {
         self.asked = None;
         self.align(now);
         *self.asked.insert(self.splitter.place())
+    }
+
+    /// Nothing of the question was sent, nor will be.
+    pub(in crate::bus) fn withdraw(&mut self) {
+        self.asked = None;
     }
 
     /// The exchange has ended, with the answer that ended in this line, or without one.

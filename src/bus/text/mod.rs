@@ -6,8 +6,8 @@
 //! - Any reply could be the reply to anything. So after a timeout a different command waits until no late reply can
 //!   come any more, and after a reply until its rest, if it has one, is over.
 //! - Whether a command may still go out is looked at last, behind every wait.
-//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It is
-//!   a reading, where one is asked for; but the answer may come still, and is owed.
+//! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It
+//!   is a reading, where one is asked for; but the answer may come still, and is owed.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 mod listening;
@@ -136,7 +136,10 @@ impl Text {
         let sent = Instant::now() + sending;
         let until = (sent + self.debts.window(timeout)).into_std();
         match written {
-            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 && call.is_too_late() => {
+                self.listening.withdraw();
+                return Ended::not_sent(TOO_LATE);
+            }
             Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
             written => {
                 self.debts.asked(question.clone(), (), until, Instant::now().into_std());

@@ -4,8 +4,8 @@
 //! - A line is looked at for what refuses first, then for what confirms. One that does neither is passed over.
 //! - The command itself, come back as an echo, says nothing: who repeats it may be a wire.
 //! - With `until` the reply is every line up to the one that matches it, and `expect` is tried on all of it.
-//! - What the instrument may have said by itself confirms no command and refuses nothing. Who is asked for a reading has
-//!   given one by it.
+//! - What the instrument may have said by itself confirms no command and refuses nothing. Where it is asked for a
+//!   reading, it has given one by that.
 
 use std::collections::VecDeque;
 
@@ -115,7 +115,8 @@ impl<'a> Reply<'a> {
     /// Adds a line to a reply that has several.
     fn add(&mut self, line: &str, counts: bool, until: &Regex) -> Option<Wire> {
         self.lines.push((line.to_owned(), counts));
-        if self.lines.iter().map(|(line, _)| line.len()).sum::<usize>() > REPLY_BYTES_MAX {
+        // Each with what joins it to the next: an empty line takes room, too.
+        if self.lines.iter().map(|(line, _)| line.len() + 1).sum::<usize>() > REPLY_BYTES_MAX {
             let excerpt = self.excerpt("");
             return Some(Wire::BadReply(format!(
                 "more than {REPLY_BYTES_MAX} bytes came, and nothing in them ends the reply: {excerpt}"
@@ -252,6 +253,8 @@ mod tests {
         assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("\"a\\nEND?\"")), "{unclear:?}");
         let long = "x".repeat(3000);
         let unclear = said(&[&long, &long]);
+        assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("more than 4096")), "{unclear:?}");
+        let unclear = said(&[""; 5000]);
         assert!(matches!(&unclear, Some(Wire::BadReply(why)) if why.contains("more than 4096")), "{unclear:?}");
     }
 

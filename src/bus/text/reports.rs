@@ -8,8 +8,8 @@
 //! Invariants
 //! - What may be an answer that is owed shows nothing. A question that was not answered explains one line, however late
 //!   it comes.
-//! - An instrument that is asked all the time, whose lines behind an answer may be either, is now and then left a longer
-//!   pause: the more seldom, the longer it has shown nothing in them.
+//! - An instrument that is asked all the time, whose lines behind an answer may be either, is now and then left a
+//!   longer pause: the more seldom, the longer it has shown nothing in them.
 //! - What was heard is remembered for [`REMEMBERED`] and no longer, and of so many shapes.
 
 use std::collections::VecDeque;
@@ -116,7 +116,7 @@ impl Reports {
         true
     }
 
-    /// A line came behind an answer, or where there was none, and after a silence. It may be the rest of a reply, or not.
+    /// A line came behind an answer, or where there was none, and after a silence. It may be the rest of a reply.
     pub(super) fn behind(&mut self, answer: Option<&Answered>, line: &str, silence: Duration, now: Instant) {
         let shape = shape(line);
         self.tails.retain(|tail| tail.until > now);

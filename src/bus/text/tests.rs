@@ -402,10 +402,11 @@ async fn an_answer_that_is_unlike_every_report_confirms_a_command_among_them() {
     for every in [100, 700, 3_000].map(Duration::from_millis) {
         let Bench { mut text, mut say, mut hear } = bench(9600, Duration::ZERO);
         let instrument = async {
-            let mut told = [0; 3];
-            for tenth in 0_u32.. {
-                if (tenth * 100 * MS).as_millis() % every.as_millis() == 0 {
+            let (mut told, mut next) = ([0; 3], Instant::now());
+            loop {
+                if Instant::now() >= next {
                     say.write_all(b"W +0012.5 kg\r\n").await.unwrap();
+                    next += every;
                 }
                 if timeout(100 * MS, hear.read_exact(&mut told)).await.is_ok() {
                     sleep(50 * MS).await;
@@ -505,4 +506,24 @@ async fn the_rest_of_a_reply_an_echo_and_a_late_answer_are_no_reports() {
         };
         assert_eq!(wire, answered("OK"), "{tail:?} after {pause} ms");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_could_not_be_sent_in_time_is_not_being_asked() {
+    let Bench { mut text, .. } = bench(9600, Duration::ZERO);
+    // A line that takes one command and no more.
+    let (near, far) = duplex(3);
+    let (_hear, mut say) = split(far);
+    text.attach(Box::new(near));
+    let mut open = call("O\r\n", "^OK", None);
+    assert!(is_unclear(&ask(&mut text, &open, 1).await));
+    open.not_after = Some(Instant::now() + 300 * MS);
+    assert!(matches!(text.put(&open, 1).await.wire, Wire::NotSent(_)));
+    listen(&mut text, Duration::from_secs(20)).await;
+    // The first may be the answer to the one that was sent.
+    for _ in 0..2 {
+        let (_, written) = tokio::join!(listen(&mut text, Duration::from_secs(5)), say.write_all(b"READY\r\n"));
+        written.unwrap();
+    }
+    assert!(text.listening.may_be_a_report("READY", |_| true, Instant::now().into_std()));
 }
