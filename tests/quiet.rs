@@ -236,6 +236,10 @@ impl Simulation for Clock {
     fn step(&self) -> bool {
         true
     }
+
+    fn delay(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Nothing is asked of the daemon until the week is over.

@@ -10,6 +10,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{sleep, Sleep};
 
 use super::stamp::Timestamp;
 
@@ -21,6 +24,9 @@ pub trait Simulation {
     fn synchronised(&self) -> bool;
     /// A task is about to run. `false`: the process has crashed.
     fn step(&self) -> bool;
+    /// How long the system lets a task wait that is about to run, which is not done to it twice in a row. `None`: it
+    /// runs at once.
+    fn delay(&self) -> Option<Duration>;
 }
 
 thread_local! {
@@ -62,13 +68,17 @@ pub fn clear_graves() {
     drop(graves);
 }
 
-/// A task that ends with its simulated process.
-pub struct Mortal<F>(Pin<Box<F>>);
+/// A task that ends with its simulated process, and waits when the system lets others go first.
+pub struct Mortal<F> {
+    task: Pin<Box<F>>,
+    /// What it waits for.
+    turn: Option<Pin<Box<Sleep>>>,
+}
 
 impl<F> Mortal<F> {
     /// Of a task.
     pub fn new(task: F) -> Self {
-        Mortal(Box::pin(task))
+        Mortal { task: Box::pin(task), turn: None }
     }
 }
 
@@ -76,9 +86,17 @@ impl<F: Future> Future for Mortal<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        match simulation() {
-            Some(simulation) if !simulation.step() => Poll::Pending,
-            _ => self.0.as_mut().poll(context),
+        let Some(simulation) = simulation() else { return self.task.as_mut().poll(context) };
+        if !simulation.step() {
+            return Poll::Pending;
         }
+        if self.turn.is_none() {
+            self.turn = simulation.delay().map(|delay| Box::pin(sleep(delay)));
+        }
+        if self.turn.as_mut().is_some_and(|turn| turn.as_mut().poll(context).is_pending()) {
+            return Poll::Pending;
+        }
+        self.turn = None;
+        self.task.as_mut().poll(context)
     }
 }

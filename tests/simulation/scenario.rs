@@ -162,6 +162,8 @@ pub struct Faults {
     pub crashes: u64,
     /// That an operation on the disk fails.
     pub disk: u64,
+    /// That a task of the gateway's is let wait, though it could run.
+    pub slowness: u64,
     /// The line on which nobody ever answers, while nothing else goes wrong.
     pub dead_line: Option<&'static str>,
 }
@@ -225,8 +227,11 @@ pub struct Scenario {
 impl Faults {
     /// Whether nothing goes wrong.
     pub fn is_none(&self) -> bool {
-        let Faults { cuts, refusals, repetitions, short_locks, lost_acks, plant, crashes, disk, dead_line } = *self;
-        dead_line.is_none() && !short_locks && cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
+        let Faults { cuts, refusals, repetitions, short_locks, lost_acks, plant, crashes, disk, slowness, dead_line } =
+            *self;
+        dead_line.is_none()
+            && !short_locks
+            && slowness + cuts + refusals + repetitions + lost_acks + plant + crashes + disk == 0
     }
 }
 
@@ -268,15 +273,10 @@ impl Scenario {
         };
         let devices = devices(world, &manners);
         let mut happenings = sendings(world, &manners, &devices, chaos);
-        if faults.disk > 0 && world.chance(500) {
-            let at = world.time(0, chaos.as_millis() as u64);
-            let length = world.time(1_000, 40_000);
-            for _ in 0..world.pick(1..6) {
-                // Somebody else fills what the gateway gives up.
-                let again = at + world.time(0, length.as_millis() as u64);
-                happenings.push((again, Happening::DiskFull(world.pick(0..200_000))));
+        if faults.disk > 0 {
+            for _ in 0..world.pick(0..4) {
+                fill_the_disk(world, chaos, &mut happenings);
             }
-            happenings.push((at + length, Happening::DiskFreed));
         }
         // Without a clock that is believed nothing connects, and nobody can be said to be held up by a line.
         if faults.dead_line.is_none() && world.chance(300) {
@@ -326,6 +326,23 @@ impl Scenario {
     }
 }
 
+/// Somebody fills the disk, and perhaps what the gateway gives up on it as well, until they are found.
+fn fill_the_disk(world: &World, chaos: Duration, happenings: &mut Vec<(Duration, Happening)>) {
+    let at = match happenings.get(world.pick(0..2 * happenings.len() as u64) as usize) {
+        // While a message is on its way.
+        Some((sent, Happening::Send(..))) => *sent + world.time(0, 500),
+        _ => world.time(0, chaos.as_millis() as u64),
+    };
+    let length = world.time(1_000, 40_000);
+    let room = if world.chance(500) { 5_000 } else { 200_000 };
+    happenings.push((at, Happening::DiskFull(world.pick(0..room))));
+    for _ in 0..world.pick(0..5) {
+        let again = at + world.time(0, length.as_millis() as u64);
+        happenings.push((again, Happening::DiskFull(world.pick(0..room))));
+    }
+    happenings.push((at + length, Happening::DiskFreed));
+}
+
 fn faults(world: &World) -> Faults {
     if world.chance(50) {
         return Faults::default();
@@ -335,6 +352,7 @@ fn faults(world: &World) -> Faults {
         return Faults { dead_line: Some(LINES[world.pick(0..3) as usize].1), ..Faults::default() };
     }
     let level = |choices: &[u64]| choices[world.pick(0..choices.len() as u64) as usize];
+    let disk = level(&[0, 0, 0, 2, 10]);
     Faults {
         cuts: level(&[0, 300, 600, 900]),
         refusals: level(&[0, 0, 50, 300]),
@@ -343,7 +361,9 @@ fn faults(world: &World) -> Faults {
         lost_acks: level(&[0, 100, 300]),
         plant: level(&[0, 100, 300, 600]),
         crashes: level(&[0, 500, 800, 950]),
-        disk: level(&[0, 0, 0, 2, 10]),
+        disk,
+        // What the ledger's trouble comes to depends on who hears of it first.
+        slowness: if disk > 0 { level(&[0, 0, 10, 300, 600]) } else { level(&[0, 0, 0, 10]) },
         dead_line: None,
     }
 }

@@ -228,6 +228,7 @@ impl Schedule {
             Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
         ));
         let instrument = tokio::spawn(instrument::live(self.plant.clone()));
+        self.world.slow_down(self.scenario.faults.slowness);
         let chaos = Instant::now() + self.scenario.chaos;
         while Instant::now() < chaos {
             self.live(Some(chaos)).await;

@@ -19,6 +19,9 @@ use tokio::time::Instant;
 /// When a simulation begins: 2026-11-22T00:00:00Z.
 pub const BEGIN: Timestamp = Timestamp(1_795_305_600_000);
 
+/// How long a task is let wait at most, ms.
+const SLOWNESS_MS: u64 = 40;
+
 /// The world of one schedule.
 pub struct World {
     inner: Mutex<Inner>,
@@ -34,6 +37,8 @@ struct Inner {
     steps: u64,
     /// Steps until the process dies.
     dies_in: Option<u64>,
+    /// The chance in a thousand that a task which could run is let wait.
+    slowness: u64,
     /// How wrong the gateway's wall clock is, ms.
     clock_error: i64,
     /// The system calls the clock synchronised, right or wrong.
@@ -55,6 +60,7 @@ impl World {
             alive: false,
             steps: 0,
             dies_in: None,
+            slowness: 0,
             clock_error: 0,
             synchronised: false,
             peace: None,
@@ -131,7 +137,7 @@ impl World {
         let mut inner = self.lock();
         inner.peace = Some(Instant::now());
         inner.dies_in = None;
-        inner.clock_error = 0;
+        (inner.slowness, inner.clock_error) = (0, 0);
         // Nothing else makes good a time in the future that was believed.
         inner.synchronised = true;
     }
@@ -154,6 +160,11 @@ impl World {
     /// The true time.
     pub fn true_time(&self) -> Timestamp {
         BEGIN.plus(self.began.elapsed())
+    }
+
+    /// From now on a task that could run is let wait, in so many cases of a thousand.
+    pub fn slow_down(&self, permille: u64) {
+        self.lock().slowness = permille;
     }
 
     /// The gateway's wall clock is wrong by so many ms from now on, and is called synchronised or not.
@@ -278,5 +289,10 @@ impl Simulation for Seen {
 
     fn step(&self) -> bool {
         self.0.step_of(self.0.life())
+    }
+
+    fn delay(&self) -> Option<Duration> {
+        let slowness = self.0.lock().slowness;
+        self.0.strikes("tasks: let wait", slowness).then(|| self.0.time(0, SLOWNESS_MS))
     }
 }

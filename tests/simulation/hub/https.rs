@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, Instant};
 
 use super::super::http::{self, Request};
-use super::super::scenario::Over;
+use super::super::scenario::{Message, Over};
 use super::super::wire::{End, Wire};
 use super::{at_or_never, cut, Event, Hub, Said, State};
 
@@ -231,15 +231,19 @@ impl Hub {
         let Some(of) = inner.locks.get(&lock).filter(|of| of.life == life && of.read.is_some()) else {
             return self.world.violate(format!("G6: {said:?} under {lock}, which this process does not have"));
         };
-        let device = &inner.sent[of.index].message.device;
-        // What another transport has left is settled by nobody any more.
+        let Message { device, hub, .. } = &inner.sent[of.index].message;
+        // What another transport has left, or what was left at another hub, is settled by nobody any more.
         let holds = |number: u64, of: &super::Lock| {
             if of.over != Over::Https {
                 return false;
             }
             let sent = &inner.sent[of.index];
             let is_locked = matches!(sent.state, State::Delivered(by, until) if by == number && until > Instant::now());
-            is_locked && of.read.is_some() && of.life == life && of.said.is_none() && sent.message.device == *device
+            is_locked
+                && of.read.is_some()
+                && of.life == life
+                && of.said.is_none()
+                && (&sent.message.device, &sent.message.hub) == (device, hub)
         };
         let older = inner.locks.range(..lock).find(|(number, of)| holds(**number, of));
         if let Some((number, _)) = older.filter(|_| said != Said::Abandon) {

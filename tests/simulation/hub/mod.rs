@@ -343,6 +343,7 @@ impl Hub {
                 world.count("rejected");
             }
             Said::Abandon => {
+                // By AMQP hardly ever: where the gateway has reason to, the whole link ends, and with it the lock.
                 world.count(match over {
                     Over::Https => "https: a message is given back",
                     _ => "amqp: a message is given back",
