@@ -349,8 +349,6 @@ mod tests {
         }
         for args in [
             &["--wait=30s", "--ack", "none"][..],
-            &["--wait", "--ack", "negative"],
-            &["--wait", "--ack", "positive"],
             &["--property", "command=d"],
             &["--property", "iothub-ack=full", "--wait"],
             &["--property", "iothub-ack=full", "--ack", "none"],
@@ -359,6 +357,8 @@ mod tests {
             let options = parsed(&[&["d", "c"], args].concat()).unwrap();
             assert_eq!(options.outgoing().unwrap_err().exit_status(), 2, "{args:?}");
         }
+        let some = parsed(&["d", "c", "--wait", "--ack", "negative"]).unwrap();
+        assert_eq!(some.outgoing().unwrap().ack, Ack::Negative);
         let longest = "é".repeat(ID_CHARS_MAX);
         assert!(parsed(&["d", "c", "--message-id", &longest, "--", "-x"]).is_ok());
         let bare = parsed(&["d", "--data", "1", "--property", "command=c", "--property", "iothub-ack=full"]).unwrap();
