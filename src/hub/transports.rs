@@ -130,14 +130,14 @@ mod tests {
 
     /// A device with a key.
     fn device() -> Device {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let (main, key) = (folder.path().join("main.toml"), folder.path().join("k"));
         let text = "[hub]\nhost = \"h.example\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \"h:502\"\n\
                     [device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n\
                     [profile.p.command.c]\nread = { table = \"input\", address = 7 }\n";
-        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-        std::fs::write(&main, text).unwrap();
-        config::load(&main, []).unwrap().config.devices["d"].clone()
+        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("a key");
+        std::fs::write(&main, text).expect("a configuration");
+        config::load(&main, []).expect("it is right").config.devices["d"].clone()
     }
 
     #[test]
