@@ -10,6 +10,7 @@
 mod registry;
 mod reload;
 mod report;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -46,6 +47,7 @@ use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use registry::{Begin, Registry};
+use ways::Ways;
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
 /// bounded by its timeout.
@@ -68,6 +70,7 @@ struct Gateway {
     /// When messages came first: it outlives connections, and devices that leave and come back.
     receipts: Arc<Receipts>,
     retention: watch::Sender<Duration>,
+    ways: Ways,
     /// Operators' wishes for a new configuration.
     reloads: mpsc::Sender<oneshot::Sender<Reply>>,
     started: Instant,
@@ -171,7 +174,8 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     crash::point(Point::UnfinishedRead);
     let mut tasks = TaskGroups::default();
     let (reloads, mut wishes) = mpsc::channel(RELOADS_MAX);
-    let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads));
+    let ways = Ways::since_the_start(&ledger, &config).await;
+    let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads, ways));
     gateway.start(trust, left, operators, &mut tasks);
     crash::point(Point::BeforeReady);
     systemd::ready();
@@ -319,6 +323,7 @@ impl Gateway {
         dial: Arc<dyn Dial>,
         lines: Arc<dyn Lines>,
         reloads: mpsc::Sender<oneshot::Sender<Reply>>,
+        ways: Ways,
     ) -> Gateway {
         let (retention, _) = watch::channel(config.ledger.retention);
         let stops = Stops {
@@ -330,10 +335,24 @@ impl Gateway {
         let places = Places::new(handles::for_hub(handles::limit(), config.buses.len()));
         let pace = Arc::default();
         let transports = Arc::new(Transports::over(&dial, &pace, &places));
-        let (shared, registry) = (Arc::new(Shared::new(transports, pace, places)), Mutex::new(Registry::new(config)));
+        let shared = Arc::new(Shared::new(transports, pace, places, ways.crash()));
+        let registry = Mutex::new(Registry::new(config));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
-        Gateway { ledger, shared, lines, owed, registry, executions, receipts, retention, reloads, started, stops }
+        Gateway {
+            ledger,
+            shared,
+            lines,
+            owed,
+            registry,
+            executions,
+            receipts,
+            retention,
+            ways,
+            reloads,
+            started,
+            stops,
+        }
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -407,6 +426,7 @@ impl Gateway {
         self.retention.send_replace(config.ledger.retention);
         let socket_before = registry.config.admin_socket.clone();
         self.shared.set_connections_max(handles::for_hub(handles::limit(), config.buses.len()));
+        self.ways.change(&config);
         let changes = registry.change(self, tasks, &access, config);
         registry.refused = None;
         drop(registry);
@@ -425,6 +445,8 @@ impl Gateway {
         let stop = &self.stops.helpers;
         spawn_helper(tasks, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
         spawn_helper(tasks, "log", stop.clone(), log::report());
+        let (ledger, ways) = (self.ledger.clone(), self.ways.to_be_noted());
+        spawn_helper(tasks, "ways", stop.clone(), ways.note(ledger));
         let gateway = self.clone();
         spawn_helper(tasks, "status line", stop.clone(), async move { gateway.report_status().await });
         if let Some(period) = systemd::watchdog_period() {

@@ -20,8 +20,7 @@ pub mod dial;
 pub mod https;
 pub mod identity;
 pub mod in_order;
-#[cfg(any(feature = "amqp", feature = "https"))]
-mod lock;
+pub mod lock;
 pub mod mqtt;
 pub mod pace;
 pub mod properties;

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep_until, Instant};
 
 use super::room::{Common, Room};
-use super::transport::Transport;
+use super::transport::{Crash, Transport};
 use crate::config::TransportKind;
 use crate::handles::Places;
 
@@ -58,6 +58,8 @@ pub struct Shared {
     pub(in crate::hub) transport: Arc<dyn Transport>,
     /// How often: the transport goes by it too, where it makes connections of its own accord.
     pub(in crate::hub) pace: Arc<Pace>,
+    /// What the daemon before has left.
+    pub(in crate::hub) crash: Option<Crash>,
     /// Places for connections, so that handles are left for the rest.
     pub(in crate::hub) places: Arc<Places>,
     /// What all devices may keep of waiting messages beyond their shares.
@@ -68,9 +70,9 @@ pub struct Shared {
 
 impl Shared {
     /// For identities that reach the hub in this way and at this pace, with as many connections at a time as there are
-    /// places.
-    pub fn new(transport: Arc<dyn Transport>, pace: Arc<Pace>, places: Arc<Places>) -> Self {
-        Shared { transport, pace, places, common: Arc::default(), unreachable: std::sync::Mutex::default() }
+    /// places, after a life of the daemon that may have crashed.
+    pub fn new(transport: Arc<dyn Transport>, pace: Arc<Pace>, places: Arc<Places>, crash: Option<Crash>) -> Self {
+        Shared { transport, pace, crash, places, common: Arc::default(), unreachable: std::sync::Mutex::default() }
     }
 
     /// From now on there may be so many connections at a time.

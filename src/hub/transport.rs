@@ -25,6 +25,15 @@ use crate::ledger::row::Event;
 /// What a transport is about to have done.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The life of the daemon before this one has not ended in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash {
+    /// When this one began.
+    pub begun: Instant,
+    /// Devices may have been reached by other transports before.
+    pub by_others: bool,
+}
+
 /// A protocol by which identities are reached.
 pub trait Transport: Send + Sync {
     /// Whether the hub may keep something locked that attachments have left, so that the next daemon has to wait.
@@ -45,9 +54,8 @@ pub trait Transport: Send + Sync {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>>;
 
     /// Until when the hub may keep messages locked that an ended attachment of this device has left, so that one behind
-    /// them would come before them (G5). `crashed`: when the daemon began, if the one before it did not end in order.
-    /// `None`: it hands them out again at once.
-    fn locked_until(&self, _account: &Account, _device: &str, _crashed: Option<Instant>) -> Option<Instant> {
+    /// them would come before them (G5). `None`: it hands them out again at once.
+    fn locked_until(&self, _account: &Account, _device: &str, _crash: Option<Crash>) -> Option<Instant> {
         None
     }
 }
@@ -130,6 +138,12 @@ pub trait Attachment: Send {
 
     /// Whether the hub sends what it has by itself, so that a pause says that it has nothing (G15).
     fn is_pushed_to(&self) -> bool {
+        true
+    }
+
+    /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is somebody
+    /// to take leave of whatever broke.
+    fn is_one_connection(&self) -> bool {
         true
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -11,9 +12,10 @@ use super::amqp::{Amqp, IDENTITIES_MAX};
 use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
+use super::lock;
 use super::mqtt::Mqtt;
 use super::pace::Pace;
-use super::transport::{Pending, Reached, Transport};
+use super::transport::{Crash, Pending, Reached, Transport};
 use super::trouble::Trouble;
 use crate::config::{Credential, Device, TransportKind};
 use crate::handles::Places;
@@ -34,6 +36,21 @@ pub fn connections<'a>(devices: impl IntoIterator<Item = &'a Device>) -> usize {
         }
     }
     own + sharing.into_values().map(|identities| identities.div_ceil(IDENTITIES_MAX)).sum::<usize>()
+}
+
+/// By which transport each device is reached, as a digest: that there is a WebSocket in between changes nothing.
+pub fn ways<'a>(devices: impl IntoIterator<Item = &'a Device>) -> Vec<u8> {
+    let mut ways = Context::new(&SHA256);
+    for device in devices {
+        let way = match device.transport {
+            TransportKind::Mqtt | TransportKind::MqttWs => b'm',
+            TransportKind::Amqp | TransportKind::AmqpWs => b'a',
+            TransportKind::Https => b'h',
+        };
+        // An id holds no NUL.
+        [device.id.as_bytes(), &[0, way]].iter().for_each(|part| ways.update(part));
+    }
+    ways.finish().as_ref().to_vec()
 }
 
 /// All transports, over streams that are dialled in one way.
@@ -82,14 +99,15 @@ impl Transport for Transports {
         self.of(account).is_none_or(|transport| transport.has_own_connection(account))
     }
 
-    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
-        let by_its_own = self.of(account)?.locked_until(account, device, crashed);
-        // The device may have been reached by another before.
+    fn locked_until(&self, account: &Account, device: &str, crash: Option<Crash>) -> Option<Instant> {
+        let by_its_own = self.of(account)?.locked_until(account, device, crash);
+        // The device may have been reached by another before, in this life of the daemon or in the one that crashed.
         #[cfg(feature = "amqp")]
         let by_its_own = by_its_own.max(self.amqp.locked_until(account, device, None));
         #[cfg(feature = "https")]
         let by_its_own = by_its_own.max(self.https.locked_until(account, device, None));
-        by_its_own
+        let before = crash.filter(|crash| crash.by_others).map(|crash| crash.begun + lock::time());
+        by_its_own.max(before.filter(|until| *until > Instant::now()))
     }
 
     #[cfg(feature = "https")]
@@ -110,16 +128,21 @@ mod tests {
     use super::*;
     use crate::config;
 
-    #[test]
-    fn identities_that_may_share_a_connection_count_as_one() {
-        let folder = tempfile::tempdir().unwrap();
+    /// A device with a key.
+    fn device() -> Device {
+        let folder = tempfile::tempdir().expect("a folder");
         let (main, key) = (folder.path().join("main.toml"), folder.path().join("k"));
         let text = "[hub]\nhost = \"h.example\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \"h:502\"\n\
                     [device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n\
                     [profile.p.command.c]\nread = { table = \"input\", address = 7 }\n";
-        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-        std::fs::write(&main, text).unwrap();
-        let one = config::load(&main, []).unwrap().config.devices["d"].clone();
+        std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("a key");
+        std::fs::write(&main, text).expect("a configuration");
+        config::load(&main, []).expect("it is right").config.devices["d"].clone()
+    }
+
+    #[test]
+    fn identities_that_may_share_a_connection_count_as_one() {
+        let one = device();
         let certificate =
             Credential::Certificate { cert_file: "c.pem".into(), key_file: "k.pem".into(), contents: [0; 32] };
         let many = |transport: TransportKind, credential: &Credential, count: usize| {
@@ -132,5 +155,41 @@ mod tests {
         assert_eq!(connections(&many(TransportKind::Mqtt, key, 5)), 5);
         let mixed = [many(TransportKind::Amqp, key, 7), many(TransportKind::AmqpWs, key, 7)].concat();
         assert_eq!(connections(&mixed), 2);
+    }
+
+    #[test]
+    fn a_way_is_another_if_a_device_is_reached_by_another_protocol() {
+        let by = |transport: TransportKind| ways([&Device { transport, ..device() }]);
+        let kinds = [TransportKind::Mqtt, TransportKind::Amqp, TransportKind::Https];
+        assert!(kinds.iter().all(|kind| kinds.iter().filter(|other| by(**other) == by(*kind)).count() == 1));
+        assert_eq!(by(TransportKind::Amqp), by(TransportKind::AmqpWs));
+        assert_ne!(ways([]), by(TransportKind::Mqtt));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_crash_every_transport_waits_for_what_others_may_have_locked() {
+        struct Nowhere;
+        impl Dial for Nowhere {
+            fn dial<'a>(&'a self, _: &'a str) -> crate::hub::dial::Dialing<'a> {
+                Box::pin(async { Err(Trouble::Closed) })
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        std::fs::write(&main, "[hub]\nhost = \"h.example\"\n").unwrap();
+        let hub = config::load(&main, []).unwrap().config.hub;
+        let access = Arc::new(crate::hub::account::Access { hub, trust: None });
+        let dial: Arc<dyn Dial> = Arc::new(Nowhere);
+        let transports = Transports::over(&dial, &Arc::default(), &Places::new(1));
+        let waits = |transport: TransportKind, by_others: bool| {
+            let account = Account::of(&Device { transport, ..device() }, &access);
+            let crash = Crash { begun: Instant::now(), by_others };
+            let until = transports.locked_until(&account, "d", Some(crash));
+            until.map_or(0, |until| until.duration_since(Instant::now()).as_secs())
+        };
+        for (transport, by_its_own) in [(TransportKind::Mqtt, 0), (TransportKind::Amqp, 0)] {
+            assert_eq!((waits(transport, false), waits(transport, true)), (by_its_own, 65), "{transport}");
+        }
+        assert_eq!(waits(TransportKind::Https, false), 65);
     }
 }

@@ -178,6 +178,7 @@ pub struct Ledger {
     age_at_start: i64,
     ended_well: bool,
     last_row_at_start: i64,
+    ways_at_start: Option<Vec<u8>>,
     started: Instant,
     wall_clock: Arc<WallClock>,
     trust: Arc<Trust>,
@@ -263,6 +264,7 @@ impl Ledger {
             age_at_start: identity.age,
             ended_well: identity.ended_well,
             last_row_at_start: identity.last_row,
+            ways_at_start: identity.ways,
             started: Instant::now(),
             wall_clock: Arc::new(WallClock::new(identity.wall)),
             trust: Arc::new(Trust::new(standing)),
@@ -520,6 +522,16 @@ impl Ledger {
     /// When this daemon began, if the last one on this ledger did not stop in order.
     pub fn crashed(&self) -> Option<Instant> {
         (!self.ended_well).then_some(self.started)
+    }
+
+    /// By which transports the daemon before this one reached devices, as it was noted last.
+    pub fn ways_at_start(&self) -> Option<&[u8]> {
+        self.ways_at_start.as_deref()
+    }
+
+    /// Notes by which transports devices are reached. On return that is durable.
+    pub async fn note_ways(&self, ways: Vec<u8>) -> Result<(), LedgerError> {
+        self.ask(Kind::Write, move |db| store::set_ways(db, &ways)).await
     }
 
     /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock

@@ -22,7 +22,7 @@ use crate::systemd;
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -101,6 +101,9 @@ const MIGRATIONS: [&str; 4] = [
     ALTER TABLE command ADD COLUMN enqueued_at INTEGER;     -- when the hub took it, ms since 1970
     ALTER TABLE command ADD COLUMN delivery_count INTEGER;  -- deliveries before the one that the row was made for
 ",
+    // A digest of the transport of each device. NULL where none was ever reached, and as before nobody noted it; empty
+    // where what was taken by one may be locked for another.
+    "ALTER TABLE ledger ADD COLUMN ways BLOB;",
 ];
 
 /// Newest rows that are read before anything connects.

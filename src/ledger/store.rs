@@ -330,6 +330,8 @@ pub struct Identity {
     pub ended_well: bool,
     /// The number of the last row that was ever made.
     pub last_row: i64,
+    /// By which transports devices were reached, as a digest; empty where that was about to change.
+    pub ways: Option<Vec<u8>>,
 }
 
 /// What the ledger knows of itself.
@@ -338,12 +340,12 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
         "SELECT uuid, max(age,
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NULL), 0)),
-            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0) FROM ledger",
+            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0), ways FROM ledger",
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
-            let last_row = row.get(4)?;
-            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)?, last_row })
+            let (last_row, ways) = (row.get(4)?, row.get(5)?);
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)?, last_row, ways })
         },
     )
 }
@@ -354,6 +356,12 @@ pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()>
     if ended_well {
         crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
     }
+    Ok(())
+}
+
+/// By which transports devices are reached.
+pub fn set_ways(db: &Connection, ways: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE ledger SET ways = ?1")?.execute([ways])?;
     Ok(())
 }
 

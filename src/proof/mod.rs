@@ -8,7 +8,6 @@ pub mod bytes;
 
 /// How long a hub keeps messages locked, where a test whose hub is quicker says so: in milliseconds, by the environment
 /// variable `FIELDBRIDGE_LOCK_MS`.
-#[cfg(any(feature = "amqp", feature = "https"))]
 pub fn lock_time() -> Option<std::time::Duration> {
     #[cfg(feature = "proof")]
     if let Ok(told) = std::env::var("FIELDBRIDGE_LOCK_MS") {

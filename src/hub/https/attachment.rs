@@ -31,7 +31,7 @@ use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::pace::Pace;
-use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Transport};
 use crate::hub::trouble::Trouble;
 use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
@@ -88,9 +88,9 @@ impl Transport for Https {
         })
     }
 
-    fn locked_until(&self, account: &Account, device: &str, crashed: Option<Instant>) -> Option<Instant> {
+    fn locked_until(&self, account: &Account, device: &str, crash: Option<Crash>) -> Option<Instant> {
         let key = key(&account.access.hub, device);
-        let before = crashed.map(|begun| begun + lock::time()).filter(|until| *until > Instant::now());
+        let before = crash.map(|crash| crash.begun + lock::time()).filter(|until| *until > Instant::now());
         if before.is_some() {
             // For the next daemon too, if this one ends sooner.
             self.left.note(&key, before);
@@ -504,6 +504,10 @@ impl Attachment for Attached {
     }
 
     fn is_pushed_to(&self) -> bool {
+        false
+    }
+
+    fn is_one_connection(&self) -> bool {
         false
     }
 

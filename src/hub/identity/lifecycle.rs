@@ -197,7 +197,7 @@ impl Identity {
 
     /// Waits while messages may be locked at the hub that would be overtaken (G5).
     async fn let_locks_run_out(&self, account: &Account) {
-        let until = self.shared.transport.locked_until(account, &self.id, self.ledger.crashed());
+        let until = self.shared.transport.locked_until(account, &self.id, self.shared.crash);
         if let Some(until) = until {
             let seconds = until.duration_since(Instant::now()).as_secs();
             tracing::debug!(device = %self.id, seconds, "a message may be locked at the hub: it is waited for");
@@ -281,16 +281,17 @@ impl Identity {
             )
         ));
         let lived = since.elapsed();
-        let (worked, token_end, is_pushed_to) = (serving.worked, serving.token_end, serving.attachment.is_pushed_to());
+        let (worked, token_end, is_one_connection) =
+            (serving.worked, serving.token_end, serving.attachment.is_one_connection());
         match ending {
             // Where a connection is all that there is, nobody is there to take leave of.
-            Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) if is_pushed_to => {}
+            Ending::Trouble(Trouble::Closed | Trouble::Broken(_)) if is_one_connection => {}
             _ => {
                 self.health.pulse.allow(DETACH_TIMEOUT);
                 serving.detach().await;
             }
         }
-        Served { ending, lived, worked, token_end, is_pushed_to }
+        Served { ending, lived, worked, token_end, is_one_connection }
     }
 }
 
@@ -303,14 +304,14 @@ struct Served {
     worked: bool,
     /// When its last token expires.
     token_end: Option<Instant>,
-    /// It was one connection that a second client could end.
-    is_pushed_to: bool,
+    /// A second client could end it.
+    is_one_connection: bool,
 }
 
 impl Streak {
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, served: Served) -> Ending {
-        let Served { ending, lived, worked, token_end, is_pushed_to } = served;
+        let Served { ending, lived, worked, token_end, is_one_connection } = served;
         let has_expired = token_end.is_some_and(|end| Instant::now() >= end);
         let short = lived < SHORT_LIFE;
         if worked || !short {
@@ -324,7 +325,7 @@ impl Streak {
                 ending => ending,
             };
         };
-        self.short_lives = if short && !worked && is_pushed_to { self.short_lives + 1 } else { 0 };
+        self.short_lives = if short && !worked && is_one_connection { self.short_lives + 1 } else { 0 };
         if has_expired {
             return Ending::Trouble(Trouble::TokenExpired);
         }
@@ -346,7 +347,7 @@ mod tests {
         let mut judged = |trouble: Trouble| {
             let ending = Ending::Trouble(trouble);
             let lived = since.elapsed();
-            match streak.judge(Served { ending, lived, worked: true, token_end: Some(end), is_pushed_to: true }) {
+            match streak.judge(Served { ending, lived, worked: true, token_end: Some(end), is_one_connection: true }) {
                 Ending::Trouble(trouble) => trouble,
                 _ => panic!("a trouble"),
             }

@@ -1,0 +1,92 @@
+//! By which transports devices are reached, as the ledger has it: after a crash a daemon whose configuration names others
+//! waits for what those of before may have locked at the hub (G5).
+//!
+//! Invariants
+//! - What the ledger names has locked nothing for another transport: while that may be, it names none.
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::hub::transport::Crash;
+use crate::hub::{lock, transports};
+use crate::ledger::Ledger;
+
+/// In the ledger while ways change.
+const CHANGING: Vec<u8> = Vec::new();
+
+/// How devices are reached in this life of the daemon.
+pub(super) struct Ways {
+    configured: watch::Sender<Vec<u8>>,
+    /// They have not changed since what stands in the ledger was noted.
+    is_noted: bool,
+    crash: Option<Crash>,
+}
+
+impl Ways {
+    /// Before anything is reached. What can't be noted now is taken for a change by the next daemon, or is none.
+    pub(super) async fn since_the_start(ledger: &Ledger, config: &Config) -> Ways {
+        let configured = transports::ways(config.devices.values());
+        let before = ledger.ways_at_start();
+        let by_others = before.is_some_and(|before| before != configured);
+        let crash = ledger.crashed().map(|begun| Crash { begun, by_others });
+        let mut is_noted = before == Some(&configured);
+        if !is_noted && !crash.is_some_and(|crash| crash.by_others) {
+            is_noted = ledger.note_ways(configured.clone()).await.is_ok();
+        }
+        Ways { configured: watch::Sender::new(configured), is_noted, crash }
+    }
+
+    /// What the daemon before has left.
+    pub(super) fn crash(&self) -> Option<Crash> {
+        self.crash
+    }
+
+    /// The configuration is about to be taken up.
+    pub(super) fn change(&self, config: &Config) {
+        let configured = transports::ways(config.devices.values());
+        self.configured.send_if_modified(|present| {
+            let is_other = *present != configured;
+            *present = configured;
+            is_other
+        });
+    }
+
+    /// For the task that notes them.
+    pub(super) fn to_be_noted(&self) -> ToBeNoted {
+        ToBeNoted { configured: self.configured.subscribe(), is_noted: self.is_noted }
+    }
+}
+
+/// Ways, and whether they stand in the ledger.
+pub(super) struct ToBeNoted {
+    configured: watch::Receiver<Vec<u8>>,
+    is_noted: bool,
+}
+
+impl ToBeNoted {
+    /// Notes each change: that there is one at once, and what it is when nothing of before is locked any more.
+    pub(super) async fn note(mut self, ledger: Ledger) {
+        loop {
+            while !self.is_noted {
+                self.note_when_they_stand(&ledger).await;
+            }
+            if self.configured.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            self.is_noted = false;
+            // If that is lost, the configuration of the next daemon differs from what stands in the ledger.
+            let _ = ledger.note_ways(CHANGING).await;
+        }
+    }
+
+    async fn note_when_they_stand(&mut self, ledger: &Ledger) {
+        let ways = self.configured.borrow_and_update().clone();
+        tokio::select! {
+            () = sleep(lock::time()) => {}
+            Ok(()) = self.configured.changed() => return,
+        }
+        ledger.well().await;
+        self.is_noted = ledger.note_ways(ways).await.is_ok();
+    }
+}
