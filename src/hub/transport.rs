@@ -141,8 +141,8 @@ pub trait Attachment: Send {
         true
     }
 
-    /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is somebody
-    /// to take leave of whatever broke.
+    /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is
+    /// somebody to take leave of whatever broke.
     fn is_one_connection(&self) -> bool {
         true
     }
