@@ -1,5 +1,5 @@
-//! By which transports devices are reached, as the ledger has it: after a crash a daemon whose configuration names others
-//! waits for what those of before may have locked at the hub (G5).
+//! By which transports devices are reached, as the ledger has it: after a crash a daemon whose configuration names
+//! others waits for what those of before may have locked at the hub (G5).
 //!
 //! Invariants
 //! - What the ledger names has locked nothing for another transport: while that may be, it names none.

@@ -98,8 +98,8 @@ pub trait Attachment: Send {
     /// The attachment is over.
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>>;
 
-    /// Asks for no more messages, as nobody would run them: where the hub hands out what it is asked for, each one would
-    /// only be given back, which it counts. What is asked for already may come still.
+    /// Asks for no more messages, as nobody would run them: where the hub hands out what it is asked for, each one
+    /// would only be given back, which it counts. What is asked for already may come still.
     ///
     /// # Errors
     /// The attachment is over.
@@ -141,8 +141,8 @@ pub trait Attachment: Send {
         true
     }
 
-    /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is somebody
-    /// to take leave of whatever broke.
+    /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is
+    /// somebody to take leave of whatever broke.
     fn is_one_connection(&self) -> bool {
         true
     }

@@ -3,8 +3,8 @@
 //!
 //! Invariants
 //! - The hub is told of deliveries in the order of their receipt (G5), and each is settled with that.
-//! - A message that comes before one that an earlier link has brought, and that may be locked, ends the attachment (G5):
-//!   the next one begins when nothing is locked any more ([`Locked`]).
+//! - A message that comes before one that an earlier link has brought, and that may be locked, ends the attachment
+//!   (G5): the next one begins when nothing is locked any more ([`Locked`]).
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 

@@ -47,7 +47,7 @@ pub fn settled(answer: &Answer) -> Result<bool, Trouble> {
     }
 }
 
-/// Whether the hub lets a device in, by what it says of a lock that no message has. `false`: that can't be told from it.
+/// Whether the hub lets a device in, by what it says of a lock that no message has. `false`: that can't be told.
 ///
 /// # Errors
 /// The hub says no, or it is not the hub.

@@ -10,8 +10,8 @@
 //! - While a message may be locked that nobody holds, none is asked for (G5).
 //! - Settlements go before all else, in the order of receipt (G5); events and polls take turns.
 //! - Only so many deliveries are unsettled as are settled within the lock of the oldest.
-//! - Where no messages are wanted, none is locked for nobody: the hub is asked to complete what no message is locked by,
-//!   which it answers by whether it lets the device in.
+//! - Where no messages are wanted, none is locked for nobody: the hub is asked to complete what no message is locked
+//!   by, which it answers by whether it lets the device in.
 //! - A message without a lock is not run: it could never be settled, and its sender would be told that it expired.
 
 use std::collections::VecDeque;
