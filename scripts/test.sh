@@ -89,7 +89,8 @@ stage setup scripts/setup.sh tests
 stage lint lint
 stage "plain program" plain_program
 stage build scripts/proof.sh test --quiet --no-run
-beside faults scripts/proof.sh test --no-fail-fast --test faults
+# It waits even more than the others.
+beside faults env RUST_TEST_THREADS=8 scripts/proof.sh test --no-fail-fast --test faults
 stage tests scripts/proof.sh test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
 stage package packaging/test-deb.sh target/plain/fieldbridge
 # This program can be made to stick, so that systemd is seen to start it again.

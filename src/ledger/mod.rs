@@ -511,8 +511,8 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, nothing that it
-    /// has asked there can be answered, and it has left nothing locked at the hub.
+    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, nothing that
+    /// it has asked there can be answered, and it has left nothing locked at the hub.
     pub fn ended_well(&self) -> bool {
         self.ended_well
     }
