@@ -103,7 +103,8 @@ stage build scripts/proof.sh test --quiet --no-run --lib --bins --tests
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
 in_spare_time simulation scripts/simulate.sh 5000 1
 in_spare_time fuzz-targets scripts/fuzz.sh build
-beside faults scripts/proof.sh test --no-fail-fast --test faults
+# It waits even more than the others.
+beside faults env RUST_TEST_THREADS=8 scripts/proof.sh test --no-fail-fast --test faults
 stage tests scripts/proof.sh test --no-fail-fast --lib --bins --test bus --test hub --test ledger --test operator
 stage package packaging/test-deb.sh target/plain/fieldbridge
 # This program can be made to stick, so that systemd is seen to start it again.

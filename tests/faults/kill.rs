@@ -1,6 +1,6 @@
 //! Proves G2, G3, G4, G5, G6 and G7 against `kill -9` at random moments, over every transport: commands go through the
-//! simulated hub, over TLS, to a daemon that is killed and started again and again. What became of them is counted where
-//! it counts, on the peripherals and at the hub.
+//! simulated hub, over TLS, to a daemon that is killed and started again and again. What became of them is counted
+//! where it counts, on the peripherals and at the hub.
 //!
 //! The seed is printed first; `FIELDBRIDGE_SEED` plays a run's choices again, as far as the machine's timing lets
 //! them be the same. `FIELDBRIDGE_ROUNDS` makes it longer: so many runs of each test, each with the next seed.

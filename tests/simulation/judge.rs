@@ -286,8 +286,8 @@ fn judge_order(
     let done: Vec<(usize, u64)> = effects.iter().filter_map(place).collect();
     let ways = scenario.ways(device);
     let is_all = |over: Over| ways.iter().all(|way| *way == over);
-    // The hub delivers on each connection of MQTT's what it has, from the oldest on; and whoever polls waits out what may
-    // be locked. With a ledger it is lost, too, that something may be.
+    // The hub delivers on each connection of MQTT's what it has, from the oldest on; and whoever polls waits out what
+    // may be locked. With a ledger it is lost, too, that something may be.
     let by_sending = is_all(Over::Mqtt) || (is_all(Over::Https) && !scenario.manners.have(Manner::LostLedger));
     let is_in_order = match by_sending {
         true => done.is_sorted_by_key(|(place, _)| *place),

@@ -399,8 +399,8 @@ impl Hub {
         self.sent.notify_waiters();
     }
 
-    /// A device has a new connection of MQTT's, or a new AMQP link, with this number. Whoever had its messages before has
-    /// them no more; what is locked by HTTPS stays locked.
+    /// A device has a new connection of MQTT's, or a new AMQP link, with this number. Whoever had its messages before
+    /// has them no more; what is locked by HTTPS stays locked.
     fn is_attached(&self, device: &str, number: u64) {
         let mut inner = self.lock();
         if let Some((_, old)) = inner.connected.remove(device) {
