@@ -10,8 +10,11 @@ pub mod bytes;
 /// variable `FIELDBRIDGE_LOCK_MS`.
 pub fn lock_time() -> Option<std::time::Duration> {
     #[cfg(feature = "proof")]
-    if let Ok(told) = std::env::var("FIELDBRIDGE_LOCK_MS") {
-        return told.parse().ok().map(std::time::Duration::from_millis);
+    {
+        const VARIABLE: &str = "FIELDBRIDGE_LOCK_MS";
+        let told = std::env::var(VARIABLE).ok()?;
+        told.parse().ok().map(std::time::Duration::from_millis)
     }
+    #[cfg(not(feature = "proof"))]
     None
 }
