@@ -14,7 +14,8 @@
 
 mod az;
 mod endpoint;
-#[cfg(all(test, feature = "demo"))] // rcgen makes their certificate
+#[cfg(test)]
+#[cfg(feature = "demo")] // rcgen makes their certificate
 mod tests;
 
 use std::fmt;
