@@ -20,17 +20,18 @@ const PAUSE_MS: u64 = 30;
 const REPORTS_MAX: u64 = 400;
 
 /// So long after an opening or a command nothing that the instrument says can be meant for anybody.
-const CALM: Duration = Duration::from_secs(15);
-/// So many lines in a calm, and the gateway knows them for what they are. It takes some of them for very late answers.
-const SPOKE_MIN: u32 = 6;
+const CALM: Duration = Duration::from_secs(20);
+/// So many lines in a calm, over so long a time, and the gateway knows them for what they are.
+const SPOKE_MIN: (u32, Duration) = (6, Duration::from_secs(2));
 
 /// What the instrument has said by itself on the open line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spoke {
     /// Since when nobody has opened the line or asked.
     calm_since: Option<Instant>,
-    /// Lines in this calm.
+    /// Lines in this calm, and when the first was said.
     lines: u32,
+    first: Option<Instant>,
     is_known: bool,
 }
 
@@ -46,12 +47,15 @@ impl Spoke {
     }
 
     fn asked(&mut self, now: Instant) {
-        (self.calm_since, self.lines) = (Some(now), 0);
+        (self.calm_since, self.lines, self.first) = (Some(now), 0, None);
     }
 
     fn said(&mut self) {
-        self.lines += u32::from(self.calm_since.is_some_and(|since| since.elapsed() > CALM));
-        self.is_known |= self.lines >= SPOKE_MIN;
+        if self.calm_since.is_some_and(|since| since.elapsed() > CALM) {
+            self.lines += 1;
+            let first = self.first.get_or_insert_with(Instant::now);
+            self.is_known |= self.lines >= SPOKE_MIN.0 && first.elapsed() >= SPOKE_MIN.1;
+        }
     }
 }
 

@@ -12,14 +12,14 @@
 //! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
 //!   what comes next begins a line.
 //! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
-//!   not known to do that, what goes on and on is waited for four times as long, and now and then what may be a report.
+//!   not known to do that, what goes on and on is waited for four times as long.
 //! - What the instrument says by itself is told by when a line began, and kept in [`Reports`].
 
 use std::time::{Duration, Instant};
 
 use crate::bus::debts::Question;
 use crate::bus::port::timing::Timing;
-use crate::bus::text::reports::{shape, Answered, Reports, PATIENCE};
+use crate::bus::text::reports::{Reports, When, PATIENCE};
 use crate::bus::text::splitter::{Line, Place, Splitter};
 
 /// Least and most that an instrument is believed to pause within what it says.
@@ -33,8 +33,7 @@ const UNDER_WAY: usize = 20;
 struct Last {
     question: Question,
     ended: Instant,
-    /// The question with the shape of its answer, if that came.
-    answer: Option<Answered>,
+    answered: bool,
 }
 
 /// How a line began.
@@ -132,11 +131,12 @@ impl Listening {
 
     /// A line has ended that began while nothing was asked, and no answer owed.
     fn note(&mut self, line: &str, now: Instant) {
-        if self.begun.at >= self.rest_is_over() {
-            return self.reports.unasked(line, now);
-        }
-        let answer = self.last.as_ref().and_then(|last| last.answer.as_ref());
-        self.reports.behind(answer, line, self.begun.silence, now);
+        let when = When {
+            is_late: self.begun.at >= self.rest_is_over(),
+            behind_a_question: self.last.as_ref().is_some_and(|last| last.ended >= self.opened),
+            silence: self.begun.silence,
+        };
+        self.reports.heard(line, when, now);
     }
 
     /// From when on nothing is the rest of a reply any more, or what is said at an opening.
@@ -145,9 +145,9 @@ impl Listening {
         last + self.quiet * PATIENCE
     }
 
-    /// Whether a line is the like of what the instrument says by itself, as far as that would be an answer too.
-    pub(in crate::bus) fn may_be_a_report(&self, line: &str, is_answer: impl Fn(&str) -> bool, now: Instant) -> bool {
-        self.reports.is_like(line, is_answer, now)
+    /// Whether a line is the like of what the instrument says by itself.
+    pub(in crate::bus) fn may_be_a_report(&self, line: &str, now: Instant) -> bool {
+        self.reports.is_like(line, now)
     }
 
     /// Drops what was begun and not ended, once the line is quiet. What may be the answer that is waited for is kept.
@@ -164,8 +164,7 @@ impl Listening {
         let reports = self.reports.goes_on(now);
         let rest = self.last.as_ref().map(|last| {
             let limit = last.ended + self.quiet * if reports { 1 } else { PATIENCE };
-            let silent = if self.reports.wants_a_pause() { limit } else { silent };
-            let is_repetition = last.answer.is_none() && last.question.is(question);
+            let is_repetition = !last.answered && last.question.is(question);
             let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
             rest.max(last.ended + self.turnaround)
         });
@@ -179,7 +178,7 @@ impl Listening {
     /// A question goes out now. Its answer is whole, and begins here or later.
     pub(in crate::bus) fn ask(&mut self, now: Instant) -> Place {
         let goes_on = now < self.heard + self.quiet && now >= self.rest_is_over();
-        self.reports.over(self.last.as_ref().and_then(|last| last.answer.as_ref()), goes_on, now);
+        self.reports.asked(goes_on, now);
         self.asked = None;
         self.align(now);
         *self.asked.insert(self.splitter.place())
@@ -190,14 +189,18 @@ impl Listening {
         self.asked = None;
     }
 
-    /// The exchange has ended, with the answer that ended in this line, or without one.
-    pub(in crate::bus) fn end(&mut self, question: Question, answer: Option<&str>, now: Instant) {
+    /// The exchange has ended, and its answer came or not.
+    pub(in crate::bus) fn end(&mut self, question: Question, answered: bool, now: Instant) {
         self.asked = None;
-        if answer.is_none() {
-            self.reports.unanswered();
+        if !answered {
+            self.reports.unanswered(now);
         }
-        let answer = answer.map(|line| (question.clone(), shape(line)));
-        self.last = Some(Last { question, ended: now, answer });
+        self.last = Some(Last { question, ended: now, answered });
+    }
+
+    /// What answered the last question was no report: nothing that was asked before is answered any more.
+    pub(in crate::bus) fn paid(&mut self) {
+        self.reports.answered();
     }
 
     /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!(at, now + 4 * QUIET);
         // It is the same when it is opened again, whatever was asked before.
         line.ask(at);
-        line.end(question(1, "V"), Some("OK"), at);
+        line.end(question(1, "V"), true, at);
         let again = at + 100 * QUIET;
         line.opened(again);
         line.feed(b"boot\n", false, again + MS);
@@ -301,7 +304,7 @@ mod tests {
         let (mut line, now) = idle();
         line.ask(now);
         line.feed(b"1999.0\n", false, now + 10 * MS);
-        line.end(question(1, "V"), Some("OK"), now + 10 * MS);
+        line.end(question(1, "V"), true, now + 10 * MS);
         for next in [question(2, "D"), question(2, "V"), question(1, "D"), question(1, "V")] {
             assert_eq!(line.free_at(&next, now + 10 * MS), Some(now + 10 * MS + QUIET), "{next:?}");
         }
@@ -316,7 +319,7 @@ mod tests {
         let (mut line, now) = idle();
         line.turnaround = 50 * MS;
         line.ask(now);
-        line.end(question(1, "V"), None, now);
+        line.end(question(1, "V"), false, now);
         assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
         assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
         assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
@@ -333,7 +336,7 @@ mod tests {
         };
         line.ask(now);
         line.feed(b"one\n", false, now + 10 * MS);
-        line.end(several(1), None, now + 500 * MS);
+        line.end(several(1), false, now + 500 * MS);
         assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
         line.feed(b"two\n", false, now + 600 * MS);
         assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
@@ -344,28 +347,35 @@ mod tests {
         let (mut line, now) = idle();
         let next = question(2, "D");
         line.ask(now);
-        line.end(question(1, "V"), Some("OK"), now);
+        line.end(question(1, "V"), true, now);
         let at = free_among(&mut line, b"more\n", &next, now);
         assert_eq!(at, now + 4 * QUIET);
         // By now it is known to report: so one quiet time is enough the next time.
         line.ask(at);
-        line.end(question(3, "V"), Some("OK"), at);
+        line.end(question(3, "V"), true, at);
         assert_eq!(free_among(&mut line, b"more\n", &next, at), at + QUIET);
     }
 
     /// The like of this line, that comes later, may be a report.
     fn is_known(line: &Listening, text: &str, now: Instant) -> bool {
-        line.may_be_a_report(text, |_| true, now)
+        line.may_be_a_report(text, now)
     }
 
     #[test]
-    fn a_line_that_began_unasked_with_nothing_owed_is_a_report_even_if_it_ends_in_an_exchange() {
+    fn a_line_that_began_unasked_with_nothing_owed_is_a_report_the_second_time_even_if_it_ends_in_an_exchange() {
         for (owes, is_report) in [(false, true), (true, false)] {
-            let (mut line, now) = idle();
-            line.feed(b"W 1", owes, now);
-            line.ask(now + MS);
-            line.feed(b" kg\nOK\n", true, now + 2 * MS);
-            line.end(question(1, "T"), Some("OK"), now + 2 * MS);
+            let (mut line, mut now) = idle();
+            for _ in 0..2 {
+                assert!(!is_known(&line, "W 2 kg", now));
+                line.ask(now);
+                line.end(question(1, "T"), true, now);
+                line.paid();
+                now += 10 * QUIET;
+                line.feed(b"W 1", owes, now);
+                line.ask(now + MS);
+                line.feed(b" kg\nOK\n", true, now + 2 * MS);
+                line.end(question(1, "T"), true, now + 2 * MS);
+            }
             assert_eq!([is_known(&line, "W 2 kg", now), is_known(&line, "OK", now)], [is_report, false]);
             // It is known through an opening, and a fragment is none.
             line.opened(now + QUIET);
@@ -378,7 +388,7 @@ mod tests {
     fn who_goes_on_when_every_rest_is_over_reports_though_it_is_asked_all_the_time() {
         let (mut line, now) = idle();
         line.ask(now);
-        line.end(question(1, "V"), Some("OK"), now);
+        line.end(question(1, "V"), true, now);
         let at = (1..28).map(|tenth| now + tenth * 100 * MS).inspect(|at| drop(line.feed(b"W 1\n", false, *at))).last();
         assert!(!is_known(&line, "W 1", at.unwrap()), "it may be a long reply");
         line.ask(now + 4 * QUIET);

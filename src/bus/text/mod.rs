@@ -152,11 +152,13 @@ impl Text {
         let answered = matches!(ended.wire, Wire::Answered(_) | Wire::Refused(_));
         match answered {
             true if reply.is_doubted() => self.debts.doubted(),
-            true => self.debts.paid(&()),
+            true => {
+                self.debts.paid(&());
+                self.listening.paid();
+            }
             false => {}
         }
-        let answer = reply.last().filter(|_| answered);
-        self.listening.end(question, answer, Instant::now().into_std());
+        self.listening.end(question, answered, Instant::now().into_std());
         ended
     }
 
@@ -207,8 +209,7 @@ impl Text {
 
     /// Takes a line for the reply, which may be one that the instrument says by itself.
     fn take(&self, reply: &mut Reply<'_>, line: &str) -> Option<Wire> {
-        let now = Instant::now().into_std();
-        let is_doubtful = self.listening.may_be_a_report(line, |report| reply.is_one(report), now);
+        let is_doubtful = self.listening.may_be_a_report(line, Instant::now().into_std());
         reply.take(line, is_doubtful)
     }
 

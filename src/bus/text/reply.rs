@@ -73,16 +73,6 @@ impl<'a> Reply<'a> {
         self.passed = Some(line.to_owned());
     }
 
-    /// Whether a line would be a reply, or a part of one.
-    pub(in crate::bus) fn is_one(&self, line: &str) -> bool {
-        self.until.is_some() || self.refused(line).is_some() || self.confirmed(line).is_some()
-    }
-
-    /// The last line that was no echo.
-    pub(in crate::bus) fn last(&self) -> Option<&str> {
-        self.passed.as_deref()
-    }
-
     /// Whether something that was taken for the reply may have been said unasked.
     pub(in crate::bus) fn is_doubted(&self) -> bool {
         self.doubted
@@ -125,15 +115,26 @@ impl<'a> Reply<'a> {
         if !counts || !until.is_match(line) {
             return None;
         }
+        Some(self.judged())
+    }
+
+    /// What a reply of several lines says that has ended. What counts must say it alone, and say the same with the rest.
+    fn judged(&self) -> Wire {
         let joined = |lines: Vec<&str>| lines.join("\n");
         let whole = joined(self.lines.iter().map(|(line, _)| line.as_str()).collect());
         let certain = joined(self.lines.iter().filter(|(_, counts)| *counts).map(|(line, _)| line.as_str()).collect());
-        Some(match self.confirmed(&certain).and_then(|_| self.confirmed(&whole)) {
-            Some(answer) => Wire::Answered(answer),
-            None => {
+        let is_clear = |answer: &Answer| self.expect.is_none() || self.confirmed(&whole).as_ref() == Some(answer);
+        let refused = self.lines.iter().find(|(line, _)| self.refused(line).is_some());
+        match (refused, self.confirmed(&certain).filter(is_clear)) {
+            (Some((line, _)), _) => Wire::BadReply(format!(
+                "the reply may refuse the command, or the instrument says that by itself too: {}",
+                excerpt_of(line)
+            )),
+            (None, Some(answer)) => Wire::Answered(answer),
+            (None, None) => {
                 Wire::BadReply(format!("the reply has ended and does not answer the command: {}", excerpt_of(&whole)))
             }
-        })
+        }
     }
 
     fn refused(&self, line: &str) -> Option<Refusal> {
@@ -285,10 +286,15 @@ mod tests {
             let end = lines.iter().find_map(|(line, is_doubtful)| reply.take(line, *is_doubtful));
             assert_eq!((end, reply.is_doubted()), (wire, is_doubted), "{is_reading} {until:?} {lines:?}");
         }
-        let request = line(false, Some("^END"));
-        let mut reply = Reply::to(&request, b"\r\n").unwrap();
-        assert_eq!(reply.take("W 1 kg", true), None);
-        assert!(matches!(reply.take("END", false), Some(Wire::BadReply(_))), "only a report says what is expected");
+        // Only a report says what is expected; a report says another value first; what may refuse may be a report.
+        for lines in
+            [&[("W 1 kg", true)][..], &[("W 1 kg", true), ("T 2 kg", false)], &[("T 2 kg", false), ("ERR", true)]]
+        {
+            let request = line(false, Some("^END"));
+            let mut reply = Reply::to(&request, b"\r\n").unwrap();
+            assert!(lines.iter().all(|(line, is_doubtful)| reply.take(line, *is_doubtful).is_none()));
+            assert!(matches!(reply.take("END", false), Some(Wire::BadReply(_))), "{lines:?}");
+        }
     }
 
     #[test]

@@ -1,165 +1,132 @@
 //! What an instrument has said by itself lately, so that the like of it is known when it comes behind a request. Pure.
 //!
-//! A line does not say whether it was asked for. When it came does:
-//! - long after everything that was asked, where no answer is owed;
-//! - still going on, when the rest of a reply would be over;
-//! - behind a reply of which it can't be the rest: that comes each time, and once.
+//! A line does not say whether it was asked for. When it came does, if it is not the first of its kind: who takes a
+//! late answer or a banner for a report has true answers count for nothing. So a line is a report
+//! - if its like has come twice by itself, long after an exchange, with a silence before it and when no answer was owed;
+//! - if its like is said again and again, for longer than the rest of a reply lasts.
 //!
 //! Invariants
-//! - What may be an answer that is owed shows nothing. A question that was not answered explains one line, however late
-//!   it comes.
-//! - An instrument that is asked all the time, whose lines behind an answer may be either, is now and then left a
-//!   longer pause: the more seldom, the longer it has shown nothing in them.
+//! - What may be an answer that is owed shows nothing, nor what comes in one go with it: a question that was not answered
+//!   explains all of that, for so long.
+//! - The rest of a reply shows nothing, however often it comes.
 //! - What was heard is remembered for [`REMEMBERED`] and no longer, and of so many shapes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::bus::debts::Question;
-
 /// How long an instrument is known for what it has said by itself.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// Shapes of reports, and of lines behind an answer, that are remembered: the last ones.
-const SHAPES_MAX: usize = 8;
+/// Shapes of lines that are remembered: reports before others, and of these the last ones.
+const SHAPES_MAX: usize = 16;
 
-/// Lines that questions without an answer explain at most.
-const EXPLAINED_MAX: u32 = 4;
+/// Questions without an answer that explain what comes late.
+const UNANSWERED_MAX: usize = 32;
+
+/// How long a question without an answer explains what comes: a busy instrument may work off what it was sent.
+const EXPLAINS: Duration = Duration::from_secs(15);
 
 /// Quiet times that one who goes on and on is waited for.
 pub(super) const PATIENCE: u32 = 4;
 
-/// The part of a quiet time in which a reply goes on in one go.
-const IN_ONE_GO: u32 = 4;
-
-/// So often a line must have come behind the answer to a question, and so often not.
-const SOMETIMES: u32 = 2;
-
-/// So often a line comes behind answers before a first longer pause.
-const FIRST_PAUSE: u32 = 4;
+/// So often the like of a line is said in one calm, and for so many quiet times, by one who says it again and again: a
+/// handful of answers at once is none.
+const STREAM: (u32, u32) = (3, 2);
 
 /// What was heard unasked.
 #[derive(Debug)]
 pub(super) struct Reports {
     quiet: Duration,
-    reports: VecDeque<Report>,
-    tails: VecDeque<Tail>,
-    /// Questions to which no answer has come.
-    unanswered: u32,
+    shapes: VecDeque<Heard>,
+    /// When questions were given up to which no answer has come.
+    unanswered: VecDeque<Instant>,
+    /// What goes on until then is explained by one of them.
+    explained_until: Option<Instant>,
     goes_on_until: Option<Instant>,
 }
 
-/// Something that an instrument says by itself.
+/// Lines of one shape.
 #[derive(Debug)]
-struct Report {
+struct Heard {
     shape: String,
-    /// The last one.
-    text: String,
-    until: Instant,
+    /// How often it came since the last question, and when first.
+    here: u32,
+    first: Instant,
+    /// When it came by itself, after a silence, the last time.
+    apart: Option<Instant>,
+    /// Until then it is known for a report.
+    report_until: Option<Instant>,
 }
 
-/// A question, and the shape of the reply to it.
-pub(super) type Answered = (Question, String);
-
-/// A line that came behind an answer, or where there was none.
-#[derive(Debug)]
-struct Tail {
-    shape: String,
-    answer: Option<Answered>,
-    /// The last one.
-    text: String,
-    /// It came behind the last exchange.
-    is_here: bool,
-    came: u32,
-    /// After a silence.
-    apart: u32,
-    stayed_away: u32,
-    until: Instant,
+/// When a line began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct When {
+    /// The rest of a reply is over by then, and what is said at an opening.
+    pub(super) is_late: bool,
+    /// Something was asked since the line was opened: what comes now is not said for the opening.
+    pub(super) behind_a_question: bool,
+    /// The silence before it.
+    pub(super) silence: Duration,
 }
 
 impl Reports {
     /// Nothing yet, of an instrument that has said everything after so long.
     pub(super) fn new(quiet: Duration) -> Reports {
-        Reports { quiet, reports: VecDeque::new(), tails: VecDeque::new(), unanswered: 0, goes_on_until: None }
+        let (shapes, unanswered) = (VecDeque::new(), VecDeque::new());
+        Reports { quiet, shapes, unanswered, explained_until: None, goes_on_until: None }
     }
 
     /// Its line was opened anew: whether it goes on there is not known.
     pub(super) fn opened(&mut self) {
-        self.goes_on_until = None;
-        self.tails.iter_mut().for_each(|tail| tail.is_here = false);
+        (self.explained_until, self.goes_on_until) = (None, None);
+        self.shapes.iter_mut().for_each(|heard| heard.here = 0);
     }
 
     /// A question was not answered.
-    pub(super) fn unanswered(&mut self) {
-        self.unanswered = EXPLAINED_MAX.min(self.unanswered + 1);
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        self.unanswered.push_back(now);
+        if self.unanswered.len() > UNANSWERED_MAX {
+            self.unanswered.pop_front();
+        }
     }
 
-    /// A line came that nothing was asked for.
-    pub(super) fn unasked(&mut self, line: &str, now: Instant) {
-        if self.remember(line, now) {
+    /// A question was answered, so whatever was asked before it was answered too, or never will be.
+    pub(super) fn answered(&mut self) {
+        self.unanswered.clear();
+    }
+
+    /// A line came that nothing was asked for, while no answer was owed.
+    pub(super) fn heard(&mut self, line: &str, when: When, now: Instant) {
+        if self.is_explained(when.silence, now) {
+            return;
+        }
+        let mut heard = self.take(shape(line)).unwrap_or_else(|shape| Heard::new(shape, now));
+        if heard.here == 0 {
+            heard.first = now;
+        }
+        heard.here = heard.here.saturating_add(1);
+        if when.is_late {
+            let is_lately = |at: Instant| now < at + REMEMBERED;
+            let is_apart = when.behind_a_question && when.silence >= self.quiet;
+            if is_apart && heard.apart.replace(now).is_some_and(is_lately) || heard.is_a_stream(self.quiet, now) {
+                heard.report_until = Some(now + REMEMBERED);
+            }
+        }
+        if heard.is_report(now) {
             self.goes_on_until = Some(now + self.quiet * PATIENCE);
         }
+        self.keep(heard, now);
     }
 
-    /// `false`: a question without an answer explains it.
-    fn remember(&mut self, line: &str, now: Instant) -> bool {
-        if self.unanswered > 0 {
-            self.unanswered -= 1;
-            return false;
-        }
-        let shape = shape(line);
-        self.reports.retain(|report| report.until > now && report.shape != shape);
-        self.reports.push_back(Report { shape, text: line.to_owned(), until: now + REMEMBERED });
-        if self.reports.len() > SHAPES_MAX {
-            self.reports.pop_front();
-        }
-        true
-    }
-
-    /// A line came behind an answer, or where there was none, and after a silence. It may be the rest of a reply.
-    pub(super) fn behind(&mut self, answer: Option<&Answered>, line: &str, silence: Duration, now: Instant) {
-        let shape = shape(line);
-        self.tails.retain(|tail| tail.until > now);
-        let known = self.tails.iter().position(|tail| tail.shape == shape && tail.is_behind(answer));
-        let mut tail = known.and_then(|at| self.tails.remove(at)).unwrap_or_else(|| Tail::new(shape, answer, now));
-        let is_again = std::mem::replace(&mut tail.is_here, true);
-        line.clone_into(&mut tail.text);
-        tail.until = now + REMEMBERED;
-        if is_again && (silence >= self.quiet || self.is_like(line, |_| true, now)) {
-            self.unasked(line, now);
-        } else if !is_again {
-            tail.came = tail.came.saturating_add(1);
-            tail.apart = tail.apart.saturating_add(u32::from(silence >= self.quiet / IN_ONE_GO));
-            if tail.apart >= SOMETIMES && tail.stayed_away >= SOMETIMES {
-                self.remember(line, now);
-                (tail.apart, tail.stayed_away) = (0, 0);
+    /// The next question goes out. `goes_on`: in the middle of what is said, although every rest would be over.
+    pub(super) fn asked(&mut self, goes_on: bool, now: Instant) {
+        for heard in &mut self.shapes {
+            if goes_on && heard.is_a_stream(self.quiet, now) {
+                heard.report_until = Some(now + REMEMBERED);
+                self.goes_on_until = Some(now + self.quiet * PATIENCE);
             }
+            heard.here = 0;
         }
-        self.tails.push_back(tail);
-        if self.tails.len() > SHAPES_MAX {
-            self.tails.pop_front();
-        }
-    }
-
-    /// The rest of an answer is over, or is no longer waited for although the instrument goes on.
-    pub(super) fn over(&mut self, answer: Option<&Answered>, goes_on: bool, now: Instant) {
-        let mut last = None;
-        for tail in &mut self.tails {
-            if std::mem::take(&mut tail.is_here) {
-                last = Some(tail.text.clone());
-            } else if tail.is_behind(answer) {
-                tail.stayed_away = tail.stayed_away.saturating_add(1);
-            }
-        }
-        if let Some(line) = last.filter(|_| goes_on) {
-            self.unasked(&line, now);
-        }
-    }
-
-    /// Whether what came just now would show by a longer pause what it is.
-    pub(super) fn wants_a_pause(&self) -> bool {
-        let is_due = |tail: &Tail| tail.is_here && tail.came >= FIRST_PAUSE && tail.came.is_power_of_two();
-        self.tails.iter().any(is_due)
     }
 
     /// Whether it says something all the time.
@@ -167,25 +134,50 @@ impl Reports {
         self.goes_on_until.is_some_and(|until| now < until)
     }
 
-    /// Whether a line is the like of what the instrument says by itself, as far as that would be an answer too.
-    pub(super) fn is_like(&self, line: &str, is_answer: impl Fn(&str) -> bool, now: Instant) -> bool {
+    /// Whether a line is the like of what the instrument says by itself.
+    pub(super) fn is_like(&self, line: &str, now: Instant) -> bool {
         let shape = shape(line);
-        let mut alive = self.reports.iter().filter(|report| report.until > now);
-        alive.any(|report| report.shape == shape && is_answer(&report.text))
+        self.shapes.iter().any(|heard| heard.shape == shape && heard.is_report(now))
+    }
+
+    /// Whether a question that was not answered explains a line: with all that comes in one go with the first.
+    fn is_explained(&mut self, silence: Duration, now: Instant) -> bool {
+        let goes_on = silence < self.quiet;
+        if goes_on && self.explained_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        let explaining = self.unanswered.iter().position(|at| now < *at + EXPLAINS);
+        self.unanswered.drain(..explaining.unwrap_or(self.unanswered.len()));
+        let until = self.unanswered.pop_front().map(|at| (now + self.quiet * PATIENCE).min(at + EXPLAINS));
+        self.explained_until = until;
+        until.is_some()
+    }
+
+    fn take(&mut self, shape: String) -> Result<Heard, String> {
+        let known = self.shapes.iter().position(|heard| heard.shape == shape);
+        known.and_then(|at| self.shapes.remove(at)).ok_or(shape)
+    }
+
+    fn keep(&mut self, heard: Heard, now: Instant) {
+        if self.shapes.len() == SHAPES_MAX {
+            let least = self.shapes.iter().position(|heard| !heard.is_report(now)).unwrap_or(0);
+            self.shapes.remove(least);
+        }
+        self.shapes.push_back(heard);
     }
 }
 
-impl Tail {
-    fn new(shape: String, answer: Option<&Answered>, now: Instant) -> Tail {
-        let (text, answer) = (String::new(), answer.cloned());
-        Tail { shape, answer, text, is_here: false, came: 0, apart: 0, stayed_away: 0, until: now }
+impl Heard {
+    fn new(shape: String, now: Instant) -> Heard {
+        Heard { shape, here: 0, first: now, apart: None, report_until: None }
     }
 
-    fn is_behind(&self, answer: Option<&Answered>) -> bool {
-        match (&self.answer, answer) {
-            (Some(own), Some(answer)) => own.0.asks_the_same(&answer.0) && own.1 == answer.1,
-            (own, answer) => own.is_none() && answer.is_none(),
-        }
+    fn is_report(&self, now: Instant) -> bool {
+        self.report_until.is_some_and(|until| now < until)
+    }
+
+    fn is_a_stream(&self, quiet: Duration, now: Instant) -> bool {
+        self.here >= STREAM.0 && now >= self.first + quiet * STREAM.1
     }
 }
 
@@ -205,21 +197,16 @@ pub(super) fn shape(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::call::Call;
-    use crate::peripheral::exchange::Request;
 
     const QUIET: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
+    /// By itself, in one go with what is before it, and in the rest of a reply.
+    const APART: When = When { is_late: true, behind_a_question: true, silence: QUIET };
+    const IN_ONE_GO: When = When { silence: Duration::ZERO, ..APART };
+    const REST: When = When { is_late: false, ..APART };
 
-    /// A question, and a reply to it.
-    fn answer(text: &str, reply: &str) -> Answered {
-        let request = Request::line(text.as_bytes().to_vec(), None, None);
-        let question = Question::of(1, &Call { unit: 0, request, timeout: None, not_after: None, look: 0 });
-        (question, shape(reply))
-    }
-
-    fn are_known(reports: &Reports, line: &str, now: Instant) -> bool {
-        reports.is_like(line, |_| true, now)
+    fn nothing() -> (Reports, Instant) {
+        (Reports::new(QUIET), Instant::now())
     }
 
     #[test]
@@ -241,98 +228,105 @@ mod tests {
     }
 
     #[test]
-    fn what_came_unasked_is_remembered_for_a_bounded_time_and_so_are_so_many_shapes() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        reports.unasked("W 1 kg", now);
-        assert!(reports.goes_on(now + 3 * QUIET) && !reports.goes_on(now + 4 * QUIET));
-        assert!(are_known(&reports, "W 22 kg", now + REMEMBERED - MS));
-        assert!(!are_known(&reports, "W 22 kg", now + REMEMBERED));
-        assert!(!reports.is_like("W 22 kg", |report| report == "W 22 kg", now), "it is asked of the report itself");
-        for letter in 'a'..='z' {
-            reports.unasked(&letter.to_string(), now);
-            reports.behind(None, &letter.to_string(), QUIET, now);
-        }
-        assert_eq!((reports.reports.len(), reports.tails.len()), (SHAPES_MAX, SHAPES_MAX));
-        assert!(are_known(&reports, "z", now) && !are_known(&reports, "W 1 kg", now));
+    fn what_comes_twice_by_itself_is_known_for_an_hour_and_what_comes_once_is_not() {
+        let (mut reports, now) = nothing();
+        reports.heard("W 1 kg", APART, now);
+        assert!(!reports.is_like("W 3 kg", now) && !reports.goes_on(now));
+        reports.heard("W 2 kg", APART, now + REMEMBERED);
+        assert!(!reports.is_like("W 3 kg", now + REMEMBERED), "an hour later it is once again");
+        let again = now + REMEMBERED + 60 * QUIET;
+        reports.heard("W 3 kg", APART, again);
+        assert!(reports.goes_on(again + 3 * QUIET) && !reports.goes_on(again + 4 * QUIET));
+        assert!(reports.is_like("W 22 kg", again + REMEMBERED - MS) && !reports.is_like("W 22 lb", again));
+        assert!(!reports.is_like("W 22 kg", again + REMEMBERED));
     }
 
     #[test]
-    fn a_question_without_an_answer_explains_one_line() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        for _ in 0..100 {
-            reports.unanswered();
+    fn what_is_said_again_and_again_is_known_before_anything_was_asked_and_a_banner_is_not() {
+        let at_the_opening = When { behind_a_question: false, ..APART };
+        let (mut reports, now) = nothing();
+        for opening in 0..20 {
+            let at = now + opening * 60 * QUIET;
+            reports.opened();
+            reports.heard("READY", at_the_opening, at);
+            reports.heard("READY", at_the_opening, at + 3 * QUIET);
         }
-        for _ in 0..EXPLAINED_MAX {
-            reports.unasked("OK", now);
-            assert!(!are_known(&reports, "OK", now) && !reports.goes_on(now));
-        }
-        reports.unasked("OK", now);
-        assert!(are_known(&reports, "OK", now));
-    }
-
-    /// What comes behind the answer to a question, each after its silence, in one rest.
-    fn rest(reports: &mut Reports, asked: &str, lines: &[(&str, Duration)], now: Instant) {
-        let answer = answer(asked, if lines.is_empty() { "ERR" } else { "OK" });
-        lines.iter().for_each(|(line, silence)| reports.behind(Some(&answer), line, *silence, now));
-        reports.over(Some(&answer), false, now);
+        assert!(!reports.is_like("READY", now));
+        reports.heard("READY", at_the_opening, now + 1145 * QUIET);
+        assert!(reports.is_like("READY", now + 1145 * QUIET));
     }
 
     #[test]
-    fn the_rest_of_a_reply_comes_each_time_and_in_one_go() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        for round in 0..100 {
-            rest(&mut reports, "A", &[("OK", 900 * MS)], now);
-            rest(&mut reports, "B", &[("OK", 300 * MS), ("OK", 600 * MS), ("DONE", 1200 * MS)], now);
-            // One that refuses has no rest, and one in one go may have one at times.
-            rest(&mut reports, "A", &[], now);
-            if round % 2 == 0 {
-                reports.behind(Some(&answer("C", "7")), "OK", 100 * MS, now);
+    fn the_rest_of_a_reply_shows_nothing_however_often_and_however_it_comes() {
+        let (mut reports, mut now) = nothing();
+        for round in 0..1000_u32 {
+            reports.answered();
+            for (line, silence) in [("OK", 300), ("OK", 900), (if round % 3 == 0 { "STABLE" } else { "MOVING" }, 700)] {
+                reports.heard(line, When { silence: silence * MS, ..REST }, now);
             }
-            reports.over(Some(&answer("C", "7")), false, now);
+            // A long one goes on when it should be over, and ends as many others do.
+            (0..40).for_each(|of| reports.heard(&format!("{} = {of}", "x".repeat(of)), IN_ONE_GO, now));
+            reports.heard("DONE", IN_ONE_GO, now);
+            // A line of another's comes right before the next question.
+            reports.asked(round % 2 == 0, now);
+            now += 5 * QUIET;
         }
-        assert!(!are_known(&reports, "OK", now) && !are_known(&reports, "DONE", now));
+        assert!(["OK", "STABLE", "MOVING", "DONE"].iter().all(|line| !reports.is_like(line, now)));
     }
 
     #[test]
-    fn what_comes_behind_an_answer_only_sometimes_and_apart_from_it_is_no_rest_of_a_reply() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        for comes in [true, false, false, true] {
-            assert!(!are_known(&reports, "W 3", now));
-            if comes {
-                reports.behind(Some(&answer("A", "7")), "W 1", 300 * MS, now);
+    fn who_is_still_speaking_when_the_next_question_goes_out_reports_what_it_said_again_and_again() {
+        for (lines, every, is_known) in [(10, 300, true), (3, 1000, true), (2, 2000, false), (30, 50, false)] {
+            let (mut reports, now) = nothing();
+            let mut at = now;
+            for _ in 0..lines {
+                reports.heard("W 1", When { silence: every * MS, ..REST }, at);
+                at += every * MS;
             }
-            reports.over(Some(&answer("A", "8")), false, now);
+            reports.asked(true, at - every * MS);
+            assert_eq!([reports.is_like("W 3", at), reports.goes_on(at)], [is_known; 2], "{lines} each {every} ms");
         }
-        assert!(are_known(&reports, "W 3", now) && !reports.goes_on(now));
     }
 
     #[test]
-    fn what_comes_again_after_all_was_said_is_no_rest_of_a_reply() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        rest(&mut reports, "A", &[("W 1", 50 * MS), ("W 2", QUIET - MS)], now);
-        assert!(!are_known(&reports, "W 3", now));
-        rest(&mut reports, "A", &[("W 1", 50 * MS), ("W 2", QUIET)], now);
-        assert!(are_known(&reports, "W 3", now));
-    }
-
-    #[test]
-    fn a_longer_pause_is_left_the_more_seldom_the_longer_nothing_has_shown() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        let mut pauses = Vec::new();
-        for round in 1..=100 {
-            reports.behind(Some(&answer("A", "7")), "OK", MS, now);
-            pauses.extend(reports.wants_a_pause().then_some(round));
-            reports.over(Some(&answer("A", "7")), false, now);
-            assert!(!reports.wants_a_pause());
+    fn an_answer_that_comes_late_is_explained_with_all_that_comes_in_one_go() {
+        // A reply in three lines, and the answers to as many questions as were asked, at once or one after the other.
+        for (questions, lines, pause) in [(1, &["", "OK", "END"][..], 0), (6, &["OK"; 6], 1), (6, &["OK"; 6], 1500)] {
+            for _ in 0..2 {
+                let (mut reports, now) = nothing();
+                (0..questions).for_each(|_| reports.unanswered(now));
+                for (at, line) in lines.iter().enumerate() {
+                    let silence = if at == 0 { 5 * QUIET } else { pause * MS };
+                    reports.heard(line, When { silence, ..APART }, now + 5 * QUIET + at as u32 * pause * MS);
+                }
+                assert!(reports.shapes.is_empty(), "{lines:?}, {pause} ms");
+            }
         }
-        assert_eq!(pauses, [4, 8, 16, 32, 64]);
     }
 
     #[test]
-    fn what_is_said_twice_in_a_rest_is_still_a_report_if_it_was_one() {
-        let (mut reports, now) = (Reports::new(QUIET), Instant::now());
-        reports.unasked("W 1 kg", now);
-        rest(&mut reports, "A", &[("W 1 kg", MS), ("W 2 kg", MS)], now + REMEMBERED / 2);
-        assert!(are_known(&reports, "W 3 kg", now + REMEMBERED));
+    fn a_question_explains_what_comes_for_so_long_and_until_another_one_is_answered() {
+        let (mut reports, now) = nothing();
+        (0..100).for_each(|_| reports.unanswered(now));
+        assert_eq!(reports.unanswered.len(), UNANSWERED_MAX);
+        reports.answered();
+        reports.unanswered(now);
+        // One who streams is not explained for ever.
+        let at = (0..200).map(|tenth| now + tenth * 100 * MS).inspect(|at| reports.heard("W 1", IN_ONE_GO, *at)).last();
+        assert!(reports.is_like("W 2", at.unwrap()));
+        reports.unanswered(now);
+        reports.heard("DOOR", APART, now + EXPLAINS);
+        reports.heard("DOOR", APART, now + EXPLAINS + 9 * QUIET);
+        assert!(reports.is_like("DOOR", now + EXPLAINS + 9 * QUIET));
+    }
+
+    #[test]
+    fn of_too_many_shapes_the_reports_are_kept() {
+        let (mut reports, now) = nothing();
+        (0..2).for_each(|_| reports.heard("W 1", APART, now));
+        ('a'..='z').for_each(|letter| reports.heard(&letter.to_string(), APART, now));
+        assert!(reports.is_like("W 2", now) && reports.shapes.len() == SHAPES_MAX);
+        ('a'..='z').for_each(|letter| (0..2).for_each(|_| reports.heard(&letter.to_string(), APART, now)));
+        assert!(reports.is_like("z", now) && !reports.is_like("W 2", now) && reports.shapes.len() == SHAPES_MAX);
     }
 }
