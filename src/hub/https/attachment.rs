@@ -434,25 +434,29 @@ impl Attached {
 
 impl Attached {
     /// Tells the hub what is known of deliveries, and gives the others back, oldest first, so that nothing overtakes
-    /// them.
+    /// them. A poll under way is heard out: what it brings is among them.
     async fn give_all_back(&mut self) -> Result<(), Trouble> {
-        while let Some(oldest) = self.book.oldest() {
-            if self.asking.is_some() || self.book.due().is_some() {
+        loop {
+            let is_held = self.book.len() > 0;
+            if self.is_polling() || (is_held && self.asking.is_some()) || self.book.due().is_some() {
                 self.step().await?;
                 continue;
             }
+            let Some(oldest) = self.book.oldest() else { return Ok(()) };
             self.give_back(oldest).await?;
             if self.book.oldest() == Some(oldest) {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    fn is_polling(&self) -> bool {
+        matches!(self.asking, Some((Work::Poll, _)))
     }
 
     /// Until when the hub may keep something locked, if the attachment ends now.
     fn locked_until(&self) -> Option<Instant> {
-        let polls = matches!(self.asking, Some((Work::Poll, _)));
-        match (polls, self.is_unsure || self.book.len() > 0) {
+        match (self.is_polling(), self.is_unsure || self.book.len() > 0) {
             (true, _) => Some(Instant::now() + lock::time()),
             (false, true) => self.handed_out.map(|handed_out| handed_out + lock::time()),
             (false, false) => None,

@@ -100,6 +100,34 @@ async fn an_attachment_that_ends_tells_what_it_knows_and_gives_back_the_rest_so_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_poll_under_way_when_the_attachment_ends_is_heard_out_and_what_it_brings_is_given_back() {
+    for (answer, comes) in [(EMPTY.to_owned(), false), (message("m-1", "l-1"), true)] {
+        let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+        tokio::time::advance(Duration::from_secs(65)).await;
+        let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+        let (left, (heard, _)) = tokio::join!(left, site.hub.hear());
+        assert!(left.is_err() && heard == poll());
+        let abandon = format!("POST /devices/p%231/messages/devicebound/l-1/abandon?{VERSION}");
+        let heard = async {
+            site.hub.say(&answer).await;
+            if comes {
+                site.hub.expect(abandon, EMPTY).await;
+            }
+        };
+        let (came, ()) = tokio::join!(attachment.detach(), heard);
+        assert_eq!((came.len(), site.locked_for(None)), (usize::from(comes), None));
+    }
+    // A hub that says nothing is not waited for without end.
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+    tokio::time::advance(Duration::from_secs(65)).await;
+    let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+    assert!(tokio::join!(left, site.hub.hear()).0.is_err());
+    let since = Instant::now();
+    attachment.detach().await;
+    assert_eq!((since.elapsed().as_secs(), site.locked_for(None)), (10, Some(Duration::from_secs(65))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_stays_locked_is_waited_for_before_the_next_attachment() {
     let seconds = |count| Some(Duration::from_secs(count));
     // Given back too often already.
