@@ -34,9 +34,10 @@ use crate::doctor;
 use crate::exit::Exit;
 use crate::handles::{self, Places};
 use crate::health::pulse;
-use crate::hub::account::Access;
+use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Network};
 use crate::hub::pace::Shared;
+use crate::hub::transport::Rest;
 use crate::hub::transports::Transports;
 use crate::ledger::row::Unfinished;
 use crate::ledger::Ledger;
@@ -210,7 +211,11 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     tracing::info!("stopped");
     // An answer that may come still, and a message that is locked at the hub, are for the next daemon to wait out, as
     // after a fault.
-    Ok(in_order && !gateway.owed.is_any() && !gateway.shared.has_left_locked())
+    let rest = gateway.shared.rest();
+    if rest == Rest::Locked {
+        gateway.ways.forget(&gateway.ledger).await;
+    }
+    Ok(in_order && !gateway.owed.is_any() && rest == Rest::Nothing)
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
@@ -374,6 +379,7 @@ impl Gateway {
         }
         let access = Arc::new(Access { hub: config.hub, trust });
         for device in config.devices.into_values().map(Arc::new) {
+            self.shared.begins_with(&Account::of(&device, &access), &device.id);
             let left = left.remove(&device.id).unwrap_or_default();
             registry.add_device(self, tasks, &access, &device, Begin::With(left));
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::hub::transport::Crash;
+use crate::hub::pace::Crash;
 use crate::hub::{lock, transports};
 use crate::ledger::Ledger;
 
@@ -50,6 +50,12 @@ impl Ways {
             *present = configured;
             is_other
         });
+    }
+
+    /// Something is locked for whatever the next daemon reaches the hub by. If that can't be noted, it waits as after
+    /// a crash.
+    pub(super) async fn forget(&self, ledger: &Ledger) {
+        let _ = ledger.note_ways(CHANGING).await;
     }
 
     /// For the task that notes them.

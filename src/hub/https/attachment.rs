@@ -31,7 +31,7 @@ use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::pace::Pace;
-use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
 use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
@@ -88,18 +88,19 @@ impl Transport for Https {
         })
     }
 
-    fn locked_until(&self, account: &Account, device: &str, crash: Option<Crash>) -> Option<Instant> {
-        let key = key(&account.access.hub, device);
-        let before = crash.map(|crash| crash.begun + lock::time()).filter(|until| *until > Instant::now());
-        if before.is_some() {
-            // For the next daemon too, if this one ends sooner.
-            self.left.note(&key, before);
-        }
-        self.left.until(&key)
+    fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
+        self.left.note(&key(&account.access.hub, device), Some(begun + lock::time()));
     }
 
-    fn has_left_locked(&self) -> bool {
-        self.left.is_any()
+    fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+        self.left.until(&key(&account.access.hub, device))
+    }
+
+    fn rest(&self) -> Rest {
+        match self.left.is_any() {
+            true => Rest::Doubtful,
+            false => Rest::Nothing,
+        }
     }
 }
 

@@ -197,7 +197,7 @@ impl Identity {
 
     /// Waits while messages may be locked at the hub that would be overtaken (G5).
     async fn let_locks_run_out(&self, account: &Account) {
-        let until = self.shared.transport.locked_until(account, &self.id, self.shared.crash);
+        let until = self.shared.locked_until(account, &self.id);
         if let Some(until) = until {
             let seconds = until.duration_since(Instant::now()).as_secs();
             tracing::debug!(device = %self.id, seconds, "a message may be locked at the hub: it is waited for");
