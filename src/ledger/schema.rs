@@ -103,7 +103,11 @@ const MIGRATIONS: [&str; 5] = [
 ",
     // A digest of the transport of each device but for those by MQTT. NULL where none was ever reached, and as before nobody noted it; empty
     // where what was taken by one may be locked for another.
-    "ALTER TABLE ledger ADD COLUMN ways BLOB;",
+    "
+    ALTER TABLE ledger ADD COLUMN ways BLOB;
+    ALTER TABLE ledger ADD COLUMN let_go INTEGER NOT NULL DEFAULT 1;     -- as ended_well: nothing is locked at the hub
+    UPDATE ledger SET let_go = ended_well;
+",
 ];
 
 /// Newest rows that are read before anything connects.
