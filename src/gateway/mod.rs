@@ -34,12 +34,14 @@ use crate::doctor;
 use crate::exit::Exit;
 use crate::handles::{self, Places};
 use crate::health::pulse;
-use crate::hub::account::Access;
+use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Network};
+use crate::hub::lock;
 use crate::hub::pace::Shared;
+use crate::hub::transport::Rest;
 use crate::hub::transports::Transports;
 use crate::ledger::row::Unfinished;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Legacy};
 use crate::log;
 use crate::log::throttle::EACH;
 use crate::operate::admin::{self, server, Operator, Reply};
@@ -132,7 +134,7 @@ pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
 pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Exit> {
     let ended = serve(config, ledger.clone(), world, demands).await;
     match ended {
-        Ok(true) => ledger.close().await,
+        Ok(Some(left)) => ledger.close_leaving(left).await,
         _ => ledger.close_after_a_fault().await,
     }
     crash::point(Point::LedgerClosed);
@@ -166,9 +168,14 @@ impl World {
     }
 }
 
-/// Serves until it is told to stop. Tells whether everything has stopped in order then, no peripheral owes an answer,
-/// and the hub keeps nothing locked.
-async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Exit> {
+/// Serves until it is told to stop. Tells what is left for the next daemon to wait for, if everything has stopped in
+/// order then.
+async fn serve(
+    config: Config,
+    ledger: Ledger,
+    world: World,
+    mut demands: impl Demands,
+) -> Result<Option<Legacy>, Exit> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
     crash::point(Point::UnfinishedRead);
@@ -208,9 +215,12 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     end?;
     let in_order = stop(&gateway, tasks).await;
     tracing::info!("stopped");
-    // An answer that may come still, and a message that is locked at the hub, are for the next daemon to wait out, as
-    // after a fault.
-    Ok(in_order && !gateway.owed.is_any() && !gateway.shared.has_left_locked())
+    let rest = gateway.shared.rest();
+    if rest == Rest::Locked {
+        gateway.ways.forget(&gateway.ledger).await;
+    }
+    let left = Legacy { owed: gateway.owed.is_any(), locked: rest != Rest::Nothing };
+    Ok(in_order.then_some(left))
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
@@ -268,13 +278,13 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     }
     crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
-    join("links", &mut tasks.links).await;
+    let links_ended = join("links", &mut tasks.links).await;
     crash::point(Point::LinksEnded);
     stops.buses.cancel();
     let buses_ended = join("buses", &mut tasks.buses).await;
     crash::point(Point::BusesEnded);
     stops.helpers.cancel();
-    executors_ended && executed.is_ok() && buses_ended
+    executors_ended && executed.is_ok() && links_ended && buses_ended
 }
 
 async fn join(what: &str, tasks: &mut Tasks) -> bool {
@@ -374,6 +384,7 @@ impl Gateway {
         }
         let access = Arc::new(Access { hub: config.hub, trust });
         for device in config.devices.into_values().map(Arc::new) {
+            self.shared.begins_with(&Account::of(&device, &access), &device.id);
             let left = left.remove(&device.id).unwrap_or_default();
             registry.add_device(self, tasks, &access, &device, Begin::With(left));
         }
@@ -381,6 +392,13 @@ impl Gateway {
             tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
         }
         drop(registry);
+        if self.shared.rest() != Rest::Nothing {
+            let seconds = lock::time().as_secs();
+            tracing::info!(
+                seconds,
+                "devices whose messages the hub may keep locked since the last run connect after that"
+            );
+        }
         self.spawn_helpers(tasks);
         if let Some(listener) = operators {
             self.serve_operators(listener, tasks);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::hub::transport::Crash;
+use crate::hub::pace::Crash;
 use crate::hub::{lock, transports};
 use crate::ledger::Ledger;
 
@@ -29,7 +29,7 @@ impl Ways {
         let configured = transports::ways(config.devices.values());
         let before = ledger.ways_at_start();
         let by_others = before.is_some_and(|before| before != configured);
-        let crash = ledger.crashed().map(|begun| Crash { begun, by_others });
+        let crash = ledger.locked_since().map(|begun| Crash { begun, by_others });
         let mut is_noted = before == Some(&configured);
         if !is_noted && !crash.is_some_and(|crash| crash.by_others) {
             is_noted = ledger.note_ways(configured.clone()).await.is_ok();
@@ -50,6 +50,12 @@ impl Ways {
             *present = configured;
             is_other
         });
+    }
+
+    /// Something is locked for whatever the next daemon reaches the hub by. If that can't be noted, it waits as after
+    /// a crash.
+    pub(super) async fn forget(&self, ledger: &Ledger) {
+        let _ = ledger.note_ways(CHANGING).await;
     }
 
     /// For the task that notes them.

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep_until, Instant};
 
+use super::account::Account;
+use super::lock;
 use super::room::{Common, Room};
-use super::transport::{Crash, Transport};
+use super::transport::{Rest, Transport};
 use crate::config::TransportKind;
 use crate::handles::Places;
 
@@ -52,6 +54,15 @@ impl Pace {
     }
 }
 
+/// The daemon before this one has crashed, or has left something locked when it stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash {
+    /// When this one began.
+    pub begun: Instant,
+    /// Devices may have been reached by other transports before.
+    pub by_others: bool,
+}
+
 /// What all identities of a gateway share, for as long as it runs.
 pub struct Shared {
     /// How the hub is reached.
@@ -59,7 +70,7 @@ pub struct Shared {
     /// How often: the transport goes by it too, where it makes connections of its own accord.
     pub(in crate::hub) pace: Arc<Pace>,
     /// What the daemon before has left.
-    pub(in crate::hub) crash: Option<Crash>,
+    crash: Option<Crash>,
     /// Places for connections, so that handles are left for the rest.
     pub(in crate::hub) places: Arc<Places>,
     /// What all devices may keep of waiting messages beyond their shares.
@@ -80,9 +91,29 @@ impl Shared {
         self.places.set_most(most);
     }
 
-    /// Whether the hub may keep something locked that identities have left.
-    pub fn has_left_locked(&self) -> bool {
-        self.transport.has_left_locked()
+    /// A device is configured as this daemon begins: what the one before may have left of it is waited for, whenever
+    /// it comes to connecting, and by the next daemon too if this one ends before.
+    pub fn begins_with(&self, account: &Account, device: &str) {
+        if let Some(crash) = self.crash {
+            self.transport.note_crash(account, device, crash.begun);
+        }
+    }
+
+    /// What this daemon leaves that the hub may keep locked, or has found so and not waited for.
+    pub fn rest(&self) -> Rest {
+        let before = self.locked_for_all_until().map_or(Rest::Nothing, |_| Rest::Locked);
+        before.max(self.transport.rest())
+    }
+
+    /// Until when the hub may keep messages of a device locked that would be overtaken (G5).
+    pub(in crate::hub) fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+        self.transport.locked_until(account, device).max(self.locked_for_all_until())
+    }
+
+    /// Until when any device may have messages locked for the transport that it is reached by now.
+    fn locked_for_all_until(&self) -> Option<Instant> {
+        let until = self.crash.filter(|crash| crash.by_others).map(|crash| crash.begun + lock::time());
+        until.filter(|until| *until > Instant::now())
     }
 
     /// Room for one more device.

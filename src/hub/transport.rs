@@ -25,21 +25,28 @@ use crate::ledger::row::Event;
 /// What a transport is about to have done.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The life of the daemon before this one has not ended in order.
-#[derive(Debug, Clone, Copy)]
-pub struct Crash {
-    /// When this one began.
-    pub begun: Instant,
-    /// Devices may have been reached by other transports before.
-    pub by_others: bool,
+/// What attachments have left at the hub, for the next daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rest {
+    /// Nothing is locked.
+    #[default]
+    Nothing,
+    /// Something may be: the next daemon waits as after a crash.
+    Doubtful,
+    /// Something is, also for a transport that does not wait after a crash.
+    Locked,
 }
 
 /// A protocol by which identities are reached.
 pub trait Transport: Send + Sync {
-    /// Whether the hub may keep something locked that attachments have left, so that the next daemon has to wait.
-    fn has_left_locked(&self) -> bool {
-        false
+    /// What attachments have left that the hub may keep locked.
+    fn rest(&self) -> Rest {
+        Rest::Nothing
     }
+
+    /// The daemon before this one, which began then, has not ended in order, and has reached this device by this
+    /// transport: it may have left something locked.
+    fn note_crash(&self, _account: &Account, _device: &str, _begun: Instant) {}
 
     /// Whether an account's connection is no other's, so that it takes one of the places that there are. Where it is
     /// shared, the transport sees to it that there is a place for it.
@@ -55,7 +62,7 @@ pub trait Transport: Send + Sync {
 
     /// Until when the hub may keep messages locked that an ended attachment of this device has left, so that one behind
     /// them would come before them (G5). `None`: it hands them out again at once.
-    fn locked_until(&self, _account: &Account, _device: &str, _crash: Option<Crash>) -> Option<Instant> {
+    fn locked_until(&self, _account: &Account, _device: &str) -> Option<Instant> {
         None
     }
 }

@@ -12,10 +12,9 @@ use super::amqp::{Amqp, IDENTITIES_MAX};
 use super::dial::Dial;
 #[cfg(feature = "https")]
 use super::https::Https;
-use super::lock;
 use super::mqtt::Mqtt;
 use super::pace::Pace;
-use super::transport::{Crash, Pending, Reached, Transport};
+use super::transport::{Pending, Reached, Rest, Transport};
 use super::trouble::Trouble;
 use crate::config::{Credential, Device, TransportKind};
 use crate::handles::Places;
@@ -38,12 +37,13 @@ pub fn connections<'a>(devices: impl IntoIterator<Item = &'a Device>) -> usize {
     own + sharing.into_values().map(|identities| identities.div_ceil(IDENTITIES_MAX)).sum::<usize>()
 }
 
-/// By which transport each device is reached, as a digest: that there is a WebSocket in between changes nothing.
+/// By which transport each device is reached, as a digest: that there is a WebSocket in between changes nothing. Those
+/// that are reached by MQTT are left out: what it has brought is free when its connection ends.
 pub fn ways<'a>(devices: impl IntoIterator<Item = &'a Device>) -> Vec<u8> {
     let mut ways = Context::new(&SHA256);
     for device in devices {
         let way = match device.transport {
-            TransportKind::Mqtt | TransportKind::MqttWs => b'm',
+            TransportKind::Mqtt | TransportKind::MqttWs => continue,
             TransportKind::Amqp | TransportKind::AmqpWs => b'a',
             TransportKind::Https => b'h',
         };
@@ -80,6 +80,16 @@ impl Transports {
 }
 
 impl Transports {
+    fn all(&self) -> Vec<&dyn Transport> {
+        vec![
+            &self.mqtt,
+            #[cfg(feature = "amqp")]
+            &self.amqp,
+            #[cfg(feature = "https")]
+            &self.https,
+        ]
+    }
+
     /// That of an account. `None`: the configuration refuses what is not built.
     fn of(&self, account: &Account) -> Option<&dyn Transport> {
         match account.transport {
@@ -99,20 +109,19 @@ impl Transport for Transports {
         self.of(account).is_none_or(|transport| transport.has_own_connection(account))
     }
 
-    fn locked_until(&self, account: &Account, device: &str, crash: Option<Crash>) -> Option<Instant> {
-        let by_its_own = self.of(account)?.locked_until(account, device, crash);
-        // The device may have been reached by another before, in this life of the daemon or in the one that crashed.
-        #[cfg(feature = "amqp")]
-        let by_its_own = by_its_own.max(self.amqp.locked_until(account, device, None));
-        #[cfg(feature = "https")]
-        let by_its_own = by_its_own.max(self.https.locked_until(account, device, None));
-        let before = crash.filter(|crash| crash.by_others).map(|crash| crash.begun + lock::time());
-        by_its_own.max(before.filter(|until| *until > Instant::now()))
+    fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
+        if let Some(transport) = self.of(account) {
+            transport.note_crash(account, device, begun);
+        }
     }
 
-    #[cfg(feature = "https")]
-    fn has_left_locked(&self) -> bool {
-        self.https.has_left_locked()
+    fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+        // The device may have been reached by another transport before, in this life of the daemon.
+        self.all().into_iter().filter_map(|transport| transport.locked_until(account, device)).max()
+    }
+
+    fn rest(&self) -> Rest {
+        self.all().into_iter().map(Transport::rest).max().unwrap_or_default()
     }
 
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
@@ -127,6 +136,8 @@ impl Transport for Transports {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::hub::lock;
+    use crate::hub::pace::{Crash, Shared};
 
     /// A device with a key.
     fn device() -> Device {
@@ -163,7 +174,8 @@ mod tests {
         let kinds = [TransportKind::Mqtt, TransportKind::Amqp, TransportKind::Https];
         assert!(kinds.iter().all(|kind| kinds.iter().filter(|other| by(**other) == by(*kind)).count() == 1));
         assert_eq!(by(TransportKind::Amqp), by(TransportKind::AmqpWs));
-        assert_ne!(ways([]), by(TransportKind::Mqtt));
+        // One more by MQTT, and one less, locks nothing for anybody.
+        assert_eq!(ways([]), by(TransportKind::Mqtt));
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,16 +192,26 @@ mod tests {
         let hub = config::load(&main, []).unwrap().config.hub;
         let access = Arc::new(crate::hub::account::Access { hub, trust: None });
         let dial: Arc<dyn Dial> = Arc::new(Nowhere);
-        let transports = Transports::over(&dial, &Arc::default(), &Places::new(1));
-        let waits = |transport: TransportKind, by_others: bool| {
-            let account = Account::of(&Device { transport, ..device() }, &access);
+        for (transport, by_others, waits, leaves) in [
+            (TransportKind::Mqtt, false, 0, Rest::Nothing),
+            (TransportKind::Amqp, false, 0, Rest::Nothing),
+            (TransportKind::Https, false, 65, Rest::Doubtful),
+            (TransportKind::Mqtt, true, 65, Rest::Locked),
+            (TransportKind::Amqp, true, 65, Rest::Locked),
+            (TransportKind::Https, true, 65, Rest::Locked),
+        ] {
+            let (pace, places) = (Arc::default(), Places::new(1));
+            let transports = Arc::new(Transports::over(&dial, &pace, &places));
             let crash = Crash { begun: Instant::now(), by_others };
-            let until = transports.locked_until(&account, "d", Some(crash));
-            until.map_or(0, |until| until.duration_since(Instant::now()).as_secs())
-        };
-        for (transport, by_its_own) in [(TransportKind::Mqtt, 0), (TransportKind::Amqp, 0)] {
-            assert_eq!((waits(transport, false), waits(transport, true)), (by_its_own, 65), "{transport}");
+            let shared = Shared::new(transports, pace, places, Some(crash));
+            let account = Account::of(&Device { transport, ..device() }, &access);
+            shared.begins_with(&account, "d");
+            let until = shared.locked_until(&account, "d");
+            let waited = until.map_or(0, |until| until.duration_since(Instant::now()).as_secs());
+            // Whoever stops before it has waited leaves that to the next daemon, though it has reached nothing.
+            assert_eq!((waited, shared.rest()), (waits, leaves), "{transport}, {by_others}");
+            tokio::time::advance(lock::time()).await;
+            assert_eq!((shared.locked_until(&account, "d"), shared.rest()), (None, Rest::Nothing));
         }
-        assert_eq!(waits(TransportKind::Https, false), 65);
     }
 }

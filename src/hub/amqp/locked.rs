@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::hub::lock;
+use crate::hub::{lock, transport};
 
 /// A device at a hub.
 pub(super) type Key = (String, String);
@@ -37,6 +37,17 @@ impl Left {
         let all = self.lock();
         let rest = all.get(key).filter(|rest| rest.are_locked || !by_amqp)?;
         rest.numbers.values().max().copied().filter(|until| *until > Instant::now())
+    }
+
+    /// What the next daemon is to know of it. A link that it makes can't show what was left, as it has forgotten it.
+    pub(super) fn rest(&self) -> transport::Rest {
+        let (all, now) = (self.lock(), Instant::now());
+        let left = all.values().filter(|rest| rest.numbers.values().any(|until| *until > now));
+        let of_each = left.map(|rest| match rest.are_locked {
+            true => transport::Rest::Locked,
+            false => transport::Rest::Doubtful,
+        });
+        of_each.max().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Rest>> {
@@ -74,6 +85,11 @@ impl Locked {
         let is_in_turn = self.awaited.range(..number).next().is_none();
         self.is_out_of_turn |= !is_in_turn;
         is_in_turn
+    }
+
+    /// Whether one came before its turn, so that all of them are waited for.
+    pub(super) fn is_out_of_turn(&self) -> bool {
+        self.is_out_of_turn
     }
 
     /// Nothing can come of the message with this number any more, whether the hub hears of its end or not.
@@ -139,6 +155,7 @@ mod tests {
         assert!(!second.came(9));
         drop(second);
         assert_eq!(waits(&left), 65, "for the one that came out of turn too");
+        assert_eq!(left.rest(), transport::Rest::Locked);
         // The others are not forgotten by a link that brings nothing.
         drop(link(&left));
         assert_eq!(waits(&left), 65);
@@ -172,5 +189,8 @@ mod tests {
         assert_eq!(left.until(&key(), true), None);
         assert_eq!(left.until(&key(), false), Some(Instant::now() + Duration::from_secs(65)));
         assert_eq!(left.until(&("hub".into(), "valve".into()), false), None);
+        assert_eq!(left.rest(), transport::Rest::Doubtful);
+        tokio::time::advance(Duration::from_secs(65)).await;
+        assert_eq!(left.rest(), transport::Rest::Nothing);
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{Credential, TransportKind};
 use crate::handles::Places;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
-use crate::hub::transport::{Crash, Pending, Reached, Transport};
+use crate::hub::transport::{Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
 
 /// AMQP over streams that are dialled.
@@ -88,8 +88,12 @@ impl Transport for Amqp {
         })
     }
 
-    fn locked_until(&self, account: &Account, device: &str, _: Option<Crash>) -> Option<Instant> {
+    fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
         let by_amqp = matches!(account.transport, TransportKind::Amqp | TransportKind::AmqpWs);
         self.left.until(&(account.access.hub.host.clone(), device.to_owned()), by_amqp)
+    }
+
+    fn rest(&self) -> Rest {
+        self.left.rest()
     }
 }

@@ -24,14 +24,14 @@ use tokio::time::{sleep_until, timeout, Instant};
 
 use super::answers;
 use super::book::{Book, End};
-use super::client::{Client, Requests};
+use super::client::{Client, IsOut, Requests};
 use super::left::{Key, Left};
 use crate::command::Message;
 use crate::config::{Hub, Settle};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
 use crate::hub::pace::Pace;
-use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
 use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
@@ -88,18 +88,19 @@ impl Transport for Https {
         })
     }
 
-    fn locked_until(&self, account: &Account, device: &str, crash: Option<Crash>) -> Option<Instant> {
-        let key = key(&account.access.hub, device);
-        let before = crash.map(|crash| crash.begun + lock::time()).filter(|until| *until > Instant::now());
-        if before.is_some() {
-            // For the next daemon too, if this one ends sooner.
-            self.left.note(&key, before);
-        }
-        self.left.until(&key)
+    fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
+        self.left.note(&key(&account.access.hub, device), Some(begun + lock::time()));
     }
 
-    fn has_left_locked(&self) -> bool {
-        self.left.is_any()
+    fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+        self.left.until(&key(&account.access.hub, device))
+    }
+
+    fn rest(&self) -> Rest {
+        match self.left.is_any() {
+            true => Rest::Doubtful,
+            false => Rest::Nothing,
+        }
     }
 }
 
@@ -139,6 +140,8 @@ struct Attached {
     /// Not here while a request is under way.
     client: Option<Client>,
     asking: Option<(Work, Asking)>,
+    /// Whether that has gone out: before, the hub has handed out nothing for it.
+    is_out: IsOut,
     book: Book,
     /// What has come and was not taken.
     inbox: VecDeque<Inbound>,
@@ -174,6 +177,7 @@ impl Attached {
         let now = Instant::now();
         Attached {
             requests: Requests::of(hub, device, token),
+            is_out: client.is_out(),
             client: Some(client),
             asking: None,
             book: Book::default(),
@@ -254,8 +258,7 @@ impl Attached {
                 Ok(())
             }
             (Work::Poll, Err(trouble)) => {
-                // With any other the hub was not even asked.
-                if matches!(trouble, Trouble::Broken(_) | Trouble::Slow(_) | Trouble::Protocol(_)) {
+                if self.is_out.get() {
                     self.poll_went_unanswered();
                 }
                 Err(trouble)
@@ -434,25 +437,30 @@ impl Attached {
 
 impl Attached {
     /// Tells the hub what is known of deliveries, and gives the others back, oldest first, so that nothing overtakes
-    /// them.
+    /// them. A poll under way is heard out: what it brings is among them.
     async fn give_all_back(&mut self) -> Result<(), Trouble> {
-        while let Some(oldest) = self.book.oldest() {
-            if self.asking.is_some() || self.book.due().is_some() {
+        loop {
+            let is_held = self.book.len() > 0;
+            if self.is_polling() || (is_held && self.asking.is_some()) || self.book.due().is_some() {
                 self.step().await?;
                 continue;
             }
+            let Some(oldest) = self.book.oldest() else { return Ok(()) };
             self.give_back(oldest).await?;
             if self.book.oldest() == Some(oldest) {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Whether the hub is asked for a message.
+    fn is_polling(&self) -> bool {
+        matches!(self.asking, Some((Work::Poll, _))) && self.is_out.get()
     }
 
     /// Until when the hub may keep something locked, if the attachment ends now.
     fn locked_until(&self) -> Option<Instant> {
-        let polls = matches!(self.asking, Some((Work::Poll, _)));
-        match (polls, self.is_unsure || self.book.len() > 0) {
+        match (self.is_polling(), self.is_unsure || self.book.len() > 0) {
             (true, _) => Some(Instant::now() + lock::time()),
             (false, true) => self.handed_out.map(|handed_out| handed_out + lock::time()),
             (false, false) => None,

@@ -25,7 +25,7 @@ async fn delivered(device: &mut Box<dyn Attachment>, count: usize) -> Vec<u64> {
 }
 
 fn waits(amqp: &Amqp, account: &Account) -> u64 {
-    let until = amqp.locked_until(account, "d", None);
+    let until = amqp.locked_until(account, "d");
     until.map_or(0, |until| until.duration_since(Instant::now()).as_secs())
 }
 

@@ -1,6 +1,41 @@
 //! What may be locked at the hub, and by whom it is waited for or given back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
+
+/// Dials once, and then without ever coming to an end.
+struct Once(Pairs, AtomicBool);
+
+impl Dial for Once {
+    fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a> {
+        match self.1.swap(true, Ordering::Relaxed) {
+            false => self.0.dial(address),
+            true => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_whose_connection_is_slow_to_be_made_has_asked_for_nothing() {
+    for is_stopped in [false, true] {
+        let (dialled, far) = mpsc::channel(1);
+        let mut site = site(Settle::AfterExecution);
+        site.hub.dialled = far;
+        site.transport = Https::over(Arc::new(Once(Pairs(dialled), AtomicBool::new(false))), Arc::default());
+        let mut attachment = site.attach(None, EMPTY).await.unwrap();
+        assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+        site.hub.hang_up();
+        let begun = Instant::now();
+        let patience = Duration::from_secs(if is_stopped { 70 } else { 200 });
+        match tokio::time::timeout(patience, attachment.next()).await {
+            Ok(ended) => assert_eq!((ended.err(), begun.elapsed().as_secs()), (Some(Trouble::Slow(60)), 125)),
+            Err(_) => assert!(is_stopped),
+        }
+        attachment.detach().await;
+        assert_eq!(site.locked_for(None), None);
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_given_back_a_few_times_and_then_left_to_its_lock() {
@@ -97,6 +132,34 @@ async fn an_attachment_that_ends_tells_what_it_knows_and_gives_back_the_rest_so_
     };
     tokio::join!(attachment.detach(), heard);
     assert_eq!(site.locked_for(None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_under_way_when_the_attachment_ends_is_heard_out_and_what_it_brings_is_given_back() {
+    for (answer, comes) in [(EMPTY.to_owned(), false), (message("m-1", "l-1"), true)] {
+        let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+        tokio::time::advance(Duration::from_secs(65)).await;
+        let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+        let (left, (heard, _)) = tokio::join!(left, site.hub.hear());
+        assert!(left.is_err() && heard == poll());
+        let abandon = format!("POST /devices/p%231/messages/devicebound/l-1/abandon?{VERSION}");
+        let heard = async {
+            site.hub.say(&answer).await;
+            if comes {
+                site.hub.expect(abandon, EMPTY).await;
+            }
+        };
+        let (came, ()) = tokio::join!(attachment.detach(), heard);
+        assert_eq!((came.len(), site.locked_for(None)), (usize::from(comes), None));
+    }
+    // A hub that says nothing is not waited for without end.
+    let (mut site, mut attachment) = attached(Settle::AfterExecution, EMPTY).await;
+    tokio::time::advance(Duration::from_secs(65)).await;
+    let left = tokio::time::timeout(Duration::from_secs(1), attachment.next());
+    assert!(tokio::join!(left, site.hub.hear()).0.is_err());
+    let since = Instant::now();
+    attachment.detach().await;
+    assert_eq!((since.elapsed().as_secs(), site.locked_for(None)), (10, Some(Duration::from_secs(65))));
 }
 
 #[tokio::test(start_paused = true)]
