@@ -234,7 +234,7 @@ impl<'a> Plant<'a> {
     }
 
     fn is_in_touch(&self) -> bool {
-        self.case.by.are_in_touch(&self.hub, ["pump"].into_iter())
+        self.case.by.are_in_touch(&self.hub, 2, ["pump"].into_iter())
     }
 
     /// How often each command was done.
