@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! - Whatever waits here may be dropped at any await and begun again: what has come meanwhile is kept.
-//! - A batch of feedback is settled by whoever took it, and by nobody else.
+//! - A batch of feedback is settled by whoever took it, and by nobody else. A connection that fails settles nothing.
+//! - The end of a link is a trouble for whoever waits for something on it, and for nobody else: the hub may end what is
+//!   idle.
 //! - While a token is asked for or shown, the connection is served; it stands as long as the token before that counts.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -118,7 +120,7 @@ impl Backend {
         backend.show(&proof)?;
         while !backend.renewal.is_let_in() {
             if let Some(event) = backend.turn().await? {
-                backend.set_aside(event)?;
+                backend.set_aside(event, None)?;
             }
         }
         Ok(backend)
@@ -190,8 +192,8 @@ impl Backend {
         }
     }
 
-    /// Takes what nobody waits for at present.
-    fn set_aside(&mut self, event: Event) -> Result<(), BackendError> {
+    /// Takes what nobody waits for at present, while something is waited for on this link.
+    fn set_aside(&mut self, event: Event, awaited: Option<LinkId>) -> Result<(), BackendError> {
         match event {
             Event::Delivered(link, delivery) => {
                 let (message, _) = read(&delivery.payload);
@@ -208,7 +210,11 @@ impl Backend {
                 for own in [&mut self.sender, &mut self.receiver] {
                     *own = own.filter(|own| *own != link);
                 }
-                Err(detached(problem))
+                match awaited == Some(link) {
+                    true => Err(detached(problem)),
+                    // It is attached anew when it is needed.
+                    false => Ok(()),
+                }
             }
             Event::Ended(session, problem) if self.session == Some(session) => {
                 (self.session, self.sender, self.receiver) = (None, None, None);
@@ -253,7 +259,7 @@ impl Backend {
             loop {
                 match self.happened().await? {
                     Event::Sent(of, sent, outcome) if (of, sent) == (link, number) => return Ok(outcome),
-                    event => self.set_aside(event)?,
+                    event => self.set_aside(event, Some(link))?,
                 }
             }
         };
@@ -282,16 +288,18 @@ impl Backend {
     }
 
     async fn take_batch(&mut self) -> Result<Delivered, BackendError> {
-        match self.receiver {
-            Some(link) => self.engine.resume(link),
-            None => self.receiver = Some(self.attach(FEEDBACK, Way::In(BATCHES))?),
-        }
+        let link = match self.receiver {
+            Some(link) => link,
+            None => self.attach(FEEDBACK, Way::In(BATCHES))?,
+        };
+        self.receiver = Some(link);
+        self.engine.resume(link);
         loop {
             if let Some(delivered) = self.come.pop_front() {
                 return Ok(delivered);
             }
             let event = self.happened().await?;
-            self.set_aside(event)?;
+            self.set_aside(event, Some(link))?;
         }
     }
 
@@ -310,8 +318,9 @@ impl Backend {
     }
 
     /// Waits for the record of one message, for so long at most, and gives back what holds records of others; but not
-    /// what was given back too often already, which stays locked for a while. Cancel-safe: nothing is settled then, and
-    /// what was looked at comes again.
+    /// what was given back too often already, which stays locked for a while. Cancel-safe. Where it is dropped, or the
+    /// connection fails, nothing is settled, and what was looked at comes again: whoever waits on over another
+    /// connection gives it back once.
     ///
     /// # Errors
     /// The connection is over; or batches go round that nobody takes, or so many of them wait that no more come.
@@ -326,8 +335,7 @@ impl Backend {
         let found = loop {
             let delivered = match timeout_at(deadline, self.take_batch()).await {
                 Err(_) => break Ok(None),
-                Ok(Err(error)) => break Err(error),
-                Ok(Ok(delivered)) => delivered,
+                Ok(delivered) => delivered?,
             };
             let record = delivered.batch.record_of(device, message_id).cloned();
             let goes_round = delivered.batch.goes_round(device, message_id);

@@ -17,7 +17,7 @@ use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArc
 use crate::amqp::types::performatives::{
     Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
 };
-use crate::demo::hub::side::{STOLEN, UNAUTHORIZED};
+use crate::demo::hub::side::{Which, STOLEN, UNAUTHORIZED};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::wire::{Effect, End, Settlement, Wire};
 use crate::demo::hub::Fault;
@@ -448,7 +448,10 @@ impl Peer {
     fn end_links(&mut self, state: &mut State, now: Now) {
         let orders = state.sides.get_mut(&self.number).map(|side| std::mem::take(&mut side.orders));
         for order in orders.unwrap_or_default() {
-            self.end_where(state, &order.condition, |link| link.number == order.link);
+            self.end_where(state, &order.condition, |link| match &order.which {
+                Which::Link(number) => link.number == *number,
+                Which::Address(address) => link.address == *address,
+            });
         }
         let (devices, rights) = state.take_expired(self.number, now);
         self.end_where(state, UNAUTHORIZED, |link| {
