@@ -155,7 +155,7 @@ impl Backend {
         if let Some(event) = self.engine.event() {
             return match self.cbs.take(&mut self.engine, event) {
                 Ok(told) => self.told(told).map(|()| None),
-                Err(Event::Closed(problem)) => Err(closed(problem)),
+                Err(Event::Closed(problem)) => Err(closed(problem, self.renewal.is_let_in())),
                 Err(event) => Ok(Some(event)),
             };
         }
@@ -222,7 +222,7 @@ impl Backend {
                 self.held.clear();
                 Err(detached(problem))
             }
-            Event::Closed(problem) => Err(closed(problem)),
+            Event::Closed(problem) => Err(closed(problem, self.renewal.is_let_in())),
             Event::Opened { .. } | Event::Attached(_) | Event::Sent(..) | Event::Ended(..) => Ok(()),
         }
     }
@@ -372,24 +372,34 @@ async fn answer(asked: &mut Option<Asked>) -> Result<Proof, BackendError> {
     }
 }
 
+/// Why the hub has ended a part of the connection.
 fn detached(problem: Option<Problem>) -> BackendError {
     let (condition, description) = problem.map(|it| (it.condition, it.description)).unwrap_or_default();
-    match Trouble::from_amqp(&condition, &description) {
+    over(Trouble::from_amqp(&condition, &description), true)
+}
+
+/// Why it has closed all of it: where that is a no, it is the same as a link's.
+fn closed(problem: Option<Problem>, is_let_in: bool) -> BackendError {
+    let Some(Problem { condition, description }) = problem else {
+        return BackendError::Unreachable("the hub closed the connection; try again".into());
+    };
+    over(
+        match Trouble::from_amqp(&condition, &description) {
+            Trouble::Detached { condition, description } => Trouble::Dismissed { condition, description },
+            other => other,
+        },
+        is_let_in,
+    )
+}
+
+fn over(why: Trouble, is_let_in: bool) -> BackendError {
+    match why {
         // It has let the back end in before, and will again.
-        Trouble::TokenExpired => BackendError::Unreachable(
-            "the hub ended the link, as the token's time was over; another connection has another token".into(),
+        Trouble::TokenExpired if is_let_in => BackendError::Unreachable(
+            "the hub ended that, as the token's time was over; another connection has another token".into(),
         ),
         other => other.into(),
     }
-}
-
-fn closed(problem: Option<Problem>) -> BackendError {
-    BackendError::Unreachable(match problem {
-        None => "the hub closed the connection; try again".into(),
-        Some(Problem { condition, description }) => {
-            format!("the hub closed the connection with {condition} ({description}); try again")
-        }
-    })
 }
 
 /// What the way to the hub is made with.
@@ -422,4 +432,32 @@ fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
         settle: SettleMode::AfterExecution,
         form: Arc::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_no_is_a_no_whatever_of_the_connection_the_hub_ends_with_it() {
+        let problem = |condition: &str, description: &str| {
+            Some(Problem { condition: condition.into(), description: description.into() })
+        };
+        let is_no = |error: &BackendError| matches!(error, BackendError::Refused(_));
+        for (condition, expected) in [
+            ("amqp:unauthorized-access", true),
+            ("amqp:not-found", true),
+            ("amqp:connection:forced", false),
+            ("amqp:internal-error", false),
+            ("com.microsoft:server-busy", false),
+            ("amqp:link:stolen", false),
+        ] {
+            let all = [detached(problem(condition, "why")), closed(problem(condition, "why"), true)];
+            assert_eq!(all.each_ref().map(is_no), [expected; 2], "{all:?}");
+        }
+        assert!(!is_no(&detached(None)) && !is_no(&closed(None, false)));
+        // A token whose time is over is renewed with the next connection; one that is new never counts.
+        let expired = || problem("amqp:unauthorized-access", "ErrorCode:ExpiredToken;the token's time is over");
+        assert!(!is_no(&detached(expired())) && !is_no(&closed(expired(), true)) && is_no(&closed(expired(), false)));
+    }
 }
