@@ -33,6 +33,32 @@ impl fmt::Display for Complaint {
     }
 }
 
+/// What a peer may repeat of a token that it was shown begins so, in whatever case; a token of Entra's with `eyJ`.
+const SECRETS: [&str; 3] = ["sharedaccesssignature", "sig=", "bearer "];
+
+/// What a peer says, to stand in a sentence: one line of at most so many bytes. Nothing in it steers a terminal, and
+/// where it repeats a token it ends.
+pub fn said(text: &str, most: usize) -> String {
+    let lower = text.to_ascii_lowercase();
+    let secrets = SECRETS.iter().filter_map(|secret| lower.find(secret)).chain(text.find("eyJ"));
+    let text = text[..secrets.min().unwrap_or(text.len())].trim();
+    let mut said = String::new();
+    for c in text.chars().map(|c| if steers(c) { ' ' } else { c }) {
+        if said.len() + c.len_utf8() > most {
+            break;
+        }
+        said.push(c);
+    }
+    said
+}
+
+/// Whether a character does something to a terminal instead of standing in it: controls, line ends, and those that turn
+/// the direction of writing, by which a text can seem to say something else (Unicode Standard Annex 9, 2).
+pub fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control()
+}
+
 fn split(sentence: &str) -> (&str, &str) {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in sentence.char_indices() {
@@ -51,6 +77,24 @@ fn split(sentence: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_says_neither_steers_a_terminal_nor_repeats_a_token() {
+        for (text, shown) in [
+            ("ErrorCode:DeviceNotFound;no \"d\"", "ErrorCode:DeviceNotFound;no \"d\""),
+            ("two\r\nlines \u{1b}[2J\u{202e}x", "two  lines  [2J x"),
+            ("no: SharedAccessSignature sr=h&sig=hush", "no:"),
+            ("no: sharedaccesssignature%20sr%3dh", "no:"),
+            ("no: sr=h&sig=hush", "no: sr=h&"),
+            ("no: Bearer hush", "no:"),
+            ("no: eyJhush", "no:"),
+            ("keyjaw", "keyjaw"),
+            (&*"é".repeat(99), &*"é".repeat(20)),
+            ("", ""),
+        ] {
+            assert_eq!(said(text, 41), shown, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_remedy_begins_at_the_first_semicolon_that_nobody_has_written() {

@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! - Whatever waits here may be dropped at any await and begun again: what has come meanwhile is kept.
-//! - A batch of feedback is settled by whoever took it, and by nobody else.
+//! - A batch of feedback is settled by whoever took it, and by nobody else. A connection that fails settles nothing.
+//! - The end of a link is a trouble for whoever waits for something on it, and for nobody else: the hub may end what is
+//!   idle.
 //! - While a token is asked for or shown, the connection is served; it stands as long as the token before that counts.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -118,7 +120,7 @@ impl Backend {
         backend.show(&proof)?;
         while !backend.renewal.is_let_in() {
             if let Some(event) = backend.turn().await? {
-                backend.set_aside(event)?;
+                backend.set_aside(event, None)?;
             }
         }
         Ok(backend)
@@ -153,7 +155,7 @@ impl Backend {
         if let Some(event) = self.engine.event() {
             return match self.cbs.take(&mut self.engine, event) {
                 Ok(told) => self.told(told).map(|()| None),
-                Err(Event::Closed(problem)) => Err(closed(problem)),
+                Err(Event::Closed(problem)) => Err(closed(problem, self.renewal.is_let_in())),
                 Err(event) => Ok(Some(event)),
             };
         }
@@ -190,8 +192,8 @@ impl Backend {
         }
     }
 
-    /// Takes what nobody waits for at present.
-    fn set_aside(&mut self, event: Event) -> Result<(), BackendError> {
+    /// Takes what nobody waits for at present, while something is waited for on this link.
+    fn set_aside(&mut self, event: Event, awaited: Option<LinkId>) -> Result<(), BackendError> {
         match event {
             Event::Delivered(link, delivery) => {
                 let (message, _) = read(&delivery.payload);
@@ -208,7 +210,11 @@ impl Backend {
                 for own in [&mut self.sender, &mut self.receiver] {
                     *own = own.filter(|own| *own != link);
                 }
-                Err(detached(problem))
+                match awaited == Some(link) {
+                    true => Err(detached(problem)),
+                    // It is attached anew when it is needed.
+                    false => Ok(()),
+                }
             }
             Event::Ended(session, problem) if self.session == Some(session) => {
                 (self.session, self.sender, self.receiver) = (None, None, None);
@@ -216,7 +222,7 @@ impl Backend {
                 self.held.clear();
                 Err(detached(problem))
             }
-            Event::Closed(problem) => Err(closed(problem)),
+            Event::Closed(problem) => Err(closed(problem, self.renewal.is_let_in())),
             Event::Opened { .. } | Event::Attached(_) | Event::Sent(..) | Event::Ended(..) => Ok(()),
         }
     }
@@ -253,7 +259,7 @@ impl Backend {
             loop {
                 match self.happened().await? {
                     Event::Sent(of, sent, outcome) if (of, sent) == (link, number) => return Ok(outcome),
-                    event => self.set_aside(event)?,
+                    event => self.set_aside(event, Some(link))?,
                 }
             }
         };
@@ -282,16 +288,18 @@ impl Backend {
     }
 
     async fn take_batch(&mut self) -> Result<Delivered, BackendError> {
-        match self.receiver {
-            Some(link) => self.engine.resume(link),
-            None => self.receiver = Some(self.attach(FEEDBACK, Way::In(BATCHES))?),
-        }
+        let link = match self.receiver {
+            Some(link) => link,
+            None => self.attach(FEEDBACK, Way::In(BATCHES))?,
+        };
+        self.receiver = Some(link);
+        self.engine.resume(link);
         loop {
             if let Some(delivered) = self.come.pop_front() {
                 return Ok(delivered);
             }
             let event = self.happened().await?;
-            self.set_aside(event)?;
+            self.set_aside(event, Some(link))?;
         }
     }
 
@@ -310,8 +318,9 @@ impl Backend {
     }
 
     /// Waits for the record of one message, for so long at most, and gives back what holds records of others; but not
-    /// what was given back too often already, which stays locked for a while. Cancel-safe: nothing is settled then, and
-    /// what was looked at comes again.
+    /// what was given back too often already, which stays locked for a while. Cancel-safe. Where it is dropped, or the
+    /// connection fails, nothing is settled, and what was looked at comes again: whoever waits on over another
+    /// connection gives it back once.
     ///
     /// # Errors
     /// The connection is over; or batches go round that nobody takes, or so many of them wait that no more come.
@@ -326,8 +335,7 @@ impl Backend {
         let found = loop {
             let delivered = match timeout_at(deadline, self.take_batch()).await {
                 Err(_) => break Ok(None),
-                Ok(Err(error)) => break Err(error),
-                Ok(Ok(delivered)) => delivered,
+                Ok(delivered) => delivered?,
             };
             let record = delivered.batch.record_of(device, message_id).cloned();
             let goes_round = delivered.batch.goes_round(device, message_id);
@@ -364,24 +372,34 @@ async fn answer(asked: &mut Option<Asked>) -> Result<Proof, BackendError> {
     }
 }
 
+/// Why the hub has ended a part of the connection.
 fn detached(problem: Option<Problem>) -> BackendError {
     let (condition, description) = problem.map(|it| (it.condition, it.description)).unwrap_or_default();
-    match Trouble::from_amqp(&condition, &description) {
+    over(Trouble::from_amqp(&condition, &description), true)
+}
+
+/// Why it has closed all of it: where that is a no, it is the same as a link's.
+fn closed(problem: Option<Problem>, is_let_in: bool) -> BackendError {
+    let Some(Problem { condition, description }) = problem else {
+        return BackendError::Unreachable("the hub closed the connection; try again".into());
+    };
+    over(
+        match Trouble::from_amqp(&condition, &description) {
+            Trouble::Detached { condition, description } => Trouble::Dismissed { condition, description },
+            other => other,
+        },
+        is_let_in,
+    )
+}
+
+fn over(why: Trouble, is_let_in: bool) -> BackendError {
+    match why {
         // It has let the back end in before, and will again.
-        Trouble::TokenExpired => BackendError::Unreachable(
-            "the hub ended the link, as the token's time was over; another connection has another token".into(),
+        Trouble::TokenExpired if is_let_in => BackendError::Unreachable(
+            "the hub ended that, as the token's time was over; another connection has another token".into(),
         ),
         other => other.into(),
     }
-}
-
-fn closed(problem: Option<Problem>) -> BackendError {
-    BackendError::Unreachable(match problem {
-        None => "the hub closed the connection; try again".into(),
-        Some(Problem { condition, description }) => {
-            format!("the hub closed the connection with {condition} ({description}); try again")
-        }
-    })
 }
 
 /// What the way to the hub is made with.
@@ -414,4 +432,32 @@ fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
         settle: SettleMode::AfterExecution,
         form: Arc::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_no_is_a_no_whatever_of_the_connection_the_hub_ends_with_it() {
+        let problem = |condition: &str, description: &str| {
+            Some(Problem { condition: condition.into(), description: description.into() })
+        };
+        let is_no = |error: &BackendError| matches!(error, BackendError::Refused(_));
+        for (condition, expected) in [
+            ("amqp:unauthorized-access", true),
+            ("amqp:not-found", true),
+            ("amqp:connection:forced", false),
+            ("amqp:internal-error", false),
+            ("com.microsoft:server-busy", false),
+            ("amqp:link:stolen", false),
+        ] {
+            let all = [detached(problem(condition, "why")), closed(problem(condition, "why"), true)];
+            assert_eq!(all.each_ref().map(is_no), [expected; 2], "{all:?}");
+        }
+        assert!(!is_no(&detached(None)) && !is_no(&closed(None, false)));
+        // A token whose time is over is renewed with the next connection; one that is new never counts.
+        let expired = || problem("amqp:unauthorized-access", "ErrorCode:ExpiredToken;the token's time is over");
+        assert!(!is_no(&detached(expired())) && !is_no(&closed(expired(), true)) && is_no(&closed(expired(), false)));
+    }
 }

@@ -80,6 +80,7 @@ pub(super) fn sentence(trouble: &Trouble) -> String {
         Trouble::Throttled(description) => {
             format!("the hub is throttling{}; try again in a while", beside(description))
         }
+        Trouble::Stolen => "somebody else has the link now (amqp:link:stolen); try again".into(),
         Trouble::NoSession => "the hub takes no more on this connection; try again".into(),
         Trouble::Detached { condition, description } => {
             format!("the hub ended the link with {condition}{}; try again", beside(description))
@@ -174,6 +175,7 @@ mod tests {
             Trouble::NotLetIn(text()),
             Trouble::TokenUnanswered(30),
             Trouble::TokenExpired,
+            Trouble::Stolen,
             Trouble::NoSession,
             Trouble::Detached { condition: text(), description: text() },
             Trouble::Dismissed { condition: text(), description: text() },

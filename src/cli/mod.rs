@@ -98,7 +98,7 @@ enum Action {
         /// Name of the command in the device's profile.
         command: String,
         /// Its value: JSON if it parses, else text.
-        #[arg(allow_negative_numbers = true)]
+        #[arg(allow_hyphen_values = true, value_parser = exec_value)]
         value: Option<String>,
         /// Print the result as one JSON document.
         #[arg(long)]
@@ -378,6 +378,14 @@ fn reload(path: &Path, json: bool) -> Result<(), Exit> {
     })?;
     print(&if json { changes.to_string() } else { text::changes(&changes) });
     Ok(())
+}
+
+/// A command's value. Some begin with a hyphen, such as `-ON`; one with two is a slip of the pen in an option.
+fn exec_value(text: &str) -> Result<String, String> {
+    match text.starts_with("--") {
+        true => Err("there is no such option; a text that begins so is written as JSON: '\"--text\"'".into()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Exit> {

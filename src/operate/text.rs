@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use serde_json::Value as Json;
 
 use crate::command::Envelope;
+use crate::complaint::steers;
 use crate::health::snapshot::Snapshot;
 use crate::ledger::row::{Record, Source};
 
@@ -168,13 +169,6 @@ fn end(row: &Record) -> String {
 /// One line of text, whatever a peripheral or a message put into it.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
-}
-
-/// Whether a character does something to a terminal instead of standing in it: controls, line ends, and those that turn
-/// the direction of writing, by which a text can seem to say something else (Unicode Standard Annex 9, 2).
-fn steers(c: char) -> bool {
-    let turns = matches!(c, '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    turns || c.is_control()
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.

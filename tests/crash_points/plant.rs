@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fieldbridge::demo::hub::{Ack, Auth, C2d, Effect, Options, Status, Wire as HubWire};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Options, Status};
 use fieldbridge::proof::crash::Point;
 use serde_json::{json, Value as Json};
 
 use crate::books::{self, Books};
 use crate::cases::{Case, Kind, Life, Settle, Wiring};
+use crate::support::books::is_foreign;
 use crate::support::disk::SmallDisk;
 use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
@@ -233,7 +234,7 @@ impl<'a> Plant<'a> {
     }
 
     fn is_in_touch(&self) -> bool {
-        self.case.by.are_in_touch(&self.hub, ["pump"].into_iter())
+        self.case.by.are_in_touch(&self.hub, 2, ["pump"].into_iter())
     }
 
     /// How often each command was done.
@@ -340,9 +341,7 @@ impl<'a> Plant<'a> {
         let ids: Vec<String> = COMMANDS.iter().map(|(id, _)| (*id).to_owned()).collect();
         assert_eq!(self.completed(), ids, "{case}: each completed once, in order (G2, G5)");
         for event in self.hub.wire() {
-            let HubWire::Puback { effect, .. } = event.what else { continue };
-            let is_known = !matches!(effect, Effect::Unknown | Effect::OutOfOrder);
-            assert!(is_known, "{case}: a PUBACK that does not belong there (G6)");
+            assert!(!is_foreign(case.by, &event.what), "{case}: it does not belong there (G6): {event:?}");
         }
         let mut order = self.all_done();
         order.dedup();

@@ -146,6 +146,7 @@ fn wrong_usage_ends_with_2() {
         &["ledger", "list", "--limit", "-1"],
         &["ledger", "show", "pump-7"],
         &["exec", "pump-7"],
+        &["exec", "pump-7", "set", "--jsno"],
         &["status", "--config"],
     ] {
         let output = run(args);
@@ -300,7 +301,7 @@ fn exec_runs_a_command_and_its_status_says_what_came_of_it() {
         (&["pumpe", "set", "1"][..], "no device is called \"pumpe\""),
         (&["pump", "sett", "1"], "unknown-command"),
         (&["pump", "set"], "bad-value"),
-        (&["pump", "set", "fast"], "bad-value"),
+        (&["pump", "set", "-fast"], "bad-value"),
         (&["pump", "set", "-1"], "out-of-range"),
         (&["pump", "set", "65536"], "out-of-range"),
         (&["pump", "read", "1"], "bad-value"),
@@ -319,7 +320,7 @@ fn exec_runs_a_command_and_its_status_says_what_came_of_it() {
         (1, "read", Json::Null, "succeeded"),
         (2, "pulse-verified", json!(7), "succeeded"),
         (3, "sett", json!(1), "rejected"),
-        (5, "set", json!("fast"), "rejected"),
+        (5, "set", json!("-fast"), "rejected"),
         (9, "pulse", json!(1), "failed"),
     ] {
         assert_eq!((&row(at)["command"], &row(at)["state"]), (&json!(command), &json!(state)), "{at}");

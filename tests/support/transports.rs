@@ -69,13 +69,13 @@ impl By {
         }
     }
 
-    /// Whether each of these devices is connected; over HTTPS, whether it was answered of late.
-    pub fn are_in_touch<'a>(self, hub: &Hub, mut devices: impl Iterator<Item = &'a str>) -> bool {
+    /// Whether each of these devices is connected; over HTTPS, whether it was answered within so many polls.
+    pub fn are_in_touch<'a>(self, hub: &Hub, polls: u32, mut devices: impl Iterator<Item = &'a str>) -> bool {
         if self != By::Https {
             return devices.all(|device| hub.is_connected(device));
         }
         let wire = hub.wire();
-        let late = wire.iter().rev().take_while(|event| event.at.elapsed() < POLL_INTERVAL * 2);
+        let late = wire.iter().rev().take_while(|event| event.at.elapsed() < POLL_INTERVAL * polls);
         let is_answer = |what: &Wire| matches!(what, Wire::Request { status: 200..=299, .. });
         let heard: BTreeSet<_> = late.filter(|event| is_answer(&event.what)).map(|event| &*event.device).collect();
         devices.all(|device| heard.contains(device))

@@ -25,6 +25,8 @@ use fe2o3_amqp_types::performatives::{Close, Open, Performative};
 use fe2o3_amqp_types::sasl::{SaslCode, SaslInit};
 use serde_amqp::primitives::Symbol;
 
+use crate::complaint::said;
+
 use super::frame::{self, Body, Frame, Item, Protocol, Sasl, FRAME_MAX, FRAME_MIN};
 use session::Session;
 
@@ -92,7 +94,7 @@ pub enum Way {
     Out(usize),
 }
 
-/// Why the peer ended something.
+/// Why the peer ended something. Both texts are as [`said`] leaves them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The condition's symbol, such as `amqp:not-found`.
@@ -112,20 +114,8 @@ impl Problem {
             ErrorCondition::Custom(symbol) => symbol.clone(),
         };
         let description = error.description.as_deref().unwrap_or_default();
-        Problem { condition: shown(&symbol.0, CONDITION_MAX), description: shown(description, DESCRIPTION_MAX) }
+        Problem { condition: said(&symbol.0, CONDITION_MAX), description: said(description, DESCRIPTION_MAX) }
     }
-}
-
-/// A peer's text as one line of bounded length.
-fn shown(text: &str, most: usize) -> String {
-    let mut shown = String::new();
-    for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
-        if shown.len() + char.len_utf8() > most {
-            break;
-        }
-        shown.push(char);
-    }
-    shown
 }
 
 /// A delivery that came.
@@ -420,7 +410,7 @@ impl Engine {
             (Phase::Mechanisms, Sasl::Mechanisms(offered)) => {
                 let offered: Vec<&str> = offered.sasl_server_mechanisms.0.iter().map(Symbol::as_str).collect();
                 let Some(mechanism) = self.settings.mechanisms.iter().find(|wanted| offered.contains(wanted)) else {
-                    return refused(format!("it offers {}", shown(&offered.join(", "), DESCRIPTION_MAX)));
+                    return refused(format!("it offers {}", said(&offered.join(", "), DESCRIPTION_MAX)));
                 };
                 let hostname = Some(self.settings.hostname.clone());
                 let init = SaslInit { mechanism: (*mechanism).into(), initial_response: None, hostname };

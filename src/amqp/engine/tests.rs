@@ -468,6 +468,17 @@ fn who_is_not_let_in_learns_why() {
 }
 
 #[test]
+fn what_a_peer_says_of_an_end_neither_steers_a_terminal_nor_repeats_a_token() {
+    let mut talk = Talk::open();
+    let why = "no\u{1b}[2J\r\nto SharedAccessSignature sr=h&sig=hush";
+    let error = definitions::Error::new(definitions::AmqpError::UnauthorizedAccess, Some(why.into()), None);
+    talk.say(0, Performative::Close(Close { error: Some(error) })).unwrap();
+    let (condition, description) = ("amqp:unauthorized-access".into(), "no [2J  to".into());
+    let last = std::iter::from_fn(|| talk.engine.event()).last();
+    assert_eq!(last, Some(Event::Closed(Some(Problem { condition, description }))));
+}
+
+#[test]
 fn what_may_not_come_ends_the_connection_with_a_word_to_the_peer() {
     let of_no_session = [
         Performative::Begin(match begin(0) {

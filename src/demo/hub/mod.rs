@@ -462,6 +462,12 @@ impl SimHub {
         self.shared.with(|state| state.order_detach(device, condition))
     }
 
+    /// Detaches the AMQP links that have this address at the hub's end, such as `/messages/devicebound`, to which back
+    /// ends send, with a condition.
+    pub fn detach_links_of(&self, address: &str, condition: &str) {
+        self.shared.with(|state| state.order_detach_of(address, condition));
+    }
+
     /// Feedback records that no back end has taken yet.
     pub fn feedback_waiting(&self) -> usize {
         self.look(|state| state.batches.len())

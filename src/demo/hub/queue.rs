@@ -3,6 +3,8 @@
 //! - A message is in the queue from [`Queue::push`] until it is settled once. A delivery locks it; it never leaves.
 //! - A lock ends by itself, and the message is deliverable again. That does not count as an attempt; only abandoning
 //!   it does.
+//! - Which locks were given out is remembered when they have ended: whoever shows one that never was is told apart from
+//!   whoever is late.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +13,9 @@ use tokio::time::Instant;
 
 use super::message::{C2d, Seq};
 use crate::time::Timestamp;
+
+/// Locks that are remembered, the newest ones.
+const GIVEN_MAX: usize = 1 << 12;
 
 /// What a receiver must show to settle a message: a GUID, made anew by each delivery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,87 +95,105 @@ impl Queued {
 pub(super) enum Held {
     /// Its lock holds.
     Yes(Seq),
-    /// Its lock has run out.
-    Late(Seq),
-    /// No message is locked by it.
+    /// Its lock has ended, and with that what it was good for. The message, if that is still there under this lock.
+    Late(Option<Seq>),
+    /// It was never given to this device.
     No,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue(VecDeque<Queued>);
+pub(super) struct Queue {
+    messages: VecDeque<Queued>,
+    given: VecDeque<LockToken>,
+}
 
 impl Queue {
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.messages.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Queued> {
-        self.0.iter()
+        self.messages.iter()
     }
 
     pub fn push(&mut self, seq: Seq, message: C2d, enqueued: Timestamp, expires: Timestamp) {
         let (deliveries, lock, last_connection) = (0, None, None);
-        self.0.push_back(Queued { seq, message, enqueued, expires, deliveries, lock, last_connection });
+        self.messages.push_back(Queued { seq, message, enqueued, expires, deliveries, lock, last_connection });
     }
 
     /// Takes out all.
     pub fn drain(&mut self) -> Vec<Queued> {
-        self.0.drain(..).collect()
+        self.messages.drain(..).collect()
     }
 
     /// Takes out what has expired, locked or not.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Queued> {
-        if self.0.iter().all(|queued| now < queued.expires) {
+        if self.messages.iter().all(|queued| now < queued.expires) {
             return vec![];
         }
-        let (gone, kept) = self.0.drain(..).partition(|queued| queued.expires <= now);
-        self.0 = kept;
+        let (gone, kept) = self.messages.drain(..).partition(|queued| queued.expires <= now);
+        self.messages = kept;
         VecDeque::into(gone)
     }
 
     pub fn get(&self, seq: Seq) -> Option<&Queued> {
-        self.0.iter().find(|queued| queued.seq == seq)
+        self.messages.iter().find(|queued| queued.seq == seq)
     }
 
     pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Queued> {
-        self.0.iter_mut().find(|queued| queued.seq == seq)
+        self.messages.iter_mut().find(|queued| queued.seq == seq)
     }
 
     /// Takes a message out for good.
     pub fn take(&mut self, seq: Seq) -> Option<Queued> {
-        let index = self.0.iter().position(|queued| queued.seq == seq)?;
-        self.0.remove(index)
+        let index = self.messages.iter().position(|queued| queued.seq == seq)?;
+        self.messages.remove(index)
     }
 
     /// Whether something waits that nobody has locked.
     pub fn has_free(&self, now: Instant) -> bool {
-        self.0.iter().any(|queued| !queued.is_locked(now))
+        self.messages.iter().any(|queued| !queued.is_locked(now))
     }
 
-    /// The oldest message that nobody has locked.
-    pub fn first_free(&mut self, now: Instant) -> Option<&mut Queued> {
-        self.0.iter_mut().find(|queued| !queued.is_locked(now))
+    /// The oldest message that nobody has locked, locked for a delivery.
+    pub fn lock_next(&mut self, connection: u64, now: Instant, until: Instant) -> Option<(&Queued, LockToken)> {
+        let queued = self.messages.iter_mut().find(|queued| !queued.is_locked(now))?;
+        let token = queued.lock(connection, until);
+        if self.given.len() == GIVEN_MAX {
+            self.given.pop_front();
+        }
+        self.given.push_back(token);
+        Some((&*queued, token))
     }
 
     /// What a lock token is good for.
     pub fn held(&self, token: LockToken, now: Instant) -> Held {
         let is_it = |queued: &&Queued| queued.lock.is_some_and(|lock| lock.token == token);
-        match self.0.iter().find(is_it) {
+        match self.messages.iter().find(is_it) {
             Some(queued) if queued.is_locked(now) => Held::Yes(queued.seq),
-            Some(queued) => Held::Late(queued.seq),
+            Some(queued) => Held::Late(Some(queued.seq)),
+            None if self.has_given(token) => Held::Late(None),
             None => Held::No,
         }
     }
 
+    /// Whether it has ever locked something by this token.
+    pub fn has_given(&self, token: LockToken) -> bool {
+        self.given.contains(&token)
+    }
+
     /// Ends the locks of a connection that is over.
     pub fn unlock(&mut self, connection: u64) {
-        for queued in &mut self.0 {
+        for queued in &mut self.messages {
             queued.lock = queued.lock.filter(|lock| lock.connection != connection);
         }
     }
 
     /// Lets every lock run out.
     pub fn run_out(&mut self, now: Instant) {
-        self.0.iter_mut().flat_map(|queued| queued.lock.as_mut()).for_each(|lock| lock.until = lock.until.min(now));
+        self.messages
+            .iter_mut()
+            .flat_map(|queued| queued.lock.as_mut())
+            .for_each(|lock| lock.until = lock.until.min(now));
     }
 }

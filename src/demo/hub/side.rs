@@ -9,10 +9,19 @@ use crate::time::Timestamp;
 pub(super) const UNAUTHORIZED: &str = "amqp:unauthorized-access";
 pub(super) const STOLEN: &str = "amqp:link:stolen";
 
-/// A link that is to be detached, and with which condition.
+/// Which links of a connection are meant.
+#[derive(Debug, Clone)]
+pub(super) enum Which {
+    /// That with this number.
+    Link(u64),
+    /// Those that have this address at the hub's end.
+    Address(String),
+}
+
+/// Links that are to be detached, and with which condition.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
-    pub link: u64,
+    pub which: Which,
     pub condition: String,
 }
 

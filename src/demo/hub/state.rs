@@ -303,8 +303,7 @@ impl State {
         let until = now.mono + self.options.lock;
         let device = self.devices.get_mut(&who.device)?;
         device.is_kept = true;
-        let queued = device.queue.first_free(now.mono)?;
-        let token = queued.lock(who.connection, until);
+        let (queued, token) = device.queue.lock_next(who.connection, now.mono, until)?;
         let queued = queued.clone();
         let message_id = queued.message.message_id.clone();
         self.log(who, Wire::Delivered { seq: queued.seq, message_id, deliveries: queued.deliveries });
@@ -314,10 +313,11 @@ impl State {
     /// Settles a message that was locked, and says what that did.
     pub fn dispose(&mut self, who: &Who, token: LockToken, settlement: Settlement, now: Now) -> Effect {
         let most = self.options.max_delivery_count;
-        let Some(device) = self.devices.get_mut(&who.device) else { return Effect::Unknown };
+        let Some(device) = self.devices.get(&who.device) else { return Effect::Unknown };
         let (seq, effect) = match device.queue.held(token, now.mono) {
+            Held::No if self.devices.values().any(|device| device.queue.has_given(token)) => (None, Effect::Foreign),
             Held::No => (None, Effect::Unknown),
-            Held::Late(seq) => (Some(seq), Effect::Late),
+            Held::Late(seq) => (seq, Effect::Late),
             Held::Yes(seq) => (Some(seq), Effect::from(settlement)),
         };
         self.log(who, Wire::Settled { seq, settlement, effect });

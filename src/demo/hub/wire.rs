@@ -14,10 +14,13 @@ use super::message::Seq;
 pub enum Effect {
     /// It completed its message.
     Completed,
-    /// Its message's lock had run out.
+    /// Its message's lock had ended.
     Late,
-    /// This connection has no such packet in flight: a client that sends one may complete what it never handled.
+    /// This connection has no such packet in flight, or over AMQP no such delivery: a client that sends one may complete
+    /// what it never handled. Over HTTPS no such lock was ever given out, by which nothing can be completed.
     Unknown,
+    /// Its lock was given to another device.
+    Foreign,
     /// It overtook an older one, and that is not accepted.
     OutOfOrder,
     /// It was lost on purpose.

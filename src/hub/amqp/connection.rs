@@ -314,7 +314,7 @@ impl Driver {
                 let told = match outcome {
                     Outcome::Accepted => Signal::Published(number),
                     Outcome::Rejected(Some(problem)) => {
-                        let why = format!("{} {}", problem.condition, shown(&problem.description));
+                        let why = format!("{} {}", problem.condition, problem.description);
                         match Trouble::from_amqp(&problem.condition, &problem.description) {
                             Trouble::Throttled(_) => Signal::Postponed(number, why, false),
                             _ => Signal::Refused(number, why),
@@ -344,7 +344,7 @@ impl Driver {
         match (served.sender == Some(link) && !served.is_leaving, served.events, user) {
             (true, 0, _) => served.sender = None,
             (true, _, Some(user)) => {
-                let problem = problem.map(|it| format!("{} {}", it.condition, shown(&it.description)));
+                let problem = problem.map(|it| format!("{} {}", it.condition, it.description));
                 self.over(user, Trouble::EventRefused(problem.unwrap_or_else(|| "its link is ended".into())));
             }
             _ => self.on_end(link.session, problem),
@@ -412,11 +412,6 @@ fn client(api_version: &str) -> Fields {
     client
 }
 
-/// What the hub says, without what it may repeat of a token.
-fn shown(description: &str) -> &str {
-    description.split("SharedAccessSignature").next().unwrap_or_default().trim()
-}
-
 /// The hub closed the connection.
 fn dismissed(problem: Option<Problem>) -> Trouble {
     match problem {
@@ -424,7 +419,7 @@ fn dismissed(problem: Option<Problem>) -> Trouble {
         Some(Problem { condition, description }) => match Trouble::from_amqp(&condition, &description) {
             // What it means of a device it does not mean of a connection.
             Trouble::Throttled(description) => Trouble::Throttled(description),
-            _ => Trouble::Dismissed { condition, description: shown(&description).to_owned() },
+            _ => Trouble::Dismissed { condition, description },
         },
     }
 }

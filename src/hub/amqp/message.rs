@@ -13,6 +13,7 @@ use crate::amqp::message::{self, number, text, Body};
 use crate::amqp::Value;
 use crate::command::excerpt::truncated;
 use crate::command::Message;
+use crate::complaint::said;
 use crate::hub::properties::{parse_expiry, percent_encoded};
 use crate::ledger::row::Event;
 use crate::time::Timestamp;
@@ -121,9 +122,7 @@ pub(super) fn read_answer(payload: &[u8]) -> Option<Answer> {
     let to = read.correlation_id.as_ref().and_then(text)?;
     let status = read.property("status-code").and_then(number)?.try_into().ok()?;
     let description = read.property("status-description").and_then(text).unwrap_or_default();
-    let description = description.split("SharedAccessSignature").next().unwrap_or_default();
-    let description = truncated(description, 200).replace(|char: char| char.is_control(), " ");
-    Some(Answer { to, status, description })
+    Some(Answer { to, status, description: said(&description, 200) })
 }
 
 #[cfg(test)]
@@ -232,7 +231,7 @@ mod tests {
         let why = "bad\r\nSharedAccessSignature sr=h&sig=secret";
         let said = map(&[("status-code", Value::Int(401)), ("status-description", Value::String(why.into()))]);
         let answer = read_answer(&[properties, section(0x74, &said)].concat()).unwrap();
-        assert_eq!((answer.to.as_str(), answer.status, answer.description.as_str()), ("put-token-1", 401, "bad  "));
+        assert_eq!((answer.to.as_str(), answer.status, answer.description.as_str()), ("put-token-1", 401, "bad"));
         assert!(read_answer(b"anything").is_none());
     }
 }

@@ -284,11 +284,10 @@ impl Trouble {
         }
     }
 
-    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are of bounded
-    /// length.
+    /// What it means that the hub ended a device's link or session with an AMQP error. Both texts are as the engine
+    /// gives them: of bounded length, and without what the hub repeats of a token.
     pub fn from_amqp(condition: &str, description: &str) -> Trouble {
-        // A hub that repeats what it was shown must not make the log repeat it.
-        let description = description.split("SharedAccessSignature").next().unwrap_or_default().trim().to_owned();
+        let description = description.to_owned();
         match condition {
             "amqp:unauthorized-access" if says_expired(&description) => Trouble::TokenExpired,
             "amqp:unauthorized-access" => Trouble::Unauthorized(description),

@@ -173,6 +173,12 @@ impl Faults {
         self.active.is_empty() && self.bag.is_empty()
     }
 
+    /// What is wrong, and what is to come.
+    pub fn left(&self) -> String {
+        let active: Vec<Kind> = self.active.iter().map(|active| active.kind).collect();
+        format!("{active:?} last, {:?} have not begun", self.bag)
+    }
+
     /// Lets the first begin whose organs are free.
     pub fn begin_one(&mut self, plant: &mut Plant, daemon: &mut Supervisor) {
         let connected = plant.all_in_touch();

@@ -25,6 +25,8 @@ use plant::Plant;
 /// How long what the faults have left may take, undisturbed. A hub that was gone for long is tried again after up to
 /// 45 s.
 const REST: Duration = Duration::from_secs(120);
+/// How long all kinds of faults may take to strike once, each tried again where it found nothing to strike.
+const CONFUSION: Duration = Duration::from_secs(600);
 /// How often the run looks around.
 const STEP: Duration = Duration::from_millis(5);
 /// How often a command is sent.
@@ -76,6 +78,7 @@ fn whatever_goes_wrong(by: By) {
 /// Lets every kind of fault strike while messages flow.
 fn confuse(plant: &mut Plant, daemon: &mut Supervisor) -> Faults {
     let least = Duration::from_secs(number("FIELDBRIDGE_SECONDS").unwrap_or(0));
+    let most = least + CONFUSION;
     let mut faults = Faults::default();
     let began = Instant::now();
     let (mut next_fault, mut next_send) = (began + Duration::from_secs(1), began);
@@ -90,6 +93,7 @@ fn confuse(plant: &mut Plant, daemon: &mut Supervisor) -> Faults {
             }
             faults.refill(&mut plant.random);
         }
+        assert!(began.elapsed() < most, "after {most:?} there is more to strike: {}", faults.left());
         if now >= next_fault {
             faults.begin_one(plant, daemon);
             next_fault = now + Duration::from_millis(plant.random.u64(200..1200));

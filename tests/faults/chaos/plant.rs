@@ -23,6 +23,9 @@ pub const KEEPALIVE: Duration = Duration::from_secs(5);
 pub const ANSWER: Duration = Duration::from_millis(400);
 /// Over AMQP a settlement may be lost without its connection: the message comes again when its lock has run out.
 const AMQP_LOCK: Duration = Duration::from_secs(5);
+/// Polls within which each device was answered if it is in touch: on a machine that is busy, fewer than these never
+/// bring an answer to all of them.
+const POLLS: u32 = 5;
 /// Messages of one device that wait at the hub.
 const QUEUED_MAX: usize = 6;
 /// Values are two bytes, and each is used once.
@@ -90,7 +93,7 @@ impl Plant {
 
     /// Whether the hub can expect to hear every device soon.
     pub fn all_in_touch(&self) -> bool {
-        self.books.by.are_in_touch(&self.hub, self.books.devices.iter().map(|device| device.id.as_str()))
+        self.books.by.are_in_touch(&self.hub, POLLS, self.books.devices.iter().map(|device| device.id.as_str()))
     }
 
     /// The clock shows the right time, and is synchronised: what it showed before was wrong.

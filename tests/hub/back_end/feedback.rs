@@ -1,8 +1,10 @@
 //! Feedback that is not one's own, or that nobody gets: whatever a back end does, the hub's one queue loses nothing.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use fieldbridge::backend::feedback::End;
@@ -12,9 +14,10 @@ use fieldbridge::demo::hub::{Ack, C2d, Options};
 use serde_json::Value as Json;
 use tokio::time::timeout;
 
-use super::{back_end, begun, foreign_feedback, json, patient_hub, plant_of, prepared, said};
+use super::{back_end, begun, foreign_feedback, json, listens, patient_hub, plant_of, prepared, said};
 use crate::support::hub::Hub;
 use crate::support::process::Killed;
+use crate::support::tls::Server;
 use crate::support::{eventually, Site, PATIENCE};
 
 /// The exit status of a child that ends.
@@ -114,6 +117,56 @@ async fn connected(hub: &Hub, site: &Site) -> Backend {
         ..Place::default()
     };
     Backend::connect(Who::Policy(policy), &place).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_link_that_is_not_used_may_end_and_what_was_waited_among_is_given_back_once() {
+    let (hub, _slave, site) = plant_of(patient_hub(), "");
+    foreign_feedback(&hub, 1);
+    let waiting = begun(&hub, &site, &["send", "pump", "set", "7", "--message-id", "own", "--wait=1h"]);
+    listens(&hub, 0);
+    hub.detach_links_of("/messages/devicebound", "amqp:link:detach-forced");
+    let _daemon = site.start();
+    let waited = waiting.wait_with_output().unwrap();
+    assert!(waited.status.success() && said(&waited).contains("Success"), "{}", said(&waited));
+    assert!(!said(&waited).contains("the connection is lost"), "{}", said(&waited));
+    let mut other = connected(&hub, &site).await;
+    let batch = timeout(PATIENCE, other.next_batch()).await.expect("it is there").unwrap();
+    assert_eq!(batch.batch.returns, 1, "{:?}", batch.batch);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_for_its_token_gives_nothing_back() {
+    let options = Options { keeps_from_start: true, bearer: Some("eyJ.good".into()), ..Options::default() };
+    let (hub, _slave, site) = plant_of(Hub::start(options), "");
+    foreign_feedback(&hub, 1);
+    let (host, metadata) = (hub.host(), one_token());
+    let args = ["send", "pump", "set", "7", "--message-id", "own", "--wait=8s", "--hub", &host, "--entra"];
+    let mut command = prepared(&hub, &site, &args);
+    for name in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"] {
+        command.env_remove(name);
+    }
+    command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("http://{}", metadata.address));
+    let waited = command.output().unwrap();
+    assert_eq!(waited.status.code(), Some(1), "{}", said(&waited));
+    assert!(said(&waited).contains("the connection is lost"), "{}", said(&waited));
+    let mut other = connected(&hub, &site).await;
+    let batch = timeout(PATIENCE, other.next_batch()).await.expect("it is there").unwrap();
+    assert_eq!(batch.batch.returns, 0, "{:?}", batch.batch);
+}
+
+/// What has one token for the machine, which lives for seconds, and no other.
+fn one_token() -> Server {
+    let asked = AtomicUsize::new(0);
+    Server::start(move |mut stream, _: &Mutex<Vec<u8>>| {
+        crate::entra::request(&mut stream);
+        let status = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => "200 OK",
+            _ => "503 No",
+        };
+        let body = r#"{"access_token":"eyJ.good","expires_in":"3","resource":"x"}"#;
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    })
 }
 
 #[tokio::test]

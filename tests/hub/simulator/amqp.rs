@@ -147,8 +147,23 @@ async fn a_lock_that_runs_out_brings_the_message_again_and_its_settlement_is_lat
     assert!(matches!(outcome, DeliveryState::Rejected(_)), "{outcome:?}");
     let outcome = client.settle_and_hear(second.id, accepted()).await;
     assert_eq!(outcome, accepted());
-    assert_eq!(effects(&hub), [Effect::Unknown, Effect::Completed]);
+    assert_eq!(effects(&hub), [Effect::Late, Effect::Completed]);
     assert_eq!(hub.wait_feedback(1, LIMIT).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_not_delivered_on_this_connection_is_not_settled_on_it() {
+    let hub = hub(|_| {}).await;
+    let mut before = receiving(&hub, 10).await;
+    hub.send("d", C2d::new("m", "x").ack(Ack::Full)).unwrap();
+    let delivered = delivery(&mut before).await;
+    let mut client = receiving(&hub, 0).await;
+    client.settle(delivered.id, accepted()).await;
+    client.credit(5, 1, false).await;
+    let delivered = delivery(&mut client).await;
+    client.settle(delivered.id, accepted()).await;
+    assert_eq!(hub.wait_feedback(1, LIMIT).await.unwrap().len(), 1);
+    assert_eq!(effects(&hub), [Effect::Unknown, Effect::Completed]);
 }
 
 #[tokio::test]

@@ -124,6 +124,7 @@ async fn a_lock_runs_out_and_is_then_lost() {
     };
     assert_eq!(second.header("iothub-deliverycount"), Some("0"), "a lock that runs out is no attempt");
     assert_eq!(complete(&hub, &first.lock()).await.unwrap().status, 412);
+    assert_eq!(effects(&hub), [Effect::Late]);
     hub.set_options(|options| options.lock = LIMIT);
     hub.run_out_locks("d");
     let third = receive(&hub).await;
@@ -218,8 +219,11 @@ async fn a_fault_loses_a_settlement_or_its_confirmation() {
     hub.fault("d", Fault::CutAfterSettlement);
     assert!(complete(&hub, &lock).await.is_none());
     assert_eq!(hub.queue_len("d"), 0);
-    let effects: Vec<Effect> = hub.wire().into_iter().filter_map(settled).collect();
-    assert_eq!(effects, [Effect::Lost, Effect::Completed]);
+    assert_eq!(effects(&hub), [Effect::Lost, Effect::Completed]);
+}
+
+fn effects(hub: &SimHub) -> Vec<Effect> {
+    hub.wire().into_iter().filter_map(settled).collect()
 }
 
 fn settled(event: WireEvent) -> Option<Effect> {
@@ -279,4 +283,10 @@ async fn a_lock_that_the_hub_never_gave_out_says_whether_it_lets_the_device_in_a
     assert_eq!(ask(&hub, &stranger, "", "").await.unwrap().status, 404);
     let answer = receive(&hub).await;
     assert_eq!((answer.status, answer.header("iothub-deliverycount")), (200, Some("0")));
+    // The lock of one device's message completes nothing of another's.
+    hub.add_key_device("e");
+    let line = format!("DELETE /devices/e/messages/devicebound/{}", answer.lock());
+    let token = hub.token("e", 3600).unwrap();
+    assert_eq!(ask_as(&hub, &token, &line, "", "", "").await.unwrap().status, 412);
+    assert_eq!(effects(&hub), [Effect::Unknown, Effect::Foreign]);
 }

@@ -17,7 +17,7 @@ use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArc
 use crate::amqp::types::performatives::{
     Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
 };
-use crate::demo::hub::side::{STOLEN, UNAUTHORIZED};
+use crate::demo::hub::side::{Which, STOLEN, UNAUTHORIZED};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::wire::{Effect, End, Settlement, Wire};
 use crate::demo::hub::Fault;
@@ -335,6 +335,10 @@ impl Peer {
         }
         let (first, last) = (disposition.first, disposition.last.unwrap_or(disposition.first));
         let ids: Vec<u32> = session.sent.range(first..=last.max(first)).map(|(id, _)| *id).collect();
+        if let (true, Some(settlement)) = (ids.is_empty(), wanted(disposition.state.as_ref())) {
+            // Whose it is nobody knows.
+            state.log(&self.who(""), Wire::Settled { seq: None, settlement, effect: Effect::Unknown });
+        }
         for id in ids {
             let Some(sent) = self.sessions.get_mut(&channel).and_then(|session| session.sent.remove(&id)) else {
                 continue;
@@ -353,17 +357,11 @@ impl Peer {
         &mut self,
         state: &mut State,
         sent: Sent,
-        wanted: Option<&DeliveryState>,
+        outcome: Option<&DeliveryState>,
         now: Now,
     ) -> (DeliveryState, bool) {
-        let settlement = match wanted {
-            Some(DeliveryState::Accepted(_)) => Settlement::Complete,
-            Some(DeliveryState::Rejected(_)) => Settlement::Reject,
-            // Without an outcome nothing is settled; the lock will run out.
-            None | Some(DeliveryState::Received(_)) => return (DeliveryState::Accepted(Accepted {}), false),
-            Some(_) => Settlement::Abandon,
-        };
-        let echo = wanted.cloned().unwrap_or(DeliveryState::Accepted(Accepted {}));
+        let Some(settlement) = wanted(outcome) else { return (DeliveryState::Accepted(Accepted {}), false) };
+        let echo = outcome.cloned().unwrap_or(DeliveryState::Accepted(Accepted {}));
         let lost = || rejected("com.microsoft:message-lock-lost", "ErrorCode:DeviceMessageLockLost");
         match sent {
             Sent::Answer => (echo, true),
@@ -448,7 +446,10 @@ impl Peer {
     fn end_links(&mut self, state: &mut State, now: Now) {
         let orders = state.sides.get_mut(&self.number).map(|side| std::mem::take(&mut side.orders));
         for order in orders.unwrap_or_default() {
-            self.end_where(state, &order.condition, |link| link.number == order.link);
+            self.end_where(state, &order.condition, |link| match &order.which {
+                Which::Link(number) => link.number == *number,
+                Which::Address(address) => link.address == *address,
+            });
         }
         let (devices, rights) = state.take_expired(self.number, now);
         self.end_where(state, UNAUTHORIZED, |link| {
@@ -546,6 +547,16 @@ impl Peer {
         let (queued, token) = state.lock_next(&who, now)?;
         let bytes = message::delivery(id, &queued, token, &state.options);
         Some((token.0.to_vec(), bytes, Sent::Message { device: id.to_owned(), token }))
+    }
+}
+
+/// What a receiver wants. Without an outcome nothing is settled; the lock will run out.
+fn wanted(outcome: Option<&DeliveryState>) -> Option<Settlement> {
+    match outcome? {
+        DeliveryState::Accepted(_) => Some(Settlement::Complete),
+        DeliveryState::Rejected(_) => Some(Settlement::Reject),
+        DeliveryState::Received(_) => None,
+        _ => Some(Settlement::Abandon),
     }
 }
 

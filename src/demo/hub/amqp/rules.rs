@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::demo::hub::auth::{self, Proof};
 use crate::demo::hub::device::{Line, Receiver};
-use crate::demo::hub::side::{Order, Right};
+use crate::demo::hub::side::{Order, Right, Which};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::topic::percent_decode;
 use crate::demo::hub::wire::{End, Wire};
@@ -234,9 +234,18 @@ impl State {
             device.queue.unlock(receiver.connection);
         }
         if let Some(side) = self.sides.get_mut(&receiver.connection) {
-            side.orders.push_back(Order { link: receiver.link, condition: condition.to_owned() });
+            side.orders.push_back(Order { which: Which::Link(receiver.link), condition: condition.to_owned() });
             side.line.wake.notify_one();
         }
         true
+    }
+
+    /// Has the links of all connections detached that have this address, with a condition.
+    pub fn order_detach_of(&mut self, address: &str, condition: &str) {
+        for side in self.sides.values_mut() {
+            let which = Which::Address(address.to_owned());
+            side.orders.push_back(Order { which, condition: condition.to_owned() });
+            side.line.wake.notify_one();
+        }
     }
 }
