@@ -1,10 +1,11 @@
 //! The ledger, read from outside with SQL of the simulation's own: what would be left of it if the power went now.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use fieldbridge::hub::mqtt::topic;
 use rusqlite::{Connection, OpenFlags};
+use tokio::time::Instant;
 
 use super::disk::{SimDisk, VFS};
 use super::scenario::Message;
@@ -40,12 +41,14 @@ pub struct Witness {
     disk: Arc<SimDisk>,
     /// Whether it looks at every acknowledgement and effect: it costs time.
     looks: bool,
+    /// The rows that the ledger had which was lost last, and when it was.
+    lost: Mutex<Option<(Instant, Vec<Row>)>>,
 }
 
 impl Witness {
     /// Of a disk.
     pub fn new(world: &Arc<World>, disk: &Arc<SimDisk>, looks: bool) -> Arc<Witness> {
-        Arc::new(Witness { world: world.clone(), disk: disk.clone(), looks })
+        Arc::new(Witness { world: world.clone(), disk: disk.clone(), looks, lost: Mutex::default() })
     }
 
     /// What would be left: the rows, and the number of events in the outbox.
@@ -89,10 +92,17 @@ impl Witness {
         world
     }
 
-    fn rows_of(&self, message: &Message) -> Vec<Row> {
+    /// The ledger is lost now, with these rows.
+    pub fn note_lost(&self, rows: &[Row]) {
+        *self.lost.lock().expect("nobody panics") = Some((Instant::now(), rows.to_vec()));
+    }
+
+    /// What was durable of a message when something was sent for it. On its way that may outlive the ledger.
+    fn rows_of(&self, message: &Message, sent: Instant) -> Vec<Row> {
         let digest = digest(message);
-        match self.remains() {
-            Ok((rows, _)) => rows
+        let lost = self.lost.lock().expect("nobody panics").clone().filter(|(at, _)| sent <= *at);
+        match lost.map_or_else(|| self.remains().map(|(rows, _)| rows), |(_, rows)| Ok(rows)) {
+            Ok(rows) => rows
                 .into_iter()
                 .filter(|row| row.hub == message.hub && row.device == message.device && row.message_id == message.id)
                 .filter(|row| row.digest == digest)
@@ -110,7 +120,7 @@ impl Witness {
             return;
         }
         self.world.count("witness: rows behind a PUBACK");
-        let rows = self.rows_of(message);
+        let rows = self.rows_of(message, Instant::now());
         if !rows.iter().any(|row| row.is_final() || message.after_accept) {
             self.world.violate(format!("G1: PUBACK for {message:?}, and durable is {rows:?}"));
         }
@@ -118,12 +128,12 @@ impl Witness {
 
     /// A peripheral does what it must not do twice: that it may have been done must be durable (G3).
     /// It may have been sent several times, and by several hubs.
-    pub fn expect_executing(&self, alike: &[&Message]) {
+    pub fn expect_executing(&self, alike: &[&Message], sent: Instant) {
         if !self.looks {
             return;
         }
         self.world.count("witness: rows behind an effect");
-        let rows: Vec<Row> = alike.iter().flat_map(|message| self.rows_of(message)).collect();
+        let rows: Vec<Row> = alike.iter().flat_map(|message| self.rows_of(message, sent)).collect();
         if !rows.iter().any(|row| row.state == "executing") {
             self.world.violate(format!("G3: {alike:?} on the wire, and durable is {rows:?}"));
         }

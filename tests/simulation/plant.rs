@@ -196,7 +196,7 @@ impl Plant {
         match self.order(request) {
             Some(message) if asks.once() => {
                 let alike = |other: &&Message| (other.value, other.asks) == (message.value, asks);
-                self.witness.expect_executing(&self.messages.iter().filter(alike).collect::<Vec<_>>());
+                self.witness.expect_executing(&self.messages.iter().filter(alike).collect::<Vec<_>>(), request.written);
             }
             _ => {}
         }

@@ -258,7 +258,10 @@ impl Schedule {
             return;
         }
         match self.witness.remains() {
-            Ok((rows, _)) => self.lost.borrow_mut().extend(rows),
+            Ok((rows, _)) => {
+                self.witness.note_lost(&rows);
+                self.lost.borrow_mut().extend(rows);
+            }
             Err(error) => self.world.violate(format!("the ledger can't be read before it is lost: {error}")),
         }
         self.world.note(format_args!("the ledger is lost"));
