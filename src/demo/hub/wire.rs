@@ -16,8 +16,8 @@ pub enum Effect {
     Completed,
     /// Its message's lock had ended.
     Late,
-    /// This connection has no such packet in flight, or over AMQP no such delivery: a client that sends one may complete
-    /// what it never handled. Over HTTPS no such lock was ever given out, by which nothing can be completed.
+    /// This connection has no such packet in flight, or over AMQP no such delivery: a client that sends one may
+    /// complete what it never handled. Over HTTPS no such lock was ever given out, by which nothing can be completed.
     Unknown,
     /// Its lock was given to another device.
     Foreign,
