@@ -40,14 +40,14 @@ use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
 use crate::hub::transports::Transports;
 use crate::ledger::row::Unfinished;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Legacy};
 use crate::log;
 use crate::log::throttle::EACH;
 use crate::operate::admin::{self, server, Operator, Reply};
 use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
-use registry::{Begin, Registry};
+use registry::{by_device, Begin, Registry};
 use ways::Ways;
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -133,7 +133,7 @@ pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
 pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Exit> {
     let ended = serve(config, ledger.clone(), world, demands).await;
     match ended {
-        Ok(true) => ledger.close().await,
+        Ok(Some(left)) => ledger.close_leaving(left).await,
         _ => ledger.close_after_a_fault().await,
     }
     crash::point(Point::LedgerClosed);
@@ -167,9 +167,14 @@ impl World {
     }
 }
 
-/// Serves until it is told to stop. Tells whether everything has stopped in order then, no peripheral owes an answer,
-/// and the hub keeps nothing locked.
-async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<bool, Exit> {
+/// Serves until it is told to stop. Tells what is left for the next daemon to wait for, if everything has stopped in
+/// order then.
+async fn serve(
+    config: Config,
+    ledger: Ledger,
+    world: World,
+    mut demands: impl Demands,
+) -> Result<Option<Legacy>, Exit> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
     crash::point(Point::UnfinishedRead);
@@ -209,13 +214,12 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     end?;
     let in_order = stop(&gateway, tasks).await;
     tracing::info!("stopped");
-    // An answer that may come still, and a message that is locked at the hub, are for the next daemon to wait out, as
-    // after a fault.
     let rest = gateway.shared.rest();
     if rest == Rest::Locked {
         gateway.ways.forget(&gateway.ledger).await;
     }
-    Ok(in_order && !gateway.owed.is_any() && rest == Rest::Nothing)
+    let left = Legacy { owed: gateway.owed.is_any(), locked: rest != Rest::Nothing };
+    Ok(in_order.then_some(left))
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
@@ -311,14 +315,6 @@ impl TaskGroups {
             });
         }
     }
-}
-
-fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
-    let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
-    for command in unfinished {
-        left.entry(command.device.clone()).or_default().push(command);
-    }
-    left
 }
 
 impl Gateway {

@@ -29,7 +29,7 @@ impl Ways {
         let configured = transports::ways(config.devices.values());
         let before = ledger.ways_at_start();
         let by_others = before.is_some_and(|before| before != configured);
-        let crash = ledger.crashed().map(|begun| Crash { begun, by_others });
+        let crash = ledger.locked_since().map(|begun| Crash { begun, by_others });
         let mut is_noted = before == Some(&configured);
         if !is_noted && !crash.is_some_and(|crash| crash.by_others) {
             is_noted = ledger.note_ways(configured.clone()).await.is_ok();

@@ -54,7 +54,7 @@ impl Pace {
     }
 }
 
-/// The life of the daemon before this one has not ended in order.
+/// The daemon before this one has crashed, or has left something locked when it stopped.
 #[derive(Debug, Clone, Copy)]
 pub struct Crash {
     /// When this one began.

@@ -91,7 +91,7 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
         store::begin_all_accepted(db, Timestamp::now())?;
         db.execute_batch(&format!(
             "BEGIN IMMEDIATE;
-             UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0,
+             UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0, let_go = 0,
                 published = published + {left_out};
              DELETE FROM trusted;
              INSERT INTO sqlite_sequence (name, seq)

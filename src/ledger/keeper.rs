@@ -11,6 +11,7 @@ use tokio::time::{interval, sleep, sleep_until, Instant};
 
 use super::integrity::ProofTask;
 use super::reader::Look;
+use super::store::Legacy;
 use super::writer::{Ask, Kind};
 use super::{store, Ledger};
 
@@ -105,10 +106,15 @@ impl Ledger {
         }
     }
 
-    /// Closes the ledger after everything has stopped in order.
+    /// Closes the ledger after everything has stopped in order, and nothing is left to be waited for.
     pub async fn close(&self) {
+        self.close_leaving(Legacy::default()).await;
+    }
+
+    /// Closes the ledger after everything has stopped in order.
+    pub async fn close_leaving(&self, left: Legacy) {
         // If this is not recorded, the next daemon is more careful than it need be.
-        let _ = self.ask(Kind::Write, |db| store::set_ended_well(db, true)).await;
+        let _ = self.ask(Kind::Write, move |db| store::end_life(db, left)).await;
         self.close_after_a_fault().await;
     }
 

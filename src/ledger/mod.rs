@@ -26,6 +26,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
+pub use store::Legacy;
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -177,6 +178,7 @@ pub struct Ledger {
     uuid: String,
     age_at_start: i64,
     ended_well: bool,
+    let_go: bool,
     last_row_at_start: i64,
     ways_at_start: Option<Vec<u8>>,
     started: Instant,
@@ -221,7 +223,7 @@ impl Ledger {
             let standing = store::standing(&db)?;
             crash::point(Point::LedgerProven);
             let begin = db.unchecked_transaction()?;
-            store::set_ended_well(&begin, false)?;
+            store::begin_life(&begin)?;
             store::set_home(&begin, home, identity.age)?;
             begin.commit()?;
             crash::point(Point::LifeBegun);
@@ -263,6 +265,7 @@ impl Ledger {
             uuid: identity.uuid,
             age_at_start: identity.age,
             ended_well: identity.ended_well,
+            let_go: identity.let_go,
             last_row_at_start: identity.last_row,
             ways_at_start: identity.ways,
             started: Instant::now(),
@@ -513,15 +516,15 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, nothing that
-    /// it has asked there can be answered, and it has left nothing locked at the hub.
+    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing
+    /// that it has asked there can be answered.
     pub fn ended_well(&self) -> bool {
         self.ended_well
     }
 
-    /// When this daemon began, if the last one on this ledger did not stop in order.
-    pub fn crashed(&self) -> Option<Instant> {
-        (!self.ended_well).then_some(self.started)
+    /// When this daemon began, if the last one on this ledger may have left something locked at the hub.
+    pub fn locked_since(&self) -> Option<Instant> {
+        (!self.let_go).then_some(self.started)
     }
 
     /// By which transports the daemon before this one reached devices, as it was noted last.

@@ -326,12 +326,23 @@ pub struct Identity {
     pub age: i64,
     /// The latest wall time that was witnessed.
     pub wall: Timestamp,
-    /// The last daemon on it has stopped in order.
+    /// The last daemon on it has stopped in order, and no peripheral owes it an answer.
     pub ended_well: bool,
+    /// The same, and the hub keeps nothing locked for it.
+    pub let_go: bool,
     /// The number of the last row that was ever made.
     pub last_row: i64,
     /// By which transports devices were reached, as a digest; empty where that was about to change.
     pub ways: Option<Vec<u8>>,
+}
+
+/// What a daemon that has stopped in order leaves to the next one to wait for, as after a crash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Legacy {
+    /// Peripherals owe it answers.
+    pub owed: bool,
+    /// The hub may keep messages locked that were handed out to it.
+    pub locked: bool,
 }
 
 /// What the ledger knows of itself.
@@ -340,22 +351,27 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
         "SELECT uuid, max(age,
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NULL), 0)),
-            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0), ways FROM ledger",
+            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0), ways, let_go
+            FROM ledger",
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
-            let (last_row, ways) = (row.get(4)?, row.get(5)?);
-            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well: row.get(3)?, last_row, ways })
+            let (ended_well, last_row, ways, let_go) = (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well, let_go, last_row, ways })
         },
     )
 }
 
-/// A daemon begins to run on the ledger, or has stopped in order.
-pub fn set_ended_well(db: &Connection, ended_well: bool) -> rusqlite::Result<()> {
-    db.prepare_cached("UPDATE ledger SET ended_well = ?1")?.execute([ended_well])?;
-    if ended_well {
-        crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
-    }
+/// A daemon begins to run on the ledger.
+pub fn begin_life(db: &Connection) -> rusqlite::Result<()> {
+    db.execute("UPDATE ledger SET ended_well = 0, let_go = 0", []).map(drop)
+}
+
+/// A daemon has stopped in order, and has left this.
+pub fn end_life(db: &Connection, left: Legacy) -> rusqlite::Result<()> {
+    let ended = [!left.owed, !left.locked];
+    db.prepare_cached("UPDATE ledger SET ended_well = ?1, let_go = ?2")?.execute(ended)?;
+    crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
     Ok(())
 }
 

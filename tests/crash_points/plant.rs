@@ -18,7 +18,6 @@ use crate::support::hub::Hub;
 use crate::support::instrument::{Instrument, Temper};
 use crate::support::pty::{Port, Protocol};
 use crate::support::slave::{Mood, Slave};
-use crate::support::transports::By;
 use crate::support::{eventually, signal, Daemon, Site, PUMP};
 use crate::table::{end_of, left_at, phase, Durable, Phase, Wire};
 
@@ -351,8 +350,6 @@ impl<'a> Plant<'a> {
         let (books, told, done) = (Books::left_in(&self.ledger), self.told(), self.done());
         // An answer that a serial line may still give is left to the next life, as after a crash.
         let may_owe = case.wiring != Wiring::Tcp && (case.kind == Kind::SetRetried || case.lives.len() > 1);
-        // A message may have come by a poll that was under way when the daemon was stopped.
-        let may_owe = may_owe || case.by == By::Https;
         let ended_well = books.ended_well || may_owe;
         assert!(books.outbox.is_empty() && ended_well, "{case}: {books:?}");
         let end = |(id, done): (&String, usize)| {

@@ -9,7 +9,7 @@ use crate::support::disk::SmallDisk;
 use crate::support::rows::{reset, HUB};
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::ledger::{Finish, Ledger};
+use fieldbridge::ledger::{Finish, Ledger, Legacy};
 use fieldbridge::proof::crash::Point;
 use fieldbridge::time::Timestamp;
 use tempfile::TempDir;
@@ -93,6 +93,20 @@ async fn crashed(place: &Place, ids: &[&str]) {
         std::fs::copy(scratch.path(&format!("ledger.db{part}")), place.path(&format!("ledger.db{part}"))).unwrap();
     }
     ledger.close().await;
+}
+
+#[tokio::test]
+async fn what_a_stop_leaves_on_a_bus_and_what_it_leaves_at_the_hub_are_told_apart() {
+    let place = Place::new();
+    for (owed, locked) in [(false, false), (true, false), (false, true), (true, true)] {
+        place.open().close_leaving(Legacy { owed, locked }).await;
+        let ledger = place.open();
+        assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (!owed, locked));
+        ledger.close_after_a_fault().await;
+        let ledger = place.open();
+        assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (false, true));
+        ledger.close().await;
+    }
 }
 
 #[tokio::test]
