@@ -6,6 +6,8 @@
 //! - A message that comes before one that an earlier link has brought, and that may be locked, ends the attachment
 //!   (G5): the next one begins when nothing is locked any more ([`Locked`]).
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
+//! - Who takes leave gives back what it holds, the oldest first, up to one that came too often: nothing behind that may
+//!   come before it.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
 use std::sync::Arc;
@@ -115,6 +117,13 @@ struct Held {
     number: Option<u64>,
 }
 
+impl Held {
+    /// Whether it may be given back. Of one whose count is not known nobody knows how often it may be still.
+    fn may_be_released(&self) -> bool {
+        self.count.is_some_and(|count| count < RELEASES_MAX)
+    }
+}
+
 /// The message that has come, if that is it.
 fn message_in(signal: Signal) -> Option<Message> {
     match signal {
@@ -191,8 +200,7 @@ impl Attached {
         let mut has_told = false;
         while let Some((held, how)) = self.order.take_first() {
             let how = match how {
-                // Of one whose count is not known nobody knows how often it may be given back still.
-                Settle::Release if held.count.is_none_or(|count| count >= RELEASES_MAX) => Settle::Forget,
+                Settle::Release if !held.may_be_released() => Settle::Forget,
                 how => how,
             };
             if how != Settle::Forget {
@@ -206,6 +214,25 @@ impl Attached {
             self.seat.want(Command::Settle { user: self.seat.user, delivery: held.delivery, how }).await?;
         }
         Ok(has_told)
+    }
+
+    /// What the hub is told at the end of the deliveries that are left, the oldest first: what became of them, or that
+    /// they are given back. What is locked in any case is not: that would only be counted.
+    fn last_words(&mut self) -> Vec<(u32, Settle)> {
+        let mut words = Vec::new();
+        while let Some(oldest) = self.order.oldest() {
+            self.order.settle(oldest, Settle::Release);
+            let Some((held, how)) = self.order.take_first() else { break };
+            match (how, held.number) {
+                (Settle::Release | Settle::Forget, _) if self.locked.is_out_of_turn() || !held.may_be_released() => {
+                    break
+                }
+                (Settle::Accept | Settle::Reject, Some(number)) => self.locked.ended(number),
+                _ => {}
+            }
+            words.push((held.delivery, how));
+        }
+        words
     }
 }
 
@@ -282,11 +309,20 @@ impl Attachment for Attached {
         message.inspect(|message| came(&mut self.locked, message))
     }
 
-    fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>> {
+    fn detach(mut self: Box<Self>) -> Pending<'static, Vec<Message>> {
         Box::pin(async move {
+            let words = self.last_words();
             let Attached { mut seat, mut locked, is_over, is_shared, .. } = *self;
             let mut last = Vec::new();
             let leave = async {
+                let user = seat.user;
+                if !words.is_empty() {
+                    // What is given back would come again at once.
+                    let _ = seat.want(Command::TakeNoMore { user }).await;
+                }
+                for (delivery, how) in words {
+                    let _ = seat.want(Command::Settle { user, delivery, how }).await;
+                }
                 // Of a connection that is over the rest can be heard still.
                 let _ = seat.want(Command::Leave { user: seat.user }).await;
                 while let Some(signal) = seat.signals.recv().await {

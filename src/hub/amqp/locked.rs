@@ -87,6 +87,11 @@ impl Locked {
         is_in_turn
     }
 
+    /// Whether one came before its turn, so that all of them are waited for.
+    pub(super) fn is_out_of_turn(&self) -> bool {
+        self.is_out_of_turn
+    }
+
     /// Nothing can come of the message with this number any more, whether the hub hears of its end or not.
     pub(super) fn ended(&mut self, number: u64) {
         self.here.remove(&number);

@@ -31,6 +31,37 @@ async fn no_message_is_asked_for_once_nobody_takes_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_takes_leave_gives_back_what_it_holds_the_oldest_first_and_takes_its_credit_back_before() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (Account { settle: Settle::AfterAccept, ..account(&access()) }, &mut hubs[0]);
+    let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
+    let script = async {
+        let link = hub.link("d").await;
+        for id in 1..=3 {
+            hub.deliver(link, id, &format!("m-{id}"), 1).await;
+        }
+        // It came too often already.
+        let header = [0x00, 0x53, 0x70, 0xc0, 7, 5, 0x40, 0x40, 0x40, 0x40, 0x52, 3];
+        hub.transfer(link.0, link.1, 4, &header, 1).await;
+        hub.deliver(link, 5, "m-5", 1).await;
+    };
+    let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+    for _ in 1..=5 {
+        assert!(matches!(device.next().await, Ok(Inbound::Delivery { .. })));
+    }
+    // The second is done, and waits for the first.
+    assert!(!device.settle(vec![Settlement::Complete(2)]).await.unwrap());
+    let heard = async {
+        hub.until(|heard| matches!(heard, Heard::Credit { credit: 0, .. }).then_some(())).await;
+        let told = [hub.told().await, hub.told().await, hub.told().await];
+        assert_eq!(told, [(1, "released"), (2, "accepted"), (3, "released")]);
+        assert!(timeout(Duration::from_secs(20), hub.told()).await.is_err());
+    };
+    tokio::join!(device.detach(), heard);
+    assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_wants_no_messages_gives_no_credit() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);
