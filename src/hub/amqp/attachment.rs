@@ -44,7 +44,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 const RELEASES_MAX: u32 = 3;
 /// What keeps a message from being executed that comes before one that an earlier link has brought.
 const OUT_OF_TURN: &str =
-    "a message came before an earlier one, which the hub keeps locked since the last connection ended, for up to \
+    "a message came before an earlier one, which the hub may keep locked since the last connection ended, for up to \
                            65 s; both are left to come again after that, so that they are executed in order";
 /// Nothing is to be done for so long.
 const IDLE: Duration = Duration::from_secs(3600);

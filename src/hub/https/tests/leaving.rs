@@ -65,6 +65,9 @@ async fn whoever_wants_no_messages_is_told_what_the_hub_says_of_the_device() {
         (no(503, "ServiceUnavailable"), "status page"),
         ("HTTP/1.1 404 No\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>".into(), "hub's place"),
         ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>".into(), "hub's place"),
+        // Whoever answers so has not looked for the lock.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".into(), "hub's place"),
+        ("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".into(), "hub's place"),
     ] {
         let mut site = site(Settle::AfterExecution);
         let Err(trouble) = look_in(&mut site, &answer).await.0 else { panic!("{answer}") };
