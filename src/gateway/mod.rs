@@ -277,13 +277,13 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     }
     crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
-    join("links", &mut tasks.links).await;
+    let links_ended = join("links", &mut tasks.links).await;
     crash::point(Point::LinksEnded);
     stops.buses.cancel();
     let buses_ended = join("buses", &mut tasks.buses).await;
     crash::point(Point::BusesEnded);
     stops.helpers.cancel();
-    executors_ended && executed.is_ok() && buses_ended
+    executors_ended && executed.is_ok() && links_ended && buses_ended
 }
 
 async fn join(what: &str, tasks: &mut Tasks) -> bool {
