@@ -24,7 +24,7 @@ use tokio::time::{sleep_until, timeout, Instant};
 
 use super::answers;
 use super::book::{Book, End};
-use super::client::{Client, Requests};
+use super::client::{Client, IsOut, Requests};
 use super::left::{Key, Left};
 use crate::command::Message;
 use crate::config::{Hub, Settle};
@@ -140,6 +140,8 @@ struct Attached {
     /// Not here while a request is under way.
     client: Option<Client>,
     asking: Option<(Work, Asking)>,
+    /// Whether that has gone out: before, the hub has handed out nothing for it.
+    is_out: IsOut,
     book: Book,
     /// What has come and was not taken.
     inbox: VecDeque<Inbound>,
@@ -175,6 +177,7 @@ impl Attached {
         let now = Instant::now();
         Attached {
             requests: Requests::of(hub, device, token),
+            is_out: client.is_out(),
             client: Some(client),
             asking: None,
             book: Book::default(),
@@ -255,8 +258,7 @@ impl Attached {
                 Ok(())
             }
             (Work::Poll, Err(trouble)) => {
-                // With any other the hub was not even asked.
-                if matches!(trouble, Trouble::Broken(_) | Trouble::Slow(_) | Trouble::Protocol(_)) {
+                if self.is_out.get() {
                     self.poll_went_unanswered();
                 }
                 Err(trouble)
@@ -451,8 +453,9 @@ impl Attached {
         }
     }
 
+    /// Whether the hub is asked for a message.
     fn is_polling(&self) -> bool {
-        matches!(self.asking, Some((Work::Poll, _)))
+        matches!(self.asking, Some((Work::Poll, _))) && self.is_out.get()
     }
 
     /// Until when the hub may keep something locked, if the attachment ends now.

@@ -13,6 +13,7 @@
 //! - A request has one limit, with the connection that has to be made for it. It does not count while the connection
 //!   waits for its turn: those that come and go keep to the pace of all others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,20 @@ fn slow(_: Elapsed) -> Trouble {
     Trouble::Slow(LIMIT.as_secs())
 }
 
+/// Whether the last request has gone out: to be seen also while it is under way.
+#[derive(Clone, Default)]
+pub(super) struct IsOut(Arc<AtomicBool>);
+
+impl IsOut {
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, is_out: bool) {
+        self.0.store(is_out, Ordering::Relaxed);
+    }
+}
+
 /// Asks the hub for an identity.
 pub(super) struct Client {
     dial: Arc<dyn Dial>,
@@ -61,6 +76,7 @@ pub(super) struct Client {
     answered: Option<Instant>,
     /// The last request went over a connection that had answered before.
     was_kept: bool,
+    is_out: IsOut,
 }
 
 impl Client {
@@ -72,17 +88,28 @@ impl Client {
         account: Account,
     ) -> Result<Client, Trouble> {
         let connection = Some(Connection::over(stream).await?);
-        Ok(Client { dial, pace, account, connection, turn: None, answered: None, was_kept: false })
+        Ok(Client {
+            dial,
+            pace,
+            account,
+            connection,
+            turn: None,
+            answered: None,
+            was_kept: false,
+            is_out: IsOut::default(),
+        })
     }
 
     /// Asks, and waits for the answer, with at most so many bytes of its body. `again`: once more if a connection that
     /// was idle brings none.
     pub(super) async fn ask(&mut self, request: &Request, body_max: usize, again: bool) -> Result<Answer, Trouble> {
         self.was_kept = false;
+        self.is_out.set(false);
         // It is put back only when it has answered: one that was left in the middle of an answer takes no request.
         if let Some(mut idle) = self.connection.take() {
             if idle.is_open().await {
                 self.was_kept = self.answered.is_some();
+                self.is_out.set(true);
                 match timeout(LIMIT, idle.ask(request, body_max)).await.map_err(slow)? {
                     Err(Fault::Unanswered(why)) if again => {
                         tracing::debug!("the hub has closed a connection that was idle: {why}")
@@ -100,10 +127,11 @@ impl Client {
         sleep_until(self.turn()).await;
         self.turn = None;
         let permit = self.pace.handshake(self.rate(), true).await;
-        let (dial, account) = (&*self.dial, &self.account);
+        let (dial, account, is_out) = (&*self.dial, &self.account, &self.is_out);
         let asked = async {
             let mut new = Connection::over(way::open(dial, account).await?).await?;
             drop(permit);
+            is_out.set(true);
             let answer = new.ask(request, body_max).await?;
             Ok::<_, Trouble>((new, answer))
         };
@@ -131,6 +159,11 @@ impl Client {
     /// Whether the last request went over a connection that had answered before.
     pub(super) fn was_kept(&self) -> bool {
         self.was_kept
+    }
+
+    /// Whether the last request has gone out.
+    pub(super) fn is_out(&self) -> IsOut {
+        self.is_out.clone()
     }
 
     /// Leaves the connection, if there is one: the next request makes its own.

@@ -1,6 +1,41 @@
 //! What may be locked at the hub, and by whom it is waited for or given back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
+
+/// Dials once, and then without ever coming to an end.
+struct Once(Pairs, AtomicBool);
+
+impl Dial for Once {
+    fn dial<'a>(&'a self, address: &'a str) -> Dialing<'a> {
+        match self.1.swap(true, Ordering::Relaxed) {
+            false => self.0.dial(address),
+            true => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_whose_connection_is_slow_to_be_made_has_asked_for_nothing() {
+    for is_stopped in [false, true] {
+        let (dialled, far) = mpsc::channel(1);
+        let mut site = site(Settle::AfterExecution);
+        site.hub.dialled = far;
+        site.transport = Https::over(Arc::new(Once(Pairs(dialled), AtomicBool::new(false))), Arc::default());
+        let mut attachment = site.attach(None, EMPTY).await.unwrap();
+        assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+        site.hub.hang_up();
+        let begun = Instant::now();
+        let patience = Duration::from_secs(if is_stopped { 70 } else { 200 });
+        match tokio::time::timeout(patience, attachment.next()).await {
+            Ok(ended) => assert_eq!((ended.err(), begun.elapsed().as_secs()), (Some(Trouble::Slow(60)), 125)),
+            Err(_) => assert!(is_stopped),
+        }
+        attachment.detach().await;
+        assert_eq!(site.locked_for(None), None);
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_given_back_a_few_times_and_then_left_to_its_lock() {
