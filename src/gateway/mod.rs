@@ -36,6 +36,7 @@ use crate::handles::{self, Places};
 use crate::health::pulse;
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Network};
+use crate::hub::lock;
 use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
 use crate::hub::transports::Transports;
@@ -383,6 +384,13 @@ impl Gateway {
             tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
         }
         drop(registry);
+        if self.shared.rest() != Rest::Nothing {
+            let seconds = lock::time().as_secs();
+            tracing::info!(
+                seconds,
+                "devices whose messages the hub may keep locked since the last run connect after that"
+            );
+        }
         self.spawn_helpers(tasks);
         if let Some(listener) = operators {
             self.serve_operators(listener, tasks);

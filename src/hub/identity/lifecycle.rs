@@ -18,6 +18,7 @@ use crate::hub::account::Account;
 use crate::hub::transport::{Attachment, Entry, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
+use crate::time::Timestamp;
 
 /// Look-up, TCP and TLS together.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +30,10 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(15);
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// So many short connections in a row are a sign of a second client.
 const SHORT_LIVES_SUSPICIOUS: u32 = 3;
+
+/// Why a device does not connect yet, before the time until when.
+const WAITS_FOR_LOCKS: &str = "the hub may keep a message locked that would be overtaken, so that nothing is to be \
+                               done but to wait until";
 
 /// What is known of the run of connections so far.
 #[derive(Default)]
@@ -197,12 +202,12 @@ impl Identity {
 
     /// Waits while messages may be locked at the hub that would be overtaken (G5).
     async fn let_locks_run_out(&self, account: &Account) {
-        let until = self.shared.locked_until(account, &self.id);
-        if let Some(until) = until {
-            let seconds = until.duration_since(Instant::now()).as_secs();
-            tracing::debug!(device = %self.id, seconds, "a message may be locked at the hub: it is waited for");
-            self.health.pulse.during(sleep_until(until)).await;
-        }
+        let Some(until) = self.shared.locked_until(account, &self.id) else { return };
+        let left = until.duration_since(Instant::now());
+        let at = Timestamp(Timestamp::now().0.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)));
+        tracing::debug!(device = %self.id, seconds = left.as_secs(), "a message may be locked at the hub: it is waited for");
+        self.health.set_link(LinkState::Waiting, Some(format!("{WAITS_FOR_LOCKS} {at}")));
+        self.health.pulse.during(sleep_until(until)).await;
     }
 
     /// A place among the connections that the process has handles for.
