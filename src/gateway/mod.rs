@@ -48,7 +48,7 @@ use crate::operate::admin::{self, server, Operator, Reply};
 use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
-use registry::{Begin, Registry};
+use registry::{by_device, Begin, Registry};
 use ways::Ways;
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -316,14 +316,6 @@ impl TaskGroups {
             });
         }
     }
-}
-
-fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
-    let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
-    for command in unfinished {
-        left.entry(command.device.clone()).or_default().push(command);
-    }
-    left
 }
 
 impl Gateway {

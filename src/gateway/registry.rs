@@ -70,6 +70,15 @@ pub(super) enum Begin {
     After(Option<CancellationToken>),
 }
 
+/// What each device has left.
+pub(super) fn by_device(unfinished: Vec<Unfinished>) -> BTreeMap<String, Vec<Unfinished>> {
+    let mut left = BTreeMap::<String, Vec<Unfinished>>::new();
+    for command in unfinished {
+        left.entry(command.device.clone()).or_default().push(command);
+    }
+    left
+}
+
 impl Registry {
     pub(super) fn new(config: Config) -> Registry {
         Registry {

@@ -101,8 +101,8 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE command ADD COLUMN enqueued_at INTEGER;     -- when the hub took it, ms since 1970
     ALTER TABLE command ADD COLUMN delivery_count INTEGER;  -- deliveries before the one that the row was made for
 ",
-    // A digest of the transport of each device but for those by MQTT. NULL where none was ever reached, and as before nobody noted it; empty
-    // where what was taken by one may be locked for another.
+    // A digest of the transport of each device but for those by MQTT. NULL where none was ever reached, and as before
+    // nobody noted it; empty where what was taken by one may be locked for another.
     "
     ALTER TABLE ledger ADD COLUMN ways BLOB;
     ALTER TABLE ledger ADD COLUMN let_go INTEGER NOT NULL DEFAULT 1;     -- as ended_well: nothing is locked at the hub

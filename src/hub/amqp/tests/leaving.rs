@@ -33,7 +33,7 @@ async fn no_message_is_asked_for_once_nobody_takes_more() {
 #[tokio::test(start_paused = true)]
 async fn who_takes_leave_gives_back_what_it_holds_the_oldest_first_and_takes_its_credit_back_before() {
     let (amqp, mut hubs) = transport(1);
-    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let (account, hub) = (Account { settle: Settle::AfterAccept, ..account(&access()) }, &mut hubs[0]);
     let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
     let script = async {
         let link = hub.link("d").await;
@@ -43,9 +43,10 @@ async fn who_takes_leave_gives_back_what_it_holds_the_oldest_first_and_takes_its
         // It came too often already.
         let header = [0x00, 0x53, 0x70, 0xc0, 7, 5, 0x40, 0x40, 0x40, 0x40, 0x52, 3];
         hub.transfer(link.0, link.1, 4, &header, 1).await;
+        hub.deliver(link, 5, "m-5", 1).await;
     };
     let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
-    for _ in 1..=4 {
+    for _ in 1..=5 {
         assert!(matches!(device.next().await, Ok(Inbound::Delivery { .. })));
     }
     // The second is done, and waits for the first.
