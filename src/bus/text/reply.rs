@@ -118,7 +118,8 @@ impl<'a> Reply<'a> {
         Some(self.judged())
     }
 
-    /// What a reply of several lines says that has ended. What counts must say it alone, and say the same with the rest.
+    /// What a reply of several lines says that has ended. What counts must say it alone, and say the same with the
+    /// rest.
     fn judged(&self) -> Wire {
         let joined = |lines: Vec<&str>| lines.join("\n");
         let whole = joined(self.lines.iter().map(|(line, _)| line.as_str()).collect());

@@ -2,12 +2,13 @@
 //!
 //! A line does not say whether it was asked for. When it came does, if it is not the first of its kind: who takes a
 //! late answer or a banner for a report has true answers count for nothing. So a line is a report
-//! - if its like has come twice by itself, long after an exchange, with a silence before it and when no answer was owed;
+//! - if its like has come twice by itself, long after an exchange, with a silence before it and when no answer was
+//!   owed;
 //! - if its like is said again and again, for longer than the rest of a reply lasts.
 //!
 //! Invariants
-//! - What may be an answer that is owed shows nothing, nor what comes in one go with it: a question that was not answered
-//!   explains all of that, for so long.
+//! - What may be an answer that is owed shows nothing, nor what comes in one go with it: a question that was not
+//!   answered explains all of that, for so long.
 //! - The rest of a reply shows nothing, however often it comes.
 //! - What was heard is remembered for [`REMEMBERED`] and no longer, and of so many shapes.
 
