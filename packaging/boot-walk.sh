@@ -251,10 +251,6 @@ start_sticking() {
         at "install -d -m 750 -o fieldbridge -g fieldbridge /var/lib/$name && runuser -u fieldbridge -- \
             fieldbridge ledger new --trust --config /etc/fieldbridge/$name/fieldbridge.toml" || return 1
     done
-    # So would that by which a first life notes how devices are reached, before it is ready: that life is sound.
-    sed -i 's/^Environment=FIELDBRIDGE_STICK_AT=/#&/' "$root"/etc/systemd/system/stuck-*.service
-    at "systemctl daemon-reload && systemctl start $sticking && systemctl stop $sticking" || return 1
-    sed -i 's/^#Environment=/Environment=/' "$root"/etc/systemd/system/stuck-*.service
     at "systemctl daemon-reload && systemctl start $sticking" || return 1
     # The next lives are sound.
     sed -i '/^Environment=FIELDBRIDGE_STICK_AT=/d' "$root"/etc/systemd/system/stuck-*.service

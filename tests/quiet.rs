@@ -15,6 +15,7 @@ use fieldbridge::bus::{Lines, Opener, Opening, Port};
 use fieldbridge::config::{load, SerialPort};
 use fieldbridge::gateway::{self, Files, World};
 use fieldbridge::hub::dial::{Dial, Dialing};
+use fieldbridge::hub::transports::ways;
 use fieldbridge::hub::trouble::Trouble;
 use fieldbridge::ledger::disk::SystemDisk;
 use fieldbridge::ledger::Ledger;
@@ -258,8 +259,9 @@ async fn week(folder: &std::path::Path, hub: Deeds, line: Deeds) {
     std::fs::write(&file, format!("{SITE}{more}")).expect("it can be written");
     std::fs::write(folder.join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("it can be written");
     let config = load(&file, []).unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let (ledger, writing) =
-        Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path, &config.hub.host).expect("the ledger can be made");
+    let ways = ways(config.devices.values());
+    let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path, &config.hub.host, &ways)
+        .expect("the ledger can be made");
     tokio::spawn(writing.run_among_tasks(|| Duration::ZERO));
     let (dial, lines) = (Arc::new(Hostile(hub)), Arc::new(Flapping(line)));
     let source = Arc::new(Files { main: file, environment: Vec::new() });

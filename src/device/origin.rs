@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_is_rejected_at_the_hub_and_every_other_end_completed() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&folder.path().join("ledger.db"), "hub.example").unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), "hub.example", &[]).unwrap();
         let receipt = || ledger.delivered_again(RowId::of(1));
         for end in State::ALL.into_iter().filter(|state| state.is_final()) {
             let (settlements, mut settled) = Settlements::new(1);

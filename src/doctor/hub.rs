@@ -24,6 +24,7 @@ use super::{within, Finding};
 use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub, Settle, TransportKind};
 use crate::handles::Places;
+use crate::health::WAITING_FOR_LOCKS;
 use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
@@ -398,6 +399,7 @@ fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
     let error = status.and_then(|status| status.last_error.as_deref());
     match (status.map_or("", |status| &status.hub), error) {
         ("connected", _) => Finding::ok(&about, "connected, says the running fieldbridge"),
+        (WAITING_FOR_LOCKS, Some(why)) => Finding::warn(&about, why).remedy("ask again then"),
         (_, Some(error)) => Finding::failed(&about, error),
         (state, None) => Finding::warn(&about, format!("{state}, says the running fieldbridge")).remedy("ask again"),
     }

@@ -39,7 +39,7 @@ use crate::hub::dial::{Dial, Network};
 use crate::hub::lock;
 use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
-use crate::hub::transports::Transports;
+use crate::hub::transports::{self, Transports};
 use crate::ledger::row::Unfinished;
 use crate::ledger::{Ledger, Legacy};
 use crate::log;
@@ -112,7 +112,8 @@ struct TaskGroups {
 /// # Errors
 /// Whatever keeps it from running, with its exit status.
 pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
-    let ledger = Ledger::open(&config.ledger.path, &config.hub.host)?;
+    let ways = transports::ways(config.devices.values());
+    let ledger = Ledger::open(&config.ledger.path, &config.hub.host, &ways)?;
     let prepare = || {
         let world = World::of_the_system(&config, files)?;
         let signals = Signals::new().map_err(|error| Exit::Internal(format!("no signal handlers: {error}")))?;
@@ -134,8 +135,8 @@ pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
 pub async fn run_in(world: World, config: Config, ledger: Ledger, demands: impl Demands) -> Result<(), Exit> {
     let ended = serve(config, ledger.clone(), world, demands).await;
     match ended {
-        Ok(Some(left)) => ledger.close_leaving(left).await,
-        _ => ledger.close_after_a_fault().await,
+        Ok(left) => ledger.close_leaving(left).await,
+        Err(_) => ledger.close_after_a_fault().await,
     }
     crash::point(Point::LedgerClosed);
     ended.map(|_| ())
@@ -168,20 +169,14 @@ impl World {
     }
 }
 
-/// Serves until it is told to stop. Tells what is left for the next daemon to wait for, if everything has stopped in
-/// order then.
-async fn serve(
-    config: Config,
-    ledger: Ledger,
-    world: World,
-    mut demands: impl Demands,
-) -> Result<Option<Legacy>, Exit> {
+/// Serves until it is told to stop. Tells what is left then for the next daemon to wait for.
+async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl Demands) -> Result<Legacy, Exit> {
     let World { dial, trust, lines, operators, source } = world;
     let left = by_device(ledger.unfinished(None).await?);
     crash::point(Point::UnfinishedRead);
     let mut tasks = TaskGroups::default();
     let (reloads, mut wishes) = mpsc::channel(RELOADS_MAX);
-    let ways = Ways::since_the_start(&ledger, &config).await;
+    let ways = Ways::since_the_start(&ledger, &config);
     let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads, ways));
     gateway.start(trust, left, operators, &mut tasks);
     crash::point(Point::BeforeReady);
@@ -216,11 +211,11 @@ async fn serve(
     let in_order = stop(&gateway, tasks).await;
     tracing::info!("stopped");
     let rest = gateway.shared.rest();
-    if rest == Rest::Locked {
-        gateway.ways.forget(&gateway.ledger).await;
-    }
-    let left = Legacy { owed: gateway.owed.is_any(), locked: rest != Rest::Nothing };
-    Ok(in_order.then_some(left))
+    Ok(Legacy {
+        owed: !in_order || gateway.owed.is_any(),
+        locked: !in_order || rest != Rest::Nothing,
+        by_any_way: rest == Rest::Locked,
+    })
 }
 
 /// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.

@@ -10,10 +10,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::hub::pace::Crash;
 use crate::hub::{lock, transports};
-use crate::ledger::Ledger;
-
-/// In the ledger while ways change.
-const CHANGING: Vec<u8> = Vec::new();
+use crate::ledger::{Ledger, CHANGING};
 
 /// How devices are reached in this life of the daemon.
 pub(super) struct Ways {
@@ -24,16 +21,12 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Before anything is reached. What can't be noted now is taken for a change by the next daemon, or is none.
-    pub(super) async fn since_the_start(ledger: &Ledger, config: &Config) -> Ways {
+    /// Of a ledger that was opened with the ways of this configuration, and so has noted them unless they have to wait.
+    pub(super) fn since_the_start(ledger: &Ledger, config: &Config) -> Ways {
         let configured = transports::ways(config.devices.values());
-        let before = ledger.ways_at_start();
-        let by_others = before.is_some_and(|before| before != configured);
+        let by_others = ledger.ways_at_start().is_some_and(|before| before != configured);
         let crash = ledger.locked_since().map(|begun| Crash { begun, by_others });
-        let mut is_noted = before == Some(&configured);
-        if !is_noted && !crash.is_some_and(|crash| crash.by_others) {
-            is_noted = ledger.note_ways(configured.clone()).await.is_ok();
-        }
+        let is_noted = !crash.is_some_and(|crash| crash.by_others);
         Ways { configured: watch::Sender::new(configured), is_noted, crash }
     }
 
@@ -50,12 +43,6 @@ impl Ways {
             *present = configured;
             is_other
         });
-    }
-
-    /// Something is locked for whatever the next daemon reaches the hub by. If that can't be noted, it waits as after
-    /// a crash.
-    pub(super) async fn forget(&self, ledger: &Ledger) {
-        let _ = ledger.note_ways(CHANGING).await;
     }
 
     /// For the task that notes them.
@@ -82,7 +69,7 @@ impl ToBeNoted {
             }
             self.is_noted = false;
             // If that is lost, the configuration of the next daemon differs from what stands in the ledger.
-            let _ = ledger.note_ways(CHANGING).await;
+            let _ = ledger.note_ways(CHANGING.to_vec()).await;
         }
     }
 

@@ -28,11 +28,16 @@ impl Counter {
 #[derive(Debug)]
 pub struct Pending(std::sync::Arc<DeviceHealth>);
 
+/// The word in `status` for an identity that waits for locks of the hub: it has a reason, and no trouble.
+pub const WAITING_FOR_LOCKS: &str = "waiting-for-locks";
+
 /// Where an identity's session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
     /// It waits: for a believable clock, for the ledger, or after a failure.
     Waiting,
+    /// The hub may keep a message locked that would be overtaken.
+    WaitingForLocks,
     /// A connection is being made.
     Connecting,
     /// Subscribed: messages flow.
@@ -44,6 +49,7 @@ impl LinkState {
     pub fn as_str(self) -> &'static str {
         match self {
             LinkState::Waiting => "waiting",
+            LinkState::WaitingForLocks => WAITING_FOR_LOCKS,
             LinkState::Connecting => "connecting",
             LinkState::Connected => "connected",
         }

@@ -111,7 +111,7 @@ impl Ledger {
         self.close_leaving(Legacy::default()).await;
     }
 
-    /// Closes the ledger after everything has stopped in order.
+    /// Closes the ledger after everything has stopped but for what is left.
     pub async fn close_leaving(&self, left: Legacy) {
         // If this is not recorded, the next daemon is more careful than it need be.
         let _ = self.ask(Kind::Write, move |db| store::end_life(db, left)).await;

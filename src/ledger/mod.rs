@@ -26,7 +26,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
-pub use store::Legacy;
+pub use store::{Legacy, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -195,12 +195,13 @@ pub struct Ledger {
 
 impl Ledger {
     /// Locks, proves and opens the ledger, making it if there is none. `home` is the host name of the hub that is
-    /// configured. The writer's thread ends by [`Ledger::close`].
+    /// configured, `ways` a digest of the transports by which its devices are reached. The writer's thread ends by
+    /// [`Ledger::close`].
     ///
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
-    pub fn open(path: &Path, home: &str) -> Result<Ledger, LedgerError> {
-        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home)?;
+    pub fn open(path: &Path, home: &str, ways: &[u8]) -> Result<Ledger, LedgerError> {
+        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, ways)?;
         writing.start().map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),
             why: format!("got no thread: {error}"),
@@ -212,7 +213,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path, home: &str) -> Result<(Ledger, Writing), LedgerError> {
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        home: &str,
+        ways: &[u8],
+    ) -> Result<(Ledger, Writing), LedgerError> {
         let (path, lock) = schema::lock(&*disk, path, home)?;
         let path = path.as_path();
         let mark = Mark::of(disk.clone(), path);
@@ -223,7 +229,7 @@ impl Ledger {
             let standing = store::standing(&db)?;
             crash::point(Point::LedgerProven);
             let begin = db.unchecked_transaction()?;
-            store::begin_life(&begin)?;
+            store::begin_life(&begin, ways)?;
             store::set_home(&begin, home, identity.age)?;
             begin.commit()?;
             crash::point(Point::LifeBegun);

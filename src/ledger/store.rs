@@ -24,6 +24,9 @@ const PRUNE_STEP: i64 = 50;
 /// A history does not grow beyond this many bytes, however often the hub delivers.
 const HISTORY_BYTES_MAX: i64 = 4096;
 
+/// Noted in the place of ways while they change.
+pub const CHANGING: &[u8] = &[];
+
 /// As long as a hub keeps a message at most, s.
 const MESSAGE_LIFE: i64 = 2 * 86_400;
 
@@ -332,7 +335,7 @@ pub struct Identity {
     pub let_go: bool,
     /// The number of the last row that was ever made.
     pub last_row: i64,
-    /// By which transports devices were reached, as a digest; empty where that was about to change.
+    /// By which transports devices were reached, as a digest; [`CHANGING`] where that was about to change.
     pub ways: Option<Vec<u8>>,
 }
 
@@ -343,6 +346,8 @@ pub struct Legacy {
     pub owed: bool,
     /// The hub may keep messages locked that were handed out to it.
     pub locked: bool,
+    /// They are locked for whatever transport the next daemon reaches the hub by, also for the same.
+    pub by_any_way: bool,
 }
 
 /// What the ledger knows of itself.
@@ -362,15 +367,18 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
     )
 }
 
-/// A daemon begins to run on the ledger.
-pub fn begin_life(db: &Connection) -> rusqlite::Result<()> {
-    db.execute("UPDATE ledger SET ended_well = 0, let_go = 0", []).map(drop)
+/// A daemon begins to run on the ledger, which reaches devices by these ways. They are noted unless the daemon before
+/// may have locked something that these have to wait for.
+pub fn begin_life(db: &Connection, ways: &[u8]) -> rusqlite::Result<()> {
+    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go OR ways IS NULL, ?1, ways)";
+    db.execute(sql, [ways]).map(drop)
 }
 
-/// A daemon has stopped in order, and has left this.
+/// A daemon has stopped, and has left this.
 pub fn end_life(db: &Connection, left: Legacy) -> rusqlite::Result<()> {
-    let ended = [!left.owed, !left.locked];
-    db.prepare_cached("UPDATE ledger SET ended_well = ?1, let_go = ?2")?.execute(ended)?;
+    let sql = "UPDATE ledger SET ended_well = ?1, let_go = ?2, ways = iif(?3, ?4, ways)";
+    let ended = params![!left.owed, !left.locked, left.by_any_way, CHANGING];
+    db.prepare_cached(sql)?.execute(ended)?;
     crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
     Ok(())
 }

@@ -188,7 +188,7 @@ struct Written {
 
 /// Opens the ledger once the daemon before has let go of it.
 fn reopen(path: &std::path::Path) -> Ledger {
-    eventually_within(PATIENCE, "the ledger is free", || Ledger::open(path, HUB).ok())
+    eventually_within(PATIENCE, "the ledger is free", || Ledger::open(path, HUB, &[]).ok())
 }
 
 #[tokio::test(start_paused = true)]

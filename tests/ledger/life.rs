@@ -9,7 +9,7 @@ use crate::support::disk::SmallDisk;
 use crate::support::rows::{reset, HUB};
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::ledger::{Finish, Ledger, Legacy};
+use fieldbridge::ledger::{Finish, Ledger, Legacy, CHANGING};
 use fieldbridge::proof::crash::Point;
 use fieldbridge::time::Timestamp;
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ impl Place {
     }
 
     fn open(&self) -> Ledger {
-        Ledger::open(&self.path("ledger.db"), HUB).unwrap()
+        Ledger::open(&self.path("ledger.db"), HUB, &[]).unwrap()
     }
 
     fn run_at(&self, point: Option<Point>, args: &[&str]) -> Output {
@@ -99,7 +99,7 @@ async fn crashed(place: &Place, ids: &[&str]) {
 async fn what_a_stop_leaves_on_a_bus_and_what_it_leaves_at_the_hub_are_told_apart() {
     let place = Place::new();
     for (owed, locked) in [(false, false), (true, false), (false, true), (true, true)] {
-        place.open().close_leaving(Legacy { owed, locked }).await;
+        place.open().close_leaving(Legacy { owed, locked, by_any_way: false }).await;
         let ledger = place.open();
         assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (!owed, locked));
         ledger.close_after_a_fault().await;
@@ -107,6 +107,29 @@ async fn what_a_stop_leaves_on_a_bus_and_what_it_leaves_at_the_hub_are_told_apar
         assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (false, true));
         ledger.close().await;
     }
+}
+
+/// Opens the ledger by these ways, and tells those of before.
+async fn reached_by(place: &Place, ways: &[u8], left: Legacy) -> Option<Vec<u8>> {
+    let ledger = Ledger::open(&place.path("ledger.db"), HUB, ways).unwrap();
+    let before = ledger.ways_at_start().map(<[u8]>::to_vec);
+    ledger.close_leaving(left).await;
+    before
+}
+
+#[tokio::test]
+async fn the_ways_of_a_life_are_noted_as_it_begins_unless_something_is_locked_that_they_have_to_wait_for() {
+    let place = Place::new();
+    let [nothing, locked] = [false, true].map(|locked| Legacy { locked, ..Legacy::default() });
+    let by_any_way = Legacy { locked: true, by_any_way: true, ..Legacy::default() };
+    assert_eq!(reached_by(&place, b"amqp", nothing).await, None);
+    assert_eq!(reached_by(&place, b"https", locked).await.as_deref(), Some(&b"amqp"[..]));
+    // Whoever comes by others than those that may have locked something has to go on waiting if it is cut off, too.
+    assert_eq!(reached_by(&place, b"amqp", locked).await.as_deref(), Some(&b"https"[..]));
+    assert_eq!(reached_by(&place, b"https", by_any_way).await.as_deref(), Some(&b"https"[..]));
+    assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(CHANGING));
+    assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(CHANGING));
+    assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(&b"https"[..]));
 }
 
 #[tokio::test]
@@ -139,7 +162,7 @@ async fn a_backup_is_made_beside_the_running_daemon_and_restored_when_it_has_end
     assert!(events.iter().all(|found| found.id != event), "an id that was used is not used for another event");
     assert_eq!(ledger.counts().await.unwrap(), (2, 2));
     ledger.close().await;
-    let old = Ledger::open(&place.old()[0], HUB).unwrap();
+    let old = Ledger::open(&place.old()[0], HUB, &[]).unwrap();
     assert!(knows(&old, "before").await && knows(&old, "after").await, "what was replaced is whole");
     old.close().await;
 }
@@ -183,7 +206,7 @@ async fn a_plan_that_can_not_be_read_is_not_taken_for_none() {
     // As good as one that belongs to another user, or lies on a sector that is gone.
     std::fs::create_dir(place.path("ledger.db.replace")).unwrap();
     std::fs::write(place.path("ledger.db.new"), "the ledger that was restored").unwrap();
-    assert!(Ledger::open(&place.path("ledger.db"), HUB).is_err());
+    assert!(Ledger::open(&place.path("ledger.db"), HUB, &[]).is_err());
     assert!(!place.path("ledger.db").exists(), "no empty one is made");
     assert!(place.path("ledger.db.new").exists());
 }
@@ -248,7 +271,7 @@ async fn a_new_ledger_is_empty_and_distrusted_and_trust_can_be_given_to_what_is_
     assert!(ledger.distrusts(HUB, "pump") && !knows(&ledger, "kept").await);
     record(&ledger, "kept").await;
     ledger.close().await;
-    let old = Ledger::open(&place.old()[0], HUB).unwrap();
+    let old = Ledger::open(&place.old()[0], HUB, &[]).unwrap();
     assert!(knows(&old, "kept").await);
     old.close().await;
     assert_eq!(place.run(&["new", "--trust"]).0, 0);
@@ -278,7 +301,7 @@ async fn a_tool_that_is_cut_short_anywhere_leaves_the_old_ledger_or_the_new_one_
         ledger.close().await;
         match (planned, place.old().first()) {
             (true, Some(old)) => {
-                let old = Ledger::open(old, HUB).unwrap();
+                let old = Ledger::open(old, HUB, &[]).unwrap();
                 assert!(knows(&old, "in the log").await, "{point:?}: what was replaced has its log");
                 old.close().await;
             }

@@ -64,7 +64,7 @@ impl Place {
 
     /// Everything that was there is there, and is found in the new ways.
     async fn check(&self, rows: u32) {
-        let ledger = Ledger::open(&self.ledger, HUB).unwrap();
+        let ledger = Ledger::open(&self.ledger, HUB, &[]).unwrap();
         assert!(!ledger.distrusts(HUB, "pump"), "it knows all of its past");
         let digest = |last| std::array::from_fn(|i| if i == 31 { last } else { 0 });
         let known = async |id: &str, last| ledger.lookup(HUB, "pump", Some(id), digest(last)).await.unwrap().known;

@@ -264,7 +264,7 @@ impl Pair<'_> {
     async fn reopen(&mut self) {
         self.ledger.close().await;
         self.flushed();
-        self.ledger = Ledger::open(&self.path(), HUB).unwrap();
+        self.ledger = Ledger::open(&self.path(), HUB, &[]).unwrap();
         assert!(self.ledger.ended_well());
         self.counters.reopened += 1;
     }
@@ -278,7 +278,7 @@ impl Pair<'_> {
         std::fs::remove_dir_all(old.parent().unwrap()).unwrap();
         self.counters.crashes += 1;
         self.counters.unfinished_at_crash += self.unfinished().len() as u64;
-        self.ledger = Ledger::open(&self.path(), HUB).unwrap();
+        self.ledger = Ledger::open(&self.path(), HUB, &[]).unwrap();
         assert!(!self.ledger.ended_well());
         let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap();
         for row in &mut self.rows {
@@ -406,7 +406,7 @@ fn run(steps: &[Step], counters: &mut Counters) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         std::fs::create_dir(folder.path().join("life-0")).unwrap();
-        let ledger = Ledger::open(&folder.path().join("life-0/ledger.db"), HUB).unwrap();
+        let ledger = Ledger::open(&folder.path().join("life-0/ledger.db"), HUB, &[]).unwrap();
         let mut pair = Pair {
             folder: folder.path().to_owned(),
             lives: 0,

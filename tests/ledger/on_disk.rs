@@ -22,7 +22,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn fresh() -> (TempDir, PathBuf, Ledger) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(&path, HUB).unwrap();
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
     (folder, path, ledger)
 }
 
@@ -50,7 +50,7 @@ async fn an_outcome_and_its_event_are_there_after_a_restart() {
     ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
     ledger.close().await;
 
-    let ledger = Ledger::open(&path, HUB).unwrap();
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
     assert_eq!(known(&ledger, "m-1", 1).await, Known::Row(State::Succeeded));
     assert_eq!(known(&ledger, "m-1", 2).await, Known::OtherBody);
     assert_eq!(known(&ledger, "M-1", 1).await, Known::New, "message ids are compared byte by byte");
@@ -71,7 +71,7 @@ async fn an_event_has_the_same_id_however_often_it_is_read() {
     let path = folder.path().join("ledger.db");
     let mut ids = Vec::new();
     for round in 0..2 {
-        let ledger = Ledger::open(&path, HUB).unwrap();
+        let ledger = Ledger::open(&path, HUB, &[]).unwrap();
         if round == 0 {
             ledger.finish(finish(message(Some("m-1"), 1))).await.unwrap();
         }
@@ -90,7 +90,7 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
     ledger.begin(Some(accepted), message(Some("a"), 1)).await.unwrap();
     ledger.close().await;
 
-    let ledger = Ledger::open(&path, HUB).unwrap();
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
     let left: Vec<_> = ledger
         .unfinished(None)
         .await
@@ -113,7 +113,7 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
 #[tokio::test]
 async fn messages_without_an_id_are_never_taken_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB, &[]).unwrap();
     for _ in 0..2 {
         assert_eq!(ledger.lookup(HUB, "pump", None, [1; 32]).await.unwrap().known, Known::New);
         ledger.finish(finish(message(None, 1))).await.unwrap();
@@ -154,7 +154,7 @@ async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
 #[tokio::test]
 async fn rows_are_kept_for_the_retention_time_whatever_the_wall_clock_said() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB, &[]).unwrap();
     // Received when the clock stood in 1970, and in a far future.
     for (id, received_at) in [("past", Timestamp(0)), ("future", Timestamp(32_503_680_000_000))] {
         ledger.finish(finish(NewRow { received_at, ..message(Some(id), 1) })).await.unwrap();
@@ -169,7 +169,7 @@ async fn rows_are_kept_for_the_retention_time_whatever_the_wall_clock_said() {
 #[tokio::test(start_paused = true)]
 async fn only_final_rows_that_were_not_delivered_for_the_retention_time_are_pruned() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB, &[]).unwrap();
     for id in ["old", "seen-again"] {
         ledger.finish(finish(message(Some(id), 1))).await.unwrap();
     }
@@ -193,7 +193,7 @@ async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     for round in 0..3 {
-        let ledger = Ledger::open(&path, HUB).unwrap();
+        let ledger = Ledger::open(&path, HUB, &[]).unwrap();
         if round == 0 {
             ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
         }
@@ -207,7 +207,7 @@ async fn the_ledgers_age_goes_on_where_it_stood_and_never_back() {
 }
 
 fn refusal(path: &Path) -> String {
-    match Ledger::open(path, HUB) {
+    match Ledger::open(path, HUB, &[]) {
         Err(error @ (LedgerError::Untrusted { .. } | LedgerError::InUse(_))) => error.to_string(),
         Err(other) => panic!("another error: {other}"),
         Ok(_) => panic!("it was accepted"),
@@ -245,7 +245,7 @@ async fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_its_rows_belon
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         old(&path, version);
-        let ledger = Ledger::open(&path, HUB).unwrap();
+        let ledger = Ledger::open(&path, HUB, &[]).unwrap();
         let look = |hub, id| ledger.lookup(hub, "pump", Some(id), [0; 32]);
         assert_eq!(look(HUB, "m-1").await.unwrap().known, Known::Row(State::Succeeded));
         assert_eq!(look(HUB, "m-2").await.unwrap().known, Known::Row(State::Executing));
@@ -265,7 +265,7 @@ async fn a_ledger_of_an_earlier_version_is_brought_up_to_date_and_its_rows_belon
         assert_eq!(ledger.wall_clock().seen(), Timestamp(0), "a clock is no witness of itself");
         ledger.wall_clock().hub_agrees(now);
         ledger.close().await;
-        let ledger = Ledger::open(&path, HUB).unwrap();
+        let ledger = Ledger::open(&path, HUB, &[]).unwrap();
         assert!(ledger.wall_clock().seen() >= now);
         ledger.close().await;
     }
@@ -290,7 +290,7 @@ async fn the_same_message_from_another_hub_is_new_and_told_of_while_one_hub_may_
     ledger.close().await;
 
     // The gateway is moved. What came before the move may come again for two days.
-    let ledger = Ledger::open(&path, OTHER).unwrap();
+    let ledger = Ledger::open(&path, OTHER, &[]).unwrap();
     tokio::time::advance(2 * DAY - Duration::from_secs(10)).await;
     assert_eq!(look(&ledger, OTHER).await.elsewhere, Some(State::Succeeded));
     tokio::time::advance(Duration::from_secs(20)).await;
@@ -342,7 +342,7 @@ async fn a_new_ledger_distrusts_what_it_does_not_know_until_that_is_over_for_a_d
     };
     expect(&ledger);
     ledger.close().await;
-    let ledger = Ledger::open(&path, HUB).unwrap();
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
     expect(&ledger);
     assert_eq!(ledger.epoch(), Some(epoch), "it does not begin anew");
     ledger.close().await;
@@ -380,7 +380,7 @@ async fn a_file_that_is_no_sound_ledger_is_refused_and_left_as_it_is() {
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{what}: the file was changed");
     }
     std::fs::write(&path, &sound).unwrap();
-    Ledger::open(&path, HUB).unwrap().close().await;
+    Ledger::open(&path, HUB, &[]).unwrap().close().await;
 }
 
 #[tokio::test]
@@ -396,7 +396,7 @@ async fn a_half_made_ledger_of_a_crash_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     std::fs::write(folder.path().join("ledger.db.new"), b"half").unwrap();
-    Ledger::open(&path, HUB).unwrap().close().await;
+    Ledger::open(&path, HUB, &[]).unwrap().close().await;
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn looking_at_a_ledger_that_is_not_there_says_so() {
 async fn a_full_disk_stops_intake_but_not_the_process_and_heals_by_itself() {
     let disk = SmallDisk::new("8m");
     let path = disk.path().join("ledger.db");
-    let ledger = Ledger::open(&path, HUB).unwrap();
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
     let keeper = tokio::spawn({
         let ledger = ledger.clone();
         async move { ledger.keep(watch::channel(7 * DAY).1).await }
@@ -474,7 +474,7 @@ async fn a_second_daemon_is_refused_under_any_name_of_the_ledger() {
     ledger.close().await;
     assert!(refusal(&path).contains("hard link"), "even alone");
     std::fs::remove_file(hard).unwrap();
-    Ledger::open(&symbolic, HUB).unwrap().close().await;
+    Ledger::open(&symbolic, HUB, &[]).unwrap().close().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fieldbridge::config::{load, Config};
 use fieldbridge::exit::Exit;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
+use fieldbridge::hub::transports::ways;
 use fieldbridge::ledger::Ledger;
 use fieldbridge::systemd::{Demand, Demands};
 use fieldbridge::time::simulated::{clear_graves, simulate, Mortal};
@@ -330,7 +331,9 @@ impl Schedule {
 
     async fn process(&self, chaos: Option<Instant>) -> Ended {
         let disk = Arc::new(Mounted(self.disk.clone()));
-        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &self.settings.present().hub.host) {
+        let present = self.settings.present();
+        let ways = ways(present.devices.values());
+        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &present.hub.host, &ways) {
             Ok(opened) => opened,
             // Whoever is dead has no say in it.
             Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,

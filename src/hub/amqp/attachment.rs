@@ -24,6 +24,7 @@ use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::config::Settle as SettleWhen;
 use crate::hub::in_order::InOrder;
+use crate::hub::lock::Recipient;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::Settlement;
@@ -84,7 +85,7 @@ impl Reached for Shared {
                 seat: Seat { user, signals, waiting, hold },
                 window,
                 order: InOrder::default(),
-                locked: Locked::of(left, (entry.hub.host.clone(), entry.device.to_owned())),
+                locked: Locked::of(left, Recipient::of(&entry.hub.host, entry.device)),
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,

@@ -13,14 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::hub::{lock, transport};
-
-/// A device at a hub.
-pub(super) type Key = (String, String);
+use crate::hub::lock::{self, Recipient};
+use crate::hub::transport;
 
 /// What ended links have left, by device.
 #[derive(Debug, Default)]
-pub(super) struct Left(Mutex<HashMap<Key, Rest>>);
+pub(super) struct Left(Mutex<HashMap<Recipient, Rest>>);
 
 /// What links of one device have left.
 #[derive(Debug, Default, Clone)]
@@ -33,9 +31,9 @@ struct Rest {
 
 impl Left {
     /// Until when the next link has to wait. `by_amqp`: it is one that would show whether anything is locked.
-    pub(super) fn until(&self, key: &Key, by_amqp: bool) -> Option<Instant> {
+    pub(super) fn until(&self, recipient: &Recipient, by_amqp: bool) -> Option<Instant> {
         let all = self.lock();
-        let rest = all.get(key).filter(|rest| rest.are_locked || !by_amqp)?;
+        let rest = all.get(recipient).filter(|rest| rest.are_locked || !by_amqp)?;
         rest.numbers.values().max().copied().filter(|until| *until > Instant::now())
     }
 
@@ -50,7 +48,7 @@ impl Left {
         of_each.max().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Rest>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Recipient, Rest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,7 +57,7 @@ impl Left {
 /// ended, and has left it.
 pub(super) struct Locked {
     left: Arc<Left>,
-    key: Key,
+    recipient: Recipient,
     /// What earlier links have left, and what has come on this one.
     awaited: BTreeMap<u64, Instant>,
     here: BTreeMap<u64, Instant>,
@@ -69,11 +67,11 @@ pub(super) struct Locked {
 
 impl Locked {
     /// Of a link that is about to be made.
-    pub(super) fn of(left: Arc<Left>, key: Key) -> Locked {
-        let Rest { numbers: mut awaited, are_locked } = left.lock().remove(&key).unwrap_or_default();
+    pub(super) fn of(left: Arc<Left>, recipient: Recipient) -> Locked {
+        let Rest { numbers: mut awaited, are_locked } = left.lock().remove(&recipient).unwrap_or_default();
         awaited.retain(|_, until| *until > Instant::now());
         let is_out_of_turn = are_locked && !awaited.is_empty();
-        Locked { left, key, awaited, here: BTreeMap::new(), is_out_of_turn }
+        Locked { left, recipient, awaited, here: BTreeMap::new(), is_out_of_turn }
     }
 
     /// A message with this number has come. `false`: one before it may be locked, and must come first.
@@ -105,7 +103,7 @@ impl Drop for Locked {
         numbers.append(&mut self.here);
         numbers.retain(|_, until| *until > now);
         if !numbers.is_empty() {
-            self.left.lock().insert(self.key.clone(), Rest { numbers, are_locked: self.is_out_of_turn });
+            self.left.lock().insert(self.recipient.clone(), Rest { numbers, are_locked: self.is_out_of_turn });
         }
     }
 }
@@ -117,15 +115,15 @@ mod tests {
     use super::*;
 
     fn link(left: &Arc<Left>) -> Locked {
-        Locked::of(left.clone(), key())
+        Locked::of(left.clone(), recipient())
     }
 
-    fn key() -> Key {
-        ("hub".into(), "pump".into())
+    fn recipient() -> Recipient {
+        Recipient::of("hub", "pump")
     }
 
     fn waits(left: &Left) -> u64 {
-        left.until(&key(), true).map_or(0, |until| until.duration_since(Instant::now()).as_secs())
+        left.until(&recipient(), true).map_or(0, |until| until.duration_since(Instant::now()).as_secs())
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,9 +184,9 @@ mod tests {
         let mut first = link(&left);
         first.came(7);
         drop(first);
-        assert_eq!(left.until(&key(), true), None);
-        assert_eq!(left.until(&key(), false), Some(Instant::now() + Duration::from_secs(65)));
-        assert_eq!(left.until(&("hub".into(), "valve".into()), false), None);
+        assert_eq!(left.until(&recipient(), true), None);
+        assert_eq!(left.until(&recipient(), false), Some(Instant::now() + Duration::from_secs(65)));
+        assert_eq!(left.until(&Recipient::of("hub", "valve"), false), None);
         assert_eq!(left.rest(), transport::Rest::Doubtful);
         tokio::time::advance(Duration::from_secs(65)).await;
         assert_eq!(left.rest(), transport::Rest::Nothing);

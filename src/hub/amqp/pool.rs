@@ -16,6 +16,7 @@ use crate::config::{Credential, TransportKind};
 use crate::handles::Places;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::lock::Recipient;
 use crate::hub::transport::{Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
 
@@ -90,7 +91,7 @@ impl Transport for Amqp {
 
     fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
         let by_amqp = matches!(account.transport, TransportKind::Amqp | TransportKind::AmqpWs);
-        self.left.until(&(account.access.hub.host.clone(), device.to_owned()), by_amqp)
+        self.left.until(&Recipient::of(&account.access.hub.host, device), by_amqp)
     }
 
     fn rest(&self) -> Rest {

@@ -25,11 +25,12 @@ use tokio::time::{sleep_until, timeout, Instant};
 use super::answers;
 use super::book::{Book, End};
 use super::client::{Client, IsOut, Requests};
-use super::left::{Key, Left};
+use super::left::Left;
 use crate::command::Message;
-use crate::config::{Hub, Settle};
+use crate::config::Settle;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::lock::Recipient;
 use crate::hub::pace::Pace;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
@@ -73,11 +74,6 @@ impl Https {
     }
 }
 
-/// The key of an account's device.
-fn key(hub: &Hub, device: &str) -> Key {
-    (hub.host.clone(), device.to_owned())
-}
-
 impl Transport for Https {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         Box::pin(async {
@@ -89,11 +85,11 @@ impl Transport for Https {
     }
 
     fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
-        self.left.note(&key(&account.access.hub, device), Some(begun + lock::time()));
+        self.left.note(&Recipient::of(&account.access.hub.host, device), Some(begun + lock::time()));
     }
 
     fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
-        self.left.until(&key(&account.access.hub, device))
+        self.left.until(&Recipient::of(&account.access.hub.host, device))
     }
 
     fn rest(&self) -> Rest {
@@ -163,7 +159,7 @@ struct Attached {
     /// The last poll went unanswered: what it may have brought is locked, and not on the book.
     is_unsure: bool,
     left: Arc<Left>,
-    key: Key,
+    recipient: Recipient,
     /// The last request was an event's, so that a poll has the next turn.
     has_published: bool,
     /// The hub was told of a delivery's end, and the identity was not told that yet.
@@ -195,7 +191,7 @@ impl Attached {
             handed_out: None,
             is_unsure: false,
             left,
-            key: key(hub, device),
+            recipient: Recipient::of(&hub.host, device),
             has_published: false,
             has_told: false,
         }
@@ -470,7 +466,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.left.note(&self.key, self.locked_until());
+        self.left.note(&self.recipient, self.locked_until());
     }
 }
 

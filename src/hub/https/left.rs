@@ -10,30 +10,29 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// A device at a hub.
-pub type Key = (String, String);
+use crate::hub::lock::Recipient;
 
 /// What is kept, by device.
 #[derive(Debug, Default)]
-pub struct Left(Mutex<HashMap<Key, Instant>>);
+pub struct Left(Mutex<HashMap<Recipient, Instant>>);
 
 impl Left {
     /// An attachment of this device has ended, and has left something locked until then, or nothing.
-    pub fn note(&self, key: &Key, locked_until: Option<Instant>) {
+    pub fn note(&self, recipient: &Recipient, locked_until: Option<Instant>) {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match locked_until {
             Some(until) => {
-                let latest = left.entry(key.clone()).or_insert(until);
+                let latest = left.entry(recipient.clone()).or_insert(until);
                 *latest = until.max(*latest);
             }
-            None => drop(left.remove(key)),
+            None => drop(left.remove(recipient)),
         }
     }
 
     /// Until when something of this device is locked, if it is.
-    pub fn until(&self, key: &Key) -> Option<Instant> {
+    pub fn until(&self, recipient: &Recipient) -> Option<Instant> {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        left.get(key).copied().filter(|until| *until > Instant::now())
+        left.get(recipient).copied().filter(|until| *until > Instant::now())
     }
 
     /// Whether something of any device is locked.
@@ -52,7 +51,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_one_attachment_leaves_holds_until_its_lock_has_run_out_or_the_next_leaves_nothing() {
         let left = Left::default();
-        let (pump, valve) = (("hub".to_owned(), "pump".to_owned()), ("hub".to_owned(), "valve".to_owned()));
+        let (pump, valve) = (Recipient::of("hub", "pump"), Recipient::of("hub", "valve"));
         let now = Instant::now();
         let (soon, later) = (now + Duration::from_secs(5), now + Duration::from_secs(65));
         left.note(&pump, Some(later));

@@ -206,7 +206,7 @@ impl Identity {
         let left = until.duration_since(Instant::now());
         let at = Timestamp(Timestamp::now().0.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)));
         tracing::debug!(device = %self.id, seconds = left.as_secs(), "a message may be locked at the hub: it is waited for");
-        self.health.set_link(LinkState::Waiting, Some(format!("{WAITS_FOR_LOCKS} {at}")));
+        self.health.set_link(LinkState::WaitingForLocks, Some(format!("{WAITS_FOR_LOCKS} {at}")));
         self.health.pulse.during(sleep_until(until)).await;
     }
 

@@ -34,7 +34,7 @@ struct Filled {
 async fn filled(rows: u32) -> Filled {
     let folder = tempfile::Builder::new().prefix(pages::FOLDER).tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    Ledger::open(&path, HUB).unwrap().close().await;
+    Ledger::open(&path, HUB, &[]).unwrap().close().await;
     let begun = Instant::now();
     many::fill(&path, rows);
     println!(
@@ -85,7 +85,7 @@ fn digest(number: u32) -> [u8; 32] {
 async fn costs(filled: &Filled) -> Costs {
     let mut costs = Costs::default();
     let path = &filled.path;
-    let ledger = costs.of("start", async { Ledger::open(path, HUB).unwrap() }).await;
+    let ledger = costs.of("start", async { Ledger::open(path, HUB, &[]).unwrap() }).await;
     let left = costs.of("unfinished, all", ledger.unfinished(None)).await.unwrap();
     assert_eq!(left.len() as u32, filled.rows.min(100_000) / 1000);
     let reload = async {
@@ -137,7 +137,7 @@ async fn prune_cost(filled: &Filled) -> u64 {
     let db = Connection::open(&filled.path).unwrap();
     db.execute("UPDATE command SET seen = 1 WHERE id BETWEEN 2001 AND 2040", []).unwrap();
     db.close().unwrap();
-    let ledger = Ledger::open(&filled.path, HUB).unwrap();
+    let ledger = Ledger::open(&filled.path, HUB, &[]).unwrap();
     let (rows, _) = ledger.counts().await.unwrap();
     let mut costs = Costs::default();
     costs.of("prune", ledger.prune(Duration::from_secs(900_000))).await;

@@ -232,9 +232,18 @@ fn what_waits_to_be_polled_is_not_locked_and_not_counted() {
         found.says("ok", "identity pump", "accepts it, with a token made now");
     }
     assert_eq!((hub.queue_len("pump"), slave.writes()), (1, vec![]));
-    let _daemon = site.start();
+    let daemon = site.start();
     site.wait_for_row("m-1", "succeeded");
     assert_eq!((&site.rows()[0]["deliveryCount"], slave.writes()), (&0.into(), vec![(2, 7)]));
+    // After a crash it waits for what may be locked: that is no fault.
+    daemon.kill();
+    let _daemon = site.start();
+    eventually("it waits", || (site.device_status("pump")["hub"] == "waiting-for-locks").then_some(()));
+    let why = site.device_status("pump")["lastError"].to_string();
+    assert!(why.contains("the hub may keep a message locked"), "{why}");
+    let found = live(&site);
+    found.is_good();
+    found.says("warn", "identity pump", "the hub may keep a message locked");
 }
 
 #[test]
