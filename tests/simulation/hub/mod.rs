@@ -110,6 +110,8 @@ struct Lock {
     over: Over,
     /// When the gateway had read the message.
     read: Option<Instant>,
+    /// What it came on was ended by the gateway.
+    is_left: bool,
     /// What was said of the message under it.
     said: Option<Said>,
 }
@@ -293,7 +295,7 @@ impl Hub {
         let number = self.number();
         let again = matches!(self.lock().sent[index].state, State::Delivered(..));
         self.hand_out(index, number);
-        self.lock().locks.insert(number, Lock { index, life, over, read: None, said: None });
+        self.lock().locks.insert(number, Lock { index, life, over, read: None, is_left: false, said: None });
         (number, again)
     }
 
@@ -303,12 +305,16 @@ impl Hub {
         let hub = Arc::downgrade(self);
         move || {
             let Some(hub) = hub.upgrade() else { return };
+            let now = Instant::now();
             let found = hub.lock().locks.get_mut(&lock).map(|lock| {
-                lock.read = Some(Instant::now());
-                (lock.index, lock.life)
+                lock.read = Some(now);
+                (lock.index, lock.life, lock.is_left)
             });
-            if let Some((index, life)) = found {
+            if let Some((index, life, is_left)) = found {
                 hub.is_received(index, life);
+                if is_left {
+                    hub.lock().sent[index].unseen.push((life, now));
+                }
             }
         }
     }
@@ -377,7 +383,9 @@ impl Hub {
     fn may_be_unseen(&self, locks: &[u64]) {
         let mut inner = self.lock();
         let Inner { sent, locks: all, .. } = &mut *inner;
-        for Lock { index, life, read, .. } in locks.iter().filter_map(|lock| all.get(lock)) {
+        for lock in locks {
+            let Some(Lock { index, life, read, is_left, .. }) = all.get_mut(lock) else { continue };
+            *is_left = true;
             if let Some(read) = read.filter(|read| read.elapsed() < ON_THE_WAY) {
                 let Sent { received, unseen, received_again, .. } = &mut sent[*index];
                 let all = received.iter().chain(&*received_again);
