@@ -64,6 +64,8 @@ fn latency() {
             client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
             let acked = wait_for_ack(&mut client, number);
             let written = slave.wait_for_write(number);
+            // With its outcome recorded and told it is at its end: the next one shares nothing with it.
+            wait_for_event(&mut client);
             if number > WARM_UP {
                 wire.push(written.duration_since(sent));
                 ack.push(acked.duration_since(sent));
@@ -95,6 +97,13 @@ fn wait_for_ack(client: &mut Client, number: u16) -> Instant {
             Packet::Publish { packet_id, .. } => client.puback(packet_id),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+fn wait_for_event(client: &mut Client) {
+    match client.next() {
+        Packet::Publish { packet_id, .. } => client.puback(packet_id),
+        other => panic!("{other:?}"),
     }
 }
 
