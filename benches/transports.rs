@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench transports` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its
 //! own, over TLS; the simulator of the hub runs here, the same for each transport. `FIELDBRIDGE_COMMANDS` is the length
-//! of the queue, in place of 50,000.
+//! of the queue, in place of 50,000; `FIELDBRIDGE_TRANSPORTS=mqtt,amqp` leaves out the others.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -39,6 +39,12 @@ fn main() {
     latency();
     drain();
     memory();
+}
+
+/// Those that are to be measured.
+fn transports() -> Vec<&'static str> {
+    let wanted = std::env::var("FIELDBRIDGE_TRANSPORTS").unwrap_or_else(|_| TRANSPORTS.join(","));
+    TRANSPORTS.into_iter().filter(|transport| wanted.split(',').any(|one| one == *transport)).collect()
 }
 
 fn hub(queue_limit: usize) -> Hub {
@@ -97,7 +103,7 @@ fn latency() {
         "transport", "wire p50", "wire p99", "told p50", "told p99", "to mqtt"
     );
     let mut by_mqtt = None;
-    for transport in TRANSPORTS {
+    for transport in transports() {
         let (hub, slave) = (hub(50), Slave::new());
         let site = site(&hub, &slave, transport, "after-execution");
         let _daemon = start(&site, 1);
@@ -133,7 +139,7 @@ fn drain() {
     let commands: u16 = std::env::var("FIELDBRIDGE_COMMANDS").map_or(50_000, |text| text.parse().expect("a number"));
     println!("{commands} messages that wait for one device, worked off, after-accept, idempotent");
     let mut by_mqtt = None;
-    for transport in TRANSPORTS {
+    for transport in transports() {
         let (hub, slave) = (hub(usize::from(commands)), Slave::new());
         let site = site(&hub, &slave, transport, "after-accept");
         for number in 1..=commands {
@@ -157,7 +163,7 @@ fn drain() {
 fn memory() {
     println!("resident memory in MB with so many identities, connected and idle; processor time of the most, idle for {WATCH:?}");
     println!("{:10} {:>8} {:>8} {:>8} {:>8} {:>14} {:>10}", "transport", 1, 10, 100, 900, "kB for each", "processor");
-    for transport in TRANSPORTS {
+    for transport in transports() {
         let (mut megabytes, mut processor) = (Vec::new(), 0.0);
         for identities in IDENTITIES {
             let (hub, slave) = (hub(50), Slave::new());

@@ -7,3 +7,13 @@ mod stamp;
 pub mod trust;
 
 pub use stamp::{Timestamp, EARLIEST_BELIEVABLE};
+
+use tokio::time::{sleep_until, Instant};
+
+/// Waits until then. What is past is not waited for: tokio's timers end with the next millisecond, also for a moment
+/// that has just passed, and a command would cost one more for each.
+pub async fn until(moment: Instant) {
+    if moment > Instant::now() {
+        sleep_until(moment).await;
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
-use tokio::time::{sleep_until, timeout_at, Instant};
+use tokio::time::{timeout_at, Instant};
 use tracing::debug;
 
 use crate::bus::call::{Call, Wire};
@@ -22,6 +22,7 @@ use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::{self, Lines, CONNECT_TIMEOUT};
 use crate::net::Stream;
+use crate::time::until;
 
 /// How long a request may take to be taken by the system: it waits only behind a peer that has stopped reading.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -64,7 +65,7 @@ impl Tcp {
         };
         let frame = framed(connection.transaction, call.unit, &encoded);
         connection.transaction = connection.transaction.wrapping_add(1);
-        sleep_until(self.quiet_until).await;
+        until(self.quiet_until).await;
         still_open(&mut *connection.stream).await?;
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let limit = timeout.min(WRITE_TIMEOUT);

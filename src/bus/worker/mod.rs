@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, sleep_until, Instant};
+use tokio::time::{sleep, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -382,7 +382,7 @@ impl<L: Link> Working<'_, L> {
             select! {
                 biased;
                 () = stop.cancelled() => return Some(Ended::kept(stopped())),
-                () = sleep_until(until) => {}
+                () = crate::time::until(until) => {}
             }
         }
         let leave = self.callers.turns.leave(call, &Present { link: &self.link, page: &self.page });
@@ -531,7 +531,7 @@ fn word(wire: &Wire) -> &'static str {
 
 async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => sleep_until(time).await,
+        Some(time) => crate::time::until(time).await,
         None => pending().await,
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use rumqttc::{Codec, Packet};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::time::{sleep_until, timeout, Instant};
 use tokio_util::codec::Framed;
 
 use super::device::Line;
@@ -18,6 +18,7 @@ use super::state::{Now, State, Who};
 use super::stream::{close, Stream, OPEN_TIMEOUT};
 use super::wire::End;
 use super::Shared;
+use crate::time::until;
 
 /// The hub waits 1.5 times the keep-alive, and never longer than this (29.45 minutes).
 const IDLE_MAX: Duration = Duration::from_secs(1767);
@@ -39,7 +40,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: &[St
     let Ok(Some(Ok(Packet::Connect(connect)))) = timeout(OPEN_TIMEOUT, stream.next()).await else { return };
     // CONNACK comes late when it is throttled, so late that the client may have given up.
     let delay = shared.with(|state| state.connack_delay + state.throttle);
-    sleep(delay).await;
+    until(Instant::now() + delay).await;
     let (who, decision) = shared.with(|state| {
         let connection = state.next_connection();
         let who = Who { device: connect.client_id.clone(), connection };
@@ -118,7 +119,7 @@ impl Connection {
             Some(Step::Close) => Ok(false),
             Some(Step::Write(bytes)) => {
                 if is_publish {
-                    sleep(self.shared.with(|state| state.throttle)).await;
+                    until(Instant::now() + self.shared.with(|state| state.throttle)).await;
                 }
                 self.write(&bytes).await.map(|()| true)
             }

@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::Instant;
 
 use super::auth::{is_version, Proof};
 use super::message::Ack;
@@ -21,6 +21,7 @@ use super::state::{Now, Properties, State, Who, D2C_BYTES_MAX};
 use super::topic::percent_decode;
 use super::wire::{Effect, Settlement, Wire};
 use super::{Fault, Options};
+use crate::time::until;
 
 /// System properties of telemetry: the header, and the name that they have over MQTT.
 const SYSTEM: [(&str, &str); 7] = [
@@ -100,7 +101,7 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> io::Resul
         Err(error) if error.is::<hyper::Error>() => return Err(io::ErrorKind::InvalidData.into()),
         Err(_) => return Ok(failed(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge")),
     };
-    sleep(site.shared.with(|state| state.throttle)).await;
+    until(Instant::now() + site.shared.with(|state| state.throttle)).await;
     let who = Who { device: asked.device.clone(), connection: site.connection };
     site.shared.with(|state| {
         let answered = act(state, &who, &asked, &parts, &site.thumbprints, body, Now::read());

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep_until, timeout, Instant};
+use tokio::time::{timeout, Instant};
 
 use super::answers;
 use super::book::{Book, End};
@@ -38,6 +38,7 @@ use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
 use crate::net::http::{Answer, Request};
 use crate::proof::crash::{self, Point};
+use crate::time::until;
 
 /// Most deliveries unsettled at a time, where a delivery is settled after its execution: its lock runs out 60 s after
 /// the hub hands it out, and the one before it may take that long.
@@ -318,7 +319,7 @@ impl Attached {
         }
         let client = self.client.as_mut().expect("no request is under way");
         tokio::select! {
-            () = sleep_until(poll_at), if may_poll => {}
+            () = until(poll_at), if may_poll => {}
             () = client.rest() => {}
         }
     }

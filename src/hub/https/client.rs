@@ -31,6 +31,7 @@ use crate::hub::way;
 use crate::ledger::row::Event;
 use crate::net::http::{Answer, Connection, Fault, Method, Request};
 use crate::net::Stream;
+use crate::time::until;
 
 /// How long a request may take, with its connection.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -124,7 +125,7 @@ impl Client {
 
     /// Asks over a new connection, when its turn has come.
     async fn ask_anew(&mut self, request: &Request, body_max: usize) -> Result<Answer, Trouble> {
-        sleep_until(self.turn()).await;
+        until(self.turn()).await;
         self.turn = None;
         let permit = self.pace.handshake(self.rate(), true).await;
         let (dial, account, is_out) = (&*self.dial, &self.account, &self.is_out);

@@ -25,7 +25,7 @@ use crate::hub::transport::{Attachment, Inbound};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Delivery, Settlement, Settlements, Ticket};
 use crate::proof::crash::{self, Part, Point};
-use crate::time::Timestamp;
+use crate::time::{until, Timestamp};
 
 /// How long a renewal waits for deliveries that are not settled.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -113,7 +113,7 @@ impl Serving<'_> {
                 },
                 () = identity.room.freed(), if self.left.is_some() => {}
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
-                () = sleep_until(turn_at), if self.turn.is_some() && !self.has_turn => {
+                () = until(turn_at), if self.turn.is_some() && !self.has_turn => {
                     self.has_turn = true;
                     // What is on its way has a while from now on to be settled.
                     self.renewal = Some(Instant::now());

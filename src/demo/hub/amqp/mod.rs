@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::time::{sleep_until, timeout, Instant};
 use tokio_util::codec::Framed;
 
 use super::device::Line;
@@ -33,6 +33,7 @@ use super::wire::End;
 use super::{Cut, Shared};
 use crate::amqp::frame::{encode, Body, Codec, Frame, FrameError, Item, FRAME_MAX};
 use crate::amqp::types::performatives::Performative;
+use crate::time::until;
 use peer::{Ending, Peer, IDLE_MILLIS};
 
 /// Forgets a connection with its task, however that ends.
@@ -120,7 +121,7 @@ impl Connection {
                 Some(Ok(Item::Header(_))) => return End::Violation("a second protocol header"),
                 Some(Ok(Item::Frame(frame))) => frame,
             };
-            sleep(self.delay(&frame)).await;
+            until(Instant::now() + self.delay(&frame)).await;
             let frames = self.shared.with(|state| self.peer.received(state, frame, Now::read()));
             if let Err(end) = self.write(frames, &mut heard).await {
                 return end;
