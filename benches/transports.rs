@@ -142,6 +142,8 @@ fn drain() {
     for transport in transports() {
         let (hub, slave) = (hub(usize::from(commands)), Slave::new());
         let site = site(&hub, &slave, transport, "after-accept");
+        // By MQTT a hub keeps nothing for a device that has never subscribed.
+        assert!(start(&site, 1).terminate().success());
         for number in 1..=commands {
             hub.send("pump", command(number)).expect("the queue has room");
         }
