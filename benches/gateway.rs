@@ -62,10 +62,8 @@ fn latency() {
         for number in 1..=WARM_UP + COMMANDS {
             let sent = Instant::now();
             client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
-            let acked = wait_for_ack(&mut client, number);
+            let acked = wait_for_end(&mut client, number);
             let written = slave.wait_for_write(number);
-            // With its outcome recorded and told it is at its end: the next one shares nothing with it.
-            wait_for_event(&mut client);
             if number > WARM_UP {
                 wire.push(written.duration_since(sent));
                 ack.push(acked.duration_since(sent));
@@ -100,10 +98,21 @@ fn wait_for_ack(client: &mut Client, number: u16) -> Instant {
     }
 }
 
-fn wait_for_event(client: &mut Client) {
-    match client.next() {
-        Packet::Publish { packet_id, .. } => client.puback(packet_id),
-        other => panic!("{other:?}"),
+/// When the PUBACK came. On return the command's event has come too: the next one shares nothing with it.
+fn wait_for_end(client: &mut Client, number: u16) -> Instant {
+    let (mut acked, mut is_told) = (None, false);
+    loop {
+        match client.next() {
+            Packet::PubAck(id) if id == number => acked = Some(Instant::now()),
+            Packet::Publish { packet_id, .. } => {
+                client.puback(packet_id);
+                is_told = true;
+            }
+            other => panic!("{other:?}"),
+        }
+        if let Some(acked) = acked.filter(|_| is_told) {
+            return acked;
+        }
     }
 }
 
