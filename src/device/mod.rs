@@ -177,21 +177,27 @@ impl Context {
                     None => return self.stop.cancelled().await,
                 },
             };
-            let pending = self.health.pend();
-            let Some(work) = self.receive(delivery) else { continue };
-            // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
-            let waits = Arc::strong_count(&unjudged) > 1;
-            let job = match self.present().device.settle {
-                Settle::AfterAccept if !waits => match self.judge(work).await {
-                    Some(work) => Job::new(work, None, pending),
-                    None => continue,
-                },
-                Settle::AfterAccept | Settle::AfterExecution => Job::new(work, Some(unjudged.clone()), pending),
-            };
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = executor.send(job) => {}
-            }
+            // While nothing comes, which is most of the time, it takes no memory.
+            Box::pin(self.take_in(delivery, &unjudged, &executor)).await;
+        }
+    }
+
+    /// Takes a delivery, and hands it to the executor unless it is at its end.
+    async fn take_in(&self, delivery: Delivery, unjudged: &Unjudged, executor: &queue::Sender<Job>) {
+        let pending = self.health.pend();
+        let Some(work) = self.receive(delivery) else { return };
+        // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
+        let waits = Arc::strong_count(unjudged) > 1;
+        let job = match self.present().device.settle {
+            Settle::AfterAccept if !waits => match self.judge(work).await {
+                Some(work) => Job::new(work, None, pending),
+                None => return,
+            },
+            Settle::AfterAccept | Settle::AfterExecution => Job::new(work, Some(unjudged.clone()), pending),
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = executor.send(job) => {}
         }
     }
 
@@ -212,7 +218,8 @@ impl Context {
                     None => return self.stop.cancelled().await,
                 },
             };
-            self.run_beside(job, &mut waiting, &mut jobs).await;
+            // While nothing is to be run, which is most of the time, it takes no memory.
+            Box::pin(self.run_beside(job, &mut waiting, &mut jobs)).await;
         }
     }
 

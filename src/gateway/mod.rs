@@ -17,6 +17,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::Value as Json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch, Semaphore};
@@ -579,10 +580,8 @@ fn spawn_helper(
 
 /// Has a task run. Its end is a fault unless `leave` was cancelled.
 fn spawn(tasks: &mut Tasks, name: String, leave: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
-    let task = async move {
-        work.await;
-        Ended { name, wanted: leave.is_cancelled() }
-    };
+    // An async block that awaits what it has captured would have room for it twice.
+    let task = work.map(move |()| Ended { name, wanted: leave.is_cancelled() });
     #[cfg(feature = "proof")]
     let task = crate::time::simulated::Mortal::new(task);
     tasks.spawn(task);

@@ -76,7 +76,7 @@ impl Identity {
                     streak = Streak::default();
                     Ending::Reconfigured
                 }
-                made = self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn)) => match made {
+                made = Box::pin(self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn))) => match made {
                     Ok(established) => {
                         let served = self.serve(established, &mut outbox, &streak, &account, which).await;
                         streak.renewing = matches!(served.ending, Ending::Renew);
