@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+pub mod exception;
 pub mod exchange;
 mod names;
 pub mod read_back;
