@@ -116,8 +116,9 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     (
         "bus",
         &[
+            &["call"],
             // Ports know bytes, and no framing.
-            &["call", "port"],
+            &["port"],
             &["debts", "link", "turns"],
             &["modbus", "text"],
             &["worker"],
@@ -444,6 +445,39 @@ fn every_suite_stands_in_the_table_of_the_tests_with_the_guarantees_that_it_name
     for name in rows.keys() {
         assert!(suites.contains_key(*name), "tests/README.md knows {name}, which is not there");
     }
+}
+
+#[test]
+fn every_path_that_a_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = |folder: &str| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let folders: BTreeSet<String> = names(".").filter(|path| path.is_dir()).map(|path| name_of(&path)).collect();
+    let pages = [".", "docs"].into_iter().flat_map(names).chain([root.join("tests/README.md")]);
+    let mut named = 0;
+    // What has changed is told as it was then.
+    let is_of_now = |path: &PathBuf| !path.ends_with("CHANGELOG.md");
+    let pages = pages.filter(is_of_now).filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let is_for_us = page.ends_with("CONTRIBUTING.md");
+        for word in text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace) {
+            let word = word.split("::").next().unwrap_or_default();
+            let first = word.split('/').next().unwrap_or_default();
+            let is_ours = folders.contains(first) && word.contains('/');
+            let looks_like_one = word.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| word.ends_with(end));
+            if is_ours || is_for_us && looks_like_one {
+                assert!(root.join(word).exists(), "{}: there is no {word}", page.display());
+                named += 1;
+            }
+        }
+    }
+    println!("{named} paths are named");
+    assert!(named > 60, "{named}");
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[test]
