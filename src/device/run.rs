@@ -325,8 +325,8 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none: after two of them it is not known what the peripheral did, and
-/// by two it has done nothing yet.
+/// What a refusal means. Four Modbus exceptions are none: after two of them it is not known what the peripheral did,
+/// and by two it has done nothing yet.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, Wish, SERVICE};
 use super::daemon::{exchange, Daemon, RELOAD_FIRST};
+use super::user::{User, Wish, SERVICE};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::bus::{self, BusStatus, Cause, SystemLines};
 use crate::config::{Bus, Config, Device};
@@ -102,7 +102,7 @@ fn closed_to_the_service(about: &str, port: &Path) -> Option<Finding> {
     if !rustix::process::geteuid().is_root() || !port.exists() {
         return None;
     }
-    let why = Account::of_the_service()?.may(Wish::Change, port).err()?;
+    let why = User::of_the_service()?.may(Wish::Change, port).err()?;
     let remedy = format!("let the port belong to the group dialout, and {SERVICE} to that group");
     Some(Finding::fail(about, format!("{} {why}", port.display())).remedy(remedy))
 }

@@ -11,7 +11,6 @@
 //! - Nothing is subscribed to and nothing acknowledged: every message stays with the hub.
 //! - It ends: buses are asked side by side, and each part has a limit.
 
-mod account;
 mod around;
 mod buses;
 mod certificate;
@@ -21,6 +20,7 @@ mod files;
 mod hub;
 mod ports;
 pub mod slave;
+mod user;
 
 pub use around::{around, dates};
 pub use ports::{names_that_stay, BY_ID};

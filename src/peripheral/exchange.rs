@@ -22,14 +22,14 @@ pub enum Request {
         /// 1 to [`WORDS_READ_MAX`](super::registers::WORDS_READ_MAX).
         count: u16,
     },
-    /// Modbus function 5 for one coil, 15 for more, up to [`BITS_WRITTEN_MAX`](super::registers::BITS_WRITTEN_MAX).
+    /// Modbus function 5 for one coil, 15 for up to [`BITS_WRITTEN_MAX`](super::registers::BITS_WRITTEN_MAX).
     WriteBits {
         /// Protocol address of the first coil, from 0.
         address: u16,
         /// The coils, in order of their addresses.
         bits: Vec<bool>,
     },
-    /// Modbus function 6 for one register, 16 for more, up to [`WORDS_WRITTEN_MAX`](super::registers::WORDS_WRITTEN_MAX).
+    /// Modbus function 6 for one register, 16 for up to [`WORDS_WRITTEN_MAX`](super::registers::WORDS_WRITTEN_MAX).
     WriteWords {
         /// Protocol address of the first register, from 0.
         address: u16,
