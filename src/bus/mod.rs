@@ -104,6 +104,9 @@ impl Caller<'_> {
     }
 
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    ///
+    /// # Errors
+    /// The worker has ended: nothing will be sent any more.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let (turn, granted) = oneshot::channel();
         let grant = Grant { caller: self.number, harmless: self.harmless.clone(), turn };
@@ -114,6 +117,9 @@ impl Caller<'_> {
 
 impl BusHandle {
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    ///
+    /// # Errors
+    /// The worker has ended: nothing will be sent any more.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         self.caller().turn().await
     }
