@@ -8,8 +8,9 @@ use rustix::fs::{access, statvfs, Access, StatVfsMountFlags};
 use super::certificate::Life;
 use super::daemon::Daemon;
 use super::user::{User, Wish, SERVICE};
-use super::Finding;
+use super::{Finding, Verdict};
 use crate::certificate::identity;
+use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
 use crate::ledger::{LedgerError, Reader};
 use crate::time::Timestamp;
@@ -69,11 +70,11 @@ pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
         let life = identity::certificates(path).and_then(|chain| {
-            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| format!("{}: {why}", path.display()))
+            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| Complaint::from(why).of(path.display()))
         });
         match life {
             Ok(life) => life.judge(about, &path.display().to_string(), now, remedy),
-            Err(why) => Finding::warn(about, why),
+            Err(why) => Finding::of(Verdict::Warn, about, why),
         }
     };
     let mut findings: Vec<Finding> = config

@@ -83,11 +83,12 @@ impl Finding {
 
     /// A failure, as the daemon tells of it.
     fn failed(about: &str, complaint: impl Into<Complaint>) -> Finding {
+        Finding::of(Verdict::Fail, about, complaint)
+    }
+
+    fn of(verdict: Verdict, about: &str, complaint: impl Into<Complaint>) -> Finding {
         let Complaint { what, remedy } = complaint.into();
-        match remedy.as_str() {
-            "" => Finding::fail(about, what),
-            _ => Finding::fail(about, what).remedy(remedy),
-        }
+        Finding { remedy: Some(remedy).filter(|remedy| !remedy.is_empty()), ..Finding::new(verdict, about, what) }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Finding {
