@@ -1,7 +1,8 @@
 //! What is wrong, and what to do about it: the one shape of all that is said to the person on site.
 //!
-//! Shown, it is one sentence, the remedy behind a semicolon. Sentences that come from elsewhere, such as from a daemon
-//! of another version, are taken apart by the same rule.
+//! Shown, it is one sentence, the remedy behind a semicolon. A sentence that comes as one, such as from a daemon of
+//! another version, is taken apart by the same rule; what names a path or repeats what somebody wrote is made of its
+//! two parts, as there may be a semicolon in it.
 
 use std::fmt;
 
@@ -14,12 +15,24 @@ pub struct Complaint {
     pub remedy: String,
 }
 
+impl Complaint {
+    /// Of its two parts, whatever stands in them.
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
+        Complaint { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// The same of one thing, which is named before it.
+    pub fn of(self, thing: impl fmt::Display) -> Complaint {
+        Complaint { what: format!("{thing}: {}", self.what), ..self }
+    }
+}
+
 impl<T: Into<String>> From<T> for Complaint {
     /// Of a sentence: the remedy stands behind the first semicolon outside of quotes. What somebody wrote may hold one.
     fn from(sentence: T) -> Complaint {
         let sentence = sentence.into();
         let (what, remedy) = split(&sentence);
-        Complaint { what: what.to_owned(), remedy: remedy.to_owned() }
+        Complaint::new(what, remedy)
     }
 }
 
@@ -94,6 +107,19 @@ mod tests {
         ] {
             assert_eq!(said(text, 41), shown, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_made_of_two_parts_is_not_cut_at_what_somebody_has_named() {
+        let port = "/srv/a; b";
+        let complaint = Complaint::new(format!("{port} is not there"), "plug it in; or correct the name");
+        assert_eq!(
+            (&*complaint.what, &*complaint.remedy),
+            ("/srv/a; b is not there", "plug it in; or correct the name")
+        );
+        assert_eq!(complaint.to_string(), "/srv/a; b is not there; plug it in; or correct the name");
+        let complaint = Complaint::from("is empty; fill it").of(port);
+        assert_eq!((&*complaint.what, &*complaint.remedy), ("/srv/a; b: is empty", "fill it"));
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Access {
             return Err(BackendError::Nobody(why.into()));
         };
         // Entra is no hub: a hub's own authority does not sign its certificate.
-        let trust = Trust::load(None).map_err(|why| BackendError::Nobody(in_options(&why)))?;
+        let trust = Trust::load(None).map_err(|why| BackendError::Nobody(in_options(&why.to_string())))?;
         let entra = Entra::of(|name| std::env::var(name).ok(), trust, self.proxy()?)?;
         Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }

@@ -404,7 +404,8 @@ fn over(why: Trouble, is_let_in: bool) -> BackendError {
 
 /// What the way to the hub is made with.
 fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
-    let trust = Trust::load(place.ca_file.as_deref()).map_err(|why| BackendError::Nobody(in_options(&why)))?;
+    let trust =
+        Trust::load(place.ca_file.as_deref()).map_err(|why| BackendError::Nobody(in_options(&why.to_string())))?;
     let address = |kind: TransportKind| match &place.address {
         Some(address) => address.clone(),
         None => format!("{host}:{}", kind.port(true)),

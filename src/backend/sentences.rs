@@ -54,7 +54,7 @@ pub(super) fn sentence(trouble: &Trouble) -> String {
         Trouble::NoHandles(error) => {
             format!("no connection can be made, as the limit of open files is reached ({error}); raise it (ulimit -n)")
         }
-        Trouble::Tls(why) if why.contains("`cert_file`") => {
+        Trouble::CertificateRefused(_) => {
             "TLS failed: the server asks for a certificate, and a back end has none; check `--address`: is it a hub?".into()
         }
         Trouble::Slow(seconds) => slow("", *seconds),

@@ -181,3 +181,25 @@ impl<S: PartialEq> Debts<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_owed_for_four_timeouts_within_limits_or_as_long_as_the_bus_says() {
+        let debts = |window: Option<u64>| {
+            let mut debts = Debts::<()>::default();
+            debts.keep_for(window.map(Duration::from_millis));
+            move |timeout: u64| debts.window(Duration::from_millis(timeout)).as_millis()
+        };
+        let table = [(100, 2_000), (500, 2_000), (1_000, 4_000), (2_000, 8_000), (3_000, 10_000), (9_000, 11_000)];
+        for (timeout, owed) in table {
+            assert_eq!(debts(None)(timeout), owed, "for a timeout of {timeout} ms");
+            assert_eq!(debts(Some(30_000))(timeout), 30_000);
+            assert_eq!(debts(Some(200))(timeout), u128::from(timeout.max(200)));
+        }
+        // A timeout that has no end has a window all the same.
+        assert_eq!(window(Duration::MAX), Duration::MAX);
+    }
+}

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::bus::call::{Call, Wire};
 use crate::bus::port::error::NotOpened;
+use crate::bus::port::Line;
 use crate::config::{Bus, Endpoint};
 
 /// Longest wait for one answer. Longer ones would outlive every command's deadline, and time can't be added without
@@ -89,5 +90,22 @@ impl Ended {
     /// The line is still open, and nothing left.
     pub(in crate::bus) fn not_sent(why: impl Into<String>) -> Ended {
         Ended::kept(Wire::NotSent(why.into()))
+    }
+}
+
+impl Line {
+    /// Closes the line that was lost, for this reason and with this end of the exchange. A serial port is opened again
+    /// at once; servers end connections that idle, and the next request makes a new one.
+    pub(in crate::bus) fn lost(&mut self, why: &str, wire: fn(String) -> Wire) -> Ended {
+        self.close();
+        let why = format!("{} {why}", self.endpoint);
+        let lost = match &self.endpoint {
+            Endpoint::Serial(_) => Lost::Gone(why.clone()),
+            Endpoint::Tcp(_) => {
+                tracing::debug!(reason = why, "a connection ended");
+                Lost::Idle
+            }
+        };
+        Ended { wire: wire(why), lost: Some(lost) }
     }
 }

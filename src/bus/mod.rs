@@ -45,7 +45,7 @@ pub(crate) use modbus::frame::tests::sealed;
 
 use crate::config;
 use crate::health::pulse::Pulse;
-use crate::health::snapshot;
+use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
 use crate::proof::crash::{self, Point};
 use call::{Call, Wire};
@@ -61,7 +61,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
     let (publish, status) = watch::channel(BusStatus {
         name: name.to_owned(),
         kind: config.kind.as_str(),
-        state: "opening",
+        state: BusState::Opening,
         last_error: None,
         cause: None,
         exchanges: 0,
@@ -104,6 +104,9 @@ impl Caller<'_> {
     }
 
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    ///
+    /// # Errors
+    /// The worker has ended: nothing will be sent any more.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let (turn, granted) = oneshot::channel();
         let grant = Grant { caller: self.number, harmless: self.harmless.clone(), turn };
@@ -114,6 +117,9 @@ impl Caller<'_> {
 
 impl BusHandle {
     /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    ///
+    /// # Errors
+    /// The worker has ended: nothing will be sent any more.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         self.caller().turn().await
     }
@@ -150,7 +156,7 @@ impl BusHandle {
 
     /// What the bus looks like once it is known whether its line can be opened.
     pub async fn tried(&self) -> BusStatus {
-        let is_known = |status: &BusStatus| status.state != "opening" || status.last_error.is_some();
+        let is_known = |status: &BusStatus| status.state != BusState::Opening || status.last_error.is_some();
         match self.status.clone().wait_for(is_known).await {
             Ok(status) => status.clone(),
             Err(_) => self.status(),
@@ -241,9 +247,8 @@ pub struct BusStatus {
     pub name: String,
     /// `modbus-rtu`, `modbus-tcp` or `serial`.
     pub kind: &'static str,
-    /// `open`; `opening`: it can't be opened or was lost, and is tried again and again; `closed`: nothing is wrong, and
-    /// the next request opens it (a TCP connection that ended), or the gateway stops.
-    pub state: &'static str,
+    /// Whether requests can go out.
+    pub state: BusState,
     /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
     /// Why it can't be opened, for whoever decides by it.
@@ -257,13 +262,13 @@ pub struct BusStatus {
 impl BusStatus {
     /// Whether requests can go out at once.
     pub fn is_open(&self) -> bool {
-        self.state == "open"
+        self.state == BusState::Open
     }
 
     /// As a snapshot has it.
     pub fn snapshot(&self) -> snapshot::Bus {
         let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
-        snapshot::Bus { name, kind: kind.to_owned(), state: state.to_owned(), last_error, cause, exchanges, timeouts }
+        snapshot::Bus { name, kind: kind.to_owned(), state, last_error, cause, exchanges, timeouts }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::{crypto, ClientConfig, RootCertStore};
 
 use super::parts::Parts;
 use super::pem::{self, Block};
+use crate::complaint::Complaint;
 
 /// What all identities share: the trust anchors, and the configuration of those without a certificate of their own.
 #[derive(Clone)]
@@ -25,18 +26,15 @@ impl Trust {
     /// Reads the trust anchors: of a file, or the system's.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the file or the system's store.
-    pub fn load(ca_file: Option<&Path>) -> Result<Trust, String> {
+    /// What is wrong with the file or the system's store.
+    pub fn load(ca_file: Option<&Path>) -> Result<Trust, Complaint> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
                 for (line, certificate) in certificates(path)? {
                     roots.add(certificate).map_err(|error| {
-                        format!(
-                            "{}: the certificate in line {line} can't be a trust anchor: {error}; copy it again, or \
-                             take it out",
-                            path.display()
-                        )
+                        let what = format!("the certificate in line {line} can't be a trust anchor: {error}");
+                        Complaint::new(what, "copy it again, or take it out").of(path.display())
                     })?;
                 }
             }
@@ -75,15 +73,15 @@ impl Trust {
     }
 }
 
-/// Why a certificate and a key are no identity: a sentence that names the file, with what to do.
+/// Why a certificate and a key are no identity, which names the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// It lies in the certificate's file.
     #[error("{0}")]
-    Certificate(String),
+    Certificate(Complaint),
     /// It lies in the key's file.
     #[error("{0}")]
-    Key(String),
+    Key(Complaint),
 }
 
 /// Whether a certificate and a key are an identity that the handshake can be made with.
@@ -100,9 +98,9 @@ pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misf
 /// Whether a file holds a private key to sign with.
 ///
 /// # Errors
-/// A sentence that names the file, with what to do.
-pub fn check_key(path: &Path) -> Result<(), String> {
-    signing_key(path).map(drop).map_err(|why| format!("{}: {why}", path.display()))
+/// What is wrong with it.
+pub fn check_key(path: &Path) -> Result<(), Complaint> {
+    signing_key(path).map(drop).map_err(|why| Complaint::from(why).of(path.display()))
 }
 
 /// What is to be said of an identity that can be used.
@@ -114,7 +112,7 @@ pub struct Remarks {
 
 fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
     let chain = certificates(cert_file).map_err(Misfit::Certificate)?;
-    let key = signing_key(key_file).map_err(|why| Misfit::Key(format!("{}: {why}", key_file.display())))?;
+    let key = signing_key(key_file).map_err(|why| Misfit::Key(Complaint::from(why).of(key_file.display())))?;
     let fits = |der: &[u8]| -> Result<bool, String> {
         let parts = Parts::of(der)?;
         // A key of a kind that tells no public half leaves the last word to the hub.
@@ -124,24 +122,23 @@ fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
     let mut own = None;
     for (at, (line, der)) in chain.iter().enumerate() {
         let is_own = fits(der).map_err(|error| {
-            Misfit::Certificate(format!(
-                "{file}: what stands in line {line} is no certificate ({error}); copy the file again"
-            ))
+            let what = format!("what stands in line {line} is no certificate ({error})");
+            Misfit::Certificate(Complaint::new(what, "copy the file again").of(&file))
         })?;
         own = own.or(is_own.then_some(at));
     }
     match own {
         Some(0) => Ok(CertifiedKey::new(chain.into_iter().map(|(_, der)| der).collect(), key)),
-        Some(at) => Err(Misfit::Certificate(format!(
-            "{file}: the device's own certificate, which {} is the key of, stands in line {} behind others; put it first, \
-             then each one's issuer",
-            key_file.display(),
-            chain[at].0
-        ))),
-        None => Err(Misfit::Key(format!(
-            "{} is not the key of {file}; name the files of one pair",
-            key_file.display()
-        ))),
+        Some(at) => {
+            let (key, line) = (key_file.display(), chain[at].0);
+            let what =
+                format!("the device's own certificate, which {key} is the key of, stands in line {line} behind others");
+            Err(Misfit::Certificate(Complaint::new(what, "put it first, then each one's issuer").of(&file)))
+        }
+        None => {
+            let what = format!("{} is not the key of {file}", key_file.display());
+            Err(Misfit::Key(Complaint::new(what, "name the files of one pair")))
+        }
     }
 }
 
@@ -192,9 +189,9 @@ fn builder(
 /// The certificates of a PEM file, at least one, each with the line that it begins in.
 ///
 /// # Errors
-/// A sentence that names the file, with what to do.
-pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, String> {
-    let told = |why: String| format!("{}: {why}", path.display());
+/// What is wrong with it, which names the file.
+pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, Complaint> {
+    let told = |why: String| Complaint::from(why).of(path.display());
     let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes)).map_err(told)?;
     let mut found = Vec::new();
     let mut has_key = false;

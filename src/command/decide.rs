@@ -158,6 +158,9 @@ pub fn until_nothing_is_left(connected: Duration, quiet: Duration, unsettled: us
 }
 
 /// Refuses a non-idempotent command that can't be told from its own redelivery.
+///
+/// # Errors
+/// [`Code::NoMessageId`]: it is one.
 pub fn check_identity(message_id: Option<&str>, idempotent: bool) -> Result<(), Fault> {
     if message_id.is_none() && !idempotent {
         return Err(Fault::new(

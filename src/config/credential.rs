@@ -13,6 +13,7 @@ use super::tree::Table;
 use super::{Credential, Hub};
 use crate::certificate::identity::{self, Misfit};
 use crate::certificate::pem;
+use crate::complaint::Complaint;
 
 /// A device's credential, from exactly one of its keys; `None` where something is wrong with it.
 pub(super) fn credential(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
@@ -109,12 +110,11 @@ fn certificate(table: &Table) -> Option<Credential> {
     let contents = contents(&cert_file, &key_file);
     match identity::check_identity(&cert_file, &key_file) {
         Ok(remarks) if !remarks.is_chained => {
-            let why = format!(
-                "{}: the certificates are not each signed by the next, and a hub may refuse that; put the device's own \
-                 first, then its issuer's, and so on",
-                cert_file.display()
+            let why = Complaint::new(
+                "the certificates are not each signed by the next, and a hub may refuse that",
+                "put the device's own first, then its issuer's, and so on",
             );
-            table.warn("cert_file", why);
+            table.warn("cert_file", why.of(cert_file.display()));
         }
         Ok(_) => {}
         Err(Misfit::Certificate(why)) => {
@@ -163,7 +163,7 @@ pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result
             Some(parsed)
         }
         Err(why) => {
-            table.wrong(key, format!("{}: {why}", path.display()));
+            table.wrong(key, Complaint::from(why).of(path.display()));
             None
         }
     }
@@ -171,9 +171,9 @@ pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result
 
 fn note_exposure(table: &Table, key: &str, path: &Path) {
     if fs::metadata(path).is_ok_and(|m| is_exposed(m.mode(), m.uid())) {
-        let why =
-            format!("{0} can be read by others; `chown root:fieldbridge {0}` and `chmod 0640 {0}`", path.display());
-        table.warn(key, why);
+        let path = path.display();
+        let remedy = format!("`chown root:fieldbridge {path}` and `chmod 0640 {path}`");
+        table.warn(key, Complaint::new(format!("{path} can be read by others"), remedy));
     }
 }
 

@@ -7,7 +7,7 @@
 use config::{Map, Value, ValueKind};
 
 use super::layer::Layer;
-use super::tree::ENVIRONMENT;
+use super::problem::ENVIRONMENT;
 use super::{keys, Problem, Severity};
 
 const PREFIX: &str = "FIELDBRIDGE__";

@@ -10,6 +10,7 @@ use super::tree::{Span, Table};
 use super::way::{ways, Ways};
 use super::{keys, Hub, Ledger};
 use crate::certificate::identity::{self, Trust};
+use crate::complaint::Complaint;
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
 const DEFAULT_API_VERSION: &str = "2021-04-12";
@@ -96,13 +97,15 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
 }
 
 /// What stands where the socket is to be made, if it can't be made there.
-fn in_the_way(path: &Path) -> Option<String> {
+fn in_the_way(path: &Path) -> Option<Complaint> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        return Some(format!("{} is there already and is no socket; choose another path", path.display()));
+        let what = format!("{} is there already and is no socket", path.display());
+        return Some(Complaint::new(what, "choose another path"));
     }
     let is_file = |folder: &&Path| fs::metadata(folder).is_ok_and(|found| !found.is_dir());
     let file = path.ancestors().skip(1).find(is_file)?;
-    Some(format!("{} is no folder, so nothing can be made in it; correct the path", file.display()))
+    let what = format!("{} is no folder, so nothing can be made in it", file.display());
+    Some(Complaint::new(what, "correct the path"))
 }
 
 /// `[ledger]`
@@ -219,6 +222,24 @@ fn api_version(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_of_the_socket_is_named_whatever_its_name_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("a; b");
+        fs::write(&file, "").expect("it can be written");
+        for (path, what, remedy) in [
+            (file.clone(), format!("{} is there already and is no socket", file.display()), "choose another path"),
+            (
+                file.join("c"),
+                format!("{} is no folder, so nothing can be made in it", file.display()),
+                "correct the path",
+            ),
+        ] {
+            assert_eq!(in_the_way(&path), Some(Complaint::new(what, remedy)));
+        }
+        assert_eq!(in_the_way(&folder.path().join("admin.sock")), None);
+    }
 
     #[test]
     fn a_mistyped_domain_is_told_from_one_of_the_users_own() {

@@ -86,13 +86,13 @@ pub struct Hub {
     pub tls: bool,
     /// MQTT keep-alive, 5 s to 1177 s (the hub waits at most 1767 s, 1.5 times that).
     pub keepalive: Duration,
-    /// New connections a second over all identities.
+    /// New connections a second over all identities, 1 to 1000.
     pub connect_rate: u32,
     /// `api-version` in the user name.
     pub api_version: String,
-    /// Life of a SAS token.
+    /// Life of a SAS token, 10 s to 1 day.
     pub token_lifetime: Duration,
-    /// HTTPS: how long an empty queue is left alone.
+    /// HTTPS: how long an empty queue is left alone, 1 s to 1 day.
     pub poll_interval: Duration,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Debug for Proxy {
 pub struct Ledger {
     /// The database file.
     pub path: PathBuf,
-    /// How long a finished row is kept, at least 2 days.
+    /// How long a finished row is kept, 2 to 3650 days.
     pub retention: Duration,
 }
 
@@ -138,15 +138,16 @@ pub struct Ledger {
 pub struct Bus {
     /// What kind of line, and where.
     pub kind: BusKind,
-    /// How long to wait for an answer.
+    /// How long to wait for an answer, 1 ms to 600 s.
     pub response_timeout: Duration,
-    /// Attempts after the first, where repeating is safe.
+    /// Attempts after the first, where repeating is safe: 0 to 10.
     pub retries: u32,
-    /// Silence kept after each exchange.
+    /// Silence kept after each exchange, 0 to 60 s.
     pub turnaround: Duration,
-    /// How long after a request its answer may come; `None`: four timeouts, at least 2 s, at most 10 s.
+    /// How long after a request its answer may come, 100 ms to 600 s; `None`: four timeouts, at least 2 s, at most
+    /// 10 s.
     pub late_window: Option<Duration>,
-    /// Before a request is sent again that the peripheral was too busy to take.
+    /// Before a request is sent again that the peripheral was too busy to take, 0 to 60 s.
     pub retry_pause: Duration,
     /// Whether the line's adapter hears what it sends, and this is to be taken out.
     pub strips_echo: bool,
@@ -232,7 +233,7 @@ impl fmt::Display for Endpoint {
 pub struct SerialPort {
     /// Device file.
     pub path: PathBuf,
-    /// Bits a second.
+    /// Bits a second, 50 to 4,000,000.
     pub baud: u32,
     /// Parity.
     pub parity: Parity,
@@ -260,7 +261,7 @@ pub struct Device {
     pub id: String,
     /// Name of its bus.
     pub bus: String,
-    /// Modbus unit id; 0 where the bus has none.
+    /// Modbus unit id: 1 to 247 on a line of RTU, 0 to 255 over Modbus TCP; 0 where the bus has none.
     pub unit: u8,
     /// How its messages come.
     pub transport: TransportKind,

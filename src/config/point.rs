@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::keys;
 use super::tree::Table as Section;
-use crate::peripheral::registers::{DataType, Order, Point, Table};
+use crate::peripheral::registers::{DataType, Order, Point, Table, BITS_READ_MAX};
 
 const TABLES: [(&str, Table); 4] =
     [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
@@ -21,6 +21,9 @@ const TYPES: [(&str, DataType); 10] = [
     ("f64", DataType::F64),
     ("string", DataType::String),
 ];
+
+/// Values of a point: the most that any request moves.
+const COUNTS: RangeInclusive<i64> = 1..=BITS_READ_MAX as i64;
 
 const ORDERS: [(&str, Order); 2] = [("big", Order::Big), ("little", Order::Little)];
 
@@ -42,7 +45,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let word_order = section.choice("word_order", &ORDERS);
     let byte_order = section.choice("byte_order", &ORDERS);
     let given_kind = section.choice("type", &TYPES);
-    let count = section.small::<u16>("count", 1..=2000);
+    let count = section.small::<u16>("count", COUNTS);
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
@@ -89,7 +92,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let word_order = section.choice("word_order", &ORDERS);
     let byte_order = section.choice("byte_order", &ORDERS);
     let given_kind = section.choice("type", &TYPES);
-    let count = section.small::<u16>("count", 1..=2000).or(write.count);
+    let count = section.small::<u16>("count", COUNTS).or(write.count);
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {

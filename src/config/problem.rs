@@ -5,8 +5,10 @@ use std::fmt;
 
 use serde_json::{json, Value as Json};
 
-use super::tree::ENVIRONMENT;
 use crate::complaint::Complaint;
+
+/// What stands in [`Problem::source`] for values from the environment.
+pub(super) const ENVIRONMENT: &str = "environment";
 
 /// A place in a file, for people and their editors: both count from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,11 +15,9 @@ use config::{FileFormat, Format, Map, Value, ValueKind};
 use serde_json::Value as Json;
 
 use super::keys::{self, nearest, unknown_key, Section};
+use super::problem::ENVIRONMENT;
 use super::{words, Problem, Severity};
 use crate::complaint::Complaint;
-
-/// What stands in [`Problem::source`] for values from the environment.
-pub(super) const ENVIRONMENT: &str = "environment";
 
 /// What to write where a whole number is wanted.
 const WHOLE: &str = "; write a whole number, without quotes";

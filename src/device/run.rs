@@ -17,7 +17,7 @@ use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::registers::Point;
-use crate::peripheral::{Action, Command, Found, Prepared};
+use crate::peripheral::{exception, Action, Command, Found, Prepared};
 use crate::proof::crash;
 
 /// A command with its value, and where it goes.
@@ -325,38 +325,21 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none (Modbus Application Protocol V1.1b3, section 7). 5 says that
-/// the peripheral has begun and will take its time, 11 that a gateway has sent the request on and heard nothing: what
-/// the peripheral did is not known then. 6 says that it is too busy to begin, and 10 that a gateway has no way to it.
+/// What a refusal means. Four Modbus exceptions are none: after two of them it is not known what the peripheral did,
+/// and by two it has done nothing yet.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
         Refusal::Exception(code) => {
-            let message = format!("Modbus exception {code}: {}", exception_text(code));
+            let message = format!("Modbus exception {code}: {}", exception::meaning(code));
             let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
             match code {
-                5 | 11 => Attempt::Unconfirmed(fault(Code::Exception)),
-                6 => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
-                10 => Attempt::NotSent(fault(Code::BusUnavailable)),
+                exception::ACKNOWLEDGE | exception::NO_RESPONSE => Attempt::Unconfirmed(fault(Code::Exception)),
+                exception::BUSY => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
+                exception::NO_PATH => Attempt::NotSent(fault(Code::BusUnavailable)),
                 _ => Attempt::Refused(fault(Code::Exception)),
             }
         }
-    }
-}
-
-/// What a Modbus exception says (Modbus Application Protocol V1.1b3, section 7).
-fn exception_text(code: u8) -> &'static str {
-    match code {
-        1 => "illegal function; the peripheral does not know this kind of request",
-        2 => "illegal data address; check `address` and `table`",
-        3 => "illegal data value; the peripheral does not take this value or length",
-        4 => "server device failure; the peripheral could not do it",
-        5 => "acknowledge; the peripheral has begun and takes its time",
-        6 => "server device busy; the peripheral did not take the request",
-        8 => "memory parity error in the peripheral",
-        10 => "gateway path unavailable; the Modbus gateway can't reach this unit's line",
-        11 => "gateway target device failed to respond; the Modbus gateway sent the request on and heard nothing",
-        _ => "a code of the peripheral's own; look into its manual",
     }
 }
 

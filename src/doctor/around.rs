@@ -7,6 +7,7 @@ use super::files;
 use super::ports::{names_that_stay, BY_ID};
 use super::Verdict;
 use crate::certificate::Trust;
+use crate::complaint::Complaint;
 use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
 use crate::hub::transports;
@@ -24,7 +25,8 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
             continue;
         }
         let there = there.get_or_insert_with(listed);
-        let why = format!("{} is not there; plug the adapter in, or correct the name: {there}", path.display());
+        let remedy = format!("plug the adapter in, or correct the name: {there}");
+        let why = Complaint::new(format!("{} is not there", path.display()), remedy);
         found.push(Problem::warning(&loaded.origins, &key_path(&["bus", name, "port"]), why));
     }
     let hub = &loaded.config.hub;
@@ -44,7 +46,7 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
 pub fn dates(loaded: &Loaded) -> Vec<Problem> {
     let worn = files::certificates(&loaded.config).into_iter().filter(|finding| finding.verdict != Verdict::Ok);
     let told = worn.map(|finding| {
-        let why = format!("{}; {}", finding.said, finding.remedy.as_deref().unwrap_or("look at it"));
+        let why = Complaint::new(&*finding.said, finding.remedy.as_deref().unwrap_or("look at it"));
         let key = finding.key().unwrap_or_default();
         let key = if key.starts_with("device.") { format!("{key}.cert_file") } else { key };
         Problem::warning(&loaded.origins, &key, why)

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Account, Wish, SERVICE};
 use super::daemon::{exchange, Daemon, RELOAD_FIRST};
+use super::user::{User, Wish, SERVICE};
 use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
 use crate::bus::{self, BusStatus, Cause, SystemLines};
 use crate::config::{Bus, Config, Device};
-use crate::health::snapshot::Snapshot;
+use crate::health::snapshot::{BusState, Snapshot};
 use crate::operate::admin::{Reply, Request};
 
 pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
@@ -102,7 +102,7 @@ fn closed_to_the_service(about: &str, port: &Path) -> Option<Finding> {
     if !rustix::process::geteuid().is_root() || !port.exists() {
         return None;
     }
-    let why = Account::of_the_service()?.may(Wish::Change, port).err()?;
+    let why = User::of_the_service()?.may(Wish::Change, port).err()?;
     let remedy = format!("let the port belong to the group dialout, and {SERVICE} to that group");
     Some(Finding::fail(about, format!("{} {why}", port.display())).remedy(remedy))
 }
@@ -112,15 +112,21 @@ async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found:
     let about = format!("bus {name}");
     let Some(status) = daemon.bus(name) else { return };
     let place = config.buses[name].kind.place();
-    let state = status.state.as_str();
-    found.push(match (state, status.last_error.as_deref()) {
+    found.push(match (status.state, status.last_error.as_deref()) {
         // A connection that nothing was asked on for a while may be closed by the other side.
-        ("open" | "closed", _) => {
+        (state @ (BusState::Open | BusState::Closed), _) => {
+            let state = state.as_str();
             let counts = format!("{} exchanges, {} without an answer", status.exchanges, status.timeouts);
             Finding::ok(&about, format!("{place} is held by the running fieldbridge: {state}, {counts}"))
         }
         (_, Some(error)) => blamed(&about, &config.buses[name], daemon, error, status.cause),
-        _ => Finding::warn(&about, format!("the running fieldbridge is {state} {place}")).remedy("ask again"),
+        (BusState::Opening, None) => {
+            Finding::warn(&about, format!("the running fieldbridge is opening {place}")).remedy("ask again")
+        }
+        (BusState::Unknown, None) => {
+            let said = format!("what the running fieldbridge says of {place} is not known to this program");
+            Finding::warn(&about, said).remedy("check with the program of the daemon's version")
+        }
     });
     let bus = found.len() - 1;
     for device in on_bus(config, name) {
@@ -129,7 +135,8 @@ async fn through_the_daemon(config: &Config, daemon: &Daemon, name: &str, found:
     // By its answers the line has shown how it behaves.
     if let Ok((Reply::Ok(status), _)) = exchange(&config.admin_socket, &Request::Status {}).await {
         let status: Snapshot = serde_json::from_value(status).unwrap_or_default();
-        let trouble = status.bus(name).filter(|bus| bus.state == "open").and_then(|bus| bus.last_error.as_deref());
+        let trouble =
+            status.bus(name).filter(|bus| bus.state == BusState::Open).and_then(|bus| bus.last_error.as_deref());
         found[bus] = trouble.map_or(found[bus].clone(), |trouble| behaves_badly(&about, &place, trouble));
     }
 }

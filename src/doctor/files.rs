@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{access, statvfs, Access, StatVfsMountFlags};
 
-use super::account::{Account, Wish, SERVICE};
 use super::certificate::Life;
 use super::daemon::Daemon;
-use super::Finding;
+use super::user::{User, Wish, SERVICE};
+use super::{Finding, Verdict};
 use crate::certificate::identity;
+use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
 use crate::ledger::{LedgerError, Reader};
 use crate::time::Timestamp;
@@ -20,7 +21,7 @@ const ROOM_NEEDED: u64 = 16 << 20;
 const ROOM_WANTED: u64 = 128 << 20;
 
 pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<Finding> {
-    let service = Account::of_the_service();
+    let service = User::of_the_service();
     let mut findings = readable(files, service.as_ref().filter(|_| is_root()));
     findings.extend(certificates(config));
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
@@ -32,7 +33,7 @@ fn is_root() -> bool {
 }
 
 /// One line for all files that can be read, and one for each that can't.
-fn readable(files: &[PathBuf], service: Option<&Account>) -> Vec<Finding> {
+fn readable(files: &[PathBuf], service: Option<&User>) -> Vec<Finding> {
     let about = "files";
     let Some(service) = service else {
         let whose = match is_root() {
@@ -69,11 +70,11 @@ pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
         let life = identity::certificates(path).and_then(|chain| {
-            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| format!("{}: {why}", path.display()))
+            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| Complaint::from(why).of(path.display()))
         });
         match life {
             Ok(life) => life.judge(about, &path.display().to_string(), now, remedy),
-            Err(why) => Finding::warn(about, why),
+            Err(why) => Finding::of(Verdict::Warn, about, why),
         }
     };
     let mut findings: Vec<Finding> = config
@@ -91,7 +92,7 @@ pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn ledger(path: &Path, service: Option<&Account>, daemon: &Daemon) -> Vec<Finding> {
+fn ledger(path: &Path, service: Option<&User>, daemon: &Daemon) -> Vec<Finding> {
     let about = "ledger";
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -24,7 +24,7 @@ use super::{within, Finding};
 use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub, Settle, TransportKind};
 use crate::handles::Places;
-use crate::health::WAITING_FOR_LOCKS;
+use crate::health::LinkState;
 use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
@@ -397,10 +397,13 @@ fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
     let about = about(device);
     let status = daemon.device(&device.id);
     let error = status.and_then(|status| status.last_error.as_deref());
-    match (status.map_or("", |status| &status.hub), error) {
-        ("connected", _) => Finding::ok(&about, "connected, says the running fieldbridge"),
-        (WAITING_FOR_LOCKS, Some(why)) => Finding::warn(&about, why).remedy("ask again then"),
+    match (status.map(|status| status.hub).unwrap_or_default(), error) {
+        (LinkState::Connected, _) => Finding::ok(&about, "connected, says the running fieldbridge"),
+        (LinkState::WaitingForLocks, Some(why)) => Finding::warn(&about, why).remedy("ask again then"),
         (_, Some(error)) => Finding::failed(&about, error),
-        (state, None) => Finding::warn(&about, format!("{state}, says the running fieldbridge")).remedy("ask again"),
+        (state, None) => {
+            let said = format!("{}, says the running fieldbridge", state.as_str());
+            Finding::warn(&about, said).remedy("ask again")
+        }
     }
 }

@@ -11,7 +11,6 @@
 //! - Nothing is subscribed to and nothing acknowledged: every message stays with the hub.
 //! - It ends: buses are asked side by side, and each part has a limit.
 
-mod account;
 mod around;
 mod buses;
 mod certificate;
@@ -21,6 +20,7 @@ mod files;
 mod hub;
 mod ports;
 pub mod slave;
+mod user;
 
 pub use around::{around, dates};
 pub use ports::{names_that_stay, BY_ID};
@@ -83,11 +83,12 @@ impl Finding {
 
     /// A failure, as the daemon tells of it.
     fn failed(about: &str, complaint: impl Into<Complaint>) -> Finding {
+        Finding::of(Verdict::Fail, about, complaint)
+    }
+
+    fn of(verdict: Verdict, about: &str, complaint: impl Into<Complaint>) -> Finding {
         let Complaint { what, remedy } = complaint.into();
-        match remedy.as_str() {
-            "" => Finding::fail(about, what),
-            _ => Finding::fail(about, what).remedy(remedy),
-        }
+        Finding { remedy: Some(remedy).filter(|remedy| !remedy.is_empty()), ..Finding::new(verdict, about, what) }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Finding {

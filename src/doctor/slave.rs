@@ -14,7 +14,7 @@ use crate::bus::BusHandle;
 use crate::config::Device;
 use crate::peripheral::exchange::{Refusal, Request};
 use crate::peripheral::registers::{Point, Table};
-use crate::peripheral::{Action, Command};
+use crate::peripheral::{exception, Action, Command};
 
 /// One repetition, as a line may have its noise.
 const ATTEMPTS: u32 = 2;
@@ -22,9 +22,8 @@ const ATTEMPTS: u32 = 2;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long the bus may keep a question waiting, beside other commands' timeouts.
 const TURN_LIMIT: Duration = Duration::from_secs(15);
-/// A gateway between networks says of the device behind it: no way to it, and no answer from it (Modbus Application
-/// Protocol V1.1b3, 7).
-const NOT_BEHIND_THE_GATEWAY: [u8; 2] = [10, 11];
+/// What a gateway between networks says of the device behind it when that does not answer.
+const NOT_BEHIND_THE_GATEWAY: [u8; 2] = [exception::NO_PATH, exception::NO_RESPONSE];
 
 /// What is asked of a device.
 #[derive(Debug, Clone)]

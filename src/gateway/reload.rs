@@ -60,7 +60,8 @@ impl Source for Files {
 
 /// The trust anchors that a configuration names.
 pub(super) fn trust(config: &Config) -> Result<Option<Trust>, String> {
-    config.hub.tls.then(|| Trust::load(config.hub.ca_file.as_deref())).transpose()
+    let trust = config.hub.tls.then(|| Trust::load(config.hub.ca_file.as_deref())).transpose();
+    trust.map_err(|why| why.to_string())
 }
 
 /// What a new configuration has changed, by name.

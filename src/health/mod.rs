@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::health::pulse::Pulse;
+pub use snapshot::LinkState;
 
 /// A counter that many may raise.
 #[derive(Debug, Default)]
@@ -27,34 +28,6 @@ impl Counter {
 /// One more of something for as long as this lives.
 #[derive(Debug)]
 pub struct Pending(std::sync::Arc<DeviceHealth>);
-
-/// The word in `status` for an identity that waits for locks of the hub: it has a reason, and no trouble.
-pub const WAITING_FOR_LOCKS: &str = "waiting-for-locks";
-
-/// Where an identity's session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkState {
-    /// It waits: for a believable clock, for the ledger, or after a failure.
-    Waiting,
-    /// The hub may keep a message locked that would be overtaken.
-    WaitingForLocks,
-    /// A connection is being made.
-    Connecting,
-    /// Subscribed: messages flow.
-    Connected,
-}
-
-impl LinkState {
-    /// The word in `status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LinkState::Waiting => "waiting",
-            LinkState::WaitingForLocks => WAITING_FOR_LOCKS,
-            LinkState::Connecting => "connecting",
-            LinkState::Connected => "connected",
-        }
-    }
-}
 
 /// What is known of one device.
 #[derive(Debug)]
@@ -117,7 +90,7 @@ impl DeviceHealth {
             id: self.id.clone(),
             bus: bus.to_owned(),
             transport: transport.to_owned(),
-            hub: state.as_str().to_owned(),
+            hub: state,
             last_error,
             received: self.received.get(),
             executed: self.executed.get(),

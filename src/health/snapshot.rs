@@ -71,8 +71,8 @@ pub struct Device {
     pub bus: String,
     /// How its messages come.
     pub transport: String,
-    /// `waiting`, `connecting` or `connected`.
-    pub hub: String,
+    /// Where its session stands.
+    pub hub: LinkState,
     /// Why it is not connected.
     pub last_error: Option<String>,
     /// Deliveries from the hub.
@@ -95,9 +95,8 @@ pub struct Bus {
     pub name: String,
     /// `modbus-rtu`, `modbus-tcp` or `serial`.
     pub kind: String,
-    /// `open`; `opening`: it can't be opened or was lost, and is tried again and again; `closed`: nothing is wrong, and
-    /// the next request opens it (a TCP connection that ended), or the gateway stops.
-    pub state: String,
+    /// Whether requests can go out.
+    pub state: BusState,
     /// Why it can't be opened or was lost; of an open one, what is wrong with the line.
     pub last_error: Option<String>,
     /// Why it can't be opened, in a word.
@@ -107,6 +106,65 @@ pub struct Bus {
     pub exchanges: u64,
     /// Those of them to which nothing came back in time.
     pub timeouts: u64,
+}
+
+/// Where the session of a device's identity stands: `waiting`, `waiting-for-locks`, `connecting` or `connected`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// It waits: for a believable clock, for the ledger, or after a failure.
+    Waiting,
+    /// The hub may keep a message locked that would be overtaken. It has a reason, and no trouble.
+    WaitingForLocks,
+    /// A connection is being made.
+    Connecting,
+    /// Subscribed: messages flow.
+    Connected,
+    /// A word that this program does not know, or none.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl LinkState {
+    /// The word in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Waiting => "waiting",
+            LinkState::WaitingForLocks => "waiting-for-locks",
+            LinkState::Connecting => "connecting",
+            LinkState::Connected => "connected",
+            LinkState::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whether requests can go out on a bus: `open`, `opening` or `closed`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BusState {
+    /// At once.
+    Open,
+    /// It can't be opened or was lost, and is tried again and again.
+    Opening,
+    /// Nothing is wrong, and the next request opens it (a TCP connection that ended), or the gateway stops.
+    Closed,
+    /// A word that this program does not know, or none.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl BusState {
+    /// The word in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BusState::Open => "open",
+            BusState::Opening => "opening",
+            BusState::Closed => "closed",
+            BusState::Unknown => "unknown",
+        }
+    }
 }
 
 /// What keeps a bus's port from being opened, for whoever decides by it.
@@ -159,5 +217,30 @@ impl Snapshot {
     /// One bus, if the daemon has it.
     pub fn bus(&self, name: &str) -> Option<&Bus> {
         self.buses.iter().find(|bus| bus.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_state_is_the_one_that_is_shown_and_a_new_one_keeps_nobody_from_reading_the_rest() {
+        let links = [LinkState::Waiting, LinkState::WaitingForLocks, LinkState::Connecting, LinkState::Connected];
+        for state in links {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+            assert_eq!(serde_json::from_value::<LinkState>(state.as_str().into()).unwrap(), state);
+        }
+        for state in [BusState::Open, BusState::Opening, BusState::Closed] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+            assert_eq!(serde_json::from_value::<BusState>(state.as_str().into()).unwrap(), state);
+        }
+        let newer = r#"{"devices": [{"id": "pump", "hub": "resting"}, {"id": "valve"}],
+            "buses": [{"name": "line", "state": "listening", "cause": "melted", "exchanges": 3}]}"#;
+        let read: Snapshot = serde_json::from_str(newer).unwrap();
+        assert_eq!(read.device("pump").map(|device| device.hub), Some(LinkState::Unknown));
+        assert_eq!(read.device("valve").map(|device| device.hub), Some(LinkState::Unknown));
+        let bus = read.bus("line").expect("it is read");
+        assert_eq!((bus.state, bus.cause, bus.exchanges), (BusState::Unknown, Some(Cause::Other), 3));
     }
 }

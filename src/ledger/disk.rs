@@ -14,7 +14,9 @@ const REWRITE_BYTES: usize = 256 * 1024;
 /// A small file is not longer.
 const SMALL_BYTES: u64 = 4096;
 
-/// Where the ledger lies: the system's files, unless a simulation stands in for them.
+/// Where the ledger lies: the system's files, unless a simulation stands in for them. What fails does so as the system
+/// says, and what was to be on the disk may or may not be there.
+#[expect(clippy::missing_errors_doc, reason = "the system's own, all of them")]
 pub trait Disk: fmt::Debug + Send + Sync {
     /// The SQLite VFS that reaches the same files. `None`: SQLite's own.
     fn vfs(&self) -> Option<&'static str>;

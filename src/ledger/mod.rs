@@ -97,7 +97,7 @@ pub enum LedgerError {
     /// There is no ledger yet.
     #[error("there is no ledger at {}; the daemon makes it when it first starts", .0.display())]
     Missing(PathBuf),
-    /// The writer has ended.
+    /// The writer has ended; what it had in hand may be committed.
     #[error("the ledger is closed")]
     Closed,
 }
@@ -193,6 +193,7 @@ pub struct Ledger {
     acknowledged: Arc<Mutex<BTreeSet<i64>>>,
 }
 
+#[expect(clippy::missing_errors_doc, reason = "each error is a LedgerError, whose variants say what was committed")]
 impl Ledger {
     /// Locks, proves and opens the ledger, making it if there is none. `home` is the host name of the hub that is
     /// configured, `ways` a digest of the transports by which its devices are reached. The writer's thread ends by

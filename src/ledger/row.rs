@@ -144,6 +144,9 @@ impl Record {
                                correlation_id, sequence_number, enqueued_at, delivery_count";
 
     /// Reads a row of [`Record::COLUMNS`].
+    ///
+    /// # Errors
+    /// A column holds what no ledger of ours has written there.
     pub fn from_row(row: &Row) -> rusqlite::Result<Record> {
         let fault = match row.get::<_, Option<String>>(9)? {
             None => None,
@@ -214,6 +217,9 @@ impl Unfinished {
                                correlation_id, sequence_number, enqueued_at, delivery_count";
 
     /// Reads a row of [`Unfinished::COLUMNS`].
+    ///
+    /// # Errors
+    /// A column holds what no ledger of ours has written there.
     pub fn from_row(row: &Row) -> rusqlite::Result<Unfinished> {
         Ok(Unfinished {
             row: RowId(row.get(0)?),

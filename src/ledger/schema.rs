@@ -4,6 +4,25 @@
 //! - A file that is not a sound fieldbridge ledger of a known version is refused, never repaired or replaced.
 //! - A new ledger appears under its name only when it is complete and synced, so an empty file is never ours.
 //! - `journal_mode=WAL` and `synchronous=FULL` are set and read back: what is committed survives a power cut.
+//!
+//! The tables, as all migrations leave them
+//! - `command`: one row a message, or a command of an operator's (`source` is `local`, `user` says whose, and there is
+//!   no message id). `id` is the order of recording, `hub` a key of table `hub`, `digest` the SHA-256 of the property
+//!   `command` and the body, `requested` the value asked for, `value` the result (JSON), `seen` the age of the ledger
+//!   when it was last delivered (s), `history` a JSON object a line. Times are wall clock, ms since 1970. What sender
+//!   and hub have told (`correlation_id`, `sequence_number`, `enqueued_at`, `delivery_count`) is of the delivery that
+//!   the row was made for, NULL where they have not. Unique: hub, device, message id and digest; the same id with
+//!   another digest is a row of its own, `rejected` with `message-id-reused`. Partial indexes: what is not finished,
+//!   what may be pruned (by `seen`), what did not succeed.
+//! - `outbox`: result events that the hub has not acknowledged.
+//! - `hub`: each hub that was ever configured, and since which age of the ledger it is, or was last.
+//! - `trusted`: devices of which a new ledger knows enough.
+//! - `ledger`: one row. `uuid` is a part of the events' ids, `age` the seconds that daemons have run on it;
+//!   `ended_well` is 0 while a daemon runs, after a crash, and while peripherals may owe answers, and `let_go` says the
+//!   same of messages that the hub may keep locked; `ways` is a digest of the transport of each device that is not
+//!   reached by MQTT, empty while that changes; `wall` is the latest wall time that was believed, `home` the hub that
+//!   is configured; `pruned` and `published` count rows and events that ever left, so that what is there need not be
+//!   counted; `distrusted`, `epoch` and `epoch_age` say since when it knows everything.
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};

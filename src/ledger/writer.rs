@@ -124,6 +124,9 @@ pub struct Writing {
 impl Writing {
     /// Serves on threads of its own until it is told to stop, every handle is gone, or the file can't be trusted any
     /// more.
+    ///
+    /// # Errors
+    /// The system gives no thread.
     pub fn start(self) -> std::io::Result<()> {
         let Writing { writer, queue, reading, proving } = self;
         let spawn = |name: &str| std::thread::Builder::new().name(name.into());

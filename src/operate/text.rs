@@ -53,7 +53,7 @@ pub fn status(of: &Snapshot) -> String {
     }
     let counts = |counts: &[u64]| counts.iter().map(u64::to_string).collect::<Vec<_>>();
     let devices = of.devices.iter().map(|device| {
-        let names = [&device.id, &device.bus, &device.transport, &device.hub].map(|text| printable(text)).to_vec();
+        let names = [&device.id, &device.bus, &device.transport, device.hub.as_str()].map(printable).to_vec();
         let counts = counts(&[device.received, device.executed, device.duplicates, device.in_doubt, device.pending]);
         [names, counts, vec![or_none(&device.last_error)]].concat()
     });
@@ -61,7 +61,7 @@ pub fn status(of: &Snapshot) -> String {
         ["id", "bus", "transport", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
     let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));
     let buses = of.buses.iter().map(|bus| {
-        let names = [&bus.name, &bus.kind, &bus.state].map(|text| printable(text)).to_vec();
+        let names = [&bus.name, &bus.kind, bus.state.as_str()].map(printable).to_vec();
         [names, counts(&[bus.exchanges, bus.timeouts]), vec![or_none(&bus.last_error)]].concat()
     });
     let heads = ["name", "kind", "state", "exchanges", "timeouts", "lastError"];

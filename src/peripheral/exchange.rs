@@ -10,7 +10,7 @@ pub enum Request {
         coils: bool,
         /// Protocol address, from 0.
         address: u16,
-        /// 1 to 2000 (Modbus Application Protocol V1.1b3, 6.1).
+        /// 1 to [`BITS_READ_MAX`](super::registers::BITS_READ_MAX).
         count: u16,
     },
     /// Modbus functions 3 and 4.
@@ -19,17 +19,17 @@ pub enum Request {
         holding: bool,
         /// Protocol address, from 0.
         address: u16,
-        /// 1 to 125 (Modbus Application Protocol V1.1b3, 6.3).
+        /// 1 to [`WORDS_READ_MAX`](super::registers::WORDS_READ_MAX).
         count: u16,
     },
-    /// Modbus function 5 for one coil, 15 for more (at most 1968).
+    /// Modbus function 5 for one coil, 15 for up to [`BITS_WRITTEN_MAX`](super::registers::BITS_WRITTEN_MAX).
     WriteBits {
         /// Protocol address of the first coil, from 0.
         address: u16,
         /// The coils, in order of their addresses.
         bits: Vec<bool>,
     },
-    /// Modbus function 6 for one register, 16 for more (at most 123).
+    /// Modbus function 6 for one register, 16 for up to [`WORDS_WRITTEN_MAX`](super::registers::WORDS_WRITTEN_MAX).
     WriteWords {
         /// Protocol address of the first register, from 0.
         address: u16,
@@ -76,22 +76,8 @@ pub enum Answer {
 /// A definite "no" from the peripheral.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7). Codes 5 and 11 leave open what was
-    /// done.
+    /// A Modbus exception code, as [`exception`](super::exception) lists them. Some leave open what was done.
     Exception(u8),
     /// The reply that matched `refuse`: its group 1 if there is one, else the whole reply.
     Text(String),
-}
-
-impl Request {
-    /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
-    /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
-    pub fn is_answered_by_itself(&self) -> bool {
-        match self {
-            Request::WriteBits { bits, .. } => bits.len() == 1,
-            Request::WriteWords { words, .. } => words.len() == 1,
-            Request::ReadBits { address, count, .. } => count.div_ceil(8) == 3 && address >> 8 == 3,
-            Request::ReadWords { .. } | Request::Line { .. } => false,
-        }
-    }
 }

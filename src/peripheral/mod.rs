@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+pub mod exception;
 pub mod exchange;
 mod names;
 pub mod read_back;
@@ -87,6 +88,7 @@ pub struct Prepared {
 impl Command {
     /// Turns the message's value into a request. `null` counts as no value.
     ///
+    /// # Errors
     /// The faults are [`Code::BadValue`] and [`Code::OutOfRange`]; their messages say what would have been right.
     pub fn prepare(&self, value: Option<&Json>) -> Result<Prepared, Fault> {
         let meant = value.filter(|value| !value.is_null()).map(|value| self.meant(value));
@@ -109,7 +111,8 @@ impl Command {
 
     /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
     ///
-    /// The error is a sentence about an answer that isn't one to this command.
+    /// # Errors
+    /// A sentence about an answer that isn't one to this command.
     pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
         if let (Action::Write(_), Answer::Written) = (&self.action, answer) {
             return Ok(prepared.written.clone());

@@ -4,16 +4,19 @@
 //! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
 //! - A point that `Point::check` accepts fits one request of the protocol.
 
+use crate::command::message::VALUE_ELEMENTS_MAX;
 use crate::peripheral::exchange::Request;
 
 /// Most bits that one request reads (Modbus Application Protocol V1.1b3, 6.1).
-const BITS_READ_MAX: usize = 2000;
+pub const BITS_READ_MAX: u16 = 2000;
 /// Most coils that one request writes (6.11).
-const BITS_WRITTEN_MAX: usize = 1968;
+pub const BITS_WRITTEN_MAX: u16 = 1968;
 /// Most registers that one request reads (6.3).
-const WORDS_READ_MAX: usize = 125;
+pub const WORDS_READ_MAX: u16 = 125;
 /// Most registers that one request writes (6.12).
-const WORDS_WRITTEN_MAX: usize = 123;
+pub const WORDS_WRITTEN_MAX: u16 = 123;
+const _: () =
+    assert!(VALUE_ELEMENTS_MAX >= BITS_READ_MAX as usize, "a value must have room for all that a request moves");
 /// One past the highest protocol address (4.4).
 const ADDRESSES: usize = 65_536;
 
@@ -59,12 +62,12 @@ impl Table {
 
     /// Most bits or registers that one request reads or writes.
     pub(crate) fn most(self, write: bool) -> usize {
-        match (self.is_bits(), write) {
+        usize::from(match (self.is_bits(), write) {
             (true, false) => BITS_READ_MAX,
             (true, true) => BITS_WRITTEN_MAX,
             (false, false) => WORDS_READ_MAX,
             (false, true) => WORDS_WRITTEN_MAX,
-        }
+        })
     }
 }
 

@@ -61,7 +61,10 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The error says what is wrong with the expression.
+    /// Of a regular expression, which is to fit the whole of a value.
+    ///
+    /// # Errors
+    /// What is wrong with the expression.
     pub fn new(text: &str) -> Result<Pattern, String> {
         // By itself first: what is only right in brackets would mean something else there.
         Regex::new(text).map_err(|error| error.to_string())?;

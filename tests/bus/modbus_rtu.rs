@@ -57,7 +57,7 @@ async fn an_answer_is_taken_and_a_write_confirmed() {
     };
     patient(async { tokio::join!(peer, caller) }).await;
     let status = line.status();
-    assert_eq!((status.kind, status.state, status.last_error), ("modbus-rtu", "open", None));
+    assert_eq!((status.kind, status.state.as_str(), status.last_error), ("modbus-rtu", "open", None));
     assert_eq!((status.exchanges, status.timeouts), (3, 0));
 }
 
@@ -69,7 +69,7 @@ async fn silence_is_no_answer_and_the_request_is_sent_once() {
     pty.peer.hear(&asks(7, 16)).await;
     pty.peer.hear_nothing().await;
     assert_eq!((line.status().exchanges, line.status().timeouts), (1, 1));
-    assert_eq!(line.status().state, "open");
+    assert_eq!(line.status().state.as_str(), "open");
 }
 
 /// What is no answer to `asks(7, 16)`.
@@ -340,7 +340,7 @@ async fn a_missing_port_is_explained_and_opened_by_the_next_call() {
     pty.peer.hear(&asks(7, 16)).await;
     pty.peer.say(&tells(7, 42)).await;
     assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]));
-    assert_eq!((line.status().state, line.status().last_error), ("open", None));
+    assert_eq!((line.status().state.as_str(), line.status().last_error), ("open", None));
 }
 
 #[tokio::test]
@@ -398,7 +398,7 @@ async fn a_stop_waits_for_the_exchange_on_the_wire_and_begins_no_other() {
     assert!(patient(queued).await.unwrap().is_err());
     patient(line.worker).await.unwrap();
     assert!(line.bus.turn().await.is_err());
-    assert_eq!(line.bus.status().state, "closed");
+    assert_eq!(line.bus.status().state.as_str(), "closed");
     pty.peer.hear_nothing().await;
 }
 
@@ -466,7 +466,7 @@ async fn what_the_turnaround_has_made_too_late_is_not_sent() {
     let wire = line.call(Call { not_after: Some(soon), ..call(7, write(16, 5)) }).await;
     assert!(matches!(&wire, Wire::NotSent(why) if why.contains("in time")), "{wire:?}");
     peer.hear_nothing().await;
-    assert_eq!((line.status().state, line.status().exchanges), ("open", 1));
+    assert_eq!((line.status().state.as_str(), line.status().exchanges), ("open", 1));
 }
 
 #[tokio::test]
@@ -496,5 +496,5 @@ async fn any_bytes_end_in_an_outcome() {
         turn = held;
         assert!(!matches!(wire, Wire::NotSent(_)), "{wire:?}");
     }
-    assert_eq!(line.status().state, "open");
+    assert_eq!(line.status().state.as_str(), "open");
 }

@@ -74,7 +74,7 @@ async fn one_connection_carries_many_exchanges() {
     assert_eq!(patient(asking).await.unwrap(), Wire::Answered(Answer::Written));
     server.is_left_alone().await;
     let status = line.status();
-    assert_eq!((status.kind, status.state, status.exchanges), ("modbus-tcp", "open", 4));
+    assert_eq!((status.kind, status.state.as_str(), status.exchanges), ("modbus-tcp", "open", 4));
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn a_server_that_is_away_is_explained_and_found_when_it_is_back() {
     let Wire::NotSent(why) = wire else { panic!("{wire:?}") };
     assert!(why.contains(&at.to_string()) && why.contains("refuses"), "{why}");
     let status = line.status();
-    assert_eq!((status.state, status.last_error, status.exchanges), ("opening", Some(why), 0));
+    assert_eq!((status.state.as_str(), status.last_error, status.exchanges), ("opening", Some(why), 0));
 
     // It is looked for all the time, and found without a call.
     let server = Server(TcpListener::bind(at).await.unwrap());

@@ -138,7 +138,7 @@ fn deliveries(fleet: &Fleet) -> u64 {
 }
 
 #[test]
-fn bodies_of_60_kilobytes_that_wait_behind_held_lanes_and_flapping_links_are_not_kept() {
+fn bodies_of_60_kilobytes_that_wait_behind_silent_peripherals_and_flapping_links_are_not_kept() {
     const FLAPS: u64 = 3;
     /// Of 60 kB each: enough to fill the limit with the first connection alone, if they were kept.
     const EACH: usize = 20;

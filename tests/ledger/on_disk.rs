@@ -214,13 +214,6 @@ fn refusal(path: &Path) -> String {
     }
 }
 
-#[tokio::test]
-async fn a_second_daemon_is_refused() {
-    let (_folder, path, ledger) = fresh();
-    assert!(refusal(&path).contains("another fieldbridge daemon"));
-    ledger.close().await;
-}
-
 /// A file of version 0.1.0, and of the one before it, with a final row, an unfinished one and an event.
 fn old(path: &Path, version: usize) {
     let db = rusqlite::Connection::open(path).unwrap();

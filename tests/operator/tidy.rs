@@ -111,6 +111,153 @@ fn a_module_uses_only_what_stands_below_it_in_the_picture() {
     assert!(arrows > 200, "{arrows}");
 }
 
+/// The rooms of the two largest modules, from the ground up: those of one floor do not know one another.
+const ROOMS: &[(&str, &[&[&str]])] = &[
+    (
+        "bus",
+        &[
+            &["call"],
+            // Ports know bytes, and no framing.
+            &["port"],
+            &["debts", "link", "turns"],
+            &["modbus", "text"],
+            &["worker"],
+        ],
+    ),
+    (
+        "hub",
+        &[
+            &["in_order", "lock", "properties", "room", "trouble"],
+            &["account", "auth", "dial"],
+            &["transport", "way"],
+            &["pace"],
+            // What connects knows the seam, and no transport.
+            &["amqp", "https", "identity", "mqtt"],
+            &["transports"],
+        ],
+    ),
+];
+
+/// The modules that stand directly in a folder of `src`, by its name there.
+fn rooms_in(folder: &str) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+    let names = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let names = names.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    names.filter(|name| !["mod", "tests", "any_bytes"].contains(&name.as_str())).collect()
+}
+
+/// The path of the module that a file is, as `["hub", "way", "proxy"]`.
+fn place(name: &str) -> Vec<&str> {
+    let mut place: Vec<&str> = name.trim_end_matches(".rs").split('/').collect();
+    if place.last() == Some(&"mod") {
+        place.pop();
+    }
+    place
+}
+
+/// Each path that a piece of code in a module names by way of `crate::` or `super::`, as far as the second part of it.
+fn paths_used(code: &str, own: &[&str]) -> BTreeSet<(String, String)> {
+    let is_of_a_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut used = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        // The second of `super::super::` is read with the first.
+        if code[..at].ends_with(is_of_a_path) {
+            continue;
+        }
+        let (mut base, mut rest) = match code[at..].strip_prefix("crate::") {
+            Some(rest) => (&own[..0], rest),
+            None => (own, &code[at..]),
+        };
+        while let Some(outer) = rest.strip_prefix("super::") {
+            (base, rest) = (&base[..base.len() - 1], outer);
+        }
+        let base = base.join("::");
+        for path in leaves(rest) {
+            let whole = format!("{base}::{path}");
+            let mut parts = whole.split("::").filter(|part| !part.is_empty());
+            if let (Some(first), Some(second)) = (parts.next(), parts.next()) {
+                used.insert((first.to_owned(), second.to_owned()));
+            }
+        }
+    }
+    used
+}
+
+/// The paths of what stands behind `crate::`: one, or those of a list in braces, which may hold others.
+fn leaves(rest: &str) -> Vec<String> {
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
+    let (stem, rest) = rest.split_at(end);
+    let Some(list) = rest.strip_prefix('{').filter(|_| stem.is_empty() || stem.ends_with("::")) else {
+        return vec![stem.to_owned()];
+    };
+    let (mut depth, mut item, mut found) = (0, String::new(), Vec::new());
+    for c in list.chars().filter(|c| !c.is_whitespace()) {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => found.extend(leaves(&std::mem::take(&mut item))),
+            _ => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                item.push(c);
+            }
+        }
+    }
+    found.extend(leaves(&item));
+    found.into_iter().map(|leaf| format!("{stem}{leaf}")).collect()
+}
+
+#[test]
+fn paths_are_found_in_whatever_way_they_are_written() {
+    let code = "use crate::hub::{way, mqtt::{topic::{self, X}, ping}};\nuse super::super::{pace::Pace};\n\
+                use super::trouble;\nlet x = crate::bus::port::hex(pub(in crate::bus) super::dial::D);";
+    let used = paths_used(code, &["hub", "way", "proxy"]);
+    let used: Vec<String> = used.into_iter().map(|(first, second)| format!("{first}::{second}")).collect();
+    assert_eq!(used, ["bus::port", "hub::mqtt", "hub::pace", "hub::way"]);
+}
+
+#[test]
+fn a_room_of_a_large_module_uses_only_what_stands_below_it() {
+    let mut arrows = 0;
+    for (module, floors) in ROOMS {
+        let drawn: BTreeSet<String> = floors.iter().flat_map(|floor| floor.iter().map(ToString::to_string)).collect();
+        assert_eq!(drawn, rooms_in(module), "the rooms of {module}");
+        let floor_of = |room: &str| floors.iter().position(|floor| floor.contains(&room));
+        for (path, text) in files("src") {
+            let name = name(&path);
+            let own = place(&name);
+            let is_of_the_proof = name.ends_with("any_bytes.rs") || own.contains(&"tests");
+            let Some(room) = own.get(1).filter(|_| own[0] == *module && !is_of_the_proof) else { continue };
+            let floor = floor_of(room).expect("it is drawn");
+            for (_, used) in
+                paths_used(&code(&text), &own).into_iter().filter(|(of, used)| of == module && used != room)
+            {
+                let Some(other) = floor_of(&used) else { continue };
+                assert!(other < floor, "{name} uses {module}::{used}, which does not stand below {room}");
+                arrows += 1;
+            }
+        }
+    }
+    println!("{arrows} arrows");
+    assert!(arrows > 80, "{arrows}");
+}
+
+#[test]
+fn nobody_but_what_chooses_it_names_a_transport() {
+    // The back end speaks AMQP with the same hub, and has no device.
+    let may = |name: &str, transport: &str| match transport {
+        "amqp" => name.starts_with("backend/") || name == "hub/transports.rs",
+        _ => name == "hub/transports.rs",
+    };
+    for (path, text) in files("src") {
+        let name = name(&path);
+        let own = place(&name);
+        for (first, used) in paths_used(&code(&text), &own) {
+            let is_transport = first == "hub" && ["amqp", "https", "mqtt"].contains(&used.as_str());
+            let is_its_own = own.starts_with(&["hub", &used]) || name.ends_with("any_bytes.rs");
+            assert!(!is_transport || is_its_own || may(&name, &used), "{name} names hub::{used}");
+        }
+    }
+}
+
 #[test]
 fn each_library_is_named_only_where_it_belongs() {
     let homes: [(&str, &[&str]); 13] = [
@@ -298,6 +445,39 @@ fn every_suite_stands_in_the_table_of_the_tests_with_the_guarantees_that_it_name
     for name in rows.keys() {
         assert!(suites.contains_key(*name), "tests/README.md knows {name}, which is not there");
     }
+}
+
+#[test]
+fn every_path_that_a_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = |folder: &str| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let folders: BTreeSet<String> = names(".").filter(|path| path.is_dir()).map(|path| name_of(&path)).collect();
+    let pages = [".", "docs"].into_iter().flat_map(names).chain([root.join("tests/README.md")]);
+    let mut named = 0;
+    // What has changed is told as it was then.
+    let is_of_now = |path: &PathBuf| !path.ends_with("CHANGELOG.md");
+    let pages = pages.filter(is_of_now).filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let is_for_us = page.ends_with("CONTRIBUTING.md");
+        for word in text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace) {
+            let word = word.split("::").next().unwrap_or_default();
+            let first = word.split('/').next().unwrap_or_default();
+            let is_ours = folders.contains(first) && word.contains('/');
+            let looks_like_one = word.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| word.ends_with(end));
+            if is_ours || is_for_us && looks_like_one {
+                assert!(root.join(word).exists(), "{}: there is no {word}", page.display());
+                named += 1;
+            }
+        }
+    }
+    println!("{named} paths are named");
+    assert!(named > 60, "{named}");
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[test]

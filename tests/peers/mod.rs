@@ -98,7 +98,7 @@ impl Running {
     /// Waits until the bus is in a state.
     pub async fn until(&self, state: &str) -> BusStatus {
         patient(async {
-            while self.status().state != state {
+            while self.status().state.as_str() != state {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })

@@ -96,21 +96,6 @@ mod tests {
         assert_eq!(debts.held_until(&question, &shape, now + 4 * SECOND), None);
     }
 
-    #[test]
-    fn an_answer_is_owed_for_four_timeouts_within_limits_or_as_long_as_the_bus_says() {
-        let debts = |seconds: f64| {
-            let mut debts = Debts::<()>::default();
-            debts.keep_for(Some(Duration::from_secs_f64(seconds)));
-            debts
-        };
-        for (timeout, owed) in [(0.1, 2.0), (0.5, 2.0), (2.0, 8.0), (3.0, 10.0), (9.0, 11.0)] {
-            let timeout = Duration::from_secs_f64(timeout);
-            assert_eq!(Debts::<()>::default().window(timeout), Duration::from_secs_f64(owed));
-            assert_eq!(debts(30.0).window(timeout), 30 * SECOND);
-            assert_eq!(debts(0.2).window(timeout), timeout.max(Duration::from_millis(200)));
-        }
-    }
-
     fn read(caller: u64, unit: u8, address: u16, count: u16) -> (Question, Shape) {
         let request = Request::ReadWords { holding: true, address, count };
         question(caller, unit, request)
@@ -131,16 +116,6 @@ mod tests {
         let mut debts = Debts::default();
         debts.asked(question.0.clone(), question.1, now + SECOND, now);
         (debts, now, now + SECOND)
-    }
-
-    #[test]
-    fn the_window_is_four_timeouts_within_bounds() {
-        let table = [(100, 2_000), (500, 2_000), (1_000, 4_000), (5_000, 10_000), (30_000, 32_000)];
-        for (timeout, expected) in table {
-            let window = window(Duration::from_millis(timeout)).as_millis();
-            assert_eq!(window, expected, "for a timeout of {timeout} ms");
-        }
-        window(Duration::MAX);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - What is taken for an answer is one in full: function, amount, and the echo of what was written where.
 
 use crate::peripheral::exchange::{Answer, Request};
+use crate::peripheral::registers::{BITS_READ_MAX, BITS_WRITTEN_MAX, WORDS_READ_MAX, WORDS_WRITTEN_MAX};
 
 /// Set in the function of an exception (section 7).
 const EXCEPTION: u8 = 0x80;
@@ -97,15 +98,18 @@ impl<'a> Pdu<'a> {
         };
         match *self {
             Pdu::ReadCoils { address, count } | Pdu::ReadDiscreteInputs { address, count } => {
-                asked(address, count, 2000)
+                asked(address, count, BITS_READ_MAX)
             }
             Pdu::ReadHoldingRegisters { address, count } | Pdu::ReadInputRegisters { address, count } => {
-                asked(address, count, 125)
+                asked(address, count, WORDS_READ_MAX)
             }
-            Pdu::WriteMultipleCoils { address, bits } => counted(address, bits.len(), 1968, packed(bits)),
-            Pdu::WriteMultipleRegisters { address, words } => {
-                counted(address, words.len(), 123, words.iter().flat_map(|word| word.to_be_bytes()).collect())
-            }
+            Pdu::WriteMultipleCoils { address, bits } => counted(address, bits.len(), BITS_WRITTEN_MAX, packed(bits)),
+            Pdu::WriteMultipleRegisters { address, words } => counted(
+                address,
+                words.len(),
+                WORDS_WRITTEN_MAX,
+                words.iter().flat_map(|word| word.to_be_bytes()).collect(),
+            ),
             Pdu::WriteSingleCoil { .. } | Pdu::WriteSingleRegister { .. } | Pdu::MaskWriteRegister { .. } => {
                 Some(self.expected()?.head().to_vec())
             }
@@ -172,6 +176,17 @@ impl<'a> Pdu<'a> {
                 _ => Err("confirms another write than the one it was sent".into()),
             },
         }
+    }
+}
+
+impl Request {
+    /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
+    /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
+    pub fn is_answered_by_itself(&self) -> bool {
+        let of = |pdu: Pdu| Some((pdu.encode()?, pdu.expected()?));
+        Pdu::of(self)
+            .and_then(of)
+            .is_some_and(|(asked, answer)| answer.find(&asked) == Some((Found::Answer, asked.len())))
     }
 }
 

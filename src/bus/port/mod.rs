@@ -21,8 +21,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{timeout_at, Instant};
 
-use crate::bus::call::Wire;
-use crate::bus::link::{Ended, Lost};
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::owed::Identity;
 use crate::config::{Endpoint, SerialPort};
@@ -106,21 +104,6 @@ impl Line {
         if let Some(stream) = self.stream.take() {
             stream.discard();
         }
-    }
-
-    /// Closes the line that was lost, for this reason and with this end of the exchange. A serial port is opened again
-    /// at once; servers end connections that idle, and the next request makes a new one.
-    pub(in crate::bus) fn lost(&mut self, why: &str, wire: fn(String) -> Wire) -> Ended {
-        self.close();
-        let why = format!("{} {why}", self.endpoint);
-        let lost = match &self.endpoint {
-            Endpoint::Serial(_) => Lost::Gone(why.clone()),
-            Endpoint::Tcp(_) => {
-                tracing::debug!(reason = why, "a connection ended");
-                Lost::Idle
-            }
-        };
-        Ended { wire: wire(why), lost: Some(lost) }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::bus::text::Text;
 use crate::bus::turns::{Asked, Due, Leave, Manners, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
+use crate::health::snapshot::BusState;
 use crate::proof::crash::{self, Part, Point};
 
 /// First and longest pause between attempts to open a line.
@@ -278,7 +279,7 @@ impl<L: Link> Working<'_, L> {
     fn hand_over(mut self) -> Callers {
         info!(bus = %self.name, "the configuration has changed: the bus is closed, and opened anew");
         self.link.close();
-        self.show("opening", None, None);
+        self.show(BusState::Opening, None, None);
         self.callers
     }
 
@@ -426,7 +427,7 @@ impl<L: Link> Working<'_, L> {
             Some(why) => warn!(bus = %self.name, reason = why, "something is wrong with the line"),
             None => info!(bus = %self.name, "nothing is wrong with the line any more"),
         }
-        self.show("open", trouble.map(str::to_owned), None);
+        self.show(BusState::Open, trouble.map(str::to_owned), None);
     }
 
     /// Tries once to open the line.
@@ -441,13 +442,13 @@ impl<L: Link> Working<'_, L> {
             Ok(()) => {
                 // After a connection that merely idled, an opened one is no news.
                 match self.status.borrow().state {
-                    "closed" => debug!(bus = %self.name, "bus open"),
+                    BusState::Closed => debug!(bus = %self.name, "bus open"),
                     _ => info!(bus = %self.name, "bus open"),
                 }
                 self.reopening.next = None;
                 self.reopening.opened = now;
                 self.find_port();
-                self.show("open", None, None);
+                self.show(BusState::Open, None, None);
                 Ok(())
             }
             Err(NotOpened { cause, why }) => {
@@ -463,7 +464,7 @@ impl<L: Link> Working<'_, L> {
         match lost {
             Lost::Idle => {
                 self.reopening.next = None;
-                self.show("closed", None, None);
+                self.show(BusState::Closed, None, None);
             }
             Lost::Gone(why) => {
                 if now.duration_since(self.reopening.opened) >= STABLE {
@@ -482,10 +483,10 @@ impl<L: Link> Working<'_, L> {
         }
         self.reopening.next = Some(now + self.reopening.pause);
         self.reopening.pause = (self.reopening.pause * 2).min(BACKOFF.1);
-        self.show("opening", Some(why.to_owned()), cause);
+        self.show(BusState::Opening, Some(why.to_owned()), cause);
     }
 
-    fn show(&self, state: &'static str, last_error: Option<String>, cause: Option<Cause>) {
+    fn show(&self, state: BusState, last_error: Option<String>, cause: Option<Cause>) {
         self.status.send_modify(|status| {
             status.state = state;
             status.last_error = last_error;
@@ -496,7 +497,7 @@ impl<L: Link> Working<'_, L> {
     /// Closes the line and answers what was not begun.
     fn leave(mut self) {
         self.link.close();
-        self.show("closed", None, None);
+        self.show(BusState::Closed, None, None);
         for seat in self.callers.turns.all() {
             seat.key.close();
             let rest = std::iter::from_fn(|| seat.key.try_recv().ok());

@@ -170,11 +170,17 @@ impl Message {
 }
 
 /// Runs the simulator on standard input and output until the input ends.
+///
+/// # Errors
+/// The options are no options, a port is taken, or a stream ended in the middle.
 pub async fn run(args: HubArgs) -> io::Result<()> {
     serve(args, BufReader::new(tokio::io::stdin()), tokio::io::stdout()).await
 }
 
 /// Runs the simulator on any pair of streams.
+///
+/// # Errors
+/// As [`run`].
 pub async fn serve(
     args: HubArgs,
     input: impl AsyncBufRead + Unpin,

@@ -123,6 +123,9 @@ impl Drop for SimHub {
 
 impl SimHub {
     /// Starts a hub without devices.
+    ///
+    /// # Errors
+    /// A port is taken, or no certificate can be made.
     pub async fn start(options: Options) -> io::Result<Self> {
         let ip = options.bind.ip();
         let authority = tls::Authority::new()?;
@@ -186,6 +189,9 @@ impl SimHub {
     }
 
     /// The certificate to trust, written to `hub-ca.pem` in a folder.
+    ///
+    /// # Errors
+    /// It can't be written.
     pub fn ca_file(&self, folder: &Path) -> io::Result<PathBuf> {
         let path = folder.join("hub-ca.pem");
         std::fs::write(&path, self.ca_pem())?;
@@ -211,6 +217,9 @@ impl SimHub {
     }
 
     /// Adds a device with a certificate, known by its thumbprint.
+    ///
+    /// # Errors
+    /// No certificate can be made.
     pub fn add_cert_device(&self, device: &str) -> io::Result<ClientCert> {
         let cert = self.issue_client_cert(device)?;
         self.add_device(device, Auth::Thumbprints(vec![cert.thumbprint.clone()]));
@@ -218,6 +227,9 @@ impl SimHub {
     }
 
     /// A certificate that the hub does not know yet.
+    ///
+    /// # Errors
+    /// No certificate can be made.
     pub fn issue_client_cert(&self, device: &str) -> io::Result<ClientCert> {
         self.shared.authority.client(device)
     }
@@ -290,6 +302,9 @@ impl SimHub {
     }
 
     /// Sends a message to a device.
+    ///
+    /// # Errors
+    /// The hub does not take the message.
     pub fn send(&self, device: &str, message: C2d) -> Result<Seq, SendError> {
         self.shared.with(|state| state.send(device, message, Now::read()))
     }
@@ -355,16 +370,25 @@ impl SimHub {
     }
 
     /// Waits for so many feedback records, over all.
+    ///
+    /// # Errors
+    /// They have not come within the limit.
     pub async fn wait_feedback(&self, count: usize, limit: Duration) -> Result<Vec<Feedback>, TimedOut> {
         self.wait("feedback records", |state| &state.feedback, count, limit, |_| true).await
     }
 
     /// Waits for so much telemetry, over all.
+    ///
+    /// # Errors
+    /// It has not come within the limit.
     pub async fn wait_telemetry(&self, count: usize, limit: Duration) -> Result<Vec<D2c>, TimedOut> {
         self.wait("telemetry messages", |state| &state.telemetry, count, limit, |_| true).await
     }
 
     /// Waits until so many events of the wire log are as wanted, and gives all that are.
+    ///
+    /// # Errors
+    /// They have not come within the limit.
     pub async fn wait_wire(
         &self,
         count: usize,
@@ -518,6 +542,9 @@ impl SimHub {
     }
 
     /// Listens again, on the same ports.
+    ///
+    /// # Errors
+    /// A port is taken.
     pub async fn resume_listening(&mut self) -> io::Result<()> {
         self.stop_listening().await;
         self.open(self.doors.clone()).await.map(drop)

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine as _;
 use ring::hmac;
 
-use crate::hub::mqtt::topic::percent_encoded;
+use crate::hub::properties::percent_encoded;
 use crate::time::Timestamp;
 
 /// A token for a resource such as `{host}/devices/{id}`, signed with a device key, that expires at a time in seconds

@@ -186,7 +186,10 @@ impl Identity {
             self.health.set_link(LinkState::Connecting, None);
             let slow = |_| Trouble::Slow(REACH_TIMEOUT.as_secs());
             let reached = timeout(REACH_TIMEOUT, self.shared.transport.reach(account)).await.map_err(slow)?;
-            let is_there = matches!(reached, Ok(_) | Err(Trouble::Tls(_) | Trouble::Credential(_)));
+            let is_there = match &reached {
+                Ok(_) => true,
+                Err(trouble) => trouble.is_beyond_tcp(),
+            };
             if is_there && self.shared.replace_unreachable(account.transport, None).is_some() {
                 tracing::info!(transport = %account.transport, "the hub can be reached");
             }

@@ -113,11 +113,17 @@ impl Connection {
     }
 
     /// Says who we are, with a persistent session: without one the hub would throw away the messages that wait.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn connect(&mut self, login: &Login) -> Result<(), Trouble> {
         self.log_in(login, false).await
     }
 
     /// Opens a session that ends with the connection, and ends an earlier one: with it what waits at the hub is lost.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn connect_and_forget(&mut self, login: &Login) -> Result<(), Trouble> {
         self.log_in(login, true).await
     }
@@ -131,6 +137,9 @@ impl Connection {
     }
 
     /// Subscribes with QoS 1.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn subscribe(&mut self, filter: &str) -> Result<(), Trouble> {
         let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
         subscribe.pkid = SUBSCRIBE_PACKET_ID;
@@ -138,6 +147,9 @@ impl Connection {
     }
 
     /// Publishes with QoS 1.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn publish(&mut self, topic: String, packet_id: u16, body: String) -> Result<(), Trouble> {
         let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, Bytes::from(body));
         publish.pkid = packet_id;
@@ -145,6 +157,9 @@ impl Connection {
     }
 
     /// Acknowledges messages of this connection, in this order, in one write.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn acknowledge(&mut self, packet_ids: &[u16]) -> Result<(), Trouble> {
         for packet_id in packet_ids {
             self.feed(Packet::PubAck(PubAck::new(*packet_id))).await?;
@@ -156,6 +171,9 @@ impl Connection {
     }
 
     /// Asks whether the hub is still there.
+    ///
+    /// # Errors
+    /// The connection broke.
     pub async fn ping(&mut self) -> Result<(), Trouble> {
         self.send(Packet::PingReq).await
     }

@@ -11,9 +11,7 @@ use std::borrow::Cow;
 
 use crate::command::excerpt::truncated;
 use crate::command::Message;
-use crate::hub::properties::{as_it_came, parse_expiry};
-
-pub use crate::hub::properties::percent_encoded;
+use crate::hub::properties::{as_it_came, parse_expiry, percent_encoded};
 
 /// Most properties of a bag that are looked at; the hub's size limit allows no useful message more.
 const PROPERTIES_MAX: usize = 1024;

@@ -52,6 +52,9 @@ pub enum Trouble {
     /// TLS failed.
     #[error("TLS failed: {0}")]
     Tls(String),
+    /// The server does not take the certificate that it was shown, or wants one that was not shown.
+    #[error("TLS failed: {0}")]
+    CertificateRefused(String),
     /// This identity's own certificate or key can't be used.
     #[error("{0}")]
     Credential(String),
@@ -248,6 +251,11 @@ impl Trouble {
         matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_) | Trouble::Proxy(_))
     }
 
+    /// Whether what keeps an identity out came after TCP had reached the hub.
+    pub fn is_beyond_tcp(&self) -> bool {
+        matches!(self, Trouble::Tls(_) | Trouble::CertificateRefused(_) | Trouble::Credential(_))
+    }
+
     /// For how long the hub asks to be left alone, if it does; no longer than ten minutes are believed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -305,7 +313,7 @@ impl Trouble {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
         let why = match tls {
             Some(TlsError::InvalidCertificate(certificate)) => certificate_trouble(certificate, server_name),
-            Some(TlsError::AlertReceived(alert)) => alert_trouble(*alert),
+            Some(TlsError::AlertReceived(alert)) => return alert_trouble(*alert),
             Some(TlsError::NoCertificatesPresented) => "the hub showed no certificate".into(),
             Some(other) => other.to_string(),
             None => format!("{error}; is this a TLS port, and does nothing between intercept it?"),
@@ -349,17 +357,17 @@ fn certificate_trouble(error: &CertificateError, server_name: &str) -> String {
     }
 }
 
-fn alert_trouble(alert: AlertDescription) -> String {
+fn alert_trouble(alert: AlertDescription) -> Trouble {
     match alert {
         AlertDescription::CertificateRequired
         | AlertDescription::BadCertificate
         | AlertDescription::UnknownCA
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateUnknown => format!(
+        | AlertDescription::CertificateUnknown => Trouble::CertificateRefused(format!(
             "the hub does not take this device's certificate ({alert:?}); check `cert_file`, its dates, and the thumbprint or CA at the hub"
-        ),
-        other => format!("the hub ended the handshake ({other:?})"),
+        )),
+        other => Trouble::Tls(format!("the hub ended the handshake ({other:?})")),
     }
 }
 
@@ -392,5 +400,10 @@ mod tests {
         assert!(text(TlsError::AlertReceived(AlertDescription::CertificateRequired)).contains("cert_file"));
         let plain = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         assert!(Trouble::from_tls(&plain, "h").to_string().contains("TLS port"));
+        let alert = |alert| std::io::Error::new(std::io::ErrorKind::InvalidData, TlsError::AlertReceived(alert));
+        let refused = Trouble::from_tls(&alert(AlertDescription::UnknownCA), "h");
+        assert!(matches!(refused, Trouble::CertificateRefused(_)), "{refused:?}");
+        let other = Trouble::from_tls(&alert(AlertDescription::HandshakeFailure), "h");
+        assert!(matches!(other, Trouble::Tls(_)), "{other:?}");
     }
 }

@@ -73,10 +73,17 @@ pub async fn connect_through(
 
 /// What is said of a step that failed beyond the proxy, if there is one: it may be why.
 pub fn through(hub: &Hub, trouble: Trouble) -> Trouble {
-    let Some(proxy) = &hub.proxy else { return trouble };
-    let proxy = proxy.address.clone();
+    match &hub.proxy {
+        Some(proxy) => beyond(proxy.address.clone(), trouble),
+        None => trouble,
+    }
+}
+
+fn beyond(proxy: String, trouble: Trouble) -> Trouble {
+    let intercepted = |why| format!("{why} (through the proxy {proxy}, which may intercept it)");
     match trouble {
-        Trouble::Tls(why) => Trouble::Tls(format!("{why} (through the proxy {proxy}, which may intercept it)")),
+        Trouble::Tls(why) => Trouble::Tls(intercepted(why)),
+        Trouble::CertificateRefused(why) => Trouble::CertificateRefused(intercepted(why)),
         Trouble::Slow(_) | Trouble::Broken(_) | Trouble::WebSocket(_) => {
             Trouble::Proxy(ProxyTrouble::Through { proxy, what: trouble.to_string() })
         }
@@ -112,4 +119,19 @@ pub async fn websocket(stream: Box<dyn Stream>, _: &Account) -> Result<Box<dyn S
 
 async fn within_step<T>(step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Trouble::Slow(STEP_TIMEOUT.as_secs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_a_proxy_a_trouble_stays_what_it_is_and_names_the_proxy() {
+        let seen = |trouble| beyond("proxy:3128".into(), trouble);
+        assert!(matches!(seen(Trouble::Tls("no".into())), Trouble::Tls(why) if why.contains("proxy:3128")));
+        let refused = seen(Trouble::CertificateRefused("no".into()));
+        assert!(matches!(refused, Trouble::CertificateRefused(why) if why.contains("proxy:3128")));
+        assert!(matches!(seen(Trouble::Slow(20)), Trouble::Proxy(ProxyTrouble::Through { .. })));
+        assert_eq!(seen(Trouble::Refused(5)), Trouble::Refused(5));
+    }
 }

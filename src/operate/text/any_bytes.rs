@@ -47,7 +47,7 @@ pub fn show(bytes: &[u8]) {
     assert!(!text.contains(super::steers), "{text:?}");
     let (text, error) = (document.to_string(), String::from_utf8_lossy(rest).into_owned());
     let device = snapshot::Device { id: text.clone(), last_error: Some(error.clone()), ..Default::default() };
-    let bus = snapshot::Bus { name: error.clone(), state: text.clone(), ..Default::default() };
+    let bus = snapshot::Bus { name: error.clone(), kind: text.clone(), ..Default::default() };
     let status = Snapshot {
         version: text.clone(),
         hub: snapshot::Hub { host: error.clone(), ..Default::default() },

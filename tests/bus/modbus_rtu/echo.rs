@@ -26,7 +26,7 @@ async fn an_echo_confirms_nothing_once_the_line_has_shown_that_it_echoes() {
     assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]));
     let trouble = line.status().last_error.unwrap();
     assert!(trouble.contains(ECHOES) && trouble.contains("strip"), "{trouble}");
-    assert_eq!(line.status().state, "open");
+    assert_eq!(line.status().state.as_str(), "open");
     // A unit that is switched off, and one that is not.
     let writing = line.call_meanwhile(hasty(8, write(16, 5)));
     pty.peer.hear(&sets(8, 5)).await;

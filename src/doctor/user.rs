@@ -12,7 +12,7 @@ const PORTS: &str = "dialout";
 
 /// A user with all of its groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct User {
     uid: u32,
     groups: Vec<u32>,
 }
@@ -25,16 +25,16 @@ pub(super) enum Wish {
     Change,
 }
 
-impl Account {
+impl User {
     /// The service's user, if this machine has it.
-    pub(super) fn of_the_service() -> Option<Account> {
+    pub(super) fn of_the_service() -> Option<User> {
         let users = std::fs::read_to_string("/etc/passwd").ok()?;
         let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-        Account::find(&users, &groups)
+        User::find(&users, &groups)
     }
 
     /// Reads passwd(5) and group(5).
-    fn find(users: &str, groups: &str) -> Option<Account> {
+    fn find(users: &str, groups: &str) -> Option<User> {
         let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
         let user = users.lines().map(fields).find(|user| user[0] == SERVICE)?;
         let (uid, gid) = (user.get(2)?.parse().ok()?, user.get(3)?.parse().ok()?);
@@ -42,7 +42,7 @@ impl Account {
             let is_member = group.get(3)?.split(',').any(|member| member == SERVICE);
             (is_member || group[0] == PORTS).then(|| group[2].parse().ok()).flatten()
         });
-        Some(Account { uid, groups: std::iter::once(gid).chain(others).collect() })
+        Some(User { uid, groups: std::iter::once(gid).chain(others).collect() })
     }
 
     /// Whether it may. The error is a sentence without subject.
@@ -77,11 +77,11 @@ impl Account {
     }
 }
 
-fn granted(account: &Account, owner: u32, group: u32, mode: u32, bits: u32) -> bool {
+fn granted(user: &User, owner: u32, group: u32, mode: u32, bits: u32) -> bool {
     let shift = match () {
-        () if account.uid == 0 => return true,
-        () if owner == account.uid => 6,
-        () if account.groups.contains(&group) => 3,
+        () if user.uid == 0 => return true,
+        () if owner == user.uid => 6,
+        () if user.groups.contains(&group) => 3,
         () => 0,
     };
     (mode >> shift) & bits == bits
@@ -95,14 +95,14 @@ mod tests {
     fn the_services_user_is_found_with_its_groups() {
         let users = "root:x:0:0::/root:/bin/sh\nfieldbridge:x:998:997:gateway:/var/lib/fieldbridge:/usr/sbin/nologin\n";
         let groups = "root:x:0:\ndialout:x:20:\nplant:x:50:root,fieldbridge\nother:x:51:root\nbroken\n";
-        assert_eq!(Account::find(users, groups), Some(Account { uid: 998, groups: vec![997, 20, 50] }));
-        assert_eq!(Account::find("root:x:0:0::/root:/bin/sh\nfieldbridge\n", groups), None);
-        assert_eq!(Account::find("", ""), None);
+        assert_eq!(User::find(users, groups), Some(User { uid: 998, groups: vec![997, 20, 50] }));
+        assert_eq!(User::find("root:x:0:0::/root:/bin/sh\nfieldbridge\n", groups), None);
+        assert_eq!(User::find("", ""), None);
     }
 
     #[test]
     fn owner_group_and_others_are_told_apart() {
-        let account = Account { uid: 998, groups: vec![997, 20] };
+        let user = User { uid: 998, groups: vec![997, 20] };
         for (owner, group, mode, bits, is_granted) in [
             (0, 997, 0o640, 0o4, true),
             (0, 0, 0o640, 0o4, false),
@@ -114,8 +114,8 @@ mod tests {
             (0, 20, 0o640, 0o6, false),
             (0, 0, 0o751, 0o1, true),
         ] {
-            assert_eq!(granted(&account, owner, group, mode, bits), is_granted, "{owner} {group} {mode:o} {bits:o}");
+            assert_eq!(granted(&user, owner, group, mode, bits), is_granted, "{owner} {group} {mode:o} {bits:o}");
         }
-        assert!(granted(&Account { uid: 0, groups: vec![] }, 1, 1, 0, 0o6));
+        assert!(granted(&User { uid: 0, groups: vec![] }, 1, 1, 0, 0o6));
     }
 }

@@ -1,0 +1,28 @@
+//! Modbus exception codes (Modbus Application Protocol V1.1b3, section 7).
+
+/// The peripheral has begun, and takes its time.
+pub const ACKNOWLEDGE: u8 = 5;
+/// The peripheral is too busy to begin.
+pub const BUSY: u8 = 6;
+/// A gateway has no way to the unit's line.
+pub const NO_PATH: u8 = 10;
+/// A gateway has sent the request on, and heard nothing.
+pub const NO_RESPONSE: u8 = 11;
+
+/// What a code says, and what to do where something can be.
+pub fn meaning(code: u8) -> &'static str {
+    match code {
+        1 => "illegal function; the peripheral does not know this kind of request",
+        2 => "illegal data address; check `address` and `table`",
+        3 => "illegal data value; the peripheral does not take this value or length",
+        4 => "server device failure; the peripheral could not do it",
+        ACKNOWLEDGE => "acknowledge; the peripheral has begun and takes its time",
+        BUSY => "server device busy; the peripheral did not take the request",
+        8 => "memory parity error in the peripheral",
+        NO_PATH => "gateway path unavailable; the Modbus gateway can't reach this unit's line",
+        NO_RESPONSE => {
+            "gateway target device failed to respond; the Modbus gateway sent the request on and heard nothing"
+        }
+        _ => "a code of the peripheral's own; look into its manual",
+    }
+}
