@@ -167,7 +167,7 @@ pub fn channels(
 
 impl Context {
     /// Takes deliveries until it is stopped.
-    pub async fn run_intake(self, mut inbox: queue::Receiver<Delivery>, executor: queue::Sender<Job>) {
+    pub async fn run_intake(&self, mut inbox: queue::Receiver<Delivery>, executor: queue::Sender<Job>) {
         let unjudged = Unjudged::default();
         loop {
             let delivery = tokio::select! {
@@ -202,7 +202,7 @@ impl Context {
     }
 
     /// Runs what an earlier life of the daemon left, then what the intake sends, until it is stopped.
-    pub async fn run_executor(self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
+    pub async fn run_executor(&self, left: Vec<Unfinished>, mut jobs: queue::Receiver<Job>) {
         let started = Instant::now();
         let mut waiting = Waiting::default();
         for left in left {

@@ -58,7 +58,7 @@ struct Established {
 
 impl Identity {
     /// Runs until it is stopped.
-    pub async fn run(self) {
+    pub async fn run(&self) {
         let mut streak = Streak::default();
         let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.event_bell.clone());
         let mut configured = self.account.clone();
