@@ -7,7 +7,7 @@
 //!   (G5): the next one begins when nothing is locked any more ([`Locked`]).
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - Who takes leave gives back what it holds, the oldest first, up to one that came too often: nothing behind that may
-//!   come before it.
+//!   come before it. While nothing can be recorded nothing is given back.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
 use std::sync::Arc;
@@ -89,6 +89,7 @@ impl Reached for Shared {
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,
+                gives_back: true,
             };
             Ok(Box::new(attached) as Box<dyn Attachment>)
         })
@@ -155,6 +156,8 @@ struct Attached {
     idle_until: Instant,
     /// It has ended, and its connection has not.
     is_over: bool,
+    /// What is held when it ends is given back.
+    gives_back: bool,
 }
 
 impl Attached {
@@ -195,7 +198,8 @@ impl Attached {
             match settlement {
                 Settlement::Complete(number) => self.order.settle(number, Settle::Accept),
                 Settlement::Reject(number) => self.order.settle(number, Settle::Reject),
-                Settlement::Abandon(number) => self.order.settle(number, Settle::Release),
+                Settlement::Abandon(number) if self.gives_back => self.order.settle(number, Settle::Release),
+                Settlement::Abandon(_) | Settlement::Leave(_) => {}
             }
         }
         let mut has_told = false;
@@ -224,10 +228,9 @@ impl Attached {
         while let Some(oldest) = self.order.oldest() {
             self.order.settle(oldest, Settle::Release);
             let Some((held, how)) = self.order.take_first() else { break };
+            let stays = !self.gives_back || self.locked.is_out_of_turn() || !held.may_be_released();
             match (how, held.number) {
-                (Settle::Release | Settle::Forget, _) if self.locked.is_out_of_turn() || !held.may_be_released() => {
-                    break
-                }
+                (Settle::Release | Settle::Forget, _) if stays => break,
                 (Settle::Accept | Settle::Reject, Some(number)) => self.locked.ended(number),
                 _ => {}
             }
@@ -284,6 +287,14 @@ impl Attachment for Attached {
             let (to, seq) = (events(&self.device), event.seq);
             self.seat.want(Command::Publish { user: self.seat.user, to, seq, message: Bytes::from(message) }).await
         })
+    }
+
+    fn tells_enqueued_time(&self) -> bool {
+        true
+    }
+
+    fn give_nothing_back(&mut self) {
+        self.gives_back = false;
     }
 
     fn takes_tokens(&self) -> bool {

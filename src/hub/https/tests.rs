@@ -18,7 +18,7 @@ use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
 use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
 use crate::hub::trouble::Trouble;
-use crate::hub::Settlement::{Abandon, Complete, Reject};
+use crate::hub::Settlement::{Abandon, Complete, Leave, Reject};
 use crate::ledger::row::Event;
 use crate::net::Stream;
 

@@ -109,3 +109,28 @@ async fn a_message_that_came_right_behind_what_ends_its_session_is_told_of() {
     assert!(matches!(device.next().await, Ok(Inbound::Delivery { .. })));
     assert!(matches!(device.next().await, Err(Trouble::EventRefused(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_recorded_is_left_to_its_lock_with_all_behind_it() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (Account { settle: Settle::AfterAccept, ..account(&access()) }, &mut hubs[0]);
+    let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
+    let script = async {
+        let link = hub.link("d").await;
+        for id in 1..=4 {
+            hub.deliver(link, id, &format!("m-{id}"), 1).await;
+        }
+    };
+    let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+    for _ in 1..=4 {
+        assert!(matches!(device.next().await, Ok(Inbound::Delivery { .. })));
+    }
+    assert!(device.tells_enqueued_time(), "so that no pause ends distrust");
+    device.give_nothing_back();
+    let ends = vec![Settlement::Complete(1), Settlement::Leave(2), Settlement::Abandon(3)];
+    assert!(device.settle(ends).await.unwrap());
+    assert_eq!(hub.told().await, (1, "accepted"));
+    let silence = async { assert!(timeout(Duration::from_secs(20), hub.told()).await.is_err()) };
+    tokio::join!(device.detach(), silence);
+    assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
+}
