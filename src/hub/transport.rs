@@ -99,6 +99,15 @@ pub trait Attachment: Send {
     /// gateway has subscribed as it. A transport without sessions can't tell, and says yes.
     fn was_known(&self) -> bool;
 
+    /// Waits until the hub has shown that it lets the device in, where the entry alone does not show that. It is asked
+    /// of an attachment that is for nothing else, and takes no message.
+    ///
+    /// # Errors
+    /// It does not.
+    fn is_let_in(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Asks for the device's messages. [`Inbound::Ready`] says that they come.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ const WINDOW_AFTER_ACCEPT: u32 = 16;
 const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
+/// The hub answers to an Attach before it looks at who asks, and detaches a link that it does not permit: one that
+/// stands for so long is permitted.
+const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the hub may take to answer when a device leaves.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// A delivery that came so often before is not given back: at ten the hub would throw it away.
@@ -244,6 +247,21 @@ impl Attachment for Attached {
     /// AMQP has no sessions that outlive a connection: it can't be told.
     fn was_known(&self) -> bool {
         true
+    }
+
+    /// A token says nothing of the device, and a certificate was shown to TLS: only a link is permitted or not. Without
+    /// credit none comes over it.
+    fn is_let_in(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async move {
+            self.window = 0;
+            self.receive().await?;
+            let slow = |_| Trouble::Slow(ATTACH_PATIENCE.as_secs());
+            while !matches!(timeout(ATTACH_PATIENCE, self.next_inbound()).await.map_err(slow)??, Inbound::Ready) {}
+            match timeout(PERMIT_PATIENCE, self.next_inbound()).await {
+                Ok(Err(trouble)) => Err(trouble),
+                Ok(Ok(_)) | Err(_) => Ok(()),
+            }
+        })
     }
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {

@@ -134,3 +134,26 @@ async fn what_can_not_be_recorded_is_left_to_its_lock_with_all_behind_it() {
     tokio::join!(device.detach(), silence);
     assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_only_wants_to_know_whether_it_is_let_in_asks_for_a_link_and_for_no_message() {
+    for is_permitted in [true, false] {
+        let (amqp, mut hubs) = transport(1);
+        let (account, hub) = (account(&access()), &mut hubs[0]);
+        let entry = Entry { wants_messages: false, ..entry(&account, "d") };
+        let attach = async { amqp.reach(&account).await?.attach(entry).await };
+        let mut device = with_hub(hub, attach).await.unwrap();
+        let script = async {
+            let link = hub.link("d").await;
+            if !is_permitted {
+                hub.detach(link, AmqpError::UnauthorizedAccess).await;
+            }
+            assert!(timeout(Duration::from_secs(1), credit(hub)).await.is_err());
+        };
+        let (let_in, ()) = tokio::join!(device.is_let_in(), script);
+        match is_permitted {
+            true => assert_eq!(let_in, Ok(())),
+            false => assert!(matches!(let_in, Err(Trouble::Unauthorized(_))), "{let_in:?}"),
+        }
+    }
+}
