@@ -285,6 +285,32 @@ fn an_event_that_the_hub_rejects_is_set_aside_and_the_device_and_its_other_event
 }
 
 #[test]
+fn a_link_for_events_that_the_hub_detaches_is_made_anew_and_not_resumed() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let daemon = site.start();
+    attached(&hub, "pump");
+    let events = "/devices/pump/messages/events";
+    let links = |wanted: &str| {
+        let is_one = |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address.contains(wanted));
+        hub.wire().iter().filter(is_one).count()
+    };
+    for n in 1..=3 {
+        set(&hub, n);
+        feedback(&hub, usize::from(n));
+        site.settled();
+        assert_eq!((links(events), hub.telemetry().len()), (usize::from(n), usize::from(n)));
+        hub.detach_links_of(events, "amqp:link:detach-forced");
+        let is_gone = |event: &WireEvent| matches!(&event.what, Wire::Detached { condition: Some(_), .. });
+        let gone = || hub.wire().iter().filter(|event| is_gone(event)).count();
+        eventually("it is detached", || (gone() == usize::from(n)).then_some(()));
+    }
+    assert_eq!((links("devicebound"), connections(&hub).len()), (1, 1), "its messages' link has stood all the time");
+    assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
+}
+
+#[test]
 fn a_second_gateway_with_the_same_device_is_told_so() {
     let (hub, slave) = (Hub::start(Options::default()), Slave::new());
     hub.add_device("pump", key());
