@@ -2,8 +2,8 @@
 //! concluded from what is decided in [`decide::until_nothing_is_left`].
 //!
 //! Invariants
-//! - A pause is a guess: a hub that throttles makes one in the middle of its queue. Where each message says when the hub
-//!   took it, nothing is concluded from one.
+//! - A pause is a guess: a hub that throttles makes one in the middle of its queue. Where each message says when the
+//!   hub took it, nothing is concluded from one.
 
 use std::time::Duration;
 

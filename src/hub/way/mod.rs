@@ -64,11 +64,10 @@ pub async fn connect_through(
     address: &str,
 ) -> Result<Box<dyn Stream>, Trouble> {
     let Some(proxy) = proxy else { return dial.dial(address).await };
-    let mut stream = proxy::dial(dial, proxy).await?;
-    let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(&mut *stream, proxy, address)).await;
+    let stream = proxy::dial(dial, proxy).await?;
+    let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(stream, proxy, address)).await;
     let slow = |_| ProxyTrouble::Slow { proxy: proxy.address.clone(), seconds: STEP_TIMEOUT.as_secs() };
-    tunnelled.map_err(slow).and_then(|done| done).map_err(Trouble::Proxy)?;
-    Ok(stream)
+    tunnelled.map_err(slow).and_then(|done| done).map_err(Trouble::Proxy)
 }
 
 /// What is said of a step that failed beyond the proxy, if there is one: it may be why.
@@ -112,4 +111,44 @@ pub async fn websocket(stream: Box<dyn Stream>, _: &Account) -> Result<Box<dyn S
 
 async fn within_step<T>(step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Trouble::Slow(STEP_TIMEOUT.as_secs())))
+}
+
+#[cfg(all(test, feature = "websocket"))]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{duplex, AsyncReadExt as _};
+
+    use super::*;
+    use crate::config::{self, Settle};
+
+    #[tokio::test]
+    async fn behind_a_gateway_a_websocket_is_asked_of_the_gateway() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        for (lines, named) in [("", "localhost"), ("gateway = \"edge.plant\"\n", "edge.plant")] {
+            let text = format!("[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n{lines}");
+            std::fs::write(&main, text).unwrap();
+            let hub = config::load(&main, []).unwrap().config.hub;
+            for transport in [TransportKind::MqttWs, TransportKind::AmqpWs] {
+                let account = Account {
+                    access: Arc::new(Access { hub: hub.clone(), trust: None }),
+                    transport,
+                    credential: Credential::Key(Vec::new()),
+                    secondary: None,
+                    settle: Settle::AfterExecution,
+                    form: Arc::default(),
+                };
+                let (near, mut far) = duplex(4096);
+                let asked = async {
+                    let mut head = vec![0; 4096];
+                    let length = far.read(&mut head).await.unwrap();
+                    drop(far);
+                    String::from_utf8_lossy(&head[..length]).into_owned()
+                };
+                let (opened, head) = tokio::join!(websocket(Box::new(near), &account), asked);
+                assert!(opened.is_err() && head.contains(&format!("\r\nHost: {named}\r\n")), "{head}");
+            }
+        }
+    }
 }
