@@ -157,3 +157,28 @@ async fn whoever_only_wants_to_know_whether_it_is_let_in_asks_for_a_link_and_for
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_as_soon_as_it_is_recorded_comes_sixteen_at_a_time() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (Account { settle: Settle::AfterAccept, ..account(&access()) }, &mut hubs[0]);
+    let script = async {
+        let link = hub.link("d").await;
+        assert_eq!(credit(hub).await, 16);
+        for id in 1..=16 {
+            hub.deliver(link, id, &format!("m-{id}"), 1).await;
+        }
+        // Nobody has settled any.
+        assert!(timeout(Duration::from_secs(5), credit(hub)).await.is_err());
+    };
+    let (mut device, ()) = tokio::join!(ready(&amqp, &account, "d"), script);
+    for number in 1..=16 {
+        assert!(matches!(device.next().await, Ok(Inbound::Delivery { number: Some(of), .. }) if of == number));
+    }
+    assert!(device.settle((1..=16).map(Settlement::Complete).collect()).await.unwrap());
+    let mut granted = 0;
+    while granted < 16 {
+        granted = credit(hub).await;
+    }
+    assert_eq!(granted, 16);
+}
