@@ -36,6 +36,8 @@ use crate::time::Timestamp;
 
 /// How long a connection may take until the hub lets the back end in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(90);
+/// How long the hub may take to answer to an Attach. It throttles by delaying it.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 /// How long the hub may be silent.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a goodbye may take.
@@ -270,6 +272,37 @@ impl Backend {
         }
     }
 
+    /// Has the hub give feedback from now on, which may take its time where it throttles: only then a pause says that
+    /// there is none. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Backend::next_batch`].
+    pub async fn listen(&mut self) -> Result<(), BackendError> {
+        if self.receiver.is_some() {
+            return Ok(());
+        }
+        let link = self.listener()?;
+        let attached = async {
+            loop {
+                match self.happened().await? {
+                    Event::Attached(of) if of == link => return Ok(()),
+                    event => self.set_aside(event, Some(link))?,
+                }
+            }
+        };
+        within(ATTACH_LIMIT, attached).await
+    }
+
+    /// The link that feedback comes on.
+    fn listener(&mut self) -> Result<LinkId, BackendError> {
+        let link = match self.receiver {
+            Some(link) => link,
+            None => self.attach(FEEDBACK, Way::In(BATCHES))?,
+        };
+        self.receiver = Some(link);
+        Ok(link)
+    }
+
     /// The next batch of feedback. Cancel-safe. Whoever takes it settles it; what is not settled stays locked until its
     /// lock runs out, for a while after the end of the connection too, and 64 of those are the most that come.
     ///
@@ -288,11 +321,7 @@ impl Backend {
     }
 
     async fn take_batch(&mut self) -> Result<Delivered, BackendError> {
-        let link = match self.receiver {
-            Some(link) => link,
-            None => self.attach(FEEDBACK, Way::In(BATCHES))?,
-        };
-        self.receiver = Some(link);
+        let link = self.listener()?;
         self.engine.resume(link);
         loop {
             if let Some(delivered) = self.come.pop_front() {

@@ -186,9 +186,12 @@ async fn follow(
     let ended = loop {
         let next = match options.follow {
             true => backend.next_batch().await,
-            false => match timeout(NOTHING_LEFT, backend.next_batch()).await {
-                Ok(next) => next,
-                Err(_) => break Ok(()),
+            false => match backend.listen().await {
+                Err(error) => Err(error),
+                Ok(()) => match timeout(NOTHING_LEFT, backend.next_batch()).await {
+                    Ok(next) => next,
+                    Err(_) => break Ok(()),
+                },
             },
         };
         let delivered = match next {

@@ -12,11 +12,18 @@ pub(super) struct CommandGate<'a> {
     context: &'a Context,
     work: &'a mut Work,
     deadline: Deadline,
+    /// It did not pass since the ledger can't take it.
+    is_unrecordable: bool,
 }
 
 impl<'a> CommandGate<'a> {
     pub(super) fn new(context: &'a Context, work: &'a mut Work, deadline: Deadline) -> CommandGate<'a> {
-        CommandGate { context, work, deadline }
+        CommandGate { context, work, deadline, is_unrecordable: false }
+    }
+
+    /// Whether the command did not pass since the ledger can't take it.
+    pub(super) fn is_unrecordable(&self) -> bool {
+        self.is_unrecordable
     }
 }
 
@@ -30,7 +37,8 @@ impl Gate for CommandGate<'_> {
             return Go::End(self.deadline.expired());
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
-        let stops = self.context.stop.is_cancelled() || !self.context.ledger.is_well();
+        self.is_unrecordable = !self.context.ledger.is_well();
+        let stops = self.context.stop.is_cancelled() || self.is_unrecordable;
         // A clock that is doubted again tells no age: the command waits for it.
         if forgotten || stops || freshness == Freshness::Unknown {
             return Go::No;
@@ -66,6 +74,7 @@ impl Gate for CommandGate<'_> {
             }
             Err(error) => {
                 tracing::debug!(device = %self.context.id, %error, "a command was not begun");
+                self.is_unrecordable = true;
                 false
             }
         }

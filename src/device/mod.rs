@@ -50,7 +50,7 @@ use crate::config::{Device, Settle};
 use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::{Delivery, Intake, WINDOW_MAX};
+use crate::hub::{Delivery, Intake, Ticket, WINDOW_MAX};
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::proof::crash::{self, Point};
@@ -372,7 +372,7 @@ impl Context {
             }
             // One before it may have been given back meanwhile: this one must not overtake it.
             (Verdict::Accept, _) if !work.is_wanted() || !self.ledger.is_well() => {
-                self.give_back(work);
+                self.leave_unsettled(work);
                 None
             }
             (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
@@ -427,9 +427,12 @@ impl Context {
                 (None, Origin::Message(_)) => Execution::new(route),
             };
             let mut gate = CommandGate::new(self, &mut work, deadline);
-            match plan.run(&present.bus, execution, &mut gate).await {
+            let ran = plan.run(&present.bus, execution, &mut gate).await;
+            let is_unrecordable = gate.is_unrecordable();
+            match ran {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if matches!(work.origin, Origin::Operator(_)) => return self.send_away(work).await,
+                Ran::NotNow if is_unrecordable && work.row.is_none() => return self.leave_unsettled(work),
                 Ran::NotNow if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
             }
@@ -460,17 +463,23 @@ impl Context {
 
     fn leave(&self, work: Work, error: &LedgerError) -> Option<Work> {
         tracing::debug!(device = %self.id, %error, "a message is left with the hub");
-        self.give_back(work);
+        self.leave_unsettled(work);
         None
     }
 
-    /// Nothing was begun, and the hub has the message still. A stop ends the connection anyway, after what is settled
-    /// on it.
-    fn give_back(&self, mut work: Work) {
-        match work.origin.take_ticket() {
-            Some(ticket) if !self.stop.is_cancelled() => ticket.abandon(),
-            _ => {}
-        }
+    /// Nothing was begun, and the hub has the message still.
+    fn give_back(&self, work: Work) {
+        self.still_wanted(work).into_iter().for_each(Ticket::abandon);
+    }
+
+    /// The same where that is so because the ledger can't take it: what the hub is told of it, it would count.
+    fn leave_unsettled(&self, work: Work) {
+        self.still_wanted(work).into_iter().for_each(Ticket::leave);
+    }
+
+    /// What settles a message. A stop ends the connection anyway, after what is settled on it.
+    fn still_wanted(&self, mut work: Work) -> Option<Ticket> {
+        work.origin.take_ticket().filter(|_| !self.stop.is_cancelled())
     }
 }
 

@@ -6,6 +6,7 @@
 //!   sends right after CONNACK are not acknowledged, so it delivers them again.
 //! - Where there is no ledger yet and the hub has no session, none is left behind: by its session the hub tells a first
 //!   installation from one whose ledger was lost.
+//! - By AMQP an identity is let in if a link to its messages stands; none is asked for over it.
 //! - By HTTPS no message is asked for, as the hub would lock it: what is asked instead, and what becomes of a message
 //!   where that does not do, is the transport's.
 //! - What is wrong with one identity's certificate keeps nobody else from being tried.
@@ -304,15 +305,20 @@ impl Way {
         let (hub, device, settle) = (&self.hub, device.id.as_str(), device.settle);
         let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
-        let attachment = entered.unwrap_or(Err(Trouble::Slow(CONNACK_LIMIT.as_secs())))?;
+        let mut attachment = entered.unwrap_or_else(throttled)?;
         let was_known = attachment.was_known();
+        let let_in = within(CONNACK_LIMIT, attachment.is_let_in()).await.unwrap_or_else(throttled);
         attachment.detach().await;
-        Ok(was_known)
+        let_in.map(|()| was_known)
     }
 }
 
 fn slow<T>() -> Result<T, Trouble> {
     Err(Trouble::Slow(STEP_LIMIT.as_secs()))
+}
+
+fn throttled<T>() -> Result<T, Trouble> {
+    Err(Trouble::Slow(CONNACK_LIMIT.as_secs()))
 }
 
 fn judge_chain(chain: &[Vec<u8>]) -> Finding {

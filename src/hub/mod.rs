@@ -107,6 +107,8 @@ pub enum Settlement {
     Reject(u64),
     /// The hub is to keep the delivery with this number.
     Abandon(u64),
+    /// The same, and it is not to hear of that, as it would count it.
+    Leave(u64),
 }
 
 impl Settlements {
@@ -153,10 +155,20 @@ impl Ticket {
 
     /// Leaves the message with the hub, which will deliver it again.
     pub fn abandon(self) {
+        self.give_back(Settlement::Abandon(self.number));
+    }
+
+    /// The same of a message that can't be recorded: the hub is told nothing, and delivers it again when its lock runs
+    /// out, which it does not count.
+    pub fn leave(self) {
+        self.give_back(Settlement::Leave(self.number));
+    }
+
+    fn give_back(&self, how: Settlement) {
         if let Some(settlements) = &self.settlements {
             settlements.given_back.store(true, Ordering::Relaxed);
         }
-        self.settle(Settlement::Abandon(self.number));
+        self.settle(how);
     }
 
     fn settle(&self, settlement: Settlement) {

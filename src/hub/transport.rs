@@ -99,6 +99,15 @@ pub trait Attachment: Send {
     /// gateway has subscribed as it. A transport without sessions can't tell, and says yes.
     fn was_known(&self) -> bool;
 
+    /// Waits until the hub has shown that it lets the device in, where the entry alone does not show that. It is asked
+    /// of an attachment that is for nothing else, and takes no message.
+    ///
+    /// # Errors
+    /// It does not.
+    fn is_let_in(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Asks for the device's messages. [`Inbound::Ready`] says that they come.
     ///
     /// # Errors
@@ -143,9 +152,10 @@ pub trait Attachment: Send {
     /// The attachment is over.
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>>;
 
-    /// Whether the hub sends what it has by itself, so that a pause says that it has nothing (G15).
-    fn is_pushed_to(&self) -> bool {
-        true
+    /// Whether each message says when the hub took it. One that is from before the ledger is told by that, and by
+    /// nothing less; where none says so, a pause in what the hub sends by itself has to do (G15).
+    fn tells_enqueued_time(&self) -> bool {
+        false
     }
 
     /// Whether it is one connection, which a second client can end, and with which it is over. If not, there is
@@ -178,6 +188,10 @@ pub trait Attachment: Send {
     fn left_behind(&mut self) -> Option<Message> {
         None
     }
+
+    /// Nothing is given back any more: what can't be recorded comes again when its lock runs out, which the hub does
+    /// not count. Where the end of a connection gives it back uncounted, there is nothing to be done.
+    fn give_nothing_back(&mut self) {}
 
     /// Takes leave. Gives what has come meanwhile, as [`Attachment::left_behind`] does.
     fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>>;

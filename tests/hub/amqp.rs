@@ -285,6 +285,61 @@ fn an_event_that_the_hub_rejects_is_set_aside_and_the_device_and_its_other_event
 }
 
 #[test]
+fn a_link_for_events_that_the_hub_detaches_is_made_anew_and_not_resumed() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    hub.add_device("pump", key());
+    let site = site_with_key(&hub, &slave);
+    let daemon = site.start();
+    attached(&hub, "pump");
+    let events = "/devices/pump/messages/events";
+    let links = |wanted: &str| {
+        let is_one = |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address.contains(wanted));
+        hub.wire().iter().filter(is_one).count()
+    };
+    for n in 1..=3 {
+        set(&hub, n);
+        feedback(&hub, usize::from(n));
+        site.settled();
+        assert_eq!((links(events), hub.telemetry().len()), (usize::from(n), usize::from(n)));
+        hub.detach_links_of(events, "amqp:link:detach-forced");
+        let is_gone = |event: &WireEvent| matches!(&event.what, Wire::Detached { condition: Some(_), .. });
+        let gone = || hub.wire().iter().filter(|event| is_gone(event)).count();
+        eventually("it is detached", || (gone() == usize::from(n)).then_some(()));
+    }
+    assert_eq!((links("devicebound"), connections(&hub).len()), (1, 1), "its messages' link has stood all the time");
+    assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
+}
+
+#[test]
+fn identities_are_attached_at_the_pace_that_is_configured_and_none_waits_for_anothers_answer() {
+    let (hub, slave) = (Hub::start(Options::default()), Slave::new());
+    let mut more = format!("[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{PUMP}", slave.address());
+    let devices: Vec<String> = (0..20).map(|n| format!("d-{n:02}")).collect();
+    for id in &devices {
+        more += &format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
+        hub.add_device(id, key());
+    }
+    // The hub says nothing to these: they wait for 30 s.
+    let (unheard, heard) = devices.split_at(10);
+    unheard.iter().for_each(|id| hub.fault(id, Fault::IgnoreToken));
+    let site = Site::with_hub(&head(&hub, "connect_rate = 10\n"), &more);
+    site.write("hub-ca.pem", &hub.ca_pem());
+    let _daemon = site.start();
+    let begun = std::time::Instant::now();
+    eventually("the others are attached", || heard.iter().all(|id| hub.is_connected(id)).then_some(()));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(20), "they have waited for those that the hub leaves alone: {took:?}");
+    assert!(unheard.iter().all(|id| !hub.is_connected(id)));
+    let wire = hub.wire();
+    let is_link = |what: &Wire| matches!(what, Wire::Attached { address } if address.contains("devicebound"));
+    let at: Vec<_> = wire.iter().filter(|event| is_link(&event.what)).map(|event| event.at).collect();
+    let span = at[at.len() - 1].duration_since(at[0]);
+    assert_eq!((at.len(), connections(&hub).len()), (heard.len(), 1));
+    // Ten turns of a tenth of a second each, and perhaps those of the others in between.
+    assert!(span >= Duration::from_millis(850), "ten links within {span:?}");
+}
+
+#[test]
 fn a_second_gateway_with_the_same_device_is_told_so() {
     let (hub, slave) = (Hub::start(Options::default()), Slave::new());
     hub.add_device("pump", key());

@@ -1,14 +1,17 @@
 //! The ways to the hub: through proxies that are not ours (Squid, tinyproxy), and to a gateway in the hub's place. What
 //! is received is the hub's (before G1), and a proxy that is configured is never gone round.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use fieldbridge::demo::hub::{Ack, Auth, C2d, Options, Status};
 use tempfile::TempDir;
 
 use crate::support::hub::Hub;
 use crate::support::slave::Slave;
+use crate::support::tls::Server;
 use crate::support::{self, eventually, free_address, require, Site};
 
 /// A proxy of Debian's.
@@ -134,6 +137,40 @@ fn site(hub: &Hub, slave: &Slave, hub_keys: &str) -> Site {
     site
 }
 
+/// The transports beside MQTT.
+const OTHERS: [&str; 4] = ["mqtt-ws", "amqp", "amqp-ws", "https"];
+
+/// The hub's address for a transport.
+fn address(hub: &Hub, by: &str) -> std::net::SocketAddr {
+    match by {
+        "amqp" => hub.amqp_addr(),
+        "https" => hub.https_addr(),
+        _ => hub.ws_addr(),
+    }
+}
+
+/// A site whose device is reached by another transport, with these keys of `[hub]` beside.
+fn site_by(by: &str, hub: &Hub, slave: &Slave, more: &str) -> Site {
+    let poll = if by == "https" { "poll_interval = \"1s\"\n" } else { "" };
+    let addresses = format!("addresses = {{ {by} = \"{}\" }}", address(hub, by));
+    let site = site(hub, slave, &format!("transport = \"{by}\"\n{addresses}\n{poll}{more}"));
+    site.write("proxy.user", "squid:a-guess\n");
+    // Only MQTT's sessions show by themselves that nothing was before.
+    assert!(site.command(&["ledger", "new", "--trust"]).status.success());
+    site
+}
+
+/// A command comes, runs, and is completed, by a transport that has no subscriptions.
+fn runs_by(by: &str, site: &Site, hub: &Hub, id: &str) {
+    let is_connected = || site.device_status("pump")["hub"] == "connected";
+    eventually(&format!("{by} is connected"), || is_connected().then_some(()));
+    let before = hub.feedback().len();
+    hub.send("pump", C2d::new(id, "7").property("command", "pulse").ack(Ack::Full)).unwrap();
+    let feedback = eventually(&format!("feedback over {by}"), || hub.feedback().get(before).cloned());
+    assert_eq!((feedback.status, feedback.original_message_id.as_deref()), (Status::Success, Some(id)), "{by}");
+    site.wait_for_row(id, "succeeded");
+}
+
 /// A site behind a proxy.
 fn site_behind(proxy: &Proxy, hub: &Hub, slave: &Slave, more: &str) -> Site {
     site(hub, slave, &format!("proxy = \"http://{}\"\n{more}", proxy.address))
@@ -238,6 +275,27 @@ fn what_is_no_proxy_is_called_so() {
 }
 
 #[test]
+fn a_log_in_page_that_answers_200_is_no_tunnel_and_the_hubs_tls_is_not_blamed() {
+    let (hub, slave) = (hub(), Slave::new());
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 21\r\n\r\n<html>Log in.</html>\n";
+    let bare = "HTTP/1.1 200 OK\r\n\r\n<html>Log in.</html>\n";
+    for page in [page, bare] {
+        let portal = Server::start(move |mut stream, _: &Mutex<Vec<u8>>| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(page.as_bytes());
+            // It is held open, as pages are.
+            while stream.read(&mut [0; 1024]).is_ok_and(|length| length > 0) {}
+        });
+        let site = site(&hub, &slave, &format!("proxy = \"http://{}\"\n", portal.address));
+        let daemon = site.start();
+        site.wait_for_last_error("answers with a page (200) in place of a connection; a log-in stands before");
+        drop(daemon);
+        let said = String::from_utf8_lossy(&site.command(&["check", "--live"]).stdout).into_owned();
+        assert!(said.contains("answers with a page (200)") && !said.contains("intercept"), "{said}");
+    }
+}
+
+#[test]
 fn a_gateway_is_known_by_its_own_name_and_the_token_is_for_the_hub() {
     let (hub, slave) = (hub(), Slave::new());
     let right = site(&hub, &slave, "gateway = \"LocalHost\"\n");
@@ -269,4 +327,86 @@ fn the_second_key_is_tried_when_the_first_is_refused_and_kept_until_it_is_refuse
     eventually("the device is back", || hub.is_connected("pump").then_some(()));
     command_runs(&hub, "m-2");
     assert_eq!(slave.writes(), [(2, 7), (2, 7)]);
+}
+
+#[test]
+fn every_transport_goes_through_each_proxy() {
+    for (by, kind) in OTHERS.into_iter().zip([Kind::Squid, Kind::Tinyproxy].into_iter().cycle()) {
+        let (hub, slave) = (hub(), Slave::new());
+        let proxy = Proxy::start(kind, address(&hub, by).port(), true);
+        let site = site_by(by, &hub, &slave, &format!("proxy = \"http://{}\"\n{CREDENTIALS}", proxy.address));
+        let daemon = site.start();
+        site.wait_for_last_error("does not take the credentials (40");
+        assert!(hub.wire().is_empty(), "{by}: it was gone round");
+        // After a crash locks are waited for.
+        assert!(daemon.terminate().success());
+        site.write("proxy.user", "squid:hush\n");
+        let _daemon = site.start();
+        runs_by(by, &site, &hub, "m-1");
+        assert_eq!(slave.writes(), [(2, 7)], "{by}");
+    }
+}
+
+#[test]
+fn a_proxy_that_dies_under_a_connection_of_many_costs_that_and_no_command() {
+    let (hub, slave) = (hub(), Slave::new());
+    let mut proxy = Proxy::start(Kind::Squid, hub.amqp_addr().port(), false);
+    let site = site_by("amqp", &hub, &slave, &format!("proxy = \"http://{}\"\n", proxy.address));
+    let _daemon = site.start();
+    runs_by("amqp", &site, &hub, "m-1");
+    proxy.kill();
+    site.wait_for_last_error("proxy");
+    hub.send("pump", C2d::new("m-2", "8").property("command", "pulse").ack(Ack::Full)).unwrap();
+    proxy.run();
+    site.wait_for_row("m-2", "succeeded");
+    eventually("feedback", || (hub.feedback().len() == 2).then_some(()));
+    assert_eq!(slave.writes(), [(2, 7), (2, 8)]);
+}
+
+#[test]
+fn a_gateway_is_known_by_its_own_name_whatever_it_is_reached_by() {
+    for by in OTHERS {
+        let (hub, slave) = (hub(), Slave::new());
+        let site = site_by(by, &hub, &slave, "gateway = \"LocalHost\"\n");
+        let daemon = site.start();
+        runs_by(by, &site, &hub, "m-1");
+        assert_eq!(slave.writes(), [(2, 7)], "{by}");
+        assert!(daemon.terminate().success());
+        site.configure("LocalHost", "edge.plant");
+        let _daemon = site.start();
+        site.wait_for_last_error("is not for edge.plant");
+    }
+}
+
+#[test]
+fn the_second_key_is_tried_by_other_transports_too() {
+    for by in ["mqtt-ws", "amqp", "https"] {
+        let (hub, slave) = (hub(), Slave::new());
+        let site = site_by(by, &hub, &slave, "");
+        site.configure("key_file = \"device.key\"", "key_file = \"device.key\"\nsecondary_key_file = \"second.key\"");
+        site.write("second.key", "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n");
+        hub.add_device("pump", Auth::Key((1..33).collect()));
+        let daemon = site.start();
+        runs_by(by, &site, &hub, "m-1");
+        assert!(daemon.log().contains("refuses the device's first key; the second one is tried"), "{by}");
+        assert_eq!(slave.writes(), [(2, 7)], "{by}");
+    }
+}
+
+#[test]
+fn a_device_id_of_all_that_the_hub_allows_is_reached_where_no_topic_names_it() {
+    let id = "p-1.+%_#*?!(),:=@;$'";
+    for by in ["amqp", "amqp-ws", "https"] {
+        let (hub, slave) = (hub(), Slave::new());
+        hub.add_device(id, Auth::Key((0..32).collect()));
+        let site = site_by(by, &hub, &slave, "");
+        site.configure("[device.pump]", &format!("[device.\"{id}\"]"));
+        let _daemon = site.start();
+        eventually("it is connected", || (site.device_status(id)["hub"] == "connected").then_some(()));
+        hub.send(id, C2d::new("m-1", "7").property("command", "pulse").ack(Ack::Full)).unwrap();
+        let feedback = eventually("feedback", || hub.feedback().first().cloned());
+        assert_eq!((feedback.status, feedback.original_message_id.as_deref()), (Status::Success, Some("m-1")), "{by}");
+        let event = eventually("a result event", || hub.telemetry().first().cloned());
+        assert_eq!((event.device.as_str(), slave.writes()), (id, vec![(2, 7)]), "{by}");
+    }
 }

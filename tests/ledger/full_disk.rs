@@ -11,11 +11,22 @@ use crate::support::disk::SmallDisk;
 use crate::support::hub::Hub;
 use crate::support::slave::{Mood, Slave};
 use crate::support::trace::Call;
+#[cfg(feature = "proof")]
+use crate::support::transports::By;
 use crate::support::{eventually, program, pump, require, signal, trace, Daemon, Site, PATIENCE};
 use fieldbridge::demo::hub::{Ack, C2d, Status};
+#[cfg(feature = "proof")]
+use fieldbridge::demo::hub::{Auth, Effect, Options, Wire, WireEvent};
 use serde_json::{json, Value as Json};
 
 const BOTH: [&str; 2] = ["after-execution", "after-accept"];
+
+/// What throws a message away that is given back once, and has what is not given back ready soon.
+#[cfg(feature = "proof")]
+fn strict() -> Options {
+    let lock = Duration::from_millis(400);
+    Options { tls: false, max_delivery_count: 1, lock, lock_outlives_connection: true, ..Options::default() }
+}
 
 /// A pump at a simulated hub, with its ledger on a small disk.
 struct Plant {
@@ -30,6 +41,18 @@ impl Plant {
         let (hub, slave, disk) = (Hub::plain(&["pump"]), Slave::new(), SmallDisk::new("8m"));
         let site = Site::at(&hub, &pump(slave.address(), settle, "response_timeout = \"20s\""));
         site.keep_ledger_in(disk.path());
+        Plant { site, hub, slave, disk }
+    }
+
+    /// The same by another transport, at such a hub.
+    #[cfg(feature = "proof")]
+    fn by(by: By, options: Options, settle: &str) -> Plant {
+        let (hub, slave, disk) = (Hub::start(options), Slave::new(), SmallDisk::new("8m"));
+        hub.add_device("pump", Auth::Key((0..32).collect()));
+        let head = format!("host = \"{}\"\ntls = false\n{}", hub.host(), by.keys(by.address(&hub)));
+        let site = Site::with_hub(&head, &pump(slave.address(), settle, "response_timeout = \"20s\""));
+        site.keep_ledger_in(disk.path());
+        by.trust(&site);
         Plant { site, hub, slave, disk }
     }
 
@@ -130,6 +153,37 @@ fn on_a_full_disk_nothing_is_begun_or_completed_and_with_space_everything_runs_o
         done.sort_unstable();
         assert_eq!(done, (100..=120).collect::<Vec<u16>>(), "{settle}: each once");
         assert_eq!(plant.site.status()["ledger"]["ok"], true);
+        assert!(daemon.terminate().success());
+    }
+}
+
+#[test]
+#[cfg(feature = "proof")] // without it a lock is waited for a minute
+fn what_a_full_disk_keeps_from_being_recorded_is_not_given_back_which_the_hub_would_count() {
+    for (by, settle) in [By::Amqp, By::Https].into_iter().flat_map(|by| BOTH.map(|settle| (by, settle))) {
+        let plant = Plant::by(by, strict(), settle);
+        let daemon = plant.site.spawn(&[], &[("FIELDBRIDGE_LOCK_MS", "1400")]);
+        daemon.wait_until_ready();
+        eventually("a connection", || (plant.site.status()["hub"]["connected"] == 1).then_some(()));
+        plant.send("pulse", 100);
+        plant.results(1);
+        plant.site.settled();
+
+        let filler = plant.disk.fill();
+        (101..=112).for_each(|n| plant.send("pulse", n));
+        eventually("an unwell ledger", || (plant.site.status()["ledger"]["ok"] == false).then_some(()));
+        eventually("no connection", || (plant.site.status()["hub"]["connected"] == 0).then_some(()));
+        plant.disk.fill();
+        // Longer than it takes to look for space twice.
+        std::thread::sleep(Duration::from_millis(2500));
+
+        std::fs::remove_file(filler).expect("the filler is there");
+        let results = plant.results(13);
+        assert!(results.values().all(|result| *result == succeeded()), "{by:?}, {settle}: {results:?}");
+        assert_eq!(plant.done(), (100..=112).collect::<Vec<u16>>(), "{by:?}, {settle}: each once, in order");
+        let given_back = |event: &&WireEvent| matches!(event.what, Wire::Settled { effect: Effect::Abandoned, .. });
+        let wire = plant.hub.wire();
+        assert_eq!(wire.iter().find(given_back), None, "{by:?}, {settle}");
         assert!(daemon.terminate().success());
     }
 }

@@ -7,7 +7,7 @@
 //!   (G5): the next one begins when nothing is locked any more ([`Locked`]).
 //! - A delivery that came too often before is not given back: its lock runs out, which the hub does not count.
 //! - Who takes leave gives back what it holds, the oldest first, up to one that came too often: nothing behind that may
-//!   come before it.
+//!   come before it. While nothing can be recorded nothing is given back.
 //! - When the attachment is dropped, its session ends; nothing of it is resumed (G6).
 
 use std::sync::Arc;
@@ -39,6 +39,9 @@ const WINDOW_AFTER_ACCEPT: u32 = 16;
 const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
+/// The hub answers to an Attach before it looks at who asks, and detaches a link that it does not permit: one that
+/// stands for so long is permitted.
+const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the hub may take to answer when a device leaves.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// A delivery that came so often before is not given back: at ten the hub would throw it away.
@@ -89,6 +92,7 @@ impl Reached for Shared {
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,
+                gives_back: true,
             };
             Ok(Box::new(attached) as Box<dyn Attachment>)
         })
@@ -155,6 +159,8 @@ struct Attached {
     idle_until: Instant,
     /// It has ended, and its connection has not.
     is_over: bool,
+    /// What is held when it ends is given back.
+    gives_back: bool,
 }
 
 impl Attached {
@@ -195,7 +201,8 @@ impl Attached {
             match settlement {
                 Settlement::Complete(number) => self.order.settle(number, Settle::Accept),
                 Settlement::Reject(number) => self.order.settle(number, Settle::Reject),
-                Settlement::Abandon(number) => self.order.settle(number, Settle::Release),
+                Settlement::Abandon(number) if self.gives_back => self.order.settle(number, Settle::Release),
+                Settlement::Abandon(_) | Settlement::Leave(_) => {}
             }
         }
         let mut has_told = false;
@@ -224,10 +231,9 @@ impl Attached {
         while let Some(oldest) = self.order.oldest() {
             self.order.settle(oldest, Settle::Release);
             let Some((held, how)) = self.order.take_first() else { break };
+            let stays = !self.gives_back || self.locked.is_out_of_turn() || !held.may_be_released();
             match (how, held.number) {
-                (Settle::Release | Settle::Forget, _) if self.locked.is_out_of_turn() || !held.may_be_released() => {
-                    break
-                }
+                (Settle::Release | Settle::Forget, _) if stays => break,
                 (Settle::Accept | Settle::Reject, Some(number)) => self.locked.ended(number),
                 _ => {}
             }
@@ -241,6 +247,21 @@ impl Attachment for Attached {
     /// AMQP has no sessions that outlive a connection: it can't be told.
     fn was_known(&self) -> bool {
         true
+    }
+
+    /// A token says nothing of the device, and a certificate was shown to TLS: only a link is permitted or not. Without
+    /// credit none comes over it.
+    fn is_let_in(&mut self) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async move {
+            self.window = 0;
+            self.receive().await?;
+            let slow = |_| Trouble::Slow(ATTACH_PATIENCE.as_secs());
+            while !matches!(timeout(ATTACH_PATIENCE, self.next_inbound()).await.map_err(slow)??, Inbound::Ready) {}
+            match timeout(PERMIT_PATIENCE, self.next_inbound()).await {
+                Ok(Err(trouble)) => Err(trouble),
+                Ok(Ok(_)) | Err(_) => Ok(()),
+            }
+        })
     }
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
@@ -284,6 +305,14 @@ impl Attachment for Attached {
             let (to, seq) = (events(&self.device), event.seq);
             self.seat.want(Command::Publish { user: self.seat.user, to, seq, message: Bytes::from(message) }).await
         })
+    }
+
+    fn tells_enqueued_time(&self) -> bool {
+        true
+    }
+
+    fn give_nothing_back(&mut self) {
+        self.gives_back = false;
     }
 
     fn takes_tokens(&self) -> bool {

@@ -112,6 +112,9 @@ struct Driver {
     /// Sorted, so that what ends them all ends them in the same order each time.
     users: BTreeMap<u64, User>,
     sessions: BTreeMap<SessionId, u64>,
+    /// Links that were asked for: each attempt has a name of its own, as one that comes again asks for the link before
+    /// to be resumed (OASIS AMQP 1.0, 2.6.3).
+    links: u64,
     /// Since when nothing more is done for the identities, as too much waits to be sent.
     full_since: Option<Instant>,
 }
@@ -144,6 +147,7 @@ impl Driver {
                         cbs: Cbs::new(),
                         users: BTreeMap::new(),
                         sessions: BTreeMap::new(),
+                        links: 0,
                         full_since: None,
                     };
                     return Ok((driver, sessions));
@@ -244,7 +248,8 @@ impl Driver {
 
     fn attach(&mut self, user: u64, which: &str, address: String, way: Way) -> Option<LinkId> {
         let session = self.users.get(&user)?.session;
-        let name = format!("{}-{user}-{which}", self.container);
+        self.links += 1;
+        let name = format!("{}-{user}-{which}-{}", self.container, self.links);
         self.engine
             .attach(session, Attaching { name, address, local: None, way, properties: Some(self.client.clone()) })
     }

@@ -54,9 +54,15 @@ fn amqp_over(streams: VecDeque<DuplexStream>, places: Arc<Places>) -> Amqp {
 }
 
 fn access() -> Arc<Access> {
+    access_with("")
+}
+
+/// A hub with these lines beside.
+fn access_with(lines: &str) -> Arc<Access> {
     let folder = tempfile::tempdir().unwrap();
     let main = folder.path().join("main.toml");
-    std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
+    let hub = format!("[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n{lines}");
+    std::fs::write(&main, hub).unwrap();
     Arc::new(Access { hub: config::load(&main, []).unwrap().config.hub, trust: None })
 }
 
@@ -103,6 +109,24 @@ async fn with_hub<T>(hub: &mut Hub, ours: impl std::future::Future<Output = T>) 
 
 fn event(seq: i64) -> Event {
     Event { seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_gateway_the_connection_and_its_tokens_are_for_the_hub() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access_with("gateway = \"edge.plant\"\n")), &mut hubs[0]);
+    assert_eq!(account.access.hub.server_name(), "edge.plant");
+    // Its end of the connection wants the hub's name in Open.
+    let heard = async {
+        hub.until(|heard| match heard {
+            Heard::Token { of, .. } => Some(of.clone()),
+            _ => None,
+        })
+        .await
+    };
+    let (device, of) = tokio::join!(attach(&amqp, &account, "d"), heard);
+    assert!(device.is_ok());
+    assert_eq!(of, "localhost%2Fdevices%2Fd");
 }
 
 #[tokio::test(start_paused = true)]

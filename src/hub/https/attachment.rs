@@ -1,8 +1,8 @@
 //! An identity's attachment by HTTPS: one request after the other, over connections that come and go.
 //!
 //! What belongs to the attachment is no connection, but the locks of its deliveries. When it ends they are given back;
-//! what can't be, and what a poll without an answer may have locked, is waited for before the next one begins
-//! ([`Left`]).
+//! what can't or must not be, and what a poll without an answer may have locked, is waited for before the next one
+//! begins ([`Left`]).
 //!
 //! Invariants
 //! - At most one request is under way. It is kept here, so that whoever waits for it may leave and come again: no
@@ -165,6 +165,8 @@ struct Attached {
     has_published: bool,
     /// The hub was told of a delivery's end, and the identity was not told that yet.
     has_told: bool,
+    /// What is held when it ends is given back.
+    gives_back: bool,
 }
 
 impl Attached {
@@ -195,6 +197,7 @@ impl Attached {
             recipient: Recipient::of(&hub.host, device),
             has_published: false,
             has_told: false,
+            gives_back: true,
         }
     }
 
@@ -400,7 +403,8 @@ impl Attached {
             match settlement {
                 Settlement::Complete(number) => self.book.ended(number, End::Complete),
                 Settlement::Reject(number) => self.book.ended(number, End::Reject),
-                Settlement::Abandon(number) => abandoned = abandoned.or(Some(number)),
+                Settlement::Abandon(number) if self.gives_back => abandoned = abandoned.or(Some(number)),
+                Settlement::Abandon(_) | Settlement::Leave(_) => {}
             }
         }
         if self.book.due().is_some() {
@@ -434,7 +438,7 @@ impl Attached {
 
 impl Attached {
     /// Tells the hub what is known of deliveries, and gives the others back, oldest first, so that nothing overtakes
-    /// them. A poll under way is heard out: what it brings is among them.
+    /// them, if that may be. A poll under way is heard out: what it brings is among them.
     async fn give_all_back(&mut self) -> Result<(), Trouble> {
         loop {
             let is_held = self.book.len() > 0;
@@ -442,7 +446,7 @@ impl Attached {
                 self.step().await?;
                 continue;
             }
-            let Some(oldest) = self.book.oldest() else { return Ok(()) };
+            let Some(oldest) = self.book.oldest().filter(|_| self.gives_back) else { return Ok(()) };
             self.give_back(oldest).await?;
             if self.book.oldest() == Some(oldest) {
                 return Ok(());
@@ -508,8 +512,8 @@ impl Attachment for Attached {
         Box::pin(async { Ok(()) })
     }
 
-    fn is_pushed_to(&self) -> bool {
-        false
+    fn tells_enqueued_time(&self) -> bool {
+        true
     }
 
     fn is_one_connection(&self) -> bool {
@@ -538,6 +542,10 @@ impl Attachment for Attached {
             Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => Some(message),
             _ => None,
         })
+    }
+
+    fn give_nothing_back(&mut self) {
+        self.gives_back = false;
     }
 
     fn detach(mut self: Box<Self>) -> Pending<'static, Vec<Message>> {

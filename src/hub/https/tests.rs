@@ -18,7 +18,7 @@ use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
 use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
 use crate::hub::trouble::Trouble;
-use crate::hub::Settlement::{Abandon, Complete, Reject};
+use crate::hub::Settlement::{Abandon, Complete, Leave, Reject};
 use crate::ledger::row::Event;
 use crate::net::Stream;
 
@@ -118,9 +118,15 @@ struct Site {
 }
 
 fn site(settle: Settle) -> Site {
+    site_with(settle, "")
+}
+
+/// With these lines beside the hub's name.
+fn site_with(settle: Settle, lines: &str) -> Site {
     let folder = tempfile::tempdir().unwrap();
     let main = folder.path().join("main.toml");
-    std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
+    let hub = format!("[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n{lines}");
+    std::fs::write(&main, hub).unwrap();
     let configured = config::load(&main, []).unwrap().config.hub;
     let (dialled, far) = mpsc::channel(16);
     Site {
@@ -188,6 +194,15 @@ fn is_delivery(inbound: &Inbound, expected: u64, expected_id: &str) -> bool {
 
 fn event(seq: i64, message_id: Option<&str>) -> Event {
     Event { seq, id: format!("e-{seq}"), message_id: message_id.map(str::to_owned), body: "{\"a\":1}".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_gateway_requests_are_for_the_gateway() {
+    let mut site = site_with(Settle::AfterExecution, "gateway = \"edge.plant\"\n");
+    let Site { hub, account, transport } = &mut site;
+    let reached = transport.reach(account).await.unwrap();
+    let (attached, heard) = tokio::join!(reached.attach(entry(account)), hub.expect(poll(), EMPTY));
+    assert!(attached.is_ok() && heard.contains("\r\nhost: edge.plant\r\n"), "{heard}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -96,7 +96,7 @@ impl Serving<'_> {
             let (alive_at, renewal_at) = (self.attachment.keep_alive_at(), self.renewal_check());
             let turn_at = self.turn.unwrap_or(alive_at);
             let proven_at = self.proven_at.unwrap_or(alive_at);
-            let (unsettled, is_pushed_to) = (self.attachment.unsettled(), self.attachment.is_pushed_to());
+            let unsettled = self.attachment.unsettled();
             let (due, acks_late_at) = (outbox.due(), outbox.due().unwrap_or(alive_at));
             tokio::select! {
                 inbound = self.attachment.next() => self.on_inbound(inbound?, outbox).await?,
@@ -127,7 +127,7 @@ impl Serving<'_> {
                     self.proven_at = None;
                     tracing::info!(device = %identity.id, "connected to the hub");
                 }
-                () = self.remains.are_gone(unsettled), if self.subscribed && is_pushed_to => self.remains.trust().await?,
+                () = self.remains.are_gone(unsettled), if self.subscribed => self.remains.trust().await?,
                 changed = ledger_health.changed() => {
                     if changed.is_err() || !ledger_health.borrow().ok {
                         return Ok(Ending::LedgerUnwell);
@@ -284,7 +284,12 @@ impl Serving<'_> {
         self.identity.health.pulse.allow(Duration::ZERO);
         let mut settlements = vec![first];
         settlements.extend(std::iter::from_fn(|| settled.try_recv().ok()));
-        let gives_back = settlements.iter().any(|settlement| matches!(settlement, Settlement::Abandon(_)));
+        let leaves = settlements.iter().any(|settlement| matches!(settlement, Settlement::Leave(_)));
+        if leaves {
+            // Nor is anything that came behind it given back.
+            self.attachment.give_nothing_back();
+        }
+        let gives_back = leaves || settlements.iter().any(|settlement| matches!(settlement, Settlement::Abandon(_)));
         if self.attachment.settle(settlements).await? {
             self.remains.something_moved();
             self.worked = true;

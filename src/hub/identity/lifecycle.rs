@@ -252,6 +252,7 @@ impl Identity {
     ) -> Served {
         let Established { attachment, token, since, _place } = established;
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
+        let tells_enqueued_time = attachment.tells_enqueued_time();
         let mut serving = Serving {
             identity: self,
             attachment,
@@ -266,13 +267,16 @@ impl Identity {
             account: account.clone(),
             which,
             reconfigured: false,
-            remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, since),
+            remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, since, tells_enqueued_time),
             left: None,
             turn: None,
             has_turn: false,
             leaves: false,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
+        if !self.ledger.is_well() || matches!(ending, Ending::LedgerUnwell | Ending::Trouble(Trouble::LedgerSlow)) {
+            serving.attachment.give_nothing_back();
+        }
         serving.note_what_is_left_behind();
         // From here on every ticket of this connection is dead, however long the goodbye takes.
         settled.close();

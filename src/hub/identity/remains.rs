@@ -1,5 +1,9 @@
 //! Whether the hub still holds messages of before the ledger, as far as an attachment shows it (G15). What may be
 //! concluded from what is decided in [`decide::until_nothing_is_left`].
+//!
+//! Invariants
+//! - A pause is a guess: a hub that throttles makes one in the middle of its queue. Where each message says when the
+//!   hub took it, nothing is concluded from one.
 
 use std::time::Duration;
 
@@ -47,13 +51,22 @@ pub(in crate::hub) struct Remains {
     connected: Instant,
     /// When a message was last delivered or settled.
     moved: Instant,
+    /// A pause says that the hub has nothing.
+    goes_by_pauses: bool,
 }
 
 impl Remains {
-    /// Of a connection that was let in at `connected`.
-    pub(in crate::hub) fn new(ledger: &Ledger, hub: &str, device: &str, connected: Instant) -> Remains {
+    /// Of a connection that was let in at `connected`, on which messages say when the hub took them, or do not.
+    pub(in crate::hub) fn new(
+        ledger: &Ledger,
+        hub: &str,
+        device: &str,
+        connected: Instant,
+        tells_enqueued_time: bool,
+    ) -> Remains {
         let (hub, device) = (hub.to_owned(), device.to_owned());
-        Remains { ledger: ledger.clone(), hub, device, connected, moved: connected }
+        let goes_by_pauses = !tells_enqueued_time;
+        Remains { ledger: ledger.clone(), hub, device, connected, moved: connected, goes_by_pauses }
     }
 
     /// A message was delivered or settled.
@@ -65,7 +78,7 @@ impl Remains {
     /// ever where that is known already. Cancel-safe.
     pub(in crate::hub) async fn are_gone(&self, unsettled: usize) {
         let left = decide::until_nothing_is_left(self.connected.elapsed(), self.moved.elapsed(), unsettled);
-        match left.filter(|_| self.ledger.distrusts(&self.hub, &self.device)) {
+        match left.filter(|_| self.goes_by_pauses && self.ledger.distrusts(&self.hub, &self.device)) {
             Some(left) => sleep(left).await,
             None => std::future::pending().await,
         }
@@ -85,5 +98,24 @@ impl Remains {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_distrust_only_where_no_message_says_when_the_hub_took_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), "hub.example", &[]).unwrap();
+        assert!(ledger.distrusts("hub.example", "pump"), "it is new");
+        for (tells_enqueued_time, after) in [(false, Some(80)), (true, None)] {
+            let begun = Instant::now();
+            let remains = Remains::new(&ledger, "hub.example", "pump", begun, tells_enqueued_time);
+            let gone = timeout(Duration::from_secs(48 * 3600), remains.are_gone(0)).await;
+            assert_eq!(gone.ok().map(|()| begun.elapsed().as_secs()), after);
+        }
+        ledger.close().await;
     }
 }

@@ -149,7 +149,7 @@ impl Attached {
                 Settlement::Complete(number) | Settlement::Reject(number) => {
                     ready.extend(self.session.on_complete(number))
                 }
-                Settlement::Abandon(_) => abandoned = true,
+                Settlement::Abandon(_) | Settlement::Leave(_) => abandoned = true,
             }
         }
         if !ready.is_empty() {

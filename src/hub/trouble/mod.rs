@@ -310,7 +310,12 @@ impl Trouble {
 
     /// What a failed TLS handshake means.
     pub fn from_tls(error: &std::io::Error, server_name: &str) -> Trouble {
-        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        let inner = error.get_ref();
+        // It came in TLS's place.
+        if let Some(proxy) = inner.and_then(|inner| inner.downcast_ref::<ProxyTrouble>()) {
+            return Trouble::Proxy(proxy.clone());
+        }
+        let tls = inner.and_then(|inner| inner.downcast_ref::<TlsError>());
         let why = match tls {
             Some(TlsError::InvalidCertificate(certificate)) => certificate_trouble(certificate, server_name),
             Some(TlsError::AlertReceived(alert)) => return alert_trouble(*alert),

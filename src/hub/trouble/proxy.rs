@@ -54,7 +54,7 @@ pub enum ProxyTrouble {
         /// The status of its answer.
         status: u16,
     },
-    /// A redirect, or 511: a page wants to be seen first.
+    /// A redirect, 511, or a page with a good status: it wants to be seen first.
     #[error(
         "the proxy {proxy} answers with a page ({status}) in place of a connection; a log-in stands before this network: have this \
          machine let through without"

@@ -64,11 +64,10 @@ pub async fn connect_through(
     address: &str,
 ) -> Result<Box<dyn Stream>, Trouble> {
     let Some(proxy) = proxy else { return dial.dial(address).await };
-    let mut stream = proxy::dial(dial, proxy).await?;
-    let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(&mut *stream, proxy, address)).await;
+    let stream = proxy::dial(dial, proxy).await?;
+    let tunnelled = timeout(STEP_TIMEOUT, proxy::tunnel(stream, proxy, address)).await;
     let slow = |_| ProxyTrouble::Slow { proxy: proxy.address.clone(), seconds: STEP_TIMEOUT.as_secs() };
-    tunnelled.map_err(slow).and_then(|done| done).map_err(Trouble::Proxy)?;
-    Ok(stream)
+    tunnelled.map_err(slow).and_then(|done| done).map_err(Trouble::Proxy)
 }
 
 /// What is said of a step that failed beyond the proxy, if there is one: it may be why.
@@ -133,5 +132,42 @@ mod tests {
         assert!(matches!(refused, Trouble::CertificateRefused(why) if why.contains("proxy:3128")));
         assert!(matches!(seen(Trouble::Slow(20)), Trouble::Proxy(ProxyTrouble::Through { .. })));
         assert_eq!(seen(Trouble::Refused(5)), Trouble::Refused(5));
+    }
+
+    #[cfg(feature = "websocket")]
+    #[tokio::test]
+    async fn behind_a_gateway_a_websocket_is_asked_of_the_gateway() {
+        use std::sync::Arc;
+
+        use tokio::io::{duplex, AsyncReadExt as _};
+
+        use crate::config::{self, Settle};
+
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        for (lines, named) in [("", "localhost"), ("gateway = \"edge.plant\"\n", "edge.plant")] {
+            let text = format!("[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n{lines}");
+            std::fs::write(&main, text).unwrap();
+            let hub = config::load(&main, []).unwrap().config.hub;
+            for transport in [TransportKind::MqttWs, TransportKind::AmqpWs] {
+                let account = Account {
+                    access: Arc::new(Access { hub: hub.clone(), trust: None }),
+                    transport,
+                    credential: Credential::Key(Vec::new()),
+                    secondary: None,
+                    settle: Settle::AfterExecution,
+                    form: Arc::default(),
+                };
+                let (near, mut far) = duplex(4096);
+                let asked = async {
+                    let mut head = vec![0; 4096];
+                    let length = far.read(&mut head).await.unwrap();
+                    drop(far);
+                    String::from_utf8_lossy(&head[..length]).into_owned()
+                };
+                let (opened, head) = tokio::join!(websocket(Box::new(near), &account), asked);
+                assert!(opened.is_err() && head.contains(&format!("\r\nHost: {named}\r\n")), "{head}");
+            }
+        }
     }
 }

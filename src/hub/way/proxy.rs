@@ -2,11 +2,17 @@
 //!
 //! Invariants
 //! - Nothing is read behind the proxy's answer: what follows belongs to the hub.
+//! - A page that comes in a tunnel's place, whatever its status says, is called a page, and not the hub's bad TLS: in
+//!   TLS the server never speaks first, and in no protocol that goes through here by a `<`.
 //! - The answer is bounded in size, whatever stands at the proxy's address; who calls bounds the time.
 //! - No message repeats the credentials.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{ready, Context, Poll};
+
 use base64::prelude::{Engine as _, BASE64_STANDARD};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::config::Proxy;
 use crate::hub::dial::Dial;
@@ -29,11 +35,21 @@ pub(super) async fn dial(dial: &dyn Dial, proxy: &Proxy) -> Result<Box<dyn Strea
     })
 }
 
-/// Has the proxy connect to `HOST:PORT`. From then on the stream is one to there.
+/// Has the proxy connect to `HOST:PORT`. The stream is one to there.
 ///
 /// # Errors
-/// It does not.
-pub(super) async fn tunnel(stream: &mut dyn Stream, proxy: &Proxy, to: &str) -> Result<(), ProxyTrouble> {
+/// It does not. That a page comes in its place is an error of the first read, with the [`ProxyTrouble`] in it.
+pub(super) async fn tunnel(
+    mut stream: Box<dyn Stream>,
+    proxy: &Proxy,
+    to: &str,
+) -> Result<Box<dyn Stream>, ProxyTrouble> {
+    let announces_page = ask(&mut *stream, proxy, to).await?;
+    Ok(Box::new(Tunnel { stream, announces_page, unread: Some(proxy.address.clone()) }))
+}
+
+/// Asks for it, and says whether the answer speaks of a page that comes with it.
+async fn ask(stream: &mut dyn Stream, proxy: &Proxy, to: &str) -> Result<bool, ProxyTrouble> {
     let closed = |_| ProxyTrouble::Closed(proxy.address.clone());
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
     if let Some(credentials) = &proxy.credentials {
@@ -50,7 +66,61 @@ pub(super) async fn tunnel(stream: &mut dyn Stream, proxy: &Proxy, to: &str) -> 
             return Err(ProxyTrouble::NotHttp(proxy.address.clone()));
         }
     }
-    judge(&String::from_utf8_lossy(&head), proxy, to)
+    let head = String::from_utf8_lossy(&head);
+    judge(&head, proxy, to).map(|()| announces_page(&head))
+}
+
+/// Whether a head is a page's. A tunnel has no content (RFC 9110, 9.3.6), but some that are none's say so too.
+fn announces_page(head: &str) -> bool {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.any(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("content-type") && value.to_ascii_lowercase().contains("html")
+    })
+}
+
+/// Whether what comes first through a tunnel is a page, and not what the hub says.
+fn is_page(first: &[u8], announces_page: bool) -> bool {
+    // The types of TLS records (RFC 8446, 5.1).
+    let is_tls = first.first().is_some_and(|kind| (20..=24).contains(kind));
+    let text = first.trim_ascii_start();
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).starts_with(b"<") || announces_page && !is_tls
+}
+
+/// A stream through a proxy, of which what comes first is looked at.
+struct Tunnel {
+    stream: Box<dyn Stream>,
+    announces_page: bool,
+    /// The proxy, until something has come.
+    unread: Option<String>,
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        match self.unread.take() {
+            Some(proxy) if is_page(&buffer.filled()[before..], self.announces_page) => {
+                buffer.set_filled(before);
+                let page = ProxyTrouble::Page { proxy, status: 200 };
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, page)))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 fn closed_after(head: &[u8], proxy: &Proxy, _: &std::io::Error) -> ProxyTrouble {
@@ -114,11 +184,11 @@ mod tests {
     }
 
     /// What comes of an answer, and what was asked.
-    async fn tunnelled(credentials: Option<&str>, answer: &[u8]) -> (Result<(), ProxyTrouble>, String, Vec<u8>) {
+    async fn tunnelled(credentials: Option<&str>, answer: &[u8]) -> (Result<bool, ProxyTrouble>, String, Vec<u8>) {
         let (mut near, mut far) = duplex(64 * 1024);
         far.write_all(answer).await.unwrap();
         let proxy = proxy(credentials);
-        let result = tunnel(&mut near, &proxy, "hub.example:8883").await;
+        let result = ask(&mut near, &proxy, "hub.example:8883").await;
         far.shutdown().await.unwrap();
         let mut rest = Vec::new();
         near.read_to_end(&mut rest).await.unwrap();
@@ -131,11 +201,11 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_begins_right_behind_the_answer() {
         let (result, asked, rest) = tunnelled(None, b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nTLS").await;
-        assert_eq!(result, Ok(()));
+        assert_eq!(result, Ok(false));
         assert_eq!(asked, "CONNECT hub.example:8883 HTTP/1.1\r\nHost: hub.example:8883\r\n\r\n");
         assert_eq!(rest, b"TLS");
         let (result, asked, _) = tunnelled(Some("user:pass:word"), b"HTTP/1.0 200 ok\n\n").await;
-        assert_eq!(result, Ok(()));
+        assert_eq!(result, Ok(false));
         assert!(asked.contains("\r\nProxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=\r\n"), "{asked}");
     }
 
@@ -168,10 +238,43 @@ mod tests {
     async fn a_proxy_that_goes_or_never_ends_its_answer_is_given_up() {
         let (mut near, far) = duplex(64);
         drop(far);
-        let gone = tunnel(&mut near, &proxy(None), "h:1").await;
+        let gone = ask(&mut near, &proxy(None), "h:1").await;
         assert_eq!(gone, Err(ProxyTrouble::Closed("proxy:3128".into())));
         let endless = [b"HTTP/1.1 200 ok\r\nX: ".to_vec(), vec![b'x'; HEAD_BYTES_MAX]].concat();
         let (result, _, _) = tunnelled(None, &endless).await;
         assert_eq!(result, Err(ProxyTrouble::NotHttp("proxy:3128".into())));
+    }
+
+    #[tokio::test]
+    async fn a_page_in_a_tunnels_place_is_told_from_what_the_hub_says() {
+        let (plain, html) =
+            ("HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-type: Text/HTML; charset=x\r\n\r\n");
+        for (head, first, is_page) in [
+            (plain, &b"<html>log in"[..], true),
+            (plain, b"\r\n  <!DOCTYPE html>", true),
+            (plain, b"\xef\xbb\xbf<html>", true),
+            (html, b"6\r\n<html>", true),
+            (html, b"Log in", true),
+            (html, b"", true),
+            (html, b"\x16\x03\x03", false),
+            (plain, b"\x15\x03\x03", false),
+            (plain, b"", false),
+            // Without TLS: MQTT, AMQP, HTTP.
+            (plain, b"\x20\x02\0\0", false),
+            (plain, b"AMQP\x03\x01\0\0", false),
+            (plain, b"HTTP/1.1 204 No Content\r\n\r\n", false),
+        ] {
+            let (near, mut far) = duplex(64 * 1024);
+            far.write_all(&[head.as_bytes(), first].concat()).await.unwrap();
+            let mut stream = tunnel(Box::new(near), &proxy(None), "hub.example:8883").await.unwrap();
+            far.shutdown().await.unwrap();
+            let mut came = Vec::new();
+            match stream.read_to_end(&mut came).await {
+                Ok(_) => assert!(!is_page && came == first, "{first:?}"),
+                Err(error) => {
+                    assert!(is_page && error.to_string().contains("a log-in stands before"), "{first:?}: {error}")
+                }
+            }
+        }
     }
 }

@@ -191,3 +191,12 @@ async fn whoever_is_dropped_while_waiting_leaves_nothing_stuck_and_what_is_given
     let batch = timeout(PATIENCE, one.next_batch()).await.expect("it listens again").unwrap();
     assert_eq!(batch.batch.returns, 2);
 }
+
+#[test]
+fn a_hub_that_takes_its_time_to_give_feedback_is_not_taken_to_have_none() {
+    let (hub, _slave, site) = plant_of(patient_hub(), "");
+    foreign_feedback(&hub, 2);
+    // Longer than a pause that says that there is none.
+    hub.throttle(Duration::from_secs(6));
+    assert_eq!(taken(&hub, &site), ["other-0", "other-1"]);
+}

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use fieldbridge::demo::hub::{Auth, Options, Wire};
+use fieldbridge::demo::hub::{Auth, C2d, Options, Wire};
 use rcgen::{CertificateParams, KeyPair};
 
-use super::{live, live_under, plant, plant_with};
+use super::{live, live_under, plant, plant_with, Found, Plant};
 use crate::support::slave::Slave;
 use crate::support::tls::{authority, server, Server};
 use crate::support::wall::Wall;
@@ -156,4 +156,81 @@ fn a_clock_in_1970_is_told_and_no_token_is_made() {
     found.says("warn", "identity pump", "not asked");
     found.says("ok", "peripheral pump", "answers");
     assert_eq!(plant.hub.wire().len(), 0);
+}
+
+/// Devices that are reached by this transport, with a key or a certificate each, which have messages at the hub that
+/// nobody may take.
+fn plant_by(transport: &str, ids: &[&str], with_key: bool) -> Plant {
+    let plant = plant_with(Options { keeps_from_start: true, ..Options::default() }, |slave| {
+        let one = |id: &&str| {
+            let credential = match with_key {
+                true => format!("key_file = \"{id}.key\"\nsecondary_key_file = \"second.key\""),
+                false => format!("cert_file = \"{id}.pem\"\ncert_key_file = \"{id}-key.pem\""),
+            };
+            format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\n{credential}\n")
+        };
+        pump(slave.address(), "after-execution", "") + &ids.iter().map(one).collect::<String>()
+    });
+    let address = match transport {
+        "mqtt" => plant.hub.addr(),
+        "amqp" => plant.hub.amqp_addr(),
+        "https" => plant.hub.https_addr(),
+        _ => plant.hub.ws_addr(),
+    };
+    let keys = format!("transport = \"{transport}\"\naddresses = {{ {transport} = \"{address}\" }}\nca_file");
+    plant.site.configure("ca_file", &keys);
+    plant.site.write("second.key", "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n");
+    for id in ids {
+        if with_key {
+            plant.site.write(&format!("{id}.key"), &format!("{}\n", plant.hub.add_key_device(id)));
+        } else {
+            let certificate = plant.hub.add_cert_device(id).expect("a certificate");
+            plant.site.write(&format!("{id}.pem"), &certificate.cert_pem);
+            plant.site.write(&format!("{id}-key.pem"), &certificate.key_pem);
+        }
+        plant.hub.send(id, C2d::new("m", "1")).expect("the queue has room");
+    }
+    plant
+}
+
+/// What is found, with every message still in the hub's queue, and handed out to nobody.
+fn live_without_a_message(plant: &Plant, ids: &[&str]) -> Found {
+    let found = live(&plant.site);
+    assert!(!plant.hub.wire().iter().any(|event| matches!(event.what, Wire::Delivered { .. })), "a message was taken");
+    assert!(ids.iter().all(|id| plant.hub.queue_len(id) == 1 && !plant.hub.is_connected(id)));
+    found
+}
+
+#[test]
+fn an_identity_that_the_hub_does_not_let_in_is_named_whatever_it_is_reached_by() {
+    let ids = ["right", "wrong", "disabled", "unknown"];
+    for transport in ["mqtt", "mqtt-ws", "amqp", "amqp-ws", "https"] {
+        for with_key in [true, false] {
+            let plant = plant_by(transport, &ids, with_key);
+            let other = if with_key { Auth::Key(vec![9; 32]) } else { Auth::Thumbprints(vec!["0".repeat(64)]) };
+            plant.hub.add_device("wrong", other);
+            plant.hub.set_enabled("disabled", false);
+            // The hub has never heard of it: it is another one's name here.
+            plant.site.configure("[device.unknown]", "[device.stranger]");
+            // What was there before a device's first session over MQTT is lost to it.
+            let ids = if transport.starts_with("mqtt") { &[][..] } else { &ids[..] };
+            let found = live_without_a_message(&plant, ids);
+            found.says("ok", "identity right", "the hub accepts it");
+            for id in ["wrong", "disabled", "stranger"] {
+                found.says("fail", &format!("identity {id}"), "");
+            }
+            found.says("ok", "identity pump", "the hub accepts it");
+        }
+    }
+}
+
+#[test]
+fn a_second_key_that_is_needed_is_told_whatever_the_device_is_reached_by() {
+    for transport in ["mqtt-ws", "amqp", "https"] {
+        let plant = plant_by(transport, &["renewed"], true);
+        plant.hub.add_device("renewed", Auth::Key((1..33).collect()));
+        let found = live_without_a_message(&plant, &[]);
+        found.says("ok", "identity renewed", "a token of its secondary key");
+        found.says("ok", "identity pump", "a token made now");
+    }
 }

@@ -133,7 +133,7 @@ impl Connection {
     fn delay(&self, frame: &Frame) -> Duration {
         self.shared.with(|state| match &frame.body {
             Body::Performative(Performative::Open(_)) => state.connack_delay + state.throttle,
-            Body::Performative(Performative::Transfer(_)) => state.throttle,
+            Body::Performative(Performative::Attach(_) | Performative::Transfer(_)) => state.throttle,
             _ => Duration::ZERO,
         })
     }

@@ -2,6 +2,7 @@
 //! argument.
 //!
 //! - A link without permission is attached and detached right after: that an attach is answered permits nothing.
+//! - A device's link whose name was there before on the connection would resume that one, and no link is resumed.
 //! - What is sent or settled on a link that the hub has detached is passed over: the client could not know.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +51,8 @@ pub(super) struct Peer {
     is_open: bool,
     sessions: BTreeMap<u16, Session>,
     last_link: u64,
+    /// The names of devices' links, those that are gone too.
+    names: BTreeSet<String>,
     /// Links to devices' messages: by the device, the session's channel and the handle.
     receivers: BTreeMap<String, (u16, u32)>,
     /// Links on which there may be something to send, for each device whose messages go over one; and the others that
@@ -72,6 +75,7 @@ impl Peer {
             is_open: false,
             sessions: BTreeMap::new(),
             last_link: 0,
+            names: BTreeSet::new(),
             receivers: BTreeMap::new(),
             due: BTreeSet::new(),
             others: BTreeSet::new(),
@@ -191,7 +195,7 @@ impl Peer {
         let handle = attach.handle.0;
         let purpose = Purpose::of(&address, hub_sends);
         let place = events::start(attach.source.as_ref().and_then(|source| source.filter.as_ref()), &state.telemetry);
-        let verdict = self.permit(state, purpose, now).and_then(|purpose| match (&purpose, place) {
+        let verdict = self.permit(state, purpose, &attach.name, now).and_then(|purpose| match (&purpose, place) {
             (Purpose::EventStream(_), None) => Err(error("com.microsoft:argument-error", "the filter can't be read")),
             _ => Ok(purpose),
         });
@@ -236,16 +240,18 @@ impl Peer {
         Ok(())
     }
 
-    fn permit(&self, state: &State, purpose: Option<Purpose>, now: Now) -> Result<Purpose, Error> {
+    fn permit(&mut self, state: &State, purpose: Option<Purpose>, name: &str, now: Now) -> Result<Purpose, Error> {
         let purpose = purpose.ok_or_else(not_found)?;
         let may = match purpose.device() {
             Some(id) => state.may_be(self.number, id, &self.thumbprints, now),
             None => purpose.right().is_none_or(|right| state.may(right, self.number, now)),
         };
-        if may {
-            Ok(purpose)
-        } else {
-            Err(error(UNAUTHORIZED, "ErrorCode:IotHubUnauthorizedAccess;Unauthorized"))
+        match may {
+            true if purpose.device().is_some() && !self.names.insert(name.to_owned()) => {
+                Err(error("amqp:not-allowed", "the name of a link that was here before, which is not resumed"))
+            }
+            true => Ok(purpose),
+            false => Err(error(UNAUTHORIZED, "ErrorCode:IotHubUnauthorizedAccess;Unauthorized")),
         }
     }
 

@@ -224,3 +224,29 @@ async fn what_stays_locked_is_waited_for_before_the_next_attachment() {
     tokio::time::advance(Duration::from_secs(66)).await;
     assert_eq!(site.locked_for(Some(Instant::now() - Duration::from_secs(66))), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_recorded_is_left_to_its_lock_which_is_waited_for() {
+    let (mut site, mut attachment) = attached(Settle::AfterAccept, &message("m-1", "l-1")).await;
+    attachment.next().await.unwrap();
+    for number in 2..=3 {
+        let answer = message(&format!("m-{number}"), &format!("l-{number}"));
+        next(&mut attachment, &mut site.hub, poll(), &answer).await;
+    }
+    assert!(attachment.tells_enqueued_time(), "so that no pause ends distrust");
+    attachment.give_nothing_back();
+    let ends = vec![Complete(1), Leave(2), Abandon(3)];
+    let told = tokio::join!(attachment.settle(ends), site.hub.expect(complete("l-1"), EMPTY)).0;
+    assert_eq!((told, attachment.unsettled()), (Ok(true), 2));
+    // A poll that is under way is heard out, and that is all that is.
+    let heard = async {
+        site.hub.expect(poll(), &message("m-4", "l-4")).await;
+        assert!(tokio::time::timeout(Duration::from_secs(20), site.hub.hear()).await.is_err());
+    };
+    let ended = async {
+        assert!(tokio::time::timeout(Duration::ZERO, attachment.next()).await.is_err());
+        attachment.detach().await
+    };
+    let (left, ()) = tokio::join!(ended, heard);
+    assert_eq!((left.len(), site.locked_for(None).map(|time| time.as_secs())), (1, Some(45)));
+}
