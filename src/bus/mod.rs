@@ -80,6 +80,17 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
     (handle, worker)
 }
 
+/// For how long a peripheral on a bus may owe an answer to a command with this timeout, where one that comes late could
+/// be taken for another's.
+pub fn late_window(config: &config::Bus, timeout: Duration) -> Duration {
+    match config.kind {
+        config::BusKind::ModbusTcp { .. } => Duration::ZERO,
+        config::BusKind::ModbusRtu(_) | config::BusKind::Serial { .. } => {
+            debts::window_of(config.late_window, link::bounded(timeout))
+        }
+    }
+}
+
 /// Access to a bus. Clones share its queue. When the last is gone, and the last turn over, its worker ends.
 #[derive(Debug, Clone)]
 pub struct BusHandle {

@@ -26,7 +26,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
-pub use store::{Legacy, CHANGING};
+pub use store::{Legacy, Life, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -35,6 +35,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
@@ -178,6 +179,7 @@ pub struct Ledger {
     uuid: String,
     age_at_start: i64,
     ended_well: bool,
+    late_window_at_start: Duration,
     let_go: bool,
     last_row_at_start: i64,
     ways_at_start: Option<Vec<u8>>,
@@ -201,7 +203,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
     pub fn open(path: &Path, home: &str, ways: &[u8]) -> Result<Ledger, LedgerError> {
-        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, ways)?;
+        Ledger::open_for(path, home, Life { ways, late_window: Duration::ZERO })
+    }
+
+    /// The same for a daemon whose peripherals may owe it answers.
+    ///
+    /// # Errors
+    /// [`LedgerError::Untrusted`], with what to do.
+    pub fn open_for(path: &Path, home: &str, life: Life<'_>) -> Result<Ledger, LedgerError> {
+        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, life)?;
         writing.start().map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),
             why: format!("got no thread: {error}"),
@@ -217,7 +227,7 @@ impl Ledger {
         disk: Arc<dyn Disk>,
         path: &Path,
         home: &str,
-        ways: &[u8],
+        life: Life<'_>,
     ) -> Result<(Ledger, Writing), LedgerError> {
         let (path, lock) = schema::lock(&*disk, path, home)?;
         let path = path.as_path();
@@ -229,7 +239,7 @@ impl Ledger {
             let standing = store::standing(&db)?;
             crash::point(Point::LedgerProven);
             let begin = db.unchecked_transaction()?;
-            store::begin_life(&begin, ways)?;
+            store::begin_life(&begin, life)?;
             store::set_home(&begin, home, identity.age)?;
             begin.commit()?;
             crash::point(Point::LifeBegun);
@@ -271,6 +281,7 @@ impl Ledger {
             uuid: identity.uuid,
             age_at_start: identity.age,
             ended_well: identity.ended_well,
+            late_window_at_start: identity.late_window,
             let_go: identity.let_go,
             last_row_at_start: identity.last_row,
             ways_at_start: identity.ways,
@@ -526,6 +537,19 @@ impl Ledger {
     /// that it has asked there can be answered.
     pub fn ended_well(&self) -> bool {
         self.ended_well
+    }
+
+    /// For how long peripherals may still answer daemons before this one, counted from its start; `None`: not at all.
+    pub fn late_window_at_start(&self) -> Option<Duration> {
+        (!self.ended_well).then_some(self.late_window_at_start)
+    }
+
+    /// Peripherals may owe answers for so long from now on, by a new configuration. It is durable soon, and before
+    /// whatever is written after this.
+    pub fn grow_late_window(&self, late_window: Duration) {
+        if self.asks.try_send(note(move |db| store::grow_late_window(db, late_window))).is_ok() {
+            let _ = self.asks.try_send(Ask::Tick);
+        }
     }
 
     /// When this daemon began, if the last one on this ledger may have left something locked at the hub.

@@ -49,7 +49,7 @@ impl Running {
     /// As in a daemon that may have had an earlier life, whose commands had timeouts of up to `longest`.
     pub fn after_an_earlier_life(kind: BusKind, longest: Duration) -> Running {
         let now = tokio::time::Instant::now();
-        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(now, longest))
+        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(now, longest, Duration::ZERO))
     }
 
     /// A bus that waits so long for an answer.

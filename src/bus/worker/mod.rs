@@ -72,10 +72,11 @@ impl Worker {
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
-    /// ended by `ended` and whose commands had timeouts of up to `longest_timeout`, can't come any more.
-    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration) -> Worker {
-        let late_window = self.config.borrow().late_window;
-        self.earlier_life = Some(ended + debts::window_of(late_window, bounded(longest_timeout)));
+    /// ended by `ended`, can't come any more. They can for `late_window` by the configurations of before, and by the
+    /// present one as long as commands with timeouts of up to `longest_timeout` may be answered.
+    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration, late_window: Duration) -> Worker {
+        let present = debts::window_of(self.config.borrow().late_window, bounded(longest_timeout));
+        self.earlier_life = Some(ended + present.max(bounded(late_window)));
         self
     }
 
