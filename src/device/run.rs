@@ -129,11 +129,7 @@ impl<'a> Plan<'a> {
                     false => return called_off(Ran::NotNow, &execution, &Step::RecordExecuting),
                 },
                 (Step::Send, Some(held)) => {
-                    let sent = match to_be_sent {
-                        true => self.send_if_it_may(held, gate, progress).await,
-                        false => Ok(held.exchange(&self.call(self.prepared.request.clone(), None)).await),
-                    };
-                    let wire = match sent {
+                    let wire = match self.send(held, gate, progress).await {
                         Ok(wire) => wire,
                         Err(ran) => return called_off(ran, &execution, &Step::Send),
                     };
@@ -199,8 +195,11 @@ impl<'a> Plan<'a> {
         Call { unit, request, timeout, not_after, permit: Permit::default(), look: 0 }
     }
 
-    /// The exchange of a command of which nothing has left yet. The gate can call it off until its first byte has.
-    async fn send_if_it_may(&self, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
+    /// One exchange. As long as nothing of the command has left, the gate can call it off.
+    async fn send(&self, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
+        if progress == Progress::OnTheWire {
+            return Ok(held.exchange(&self.call(self.prepared.request.clone(), None)).await);
+        }
         let not_after = gate.not_after();
         let call = self.call(self.prepared.request.clone(), Some(not_after));
         let mut exchange = std::pin::pin!(held.exchange(&call));
