@@ -57,7 +57,8 @@ pub trait Gate {
     /// row without a pause, if it says yes all the same. Cancel-safe.
     fn called_off(&self) -> impl std::future::Future<Output = ()> + Send;
 
-    /// Returns when nobody wants the command any more: then [`Gate::may_go`] says its end, recorded or not. Cancel-safe.
+    /// Returns when nobody wants the command any more: then [`Gate::may_go`] says its end, recorded or not.
+    /// Cancel-safe.
     fn withdrawn(&self) -> impl std::future::Future<Output = ()> + Send;
 
     /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
