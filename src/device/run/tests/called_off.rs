@@ -36,6 +36,8 @@ struct Far {
     /// How long each opening takes; it fails if that is more than nothing.
     opening: Mutex<VecDeque<Duration>>,
     deaf: bool,
+    /// Each line ends behind the first answer.
+    hangs_up: bool,
     /// What the port is known to be once it was opened.
     opened: Mutex<bool>,
 }
@@ -47,9 +49,10 @@ impl Far {
 
     fn open(&self) -> impl std::future::Future<Output = Result<DuplexStream, NotOpened>> + Send {
         *self.opened.lock().unwrap() = true;
-        let (heard, takes, deaf) = (self.heard.clone(), self.opening.lock().unwrap().pop_front(), self.deaf);
+        let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
+        let (deaf, hangs_up) = (self.deaf, self.hangs_up);
         async move {
-            if let Some(takes) = takes {
+            if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
                 sleep(takes).await;
                 return Err("it swallows everything".into());
             }
@@ -61,6 +64,9 @@ impl Far {
                     if !deaf {
                         let is_text = chunk.starts_with(b"GO");
                         far.write_all(if is_text { b"OK\r\n" } else { &chunk[..len] }).await.unwrap();
+                        if hangs_up {
+                            return;
+                        }
                     }
                 }
             });
@@ -179,6 +185,32 @@ async fn while_the_line_is_being_opened() {
         bench.is_called_off(&device, name, 4 * SECOND).await;
         assert!(bench.bus.tried().await.last_error.is_some(), "{name}: what is wrong is found out all the same");
         assert_eq!(bench.requests().await, 0, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_line_is_being_opened_for_it() {
+    for (name, device, bus) in plants("").filter(|(_, _, bus)| bus.kind.as_str() == "modbus-tcp") {
+        // Servers end connections that idle: the next request makes a new one.
+        let opening = Mutex::new([[Duration::ZERO].into(), vec![4 * SECOND; 9]].concat().into());
+        let far = Far { opening, hangs_up: true, ..Far::default() };
+        let bench = bench(&bus, Arc::new(far), Owed::default());
+        let ran = bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
+        assert!(is_done(&ran), "{name}: {ran:?}");
+        sleep(SECOND).await;
+        assert_eq!(bench.bus.status().state, "closed");
+        let mut gate = TestGate::new(600 * SECOND);
+        let (began, gone) = (Instant::now(), gate.gone.clone());
+        tokio::spawn(async move {
+            sleep(SECOND).await;
+            gone.cancel();
+        });
+        let ran = bench.run(&device, name, &mut gate).await;
+        assert!(is_expired(&ran) && began.elapsed().as_secs() == 1, "{name}: {ran:?}");
+        // What is wrong is found out all the same.
+        sleep(5 * SECOND).await;
+        assert!(bench.bus.status().last_error.is_some(), "{name}: {:?}", bench.bus.status());
+        assert_eq!(bench.requests().await, 1, "{name}");
     }
 }
 
