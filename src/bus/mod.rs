@@ -188,8 +188,8 @@ impl Turn {
     /// Puts one request on the line and waits for its end. Several exchanges may be made while the turn is held, with
     /// other work between them.
     ///
-    /// It ends at the call's `not_after` if nothing has left by then, whatever the worker waits for. Dropping the future
-    /// takes the call's permit back: what has not begun is not sent, and what has is ended by the worker.
+    /// It ends at the call's `not_after` if nothing has left by then, whatever the worker waits for. Dropping the
+    /// future takes the call's permit back: what has not begun is not sent, and what has is ended by the worker.
     pub async fn exchange(&mut self, call: &Call) -> Wire {
         crash::point(if call.look == 0 { Point::BeforeExchange } else { Point::BeforeReadBack });
         let wire = self.put(call).await;

@@ -40,8 +40,9 @@ pub(in crate::bus) struct Tcp {
     timeout: Duration,
     turnaround: Duration,
     connection: Option<Box<dyn Stream>>,
-    /// The transaction of the next request. It outlives connections: a gateway with a line behind it may say on the next
-    /// one what it was asked on the last. And it begins anywhere, for the same may be said to the next life of the daemon.
+    /// The transaction of the next request. It outlives connections: a gateway with a line behind it may say on the
+    /// next one what it was asked on the last. And it begins anywhere, for the same may be said to the next life of the
+    /// daemon.
     transaction: u16,
     quiet_until: Instant,
     lines: Arc<dyn Lines>,

@@ -152,8 +152,9 @@ pub(in crate::bus) struct Cut {
     pub(in crate::bus) why: String,
 }
 
-/// Writes all bytes of a call within the limit, or none if it is called off before the first has left. It returns when they are in the
-/// system's buffer, which on a serial line is before they are on the wire: waiting for that would block the thread.
+/// Writes all bytes of a call within the limit, or none if it is called off before the first has left. It returns when
+/// they are in the system's buffer, which on a serial line is before they are on the wire: waiting for that would block
+/// the thread.
 pub(in crate::bus) async fn write_by<S>(stream: &mut S, bytes: &[u8], limit: Duration, call: &Call) -> Result<(), Cut>
 where
     S: AsyncWrite + Unpin + ?Sized,
