@@ -18,7 +18,7 @@ use fieldbridge::hub::dial::{Dial, Dialing};
 use fieldbridge::hub::transports::ways;
 use fieldbridge::hub::trouble::Trouble;
 use fieldbridge::ledger::disk::SystemDisk;
-use fieldbridge::ledger::Ledger;
+use fieldbridge::ledger::{Ledger, Life};
 use fieldbridge::log::throttle::{Throttle, BURST, PER_HOUR};
 use fieldbridge::net::Stream;
 use fieldbridge::systemd::{Demand, Demands};
@@ -260,7 +260,8 @@ async fn week(folder: &std::path::Path, hub: Deeds, line: Deeds) {
     std::fs::write(folder.join("key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("it can be written");
     let config = load(&file, []).unwrap_or_else(|problems| panic!("{problems:?}")).config;
     let ways = ways(config.devices.values());
-    let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path, &config.hub.host, &ways)
+    let life = Life { ways: &ways, late_window: gateway::late_window(&config) };
+    let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), &config.ledger.path, &config.hub.host, life)
         .expect("the ledger can be made");
     tokio::spawn(writing.run_among_tasks(|| Duration::ZERO));
     let (dial, lines) = (Arc::new(Hostile(hub)), Arc::new(Flapping(line)));

@@ -1,9 +1,13 @@
 //! What is asked of a bus, and how that ends. The five cases of [`Wire`] are the rows of the table "What an exchange
 //! leads to" in the contract: everything that a line can do ends in one of them.
 
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{sleep_until, Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 
@@ -33,6 +37,8 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// From when on it is not to be sent any more: waiting for the line may take a while.
     pub not_after: Option<Instant>,
+    /// Leave to send it, for one exchange.
+    pub permit: Permit,
     /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
     /// answer only: a late one to the look before shows what stood there then.
     pub look: u32,
@@ -40,7 +46,72 @@ pub struct Call {
 
 impl Call {
     /// Whether it is not to be sent any more.
-    pub fn is_too_late(&self) -> bool {
-        self.not_after.is_some_and(|limit| Instant::now() >= limit)
+    pub fn is_called_off(&self) -> bool {
+        self.not_after.is_some_and(|limit| Instant::now() >= limit) || self.permit.is_taken_back()
+    }
+
+    /// Returns when it is not to be sent any more. Cancel-safe.
+    pub async fn called_off(&self) {
+        tokio::select! {
+            biased;
+            () = self.permit.0.taken_back.cancelled() => {}
+            () = at(self.not_after) => {}
+        }
+    }
+}
+
+/// Leave to send a call, which whoever gave it can take back until it is used. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Permit(Arc<Given>);
+
+#[derive(Debug, Default)]
+struct Given {
+    taken_back: CancellationToken,
+    /// Whether a byte has left. Locked while the line is offered the first: it leaves before the permit is taken back,
+    /// or not at all.
+    used: Mutex<bool>,
+}
+
+impl Permit {
+    /// Takes it back: nothing of the call is sent, however far it has come. `false`: its first byte has left.
+    pub fn take_back(&self) -> bool {
+        let used = self.used();
+        if !*used {
+            self.0.taken_back.cancel();
+        }
+        !*used
+    }
+
+    fn is_taken_back(&self) -> bool {
+        self.0.taken_back.is_cancelled()
+    }
+
+    /// The same to ask something else first, for as long as this one is not taken back.
+    pub(in crate::bus) fn to_try(&self) -> Permit {
+        Permit(Arc::new(Given { taken_back: self.0.taken_back.child_token(), used: Mutex::default() }))
+    }
+
+    /// Offers the line the first byte, unless the permit is taken back. The writer must wait for that as well.
+    pub(in crate::bus) fn offer<E>(&self, write: impl FnOnce() -> Poll<Result<usize, E>>) -> Poll<Result<usize, E>> {
+        let mut used = self.used();
+        if self.is_taken_back() {
+            return Poll::Pending;
+        }
+        let written = write();
+        *used |= matches!(written, Poll::Ready(Ok(1..)));
+        written
+    }
+
+    fn used(&self) -> MutexGuard<'_, bool> {
+        // It is right, whoever panicked while holding it.
+        self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a time, if there is one.
+pub(in crate::bus) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -48,7 +49,8 @@ use crate::health::pulse::Pulse;
 use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
 use crate::proof::crash::{self, Point};
-use call::{Call, Wire};
+use call::{at, Call, Permit, Wire};
+use link::TOO_LATE;
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.
@@ -76,6 +78,17 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
     };
     let worker = Worker::new(configured, queue, publish, handle.pulse.clone());
     (handle, worker)
+}
+
+/// For how long a peripheral on a bus may owe an answer to a command with this timeout, where one that comes late could
+/// be taken for another's.
+pub fn late_window(config: &config::Bus, timeout: Duration) -> Duration {
+    match config.kind {
+        config::BusKind::ModbusTcp { .. } => Duration::ZERO,
+        config::BusKind::ModbusRtu(_) | config::BusKind::Serial { .. } => {
+            debts::window_of(config.late_window, link::bounded(timeout))
+        }
+    }
 }
 
 /// Access to a bus. Clones share its queue. When the last is gone, and the last turn over, its worker ends.
@@ -181,8 +194,8 @@ impl Turn {
     /// Puts one request on the line and waits for its end. Several exchanges may be made while the turn is held, with
     /// other work between them.
     ///
-    /// Dropping the future cancels nothing that has begun: the worker ends the exchange by itself. What has not begun
-    /// is not sent.
+    /// It ends at the call's `not_after` if nothing has left by then, whatever the worker waits for. Dropping the
+    /// future takes the call's permit back: what has not begun is not sent, and what has is ended by the worker.
     pub async fn exchange(&mut self, call: &Call) -> Wire {
         crash::point(if call.look == 0 { Point::BeforeExchange } else { Point::BeforeReadBack });
         let wire = self.put(call).await;
@@ -191,14 +204,23 @@ impl Turn {
     }
 
     async fn put(&mut self, call: &Call) -> Wire {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         if !self.ask(call, Wish::Exchange(reply)).await {
             return stopped();
         }
         // A worker that stops in order answers NotSent to what it won't begin. No answer at all means that it was
         // torn down, perhaps in the middle of the exchange.
         let torn_down = || Wire::NoAnswer("the bus was shut down in the middle of the exchange".into());
-        let (wire, owes) = answer.await.unwrap_or_else(|_| (torn_down(), true));
+        let _until_the_end = TakenBackOnDrop(&call.permit);
+        let answered = select! {
+            biased;
+            answered = &mut answer => answered,
+            () = at(call.not_after) => match call.permit.take_back() {
+                true => return Wire::NotSent(TOO_LATE.into()),
+                false => answer.await,
+            }
+        };
+        let (wire, owes) = answered.unwrap_or_else(|_| (torn_down(), true));
         self.owes = owes;
         wire
     }
@@ -209,10 +231,12 @@ impl Turn {
     }
 
     /// Waits until no late answer can be taken for this call's, so that its exchange, if it is the next, goes out at
-    /// once. Others have the bus meanwhile.
+    /// once. Others have the bus meanwhile. Dropping the future ends what the worker does for it.
     pub async fn clear(&mut self, call: &Call) {
         let (reply, cleared) = oneshot::channel();
-        if self.ask(call, Wish::Clear(reply)).await {
+        let call = Call { permit: Permit::default(), ..call.clone() };
+        let _until_the_end = TakenBackOnDrop(&call.permit);
+        if self.ask(&call, Wish::Clear(reply)).await {
             // An error means that the worker stops, which the next exchange is told.
             let _ = cleared.await;
         }
@@ -221,6 +245,15 @@ impl Turn {
     /// `false`: the worker has ended.
     async fn ask(&mut self, call: &Call, wish: Wish) -> bool {
         self.asks.send(Ask { call: call.clone(), at: Instant::now(), wish }).await.is_ok()
+    }
+}
+
+/// Takes a permit back when whoever gave it is gone.
+struct TakenBackOnDrop<'a>(&'a Permit);
+
+impl Drop for TakenBackOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.take_back();
     }
 }
 
@@ -303,6 +336,14 @@ impl Wish {
         match self {
             Wish::Exchange(reply) => reply.is_closed(),
             Wish::Clear(reply) => reply.is_closed(),
+        }
+    }
+
+    /// Returns when nobody waits for it any more. Cancel-safe.
+    async fn abandoned(&mut self) {
+        match self {
+            Wish::Exchange(reply) => reply.closed().await,
+            Wish::Clear(reply) => reply.closed().await,
         }
     }
 }

@@ -126,9 +126,9 @@ impl<K, A: Asked> Turns<K, A> {
         });
     }
 
-    /// The holder, if it may ask for something now.
-    pub(in crate::bus) fn listening(&mut self) -> Option<&mut K> {
-        self.holder.as_mut().filter(|seat| seat.waiting.is_none()).map(|seat| &mut seat.key)
+    /// The holder, which may ask for something if nothing waits, and may give up what does.
+    pub(in crate::bus) fn holder(&mut self) -> Option<&mut Seat<K, A>> {
+        self.holder.as_mut()
     }
 
     /// The holder asks for something, or does so again.
@@ -244,7 +244,7 @@ impl<K, A: Asked> Seat<K, A> {
     fn first(&self, line: &impl Manners) -> Option<Call> {
         let call = self.waiting.as_ref()?.call();
         let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && self.must_try(call, line))?;
-        Some(Call { request, timeout: None, ..call.clone() })
+        Some(Call { request, timeout: None, permit: call.permit.to_try(), ..call.clone() })
     }
 
     /// Whether the line, as it is now, can't be asked this: it has not shown how it takes that, and could.
@@ -266,6 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bus::call::Permit;
 
     /// What is asked of a unit, and whether its caller is gone.
     #[derive(Debug, Clone)]
@@ -309,7 +310,10 @@ mod tests {
     }
 
     fn of(unit: u8, request: Request) -> Wanted {
-        Wanted { call: Call { unit, request, timeout: None, not_after: None, look: 0 }, gone: false }
+        Wanted {
+            call: Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 },
+            gone: false,
+        }
     }
 
     /// What is due, and the unit that it is of.
@@ -408,7 +412,8 @@ mod tests {
         turns.all().for_each(|seat| seat.waiting.as_mut().unwrap().gone = true);
         line.held.clear();
         assert_eq!(due(&mut turns, &line), None);
-        assert_eq!(turns.listening(), Some(&mut 2), "its holder may ask for something else");
+        let holder = turns.holder().map(|seat| (seat.key, seat.waiting.is_none()));
+        assert_eq!(holder, Some((2, true)), "it may ask for something else");
         assert_eq!(turns.parked.len(), 0);
     }
 

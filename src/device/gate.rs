@@ -63,6 +63,10 @@ impl Gate for CommandGate<'_> {
         }
     }
 
+    async fn withdrawn(&self) {
+        self.work.origin.goes().await;
+    }
+
     async fn record_executing(&mut self) -> bool {
         match self.context.ledger.begin(self.work.row, self.work.new.clone()).await {
             Ok(row) => {

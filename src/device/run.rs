@@ -3,14 +3,14 @@
 //! Invariants
 //! - Before the first byte of a command leaves, its gate was asked, while the bus was already held: the answer is not
 //!   stale. It is asked again after `executing` is durable and after every pause, until a byte has left, and what the
-//!   line itself waits for ends by [`Gate::not_after`]: a deadline holds for the first byte (G13).
-//! - A command that is called off while it waits ends then, and not when its turn comes.
+//!   line itself waits for ends when the gate calls the command off: a deadline holds for the first byte (G13).
+//! - A command that is called off while it waits, for whatever, ends then, and not when its turn comes.
 //! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
 
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Call, Wire};
+use crate::bus::call::{Call, Permit, Wire};
 use crate::bus::{BusHandle, Caller, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
@@ -56,6 +56,10 @@ pub trait Gate {
     /// Returns when [`Gate::may_go`] may say something else than yes: a command that waits is looked at then. Not in a
     /// row without a pause, if it says yes all the same. Cancel-safe.
     fn called_off(&self) -> impl std::future::Future<Output = ()> + Send;
+
+    /// Returns when nobody wants the command any more: then [`Gate::may_go`] says its end, recorded or not.
+    /// Cancel-safe.
+    fn withdrawn(&self) -> impl std::future::Future<Output = ()> + Send;
 
     /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
     fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
@@ -126,12 +130,12 @@ impl<'a> Plan<'a> {
                     false => return called_off(Ran::NotNow, &execution, &Step::RecordExecuting),
                 },
                 (Step::Send, Some(held)) => {
-                    let not_after = to_be_sent.then(|| gate.not_after());
-                    let (attempt, left) = self.exchange(held, not_after).await;
+                    let wire = match self.send(held, gate, progress).await {
+                        Ok(wire) => wire,
+                        Err(ran) => return called_off(ran, &execution, &Step::Send),
+                    };
                     looked_since = Instant::now();
-                    if !left && not_after.is_some_and(|limit| Instant::now() >= limit) {
-                        return Ran::Finished(gate.expired(), execution.attempts() - 1);
-                    }
+                    let (left, attempt) = (!matches!(wire, Wire::NotSent(_)), self.attempt(wire, held.owes()));
                     progress = progress.after(&attempt, left);
                     execution.attempted(attempt)
                 }
@@ -188,14 +192,27 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        Call { unit: self.device.unit, request, timeout: self.command.timeout, not_after, look: 0 }
+        let (unit, timeout) = (self.device.unit, self.command.timeout);
+        Call { unit, request, timeout, not_after, permit: Permit::default(), look: 0 }
     }
 
-    /// One exchange: what it came to, and whether anything left.
-    async fn exchange(&self, held: &mut Turn, not_after: Option<Instant>) -> (Attempt, bool) {
-        let wire = held.exchange(&self.call(self.prepared.request.clone(), not_after)).await;
-        let left = !matches!(wire, Wire::NotSent(_));
-        (self.attempt(wire, held.owes()), left)
+    /// One exchange. As long as nothing of the command has left, the gate can call it off.
+    async fn send(&self, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
+        if progress == Progress::OnTheWire {
+            return Ok(held.exchange(&self.call(self.prepared.request.clone(), None)).await);
+        }
+        let not_after = gate.not_after();
+        let call = self.call(self.prepared.request.clone(), Some(not_after));
+        let mut exchange = std::pin::pin!(held.exchange(&call));
+        let wire = match unless_called_off(gate, progress, exchange.as_mut()).await {
+            Ok(wire) => wire,
+            Err(ran) if call.permit.take_back() => return Err(ran),
+            Err(_) => exchange.await,
+        };
+        match wire {
+            Wire::NotSent(_) if Instant::now() >= not_after => Err(Ran::Finished(gate.expired(), 0)),
+            wire => Ok(wire),
+        }
     }
 
     /// A read of the same unit that changes nothing, whose answer shows whether the line echoes.
@@ -314,6 +331,7 @@ async fn unless_called_off<T>(
             biased;
             done = &mut wait => return Ok(done),
             () = gate.called_off(), if progress == Progress::Untouched => ask(gate, progress)?,
+            () = gate.withdrawn(), if progress == Progress::Recorded => ask(gate, progress)?,
             () = tokio::time::sleep_until(gate.not_after()), if progress == Progress::Recorded => {
                 return Err(Ran::Finished(gate.expired(), 0));
             }

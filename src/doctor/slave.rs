@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{within, Finding};
-use crate::bus::call::{Call, Wire};
+use crate::bus::call::{Call, Permit, Wire};
 use crate::bus::BusHandle;
 use crate::config::Device;
 use crate::peripheral::exchange::{Refusal, Request};
@@ -56,7 +56,7 @@ fn question(device: &Device) -> Result<Question, String> {
     // A write's own timeout is for what it sets in motion.
     let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
     let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
-    let call = Call { unit: device.unit, request, timeout, not_after: None, look: 0 };
+    let call = Call { unit: device.unit, request, timeout, not_after: None, permit: Permit::default(), look: 0 };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 
@@ -97,7 +97,8 @@ pub async fn ask(device: &Device, bus: &BusHandle) -> Finding {
     let caller = bus.caller();
     for _ in 0..ATTEMPTS {
         let Some(Ok(mut turn)) = within(TURN_LIMIT, caller.turn()).await else { break };
-        let call = Call { not_after: Some(Instant::now() + TURN_LIMIT), ..question.call.clone() };
+        let not_after = Some(Instant::now() + TURN_LIMIT);
+        let call = Call { not_after, permit: Permit::default(), ..question.call.clone() };
         end = turn.exchange(&call).await;
         if !matches!(end, Wire::NoAnswer(_) | Wire::BadReply(_)) {
             break;

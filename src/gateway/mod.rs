@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
+pub use registry::late_window;
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::bus::{Lines, Owed, SystemLines};
@@ -42,7 +43,7 @@ use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
 use crate::hub::transports::{self, Transports};
 use crate::ledger::row::Unfinished;
-use crate::ledger::{Ledger, Legacy};
+use crate::ledger::{Ledger, Legacy, Life};
 use crate::log;
 use crate::log::throttle::EACH;
 use crate::operate::admin::{self, server, Operator, Reply};
@@ -114,7 +115,8 @@ struct TaskGroups {
 /// Whatever keeps it from running, with its exit status.
 pub async fn run(config: Config, files: Files) -> Result<(), Exit> {
     let ways = transports::ways(config.devices.values());
-    let ledger = Ledger::open(&config.ledger.path, &config.hub.host, &ways)?;
+    let life = Life { ways: &ways, late_window: late_window(&config) };
+    let ledger = Ledger::open_for(&config.ledger.path, &config.hub.host, life)?;
     let prepare = || {
         let world = World::of_the_system(&config, files)?;
         let signals = Signals::new().map_err(|error| Exit::Internal(format!("no signal handlers: {error}")))?;

@@ -4,6 +4,8 @@
 //! - A device has one executor and one link. One that comes back begins after its earlier ones have ended, and after
 //!   their unfinished commands were read from the ledger.
 //! - A device that leaves finishes its command in hand and acknowledges what is settled before it disconnects.
+//! - For how long peripherals may owe answers stands in the ledger when they may: a daemon with another configuration
+//!   waits for them all the same, if this one does not end well (G12).
 //! - A bus that is not configured any more ends when nobody who was given it has a command in hand.
 
 use std::collections::BTreeMap;
@@ -96,9 +98,9 @@ impl Registry {
     pub(super) fn add_bus(&mut self, gateway: &Gateway, tasks: &mut TaskGroups, name: &str) {
         let (handle, worker) = bus::new(name, &self.config.buses[name]);
         let worker = worker.on(gateway.lines.clone()).sharing(gateway.owed.clone());
-        let worker = match gateway.ledger.ended_well() {
-            true => worker,
-            false => worker.after_an_earlier_life(gateway.started, longest_timeout(&self.config, name)),
+        let worker = match gateway.ledger.late_window_at_start() {
+            None => worker,
+            Some(before) => worker.after_an_earlier_life(gateway.started, longest_timeout(&self.config, name), before),
         };
         let leave = gateway.stops.buses.child_token();
         spawn(&mut tasks.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
@@ -210,6 +212,9 @@ impl Registry {
         if self.ledger_path != self.config.ledger.path {
             changes.at_restart.push("ledger.path");
         }
+        if late_window(&old) < late_window(&self.config) {
+            gateway.ledger.grow_late_window(late_window(&self.config));
+        }
         self.leaving.retain(|_, gone| !gone.is_cancelled());
         self.take_leave(&mut changes);
         let names: Vec<String> = self.config.buses.keys().cloned().collect();
@@ -310,6 +315,12 @@ async fn begin_with(
         }
         tokio::time::sleep(LOCKED_PAUSE).await;
     }
+}
+
+/// The longest that any peripheral may owe an answer that could be taken for another's.
+pub fn late_window(config: &Config) -> Duration {
+    let windows = config.buses.iter().map(|(name, bus)| bus::late_window(bus, longest_timeout(config, name)));
+    windows.max().unwrap_or_default()
 }
 
 /// The longest that any command on a bus waits for its answer.

@@ -22,6 +22,8 @@ use crate::time::Timestamp;
 /// Numbers that a restored ledger leaves out for its events: those that its lost successor may have used. So many times
 /// a random number, for one backup can be restored more than once.
 const EVENTS_LEFT_OUT: i64 = 1_000_000_000;
+/// Longest that a peripheral may owe an answer by default, ms.
+const LATE_WINDOW: i64 = 10_000;
 /// What follows the name of a copy that is being made, before the number of the process.
 const COPYING: &str = ".copying-";
 
@@ -85,6 +87,7 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
         path: from.to_owned(),
         why: format!("is no sound backup: {why}. The ledger is as it was"),
     })?;
+    let late_window = late_window_of(&ledger);
     let left_out = EVENTS_LEFT_OUT * fastrand::i64(1..1_000_000);
     let distrust = |db: &Connection| {
         // What had been accepted may have been executed since.
@@ -92,7 +95,7 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
         db.execute_batch(&format!(
             "BEGIN IMMEDIATE;
              UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0, let_go = 0,
-                published = published + {left_out};
+                late_window = max(late_window, {late_window}), published = published + {left_out};
              DELETE FROM trusted;
              INSERT INTO sqlite_sequence (name, seq)
                 SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
@@ -113,7 +116,10 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
 /// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Refused`] if the new one can't be written.
 pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> {
     let (ledger, _lock) = hold(ledger)?;
-    replace(&ledger, |new| schema::make(&SystemDisk, new, home, true).map_err(|error| not_written(new, &*error)))
+    let late_window = late_window_of(&ledger);
+    replace(&ledger, |new| {
+        schema::make(&SystemDisk, new, home, true, late_window).map_err(|error| not_written(new, &*error))
+    })
 }
 
 /// Ends the distrust of the ledger; makes a trusted one if there is none. Tells whether one was made.
@@ -123,7 +129,8 @@ pub fn renew(ledger: &Path, home: &str) -> Result<Option<PathBuf>, LedgerError> 
 pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
     let (ledger, _lock) = hold(ledger)?;
     if SystemDisk.look(&ledger).is_err() && SystemDisk.look(&beside(&ledger, "-wal")).is_err() {
-        let made = |new: &Path| schema::make(&SystemDisk, new, home, false).map_err(|error| not_written(new, &*error));
+        let made =
+            |new: &Path| schema::make(&SystemDisk, new, home, false, 0).map_err(|error| not_written(new, &*error));
         replace(&ledger, made)?;
         return Ok(true);
     }
@@ -131,6 +138,16 @@ pub fn trust(ledger: &Path, home: &str) -> Result<bool, LedgerError> {
     db.execute_batch("UPDATE ledger SET distrusted = 0").map_err(|error| sqlite(&ledger, &error))?;
     db.close().map_err(|(_, error)| sqlite(&ledger, &error))?;
     Ok(false)
+}
+
+/// For how long peripherals may still answer daemons on the ledger that is there, ms. What can't be read may have been
+/// left by one with the defaults.
+fn late_window_of(ledger: &Path) -> i64 {
+    if SystemDisk.look(ledger).is_err() {
+        return 0;
+    }
+    let read = schema::open_to_copy(ledger).ok().and_then(|db| store::late_window(&db).ok());
+    read.unwrap_or(LATE_WINDOW)
 }
 
 /// Makes a new ledger, and gives it its name. If that fails before anything was moved, nothing of it is left.

@@ -14,6 +14,7 @@ pub mod disk;
 mod filter;
 mod integrity;
 mod keeper;
+mod lives;
 mod mark;
 mod offline;
 mod reader;
@@ -26,7 +27,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
-pub use store::{Legacy, CHANGING};
+pub use store::{Legacy, Life, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -35,6 +36,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::Instant;
 
@@ -178,6 +180,7 @@ pub struct Ledger {
     uuid: String,
     age_at_start: i64,
     ended_well: bool,
+    late_window_at_start: Duration,
     let_go: bool,
     last_row_at_start: i64,
     ways_at_start: Option<Vec<u8>>,
@@ -202,7 +205,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Untrusted`], with what to do.
     pub fn open(path: &Path, home: &str, ways: &[u8]) -> Result<Ledger, LedgerError> {
-        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, ways)?;
+        Ledger::open_for(path, home, Life { ways, late_window: Duration::ZERO })
+    }
+
+    /// The same for a daemon whose peripherals may owe it answers.
+    ///
+    /// # Errors
+    /// [`LedgerError::Untrusted`], with what to do.
+    pub fn open_for(path: &Path, home: &str, life: Life<'_>) -> Result<Ledger, LedgerError> {
+        let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, life)?;
         writing.start().map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),
             why: format!("got no thread: {error}"),
@@ -218,7 +229,7 @@ impl Ledger {
         disk: Arc<dyn Disk>,
         path: &Path,
         home: &str,
-        ways: &[u8],
+        life: Life<'_>,
     ) -> Result<(Ledger, Writing), LedgerError> {
         let (path, lock) = schema::lock(&*disk, path, home)?;
         let path = path.as_path();
@@ -230,7 +241,7 @@ impl Ledger {
             let standing = store::standing(&db)?;
             crash::point(Point::LedgerProven);
             let begin = db.unchecked_transaction()?;
-            store::begin_life(&begin, ways)?;
+            store::begin_life(&begin, life)?;
             store::set_home(&begin, home, identity.age)?;
             begin.commit()?;
             crash::point(Point::LifeBegun);
@@ -272,6 +283,7 @@ impl Ledger {
             uuid: identity.uuid,
             age_at_start: identity.age,
             ended_well: identity.ended_well,
+            late_window_at_start: identity.late_window,
             let_go: identity.let_go,
             last_row_at_start: identity.last_row,
             ways_at_start: identity.ways,
@@ -521,27 +533,6 @@ impl Ledger {
         let (look, answer) = Look::new(work);
         self.looks.send(look).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
-    }
-
-    /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing
-    /// that it has asked there can be answered.
-    pub fn ended_well(&self) -> bool {
-        self.ended_well
-    }
-
-    /// When this daemon began, if the last one on this ledger may have left something locked at the hub.
-    pub fn locked_since(&self) -> Option<Instant> {
-        (!self.let_go).then_some(self.started)
-    }
-
-    /// By which transports the daemon before this one reached devices, as it was noted last.
-    pub fn ways_at_start(&self) -> Option<&[u8]> {
-        self.ways_at_start.as_deref()
-    }
-
-    /// Notes by which transports devices are reached. On return that is durable.
-    pub async fn note_ways(&self, ways: Vec<u8>) -> Result<(), LedgerError> {
-        self.ask(Kind::Write, move |db| store::set_ways(db, &ways)).await
     }
 
     /// Seconds that daemons have run on this ledger. Grows with the monotonic clock only: no jump of the wall clock

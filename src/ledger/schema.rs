@@ -19,7 +19,8 @@
 //! - `trusted`: devices of which a new ledger knows enough.
 //! - `ledger`: one row. `uuid` is a part of the events' ids, `age` the seconds that daemons have run on it;
 //!   `ended_well` is 0 while a daemon runs, after a crash, and while peripherals may owe answers, and `let_go` says the
-//!   same of messages that the hub may keep locked; `ways` is a digest of the transport of each device that is not
+//!   same of messages that the hub may keep locked; `late_window` is the longest that peripherals may owe answers by
+//!   any configuration since the last life that ended well (ms); `ways` is a digest of the transport of each device that is not
 //!   reached by MQTT, empty while that changes; `wall` is the latest wall time that was believed, `home` the hub that
 //!   is configured; `pruned` and `published` count rows and events that ever left, so that what is there need not be
 //!   counted; `distrusted`, `epoch` and `epoch_age` say since when it knows everything.
@@ -126,6 +127,9 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE ledger ADD COLUMN ways BLOB;
     ALTER TABLE ledger ADD COLUMN let_go INTEGER NOT NULL DEFAULT 1;     -- as ended_well: nothing is locked at the hub
     UPDATE ledger SET let_go = ended_well;
+    -- For how long a peripheral may owe an answer to a daemon that did not end well, ms; that of a version that did not
+    -- note it by its defaults.
+    ALTER TABLE ledger ADD COLUMN late_window INTEGER NOT NULL DEFAULT 10000;
 ",
 ];
 
@@ -289,7 +293,7 @@ fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
             }
         }
         // An earlier ledger may have executed what the hub still holds (G15).
-        make(disk, &new, home, true)?;
+        make(disk, &new, home, true, 0)?;
         crash::point(Point::LedgerComplete);
         disk.sync(&new)?;
         crash::point(Point::LedgerSynced);
@@ -307,8 +311,15 @@ fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
     })
 }
 
-/// Makes an empty ledger under this name, whole within one file; it is not synced.
-pub fn make(disk: &dyn Disk, new: &Path, home: &str, distrusted: bool) -> Result<(), Box<dyn std::error::Error>> {
+/// Makes an empty ledger under this name, whole within one file; it is not synced. For so many milliseconds peripherals
+/// may still answer an earlier daemon, of which it knows nothing else: it has not ended well.
+pub fn make(
+    disk: &dyn Disk,
+    new: &Path,
+    home: &str,
+    distrusted: bool,
+    late_window: i64,
+) -> Result<(), Box<dyn std::error::Error>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = connect(disk, new, flags)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
@@ -317,8 +328,8 @@ pub fn make(disk: &dyn Disk, new: &Path, home: &str, distrusted: bool) -> Result
     migrate(&mut db, 0, home)?;
     let uuid: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(12).collect();
     db.execute(
-        "INSERT INTO ledger (one, uuid, age, ended_well, distrusted) VALUES (1, ?1, 0, 1, ?2)",
-        params![uuid, distrusted],
+        "INSERT INTO ledger (one, uuid, age, ended_well, distrusted, late_window) VALUES (1, ?1, 0, 0, ?2, ?3)",
+        params![uuid, distrusted, late_window],
     )?;
     // Closing would move the log into the file as well, and be silent about a failure.
     empty_log(&db)?;

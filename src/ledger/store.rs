@@ -331,12 +331,23 @@ pub struct Identity {
     pub wall: Timestamp,
     /// The last daemon on it has stopped in order, and no peripheral owes it an answer.
     pub ended_well: bool,
+    /// For how long one may owe it to a daemon that did not.
+    pub late_window: Duration,
     /// The same, and the hub keeps nothing locked for it.
     pub let_go: bool,
     /// The number of the last row that was ever made.
     pub last_row: i64,
     /// By which transports devices were reached, as a digest; [`CHANGING`] where that was about to change.
     pub ways: Option<Vec<u8>>,
+}
+
+/// What a daemon begins with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Life<'a> {
+    /// A digest of the transports by which devices are reached.
+    pub ways: &'a [u8],
+    /// The longest that a peripheral may owe an answer, by the configuration.
+    pub late_window: Duration,
 }
 
 /// What a daemon that has stopped in order leaves to the next one to wait for, as after a crash.
@@ -356,22 +367,41 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
         "SELECT uuid, max(age,
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NOT NULL), 0),
                 coalesce((SELECT max(seen) FROM command WHERE finished_at IS NULL), 0)),
-            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0), ways, let_go
-            FROM ledger",
+            wall, ended_well, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0), ways, let_go,
+            late_window FROM ledger",
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
             let (ended_well, last_row, ways, let_go) = (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
-            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well, let_go, last_row, ways })
+            let late_window = Duration::from_millis(row.get::<_, i64>(7)?.unsigned_abs());
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well, late_window, let_go, last_row, ways })
         },
     )
 }
 
 /// A daemon begins to run on the ledger, which reaches devices by these ways. They are noted unless the daemon before
-/// may have locked something that these have to wait for.
-pub fn begin_life(db: &Connection, ways: &[u8]) -> rusqlite::Result<()> {
-    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go OR ways IS NULL, ?1, ways)";
-    db.execute(sql, [ways]).map(drop)
+/// may have locked something that these have to wait for. Its peripherals may owe answers for as long as it says, or as
+/// those before it have said that did not end well.
+pub fn begin_life(db: &Connection, life: Life<'_>) -> rusqlite::Result<()> {
+    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go OR ways IS NULL, ?1, ways),
+        late_window = iif(ended_well, ?2, max(late_window, ?2))";
+    db.execute(sql, params![life.ways, milliseconds(life.late_window)]).map(drop)
+}
+
+/// From now on peripherals may owe answers for as long as this, or longer.
+pub fn grow_late_window(db: &Connection, late_window: Duration) -> rusqlite::Result<()> {
+    let sql = "UPDATE ledger SET late_window = max(late_window, ?1)";
+    db.prepare_cached(sql)?.execute([milliseconds(late_window)])?;
+    Ok(())
+}
+
+/// For how long a peripheral may owe an answer to a daemon on this ledger, ms, if it is of this version.
+pub fn late_window(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT late_window FROM ledger", [], |row| row.get(0))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
 /// A daemon has stopped, and has left this.

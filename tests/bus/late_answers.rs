@@ -57,6 +57,12 @@ impl Plant {
         assert!(!self.first.wait().unwrap().success());
     }
 
+    /// Begins a life whose configuration knows nothing of answers that come so late.
+    fn comes_back_in_a_hurry(&mut self) {
+        self.site.configure("response_timeout = \"2s\"\nretries = 0", "response_timeout = \"500ms\"\nretries = 10");
+        self.daemon = Some(self.site.start());
+    }
+
     /// The same command once more is asked for again and again while the first one's answer comes, and is not confirmed
     /// by it.
     fn is_not_deceived(&self) {
@@ -84,6 +90,46 @@ fn after_an_ordered_stop() {
     let mut plant = Plant::new();
     plant.gives_up();
     assert!(plant.daemon.take().unwrap().terminate().success());
+    plant.site.configure("retries = 0", "retries = 2");
+    plant.daemon = Some(plant.site.start());
+    plant.is_not_deceived();
+}
+
+#[test]
+fn after_a_crash_and_with_a_shorter_timeout() {
+    let mut plant = Plant::new();
+    plant.daemon.take().unwrap().kill();
+    plant.gives_up();
+    plant.comes_back_in_a_hurry();
+    plant.is_not_deceived();
+}
+
+#[test]
+fn after_an_ordered_stop_and_with_a_shorter_timeout() {
+    let mut plant = Plant::new();
+    plant.gives_up();
+    assert!(plant.daemon.take().unwrap().terminate().success());
+    plant.comes_back_in_a_hurry();
+    plant.is_not_deceived();
+}
+
+#[test]
+fn after_an_ordered_stop_and_with_another_ledger() {
+    let mut plant = Plant::new();
+    plant.gives_up();
+    assert!(plant.daemon.take().unwrap().terminate().success());
+    let output = plant.site.command(&["ledger", "new"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    plant.comes_back_in_a_hurry();
+    plant.is_not_deceived();
+}
+
+#[test]
+fn after_an_ordered_stop_and_with_a_ledger_that_is_gone() {
+    let mut plant = Plant::new();
+    plant.gives_up();
+    assert!(plant.daemon.take().unwrap().terminate().success());
+    std::fs::remove_file(plant.site.path("ledger.db")).unwrap();
     plant.site.configure("retries = 0", "retries = 2");
     plant.daemon = Some(plant.site.start());
     plant.is_not_deceived();

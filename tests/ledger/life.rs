@@ -3,15 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use crate::support;
-use crate::support::disk::SmallDisk;
+use crate::support::disk::{copy_of_ledger, SmallDisk};
 use crate::support::rows::{reset, HUB};
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::ledger::{Finish, Ledger, Legacy, CHANGING};
+use fieldbridge::ledger::{backup, Finish, Ledger, Legacy, Life, CHANGING};
 use fieldbridge::proof::crash::Point;
 use fieldbridge::time::Timestamp;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 struct Place(TempDir);
@@ -107,6 +109,64 @@ async fn what_a_stop_leaves_on_a_bus_and_what_it_leaves_at_the_hub_are_told_apar
         assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (false, true));
         ledger.close().await;
     }
+}
+
+/// Begins a life whose peripherals may owe it answers for so many seconds, and tells for how long those of before may.
+fn owing(place: &Place, seconds: u64) -> (Ledger, Option<u64>) {
+    let life = Life { late_window: Duration::from_secs(seconds), ..Life::default() };
+    let ledger = Ledger::open_for(&place.path("ledger.db"), HUB, life).unwrap();
+    let before = ledger.late_window_at_start().map(|window| window.as_secs());
+    (ledger, before)
+}
+
+#[tokio::test]
+async fn answers_are_owed_for_as_long_as_any_configuration_said_since_the_last_life_that_ended_well() {
+    let place = Place::new();
+    let owed = Legacy { owed: true, ..Legacy::default() };
+    let (ledger, before) = owing(&place, 8);
+    assert_eq!(before, Some(0), "a new ledger knows of no configuration, nor that nothing is owed");
+    ledger.close_after_a_fault().await;
+    // Two lives that are cut short with less, one that grows by a reload, and one that leaves something.
+    for (seconds, expected) in [(2, 8), (3, 8)] {
+        let (ledger, before) = owing(&place, seconds);
+        assert_eq!(before, Some(expected));
+        ledger.close_after_a_fault().await;
+    }
+    let (ledger, _) = owing(&place, 1);
+    ledger.grow_late_window(Duration::from_secs(30));
+    ledger.grow_late_window(Duration::from_secs(20));
+    record(&ledger, "m-1").await;
+    let copy = copy_of_ledger(&place.path("ledger.db"));
+    let copy = Connection::open(copy.path().join("ledger.db")).unwrap();
+    let noted: i64 = copy.query_row("SELECT late_window FROM ledger", [], |row| row.get(0)).unwrap();
+    assert_eq!(noted, 30_000, "it is durable with whatever is written next");
+    ledger.close_leaving(owed).await;
+    let (ledger, before) = owing(&place, 4);
+    assert_eq!(before, Some(30));
+    ledger.close().await;
+    // Nothing is owed any more, and no longer than by the present one.
+    let (ledger, before) = owing(&place, 5);
+    assert_eq!(before, None);
+    ledger.close_leaving(owed).await;
+    assert_eq!(owing(&place, 1).1, Some(5));
+}
+
+#[tokio::test]
+async fn a_ledger_that_takes_the_place_of_another_knows_for_how_long_answers_are_owed() {
+    let place = Place::new();
+    let path = place.path("ledger.db");
+    let backup = place.path("backup.db");
+    owing(&place, 1).0.close().await;
+    backup::backup(&path, &backup).unwrap();
+    owing(&place, 8).0.close_after_a_fault().await;
+    backup::renew(&path, HUB).unwrap();
+    let (ledger, before) = owing(&place, 1);
+    assert_eq!(before, Some(8));
+    ledger.close_after_a_fault().await;
+    backup::restore(&path, &backup, HUB).unwrap();
+    let (ledger, before) = owing(&place, 1);
+    assert_eq!(before, Some(8));
+    ledger.close().await;
 }
 
 /// Opens the ledger by these ways, and tells those of before.

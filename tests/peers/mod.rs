@@ -7,7 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::bus::call::{Call, Wire};
+use fieldbridge::bus::call::{Call, Permit, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
@@ -49,7 +49,7 @@ impl Running {
     /// As in a daemon that may have had an earlier life, whose commands had timeouts of up to `longest`.
     pub fn after_an_earlier_life(kind: BusKind, longest: Duration) -> Running {
         let now = tokio::time::Instant::now();
-        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(now, longest))
+        Running::with(kind, Duration::ZERO, |worker| worker.after_an_earlier_life(now, longest, Duration::ZERO))
     }
 
     /// A bus that waits so long for an answer.
@@ -113,12 +113,12 @@ pub async fn patient<T>(what: impl Future<Output = T>) -> T {
 
 /// A call that is sure to be answered in time.
 pub fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None, look: 0 }
+    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
 }
 
 /// A call that gives up soon.
 pub fn hasty(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: Some(SHORT), not_after: None, look: 0 }
+    Call { unit, request, timeout: Some(SHORT), not_after: None, permit: Permit::default(), look: 0 }
 }
 
 pub fn read(address: u16, count: u16) -> Request {

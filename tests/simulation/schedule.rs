@@ -11,7 +11,7 @@ use fieldbridge::config::{load, Config};
 use fieldbridge::exit::Exit;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::hub::transports::ways;
-use fieldbridge::ledger::Ledger;
+use fieldbridge::ledger::{Ledger, Life};
 use fieldbridge::systemd::{Demand, Demands};
 use fieldbridge::time::simulated::{clear_graves, simulate, Mortal};
 use tokio::sync::Notify;
@@ -333,7 +333,8 @@ impl Schedule {
         let disk = Arc::new(Mounted(self.disk.clone()));
         let present = self.settings.present();
         let ways = ways(present.devices.values());
-        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &present.hub.host, &ways) {
+        let life = Life { ways: &ways, late_window: gateway::late_window(&present) };
+        let (ledger, writing) = match Ledger::open_on(disk, Path::new(PATH), &present.hub.host, life) {
             Ok(opened) => opened,
             // Whoever is dead has no say in it.
             Err(_) if !self.world.lives(self.world.life()) => std::future::pending().await,

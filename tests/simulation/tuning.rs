@@ -8,6 +8,19 @@ use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
 use super::scenario::{Configuration, Device, Over, HUBS};
 use super::world::World;
 
+/// What the bus on the RTU line is: that, the same on a port at which nobody is, and one of another kind in its place.
+const RTU: [&str; 3] = [
+    "kind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n",
+    "kind = \"modbus-rtu\"\nport = \"/dev/spare-rtu\"\nbaud = 19200\nparity = \"even\"\n",
+    "kind = \"serial\"\nport = \"/dev/rtu\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n",
+];
+/// The same of the text line.
+const TEXT: [&str; 3] = [
+    "kind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n",
+    "kind = \"serial\"\nport = \"/dev/spare-text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n",
+    "kind = \"modbus-rtu\"\nport = \"/dev/text\"\nbaud = 19200\nparity = \"even\"\n",
+];
+
 /// What of a configuration is left to the dice.
 #[derive(Clone)]
 pub struct Tuning {
@@ -25,6 +38,9 @@ pub struct Tuning {
     /// The names of the buses on the RTU line and on the text line.
     rtu: &'static str,
     text: &'static str,
+    /// What these are, and on which ports.
+    rtu_kind: &'static str,
+    text_kind: &'static str,
     /// The hub's host.
     host: &'static str,
     /// Whether what must not be done twice may be asked for at all.
@@ -63,6 +79,8 @@ impl Tuning {
             },
             rtu: "rtu",
             text: "text",
+            rtu_kind: RTU[0],
+            text_kind: TEXT[0],
             host: HUBS[0],
             pulses: true,
             lax: manners.have(Manner::Streams),
@@ -91,6 +109,19 @@ pub fn reload(
         _ if manners.have(Manner::OtherHub) && world.chance(400) => {
             world.count("reloads: another hub");
             tuning.host = HUBS[1];
+        }
+        _ if manners.have(Manner::Moves) && world.chance(300) => {
+            let other = 1 + world.pick(0..2) as usize;
+            world.count(
+                ["", "reloads: a bus moves to another port", "reloads: a bus of another kind has a port"][other],
+            );
+            // Nobody asks anything there, and what was asked before at the port that it leaves may come still.
+            let left = if world.chance(700) { "rtu" } else { "text" };
+            match left {
+                "rtu" => tuning.rtu_kind = RTU[other],
+                _ => tuning.text_kind = TEXT[other],
+            }
+            devices.retain(|device| device.bus != left);
         }
         _ if manners.have(Manner::Moves) && world.chance(500) => {
             world.count("reloads: a line gets a bus of another name");
@@ -121,7 +152,7 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
 /// A configuration, as a file has it.
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
-    let Tuning { deadline, pulses, after_accept, pause, poll_interval, .. } = *tuning;
+    let Tuning { deadline, pulses, after_accept, pause, poll_interval, rtu_kind, text_kind, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
     let deadline = format!("{}s", deadline.as_secs());
     let silence = format!("turnaround = \"{turnaround}\"\n");
@@ -130,8 +161,8 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
-         [bus.{rtu}]\nkind = \"modbus-rtu\"\nport = \"/dev/rtu\"\nbaud = 19200\nparity = \"even\"\n{patience}{silence}\
-         [bus.{line}]\nkind = \"serial\"\nport = \"/dev/text\"\nbaud = 9600\ndelimiter = \"\\r\\n\"\n{patience}turnaround = \"{pause}\"\n",
+         [bus.{rtu}]\n{rtu_kind}{patience}{silence}\
+         [bus.{line}]\n{text_kind}{patience}turnaround = \"{pause}\"\n",
         super::ledger::PATH,
     );
     for device in devices {

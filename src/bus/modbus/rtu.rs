@@ -5,13 +5,14 @@
 //! - One request, one sending: whatever else stands on the line is skipped, and the exchange listens on until the
 //!   timeout.
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
-//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
 //!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::select;
 use tokio::time::{timeout_at, Instant};
 use tracing::debug;
 
@@ -93,6 +94,7 @@ pub(in crate::bus) struct Rtu {
 
 /// Why a request was not put on the line.
 enum NotQuiet {
+    CalledOff,
     Babble,
     Lost(String),
 }
@@ -199,8 +201,8 @@ impl Rtu {
         }
     }
 
-    /// Waits for silence, discarding what breaks it.
-    async fn quiet(&mut self) -> Result<(), NotQuiet> {
+    /// Waits for silence, discarding what breaks it, unless the call that waits is called off.
+    async fn quiet(&mut self, call: &Call) -> Result<(), NotQuiet> {
         let give_up = self.quiet_until.max(Instant::now()) + BABBLE_MAX;
         let mut chunk = [0; FRAME_MAX];
         port::catch_up().await;
@@ -209,7 +211,12 @@ impl Rtu {
                 return Err(NotQuiet::Lost("is closed".into()));
             };
             let until = self.quiet_until.min(give_up);
-            match timeout_at(until, port::read(stream, &mut chunk)).await {
+            let read = select! {
+                biased;
+                () = call.called_off() => return Err(NotQuiet::CalledOff),
+                read = timeout_at(until, port::read(stream, &mut chunk)) => read,
+            };
+            match read {
                 Err(_) if self.quiet_until <= give_up => break,
                 Err(_) => return Err(NotQuiet::Babble),
                 Ok(Err(why)) => return Err(NotQuiet::Lost(why)),
@@ -236,8 +243,9 @@ impl Rtu {
             return Ended::not_sent("the request fits no Modbus frame");
         };
         let frame = sealed(call.unit, &encoded);
-        match self.quiet().await {
+        match self.quiet(call).await {
             Ok(()) => {}
+            Err(NotQuiet::CalledOff) => return Ended::not_sent(TOO_LATE),
             Err(NotQuiet::Babble) => {
                 let name = &self.line.endpoint;
                 return Ended::not_sent(format!(
@@ -250,9 +258,9 @@ impl Rtu {
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
-        match port::write_by(stream, &frame, sending + WRITE_SLACK, call.not_after).await {
+        match port::write_by(stream, &frame, sending + WRITE_SLACK, call).await {
             Ok(()) => {}
-            Err(cut) if cut.sent == 0 && call.is_too_late() => return Ended::not_sent(TOO_LATE),
+            Err(cut) if cut.sent == 0 && call.is_called_off() => return Ended::not_sent(TOO_LATE),
             Err(cut) if cut.sent == 0 => return self.line.lost(&cut.why, Wire::NotSent),
             Err(cut) => {
                 self.owe(call, caller, shape, Instant::now());
@@ -440,6 +448,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::bus::call::Permit;
     use crate::bus::modbus::frame::tests::sealed;
     use crate::config::{Parity, SerialPort};
     use crate::peripheral::exchange::{Answer, Request};
@@ -458,7 +467,7 @@ mod tests {
 
     fn call() -> Call {
         let request = Request::ReadWords { holding: true, address: 0, count: 1 };
-        Call { unit: 7, request, timeout: None, not_after: None, look: 0 }
+        Call { unit: 7, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
     }
 
     #[tokio::test(start_paused = true)]

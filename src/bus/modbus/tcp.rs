@@ -2,9 +2,10 @@
 //!
 //! Invariants
 //! - One request is outstanding on a connection. After a timeout or anything unexpected the connection is given up, so
-//!   that what still comes on it is heard by nobody: nothing has to wait.
+//!   that what still comes on it is heard by nobody: nothing has to wait. What comes on the next one instead is told by
+//!   its transaction, for no two requests of a bus have the same one soon.
 //! - A connection that its peer has closed, as far as that can be known, is never written to.
-//! - Between the last look at a call's `not_after` and its first byte nothing is waited for.
+//! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - Connecting and writing have limits of their own: how long an answer may take says nothing of them.
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
+use tokio::select;
 use tokio::time::{timeout_at, Instant};
 use tracing::debug;
 
@@ -38,47 +40,50 @@ pub(in crate::bus) struct Tcp {
     address: String,
     timeout: Duration,
     turnaround: Duration,
-    connection: Option<Connection>,
+    connection: Option<Box<dyn Stream>>,
+    /// The transaction of the next request. It outlives connections: a gateway with a line behind it may say on the
+    /// next one what it was asked on the last. And it begins anywhere, for the same may be said to the next life of the
+    /// daemon.
+    transaction: u16,
     quiet_until: Instant,
     lines: Arc<dyn Lines>,
-}
-
-struct Connection {
-    stream: Box<dyn Stream>,
-    /// The transaction of its next request.
-    transaction: u16,
 }
 
 impl Tcp {
     /// A server that is not connected yet.
     pub(in crate::bus) fn new(address: String, timeout: Duration, turnaround: Duration, lines: Arc<dyn Lines>) -> Tcp {
         let quiet_until = Instant::now();
-        Tcp { address, timeout, turnaround, connection: None, quiet_until, lines }
+        let transaction = fastrand::u16(..);
+        Tcp { address, timeout, turnaround, connection: None, transaction, quiet_until, lines }
     }
 
-    async fn put(&mut self, connection: &mut Connection, call: &Call) -> Result<Wire, Broken> {
+    async fn put(&mut self, stream: &mut dyn Stream, call: &Call) -> Result<Wire, Broken> {
         let Some(pdu) = Pdu::of(&call.request) else {
             return Err(Broken::before("this bus speaks Modbus, not lines"));
         };
         let Some(encoded) = pdu.encode() else {
             return Err(Broken::before("the request fits no Modbus frame"));
         };
-        let frame = framed(connection.transaction, call.unit, &encoded);
-        connection.transaction = connection.transaction.wrapping_add(1);
-        until(self.quiet_until).await;
-        still_open(&mut *connection.stream).await?;
+        select! {
+            biased;
+            () = call.called_off() => return Ok(Wire::NotSent(TOO_LATE.into())),
+            () = until(self.quiet_until) => {}
+        }
+        still_open(stream).await?;
+        let frame = framed(self.transaction, call.unit, &encoded);
+        self.transaction = self.transaction.wrapping_add(1);
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let limit = timeout.min(WRITE_TIMEOUT);
-        port::write_by(&mut *connection.stream, &frame, limit, call.not_after).await.map_err(|cut| Broken {
+        port::write_by(stream, &frame, limit, call).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
-            why: match cut.sent == 0 && call.is_too_late() {
+            why: match cut.sent == 0 && call.is_called_off() {
                 true => TOO_LATE.into(),
                 false => format!("the connection {}", cut.why),
             },
         })?;
         let deadline = Instant::now() + timeout;
         let mut answer = Answering::default();
-        match timeout_at(deadline, answer.read(&mut *connection.stream)).await {
+        match timeout_at(deadline, answer.read(stream)).await {
             Ok(Ok(())) => match foreign(&frame, &answer.frame) {
                 Some(why) => Ok(Wire::BadReply(why)),
                 None => Ok(answer::ended(call.unit, &pdu, &answer.frame[PREFIX + 1..])),
@@ -202,7 +207,7 @@ impl Answering {
 impl Link for Tcp {
     async fn open(&mut self) -> Result<(), NotOpened> {
         let stream = self.lines.connect(&self.address, CONNECT_TIMEOUT).await?;
-        self.connection = Some(Connection { stream, transaction: 0 });
+        self.connection = Some(stream);
         Ok(())
     }
 
@@ -219,9 +224,9 @@ impl Link for Tcp {
     }
 
     async fn listen(&mut self) -> Option<Lost> {
-        let connection = self.connection.as_mut()?;
+        let stream = self.connection.as_mut()?;
         let mut chunk = [0; 64];
-        let why = match port::read(&mut *connection.stream, &mut chunk).await {
+        let why = match port::read(&mut **stream, &mut chunk).await {
             Ok(_) => "spoke unasked".into(),
             Err(why) => why,
         };
@@ -236,11 +241,11 @@ impl Link for Tcp {
     }
 
     async fn exchange(&mut self, call: &Call, _: u64) -> Ended {
-        let Some(mut connection) = self.connection.take() else {
+        let Some(mut stream) = self.connection.take() else {
             let why = "the connection is closed".into();
             return Ended { wire: Wire::NotSent(why), lost: Some(Lost::Idle) };
         };
-        let ended = match self.put(&mut connection, call).await {
+        let ended = match self.put(&mut *stream, call).await {
             // The connection goes with whatever may still come on it.
             Err(Broken { wire, why }) => {
                 debug!(address = %self.address, reason = %why, "a connection is given up");
@@ -249,11 +254,13 @@ impl Link for Tcp {
             }
             Ok(wire @ Wire::BadReply(_)) => Ended { wire, lost: Some(Lost::Idle) },
             Ok(wire) => {
-                self.connection = Some(connection);
+                self.connection = Some(stream);
                 Ended::kept(wire)
             }
         };
-        self.quiet_until = Instant::now() + self.turnaround;
+        if !matches!(ended.wire, Wire::NotSent(_)) {
+            self.quiet_until = Instant::now() + self.turnaround;
+        }
         ended
     }
 }
@@ -263,6 +270,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::bus::call::Permit;
     use crate::bus::port::{Opener, Opening};
     use crate::config::SerialPort;
 
@@ -299,10 +307,12 @@ mod tests {
         let lines = Arc::new(Swallowing::default());
         let mut tcp = Tcp::new("h:502".into(), timeout, Duration::from_secs(60), lines);
         let (near, _far) = tokio::io::duplex(4);
-        tcp.connection = Some(Connection { stream: Box::new(near), transaction: 0 });
+        tcp.connection = Some(Box::new(near));
         let request = crate::peripheral::exchange::Request::ReadWords { holding: true, address: 0, count: 1 };
         let began = Instant::now();
-        let ended = tcp.exchange(&Call { unit: 1, request, timeout: None, not_after: None, look: 0 }, 1).await;
+        let ended = tcp
+            .exchange(&Call { unit: 1, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }, 1)
+            .await;
         assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
         assert!(began.elapsed() <= tcp.slack(), "{:?}", began.elapsed());
     }

@@ -12,15 +12,16 @@ mod tcp;
 pub(in crate::bus) mod timing;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{poll_fn, Future};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::{timeout_at, Instant};
 
+use crate::bus::call::Call;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::owed::Identity;
 use crate::config::{Endpoint, SerialPort};
@@ -135,14 +136,10 @@ pub(in crate::bus) struct Cut {
     pub(in crate::bus) why: String,
 }
 
-/// Writes all bytes within the limit, the first of them before `not_after`, or none. It returns when they are in the
-/// system's buffer, which on a serial line is before they are on the wire: waiting for that would block the thread.
-pub(in crate::bus) async fn write_by<S>(
-    stream: &mut S,
-    bytes: &[u8],
-    limit: Duration,
-    not_after: Option<Instant>,
-) -> Result<(), Cut>
+/// Writes all bytes of a call within the limit, or none if it is called off before the first has left. It returns when
+/// they are in the system's buffer, which on a serial line is before they are on the wire: waiting for that would block
+/// the thread.
+pub(in crate::bus) async fn write_by<S>(stream: &mut S, bytes: &[u8], limit: Duration, call: &Call) -> Result<(), Cut>
 where
     S: AsyncWrite + Unpin + ?Sized,
 {
@@ -150,12 +147,17 @@ where
     let mut sent = 0;
     crash::point(Point::BeforeFirstByte);
     while sent < bytes.len() {
-        let first_by = not_after.filter(|_| sent == 0);
-        if first_by.is_some_and(|last| Instant::now() >= last) {
-            return Err(Cut { sent, why: "was not free in time".into() });
-        }
-        let until = first_by.map_or(end, |last| last.min(end));
-        let why = match timeout_at(until, stream.write(crash::piece(&bytes[sent..]))).await {
+        let piece = crash::piece(&bytes[sent..]);
+        let write = poll_fn(|cx| match sent {
+            0 => call.permit.offer(|| Pin::new(&mut *stream).poll_write(cx, piece)),
+            _ => Pin::new(&mut *stream).poll_write(cx, piece),
+        });
+        let written = tokio::select! {
+            biased;
+            () = call.called_off(), if sent == 0 => return Err(Cut { sent, why: "was not free in time".into() }),
+            written = timeout_at(end, write) => written,
+        };
+        let why = match written {
             Ok(Ok(0)) => "takes no more bytes".into(),
             Ok(Ok(len)) => {
                 sent += len;
@@ -187,15 +189,58 @@ pub(in crate::bus) fn shown(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::bus::call::Permit;
+    use crate::peripheral::exchange::Request;
+
+    fn call() -> Call {
+        let request = Request::ReadWords { holding: true, address: 0, count: 1 };
+        Call { unit: 7, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_is_taken_back_until_the_first_byte_has_left_and_no_longer() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let (mut near, limit) = (near, Duration::from_secs(9));
+        near.write_all(b"full").await.unwrap();
+        // Nothing is taken yet.
+        let call = call();
+        let (began, write) = (Instant::now(), write_by(&mut near, b"first", limit, &call));
+        let take_back = async {
+            sleep(Duration::from_secs(2)).await;
+            call.permit.take_back()
+        };
+        let (cut, taken_back) = tokio::join!(write, take_back);
+        assert!(taken_back && cut.unwrap_err().sent == 0 && began.elapsed() == Duration::from_secs(2));
+        let call = self::call();
+        far.read_exact(&mut [0; 4]).await.unwrap();
+        let write = write_by(&mut near, b"second", limit, &call);
+        let take_back = async {
+            sleep(Duration::from_secs(2)).await;
+            let taken_back = call.permit.take_back();
+            let mut request = [0; 6];
+            far.read_exact(&mut request).await.unwrap();
+            (taken_back, request)
+        };
+        let (written, (taken_back, request)) = tokio::join!(write, take_back);
+        assert!(written.is_ok() && !taken_back && request == *b"second");
+        let call = self::call();
+        assert!(call.permit.take_back());
+        assert_eq!(write_by(&mut near, b"third", limit, &call).await.unwrap_err().sent, 0);
+        drop(near);
+        assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "nothing of it has left");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_gets_stuck_says_how_much_was_taken() {
-        let (mut near, far) = tokio::io::duplex(4);
-        let cut = write_by(&mut near, b"123456", Duration::from_secs(1), None).await.unwrap_err();
+        let (call, (mut near, far)) = (call(), tokio::io::duplex(4));
+        let cut = write_by(&mut near, b"123456", Duration::from_secs(1), &call).await.unwrap_err();
         assert_eq!(cut.sent, 4);
         drop(far);
-        let cut = write_by(&mut near, b"1", Duration::from_secs(1), None).await.unwrap_err();
+        let cut = write_by(&mut near, b"1", Duration::from_secs(1), &call).await.unwrap_err();
         assert_eq!(cut.sent, 0);
     }
 

@@ -18,6 +18,7 @@ mod splitter;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::select;
 use tokio::time::{timeout_at, Instant};
 
 use crate::bus::call::{Call, Wire};
@@ -53,7 +54,7 @@ pub(in crate::bus) struct Text {
 
 /// Why a command was not put on the line.
 enum NotFree {
-    TooLate,
+    CalledOff,
     Babble,
     Lost(String),
 }
@@ -82,19 +83,16 @@ impl Text {
         self.listening.feed(bytes, self.debts.owes(now), now)
     }
 
-    /// Listens until the question may go out, or is too late.
-    async fn free(&mut self, question: &Question, not_after: Option<Instant>) -> Result<(), NotFree> {
+    /// Listens until the question may go out, or its call is called off.
+    async fn free(&mut self, question: &Question, call: &Call) -> Result<(), NotFree> {
         let mut chunk = [0; 4096];
         let mut pieces = 0;
         port::catch_up().await;
         loop {
             let now = Instant::now();
-            if not_after.is_some_and(|limit| now >= limit) {
-                return Err(NotFree::TooLate);
-            }
             let free_at = self.listening.free_at(question, now.into_std()).map(Instant::from_std);
             let until = match free_at {
-                Some(at) => not_after.map_or(at, |limit| limit.min(at)),
+                Some(at) => at,
                 None if pieces < PIECES_MAX => now,
                 None => return Err(NotFree::Babble),
             };
@@ -102,7 +100,12 @@ impl Text {
             let Some(stream) = self.line.stream.as_mut() else {
                 return Err(NotFree::Lost("is closed".into()));
             };
-            match timeout_at(until, port::read(stream, &mut chunk)).await {
+            let read = select! {
+                biased;
+                () = call.called_off() => return Err(NotFree::CalledOff),
+                read = timeout_at(until, port::read(stream, &mut chunk)) => read,
+            };
+            match read {
                 Ok(Ok(len)) => drop(self.hear(&chunk[..len])),
                 Ok(Err(why)) => return Err(NotFree::Lost(why)),
                 Err(_) if free_at.is_none() => return Ok(()),
@@ -117,9 +120,9 @@ impl Text {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(caller, call);
-        match self.free(&question, call.not_after).await {
+        match self.free(&question, call).await {
             Ok(()) => {}
-            Err(NotFree::TooLate) => return Ended::not_sent(TOO_LATE),
+            Err(NotFree::CalledOff) => return Ended::not_sent(TOO_LATE),
             Err(NotFree::Babble) => {
                 let name = &self.line.endpoint;
                 return Ended::not_sent(format!("{name}: what comes unasked never stops; is the baud rate wrong?"));
@@ -131,12 +134,12 @@ impl Text {
             return self.line.lost("is closed", Wire::NotSent);
         };
         let asked = self.listening.ask(Instant::now().into_std());
-        let written = port::write_by(stream, bytes, sending + WRITE_SLACK, call.not_after).await;
+        let written = port::write_by(stream, bytes, sending + WRITE_SLACK, call).await;
         let timeout = call.timeout.map_or(self.timeout, bounded);
         let sent = Instant::now() + sending;
         let until = (sent + self.debts.window(timeout)).into_std();
         match written {
-            Err(cut) if cut.sent == 0 && call.is_too_late() => {
+            Err(cut) if cut.sent == 0 && call.is_called_off() => {
                 self.listening.withdraw();
                 return Ended::not_sent(TOO_LATE);
             }

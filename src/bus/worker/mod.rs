@@ -6,6 +6,7 @@
 //! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
 //!   in a book that all buses share, from before its first byte left.
+//! - A call that is called off ends every wait before its first byte.
 //! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
-use crate::bus::call::{Call, Wire};
+use crate::bus::call::{at, Call, Wire};
 use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::rtu::Rtu;
@@ -29,7 +30,7 @@ use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Identity, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
 use crate::bus::text::Text;
-use crate::bus::turns::{Asked, Due, Leave, Manners, Turns};
+use crate::bus::turns::{Asked, Due, Leave, Manners, Seat, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
 use crate::health::snapshot::BusState;
@@ -72,10 +73,11 @@ impl Worker {
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
-    /// ended by `ended` and whose commands had timeouts of up to `longest_timeout`, can't come any more.
-    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration) -> Worker {
-        let late_window = self.config.borrow().late_window;
-        self.earlier_life = Some(ended + debts::window_of(late_window, bounded(longest_timeout)));
+    /// ended by `ended`, can't come any more. They can for `late_window` by the configurations of before, and by the
+    /// present one as long as commands with timeouts of up to `longest_timeout` may be answered.
+    pub fn after_an_earlier_life(mut self, ended: Instant, longest_timeout: Duration, late_window: Duration) -> Worker {
+        let present = debts::window_of(self.config.borrow().late_window, bounded(longest_timeout));
+        self.earlier_life = Some(ended + present.max(bounded(late_window)));
         self
     }
 
@@ -217,7 +219,7 @@ enum Event {
     Heard(Option<Lost>),
     /// It is time to open the line.
     Open,
-    /// A wait is over.
+    /// A wait is over, or was given up.
     Due,
 }
 
@@ -267,7 +269,7 @@ impl<L: Link> Working<'_, L> {
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
-                    let _ = self.open(stop).await;
+                    let _ = self.open(stop, None).await;
                 }
             }
         }
@@ -301,14 +303,14 @@ impl<L: Link> Working<'_, L> {
         let due = turns.due_at(&Present { link: &self.link, page: &self.page }).map(Instant::from_std);
         let opening = self.reopening.next.filter(|_| !self.link.is_open());
         let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
-        let holder = turns.listening();
-        let asking = holder.is_some();
+        let holder = turns.holder();
+        let held = holder.is_some();
         let mut configured = self.configured.clone();
         select! {
             biased;
             () = stop.cancelled() => Event::Stop,
             Ok(()) = configured.changed() => Event::Configured,
-            ask = asked(holder), if asking => Event::Asked(ask.map(Box::new)),
+            event = of_the(holder), if held => event,
             () = at(due) => Event::Due,
             grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             () = at(opening) => Event::Open,
@@ -373,7 +375,7 @@ impl<L: Link> Working<'_, L> {
                 }
                 _ => {}
             }
-            if let Err(wire) = self.open(stop).await {
+            if let Err(wire) = self.open(stop, Some(call)).await {
                 return Some(Ended::kept(wire));
             }
         }
@@ -383,6 +385,7 @@ impl<L: Link> Working<'_, L> {
             select! {
                 biased;
                 () = stop.cancelled() => return Some(Ended::kept(stopped())),
+                () = call.called_off() => return Some(Ended::not_sent(TOO_LATE)),
                 () = crate::time::until(until) => {}
             }
         }
@@ -392,7 +395,7 @@ impl<L: Link> Working<'_, L> {
             Leave::Denied => return Some(Ended::not_sent(NEVER_SHOWN)),
             Leave::AfterATry => return None,
         }
-        if call.is_too_late() {
+        if call.is_called_off() {
             return Some(Ended::not_sent(TOO_LATE));
         }
         let settings = self.configured.borrow().clone();
@@ -430,11 +433,22 @@ impl<L: Link> Working<'_, L> {
         self.show(BusState::Open, trouble.map(str::to_owned), None);
     }
 
-    /// Tries once to open the line.
-    async fn open(&mut self, stop: &CancellationToken) -> Result<(), Wire> {
+    /// Tries once to open the line, for as long as the call that wants it is not called off.
+    async fn open(&mut self, stop: &CancellationToken, call: Option<&Call>) -> Result<(), Wire> {
+        let called_off = async {
+            match call {
+                Some(call) => call.called_off().await,
+                None => pending().await,
+            }
+        };
         let opened = select! {
             biased;
             () = stop.cancelled() => return Err(stopped()),
+            () = called_off => {
+                // Whoever comes next finds it open, or why it isn't.
+                self.reopening.next.get_or_insert_with(Instant::now);
+                return Err(Wire::NotSent(TOO_LATE.into()));
+            }
             opened = self.link.open() => opened,
         };
         let now = Instant::now();
@@ -512,10 +526,15 @@ impl<L: Link> Working<'_, L> {
     }
 }
 
-async fn asked(holder: Option<&mut mpsc::Receiver<Ask>>) -> Option<Ask> {
-    match holder {
-        Some(asks) => asks.recv().await,
-        None => pending().await,
+/// What the holder of the turn does next.
+async fn of_the(holder: Option<&mut Seat<mpsc::Receiver<Ask>, Ask>>) -> Event {
+    let Some(seat) = holder else { return pending().await };
+    match &mut seat.waiting {
+        None => Event::Asked(seat.key.recv().await.map(Box::new)),
+        Some(ask) => {
+            ask.wish.abandoned().await;
+            Event::Due
+        }
     }
 }
 
@@ -527,13 +546,6 @@ fn word(wire: &Wire) -> &'static str {
         Wire::NotSent(_) => "not sent",
         Wire::NoAnswer(_) => "no answer",
         Wire::BadReply(_) => "bad reply",
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => crate::time::until(time).await,
-        None => pending().await,
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::{advance, sleep};
 
 use super::super::{BusHandle, Closed};
 use super::*;
+use crate::bus::call::Permit;
 use crate::bus::turns::{PARKED_MAX, TRIES_MAX};
 use crate::peripheral::exchange::{Answer, Request};
 
@@ -152,7 +153,7 @@ fn start(script: Script) -> Running {
 
 fn call(unit: u8) -> Call {
     let request = Request::WriteWords { address: 0, words: vec![0] };
-    Call { unit, request, timeout: None, not_after: None, look: 0 }
+    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
 }
 
 impl Running {
@@ -289,6 +290,21 @@ async fn a_turn_that_has_begun_keeps_the_bus_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_turn_that_is_given_up_while_it_waits_with_the_bus_gives_it_back_at_once() {
+    let bus = start(Script::default());
+    let mut turn = bus.handle.turn().await.unwrap();
+    turn.exchange(&call(7)).await;
+    let now = Instant::now();
+    bus.line.with(|script| script.held = vec![(7, now + Duration::from_secs(9))]);
+    let other = bus.ask(8);
+    let late = Call { not_after: Some(now + Duration::from_secs(1)), ..call(7) };
+    assert!(matches!(turn.exchange(&late).await, Wire::NotSent(_)));
+    drop(turn);
+    assert_eq!(other.await.unwrap(), ANSWERED);
+    assert_eq!((bus.line.sent(), now.elapsed().as_secs()), (vec![7, 8], 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_turns_are_set_aside_than_there_is_room_for() {
     let until = Instant::now() + Duration::from_secs(2);
     let bus = start(Script { held: vec![(7, until)], ..Script::default() });
@@ -346,10 +362,11 @@ async fn what_waited_for_the_line_beyond_its_time_is_not_sent() {
     let until = Instant::now() + Duration::from_secs(2);
     let bus = start(Script { held: vec![(7, until)], ..Script::default() });
     let late = Call { not_after: Some(Instant::now() + Duration::from_secs(1)), ..call(7) };
-    let wire = bus.handle.turn().await.unwrap().exchange(&late).await;
+    let (asked, wire) = (Instant::now(), bus.handle.turn().await.unwrap().exchange(&late).await);
     assert!(matches!(wire, Wire::NotSent(_)), "{wire:?}");
+    assert_eq!(asked.elapsed().as_secs(), 1, "it is told so then");
     assert_eq!(bus.line.sent(), [] as [u8; 0]);
-    let in_time = Call { not_after: Some(Instant::now() + Duration::from_secs(1)), ..call(7) };
+    let in_time = Call { not_after: Some(Instant::now() + Duration::from_secs(2)), ..call(7) };
     assert_eq!(bus.handle.turn().await.unwrap().exchange(&in_time).await, Wire::Answered(Answer::Written));
 }
 

@@ -1,3 +1,5 @@
+mod called_off;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ struct TestGate {
     deadline: Instant,
     /// Whether the daemon stops.
     stops: bool,
+    /// Whoever asked for the command has gone.
+    gone: CancellationToken,
     /// How long the ledger takes.
     ledger: Duration,
     recorded: bool,
@@ -39,13 +43,15 @@ struct TestGate {
 
 impl TestGate {
     fn new(deadline: Duration) -> TestGate {
-        TestGate { deadline: Instant::now() + deadline, stops: false, ledger: Duration::ZERO, recorded: false }
+        let (deadline, gone) = (Instant::now() + deadline, CancellationToken::new());
+        TestGate { deadline, stops: false, gone, ledger: Duration::ZERO, recorded: false }
     }
 }
 
 impl Gate for TestGate {
     fn may_go(&mut self) -> Go {
         match Instant::now() >= self.deadline {
+            _ if self.gone.is_cancelled() => Go::End(Outcome::ended(State::Expired, Fault::new(Code::Expired, "gone"))),
             true => Go::End(self.expired()),
             false if self.stops => Go::No,
             false => Go::Yes,
@@ -61,7 +67,14 @@ impl Gate for TestGate {
     }
 
     async fn called_off(&self) {
-        tokio::time::sleep_until(self.deadline).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(self.deadline) => {}
+            () = self.gone.cancelled() => {}
+        }
+    }
+
+    async fn withdrawn(&self) {
+        self.gone.cancelled().await;
     }
 
     async fn record_executing(&mut self) -> bool {
@@ -102,8 +115,9 @@ fn plant() -> (Device, config::Bus) {
 fn configured(bus_and_profile: &str) -> (Device, config::Bus) {
     let folder = tempfile::tempdir().unwrap();
     let main = folder.path().join("main.toml");
+    let unit = if bus_and_profile.contains("kind = \"serial\"") { "" } else { "unit = 7\n" };
     let text = format!(
-        "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\nunit = 7\nprofile = \"p\"\nkey_file = \"k\"\n[bus.b]\n\
+        "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\n{unit}profile = \"p\"\nkey_file = \"k\"\n[bus.b]\n\
          {bus_and_profile}"
     );
     std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
