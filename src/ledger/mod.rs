@@ -16,6 +16,7 @@ mod integrity;
 mod keeper;
 mod mark;
 mod offline;
+mod progress;
 mod reader;
 mod replacement;
 pub mod row;

@@ -395,11 +395,20 @@ pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<
     Ok(())
 }
 
-/// Takes every command that was accepted for one that may have reached the wire, as a copy of a ledger must.
-pub fn begin_all_accepted(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
-    let sql = "UPDATE command SET state = 'executing', attempts = max(attempts, 1), history = history || ?1
-        WHERE finished_at IS NULL AND state = 'accepted'";
-    db.execute(sql, [entry(now, State::Executing.as_str(), None)]).map(|_| ())
+/// Makes of a ledger one that was restored: it distrusts what it does not know, and remembers which rows it has from its
+/// backup. It leaves out so many numbers for events.
+pub fn distrust(db: &Connection, left_out: i64) -> rusqlite::Result<()> {
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0, let_go = 0,
+            restored = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0),
+            published = published + {left_out};
+         DELETE FROM trusted;
+         INSERT INTO sqlite_sequence (name, seq)
+            SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
+         UPDATE sqlite_sequence SET seq = seq + {left_out} WHERE name = 'outbox';
+         COMMIT;"
+    ))
 }
 
 /// Deletes a few final rows that were last delivered longer ago than `retention`, those first that were longest ago.

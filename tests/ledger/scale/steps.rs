@@ -27,11 +27,7 @@ pub fn taken_so_far() -> u64 {
     TAKEN.load(Ordering::SeqCst)
 }
 
-unsafe extern "C" fn opened(
-    db: *mut ffi::sqlite3,
-    _: *mut *mut c_char,
-    _: *const ffi::sqlite3_api_routines,
-) -> c_int {
+unsafe extern "C" fn opened(db: *mut ffi::sqlite3, _: *mut *mut c_char, _: *const ffi::sqlite3_api_routines) -> c_int {
     unsafe {
         let name = ffi::sqlite3_db_filename(db, c"main".as_ptr());
         if name.is_null() || !CStr::from_ptr(name).to_string_lossy().contains(FOLDER) {
