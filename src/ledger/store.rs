@@ -395,8 +395,8 @@ pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<
     Ok(())
 }
 
-/// Makes of a ledger one that was restored: it distrusts what it does not know, and remembers which rows it has from its
-/// backup. It leaves out so many numbers for events.
+/// Makes of a ledger one that was restored: it distrusts what it does not know, and remembers which rows it has from
+/// its backup. It leaves out so many numbers for events.
 pub fn distrust(db: &Connection, left_out: i64) -> rusqlite::Result<()> {
     db.execute_batch(&format!(
         "BEGIN IMMEDIATE;
