@@ -107,8 +107,13 @@ const MIGRATIONS: [&str; 6] = [
     ALTER TABLE ledger ADD COLUMN let_go INTEGER NOT NULL DEFAULT 1;     -- as ended_well: nothing is locked at the hub
     UPDATE ledger SET let_go = ended_well;
 ",
-    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since.
-    "ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;",
+    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since. Each
+    // row of a device is found by one index: it is not finished, or succeeded, or has come to another end.
+    "
+    ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX command_succeeded ON command (device) WHERE state = 'succeeded';
+    CREATE INDEX command_ended ON command (device, state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
+",
 ];
 
 /// Newest rows that are read before anything connects.
