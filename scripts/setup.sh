@@ -36,6 +36,7 @@ if [ "${1-}" = tests ]; then
     need mount mount
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
     need setpriv util-linux
+    need patch patch
     need g++ g++
     # Shells whose completion of the command line is tried, and what judges the manual pages.
     need zsh zsh

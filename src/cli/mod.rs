@@ -272,7 +272,7 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
 
 fn check(path: &Path, json: bool) -> Result<(), Exit> {
     systemd::seclude();
-    let loaded = load_to_check(path, json, Problem::to_json)?;
+    let loaded = load_to_check(path, json, Problem::to_json, doctor::refusals)?;
     let mut remarks = loaded.notes.clone();
     remarks.extend(doctor::around(&loaded));
     remarks.extend(doctor::dates(&loaded));
@@ -293,7 +293,7 @@ fn check(path: &Path, json: bool) -> Result<(), Exit> {
 
 fn check_live(path: &Path, json: bool) -> Result<(), Exit> {
     systemd::seclude();
-    let loaded = load_to_check(path, json, doctor::problem_to_json)?;
+    let loaded = load_to_check(path, json, doctor::problem_to_json, |_| Vec::new())?;
     let mut remarks = loaded.notes.clone();
     remarks.extend(doctor::around(&loaded));
     let (files, origins) = (loaded.files.clone(), loaded.origins.clone());
@@ -321,10 +321,19 @@ fn check_live(path: &Path, json: bool) -> Result<(), Exit> {
     }
 }
 
-/// Loads what is to be checked. With `json` its errors are printed as the document that is asked for.
-fn load_to_check(path: &Path, json: bool, to_json: fn(&Problem) -> Json) -> Result<Loaded, Exit> {
+/// Loads what is to be checked, and asks `refusals` about it. With `json` its errors are printed as the document that
+/// is asked for.
+fn load_to_check(
+    path: &Path,
+    json: bool,
+    to_json: fn(&Problem) -> Json,
+    refusals: fn(&Loaded) -> Vec<Problem>,
+) -> Result<Loaded, Exit> {
     let Refused { problems, notes, files } = match config::load_telling(path, environment()) {
-        Ok(loaded) => return Ok(loaded),
+        Ok(loaded) => match refusals(&loaded) {
+            problems if problems.is_empty() => return Ok(loaded),
+            problems => Refused { problems, notes: loaded.notes, files: loaded.files },
+        },
         Err(refused) => refused,
     };
     if json {

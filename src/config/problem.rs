@@ -77,6 +77,11 @@ impl Problem {
         Problem { place, ..Problem::of(Severity::Warning, source, key, why) }
     }
 
+    /// Why a configuration that was loaded can't be used here.
+    pub(crate) fn error(origins: &Origins, key: &str, why: impl Into<Complaint>) -> Self {
+        Problem { severity: Severity::Error, ..Problem::warning(origins, key, why) }
+    }
+
     pub(super) fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
         self

@@ -34,7 +34,7 @@ impl Gate for CommandGate<'_> {
         }
         let freshness = self.work.judge(self.deadline, self.context.ledger.wall_clock());
         if freshness == Freshness::Expired {
-            return Go::End(self.deadline.expired());
+            return Go::End(self.expired());
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
         self.is_unrecordable = !self.context.ledger.is_well();
@@ -51,7 +51,7 @@ impl Gate for CommandGate<'_> {
     }
 
     fn expired(&self) -> Outcome {
-        self.deadline.expired()
+        self.work.expired(self.deadline)
     }
 
     async fn called_off(&self) {

@@ -324,6 +324,7 @@ impl Context {
             key: Some(key),
             earlier_life: false,
             interrupted: None,
+            restored: false,
             _room: Some(room),
         })
     }
@@ -398,7 +399,12 @@ impl Context {
     async fn work(&self, mut work: Work) {
         loop {
             let present = self.present();
-            let plan = match Plan::new(&present.device, work.command_name(), work.new.value.as_ref()) {
+            let plan = Plan::new(&present.device, work.command_name(), work.new.value.as_ref());
+            let may_repeat = plan.as_ref().is_ok_and(|plan| plan.route(&present.bus).idempotent);
+            if let Some(fault) = work.doubt(may_repeat) {
+                return self.conclude(work, Outcome::ended(State::InDoubt, fault), 0).await;
+            }
+            let plan = match plan {
                 Ok(plan) => plan,
                 // The configuration has changed since the command was accepted.
                 Err(fault) => {

@@ -79,6 +79,7 @@ impl Context {
             key: None,
             earlier_life: false,
             interrupted: None,
+            restored: false,
             _room: None,
         };
         if let Some(fault) = refused {

@@ -5,11 +5,11 @@ use tokio::time::Instant;
 use super::origin::Origin;
 use super::receipts::Key;
 use super::CLOCK_PERIOD;
-use crate::command::decide::{Age, Deadline, Freshness};
-use crate::command::outcome::{Fault, State};
+use crate::command::decide::{self, Age, Checked, Deadline, Freshness, Known, Past, Settle, Verdict};
+use crate::command::outcome::{Fault, Outcome, State};
 use crate::config::Device;
 use crate::hub::room::Held;
-use crate::ledger::row::{RowId, Unfinished};
+use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::NewRow;
 use crate::peripheral::Command;
 use crate::time::trust::WallClock;
@@ -31,6 +31,8 @@ pub(super) struct Work {
     pub(super) earlier_life: bool,
     /// It was `executing` when the daemon died, after so many attempts.
     pub(super) interrupted: Option<u32>,
+    /// A backup had it as accepted, and it may have been executed since.
+    pub(super) restored: bool,
     /// Its place among what the gateway keeps.
     pub(super) _room: Option<Held>,
 }
@@ -43,6 +45,7 @@ impl Work {
             origin: Origin::Message(None),
             refused: None,
             interrupted: (left.state == State::Executing).then_some(left.attempts),
+            restored: left.restored,
             new: NewRow {
                 hub: left.hub,
                 source: left.source,
@@ -75,7 +78,7 @@ impl Work {
 
     /// What its deadline is, if it has one that ends it by the present configuration.
     pub(super) fn deadline(&self, device: &Device) -> Option<Deadline> {
-        if self.refused.is_some() || self.interrupted.is_some() {
+        if self.refused.is_some() || self.interrupted.is_some() || self.restored {
             return None;
         }
         Some(self.deadline_of(device.commands.get(self.command_name())?))
@@ -83,6 +86,26 @@ impl Work {
 
     pub(super) fn deadline_of(&self, command: &Command) -> Deadline {
         Deadline { limit: command.deadline, expires_at: self.new.expires_at }
+    }
+
+    /// Why it is not run, if it may have been executed by the gateway of an earlier ledger (G15). What `may_repeat` is
+    /// run all the same (G4), unless nobody waits for it any more.
+    pub(super) fn doubt(&self, may_repeat: bool) -> Option<Fault> {
+        let idempotent = may_repeat && !matches!(self.new.source, Source::Local { .. });
+        let past = if self.restored { Past::Unknown } else { Past::Known };
+        match decide::on_delivery(Known::New, past, Ok(Checked { idempotent }), Settle::AfterAccept) {
+            Verdict::Doubt(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// How it ends if its deadline passes first.
+    pub(super) fn expired(&self, deadline: Deadline) -> Outcome {
+        let mut outcome = deadline.expired();
+        if let (true, Some(fault)) = (self.restored, &mut outcome.fault) {
+            fault.message.push_str(", as far as this ledger knows, which was restored from a backup");
+        }
+        outcome
     }
 
     pub(super) fn judge(&self, deadline: Deadline, clock: &WallClock) -> Freshness {

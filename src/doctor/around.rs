@@ -1,17 +1,25 @@
 //! What can be told of the surroundings without trying anything: whether the ports are there, the system's trust
 //! anchors, the dates of certificates.
 
+use std::io;
 use std::path::Path;
 
+use rustix::fs::{access, Access};
+use rustix::io::Errno;
+
+use super::account::{Account, Wish};
 use super::files;
 use super::ports::{names_that_stay, BY_ID};
-use super::Verdict;
+use super::{unit, Verdict};
 use crate::certificate::Trust;
 use crate::complaint::Complaint;
 use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
 use crate::hub::transports;
+use crate::operate::admin::server;
 
+/// What the unit's RuntimeDirectory= comes to.
+const RUNTIME_FOLDER: &str = "/run/fieldbridge";
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;
 
@@ -36,10 +44,36 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
         }
     }
     let (connections, buses) = (transports::connections(loaded.config.devices.values()), loaded.config.buses.len());
-    if let Some(why) = handles::note(connections, buses, handles::most()) {
+    if let Some(why) = handles::note(connections, buses, unit::handles().unwrap_or_else(handles::most)) {
         found.push(Problem::warning(&loaded.origins, "device", why));
     }
     found
+}
+
+/// What the daemon would refuse to begin with, although the files say nothing wrong.
+pub fn refusals(loaded: &Loaded) -> Vec<Problem> {
+    let why = admin_socket(&loaded.config.admin_socket);
+    why.map(|why| Problem::error(&loaded.origins, "admin.socket", why)).into_iter().collect()
+}
+
+/// What keeps the daemon from making its socket until a person has changed it.
+pub(super) fn admin_socket(socket: &Path) -> Option<String> {
+    // systemd makes the folder of the default path.
+    if socket.parent().is_some_and(|folder| folder == Path::new(RUNTIME_FOLDER) && !folder.exists()) {
+        return None;
+    }
+    let service = Account::of_the_service();
+    let may_change = |folder: &Path| {
+        let own = access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
+        match &service {
+            // Root may everything, and an operator need not be who the daemon runs as.
+            Some(service) if own.is_err() || rustix::process::geteuid().is_root() => {
+                service.may(Wish::Change, folder).map_err(|_| Errno::ACCESS.into())
+            }
+            _ => own,
+        }
+    };
+    server::foresee(socket, may_change).err().map(|why| why.to_string())
 }
 
 /// Warnings of certificates whose days are over, or nearly so, by this machine's clock.

@@ -8,7 +8,7 @@ use rustix::fs::{access, statvfs, Access, StatVfsMountFlags};
 use super::certificate::Life;
 use super::daemon::Daemon;
 use super::user::{User, Wish, SERVICE};
-use super::{Finding, Verdict};
+use super::{around, Finding, Verdict};
 use crate::certificate::identity;
 use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
@@ -25,6 +25,10 @@ pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<
     let mut findings = readable(files, service.as_ref().filter(|_| is_root()));
     findings.extend(certificates(config));
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
+    // The socket of a daemon that runs is where it is to be.
+    if let Daemon::Absent = daemon {
+        findings.extend(around::admin_socket(&config.admin_socket).map(|why| Finding::fail("admin socket", why)));
+    }
     findings
 }
 

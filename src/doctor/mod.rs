@@ -20,9 +20,10 @@ mod files;
 mod hub;
 mod ports;
 pub mod slave;
+mod unit;
 mod user;
 
-pub use around::{around, dates};
+pub use around::{around, dates, refusals};
 pub use ports::{names_that_stay, BY_ID};
 
 use std::fmt;

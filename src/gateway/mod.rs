@@ -46,7 +46,8 @@ use crate::ledger::row::Unfinished;
 use crate::ledger::{Ledger, Legacy, Life};
 use crate::log;
 use crate::log::throttle::EACH;
-use crate::operate::admin::{self, server, Operator, Reply};
+use crate::operate::admin::server::{self, Unbound};
+use crate::operate::admin::{self, Operator, Reply};
 use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
@@ -166,7 +167,10 @@ impl World {
             // The system's store may be whole again at the next start.
             None => Exit::Surroundings,
         })?;
-        let operators = server::bind(&config.admin_socket).map_err(Exit::Setup)?;
+        let operators = server::bind(&config.admin_socket).map_err(|unbound| match unbound {
+            Unbound::Lasting(why) => Exit::Setup(why),
+            Unbound::Passing(why) => Exit::Surroundings(why),
+        })?;
         let (dial, lines) = (Arc::new(Network), Arc::new(SystemLines));
         Ok(World { dial, trust, lines, operators: Some(operators), source: Arc::new(files) })
     }
@@ -422,7 +426,8 @@ impl Gateway {
             true => None,
             false => match server::bind(&config.admin_socket) {
                 Ok(listener) => Some(listener),
-                Err(why) => {
+                Err(unbound) => {
+                    let why = unbound.to_string();
                     tracing::error!(target: EACH, "{why}; the new configuration changes nothing, the one before stays in force");
                     registry.refused = Some(why.clone());
                     return Reply::Error(why);

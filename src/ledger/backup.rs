@@ -89,24 +89,11 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
     })?;
     let late_window = late_window_of(&ledger);
     let left_out = EVENTS_LEFT_OUT * fastrand::i64(1..1_000_000);
-    let distrust = |db: &Connection| {
-        // What had been accepted may have been executed since.
-        store::begin_all_accepted(db, Timestamp::now())?;
-        db.execute_batch(&format!(
-            "BEGIN IMMEDIATE;
-             UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0, let_go = 0,
-                late_window = max(late_window, {late_window}), published = published + {left_out};
-             DELETE FROM trusted;
-             INSERT INTO sqlite_sequence (name, seq)
-                SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
-             UPDATE sqlite_sequence SET seq = seq + {left_out} WHERE name = 'outbox';
-             COMMIT;"
-        ))
-    };
     replace(&ledger, |new| {
         copy(&source, new)?;
         crash::point(Point::RestoreCopied);
-        schema::finish_new(new, home, distrust).map_err(|error| sqlite(new, &error))
+        schema::finish_new(new, home, |db| store::distrust(db, left_out, late_window))
+            .map_err(|error| sqlite(new, &error))
     })
 }
 

@@ -17,6 +17,7 @@ mod keeper;
 mod lives;
 mod mark;
 mod offline;
+mod progress;
 mod reader;
 mod replacement;
 pub mod row;

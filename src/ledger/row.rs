@@ -112,6 +112,8 @@ pub struct Unfinished {
     pub value: Option<Json>,
     /// `accepted` or `executing`.
     pub state: State,
+    /// A backup had it as accepted: it may have been executed since that was made.
+    pub restored: bool,
     /// Attempts on the wire that were begun.
     pub attempts: u32,
     /// When it came first.
@@ -214,7 +216,8 @@ impl Unfinished {
     /// The columns that [`Unfinished::from_row`] reads, in its order.
     pub const COLUMNS: &str = "id, device, message_id, name, requested, state, attempts, received_at, expires_at, \
                                (SELECT host FROM hub WHERE hub.id = command.hub), source, user, \
-                               correlation_id, sequence_number, enqueued_at, delivery_count";
+                               correlation_id, sequence_number, enqueued_at, delivery_count, \
+                               state = 'accepted' AND id <= (SELECT restored FROM ledger)";
 
     /// Reads a row of [`Unfinished::COLUMNS`].
     ///
@@ -230,6 +233,7 @@ impl Unfinished {
             command: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
             value: json_column(row, 4)?,
             state: state(row, 5)?,
+            restored: row.get(16)?,
             attempts: row.get(6)?,
             received_at: Timestamp(row.get(7)?),
             expires_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),

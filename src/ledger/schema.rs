@@ -27,22 +27,21 @@
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::disk::beside;
 use super::disk::{Disk, Held, Making, SystemDisk};
-use super::{replacement, LedgerError};
+use super::{progress, replacement, LedgerError};
 use crate::proof::crash::{self, Point};
-use crate::systemd;
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -131,14 +130,17 @@ const MIGRATIONS: [&str; 5] = [
     -- note it by its defaults.
     ALTER TABLE ledger ADD COLUMN late_window INTEGER NOT NULL DEFAULT 10000;
 ",
+    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since. Each
+    // row of a device is found by one index: it is not finished, or succeeded, or has come to another end.
+    "
+    ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX command_succeeded ON command (device) WHERE state = 'succeeded';
+    CREATE INDEX command_ended ON command (device, state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
+",
 ];
 
 /// Newest rows that are read before anything connects.
 const NEWEST: i64 = 256;
-/// Steps of SQLite's between two looks at the time.
-const PROGRESS_STEPS: i32 = 1_000_000;
-/// How often systemd is told that a long start goes on.
-const TELL_PERIOD: Duration = Duration::from_secs(5);
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -150,17 +152,22 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`LedgerError::Untrusted`] with what to do, for anything that is not a sound ledger.
 pub fn open(disk: &dyn Disk, path: &Path, home: &str, is_sound: bool) -> Result<Connection, LedgerError> {
     refuse_empty(disk, path)?;
-    settle_log(disk, path).map_err(|e| untrusted(path, &e))?;
+    let log = log_bytes(disk, path);
+    progress::with_log(log, || settle_log(disk, path)).map_err(|e| untrusted(path, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = connect(disk, path, flags).map_err(|e| untrusted(path, &e))?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
     let version = check_ours(path, &db)?;
     crash::point(Point::LedgerOpened);
-    settle(&db).map_err(|e| not_sound(path, &e))?;
+    progress::with_log(log, || settle(&db)).map_err(|e| not_sound(path, &e))?;
     if !is_sound {
         prove(&mut db).map_err(|e| not_sound(path, &e))?;
     }
-    migrate(&mut db, version, home).map_err(|e| untrusted(path, &e))?;
+    if version < MIGRATIONS.len() {
+        migrate(&mut db, version, home).map_err(|e| untrusted(path, &e))?;
+        // What a migration leaves in the log is as big as the indexes that it makes. Nobody waits for it yet.
+        progress::with_log(log_bytes(disk, path), || empty_log(&db)).map_err(|e| not_sound(path, &e))?;
+    }
     prove_newest(&db).map_err(|e| not_sound(path, &e))?;
     Ok(db)
 }
@@ -413,11 +420,15 @@ fn check_ours(path: &Path, db: &Connection) -> Result<usize, LedgerError> {
 /// is then longer than the one on the disk. Moved into the file like that, a power cut could bring the shorter log back
 /// over the newer file.
 fn settle_log(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
-    let log = beside(path, "-wal");
-    match disk.look(&log) {
-        Ok(found) if found.length > 0 => disk.rewrite(&log),
-        _ => Ok(()),
+    match log_bytes(disk, path) {
+        0 => Ok(()),
+        _ => disk.rewrite(&beside(path, "-wal")),
     }
+}
+
+/// The log's length.
+fn log_bytes(disk: &dyn Disk, path: &Path) -> u64 {
+    disk.look(&beside(path, "-wal")).map_or(0, |found| found.length)
 }
 
 /// Brings the file to rest. The checkpoint writes the log's pages anew into the file and syncs that.
@@ -434,7 +445,7 @@ fn settle(db: &Connection) -> Result<(), rusqlite::Error> {
 
 /// Checks the file from end to end.
 fn prove(db: &mut Connection) -> Result<(), rusqlite::Error> {
-    let verdict: String = with_progress(db, "proving the ledger after a fault", |db| {
+    let verdict: String = progress::in_steps(db, "proving the ledger after a fault", |db| {
         db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     })?;
     match verdict.as_str() {
@@ -469,27 +480,6 @@ fn prove_newest(db: &Connection) -> Result<(), rusqlite::Error> {
         }
     }
     Ok(())
-}
-
-/// Runs something long, and tells systemd that it goes on: a start is given more time for as long as it does.
-fn with_progress<T>(
-    db: &mut Connection,
-    what: &'static str,
-    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    let begun = Instant::now();
-    let mut told: Option<Instant> = None;
-    let tell = move || {
-        if told.is_none_or(|at| at.elapsed() >= TELL_PERIOD) {
-            told = Some(Instant::now());
-            systemd::goes_on(&format!("{what}, for {} s", begun.elapsed().as_secs()));
-        }
-        false
-    };
-    db.progress_handler(PROGRESS_STEPS, Some(tell))?;
-    let done = work(db);
-    db.progress_handler(0, None::<fn() -> bool>)?;
-    done
 }
 
 /// Pages in the log that are not moved into the file yet.
@@ -528,7 +518,7 @@ fn expect_pragma(db: &Connection, name: &str, value: &str, read_back: &str) -> R
 }
 
 fn migrate(db: &mut Connection, version: usize, home: &str) -> Result<(), rusqlite::Error> {
-    with_progress(db, "bringing the ledger up to date", |db| apply(db, version, home))
+    progress::in_steps(db, "bringing the ledger up to date", |db| apply(db, version, home))
 }
 
 /// One transaction for each version: a start that is cut short leaves the file as it was.

@@ -268,18 +268,35 @@ pub fn unfinished(db: &Connection, device: Option<&str>) -> rusqlite::Result<Vec
 
 /// The newest rows, newest first.
 pub fn list(db: &Connection, device: Option<&str>, state: Option<State>, limit: u32) -> rusqlite::Result<Vec<Record>> {
-    // The words are ours. The further conditions let SQLite see which index has all of them.
-    let state = match state {
-        None => String::new(),
-        Some(State::Succeeded) => "AND state = 'succeeded'".into(),
-        Some(state @ (State::Accepted | State::Executing)) => format!("AND state = '{state}' AND finished_at IS NULL"),
-        Some(state) => format!("AND state = '{state}' AND finished_at IS NOT NULL AND state <> 'succeeded'"),
+    // The words are ours. They say where all of these rows are found by an index, in order.
+    let place = |state: State| match state {
+        State::Succeeded => ("command_succeeded", "state = 'succeeded'".to_owned()),
+        State::Accepted | State::Executing => {
+            ("command_unfinished", format!("state = '{state}' AND finished_at IS NULL"))
+        }
+        _ => ("command_ended", format!("state = '{state}' AND finished_at IS NOT NULL AND state <> 'succeeded'")),
     };
-    let sql = format!(
-        "SELECT {} FROM command WHERE (?1 IS NULL OR device = ?1) {state} ORDER BY id DESC LIMIT ?2",
-        Record::COLUMNS
-    );
-    db.prepare(&sql)?.query_map(params![device, limit], Record::from_row)?.collect()
+    let which = match (device, state) {
+        (None, None) => "TRUE".to_owned(),
+        (None, Some(state)) => place(state).1,
+        // The newest in each state: among them are the newest of all.
+        (Some(_), state) => {
+            let newest = |state: State| {
+                let (index, of_state) = place(state);
+                let which = format!("device = ?2 AND {of_state} ORDER BY id DESC LIMIT ?1");
+                format!("SELECT id FROM (SELECT id FROM command INDEXED BY {index} WHERE {which})")
+            };
+            let states = State::ALL.into_iter().filter(|one| state.is_none_or(|state| state == *one));
+            format!("id IN ({})", states.map(newest).collect::<Vec<_>>().join(" UNION ALL "))
+        }
+    };
+    let sql = format!("SELECT {} FROM command WHERE {which} ORDER BY id DESC LIMIT ?1", Record::COLUMNS);
+    let mut statement = db.prepare(&sql)?;
+    let rows = match device {
+        None => statement.query_map([limit], Record::from_row)?,
+        Some(device) => statement.query_map(params![limit, device], Record::from_row)?,
+    };
+    rows.collect()
 }
 
 /// The row with a number.
@@ -425,11 +442,21 @@ pub fn save_age(db: &Connection, age: i64, wall: Timestamp) -> rusqlite::Result<
     Ok(())
 }
 
-/// Takes every command that was accepted for one that may have reached the wire, as a copy of a ledger must.
-pub fn begin_all_accepted(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
-    let sql = "UPDATE command SET state = 'executing', attempts = max(attempts, 1), history = history || ?1
-        WHERE finished_at IS NULL AND state = 'accepted'";
-    db.execute(sql, [entry(now, State::Executing.as_str(), None)]).map(|_| ())
+/// Makes of a ledger one that was restored: it distrusts what it does not know, and remembers which rows it has from
+/// its backup. It leaves out so many numbers for events, and peripherals may still answer for so long (ms).
+pub fn distrust(db: &Connection, left_out: i64, late_window: i64) -> rusqlite::Result<()> {
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         UPDATE ledger SET distrusted = 1, epoch = NULL, epoch_age = NULL, ended_well = 0, let_go = 0,
+            late_window = max(late_window, {late_window}),
+            restored = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'command'), 0),
+            published = published + {left_out};
+         DELETE FROM trusted;
+         INSERT INTO sqlite_sequence (name, seq)
+            SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
+         UPDATE sqlite_sequence SET seq = seq + {left_out} WHERE name = 'outbox';
+         COMMIT;"
+    ))
 }
 
 /// Deletes a few final rows that were last delivered longer ago than `retention`, those first that were longest ago.

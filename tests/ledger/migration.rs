@@ -3,7 +3,7 @@
 //!
 //! The times of the kills are random: the seed is printed, and taken from `FIELDBRIDGE_SEED`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support;
@@ -11,6 +11,7 @@ use crate::support::disk::{copy_of_ledger, SmallDisk};
 use crate::support::Site;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::State;
+use fieldbridge::ledger::disk::beside;
 use fieldbridge::ledger::Ledger;
 use fieldbridge::proof::crash::Point;
 use rusqlite::Connection;
@@ -84,15 +85,50 @@ impl Place {
     }
 }
 
+/// Versions that a ledger of the first release goes through, each by a transaction of its own.
+const VERSIONS: std::ops::RangeInclusive<i64> = 3..=6;
+
 #[tokio::test]
 async fn a_ledger_of_the_first_release_is_brought_up_to_date_whole_wherever_that_is_cut_short() {
-    for point in [Point::LedgerOpened, Point::MigrationUncommitted, Point::MigrationCommitted] {
+    let uncommitted = VERSIONS.map(|version| (Point::MigrationUncommitted, version - 2, version - 1));
+    let committed = VERSIONS.map(|version| (Point::MigrationCommitted, version - 2, version));
+    for (point, times, version) in [(Point::LedgerOpened, 1, 2)].into_iter().chain(uncommitted).chain(committed) {
         let place = Place::with(5_000, None);
-        let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", point.name())]);
-        assert_eq!(daemon.wait().code(), None, "{point:?} was not struck: {}", daemon.log());
-        assert_eq!(place.version(), if point == Point::MigrationCommitted { 3 } else { 2 }, "{point:?}");
+        let trap = format!("{}:{times}", point.name());
+        let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", &trap)]);
+        assert_eq!(daemon.wait().code(), None, "{trap} was not struck: {}", daemon.log());
+        assert_eq!(place.version(), version, "{trap}");
         place.check(5_000).await;
-        assert_eq!(place.version(), 5);
+        assert_eq!(place.version(), *VERSIONS.end());
+    }
+}
+
+fn log_bytes(ledger: &Path) -> u64 {
+    beside(ledger, "-wal").metadata().map_or(0, |log| log.len())
+}
+
+#[tokio::test]
+async fn what_an_upgrade_leaves_in_the_log_is_in_the_file_before_anything_is_served_and_systemd_hears_of_it() {
+    let rows = 200_000;
+    let place = Place::with(rows, None);
+    // Cut short with a long log, which the next start makes durable and moves first.
+    let trap = format!("{}:{}", Point::MigrationCommitted.name(), VERSIONS.count());
+    let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", &trap)]);
+    daemon.wait();
+    assert!(log_bytes(&place.ledger) > 10 << 20, "the upgrade leaves {} bytes", log_bytes(&place.ledger));
+    let (whole, moving) = (Place::with(rows, None), "moving the ledger's log into its file");
+    let cases = [(&place, [moving, "proving the ledger"]), (&whole, ["bringing the ledger up to date", moving])];
+    for (place, does) in cases {
+        let mut daemon = place.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", Point::BeforeReady.name())]);
+        for what in does {
+            let told = daemon.told(what).pop().unwrap();
+            assert!(told.starts_with("EXTEND_TIMEOUT_USEC=60000000\nSTATUS="), "{told}");
+        }
+        daemon.wait();
+        assert!(daemon.log().contains("before-ready is struck"), "{}", daemon.log());
+        let left = log_bytes(&place.ledger);
+        assert!(left < 1 << 20, "{left} bytes are left for the first commits to wait for");
+        place.check(rows).await;
     }
 }
 

@@ -375,6 +375,7 @@ fn unfinished(row: &Row) -> Unfinished {
         command: "set".into(),
         value: new.value,
         state: row.state,
+        restored: false,
         attempts: row.attempts,
         received_at: new.received_at,
         expires_at: new.expires_at,

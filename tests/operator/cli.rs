@@ -2,6 +2,7 @@
 //! `--json`, and what must never be printed. The daemon's manners towards systemd are at the end.
 
 mod ledger;
+mod surroundings;
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;

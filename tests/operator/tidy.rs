@@ -486,6 +486,36 @@ fn every_guarantee_has_a_suite() {
     assert_eq!(named, (1..=16).collect());
 }
 
+/// By the command with which scripts/mutants.sh plants them, which anchors a hunk that git would still place.
+#[test]
+fn every_mutant_can_be_planted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(root.join("scripts/mutants.sh")).unwrap();
+    assert!(script.contains("patch -s -f -p1 -d \"$tree\" -i \"$patches/$name.patch\""), "the script plants otherwise");
+    let mut patches: Vec<PathBuf> =
+        std::fs::read_dir(root.join("tests/mutants")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    assert!(patches.len() > 30, "{} mutants", patches.len());
+    for patch in patches {
+        let tree = tempfile::tempdir().unwrap();
+        let text = std::fs::read_to_string(&patch).unwrap();
+        for file in text.lines().filter_map(|line| line.strip_prefix("--- a/")) {
+            let file = file.split('\t').next().unwrap_or(file);
+            std::fs::create_dir_all(tree.path().join(file).parent().unwrap()).unwrap();
+            std::fs::copy(root.join(file), tree.path().join(file)).unwrap();
+        }
+        let planted = std::process::Command::new("patch")
+            .args(["-s", "-f", "-p1", "-d"])
+            .arg(tree.path())
+            .arg("-i")
+            .arg(&patch)
+            .output()
+            .expect("this test needs patch: install the package patch, or run scripts/setup.sh tests");
+        let said = String::from_utf8_lossy(&planted.stdout).into_owned() + &String::from_utf8_lossy(&planted.stderr);
+        assert!(planted.status.success(), "{} does not apply: {said}", patch.display());
+    }
+}
+
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

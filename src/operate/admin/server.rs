@@ -1,12 +1,14 @@
 //! The daemon's side of the admin socket.
 
 use std::future::Future;
+use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{statvfs, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
@@ -26,43 +28,128 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a client that has closed half of its end has closed the rest.
 const HALF_CLOSED_PERIOD: Duration = Duration::from_millis(200);
 
+/// Why there is no socket, in a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbound {
+    /// Only a person can put it right.
+    #[error("{0}")]
+    Lasting(String),
+    /// It may be in order at the next try: the disk is full, no handle is left, another daemon has not ended yet.
+    #[error("{0}")]
+    Passing(String),
+}
+
+impl Unbound {
+    fn of(path: &Path, error: &io::Error) -> Unbound {
+        let why =
+            format!("the admin socket {} can't be made: {error}; check `admin.socket` and its folder", path.display());
+        let lasts = matches!(
+            error.raw_os_error().map(Errno::from_raw_os_error),
+            Some(
+                Errno::NOTDIR
+                    | Errno::ISDIR
+                    | Errno::ACCESS
+                    | Errno::PERM
+                    | Errno::ROFS
+                    | Errno::NAMETOOLONG
+                    | Errno::LOOP
+                    | Errno::EXIST
+                    | Errno::INVAL
+                    | Errno::OPNOTSUPP
+            )
+        );
+        match lasts {
+            true => Unbound::Lasting(why),
+            false => Unbound::Passing(why),
+        }
+    }
+}
+
 /// Makes the socket, in place of one that a dead daemon left.
 ///
 /// # Errors
-/// A sentence that says what is wrong with the path.
-pub fn bind(path: &Path) -> Result<UnixListener, String> {
-    let trouble = |error: std::io::Error| {
-        format!("the admin socket {} can't be made: {error}; check `admin.socket` and its folder", path.display())
-    };
+/// Whether that can pass.
+pub fn bind(path: &Path) -> Result<UnixListener, Unbound> {
+    let trouble = |error: io::Error| Unbound::of(path, &error);
     // systemd makes the folder of the default path; who runs the daemon by hand gets it all the same.
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = folder_of(path) {
         std::fs::create_dir_all(folder).map_err(trouble)?;
     }
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(trouble(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(format!("{} is there already and is no socket; check `admin.socket`", path.display()));
-        }
+    if stands_there(path)? {
         // Whoever answers is another daemon. One that is dead leaves a socket that refuses.
-        Ok(_) => match is_served(path) {
+        match is_served(path) {
             Ok(false) => std::fs::remove_file(path).map_err(trouble)?,
             Ok(true) => {
-                return Err(format!(
+                return Err(Unbound::Passing(format!(
                     "another daemon serves the admin socket {}; give each its own `admin.socket`",
                     path.display()
-                ));
+                )));
             }
             Err(error) => return Err(trouble(error)),
-        },
+        }
     }
     let listener = UnixListener::bind(path).map_err(trouble)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(trouble)?;
     Ok(listener)
 }
 
+/// What would keep [`bind`] from making the socket until a person has changed it, as far as that shows without making
+/// anything. `may_change` says whether files can be made in a folder.
+///
+/// # Errors
+/// [`Unbound::Lasting`].
+pub fn foresee(path: &Path, may_change: impl Fn(&Path) -> io::Result<()>) -> Result<(), Unbound> {
+    let look = || {
+        SocketAddrUnix::new(path).map_err(|error| Unbound::of(path, &error.into()))?;
+        stands_there(path)?;
+        let mut folders = path.ancestors().skip(1).map(|folder| match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        });
+        // The first that is there is the one in which something is made.
+        let is_there = |folder: &&Path| folder.symlink_metadata().is_ok();
+        let Some(folder) = folders.find(is_there) else { return Ok(()) };
+        let made = match folder.metadata() {
+            Ok(found) if found.is_dir() => is_writable(folder).and_then(|()| may_change(folder)),
+            Ok(_) => Err(Errno::NOTDIR.into()),
+            // A link that leads nowhere: no folder can be made under its name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Errno::EXIST.into()),
+            Err(error) => Err(error),
+        };
+        made.map_err(|error| Unbound::of(path, &error))
+    };
+    match look() {
+        Err(Unbound::Passing(_)) => Ok(()),
+        seen => seen,
+    }
+}
+
+fn is_writable(folder: &Path) -> io::Result<()> {
+    match statvfs(folder)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        true => Err(Errno::ROFS.into()),
+        false => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> Option<&Path> {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())
+}
+
+/// Whether a socket stands there already.
+fn stands_there(path: &Path) -> Result<bool, Unbound> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(true),
+        Ok(_) => {
+            let why = format!("{} is there already and is no socket; check `admin.socket`", path.display());
+            Err(Unbound::Lasting(why))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Unbound::of(path, &error)),
+    }
+}
+
 /// Whether somebody listens at a socket. Never waits: whose queue is full is there, however stuck it may be.
-fn is_served(path: &Path) -> std::io::Result<bool> {
+fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match net::connect(&socket, &SocketAddrUnix::new(path)?) {
@@ -110,7 +197,7 @@ fn spare_handle() -> Option<std::fs::File> {
     std::fs::File::open("/dev/null").ok()
 }
 
-pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: F) -> std::io::Result<()>
+pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: F) -> io::Result<()>
 where
     F: Fn(Operator, Request) -> A,
     A: Future<Output = Reply>,
@@ -151,7 +238,7 @@ async fn hangs_up(stream: &UnixStream) {
             Ok(_) => match stream.try_read(&mut rest) {
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             },
             Err(_) => return,
@@ -187,8 +274,52 @@ mod tests {
             }
         }
         let why = bind(&path).unwrap_err();
-        assert!(why.contains("another daemon serves the admin socket"), "{why}");
+        assert!(why.to_string().contains("another daemon serves the admin socket"), "{why}");
+        assert!(matches!(why, Unbound::Passing(_)), "it may be about to end");
         drop((stuck, queue));
         bind(&path).expect("a dead daemon's socket is taken over");
+    }
+    #[test]
+    fn what_a_person_must_change_is_told_from_what_passes() {
+        let of = |error: Errno| Unbound::of(Path::new("/run/x/admin.sock"), &error.into());
+        for error in [Errno::NOTDIR, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NAMETOOLONG, Errno::LOOP] {
+            assert!(matches!(of(error), Unbound::Lasting(_)), "{error:?}");
+        }
+        let passing = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
+        for error in passing.into_iter().chain([Errno::ADDRINUSE, Errno::IO, Errno::NOENT, Errno::AGAIN]) {
+            assert!(matches!(of(error), Unbound::Passing(_)), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_foreseen_is_what_binding_ends_with_and_nothing_is_left_behind() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        std::fs::write(at("file"), "").unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), at("dangling")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        let long = "x".repeat(300);
+        for (path, lasts) in [
+            ("new/deeper/admin.sock", false),
+            ("folder/admin.sock", false),
+            ("file", true),
+            ("folder", true),
+            ("file/admin.sock", true),
+            ("dangling/admin.sock", true),
+            ("loop/admin.sock", true),
+            (&long, true),
+        ] {
+            let before = std::fs::read_dir(place.path()).unwrap().count();
+            let foreseen = foresee(&at(path), |_| Ok(()));
+            assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), before, "{path}");
+            assert_eq!(foreseen.is_err(), lasts, "{path}: {foreseen:?}");
+            let bound = bind(&at(path));
+            assert_eq!(matches!(bound, Err(Unbound::Lasting(_))), lasts, "{path}: {bound:?}");
+        }
+        let denied = |_: &Path| Err(Errno::ACCESS.into());
+        assert!(matches!(foresee(&at("folder/other.sock"), denied), Err(Unbound::Lasting(_))));
+        let full = |_: &Path| Err(Errno::NOSPC.into());
+        assert!(foresee(&at("folder/other.sock"), full).is_ok(), "that passes");
     }
 }

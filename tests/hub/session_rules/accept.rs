@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::{command, event_id, fence, message_ids_of, register, site, site_with, wait_for_deliveries};
-use crate::support::broker::Client;
-use crate::support::slave::Mood;
+use crate::support::broker::{Broker, Client};
+use crate::support::slave::{Mood, Slave};
+use crate::support::Site;
 
 const ACCEPT: &str = "after-accept";
 
@@ -198,4 +201,69 @@ fn a_result_event_outlives_the_death_of_the_daemon() {
     assert_eq!(event["status"], "succeeded");
     assert_eq!(slave.writes(), [(2, 7)]);
     fence(&mut client, 1);
+}
+
+/// What is accepted waits behind one that is held on the wire, while a backup is made.
+fn restored_with_what_waited() -> (Site, Broker, Slave) {
+    let (site, broker, slave) = site(ACCEPT);
+    let daemon = site.start();
+    let mut client = broker.serve();
+    slave.set_mood(Mood::Held);
+    for (number, name) in [(1, "set-verified"), (2, "set"), (3, "pulse"), (4, "pulse-verified")] {
+        client.deliver(number, name, &command(name, number));
+    }
+    site.wait_for_row("pulse-verified", "accepted");
+    slave.wait_for_requests(1);
+    let backup = site.path("backup.db").display().to_string();
+    assert!(site.command(&["ledger", "backup", &backup]).status.success());
+    // All of it is done, and told, before the ledger is lost.
+    slave.set_mood(Mood::Good);
+    client.collect(4, 4);
+    site.settled();
+    daemon.kill();
+    assert!(site.command(&["ledger", "restore", &backup]).status.success());
+    (site, broker, slave)
+}
+
+#[test]
+fn what_a_backup_has_as_accepted_is_run_again_if_it_may_be_and_is_in_doubt_else() {
+    let (site, broker, slave) = restored_with_what_waited();
+    let before = slave.writes();
+    assert_eq!(before, [(1, 1), (0, 2), (2, 3), (3, 4)]);
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    let (_, events) = client.collect(0, 4);
+    assert_eq!(message_ids_of(&events), ["set-verified", "set", "pulse", "pulse-verified"]);
+    for (_, event) in &events {
+        let end = match event["messageId"].as_str() {
+            Some("set-verified" | "set") => ("succeeded".into(), Json::Null),
+            _ => ("in_doubt".into(), "unknown-history".into()),
+        };
+        assert_eq!((&event["status"], &event["error"]["code"]), (&end.0, &end.1), "{event}");
+    }
+    assert_eq!(slave.writes()[before.len()..], [(1, 1), (0, 2)], "what may be repeated, and nothing else");
+    fence(&mut client, 5);
+}
+
+#[test]
+fn what_a_backup_has_as_accepted_is_in_doubt_where_its_command_is_no_longer_configured_or_its_deadline_has_passed() {
+    let (site, broker, slave) = restored_with_what_waited();
+    let before = slave.writes();
+    site.configure("[profile.pump.command.pulse-verified]", "[profile.pump.command.renamed]");
+    let pulse = "[profile.pump.command.pulse]\n";
+    site.configure(pulse, &format!("{pulse}deadline = \"100ms\"\n"));
+    // It counts from the receipt.
+    std::thread::sleep(Duration::from_millis(100));
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    let (_, events) = client.collect(0, 4);
+    for id in ["pulse", "pulse-verified"] {
+        let (_, event) = events.iter().find(|(_, event)| event["messageId"] == id).unwrap();
+        assert_eq!(
+            (&event["status"], &event["error"]["code"]),
+            (&"in_doubt".into(), &"unknown-history".into()),
+            "{id}"
+        );
+    }
+    assert_eq!(slave.writes()[before.len()..], [(1, 1), (0, 2)]);
 }

@@ -23,7 +23,7 @@ static READS: OnceLock<Reads> = OnceLock::new();
 type Reads = unsafe extern "C" fn(*mut ffi::sqlite3_file, *mut c_void, c_int, i64) -> c_int;
 
 /// The thread that proves the whole file beside the service: its reads are no cost of an operation.
-const PROVER: &str = "ledger-proof";
+pub const PROVER: &str = "ledger-proof";
 
 /// From now on pages are counted.
 pub fn count() {
