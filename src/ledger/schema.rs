@@ -130,13 +130,8 @@ const MIGRATIONS: [&str; 6] = [
     -- note it by its defaults.
     ALTER TABLE ledger ADD COLUMN late_window INTEGER NOT NULL DEFAULT 10000;
 ",
-    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since. Each
-    // row of a device is found by one index: it is not finished, or succeeded, or has come to another end.
-    "
-    ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;
-    CREATE INDEX command_succeeded ON command (device) WHERE state = 'succeeded';
-    CREATE INDEX command_ended ON command (device, state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
-",
+    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since.
+    "ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Newest rows that are read before anything connects.
