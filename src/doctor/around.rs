@@ -7,9 +7,9 @@ use std::path::Path;
 use rustix::fs::{access, Access};
 use rustix::io::Errno;
 
-use super::account::{Account, Wish};
 use super::files;
 use super::ports::{names_that_stay, BY_ID};
+use super::user::{User, Wish};
 use super::{unit, Verdict};
 use crate::certificate::Trust;
 use crate::complaint::Complaint;
@@ -62,7 +62,7 @@ pub(super) fn admin_socket(socket: &Path) -> Option<String> {
     if socket.parent().is_some_and(|folder| folder == Path::new(RUNTIME_FOLDER) && !folder.exists()) {
         return None;
     }
-    let service = Account::of_the_service();
+    let service = User::of_the_service();
     let may_change = |folder: &Path| {
         let own = access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
         match &service {

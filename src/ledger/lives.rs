@@ -38,6 +38,9 @@ impl Ledger {
     }
 
     /// Notes by which transports devices are reached. On return that is durable.
+    ///
+    /// # Errors
+    /// The ledger can't be written.
     pub async fn note_ways(&self, ways: Vec<u8>) -> Result<(), LedgerError> {
         self.ask(Kind::Write, move |db| store::set_ways(db, &ways)).await
     }

@@ -198,7 +198,7 @@ async fn while_the_line_is_being_opened_for_it() {
         let ran = bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
         assert!(is_done(&ran), "{name}: {ran:?}");
         sleep(SECOND).await;
-        assert_eq!(bench.bus.status().state, "closed");
+        assert_eq!(bench.bus.status().state.as_str(), "closed");
         let mut gate = TestGate::new(600 * SECOND);
         let (began, gone) = (Instant::now(), gate.gone.clone());
         tokio::spawn(async move {
