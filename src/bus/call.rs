@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{sleep_until, Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::time::until;
 
 /// How one exchange on a line ended. Reasons are sentences for the person on site.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +112,7 @@ impl Permit {
 /// Waits for a time, if there is one.
 pub(in crate::bus) async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => sleep_until(time).await,
+        Some(time) => until(time).await,
         None => pending().await,
     }
 }

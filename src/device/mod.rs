@@ -439,8 +439,10 @@ impl Context {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if matches!(work.origin, Origin::Operator(_)) => return self.send_away(work).await,
                 Ran::NotNow if is_unrecordable && work.row.is_none() => return self.leave_unsettled(work),
-                Ran::NotNow if work.row.is_none() => return self.give_back(work),
+                Ran::NotNow | Ran::Interrupted(_) if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
+                // It is not told to be undone, and goes on as one that an earlier life has left.
+                Ran::Interrupted(attempts) => work.interrupted = Some(attempts),
             }
             // It is the gateway's own: it waits here until the ledger can be written, or for the daemon's next life.
             tokio::select! {

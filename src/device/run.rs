@@ -72,6 +72,8 @@ pub enum Ran {
     Finished(Outcome, u32),
     /// Before anything was recorded or sent.
     NotNow,
+    /// The bus has ended after so many attempts, of which one may have reached the wire.
+    Interrupted(u32),
 }
 
 impl<'a> Plan<'a> {
@@ -116,7 +118,7 @@ impl<'a> Plan<'a> {
             } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
                 match caller.turn().await {
                     Ok(granted) => turn = Some(granted),
-                    Err(_) => return Ran::NotNow,
+                    Err(_) => return Ran::Interrupted(begun(&execution, &step)),
                 }
             }
             let was_recorded = matches!(step, Step::RecordExecuting);
@@ -299,13 +301,17 @@ impl Progress {
     }
 }
 
+/// Attempts that were begun before this step: the one that is about to be made does not count.
+fn begun(execution: &Execution, step: &Step) -> u32 {
+    execution.attempts() - u32::from(matches!(step, Step::Send))
+}
+
 /// The end of a command that was not let through, before this step.
 fn called_off(ran: Ran, execution: &Execution, step: &Step) -> Ran {
-    // The attempt that was about to be made does not count.
-    let attempts = execution.attempts() - u32::from(matches!(step, Step::Send));
+    let attempts = begun(execution, step);
     match (ran, execution.given_up()) {
         (Ran::Finished(outcome, _), _) | (Ran::NotNow, Some(outcome)) => Ran::Finished(outcome, attempts),
-        (Ran::NotNow, None) => Ran::NotNow,
+        (ran, _) => ran,
     }
 }
 

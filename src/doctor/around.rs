@@ -18,8 +18,8 @@ use crate::handles;
 use crate::hub::transports;
 use crate::operate::admin::server;
 
-/// What the unit's RuntimeDirectory= comes to.
-const RUNTIME_FOLDER: &str = "/run/fieldbridge";
+/// What the unit's RuntimeDirectory= and StateDirectory= come to.
+const FOLDERS_OF_THE_UNIT: [&str; 2] = ["/run/fieldbridge", "/var/lib/fieldbridge"];
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;
 
@@ -58,8 +58,8 @@ pub fn refusals(loaded: &Loaded) -> Vec<Problem> {
 
 /// What keeps the daemon from making its socket until a person has changed it.
 pub(super) fn admin_socket(socket: &Path) -> Option<String> {
-    // systemd makes the folder of the default path.
-    if socket.parent().is_some_and(|folder| folder == Path::new(RUNTIME_FOLDER) && !folder.exists()) {
+    // Before a first start systemd has not made them.
+    if FOLDERS_OF_THE_UNIT.map(Path::new).iter().any(|folder| socket.starts_with(folder) && !folder.exists()) {
         return None;
     }
     let service = User::of_the_service();

@@ -219,7 +219,8 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     tracing::info!("stopped");
     let rest = gateway.shared.rest();
     Ok(Legacy {
-        owed: !in_order || gateway.owed.is_any(),
+        // Also those of a bus that this life had no more.
+        owed: !in_order || gateway.owed.is_any() || gateway.ledger.is_in_earlier_late_window(),
         locked: !in_order || rest != Rest::Nothing,
         by_any_way: rest == Rest::Locked,
     })

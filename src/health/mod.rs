@@ -74,11 +74,12 @@ impl DeviceHealth {
         self.lock().0
     }
 
-    /// Its session has moved. An error is kept until the next connection stands.
+    /// Its session has moved. An error is kept until the next connection stands; what it has waited for is none.
     pub fn set_link(&self, state: LinkState, error: Option<String>) {
         let mut link = self.lock();
+        let has_waited = link.0 == LinkState::WaitingForLocks;
         link.0 = state;
-        if state == LinkState::Connected || error.is_some() {
+        if state == LinkState::Connected || error.is_some() || has_waited {
             link.1 = error;
         }
     }

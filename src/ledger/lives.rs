@@ -19,6 +19,11 @@ impl Ledger {
         (!self.ended_well).then_some(self.late_window_at_start)
     }
 
+    /// Whether peripherals may still answer daemons before this one.
+    pub fn is_in_earlier_late_window(&self) -> bool {
+        self.late_window_at_start().is_some_and(|window| self.started.elapsed() < window)
+    }
+
     /// Peripherals may owe answers for so long from now on, by a new configuration. It is durable soon, and before
     /// whatever is written after this.
     pub fn grow_late_window(&self, late_window: Duration) {

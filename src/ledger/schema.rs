@@ -23,7 +23,8 @@
 //!   by any configuration since the last life that ended well (ms); `ways` is a digest of the transport of each device
 //!   that is not reached by MQTT, empty while that changes; `wall` is the latest wall time that was believed, `home`
 //!   the hub that is configured; `pruned` and `published` count rows and events that ever left, so that what is there
-//!   need not be counted; `distrusted`, `epoch` and `epoch_age` say since when it knows everything.
+//!   need not be counted; `distrusted`, `epoch` and `epoch_age` say since when it knows everything; rows up to
+//!   `restored` are as a backup had them.
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
@@ -126,12 +127,15 @@ const MIGRATIONS: [&str; 6] = [
     ALTER TABLE ledger ADD COLUMN ways BLOB;
     ALTER TABLE ledger ADD COLUMN let_go INTEGER NOT NULL DEFAULT 1;     -- as ended_well: nothing is locked at the hub
     UPDATE ledger SET let_go = ended_well;
+",
+    // What may have gone on behind the ledger's back.
+    "
+    -- Rows up to this number are as a backup had them: what is accepted among them may have been executed since.
+    ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;
     -- For how long a peripheral may owe an answer to a daemon that did not end well, ms; that of a version that did not
     -- note it by its defaults.
     ALTER TABLE ledger ADD COLUMN late_window INTEGER NOT NULL DEFAULT 10000;
 ",
-    // Rows up to this number are as a backup had them: what is accepted among them may have been executed since.
-    "ALTER TABLE ledger ADD COLUMN restored INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Newest rows that are read before anything connects.

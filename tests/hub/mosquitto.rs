@@ -22,6 +22,11 @@ struct Mosquitto {
 impl Mosquitto {
     fn new() -> Mosquitto {
         require("mosquitto", "mosquitto");
+        // It takes WebSockets on every address of the machine, where anybody may have the port by now.
+        (0..20).find_map(|_| Mosquitto::try_new()).expect("a port is free")
+    }
+
+    fn try_new() -> Option<Mosquitto> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let ((host, port), (ws_host, ws_port)) = (free_address(), free_address());
         // `user` counts for a start by root only: without it the broker would change to a user who may not write in
@@ -34,18 +39,23 @@ impl Mosquitto {
         std::fs::write(folder.path().join("mosquitto.conf"), text).expect("the configuration can be written");
         let (address, websocket) = (format!("{host}:{port}"), format!("{ws_host}:{ws_port}"));
         let mut broker = Mosquitto { folder, address, websocket, child: None };
-        broker.start();
-        broker
+        broker.start().then_some(broker)
     }
 
-    fn start(&mut self) {
+    /// Starts it. `false`: it has ended at once.
+    fn start(&mut self) -> bool {
         let log = std::fs::File::create(self.folder.path().join("mosquitto.log")).expect("a log can be made");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("mosquitto");
         // Debian keeps it where only an administrator's PATH leads.
         command.env("PATH", format!("{path}:/usr/sbin")).arg("-c").arg(self.folder.path().join("mosquitto.conf"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it can be started");
-        self.child = Some(child);
+        let child = self.child.insert(child);
+        let log = self.folder.path().join("mosquitto.log");
+        eventually("the broker runs, or has ended", || {
+            let runs = std::fs::read_to_string(&log).is_ok_and(|log| log.contains("running"));
+            (runs || child.try_wait().is_ok_and(|ended| ended.is_some())).then_some(runs)
+        })
     }
 
     /// Stops it, which has it save its sessions.
@@ -121,7 +131,7 @@ fn messages_that_were_sent_while_the_gateway_was_away_are_executed_once_and_in_o
         }
         drop(back_end);
         broker.stop();
-        broker.start();
+        assert!(broker.start());
         let daemon = site.start();
         site.wait_for_row("m-100", "succeeded");
         assert_eq!(slave.writes(), writes(1..=100));
@@ -149,7 +159,7 @@ fn through_a_websocket_the_same_is_done_as_without() {
     site.wait_for_row("m-20", "succeeded");
     drop(back_end);
     broker.stop();
-    broker.start();
+    assert!(broker.start());
     // Nothing of what was completed comes again, and the daemon comes back by itself.
     let mut back_end = broker.visit("back-end");
     wait_until_connected(&site);
@@ -177,7 +187,7 @@ fn a_broker_that_restarts_while_a_command_is_on_the_wire_completes_it_without_a_
     drop(back_end);
     broker.stop();
     eventually("the daemon notices", || (site.device_status("pump")["lastError"] != Json::Null).then_some(()));
-    broker.start();
+    assert!(broker.start());
     wait_until_connected(&site);
     // What waited comes again, the command on the wire included.
     eventually("the redelivery", || (site.device_status("pump")["received"].as_u64() == Some(10)).then_some(()));

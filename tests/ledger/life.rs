@@ -142,11 +142,11 @@ async fn answers_are_owed_for_as_long_as_any_configuration_said_since_the_last_l
     assert_eq!(noted, 30_000, "it is durable with whatever is written next");
     ledger.close_leaving(owed).await;
     let (ledger, before) = owing(&place, 4);
-    assert_eq!(before, Some(30));
+    assert_eq!((before, ledger.is_in_earlier_late_window()), (Some(30), true));
     ledger.close().await;
     // Nothing is owed any more, and no longer than by the present one.
     let (ledger, before) = owing(&place, 5);
-    assert_eq!(before, None);
+    assert_eq!((before, ledger.is_in_earlier_late_window()), (None, false));
     ledger.close_leaving(owed).await;
     assert_eq!(owing(&place, 1).1, Some(5));
 }

@@ -88,6 +88,23 @@ impl Place {
 /// Versions that a ledger of the first release goes through, each by a transaction of its own.
 const VERSIONS: std::ops::RangeInclusive<i64> = 3..=6;
 
+/// Of version 5, which knew neither of restored rows nor of how long answers may be owed.
+#[tokio::test]
+async fn a_ledger_of_the_version_before_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    Ledger::open(&path, HUB, &[]).unwrap().close_after_a_fault().await;
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "ALTER TABLE ledger DROP COLUMN restored; ALTER TABLE ledger DROP COLUMN late_window; PRAGMA user_version = 5;",
+    )
+    .unwrap();
+    drop(db);
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
+    assert_eq!(ledger.late_window_at_start(), Some(Duration::from_secs(10)), "that of the defaults");
+    ledger.close().await;
+}
+
 #[tokio::test]
 async fn a_ledger_of_the_first_release_is_brought_up_to_date_whole_wherever_that_is_cut_short() {
     let uncommitted = VERSIONS.map(|version| (Point::MigrationUncommitted, version - 2, version - 1));

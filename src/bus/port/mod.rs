@@ -16,6 +16,7 @@ use std::future::{poll_fn, Future};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -148,18 +149,21 @@ where
     crash::point(Point::BeforeFirstByte);
     while sent < bytes.len() {
         let piece = crash::piece(&bytes[sent..]);
+        // The last look at the clock: whatever the thread did meanwhile, a timer may not have been seen to run out.
         let write = poll_fn(|cx| match sent {
-            0 => call.permit.offer(|| Pin::new(&mut *stream).poll_write(cx, piece)),
-            _ => Pin::new(&mut *stream).poll_write(cx, piece),
+            0 if call.is_called_off() => Poll::Ready(Ok(None)),
+            0 => call.permit.offer(|| Pin::new(&mut *stream).poll_write(cx, piece)).map_ok(Some),
+            _ => Pin::new(&mut *stream).poll_write(cx, piece).map_ok(Some),
         });
         let written = tokio::select! {
             biased;
-            () = call.called_off(), if sent == 0 => return Err(Cut { sent, why: "was not free in time".into() }),
+            () = call.called_off(), if sent == 0 => Ok(Ok(None)),
             written = timeout_at(end, write) => written,
         };
         let why = match written {
-            Ok(Ok(0)) => "takes no more bytes".into(),
-            Ok(Ok(len)) => {
+            Ok(Ok(None)) => "was not free in time".into(),
+            Ok(Ok(Some(0))) => "takes no more bytes".into(),
+            Ok(Ok(Some(len))) => {
                 sent += len;
                 if sent < bytes.len() {
                     crash::point(Point::RequestHalfWritten);
@@ -199,6 +203,19 @@ mod tests {
     fn call() -> Call {
         let request = Request::ReadWords { holding: true, address: 0, count: 1 };
         Call { unit: 7, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    }
+
+    #[tokio::test]
+    async fn what_the_thread_did_meanwhile_is_seen_by_the_last_look_at_the_clock() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let moment = Instant::now() + Duration::from_micros(200);
+        let call = Call { not_after: Some(moment), ..call() };
+        // Another task has the thread: no timer can run out.
+        while Instant::now() < moment {}
+        let cut = write_by(&mut near, b"late", Duration::from_secs(9), &call).await.unwrap_err();
+        assert_eq!(cut.sent, 0);
+        drop(near);
+        assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
     }
 
     #[tokio::test(start_paused = true)]

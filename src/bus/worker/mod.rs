@@ -312,8 +312,9 @@ impl<L: Link> Working<'_, L> {
             Ok(()) = configured.changed() => Event::Configured,
             event = of_the(holder), if held => event,
             () = at(due) => Event::Due,
-            grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
+            // Before anybody's turn: an opening that one after the other calls off would never come to its end.
             () = at(opening) => Event::Open,
+            grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
             lost = self.link.listen(), if listening => Event::Heard(lost),
             () = sleep(pulse::TICK) => Event::Due,
         }

@@ -33,8 +33,9 @@ fn plants(settings: &str) -> impl Iterator<Item = (&'static str, Device, config:
 struct Far {
     /// When something came.
     heard: Arc<Mutex<Vec<Instant>>>,
-    /// How long each opening takes; it fails if that is more than nothing.
+    /// How long each opening takes; it fails if that is more than nothing, unless they are merely slow.
     opening: Mutex<VecDeque<Duration>>,
+    slow: bool,
     deaf: bool,
     /// Each line ends behind the first answer.
     hangs_up: bool,
@@ -50,10 +51,12 @@ impl Far {
     fn open(&self) -> impl std::future::Future<Output = Result<DuplexStream, NotOpened>> + Send {
         *self.opened.lock().unwrap() = true;
         let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
-        let (deaf, hangs_up) = (self.deaf, self.hangs_up);
+        let (deaf, hangs_up, slow) = (self.deaf, self.hangs_up, self.slow);
         async move {
             if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
                 sleep(takes).await;
+            }
+            if takes.is_some_and(|takes| !takes.is_zero() && !slow) {
                 return Err("it swallows everything".into());
             }
             let (near, mut far) = duplex(256);
@@ -185,6 +188,41 @@ async fn while_the_line_is_being_opened() {
         bench.is_called_off(&device, name, 4 * SECOND).await;
         assert!(bench.bus.tried().await.last_error.is_some(), "{name}: what is wrong is found out all the same");
         assert_eq!(bench.requests().await, 0, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_opening_comes_to_its_end_although_one_after_the_other_calls_it_off() {
+    for (name, device, bus) in plants("") {
+        let opening = Mutex::new([2 * SECOND; 9].into());
+        let bench = bench(&bus, Arc::new(Far { opening, slow: true, ..Far::default() }), Owed::default());
+        let began = Instant::now();
+        // Somebody waits whenever one gives up.
+        let each = (0..10).map(|number| {
+            let (bench, device) = (&bench, &device);
+            async move {
+                sleep(SECOND * number * 3 / 4).await;
+                let ran = bench.run(device, name, &mut TestGate::new(SECOND)).await;
+                is_done(&ran).then(|| began.elapsed())
+            }
+        });
+        let done = futures_util::future::join_all(each).await;
+        let first = done.into_iter().flatten().min();
+        assert!(first.is_some_and(|first| first < 5 * SECOND), "{name}: {first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_reached_the_wire_is_not_told_to_be_undone_when_its_bus_ends() {
+    for (name, device, bus) in plants("").filter(|(name, ..)| *name == "again") {
+        let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
+        let stop = bench.stop.clone();
+        tokio::spawn(async move {
+            sleep(SECOND / 2).await;
+            stop.cancel();
+        });
+        let ran = bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
+        assert_eq!(ran, Ran::Interrupted(1), "{}", bus.kind.as_str());
     }
 }
 
