@@ -216,9 +216,11 @@ async fn a_slow_opening_comes_to_its_end_although_one_after_the_other_calls_it_o
 async fn what_may_have_reached_the_wire_is_not_told_to_be_undone_when_its_bus_ends() {
     for (name, device, bus) in plants("").filter(|(name, ..)| *name == "again") {
         let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
-        let stop = bench.stop.clone();
+        let (far, stop) = (bench.far.clone(), bench.stop.clone());
         tokio::spawn(async move {
-            sleep(SECOND / 2).await;
+            while far.requests() == 0 {
+                sleep(SECOND / 100).await;
+            }
             stop.cancel();
         });
         let ran = bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
