@@ -1,25 +1,18 @@
 //! What can be told of the surroundings without trying anything: whether the ports are there, the system's trust
 //! anchors, the dates of certificates.
 
-use std::io;
 use std::path::Path;
-
-use rustix::fs::{access, Access};
-use rustix::io::Errno;
 
 use super::files;
 use super::ports::{names_that_stay, BY_ID};
-use super::user::{User, Wish};
+use super::socket::admin_socket;
 use super::{unit, Verdict};
 use crate::certificate::Trust;
 use crate::complaint::Complaint;
 use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
 use crate::hub::transports;
-use crate::operate::admin::server;
 
-/// What the unit's RuntimeDirectory= and StateDirectory= come to.
-const FOLDERS_OF_THE_UNIT: [&str; 2] = ["/run/fieldbridge", "/var/lib/fieldbridge"];
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;
 
@@ -54,26 +47,6 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
 pub fn refusals(loaded: &Loaded) -> Vec<Problem> {
     let why = admin_socket(&loaded.config.admin_socket);
     why.map(|why| Problem::error(&loaded.origins, "admin.socket", why)).into_iter().collect()
-}
-
-/// What keeps the daemon from making its socket until a person has changed it.
-pub(super) fn admin_socket(socket: &Path) -> Option<String> {
-    // Before a first start systemd has not made them.
-    if FOLDERS_OF_THE_UNIT.map(Path::new).iter().any(|folder| socket.starts_with(folder) && !folder.exists()) {
-        return None;
-    }
-    let service = User::of_the_service();
-    let may_change = |folder: &Path| {
-        let own = access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
-        match &service {
-            // Root may everything, and an operator need not be who the daemon runs as.
-            Some(service) if own.is_err() || rustix::process::geteuid().is_root() => {
-                service.may(Wish::Change, folder).map_err(|_| Errno::ACCESS.into())
-            }
-            _ => own,
-        }
-    };
-    server::foresee(socket, may_change).err().map(|why| why.to_string())
 }
 
 /// Warnings of certificates whose days are over, or nearly so, by this machine's clock.

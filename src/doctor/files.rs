@@ -7,8 +7,9 @@ use rustix::fs::{access, statvfs, Access, StatVfsMountFlags};
 
 use super::certificate::Life;
 use super::daemon::Daemon;
+use super::socket::admin_socket;
 use super::user::{User, Wish, SERVICE};
-use super::{around, Finding, Verdict};
+use super::{Finding, Verdict};
 use crate::certificate::identity;
 use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
@@ -27,7 +28,7 @@ pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
     // The socket of a daemon that runs is where it is to be.
     if let Daemon::Absent = daemon {
-        findings.extend(around::admin_socket(&config.admin_socket).map(|why| Finding::fail("admin socket", why)));
+        findings.extend(admin_socket(&config.admin_socket).map(|why| Finding::fail("admin socket", why)));
     }
     findings
 }

@@ -20,6 +20,7 @@ mod files;
 mod hub;
 mod ports;
 pub mod slave;
+mod socket;
 mod unit;
 mod user;
 
