@@ -7,7 +7,7 @@ use regex_lite::Regex;
 use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Call, Permit, Wire};
+use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{self, Debts, Question};
 use crate::bus::link::Link as _;
 use crate::bus::modbus::ended;
@@ -42,7 +42,7 @@ fn request(source: &mut Source) -> Request {
 }
 
 fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    Call::new(unit, request)
 }
 
 /// What a frame's function and data say to a request, read by the specification (Modbus Application Protocol V1.1b3,

@@ -46,6 +46,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// That may be sent whenever the line is free, with the bus's timeout.
+    pub fn new(unit: u8, request: Request) -> Call {
+        Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    }
+
     /// Whether it is not to be sent any more.
     pub fn is_called_off(&self) -> bool {
         self.not_after.is_some_and(|limit| Instant::now() >= limit) || self.permit.is_taken_back()

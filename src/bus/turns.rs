@@ -266,7 +266,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bus::call::Permit;
 
     /// What is asked of a unit, and whether its caller is gone.
     #[derive(Debug, Clone)]
@@ -310,10 +309,7 @@ mod tests {
     }
 
     fn of(unit: u8, request: Request) -> Wanted {
-        Wanted {
-            call: Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 },
-            gone: false,
-        }
+        Wanted { call: Call::new(unit, request), gone: false }
     }
 
     /// What is due, and the unit that it is of.

@@ -10,7 +10,7 @@
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Call, Permit, Wire};
+use crate::bus::call::{Call, Wire};
 use crate::bus::{BusHandle, Caller, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
@@ -195,7 +195,7 @@ impl<'a> Plan<'a> {
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
         let (unit, timeout) = (self.device.unit, self.command.timeout);
-        Call { unit, request, timeout, not_after, permit: Permit::default(), look: 0 }
+        Call { timeout, not_after, ..Call::new(unit, request) }
     }
 
     /// One exchange. As long as nothing of the command has left, the gate can call it off.

@@ -56,7 +56,7 @@ fn question(device: &Device) -> Result<Question, String> {
     // A write's own timeout is for what it sets in motion.
     let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
     let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
-    let call = Call { unit: device.unit, request, timeout, not_after: None, permit: Permit::default(), look: 0 };
+    let call = Call { timeout, ..Call::new(device.unit, request) };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 

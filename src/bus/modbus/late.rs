@@ -79,7 +79,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bus::call::{Call, Permit};
+    use crate::bus::call::Call;
     use crate::bus::debts::{window, OWED_MAX};
     use crate::bus::modbus::frame::tests::sealed;
     use crate::peripheral::exchange::Request;
@@ -107,13 +107,7 @@ mod tests {
 
     fn question(caller: u64, unit: u8, request: Request) -> (Question, Shape) {
         let shape = Shape::of(unit, &request).unwrap();
-        (
-            Question::of(
-                caller,
-                &Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 },
-            ),
-            shape,
-        )
+        (Question::of(caller, &Call::new(unit, request)), shape)
     }
 
     /// Debts in which one question was left unanswered, and the time until which.

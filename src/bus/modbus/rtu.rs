@@ -448,7 +448,6 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::bus::call::Permit;
     use crate::bus::modbus::frame::tests::sealed;
     use crate::config::{Parity, SerialPort};
     use crate::peripheral::exchange::{Answer, Request};
@@ -467,7 +466,7 @@ mod tests {
 
     fn call() -> Call {
         let request = Request::ReadWords { holding: true, address: 0, count: 1 };
-        Call { unit: 7, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+        Call::new(7, request)
     }
 
     #[tokio::test(start_paused = true)]

@@ -270,7 +270,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::bus::call::Permit;
     use crate::bus::port::{Opener, Opening};
     use crate::config::SerialPort;
 
@@ -310,9 +309,7 @@ mod tests {
         tcp.connection = Some(Box::new(near));
         let request = crate::peripheral::exchange::Request::ReadWords { holding: true, address: 0, count: 1 };
         let began = Instant::now();
-        let ended = tcp
-            .exchange(&Call { unit: 1, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }, 1)
-            .await;
+        let ended = tcp.exchange(&Call::new(1, request), 1).await;
         assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
         assert!(began.elapsed() <= tcp.slack(), "{:?}", began.elapsed());
     }

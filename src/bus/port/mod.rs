@@ -197,12 +197,11 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::bus::call::Permit;
     use crate::peripheral::exchange::Request;
 
     fn call() -> Call {
         let request = Request::ReadWords { holding: true, address: 0, count: 1 };
-        Call { unit: 7, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+        Call::new(7, request)
     }
 
     #[tokio::test]

@@ -226,7 +226,7 @@ mod tests {
     use regex_lite::Regex;
 
     use super::*;
-    use crate::bus::call::{Call, Permit};
+    use crate::bus::call::Call;
     use crate::config::{Endpoint, Parity, SerialPort};
     use crate::peripheral::exchange::Request;
 
@@ -247,10 +247,7 @@ mod tests {
 
     fn question(caller: u64, text: &str) -> Question {
         let request = Request::line(text.as_bytes().to_vec(), None, None);
-        Question::of(
-            caller,
-            &Call { unit: 0, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 },
-        )
+        Question::of(caller, &Call::new(0, request))
     }
 
     /// A line that was opened some time ago, and heard nothing.
@@ -335,10 +332,7 @@ mod tests {
             let until = Regex::new("^END").unwrap();
             let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
             let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until), is_reading: false };
-            Question::of(
-                caller,
-                &Call { unit: 0, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 },
-            )
+            Question::of(caller, &Call::new(0, request))
         };
         line.ask(now);
         line.feed(b"one\n", false, now + 10 * MS);

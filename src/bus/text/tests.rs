@@ -6,7 +6,6 @@ use tokio::io::{duplex, split, AsyncReadExt as _, AsyncWriteExt as _, DuplexStre
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::bus::call::Permit;
 use crate::config::{Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal};
 
@@ -32,7 +31,7 @@ fn bench(baud: u32, turnaround: Duration) -> Bench {
 fn call(text: &str, expect: &str, refuse: Option<&str>) -> Call {
     let regex = |pattern: &str| Regex::new(pattern).unwrap();
     let request = Request::line(text.as_bytes().to_vec(), Some(regex(expect)), refuse.map(regex));
-    Call { unit: 0, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    Call::new(0, request)
 }
 
 /// The same, where all that is wanted is what the reply says.
@@ -323,7 +322,7 @@ async fn an_echo_confirms_nothing() {
     let regex = Regex::new("OPEN (.*)").unwrap();
     for (caller, expect) in [None, Some(regex)].into_iter().enumerate() {
         let request = Request::line(b"OPEN 5\r\n".to_vec(), expect, None);
-        let open = Call { unit: 0, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 };
+        let open = Call::new(0, request);
         let echo = async {
             let mut line = [0; 8];
             hear.read_exact(&mut line).await.unwrap();

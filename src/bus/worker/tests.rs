@@ -8,7 +8,6 @@ use tokio::time::{advance, sleep};
 
 use super::super::{BusHandle, Closed};
 use super::*;
-use crate::bus::call::Permit;
 use crate::bus::turns::{PARKED_MAX, TRIES_MAX};
 use crate::peripheral::exchange::{Answer, Request};
 
@@ -153,7 +152,7 @@ fn start(script: Script) -> Running {
 
 fn call(unit: u8) -> Call {
     let request = Request::WriteWords { address: 0, words: vec![0] };
-    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    Call::new(unit, request)
 }
 
 impl Running {
