@@ -76,6 +76,18 @@ pub(super) fn classify(doing: &str, error: &rusqlite::Error) -> LedgerError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Locked(
             "another program holds the ledger locked; end it, and the daemon goes on by itself".into(),
         ),
-        _ => LedgerError::Failed(format!("{doing} the ledger failed: {error}")),
+        _ => unusable(doing, error),
     }
+}
+
+/// Of an error behind which no attempt gets. SQLite finds a page that is damaged; a row whose words are, only who reads
+/// it does.
+pub(super) fn unusable(doing: &str, error: &rusqlite::Error) -> LedgerError {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    LedgerError::Failed(match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => format!(
+            "{doing} the ledger failed: a row of it is damaged ({error}). Restore a backup (fieldbridge ledger restore FILE)"
+        ),
+        _ => format!("{doing} the ledger failed: {error}"),
+    })
 }

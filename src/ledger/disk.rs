@@ -6,6 +6,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::proof::crash::{self, Point};
 
@@ -49,6 +50,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
 pub struct Look {
     /// Device and inode: another file under the same name has others.
     pub file: (u64, u64),
+    /// When it was made, since 1970, where the file system keeps that: an inode's number is given to the next file at once
+    /// when one is deleted.
+    pub made: Option<Duration>,
     /// Bytes.
     pub length: u64,
     /// Names that the file has.
@@ -102,7 +106,8 @@ impl Disk for SystemDisk {
 
     fn look(&self, path: &Path) -> io::Result<Look> {
         let found = std::fs::metadata(path)?;
-        Ok(Look { file: (found.dev(), found.ino()), length: found.len(), names: found.nlink() })
+        let made = found.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        Ok(Look { file: (found.dev(), found.ino()), made, length: found.len(), names: found.nlink() })
     }
 
     fn hold(&self, path: &Path, making: Making) -> Result<Box<dyn Held>, TryLockError> {

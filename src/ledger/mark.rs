@@ -18,7 +18,7 @@ impl Mark {
         Mark { disk, ledger: ledger.to_owned(), mark: beside(ledger, ".sound") }
     }
 
-    /// Whether it is there, and is this file's: another one under the same name has another number.
+    /// Whether it is there, and is this file's: another one under the same name has another number, or was made later.
     pub(super) fn is_there(&self) -> bool {
         let found = self.disk.read(&self.mark);
         found.is_ok_and(|found| self.content().is_ok_and(|content| found == content.as_bytes()))
@@ -48,6 +48,31 @@ impl Mark {
     }
 
     fn content(&self) -> std::io::Result<String> {
-        Ok(format!("inode {}\n", self.disk.look(&self.ledger)?.file.1))
+        let found = self.disk.look(&self.ledger)?;
+        let made = found.made.map(|made| format!(" made {}", made.as_nanos())).unwrap_or_default();
+        Ok(format!("inode {}{made}\n", found.file.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::disk::SystemDisk;
+
+    /// Where somebody deletes the ledger and copies another one there, the file system is likely to give it the same
+    /// inode.
+    #[test]
+    fn another_file_is_not_marked_though_it_has_the_inode_of_the_one_before() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let ledger = folder.path().join("ledger.db");
+        std::fs::write(&ledger, "proven").expect("it can be written");
+        let mark = Mark::of(Arc::new(SystemDisk), &ledger);
+        mark.set();
+        assert!(mark.is_there());
+        for _ in 0..100 {
+            std::fs::remove_file(&ledger).expect("it can be deleted");
+            std::fs::write(&ledger, "another").expect("it can be written");
+            assert!(!mark.is_there());
+        }
     }
 }

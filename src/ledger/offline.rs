@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::condition::unusable;
 use super::row::Record;
 use super::{schema, store, LedgerError};
 use crate::command::outcome::State;
@@ -54,5 +55,5 @@ impl Reader {
 }
 
 fn read_failed(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Failed(format!("reading the ledger failed: {error}"))
+    unusable("reading", &error)
 }

@@ -97,3 +97,20 @@ fn another_file_in_the_ledgers_place_is_proven_first() {
     let log = ends_by_itself(&site);
     assert!(!log.contains(READY) && !log.contains(GIVEN_UP) && log.contains("damaged"), "{log}");
 }
+
+/// SQLite has no checksums: a bit that falls over within a row is found by who reads the row.
+#[test]
+fn a_row_that_cant_be_read_ends_with_a_sentence_that_says_what_to_do() {
+    let (site, slave) = site();
+    let db = Connection::open(site.path("ledger.db")).expect("it was made");
+    let fallen = "UPDATE command SET state = 'accepted', finished_at = NULL, requested = '{' WHERE message_id = 'm-7'";
+    assert_eq!(db.execute(fallen, []).expect("it can be changed"), 1);
+    drop(db);
+    let remedy = "a row of it is damaged";
+    let log = ends_by_itself(&site);
+    assert!(log.contains(remedy) && log.contains("fieldbridge ledger restore"), "{log}");
+    let told = site.command(&["ledger", "show", "pump", "m-7"]);
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.code() == Some(74) && said.contains(remedy), "{said}");
+    assert_eq!(slave.writes(), []);
+}

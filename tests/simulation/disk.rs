@@ -424,7 +424,7 @@ impl Disk for Mounted {
     fn look(&self, path: &Path) -> io::Result<Look> {
         let state = self.0.operate(self.0.lives())?;
         let file = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Look { file: (1, *file), length: state.files[file].length(), names: 1 })
+        Ok(Look { file: (1, *file), made: None, length: state.files[file].length(), names: 1 })
     }
 
     fn hold(&self, path: &Path, making: Making) -> Result<Box<dyn Held>, TryLockError> {
