@@ -235,6 +235,7 @@ impl Registry {
         for device in &devices {
             let Some(served) = self.devices.get(&device.id) else {
                 let after = self.leaving.remove(&device.id);
+                gateway.shared.goes_on_with(&Account::of(device, access), &device.id);
                 self.add_device(gateway, tasks, access, device, Begin::After(after));
                 changes.devices.added.push(device.id.clone());
                 continue;

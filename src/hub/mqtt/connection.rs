@@ -178,12 +178,15 @@ impl Connection {
         self.send(Packet::PingReq).await
     }
 
-    /// Says goodbye and closes.
-    pub async fn disconnect(mut self) {
-        // Whether the hub hears it changes nothing: the connection ends here.
-        let _ = self.send(Packet::Disconnect).await;
+    /// Says goodbye, and closes our end. Whether the hub has heard it shows in that it closes its own.
+    ///
+    /// # Errors
+    /// It could not be said.
+    pub async fn disconnect(&mut self) -> Result<(), Trouble> {
+        let said = self.send(Packet::Disconnect).await;
         crash::point(Point::GoodbyeSaid);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.framed.close()).await;
+        said
     }
 
     async fn send(&mut self, packet: Packet) -> Result<(), Trouble> {
