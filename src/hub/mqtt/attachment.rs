@@ -267,9 +267,15 @@ impl Attached {
         let mut came = Vec::new();
         let is_dead = self.ping.is_overdue() && self.ping.next() <= Instant::now();
         let is_said = self.connection.disconnect().await.is_ok();
-        if !is_said || !self.is_served || is_dead {
-            return came;
+        if is_said && self.is_served && !is_dead {
+            self.hear_out(&mut came).await;
         }
+        self.connection.close().await;
+        came
+    }
+
+    /// Waits until the hub closes, and takes what comes before that.
+    async fn hear_out(&mut self, came: &mut Vec<Message>) {
         let end = async {
             while came.len() < WINDOW_MAX {
                 match self.connection.next().await {
@@ -288,7 +294,6 @@ impl Attached {
         if !came.is_empty() {
             (self.leaves_one, self.came) = (true, Some(Instant::now()));
         }
-        came
     }
 
     /// Until when the hub may keep something locked for other transports, if the connection ends now.

@@ -178,15 +178,19 @@ impl Connection {
         self.send(Packet::PingReq).await
     }
 
-    /// Says goodbye, and closes our end. Whether the hub has heard it shows in that it closes its own.
+    /// Says goodbye. Whether the hub has heard it shows in that it closes.
     ///
     /// # Errors
     /// It could not be said.
     pub async fn disconnect(&mut self) -> Result<(), Trouble> {
         let said = self.send(Packet::Disconnect).await;
         crash::point(Point::GoodbyeSaid);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.framed.close()).await;
         said
+    }
+
+    /// Closes our end. A WebSocket throws away what comes until the other one is closed.
+    pub async fn close(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.framed.close()).await;
     }
 
     async fn send(&mut self, packet: Packet) -> Result<(), Trouble> {
