@@ -7,6 +7,8 @@
 //! - How a message is read is decided by the [`Form`] that is in force when it comes; what tells it from another under
 //!   the same id, its digest, is of the bytes as they came.
 
+use std::time::Instant;
+
 use ring::digest::{Context, SHA256};
 use serde_json::Value as Json;
 
@@ -49,6 +51,8 @@ pub struct Message {
     pub enqueued_at: Option<Timestamp>,
     /// How often the hub has delivered it before, where the transport tells it.
     pub delivery_count: Option<u32>,
+    /// When it had come whole, by the monotonic clock, where it may have waited since for who takes it.
+    pub came: Option<Instant>,
     /// The body.
     pub body: Vec<u8>,
     /// Why the envelope itself can't be one of this device's messages, if so.

@@ -38,7 +38,6 @@ use crate::handles::{self, Places};
 use crate::health::pulse;
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Network};
-use crate::hub::lock;
 use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
 use crate::hub::transports::{self, Transports};
@@ -378,8 +377,11 @@ impl Gateway {
             registry.add_bus(self, tasks, name);
         }
         let access = Arc::new(Access { hub: config.hub, trust });
+        let mut locked_until = None;
         for device in config.devices.into_values().map(Arc::new) {
-            self.shared.begins_with(&Account::of(&device, &access), &device.id);
+            let account = Account::of(&device, &access);
+            self.shared.begins_with(&account, &device.id);
+            locked_until = locked_until.max(self.shared.locked_until(&account, &device.id));
             let left = left.remove(&device.id).unwrap_or_default();
             registry.add_device(self, tasks, &access, &device, Begin::With(left));
         }
@@ -387,8 +389,8 @@ impl Gateway {
             tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
         }
         drop(registry);
-        if self.shared.rest() != Rest::Nothing {
-            let seconds = lock::time().as_secs();
+        if let Some(until) = locked_until {
+            let seconds = until.saturating_duration_since(self.started).as_secs();
             tracing::info!(
                 seconds,
                 "devices whose messages the hub may keep locked since the last run connect after that"

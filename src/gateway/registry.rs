@@ -159,10 +159,13 @@ impl Registry {
                 drop(ends_link);
             }
         };
+        let has_read = CancellationToken::new();
         let executor = {
-            let (context, after) = (context.clone(), after.clone());
+            let (context, after, reads) = (context.clone(), after.clone(), has_read.clone().drop_guard());
             async move {
-                if let Some(left) = begin_with(&context, left, after).await {
+                let left = begin_with(&context, left, after).await;
+                drop(reads);
+                if let Some(left) = left {
                     context.run_executor(left, jobs).await;
                 }
                 drop(ends_link);
@@ -174,6 +177,8 @@ impl Registry {
             if let Some(after) = after {
                 after.cancelled().await;
             }
+            // What it accepts before is unfinished, too, and would be run twice.
+            has_read.cancelled().await;
             link.run().await;
             drop(is_gone);
         };
@@ -235,6 +240,7 @@ impl Registry {
         for device in &devices {
             let Some(served) = self.devices.get(&device.id) else {
                 let after = self.leaving.remove(&device.id);
+                gateway.shared.goes_on_with(&Account::of(device, access), &device.id);
                 self.add_device(gateway, tasks, access, device, Begin::After(after));
                 changes.devices.added.push(device.id.clone());
                 continue;
@@ -328,4 +334,57 @@ fn longest_timeout(config: &Config, bus: &str) -> Duration {
     let devices = config.devices.values().filter(|device| device.bus == bus);
     let commands = devices.flat_map(|device| device.commands.values().filter_map(|command| command.timeout));
     commands.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::SystemLines;
+    use crate::gateway::ways::Ways;
+    use crate::hub::dial::{Dial, Dialing};
+    use crate::hub::trouble::Trouble;
+    use crate::ledger::disk::SystemDisk;
+    use crate::ledger::{Ledger, Life};
+
+    /// Rings when somebody wants to reach the hub.
+    struct Bell(Notify);
+
+    impl Dial for Bell {
+        fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
+            self.0.notify_one();
+            Box::pin(async { Err(Trouble::Closed) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_is_added_takes_no_message_before_its_unfinished_commands_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (main, path) = (folder.path().join("main.toml"), folder.path().join("ledger.db"));
+        let text = "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n\
+                    [bus.b]\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n\
+                    [device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n\
+                    [profile.p.command.c]\nread = { table = \"input\", address = 7 }\n";
+        std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        std::fs::write(&main, text).unwrap();
+        let config = config::load(&main, []).unwrap().config;
+        let (ledger, writing) =
+            Ledger::open_on(Arc::new(SystemDisk), &path, &config.hub.host, Life::default()).unwrap();
+        let (bell, ways) = (Arc::new(Bell(Notify::new())), Ways::since_the_start(&ledger, &config));
+        let (reloads, _wishes) = tokio::sync::mpsc::channel(1);
+        let gateway = Gateway::new(config.clone(), ledger, bell.clone(), Arc::new(SystemLines), reloads, ways);
+        let mut tasks = TaskGroups::default();
+        let access = Arc::new(Access { hub: config.hub.clone(), trust: None });
+        let device = Arc::new(config.devices["d"].clone());
+        {
+            let mut registry = gateway.registry();
+            registry.add_bus(&gateway, &mut tasks, "b");
+            registry.add_device(&gateway, &mut tasks, &access, &device, Begin::After(None));
+        }
+        // The ledger answers to nobody yet.
+        let is_dialled = |within| tokio::time::timeout(Duration::from_secs(within), bell.0.notified());
+        assert!(is_dialled(10).await.is_err());
+        tokio::time::resume();
+        writing.start().unwrap();
+        assert!(is_dialled(60).await.is_ok());
+    }
 }

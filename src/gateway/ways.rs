@@ -4,17 +4,33 @@
 //! Invariants
 //! - What the ledger names has locked nothing for another transport: while that may be, it names none.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::hub::pace::Crash;
+use crate::hub::transport::Crash;
 use crate::hub::{lock, transports};
 use crate::ledger::{Ledger, CHANGING};
 
+/// By which transports devices are reached, as a digest, and how long those before may keep something locked.
+#[derive(Clone)]
+struct Configured {
+    ways: Vec<u8>,
+    locks: Duration,
+}
+
+impl Configured {
+    fn of(config: &Config) -> Configured {
+        let ways = transports::ways(config.devices.values());
+        Configured { ways, locks: lock::until_noticed(config.hub.keepalive) }
+    }
+}
+
 /// How devices are reached in this life of the daemon.
 pub(super) struct Ways {
-    configured: watch::Sender<Vec<u8>>,
+    configured: watch::Sender<Configured>,
     /// They have not changed since what stands in the ledger was noted.
     is_noted: bool,
     crash: Option<Crash>,
@@ -23,8 +39,8 @@ pub(super) struct Ways {
 impl Ways {
     /// Of a ledger that was opened with the ways of this configuration, and so has noted them unless they have to wait.
     pub(super) fn since_the_start(ledger: &Ledger, config: &Config) -> Ways {
-        let configured = transports::ways(config.devices.values());
-        let by_others = ledger.ways_at_start().is_some_and(|before| before != configured);
+        let configured = Configured::of(config);
+        let by_others = ledger.ways_at_start().is_some_and(|before| before != configured.ways);
         let crash = ledger.locked_since().map(|begun| Crash { begun, by_others });
         let is_noted = !crash.is_some_and(|crash| crash.by_others);
         Ways { configured: watch::Sender::new(configured), is_noted, crash }
@@ -37,9 +53,9 @@ impl Ways {
 
     /// The configuration is about to be taken up.
     pub(super) fn change(&self, config: &Config) {
-        let configured = transports::ways(config.devices.values());
+        let configured = Configured::of(config);
         self.configured.send_if_modified(|present| {
-            let is_other = *present != configured;
+            let is_other = present.ways != configured.ways;
             *present = configured;
             is_other
         });
@@ -53,7 +69,7 @@ impl Ways {
 
 /// Ways, and whether they stand in the ledger.
 pub(super) struct ToBeNoted {
-    configured: watch::Receiver<Vec<u8>>,
+    configured: watch::Receiver<Configured>,
     is_noted: bool,
 }
 
@@ -74,9 +90,9 @@ impl ToBeNoted {
     }
 
     async fn note_when_they_stand(&mut self, ledger: &Ledger) {
-        let ways = self.configured.borrow_and_update().clone();
+        let Configured { ways, locks } = self.configured.borrow_and_update().clone();
         tokio::select! {
-            () = sleep(lock::time()) => {}
+            () = sleep(locks) => {}
             Ok(()) = self.configured.changed() => return,
         }
         ledger.well().await;

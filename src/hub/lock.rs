@@ -12,6 +12,16 @@ pub fn time() -> Duration {
     proof::lock_time().unwrap_or(LOCK)
 }
 
+/// How long a hub that has not heard of the end of a connection may be on its way to miss the keep-alive.
+const NOTICE: Duration = Duration::from_secs(5);
+
+/// How long the hub may hold messages for a connection of MQTT's whose end it may not have heard of: until it has not
+/// heard from it for one and a half times the keep-alive ("Communicate with an IoT hub using the MQTT protocol",
+/// Microsoft), and no less than a lock. Meanwhile it hands them out to nobody else, and new ones to nobody.
+pub fn until_noticed(keepalive: Duration) -> Duration {
+    proof::lock_time().unwrap_or_else(|| LOCK.max(keepalive * 3 / 2 + NOTICE))
+}
+
 /// To whom messages are handed out: a device at a hub.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Recipient {

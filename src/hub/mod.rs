@@ -20,6 +20,7 @@ pub mod dial;
 pub mod https;
 pub mod identity;
 pub mod in_order;
+mod left;
 pub mod lock;
 pub mod mqtt;
 pub mod pace;

@@ -10,7 +10,7 @@ use tokio::time::{sleep_until, Instant};
 use super::account::Account;
 use super::lock;
 use super::room::{Common, Room};
-use super::transport::{Rest, Transport};
+use super::transport::{Crash, Rest, Transport};
 use crate::config::TransportKind;
 use crate::handles::Places;
 
@@ -54,15 +54,6 @@ impl Pace {
     }
 }
 
-/// The daemon before this one has crashed, or has left something locked when it stopped.
-#[derive(Debug, Clone, Copy)]
-pub struct Crash {
-    /// When this one began.
-    pub begun: Instant,
-    /// Devices may have been reached by other transports before.
-    pub by_others: bool,
-}
-
 /// What all identities of a gateway share, for as long as it runs.
 pub struct Shared {
     /// How the hub is reached.
@@ -95,7 +86,14 @@ impl Shared {
     /// it comes to connecting, and by the next daemon too if this one ends before.
     pub fn begins_with(&self, account: &Account, device: &str) {
         if let Some(crash) = self.crash {
-            self.transport.note_crash(account, device, crash.begun);
+            self.transport.note_crash(account, device, crash);
+        }
+    }
+
+    /// A device is configured that was not before: the same, but for that nothing is known of how it was reached.
+    pub fn goes_on_with(&self, account: &Account, device: &str) {
+        if let Some(crash) = self.crash {
+            self.transport.note_crash(account, device, Crash { by_others: true, ..crash });
         }
     }
 
@@ -106,7 +104,7 @@ impl Shared {
     }
 
     /// Until when the hub may keep messages of a device locked that would be overtaken (G5).
-    pub(in crate::hub) fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+    pub fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
         self.transport.locked_until(account, device).max(self.locked_for_all_until())
     }
 

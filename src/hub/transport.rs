@@ -37,6 +37,15 @@ pub enum Rest {
     Locked,
 }
 
+/// The daemon before this one has crashed, or has left something locked when it stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash {
+    /// When this one began.
+    pub begun: Instant,
+    /// Devices may have been reached by other transports before.
+    pub by_others: bool,
+}
+
 /// A protocol by which identities are reached.
 pub trait Transport: Send + Sync {
     /// What attachments have left that the hub may keep locked.
@@ -44,9 +53,9 @@ pub trait Transport: Send + Sync {
         Rest::Nothing
     }
 
-    /// The daemon before this one, which began then, has not ended in order, and has reached this device by this
-    /// transport: it may have left something locked.
-    fn note_crash(&self, _account: &Account, _device: &str, _begun: Instant) {}
+    /// The daemon before this one has not ended in order, and may have reached this device by this transport: it may
+    /// have left something locked.
+    fn note_crash(&self, _account: &Account, _device: &str, _crash: Crash) {}
 
     /// Whether an account's connection is no other's, so that it takes one of the places that there are. Where it is
     /// shared, the transport sees to it that there is a place for it.

@@ -14,7 +14,7 @@ use super::dial::Dial;
 use super::https::Https;
 use super::mqtt::Mqtt;
 use super::pace::Pace;
-use super::transport::{Pending, Reached, Rest, Transport};
+use super::transport::{Crash, Pending, Reached, Rest, Transport};
 use super::trouble::Trouble;
 use crate::config::{Credential, Device, TransportKind};
 use crate::handles::Places;
@@ -38,7 +38,8 @@ pub fn connections<'a>(devices: impl IntoIterator<Item = &'a Device>) -> usize {
 }
 
 /// By which transport each device is reached, as a digest: that there is a WebSocket in between changes nothing. Those
-/// that are reached by MQTT are left out: what it has brought is free when its connection ends.
+/// that are reached by MQTT are left out: their next connection waits for nothing that another of MQTT's has left, and
+/// one that another transport takes over from MQTT changes the digest, as it is in it from then on.
 pub fn ways<'a>(devices: impl IntoIterator<Item = &'a Device>) -> Vec<u8> {
     let mut ways = Context::new(&SHA256);
     for device in devices {
@@ -109,9 +110,14 @@ impl Transport for Transports {
         self.of(account).is_none_or(|transport| transport.has_own_connection(account))
     }
 
-    fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
+    fn note_crash(&self, account: &Account, device: &str, crash: Crash) {
+        let is_by_mqtt = matches!(account.transport, TransportKind::Mqtt | TransportKind::MqttWs);
+        if crash.by_others && !is_by_mqtt {
+            // It may have been reached by that, whose connections the hub may be slow to miss.
+            self.mqtt.note_crash(account, device, crash);
+        }
         if let Some(transport) = self.of(account) {
-            transport.note_crash(account, device, begun);
+            transport.note_crash(account, device, crash);
         }
     }
 
@@ -137,7 +143,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::hub::lock;
-    use crate::hub::pace::{Crash, Shared};
+    use crate::hub::pace::Shared;
 
     /// A device with a key.
     fn device() -> Device {
@@ -193,12 +199,14 @@ mod tests {
         let access = Arc::new(crate::hub::account::Access { hub, trust: None });
         let dial: Arc<dyn Dial> = Arc::new(Nowhere);
         for (transport, by_others, waits, leaves) in [
-            (TransportKind::Mqtt, false, 0, Rest::Nothing),
+            // Its next connection takes over what the one before held; the next daemon may reach it otherwise.
+            (TransportKind::Mqtt, false, 0, Rest::Doubtful),
             (TransportKind::Amqp, false, 0, Rest::Nothing),
             (TransportKind::Https, false, 65, Rest::Doubtful),
             (TransportKind::Mqtt, true, 65, Rest::Locked),
-            (TransportKind::Amqp, true, 65, Rest::Locked),
-            (TransportKind::Https, true, 65, Rest::Locked),
+            // A hub that has not heard of the end of a connection of MQTT's misses it after 90 s.
+            (TransportKind::Amqp, true, 95, Rest::Locked),
+            (TransportKind::Https, true, 95, Rest::Locked),
         ] {
             let (pace, places) = (Arc::default(), Places::new(1));
             let transports = Arc::new(Transports::over(&dial, &pace, &places));
@@ -210,8 +218,18 @@ mod tests {
             let waited = until.map_or(0, |until| until.duration_since(Instant::now()).as_secs());
             // Whoever stops before it has waited leaves that to the next daemon, though it has reached nothing.
             assert_eq!((waited, shared.rest()), (waits, leaves), "{transport}, {by_others}");
-            tokio::time::advance(lock::time()).await;
+            tokio::time::advance(lock::until_noticed(account.access.hub.keepalive)).await;
             assert_eq!((shared.locked_until(&account, "d"), shared.rest()), (None, Rest::Nothing));
+        }
+        // One that was not configured may have been reached by MQTT before, which the digest does not tell.
+        for (transport, waits) in [(TransportKind::Mqtt, 0), (TransportKind::Amqp, 95), (TransportKind::Https, 95)] {
+            let (pace, places) = (Arc::default(), Places::new(1));
+            let transports = Arc::new(Transports::over(&dial, &pace, &places));
+            let shared = Shared::new(transports, pace, places, Some(Crash { begun: Instant::now(), by_others: false }));
+            let account = Account::of(&Device { transport, ..device() }, &access);
+            shared.goes_on_with(&account, "d");
+            let until = shared.locked_until(&account, "d");
+            assert_eq!(until.map_or(0, |until| until.duration_since(Instant::now()).as_secs()), waits, "{transport}");
         }
     }
 }

@@ -130,7 +130,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["in_order", "lock", "properties", "room", "trouble"],
             &["account", "auth", "dial"],
             &["transport", "way"],
-            &["pace"],
+            &["left", "pace"],
             // What connects knows the seam, and no transport.
             &["amqp", "https", "identity", "mqtt"],
             &["transports"],

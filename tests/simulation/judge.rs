@@ -179,8 +179,9 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         // It may have been done for a ledger that is gone.
         Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
-        // while the hub kept it locked, another message took its id.
-        Some("rejected, and done") if ways.contains(&Over::Https) && is_reused(row) && !message.asks.once() => {}
+        // while the hub kept it locked, or when it had thrown it away, another message took its id.
+        Some("rejected, and done")
+            if is_reused(row) && !message.asks.once() && (ways.contains(&Over::Https) || is_told(State::Expired)) => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }

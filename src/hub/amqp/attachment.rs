@@ -129,10 +129,15 @@ impl Held {
     }
 }
 
+/// A message, which the connection may have read while its device had something else in hand.
+fn read(delivery: &Delivery, came: Instant) -> Message {
+    Message { came: Some(came.into_std()), ..c2d(&delivery.payload, delivery.is_whole) }
+}
+
 /// The message that has come, if that is it.
 fn message_in(signal: Signal) -> Option<Message> {
     match signal {
-        Signal::Delivered(delivery) => Some(c2d(&delivery.payload, delivery.is_whole)),
+        Signal::Delivered(delivery, came) => Some(read(&delivery, came)),
         _ => None,
     }
 }
@@ -172,7 +177,7 @@ impl Attached {
                 self.attach_due = None;
                 Ok(Inbound::Ready)
             }
-            Some(Signal::Delivered(delivery)) => Ok(self.on_delivery(&delivery)),
+            Some(Signal::Delivered(delivery, came)) => Ok(self.on_delivery(&delivery, came)),
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
             Some(Signal::Refused(event, why)) => Ok(Inbound::EventRefused { event, why }),
             Some(Signal::Postponed(event, why, is_suspect)) => Ok(Inbound::EventPostponed { event, why, is_suspect }),
@@ -185,9 +190,9 @@ impl Attached {
         }
     }
 
-    fn on_delivery(&mut self, delivery: &Delivery) -> Inbound {
+    fn on_delivery(&mut self, delivery: &Delivery, came: Instant) -> Inbound {
         crash::point(Point::PublishRead);
-        let message = c2d(&delivery.payload, delivery.is_whole);
+        let message = read(delivery, came);
         if !message.sequence_number.is_none_or(|number| self.locked.came(number)) {
             return Inbound::Unclear { message, why: OUT_OF_TURN };
         }

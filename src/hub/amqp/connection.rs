@@ -276,7 +276,7 @@ impl Driver {
         if let Some(served) = self.users.remove(&user) {
             // Their deadlines count from now (G13), whatever ends here.
             for delivery in self.engine.deliveries_of(served.session) {
-                let _ = served.signals.try_send(Signal::Delivered(delivery));
+                let _ = served.signals.try_send(Signal::Delivered(delivery, Instant::now()));
             }
             // If there is no room for the reason, it sees that it is over.
             let _ = served.signals.try_send(Signal::Over(trouble));
@@ -313,7 +313,7 @@ impl Driver {
                     self.signal(link, Signal::Ready);
                 }
             }
-            Event::Delivered(link, delivery) => self.signal(link, Signal::Delivered(delivery)),
+            Event::Delivered(link, delivery) => self.signal(link, Signal::Delivered(delivery, Instant::now())),
             Event::Sent(link, number, outcome) => {
                 let number = i64::try_from(number).unwrap_or(i64::MAX);
                 let told = match outcome {

@@ -50,8 +50,8 @@ pub(super) enum Command {
 pub(super) enum Signal {
     /// Its messages come from now on.
     Ready,
-    /// A message.
-    Delivered(Delivery),
+    /// A message, and when it had come.
+    Delivered(Delivery, Instant),
     /// The hub has the event with this number of the ledger.
     Published(i64),
     /// The hub does not take the event with this number, for this reason.

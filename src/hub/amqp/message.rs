@@ -54,6 +54,7 @@ pub fn c2d(payload: &[u8], is_whole: bool) -> Message {
         sequence_number: read.annotation("x-opt-sequence-number").and_then(number),
         enqueued_at: read.annotation("iothub-enqueuedtime").and_then(|value| time(value).ok().flatten()),
         delivery_count: read.delivery_count.max(told_count),
+        came: None,
         malformed: why.map(|why| format!("the message can't be read: {why}")),
         body: read.body,
     }

@@ -25,14 +25,14 @@ use tokio::time::{timeout, Instant};
 use super::answers;
 use super::book::{Book, End};
 use super::client::{Client, IsOut, Requests};
-use super::left::Left;
 use crate::command::Message;
 use crate::config::Settle;
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
+use crate::hub::left::Left;
 use crate::hub::lock::Recipient;
 use crate::hub::pace::Pace;
-use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Rest, Transport};
+use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
 use crate::hub::{lock, way, Settlement};
 use crate::ledger::row::Event;
@@ -85,8 +85,8 @@ impl Transport for Https {
         })
     }
 
-    fn note_crash(&self, account: &Account, device: &str, begun: Instant) {
-        self.left.note(&Recipient::of(&account.access.hub.host, device), Some(begun + lock::time()));
+    fn note_crash(&self, account: &Account, device: &str, crash: Crash) {
+        self.left.note(&Recipient::of(&account.access.hub.host, device), Some(crash.begun + lock::time()));
     }
 
     fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
@@ -94,10 +94,7 @@ impl Transport for Https {
     }
 
     fn rest(&self) -> Rest {
-        match self.left.is_any() {
-            true => Rest::Doubtful,
-            false => Rest::Nothing,
-        }
+        self.left.rest()
     }
 }
 
@@ -371,7 +368,7 @@ impl Attached {
     fn on_polled(&mut self, polled: Option<answers::Polled>) {
         let now = Instant::now();
         self.is_unsure = false;
-        let Some((message, lock)) = polled else {
+        let Some((mut message, lock)) = polled else {
             self.poll_at = now + self.poll_interval;
             if now < self.look_again_at {
                 self.poll_at = self.poll_at.min(self.look_again_at);
@@ -379,6 +376,7 @@ impl Attached {
             return;
         };
         crash::point(Point::PublishRead);
+        message.came = Some(now.into_std());
         // There may be more behind it.
         (self.poll_at, self.handed_out) = (now, Some(now));
         self.is_unsure = lock.is_none();

@@ -13,7 +13,6 @@ pub mod any_bytes;
 mod attachment;
 mod book;
 mod client;
-mod left;
 mod message;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use crate::command::message::Form;
 use crate::config::{self, Credential, Settle, TransportKind};
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Dialing};
-use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
+use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Transport as _};
 use crate::hub::trouble::Trouble;
 use crate::hub::Settlement::{Abandon, Complete, Leave, Reject};
 use crate::ledger::row::Event;
@@ -157,7 +157,9 @@ fn entry(account: &Account) -> Entry<'_> {
 impl Site {
     /// For how long the next attachment has to wait.
     fn locked_for(&self, crashed: Option<Instant>) -> Option<Duration> {
-        crashed.inspect(|begun| self.transport.note_crash(&self.account, "p#1", *begun));
+        crashed.inspect(|begun| {
+            self.transport.note_crash(&self.account, "p#1", Crash { begun: *begun, by_others: false })
+        });
         let until = self.transport.locked_until(&self.account, "p#1");
         until.map(|until| until.duration_since(Instant::now()))
     }

@@ -70,6 +70,21 @@ pub(super) struct Left {
     weight: usize,
 }
 
+/// What a message says, and when it came first.
+fn note_receipt(identity: &Identity, hub: &str, form: &Form, message: Message) -> (Gist, Instant, Timestamp) {
+    let (at, wall) = receipt(message.came, Instant::now(), Timestamp::now());
+    let gist = message.condense(form);
+    let (received, received_at) = identity.deliveries.first_receipt(hub, &gist, at, wall);
+    (gist, received, received_at)
+}
+
+/// When a message that is taken now came, by both clocks: its deadline counts while something else was done, too.
+fn receipt(came: Option<std::time::Instant>, now: Instant, wall: Timestamp) -> (Instant, Timestamp) {
+    let came = came.map_or(now, Instant::from_std).min(now);
+    let waited = i64::try_from(now.duration_since(came).as_millis()).unwrap_or(i64::MAX);
+    (came, Timestamp(wall.0.saturating_sub(waited)))
+}
+
 impl Serving<'_> {
     pub(super) async fn run(
         &mut self,
@@ -149,7 +164,7 @@ impl Serving<'_> {
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
             Inbound::Unclear { message, why } => {
-                self.first_receipt(&message.condense(&self.form()));
+                self.note_receipt(message);
                 Err(Trouble::Ambiguous(why))
             }
             Inbound::Published(event) => {
@@ -194,7 +209,7 @@ impl Serving<'_> {
                         Inbound::EventPostponed { event, why, is_suspect } => outbox.postponed(event, &why, is_suspect),
                         // It comes again, perhaps still in this life of the daemon.
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
-                            self.first_receipt(&message.condense(&self.form()));
+                            self.note_receipt(message);
                         }
                         Inbound::Ready | Inbound::NotRenewed(_) => {}
                     },
@@ -210,9 +225,8 @@ impl Serving<'_> {
     fn on_delivery(&mut self, number: Option<u64>, message: Message) -> Result<(), Trouble> {
         self.identity.health.received.add();
         self.remains.something_moved();
-        let gist = message.condense(&self.form());
         let hub: Arc<str> = self.account.access.hub.host.as_str().into();
-        let (received, received_at) = self.first_receipt(&gist);
+        let (gist, received, received_at) = self.note_receipt(message);
         let weight = gist.weight();
         let (room, ticket) = match number {
             None => (Some(self.identity.room.hold_anyhow(weight)), Ticket::of_the_only_delivery()),
@@ -236,17 +250,16 @@ impl Serving<'_> {
         self.identity.account.borrow().form.clone()
     }
 
-    /// When a message that came just now came first: noted of each that is read, whatever becomes of it here (G13).
-    fn first_receipt(&self, gist: &Gist) -> (Instant, Timestamp) {
-        let hub = &self.account.access.hub.host;
-        self.identity.deliveries.first_receipt(hub, gist, Instant::now(), Timestamp::now())
+    /// What a message says, and when it came first: noted of each that is read, whatever becomes of it here (G13).
+    fn note_receipt(&self, message: Message) -> (Gist, Instant, Timestamp) {
+        note_receipt(self.identity, &self.account.access.hub.host, &self.form(), message)
     }
 
     /// The same of what came and was not taken before the attachment ended: it comes again, perhaps still in this life
     /// of the daemon.
     pub(super) fn note_what_is_left_behind(&mut self) {
         while let Some(message) = self.attachment.left_behind() {
-            self.first_receipt(&message.condense(&self.form()));
+            self.note_receipt(message);
         }
     }
 
@@ -255,8 +268,7 @@ impl Serving<'_> {
         let (identity, form) = (self.identity, self.form());
         let hub = &self.account.access.hub.host;
         for message in self.attachment.detach().await {
-            let gist = message.condense(&form);
-            identity.deliveries.first_receipt(hub, &gist, Instant::now(), Timestamp::now());
+            note_receipt(identity, hub, &form, message);
         }
     }
 
@@ -370,6 +382,21 @@ impl Serving<'_> {
             settled_at
         } else {
             now + CLOCK_PERIOD
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_was_received_when_it_came_and_not_when_it_is_taken() {
+        let (now, wall, waited) = (Instant::now(), Timestamp(1_795_305_600_000), Duration::from_millis(1_500));
+        let came = now.checked_sub(waited).expect("the machine runs for longer");
+        assert_eq!(receipt(Some(came.into_std()), now, wall), (came, Timestamp(wall.0 - 1_500)));
+        for at_once in [None, Some((now + waited).into_std())] {
+            assert_eq!(receipt(at_once, now, wall), (now, wall));
         }
     }
 }

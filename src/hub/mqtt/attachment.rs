@@ -1,33 +1,54 @@
 //! An identity's attachment by MQTT: a connection, its session, its keep-alive, and the packet ids of what was
 //! published.
+//!
+//! Invariants
+//! - From its CONNECT on the hub may hold messages for a connection, until it has ended it or has heard of its end. The
+//!   next connection takes them over; another transport waits until nothing of it is held any more (G5, [`Left`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{timeout, Instant};
 
 use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
 use super::ping::Ping;
 use super::session::{self, Incoming, Session};
 use super::topic;
 use crate::command::Message;
+use crate::config::{Hub, TransportKind};
 use crate::hub::account::Account;
 use crate::hub::dial::Dial;
-use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached, Transport};
+use crate::hub::left::Left;
+use crate::hub::lock::Recipient;
+use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Rest, Transport};
 use crate::hub::trouble::Trouble;
-use crate::hub::{way, Settlement};
+use crate::hub::{lock, way, Settlement, WINDOW_MAX};
 use crate::ledger::row::Event;
 use crate::proof::crash::{self, Point};
+
+/// How long the hub may take to close a connection that it is told the end of (MQTT 3.1.1, 3.14.4): an answer like any.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// MQTT over streams that are dialled.
 pub struct Mqtt {
     dial: Arc<dyn Dial>,
+    left: Arc<Ended>,
+}
+
+/// What ended connections have left.
+#[derive(Debug, Default)]
+struct Ended {
+    /// All of it.
+    left: Left,
+    /// Of connections whose end the hub may not have heard of: that outlives this daemon.
+    unheard: Left,
 }
 
 impl Mqtt {
     /// Over streams that are dialled so.
     pub fn over(dial: Arc<dyn Dial>) -> Mqtt {
-        Mqtt { dial }
+        Mqtt { dial, left: Arc::default() }
     }
 }
 
@@ -35,37 +56,47 @@ impl Transport for Mqtt {
     fn reach<'a>(&'a self, account: &'a Account) -> Pending<'a, Result<Box<dyn Reached>, Trouble>> {
         Box::pin(async {
             let stream = way::open(&*self.dial, account).await?;
-            Ok(Box::new(Connection::new(stream)) as Box<dyn Reached>)
+            let (connection, left) = (Connection::new(stream), self.left.clone());
+            Ok(Box::new(AtTheHub { connection, left }) as Box<dyn Reached>)
         })
+    }
+
+    /// Its connection may have ended without the hub's hearing of it, as by a power cut.
+    fn note_crash(&self, account: &Account, device: &str, crash: Crash) {
+        let Hub { host, keepalive, .. } = &account.access.hub;
+        let (recipient, until) = (Recipient::of(host, device), Some(crash.begun + lock::until_noticed(*keepalive)));
+        [&self.left.left, &self.left.unheard].iter().for_each(|left| left.note(&recipient, until));
+    }
+
+    fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
+        match account.transport {
+            // The hub ends the connection before for the next one, and frees what it held for it.
+            TransportKind::Mqtt | TransportKind::MqttWs => None,
+            _ => self.left.left.until(&Recipient::of(&account.access.hub.host, device)),
+        }
+    }
+
+    /// The next daemon waits for nothing of it that reaches the device by MQTT again.
+    fn rest(&self) -> Rest {
+        self.left.unheard.rest()
     }
 }
 
-impl Reached for Connection {
-    fn attach<'a>(mut self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
+/// The hub is reached.
+struct AtTheHub {
+    connection: Connection,
+    left: Arc<Ended>,
+}
+
+impl Reached for AtTheHub {
+    fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
             let Entry { hub, device, token, is_to_stay, .. } = entry;
             let login = Login::of(hub, device, token.unwrap_or_default());
-            match is_to_stay {
-                true => self.connect(&login).await?,
-                false => self.connect_and_forget(&login).await?,
-            }
-            crash::point(Point::LoginSent);
-            let was_known = match self.next().await? {
-                Received::ConnAck { code: 0, session_present } => session_present,
-                Received::ConnAck { code, .. } => return Err(Trouble::Refused(code)),
-                _ => return Err(Trouble::Protocol("something before CONNACK".into())),
-            };
+            let mut attached = Attached::new(*self, hub, device);
+            attached.enter(&login, is_to_stay).await?;
             crash::point(Point::LoginAccepted);
-            let attachment = Attached {
-                device: device.to_owned(),
-                connection: *self,
-                was_known,
-                session: Session::default(),
-                ping: Ping::new(hub.keepalive),
-                published: HashMap::new(),
-                last_packet_id: SUBSCRIBE_PACKET_ID,
-            };
-            Ok(Box::new(attachment) as Box<dyn Attachment>)
+            Ok(Box::new(attached) as Box<dyn Attachment>)
         })
     }
 }
@@ -80,12 +111,69 @@ struct Attached {
     /// The events on the wire, by packet id.
     published: HashMap<u16, i64>,
     last_packet_id: u16,
+    keepalive: Duration,
+    /// For all that is known the hub has it, and hands out messages to it.
+    is_served: bool,
+    /// When the last message came.
+    came: Option<Instant>,
+    /// One came that is settled by nobody here.
+    leaves_one: bool,
+    left: Arc<Ended>,
+    recipient: Recipient,
 }
 
 impl Attached {
+    fn new(reached: AtTheHub, hub: &Hub, device: &str) -> Attached {
+        let AtTheHub { connection, left } = reached;
+        Attached {
+            device: device.to_owned(),
+            connection,
+            was_known: false,
+            session: Session::default(),
+            ping: Ping::new(hub.keepalive),
+            published: HashMap::new(),
+            last_packet_id: SUBSCRIBE_PACKET_ID,
+            keepalive: hub.keepalive,
+            is_served: false,
+            came: None,
+            leaves_one: false,
+            left,
+            recipient: Recipient::of(&hub.host, device),
+        }
+    }
+
+    /// Shows the identity.
+    async fn enter(&mut self, login: &Login, is_to_stay: bool) -> Result<(), Trouble> {
+        self.is_served = true;
+        match is_to_stay {
+            true => self.connection.connect(login).await?,
+            false => self.connection.connect_and_forget(login).await?,
+        }
+        crash::point(Point::LoginSent);
+        match self.receive_one().await? {
+            Received::ConnAck { code: 0, session_present } => self.was_known = session_present,
+            Received::ConnAck { code, .. } => {
+                self.is_served = false;
+                return Err(Trouble::Refused(code));
+            }
+            _ => return Err(Trouble::Protocol("something before CONNACK".into())),
+        }
+        // What the connection before held is this one's.
+        [&self.left.left, &self.left.unheard].iter().for_each(|left| left.note(&self.recipient, None));
+        self.ping = Ping::new(self.keepalive);
+        Ok(())
+    }
+
+    /// The next packet. A hub that ends the connection holds nothing for it any more.
+    async fn receive_one(&mut self) -> Result<Received, Trouble> {
+        let received = self.connection.next().await;
+        self.is_served &= received != Err(Trouble::Closed);
+        received
+    }
+
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
         loop {
-            let received = self.connection.next().await?;
+            let received = self.receive_one().await?;
             self.ping.heard();
             if let Some(inbound) = self.on_received(received)? {
                 return Ok(inbound);
@@ -121,11 +209,13 @@ impl Attached {
     ) -> Result<Option<Inbound>, Trouble> {
         crash::point(Point::PublishRead);
         let device = &self.device;
+        self.came = Some(Instant::now());
         let number = match qos {
             1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
                 Incoming::New(number) => Some(number),
                 Incoming::Repeated => return Ok(None),
                 Incoming::Drop(why) => {
+                    self.leaves_one = true;
                     return Ok(Some(Inbound::Unclear { message: topic::parse_c2d(device, topic, payload), why }));
                 }
             },
@@ -168,6 +258,61 @@ impl Attached {
             if !self.published.contains_key(&self.last_packet_id) {
                 return self.last_packet_id;
             }
+        }
+    }
+
+    /// Says goodbye, and hears out what comes before the hub closes, which shows that it has heard it. Of one that does
+    /// not answer to a ping nothing is waited for.
+    async fn say_goodbye(&mut self) -> Vec<Message> {
+        let mut came = Vec::new();
+        let is_dead = self.ping.is_overdue() && self.ping.next() <= Instant::now();
+        let is_said = self.connection.disconnect().await.is_ok();
+        if is_said && self.is_served && !is_dead {
+            self.hear_out(&mut came).await;
+        }
+        self.connection.close().await;
+        came
+    }
+
+    /// Waits until the hub closes, and takes what comes before that.
+    async fn hear_out(&mut self, came: &mut Vec<Message>) {
+        let end = async {
+            while came.len() < WINDOW_MAX {
+                match self.connection.next().await {
+                    Ok(Received::Publish { topic, payload, .. }) => {
+                        let message = topic::parse_c2d(&self.device, &topic, &payload);
+                        came.push(Message { came: Some(Instant::now().into_std()), ..message });
+                    }
+                    Ok(_) => {}
+                    // Whatever has become of it, it was ended from there.
+                    Err(_) => return true,
+                }
+            }
+            false
+        };
+        self.is_served = !timeout(FAREWELL_PATIENCE, end).await.unwrap_or(false);
+        if !came.is_empty() {
+            (self.leaves_one, self.came) = (true, Some(Instant::now()));
+        }
+    }
+
+    /// Until when the hub may keep something locked for other transports, if the connection ends now.
+    fn locked_until(&self) -> Option<Instant> {
+        match (self.is_served, self.leaves_one || self.session.waiting() > 0) {
+            (true, _) => Some(Instant::now() + lock::until_noticed(self.keepalive)),
+            // The next connection of MQTT's gets it at once. No document says that another transport does.
+            (false, true) => self.came.map(|came| came + lock::time()),
+            (false, false) => None,
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let Some(until) = self.locked_until() else { return };
+        self.left.left.note(&self.recipient, Some(until));
+        if self.is_served {
+            self.left.unheard.note(&self.recipient, Some(until));
         }
     }
 }
@@ -219,11 +364,8 @@ impl Attachment for Attached {
         self.session.oldest()
     }
 
-    fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>> {
-        Box::pin(async move {
-            self.connection.disconnect().await;
-            Vec::new()
-        })
+    fn detach(mut self: Box<Self>) -> Pending<'static, Vec<Message>> {
+        Box::pin(async move { self.say_goodbye().await })
     }
 }
 

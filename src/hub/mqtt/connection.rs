@@ -178,11 +178,18 @@ impl Connection {
         self.send(Packet::PingReq).await
     }
 
-    /// Says goodbye and closes.
-    pub async fn disconnect(mut self) {
-        // Whether the hub hears it changes nothing: the connection ends here.
-        let _ = self.send(Packet::Disconnect).await;
+    /// Says goodbye. Whether the hub has heard it shows in that it closes.
+    ///
+    /// # Errors
+    /// It could not be said.
+    pub async fn disconnect(&mut self) -> Result<(), Trouble> {
+        let said = self.send(Packet::Disconnect).await;
         crash::point(Point::GoodbyeSaid);
+        said
+    }
+
+    /// Closes our end. A WebSocket throws away what comes until the other one is closed.
+    pub async fn close(&mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.framed.close()).await;
     }
 

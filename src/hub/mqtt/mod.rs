@@ -4,6 +4,8 @@ mod attachment;
 pub mod connection;
 mod ping;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod topic;
 
 pub use attachment::Mqtt;

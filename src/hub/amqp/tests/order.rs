@@ -30,6 +30,20 @@ fn waits(amqp: &Amqp, account: &Account) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_came_when_its_connection_had_read_it_however_late_its_device_takes_it() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut device = with_messages(&amqp, &account, hub, &[5, 6]).await;
+    let since = Instant::now();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let Ok(Inbound::Delivery { message, .. }) = device.next().await else { panic!("a delivery") };
+    let left_behind = device.left_behind().expect("the second was not taken");
+    for came in [message.came, left_behind.came] {
+        assert_eq!(came.map(Instant::from_std), Some(since));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hub_that_frees_what_a_link_has_left_is_not_waited_for() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);

@@ -1,8 +1,8 @@
 //! Until when the hub keeps messages locked that attachments have left. Pure, but for the lock around it.
 //!
 //! Invariants
-//! - Whatever the hub may have handed out and was not told the end of counts: what an answer brought, and what a poll
-//!   without an answer may have. A message behind it is not asked for before its lock has run out (G5).
+//! - Whatever the hub may have handed out and was not told the end of counts: what came and was not settled, and what
+//!   may have been on its way. A message behind it is not asked for before its lock has run out (G5).
 //! - One moment is kept for each device.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use crate::hub::lock::Recipient;
+use crate::hub::transport::Rest;
 
 /// What is kept, by device.
 #[derive(Debug, Default)]
@@ -35,10 +36,13 @@ impl Left {
         left.get(recipient).copied().filter(|until| *until > Instant::now())
     }
 
-    /// Whether something of any device is locked.
-    pub fn is_any(&self) -> bool {
+    /// What the next daemon is to know of it.
+    pub fn rest(&self) -> Rest {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        left.values().any(|until| *until > Instant::now())
+        match left.values().any(|until| *until > Instant::now()) {
+            true => Rest::Doubtful,
+            false => Rest::Nothing,
+        }
     }
 }
 
@@ -56,9 +60,9 @@ mod tests {
         let (soon, later) = (now + Duration::from_secs(5), now + Duration::from_secs(65));
         left.note(&pump, Some(later));
         left.note(&pump, Some(soon));
-        assert_eq!((left.until(&pump), left.until(&valve), left.is_any()), (Some(later), None, true));
+        assert_eq!((left.until(&pump), left.until(&valve), left.rest()), (Some(later), None, Rest::Doubtful));
         tokio::time::advance(Duration::from_secs(65)).await;
-        assert_eq!((left.until(&pump), left.is_any()), (None, false));
+        assert_eq!((left.until(&pump), left.rest()), (None, Rest::Nothing));
         left.note(&valve, Some(Instant::now() + Duration::from_secs(1)));
         left.note(&valve, None);
         assert_eq!(left.until(&valve), None);
