@@ -6,6 +6,7 @@
 //! story; `FIELDBRIDGE_ROUNDS=1000000` is the long run.
 
 mod amqp;
+mod backups;
 mod disk;
 mod http;
 mod hub;

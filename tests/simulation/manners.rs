@@ -38,6 +38,8 @@ pub enum Manner {
     OtherHub,
     /// The gateway begins again with an empty ledger, for its card is a new one.
     LostLedger,
+    /// The gateway begins again with a ledger from a backup.
+    RestoredLedger,
 }
 
 use Manner::*;
@@ -62,8 +64,11 @@ const ALL: [(Manner, u64); 16] = [
     (LostLedger, 150),
 ];
 
+/// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they are.
+const LATER: [(Manner, u64); 1] = [(RestoredLedger, 130)];
+
 /// What must have happened in a run.
-pub const STRIKES: [&str; 16] = [
+pub const STRIKES: [&str; 20] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -80,6 +85,10 @@ pub const STRIKES: [&str; 16] = [
     "reloads: a line gets a bus of another name",
     "reloads: another hub",
     "ledger: replaced by none",
+    "ledger: a backup is taken",
+    "ledger: replaced by a backup",
+    "ledger: a backup's place is taken by the next life",
+    "judged: a command that a backup had as accepted",
 ];
 
 /// Those of one schedule.
@@ -89,8 +98,10 @@ pub struct Manners(Vec<Manner>);
 impl Manners {
     /// By the dice.
     pub fn of(world: &World) -> Manners {
+        let mut dice = world.dice("manners");
         let chosen = ALL.into_iter().filter(|(_, permille)| world.chance(*permille));
-        Manners(chosen.map(|(manner, _)| manner).collect())
+        let later = LATER.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
+        Manners(chosen.chain(later).map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

@@ -310,7 +310,7 @@ impl Scenario {
         happenings.sort_by_key(|(at, _)| *at);
         let devices = devices.into_iter().map(|device| device.id).collect();
         // What is lost with a ledger is known to nobody.
-        let trusts = !manners.have(Manner::LostLedger) && world.chance(600);
+        let trusts = !manners.have(Manner::LostLedger) && world.chance(600) && !manners.have(Manner::RestoredLedger);
         Scenario {
             faults,
             trusts,
