@@ -40,6 +40,10 @@ pub enum Manner {
     LostLedger,
     /// The gateway begins again with a ledger from a backup.
     RestoredLedger,
+    /// An instrument answers in several lines, of which the last says that it is.
+    SeveralLines,
+    /// What was written shows in another register, nearly, and after a while.
+    ShowsElsewhere,
 }
 
 use Manner::*;
@@ -65,10 +69,10 @@ const ALL: [(Manner, u64); 16] = [
 ];
 
 /// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they are.
-const LATER: [(Manner, u64); 1] = [(RestoredLedger, 130)];
+const LATER: [(Manner, u64); 3] = [(RestoredLedger, 130), (SeveralLines, 200), (ShowsElsewhere, 250)];
 
 /// What must have happened in a run.
-pub const STRIKES: [&str; 20] = [
+pub const STRIKES: [&str; 24] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -89,6 +93,10 @@ pub const STRIKES: [&str; 20] = [
     "ledger: replaced by a backup",
     "ledger: a backup's place is taken by the next life",
     "judged: a command that a backup had as accepted",
+    "instrument: an answer of several lines",
+    "instrument: the last line of an answer never comes",
+    "slave: shows a value in another place",
+    "slave: shows a value nearly",
 ];
 
 /// Those of one schedule.

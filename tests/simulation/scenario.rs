@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::manners::{Manner, Manners};
 use super::request::READS;
-use super::tuning::{configured, reload, Tuning};
+use super::tuning::{configured, reload, Shows, Tuning};
 use super::world::{World, BEGIN};
 
 /// What a message asks for.
@@ -210,6 +210,8 @@ pub struct Scenario {
     pub manners: Manners,
     /// The timeout of whoever asks a peripheral, and the latest answer that can be told from another, ms.
     pub patience: (u64, u64),
+    /// How a value shows that was written, if not in its own place.
+    pub shows: Option<Shows>,
     /// A command must have reached the wire so long after its receipt.
     pub deadline: Duration,
     /// When the faults end.
@@ -316,6 +318,7 @@ impl Scenario {
             trusts,
             manners,
             patience: tuning.patience(),
+            shows: tuning.shows,
             deadline: tuning.deadline,
             chaos,
             happenings,
@@ -383,7 +386,14 @@ pub struct Device {
 }
 
 fn devices(world: &World, manners: &Manners) -> Vec<Device> {
-    let speaks = [Manner::Tails, Manner::Streams, Manner::Fragments, Manner::OddReadings, Manner::Smuggling];
+    let speaks = [
+        Manner::Tails,
+        Manner::Streams,
+        Manner::Fragments,
+        Manner::OddReadings,
+        Manner::Smuggling,
+        Manner::SeveralLines,
+    ];
     let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
     let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };
     let count = world.pick(1..4) as usize;
