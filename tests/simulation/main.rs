@@ -22,6 +22,7 @@ mod scenario;
 mod schedule;
 mod truth;
 mod tuning;
+mod tunnel;
 mod vfs;
 mod wire;
 mod world;

@@ -44,6 +44,12 @@ pub enum Manner {
     SeveralLines,
     /// What was written shows in another register, nearly, and after a while.
     ShowsElsewhere,
+    /// MQTT and AMQP go through WebSockets.
+    WebSockets,
+    /// A proxy stands between the gateway and the hub.
+    Proxy,
+    /// A device is taken out of the configuration while its messages wait, which are given back to the hub.
+    TakenAway,
 }
 
 use Manner::*;
@@ -69,10 +75,17 @@ const ALL: [(Manner, u64); 16] = [
 ];
 
 /// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they are.
-const LATER: [(Manner, u64); 3] = [(RestoredLedger, 130), (SeveralLines, 200), (ShowsElsewhere, 250)];
+const LATER: [(Manner, u64); 6] = [
+    (RestoredLedger, 130),
+    (SeveralLines, 200),
+    (ShowsElsewhere, 250),
+    (WebSockets, 150),
+    (Proxy, 120),
+    (TakenAway, 150),
+];
 
 /// What must have happened in a run.
-pub const STRIKES: [&str; 24] = [
+pub const STRIKES: [&str; 38] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -97,6 +110,20 @@ pub const STRIKES: [&str; 24] = [
     "instrument: the last line of an answer never comes",
     "slave: shows a value in another place",
     "slave: shows a value nearly",
+    "websocket: opened",
+    "websocket: refused",
+    "websocket: a ping",
+    "websocket: a message in two frames",
+    "websocket: cut within a frame",
+    "proxy: asked",
+    "proxy: asks who that is",
+    "proxy: has no way",
+    "proxy: a page",
+    "proxy: says nothing",
+    "proxy: goes before it answers",
+    "proxy: dies",
+    "reloads: a device is taken away while its messages wait",
+    "amqp: a message is given back",
 ];
 
 /// Those of one schedule.

@@ -80,8 +80,10 @@ impl Over {
     }
 
     /// As a configuration says it.
-    pub fn word(self) -> &'static str {
+    pub fn word(self, through_websocket: bool) -> &'static str {
         match self {
+            Over::Mqtt if through_websocket => "mqtt-ws",
+            Over::Amqp if through_websocket => "amqp-ws",
             Over::Mqtt => "mqtt",
             Over::Amqp => "amqp",
             Over::Https => "https",
@@ -309,6 +311,12 @@ impl Scenario {
                 ));
             }
         }
+        if manners.have(Manner::TakenAway) && faults.dead_line.is_none() {
+            take_away(world, &mut happenings, &devices, |left| {
+                configurations.push(configured(&tuning, left, key_file));
+                configurations.len() - 1
+            });
+        }
         happenings.sort_by_key(|(at, _)| *at);
         let devices = devices.into_iter().map(|device| device.id).collect();
         // What is lost with a ledger is known to nobody.
@@ -326,6 +334,33 @@ impl Scenario {
             devices,
             witnessed: world.chance(250),
         }
+    }
+}
+
+/// A device that is reached by AMQP is taken out of the configuration when a message of its has just been sent, and comes
+/// back.
+fn take_away(
+    world: &World,
+    happenings: &mut Vec<(Duration, Happening)>,
+    devices: &[Device],
+    mut without: impl FnMut(&[Device]) -> usize,
+) {
+    let mut dice = world.dice("taken away");
+    let by_amqp = |id: &str| devices.iter().any(|device| device.id == id && device.over == Over::Amqp);
+    let sent: Vec<(Duration, String)> = happenings
+        .iter()
+        .filter_map(|(at, happening)| match happening {
+            Happening::Send(message, _) if by_amqp(&message.device) => Some((*at, message.device.clone())),
+            _ => None,
+        })
+        .collect();
+    for _ in 0..dice.u64(1..4).min(sent.len() as u64) {
+        let (at, id) = &sent[dice.usize(..sent.len())];
+        let left: Vec<Device> = devices.iter().filter(|device| device.id != *id).cloned().collect();
+        world.count("reloads: a device is taken away while its messages wait");
+        let at = *at + Duration::from_millis(dice.u64(60..800));
+        happenings.push((at, Happening::Reload(Some(without(&left)))));
+        happenings.push((at + Duration::from_millis(dice.u64(500..20_000)), Happening::Reload(Some(0))));
     }
 }
 

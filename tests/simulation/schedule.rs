@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::config::{load, Config};
+use fieldbridge::config::{load, Config, Proxy};
 use fieldbridge::exit::Exit;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::hub::transports::ways;
@@ -27,6 +27,7 @@ use super::ledger::{Lost, Row, Witness, PATH};
 use super::manners::Manner;
 use super::plant::{Plant, ToPlant};
 use super::scenario::{Happening, Scenario};
+use super::tunnel::PROXY;
 use super::vfs;
 use super::world::{Report, Seen, World};
 
@@ -209,7 +210,13 @@ enum Ended {
 impl Schedule {
     fn new(world: &Arc<World>, desk: &Desk) -> Schedule {
         let scenario = Scenario::generate(world, &desk.key_file());
-        let configs = scenario.configurations.iter().map(|one| desk.configuration(&one.text)).collect();
+        let mut configs: Vec<Config> =
+            scenario.configurations.iter().map(|one| desk.configuration(&one.text)).collect();
+        if scenario.manners.have(Manner::Proxy) {
+            // No file may say so: without TLS, which a simulation has not, a proxy is refused.
+            let proxy = || Some(Proxy { address: PROXY.to_owned(), credentials: None });
+            configs.iter_mut().for_each(|config| config.hub.proxy = proxy());
+        }
         let settings =
             Arc::new(Settings { world: world.clone(), configs, present: Mutex::new(Ok(0)), changed: Notify::new() });
         let disk = SimDisk::new(world);

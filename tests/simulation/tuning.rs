@@ -51,6 +51,8 @@ pub struct Tuning {
     several: bool,
     /// Where, when and how nearly a value shows that was written, if not in its own place.
     pub shows: Option<Shows>,
+    /// MQTT and AMQP go through WebSockets.
+    websockets: bool,
     /// Whether those devices that are completed when a command is accepted are so now.
     after_accept: bool,
 }
@@ -122,6 +124,7 @@ impl Tuning {
             host: HUBS[0],
             pulses: true,
             lax: manners.have(Manner::Streams),
+            websockets: manners.have(Manner::WebSockets),
             several: manners.have(Manner::SeveralLines),
             shows: manners.have(Manner::ShowsElsewhere).then(|| Shows::of(world)),
             after_accept: true,
@@ -195,9 +198,10 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { deadline, pulses, after_accept, pause, poll_interval, rtu_kind, text_kind, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
     let deadline = format!("{}s", deadline.as_secs());
+    let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");
     let mut text = format!(
-        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
+        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n{ways}\
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
@@ -219,7 +223,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
             "[device.{}]\nbus = \"{bus}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
              transport = \"{}\"\n",
             device.id,
-            device.over.word()
+            device.over.word(tuning.websockets)
         );
     }
     let register = |name: &str, address: u16, rest: &str| {
