@@ -228,9 +228,10 @@ impl SimDisk {
         state.pending_names.clear();
     }
 
-    /// Puts a file on the disk, synced.
+    /// Puts a file on the disk, synced as all names are then.
     pub fn place(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.lock();
+        state.sync_names();
         let file = state.next;
         state.next += 1;
         state.files.insert(file, Content { now: bytes.clone(), durable: bytes, ..Content::default() });

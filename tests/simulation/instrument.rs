@@ -73,6 +73,28 @@ pub(super) fn hears(plant: &Arc<Plant>, wire: &Wire, request: &Request) {
 
 /// What it says to a command.
 pub(super) fn saying(plant: &Plant, request: &Request, refuses: bool) -> Saying {
+    let mut saying = said(plant, request, refuses);
+    if !plant.manners.have(Manner::SeveralLines) {
+        return saying;
+    }
+    plant.world.count("instrument: an answer of several lines");
+    let before: [&[u8]; 4] = [b"", b"", b"STATUS 12.75\r\n", b"CHANNEL 1\r\n\r\n"];
+    if !refuses {
+        saying.bytes.splice(0..0, before[plant.world.pick(0..4) as usize].iter().copied());
+    }
+    // A refusal ends an answer, whatever follows.
+    if refuses && plant.world.chance(500) {
+        return saying;
+    }
+    if !refuses && plant.shows(Manner::SeveralLines, "instrument: the last line of an answer never comes", 150) {
+        saying.meaning = Meaning::Nothing;
+        return saying;
+    }
+    saying.bytes.extend(b"END\r\n");
+    saying
+}
+
+fn said(plant: &Plant, request: &Request, refuses: bool) -> Saying {
     let line = |text: &str| format!("{text}\r\n").into_bytes();
     match request.asks {
         _ if refuses => Saying { bytes: line("ERR busy"), meaning: Meaning::No },
@@ -121,7 +143,10 @@ fn reading(plant: &Plant) -> String {
 }
 
 /// Says it, with what comes before and after it.
-pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: &Saying) {
+pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: &Saying, is_late: bool) {
+    if plant.manners.have(Manner::SeveralLines) && !is_late {
+        return speak_in_lines(plant, saying);
+    }
     if plant.shows(Manner::Prefaces, "instrument: says what it is doing first", 800) {
         say(plant, wire, b"working on it\r\n");
     }
@@ -141,6 +166,26 @@ pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: 
             on_the_line(&plant, tail.as_bytes());
         });
     }
+}
+
+/// Says it line by line, with pauses: only the last line tells that it is over.
+fn speak_in_lines(plant: &Arc<Plant>, saying: &Saying) {
+    let (lines, plant) = (saying.bytes.clone(), plant.clone());
+    let weight = match &saying.meaning {
+        Meaning::Weight(weight) => Some(weight.clone()),
+        _ => None,
+    };
+    // All of it is said before whoever asked gives up.
+    let pause = plant.patience().saturating_sub(150) / 8;
+    tokio::spawn(async move {
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let arrives = on_the_line(&plant, line);
+            if let (Some(weight), Some(at)) = (weight.as_ref().filter(|_| line.ends_with(b" kg\r\n")), arrives) {
+                plant.lock().record.weights.push((at, weight.clone()));
+            }
+            sleep(plant.world.time(0, pause)).await;
+        }
+    });
 }
 
 /// Sends bytes in the instrument's way, and tells when the first arrives.

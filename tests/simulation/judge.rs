@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::hub::{Event, Hub, Sent, State};
-use super::ledger::{digest, Row};
+use super::ledger::{digest, Lost, Row};
 use super::manners::Manner;
 use super::record::{Effect, Record};
 use super::scenario::{Asks, Message, Over, Scenario, HUBS};
@@ -20,8 +20,10 @@ pub struct Command<'a> {
     digest: Vec<u8>,
     sent: usize,
     pub row: Option<&'a Row>,
-    /// A ledger that the gateway no longer has knew of it.
+    /// A ledger that the gateway no longer has knew of it, or knew more.
     was_known: bool,
+    /// The ledger in its place knew nothing of it.
+    was_forgotten: bool,
     pub effects: usize,
     /// Another hub sent the same, so often: what was done was done for either.
     alike: usize,
@@ -33,8 +35,8 @@ pub struct Command<'a> {
 
 /// Judges a schedule that has come to rest.
 ///
-/// `lost` are the rows of ledgers that the gateway no longer has.
-pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: &[Row], record: &Record) {
+/// `lost` is what ledgers knew that the gateway no longer has.
+pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: &Lost, record: &Record) {
     let effects = &record.effects;
     hub.look(|sent, events| {
         for one in sent {
@@ -48,18 +50,19 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
         let commands = commands(sent, rows, lost, effects);
         for command in &commands {
             judge_command(world, scenario, sent, command, record);
+            judge_restored(world, command, lost);
         }
         judge_ids(world, &commands);
         truth::judge(world, scenario, &commands, sent, events, record);
         for device in &scenario.devices {
             let none = Vec::new();
-            judge_events(world, device, (rows, lost), events.get(device).unwrap_or(&none), sent);
+            judge_events(world, device, (rows, &lost.rows), events.get(device).unwrap_or(&none), sent);
             judge_order(world, scenario, device, (&commands, effects), sent);
         }
     });
 }
 
-fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effect]) -> Vec<Command<'a>> {
+fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effect]) -> Vec<Command<'a>> {
     let mut commands: Vec<Command> = Vec::new();
     for Sent { message, .. } in sent {
         let wanted = digest(message);
@@ -76,8 +79,9 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
             (row.hub.as_str(), &row.device, &row.message_id) == (message.hub, &message.device, &message.id)
                 && row.digest == wanted
         };
-        let (row, was_known) = (rows.iter().find(is_its), lost.iter().any(|row| is_its(&row)));
-        let is_several = rows.iter().chain(lost).filter(is_its).count() > 1;
+        let (row, was_known) = (rows.iter().find(is_its), lost.rows.iter().any(|row| is_its(&row)));
+        let was_forgotten = lost.forgotten.iter().any(|row| is_its(&row));
+        let is_several = rows.iter().chain(&lost.rows).filter(is_its).count() > 1;
         let effects = effects.iter().filter(|effect| effect.value == message.value).count();
         commands.push(Command {
             message,
@@ -85,19 +89,22 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &[Row], effects: &[Effe
             sent: 1,
             row,
             was_known,
+            was_forgotten,
             effects,
             alike: 0,
             is_only: true,
             is_several,
         });
     }
-    let all: Vec<(&Message, usize, bool)> = commands.iter().map(|one| (one.message, one.sent, one.was_known)).collect();
+    let all: Vec<(&Message, usize, [bool; 2])> =
+        commands.iter().map(|one| (one.message, one.sent, [one.was_known, one.was_forgotten])).collect();
     for command in &mut commands {
         let own = command.message;
         let others = all.iter().filter(|(other, ..)| other.device == own.device && **other != *own);
         let alike = others.clone().filter(|(other, ..)| other.hub != own.hub && other.value == own.value);
         command.alike = alike.clone().map(|(_, sent, _)| sent).sum();
-        command.was_known |= alike.clone().any(|(.., was_known)| *was_known);
+        command.was_known |= alike.clone().any(|(.., [was_known, _])| *was_known);
+        command.was_forgotten |= alike.clone().any(|(.., [_, was_forgotten])| *was_forgotten);
         command.is_only = !others.clone().any(|(other, ..)| other.id == own.id);
     }
     commands
@@ -111,7 +118,7 @@ impl Command<'_> {
     /// How often a command that must not be repeated may be done. What a ledger knew that is gone can't be told from
     /// what somebody sends once more: each message by itself is done once at most (G15).
     fn effects_max(&self) -> usize {
-        match self.was_known {
+        match self.was_forgotten {
             true => self.sent + self.alike,
             false => 1,
         }
@@ -177,7 +184,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         // What the instrument says by itself could not be known for that yet.
         Some("false success" | "reported as not done, and done") if may_be_deceived => {}
         // It may have been done for a ledger that is gone.
-        Some("rejected, and done" | "reported as not done, and done") if command.was_known => {}
+        Some("rejected, and done" | "reported as not done, and done") if command.was_forgotten => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
         // while the hub kept it locked, or when it had thrown it away, another message took its id.
         Some("rejected, and done")
@@ -196,6 +203,18 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         && !may_be_known
     {
         violate("nothing went wrong, and it did not succeed");
+    }
+}
+
+/// G15: what a backup had as accepted, and nobody knew what became of it since, is not begun unless it may be repeated.
+fn judge_restored(world: &World, command: &Command, lost: &Lost) {
+    let Some(row) = command.row else { return };
+    if !command.message.asks.once() || !lost.accepted.iter().any(|accepted| accepted.is_of_the_same(row)) {
+        return;
+    }
+    world.count("judged: a command that a backup had as accepted");
+    if (row.state.as_str(), row.error.as_deref()) != ("in_doubt", Some("unknown-history")) {
+        world.violate(format!("G15: a backup had it as accepted: {:?}, {row:?}", command.message));
     }
 }
 

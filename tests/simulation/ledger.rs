@@ -35,6 +35,46 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Whether it is of the same message.
+    pub fn is_of_the_same(&self, other: &Row) -> bool {
+        (&self.hub, &self.device, &self.message_id, &self.digest)
+            == (&other.hub, &other.device, &other.message_id, &other.digest)
+    }
+}
+
+/// What ledgers knew that the gateway no longer has.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Rows that the one in its place does not have, or has in another state.
+    pub rows: Vec<Row>,
+    /// Rows of messages that the one in its place knows nothing of.
+    pub forgotten: Vec<Row>,
+    /// Rows that the last backup had as accepted.
+    pub accepted: Vec<Row>,
+    known: Vec<Row>,
+}
+
+impl Lost {
+    /// A ledger with these rows is replaced by one with those.
+    pub fn replaced(&mut self, had: &[Row], by: &[Row]) {
+        self.known.extend_from_slice(had);
+        // Without an id one row may look like another.
+        let mut kept = by.to_vec();
+        let is_lost = |row: &&Row| match kept.iter().position(|kept| kept == *row) {
+            Some(at) => {
+                kept.swap_remove(at);
+                false
+            }
+            None => true,
+        };
+        self.rows.extend(had.iter().filter(is_lost).cloned());
+        let is_forgotten = |row: &&Row| !by.iter().any(|kept| kept.is_of_the_same(row));
+        self.forgotten.extend(self.known.iter().filter(is_forgotten).cloned());
+        self.accepted = by.iter().filter(|row| row.state == "accepted").cloned().collect();
+    }
+}
+
 /// Who looks into the ledger behind the gateway's back.
 pub struct Witness {
     world: Arc<World>,
@@ -53,10 +93,18 @@ impl Witness {
 
     /// What would be left: the rows, and the number of events in the outbox.
     pub fn remains(&self) -> Result<(Vec<Row>, i64), String> {
-        let Some(file) = self.disk.durable(Path::new(PATH)) else { return Ok((Vec::new(), 0)) };
+        let log = self.disk.durable(Path::new(&format!("{PATH}-wal")));
+        match self.disk.durable(Path::new(PATH)) {
+            Some(file) => self.read(file, log),
+            None => Ok((Vec::new(), 0)),
+        }
+    }
+
+    /// What a ledger has, of which this is the file, and its log if it has one.
+    pub fn read(&self, file: Vec<u8>, log: Option<Vec<u8>>) -> Result<(Vec<Row>, i64), String> {
         let scratch = SimDisk::new(&self.world_of_the_dead());
         scratch.place(Path::new(REMAINS), file);
-        if let Some(log) = self.disk.durable(Path::new(&format!("{PATH}-wal"))) {
+        if let Some(log) = log {
             scratch.place(Path::new(&format!("{REMAINS}-wal")), log);
         }
         vfs::mount("/remains", Some(scratch));

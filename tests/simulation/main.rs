@@ -6,6 +6,7 @@
 //! story; `FIELDBRIDGE_ROUNDS=1000000` is the long run.
 
 mod amqp;
+mod backups;
 mod disk;
 mod http;
 mod hub;
@@ -21,6 +22,7 @@ mod scenario;
 mod schedule;
 mod truth;
 mod tuning;
+mod tunnel;
 mod vfs;
 mod wire;
 mod world;

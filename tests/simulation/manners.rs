@@ -38,6 +38,18 @@ pub enum Manner {
     OtherHub,
     /// The gateway begins again with an empty ledger, for its card is a new one.
     LostLedger,
+    /// The gateway begins again with a ledger from a backup.
+    RestoredLedger,
+    /// An instrument answers in several lines, of which the last says that it is.
+    SeveralLines,
+    /// What was written shows in another register, nearly, and after a while.
+    ShowsElsewhere,
+    /// MQTT and AMQP go through WebSockets.
+    WebSockets,
+    /// A proxy stands between the gateway and the hub.
+    Proxy,
+    /// A device is taken out of the configuration while its messages wait, which are given back to the hub.
+    TakenAway,
 }
 
 use Manner::*;
@@ -62,8 +74,18 @@ const ALL: [(Manner, u64); 16] = [
     (LostLedger, 150),
 ];
 
+/// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they are.
+const LATER: [(Manner, u64); 6] = [
+    (RestoredLedger, 130),
+    (SeveralLines, 200),
+    (ShowsElsewhere, 250),
+    (WebSockets, 150),
+    (Proxy, 120),
+    (TakenAway, 150),
+];
+
 /// What must have happened in a run.
-pub const STRIKES: [&str; 16] = [
+pub const STRIKES: [&str; 38] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -80,6 +102,28 @@ pub const STRIKES: [&str; 16] = [
     "reloads: a line gets a bus of another name",
     "reloads: another hub",
     "ledger: replaced by none",
+    "ledger: a backup is taken",
+    "ledger: replaced by a backup",
+    "ledger: a backup's place is taken by the next life",
+    "judged: a command that a backup had as accepted",
+    "instrument: an answer of several lines",
+    "instrument: the last line of an answer never comes",
+    "slave: shows a value in another place",
+    "slave: shows a value nearly",
+    "websocket: opened",
+    "websocket: refused",
+    "websocket: a ping",
+    "websocket: a message in two frames",
+    "websocket: cut within a frame",
+    "proxy: asked",
+    "proxy: asks who that is",
+    "proxy: has no way",
+    "proxy: a page",
+    "proxy: says nothing",
+    "proxy: goes before it answers",
+    "proxy: dies",
+    "reloads: a device is taken away while its messages wait",
+    "amqp: a message is given back",
 ];
 
 /// Those of one schedule.
@@ -89,8 +133,10 @@ pub struct Manners(Vec<Manner>);
 impl Manners {
     /// By the dice.
     pub fn of(world: &World) -> Manners {
+        let mut dice = world.dice("manners");
         let chosen = ALL.into_iter().filter(|(_, permille)| world.chance(*permille));
-        Manners(chosen.map(|(manner, _)| manner).collect())
+        let later = LATER.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
+        Manners(chosen.chain(later).map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

@@ -16,11 +16,14 @@ use super::manners::{Manner, Manners};
 use super::record::{Last, Place, Record};
 use super::request::{request, Protocol, Request};
 use super::scenario::{Asks, Faults, Message, Scenario};
+use super::tuning::{Shows, OFF_MAX};
 use super::wire::{End, Wire};
 use super::world::World;
 
-/// Longest until a peripheral shows a written value that is read back at once, ms. A read-back looks again for 2 s.
-const SHOWS_WITHIN_MS: u64 = 1_700;
+/// How long a value is looked for that was written, where nothing else is said, ms.
+const LOOKS_MS: u64 = 2_000;
+/// So long before the last look a peripheral shows it at the latest, ms.
+const SHOWS_BEFORE_MS: u64 = 300;
 
 /// The plant of a world.
 pub struct Plant {
@@ -31,6 +34,8 @@ pub struct Plant {
     /// The timeout of whoever asks, and the latest answer after a request, ms. What comes later than that on a line
     /// without transaction ids can't be told from another answer.
     patience: (u64, u64),
+    /// How a value shows that was written, if not in its own place.
+    shows: Option<Shows>,
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
     /// Two of the fates are all that goes wrong here: so they meet more often.
@@ -117,6 +122,7 @@ impl Plant {
             witness,
             manners: scenario.manners.clone(),
             patience: scenario.patience,
+            shows: scenario.shows,
             trouble,
             habits,
             killing: crashes / 5,
@@ -133,6 +139,11 @@ impl Plant {
     /// Everything that was done and said.
     pub fn record(&self) -> Record {
         std::mem::take(&mut self.lock().record)
+    }
+
+    /// How long whoever asks waits, ms.
+    pub(super) fn patience(&self) -> u64 {
+        self.patience.0
     }
 
     /// Whether somebody may wait for the instrument's answer.
@@ -202,7 +213,8 @@ impl Plant {
         }
         self.world.count("effects");
         let slow = self.shows(Manner::SlowValues, "slave: shows a written value after a while", 600);
-        let after = if slow { self.world.time(0, SHOWS_WITHIN_MS) } else { Duration::ZERO };
+        let within = self.shows.map_or(LOOKS_MS, |shows| shows.within) - SHOWS_BEFORE_MS;
+        let after = if slow { self.world.time(0, within) } else { Duration::ZERO };
         let place = request.place(line);
         let mut inner = self.lock();
         let life = inner.record.of(request.value).asked.last().map_or(0, |(life, _)| *life);
@@ -222,10 +234,27 @@ impl Plant {
             return reading;
         }
         match inner.registers.get(&place) {
+            // Nothing shows in its own place if it does elsewhere.
+            _ if self.shows.is_some() && request.looks_where_it_was_written() => 0,
             Some(register) if register.shown_from <= Instant::now() => register.value,
             Some(register) => register.before,
             None => 0,
         }
+    }
+
+    /// What is written into an answer where a value stands.
+    fn shown(&self, request: &Request, stands: u16) -> u16 {
+        let Some(shows) = self.shows.filter(|_| request.asks.is_none()) else { return stands };
+        if request.shown().is_none() {
+            return stands;
+        }
+        self.world.count("slave: shows a value in another place");
+        if !shows.in_tenths {
+            return stands;
+        }
+        self.world.count("slave: shows a value nearly");
+        let off = self.world.pick(0..2 * OFF_MAX + 1) as u16;
+        (10 * stands + off).saturating_sub(OFF_MAX as u16)
     }
 
     /// Serves one opened wire to its end.
@@ -345,7 +374,10 @@ impl Plant {
             (_, None) if request.asks.is_some() => {
                 Saying { bytes: request.confirmation(stands), meaning: Meaning::Yes }
             }
-            (_, None) => Saying { bytes: request.confirmation(stands), meaning: Meaning::Stands(stands) },
+            (_, None) => {
+                let bytes = request.confirmation(self.shown(request, stands));
+                Saying { bytes, meaning: Meaning::Stands(stands) }
+            }
         }
     }
 
@@ -388,7 +420,7 @@ impl Plant {
                     }
                 });
             }
-            _ if request.protocol == Protocol::Text => instrument::speak(self, wire, request, &saying),
+            _ if request.protocol == Protocol::Text => instrument::speak(self, wire, request, &saying, fate.is_late()),
             _ => wire.send(&saying.bytes),
         }
     }

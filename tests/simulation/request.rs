@@ -10,6 +10,8 @@ pub const SET: u16 = 10;
 pub const SET_VERIFIED: u16 = 11;
 pub const PULSE: u16 = 12;
 pub const PULSE_VERIFIED: u16 = 13;
+/// Where a peripheral shows what is in the verified ones, if it shows that elsewhere.
+pub const SHOWN: [(u16, u16); 2] = [(40, SET_VERIFIED), (41, PULSE_VERIFIED)];
 /// The first of the registers that are read.
 pub const READ: u16 = 20;
 /// Their number: what one holds is never what another does.
@@ -108,15 +110,25 @@ impl Request {
             (6, SET_VERIFIED) => Some(Asks::SetVerified),
             (6, PULSE) => Some(Asks::Pulse),
             (6, PULSE_VERIFIED) => Some(Asks::PulseVerified),
-            (3, _) => None,
+            (3 | 4, _) => None,
             other => panic!("no command has {other:?}"),
         };
         Request { protocol, written, transaction, unit, function, address, value, asks, text: Vec::new() }
     }
 
-    /// The register that it is about.
+    /// The register that it is about, wherever that shows.
     pub fn place(&self, line: &str) -> (String, u8, u16) {
-        (line.to_owned(), self.unit, self.address)
+        (line.to_owned(), self.unit, self.shown().unwrap_or(self.address))
+    }
+
+    /// The register whose content shows in the one that it asks for, if it is such a one.
+    pub fn shown(&self) -> Option<u16> {
+        SHOWN.into_iter().find(|(at, _)| *at == self.address).map(|(_, of)| of)
+    }
+
+    /// Whether it reads a register where it was written.
+    pub fn looks_where_it_was_written(&self) -> bool {
+        self.asks.is_none() && matches!(self.address, SET_VERIFIED | PULSE_VERIFIED)
     }
 
     /// Which of the registers that are only read it asks for.
@@ -130,7 +142,7 @@ impl Request {
         let [value_high, value_low] = self.value.to_be_bytes();
         let [stands_high, stands_low] = stands.to_be_bytes();
         match self.function {
-            3 => self.framed(&[self.unit, 3, 2, stands_high, stands_low]),
+            3 | 4 => self.framed(&[self.unit, self.function, 2, stands_high, stands_low]),
             _ => self.framed(&[self.unit, 6, high, low, value_high, value_low]),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::manners::{Manner, Manners};
 use super::request::READS;
-use super::tuning::{configured, reload, Tuning};
+use super::tuning::{configured, reload, Shows, Tuning};
 use super::world::{World, BEGIN};
 
 /// What a message asks for.
@@ -80,8 +80,10 @@ impl Over {
     }
 
     /// As a configuration says it.
-    pub fn word(self) -> &'static str {
+    pub fn word(self, through_websocket: bool) -> &'static str {
         match self {
+            Over::Mqtt if through_websocket => "mqtt-ws",
+            Over::Amqp if through_websocket => "amqp-ws",
             Over::Mqtt => "mqtt",
             Over::Amqp => "amqp",
             Over::Https => "https",
@@ -210,6 +212,8 @@ pub struct Scenario {
     pub manners: Manners,
     /// The timeout of whoever asks a peripheral, and the latest answer that can be told from another, ms.
     pub patience: (u64, u64),
+    /// How a value shows that was written, if not in its own place.
+    pub shows: Option<Shows>,
     /// A command must have reached the wire so long after its receipt.
     pub deadline: Duration,
     /// When the faults end.
@@ -307,15 +311,22 @@ impl Scenario {
                 ));
             }
         }
+        if manners.have(Manner::TakenAway) && faults.dead_line.is_none() {
+            take_away(world, &mut happenings, &devices, |left| {
+                configurations.push(configured(&tuning, left, key_file));
+                configurations.len() - 1
+            });
+        }
         happenings.sort_by_key(|(at, _)| *at);
         let devices = devices.into_iter().map(|device| device.id).collect();
         // What is lost with a ledger is known to nobody.
-        let trusts = !manners.have(Manner::LostLedger) && world.chance(600);
+        let trusts = !manners.have(Manner::LostLedger) && world.chance(600) && !manners.have(Manner::RestoredLedger);
         Scenario {
             faults,
             trusts,
             manners,
             patience: tuning.patience(),
+            shows: tuning.shows,
             deadline: tuning.deadline,
             chaos,
             happenings,
@@ -323,6 +334,33 @@ impl Scenario {
             devices,
             witnessed: world.chance(250),
         }
+    }
+}
+
+/// A device that is reached by AMQP is taken out of the configuration when a message of its has just been sent, and comes
+/// back.
+fn take_away(
+    world: &World,
+    happenings: &mut Vec<(Duration, Happening)>,
+    devices: &[Device],
+    mut without: impl FnMut(&[Device]) -> usize,
+) {
+    let mut dice = world.dice("taken away");
+    let by_amqp = |id: &str| devices.iter().any(|device| device.id == id && device.over == Over::Amqp);
+    let sent: Vec<(Duration, String)> = happenings
+        .iter()
+        .filter_map(|(at, happening)| match happening {
+            Happening::Send(message, _) if by_amqp(&message.device) => Some((*at, message.device.clone())),
+            _ => None,
+        })
+        .collect();
+    for _ in 0..dice.u64(1..4).min(sent.len() as u64) {
+        let (at, id) = &sent[dice.usize(..sent.len())];
+        let left: Vec<Device> = devices.iter().filter(|device| device.id != *id).cloned().collect();
+        world.count("reloads: a device is taken away while its messages wait");
+        let at = *at + Duration::from_millis(dice.u64(60..800));
+        happenings.push((at, Happening::Reload(Some(without(&left)))));
+        happenings.push((at + Duration::from_millis(dice.u64(500..20_000)), Happening::Reload(Some(0))));
     }
 }
 
@@ -383,7 +421,14 @@ pub struct Device {
 }
 
 fn devices(world: &World, manners: &Manners) -> Vec<Device> {
-    let speaks = [Manner::Tails, Manner::Streams, Manner::Fragments, Manner::OddReadings, Manner::Smuggling];
+    let speaks = [
+        Manner::Tails,
+        Manner::Streams,
+        Manner::Fragments,
+        Manner::OddReadings,
+        Manner::Smuggling,
+        Manner::SeveralLines,
+    ];
     let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
     let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };
     let count = world.pick(1..4) as usize;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::config::{load, Config};
+use fieldbridge::config::{load, Config, Proxy};
 use fieldbridge::exit::Exit;
 use fieldbridge::gateway::{self, Reading, Reads, Source, World as Surroundings};
 use fieldbridge::hub::transports::ways;
@@ -18,14 +18,16 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::backups::Backups;
 use super::disk::{Mounted, Sickness, SimDisk};
 use super::hub::{Hub, State, ToHub};
 use super::instrument;
 use super::judge::judge;
-use super::ledger::{Row, Witness, PATH};
+use super::ledger::{Lost, Row, Witness, PATH};
 use super::manners::Manner;
 use super::plant::{Plant, ToPlant};
 use super::scenario::{Happening, Scenario};
+use super::tunnel::PROXY;
 use super::vfs;
 use super::world::{Report, Seen, World};
 
@@ -129,8 +131,8 @@ struct Schedule {
     witness: Arc<Witness>,
     hub: Arc<Hub>,
     plant: Arc<Plant>,
-    /// The rows of ledgers that the gateway no longer has.
-    lost: RefCell<Vec<Row>>,
+    backups: Arc<Backups>,
+    lost: RefCell<Lost>,
 }
 
 /// The configurations of a schedule, as files are: whoever reads them gets what stands there then.
@@ -208,7 +210,13 @@ enum Ended {
 impl Schedule {
     fn new(world: &Arc<World>, desk: &Desk) -> Schedule {
         let scenario = Scenario::generate(world, &desk.key_file());
-        let configs = scenario.configurations.iter().map(|one| desk.configuration(&one.text)).collect();
+        let mut configs: Vec<Config> =
+            scenario.configurations.iter().map(|one| desk.configuration(&one.text)).collect();
+        if scenario.manners.have(Manner::Proxy) {
+            // No file may say so: without TLS, which a simulation has not, a proxy is refused.
+            let proxy = || Some(Proxy { address: PROXY.to_owned(), credentials: None });
+            configs.iter_mut().for_each(|config| config.hub.proxy = proxy());
+        }
         let settings =
             Arc::new(Settings { world: world.clone(), configs, present: Mutex::new(Ok(0)), changed: Notify::new() });
         let disk = SimDisk::new(world);
@@ -216,7 +224,8 @@ impl Schedule {
         let witness = Witness::new(world, &disk, scenario.witnessed);
         let hub = Hub::new(world, &witness, scenario.faults);
         let plant = Plant::new(world, &witness, &scenario);
-        Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, lost: RefCell::default() }
+        let (backups, lost) = (Backups::new(world, &disk, &witness, &scenario), RefCell::default());
+        Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, backups, lost }
     }
 
     async fn run(self) {
@@ -229,16 +238,19 @@ impl Schedule {
             Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
         ));
         let instrument = tokio::spawn(instrument::live(self.plant.clone()));
+        let backups = tokio::spawn(self.backups.clone().live());
         self.world.slow_down(self.scenario.faults.slowness);
         let chaos = Instant::now() + self.scenario.chaos;
         while Instant::now() < chaos {
             self.live(Some(chaos)).await;
             self.lose_the_ledger();
+            self.restore_the_ledger();
             let pause = if self.world.chance(500) { 300 } else { 3_000 };
             sleep(self.world.time(50, pause)).await;
         }
         happenings.abort();
         instrument.abort();
+        backups.abort();
         self.world.end_faults();
         self.disk.heal();
         self.hub.go_out(Instant::now());
@@ -258,15 +270,29 @@ impl Schedule {
         if !self.scenario.manners.have(Manner::LostLedger) || !self.world.strikes("ledger: replaced by none", 400) {
             return;
         }
+        self.world.note(format_args!("the ledger is lost"));
+        self.note_lost(&[]);
+        self.disk.wipe();
+    }
+
+    /// Between two lives: a ledger from a backup takes the place of the present one, or of none, perhaps.
+    fn restore_the_ledger(&self) {
+        let host = self.settings.present().hub.host;
+        if let Some(restored) = self.backups.restored(&host) {
+            self.note_lost(restored.rows());
+            restored.put(&self.disk);
+        }
+    }
+
+    /// The ledger is about to be replaced by one with these rows.
+    fn note_lost(&self, by: &[Row]) {
         match self.witness.remains() {
             Ok((rows, _)) => {
                 self.witness.note_lost(&rows);
-                self.lost.borrow_mut().extend(rows);
+                self.lost.borrow_mut().replaced(&rows, by);
             }
             Err(error) => self.world.violate(format!("the ledger can't be read before it is lost: {error}")),
         }
-        self.world.note(format_args!("the ledger is lost"));
-        self.disk.wipe();
     }
 
     /// One life of the process: until the faults end, or without an end until nothing is left to do.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::manners::{Manner, Manners};
-use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED};
+use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED, SHOWN};
 use super::scenario::{Configuration, Device, Over, HUBS};
 use super::world::World;
 
@@ -47,8 +47,48 @@ pub struct Tuning {
     pulses: bool,
     /// What the instrument says by itself answers commands, too, as they are written.
     lax: bool,
+    /// The instrument answers in several lines.
+    several: bool,
+    /// Where, when and how nearly a value shows that was written, if not in its own place.
+    pub shows: Option<Shows>,
+    /// MQTT and AMQP go through WebSockets.
+    websockets: bool,
     /// Whether those devices that are completed when a command is accepted are so now.
     after_accept: bool,
+}
+
+/// How a value shows elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Shows {
+    table: &'static str,
+    /// The first look, and the last, so many ms after the write.
+    after: u64,
+    pub within: u64,
+    /// In tenths, of which some may be too many or too few.
+    pub in_tenths: bool,
+}
+
+/// Tenths by which a value that shows in tenths may be off.
+pub const OFF_MAX: u64 = 4;
+
+impl Shows {
+    fn of(world: &World) -> Shows {
+        let mut dice = world.dice("shows");
+        let after = [0, 300, 1_000][dice.usize(..3)];
+        let within = after + [1_000, 2_000, 4_000][dice.usize(..3)];
+        Shows { table: if dice.bool() { "input" } else { "holding" }, after, within, in_tenths: dice.bool() }
+    }
+
+    /// As a command has it, for a register.
+    fn text(&self, of: u16) -> String {
+        let Shows { table, after, within, in_tenths } = *self;
+        let (at, _) = SHOWN.into_iter().find(|(_, shown)| *shown == of).expect("it shows somewhere");
+        let (scale, tolerance) = if in_tenths { ("0.1", "0.5") } else { ("1", "0") };
+        format!(
+            "read_back = {{ table = \"{table}\", address = {at}, type = \"u16\", scale = {scale}, after = \"{after}ms\", \
+             within = \"{within}ms\", tolerance = {tolerance} }}"
+        )
+    }
 }
 
 impl Tuning {
@@ -84,6 +124,9 @@ impl Tuning {
             host: HUBS[0],
             pulses: true,
             lax: manners.have(Manner::Streams),
+            websockets: manners.have(Manner::WebSockets),
+            several: manners.have(Manner::SeveralLines),
+            shows: manners.have(Manner::ShowsElsewhere).then(|| Shows::of(world)),
             after_accept: true,
         }
     }
@@ -155,9 +198,10 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { deadline, pulses, after_accept, pause, poll_interval, rtu_kind, text_kind, .. } = *tuning;
     let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
     let deadline = format!("{}s", deadline.as_secs());
+    let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");
     let mut text = format!(
-        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n\
+        "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n{ways}\
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
          [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
@@ -179,7 +223,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
             "[device.{}]\nbus = \"{bus}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
              transport = \"{}\"\n",
             device.id,
-            device.over.word()
+            device.over.word(tuning.websockets)
         );
     }
     let register = |name: &str, address: u16, rest: &str| {
@@ -188,11 +232,13 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
              deadline = \"{deadline}\"\n{rest}\n"
         )
     };
+    let verified = |of| tuning.shows.map_or_else(|| "verify = true".to_owned(), |shows| shows.text(of));
     text += &register("set", SET, "idempotent = true");
-    text += &register("set-verified", SET_VERIFIED, "idempotent = true\nverify = true");
+    text += &register("set-verified", SET_VERIFIED, &format!("idempotent = true\n{}", verified(SET_VERIFIED)));
     if pulses {
         text += &register("pulse", PULSE, "idempotent = false");
-        text += &register("pulse-verified", PULSE_VERIFIED, "idempotent = false\nverify = true");
+        let rest = format!("idempotent = false\n{}", verified(PULSE_VERIFIED));
+        text += &register("pulse-verified", PULSE_VERIFIED, &rest);
     }
     for number in 0..READS {
         let _ = write!(
@@ -209,10 +255,11 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         ("ask", "Q {value}", r"^R (\\S+)$", "^ERR", true),
         ("weigh", "W", r"([0-9.]+) kg$", "^ERR", true),
     ];
+    let (each, until) = if tuning.several { ("(?m)", "until = \"^END$\"\n") } else { ("", "") };
     for (name, send, expect, refuse, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
         let _ = write!(
             text,
-            "[profile.text.command.{name}]\nsend = \"{send}\\r\\n\"\nexpect = \"{expect}\"\nrefuse = \"{refuse}\"\n\
+            "[profile.text.command.{name}]\nsend = \"{send}\\r\\n\"\nexpect = \"{each}{expect}\"\nrefuse = \"{refuse}\"\n{until}\
              deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
         );
     }

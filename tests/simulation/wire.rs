@@ -16,6 +16,7 @@ use fieldbridge::bus::Port;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::tunnel::{self, Unframer};
 use super::world::World;
 
 /// Bytes that a direction holds before a writer must wait.
@@ -73,6 +74,8 @@ struct Inner {
     overhear: Option<Overhear>,
     /// What the gateway writes comes back to it.
     echoes: bool,
+    /// It goes through a WebSocket: what is made of what the gateway writes when it does, and when that arrives.
+    websocket: Option<[Unframer; 2]>,
 }
 
 /// The stream, as the outside holds it.
@@ -89,7 +92,8 @@ pub struct Wire {
 impl Wire {
     /// A stream that the present life of the process has opened.
     pub fn new(world: &Arc<World>, delay: (u64, u64)) -> Wire {
-        let inner = Inner { to_gateway: Way::default(), from_gateway: Way::default(), overhear: None, echoes: false };
+        let (to_gateway, from_gateway) = Default::default();
+        let inner = Inner { to_gateway, from_gateway, overhear: None, echoes: false, websocket: None };
         Wire { world: world.clone(), life: world.life(), delay, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -112,6 +116,11 @@ impl Wire {
     /// From now on what the gateway writes comes back to it, as from a two-wire adapter that hears itself.
     pub fn echo(&self) {
         self.lock().echoes = true;
+    }
+
+    /// From now on what goes through it is in a WebSocket's frames.
+    pub fn is_websocket(&self) {
+        self.lock().websocket = Some(Default::default());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -157,10 +166,14 @@ impl Wire {
 
     fn put(&self, bytes: &[u8], on_read: Option<OnRead>) -> Instant {
         let mut inner = self.lock();
+        let bytes = match inner.websocket {
+            Some(_) => tunnel::framed(&self.world, bytes),
+            None => bytes.to_vec(),
+        };
         let way = &mut inner.to_gateway;
         let (written, at) = (Instant::now(), self.arrival(way));
         if way.end.is_none() && !way.swallows {
-            way.under_way.push_back(Piece { written, at, bytes: bytes.to_vec(), on_read });
+            way.under_way.push_back(Piece { written, at, bytes, on_read });
             way.wake();
         }
         at
@@ -172,12 +185,19 @@ impl Wire {
             let wait = {
                 let mut inner = self.lock();
                 let gone = !self.world.lives(self.life);
-                let way = &mut inner.from_gateway;
+                let Inner { from_gateway: way, websocket, .. } = &mut *inner;
                 match way.under_way.front() {
                     Some(piece) if piece.at <= Instant::now() => {
-                        let received = way.under_way.pop_front().map(|piece| (piece.written, piece.bytes));
+                        let Piece { written, mut bytes, .. } = way.under_way.pop_front().expect("there is one");
                         way.wake();
-                        return received;
+                        if let Some([_, arrived]) = websocket {
+                            bytes = arrived.take(&bytes);
+                        }
+                        // A part of a frame, or one that carries nothing.
+                        if bytes.is_empty() {
+                            continue;
+                        }
+                        return Some((written, bytes));
                     }
                     Some(piece) => Some(piece.at),
                     None if way.end.is_some() || gone => return None,
@@ -209,13 +229,17 @@ impl Wire {
     /// Ends the stream from outside. Of what is under way a prefix arrives.
     pub fn cut(&self, end: End) {
         let mut inner = self.lock();
-        let Inner { to_gateway, from_gateway, .. } = &mut *inner;
+        let Inner { to_gateway, from_gateway, websocket, .. } = &mut *inner;
+        let is_websocket = websocket.is_some();
         for way in [to_gateway, from_gateway] {
             if way.end.is_none() {
                 let mut kept = self.world.pick(0..way.held() as u64 + 1) as usize;
                 for piece in &mut way.under_way {
                     if kept < piece.bytes.len() {
                         piece.on_read = None;
+                        if is_websocket && kept > 0 {
+                            self.world.count("websocket: cut within a frame");
+                        }
                     }
                     piece.bytes.truncate(kept);
                     kept -= piece.bytes.len();
@@ -309,8 +333,12 @@ impl AsyncWrite for Near {
             inner.from_gateway.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        if let Some(overhear) = &mut inner.overhear {
-            overhear(bytes);
+        let Inner { overhear, websocket, .. } = &mut *inner;
+        if let Some(overhear) = overhear {
+            match websocket {
+                Some([written, _]) => overhear(&written.take(bytes)),
+                None => overhear(bytes),
+            }
         }
         let written = Instant::now();
         if !inner.from_gateway.swallows {

@@ -30,6 +30,7 @@ pub struct World {
 }
 
 struct Inner {
+    seed: u64,
     random: fastrand::Rng,
     /// The present life of the gateway's process, from 1.
     life: u64,
@@ -55,6 +56,7 @@ impl World {
     /// The world of a seed. With `story` what happens is kept as text.
     pub fn new(seed: u64, story: bool) -> Arc<World> {
         let inner = Inner {
+            seed,
             random: fastrand::Rng::with_seed(seed),
             life: 0,
             alive: false,
@@ -74,6 +76,13 @@ impl World {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nobody panics while holding the world")
+    }
+
+    /// Dice of its own for something by this name: what is rolled with them leaves the rest of a schedule as it is.
+    pub fn dice(&self, of: &str) -> fastrand::Rng {
+        let seed = self.lock().seed;
+        let named = of.bytes().fold(seed, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        fastrand::Rng::with_seed(named)
     }
 
     /// A number in a range.

@@ -22,6 +22,7 @@ use tokio::time::{sleep_until, Instant};
 
 use super::ledger::Witness;
 use super::scenario::{Faults, Message, Over, HUBS};
+use super::tunnel;
 use super::wire::{End, Wire};
 use super::world::World;
 
@@ -349,7 +350,7 @@ impl Hub {
                 world.count("rejected");
             }
             Said::Abandon => {
-                // By AMQP hardly ever: where the gateway has reason to, the whole link ends, and with it the lock.
+                // By AMQP among the last words on a link that the gateway ends.
                 world.count(match over {
                     Over::Https => "https: a message is given back",
                     _ => "amqp: a message is given back",
@@ -474,6 +475,43 @@ async fn at_or_never(at: Option<Instant>) {
     }
 }
 
+/// Serves what was connected to an address, to its end.
+async fn serve(hub: Arc<Hub>, wire: Wire, mut address: String) {
+    let (world, refusals) = (hub.world.clone(), hub.faults.refusals);
+    if address == tunnel::PROXY {
+        let Some(to) = tunnel::connect(&world, &wire, refusals).await else { return };
+        if world.chance(hub.faults.cuts / 8) {
+            tokio::spawn(hub.clone().proxy_dies(world.time(0, 20_000)));
+        }
+        address = to;
+    }
+    let protocol = match address.rsplit(':').next() {
+        Some("8443") => "mqtt",
+        Some("5443") => "AMQPWSB10",
+        _ => "",
+    };
+    if !protocol.is_empty() && !tunnel::open(&world, &wire, refusals, protocol).await {
+        return;
+    }
+    match address.rsplit(':').next() {
+        Some("1883" | "8443") => mqtt::serve(hub, wire).await,
+        Some("5672" | "5443") => amqp::serve(hub, wire).await,
+        Some("80") => https::serve(hub, wire).await,
+        _ => panic!("nobody listens at {address}"),
+    }
+}
+
+impl Hub {
+    /// A proxy that all connections go through dies after a while, and comes back at once.
+    async fn proxy_dies(self: Arc<Self>, after: Duration) {
+        tokio::time::sleep(after).await;
+        if !self.world.faults_are_over() {
+            self.world.count("proxy: dies");
+            self.lock().wires.iter().for_each(|wire| wire.cut(End::Reset));
+        }
+    }
+}
+
 /// The way to the hub.
 pub struct ToHub(pub Arc<Hub>);
 
@@ -490,13 +528,7 @@ impl Dial for ToHub {
             let wire = Wire::new(world, (1, 40));
             world.count("connections");
             self.0.takes_connection(&wire);
-            let hub = self.0.clone();
-            match address.rsplit(':').next() {
-                Some("1883") => drop(tokio::spawn(mqtt::serve(hub, wire.clone()))),
-                Some("5672") => drop(tokio::spawn(amqp::serve(hub, wire.clone()))),
-                Some("80") => drop(tokio::spawn(https::serve(hub, wire.clone()))),
-                _ => panic!("nobody listens at {address}"),
-            }
+            tokio::spawn(serve(self.0.clone(), wire.clone(), address.to_owned()));
             Ok(Box::new(wire.near()) as Box<dyn Stream>)
         })
     }
