@@ -28,7 +28,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
-pub use store::{Legacy, Life, CHANGING};
+pub use store::{Legacy, Life, Listed, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
