@@ -2,7 +2,8 @@
 //! flush of the same disk; flushes for each command; resident memory over TLS.
 //!
 //! `cargo bench --bench gateway` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its
-//! own; hub and slave are scripted here, so their own time is a few microseconds.
+//! own; hub and slave are scripted here, so their own time is a few microseconds. `FIELDBRIDGE_TABLES=latency,flushes`
+//! leaves out the others.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -32,10 +33,13 @@ fn main() {
         return;
     }
     machine();
-    latency();
-    flushes();
-    years();
-    memory();
+    let tables: [(&str, fn()); 4] = [("latency", latency), ("flushes", flushes), ("years", years), ("memory", memory)];
+    let wanted = std::env::var("FIELDBRIDGE_TABLES").ok();
+    for (name, table) in tables {
+        if wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|one| one == name)) {
+            table();
+        }
+    }
 }
 
 fn machine() {

@@ -14,6 +14,8 @@ pub const ALL: &[(&str, Property)] = &[
     ("amqp", crate::amqp::any_bytes::amqp),
     #[cfg(feature = "amqp")]
     ("amqp_message", crate::hub::amqp::any_bytes::amqp_message),
+    #[cfg(feature = "backend")]
+    ("backend", crate::backend::any_bytes::backend),
     ("credential", crate::config::any_bytes::credential),
     #[cfg(feature = "https")]
     ("https", crate::hub::https::any_bytes::https),
@@ -30,6 +32,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("text_line", crate::bus::any_bytes::text_line),
     ("toml", crate::config::any_bytes::toml),
     ("topic", crate::hub::any_bytes::topic),
+    ("way", crate::hub::way::any_bytes::way),
 ];
 
 #[cfg(test)]

@@ -14,6 +14,8 @@
 //!   gives back what holds a record of somebody else's; but never so often that the hub would throw it away.
 //! - No message, log line or `Debug` has a key or a token in it.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
 pub mod command_line;
 mod connection;
 pub mod entra;

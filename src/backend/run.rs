@@ -142,7 +142,8 @@ async fn again(options: &SendOptions, backoff: &mut Backoff) -> Result<Backend, 
     }
 }
 
-fn shown(record: &Record) -> String {
+/// A record, on a line.
+pub(super) fn shown(record: &Record) -> String {
     let text = |text: Option<&str>| printable(text.unwrap_or("-"));
     let at = record.to_json().get("enqueuedTimeUtc").and_then(serde_json::Value::as_str);
     format!("{}  {}  {}  {}", text(at), text(record.device()), text(record.message_id()), printable(record.status()))

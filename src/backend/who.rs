@@ -78,6 +78,12 @@ impl Policy {
         parsed.map_err(|why| format!("{}: {why}", path.display()))
     }
 
+    /// What it signs with. It is a secret.
+    #[cfg(any(test, feature = "proof"))]
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     fn token(&self, now: Timestamp) -> String {
         let token = sas::token(&self.host, &self.key, now.plus(TOKEN_LIFE).as_secs());
         format!("{token}&skn={}", percent_encoded(&self.name))

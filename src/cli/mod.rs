@@ -414,10 +414,13 @@ fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {
     let whole = || config::load(path, environment()).map(|loaded| loaded.config).map_err(Exit::Config);
     match action {
         LedgerAction::List { device, state, limit, json } => {
-            let rows = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
+            let listed = open()?.list(device.as_deref(), state.map(|name| name.0), limit)?;
             match json {
-                true => rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
-                false => print(&text::rows(&rows)),
+                true => listed.rows.iter().map(Record::to_json).for_each(|row| print(&row.to_string())),
+                false => print(&text::rows(&listed.rows)),
+            }
+            if let Some(last) = listed.not_looked_through {
+                print_error(&text::not_looked_through(last, device.as_deref()));
             }
             Ok(())
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::load::load;
 use super::secret::{parse_connection_string, parse_key};
 use super::syntax;
+use crate::certificate::parts::Parts;
 use crate::certificate::pem;
 use crate::proof::bytes::Source;
 
@@ -12,8 +13,9 @@ use crate::proof::bytes::Source;
 const CANARY: &str = "qZ7Jw2Kx9VtB5nYd8RmH3pLc6GfS4aEu";
 
 /// A key, a connection string and a PEM file are understood or refused, no refusal repeats any part of them, and a
-/// connection string that is written is the one that is read.
+/// connection string that is written is the one that is read. A certificate has parts that stand in it, or a reason.
 pub fn credential(bytes: &[u8]) {
+    a_certificate(bytes);
     let mut source = Source::new(bytes);
     let at = source.u8();
     let text = String::from_utf8_lossy(source.rest()).into_owned();
@@ -45,6 +47,20 @@ pub fn credential(bytes: &[u8]) {
             );
             let again = parse_connection_string(&written).expect("what was read can be written");
             assert!(again == parsed, "{} of {}", parsed.device, parsed.host);
+        }
+    }
+}
+
+fn a_certificate(bytes: &[u8]) {
+    let in_blocks = pem::blocks(bytes).unwrap_or_default();
+    for der in in_blocks.iter().map(|block| &block.der[..]).chain([bytes]) {
+        match Parts::of(der) {
+            Err(why) => assert!(!why.is_empty() && why.len() < 300 && !why.contains(char::is_control), "{why:?}"),
+            Ok(parts) => {
+                for part in [&parts.subject, &parts.issuer, &parts.public_key] {
+                    assert!(der.windows(part.len()).any(|window| window == part), "{}", part.escape_ascii());
+                }
+            }
         }
     }
 }

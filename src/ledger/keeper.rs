@@ -43,11 +43,12 @@ impl Ledger {
                 biased;
                 () = sleep(PROBE_PERIOD), if unwell => self.tick().await,
                 _ = health.changed() => {}
+                // Those that waited before are committed: the time of these begins.
+                () = self.notes.notified() => notes_due = Some(Instant::now() + NOTE_PATIENCE),
                 () = sleep_until(due), if notes_due.is_some() => {
                     notes_due = None;
                     self.tick().await;
                 }
-                () = self.notes.notified(), if notes_due.is_none() => notes_due = Some(Instant::now() + NOTE_PATIENCE),
                 _ = age.tick() => {
                     let retention = *retention.borrow();
                     self.save_age(Some(retention)).await;

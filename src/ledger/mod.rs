@@ -28,7 +28,7 @@ mod trust;
 mod writer;
 
 pub use offline::Reader;
-pub use store::{Legacy, Life, CHANGING};
+pub use store::{Legacy, Life, Listed, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -177,7 +177,8 @@ pub struct Finish {
 pub struct Ledger {
     asks: mpsc::Sender<Ask>,
     health: watch::Receiver<Health>,
-    notes: std::sync::Arc<Notify>,
+    /// Told when a note waits and none did.
+    notes: Arc<Notify>,
     uuid: String,
     age_at_start: i64,
     ended_well: bool,
@@ -274,13 +275,14 @@ impl Ledger {
             stop: stop_proof.clone(),
             is_due: is_sound,
         };
-        let writer = Writer::new(db, disk, path, lock, condition);
+        let notes = Arc::<Notify>::default();
+        let writer = Writer::new(db, disk, path, lock, condition, notes.clone());
         crash::point(Point::BallastLaid);
         let _ = proof_tasks.try_send(ProofTask::Look);
         let ledger = Ledger {
             asks,
             health,
-            notes: std::sync::Arc::default(),
+            notes,
             uuid: identity.uuid,
             age_at_start: identity.age,
             ended_well: identity.ended_well,
@@ -366,8 +368,8 @@ impl Ledger {
         let (now, age) = (|| self.wall_clock.now().ok(), self.age());
         let (epoch, is_new) = self.trust.epoch(now, age)?;
         // One that finds the queue full is saved with the age.
-        if is_new && self.asks.try_send(note(move |db| store::set_epoch(db, epoch, age))).is_ok() {
-            self.notes.notify_one();
+        if is_new {
+            let _ = self.asks.try_send(note(move |db| store::set_epoch(db, epoch, age)));
         }
         Some(epoch)
     }
@@ -388,9 +390,7 @@ impl Ledger {
     /// again.
     pub fn moved_to(&self, home: &str) {
         let (home, age) = (home.to_owned(), self.age());
-        if self.asks.try_send(note(move |db| store::set_home(db, &home, age))).is_ok() {
-            self.notes.notify_one();
-        }
+        let _ = self.asks.try_send(note(move |db| store::set_home(db, &home, age)));
     }
 
     /// On return the message stands as `accepted`.
@@ -445,9 +445,7 @@ impl Ledger {
     pub fn delivered_again(&self, row: RowId) -> Receipt {
         let (age, now) = (self.age(), Timestamp::now());
         // One that finds the queue full is not counted. The row is known for the retention time all the same.
-        if self.asks.try_send(note(move |db| store::count_delivery(db, row, now, age))).is_ok() {
-            self.notes.notify_one();
-        }
+        let _ = self.asks.try_send(note(move |db| store::count_delivery(db, row, now, age)));
         Receipt(())
     }
 
@@ -463,7 +461,6 @@ impl Ledger {
                 acknowledged.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
             };
             place.send(note_then(move |db| store::remove_event(db, seq), Some(Box::new(removed))));
-            self.notes.notify_one();
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, Notify};
 
 use super::condition::{classify, Condition};
 use super::disk::{beside, Disk};
@@ -175,6 +175,8 @@ pub(super) struct Writer {
     ballast: PathBuf,
     condition: Condition,
     notes: Vec<Box<dyn Job>>,
+    /// Told when a note waits and none did.
+    notes_wait: Arc<Notify>,
     _lock: schema::Lock,
 }
 
@@ -185,9 +187,10 @@ impl Writer {
         path: &Path,
         lock: schema::Lock,
         condition: Condition,
+        notes_wait: Arc<Notify>,
     ) -> Self {
         let (standing, ballast) = (Standing::of(disk.clone(), path), beside(path, ".ballast"));
-        let writer = Writer { db, disk, standing, ballast, condition, notes: Vec::new(), _lock: lock };
+        let writer = Writer { db, disk, standing, ballast, condition, notes: Vec::new(), notes_wait, _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
         }
@@ -217,7 +220,7 @@ impl Writer {
         let mut ask = Some(first);
         while let Some(next) = ask.take() {
             match next {
-                Ask::Job(job) if job.is_note() => self.notes.push(job),
+                Ask::Job(job) if job.is_note() => self.let_wait(job),
                 Ask::Job(job) => batch.push(job),
                 Ask::Tick => tick = true,
                 Ask::Stop(done) => {
@@ -275,6 +278,9 @@ impl Writer {
                 tracing::info!("the ledger can be written again; intake goes on");
                 self.set_patience(schema::BUSY_TIMEOUT);
                 self.condition.set_well();
+                if !self.notes.is_empty() {
+                    self.notes_wait.notify_one();
+                }
                 Ok(())
             }
             Err(LedgerError::Full(_) | LedgerError::Locked(_)) => Ok(()),
@@ -336,7 +342,7 @@ impl Writer {
         for job in batch {
             // A note that was not committed is tried again with the next commit.
             if job.is_note() && result.is_err() && self.notes.len() < BATCH_MAX {
-                self.notes.push(job);
+                self.let_wait(job);
             } else {
                 job.settle(result.clone());
             }
@@ -346,6 +352,14 @@ impl Writer {
         } else {
             Ok(())
         }
+    }
+
+    /// Keeps a note until something else is committed, or it has waited long enough.
+    fn let_wait(&mut self, note: Box<dyn Job>) {
+        if self.notes.is_empty() {
+            self.notes_wait.notify_one();
+        }
+        self.notes.push(note);
     }
 
     /// Before, because a row must not be pruned by a transaction that then notes that it was delivered again.

@@ -90,6 +90,17 @@ pub fn rows(rows: &[Record]) -> String {
     table(&["row", "received", "device", "message", "command", "state", "attempts", "deliveries", "result"], cells)
 }
 
+/// What is said where `ledger list` has not looked through all rows.
+pub fn not_looked_through(last: i64, device: Option<&str>) -> String {
+    match device {
+        Some(_) => format!(
+            "note: up to row {last} commands without a message id, such as those of `exec`, were not looked for; show one by \
+             its row"
+        ),
+        None => format!("note: rows up to {last} were not looked through; ask for one device's, or show one by its row"),
+    }
+}
+
 /// One row with its history.
 pub fn row(row: &Record) -> String {
     let mut out = String::new();

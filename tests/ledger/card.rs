@@ -6,8 +6,19 @@
 //! is not counted there). Figures for docs/PERFORMANCE.md come from `cargo test --test ledger card:: -- --nocapture`;
 //! `FIELDBRIDGE_ROUNDS=n` takes n times as many commands.
 
+#[cfg(feature = "proof")]
+use std::path::Path;
 use std::process::Stdio;
+#[cfg(feature = "proof")]
+use std::sync::Arc;
 use std::time::Duration;
+
+#[cfg(feature = "proof")]
+use fieldbridge::{
+    command::{outcome::Outcome, Envelope},
+    ledger::{disk::SystemDisk, row::Source, Finish, Ledger, Life, NewRow},
+    time::Timestamp,
+};
 
 use crate::support::broker::Broker;
 use crate::support::slave::Slave;
@@ -29,6 +40,56 @@ fn pages_written(pid: u32) -> u64 {
     let text = std::fs::read_to_string(path).expect("this test reads what a process has written: run it as root");
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("it is counted");
     line.parse().expect("it is a number")
+}
+
+/// Commits that stand in a ledger's log: the last page of each says how long the file is by then ("WAL Frames",
+/// "Database File Format", sqlite.org).
+#[cfg(feature = "proof")]
+fn commits(ledger: &Path) -> usize {
+    let log = std::fs::read(ledger.with_extension("db-wal")).expect("there is a log");
+    log[32..].chunks_exact(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[cfg(feature = "proof")]
+#[tokio::test(start_paused = true)]
+async fn at_a_command_a_second_nothing_is_committed_for_what_can_wait_alone() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = folder.path().join("ledger.db");
+    let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), &path, "hub.example", Life::default()).unwrap();
+    tokio::spawn(writing.run_among_tasks(|| Duration::ZERO));
+    let (_keeps, retention) = tokio::sync::watch::channel(Duration::from_secs(1_000_000));
+    let keeping = ledger.clone();
+    tokio::spawn(async move { keeping.keep(retention).await });
+    // What a start writes.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let before = commits(&path);
+    for number in 0..20 {
+        let new = NewRow {
+            hub: "hub.example".into(),
+            source: Source::Hub,
+            device: "pump".into(),
+            message_id: Some(format!("m-{number}")),
+            digest: [number; 32],
+            command: Some("set".into()),
+            value: Some(number.into()),
+            received_at: Timestamp(1_800_000_000_000),
+            expires_at: None,
+            envelope: Envelope::default(),
+        };
+        let (outcome, finished_at) = (Outcome::succeeded(None), Timestamp(1_800_000_000_100));
+        ledger.finish(Finish { row: None, new, outcome, attempts: 1, finished_at }).await.unwrap();
+        // The hub takes a moment to acknowledge it.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let events = ledger.events("pump", 0, 16).await.unwrap();
+        ledger.event_acknowledged(events.last().expect("each has its event").seq).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(commits(&path) - before, 20, "each is one commit, with the removal of the event before it");
+    // The last one's event waits, and not for ever.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(commits(&path) - before, 20);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(commits(&path) - before, 21);
 }
 
 fn rounds() -> u16 {

@@ -280,7 +280,7 @@ impl Pair<'_> {
         self.counters.unfinished_at_crash += self.unfinished().len() as u64;
         self.ledger = Ledger::open(&self.path(), HUB, &[]).unwrap();
         assert!(!self.ledger.ended_well());
-        let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap();
+        let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap().rows;
         for row in &mut self.rows {
             let record = records.iter().find(|record| is(record, row));
             let deliveries = record.expect("a row that was confirmed is there").deliveries;
@@ -331,7 +331,7 @@ impl Pair<'_> {
             }
             assert!(found.len() <= expected.len(), "an event that was removed is back: {found:?}");
         }
-        let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap();
+        let records = Reader::open(&self.path()).unwrap().list(None, None, 1000).unwrap().rows;
         for row in &self.rows {
             let record = records.iter().find(|record| is(record, row)).expect("the row is listed");
             assert_eq!((record.state, record.attempts), (row.state, row.attempts), "{row:?}");

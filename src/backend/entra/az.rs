@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{is_token, EntraError, Token, ANSWER_BYTES_MAX, RESOURCE, SAID_BYTES_MAX};
+use super::{is_token, EntraError, Token, ANSWER_BYTES_MAX, RESOURCE, SAID_BYTES_MAX, TOKENS_BEGIN};
 use crate::command::excerpt::truncated;
 use crate::time::Timestamp;
 
@@ -88,18 +88,17 @@ async fn keep(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) -> io::Resul
 }
 
 /// What `az` complains of, with what to do. Pure.
-fn refusal(complaint: &[u8]) -> String {
+pub(super) fn refusal(complaint: &[u8]) -> String {
     let text = String::from_utf8_lossy(complaint);
     let line = text.lines().map(str::trim).find(|line| line.starts_with("ERROR:"));
     let line = line.or_else(|| text.lines().map(str::trim).find(|line| !line.is_empty()));
     let line: String = line.unwrap_or("it does not say why").chars().filter(|char| !char.is_control()).collect();
-    // Tokens of Entra's begin so.
-    let line = if line.contains("eyJ") { "it does not say why" } else { truncated(&line, SAID_BYTES_MAX) };
+    let line = if line.contains(TOKENS_BEGIN) { "it does not say why" } else { truncated(&line, SAID_BYTES_MAX) };
     format!("`az` gives no token ({line}); run `az login`")
 }
 
 /// The token in what `az` says, and how long it lives from now on. Pure.
-fn token_in(said: &[u8], now: Timestamp) -> Result<(String, Duration), String> {
+pub(super) fn token_in(said: &[u8], now: Timestamp) -> Result<(String, Duration), String> {
     let json: Json = serde_json::from_slice(said).map_err(|_| "what it says is not JSON".to_owned())?;
     let bearer = json.get("accessToken").and_then(Json::as_str).filter(|text| is_token(text));
     let bearer = bearer.ok_or("what it says has no accessToken")?.to_owned();

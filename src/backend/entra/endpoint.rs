@@ -23,7 +23,8 @@ impl Endpoint {
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) => (host, port.strip_prefix(':')),
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(wrong)?)),
             None => match authority.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
                 None => (authority, None),
@@ -110,6 +111,8 @@ mod tests {
             "https://a:70000",
             "https://u@a",
             "https://a/b?c",
+            "https://[::1]a",
+            "https://[::1",
         ] {
             assert!(Endpoint::parse(text).unwrap_err().contains("https://HOST"), "{text}");
         }

@@ -12,6 +12,8 @@
 //! - No message and no `Debug` has a token or a secret in it.
 //! - Each way is bounded in time and in what is read.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
 mod az;
 mod endpoint;
 #[cfg(test)]
@@ -53,6 +55,8 @@ const METADATA_LIMIT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest life of a token that is believed.
 const LIFE_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// Tokens of Entra's begin so: what has it in it is not shown.
+const TOKENS_BEGIN: &str = "eyJ";
 /// How much of what Entra says is shown.
 const SAID_BYTES_MAX: usize = 200;
 
@@ -207,30 +211,10 @@ impl Entra {
             .with("content-type", "application/x-www-form-urlencoded")
             .with("accept", "application/json");
         let host = &authority.host;
-        let unreachable = |why: String| {
-            EntraError::Unreachable(format!(
-                "no token from {host}: {why}; check the uplink, and that {host} is let through"
-            ))
-        };
         let asked = timeout(LIMIT, async { self.ask(authority, &request, self.reach(authority).await?).await }).await;
-        let slow = |_| unreachable(format!("no answer within {} s", LIMIT.as_secs()));
-        let answer = asked.map_err(slow)?.map_err(unreachable)?;
-        match answer.status {
-            200 => match token_in(&answer.body) {
-                Ok((bearer, life)) => Ok(Token::new(bearer, life)),
-                Err(why) => Err(unreachable(why)),
-            },
-            400..=404 if !answer.is_page() => Err(EntraError::Refused(format!(
-                "Entra refuses the application {client:?}{}; check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, and \
-                 whether the secret has expired",
-                said(&answer.body, secret)
-            ))),
-            429 | 500..=599 => Err(EntraError::Unreachable(format!(
-                "Entra can't give a token now (HTTP {}); try again in a while",
-                answer.status
-            ))),
-            status => Err(unreachable(format!("something else answers in its place (HTTP {status})"))),
-        }
+        let slow = |_| no_token(host, &format!("no answer within {} s", LIMIT.as_secs()));
+        let answer = asked.map_err(slow)?.map_err(|why| no_token(host, &why))?;
+        to_application(&answer, host, client, secret)
     }
 
     async fn of_machine(&self) -> Result<Found, EntraError> {
@@ -256,23 +240,7 @@ impl Entra {
             Ok(Err(why)) => return Ok(Found::Nobody(format!("no managed identity answers at {name} ({why})"))),
             Err(_) => return Ok(Found::Nobody(format!("no managed identity answers at {name} (it says nothing)"))),
         };
-        match answer.status {
-            200 => match token_in(&answer.body) {
-                Ok((bearer, life)) => Ok(Found::Token(Token::new(bearer, life))),
-                // A captive portal answers for every address.
-                Err(why) => Ok(Found::Nobody(format!("what answers at {name} is no managed identity ({why})"))),
-            },
-            // "The metadata service retries" (Microsoft): it is there, and can't now.
-            410 | 429 | 500..=599 => Err(EntraError::Unreachable(format!(
-                "the machine's managed identity can't give a token now (HTTP {}); try again in a while",
-                answer.status
-            ))),
-            400 if self.client.is_some() => Err(EntraError::Refused(format!(
-                "the machine has no managed identity with this AZURE_CLIENT_ID (HTTP 400{}); assign it, or unset the variable",
-                said(&answer.body, "")
-            ))),
-            status => Ok(Found::Nobody(format!("the machine has no managed identity (HTTP {status})"))),
-        }
+        to_machine(&answer, &name, self.client.is_some())
     }
 
     /// Connects to Entra, through the proxy if there is one. What is on this machine is not on the proxy's.
@@ -300,6 +268,51 @@ impl Entra {
         };
         let mut connection = Connection::over(stream).await.map_err(told)?;
         connection.ask(request, ANSWER_BYTES_MAX).await.map_err(told)
+    }
+}
+
+/// What an answer to an application means. Pure.
+fn to_application(answer: &Answer, host: &str, client: &str, secret: &str) -> Result<Token, EntraError> {
+    match answer.status {
+        200 => match token_in(&answer.body) {
+            Ok((bearer, life)) => Ok(Token::new(bearer, life)),
+            Err(why) => Err(no_token(host, &why)),
+        },
+        400..=404 if !answer.is_page() => Err(EntraError::Refused(format!(
+            "Entra refuses the application {client:?}{}; check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, and \
+             whether the secret has expired",
+            said(&answer.body, secret)
+        ))),
+        429 | 500..=599 => Err(EntraError::Unreachable(format!(
+            "Entra can't give a token now (HTTP {}); try again in a while",
+            answer.status
+        ))),
+        status => Err(no_token(host, &format!("something else answers in its place (HTTP {status})"))),
+    }
+}
+
+fn no_token(host: &str, why: &str) -> EntraError {
+    EntraError::Unreachable(format!("no token from {host}: {why}; check the uplink, and that {host} is let through"))
+}
+
+/// What an answer to the machine, or to one of its identities, means. Pure.
+fn to_machine(answer: &Answer, name: &str, is_one_meant: bool) -> Result<Found, EntraError> {
+    match answer.status {
+        200 => match token_in(&answer.body) {
+            Ok((bearer, life)) => Ok(Found::Token(Token::new(bearer, life))),
+            // A captive portal answers for every address.
+            Err(why) => Ok(Found::Nobody(format!("what answers at {name} is no managed identity ({why})"))),
+        },
+        // "The metadata service retries" (Microsoft): it is there, and can't now.
+        410 | 429 | 500..=599 => Err(EntraError::Unreachable(format!(
+            "the machine's managed identity can't give a token now (HTTP {}); try again in a while",
+            answer.status
+        ))),
+        400 if is_one_meant => Err(EntraError::Refused(format!(
+            "the machine has no managed identity with this AZURE_CLIENT_ID (HTTP 400{}); assign it, or unset the variable",
+            said(&answer.body, "")
+        ))),
+        status => Ok(Found::Nobody(format!("the machine has no managed identity (HTTP {status})"))),
     }
 }
 
@@ -336,7 +349,10 @@ fn said(body: &[u8], secret: &str) -> String {
         false => format!("{}: {reason}", text("error")),
     };
     let whole: String = whole.chars().filter(|char| !char.is_control()).collect();
-    if whole.is_empty() || (!secret.is_empty() && whole.contains(secret)) {
+    // As it stands in a variable, or in the request.
+    let secret: String = secret.trim().chars().filter(|char| !char.is_control()).collect();
+    let has_secret = [&secret, &percent_encoded(&secret)].iter().any(|secret| whole.contains(&***secret));
+    if whole.is_empty() || whole.contains(TOKENS_BEGIN) || (!secret.is_empty() && has_secret) {
         return String::new();
     }
     format!(" ({})", truncated(&whole, SAID_BYTES_MAX))

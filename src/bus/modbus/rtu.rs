@@ -457,9 +457,13 @@ mod tests {
     /// A line of 10 ms a character, and its far end.
     fn line() -> (Rtu, DuplexStream) {
         let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+        line_at(Endpoint::Serial(port))
+    }
+
+    fn line_at(endpoint: Endpoint) -> (Rtu, DuplexStream) {
         let lines: Arc<dyn port::Lines> = Arc::new(port::SystemLines);
         let (near, far) = duplex(4096);
-        let mut rtu = Rtu::new(Endpoint::Serial(port), TIMEOUT, Duration::ZERO, &lines);
+        let mut rtu = Rtu::new(endpoint, TIMEOUT, Duration::ZERO, &lines);
         rtu.attach(Box::new(near));
         (rtu, far)
     }
@@ -471,12 +475,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_that_is_never_silent_is_not_written_on() {
-        let (call, (mut rtu, far)) = (call(), line());
+        let byte = b"U".to_vec();
+        is_not_written_on(line(), byte, Duration::from_millis(30)).await;
+        // Of what stands on a server's line each frame comes whole.
+        let of_others = [sealed(&[8, 3, 0, 16, 0, 2]), sealed(&[8, 3, 4, 0, 0, 0, 1])].concat();
+        is_not_written_on(line_at(Endpoint::Tcp("server:4001".into())), of_others, Duration::from_millis(3)).await;
+    }
+
+    /// While this is said again and again.
+    async fn is_not_written_on((mut rtu, far): (Rtu, DuplexStream), said: Vec<u8>, pause: Duration) {
+        let call = call();
         let (mut hearing, mut saying) = tokio::io::split(far);
         let babble = async {
             loop {
-                saying.write_all(b"U").await.unwrap();
-                sleep(Duration::from_millis(30)).await;
+                saying.write_all(&said).await.unwrap();
+                sleep(pause).await;
             }
         };
         let began = Instant::now();

@@ -5,6 +5,8 @@
 //! - TLS is made under the hub's name, or its gateway's, wherever the bytes go.
 //! - Each step is bounded in time.
 
+#[cfg(any(test, feature = "proof"))]
+pub mod any_bytes;
 mod proxy;
 #[cfg(feature = "websocket")]
 mod websocket;

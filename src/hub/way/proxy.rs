@@ -14,6 +14,7 @@ use std::task::{ready, Context, Poll};
 use base64::prelude::{Engine as _, BASE64_STANDARD};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
+use crate::command::excerpt::truncated;
 use crate::config::Proxy;
 use crate::hub::dial::Dial;
 use crate::hub::trouble::{ProxyTrouble, Trouble};
@@ -45,7 +46,7 @@ pub(super) async fn tunnel(
     to: &str,
 ) -> Result<Box<dyn Stream>, ProxyTrouble> {
     let announces_page = ask(&mut *stream, proxy, to).await?;
-    Ok(Box::new(Tunnel { stream, announces_page, unread: Some(proxy.address.clone()) }))
+    Ok(Box::new(Tunnel { stream, announces_page, begun: Vec::new(), untold: Some(proxy.address.clone()) }))
 }
 
 /// Asks for it, and says whether the answer speaks of a page that comes with it.
@@ -78,34 +79,54 @@ fn announces_page(head: &str) -> bool {
     })
 }
 
-/// Whether what comes first through a tunnel is a page, and not what the hub says.
-fn is_page(first: &[u8], announces_page: bool) -> bool {
-    // The types of TLS records (RFC 8446, 5.1).
-    let is_tls = first.first().is_some_and(|kind| (20..=24).contains(kind));
-    let text = first.trim_ascii_start();
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).starts_with(b"<") || announces_page && !is_tls
+/// Some programs begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether what comes first through a tunnel, blanks aside, is a page, and not what the hub says. `None`: more of it is
+/// to be seen.
+fn is_page(begun: &[u8], announces_page: bool) -> Option<bool> {
+    if announces_page {
+        // The types of TLS records (RFC 8446, 5.1).
+        return Some(begun.first().is_none_or(|kind| !(20..=24).contains(kind)));
+    }
+    match begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begun) {
+        [first, ..] => match BYTE_ORDER_MARK.starts_with(begun) {
+            true => None,
+            false => Some(*first == b'<'),
+        },
+        [] => None,
+    }
 }
 
 /// A stream through a proxy, of which what comes first is looked at.
 struct Tunnel {
     stream: Box<dyn Stream>,
     announces_page: bool,
-    /// The proxy, until something has come.
-    unread: Option<String>,
+    /// What has come behind the blanks, as long as that tells nothing: less than four bytes.
+    begun: Vec<u8>,
+    /// The proxy, until it is known that no page has come.
+    untold: Option<String>,
 }
 
 impl AsyncRead for Tunnel {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        match self.unread.take() {
-            Some(proxy) if is_page(&buffer.filled()[before..], self.announces_page) => {
+        let this = &mut *self;
+        let Some(proxy) = this.untold.take() else { return Poll::Ready(Ok(())) };
+        // However it is cut into pieces.
+        let came = &buffer.filled()[before..];
+        this.begun.extend_from_slice(if this.begun.is_empty() { came.trim_ascii_start() } else { came });
+        match is_page(&this.begun, this.announces_page) {
+            None => this.untold = Some(proxy),
+            Some(false) => this.begun = Vec::new(),
+            Some(true) => {
                 buffer.set_filled(before);
                 let page = ProxyTrouble::Page { proxy, status: 200 };
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, page)))
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, page)));
             }
-            _ => Poll::Ready(Ok(())),
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -160,17 +181,25 @@ fn asks(head: &str, proxy: &Proxy, status: u16) -> ProxyTrouble {
         .lines()
         .filter_map(|line| line.split_once(':'))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("proxy-authenticate"))
-        .filter_map(|(_, value)| value.split_ascii_whitespace().next())
+        // One field may name several, with parameters between them (RFC 9110, 11.6.1).
+        .flat_map(|(_, value)| value.split(',').filter_map(|part| part.split_ascii_whitespace().next()))
+        .filter(|scheme| is_scheme(scheme))
         .collect();
     let takes_basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
     match (takes_basic, &proxy.credentials) {
         (false, _) => {
-            let schemes = schemes.join(", ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(60).collect();
-            ProxyTrouble::OtherCredentials { proxy: proxy.address.clone(), schemes }
+            let schemes = schemes.join(", ");
+            ProxyTrouble::OtherCredentials { proxy: proxy.address.clone(), schemes: truncated(&schemes, 60).to_owned() }
         }
         (true, None) => ProxyTrouble::AsksForCredentials { proxy: proxy.address.clone(), status },
         (true, Some(_)) => ProxyTrouble::RefusesCredentials { proxy: proxy.address.clone(), status },
     }
+}
+
+/// Whether a word can name a kind of credentials (RFC 9110, 11.1): of those that there are, the longest has 20 letters.
+/// What is longer may be anything, such as the credentials that the proxy was shown.
+fn is_scheme(word: &str) -> bool {
+    word.len() <= 20 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -220,6 +249,14 @@ mod tests {
                 "HTTP/1.1 407 no\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n",
                 "Negotiate, NTLM",
             ),
+            (
+                None,
+                "HTTP/1.1 407 no\r\nProxy-Authenticate: NTLM, Digest realm=\"a\", qop=auth\r\n\r\n",
+                "(NTLM, Digest)",
+            ),
+            (None, "HTTP/1.1 407 no\r\nProxy-Authenticate: Negotiate, Basic realm=\"a\"\r\n\r\n", "credentials_file"),
+            // One that says back what it was shown.
+            (Some("u:hush"), "HTTP/1.1 407 no\r\nProxy-Authenticate: u:hush\r\n\r\n", "does not take the credentials"),
             (None, "HTTP/1.1 403 Forbidden\r\n\r\n", "hub.example:8883"),
             (None, "HTTP/1.1 302 Found\r\nLocation: http://login/\r\n\r\n", "page"),
             (None, "HTTP/1.1 511 Network Authentication Required\r\n\r\n", "page"),
@@ -253,6 +290,8 @@ mod tests {
             (plain, &b"<html>log in"[..], true),
             (plain, b"\r\n  <!DOCTYPE html>", true),
             (plain, b"\xef\xbb\xbf<html>", true),
+            (plain, b"\xef\xbb", false),
+            (plain, b"\xef\xbb\xbf{}", false),
             (html, b"6\r\n<html>", true),
             (html, b"Log in", true),
             (html, b"", true),

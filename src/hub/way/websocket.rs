@@ -8,18 +8,21 @@ use std::io;
 use std::pin::Pin;
 use std::task::{ready, Context, Poll};
 
+use base64::prelude::{Engine as _, BASE64_STANDARD};
 use bytes::{Buf as _, Bytes};
 use futures_util::{Sink as _, Stream as _};
-use http::header::SEC_WEBSOCKET_PROTOCOL;
-use http::HeaderValue;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_websockets::{upgrade, ClientBuilder, Error, Limits, Message, WebSocketStream};
+use http::Uri;
+use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_websockets::{ClientBuilder, Error, Limits, Message, WebSocketStream};
 
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
 
 /// Largest message that is read, in bytes: larger than anything that a hub sends.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest head of an answer that is read, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes that are put into one message.
 const WRITTEN_BYTES_MAX: usize = 64 * 1024;
 
@@ -28,47 +31,89 @@ const WRITTEN_BYTES_MAX: usize = 64 * 1024;
 /// # Errors
 /// What answers is no hub's WebSocket.
 pub(super) async fn open(
-    stream: Box<dyn Stream>,
+    mut stream: Box<dyn Stream>,
     host: &str,
     has_certificate: bool,
     protocol: &'static str,
 ) -> Result<Box<dyn Stream>, Trouble> {
     let query = if has_certificate { "" } else { "?iothub-no-client-cert=true" };
-    let no_name = |_| Trouble::WebSocket(format!("{host:?} is no host name; check `hub.host`"));
-    let builder = ClientBuilder::new().uri(&format!("wss://{host}/$iothub/websocket{query}")).map_err(no_name)?;
-    let asked = HeaderValue::from_static(protocol);
-    let builder = builder.add_header(SEC_WEBSOCKET_PROTOCOL, asked).expect("it is none of the handshake's own headers");
-    let builder = builder.limits(Limits::default().max_payload_len(Some(MESSAGE_BYTES_MAX)));
-    let (inner, answer) = builder.connect_on(stream).await.map_err(|error| refused(&error))?;
-    let agreed = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
-    if agreed.is_none_or(|agreed| !agreed.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())) {
-        return Err(Trouble::WebSocket(format!(
-            "it opened, but not for {protocol}; is it a hub's? check `hub.host` and `hub.address`"
-        )));
+    if format!("wss://{host}/").parse::<Uri>().is_err() {
+        return Err(Trouble::WebSocket(format!("{host:?} is no host name; check `hub.host`")));
     }
+    let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
+    let request = format!(
+        "GET /$iothub/websocket{query} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    );
+    let broken = |error: io::Error| Trouble::Broken(error.to_string());
+    stream.write_all(request.as_bytes()).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    let head = head(&mut *stream).await?;
+    judge(&head, &key, protocol).map_err(Trouble::WebSocket)?;
+    let limits = Limits::default().max_payload_len(Some(MESSAGE_BYTES_MAX));
+    let inner = ClientBuilder::new().limits(limits).take_over(stream);
     Ok(Box::new(WebSocket { inner, unread: Bytes::new() }))
 }
 
-/// Why it did not open.
-fn refused(error: &Error) -> Trouble {
-    let why = match error {
-        Error::Io(error) => return Trouble::Broken(error.to_string()),
-        Error::Upgrade(upgrade::Error::DidNotSwitchProtocols(status)) => match status {
-            401 | 403 => {
-                format!("the server refuses it ({status}); check `hub.host`, and that the hub lets this network in")
-            }
-            300..=399 | 511 => {
-                format!("a page answers ({status}); something between stands in the hub's place: a log-in, or a filter")
-            }
-            404 => "nothing is there (404); check `hub.host` and `hub.address`: is it a hub?".to_owned(),
-            429 | 500..=599 => {
-                format!("the server can't take it now ({status}); it may be throttling, the daemon tries again")
-            }
-            _ => format!("the server does not open it ({status}); check `hub.host` and `hub.address`: is it a hub?"),
-        },
-        other => format!("the answer is none to a WebSocket ({other}); does something between intercept it?"),
+/// The head of the answer. Nothing is read behind it.
+async fn head(stream: &mut dyn Stream) -> Result<String, Trouble> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+        head.push(stream.read_u8().await.map_err(|error| Trouble::Broken(error.to_string()))?);
+        let begins = b"HTTP/1.";
+        let length = head.len().min(begins.len());
+        if head.len() > HEAD_BYTES_MAX || head[..length] != begins[..length] {
+            return Err(Trouble::WebSocket(none("it is not HTTP")));
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Whether an answer opens it (RFC 6455, 4.1). The library reads frames only: it panics at some answers. Pure.
+fn judge(head: &str, key: &str, protocol: &str) -> Result<(), String> {
+    let status = head.split_ascii_whitespace().nth(1).and_then(|status| status.parse::<u16>().ok());
+    match status {
+        None => return Err(none("it has no status")),
+        Some(101) => {}
+        Some(status) => return Err(refused(status)),
+    }
+    let field = |name: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(known, _)| known.trim().eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
     };
-    Trouble::WebSocket(why)
+    let is_upgraded = field("connection").split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    if !is_upgraded || !field("upgrade").eq_ignore_ascii_case("websocket") {
+        return Err(none("it goes on with something else"));
+    }
+    let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    if field("sec-websocket-accept") != BASE64_STANDARD.encode(accept) {
+        return Err(none("it answers another question"));
+    }
+    match field("sec-websocket-protocol").eq_ignore_ascii_case(protocol) {
+        true => Ok(()),
+        false => Err(format!("it opened, but not for {protocol}; is it a hub's? check `hub.host` and `hub.address`")),
+    }
+}
+
+fn none(why: &str) -> String {
+    format!("the answer is none to a WebSocket ({why}); does something between intercept it?")
+}
+
+/// Why it did not open.
+fn refused(status: u16) -> String {
+    match status {
+        401 | 403 => {
+            format!("the server refuses it ({status}); check `hub.host`, and that the hub lets this network in")
+        }
+        300..=399 | 511 => {
+            format!("a page answers ({status}); something between stands in the hub's place: a log-in, or a filter")
+        }
+        404 => "nothing is there (404); check `hub.host` and `hub.address`: is it a hub?".to_owned(),
+        429 | 500..=599 => {
+            format!("the server can't take it now ({status}); it may be throttling, the daemon tries again")
+        }
+        _ => format!("the server does not open it ({status}); check `hub.host` and `hub.address`: is it a hub?"),
+    }
 }
 
 /// The stream.
@@ -131,8 +176,7 @@ impl AsyncWrite for WebSocket {
 
 #[cfg(test)]
 mod tests {
-    use base64::prelude::{Engine as _, BASE64_STANDARD};
-    use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::io::{duplex, DuplexStream};
 
     use super::*;
 
@@ -230,6 +274,13 @@ mod tests {
             ("HTTP/1.1 404 x\r\n\r\n", "nothing is there"),
             ("HTTP/1.1 503 x\r\n\r\n", "throttling"),
             ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "intercept"),
+            ("HTTP/1.1 101 x\r\n\r\n", "something else"),
+            // One byte more than any answer to a key has.
+            (
+                "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAAA\r\n\r\n",
+                "another question",
+            ),
         ] {
             let (near, mut far) = duplex(4096);
             let answering = async {

@@ -1,8 +1,9 @@
-//! RTU over TCP: the line is at a server that hands bytes on. It is one line, whatever becomes of the connection to it.
+//! RTU over TCP: the line is at a server that hands bytes on, others' too. It is one line, whatever becomes of the
+//! connection to it.
 
-use super::{asks, tells, words};
+use super::{asks, no_answers, tells, words};
 use crate::modbus_tcp::Server;
-use crate::peers::{call, hasty, patient, read, Peer, Running};
+use crate::peers::{call, hasty, patient, read, rtu, Peer, Running};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Owed;
 use fieldbridge::config::{BusKind, Endpoint};
@@ -63,4 +64,58 @@ async fn what_one_bus_has_asked_keeps_another_at_the_same_server_silent() {
     peer.hear(&asks(7, 32)).await;
     peer.say(&tells(7, 1)).await;
     assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
+
+/// What a server hands on of a line that others speak on: what answers nobody here.
+fn of_others() -> Vec<(&'static str, Vec<u8>)> {
+    let mut said = no_answers();
+    said.push(("another master's request and its answer", [asks(8, 16), tells(8, 1)].concat()));
+    said.push(("another master's write", [rtu(&[8, 6, 0, 16, 0, 5]), rtu(&[8, 6, 0, 16, 0, 5])].concat()));
+    said
+}
+
+#[tokio::test]
+async fn what_others_on_the_line_say_answers_nobody_in_whatever_pieces_it_comes() {
+    let server = Server::bind().await;
+    let line = Running::start(line_at(&server));
+    let mut peer = server.accept().await;
+    for (what, bytes) in of_others() {
+        for piece in [1, 3, bytes.len()] {
+            // Another master has asked this very unit, and has its answer.
+            peer.say(&[asks(7, 16), tells(7, 99)].concat()).await;
+            let asking = line.call_meanwhile(call(7, read(16, 2)));
+            peer.hear(&asks(7, 16)).await;
+            for piece in bytes.chunks(piece) {
+                peer.say(piece).await;
+                tokio::task::yield_now().await;
+            }
+            peer.say(&tells(7, 42)).await;
+            assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]), "behind {what}, {piece} bytes at a time");
+        }
+    }
+    assert_eq!(line.status().state.as_str(), "open");
+}
+
+#[tokio::test]
+async fn behind_what_others_say_and_silence_the_late_answer_is_nobodys() {
+    for (what, bytes) in of_others() {
+        let server = Server::bind().await;
+        let line = Running::start(line_at(&server));
+        let mut peer = server.accept().await;
+        let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+        peer.hear(&asks(7, 16)).await;
+        peer.say(&bytes).await;
+        let wire = patient(asking).await.unwrap();
+        assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
+        // The unit may still answer: nothing goes out that this would answer. It is sent once, over this connection.
+        let next = line.call_meanwhile(call(7, read(32, 2)));
+        peer.hear_nothing().await;
+        peer.say(&bytes).await;
+        peer.hear_nothing().await;
+        peer.say(&tells(7, 99)).await;
+        peer.hear(&asks(7, 32)).await;
+        peer.say(&tells(7, 1)).await;
+        assert_eq!(patient(next).await.unwrap(), words(&[0, 1]), "behind {what}");
+        server.is_left_alone().await;
+    }
 }
