@@ -258,8 +258,8 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
     let connections = transports::connections(config.devices.values());
-    if let Some(note) = handles::note(connections, config.buses.len(), handles::limit()) {
-        tracing::warn!(target: EACH, "{note}");
+    if let Some((what, remedy)) = handles::note(connections, config.buses.len(), handles::limit()) {
+        tracing::warn!(target: EACH, "{what}; {remedy}");
     }
     let runtime = runtime()?;
     let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };

@@ -168,8 +168,8 @@ impl World {
             None => Exit::Surroundings,
         })?;
         let operators = server::bind(&config.admin_socket).map_err(|unbound| match unbound {
-            Unbound::Lasting(why) => Exit::Setup(why),
-            Unbound::Passing(why) => Exit::Surroundings(why),
+            Unbound::Lasting(why) => Exit::Setup(why.to_string()),
+            Unbound::Passing(why) => Exit::Surroundings(why.to_string()),
         })?;
         let (dial, lines) = (Arc::new(Network), Arc::new(SystemLines));
         Ok(World { dial, trust, lines, operators: Some(operators), source: Arc::new(files) })
