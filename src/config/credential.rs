@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
 use super::{Credential, Hub};
-use crate::certificate::identity::{self, Misfit};
+use crate::certificate::pair::{self, Misfit};
 use crate::certificate::pem;
 use crate::complaint::Complaint;
 
@@ -119,7 +119,7 @@ fn certificate(table: &Table) -> Option<Credential> {
     let (cert_file, key_file) = (table.path("cert_file"), table.path("cert_key_file"));
     let (cert_file, key_file) = (cert_file?, key_file?);
     let contents = contents(&cert_file, &key_file);
-    match identity::check_identity(&cert_file, &key_file) {
+    match pair::check_pair(&cert_file, &key_file) {
         Ok(remarks) if !remarks.is_chained => {
             let why = Complaint::new(
                 "the certificates are not each signed by the next, and a hub may refuse that",
@@ -131,7 +131,7 @@ fn certificate(table: &Table) -> Option<Credential> {
         Err(Misfit::Certificate(why)) => {
             table.wrong("cert_file", why);
             // What is wrong with the key stays wrong when the certificate is right.
-            if let Err(why) = identity::check_key(&key_file) {
+            if let Err(why) = pair::check_key(&key_file) {
                 table.wrong("cert_key_file", why);
             }
             return None;

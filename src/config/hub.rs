@@ -9,7 +9,7 @@ use super::address::check_host;
 use super::tree::{Span, Table};
 use super::way::{ways, Ways};
 use super::{keys, Hub, Ledger};
-use crate::certificate::identity::{self, Trust};
+use crate::certificate::pair::{self, Trust};
 use crate::complaint::Complaint;
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
@@ -134,7 +134,7 @@ fn host(table: &Table) -> Option<String> {
     }
     let host = table.text("host")?.to_lowercase();
     match check_hub_host(&host) {
-        Ok(()) if !identity::is_server_name(&host) => {
+        Ok(()) if !pair::is_server_name(&host) => {
             table
                 .wrong("host", ("is no name that a server can have in TLS", format!("it must be like {HOST_EXAMPLE}")));
             None

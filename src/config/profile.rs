@@ -132,8 +132,8 @@ fn check_fixed(table: &Table, command: &Command) {
         return;
     }
     if let Err(fault) = command.prepare(None) {
-        let ways = if command.range.is_some() { "correct it, or range" } else { "correct it" };
-        table.wrong("value", (format!("can't be carried out: {}", fault.message), ways));
+        let remedy = if command.range.is_some() { "correct it, or range" } else { "correct it" };
+        table.wrong("value", (format!("can't be carried out: {}", fault.message), remedy));
     }
 }
 

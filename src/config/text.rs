@@ -33,7 +33,7 @@ pub(super) fn template(table: &Table) -> Option<Template> {
     let result = table.choice("result", &MEANINGS);
     let pattern = expression(table, "pattern", Pattern::new);
     if let Some(send) = send {
-        check_line(table, send);
+        check_send(table, send);
         let is_own_echo = |expect: &Regex| !send.contains(PLACEHOLDER) && expect.is_match(send.trim());
         if expect.as_ref().is_some_and(is_own_echo) {
             table.note(
@@ -53,7 +53,7 @@ fn expression<T, E: Display>(table: &Table, key: &str, compile: impl FnOnce(&str
     compile(text).map_err(|error| table.wrong(key, (format!("is no regular expression: {error}"), "correct it"))).ok()
 }
 
-fn check_line(table: &Table, send: &str) {
+fn check_send(table: &Table, send: &str) {
     if send.len() > SEND_BYTES_MAX {
         table.wrong("send", (format!("is longer than {SEND_BYTES_MAX} bytes"), "shorten it"));
     }

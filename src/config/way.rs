@@ -8,7 +8,7 @@ use super::credential::secret;
 use super::keys;
 use super::tree::{Span, Table};
 use super::{Proxy, TransportKind};
-use crate::certificate::identity;
+use crate::certificate::pair;
 use crate::complaint::Complaint;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -102,7 +102,7 @@ fn gateway(table: &Table) -> Option<String> {
         table.wrong("gateway", why);
         return None;
     }
-    if !identity::is_server_name(&name) {
+    if !pair::is_server_name(&name) {
         table.wrong(
             "gateway",
             ("is no name that a server can have in TLS", "write the name in the gateway's certificate"),

@@ -501,7 +501,7 @@ async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '
 /// Whether a command under this message id can be run at all.
 fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<Checked, Fault> {
     let idempotent = Plan::new(device, command, value)?.command.idempotent;
-    decide::check_identity(id, idempotent).map(|()| Checked { idempotent })
+    decide::check_message_id(id, idempotent).map(|()| Checked { idempotent })
 }
 
 impl Job {

@@ -10,7 +10,7 @@ use super::daemon::Daemon;
 use super::socket::admin_socket;
 use super::user::{User, Wish, SERVICE};
 use super::{Finding, Verdict};
-use crate::certificate::identity;
+use crate::certificate::pair;
 use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
 use crate::ledger::{LedgerError, Reader};
@@ -74,7 +74,7 @@ fn counted(files: usize) -> String {
 pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
-        let life = identity::certificates(path).and_then(|chain| {
+        let life = pair::certificates(path).and_then(|chain| {
             Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| Complaint::bare(why).of(path.display()))
         });
         match life {

@@ -9,7 +9,7 @@ use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Perform
 
 use super::counters::Counters;
 use super::DELIVERY_MAX;
-use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
+use super::{wrong, Attaching, Delivery, Direction, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Wrong};
 use crate::amqp::frame::{Body, Frame, Item};
 
 /// Bytes of a frame beside the piece of a message in it: header, and a transfer with all that we say in one.
@@ -90,10 +90,10 @@ struct Sending {
 
 impl Link {
     pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
-        let Attaching { name, address, local, way, properties } = attaching;
-        let end = match way {
-            Way::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
-            Way::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
+        let Attaching { name, address, local, direction, properties } = attaching;
+        let end = match direction {
+            Direction::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
+            Direction::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
         };
         Link { handle, name, address, local, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
     }

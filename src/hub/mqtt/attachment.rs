@@ -122,7 +122,7 @@ impl Attached {
         crash::point(Point::PublishRead);
         let device = &self.device;
         let number = match qos {
-            1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
+            1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
                 Incoming::New(number) => Some(number),
                 Incoming::Repeated => return Ok(None),
                 Incoming::Drop(why) => {

@@ -75,7 +75,7 @@ impl Trust {
     }
 }
 
-/// Why a certificate and a key are no identity, which names the file.
+/// Why a certificate and a key are no pair that can be used, which names the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// It lies in the certificate's file.
@@ -86,11 +86,11 @@ pub enum Misfit {
     Key(Complaint),
 }
 
-/// Whether a certificate and a key are an identity that the handshake can be made with.
+/// Whether a certificate and a key are a pair that the handshake can be made with.
 ///
 /// # Errors
 /// Why not.
-pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
+pub fn check_pair(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
     let pair = pair(cert_file, key_file)?;
     let parts: Vec<Parts> = pair.cert.iter().filter_map(|der| Parts::of(der).ok()).collect();
     let is_chained = parts.windows(2).all(|two| two[0].issuer == two[1].subject);
@@ -105,7 +105,7 @@ pub fn check_key(path: &Path) -> Result<(), Complaint> {
     signing_key(path).map(drop).map_err(|why| why.of(path.display()))
 }
 
-/// What is to be said of an identity that can be used.
+/// What is to be said of a pair that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remarks {
     /// Each certificate of the chain is signed by the next (RFC 5246, 7.4.2).
