@@ -81,8 +81,7 @@ enum Shares {
 /// Every bus by name.
 pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
     let mut buses = BTreeMap::new();
-    let mut ports: HashMap<PathBuf, String> = HashMap::new();
-    let mut addresses: HashMap<String, (String, Shares)> = HashMap::new();
+    let mut taken = Taken::default();
     let used = root.mentioned("device", "bus");
     for (name, table) in root.tables("bus", keys::BUS) {
         if let Err(why) = super::check_name(name) {
@@ -96,11 +95,27 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
         }
         let kind = kind(&table);
         let bus = bus(&table, kind);
-        match bus.as_ref().map(|bus| &bus.kind) {
-            Some(
-                BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. },
-            ) => {
-                if let Some((other, _)) = addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
+        if let Some(bus) = &bus {
+            taken.take(&table, name, &bus.kind);
+        }
+        buses.insert(name.to_owned(), Entry { kind, bus });
+    }
+    buses
+}
+
+/// The ports and addresses that are a bus's, with its name.
+#[derive(Default)]
+struct Taken {
+    ports: HashMap<PathBuf, String>,
+    addresses: HashMap<String, (String, Shares)>,
+}
+
+impl Taken {
+    /// Takes the place of a bus, and reports that another has it.
+    fn take(&mut self, table: &Table, name: &str, kind: &BusKind) {
+        match kind {
+            BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. } => {
+                if let Some((other, _)) = self.addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
                     let why = (
                         format!("is the address of bus {other:?} too"),
                         "what two buses say there would meet on one line, so put the devices of both on one bus",
@@ -108,12 +123,10 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
                     table.wrong("address", why);
                 }
             }
-            Some(
-                BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. },
-            ) => {
+            BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. } => {
                 // `/dev/ttyUSB0` and its link in `by-id` are one port.
                 let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
-                if let Some(other) = ports.insert(real, name.to_owned()) {
+                if let Some(other) = self.ports.insert(real, name.to_owned()) {
                     let why = (
                         format!("is the port of bus {other:?} too"),
                         "a port is opened once, so put the devices of both on one bus",
@@ -121,26 +134,21 @@ pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
                     table.wrong("port", why);
                 }
             }
-            Some(BusKind::ModbusTcp { address }) => {
-                match addresses.insert(address.clone(), (name.to_owned(), Shares::May)) {
+            BusKind::ModbusTcp { address } => {
+                match self.addresses.insert(address.clone(), (name.to_owned(), Shares::May)) {
                     Some((other, Shares::May)) => {
-                        let why =
-                            (format!("is the address of bus {other:?} too"), "one bus can serve all units behind it");
-                        table.note("address", why);
+                        let what = format!("is the address of bus {other:?} too");
+                        table.note("address", (what, "one bus can serve all units behind it"));
                     }
                     Some((other, Shares::Never)) => {
-                        let why =
-                            (format!("is the address of bus {other:?} too, which is of another kind"), "one is wrong");
-                        table.wrong("address", why);
+                        let what = format!("is the address of bus {other:?} too, which is of another kind");
+                        table.wrong("address", (what, "one is wrong"));
                     }
                     None => {}
                 }
             }
-            None => {}
         }
-        buses.insert(name.to_owned(), Entry { kind, bus });
     }
-    buses
 }
 
 fn kind(table: &Table) -> Option<Kind> {

@@ -22,70 +22,82 @@ pub(super) fn devices(
     buses: &BTreeMap<String, Entry>,
     profiles: &BTreeMap<String, Profile>,
 ) -> BTreeMap<String, Device> {
-    let mut devices = BTreeMap::new();
-    let mut units: HashMap<(&str, u8), &str> = HashMap::new();
-    let mut late = BTreeMap::new();
     let tables = root.tables("device", keys::DEVICE);
-    for (id, table) in &tables {
-        let transport = transport(table).or(hub.map(|hub| hub.transport)).unwrap_or(TransportKind::Mqtt);
-        if let Err(why) = check_id(id, transport) {
-            table.wrong_here(why);
-        }
-        let bus = reference(table, "bus", buses);
-        let unit = unit(table, bus.and_then(|(_, bus)| bus.kind));
-        if let (Some((name, _)), Some(unit)) = (bus, unit) {
-            if table.has("unit") {
-                if let Some(other) = units.insert((name, unit), id) {
-                    let why = (
-                        format!("{unit} is the unit of device {other:?} on bus {name:?} too"),
-                        "is it one controller?",
-                    );
-                    table.note("unit", why);
-                }
-            }
-        }
-        let profile = reference(table, "profile", profiles);
-        if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
-            check_fit(table, name, bus.kind, profile);
-            if let Some(settings) = &bus.bus {
-                late.extend(late_on(profile, name, settings));
-                if let BusKind::Serial { delimiter, .. } = &settings.kind {
-                    note_missing_end(table, name, delimiter, profile);
-                }
-            }
-        }
-        let settle = table
-            .choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
-        let default_command = profile.and_then(|profile| default_command(table, profile));
-        let credential = credential(table, id, hub);
-        let secondary = secondary(table, credential.as_ref());
-        if let Some(hub) = hub {
-            check_way(table, hub, transport, credential.as_ref());
-        }
-        let (Some((bus, _)), Some(unit), Some((_, profile)), Some(credential)) = (bus, unit, profile, credential)
-        else {
-            continue;
-        };
-        let device = Device {
-            id: (*id).to_owned(),
-            bus: bus.to_owned(),
-            unit,
-            transport,
-            credential,
-            secondary,
-            settle: settle.unwrap_or(Settle::AfterExecution),
-            form: Arc::new(Form { default_command, ..profile.form.clone() }),
-            commands: Arc::clone(&profile.commands),
-        };
-        devices.insert(device.id.clone(), device);
-    }
-    for (path, why) in late {
+    let around = Around { hub, buses, profiles };
+    let mut seen = Seen::default();
+    let devices =
+        tables.iter().filter_map(|(id, table)| Some(((*id).to_owned(), device(table, id, &around, &mut seen)?)));
+    let devices = devices.collect();
+    for (path, why) in seen.late {
         root.walk.warn(&path, "deadline", why);
     }
     if tables.is_empty() {
         root.note("device", ("no devices are configured, so nothing is received", "add a [device.ID] table"));
     }
     devices
+}
+
+/// What devices refer to.
+struct Around<'a> {
+    hub: Option<&'a Hub>,
+    buses: &'a BTreeMap<String, Entry>,
+    profiles: &'a BTreeMap<String, Profile>,
+}
+
+/// What shows only of several devices together.
+#[derive(Default)]
+struct Seen<'a> {
+    /// Who has a unit of a bus.
+    units: HashMap<(&'a str, u8), &'a str>,
+    /// Commands whose deadline is too short for a bus, and what is said of them: once, however many devices have them.
+    late: BTreeMap<String, Complaint>,
+}
+
+/// Looks at all of one device, whatever is wrong with it.
+fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'a>) -> Option<Device> {
+    let Around { hub, buses, profiles } = *around;
+    let transport = transport(table).or(hub.map(|hub| hub.transport)).unwrap_or(TransportKind::Mqtt);
+    if let Err(why) = check_id(id, transport) {
+        table.wrong_here(why);
+    }
+    let bus = reference(table, "bus", buses);
+    let unit = unit(table, bus.and_then(|(_, bus)| bus.kind));
+    if let (Some((name, _)), Some(unit), true) = (bus, unit, table.has("unit")) {
+        if let Some(other) = seen.units.insert((name, unit), id) {
+            let what = format!("{unit} is the unit of device {other:?} on bus {name:?} too");
+            table.note("unit", (what, "is it one controller?"));
+        }
+    }
+    let profile = reference(table, "profile", profiles);
+    if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
+        check_fit(table, name, bus.kind, profile);
+        if let Some(settings) = &bus.bus {
+            seen.late.extend(late_on(profile, name, settings));
+            if let BusKind::Serial { delimiter, .. } = &settings.kind {
+                note_missing_end(table, name, delimiter, profile);
+            }
+        }
+    }
+    let settle =
+        table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
+    let default_command = profile.and_then(|profile| default_command(table, profile));
+    let credential = credential(table, id, hub);
+    let secondary = secondary(table, credential.as_ref());
+    if let Some(hub) = hub {
+        check_way(table, hub, transport, credential.as_ref());
+    }
+    let ((bus, _), (_, profile)) = (bus?, profile?);
+    Some(Device {
+        id: id.to_owned(),
+        bus: bus.to_owned(),
+        unit: unit?,
+        transport,
+        credential: credential?,
+        secondary,
+        settle: settle.unwrap_or(Settle::AfterExecution),
+        form: Arc::new(Form { default_command, ..profile.form.clone() }),
+        commands: Arc::clone(&profile.commands),
+    })
 }
 
 /// What a device id may hold beside letters and digits ("Understand the identity registry", Microsoft).

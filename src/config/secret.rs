@@ -117,12 +117,12 @@ fn no_key(text: &str) -> Complaint {
             "copy the key as it stands at the hub",
         )
     } else if text.chars().all(is_base64) && !body.contains('=') {
-        return Complaint::new(
+        Complaint::new(
             format!("is cut short, or has too much: it holds {} characters, and base64 comes in fours", text.len()),
             COPY_KEY,
-        );
+        )
     } else {
-        return Complaint::new("holds no base64 text", COPY_KEY);
+        Complaint::new("holds no base64 text", COPY_KEY)
     }
 }
 

@@ -197,6 +197,19 @@ pub struct Ledger {
     acknowledged: Arc<Mutex<BTreeSet<i64>>>,
 }
 
+/// What a ledger is known by and whom it trusts, and the beginning of another life in it.
+fn begin_life(db: &Connection, home: &str, life: Life<'_>) -> rusqlite::Result<(store::Identity, store::Standing)> {
+    let identity = store::identity(db)?;
+    let standing = store::standing(db)?;
+    crash::point(Point::LedgerProven);
+    let begin = db.unchecked_transaction()?;
+    store::begin_life(&begin, life)?;
+    store::set_home(&begin, home, identity.age)?;
+    begin.commit()?;
+    crash::point(Point::LifeBegun);
+    Ok((identity, standing))
+}
+
 #[expect(clippy::missing_errors_doc, reason = "each error is a LedgerError, whose variants say what was committed")]
 impl Ledger {
     /// Locks, proves and opens the ledger, making it if there is none. `home` is the host name of the hub that is
@@ -237,21 +250,9 @@ impl Ledger {
         let mark = Mark::of(disk.clone(), path);
         let is_sound = mark.is_there();
         let db = schema::open(&*disk, path, home, is_sound).inspect_err(|_| mark.take_away())?;
-        let begin = || {
-            let identity = store::identity(&db)?;
-            let standing = store::standing(&db)?;
-            crash::point(Point::LedgerProven);
-            let begin = db.unchecked_transaction()?;
-            store::begin_life(&begin, life)?;
-            store::set_home(&begin, home, identity.age)?;
-            begin.commit()?;
-            crash::point(Point::LifeBegun);
-            Ok((identity, standing))
-        };
-        let (identity, standing) = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
-            path: path.to_owned(),
-            why: format!("can't be used: {error}"),
-        })?;
+        let untrusted = |why: String| LedgerError::Untrusted { path: path.to_owned(), why };
+        let begun = begin_life(&db, home, life);
+        let (identity, standing) = begun.map_err(|error| untrusted(format!("can't be used: {error}")))?;
         if !is_sound {
             mark.set();
         }
@@ -260,10 +261,8 @@ impl Ledger {
         let (looks, questions) = mpsc::channel(QUEUE_MAX);
         let (proof_tasks, to_do) = mpsc::channel(PROOF_TASKS_MAX);
         let (filter, stop_proof) = (Arc::new(Filter::default()), Arc::new(AtomicBool::new(false)));
-        let beside = schema::open_beside(&*disk, path).map_err(|error| LedgerError::Untrusted {
-            path: path.to_owned(),
-            why: format!("can't be read: {error}"),
-        })?;
+        let beside = schema::open_beside(&*disk, path);
+        let beside = beside.map_err(|error| untrusted(format!("can't be read: {error}")))?;
         let reading = Reading { db: beside, queue: questions, condition: condition.clone() };
         let proving = Proving {
             disk: disk.clone(),
