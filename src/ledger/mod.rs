@@ -1,7 +1,14 @@
 //! The ledger: what the gateway must not forget, in one SQLite file.
 //!
 //! The handle is cheap to clone. Each connection is owned by one thread: what writes (module `writer`), what only reads
-//! (`reader`), what proves the file (`proof`). Each function says what is on the disk when it returns.
+//! (`reader`), what proves the file (`integrity`). Each function says what is on the disk when it returns.
+//!
+//! On the disk, beside SQLite's own `-wal` and `-shm`:
+//! - `ledger.db`: `application_id` 0x66627231, `user_version` the number of migrations applied; its tables stand at the
+//!   head of `schema`.
+//! - `ledger.db.lock`: locked by the running daemon, so that a second one refuses to start.
+//! - `ledger.db.ballast`: 4 MiB that are given back when the disk is full.
+//! - `ledger.db.sound`: the process before had no I/O error; without it the whole file is proven first.
 //!
 //! Invariants
 //! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one
