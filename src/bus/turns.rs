@@ -26,7 +26,7 @@ use crate::bus::call::Call;
 use crate::peripheral::exchange::Request;
 
 /// Turns that are parked at most.
-pub(in crate::bus) const PARKED_MAX: usize = 32;
+const PARKED_MAX: usize = 32;
 
 /// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
 pub(in crate::bus) const TRIES_MAX: u32 = 3;
