@@ -1,8 +1,7 @@
 //! What is wrong, and what to do about it: the one shape of all that is said to the person on site.
 //!
-//! Shown, it is one sentence, the remedy behind a semicolon. A sentence that comes as one, such as from a daemon of
-//! another version, is taken apart by the same rule; what names a path or repeats what somebody wrote is made of its
-//! two parts, as there may be a semicolon in it.
+//! Shown, it is one sentence, the remedy behind a semicolon. It is made of its two parts, as there may be a semicolon
+//! in what it repeats; only what comes as one sentence is taken apart ([`Complaint::heard`]).
 
 use std::fmt;
 
@@ -21,17 +20,32 @@ impl Complaint {
         Complaint { what: what.into(), remedy: remedy.into() }
     }
 
+    /// With nothing to do that is known here; whoever passes it on may add that.
+    pub fn bare(what: impl Into<String>) -> Complaint {
+        Complaint::new(what, "")
+    }
+
+    /// Of a sentence that comes as one, such as from the daemon, which may be of another version: the remedy stands
+    /// behind the first semicolon outside of quotes.
+    pub fn heard(sentence: &str) -> Complaint {
+        let (what, remedy) = split(sentence);
+        Complaint::new(what, remedy)
+    }
+
+    /// With something more to do.
+    pub fn and(self, more: &str) -> Complaint {
+        let remedy = if self.remedy.is_empty() { more.to_owned() } else { format!("{}; {more}", self.remedy) };
+        Complaint { remedy, ..self }
+    }
+
     /// The same of one thing, which is named before it.
     pub fn of(self, thing: impl fmt::Display) -> Complaint {
         Complaint { what: format!("{thing}: {}", self.what), ..self }
     }
 }
 
-impl<T: Into<String>> From<T> for Complaint {
-    /// Of a sentence: the remedy stands behind the first semicolon outside of quotes. What somebody wrote may hold one.
-    fn from(sentence: T) -> Complaint {
-        let sentence = sentence.into();
-        let (what, remedy) = split(&sentence);
+impl<W: Into<String>, R: Into<String>> From<(W, R)> for Complaint {
+    fn from((what, remedy): (W, R)) -> Complaint {
         Complaint::new(what, remedy)
     }
 }
@@ -118,7 +132,7 @@ mod tests {
             ("/srv/a; b is not there", "plug it in; or correct the name")
         );
         assert_eq!(complaint.to_string(), "/srv/a; b is not there; plug it in; or correct the name");
-        let complaint = Complaint::from("is empty; fill it").of(port);
+        let complaint = Complaint::new("is empty", "fill it").of(port);
         assert_eq!((&*complaint.what, &*complaint.remedy), ("/srv/a; b: is empty", "fill it"));
     }
 
@@ -131,7 +145,7 @@ mod tests {
             ("its quote \" is missing; add it", "its quote \" is missing", "add it"),
             ("nothing to do", "nothing to do", ""),
         ] {
-            let complaint = Complaint::from(sentence);
+            let complaint = Complaint::heard(sentence);
             assert_eq!((&*complaint.what, &*complaint.remedy), (what, remedy), "{sentence}");
             assert_eq!(complaint.to_string(), sentence);
         }

@@ -38,17 +38,18 @@ pub fn for_hub(limit: usize, buses: usize) -> usize {
     limit.saturating_sub(APART.saturating_add(buses.saturating_mul(BUS))).max(1)
 }
 
-/// What is to be said of a configuration that needs more than a limit gives.
-pub fn note(connections: usize, buses: usize, limit: usize) -> Option<String> {
+/// What is to be said of a configuration that needs more than a limit gives, and what to do.
+pub fn note(connections: usize, buses: usize, limit: usize) -> Option<(String, String)> {
     let room = for_hub(limit, buses);
-    (connections > room).then(|| {
-        format!(
-            "the limit of open files is {limit}, which is enough for {room} connections to the hub beside {buses} buses; the \
-             identities that are configured have {connections}, and those that find no place will wait: raise it to {} or \
-             more (LimitNOFILE= in a file of /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
-            connections + APART + buses * BUS
-        )
-    })
+    let what = format!(
+        "the limit of open files is {limit}, which is enough for {room} connections to the hub beside {buses} buses"
+    );
+    let remedy = format!(
+        "the identities that are configured have {connections}, and those that find no place will wait: raise it to {} or \
+         more (LimitNOFILE= in a file of /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
+        connections.saturating_add(APART).saturating_add(buses.saturating_mul(BUS))
+    );
+    (connections > room).then_some((what, remedy))
 }
 
 /// Whether an error says that no handle is left: to the process, or in the whole system.
@@ -137,8 +138,9 @@ mod tests {
         assert_eq!(for_hub(8192, 4), 8192 - APART - 4 * BUS);
         assert_eq!(for_hub(64, 4), 1);
         assert_eq!(note(1000, 4, 8192), None);
-        let note = note(1000, 4, 1024).unwrap();
-        assert!(note.contains("1024") && note.contains("have 1000") && note.contains("LimitNOFILE"), "{note}");
+        let (what, remedy) = note(1000, 4, 1024).unwrap();
+        assert!(what.contains("1024"), "{what}");
+        assert!(remedy.contains("have 1000") && remedy.contains("LimitNOFILE"), "{remedy}");
     }
 
     #[tokio::test(start_paused = true)]

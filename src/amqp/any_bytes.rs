@@ -10,7 +10,7 @@ use fe2o3_amqp_types::performatives::{
 };
 use fe2o3_amqp_types::sasl::{SaslCode, SaslMechanisms, SaslOutcome};
 
-use super::engine::{Attaching, Engine, Event, LinkId, Settings, Settle, Way};
+use super::engine::{Attaching, Direction, Engine, Event, LinkId, Settings, Settle};
 use super::frame::{decode, encode, Body, Frame, Item, Protocol, Sasl, FRAME_MAX};
 use crate::proof::bytes::Source;
 
@@ -117,8 +117,9 @@ impl Play {
             play.engine.receive(item, play.now).expect("it may come");
         }
         let session = play.engine.begin().expect("it is open");
-        for (name, way) in [("in", Way::In(WINDOW as u32)), ("out", Way::Out(8))] {
-            let attaching = Attaching { name: name.into(), address: "/a".into(), local: None, way, properties: None };
+        for (name, direction) in [("in", Direction::In(WINDOW as u32)), ("out", Direction::Out(8))] {
+            let attaching =
+                Attaching { name: name.into(), address: "/a".into(), local: None, direction, properties: None };
             play.links.push(play.engine.attach(session, attaching).expect("there is room"));
         }
         for item in [frame(9, begin(0)), frame(9, attach("in", 0)), frame(9, attach("out", 1))] {

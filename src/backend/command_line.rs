@@ -209,14 +209,15 @@ impl Access {
             return Err(usage("--transport", format!("{transport} is not in this program")));
         }
         let address = self.address.as_deref().map(|text| crate::config::address(text, transport));
-        let address = address.transpose().map_err(|why| usage("--address", why))?;
+        let address = address.transpose().map_err(|why| usage("--address", why.to_string()))?;
         Ok(Place { transport, address, ca_file: self.ca_file.clone(), proxy: self.proxy()? })
     }
 
     fn proxy(&self) -> Result<Option<Proxy>, BackendError> {
         let Some(url) = &self.proxy else { return Ok(None) };
         let address = crate::config::proxy_address(url);
-        let address = address.map_err(|why| BackendError::Nobody(format!("--proxy {}", in_options(&why))))?;
+        let address =
+            address.map_err(|why| BackendError::Nobody(format!("--proxy {}", in_options(&why.to_string()))))?;
         let credentials = self.proxy_credentials_file.as_deref().map(|file| {
             let read = pem::read(file).and_then(|bytes| crate::config::proxy_credentials(&bytes));
             read.map_err(|why| BackendError::Nobody(format!("{}: {why}", file.display())))

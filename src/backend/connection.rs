@@ -22,7 +22,7 @@ use super::renewal::Renewal;
 use super::sentences::in_options;
 use super::who::{Proof, Who};
 use super::{within, BackendError, Place, SEND_LIMIT};
-use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Problem, SessionId, Settings, Settle, Way};
+use crate::amqp::engine::{Attaching, Direction, Engine, Event, LinkId, Problem, SessionId, Settings, Settle};
 use crate::amqp::message::{number, read};
 use crate::certificate::Trust;
 use crate::config::{Credential, Hub, Settle as SettleMode, TransportKind};
@@ -229,7 +229,7 @@ impl Backend {
         }
     }
 
-    fn attach(&mut self, address: &str, way: Way) -> Result<LinkId, BackendError> {
+    fn attach(&mut self, address: &str, direction: Direction) -> Result<LinkId, BackendError> {
         let none = || BackendError::Unreachable("the hub takes no more links on this connection; try again".into());
         let session = match self.session {
             Some(session) => session,
@@ -237,7 +237,7 @@ impl Backend {
         };
         self.session = Some(session);
         let name = format!("back-end-{:016x}", fastrand::u64(..));
-        let attaching = Attaching { name, address: address.to_owned(), local: None, way, properties: None };
+        let attaching = Attaching { name, address: address.to_owned(), local: None, direction, properties: None };
         self.engine.attach(session, attaching).ok_or_else(none)
     }
 
@@ -249,7 +249,7 @@ impl Backend {
         let payload = outgoing.written(Timestamp::now())?;
         let link = match self.sender {
             Some(link) => link,
-            None => self.attach(SEND_TO, Way::Out(UNDER_WAY))?,
+            None => self.attach(SEND_TO, Direction::Out(UNDER_WAY))?,
         };
         self.sender = Some(link);
         self.last += 1;
@@ -297,7 +297,7 @@ impl Backend {
     fn listener(&mut self) -> Result<LinkId, BackendError> {
         let link = match self.receiver {
             Some(link) => link,
-            None => self.attach(FEEDBACK, Way::In(BATCHES))?,
+            None => self.attach(FEEDBACK, Direction::In(BATCHES))?,
         };
         self.receiver = Some(link);
         Ok(link)

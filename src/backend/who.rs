@@ -71,7 +71,7 @@ impl Policy {
     /// # Errors
     /// A sentence that names the file.
     pub fn read(path: &Path) -> Result<Policy, String> {
-        let parsed = pem::read(path).and_then(|bytes| {
+        let parsed = pem::read(path).map_err(|why| why.to_string()).and_then(|bytes| {
             let text = std::str::from_utf8(&bytes).map_err(|_| format!("is not text; {COPY}"))?;
             Policy::parse(text)
         });

@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use port::error::{Cause, NotOpened};
-pub use port::owed::{Identity, Owed};
+pub use port::owed::{Hardware, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
 

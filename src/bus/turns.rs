@@ -2,11 +2,11 @@
 //! is asked through [`Manners`], and times are answers.
 //!
 //! ```text
-//! sit ──► holder ──ask──► due ──► sent ──► vacate
-//!            │  ▲
-//!     waits long │ ready
-//!            ▼  │
-//!           parked, in order
+//! give ──► holder ──ask──► due ──► sent ──► end
+//!             │  ▲
+//!       waits │  │ ready
+//!             ▼  │
+//!            parked, in order
 //! ```
 //!
 //! Invariants
@@ -26,7 +26,7 @@ use crate::bus::call::Call;
 use crate::peripheral::exchange::Request;
 
 /// Turns that are parked at most.
-pub(in crate::bus) const PARKED_MAX: usize = 32;
+const PARKED_MAX: usize = 32;
 
 /// How often a line is tried before a request, if it is lost or disturbed each time before it has shown anything.
 pub(in crate::bus) const TRIES_MAX: u32 = 3;
@@ -51,15 +51,15 @@ pub(in crate::bus) trait Asked {
 /// The turns of one bus. `K` is how the holder of one is heard, `A` what it asks for.
 #[derive(Debug)]
 pub(in crate::bus) struct Turns<K, A> {
-    holder: Option<Seat<K, A>>,
-    parked: VecDeque<Seat<K, A>>,
+    holder: Option<Given<K, A>>,
+    parked: VecDeque<Given<K, A>>,
     /// Turns that were given.
     given: u64,
 }
 
 /// A turn that was given.
 #[derive(Debug)]
-pub(in crate::bus) struct Seat<K, A> {
+pub(in crate::bus) struct Given<K, A> {
     pub(in crate::bus) key: K,
     /// The number of the turn, in the order in which they are given.
     number: u64,
@@ -111,10 +111,10 @@ impl<K, A: Asked> Turns<K, A> {
     }
 
     /// Gives the free bus to a caller.
-    pub(in crate::bus) fn sit(&mut self, key: K, caller: u64, harmless: Option<Request>) {
+    pub(in crate::bus) fn give(&mut self, key: K, caller: u64, harmless: Option<Request>) {
         debug_assert!(self.is_free());
         self.given += 1;
-        self.holder = Some(Seat {
+        self.holder = Some(Given {
             key,
             number: self.given,
             caller,
@@ -127,28 +127,28 @@ impl<K, A: Asked> Turns<K, A> {
     }
 
     /// The holder, which may ask for something if nothing waits, and may give up what does.
-    pub(in crate::bus) fn holder(&mut self) -> Option<&mut Seat<K, A>> {
+    pub(in crate::bus) fn holder(&mut self) -> Option<&mut Given<K, A>> {
         self.holder.as_mut()
     }
 
     /// The holder asks for something, or does so again.
     pub(in crate::bus) fn ask(&mut self, asked: A) {
-        if let Some(seat) = &mut self.holder {
-            seat.waiting = Some(asked);
+        if let Some(turn) = &mut self.holder {
+            turn.waiting = Some(asked);
         }
     }
 
     /// The holder has gone.
-    pub(in crate::bus) fn vacate(&mut self) {
+    pub(in crate::bus) fn end(&mut self) {
         self.holder = None;
     }
 
     /// What is to be sent now, if there is something. The bus is its holder's.
     pub(in crate::bus) fn due(&mut self, line: &impl Manners) -> Option<Due<A>> {
         // Nothing of theirs was sent, and nothing will be.
-        self.parked.retain(|seat| !seat.is_abandoned());
-        if let Some(seat) = self.holder.as_mut().filter(|seat| seat.is_abandoned()) {
-            seat.waiting = None;
+        self.parked.retain(|turn| !turn.is_abandoned());
+        if let Some(turn) = self.holder.as_mut().filter(|turn| turn.is_abandoned()) {
+            turn.waiting = None;
         }
         self.make_way(line);
         if self.holder.is_none() {
@@ -156,33 +156,33 @@ impl<K, A: Asked> Turns<K, A> {
             self.holder = ready.and_then(|ready| self.parked.remove(ready));
         }
         let eldest = self.eldest();
-        let seat = self.holder.as_mut()?;
-        if seat.held_until(line, eldest).is_some() {
+        let turn = self.holder.as_mut()?;
+        if turn.held_until(line, eldest).is_some() {
             return None;
         }
-        if let Some(first) = seat.first(line) {
-            seat.tries += 1;
+        if let Some(first) = turn.first(line) {
+            turn.tries += 1;
             return Some(Due::First(Box::new(first)));
         }
-        seat.kept = false;
-        seat.waiting.take().map(Due::Ask)
+        turn.kept = false;
+        turn.waiting.take().map(Due::Ask)
     }
 
     /// A holder that must wait is parked. Where there is no room for it, it changes places with who came before and may
     /// go by now.
     fn make_way(&mut self, line: &impl Manners) {
         let (eldest, room) = (self.eldest(), self.parked.len() < PARKED_MAX);
-        let Some(seat) = self.holder.as_mut().filter(|seat| !seat.begun && seat.waiting.is_some()) else { return };
-        let waits = seat.held_until(line, eldest).is_some();
+        let Some(turn) = self.holder.as_mut().filter(|turn| !turn.begun && turn.waiting.is_some()) else { return };
+        let waits = turn.held_until(line, eldest).is_some();
         if waits && room {
             self.parked.extend(self.holder.take());
             return;
         }
-        seat.kept |= waits;
-        if !seat.kept {
+        turn.kept |= waits;
+        if !turn.kept {
             return;
         }
-        let number = seat.number;
+        let number = turn.number;
         let elder = self.ready(line).filter(|ready| self.parked[*ready].number < number);
         if let Some(elder) = elder.and_then(|elder| self.parked.remove(elder)) {
             self.parked.extend(self.holder.replace(elder));
@@ -192,50 +192,50 @@ impl<K, A: Asked> Turns<K, A> {
     /// Which of those parked goes next, if one may.
     fn ready(&self, line: &impl Manners) -> Option<usize> {
         let eldest = self.eldest();
-        let ready = |seat: &Seat<K, A>| seat.held_until(line, eldest).is_none();
-        let all = self.parked.iter().enumerate().filter(|(_, seat)| ready(seat));
-        all.min_by_key(|(_, seat)| seat.number).map(|(at, _)| at)
+        let ready = |turn: &Given<K, A>| turn.held_until(line, eldest).is_none();
+        let all = self.parked.iter().enumerate().filter(|(_, turn)| ready(turn));
+        all.min_by_key(|(_, turn)| turn.number).map(|(at, _)| at)
     }
 
     /// When to ask again what is due, if nothing happens before.
     pub(in crate::bus) fn due_at(&self, line: &impl Manners) -> Option<Instant> {
         let eldest = self.eldest();
-        let parked = || self.parked.iter().filter_map(|seat| seat.held_until(line, eldest)).min();
+        let parked = || self.parked.iter().filter_map(|turn| turn.held_until(line, eldest)).min();
         match &self.holder {
-            Some(seat) if seat.kept && !seat.begun => parked().into_iter().chain(seat.held_until(line, eldest)).min(),
-            Some(seat) => seat.held_until(line, eldest),
+            Some(turn) if turn.kept && !turn.begun => parked().into_iter().chain(turn.held_until(line, eldest)).min(),
+            Some(turn) => turn.held_until(line, eldest),
             None => parked(),
         }
     }
 
     /// The number of the turn that has been parked for longest.
     fn eldest(&self) -> Option<u64> {
-        self.parked.iter().map(|seat| seat.number).min()
+        self.parked.iter().map(|turn| turn.number).min()
     }
 
     /// An exchange of the holder's begins. Gives its caller.
     pub(in crate::bus) fn begin(&mut self) -> Option<u64> {
-        let seat = self.holder.as_mut()?;
-        seat.begun = true;
-        Some(seat.caller)
+        let turn = self.holder.as_mut()?;
+        turn.begun = true;
+        Some(turn.caller)
     }
 
     /// Whether the holder may ask this of the line.
     pub(in crate::bus) fn leave(&self, call: &Call, line: &impl Manners) -> Leave {
         match &self.holder {
-            Some(seat) if !seat.must_try(call, line) => Leave::Given,
-            Some(seat) if seat.tries >= TRIES_MAX => Leave::Denied,
+            Some(turn) if !turn.must_try(call, line) => Leave::Given,
+            Some(turn) if turn.tries >= TRIES_MAX => Leave::Denied,
             _ => Leave::AfterATry,
         }
     }
 
     /// Everybody who has a turn.
-    pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Seat<K, A>> {
+    pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Given<K, A>> {
         self.holder.iter_mut().chain(&mut self.parked)
     }
 }
 
-impl<K, A: Asked> Seat<K, A> {
+impl<K, A: Asked> Given<K, A> {
     fn is_abandoned(&self) -> bool {
         self.waiting.as_ref().is_some_and(Asked::is_abandoned)
     }
@@ -325,7 +325,7 @@ mod tests {
         let mut turns = Turns::new();
         for unit in units {
             assert!(turns.is_free(), "unit {unit}");
-            turns.sit(*unit, u64::from(*unit), None);
+            turns.give(*unit, u64::from(*unit), None);
             turns.ask(of(*unit, read()));
             if line.held.iter().any(|(held, _)| held == unit) {
                 assert_eq!(due(&mut turns, line), None);
@@ -339,7 +339,7 @@ mod tests {
         let (what, unit) = due(turns, line)?;
         assert_eq!(what, "ask");
         turns.begin();
-        turns.vacate();
+        turns.end();
         Some(unit)
     }
 
@@ -362,7 +362,7 @@ mod tests {
         let mut line = Line { held: vec![(1, later)], given_way: Some(later), ..Line::default() };
         let mut turns = asked(&[1], &line);
         for unit in [2, 3] {
-            turns.sit(unit, u64::from(unit), None);
+            turns.give(unit, u64::from(unit), None);
             turns.ask(of(unit, read()));
             assert_eq!(due(&mut turns, &line), None, "unit {unit} would make unit 1 wait anew");
             assert_eq!(turns.due_at(&line), Some(later));
@@ -405,10 +405,10 @@ mod tests {
     fn what_was_abandoned_is_not_sent_and_its_turn_stays_unless_it_was_parked() {
         let mut line = Line { held: vec![(1, Instant::now())], ..Line::default() };
         let mut turns = asked(&[1, 2], &line);
-        turns.all().for_each(|seat| seat.waiting.as_mut().unwrap().gone = true);
+        turns.all().for_each(|turn| turn.waiting.as_mut().unwrap().gone = true);
         line.held.clear();
         assert_eq!(due(&mut turns, &line), None);
-        let holder = turns.holder().map(|seat| (seat.key, seat.waiting.is_none()));
+        let holder = turns.holder().map(|turn| (turn.key, turn.waiting.is_none()));
         assert_eq!(holder, Some((2, true)), "it may ask for something else");
         assert_eq!(turns.parked.len(), 0);
     }
@@ -418,7 +418,7 @@ mod tests {
         let line = Line { untried: true, ..Line::default() };
         let write = Request::WriteWords { address: 0, words: vec![1] };
         let mut turns: Turns<u8, Wanted> = Turns::new();
-        turns.sit(1, 1, Some(read()));
+        turns.give(1, 1, Some(read()));
         turns.ask(of(1, write.clone()));
         let call = of(1, write).call;
         for _ in 0..TRIES_MAX {

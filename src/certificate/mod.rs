@@ -1,7 +1,7 @@
 //! Certificates and keys as files hold them, and what TLS makes of them.
 
-pub mod identity;
+pub mod pair;
 pub mod parts;
 pub mod pem;
 
-pub use identity::Trust;
+pub use pair::Trust;

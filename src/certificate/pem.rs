@@ -10,6 +10,8 @@ use std::path::Path;
 
 use base64::prelude::{Engine as _, BASE64_STANDARD};
 
+use crate::complaint::Complaint;
+
 /// A whole system's trust anchors are a quarter of this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Twice the certificates of any system's bundle.
@@ -36,31 +38,32 @@ pub struct Block {
 ///
 /// # Errors
 /// A sentence without subject, with what to do.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
-        return Err("is no regular file; name the file that holds it".into());
+        return Err(Complaint::new("is no regular file", "name the file that holds it"));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     match bytes.len() as u64 > FILE_BYTES_MAX {
-        true => Err("is larger than 1 MiB; is it the right file?".into()),
+        true => Err(Complaint::new("is larger than 1 MiB", "is it the right file?")),
         false => Ok(bytes),
     }
 }
 
 /// Why a file or folder can't be read, with the way out.
-pub fn unreadable(error: &std::io::Error) -> String {
+pub fn unreadable(error: &std::io::Error) -> Complaint {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file; create it, or correct the name".into(),
-        std::io::ErrorKind::NotADirectory => "a part of its path is a file, not a folder; correct the path".into(),
-        std::io::ErrorKind::PermissionDenied => {
-            "can't be read: permission denied; the user that runs this (the service runs as fieldbridge) must be able \
-             to read it"
-                .into()
+        std::io::ErrorKind::NotFound => Complaint::new("there is no such file", "create it, or correct the name"),
+        std::io::ErrorKind::NotADirectory => {
+            Complaint::new("a part of its path is a file, not a folder", "correct the path")
         }
-        _ => format!("can't be read: {error}; look at the file and its disk"),
+        std::io::ErrorKind::PermissionDenied => Complaint::new(
+            "can't be read: permission denied",
+            "the user that runs this (the service runs as fieldbridge) must be able to read it",
+        ),
+        _ => Complaint::new(format!("can't be read: {error}"), "look at the file and its disk"),
     }
 }
 
@@ -68,9 +71,9 @@ pub fn unreadable(error: &std::io::Error) -> String {
 ///
 /// # Errors
 /// A sentence without subject, with what to do.
-pub fn blocks(bytes: &[u8]) -> Result<Vec<Block>, String> {
+pub fn blocks(bytes: &[u8]) -> Result<Vec<Block>, Complaint> {
     if let Some(why) = wide(bytes) {
-        return Err(why.into());
+        return Err(why);
     }
     let mut found = Vec::new();
     let mut open: Option<(Block, String)> = None;
@@ -105,7 +108,7 @@ pub fn blocks(bytes: &[u8]) -> Result<Vec<Block>, String> {
             }
         };
         if found.len() > BLOCKS_MAX {
-            return Err(format!("holds more than {BLOCKS_MAX} blocks; is it the right file?"));
+            return Err(Complaint::new(format!("holds more than {BLOCKS_MAX} blocks"), "is it the right file?"));
         }
     }
     match open {
@@ -127,58 +130,67 @@ fn is_mangled(line: &str) -> bool {
     !line.starts_with('#') && has_dashes && names_a_block && (upper.contains("BEGIN ") || upper.contains("END "))
 }
 
-fn decode(block: &Block, text: &str) -> Result<Vec<u8>, String> {
+fn decode(block: &Block, text: &str) -> Result<Vec<u8>, Complaint> {
     if block.is_encrypted {
         return Ok(Vec::new());
     }
     let text: String = text.split_whitespace().collect();
     let bad = format!("holds something else than base64 in the block that begins in line {}", block.line);
     match BASE64_STANDARD.decode(text) {
-        Ok(der) if der.is_empty() => Err(format!("has an empty block in line {}; copy the file again", block.line)),
+        Ok(der) if der.is_empty() => {
+            Err(Complaint::new(format!("has an empty block in line {}", block.line), "copy the file again"))
+        }
         Ok(der) => Ok(der),
-        Err(_) => Err(format!("{bad}, or a part of it is missing; copy the file again")),
+        Err(_) => Err(Complaint::new(format!("{bad}, or a part of it is missing"), "copy the file again")),
     }
 }
 
-fn unclosed(line: usize) -> String {
-    format!("is cut short: the block that begins in line {line} has no end; copy the file again, with its last line")
+fn unclosed(line: usize) -> Complaint {
+    Complaint::new(
+        format!("is cut short: the block that begins in line {line} has no end"),
+        "copy the file again, with its last line",
+    )
 }
 
-fn unmatched(line: usize) -> String {
-    format!("ends a block in line {line} that does not begin; copy the file again, with its first line")
+fn unmatched(line: usize) -> Complaint {
+    Complaint::new(
+        format!("ends a block in line {line} that does not begin"),
+        "copy the file again, with its first line",
+    )
 }
 
-fn mangled(line: usize) -> String {
-    format!(
-        "has something else around the dashes in line {line} (a quote, a name, or a missing dash); let each line with \
-         BEGIN or END hold nothing but that"
+fn mangled(line: usize) -> Complaint {
+    Complaint::new(
+        format!("has something else around the dashes in line {line} (a quote, a name, or a missing dash)"),
+        "let each line with BEGIN or END hold nothing but that",
     )
 }
 
 /// Text in two or four bytes a character.
-fn wide(bytes: &[u8]) -> Option<&'static str> {
+fn wide(bytes: &[u8]) -> Option<Complaint> {
     let has_zeros = bytes.iter().take(64).filter(|byte| **byte == 0).count() > 8 && bytes.first() != Some(&0x30);
     let is_wide = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) || has_zeros;
-    is_wide.then_some("is text in UTF-16; save it as UTF-8")
+    is_wide.then_some(Complaint::new("is text in UTF-16", "save it as UTF-8"))
 }
 
 /// A file without a single block.
-fn none(bytes: &[u8]) -> String {
+fn none(bytes: &[u8]) -> Complaint {
     let is_der = bytes.first() == Some(&0x30) && bytes.get(1).is_some_and(|length| *length >= 0x80);
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
     let text = text.trim_start_matches('\u{feff}').trim();
     if bytes.is_empty() || (text.is_empty() && bytes.len() < 200) {
-        return "is empty; copy the file again".into();
+        return Complaint::new("is empty", "copy the file again");
     }
     if is_der {
-        return "is no PEM text but DER or PFX; convert it, by `openssl x509 -inform DER`, `openssl pkey -inform DER` or \
-                `openssl pkcs12 -nodes`"
-            .into();
+        return Complaint::new(
+            "is no PEM text but DER or PFX",
+            "convert it, by `openssl x509 -inform DER`, `openssl pkey -inform DER` or `openssl pkcs12 -nodes`",
+        );
     }
     if text.starts_with('{') {
-        return "is JSON; put only the PEM text into it, from -----BEGIN to -----END".into();
+        return Complaint::new("is JSON", "put only the PEM text into it, from -----BEGIN to -----END");
     }
-    "holds no PEM text (-----BEGIN …-----); is it the right file, and not DER?".into()
+    Complaint::new("holds no PEM text (-----BEGIN …-----)", "is it the right file, and not DER?")
 }
 
 #[cfg(test)]
@@ -228,7 +240,7 @@ mod tests {
             (ONE.encode_utf16().flat_map(u16::to_le_bytes).collect(), "UTF-16"),
             (b"hello".to_vec(), "no PEM text"),
         ] {
-            let why = blocks(&bytes).map(|blocks| blocks.len()).unwrap_err();
+            let why = blocks(&bytes).map(|blocks| blocks.len()).unwrap_err().to_string();
             assert!(why.contains(told) && why.contains("; "), "{told:?}: {why}");
         }
     }

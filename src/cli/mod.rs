@@ -243,11 +243,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
 #[cfg(feature = "backend")]
 fn at_the_hub(work: impl std::future::Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
     systemd::seclude();
-    let runtime = runtime()?;
-    let done = runtime.block_on(work);
-    // A name that is still being looked up must not hold up the end.
-    runtime.shutdown_background();
-    done
+    to_its_end(work)?
 }
 
 fn run_daemon(path: &Path) -> Result<(), Exit> {
@@ -258,16 +254,15 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
     let connections = transports::connections(config.devices.values());
-    if let Some(note) = handles::note(connections, config.buses.len(), handles::limit()) {
-        tracing::warn!(target: EACH, "{note}");
+    if let Some((what, remedy)) = handles::note(connections, config.buses.len(), handles::limit()) {
+        tracing::warn!(target: EACH, "{what}; {remedy}");
     }
-    let runtime = runtime()?;
     let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
-    let ended = runtime.block_on(gateway::run(config, files));
-    log::end();
-    // A name that is still being looked up must not hold up the end.
-    runtime.shutdown_background();
-    ended
+    to_its_end(async {
+        let ended = gateway::run(config, files).await;
+        log::end();
+        ended
+    })?
 }
 
 fn check(path: &Path, json: bool) -> Result<(), Exit> {
@@ -300,15 +295,12 @@ fn check_live(path: &Path, json: bool) -> Result<(), Exit> {
     if !json {
         remarks.iter().for_each(|remark| print_error(&told(remark)));
     }
-    let runtime = runtime()?;
     let tell = |finding: &Finding| {
         if !json {
             print(&finding.to_string());
         }
     };
-    let found = runtime.block_on(doctor::check(loaded, tell));
-    // A name that is still being looked up must not hold up the end.
-    runtime.shutdown_background();
+    let found = to_its_end(doctor::check(loaded, tell))?;
     let failed = found.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if json {
         let remarks = remarks.iter().map(doctor::problem_to_json);
@@ -356,12 +348,17 @@ fn findings(ok: bool, files: &[PathBuf], findings: Vec<Json>) -> Json {
     serde_json::json!({ "ok": ok, "files": files, "findings": findings })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
-    tokio::runtime::Builder::new_current_thread()
+/// Does what needs a runtime.
+fn to_its_end<T>(work: impl std::future::Future<Output = T>) -> Result<T, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
-        .map_err(|error| Exit::Internal(format!("no runtime: {error}")))
+        .map_err(|error| Exit::Internal(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(work);
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 fn status(path: &Path, json: bool) -> Result<(), Exit> {

@@ -161,7 +161,7 @@ pub fn until_nothing_is_left(connected: Duration, quiet: Duration, unsettled: us
 ///
 /// # Errors
 /// [`Code::NoMessageId`]: it is one.
-pub fn check_identity(message_id: Option<&str>, idempotent: bool) -> Result<(), Fault> {
+pub fn check_message_id(message_id: Option<&str>, idempotent: bool) -> Result<(), Fault> {
     if message_id.is_none() && !idempotent {
         return Err(Fault::new(
             Code::NoMessageId,

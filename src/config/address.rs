@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::complaint::Complaint;
+
 /// Whether an address is certain to stay on this machine.
 pub fn is_loopback(address: &str) -> bool {
     if let Ok(socket) = address.parse::<SocketAddr>() {
@@ -13,13 +15,13 @@ pub fn is_loopback(address: &str) -> bool {
 }
 
 /// An address as `HOST:PORT`, with the default port, if there is one, where it gives none; or what is wrong with it.
-pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<String, String> {
-    let default_port = || default_port.ok_or("names no port, and there is no usual one");
+pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<String, Complaint> {
+    let default_port = || default_port.ok_or_else(|| Complaint::bare("names no port, and there is no usual one"));
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or(rest);
-        return Err(format!(
-            "is a URL; leave out {:?} and whatever follows the port: {host:?}",
-            format!("{scheme}://")
+        return Err(Complaint::new(
+            "is a URL",
+            format!("leave out {:?} and whatever follows the port: {host:?}", format!("{scheme}://")),
         ));
     }
     if let Ok(bare) = text.parse::<Ipv6Addr>() {
@@ -30,7 +32,7 @@ pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<Str
         Some((host, port)) if !port.ends_with(']') => {
             let port = port.parse::<u16>().ok().filter(|port| *port > 0);
             let Some(port) = port else {
-                return Err("has no valid port after the colon; it must be 1 to 65535".into());
+                return Err(Complaint::new("has no valid port after the colon", "it must be 1 to 65535"));
             };
             (host, port)
         }
@@ -40,9 +42,9 @@ pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<Str
     match bracketed {
         Some(inner) => match inner.parse::<IpAddr>() {
             Ok(IpAddr::V6(_)) => {}
-            _ => return Err("has no valid IPv6 address in its brackets".into()),
+            _ => return Err(Complaint::bare("has no valid IPv6 address in its brackets")),
         },
-        None => check_host(host)?,
+        None => check_host(host).map_err(Complaint::bare)?,
     }
     Ok(format!("{host}:{port}"))
 }
@@ -112,7 +114,7 @@ mod tests {
             ("[fe80::1]", "[fe80::1]:502"),
             ("[fe80::1]:503", "[fe80::1]:503"),
         ] {
-            assert_eq!(host_and_port(text, Some(502)).as_deref(), Ok(full), "{text}");
+            assert_eq!(host_and_port(text, Some(502)), Ok(full.to_owned()), "{text}");
         }
     }
 
@@ -131,7 +133,7 @@ mod tests {
             ("a..b", "empty part"),
         ] {
             let why = host_and_port(text, Some(502)).unwrap_err();
-            assert!(why.contains(fragment), "{text}: {why}");
+            assert!(why.to_string().contains(fragment), "{text}: {why}");
         }
     }
 }

@@ -81,68 +81,80 @@ enum Shares {
 /// Every bus by name.
 pub(super) fn buses(root: &Table) -> BTreeMap<String, Entry> {
     let mut buses = BTreeMap::new();
-    let mut ports: HashMap<PathBuf, String> = HashMap::new();
-    let mut addresses: HashMap<String, (String, Shares)> = HashMap::new();
+    let mut taken = Taken::default();
     let used = root.mentioned("device", "bus");
     for (name, table) in root.tables("bus", keys::BUS) {
         if let Err(why) = super::check_name(name) {
             table.wrong_here(why);
         }
         if used.as_ref().is_some_and(|used| !used.contains(name)) {
-            table
-                .note_here("no device is on this bus, and it is opened all the same; put a device on it, or remove it");
+            table.note_here((
+                "no device is on this bus, and it is opened all the same",
+                "put a device on it, or remove it",
+            ));
         }
         let kind = kind(&table);
         let bus = bus(&table, kind);
-        match bus.as_ref().map(|bus| &bus.kind) {
-            Some(
-                BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. },
-            ) => {
-                if let Some((other, _)) = addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
-                    let why = format!(
-                        "is the address of bus {other:?} too; what two buses say there would meet on one line, so put the \
-                         devices of both on one bus"
-                    );
-                    table.wrong("address", why);
-                }
-            }
-            Some(
-                BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. },
-            ) => {
-                // `/dev/ttyUSB0` and its link in `by-id` are one port.
-                let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
-                if let Some(other) = ports.insert(real, name.to_owned()) {
-                    let why = format!(
-                        "is the port of bus {other:?} too; a port is opened once, so put the devices of both on one bus"
-                    );
-                    table.wrong("port", why);
-                }
-            }
-            Some(BusKind::ModbusTcp { address }) => {
-                match addresses.insert(address.clone(), (name.to_owned(), Shares::May)) {
-                    Some((other, Shares::May)) => {
-                        let why = format!("is the address of bus {other:?} too; one bus can serve all units behind it");
-                        table.note("address", why);
-                    }
-                    Some((other, Shares::Never)) => {
-                        let why =
-                            format!("is the address of bus {other:?} too, which is of another kind; one is wrong");
-                        table.wrong("address", why);
-                    }
-                    None => {}
-                }
-            }
-            None => {}
+        if let Some(bus) = &bus {
+            taken.take(&table, name, &bus.kind);
         }
         buses.insert(name.to_owned(), Entry { kind, bus });
     }
     buses
 }
 
+/// The ports and addresses that are a bus's, with its name.
+#[derive(Default)]
+struct Taken {
+    ports: HashMap<PathBuf, String>,
+    addresses: HashMap<String, (String, Shares)>,
+}
+
+impl Taken {
+    /// Takes the place of a bus, and reports that another has it.
+    fn take(&mut self, table: &Table, name: &str, kind: &BusKind) {
+        match kind {
+            BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. } => {
+                if let Some((other, _)) = self.addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
+                    let why = (
+                        format!("is the address of bus {other:?} too"),
+                        "what two buses say there would meet on one line, so put the devices of both on one bus",
+                    );
+                    table.wrong("address", why);
+                }
+            }
+            BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. } => {
+                // `/dev/ttyUSB0` and its link in `by-id` are one port.
+                let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
+                if let Some(other) = self.ports.insert(real, name.to_owned()) {
+                    let why = (
+                        format!("is the port of bus {other:?} too"),
+                        "a port is opened once, so put the devices of both on one bus",
+                    );
+                    table.wrong("port", why);
+                }
+            }
+            BusKind::ModbusTcp { address } => {
+                match self.addresses.insert(address.clone(), (name.to_owned(), Shares::May)) {
+                    Some((other, Shares::May)) => {
+                        let what = format!("is the address of bus {other:?} too");
+                        table.note("address", (what, "one bus can serve all units behind it"));
+                    }
+                    Some((other, Shares::Never)) => {
+                        let what = format!("is the address of bus {other:?} too, which is of another kind");
+                        table.wrong("address", (what, "one is wrong"));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
 fn kind(table: &Table) -> Option<Kind> {
     if !table.has("kind") {
         let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-        let why = format!("is missing; it is one of {}", names.join(", "));
+        let why = ("is missing", format!("it is one of {}", names.join(", ")));
         table.absent("kind", why);
     }
     let kind = table.choice("kind", &KINDS)?;
@@ -188,7 +200,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
             .filter(|(_, other)| other.section().keys.contains(&key))
             .map(|(name, _)| format!("{name:?}"))
             .collect();
-        let why = format!("belongs to a bus of kind {}, and this is none; remove it", owners.join(" or "));
+        let why = (format!("belongs to a bus of kind {}, and this is none", owners.join(" or ")), "remove it");
         table.wrong(key, why);
     }
 }
@@ -202,11 +214,14 @@ fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
         return serial_port(table, kind).map(Endpoint::Serial);
     }
     if table.has("port") {
-        table.wrong("address", "stands beside port, and the line is at one of them; remove the other");
+        table.wrong("address", ("stands beside port, and the line is at one of them", "remove the other"));
         return None;
     }
     for key in PORT_SETTINGS.into_iter().filter(|key| table.has(key)) {
-        table.wrong(key, "is of a serial port, and this bus has an address; set it at the server, and remove it here");
+        table.wrong(
+            key,
+            ("is of a serial port, and this bus has an address", "set it at the server, and remove it here"),
+        );
     }
     address(table, None).map(Endpoint::Tcp)
 }
@@ -216,19 +231,19 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         let example = "\"/dev/serial/by-id/usb-FTDI_FT232R-if00-port0\"";
         table.absent(
             "port",
-            format!("is missing; name the serial port, such as {example}, or the address of a serial server"),
+            ("is missing", format!("name the serial port, such as {example}, or the address of a serial server")),
         );
     }
     if !table.has("baud") {
-        table.absent("baud", "is missing; set it as on the peripherals, such as 9600 or 19200");
+        table.absent("baud", ("is missing", "set it as on the peripherals, such as 9600 or 19200"));
     }
     let path = table.path("port");
     if path.is_some() && table.text("port").is_some_and(|text| !text.starts_with('/')) {
-        table.note("port", "is taken from the folder of the configuration; a serial port is usually under /dev");
+        table.note("port", ("is taken from the folder of the configuration", "a serial port is usually under /dev"));
     }
     let baud: Option<u32> = table.small("baud", BAUD);
     if let Some(unusual) = baud.filter(|baud| !USUAL_BAUD.contains(baud)) {
-        table.note("baud", format!("{unusual} is an unusual rate; is it right?"));
+        table.note("baud", (format!("{unusual} is an unusual rate"), "is it right?"));
     }
     // Modbus over serial line V1.02, 2.5.1: even parity is the default; without parity there are two stop bits.
     let default_parity = match kind {
@@ -241,12 +256,13 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     let stop_bits = table.small("stop_bits", 1..=2).unwrap_or(1);
     if kind == Kind::ModbusRtu {
         if data_bits != 8 {
-            table.wrong("data_bits", "must be 8, as Modbus RTU sends whole bytes; remove it");
+            table.wrong("data_bits", ("must be 8, as Modbus RTU sends whole bytes", "remove it"));
         }
         if parity == Parity::None && !table.has("stop_bits") {
-            let why =
-                "is \"none\", and stop_bits is not set; Modbus asks for 2 stop bits then, many peripherals for 1: \
-                       set it to say which";
+            let why = (
+                "is \"none\", and stop_bits is not set",
+                "Modbus asks for 2 stop bits then, many peripherals for 1: set it to say which",
+            );
             table.note("parity", why);
         }
     }
@@ -256,16 +272,22 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
 /// Where to connect. `usual_port` is the port where none is given.
 fn address(table: &Table, usual_port: Option<u16>) -> Option<String> {
     if !table.has("address") {
-        table.absent("address", "is missing; name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\"");
+        table.absent(
+            "address",
+            ("is missing", "name the peripheral or gateway as HOST:PORT, such as \"10.0.0.12:502\""),
+        );
     }
     host_and_port(table.text("address")?, usual_port)
-        .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
+        .map_err(|why| table.wrong("address", why.and("write it as HOST:PORT")))
         .ok()
 }
 
 fn delimiter(table: &Table) -> Option<Vec<u8>> {
     if table.is_empty_text("delimiter") {
-        table.wrong("delimiter", "is empty; without it nothing tells where a reply ends: write for example \"\\r\\n\"");
+        table.wrong(
+            "delimiter",
+            ("is empty", "without it nothing tells where a reply ends: write for example \"\\r\\n\""),
+        );
         return None;
     }
     if !table.has("delimiter") {
@@ -273,11 +295,11 @@ fn delimiter(table: &Table) -> Option<Vec<u8>> {
     }
     let text = table.text("delimiter")?;
     if text.len() > DELIMITER_BYTES_MAX {
-        let why = format!("is longer than {DELIMITER_BYTES_MAX} bytes; is it the end of a reply?");
+        let why = (format!("is longer than {DELIMITER_BYTES_MAX} bytes"), "is it the end of a reply?");
         table.wrong("delimiter", why);
     }
     if let Some(why) = no_end(text) {
-        table.wrong("delimiter", format!("is {why}"));
+        table.wrong("delimiter", (format!("is {}", why.what), why.remedy));
         return None;
     }
     note_bytes(table, "delimiter", text);

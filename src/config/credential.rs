@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
 use super::{Credential, Hub};
-use crate::certificate::identity::{self, Misfit};
+use crate::certificate::pair::{self, Misfit};
 use crate::certificate::pem;
 use crate::complaint::Complaint;
 
@@ -25,7 +25,7 @@ pub(super) fn credential(table: &Table, id: &str, hub: Option<&Hub>) -> Option<C
         [] => {
             table.absent(
                 "key_file",
-                "is missing; give key_file, or connection_string_file, or cert_file with cert_key_file",
+                ("is missing", "give key_file, or connection_string_file, or cert_file with cert_key_file"),
             );
             None
         }
@@ -34,7 +34,8 @@ pub(super) fn credential(table: &Table, id: &str, hub: Option<&Hub>) -> Option<C
         ["cert_file"] => certificate(table),
         [others @ .., last] => {
             let last = if table.has(last) { last } else { "cert_key_file" };
-            let why = format!("stands beside {}; a device has one credential: keep one of them", others.join(" and "));
+            let why =
+                (format!("stands beside {}", others.join(" and ")), "a device has one credential: keep one of them");
             table.wrong(last, why);
             None
         }
@@ -49,26 +50,33 @@ fn key(table: &Table) -> Option<Credential> {
 fn connection_string(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
     let parsed = secret(table, "connection_string_file", parse_connection_string)?;
     if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
-        let why = format!(
-            "is for the hub {:?}, and hub.host is {:?}; use the string of a device at that hub",
-            parsed.host, hub.host
+        let why = (
+            format!("is for the hub {:?}, and hub.host is {:?}", parsed.host, hub.host),
+            "use the string of a device at that hub",
         );
         table.wrong("connection_string_file", why);
     }
     if let (Some(hub), Some(gateway)) = (hub, &parsed.gateway) {
         if hub.gateway.as_ref() != Some(gateway) {
             let why = match &hub.gateway {
-                Some(other) => format!("names the IoT Edge gateway {gateway:?}, and hub.gateway is {other:?}; which is right?"),
-                None => format!(
-                    "names an IoT Edge gateway (GatewayHostName); write gateway = {gateway:?} in [hub] to connect to it, or \
-                     remove that part to connect to the hub itself"
+                Some(other) => Complaint::new(
+                    format!("names the IoT Edge gateway {gateway:?}, and hub.gateway is {other:?}"),
+                    "which is right?",
+                ),
+                None => Complaint::new(
+                    "names an IoT Edge gateway (GatewayHostName)",
+                    format!(
+                        "write gateway = {gateway:?} in [hub] to connect to it, or remove that part to connect to the hub \
+                         itself"
+                    ),
                 ),
             };
             table.wrong("connection_string_file", why);
         }
     }
     if parsed.device != id {
-        let why = format!("is for the device {:?}, and this is {id:?}; use the string of this device", parsed.device);
+        let why =
+            (format!("is for the device {:?}, and this is {id:?}", parsed.device), "use the string of this device");
         table.wrong("connection_string_file", why);
     }
     Some(shared_key(table, "connection_string_file", parsed.key))
@@ -79,10 +87,13 @@ pub(super) fn secondary(table: &Table, first: Option<&Credential>) -> Option<Vec
     let key = secret(table, "secondary_key_file", parse_key)?;
     match first {
         Some(Credential::Certificate { .. }) => {
-            table.wrong("secondary_key_file", "has no use beside a certificate; remove it");
+            table.wrong("secondary_key_file", ("has no use beside a certificate", "remove it"));
         }
         Some(Credential::Key(first)) if *first == key => {
-            table.note("secondary_key_file", "holds the same key as the first; put the device's secondary key into it");
+            table.note(
+                "secondary_key_file",
+                ("holds the same key as the first", "put the device's secondary key into it"),
+            );
         }
         _ => {}
     }
@@ -102,13 +113,13 @@ fn shared_key(table: &Table, key: &str, bytes: Vec<u8>) -> Credential {
 fn certificate(table: &Table) -> Option<Credential> {
     for (key, other) in [("cert_file", "cert_key_file"), ("cert_key_file", "cert_file")] {
         if !table.has(key) {
-            table.absent(key, format!("is missing; {other} needs it beside it"));
+            table.absent(key, ("is missing", format!("{other} needs it beside it")));
         }
     }
     let (cert_file, key_file) = (table.path("cert_file"), table.path("cert_key_file"));
     let (cert_file, key_file) = (cert_file?, key_file?);
     let contents = contents(&cert_file, &key_file);
-    match identity::check_identity(&cert_file, &key_file) {
+    match pair::check_pair(&cert_file, &key_file) {
         Ok(remarks) if !remarks.is_chained => {
             let why = Complaint::new(
                 "the certificates are not each signed by the next, and a hub may refuse that",
@@ -120,7 +131,7 @@ fn certificate(table: &Table) -> Option<Credential> {
         Err(Misfit::Certificate(why)) => {
             table.wrong("cert_file", why);
             // What is wrong with the key stays wrong when the certificate is right.
-            if let Err(why) = identity::check_key(&key_file) {
+            if let Err(why) = pair::check_key(&key_file) {
                 table.wrong("cert_key_file", why);
             }
             return None;
@@ -147,12 +158,12 @@ fn contents(cert_file: &PathBuf, key_file: &PathBuf) -> [u8; 32] {
 }
 
 /// What stands in a file that holds a secret. Each of its problems names the file.
-pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result<T, Complaint>) -> Option<T> {
     let path = table.path(key)?;
     if !path.exists() && is_secret(table.text(key)?) {
         table.wrong(
             key,
-            "holds the secret itself; put that into a file that only fieldbridge can read, and name the file here",
+            ("holds the secret itself", "put that into a file that only fieldbridge can read, and name the file here"),
         );
         return None;
     }
@@ -163,7 +174,7 @@ pub(super) fn secret<T>(table: &Table, key: &str, parse: impl Fn(&str) -> Result
             Some(parsed)
         }
         Err(why) => {
-            table.wrong(key, Complaint::from(why).of(path.display()));
+            table.wrong(key, why.of(path.display()));
             None
         }
     }

@@ -9,6 +9,7 @@ use config::{Map, Value, ValueKind};
 use super::layer::Layer;
 use super::problem::ENVIRONMENT;
 use super::{keys, Problem, Severity};
+use crate::complaint::Complaint;
 
 const PREFIX: &str = "FIELDBRIDGE__";
 const SEPARATOR: &str = "__";
@@ -45,18 +46,19 @@ fn passed_over(name: &str) -> Option<Problem> {
             .then(|| (section.to_uppercase(), behind.trim_start_matches(['_', '.', '-'])))
     });
     let (section, behind) = section.filter(|(_, behind)| !behind.is_empty())?;
-    let why = format!(
-        "is passed over; two underlines stand between the parts of a key, so write {PREFIX}{section}__{behind}"
+    let why = (
+        "is passed over",
+        format!("two underlines stand between the parts of a key, so write {PREFIX}{section}__{behind}"),
     );
     Some(Problem::of(Severity::Warning, ENVIRONMENT, name, why))
 }
 
-fn key_path(files: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
+fn key_path(files: &Map<String, Value>, name: &str) -> Result<Vec<String>, Complaint> {
     let mut level = Some(files);
     let mut path = Vec::new();
     for part in name[PREFIX.len()..].split(SEPARATOR) {
         if part.is_empty() {
-            return Err("has an empty part; write it like FIELDBRIDGE__HUB__HOST".into());
+            return Err(Complaint::new("has an empty part", "write it like FIELDBRIDGE__HUB__HOST"));
         }
         let key = match level {
             Some(entries) => known_key(entries, part)?,
@@ -72,7 +74,7 @@ fn key_path(files: &Map<String, Value>, name: &str) -> Result<Vec<String>, Strin
 }
 
 /// The key of a table that a part of a variable's name stands for.
-fn known_key(entries: &Map<String, Value>, part: &str) -> Result<String, String> {
+fn known_key(entries: &Map<String, Value>, part: &str) -> Result<String, Complaint> {
     if entries.contains_key(part) {
         return Ok(part.to_owned());
     }
@@ -81,7 +83,9 @@ fn known_key(entries: &Map<String, Value>, part: &str) -> Result<String, String>
     match matches.as_slice() {
         [] => Ok(invented(part)),
         [key] => Ok((*key).clone()),
-        [first, second, ..] => Err(format!("may mean {first:?} or {second:?}; set it in a file instead")),
+        [first, second, ..] => {
+            Err(Complaint::new(format!("may mean {first:?} or {second:?}"), "set it in a file instead"))
+        }
     }
 }
 
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_may_mean_two_keys_is_refused() {
-        let why = key_path(&files(), "FIELDBRIDGE__BUS__A_B__PORT").unwrap_err();
+        let why = key_path(&files(), "FIELDBRIDGE__BUS__A_B__PORT").unwrap_err().to_string();
         assert!(why.contains("\"a-b\" or \"a.b\""), "{why}");
     }
 

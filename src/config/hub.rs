@@ -9,7 +9,7 @@ use super::address::check_host;
 use super::tree::{Span, Table};
 use super::way::{ways, Ways};
 use super::{keys, Hub, Ledger};
-use crate::certificate::identity::{self, Trust};
+use crate::certificate::pair::{self, Trust};
 use crate::complaint::Complaint;
 
 const HOST_EXAMPLE: &str = "\"contoso.azure-devices.net\"";
@@ -53,7 +53,7 @@ pub(super) fn hub(root: &Table) -> Option<Hub> {
     }
     let keepalive = table.duration("keepalive", &KEEPALIVE);
     if keepalive.is_some_and(|k| k.subsec_nanos() != 0) {
-        table.wrong("keepalive", "must be whole seconds, as MQTT counts them; write it so");
+        table.wrong("keepalive", ("must be whole seconds, as MQTT counts them", "write it so"));
     }
     let connect_rate = table.small("connect_rate", 1..=1000);
     let api_version = api_version(&table);
@@ -83,8 +83,9 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
     }
     let path = table.path("socket")?;
     if path.as_os_str().len() > SOCKET_PATH_MAX {
-        let why = format!(
-            "is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path; choose a shorter one"
+        let why = (
+            format!("is longer than the {SOCKET_PATH_MAX} bytes that the system allows for a socket's path"),
+            "choose a shorter one",
         );
         table.wrong("socket", why);
         return None;
@@ -113,33 +114,34 @@ pub(super) fn ledger(root: &Table) -> Option<Ledger> {
     let table = root.table_or_empty("ledger", keys::LEDGER);
     let path = if table.has("path") { table.path("path") } else { Some(PathBuf::from(DEFAULT_LEDGER)) };
     if path.as_ref().is_some_and(|path| path.is_dir()) {
-        table.wrong("path", "is a folder; name the database file in it");
+        table.wrong("path", ("is a folder", "name the database file in it"));
     }
     let retention = table.duration("retention", &RETENTION);
     Some(Ledger { path: path?, retention: retention.unwrap_or(DEFAULT_RETENTION) })
 }
 
 fn host(table: &Table) -> Option<String> {
-    let why = format!("is missing; put the host name of your IoT hub here, such as {HOST_EXAMPLE}");
+    let remedy = format!("put the host name of your IoT hub here, such as {HOST_EXAMPLE}");
     if !table.has("host") {
-        table.absent("host", why);
+        table.absent("host", ("is missing", remedy));
         return None;
     }
     // The file that a package installs has it empty.
     if table.is_empty_text("host") {
-        let why = why.replace("is missing", "is not filled in yet");
-        table.wrong("host", format!("{why}, then `systemctl restart fieldbridge`"));
+        let remedy = format!("{remedy}, then `systemctl restart fieldbridge`");
+        table.wrong("host", ("is not filled in yet", remedy));
         return None;
     }
     let host = table.text("host")?.to_lowercase();
     match check_hub_host(&host) {
-        Ok(()) if !identity::is_server_name(&host) => {
-            table.wrong("host", format!("is no name that a server can have in TLS; it must be like {HOST_EXAMPLE}"));
+        Ok(()) if !pair::is_server_name(&host) => {
+            table
+                .wrong("host", ("is no name that a server can have in TLS", format!("it must be like {HOST_EXAMPLE}")));
             None
         }
         Ok(()) => {
             if !host.contains('.') && host != "localhost" {
-                let why = format!("has no domain; a hub's full name is like {HOST_EXAMPLE}");
+                let why = ("has no domain", format!("a hub's full name is like {HOST_EXAMPLE}"));
                 table.warn("host", why);
             } else if let Some(why) = mistyped_domain(&host) {
                 table.warn("host", why);
@@ -153,26 +155,30 @@ fn host(table: &Table) -> Option<String> {
     }
 }
 
-fn check_hub_host(host: &str) -> Result<(), String> {
+fn check_hub_host(host: &str) -> Result<(), Complaint> {
     // Not repeated: it holds a key.
     if host.contains(';') || host.starts_with("hostname=") {
-        return Err(format!(
-            "is a connection string; put only its HostName here, such as {HOST_EXAMPLE}, and the string itself in a \
-             file that a device's connection_string_file names"
+        return Err(Complaint::new(
+            "is a connection string",
+            format!(
+                "put only its HostName here, such as {HOST_EXAMPLE}, and the string itself in a file that a device's \
+                 connection_string_file names"
+            ),
         ));
     }
     if let Some((_, rest)) = host.split_once("://") {
         let name = rest.split(['/', ':']).next().unwrap_or(rest);
-        return Err(format!("is a URL; put only the host name here: {name:?}"));
+        return Err(Complaint::new("is a URL", format!("put only the host name here: {name:?}")));
     }
     if let Some((name, port)) = host.rsplit_once(':') {
         if port.parse::<u16>().is_ok() && check_host(name).is_ok() {
-            return Err(format!(
-                "must have no port; write {name:?} here, and use hub.address to connect to another port"
+            return Err(Complaint::new(
+                "must have no port",
+                format!("write {name:?} here, and use hub.address to connect to another port"),
             ));
         }
     }
-    check_host(host).map_err(|why| format!("{why}; it must be like {HOST_EXAMPLE}"))
+    check_host(host).map_err(|why| Complaint::new(why, format!("it must be like {HOST_EXAMPLE}")))
 }
 
 /// Where Azure's hubs are, in its clouds.
@@ -181,13 +187,16 @@ const DOMAINS: [&str; 3] = ["azure-devices.net", "azure-devices.cn", "azure-devi
 const SLIPS_MAX: usize = 4;
 
 /// What is said of a host that is nearly one of Azure's, or another service there.
-fn mistyped_domain(host: &str) -> Option<String> {
+fn mistyped_domain(host: &str) -> Option<Complaint> {
     let is_in = |domain: &str| host.strip_suffix(domain).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
     if DOMAINS.iter().any(|domain| is_in(domain)) {
         return None;
     }
     if let Some(domain) = DOMAINS.iter().find(|domain| host == **domain) {
-        return Some(format!("is only the domain; write your hub's name before it: \"contoso.{domain}\""));
+        return Some(Complaint::new(
+            "is only the domain",
+            format!("write your hub's name before it: \"contoso.{domain}\""),
+        ));
     }
     for (end, service) in [
         ("azure-devices-provisioning.net", "the provisioning service"),
@@ -196,7 +205,10 @@ fn mistyped_domain(host: &str) -> Option<String> {
         ("portal.azure.com", "the portal"),
     ] {
         if host.ends_with(end) {
-            return Some(format!("is {service}, and no hub; a hub's name is like {HOST_EXAMPLE}"));
+            return Some(Complaint::new(
+                format!("is {service}, and no hub"),
+                format!("a hub's name is like {HOST_EXAMPLE}"),
+            ));
         }
     }
     let (name, domain) = host.split_once('.')?;
@@ -204,7 +216,7 @@ fn mistyped_domain(host: &str) -> Option<String> {
     // The other clouds are rare: only what is all but there is meant for them.
     let nearest = DOMAINS[1..].iter().find(|known| distance(known) <= 1).unwrap_or(&DOMAINS[0]);
     let is_slip = distance(nearest) <= SLIPS_MAX || domain.contains("azure-device");
-    is_slip.then(|| format!("is nearly a hub's name; did you mean \"{name}.{nearest}\"?"))
+    is_slip.then(|| Complaint::new("is nearly a hub's name", format!("did you mean \"{name}.{nearest}\"?")))
 }
 
 fn api_version(table: &Table) -> String {
@@ -213,7 +225,7 @@ fn api_version(table: &Table) -> String {
     };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if text.len() > 32 || !text.chars().all(is_plain) {
-        let why = format!("is no API version; it must be like {DEFAULT_API_VERSION:?}");
+        let why = ("is no API version", format!("it must be like {DEFAULT_API_VERSION:?}"));
         table.wrong("api_version", why);
     }
     text.to_owned()
@@ -255,7 +267,7 @@ mod tests {
             ("global.azure-devices-provisioning.net", "provisioning"),
             ("x.servicebus.windows.net", "endpoint"),
         ] {
-            let why = mistyped_domain(host).unwrap_or_default();
+            let why = mistyped_domain(host).expect("it is told").to_string();
             assert!(why.contains(told), "{host}: {why}");
         }
         for host in [

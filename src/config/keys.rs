@@ -4,6 +4,7 @@
 use strsim::normalized_damerau_levenshtein;
 
 use super::words::{self, plain};
+use crate::complaint::Complaint;
 
 /// A kind of table and the keys it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,20 +238,20 @@ const OF_NO_ONE: [&str; 14] = [
 ];
 
 /// What to say of a key that a section doesn't know.
-pub(super) fn unknown_key(key: &str, section: &Section) -> String {
+pub(super) fn unknown_key(key: &str, section: &Section) -> Complaint {
     if *section == HUB && plain(key) == "port" {
-        return "unknown key; write the port behind the name, in address, as HOST:PORT".into();
+        return Complaint::new("unknown key", "write the port behind the name, in address, as HOST:PORT");
     }
     if let Some((known, hint)) = words::meant(key, section.keys) {
-        return format!("unknown key; did you mean {known:?}?{hint}");
+        return Complaint::new("unknown key", format!("did you mean {known:?}?{hint}"));
     }
     if let Some(known) = nearest(key, section.keys.iter().copied()) {
-        return format!("unknown key; did you mean {known:?}?");
+        return Complaint::new("unknown key", format!("did you mean {known:?}?"));
     }
     let owner = SECTIONS.iter().find(|other| other.keys.contains(&key) && **other != ROOT);
     match owner.filter(|_| !OF_NO_ONE.contains(&key)) {
-        Some(other) => format!("unknown key, which belongs to {}; move it there", other.title),
-        None => format!("unknown key; {} knows {}", section.title, section.keys.join(", ")),
+        Some(other) => Complaint::new(format!("unknown key, which belongs to {}", other.title), "move it there"),
+        None => Complaint::new("unknown key", format!("{} knows {}", section.title, section.keys.join(", "))),
     }
 }
 
@@ -279,15 +280,15 @@ mod tests {
     #[test]
     fn a_key_of_another_section_is_sent_there() {
         assert_eq!(
-            unknown_key("baud", &HUB),
+            unknown_key("baud", &HUB).to_string(),
             "unknown key, which belongs to [bus.NAME] of kind \"modbus-rtu\"; move it there"
         );
         for (key, section) in [("port", HUB), ("timeout", HUB), ("address", ADMIN), ("kind", LEDGER)] {
-            let why = unknown_key(key, &section);
+            let why = unknown_key(key, &section).to_string();
             assert!(!why.contains("[bus") && !why.contains("[profile"), "{key}: {why}");
         }
-        assert!(unknown_key("port", &HUB).contains("in address, as HOST:PORT"));
-        assert!(unknown_key("colour", &ADMIN).ends_with("[admin] knows socket"));
+        assert!(unknown_key("port", &HUB).remedy.contains("in address, as HOST:PORT"));
+        assert!(unknown_key("colour", &ADMIN).remedy.ends_with("[admin] knows socket"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::layer::{Layer, ROOT};
 use super::tree::{join, Walk};
 use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
+use crate::complaint::Complaint;
 
 /// A configuration is written by people: a file beyond this is something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -123,7 +124,7 @@ impl Sources {
                 reading.drop_ins(main);
                 folder = absolute;
             }
-            Err(error) => reading.fail(main, &unreadable(&error)),
+            Err(error) => reading.fail(main, unreadable(&error)),
         }
         let (layers, problems, notes) = environment::layers(&reading.merged(), environment);
         reading.problems.extend(problems);
@@ -191,7 +192,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn fail(&mut self, path: &Path, why: &str) {
+    fn fail(&mut self, path: &Path, why: impl Into<Complaint>) {
         let source = path.display().to_string();
         self.problems.push(Problem::new(&source, "", why));
         self.order.push(source);
@@ -213,7 +214,7 @@ impl Reading {
                 self.text(path, &text);
             }
             Err(Unread { why, place }) => {
-                self.fail(path, &why);
+                self.fail(path, why);
                 if let Some(problem) = self.problems.last_mut() {
                     problem.place = place;
                 }
@@ -224,8 +225,10 @@ impl Reading {
     fn text(&mut self, path: &Path, text: &str) {
         self.bytes = self.bytes.saturating_add(text.len());
         if self.bytes > TOTAL_BYTES_MAX {
-            return self
-                .fail(path, "with this file the configuration is larger than 16 MiB; remove what it does not need");
+            return self.fail(
+                path,
+                ("with this file the configuration is larger than 16 MiB", "remove what it does not need"),
+            );
         }
         let source = path.display().to_string();
         match syntax::parse(&source, text) {
@@ -242,11 +245,11 @@ impl Reading {
         }
         let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o002 != 0);
         if is_open {
-            self.warn(path, "anybody on this machine can change this file; `chmod o-w` it");
+            self.warn(path, ("anybody on this machine can change this file", "`chmod o-w` it"));
         }
     }
 
-    fn warn(&mut self, path: &Path, why: &str) {
+    fn warn(&mut self, path: &Path, why: impl Into<Complaint>) {
         self.notes.push(Problem::of(Severity::Warning, &path.display().to_string(), "", why));
     }
 
@@ -258,11 +261,14 @@ impl Reading {
                     self.file(&file);
                 }
                 for file in found.passed_over {
-                    self.warn(&file, "is not read, as its name does not end in .toml; rename it, or move it elsewhere");
+                    self.warn(
+                        &file,
+                        ("is not read, as its name does not end in .toml", "rename it, or move it elsewhere"),
+                    );
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.fail(&folder, &unreadable(&error)),
+            Err(error) => self.fail(&folder, unreadable(&error)),
         }
     }
 
@@ -274,7 +280,7 @@ impl Reading {
         let root = match builder.build() {
             Ok(merged) => merged.cache.kind,
             Err(error) => {
-                self.fail(Path::new("configuration"), &error.to_string());
+                self.fail(Path::new("configuration"), Complaint::bare(error.to_string()));
                 ValueKind::Nil
             }
         };
@@ -359,12 +365,12 @@ fn use_of(name: &str) -> Use {
 
 /// Why a file can't be read, and where it ends to be one of ours.
 struct Unread {
-    why: String,
+    why: Complaint,
     place: Option<Place>,
 }
 
-impl From<String> for Unread {
-    fn from(why: String) -> Self {
+impl From<Complaint> for Unread {
+    fn from(why: Complaint) -> Self {
         Unread { why, place: None }
     }
 }
@@ -373,22 +379,22 @@ fn read_file(path: &Path) -> Result<String, Unread> {
     // A pipe would be waited on for ever.
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_dir() {
-        return Err("is a folder; name the file in it".to_owned().into());
+        return Err(Complaint::new("is a folder", "name the file in it").into());
     }
     if !metadata.is_file() {
-        return Err("is no regular file; name one here".to_owned().into());
+        return Err(Complaint::new("is no regular file", "name one here").into());
     }
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| unreadable(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err("is larger than 1 MiB; is it a configuration file?".to_owned().into());
+        return Err(Complaint::new("is larger than 1 MiB", "is it a configuration file?").into());
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let place = syntax::end_of(&String::from_utf8_lossy(before));
-        Unread { why: "this is not UTF-8; save the file in that encoding".into(), place: Some(place) }
+        Unread { why: Complaint::new("this is not UTF-8", "save the file in that encoding"), place: Some(place) }
     })
 }
 

@@ -4,6 +4,7 @@ use super::keys;
 use super::tree::Table;
 use super::NAME_CHARS_MAX;
 use crate::command::Form;
+use crate::complaint::Complaint;
 
 /// The form of messages that name their command, and whether numbers and truth may come as text.
 pub(super) fn form(profile: &Table) -> (Form, bool) {
@@ -18,18 +19,18 @@ pub(super) fn form(profile: &Table) -> (Form, bool) {
     }
     if form.command_field == form.value_field {
         let (key, other) = if table.has("value") { ("value", "command") } else { ("command", "value") };
-        let why = format!("is the name of the field that has the {other}, too; give each a field of its own");
+        let why = (format!("is the name of the field that has the {other}, too"), "give each a field of its own");
         table.wrong(key, why);
     }
     (form, table.boolean("numbers_as_text").unwrap_or(false))
 }
 
-fn check_field(name: &str) -> Result<(), String> {
+fn check_field(name: &str) -> Result<(), Complaint> {
     if name.chars().count() > NAME_CHARS_MAX {
-        return Err(format!("is longer than {NAME_CHARS_MAX} characters; choose a shorter name"));
+        return Err(Complaint::new(format!("is longer than {NAME_CHARS_MAX} characters"), "choose a shorter name"));
     }
     match name.chars().any(char::is_control) {
-        true => Err("holds a control character; write the field's name as it stands in the messages".into()),
+        true => Err(Complaint::new("holds a control character", "write the field's name as it stands in the messages")),
         false => Ok(()),
     }
 }

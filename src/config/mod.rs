@@ -39,6 +39,7 @@ use std::time::Duration;
 
 pub use crate::command::decide::Settle;
 use crate::command::Form;
+use crate::complaint::Complaint;
 use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
@@ -327,15 +328,15 @@ pub fn key_path(parts: &[&str]) -> String {
 }
 
 /// What is wrong with a name of the user's own, if anything.
-fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), Complaint> {
     if name.is_empty() {
-        return Err("has an empty name; give it one".into());
+        return Err(Complaint::new("has an empty name", "give it one"));
     }
     if name.chars().count() > NAME_CHARS_MAX {
-        return Err(format!("has a name longer than {NAME_CHARS_MAX} characters; shorten it"));
+        return Err(Complaint::new(format!("has a name longer than {NAME_CHARS_MAX} characters"), "shorten it"));
     }
     if name.chars().any(char::is_control) {
-        return Err("has a name with a control character in it; remove that".into());
+        return Err(Complaint::new("has a name with a control character in it", "remove that"));
     }
     Ok(())
 }

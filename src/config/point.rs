@@ -49,13 +49,13 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
-        section.wrong("scale", "must not be 0, as every value would be the same; write 1, or leave it out");
+        section.wrong("scale", ("must not be 0, as every value would be the same", "write 1, or leave it out"));
     }
     let (table, address) = place(&section);
     let table = table?;
     if is_write && matches!(table, Table::Discrete | Table::Input) {
         let key = ["table", "register"].into_iter().find(|k| section.has(k));
-        let why = format!("{} can only be read; write to a coil or a holding register", plural(table));
+        let why = (format!("{} can only be read", plural(table)), "write to a coil or a holding register");
         section.wrong(key.unwrap_or("table"), why);
     }
     if section.has("type") && given_kind.is_none() {
@@ -68,8 +68,10 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let kind = given_kind.unwrap_or(default_kind);
     check_type(&section, table, kind);
     if is_write && table == Table::Holding && kind == DataType::Bool {
-        let why = "writes the whole register as 0 or 1, over whatever its other 15 bits hold; if they mean something, \
-                   write the register as u16 with all of them";
+        let why = (
+            "writes the whole register as 0 or 1, over whatever its other 15 bits hold",
+            "if they mean something, write the register as u16 with all of them",
+        );
         section.warn("type", why);
     }
     let length = length(&section, table, kind, count.unwrap_or(1), is_write);
@@ -96,7 +98,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
-        section.wrong("scale", "must not be 0, as every value would be the same; write 1, or leave it out");
+        section.wrong("scale", ("must not be 0, as every value would be the same", "write 1, or leave it out"));
     }
     let table = section.choice("table", &TABLES);
     let (table, address) = match (section.has("register"), section.has("table"), section.has("address")) {
@@ -120,7 +122,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let is_alike = |kind: DataType| (kind == DataType::Bool, kind == DataType::String);
     if is_alike(kind) != is_alike(write.kind) || (count != write.count && kind != DataType::String) {
         let key = ["type", "count", "table", "register"].into_iter().find(|key| section.has(key));
-        let why = "reads back something else than the command writes; give both the same kind and number of values";
+        let why = ("reads back something else than the command writes", "give both the same kind and number of values");
         section.wrong(key.unwrap_or("table"), why);
     }
     let length = length(section, table, kind, count.unwrap_or(1), false);
@@ -146,7 +148,7 @@ fn place(section: &Section) -> (Option<Table>, Option<u16>) {
     let address = section.small("address", 0..=65_535);
     let register = section.integer("register", 1..=465_536);
     if section.has("address") && section.has("register") {
-        section.wrong("register", "stands beside address; both say where: keep one of them");
+        section.wrong("register", ("stands beside address", "both say where: keep one of them"));
         return (table, None);
     }
     if section.has("register") {
@@ -154,16 +156,16 @@ fn place(section: &Section) -> (Option<Table>, Option<u16>) {
             return (table, None);
         };
         if table.is_some_and(|table| table != fixed) {
-            let why = format!("contradicts register, which is among {}; remove it", plural(fixed));
+            let why = (format!("contradicts register, which is among {}", plural(fixed)), "remove it");
             section.wrong("table", why);
         }
         return (Some(fixed), Some(address));
     }
     if !section.has("table") {
-        section.absent("table", "is missing; it is one of coil, discrete, holding or input");
+        section.absent("table", ("is missing", "it is one of coil, discrete, holding or input"));
     }
     if !section.has("address") {
-        section.absent("address", "is missing; give the protocol address, from 0, or register, such as 40001");
+        section.absent("address", ("is missing", "give the protocol address, from 0, or register, such as 40001"));
     }
     if let (Some(table), Some(address)) = (table, address) {
         note_reference(section, table, address);
@@ -178,10 +180,12 @@ fn note_reference(section: &Section, table: Table, address: u16) {
         *of == table && table != Table::Coil && range.contains(&i64::from(address))
     });
     if let Some((range, _)) = looks_like {
-        let why = format!(
-            "is a protocol address, from 0; if {address} comes from a manual's list of registers, write register = \
-             {address}, which is address {}",
-            i64::from(address) - range.start()
+        let why = (
+            "is a protocol address, from 0",
+            format!(
+                "if {address} comes from a manual's list of registers, write register = {address}, which is address {}",
+                i64::from(address) - range.start()
+            ),
         );
         section.note("address", why);
     }
@@ -193,9 +197,10 @@ fn reference(section: &Section, register: i64) -> Option<(Table, u16)> {
             return Some((table, u16::try_from(register - range.start()).ok()?));
         }
     }
-    let why = format!(
-        "{register} is no reference number; they are 1 to 9999 for coils, 10001 to 19999 for discrete inputs, 30001 to \
-         39999 for input registers, 40001 to 49999 for holding registers, or of six digits, such as 400001"
+    let why = (
+        format!("{register} is no reference number"),
+        "they are 1 to 9999 for coils, 10001 to 19999 for discrete inputs, 30001 to 39999 for input registers, 40001 to \
+         49999 for holding registers, or of six digits, such as 400001",
     );
     section.wrong("register", why);
     None
@@ -212,16 +217,16 @@ fn plural(table: Table) -> &'static str {
 
 fn check_type(section: &Section, table: Table, kind: DataType) {
     if table.is_bits() && kind != DataType::Bool {
-        let why = format!("{} hold single bits; remove it", plural(table));
+        let why = (format!("{} hold single bits", plural(table)), "remove it");
         section.wrong("type", why);
     }
     if kind == DataType::String && !section.has("count") {
-        section.absent("count", "is missing; a string needs its number of registers, two bytes each");
+        section.absent("count", ("is missing", "a string needs its number of registers, two bytes each"));
     }
     if matches!(kind, DataType::Bool | DataType::String) {
         for key in ["scale", "offset"] {
             if section.has(key) {
-                section.wrong(key, "is for numbers, and this point holds none; remove it");
+                section.wrong(key, ("is for numbers, and this point holds none", "remove it"));
             }
         }
     }
@@ -237,7 +242,7 @@ fn length(section: &Section, table: Table, kind: DataType, count: u16, is_write:
         return u32::try_from(length).ok();
     }
     let verb = if is_write { "writes" } else { "reads" };
-    let why = format!("makes {length} {what}, and one request {verb} at most {most}; split it");
+    let why = (format!("makes {length} {what}, and one request {verb} at most {most}"), "split it");
     section.wrong("count", why);
     None
 }
@@ -246,7 +251,7 @@ fn check_end(section: &Section, address: u16, length: u32) {
     let last = u32::from(address) + length - 1;
     if last > 65_535 {
         let key = if section.has("register") { "register" } else { "address" };
-        let why = format!("it reaches to {last} from here, and the last address is 65535; correct it, or count");
+        let why = (format!("it reaches to {last} from here, and the last address is 65535"), "correct it, or count");
         section.wrong(key, why);
     }
 }

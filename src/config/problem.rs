@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_problem_reads_as_file_place_key_and_sentence() {
-        let why = "no bus is called \"line-b\"; did you mean \"line-a\"?";
+        let why = ("no bus is called \"line-b\"", "did you mean \"line-a\"?");
         let problem = Problem::new("fieldbridge.toml", "device.pump-7.bus", why);
         assert_eq!(
             problem.to_string(),
@@ -186,7 +186,7 @@ mod tests {
             problem.clone().at(Place { line: 3, column: 5 }).to_string(),
             "fieldbridge.toml:3:5: device.pump-7.bus: no bus is called \"line-b\"; did you mean \"line-a\"?"
         );
-        let whole_file = Problem::new("fieldbridge.toml", "", "there is no such file; create it");
+        let whole_file = Problem::new("fieldbridge.toml", "", ("there is no such file", "create it"));
         assert_eq!(whole_file.to_string(), "fieldbridge.toml: there is no such file; create it");
     }
 

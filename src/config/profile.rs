@@ -11,6 +11,7 @@ use super::text::{check_sent, template};
 use super::tree::{Span, Table};
 use super::{keys, message, point};
 use crate::command::Form;
+use crate::complaint::Complaint;
 use crate::peripheral::registers::{DataType, Point};
 use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
 
@@ -45,7 +46,7 @@ pub(super) fn profiles(root: &Table) -> BTreeMap<String, Profile> {
             table.wrong_here(why);
         }
         if used.as_ref().is_some_and(|used| !used.contains(name)) {
-            table.note_here("no device has this profile; name it in a device, or remove it");
+            table.note_here(("no device has this profile", "name it in a device, or remove it"));
         }
         profiles.insert(name.to_owned(), profile(&table));
     }
@@ -56,7 +57,7 @@ fn profile(table: &Table) -> Profile {
     let (form, numbers_as_text) = message::form(table);
     let tables = table.tables("command", keys::COMMAND);
     if tables.is_empty() {
-        table.note_here("has no commands, so a device with it can do nothing; add [profile.NAME.command.NAME]");
+        table.note_here(("has no commands, so a device with it can do nothing", "add [profile.NAME.command.NAME]"));
     }
     let names = tables.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut commands = BTreeMap::new();
@@ -131,19 +132,22 @@ fn check_fixed(table: &Table, command: &Command) {
         return;
     }
     if let Err(fault) = command.prepare(None) {
-        let ways = if command.range.is_some() { "correct it, or range" } else { "correct it" };
-        table.wrong("value", format!("can't be carried out: {}; {ways}", fault.message));
+        let remedy = if command.range.is_some() { "correct it, or range" } else { "correct it" };
+        table.wrong("value", (format!("can't be carried out: {}", fault.message), remedy));
     }
 }
 
 /// What is said of a deadline that passes while one answer is waited for.
-pub(super) fn too_soon(deadline: Duration, what: &str, timeout: Duration) -> String {
+pub(super) fn too_soon(deadline: Duration, what: &str, timeout: Duration) -> Complaint {
     let told = humantime::format_duration;
-    format!(
-        "{} is shorter than the {what}, {}: while one answer is waited for, the deadline of whatever waits behind it \
-         passes; make it longer",
-        told(deadline),
-        told(timeout)
+    Complaint::new(
+        format!(
+            "{} is shorter than the {what}, {}: while one answer is waited for, the deadline of whatever waits behind it \
+             passes",
+            told(deadline),
+            told(timeout)
+        ),
+        "make it longer",
     )
 }
 
@@ -156,10 +160,10 @@ fn action(table: &Table) -> Option<Action> {
             let present = table.present();
             let given: Vec<&str> = present.into_iter().filter(|key| ["read", "write", "send"].contains(key)).collect();
             match given.as_slice() {
-                [] => table.absent_here("does nothing; give it one of read, write or send"),
+                [] => table.absent_here(("does nothing", "give it one of read, write or send")),
                 [first, others @ ..] => {
                     let others = others.join(" and ");
-                    let why = format!("stands beside {others}; a command does one thing: make two commands of it");
+                    let why = (format!("stands beside {others}"), "a command does one thing: make two commands of it");
                     table.wrong(first, why);
                     // Each is still looked at: what is wrong with it stays wrong in a command of its own.
                     for key in given.iter().filter(|key| **key != "send") {
@@ -177,7 +181,7 @@ fn idempotent(table: &Table) -> Option<bool> {
     let action = action_key(table)?;
     if action == "read" {
         if given == Some(false) {
-            let why = "a read changes nothing, so repeating it is always safe; remove this line";
+            let why = ("a read changes nothing, so repeating it is always safe", "remove this line");
             table.wrong("idempotent", why);
         }
         return Some(true);
@@ -185,8 +189,11 @@ fn idempotent(table: &Table) -> Option<bool> {
     if !table.has("idempotent") {
         table.absent(
             "idempotent",
-            "is missing, and nobody can guess it; the person who knows the machine must say whether doing this twice \
-             is the same as doing it once (true) or not (false)",
+            (
+                "is missing, and nobody can guess it",
+                "the person who knows the machine must say whether doing this twice is the same as doing it once (true) \
+                 or not (false)",
+            ),
         );
     }
     given
@@ -210,7 +217,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
     ] {
         if table.has(key) && !owners.contains(&action) {
             let owners = owners.join(" or ");
-            let why = format!("belongs to a {owners}, and this command is a {action}; remove it");
+            let why = (format!("belongs to a {owners}, and this command is a {action}"), "remove it");
             table.wrong(key, why);
         }
     }
@@ -223,7 +230,7 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
         return verify.filter(|verify| *verify).map(|_| Rule::exact(write));
     }
     if table.has("verify") {
-        table.wrong("verify", "stands beside read_back, which says how to verify; remove it");
+        table.wrong("verify", ("stands beside read_back, which says how to verify", "remove it"));
     }
     let section = table.table("read_back", keys::READ_BACK)?;
     let point = point::shown_at(&section, write);
@@ -231,13 +238,13 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
     let within = section.duration("within", &READ_BACK_WITHIN);
     let tolerance = section.number("tolerance").unwrap_or(0.0);
     if within.is_some_and(|within| within < after) {
-        section.wrong("within", "is shorter than after, so that nothing is ever looked for; make it longer");
+        section.wrong("within", ("is shorter than after, so that nothing is ever looked for", "make it longer"));
     }
     if tolerance < 0.0 {
-        section.wrong("tolerance", "must not be negative; it is how far the value may be off, to either side");
+        section.wrong("tolerance", ("must not be negative", "it is how far the value may be off, to either side"));
     }
     if tolerance != 0.0 && matches!(write.kind, DataType::Bool | DataType::String) {
-        section.wrong("tolerance", "is for numbers, and this command writes none; remove it");
+        section.wrong("tolerance", ("is for numbers, and this command writes none", "remove it"));
     }
     Some(Rule { point: point?, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
 }
@@ -245,7 +252,7 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
 fn range(table: &Table) -> Option<(f64, f64)> {
     let (low, high) = table.pair("range")?;
     if low > high {
-        table.wrong("range", format!("its lower limit {low} is above its upper limit {high}; swap them"));
+        table.wrong("range", (format!("its lower limit {low} is above its upper limit {high}"), "swap them"));
         return None;
     }
     Some((low, high))
@@ -254,7 +261,7 @@ fn range(table: &Table) -> Option<(f64, f64)> {
 fn check_written(table: &Table, point: &Point, range: Option<(f64, f64)>) {
     let is_numeric = !matches!(point.kind, DataType::Bool | DataType::String);
     if table.has("range") && !is_numeric {
-        table.wrong("range", "limits a number, and this command writes none; remove it");
+        table.wrong("range", ("limits a number, and this command writes none", "remove it"));
     } else if let Some(Err(why)) = range.map(|range| point.check_range(range)) {
         table.wrong("range", why);
     }
@@ -264,24 +271,28 @@ fn check_written(table: &Table, point: &Point, range: Option<(f64, f64)>) {
 fn names(table: &Table, action: Option<&Action>) -> Option<Names> {
     let entries = table.scalars("values")?;
     if entries.is_empty() {
-        table.wrong("values", "is empty; name what may be written, such as { off = 0, on = 1 }");
+        table.wrong("values", ("is empty", "name what may be written, such as { off = 0, on = 1 }"));
     }
     let is_send = matches!(action, Some(Action::Send(_)));
     let mut names: Vec<(String, Json)> = Vec::with_capacity(entries.len());
     for (name, value) in entries {
         let why = match &value {
             _ if name.is_empty() || name.chars().any(char::is_control) => {
-                Some("has a name that is empty or holds a control character; give it another".to_owned())
+                Some(Complaint::new("has a name that is empty or holds a control character", "give it another"))
             }
             Json::Number(_) => None,
             Json::String(_) if is_send => None,
-            _ => {
-                Some(format!("{name:?} must stand for a number{}; correct it", if is_send { " or a text" } else { "" }))
-            }
+            _ => Some(Complaint::new(
+                format!("{name:?} must stand for a number{}", if is_send { " or a text" } else { "" }),
+                "correct it",
+            )),
         };
         let same = names.iter().find(|(_, other)| *other == value || same_number(other, &value));
-        let why = why
-            .or_else(|| same.map(|(other, _)| format!("{other:?} and {name:?} stand for the same value; remove one")));
+        let why = why.or_else(|| {
+            same.map(|(other, _)| {
+                Complaint::new(format!("{other:?} and {name:?} stand for the same value"), "remove one")
+            })
+        });
         match why {
             Some(why) => table.wrong("values", why),
             None => names.push((name.to_owned(), value)),
@@ -305,7 +316,7 @@ fn check_names(table: &Table, command: &Command) {
     let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };
     for (name, _) in names.entries() {
         if let Err(fault) = command.prepare(Some(&name.into())) {
-            table.wrong("values", format!("{name:?} can't be carried out: {}; correct it", fault.message));
+            table.wrong("values", (format!("{name:?} can't be carried out: {}", fault.message), "correct it"));
         }
     }
 }

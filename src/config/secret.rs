@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::complaint::Complaint;
 use base64::prelude::{Engine as _, BASE64_STANDARD};
 
 /// The lengths of a device key that the hub takes, in bytes.
@@ -25,18 +26,19 @@ pub(super) struct ConnectionString {
 }
 
 /// The text of a file, whose ends don't count.
-pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Complaint> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) || looks_wide(bytes) {
-        return Err("is text in UTF-16; save it as plain text (UTF-8 without a BOM)".into());
+        return Err(Complaint::new("is text in UTF-16", "save it as plain text (UTF-8 without a BOM)"));
     }
     if bytes.starts_with(b"\xEF\xBB\xBF") {
-        return Err(
-            "begins with a byte order mark (BOM), as Windows editors write it; save it as UTF-8 without BOM".into()
-        );
+        return Err(Complaint::new(
+            "begins with a byte order mark (BOM), as Windows editors write it",
+            "save it as UTF-8 without BOM",
+        ));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "is not text; is it the right file?")?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Complaint::new("is not text", "is it the right file?"))?;
     if text.contains('\0') {
-        return Err("is not text: it holds zero bytes; is it the right file, and is its disk sound?".into());
+        return Err(Complaint::new("is not text: it holds zero bytes", "is it the right file, and is its disk sound?"));
     }
     Ok(text.trim())
 }
@@ -50,76 +52,92 @@ fn looks_wide(bytes: &[u8]) -> bool {
 }
 
 /// A device key, decoded from base64. The error is a sentence without subject, with what to do.
-pub(super) fn parse_key(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn parse_key(text: &str) -> Result<Vec<u8>, Complaint> {
     if text.is_empty() {
-        return Err(format!("is empty; {COPY_KEY}"));
+        return Err(Complaint::new("is empty", COPY_KEY));
     }
     let key = BASE64_STANDARD.decode(text).map_err(|_| no_key(text))?;
     if key.is_empty() {
-        return Err(format!("is empty; {COPY_KEY}"));
+        return Err(Complaint::new("is empty", COPY_KEY));
     }
     Ok(key)
 }
 
 /// What is suspicious about the length of a key, if anything.
-pub(super) fn odd_length(key: &[u8]) -> Option<String> {
+pub(super) fn odd_length(key: &[u8]) -> Option<Complaint> {
     let length = key.len();
     if !KEY_BYTES.contains(&length) {
-        return Some(format!("holds a key of {length} bytes, and the hub's have 16 to 64; is it the whole key?"));
+        return Some(Complaint::new(
+            format!("holds a key of {length} bytes, and the hub's have 16 to 64"),
+            "is it the whole key?",
+        ));
     }
     let is_usual = USUAL_KEY_BYTES.contains(&length);
     (!is_usual).then(|| {
-        format!("holds a key of {length} bytes, and those that the hub makes have 32 or 64; is it the whole key?")
+        Complaint::new(
+            format!("holds a key of {length} bytes, and those that the hub makes have 32 or 64"),
+            "is it the whole key?",
+        )
     })
 }
 
 /// What is wrong with text that is no base64, as a sentence with what to do.
-fn no_key(text: &str) -> String {
+fn no_key(text: &str) -> Complaint {
     if let Some(what) = of_another_kind(text) {
-        return what.to_owned();
+        return what;
     }
     if let Some(what) = wrapped(text) {
-        return format!("{what}; {COPY_KEY}");
+        return Complaint::new(what, COPY_KEY);
     }
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let body = text.trim_end_matches('=');
-    let what = if text.lines().filter(|line| !line.trim().is_empty()).count() > 1 {
+    if text.lines().filter(|line| !line.trim().is_empty()).count() > 1 {
         match text.chars().all(|c| is_base64(c) || c.is_whitespace()) {
-            true => "holds more than one line; a key stands on one line, and alone: join or choose them",
-            false => "holds more than one line; put only the key into it, without comments",
+            true => {
+                Complaint::new("holds more than one line", "a key stands on one line, and alone: join or choose them")
+            }
+            false => Complaint::new("holds more than one line", "put only the key into it, without comments"),
         }
     } else if text.ends_with([';', ',']) {
-        "holds a ; or , behind the key; remove it"
+        Complaint::new("holds a ; or , behind the key", "remove it")
     } else if is_named(text) {
-        "holds a name and = before the key; remove both, so that the key stands alone"
+        Complaint::new("holds a name and = before the key", "remove both, so that the key stands alone")
     } else if text.contains('%') {
-        "holds a key in the form that it has in a URL (%2B, %2F, %3D); copy it as it stands at the hub"
+        Complaint::new(
+            "holds a key in the form that it has in a URL (%2B, %2F, %3D)",
+            "copy it as it stands at the hub",
+        )
     } else if text.starts_with(['<', '[', '{', '$', '#']) || text.contains("...") || text.contains('…') {
-        "holds something that stands for a key, and no key; put the key itself into it"
+        Complaint::new("holds something that stands for a key, and no key", "put the key itself into it")
     } else if text.contains(char::is_whitespace) {
-        "holds blanks within the key, or words; put only the key into it, as it stands at the hub"
+        Complaint::new("holds blanks within the key, or words", "put only the key into it, as it stands at the hub")
     } else if body.chars().any(|c| c == '-' || c == '_') && body.chars().all(|c| is_base64(c) || "-_".contains(c)) {
-        "holds base64 in the form for URLs (- and _ in place of + and /); copy the key as it stands at the hub"
+        Complaint::new(
+            "holds base64 in the form for URLs (- and _ in place of + and /)",
+            "copy the key as it stands at the hub",
+        )
     } else if text.chars().all(is_base64) && !body.contains('=') {
-        return format!(
-            "is cut short, or has too much: it holds {} characters, and base64 comes in fours; {COPY_KEY}",
-            text.len()
-        );
+        Complaint::new(
+            format!("is cut short, or has too much: it holds {} characters, and base64 comes in fours", text.len()),
+            COPY_KEY,
+        )
     } else {
-        return format!("holds no base64 text; {COPY_KEY}");
-    };
-    what.to_owned()
+        Complaint::new("holds no base64 text", COPY_KEY)
+    }
 }
 
 /// Something else that the hub or a tool gives out.
-fn of_another_kind(text: &str) -> Option<&'static str> {
+fn of_another_kind(text: &str) -> Option<Complaint> {
     let lower = text.to_lowercase();
     if lower.contains("-----begin") {
-        Some("holds PEM text, not a device key; if it is the key of a certificate, name it as cert_key_file")
+        Some(Complaint::new(
+            "holds PEM text, not a device key",
+            "if it is the key of a certificate, name it as cert_key_file",
+        ))
     } else if lower.contains("sharedaccesssignature") {
-        Some("holds a signature, which expires; put the device's primary key into the file")
+        Some(Complaint::new("holds a signature, which expires", "put the device's primary key into the file"))
     } else if lower.contains("hostname=") || lower.contains("sharedaccesskey=") || lower.contains("deviceid=") {
-        Some("holds a connection string; name it as connection_string_file instead")
+        Some(Complaint::new("holds a connection string", "name it as connection_string_file instead"))
     } else {
         None
     }
@@ -149,26 +167,26 @@ fn is_named(text: &str) -> bool {
 }
 
 /// What a proxy asks for: `user:password`.
-pub(super) fn proxy_credentials(text: &str) -> Result<String, String> {
+pub(super) fn proxy_credentials(text: &str) -> Result<String, Complaint> {
     const WRITE: &str = "write user:password into it, and nothing else";
     if text.is_empty() {
-        return Err(format!("is empty; {WRITE}"));
+        return Err(Complaint::new("is empty", WRITE));
     }
     if text.lines().count() > 1 {
-        return Err(format!("holds more than one line; {WRITE}"));
+        return Err(Complaint::new("holds more than one line", WRITE));
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("holds a control character; {WRITE}"));
+        return Err(Complaint::new("holds a control character", WRITE));
     }
     match text.split_once(':') {
         // A user's name can't hold a colon (RFC 7617, 2); a password may, and be empty.
         Some((user, _)) if !user.is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("holds no user before a colon; {WRITE}")),
+        _ => Err(Complaint::new("holds no user before a colon", WRITE)),
     }
 }
 
 /// Reads `HostName=…;DeviceId=…;SharedAccessKey=…`.
-pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, String> {
+pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, Complaint> {
     if let Some(why) = no_string(text) {
         return Err(why);
     }
@@ -176,7 +194,7 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
     for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         // The key ends in `=` itself.
         let Some((name, value)) = part.split_once('=') else {
-            return Err(format!("holds a part that is not NAME=VALUE; {COPY_STRING}"));
+            return Err(Complaint::new("holds a part that is not NAME=VALUE", COPY_STRING));
         };
         let slot = match name.trim().to_ascii_lowercase().as_str() {
             "hostname" => &mut host,
@@ -186,12 +204,12 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
             other => return Err(other_part(other)),
         };
         if slot.replace(value.trim()).is_some() {
-            return Err(format!("holds a part twice; {COPY_STRING}"));
+            return Err(Complaint::new("holds a part twice", COPY_STRING));
         }
     }
     let part = |value: Option<&str>, name: &str| match value {
         Some(value) if !value.is_empty() => Ok(value.to_owned()),
-        _ => Err(format!("holds no {name}, so it may be cut short; {COPY_STRING}")),
+        _ => Err(Complaint::new(format!("holds no {name}, so it may be cut short"), COPY_STRING)),
     };
     let key = part(key, "SharedAccessKey")?;
     Ok(ConnectionString {
@@ -199,27 +217,27 @@ pub(super) fn parse_connection_string(text: &str) -> Result<ConnectionString, St
         gateway: gateway.map(str::to_lowercase).filter(|name| !name.is_empty()),
         device: part(device, "DeviceId")?,
         key: BASE64_STANDARD.decode(&key).map_err(|_| {
-            format!("holds no base64 text as SharedAccessKey, so it may be cut short or changed; {COPY_STRING}")
+            Complaint::new("holds no base64 text as SharedAccessKey, so it may be cut short or changed", COPY_STRING)
         })?,
     })
 }
 
 /// What is wrong with a file that should hold a connection string, seen as a whole.
-fn no_string(text: &str) -> Option<String> {
+fn no_string(text: &str) -> Option<Complaint> {
     if text.is_empty() {
-        return Some(format!("is empty; {COPY_STRING}"));
+        return Some(Complaint::new("is empty", COPY_STRING));
     }
     if let Some(what) = wrapped(text) {
-        return Some(format!("{what}; {COPY_STRING}"));
+        return Some(Complaint::new(what, COPY_STRING));
     }
     if text.to_lowercase().contains("-----begin") {
-        return Some("holds PEM text; name a certificate as cert_file, and its key as cert_key_file".into());
+        return Some(Complaint::new("holds PEM text", "name a certificate as cert_file, and its key as cert_key_file"));
     }
     if text.lines().filter(|line| !line.trim().is_empty()).count() > 1 {
-        return Some(format!("holds more than one line; {COPY_STRING}"));
+        return Some(Complaint::new("holds more than one line", COPY_STRING));
     }
     if BASE64_STANDARD.decode(text).is_ok_and(|key| key.len() >= *KEY_BYTES.start()) {
-        return Some("holds a bare key; name it as key_file instead".into());
+        return Some(Complaint::new("holds a bare key", "name it as key_file instead"));
     }
     let (first, rest) = text.split_once('=')?;
     let is_string = |text: &str| {
@@ -227,20 +245,22 @@ fn no_string(text: &str) -> Option<String> {
         ["hostname=", "deviceid=", "sharedaccesskey"].iter().any(|name| lower.starts_with(name))
     };
     let is_named = !is_string(text) && is_string(rest) && !first.contains(';');
-    is_named.then(|| "holds a name and = before the string; remove both, so that it begins with HostName=".to_owned())
+    is_named.then(|| {
+        Complaint::new("holds a name and = before the string", "remove both, so that it begins with HostName=")
+    })
 }
 
 /// A part of a connection string that is none of a device's own.
-fn other_part(name: &str) -> String {
+fn other_part(name: &str) -> Complaint {
     match name {
         "sharedaccesskeyname" => {
-            format!("is the connection string of a service, which could command every device; {COPY_STRING}")
+            Complaint::new("is the connection string of a service, which could command every device", COPY_STRING)
         }
-        "sharedaccesssignature" => format!("holds a signature, which expires; {COPY_STRING}"),
-        "moduleid" => format!("is the connection string of a module; {COPY_STRING}"),
-        "x509" => "says that the device has a certificate; use cert_file and cert_key_file instead".into(),
-        "endpoint" => format!("is the connection string of an endpoint for events; {COPY_STRING}"),
-        _ => format!("holds a part that is neither HostName, DeviceId nor SharedAccessKey; {COPY_STRING}"),
+        "sharedaccesssignature" => Complaint::new("holds a signature, which expires", COPY_STRING),
+        "moduleid" => Complaint::new("is the connection string of a module", COPY_STRING),
+        "x509" => Complaint::new("says that the device has a certificate", "use cert_file and cert_key_file instead"),
+        "endpoint" => Complaint::new("is the connection string of an endpoint for events", COPY_STRING),
+        _ => Complaint::new("holds a part that is neither HostName, DeviceId nor SharedAccessKey", COPY_STRING),
     }
 }
 
@@ -271,7 +291,7 @@ mod tests {
         assert_eq!(parse_connection_string(&behind).unwrap().gateway.as_deref(), Some("edge.plant"));
         assert_eq!(proxy_credentials("user:pass:word").as_deref(), Ok("user:pass:word"));
         for text in ["", "user", ":password", "user:a\nuser:b", "user:\u{7}"] {
-            let why = proxy_credentials(text).unwrap_err();
+            let why = proxy_credentials(text).unwrap_err().to_string();
             assert!(why.contains("user:password") && !why.contains("\u{7}"), "{why}");
         }
     }
@@ -307,9 +327,16 @@ mod tests {
             let Err(why) = parse_connection_string(&text) else {
                 panic!("accepted: {text}");
             };
+            let why = why.to_string();
             assert!(why.contains(fragment) && why.contains("; "), "{text}: {why}");
             assert!(!why.contains(KEY) && !why.contains("hush"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_sign_that_a_sentence_speaks_of_does_not_end_it() {
+        let told = Complaint::new("holds a ; or , behind the key", "remove it");
+        assert_eq!(parse_key(&format!("{KEY};")), Err(told));
     }
 
     #[test]
@@ -341,7 +368,7 @@ mod tests {
             ("hush hush".to_owned(), "blanks"),
             ("hush!".to_owned(), "no base64"),
         ] {
-            let why = parse_key(&text).map(|_| ()).unwrap_err();
+            let why = parse_key(&text).map(|_| ()).unwrap_err().to_string();
             assert!(why.contains(fragment) && why.contains("; "), "{text}: {why}");
             assert!(!why.contains(&KEY[..8]) && !why.contains("hush"), "{why}");
         }
@@ -357,7 +384,7 @@ mod tests {
             (b"\xff\xff\x00".to_vec(), "not text"),
             (vec![0; 44], "zero bytes"),
         ] {
-            let why = text(&bytes).unwrap_err();
+            let why = text(&bytes).unwrap_err().to_string();
             assert!(why.contains(fragment) && why.contains("; "), "{why}");
         }
         assert_eq!(text(b" a\r\n"), Ok("a"));

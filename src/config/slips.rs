@@ -9,6 +9,7 @@ use regex_lite::Regex;
 
 use super::words::framing;
 use super::{keys, words};
+use crate::complaint::Complaint;
 
 /// What is said of a number that no 64 bits hold.
 pub(super) const TOO_LARGE: &str = "too large";
@@ -16,17 +17,23 @@ pub(super) const TOO_LARGE: &str = "too large";
 const SHOWN_MAX: usize = 40;
 
 /// Where a file turns out to be of another language, and what to do.
-pub(super) fn another_language(text: &str) -> Option<(usize, &'static str)> {
+pub(super) fn another_language(text: &str) -> Option<(usize, Complaint)> {
     let first = text.find(|c: char| !c.is_whitespace() && c != '\u{feff}')?;
     let rest = &text[first..];
     if matches(r"^(\{\s*[\x22}]|\[\s*\{)", rest) {
         return Some((
             first,
-            "this is JSON; the configuration is TOML: write tables as [hub], and below them lines such as host = \"…\"",
+            Complaint::new(
+                "this is JSON",
+                "the configuration is TOML: write tables as [hub], and below them lines such as host = \"…\"",
+            ),
         ));
     }
     if rest.starts_with('<') {
-        return Some((first, "this is XML; the configuration is TOML: write [hub], and below it host = \"…\""));
+        return Some((
+            first,
+            Complaint::new("this is XML", "the configuration is TOML: write [hub], and below it host = \"…\""),
+        ));
     }
     let is_toml = |line: &str| matches(r"^\s*([\w\x22'. -]+=|\[)", line);
     let is_yaml = |line: &str| line.trim() == "---" || matches(r"^\s*(- )?[\w\x22'.-]+:(\s|$)", line);
@@ -38,25 +45,27 @@ pub(super) fn another_language(text: &str) -> Option<(usize, &'static str)> {
     let at = line.as_ptr() as usize - text.as_ptr() as usize;
     Some((
         at,
-        "this is YAML; the configuration is TOML: write hub: as [hub], and below it host: x as host = \"x\", without \
-         indents",
+        Complaint::new(
+            "this is YAML",
+            "the configuration is TOML: write hub: as [hub], and below it host: x as host = \"x\", without indents",
+        ),
     ))
 }
 
 /// What is wrong with a line that the parser stumbled over, with what to write.
-pub(super) fn explain(line: &str, message: &str) -> String {
+pub(super) fn explain(line: &str, message: &str) -> Complaint {
     let code = line.trim_start_matches('\u{feff}').trim();
     if message == TOO_LARGE {
-        return "this number is too large; write one that fits 64 bits".into();
+        return Complaint::new("this number is too large", "write one that fits 64 bits");
     }
     if message == "duplicate key" {
         return match code.starts_with('[') {
-            true => "this table stands here for the second time; put all of its keys under the first".into(),
-            false => "this key stands here for the second time; keep one of the two".into(),
+            true => Complaint::new("this table stands here for the second time", "put all of its keys under the first"),
+            false => Complaint::new("this key stands here for the second time", "keep one of the two"),
         };
     }
     if ["//", ";", "/*", "--", "%", "<!--", "REM "].iter().any(|sign| code.starts_with(sign)) {
-        return "a comment begins with #; write # before it".into();
+        return Complaint::new("a comment begins with #", "write # before it");
     }
     if code.starts_with('[') && !code.contains('=') {
         return header(code);
@@ -72,12 +81,12 @@ pub(super) fn explain(line: &str, message: &str) -> String {
     }
 }
 
-fn in_the_parsers_words(message: &str) -> String {
-    format!("{message}; fieldbridge.toml(5) shows how it is written")
+fn in_the_parsers_words(message: &str) -> Complaint {
+    Complaint::new(message, "fieldbridge.toml(5) shows how it is written")
 }
 
 /// A line `[NAME]` that is none.
-fn header(code: &str) -> String {
+fn header(code: &str) -> Complaint {
     let inner = code.trim_start_matches('[');
     let inner = inner.split(']').next().unwrap_or_default().trim();
     let is_plain = |c: char| c.is_alphanumeric() || " ._-/:@".contains(c);
@@ -87,28 +96,35 @@ fn header(code: &str) -> String {
     if has_odd_name && shown && code.contains(']') {
         let (table, name) = inner.split_once('.').unwrap_or(("", inner));
         let dot = if table.is_empty() { "" } else { "." };
-        return format!(
-            "a name with other characters than letters, digits, - and _ stands in quotes; write [{table}{dot}\"{name}\"]"
+        return Complaint::new(
+            "a name with other characters than letters, digits, - and _ stands in quotes",
+            format!("write [{table}{dot}\"{name}\"]"),
         );
     }
     if !code.contains(']') {
-        return "the bracket that closes the table's name is missing; write ] behind it".into();
+        return Complaint::new("the bracket that closes the table's name is missing", "write ] behind it");
     }
-    "this is no table's name; write [NAME] alone on its line, such as [hub] or [bus.line-a]".into()
+    Complaint::new("this is no table's name", "write [NAME] alone on its line, such as [hub] or [bus.line-a]")
 }
 
 /// `{ table: "holding" }` and its like.
-fn inline_table(code: &str, message: &str) -> Option<String> {
+fn inline_table(code: &str, message: &str) -> Option<Complaint> {
     let has_a_colon = code.contains('=') && matches(r"[{,]\s*[\w\x22'-]+\s*:\s", code);
     if message.starts_with("missing assignment") || has_a_colon {
-        return Some("between a key and its value stands =, not a colon; write { table = \"holding\", … }".into());
+        return Some(Complaint::new(
+            "between a key and its value stands =, not a colon",
+            "write { table = \"holding\", … }",
+        ));
     }
     if message.starts_with("missing comma") {
-        return Some("a comma is missing; write one between the entries: { table = \"holding\", address = 0 }".into());
+        return Some(Complaint::new(
+            "a comma is missing",
+            "write one between the entries: { table = \"holding\", address = 0 }",
+        ));
     }
     let (_, inner) = code.split_once('{')?;
     if !code.contains('}') && message.contains("unclosed") {
-        return Some("the brace that closes { is missing; write }".into());
+        return Some(Complaint::new("the brace that closes { is missing", "write }"));
     }
     let mut entries: Vec<String> = Vec::new();
     for part in inner.split('}').next().unwrap_or_default().split(',') {
@@ -123,50 +139,55 @@ fn inline_table(code: &str, message: &str) -> Option<String> {
         let (key, value) = (known(key), value.trim());
         let is_right =
             value.starts_with(['"', '\'', '[', '{']) || matches(r"^([+-]?(0|[1-9]\d*)(\.\d+)?|true|false)$", value);
-        let text = || Some(format!("text stands in quotes; write {key} = \"…\""));
+        let text = || Some(Complaint::new("text stands in quotes", format!("write {key} = \"…\"")));
         (!is_right).then(|| number(&key, value).or_else(|| word(&key, value)).or_else(text)).flatten()
     })
 }
 
 /// A line that has no `=` at all.
-fn without_equals(code: &str) -> String {
+fn without_equals(code: &str) -> Complaint {
     if let Some((key, _)) = code.split_once(':') {
         let key = known(key.trim().trim_matches(['"', '\'']));
-        return format!("there is a colon, as in YAML or JSON; TOML has {key} = … in its place, and [NAME] for tables");
+        return Complaint::new(
+            "there is a colon, as in YAML or JSON",
+            format!("TOML has {key} = … in its place, and [NAME] for tables"),
+        );
     }
     if code.ends_with('{') || code == "}" {
-        return "a table needs no braces around its lines; write [hub] or [bus.NAME] above them".into();
+        return Complaint::new("a table needs no braces around its lines", "write [hub] or [bus.NAME] above them");
     }
     if code.starts_with('(') || code.starts_with('<') {
-        return "a table's name stands in square brackets; write [hub]".into();
+        return Complaint::new("a table's name stands in square brackets", "write [hub]");
     }
     if let Some(key) = code.split_whitespace().next().filter(|key| is_known(key)) {
-        return format!("there is no = behind {key}; write {key} = and its value");
+        return Complaint::new(format!("there is no = behind {key}"), format!("write {key} = and its value"));
     }
-    "this is neither a key with its value nor a table; write it as KEY = VALUE or [NAME]".into()
+    Complaint::new("this is neither a key with its value nor a table", "write it as KEY = VALUE or [NAME]")
 }
 
-fn key_problem(key: &str, message: &str) -> Option<String> {
+fn key_problem(key: &str, message: &str) -> Option<Complaint> {
     if key.is_empty() {
-        return Some("there is no key before the =; write KEY = VALUE".into());
+        return Some(Complaint::new("there is no key before the =", "write KEY = VALUE"));
     }
     if key.starts_with("export ") || key.starts_with("set ") {
-        return Some("this is a line of a shell; write only KEY = VALUE".into());
+        return Some(Complaint::new("this is a line of a shell", "write only KEY = VALUE"));
     }
     if key.ends_with(':') {
-        return Some("a colon stands before the =; write = alone".into());
+        return Some(Complaint::new("a colon stands before the =", "write = alone"));
     }
     let is_about_the_key = message.starts_with("invalid unquoted key") || message.starts_with("key with no value");
     is_about_the_key.then(|| {
-        "a key with other characters than letters, digits, - and _ stands in quotes; write it as \"…\", or correct it"
-            .into()
+        Complaint::new(
+            "a key with other characters than letters, digits, - and _ stands in quotes",
+            "write it as \"…\", or correct it",
+        )
     })
 }
 
-fn value_problem(key: &str, value: &str, message: &str) -> Option<String> {
+fn value_problem(key: &str, value: &str, message: &str) -> Option<Complaint> {
     let key = known(key);
     if value.starts_with('=') {
-        return Some(format!("there are two =; write {key} = and the value"));
+        return Some(Complaint::new("there are two =", format!("write {key} = and the value")));
     }
     let is_quoted = value.starts_with(['"', '\'']);
     if is_quoted {
@@ -174,58 +195,69 @@ fn value_problem(key: &str, value: &str, message: &str) -> Option<String> {
     }
     let bare = value.split(" #").next().unwrap_or_default().trim();
     if bare.is_empty() || bare.starts_with('#') {
-        return Some(format!("there is no value behind the =; write {key} = \"…\", or remove the line"));
+        return Some(Complaint::new(
+            "there is no value behind the =",
+            format!("write {key} = \"…\", or remove the line"),
+        ));
     }
     if bare.starts_with(['“', '”', '„', '‘', '’', '‚', '«', '»', '`', '´']) {
-        return Some(format!("these are no straight quotes; write {key} = \"…\""));
+        return Some(Complaint::new("these are no straight quotes", format!("write {key} = \"…\"")));
     }
     if bare.split_once("//").is_some_and(|(before, _)| before.ends_with([' ', '\t'])) {
-        return Some("a comment begins with #; write # in the place of //".into());
+        return Some(Complaint::new("a comment begins with #", "write # in the place of //"));
     }
     number(&key, bare).or_else(|| word(&key, bare)).or_else(|| list(&key, bare)).or_else(|| {
         (message.starts_with("string values must be quoted") || message.starts_with("invalid") || bare.len() > 1)
-            .then(|| format!("text stands in quotes; write {key} = \"…\""))
+            .then(|| Complaint::new("text stands in quotes", format!("write {key} = \"…\"")))
     })
 }
 
 /// Text that begins with a quote.
-fn quoted(key: &str, value: &str, message: &str) -> Option<String> {
+fn quoted(key: &str, value: &str, message: &str) -> Option<Complaint> {
     let quote = &value[..1];
     let is_basic = quote == "\"";
     if is_basic && (message.contains("escape") || message.contains("unicode") || message.contains("hexadecimal")) {
-        return Some(format!(
-            "a backslash in double quotes begins a sign of its own; write the text in single quotes, {key} = '…', or \
-             each backslash twice"
+        return Some(Complaint::new(
+            "a backslash in double quotes begins a sign of its own",
+            format!("write the text in single quotes, {key} = '…', or each backslash twice"),
         ));
     }
     if message.contains("basic string") || message.contains("literal string") {
         if message.contains("visible characters") {
-            return Some("there is a control character in the quotes; write it as \\t, \\r, \\n or \\u0001".into());
+            return Some(Complaint::new(
+                "there is a control character in the quotes",
+                "write it as \\t, \\r, \\n or \\u0001",
+            ));
         }
-        return Some(format!("the quote that closes the text is missing; write {quote} at its end"));
+        return Some(Complaint::new("the quote that closes the text is missing", format!("write {quote} at its end")));
     }
     let rest = value[1..].split_once(quote).map_or("", |(_, rest)| rest).trim();
     Some(match rest.chars().next() {
-        Some(';' | ',') if rest.len() == 1 => "a line ends without a sign; remove what stands behind the quote".into(),
-        Some('/') if rest.starts_with("//") => "a comment begins with #; write # in the place of //".into(),
-        _ if rest.contains('=') => "there is a second key on the line; write each on a line of its own".into(),
-        _ if is_basic => format!(
-            "something stands behind the quote that closes the text; write a quote in it as \\\", or the text in \
-             single quotes: {key} = '…'"
-        ),
-        _ => {
-            format!("something stands behind the quote that closes the text; write it in double quotes: {key} = \"…\"")
+        Some(';' | ',') if rest.len() == 1 => {
+            Complaint::new("a line ends without a sign", "remove what stands behind the quote")
         }
+        Some('/') if rest.starts_with("//") => Complaint::new("a comment begins with #", "write # in the place of //"),
+        _ if rest.contains('=') => {
+            Complaint::new("there is a second key on the line", "write each on a line of its own")
+        }
+        _ if is_basic => Complaint::new(
+            "something stands behind the quote that closes the text",
+            format!("write a quote in it as \\\", or the text in single quotes: {key} = '…'"),
+        ),
+        _ => Complaint::new(
+            "something stands behind the quote that closes the text",
+            format!("write it in double quotes: {key} = \"…\""),
+        ),
     })
 }
 
 /// What is meant as a number.
-fn number(key: &str, bare: &str) -> Option<String> {
+fn number(key: &str, bare: &str) -> Option<Complaint> {
     let bare = bare.trim_end_matches([';', ',']).trim_end();
     if bare.len() > SHOWN_MAX {
         return None;
     }
-    let written = |number: &str, why: &str| Some(format!("{why}; write {key} = {number}"));
+    let written = |number: &str, why: &str| Some(Complaint::new(why, format!("write {key} = {number}")));
     if matches(r"^[+-]?\d{1,3}(,\d{3})+$", bare) {
         let (whole, decimal) = (bare.replace(',', ""), bare.replacen(',', ".", 1));
         let hint = if bare.matches(',').count() == 1 { format!(", or {decimal}") } else { String::new() };
@@ -262,16 +294,18 @@ fn number(key: &str, bare: &str) -> Option<String> {
 }
 
 /// A word or a number with letters.
-fn word(key: &str, bare: &str) -> Option<String> {
+fn word(key: &str, bare: &str) -> Option<Complaint> {
     let bare = bare.trim_end_matches([';', ',']).trim_end();
     let lower = bare.to_lowercase();
     match lower.as_str() {
-        "true" | "false" => return Some(format!("true and false are written small; write {key} = {lower}")),
-        "yes" | "on" | "y" => return Some(format!("this is no value; write {key} = true")),
-        "no" | "off" | "n" => return Some(format!("this is no value; write {key} = false")),
-        "null" | "nil" | "undefined" => return Some("there is no such value; leave the line out".into()),
+        "true" | "false" => {
+            return Some(Complaint::new("true and false are written small", format!("write {key} = {lower}")))
+        }
+        "yes" | "on" | "y" => return Some(Complaint::new("this is no value", format!("write {key} = true"))),
+        "no" | "off" | "n" => return Some(Complaint::new("this is no value", format!("write {key} = false"))),
+        "null" | "nil" | "undefined" => return Some(Complaint::new("there is no such value", "leave the line out")),
         "none" | "even" | "odd" | "big" | "little" => {
-            return Some(format!("text stands in quotes; write {key} = \"{lower}\""));
+            return Some(Complaint::new("text stands in quotes", format!("write {key} = \"{lower}\"")));
         }
         _ => {}
     }
@@ -280,34 +314,34 @@ fn word(key: &str, bare: &str) -> Option<String> {
     }
     if matches(r"^\d+(\.\d+)?\s*(ms|s|sec|m|min|h|d|us)$", bare) {
         let text: String = bare.chars().filter(|c| !c.is_whitespace()).collect();
-        return Some(format!("a duration stands in quotes; write {key} = \"{text}\""));
+        return Some(Complaint::new("a duration stands in quotes", format!("write {key} = \"{text}\"")));
     }
     if matches(r"^[+-]?\d+(\.\d+)?\s*[%A-Za-z°]+$", bare) && bare.len() <= SHOWN_MAX {
         let end = bare.find(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)).unwrap_or(bare.len());
-        return Some(format!("a number has no unit behind it; write {key} = {}", &bare[..end]));
+        return Some(Complaint::new("a number has no unit behind it", format!("write {key} = {}", &bare[..end])));
     }
     if matches(r"^[+-]?\d+(\.\d+)?$", bare) {
-        return Some("a line ends without a sign; remove what stands behind the number".into());
+        return Some(Complaint::new("a line ends without a sign", "remove what stands behind the number"));
     }
     None
 }
 
 /// What is meant as an array.
-fn list(key: &str, bare: &str) -> Option<String> {
+fn list(key: &str, bare: &str) -> Option<Complaint> {
     if matches(r"^\(.*\)$", bare) {
-        return Some(format!("a list stands in square brackets; write {key} = [ … ]"));
+        return Some(Complaint::new("a list stands in square brackets", format!("write {key} = [ … ]")));
     }
     if let Some(ends) = Regex::new(r"^([+-]?[\d.]*\d)\s*(\.\.=?|\.\.\.|-|to)\s*([+-]?[\d.]*\d)$").ok()?.captures(bare) {
         let (low, high) = (&ends[1], &ends[3]);
-        return Some(format!("a span is a list of two numbers; write {key} = [{low}, {high}]"));
+        return Some(Complaint::new("a span is a list of two numbers", format!("write {key} = [{low}, {high}]")));
     }
     if bare.starts_with('[') {
         if !bare.contains(']') {
-            return Some("the bracket that closes the list is missing; write ] at its end".into());
+            return Some(Complaint::new("the bracket that closes the list is missing", "write ] at its end"));
         }
-        return Some(format!(
-            "this list is not understood; write its numbers with commas between, as in {key} = [0, 100], and text in \
-             quotes"
+        return Some(Complaint::new(
+            "this list is not understood",
+            format!("write its numbers with commas between, as in {key} = [0, 100], and text in quotes"),
         ));
     }
     None
@@ -338,7 +372,7 @@ mod tests {
 
     fn why(text: &str) -> String {
         let errors = parse("x.toml", text).map(|_| ()).unwrap_err();
-        errors.into_iter().map(|error| error.why).collect::<Vec<_>>().join("\n")
+        errors.into_iter().map(|error| error.why.to_string()).collect::<Vec<_>>().join("\n")
     }
 
     /// What is written, and a part of what is answered.

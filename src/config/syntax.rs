@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::problem::Place;
 use super::slips;
 use super::tree::join;
+use crate::complaint::Complaint;
 
 /// Errors of one file that are told; with more it is another kind of file.
 const ERRORS_MAX: usize = 20;
@@ -21,7 +22,7 @@ const ERRORS_MAX: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub place: Place,
-    pub why: String,
+    pub why: Complaint,
 }
 
 /// A file's top-level table, and where its keys stand by their paths.
@@ -35,7 +36,7 @@ pub(super) struct Parsed {
 pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, Vec<SyntaxError>> {
     let lines = Lines::new(text);
     if let Some((at, why)) = slips::another_language(text) {
-        return Err(vec![SyntaxError { place: lines.place(at), why: why.into() }]);
+        return Err(vec![SyntaxError { place: lines.place(at), why }]);
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
@@ -102,7 +103,8 @@ fn told(lines: &Lines, mut errors: Vec<(usize, String)>) -> Vec<SyntaxError> {
     let more = told.len().saturating_sub(ERRORS_MAX);
     let mut told: Vec<SyntaxError> = told.into_values().take(ERRORS_MAX).collect();
     if more > 0 {
-        let why = format!("and {more} more lines like these; is this file TOML? See fieldbridge.toml(5)");
+        let why =
+            Complaint::new(format!("and {more} more lines like these"), "is this file TOML? See fieldbridge.toml(5)");
         told.push(SyntaxError { place: last, why });
     }
     told
@@ -198,7 +200,7 @@ mod tests {
 
     fn errors(text: &str) -> Vec<(u32, u32, String)> {
         let errors = parse("x.toml", text).map(|_| ()).unwrap_err();
-        errors.into_iter().map(|error| (error.place.line, error.place.column, error.why)).collect()
+        errors.into_iter().map(|error| (error.place.line, error.place.column, error.why.to_string())).collect()
     }
 
     #[test]

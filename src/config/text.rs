@@ -5,6 +5,7 @@ use std::fmt::Display;
 use regex_lite::Regex;
 
 use super::tree::Table;
+use crate::complaint::Complaint;
 use crate::peripheral::{Meaning, Pattern, Template, PLACEHOLDER};
 
 /// Longer than any line that a peripheral reads at once.
@@ -32,13 +33,15 @@ pub(super) fn template(table: &Table) -> Option<Template> {
     let result = table.choice("result", &MEANINGS);
     let pattern = expression(table, "pattern", Pattern::new);
     if let Some(send) = send {
-        check_line(table, send);
+        check_send(table, send);
         let is_own_echo = |expect: &Regex| !send.contains(PLACEHOLDER) && expect.is_match(send.trim());
         if expect.as_ref().is_some_and(is_own_echo) {
             table.note(
                 "expect",
-                "matches what is sent itself, and an echo confirms nothing: nobody can tell who said it; expect what \
-                 only the peripheral says",
+                (
+                    "matches what is sent itself, and an echo confirms nothing: nobody can tell who said it",
+                    "expect what only the peripheral says",
+                ),
             );
         }
     }
@@ -47,25 +50,25 @@ pub(super) fn template(table: &Table) -> Option<Template> {
 
 fn expression<T, E: Display>(table: &Table, key: &str, compile: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
     let text = table.text(key)?;
-    compile(text).map_err(|error| table.wrong(key, format!("is no regular expression: {error}; correct it"))).ok()
+    compile(text).map_err(|error| table.wrong(key, (format!("is no regular expression: {error}"), "correct it"))).ok()
 }
 
-fn check_line(table: &Table, send: &str) {
+fn check_send(table: &Table, send: &str) {
     if send.len() > SEND_BYTES_MAX {
-        table.wrong("send", format!("is longer than {SEND_BYTES_MAX} bytes; shorten it"));
+        table.wrong("send", (format!("is longer than {SEND_BYTES_MAX} bytes"), "shorten it"));
     }
     if let Some(other) = other_placeholder(send) {
-        let why = format!("{other} is sent as it stands; only {PLACEHOLDER} is replaced");
+        let why = (format!("{other} is sent as it stands"), format!("only {PLACEHOLDER} is replaced"));
         table.note("send", why);
     }
     if let Some(why) = no_end(send) {
-        table.wrong("send", format!("ends with {why}"));
+        table.wrong("send", (format!("ends with {}", why.what), why.remedy));
     }
     note_bytes(table, "send", send);
 }
 
 /// Why what stands at the end of a text is no end of line, if it looks like one.
-pub(super) fn no_end(text: &str) -> Option<String> {
+pub(super) fn no_end(text: &str) -> Option<Complaint> {
     let (written, meant) = NO_ENDS.into_iter().find(|(written, _)| {
         text.len() >= written.len()
             && text.is_char_boundary(text.len() - written.len())
@@ -77,8 +80,9 @@ pub(super) fn no_end(text: &str) -> Option<String> {
     } else {
         ""
     };
-    Some(format!(
-        "the {count} characters {written}, which are no end of line{because}; write \"{meant}\", in double quotes"
+    Some(Complaint::new(
+        format!("the {count} characters {written}, which are no end of line{because}"),
+        format!("write \"{meant}\", in double quotes"),
     ))
 }
 
@@ -87,14 +91,14 @@ pub(super) fn note_bytes(table: &Table, key: &str, text: &str) {
     if let Some(char) = text.chars().find(|char| !char.is_ascii()) {
         let mut bytes = [0; 4];
         let bytes: Vec<String> = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("{byte:02X}")).collect();
-        let why = format!(
-            "holds {char:?}, which is UTF-8 on the line, the bytes {}; is that what the peripheral speaks?",
-            bytes.join(" ")
+        let why = (
+            format!("holds {char:?}, which is UTF-8 on the line, the bytes {}", bytes.join(" ")),
+            "is that what the peripheral speaks?",
         );
         table.note(key, why);
     }
     if text.contains("\n\r") {
-        table.note(key, "holds \"\\n\\r\"; is it meant to be \"\\r\\n\"?");
+        table.note(key, ("holds \"\\n\\r\"", "is it meant to be \"\\r\\n\"?"));
     }
 }
 
@@ -117,13 +121,13 @@ pub(super) fn check_sent(table: &Table, template: &Template) {
     let takes_value = template.send.contains(PLACEHOLDER);
     for key in ["value", "range", "pattern"] {
         if table.has(key) && !takes_value {
-            let why = format!("has no effect, because send holds no {PLACEHOLDER}; remove it");
+            let why = (format!("has no effect, because send holds no {PLACEHOLDER}"), "remove it");
             table.wrong(key, why);
         }
     }
     for other in ["values", "value"] {
         if table.has("pattern") && table.has(other) && takes_value {
-            let why = format!("stands beside {other}, which says already what is sent; keep one of them");
+            let why = (format!("stands beside {other}, which says already what is sent"), "keep one of them");
             table.wrong("pattern", why);
         }
     }
@@ -131,8 +135,11 @@ pub(super) fn check_sent(table: &Table, template: &Template) {
     if takes_value && !says_what_it_takes {
         table.note(
             "send",
-            "takes numbers, true and false, and no texts; to allow texts, write which: pattern = \"[A-Z]+\" or values \
-             = { name = \"TEXT\" }; for numbers alone, write their range",
+            (
+                "takes numbers, true and false, and no texts",
+                "to allow texts, write which: pattern = \"[A-Z]+\" or values = { name = \"TEXT\" }; for numbers alone, \
+                 write their range",
+            ),
         );
     }
 }
@@ -164,7 +171,7 @@ mod tests {
             ("T/r/n", "write \"\\r\\n\""),
             ("T<cr>", "the 4 characters <CR>,"),
         ] {
-            let why = no_end(text).unwrap();
+            let why = no_end(text).unwrap().to_string();
             assert!(why.contains(written), "{why}");
         }
         for text in ["T\r\n", "T", "", "é", "n", "\\no", "T\\R1"] {

@@ -20,7 +20,7 @@ use super::{words, Problem, Severity};
 use crate::complaint::Complaint;
 
 /// What to write where a whole number is wanted.
-const WHOLE: &str = "; write a whole number, without quotes";
+const WHOLE: &str = "write a whole number, without quotes";
 
 /// Characters of a value that a message repeats; what is longer was not meant for the key it stands at.
 const LONGEST_SHOWN: usize = 40;
@@ -171,7 +171,8 @@ impl<'a> Table<'a> {
             if self.is_part_of_a_name(key) {
                 let (kind, name) = self.path.split_once('.').unwrap_or_default();
                 let whole = format!("{}.{key}", name.trim_matches('"'));
-                let why = format!("a dot in a name begins another table; put the name in quotes: [{kind}.{whole:?}]");
+                let why =
+                    ("a dot in a name begins another table", format!("put the name in quotes: [{kind}.{whole:?}]"));
                 self.wrong(key, why);
                 continue;
             }
@@ -192,12 +193,12 @@ impl<'a> Table<'a> {
         let value = self.value(key)?;
         match &value.kind {
             ValueKind::String(text) if text.is_empty() => {
-                self.wrong(key, "is empty; give it a value or remove the key");
+                self.wrong(key, ("is empty", "give it a value or remove the key"));
                 None
             }
             ValueKind::String(text) => Some(text),
             ValueKind::I64(number) => self.mistyped(key, value, "a string", &words::of_number(key, *number)),
-            _ => self.mistyped(key, value, "a string", "; write text, in quotes"),
+            _ => self.mistyped(key, value, "a string", "write text, in quotes"),
         }
     }
 
@@ -209,9 +210,9 @@ impl<'a> Table<'a> {
             ValueKind::String(text) if is_from_environment(value) && text == "true" => Some(true),
             ValueKind::String(text) if is_from_environment(value) && text == "false" => Some(false),
             ValueKind::String(text) if text == "true" || text == "false" => {
-                self.mistyped(key, value, "true or false", "; remove the quotes")
+                self.mistyped(key, value, "true or false", "remove the quotes")
             }
-            _ => self.mistyped(key, value, "true or false", "; write true or false, without quotes"),
+            _ => self.mistyped(key, value, "true or false", "write true or false, without quotes"),
         }
     }
 
@@ -222,7 +223,7 @@ impl<'a> Table<'a> {
             ValueKind::I64(number) => *number,
             ValueKind::String(text) => match text.trim().parse() {
                 Ok(number) if is_from_environment(value) => number,
-                Ok(_) => return self.mistyped(key, value, "an integer", "; remove the quotes"),
+                Ok(_) => return self.mistyped(key, value, "an integer", "remove the quotes"),
                 Err(_) => return self.mistyped(key, value, "an integer", WHOLE),
             },
             _ => return self.mistyped(key, value, "an integer", WHOLE),
@@ -231,7 +232,7 @@ impl<'a> Table<'a> {
             return Some(number);
         }
         let (low, high) = bounds.into_inner();
-        self.wrong(key, format!("{number} is out of range; it must be {low} to {high}"));
+        self.wrong(key, (format!("{number} is out of range"), format!("it must be {low} to {high}")));
         None
     }
 
@@ -262,7 +263,7 @@ impl<'a> Table<'a> {
                 }
             }
         }
-        self.mistyped(key, value, "two numbers such as [0, 100]", "; write the lower and the upper limit in brackets")
+        self.mistyped(key, value, "two numbers such as [0, 100]", "write the lower and the upper limit in brackets")
     }
 
     /// A duration within bounds.
@@ -272,23 +273,20 @@ impl<'a> Table<'a> {
         let text = match &value.kind {
             ValueKind::String(text) => text,
             ValueKind::I64(_) | ValueKind::Float(_) => {
-                return self.mistyped(key, value, expected, "; add its unit, in quotes");
+                return self.mistyped(key, value, expected, "add its unit, in quotes");
             }
-            _ => return self.mistyped(key, value, expected, "; write it so, in quotes"),
+            _ => return self.mistyped(key, value, expected, "write it so, in quotes"),
         };
         let Ok(duration) = humantime::parse_duration(text) else {
-            self.wrong(key, format!("{} is no duration; write {expected}", shown(text)));
+            self.wrong(key, (format!("{} is no duration", shown(text)), format!("write {expected}")));
             return None;
         };
         if duration < span.min || duration > span.max {
             self.wrong(
                 key,
-                format!(
-                    "{} is out of range; it must be {} to {}{}",
-                    shown(text),
-                    in_one_unit(span.min),
-                    in_one_unit(span.max),
-                    span.because
+                (
+                    format!("{} is out of range", shown(text)),
+                    format!("it must be {} to {}{}", in_one_unit(span.min), in_one_unit(span.max), span.because),
                 ),
             );
             return None;
@@ -309,7 +307,7 @@ impl<'a> Table<'a> {
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let hint = nearest(text, choices.iter().map(|(word, _)| *word))
             .map_or_else(|| "write one of these".to_owned(), |word| format!("did you mean {word:?}?"));
-        self.wrong(key, format!("{} is none of {}; {hint}", shown(text), words.join(", ")));
+        self.wrong(key, (format!("{} is none of {}", shown(text), words.join(", ")), hint));
         None
     }
 
@@ -317,12 +315,14 @@ impl<'a> Table<'a> {
     pub fn path(&self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
         if text.contains('\0') {
-            self.wrong(key, "holds a zero byte, which no path can; remove it");
+            self.wrong(key, ("holds a zero byte, which no path can", "remove it"));
             return None;
         }
         if text.chars().any(char::is_control) {
-            let why = "holds a control character, as a backslash in double quotes makes one; write the path in single \
-                       quotes: '…'";
+            let why = (
+                "holds a control character, as a backslash in double quotes makes one",
+                "write the path in single quotes: '…'",
+            );
             self.wrong(key, why);
             return None;
         }
@@ -335,7 +335,7 @@ impl<'a> Table<'a> {
         let parsed = parsed_from_environment(value);
         let json = as_json(parsed.as_ref().unwrap_or(value));
         if json.is_none() {
-            return self.mistyped(key, value, "a boolean, a number, a string or an array", "; write one of these");
+            return self.mistyped(key, value, "a boolean, a number, a string or an array", "write one of these");
         }
         json
     }
@@ -345,7 +345,7 @@ impl<'a> Table<'a> {
     pub fn scalars(&self, key: &str) -> Option<Vec<(&'a str, Json)>> {
         let value = self.value(key)?;
         let ValueKind::Table(entries) = &value.kind else {
-            return self.mistyped(key, value, "a table", "; write one such as { off = 0, on = 1 }");
+            return self.mistyped(key, value, "a table", "write one such as { off = 0, on = 1 }");
         };
         let mut scalars: Vec<_> =
             entries.iter().map(|(name, value)| (name.as_str(), as_json(value).unwrap_or_default())).collect();
@@ -358,9 +358,9 @@ impl<'a> Table<'a> {
         let value = self.value(key)?;
         let ValueKind::Table(entries) = &value.kind else {
             let hint = if section == keys::POINT {
-                format!("; write {key} = {{ table = \"holding\", address = 0 }}")
+                format!("write {key} = {{ table = \"holding\", address = 0 }}")
             } else {
-                format!("; write [{}], and its keys below", self.key(key))
+                format!("write [{}], and its keys below", self.key(key))
             };
             return self.mistyped(key, value, "a table", &hint);
         };
@@ -380,7 +380,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let ValueKind::Table(entries) = &value.kind else {
-            let hint = format!("; write [{}], once for each", self.section_of(key));
+            let hint = format!("write [{}], once for each", self.section_of(key));
             self.mistyped::<()>(key, value, "tables by name", &hint);
             return Vec::new();
         };
@@ -392,7 +392,10 @@ impl<'a> Table<'a> {
             let path = join(&path, name);
             let ValueKind::Table(entries) = &value.kind else {
                 let source = value.origin().unwrap_or(&self.walk.main);
-                let why = format!("expected a table, found {}; write [{path}], and its keys below", found(&value.kind));
+                let why = (
+                    format!("expected a table, found {}", found(&value.kind)),
+                    format!("write [{path}], and its keys below"),
+                );
                 self.walk.problem(source, &path, why);
                 continue;
             };
@@ -449,12 +452,12 @@ impl<'a> Table<'a> {
         self.walk.tables.get(path).unwrap_or(&self.walk.main)
     }
 
-    fn mistyped<T>(&self, key: &str, value: &Value, expected: &str, hint: &str) -> Option<T> {
+    fn mistyped<T>(&self, key: &str, value: &Value, expected: &str, remedy: &str) -> Option<T> {
         let found = match &value.kind {
             ValueKind::String(text) if is_from_environment(value) => shown(text),
             kind => found(kind),
         };
-        self.wrong(key, format!("expected {expected}, found {found}{hint}"));
+        self.wrong(key, (format!("expected {expected}, found {found}"), remedy));
         None
     }
 }
@@ -521,8 +524,8 @@ fn parsed_from_environment(value: &Value) -> Option<Value> {
 
 fn unquote_hint(value: &Value) -> &'static str {
     match as_number(value, true) {
-        Some(_) => "; remove the quotes",
-        None => "; write a number, without quotes",
+        Some(_) => "remove the quotes",
+        None => "write a number, without quotes",
     }
 }
 

@@ -8,14 +8,16 @@ use super::credential::secret;
 use super::keys;
 use super::tree::{Span, Table};
 use super::{Proxy, TransportKind};
-use crate::certificate::identity;
+use crate::certificate::pair;
+use crate::complaint::Complaint;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(25 * 60);
 const POLL_INTERVAL: Span = Span { min: Duration::from_secs(1), max: DAY, because: "" };
 
 /// What is said of a transport that was left out of this program.
-const NOT_BUILT: &str = "this program was built without it; choose another, or install the program of the package";
+const NOT_BUILT: (&str, &str) =
+    ("this program was built without it", "choose another, or install the program of the package");
 
 /// The ways to a hub.
 pub(super) struct Ways {
@@ -32,7 +34,7 @@ pub(super) fn ways(table: &Table, host: Option<&str>, tls: bool) -> Ways {
     let gateway = gateway(table);
     let given = table.text("address").and_then(|text| {
         host_and_port(text, Some(transport.port(tls)))
-            .map_err(|why| table.wrong("address", format!("{why}; write it as HOST:PORT")))
+            .map_err(|why| table.wrong("address", why.and("write it as HOST:PORT")))
             .ok()
     });
     let named = named(table, tls);
@@ -54,7 +56,7 @@ pub(super) fn ways(table: &Table, host: Option<&str>, tls: bool) -> Ways {
     let poll_interval = table.duration("poll_interval", &POLL_INTERVAL);
     if poll_interval.is_some_and(|interval| interval < DEFAULT_POLL_INTERVAL) {
         let why = "is less than the 25m that the hub asks of devices in production: it may throttle";
-        table.note("poll_interval", why);
+        table.note("poll_interval", Complaint::bare(why));
     }
     Ways { transport, addresses, gateway, proxy, poll_interval: poll_interval.unwrap_or(DEFAULT_POLL_INTERVAL) }
 }
@@ -81,11 +83,11 @@ fn named(table: &Table, tls: bool) -> BTreeMap<TransportKind, String> {
         match host_and_port(text, Some(kind.port(tls))) {
             Ok(address) if tls || is_loopback(&address) => Some((kind, address)),
             Ok(_) => {
-                addresses.wrong(kind.as_str(), "must be a loopback address, because hub.tls is false");
+                addresses.wrong(kind.as_str(), Complaint::bare("must be a loopback address, because hub.tls is false"));
                 None
             }
             Err(why) => {
-                addresses.wrong(kind.as_str(), format!("{why}; write it as HOST:PORT"));
+                addresses.wrong(kind.as_str(), why.and("write it as HOST:PORT"));
                 None
             }
         }
@@ -96,12 +98,15 @@ fn named(table: &Table, tls: bool) -> BTreeMap<TransportKind, String> {
 fn gateway(table: &Table) -> Option<String> {
     let name = table.text("gateway")?.to_lowercase();
     if let Err(why) = check_host(&name) {
-        let why = format!("{why}; write only the name of the IoT Edge gateway, as it stands in its certificate");
+        let why = (why, "write only the name of the IoT Edge gateway, as it stands in its certificate");
         table.wrong("gateway", why);
         return None;
     }
-    if !identity::is_server_name(&name) {
-        table.wrong("gateway", "is no name that a server can have in TLS; write the name in the gateway's certificate");
+    if !pair::is_server_name(&name) {
+        table.wrong(
+            "gateway",
+            ("is no name that a server can have in TLS", "write the name in the gateway's certificate"),
+        );
         return None;
     }
     Some(name)
@@ -117,7 +122,7 @@ fn proxy(table: &Table) -> Option<Proxy> {
     });
     if !table.has("proxy") {
         if table.has("proxy_credentials_file") {
-            table.wrong("proxy_credentials_file", "has no use without proxy; name the proxy, or remove this line");
+            table.wrong("proxy_credentials_file", ("has no use without proxy", "name the proxy, or remove this line"));
         }
         return None;
     }
@@ -132,29 +137,30 @@ fn proxy(table: &Table) -> Option<Proxy> {
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject, which never repeats a password.
-pub fn proxy_address(text: &str) -> Result<String, String> {
+pub fn proxy_address(text: &str) -> Result<String, Complaint> {
     const EXAMPLE: &str = "write it as \"http://HOST:PORT\"";
     let rest = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-            return Err(format!("is a proxy that is reached by TLS, which is not supported; {EXAMPLE}"));
+            return Err(Complaint::new("is a proxy that is reached by TLS, which is not supported", EXAMPLE));
         }
         Some((scheme, _)) if scheme.to_ascii_lowercase().starts_with("socks") => {
-            return Err(format!("is a SOCKS proxy, and only HTTP proxies (CONNECT) are supported; {EXAMPLE}"));
+            return Err(Complaint::new("is a SOCKS proxy, and only HTTP proxies (CONNECT) are supported", EXAMPLE));
         }
-        Some(_) => return Err(format!("is no HTTP proxy; {EXAMPLE}")),
+        Some(_) => return Err(Complaint::new("is no HTTP proxy", EXAMPLE)),
         None => text,
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains('@') {
-        return Err(format!(
-            "holds credentials; put user:password into a file, name it as proxy_credentials_file, and {EXAMPLE}"
+        return Err(Complaint::new(
+            "holds credentials",
+            format!("put user:password into a file, name it as proxy_credentials_file, and {EXAMPLE}"),
         ));
     }
     if rest.contains('/') {
-        return Err(format!("holds a path, which a proxy has not; {EXAMPLE}"));
+        return Err(Complaint::new("holds a path, which a proxy has not", EXAMPLE));
     }
-    host_and_port(rest, None).map_err(|why| format!("{why}; {EXAMPLE}"))
+    host_and_port(rest, None).map_err(|why| why.and(EXAMPLE))
 }
 
 /// An address for a transport, with its usual port where it names none.
@@ -162,8 +168,8 @@ pub fn proxy_address(text: &str) -> Result<String, String> {
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
 #[cfg(feature = "backend")]
-pub fn address(text: &str, transport: TransportKind) -> Result<String, String> {
-    host_and_port(text, Some(transport.port(true))).map_err(|why| format!("{why}; write it as HOST:PORT"))
+pub fn address(text: &str, transport: TransportKind) -> Result<String, Complaint> {
+    host_and_port(text, Some(transport.port(true))).map_err(|why| why.and("write it as HOST:PORT"))
 }
 
 /// What a proxy asks for, as it stands in a file: `user:password`.
@@ -171,7 +177,7 @@ pub fn address(text: &str, transport: TransportKind) -> Result<String, String> {
 /// # Errors
 /// What is wrong with it, as a sentence without subject that repeats nothing of it.
 #[cfg(feature = "backend")]
-pub fn proxy_credentials(bytes: &[u8]) -> Result<String, String> {
+pub fn proxy_credentials(bytes: &[u8]) -> Result<String, Complaint> {
     super::secret::proxy_credentials(super::secret::text(bytes)?)
 }
 
@@ -179,13 +185,15 @@ fn check_plain(table: &Table, address: &str, is_proxied: bool) {
     if !is_loopback(address) {
         table.wrong(
             "tls",
-            "without TLS anybody on the way can read and send commands; remove this line, or set hub.address to a \
-             loopback address such as \"127.0.0.1:1883\"",
+            (
+                "without TLS anybody on the way can read and send commands",
+                "remove this line, or set hub.address to a loopback address such as \"127.0.0.1:1883\"",
+            ),
         );
     } else if is_proxied {
-        table.wrong("tls", "without TLS the proxy can read and send commands; remove this line, or the proxy");
+        table.wrong("tls", ("without TLS the proxy can read and send commands", "remove this line, or the proxy"));
     } else if table.has("ca_file") {
-        table.note("ca_file", "is not used, because tls is false");
+        table.note("ca_file", Complaint::bare("is not used, because tls is false"));
     }
 }
 
@@ -201,7 +209,7 @@ mod tests {
             ("proxy.plant:3128", "proxy.plant:3128"),
             ("http://[fd00::1]:3128", "[fd00::1]:3128"),
         ] {
-            assert_eq!(proxy_address(text).as_deref(), Ok(address), "{text}");
+            assert_eq!(proxy_address(text), Ok(address.to_owned()), "{text}");
         }
         for (text, told) in [
             ("http://proxy", "port"),
@@ -212,7 +220,7 @@ mod tests {
             ("http://proxy:3128/path", "path"),
             ("ftp://proxy:3128", "no HTTP proxy"),
         ] {
-            let why = proxy_address(text).unwrap_err();
+            let why = proxy_address(text).unwrap_err().to_string();
             assert!(why.contains(told) && !why.contains("hush"), "{text}: {why}");
         }
     }

@@ -1,5 +1,6 @@
 //! Other programs' words for what the configuration calls otherwise. Pure.
 
+use crate::complaint::Complaint;
 use regex_lite::Regex;
 
 /// A key of ours, the names that it has elsewhere, and what is to be said beside it.
@@ -114,17 +115,19 @@ pub(super) fn plain(name: &str) -> String {
 }
 
 /// `8N1` and its like: what the three signs are in the configuration.
-pub(super) fn framing(text: &str) -> Option<String> {
+pub(super) fn framing(text: &str) -> Option<Complaint> {
     let parts = Regex::new(r"^([5-8])\s*[-/,]?\s*([NEOneo])\s*[-/,]?\s*([12])$").ok()?.captures(text)?;
     let parity = match &parts[2].to_lowercase()[..] {
         "n" => "none",
         "e" => "even",
         _ => "odd",
     };
-    Some(format!(
-        "these are three settings in one; write data_bits = {}, parity = \"{parity}\" and stop_bits = {}, each on a \
-         line of its own",
-        &parts[1], &parts[3]
+    Some(Complaint::new(
+        "these are three settings in one",
+        format!(
+            "write data_bits = {}, parity = \"{parity}\" and stop_bits = {}, each on a line of its own",
+            &parts[1], &parts[3]
+        ),
     ))
 }
 
@@ -163,7 +166,7 @@ const LETTERS: [(&str, &str, &str); 4] =
     [("abcd", "big", "big"), ("cdab", "little", "big"), ("badc", "big", "little"), ("dcba", "little", "little")];
 
 /// What is said of a word that a key doesn't take, if it is another program's.
-pub(super) fn instead(key: &str, word: &str) -> Option<String> {
+pub(super) fn instead(key: &str, word: &str) -> Option<Complaint> {
     if key == "parity" {
         if let Some(told) = framing(word.trim()) {
             return Some(told);
@@ -173,17 +176,18 @@ pub(super) fn instead(key: &str, word: &str) -> Option<String> {
     if matches!(key, "word_order" | "byte_order" | "type") {
         if let Some((letters, words, bytes)) = LETTERS.iter().find(|(letters, ..)| word.contains(letters)) {
             let letters = letters.to_uppercase();
-            return Some(format!(
-                "{letters} says how registers and bytes lie; write word_order = \"{words}\" and byte_order = \"{bytes}\""
+            return Some(Complaint::new(
+                format!("{letters} says how registers and bytes lie"),
+                format!("write word_order = \"{words}\" and byte_order = \"{bytes}\""),
             ));
         }
     }
     if key == "kind" && matches!(word.as_str(), "modbus" | "mb") {
-        return Some("\"modbus\" is two kinds of bus; write \"modbus-rtu\" or \"modbus-tcp\"".into());
+        return Some(Complaint::new("\"modbus\" is two kinds of bus", "write \"modbus-rtu\" or \"modbus-tcp\""));
     }
     let is_it = |names: &[&str]| names.iter().any(|name| plain(name) == plain(&word));
     let (_, ours, _) = VALUES.iter().find(|(of, _, names)| *of == key && is_it(names))?;
-    Some(format!("{word:?} is not what it is called here; did you mean {ours:?}?"))
+    Some(Complaint::new(format!("{word:?} is not what it is called here"), format!("did you mean {ours:?}?")))
 }
 
 /// What is said of a number where a word is wanted.
@@ -196,8 +200,8 @@ pub(super) fn of_number(key: &str, number: i64) -> String {
         _ => "",
     };
     match (key, table) {
-        ("table", table) if !table.is_empty() => format!("; for function code {number} write {table:?}"),
-        _ => "; write text, in quotes".to_owned(),
+        ("table", table) if !table.is_empty() => format!("for function code {number} write {table:?}"),
+        _ => "write text, in quotes".to_owned(),
     }
 }
 
@@ -235,7 +239,7 @@ mod tests {
             ("kind", "modbus", "\"modbus-rtu\" or \"modbus-tcp\""),
             ("table", "4x", "\"holding\""),
         ] {
-            let found = instead(key, written).unwrap_or_default();
+            let found = instead(key, written).map(|why| why.to_string()).unwrap_or_default();
             assert!(found.contains(told), "{key} = {written}: {found}");
         }
         assert_eq!(instead("parity", "evne"), None);

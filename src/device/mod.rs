@@ -51,7 +51,7 @@ use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
 use crate::hub::{Delivery, Intake, Ticket, WINDOW_MAX};
-use crate::ledger::row::{Source, Unfinished};
+use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
@@ -350,15 +350,7 @@ impl Context {
         let past = decide::past(distrusts, enqueued_at, self.ledger.epoch(), lookup.elsewhere.is_some());
         match (decide::on_delivery(lookup.known, past, checked, device.settle), lookup.row) {
             (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
-                self.health.duplicates.add();
-                tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: settled, not run");
-                crash::point(Point::DuplicateKnown);
-                self.forget(&work);
-                let receipt = self.ledger.delivered_again(row);
-                match verdict {
-                    Verdict::Refuse => work.origin.reject(receipt),
-                    _ => work.origin.complete(receipt),
-                }
+                self.settle_again(work, row, matches!(verdict, Verdict::Refuse));
                 None
             }
             (Verdict::Reject(fault), _) => {
@@ -392,6 +384,19 @@ impl Context {
             (Verdict::Complete | Verdict::Refuse | Verdict::Resume, None) => {
                 unreachable!("{:?} without a row", Known::New)
             }
+        }
+    }
+
+    /// Settles a message whose row is final as the row says.
+    fn settle_again(&self, mut work: Work, row: RowId, is_refused: bool) {
+        self.health.duplicates.add();
+        tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: settled, not run");
+        crash::point(Point::DuplicateKnown);
+        self.forget(&work);
+        let receipt = self.ledger.delivered_again(row);
+        match is_refused {
+            true => work.origin.reject(receipt),
+            false => work.origin.complete(receipt),
         }
     }
 
@@ -501,7 +506,7 @@ async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '
 /// Whether a command under this message id can be run at all.
 fn check(device: &Device, command: &str, value: Option<&Json>, id: Option<&str>) -> Result<Checked, Fault> {
     let idempotent = Plan::new(device, command, value)?.command.idempotent;
-    decide::check_identity(id, idempotent).map(|()| Checked { idempotent })
+    decide::check_message_id(id, idempotent).map(|()| Checked { idempotent })
 }
 
 impl Job {

@@ -109,18 +109,10 @@ impl<'a> Plan<'a> {
         let mut progress = Progress::Untouched;
         let mut step = execution.begin();
         loop {
-            let to_be_sent = matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire;
-            if to_be_sent {
-                match self.wait_to_send(&caller, turn.take(), gate, progress).await {
-                    Ok(held) => turn = Some(held),
-                    Err(ran) => return called_off(ran, &execution, &step),
-                }
-            } else if matches!(step, Step::Send | Step::ReadBack) && turn.is_none() {
-                match caller.turn().await {
-                    Ok(granted) => turn = Some(granted),
-                    Err(_) => return Ran::Interrupted(begun(&execution, &step)),
-                }
-            }
+            turn = match self.turn_for(&step, &execution, turn, &caller, gate, progress).await {
+                Ok(turn) => turn,
+                Err(ran) => return ran,
+            };
             let was_recorded = matches!(step, Step::RecordExecuting);
             step = match (step, &mut turn) {
                 (Step::Finish(outcome), _) => return Ran::Finished(outcome, execution.attempts()),
@@ -168,6 +160,29 @@ impl<'a> Plan<'a> {
             if matches!(step, Step::Send) && execution.attempts() > 1 {
                 crash::point(crash::Point::BetweenAttempts);
             }
+        }
+    }
+
+    /// The turn that a step needs, if it needs one, or how the run ends without.
+    async fn turn_for(
+        &self,
+        step: &Step,
+        execution: &Execution,
+        turn: Option<Turn>,
+        caller: &Caller<'_>,
+        gate: &mut impl Gate,
+        progress: Progress,
+    ) -> Result<Option<Turn>, Ran> {
+        if matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire {
+            let held = self.wait_to_send(caller, turn, gate, progress).await;
+            return held.map(Some).map_err(|ran| called_off(ran, execution, step));
+        }
+        match turn {
+            None if matches!(step, Step::Send | Step::ReadBack) => {
+                let granted = caller.turn().await;
+                granted.map(Some).map_err(|_| Ran::Interrupted(begun(execution, step)))
+            }
+            turn => Ok(turn),
         }
     }
 

@@ -10,7 +10,7 @@ use super::daemon::Daemon;
 use super::socket::admin_socket;
 use super::user::{User, Wish, SERVICE};
 use super::{Finding, Verdict};
-use crate::certificate::identity;
+use crate::certificate::pair;
 use crate::complaint::Complaint;
 use crate::config::{Config, Credential, Hub};
 use crate::ledger::{LedgerError, Reader};
@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
     // The socket of a daemon that runs is where it is to be.
     if let Daemon::Absent = daemon {
-        findings.extend(admin_socket(&config.admin_socket).map(|why| Finding::fail("admin socket", why)));
+        findings.extend(admin_socket(&config.admin_socket).map(|why| Finding::of(Verdict::Fail, "admin socket", why)));
     }
     findings
 }
@@ -74,8 +74,8 @@ fn counted(files: usize) -> String {
 pub(super) fn certificates(config: &Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let judge = |about: &str, path: &Path, remedy: &str| {
-        let life = identity::certificates(path).and_then(|chain| {
-            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| Complaint::from(why).of(path.display()))
+        let life = pair::certificates(path).and_then(|chain| {
+            Life::of_chain(chain.iter().map(|(_, der)| &der[..])).map_err(|why| Complaint::bare(why).of(path.display()))
         });
         match life {
             Ok(life) => life.judge(about, &path.display().to_string(), now, remedy),
@@ -132,7 +132,7 @@ fn ledger(path: &Path, service: Option<&User>, daemon: &Daemon) -> Vec<Finding> 
             Err(LedgerError::Missing(_)) => {
                 Finding::ok(about, format!("{} is not there yet; the daemon makes it", path.display()))
             }
-            Err(error) => Finding::failed(about, error.to_string()),
+            Err(error) => Finding::failed(about, &error.to_string()),
         },
     });
     findings

@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 
 use super::certificate::Life;
 use super::daemon::{Daemon, RELOAD_FIRST};
-use super::{within, Finding};
+use super::{within, Finding, Verdict};
 use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub, Settle, TransportKind};
 use crate::handles::Places;
@@ -90,7 +90,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         (false, _) => None,
         (true, Ok(trust)) => Some(trust),
         (true, Err(why)) => {
-            findings.push(Finding::failed("hub TLS", why));
+            findings.push(Finding::of(Verdict::Fail, "hub TLS", why));
             findings.extend(config.devices.values().map(|device| not_asked(device, "TLS can't begin")));
             return findings;
         }
@@ -99,7 +99,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
     let access = Arc::new(Access { hub: config.hub.clone(), trust: trust.clone() });
     let dial: Arc<dyn Dial> = Arc::new(Network);
     let transport = Transports::over(&dial, &Arc::default(), &Places::new(usize::MAX));
-    let hub = Arc::new(Way { hub: config.hub.clone(), trust, access, dial, transport, is_first });
+    let hub = Arc::new(Means { hub: config.hub.clone(), trust, access, dial, transport, is_first });
     let mut reached = BTreeSet::new();
     for route in Route::of(&config) {
         let guests = hub.guests(&config, route.transport);
@@ -119,8 +119,8 @@ fn not_asked(device: &Device, why: &str) -> Finding {
     Finding::warn(&about(device), format!("not asked: {why}"))
 }
 
-/// The way to the hub.
-struct Way {
+/// What the hub is reached with.
+struct Means {
     hub: Hub,
     trust: Option<Trust>,
     access: Arc<Access>,
@@ -130,7 +130,7 @@ struct Way {
     is_first: bool,
 }
 
-impl Way {
+impl Means {
     /// What to begin TLS with, one after the other: without a certificate, and with some that devices have, as a hub
     /// that knows certificates only may want one.
     fn guests<'a>(&self, config: &'a Config, transport: TransportKind) -> Vec<Option<&'a Credential>> {
@@ -171,7 +171,7 @@ impl Way {
         }
         match secured {
             Err(trouble) => {
-                findings.push(Finding::failed(&route.tls, way::through(&self.hub, trouble).to_string()));
+                findings.push(Finding::failed(&route.tls, &way::through(&self.hub, trouble).to_string()));
                 false
             }
             Ok((stream, chain)) => {
@@ -192,15 +192,15 @@ impl Way {
         let connected = within(steps * STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow);
         match connected {
             Err(trouble) if self.hub.proxy.is_some() => {
-                findings.push(Finding::failed(&route.proxy, trouble.to_string()));
+                findings.push(Finding::failed(&route.proxy, &trouble.to_string()));
                 None
             }
             Err(trouble @ Trouble::Lookup { .. }) => {
-                findings.push(Finding::failed(&route.name, trouble.to_string()));
+                findings.push(Finding::failed(&route.name, &trouble.to_string()));
                 None
             }
             Err(trouble) => {
-                findings.extend([has_address(), Finding::failed(&route.tcp, trouble.to_string())]);
+                findings.extend([has_address(), Finding::failed(&route.tcp, &trouble.to_string())]);
                 None
             }
             Ok(stream) => {
@@ -247,7 +247,7 @@ impl Way {
                 true
             }
             Err(trouble) => {
-                findings.push(Finding::failed(&route.websocket, trouble.to_string()));
+                findings.push(Finding::failed(&route.websocket, &trouble.to_string()));
                 false
             }
         }
@@ -334,7 +334,7 @@ fn judge_chain(chain: &[Vec<u8>]) -> Finding {
 
 /// One line for each identity, in the order of their names; new connections at the rate that is configured.
 async fn identities(
-    way: &Arc<Way>,
+    means: &Arc<Means>,
     config: &Config,
     daemon: &Daemon,
     reached: &BTreeSet<TransportKind>,
@@ -343,7 +343,7 @@ async fn identities(
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (began, pause) = (Instant::now(), Duration::from_secs(1) / config.hub.connect_rate);
     // Where no session is to be left behind, each connects twice.
-    let visits = if way.is_first { 2 } else { 1 };
+    let visits = if means.is_first { 2 } else { 1 };
     let turns = |asked: usize| u32::try_from(asked * visits).unwrap_or(u32::MAX);
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     for device in config.devices.values() {
@@ -352,11 +352,11 @@ async fn identities(
             continue;
         }
         let turn = began + pause * turns(asked.len());
-        let (way, device, permits) = (way.clone(), device.clone(), permits.clone());
+        let (means, device, permits) = (means.clone(), device.clone(), permits.clone());
         asked.spawn(async move {
             sleep_until(turn).await;
             let _permit = permits.acquire().await;
-            let finding = let_in(&way, &device, turn + pause).await;
+            let finding = let_in(&means, &device, turn + pause).await;
             (device.id, finding)
         });
     }
@@ -395,10 +395,10 @@ fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached:
     }
 }
 
-async fn let_in(way: &Way, device: &Device, again: Instant) -> Finding {
-    match way.log_in(device, again).await {
+async fn let_in(means: &Means, device: &Device, again: Instant) -> Finding {
+    match means.log_in(device, again).await {
         Ok(shown) => Finding::ok(&about(device), format!("the hub accepts it, with {shown}")),
-        Err(trouble) => Finding::failed(&about(device), trouble.to_string()),
+        Err(trouble) => Finding::failed(&about(device), &trouble.to_string()),
     }
 }
 

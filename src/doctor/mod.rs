@@ -83,13 +83,13 @@ impl Finding {
         Finding::new(Verdict::Fail, about, said)
     }
 
-    /// A failure, as the daemon tells of it.
-    fn failed(about: &str, complaint: impl Into<Complaint>) -> Finding {
-        Finding::of(Verdict::Fail, about, complaint)
+    /// A failure, as the daemon tells of it: in one sentence, which is its log's and its status's, too.
+    fn failed(about: &str, sentence: &str) -> Finding {
+        Finding::of(Verdict::Fail, about, Complaint::heard(sentence))
     }
 
-    fn of(verdict: Verdict, about: &str, complaint: impl Into<Complaint>) -> Finding {
-        let Complaint { what, remedy } = complaint.into();
+    fn of(verdict: Verdict, about: &str, complaint: Complaint) -> Finding {
+        let Complaint { what, remedy } = complaint;
         Finding { remedy: Some(remedy).filter(|remedy| !remedy.is_empty()), ..Finding::new(verdict, about, what) }
     }
 

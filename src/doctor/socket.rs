@@ -7,13 +7,14 @@ use rustix::fs::{access, Access};
 use rustix::io::Errno;
 
 use super::user::{User, Wish};
-use crate::operate::admin::server;
+use crate::complaint::Complaint;
+use crate::operate::admin::server::{self, Unbound};
 
 /// What the unit's RuntimeDirectory= and StateDirectory= come to.
 const FOLDERS_OF_THE_UNIT: [&str; 2] = ["/run/fieldbridge", "/var/lib/fieldbridge"];
 
 /// What keeps the daemon from making its socket until a person has changed it.
-pub(super) fn admin_socket(socket: &Path) -> Option<String> {
+pub(super) fn admin_socket(socket: &Path) -> Option<Complaint> {
     // Before a first start systemd has not made them.
     if FOLDERS_OF_THE_UNIT.map(Path::new).iter().any(|folder| socket.starts_with(folder) && !folder.exists()) {
         return None;
@@ -29,5 +30,8 @@ pub(super) fn admin_socket(socket: &Path) -> Option<String> {
             _ => own,
         }
     };
-    server::foresee(socket, may_change).err().map(|why| why.to_string())
+    match server::foresee(socket, may_change) {
+        Ok(()) => None,
+        Err(Unbound::Lasting(why) | Unbound::Passing(why)) => Some(why),
+    }
 }

@@ -51,6 +51,7 @@ use crate::operate::exec;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use registry::{by_device, Begin, Registry};
+use reload::Reload;
 use ways::Ways;
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -85,6 +86,7 @@ struct Gateway {
 struct Stops {
     /// No command is begun any more.
     executors: CancellationToken,
+    /// What is settled is acknowledged, and identities take leave of the hub.
     links: CancellationToken,
     buses: CancellationToken,
     helpers: CancellationToken,
@@ -103,7 +105,9 @@ type Tasks = JoinSet<Ended>;
 /// Everything that runs.
 #[derive(Default)]
 struct TaskGroups {
+    /// Devices' intakes, too.
     executors: Tasks,
+    /// One for each identity: its link to the hub.
     links: Tasks,
     buses: Tasks,
     helpers: Tasks,
@@ -167,8 +171,8 @@ impl World {
             None => Exit::Surroundings,
         })?;
         let operators = server::bind(&config.admin_socket).map_err(|unbound| match unbound {
-            Unbound::Lasting(why) => Exit::Setup(why),
-            Unbound::Passing(why) => Exit::Surroundings(why),
+            Unbound::Lasting(why) => Exit::Setup(why.to_string()),
+            Unbound::Passing(why) => Exit::Surroundings(why.to_string()),
         })?;
         let (dial, lines) = (Arc::new(Network), Arc::new(SystemLines));
         Ok(World { dial, trust, lines, operators: Some(operators), source: Arc::new(files) })
@@ -189,7 +193,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     systemd::ready();
     gateway.tell_ready();
     let mut ledger_health = gateway.ledger.health();
-    let mut reload = Reload { source: &*source, reading: None, again: false, waiting: Vec::new() };
+    let mut reload = Reload::of(&*source);
     let end = loop {
         tokio::select! {
             demand = demands.next() => match demand {
@@ -223,47 +227,6 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
         locked: !in_order || rest != Rest::Nothing,
         by_any_way: rest == Rest::Locked,
     })
-}
-
-/// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
-struct Reload<'a> {
-    source: &'a dyn Source,
-    reading: Option<Reads<'a>>,
-    again: bool,
-    waiting: Vec<oneshot::Sender<Reply>>,
-}
-
-impl Reload<'_> {
-    fn begin(&mut self, wish: Option<oneshot::Sender<Reply>>) {
-        self.waiting.extend(wish);
-        match self.reading {
-            Some(_) => self.again = true,
-            None => {
-                tracing::info!(target: EACH, "reading the configuration anew");
-                systemd::reloading();
-                self.reading = Some(self.source.read());
-            }
-        }
-    }
-
-    /// Waits for what is being read. Cancel-safe.
-    async fn done(&mut self) -> Result<Reading, Refusal> {
-        loop {
-            let Some(reading) = &mut self.reading else { return std::future::pending().await };
-            let read = reading.await;
-            crash::point(Point::ConfigurationRead);
-            self.reading = self.again.then(|| self.source.read());
-            if !std::mem::take(&mut self.again) {
-                return read;
-            }
-        }
-    }
-
-    fn tell(&mut self, reply: &Reply) {
-        // Who has gone away does not want to know.
-        self.waiting.drain(..).for_each(|waiting| drop(waiting.send(reply.clone())));
-        systemd::ready();
-    }
 }
 
 /// Stops along the flow. After a fault there is no order to keep: dropping the sets ends everything at its next

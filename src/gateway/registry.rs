@@ -20,10 +20,11 @@ use super::reload::Changes;
 use super::{spawn, Gateway, TaskGroups};
 use crate::bus::{self, BusHandle};
 use crate::config::{self, Config};
-use crate::device::{self, Assignment, Context};
+use crate::device::{self, queue, Assignment, Context, Job};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::identity::Identity;
+use crate::hub::Delivery;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
 
@@ -121,7 +122,7 @@ impl Registry {
         let (account, configured) = watch::channel(Arc::new(account));
         let event_bell = Arc::new(Notify::new());
         let health = Arc::new(DeviceHealth::new(&device.id));
-        let (leave, link_leaves) = (gateway.stops.executors.child_token(), gateway.stops.links.child_token());
+        let leave = gateway.stops.executors.child_token();
         let gone = CancellationToken::new();
         let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
         let context = Context {
@@ -144,47 +145,9 @@ impl Registry {
             event_bell,
             health: health.clone(),
             leaves: leave.clone(),
-            stop: link_leaves.clone(),
+            stop: gateway.stops.links.child_token(),
         };
-        let (left, after) = match begin {
-            Begin::With(left) => (Some(left), None),
-            Begin::After(after) => (None, after),
-        };
-        // The link ends when intake and executor have: what they settled is acknowledged still.
-        let ends_link = Arc::new(link_leaves.clone().drop_guard());
-        let intake = {
-            let (context, ends_link) = (context.clone(), ends_link.clone());
-            async move {
-                context.run_intake(inbox, offer).await;
-                drop(ends_link);
-            }
-        };
-        let has_read = CancellationToken::new();
-        let executor = {
-            let (context, after, reads) = (context.clone(), after.clone(), has_read.clone().drop_guard());
-            async move {
-                let left = begin_with(&context, left, after).await;
-                drop(reads);
-                if let Some(left) = left {
-                    context.run_executor(left, jobs).await;
-                }
-                drop(ends_link);
-            }
-        };
-        let is_gone = gone.clone().drop_guard();
-        let link = async move {
-            // Even if it is to leave again meanwhile: who comes after it waits for all before.
-            if let Some(after) = after {
-                after.cancelled().await;
-            }
-            // What it accepts before is unfinished, too, and would be run twice.
-            has_read.cancelled().await;
-            link.run().await;
-            drop(is_gone);
-        };
-        spawn(&mut tasks.executors, format!("intake of {}", device.id), leave.clone(), intake);
-        spawn(&mut tasks.executors, format!("executor of {}", device.id), leave.clone(), executor);
-        spawn(&mut tasks.links, format!("identity {}", device.id), link_leaves, link);
+        start(tasks, &context, (inbox, offer, jobs), link, begin, gone.clone());
         self.devices.insert(device.id.clone(), Served { assignment, context, account, health, leave, gone });
     }
 
@@ -202,6 +165,17 @@ impl Registry {
     ) -> Changes {
         let mut changes = Changes::default();
         let old = std::mem::replace(&mut self.config, config);
+        self.change_settings(gateway, &old, &mut changes);
+        self.leaving.retain(|_, gone| !gone.is_cancelled());
+        self.take_leave(&mut changes);
+        self.change_buses(gateway, tasks, &old, &mut changes);
+        self.change_devices(gateway, tasks, access, &old, &mut changes);
+        self.let_buses_go(&mut changes);
+        changes
+    }
+
+    /// What is neither a bus nor a device.
+    fn change_settings(&self, gateway: &Gateway, old: &Config, changes: &mut Changes) {
         if old.hub != self.config.hub {
             changes.settings.push("hub");
         }
@@ -217,11 +191,12 @@ impl Registry {
         if self.ledger_path != self.config.ledger.path {
             changes.at_restart.push("ledger.path");
         }
-        if late_window(&old) < late_window(&self.config) {
+        if late_window(old) < late_window(&self.config) {
             gateway.ledger.grow_late_window(late_window(&self.config));
         }
-        self.leaving.retain(|_, gone| !gone.is_cancelled());
-        self.take_leave(&mut changes);
+    }
+
+    fn change_buses(&mut self, gateway: &Gateway, tasks: &mut TaskGroups, old: &Config, changes: &mut Changes) {
         let names: Vec<String> = self.config.buses.keys().cloned().collect();
         for name in names {
             match self.buses.get(&name) {
@@ -236,6 +211,17 @@ impl Registry {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Adds and changes devices, on buses that run by now.
+    fn change_devices(
+        &mut self,
+        gateway: &Gateway,
+        tasks: &mut TaskGroups,
+        access: &Arc<Access>,
+        old: &Config,
+        changes: &mut Changes,
+    ) {
         let devices: Vec<Arc<config::Device>> = self.config.devices.values().cloned().map(Arc::new).collect();
         for device in &devices {
             let Some(served) = self.devices.get(&device.id) else {
@@ -256,7 +242,10 @@ impl Registry {
                 ends_the_connection
             });
         }
-        // Nobody is given them any more; who has a command on them ends it.
+    }
+
+    /// Nobody is given a bus that is not configured any more; who has a command on it ends that.
+    fn let_buses_go(&mut self, changes: &mut Changes) {
         let configured = &self.config.buses;
         self.buses.retain(|name, running| {
             let stays = configured.contains_key(name);
@@ -266,7 +255,6 @@ impl Registry {
             }
             stays
         });
-        changes
     }
 
     fn take_leave(&mut self, changes: &mut Changes) {
@@ -281,6 +269,60 @@ impl Registry {
             stays
         });
     }
+}
+
+/// What a device's intake and executor take their work from: deliveries, and where to and from where jobs go.
+type Queues = (queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>);
+
+/// Starts a device's three tasks. The last of them to end says that the device is gone.
+fn start(
+    tasks: &mut TaskGroups,
+    context: &Context,
+    (inbox, offer, jobs): Queues,
+    link: Identity,
+    begin: Begin,
+    gone: CancellationToken,
+) {
+    let (id, leave, link_leaves) = (context.id.clone(), context.stop.clone(), link.stop.clone());
+    let (left, after) = match begin {
+        Begin::With(left) => (Some(left), None),
+        Begin::After(after) => (None, after),
+    };
+    // The link ends when intake and executor have: what they settled is acknowledged still.
+    let ends_link = Arc::new(link_leaves.clone().drop_guard());
+    let intake = {
+        let (context, ends_link) = (context.clone(), ends_link.clone());
+        async move {
+            context.run_intake(inbox, offer).await;
+            drop(ends_link);
+        }
+    };
+    let has_read = CancellationToken::new();
+    let executor = {
+        let (context, after, reads) = (context.clone(), after.clone(), has_read.clone().drop_guard());
+        async move {
+            let left = begin_with(&context, left, after).await;
+            drop(reads);
+            if let Some(left) = left {
+                context.run_executor(left, jobs).await;
+            }
+            drop(ends_link);
+        }
+    };
+    let is_gone = gone.drop_guard();
+    let link = async move {
+        // Even if it is to leave again meanwhile: who comes after it waits for all before.
+        if let Some(after) = after {
+            after.cancelled().await;
+        }
+        // What it accepts before is unfinished, too, and would be run twice.
+        has_read.cancelled().await;
+        link.run().await;
+        drop(is_gone);
+    };
+    spawn(&mut tasks.executors, format!("intake of {id}"), leave.clone(), intake);
+    spawn(&mut tasks.executors, format!("executor of {id}"), leave, executor);
+    spawn(&mut tasks.links, format!("identity {id}"), link_leaves, link);
 }
 
 /// How long a ledger that another program holds is left alone.

@@ -7,9 +7,14 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 use serde_json::{json, Value as Json};
+use tokio::sync::oneshot;
 
 use crate::certificate::Trust;
 use crate::config::{self, Config, Problem};
+use crate::log::throttle::EACH;
+use crate::operate::admin::Reply;
+use crate::proof::crash::{self, Point};
+use crate::systemd;
 
 /// What is to become the configuration.
 pub struct Reading {
@@ -62,6 +67,54 @@ impl Source for Files {
 pub(super) fn trust(config: &Config) -> Result<Option<Trust>, String> {
     let trust = config.hub.tls.then(|| Trust::load(config.hub.ca_file.as_deref())).transpose();
     trust.map_err(|why| why.to_string())
+}
+
+/// The reload in hand. One at a time: a wish that comes while the files are read has them read once more.
+pub(super) struct Reload<'a> {
+    source: &'a dyn Source,
+    reading: Option<Reads<'a>>,
+    again: bool,
+    waiting: Vec<oneshot::Sender<Reply>>,
+}
+
+impl<'a> Reload<'a> {
+    /// None yet.
+    pub(super) fn of(source: &'a dyn Source) -> Self {
+        Reload { source, reading: None, again: false, waiting: Vec::new() }
+    }
+
+    /// Reads the configuration; `wish`: who is to be told what came of it.
+    pub(super) fn begin(&mut self, wish: Option<oneshot::Sender<Reply>>) {
+        self.waiting.extend(wish);
+        match self.reading {
+            Some(_) => self.again = true,
+            None => {
+                tracing::info!(target: EACH, "reading the configuration anew");
+                systemd::reloading();
+                self.reading = Some(self.source.read());
+            }
+        }
+    }
+
+    /// Waits for what is being read. Cancel-safe.
+    pub(super) async fn done(&mut self) -> Result<Reading, Refusal> {
+        loop {
+            let Some(reading) = &mut self.reading else { return std::future::pending().await };
+            let read = reading.await;
+            crash::point(Point::ConfigurationRead);
+            self.reading = self.again.then(|| self.source.read());
+            if !std::mem::take(&mut self.again) {
+                return read;
+            }
+        }
+    }
+
+    /// Tells whoever waits for it what came of it.
+    pub(super) fn tell(&mut self, reply: &Reply) {
+        // Who has gone away does not want to know.
+        self.waiting.drain(..).for_each(|waiting| drop(waiting.send(reply.clone())));
+        systemd::ready();
+    }
 }
 
 /// What a new configuration has changed, by name.

@@ -161,7 +161,7 @@ impl Proving {
     fn fill(&self, db: &Connection) -> rusqlite::Result<Looked> {
         let (rows, _) = store::counts(db)?;
         let bits = self.filter.begin(u64::try_from(rows).unwrap_or(0));
-        let mut after = Some(Identity::default());
+        let mut after = Some(RowKey::default());
         while let Some(last) = after {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Looked::PutOff);
@@ -175,7 +175,7 @@ impl Proving {
 
 /// What a row is known by.
 #[derive(Default)]
-struct Identity {
+struct RowKey {
     hub: i64,
     device: String,
     message_id: String,
@@ -183,13 +183,13 @@ struct Identity {
 }
 
 /// Adds the ids that come after one. Gives the last of them, if there may be more.
-fn add_chunk(db: &Connection, bits: &Bits, after: &Identity) -> rusqlite::Result<Option<Identity>> {
+fn add_chunk(db: &Connection, bits: &Bits, after: &RowKey) -> rusqlite::Result<Option<RowKey>> {
     let mut statement = db.prepare_cached(
         "SELECT hub, device, message_id, digest FROM command INDEXED BY command_identity
          WHERE message_id IS NOT NULL AND (hub, device, message_id, digest) > (?1, ?2, ?3, ?4)
          ORDER BY hub, device, message_id, digest LIMIT ?5",
     )?;
-    let Identity { hub, device, message_id, digest } = after;
+    let RowKey { hub, device, message_id, digest } = after;
     let mut rows = statement.query(params![hub, device, message_id, digest, CHUNK as i64])?;
     let (mut found, mut last) = (0, None);
     while let Some(row) = rows.next()? {
@@ -197,7 +197,7 @@ fn add_chunk(db: &Connection, bits: &Bits, after: &Identity) -> rusqlite::Result
         found += 1;
         if found == CHUNK {
             let (hub, device) = (row.get(0)?, row.get(1)?);
-            last = Some(Identity { hub, device, message_id: row.get(2)?, digest: row.get(3)? });
+            last = Some(RowKey { hub, device, message_id: row.get(2)?, digest: row.get(3)? });
         }
     }
     Ok(last)

@@ -1,7 +1,14 @@
 //! The ledger: what the gateway must not forget, in one SQLite file.
 //!
 //! The handle is cheap to clone. Each connection is owned by one thread: what writes (module `writer`), what only reads
-//! (`reader`), what proves the file (`proof`). Each function says what is on the disk when it returns.
+//! (`reader`), what proves the file (`integrity`). Each function says what is on the disk when it returns.
+//!
+//! On the disk, beside SQLite's own `-wal` and `-shm`:
+//! - `ledger.db`: `application_id` 0x66627231, `user_version` the number of migrations applied; its tables stand at the
+//!   head of `schema`.
+//! - `ledger.db.lock`: locked by the running daemon, so that a second one refuses to start.
+//! - `ledger.db.ballast`: 4 MiB that are given back when the disk is full.
+//! - `ledger.db.sound`: the process before had no I/O error; without it the whole file is proven first.
 //!
 //! Invariants
 //! - A [`Receipt`] exists only for a row that is committed with `synchronous=FULL`; completing a message takes one
@@ -198,6 +205,19 @@ pub struct Ledger {
     acknowledged: Arc<Mutex<BTreeSet<i64>>>,
 }
 
+/// What a ledger is known by and whom it trusts, and the beginning of another life in it.
+fn begin_life(db: &Connection, home: &str, life: Life<'_>) -> rusqlite::Result<(store::Identity, store::Standing)> {
+    let identity = store::identity(db)?;
+    let standing = store::standing(db)?;
+    crash::point(Point::LedgerProven);
+    let begin = db.unchecked_transaction()?;
+    store::begin_life(&begin, life)?;
+    store::set_home(&begin, home, identity.age)?;
+    begin.commit()?;
+    crash::point(Point::LifeBegun);
+    Ok((identity, standing))
+}
+
 #[expect(clippy::missing_errors_doc, reason = "each error is a LedgerError, whose variants say what was committed")]
 impl Ledger {
     /// Locks, proves and opens the ledger, making it if there is none. `home` is the host name of the hub that is
@@ -238,21 +258,9 @@ impl Ledger {
         let mark = Mark::of(disk.clone(), path);
         let is_sound = mark.is_there();
         let db = schema::open(&*disk, path, home, is_sound).inspect_err(|_| mark.take_away())?;
-        let begin = || {
-            let identity = store::identity(&db)?;
-            let standing = store::standing(&db)?;
-            crash::point(Point::LedgerProven);
-            let begin = db.unchecked_transaction()?;
-            store::begin_life(&begin, life)?;
-            store::set_home(&begin, home, identity.age)?;
-            begin.commit()?;
-            crash::point(Point::LifeBegun);
-            Ok((identity, standing))
-        };
-        let (identity, standing) = begin().map_err(|error: rusqlite::Error| LedgerError::Untrusted {
-            path: path.to_owned(),
-            why: format!("can't be used: {error}"),
-        })?;
+        let untrusted = |why: String| LedgerError::Untrusted { path: path.to_owned(), why };
+        let begun = begin_life(&db, home, life);
+        let (identity, standing) = begun.map_err(|error| untrusted(format!("can't be used: {error}")))?;
         if !is_sound {
             mark.set();
         }
@@ -261,10 +269,8 @@ impl Ledger {
         let (looks, questions) = mpsc::channel(QUEUE_MAX);
         let (proof_tasks, to_do) = mpsc::channel(PROOF_TASKS_MAX);
         let (filter, stop_proof) = (Arc::new(Filter::default()), Arc::new(AtomicBool::new(false)));
-        let beside = schema::open_beside(&*disk, path).map_err(|error| LedgerError::Untrusted {
-            path: path.to_owned(),
-            why: format!("can't be read: {error}"),
-        })?;
+        let beside = schema::open_beside(&*disk, path);
+        let beside = beside.map_err(|error| untrusted(format!("can't be read: {error}")))?;
         let reading = Reading { db: beside, queue: questions, condition: condition.clone() };
         let proving = Proving {
             disk: disk.clone(),

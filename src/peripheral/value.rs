@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::registers::{DataType, Point, Raw};
 use crate::command::outcome::{Code, Fault};
+use crate::complaint::Complaint;
 
 /// Significant digits kept of a scaled value: few enough to hide the noise of binary fractions (423 × 0.1 is
 /// 42.300000000000004), more than any instrument has.
@@ -176,13 +177,16 @@ impl Point {
     ///
     /// # Errors
     /// A sentence without subject.
-    pub fn check_range(&self, (low, high): (f64, f64)) -> Result<(), String> {
+    pub fn check_range(&self, (low, high): (f64, f64)) -> Result<(), Complaint> {
         let Some((least, most)) = limits(self) else { return Ok(()) };
         if low < least || high > most {
             let [low, high, least, most] = [low, high, least, most].map(brief);
-            return Err(format!(
-                "is {low} to {high}, and the point's type and scale hold {least} to {most}, so that messages within it would be \
-                 refused; narrow it, or correct type, scale or offset"
+            return Err(Complaint::new(
+                format!(
+                    "is {low} to {high}, and the point's type and scale hold {least} to {most}, so that messages within it \
+                     would be refused"
+                ),
+                "narrow it, or correct type, scale or offset",
             ));
         }
         let Some((raw_least, raw_most)) = self.kind.limits() else { return Ok(()) };
@@ -192,10 +196,12 @@ impl Point {
         let holds = |raw| decode(self, Raw::Int(raw)).as_f64().is_some_and(|value| (low..=high).contains(&value));
         match steps.any(holds) {
             true => Ok(()),
-            false => Err(format!(
-                "is {low} to {high}, and the point holds no value between them, as its scale is {}; widen it, or correct \
-                 scale or offset",
-                self.scale
+            false => Err(Complaint::new(
+                format!(
+                    "is {low} to {high}, and the point holds no value between them, as its scale is {}",
+                    self.scale
+                ),
+                "widen it, or correct scale or offset",
             )),
         }
     }

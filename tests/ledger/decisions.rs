@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use fieldbridge::command::decide::{
-    age_at_receipt, check_identity, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked,
+    age_at_receipt, check_message_id, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked,
     Deadline, Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
     TAKE_UP_PATIENCE,
 };
@@ -190,9 +190,9 @@ fn what_an_operator_asked_for_is_not_begun_by_a_later_life_of_the_daemon() {
 
 #[test]
 fn only_an_idempotent_command_may_come_without_a_message_id() {
-    assert_eq!(check_identity(None, true), Ok(()));
-    assert_eq!(check_identity(Some("m"), false), Ok(()));
-    assert_eq!(check_identity(None, false).unwrap_err().code, Code::NoMessageId);
+    assert_eq!(check_message_id(None, true), Ok(()));
+    assert_eq!(check_message_id(Some("m"), false), Ok(()));
+    assert_eq!(check_message_id(None, false).unwrap_err().code, Code::NoMessageId);
 }
 
 const PAUSE: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use fe2o3_amqp_types::performatives::{Attach, Detach, Disposition, Flow, Perform
 
 use super::counters::Counters;
 use super::DELIVERY_MAX;
-use super::{wrong, Attaching, Delivery, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Way, Wrong};
+use super::{wrong, Attaching, Delivery, Direction, Event, LinkId, Out, Outcome, Problem, SessionId, Settle, Wrong};
 use crate::amqp::frame::{Body, Frame, Item};
 
 /// Bytes of a frame beside the piece of a message in it: header, and a transfer with all that we say in one.
@@ -70,6 +70,20 @@ struct Partial {
     is_whole: bool,
 }
 
+impl Partial {
+    /// With its last piece; one that comes in one piece is not copied.
+    fn ended(mut self, last: Bytes) -> Delivery {
+        let payload = match self.payload.is_empty() {
+            true => last,
+            false => {
+                self.payload.extend_from_slice(&last);
+                self.payload.freeze()
+            }
+        };
+        Delivery { id: self.id, payload, is_whole: self.is_whole }
+    }
+}
+
 #[derive(Default)]
 struct Sender {
     /// Messages that wait for credit, or for the peer to say what becomes of them.
@@ -90,10 +104,10 @@ struct Sending {
 
 impl Link {
     pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
-        let Attaching { name, address, local, way, properties } = attaching;
-        let end = match way {
-            Way::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
-            Way::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
+        let Attaching { name, address, local, direction, properties } = attaching;
+        let end = match direction {
+            Direction::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
+            Direction::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
         };
         Link { handle, name, address, local, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
     }
@@ -365,11 +379,7 @@ impl Link {
                     _ => &mut self.credit,
                 };
                 let Some(left) = credit.checked_sub(1) else {
-                    let condition = LinkError::TransferLimitExceeded;
-                    let error = definitions::Error::new(condition, Some("more came than was asked for".into()), None);
-                    let problem = Problem::of(&error);
-                    self.detach_for(session, Some(error), out);
-                    out.events.push_back(Event::Detached(id, Some(problem)));
+                    self.end_for_more_than_was_asked_for(session, out);
                     return Ok(());
                 };
                 *credit = left;
@@ -389,18 +399,17 @@ impl Link {
             receiver.partial = Some(partial);
             return Ok(());
         }
-        let Partial { id: number, is_settled, payload: before, is_whole } = partial;
-        receiver.unsettled.push_back((number, is_settled));
-        let payload = match before.is_empty() {
-            true => payload.slice(..taken),
-            false => {
-                let mut whole = before;
-                whole.extend_from_slice(&payload[..taken]);
-                whole.freeze()
-            }
-        };
-        out.events.push_back(Event::Delivered(id, Delivery { id: number, payload, is_whole }));
+        receiver.unsettled.push_back((partial.id, partial.is_settled));
+        out.events.push_back(Event::Delivered(id, partial.ended(payload.slice(..taken))));
         Ok(())
+    }
+
+    fn end_for_more_than_was_asked_for(&mut self, session: SessionId, out: &mut Out) {
+        let condition = LinkError::TransferLimitExceeded;
+        let error = definitions::Error::new(condition, Some("more came than was asked for".into()), None);
+        let problem = Problem::of(&error);
+        self.detach_for(session, Some(error), out);
+        out.events.push_back(Event::Detached(self.id(session), Some(problem)));
     }
 
     pub(super) fn settle(

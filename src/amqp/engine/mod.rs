@@ -80,14 +80,14 @@ pub struct Attaching {
     /// What the peer is to call our end of it, if anything.
     pub local: Option<String>,
     /// Which way they go.
-    pub way: Way,
+    pub direction: Direction,
     /// What the peer is told beside.
     pub properties: Option<Fields>,
 }
 
 /// Which way deliveries go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// To us, so many of them at a time that are not settled.
     In(u32),
     /// To the peer; at most so many that wait, or whose end it has not told.

@@ -91,10 +91,11 @@ impl Talk {
     }
 
     /// A session with a link, which the peer has on channel 9 under handle 5, with its Begin and Attach taken off.
-    fn attached(&mut self, way: Way) -> LinkId {
+    fn attached(&mut self, direction: Direction) -> LinkId {
         let session = self.engine.begin().unwrap();
         assert!(matches!(self.said()[..], [(0, Performative::Begin(_))]));
-        let attaching = Attaching { name: "l-1".into(), address: "/a".into(), local: None, way, properties: None };
+        let attaching =
+            Attaching { name: "l-1".into(), address: "/a".into(), local: None, direction, properties: None };
         let link = self.engine.attach(session, attaching).unwrap();
         assert!(self.said().is_empty(), "the session has not begun");
         self.say(9, begin(0)).unwrap();
@@ -195,7 +196,7 @@ fn credit(said: &[(u16, Performative)]) -> Option<u32> {
 #[test]
 fn deliveries_come_as_credit_is_given_and_are_settled_at_once() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::In(2));
+    let link = talk.attached(Direction::In(2));
     assert_eq!(credit(&talk.said()), Some(2));
     talk.hear(transfer(Some(7), false, b"one")).unwrap();
     talk.hear(transfer(Some(8), true, b"t")).unwrap();
@@ -225,7 +226,7 @@ fn deliveries_come_as_credit_is_given_and_are_settled_at_once() {
 #[test]
 fn more_than_was_asked_for_ends_the_link_alone() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::In(1));
+    let link = talk.attached(Direction::In(1));
     talk.said();
     talk.hear(transfer(Some(1), false, b"")).unwrap();
     talk.hear(transfer(Some(2), false, b"")).unwrap();
@@ -241,7 +242,7 @@ fn more_than_was_asked_for_ends_the_link_alone() {
 #[test]
 fn on_a_link_that_is_paused_comes_what_was_on_its_way_and_after_that_nothing_until_it_goes_on() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::In(8));
+    let link = talk.attached(Direction::In(8));
     talk.said();
     talk.hear(transfer(Some(1), false, b"")).unwrap();
     talk.engine.pause(link);
@@ -275,7 +276,7 @@ fn on_a_link_that_is_paused_comes_what_was_on_its_way_and_after_that_nothing_unt
 #[test]
 fn a_delivery_that_is_too_large_comes_in_part_and_an_aborted_one_not_at_all() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::In(4));
+    let link = talk.attached(Direction::In(4));
     talk.said();
     let piece = vec![7; 60_000];
     talk.hear(transfer(Some(1), true, &piece)).unwrap();
@@ -302,7 +303,7 @@ fn a_delivery_that_is_too_large_comes_in_part_and_an_aborted_one_not_at_all() {
 #[test]
 fn no_more_is_written_than_may_wait_and_the_rest_goes_when_that_is_sent() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::Out(64));
+    let link = talk.attached(Direction::Out(64));
     let message = Bytes::from(vec![1; 16 * 1024]);
     assert!((0..64).all(|number| talk.engine.send(link, number, message.clone())));
     let mut all = flow(Some(5), 0, 64);
@@ -321,7 +322,7 @@ fn no_more_is_written_than_may_wait_and_the_rest_goes_when_that_is_sent() {
 #[test]
 fn a_peer_that_asks_and_does_not_listen_is_given_up() {
     let mut talk = Talk::open();
-    talk.attached(Way::In(4));
+    talk.attached(Direction::In(4));
     let mut echo = flow(Some(5), 0, 4);
     echo.echo = true;
     let given_up = (0..100_000).find_map(|_| talk.say(9, Performative::Flow(echo.clone())).err());
@@ -332,7 +333,7 @@ fn a_peer_that_asks_and_does_not_listen_is_given_up() {
 #[test]
 fn messages_go_as_credit_and_window_allow_in_frames_that_the_peer_takes() {
     let mut talk = Talk::open_with_frames_of(512);
-    let link = talk.attached(Way::Out(3));
+    let link = talk.attached(Direction::Out(3));
     let large = Bytes::from(vec![1; 1500]);
     for number in [70, 71, 72] {
         assert!(talk.engine.send(link, number, if number == 70 { large.clone() } else { Bytes::from_static(b"m") }));
@@ -368,7 +369,7 @@ fn messages_go_as_credit_and_window_allow_in_frames_that_the_peer_takes() {
 #[test]
 fn a_link_that_is_answered_and_detached_tells_why_and_leaves_the_others() {
     let mut talk = Talk::open();
-    let link = talk.attached(Way::In(1));
+    let link = talk.attached(Direction::In(1));
     talk.said();
     let detach = Detach { handle: Handle(5), closed: true, error: error() };
     talk.say(9, Performative::Detach(detach.clone())).unwrap();
@@ -382,9 +383,14 @@ fn a_link_that_is_refused_is_never_called_attached() {
     let mut talk = Talk::open();
     let session = talk.engine.begin().unwrap();
     talk.say(3, begin(0)).unwrap();
-    for way in [Way::In(1), Way::Out(1)] {
-        let attaching =
-            Attaching { name: format!("{way:?}"), address: "/a".into(), local: None, way, properties: None };
+    for direction in [Direction::In(1), Direction::Out(1)] {
+        let attaching = Attaching {
+            name: format!("{direction:?}"),
+            address: "/a".into(),
+            local: None,
+            direction,
+            properties: None,
+        };
         talk.engine.attach(session, attaching).unwrap();
         let said = talk.said();
         let Some((_, Performative::Attach(asked))) = said.last() else { panic!("an Attach") };
@@ -500,12 +506,12 @@ fn what_may_not_come_ends_the_connection_with_a_word_to_the_peer() {
     let unknown = Detach { handle: Handle(99), closed: true, error: None };
     for performative in [Performative::Detach(unknown), Performative::Flow(flow(Some(99), 0, 1))] {
         let mut talk = Talk::open();
-        talk.attached(Way::In(1));
+        talk.attached(Direction::In(1));
         assert!(talk.say(9, performative).is_err());
     }
     for items in [vec![transfer(None, false, b"")], vec![transfer(Some(1), true, b""), transfer(Some(2), true, b"")]] {
         let mut talk = Talk::open();
-        talk.attached(Way::In(2));
+        talk.attached(Direction::In(2));
         let taken: Vec<_> = items.into_iter().map(|item| talk.hear(item)).collect();
         assert!(taken.last().unwrap().is_err());
     }

@@ -24,7 +24,7 @@ use tokio::time::{timeout_at, Instant};
 
 use crate::bus::call::Call;
 use crate::bus::port::error::NotOpened;
-use crate::bus::port::owed::Identity;
+use crate::bus::port::owed::Hardware;
 use crate::config::{Endpoint, SerialPort};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};
@@ -52,8 +52,8 @@ pub trait Lines: fmt::Debug + Send + Sync {
     /// What opens one serial port, as often as it is needed.
     fn opener(&self, port: &SerialPort) -> Box<dyn Opener>;
     /// What a port is that was just opened by this path, beside its path.
-    fn identity(&self, path: &Path) -> Option<Identity> {
-        Identity::of_device(path)
+    fn hardware(&self, path: &Path) -> Option<Hardware> {
+        Hardware::of_device(path)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 /// What a port is, whatever a bus on it is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Identity {
+pub enum Hardware {
     /// The device number of a character device.
     Device(u64),
     /// The path in the configuration, which may be of a port that isn't there.
@@ -28,12 +28,12 @@ pub enum Identity {
     Address(String),
 }
 
-impl Identity {
+impl Hardware {
     /// What a path of the system leads to now, if that is a device.
-    pub fn of_device(path: &Path) -> Option<Identity> {
+    pub fn of_device(path: &Path) -> Option<Hardware> {
         use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
         let found = std::fs::metadata(path).ok()?;
-        found.file_type().is_char_device().then(|| Identity::Device(found.rdev()))
+        found.file_type().is_char_device().then(|| Hardware::Device(found.rdev()))
     }
 }
 
@@ -43,7 +43,7 @@ type Asker = u64;
 #[derive(Debug, Default)]
 struct Book {
     /// Until when answers may come at a port to what somebody has asked.
-    owed: BTreeMap<(Identity, Asker), Instant>,
+    owed: BTreeMap<(Hardware, Asker), Instant>,
     askers: Asker,
 }
 
@@ -77,19 +77,19 @@ pub(in crate::bus) struct Page {
     owed: Owed,
     asker: Asker,
     /// Everything that its port was known by since it began.
-    port: Vec<Identity>,
+    port: Vec<Hardware>,
 }
 
 impl Page {
     /// The port is known by this too.
-    pub(in crate::bus) fn is_at(&mut self, identity: Identity) {
+    pub(in crate::bus) fn is_at(&mut self, hardware: Hardware) {
         /// One port has a path, and a number each time it is plugged in: older ones are forgotten.
         const KNOWN_BY_MAX: usize = 8;
-        if !self.port.contains(&identity) {
+        if !self.port.contains(&hardware) {
             if self.port.len() == KNOWN_BY_MAX {
                 self.port.remove(1);
             }
-            self.port.push(identity);
+            self.port.push(hardware);
         }
     }
 
@@ -97,8 +97,8 @@ impl Page {
     pub(in crate::bus) fn note(&self, until: Option<Instant>) {
         let (mut book, now) = (self.owed.book(), Instant::now());
         book.owed.retain(|_, until| *until > now);
-        for identity in &self.port {
-            let at = (identity.clone(), self.asker);
+        for hardware in &self.port {
+            let at = (hardware.clone(), self.asker);
             match until {
                 Some(until) => book.owed.insert(at, until),
                 None => book.owed.remove(&at),
@@ -112,7 +112,7 @@ impl Page {
         let others = book
             .owed
             .iter()
-            .filter(|((identity, asker), until)| *asker != self.asker && **until > now && self.port.contains(identity));
+            .filter(|((hardware, asker), until)| *asker != self.asker && **until > now && self.port.contains(hardware));
         others.map(|(_, until)| *until).max()
     }
 }
@@ -127,23 +127,23 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn at(owed: &Owed, identities: &[Identity]) -> Page {
+    fn at(owed: &Owed, hardware: &[Hardware]) -> Page {
         let mut page = owed.page();
-        identities.iter().for_each(|identity| page.is_at(identity.clone()));
+        hardware.iter().for_each(|hardware| page.is_at(hardware.clone()));
         page
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_one_bus_is_owed_keeps_every_other_on_its_port_silent_and_no_one_else() {
         let owed = Owed::default();
-        let (path, device) = (Identity::Path("/dev/by-id/a".into()), Identity::Device(4));
+        let (path, device) = (Hardware::Path("/dev/by-id/a".into()), Hardware::Device(4));
         let first = at(&owed, &[path.clone(), device.clone()]);
         let until = Instant::now() + 2 * SECOND;
         first.note(Some(until));
         assert!(owed.is_any());
-        let renumbered = at(&owed, &[path, Identity::Device(5)]);
-        let by_another_name = at(&owed, &[Identity::Path("/dev/ttyUSB0".into()), device]);
-        let elsewhere = at(&owed, &[Identity::Path("/dev/ttyUSB1".into()), Identity::Device(6)]);
+        let renumbered = at(&owed, &[path, Hardware::Device(5)]);
+        let by_another_name = at(&owed, &[Hardware::Path("/dev/ttyUSB0".into()), device]);
+        let elsewhere = at(&owed, &[Hardware::Path("/dev/ttyUSB1".into()), Hardware::Device(6)]);
         assert_eq!(renumbered.others_until(), Some(until));
         assert_eq!(by_another_name.others_until(), Some(until));
         assert_eq!((elsewhere.others_until(), first.others_until()), (None, None));
@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_paid_holds_nobody_and_the_book_forgets_what_has_lapsed() {
         let owed = Owed::default();
-        let port = Identity::Device(4);
+        let port = Hardware::Device(4);
         let other = at(&owed, std::slice::from_ref(&port));
         let page = at(&owed, std::slice::from_ref(&port));
         page.note(Some(Instant::now() + SECOND));
@@ -178,11 +178,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("adapter");
         std::os::unix::fs::symlink(&port, &link).unwrap();
-        let device = Identity::of_device(&port);
+        let device = Hardware::of_device(&port);
         assert!(device.is_some());
-        assert_eq!(Identity::of_device(&link), device);
-        assert_ne!(Identity::of_device(Path::new("/dev/null")), device);
-        assert_eq!(Identity::of_device(folder.path()), None);
-        assert_eq!(Identity::of_device(&folder.path().join("absent")), None);
+        assert_eq!(Hardware::of_device(&link), device);
+        assert_ne!(Hardware::of_device(Path::new("/dev/null")), device);
+        assert_eq!(Hardware::of_device(folder.path()), None);
+        assert_eq!(Hardware::of_device(&folder.path().join("absent")), None);
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::bus::debts::Question;
 use crate::bus::port::timing::Timing;
 use crate::bus::text::reports::{Reports, When, PATIENCE};
-use crate::bus::text::splitter::{Line, Place, Splitter};
+use crate::bus::text::splitter::{Place, Splitter, TextLine};
 
 /// Least and most that an instrument is believed to pause within what it says.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -109,7 +109,7 @@ impl Listening {
     }
 
     /// Takes what came, and gives the lines that it ends. `owes`: it may be an answer that is owed.
-    pub(in crate::bus) fn feed(&mut self, bytes: &[u8], owes: bool, now: Instant) -> Vec<Line> {
+    pub(in crate::bus) fn feed(&mut self, bytes: &[u8], owes: bool, now: Instant) -> Vec<TextLine> {
         if bytes.is_empty() {
             return Vec::new();
         }

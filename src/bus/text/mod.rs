@@ -29,7 +29,7 @@ use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
-use crate::bus::text::splitter::{Line, Place, LINE_BYTES_MAX};
+use crate::bus::text::splitter::{Place, TextLine, LINE_BYTES_MAX};
 use crate::config::{Bus, Endpoint};
 use crate::peripheral::exchange::Request;
 
@@ -78,7 +78,7 @@ impl Text {
         self.listening.opened(Instant::now().into_std());
     }
 
-    fn hear(&mut self, bytes: &[u8]) -> Vec<Line> {
+    fn hear(&mut self, bytes: &[u8]) -> Vec<TextLine> {
         let now = Instant::now().into_std();
         self.listening.feed(bytes, self.debts.owes(now), now)
     }

@@ -15,14 +15,14 @@ pub(in crate::bus) struct Place(u64);
 
 /// A line that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bus) struct Line {
+pub(in crate::bus) struct TextLine {
     /// Without its delimiter; bytes that are no UTF-8 are replaced.
     pub(in crate::bus) text: String,
     begun: Place,
     whole: bool,
 }
 
-impl Line {
+impl TextLine {
     /// Whether its beginning was heard, and all of it kept.
     pub(in crate::bus) fn is_whole(&self) -> bool {
         self.whole
@@ -100,14 +100,14 @@ impl Splitter {
     }
 
     /// Takes what came, and gives the lines that it ends.
-    pub(in crate::bus) fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
+    pub(in crate::bus) fn feed(&mut self, bytes: &[u8]) -> Vec<TextLine> {
         let mut lines = Vec::new();
         for byte in bytes {
             self.place.0 += 1;
             self.rest.push(*byte);
             if let Some(line) = self.rest.strip_suffix(&self.delimiter[..]).filter(|_| !self.delimiter.is_empty()) {
                 let text = String::from_utf8_lossy(line).into_owned();
-                lines.push(Line { text, begun: self.begun, whole: self.known && !self.long });
+                lines.push(TextLine { text, begun: self.begun, whole: self.known && !self.long });
                 self.align();
             } else if self.rest.len() > LINE_BYTES_MAX + self.delimiter.len() {
                 // What may be the beginning of the delimiter is kept.
@@ -123,7 +123,7 @@ impl Splitter {
 mod tests {
     use super::*;
 
-    fn texts(lines: &[Line]) -> Vec<&str> {
+    fn texts(lines: &[TextLine]) -> Vec<&str> {
         lines.iter().map(|line| line.text.as_str()).collect()
     }
 
@@ -138,7 +138,7 @@ mod tests {
         let stream = b"T\r\n\r\nOK\xFF\rx\r\nrest";
         for size in 1..=stream.len() {
             let mut splitter = aligned(b"\r\n");
-            let lines: Vec<Line> = stream.chunks(size).flat_map(|piece| splitter.feed(piece)).collect();
+            let lines: Vec<TextLine> = stream.chunks(size).flat_map(|piece| splitter.feed(piece)).collect();
             assert_eq!(texts(&lines), ["T", "", "OK\u{FFFD}\rx"]);
             assert_eq!((splitter.rest().as_str(), splitter.place()), ("rest", Place(16)));
             assert!(splitter.is_within_a_line());

@@ -27,10 +27,10 @@ use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::rtu::Rtu;
 use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
-use crate::bus::port::owed::{Identity, Owed, Page};
+use crate::bus::port::owed::{Hardware, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
 use crate::bus::text::Text;
-use crate::bus::turns::{Asked, Due, Leave, Manners, Seat, Turns};
+use crate::bus::turns::{Asked, Due, Given, Leave, Manners, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
 use crate::health::snapshot::BusState;
@@ -265,7 +265,7 @@ impl<L: Link> Working<'_, L> {
                 Event::Next(grant) => self.grant(grant),
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => self.callers.turns.ask(*ask),
-                Event::Asked(None) => self.callers.turns.vacate(),
+                Event::Asked(None) => self.callers.turns.end(),
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
@@ -289,10 +289,10 @@ impl<L: Link> Working<'_, L> {
     fn find_port(&mut self) {
         match self.link.endpoint() {
             None => return,
-            Some(Endpoint::Tcp(address)) => self.page.is_at(Identity::Address(address.clone())),
+            Some(Endpoint::Tcp(address)) => self.page.is_at(Hardware::Address(address.clone())),
             Some(Endpoint::Serial(port)) => {
-                self.page.is_at(Identity::Path(port.path.clone()));
-                self.lines.identity(&port.path).into_iter().for_each(|identity| self.page.is_at(identity));
+                self.page.is_at(Hardware::Path(port.path.clone()));
+                self.lines.hardware(&port.path).into_iter().for_each(|hardware| self.page.is_at(hardware));
             }
         }
         self.page.note(self.link.owed_until());
@@ -326,7 +326,7 @@ impl<L: Link> Working<'_, L> {
         let Grant { caller, harmless, turn } = grant;
         // A caller that gave up waiting is passed over.
         if turn.send(Turn { asks, owes: true }).is_ok() {
-            self.callers.turns.sit(receiver, caller, harmless);
+            self.callers.turns.give(receiver, caller, harmless);
         }
     }
 
@@ -513,10 +513,10 @@ impl<L: Link> Working<'_, L> {
     fn leave(mut self) {
         self.link.close();
         self.show(BusState::Closed, None, None);
-        for seat in self.callers.turns.all() {
-            seat.key.close();
-            let rest = std::iter::from_fn(|| seat.key.try_recv().ok());
-            for ask in seat.waiting.take().into_iter().chain(rest) {
+        for turn in self.callers.turns.all() {
+            turn.key.close();
+            let rest = std::iter::from_fn(|| turn.key.try_recv().ok());
+            for ask in turn.waiting.take().into_iter().chain(rest) {
                 // Dropping a wish to be cleared tells its caller that nothing comes any more.
                 if let Wish::Exchange(reply) = ask.wish {
                     let _ = reply.send((stopped(), true));
@@ -528,10 +528,10 @@ impl<L: Link> Working<'_, L> {
 }
 
 /// What the holder of the turn does next.
-async fn of_the(holder: Option<&mut Seat<mpsc::Receiver<Ask>, Ask>>) -> Event {
-    let Some(seat) = holder else { return pending().await };
-    match &mut seat.waiting {
-        None => Event::Asked(seat.key.recv().await.map(Box::new)),
+async fn of_the(holder: Option<&mut Given<mpsc::Receiver<Ask>, Ask>>) -> Event {
+    let Some(turn) = holder else { return pending().await };
+    match &mut turn.waiting {
+        None => Event::Asked(turn.key.recv().await.map(Box::new)),
         Some(ask) => {
             ask.wish.abandoned().await;
             Event::Due

@@ -8,7 +8,7 @@ use tokio::time::{advance, sleep};
 
 use super::super::{BusHandle, Closed};
 use super::*;
-use crate::bus::turns::{PARKED_MAX, TRIES_MAX};
+use crate::bus::turns::TRIES_MAX;
 use crate::peripheral::exchange::{Answer, Request};
 
 /// What happened on the line, and what shall happen.
@@ -301,22 +301,6 @@ async fn a_turn_that_is_given_up_while_it_waits_with_the_bus_gives_it_back_at_on
     drop(turn);
     assert_eq!(other.await.unwrap(), ANSWERED);
     assert_eq!((bus.line.sent(), now.elapsed().as_secs()), (vec![7, 8], 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_turns_are_set_aside_than_there_is_room_for() {
-    let until = Instant::now() + Duration::from_secs(2);
-    let bus = start(Script { held: vec![(7, until)], ..Script::default() });
-    let silent: Vec<_> = (0..=PARKED_MAX).map(|_| bus.ask(7)).collect();
-    bus.settle().await;
-    let other = bus.ask(8);
-    sleep(Duration::from_secs(1)).await;
-    assert!(!other.is_finished());
-    assert_eq!(other.await.unwrap(), ANSWERED);
-    for ask in silent {
-        assert_eq!(ask.await.unwrap(), ANSWERED);
-    }
-    assert_eq!(bus.line.sent().len(), PARKED_MAX + 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, Problem, SessionId, Settle, Way};
+use crate::amqp::engine::{Attaching, Direction, Engine, Event, LinkId, Outcome, Problem, SessionId, Settle};
 use crate::hub::trouble::Trouble;
 
 use super::message::{put_token, read_answer, REPLY_TO};
@@ -198,12 +198,12 @@ impl Node {
 
     fn attach(engine: &mut Engine, attempt: u64) -> Option<Node> {
         let session = engine.begin()?;
-        let mut attach = |way, which| {
+        let mut attach = |direction, which| {
             let (name, local) = (format!("cbs-{attempt}-{which}"), Some(REPLY_TO.into()));
-            engine.attach(session, Attaching { name, address: NODE.into(), local, way, properties: None })
+            engine.attach(session, Attaching { name, address: NODE.into(), local, direction, properties: None })
         };
-        let answers = attach(Way::In(ANSWERS), "answers")?;
-        let requests = attach(Way::Out(2 * IDENTITIES_MAX), "requests")?;
+        let answers = attach(Direction::In(ANSWERS), "answers")?;
+        let requests = attach(Direction::Out(2 * IDENTITIES_MAX), "requests")?;
         Some(Node { session, requests, answers })
     }
 }

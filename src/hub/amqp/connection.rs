@@ -19,7 +19,7 @@ use tokio::time::{sleep_until, timeout, Instant};
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
 use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
 use super::wire::Wire;
-use crate::amqp::engine::{Attaching, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings, Way};
+use crate::amqp::engine::{Attaching, Direction, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings};
 use crate::amqp::types::definitions::Fields;
 use crate::amqp::Value;
 use crate::config::Credential;
@@ -204,7 +204,7 @@ impl Driver {
             }
             Command::Join { user, signals } => self.join(user, signals),
             Command::Receive { user, from, window } => {
-                let link = self.attach(user, "in", from, Way::In(window));
+                let link = self.attach(user, "in", from, Direction::In(window));
                 match (self.users.get_mut(&user), link) {
                     (Some(served), Some(_)) => served.receiver = link,
                     _ => self.over(user, Trouble::NoSession),
@@ -246,19 +246,19 @@ impl Driver {
         }
     }
 
-    fn attach(&mut self, user: u64, which: &str, address: String, way: Way) -> Option<LinkId> {
+    fn attach(&mut self, user: u64, which: &str, address: String, direction: Direction) -> Option<LinkId> {
         let session = self.users.get(&user)?.session;
         self.links += 1;
         let name = format!("{}-{user}-{which}-{}", self.container, self.links);
         self.engine
-            .attach(session, Attaching { name, address, local: None, way, properties: Some(self.client.clone()) })
+            .attach(session, Attaching { name, address, local: None, direction, properties: Some(self.client.clone()) })
     }
 
     fn publish(&mut self, user: u64, to: String, seq: i64, message: Bytes) {
         let Some(served) = self.users.get(&user) else { return };
         let link = match served.sender {
             Some(link) => Some(link),
-            None => self.attach(user, "out", to, Way::Out(EVENTS_MAX)),
+            None => self.attach(user, "out", to, Direction::Out(EVENTS_MAX)),
         };
         // The ledger's numbers begin at 1.
         let is_sent = link.is_some_and(|link| self.engine.send(link, seq.unsigned_abs(), message));

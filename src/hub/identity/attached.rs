@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::outbox::Outbox;
@@ -96,18 +96,9 @@ impl Serving<'_> {
         let mut ledger_health = identity.ledger.health();
         let mut configured = identity.account.clone();
         loop {
-            identity.health.pulse.allow(Duration::ZERO);
-            crash::stick(Part::Session).await;
-            self.compare(&configured.borrow_and_update());
-            self.renew_in_place().await?;
-            identity.health.pulse.allow(Duration::ZERO);
-            if self.is_to_be_renewed() {
-                return Ok(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew });
+            if let Some(ending) = self.before_it_waits(&mut configured).await? {
+                return Ok(ending);
             }
-            if !self.leaves && self.could_get_the_rest() {
-                return Err(Trouble::LeftBehind);
-            }
-            self.ask_for_a_turn(&configured.borrow());
             let (alive_at, renewal_at) = (self.attachment.keep_alive_at(), self.renewal_check());
             let turn_at = self.turn.unwrap_or(alive_at);
             let proven_at = self.proven_at.unwrap_or(alive_at);
@@ -157,6 +148,27 @@ impl Serving<'_> {
                 }
             }
         }
+    }
+
+    /// What is to be done before anything is waited for. Gives how it ends, if it does.
+    async fn before_it_waits(
+        &mut self,
+        configured: &mut watch::Receiver<Arc<Account>>,
+    ) -> Result<Option<Ending>, Trouble> {
+        let pulse = &self.identity.health.pulse;
+        pulse.allow(Duration::ZERO);
+        crash::stick(Part::Session).await;
+        self.compare(&configured.borrow_and_update());
+        self.renew_in_place().await?;
+        pulse.allow(Duration::ZERO);
+        if self.is_to_be_renewed() {
+            return Ok(Some(if self.reconfigured { Ending::Reconfigured } else { Ending::Renew }));
+        }
+        if !self.leaves && self.could_get_the_rest() {
+            return Err(Trouble::LeftBehind);
+        }
+        self.ask_for_a_turn(&configured.borrow());
+        Ok(None)
     }
 
     async fn on_inbound(&mut self, inbound: Inbound, outbox: &mut Outbox) -> Result<(), Trouble> {

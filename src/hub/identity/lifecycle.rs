@@ -79,15 +79,7 @@ impl Identity {
                 made = Box::pin(self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn))) => match made {
                     Ok(established) => {
                         let served = self.serve(established, &mut outbox, &streak, &account, which).await;
-                        streak.renewing = matches!(served.ending, Ending::Renew);
-                        let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);
-                        let ending = streak.judge(served);
-                        if matches!(ending, Ending::Reconfigured) {
-                            // What kept it from connecting may be mended.
-                            streak = Streak::default();
-                        }
-                        streak.has_turn = has_turn;
-                        ending
+                        streak.after(served)
                     }
                     Err(ending) => ending,
                 }
@@ -95,14 +87,9 @@ impl Identity {
             self.health.set_link(LinkState::Waiting, None);
             match ending {
                 Ending::Stop => break,
-                Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset => {}
-                Ending::Reconfigured => {}
+                Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset | Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
-                    let next = which.after(&trouble, &account);
-                    if next != which {
-                        tracing::info!(device = %self.id, "the hub refuses the device's {which} key; the {next} one is tried");
-                        which = next;
-                    }
+                    which = self.key_after(&trouble, &account, which);
                     let wait = streak.backoff.next(fastrand::f64()).max(trouble.retry_after().unwrap_or_default());
                     self.tell(account.transport, &trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
@@ -119,6 +106,15 @@ impl Identity {
         }
         self.health.set_link(LinkState::Waiting, None);
         self.health.pulse.rest();
+    }
+
+    /// The key to show after a trouble with one.
+    fn key_after(&self, trouble: &Trouble, account: &Account, which: Which) -> Which {
+        let next = which.after(trouble, account);
+        if next != which {
+            tracing::info!(device = %self.id, "the hub refuses the device's {which} key; the {next} one is tried");
+        }
+        next
     }
 
     /// Waits until a connection makes sense.
@@ -281,17 +277,7 @@ impl Identity {
         // From here on every ticket of this connection is dead, however long the goodbye takes.
         settled.close();
         self.deliveries.forget();
-        outbox.connection_ended(matches!(
-            &ending,
-            Ending::Trouble(
-                Trouble::Closed
-                    | Trouble::Broken(_)
-                    | Trouble::Lost(_)
-                    | Trouble::Dismissed { .. }
-                    | Trouble::EventUnacknowledged(_)
-                    | Trouble::EventRefused(_)
-            )
-        ));
+        outbox.connection_ended(matches!(&ending, Ending::Trouble(trouble) if trouble.may_be_of_an_event()));
         let lived = since.elapsed();
         let (worked, token_end, is_one_connection) =
             (serving.worked, serving.token_end, serving.attachment.is_one_connection());
@@ -321,6 +307,19 @@ struct Served {
 }
 
 impl Streak {
+    /// Goes on after a connection that stood, and judges how it has ended.
+    fn after(&mut self, served: Served) -> Ending {
+        self.renewing = matches!(served.ending, Ending::Renew);
+        let has_turn = matches!(served.ending, Ending::Renew | Ending::Reconfigured);
+        let ending = self.judge(served);
+        if matches!(ending, Ending::Reconfigured) {
+            // What kept it from connecting may be mended.
+            *self = Streak::default();
+        }
+        self.has_turn = has_turn;
+        ending
+    }
+
     /// Judges how a connection that stood has ended.
     fn judge(&mut self, served: Served) -> Ending {
         let Served { ending, lived, worked, token_end, is_one_connection } = served;

@@ -211,7 +211,7 @@ impl Attached {
         let device = &self.device;
         self.came = Some(Instant::now());
         let number = match qos {
-            1 => match self.session.on_publish(packet_id, session::identity(topic, payload)) {
+            1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
                 Incoming::New(number) => Some(number),
                 Incoming::Repeated => return Ok(None),
                 Incoming::Drop(why) => {

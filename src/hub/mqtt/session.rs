@@ -16,18 +16,18 @@ use crate::hub::WINDOW_MAX;
 /// Acknowledged packet ids that are remembered. The oldest are forgotten; a hub does not reuse them sooner.
 const ACKED_MAX: usize = 1024;
 
-/// Identity of a delivery on a connection: a digest of its topic and payload.
-pub type Identity = [u8; 32];
+/// What a delivery is told from others by on a connection: of its topic and payload.
+pub type Digest = [u8; 32];
 
 /// Of a PUBLISH.
-pub fn identity(topic: &[u8], payload: &[u8]) -> Identity {
+pub fn digest(topic: &[u8], payload: &[u8]) -> Digest {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     context.update(&(topic.len() as u64).to_be_bytes());
     context.update(topic);
     context.update(payload);
-    let mut identity = [0; 32];
-    identity.copy_from_slice(context.finish().as_ref());
-    identity
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// What an incoming PUBLISH is.
@@ -44,29 +44,29 @@ pub enum Incoming {
 #[derive(Debug)]
 struct Slot {
     packet_id: u16,
-    identity: Identity,
+    digest: Digest,
 }
 
 /// The deliveries of one connection.
 #[derive(Debug, Default)]
 pub struct Session {
     waiting: InOrder<Slot, ()>,
-    acked: HashMap<u16, Identity>,
+    acked: HashMap<u16, Digest>,
     acked_order: VecDeque<u16>,
 }
 
 impl Session {
     /// Judges a PUBLISH with QoS 1.
-    pub fn on_publish(&mut self, packet_id: u16, identity: Identity) -> Incoming {
+    pub fn on_publish(&mut self, packet_id: u16, digest: Digest) -> Incoming {
         if let Some(slot) = self.waiting.keys().find(|slot| slot.packet_id == packet_id) {
-            return match slot.identity == identity {
+            return match slot.digest == digest {
                 true => Incoming::Repeated,
                 false => Incoming::Drop("the hub used a packet id for two messages at once"),
             };
         }
         // Our PUBACK and this repetition may have crossed. A second PUBACK could then complete the next message under
         // this id.
-        if self.acked.get(&packet_id) == Some(&identity) {
+        if self.acked.get(&packet_id) == Some(&digest) {
             return Incoming::Drop(
                 "the hub repeated a message that was acknowledged; a new connection tells what it means",
             );
@@ -74,7 +74,7 @@ impl Session {
         if self.waiting.len() >= WINDOW_MAX {
             return Incoming::Drop("the hub sent more messages than its queue can hold");
         }
-        Incoming::New(self.waiting.push(Slot { packet_id, identity }))
+        Incoming::New(self.waiting.push(Slot { packet_id, digest }))
     }
 
     /// Marks a delivery as settled, and returns the packet ids that are to be acknowledged now, in order.
@@ -82,7 +82,7 @@ impl Session {
         self.waiting.settle(number, ());
         let mut ready = Vec::new();
         while let Some((slot, ())) = self.waiting.take_first() {
-            self.remember(slot.packet_id, slot.identity);
+            self.remember(slot.packet_id, slot.digest);
             ready.push(slot.packet_id);
         }
         ready
@@ -98,8 +98,8 @@ impl Session {
         self.waiting.len()
     }
 
-    fn remember(&mut self, packet_id: u16, identity: Identity) {
-        if self.acked.insert(packet_id, identity).is_none() {
+    fn remember(&mut self, packet_id: u16, digest: Digest) {
+        if self.acked.insert(packet_id, digest).is_none() {
             self.acked_order.push_back(packet_id);
         }
         if self.acked_order.len() > ACKED_MAX {
@@ -114,8 +114,8 @@ impl Session {
 mod tests {
     use super::*;
 
-    const A: Identity = [1; 32];
-    const B: Identity = [2; 32];
+    const A: Digest = [1; 32];
+    const B: Digest = [2; 32];
 
     #[test]
     fn acknowledgements_keep_the_order_of_receipt() {

@@ -246,6 +246,19 @@ fn no_by_http(status: u16, said: &str, retry_after: Option<u64>) -> String {
 }
 
 impl Trouble {
+    /// Whether a result event that was sent can be what the hub ended the connection for.
+    pub fn may_be_of_an_event(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed
+                | Self::Broken(_)
+                | Self::Lost(_)
+                | Self::Dismissed { .. }
+                | Self::EventUnacknowledged(_)
+                | Self::EventRefused(_)
+        )
+    }
+
     /// Whether it is no identity's own: the hub can't be reached by any.
     pub fn is_common(&self) -> bool {
         matches!(self, Trouble::Lookup { .. } | Trouble::Unreachable { .. } | Trouble::NoHandles(_) | Trouble::Proxy(_))

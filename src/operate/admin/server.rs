@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Reply, Request, LINE_BYTES_MAX};
+use crate::complaint::Complaint;
 use crate::handles;
 
 /// Operators that are served at the same time.
@@ -33,16 +34,16 @@ const HALF_CLOSED_PERIOD: Duration = Duration::from_millis(200);
 pub enum Unbound {
     /// Only a person can put it right.
     #[error("{0}")]
-    Lasting(String),
+    Lasting(Complaint),
     /// It may be in order at the next try: the disk is full, no handle is left, another daemon has not ended yet.
     #[error("{0}")]
-    Passing(String),
+    Passing(Complaint),
 }
 
 impl Unbound {
     fn of(path: &Path, error: &io::Error) -> Unbound {
-        let why =
-            format!("the admin socket {} can't be made: {error}; check `admin.socket` and its folder", path.display());
+        let what = format!("the admin socket {} can't be made: {error}", path.display());
+        let why = Complaint::new(what, "check `admin.socket` and its folder");
         let lasts = matches!(
             error.raw_os_error().map(Errno::from_raw_os_error),
             Some(
@@ -80,10 +81,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, Unbound> {
         match is_served(path) {
             Ok(false) => std::fs::remove_file(path).map_err(trouble)?,
             Ok(true) => {
-                return Err(Unbound::Passing(format!(
-                    "another daemon serves the admin socket {}; give each its own `admin.socket`",
-                    path.display()
-                )));
+                let what = format!("another daemon serves the admin socket {}", path.display());
+                return Err(Unbound::Passing(Complaint::new(what, "give each its own `admin.socket`")));
             }
             Err(error) => return Err(trouble(error)),
         }
@@ -140,8 +139,8 @@ fn stands_there(path: &Path) -> Result<bool, Unbound> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => Ok(true),
         Ok(_) => {
-            let why = format!("{} is there already and is no socket; check `admin.socket`", path.display());
-            Err(Unbound::Lasting(why))
+            let what = format!("{} is there already and is no socket", path.display());
+            Err(Unbound::Lasting(Complaint::new(what, "check `admin.socket`")))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Unbound::of(path, &error)),

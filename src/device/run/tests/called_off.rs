@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
-use crate::bus::{Identity, NotOpened, Owed};
+use crate::bus::{Hardware, NotOpened, Owed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,8 +91,8 @@ impl Lines for Near {
         Box::new(Near(self.0.clone()))
     }
 
-    fn identity(&self, _: &std::path::Path) -> Option<Identity> {
-        self.0.opened.lock().unwrap().then_some(Identity::Device(1))
+    fn hardware(&self, _: &std::path::Path) -> Option<Hardware> {
+        self.0.opened.lock().unwrap().then_some(Hardware::Device(1))
     }
 }
 

@@ -42,10 +42,10 @@ impl Trust {
                 let found = rustls_native_certs::load_native_certs();
                 roots.add_parsable_certificates(found.certs);
                 if roots.is_empty() {
-                    return Err(
-                        "the system has no CA certificates; install the package ca-certificates, or set `hub.ca_file`"
-                            .into(),
-                    );
+                    return Err(Complaint::new(
+                        "the system has no CA certificates",
+                        "install the package ca-certificates, or set `hub.ca_file`",
+                    ));
                 }
             }
         }
@@ -67,13 +67,15 @@ impl Trust {
     pub fn with_certificate(&self, cert_file: &Path, key_file: &Path) -> Result<Arc<ClientConfig>, String> {
         let load = || {
             let pair = pair(cert_file, key_file).map_err(|misfit| misfit.to_string())?;
-            Ok(builder(&self.roots)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
+            Ok(builder(&self.roots)
+                .map_err(|why| why.to_string())?
+                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
         };
         load().map(Arc::new)
     }
 }
 
-/// Why a certificate and a key are no identity, which names the file.
+/// Why a certificate and a key are no pair that can be used, which names the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// It lies in the certificate's file.
@@ -84,11 +86,11 @@ pub enum Misfit {
     Key(Complaint),
 }
 
-/// Whether a certificate and a key are an identity that the handshake can be made with.
+/// Whether a certificate and a key are a pair that the handshake can be made with.
 ///
 /// # Errors
 /// Why not.
-pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
+pub fn check_pair(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misfit> {
     let pair = pair(cert_file, key_file)?;
     let parts: Vec<Parts> = pair.cert.iter().filter_map(|der| Parts::of(der).ok()).collect();
     let is_chained = parts.windows(2).all(|two| two[0].issuer == two[1].subject);
@@ -100,10 +102,10 @@ pub fn check_identity(cert_file: &Path, key_file: &Path) -> Result<Remarks, Misf
 /// # Errors
 /// What is wrong with it.
 pub fn check_key(path: &Path) -> Result<(), Complaint> {
-    signing_key(path).map(drop).map_err(|why| Complaint::from(why).of(path.display()))
+    signing_key(path).map(drop).map_err(|why| why.of(path.display()))
 }
 
-/// What is to be said of an identity that can be used.
+/// What is to be said of a pair that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remarks {
     /// Each certificate of the chain is signed by the next (RFC 5246, 7.4.2).
@@ -112,7 +114,7 @@ pub struct Remarks {
 
 fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
     let chain = certificates(cert_file).map_err(Misfit::Certificate)?;
-    let key = signing_key(key_file).map_err(|why| Misfit::Key(Complaint::from(why).of(key_file.display())))?;
+    let key = signing_key(key_file).map_err(|why| Misfit::Key(why.of(key_file.display())))?;
     let fits = |der: &[u8]| -> Result<bool, String> {
         let parts = Parts::of(der)?;
         // A key of a kind that tells no public half leaves the last word to the hub.
@@ -143,32 +145,38 @@ fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
 }
 
 /// The first private key of a file, if it is one to sign with.
-fn signing_key(path: &Path) -> Result<Arc<dyn SigningKey>, String> {
+fn signing_key(path: &Path) -> Result<Arc<dyn SigningKey>, Complaint> {
     let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes))?;
     let is_key = |block: &&Block| block.label.ends_with("PRIVATE KEY");
     let Some(block) = blocks.iter().find(is_key) else {
         return Err(match blocks.iter().any(|block| block.label == "CERTIFICATE") {
-            true => "holds a certificate, and no private key; name the private key here".into(),
-            false => "holds no private key; name the file that has one".into(),
+            true => Complaint::new("holds a certificate, and no private key", "name the private key here"),
+            false => Complaint::new("holds no private key", "name the file that has one"),
         });
     };
     if block.is_encrypted || block.label == "ENCRYPTED PRIVATE KEY" {
-        return Err("the private key is encrypted, and nobody is there to type its pass phrase; decrypt it with \
-                    `openssl pkey`"
-            .into());
+        return Err(Complaint::new(
+            "the private key is encrypted, and nobody is there to type its pass phrase",
+            "decrypt it with `openssl pkey`",
+        ));
     }
     let key = match block.label.as_str() {
         "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(block.der.clone())),
         "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(block.der.clone())),
         "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(block.der.clone())),
         _ => {
-            return Err("holds a private key of a form that TLS does not use; make it anew, by `openssl pkey`".into());
+            return Err(Complaint::new(
+                "holds a private key of a form that TLS does not use",
+                "make it anew, by `openssl pkey`",
+            ));
         }
     };
     crypto::ring::sign::any_supported_type(&key).map_err(|_| {
-        "holds a private key of a kind or size that can't be used; take an elliptic curve P-256 or P-384, RSA of 2048 to \
-         4096 bits, or Ed25519, and have its certificate made anew"
-            .into()
+        Complaint::new(
+            "holds a private key of a kind or size that can't be used",
+            "take an elliptic curve P-256 or P-384, RSA of 2048 to 4096 bits, or Ed25519, and have its certificate made \
+             anew",
+        )
     })
 }
 
@@ -179,10 +187,11 @@ pub fn is_server_name(host: &str) -> bool {
 
 fn builder(
     roots: &Arc<RootCertStore>,
-) -> Result<tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>, String> {
+) -> Result<tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>, Complaint>
+{
     Ok(ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| Complaint::bare(error.to_string()))?
         .with_root_certificates(roots.clone()))
 }
 
@@ -191,7 +200,7 @@ fn builder(
 /// # Errors
 /// What is wrong with it, which names the file.
 pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, Complaint> {
-    let told = |why: String| Complaint::from(why).of(path.display());
+    let told = |why: Complaint| why.of(path.display());
     let blocks = pem::read(path).and_then(|bytes| pem::blocks(&bytes)).map_err(told)?;
     let mut found = Vec::new();
     let mut has_key = false;
@@ -199,8 +208,9 @@ pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>
         match label.as_str() {
             "CERTIFICATE" | "X509 CERTIFICATE" => found.push((line, CertificateDer::from(der))),
             "TRUSTED CERTIFICATE" => {
-                return Err(told(format!(
-                    "line {line} begins a certificate in OpenSSL's own form; convert it with `openssl x509`"
+                return Err(told(Complaint::new(
+                    format!("line {line} begins a certificate in OpenSSL's own form"),
+                    "convert it with `openssl x509`",
                 )));
             }
             _ => has_key |= label.ends_with("PRIVATE KEY"),
@@ -208,7 +218,9 @@ pub fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>
     }
     match (found.is_empty(), has_key) {
         (false, _) => Ok(found),
-        (true, true) => Err(told("holds a private key, and no certificate; name the certificate here".into())),
-        (true, false) => Err(told("holds no certificate; name the file that has it".into())),
+        (true, true) => {
+            Err(told(Complaint::new("holds a private key, and no certificate", "name the certificate here")))
+        }
+        (true, false) => Err(told(Complaint::new("holds no certificate", "name the file that has it"))),
     }
 }
