@@ -1,6 +1,6 @@
-//! Ledgers that are restored from a backup: taken at some moment by the function behind `fieldbridge ledger backup`, and
-//! put in the ledger's place by the one behind `fieldbridge ledger restore`. Both work on the system's own files: the
-//! ledger is brought there and back, as what would be left of it.
+//! Ledgers that are restored from a backup: taken at some moment by the function behind `fieldbridge ledger backup`,
+//! and put in the ledger's place by the one behind `fieldbridge ledger restore`. Both work on the system's own files:
+//! the ledger is brought there and back, as what would be left of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -74,7 +74,8 @@ const ALL: [(Manner, u64); 16] = [
     (LostLedger, 150),
 ];
 
-/// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they are.
+/// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they
+/// are.
 const LATER: [(Manner, u64); 6] = [
     (RestoredLedger, 130),
     (SeveralLines, 200),

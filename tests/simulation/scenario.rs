@@ -337,8 +337,8 @@ impl Scenario {
     }
 }
 
-/// A device that is reached by AMQP is taken out of the configuration when a message of its has just been sent, and comes
-/// back.
+/// A device that is reached by AMQP is taken out of the configuration when a message of its has just been sent, and
+/// comes back.
 fn take_away(
     world: &World,
     happenings: &mut Vec<(Duration, Happening)>,

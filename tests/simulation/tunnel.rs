@@ -1,5 +1,5 @@
-//! What lies below a protocol of the hub's: a proxy that is asked by CONNECT, and a WebSocket. Written from RFC 9110 and
-//! RFC 6455, with none of the gateway's code.
+//! What lies below a protocol of the hub's: a proxy that is asked by CONNECT, and a WebSocket. Written from RFC 9110
+//! and RFC 6455, with none of the gateway's code.
 
 use std::time::Duration;
 
