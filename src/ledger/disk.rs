@@ -50,8 +50,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
 pub struct Look {
     /// Device and inode: another file under the same name has others.
     pub file: (u64, u64),
-    /// When it was made, since 1970, where the file system keeps that: an inode's number is given to the next file at once
-    /// when one is deleted.
+    /// When it was made, since 1970, where the file system keeps that: an inode's number is given to the next file at
+    /// once when one is deleted.
     pub made: Option<Duration>,
     /// Bytes.
     pub length: u64,
