@@ -14,6 +14,7 @@ pub mod disk;
 mod filter;
 mod integrity;
 mod keeper;
+mod listing;
 mod lives;
 mod mark;
 mod offline;
@@ -27,8 +28,9 @@ mod tails;
 mod trust;
 mod writer;
 
+pub use listing::Listed;
 pub use offline::Reader;
-pub use store::{Legacy, Life, Listed, CHANGING};
+pub use store::{Legacy, Life, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
