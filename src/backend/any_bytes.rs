@@ -11,8 +11,8 @@ use crate::proof::bytes::Source;
 /// Stands in a secret, and nowhere else.
 const CANARY: &str = "qZ7Jw2Kx9VtB5nYd8RmH3pLc6GfS4aEu";
 
-/// A policy's connection string, a batch of feedback, and whatever answers in Entra's place are understood or refused in
-/// a sentence, which repeats nothing of a secret; what was read is read again from what is written anew; nobody's
+/// A policy's connection string, a batch of feedback, and whatever answers in Entra's place are understood or refused
+/// in a sentence, which repeats nothing of a secret; what was read is read again from what is written anew; nobody's
 /// feedback is taken out of the queue but by whom it is for.
 pub fn backend(bytes: &[u8]) {
     let mut source = Source::new(bytes);
@@ -60,8 +60,8 @@ fn feedback(body: &[u8], returns: u32) {
     assert_eq!(batch, Batch::read(body, returns));
     let records: Vec<_> = batch.records.iter().map(|record| record.to_json().clone()).collect();
     let said: usize = records.iter().map(|record| record.to_string().len()).sum();
-    // What is no JSON is kept in part, in which each byte may become six.
-    assert!(said <= 6 * body.len().max(16), "{said} of {}", body.len());
+    // What is no JSON is kept in part, as a text in which each byte may become six.
+    assert!(said <= 2 + 6 * body.len().max(16), "{said} of {}", body.len());
     if let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(body) {
         assert_eq!(records, list);
         let again = serde_json::Value::from(list).to_string();

@@ -21,6 +21,7 @@ pub mod disk;
 mod filter;
 mod integrity;
 mod keeper;
+mod listing;
 mod lives;
 mod mark;
 mod offline;
@@ -34,8 +35,9 @@ mod tails;
 mod trust;
 mod writer;
 
+pub use listing::Listed;
 pub use offline::Reader;
-pub use store::{Legacy, Life, Listed, CHANGING};
+pub use store::{Legacy, Life, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;

@@ -5,8 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::condition::unusable;
+use super::listing::{self, Listed};
 use super::row::Record;
-use super::store::Listed;
 use super::{schema, store, LedgerError};
 use crate::command::outcome::State;
 
@@ -35,7 +35,7 @@ impl Reader {
     /// # Errors
     /// [`LedgerError::Failed`] if the file can't be read.
     pub fn list(&self, device: Option<&str>, state: Option<State>, limit: u32) -> Result<Listed, LedgerError> {
-        store::list(&self.0, device, state, limit).map_err(read_failed)
+        listing::list(&self.0, device, state, limit).map_err(read_failed)
     }
 
     /// The row with a number.
