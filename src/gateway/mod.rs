@@ -42,7 +42,7 @@ use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
 use crate::hub::transports::{self, Transports};
 use crate::ledger::row::Unfinished;
-use crate::ledger::{Ledger, Legacy, Life};
+use crate::ledger::{Ledger, Legacy, Life, Locked};
 use crate::log;
 use crate::log::throttle::EACH;
 use crate::operate::admin::server::{self, Unbound};
@@ -224,7 +224,12 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     Ok(Legacy {
         // Also those of a bus that this life had no more.
         owed: !in_order || gateway.owed.is_any() || gateway.ledger.is_in_earlier_late_window(),
-        locked: !in_order || rest != Rest::Nothing,
+        locked: match rest {
+            _ if !in_order => Locked::Something,
+            Rest::Nothing => Locked::Nothing,
+            Rest::ForOthers => Locked::ForOthers,
+            Rest::Doubtful | Rest::Locked => Locked::Something,
+        },
         by_any_way: rest == Rest::Locked,
     })
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::hub::transport::Crash;
 use crate::hub::{lock, transports};
-use crate::ledger::{Ledger, CHANGING};
+use crate::ledger::{Ledger, Locked, CHANGING};
 
 /// By which transports devices are reached, as a digest, and how long those before may keep something locked.
 #[derive(Clone)]
@@ -41,7 +41,10 @@ impl Ways {
     pub(super) fn since_the_start(ledger: &Ledger, config: &Config) -> Ways {
         let configured = Configured::of(config);
         let by_others = ledger.ways_at_start().is_some_and(|before| before != configured.ways);
-        let crash = ledger.locked_since().map(|begun| Crash { begun, by_others });
+        let crash = ledger.locked_since().map(|(begun, locked)| {
+            let for_others = locked == Locked::ForOthers;
+            Crash { begun, by_others, for_others }
+        });
         let is_noted = !crash.is_some_and(|crash| crash.by_others);
         Ways { configured: watch::Sender::new(configured), is_noted, crash }
     }

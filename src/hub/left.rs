@@ -36,11 +36,16 @@ impl Left {
         left.get(recipient).copied().filter(|until| *until > Instant::now())
     }
 
-    /// What the next daemon is to know of it.
-    pub fn rest(&self) -> Rest {
+    /// The same, which whoever asks takes over.
+    pub fn take(&self, recipient: &Recipient) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(recipient)
+    }
+
+    /// What the next daemon is to know, to which something that is left means this.
+    pub fn rest(&self, meaning: Rest) -> Rest {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match left.values().any(|until| *until > Instant::now()) {
-            true => Rest::Doubtful,
+            true => meaning,
             false => Rest::Nothing,
         }
     }
@@ -60,9 +65,10 @@ mod tests {
         let (soon, later) = (now + Duration::from_secs(5), now + Duration::from_secs(65));
         left.note(&pump, Some(later));
         left.note(&pump, Some(soon));
-        assert_eq!((left.until(&pump), left.until(&valve), left.rest()), (Some(later), None, Rest::Doubtful));
+        let rest = || left.rest(Rest::Doubtful);
+        assert_eq!((left.until(&pump), left.until(&valve), rest()), (Some(later), None, Rest::Doubtful));
         tokio::time::advance(Duration::from_secs(65)).await;
-        assert_eq!((left.until(&pump), left.rest()), (None, Rest::Nothing));
+        assert_eq!((left.until(&pump), rest()), (None, Rest::Nothing));
         left.note(&valve, Some(Instant::now() + Duration::from_secs(1)));
         left.note(&valve, None);
         assert_eq!(left.until(&valve), None);

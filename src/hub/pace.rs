@@ -110,7 +110,8 @@ impl Shared {
 
     /// Until when any device may have messages locked for the transport that it is reached by now.
     fn locked_for_all_until(&self) -> Option<Instant> {
-        let until = self.crash.filter(|crash| crash.by_others).map(|crash| crash.begun + lock::time());
+        let crash = self.crash.filter(|crash| crash.by_others && !crash.for_others);
+        let until = crash.map(|crash| crash.begun + lock::time());
         until.filter(|until| *until > Instant::now())
     }
 

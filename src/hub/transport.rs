@@ -31,6 +31,8 @@ pub enum Rest {
     /// Nothing is locked.
     #[default]
     Nothing,
+    /// What is held for a connection goes to the next by the same protocol at once: one by another waits.
+    ForOthers,
     /// Something may be: the next daemon waits as after a crash.
     Doubtful,
     /// Something is, also for a transport that does not wait after a crash.
@@ -44,6 +46,8 @@ pub struct Crash {
     pub begun: Instant,
     /// Devices may have been reached by other transports before.
     pub by_others: bool,
+    /// It has stopped in order, and has left no more than [`Rest::ForOthers`].
+    pub for_others: bool,
 }
 
 /// A protocol by which identities are reached.

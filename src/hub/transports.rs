@@ -200,7 +200,7 @@ mod tests {
         let dial: Arc<dyn Dial> = Arc::new(Nowhere);
         for (transport, by_others, waits, leaves) in [
             // Its next connection takes over what the one before held; the next daemon may reach it otherwise.
-            (TransportKind::Mqtt, false, 0, Rest::Doubtful),
+            (TransportKind::Mqtt, false, 0, Rest::ForOthers),
             (TransportKind::Amqp, false, 0, Rest::Nothing),
             (TransportKind::Https, false, 65, Rest::Doubtful),
             (TransportKind::Mqtt, true, 65, Rest::Locked),
@@ -210,7 +210,7 @@ mod tests {
         ] {
             let (pace, places) = (Arc::default(), Places::new(1));
             let transports = Arc::new(Transports::over(&dial, &pace, &places));
-            let crash = Crash { begun: Instant::now(), by_others };
+            let crash = Crash { begun: Instant::now(), by_others, for_others: false };
             let shared = Shared::new(transports, pace, places, Some(crash));
             let account = Account::of(&Device { transport, ..device() }, &access);
             shared.begins_with(&account, "d");
@@ -221,11 +221,31 @@ mod tests {
             tokio::time::advance(lock::until_noticed(account.access.hub.keepalive)).await;
             assert_eq!((shared.locked_until(&account, "d"), shared.rest()), (None, Rest::Nothing));
         }
+        // A stop in order that has left something of MQTT's only keeps nobody waiting who is reached as before.
+        for (transport, by_others, waits, leaves) in [
+            (TransportKind::Mqtt, false, 0, Rest::ForOthers),
+            (TransportKind::Amqp, false, 0, Rest::Nothing),
+            (TransportKind::Https, false, 0, Rest::Nothing),
+            (TransportKind::Mqtt, true, 0, Rest::ForOthers),
+            (TransportKind::Amqp, true, 95, Rest::ForOthers),
+            (TransportKind::Https, true, 95, Rest::ForOthers),
+        ] {
+            let (pace, places) = (Arc::default(), Places::new(1));
+            let transports = Arc::new(Transports::over(&dial, &pace, &places));
+            let crash = Crash { begun: Instant::now(), by_others, for_others: true };
+            let shared = Shared::new(transports, pace, places, Some(crash));
+            let account = Account::of(&Device { transport, ..device() }, &access);
+            shared.begins_with(&account, "d");
+            let until = shared.locked_until(&account, "d");
+            let waited = until.map_or(0, |until| until.duration_since(Instant::now()).as_secs());
+            assert_eq!((waited, shared.rest()), (waits, leaves), "{transport}, {by_others}");
+        }
         // One that was not configured may have been reached by MQTT before, which the digest does not tell.
         for (transport, waits) in [(TransportKind::Mqtt, 0), (TransportKind::Amqp, 95), (TransportKind::Https, 95)] {
             let (pace, places) = (Arc::default(), Places::new(1));
             let transports = Arc::new(Transports::over(&dial, &pace, &places));
-            let shared = Shared::new(transports, pace, places, Some(Crash { begun: Instant::now(), by_others: false }));
+            let crash = Crash { begun: Instant::now(), by_others: false, for_others: false };
+            let shared = Shared::new(transports, pace, places, Some(crash));
             let account = Account::of(&Device { transport, ..device() }, &access);
             shared.goes_on_with(&account, "d");
             let until = shared.locked_until(&account, "d");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::writer::{Ask, Kind};
-use super::{note, store, Ledger, LedgerError};
+use super::{note, store, Ledger, LedgerError, Locked};
 
 impl Ledger {
     /// Whether the last daemon on this ledger stopped in order: then nothing of it is on a bus any more, and nothing
@@ -32,9 +32,9 @@ impl Ledger {
         }
     }
 
-    /// When this daemon began, if the last one on this ledger may have left something locked at the hub.
-    pub fn locked_since(&self) -> Option<Instant> {
-        (!self.let_go).then_some(self.started)
+    /// When this daemon began, and what the last one on this ledger may have left locked at the hub.
+    pub fn locked_since(&self) -> Option<(Instant, Locked)> {
+        (self.locked != Locked::Nothing).then_some((self.started, self.locked))
     }
 
     /// By which transports the daemon before this one reached devices, as it was noted last.

@@ -37,7 +37,7 @@ mod writer;
 
 pub use listing::Listed;
 pub use offline::Reader;
-pub use store::{Legacy, Life, CHANGING};
+pub use store::{Legacy, Life, Locked, CHANGING};
 pub use writer::Writing;
 
 use rusqlite::Connection;
@@ -192,7 +192,7 @@ pub struct Ledger {
     age_at_start: i64,
     ended_well: bool,
     late_window_at_start: Duration,
-    let_go: bool,
+    locked: Locked,
     last_row_at_start: i64,
     ways_at_start: Option<Vec<u8>>,
     started: Instant,
@@ -295,7 +295,7 @@ impl Ledger {
             age_at_start: identity.age,
             ended_well: identity.ended_well,
             late_window_at_start: identity.late_window,
-            let_go: identity.let_go,
+            locked: identity.locked,
             last_row_at_start: identity.last_row,
             ways_at_start: identity.ways,
             started: Instant::now(),

@@ -19,7 +19,8 @@
 //! - `trusted`: devices of which a new ledger knows enough.
 //! - `ledger`: one row. `uuid` is a part of the events' ids, `age` the seconds that daemons have run on it;
 //!   `ended_well` is 0 while a daemon runs, after a crash, and while peripherals may owe answers, and `let_go` says
-//!   the same of messages that the hub may keep locked; `late_window` is the longest that peripherals may owe answers
+//!   the same of messages that the hub may keep locked, or with 2 that only those devices need wait that are reached by
+//!   another transport than before; `late_window` is the longest that peripherals may owe answers
 //!   by any configuration since the last life that ended well (ms); `ways` is a digest of the transport of each device
 //!   that is not reached by MQTT, empty while that changes; `wall` is the latest wall time that was believed, `home`
 //!   the hub that is configured; `pruned` and `published` count rows and events that ever left, so that what is there

@@ -317,8 +317,8 @@ pub struct Identity {
     pub ended_well: bool,
     /// For how long one may owe it to a daemon that did not.
     pub late_window: Duration,
-    /// The same, and the hub keeps nothing locked for it.
-    pub let_go: bool,
+    /// What the hub may keep locked for it.
+    pub locked: Locked,
     /// The number of the last row that was ever made.
     pub last_row: i64,
     /// By which transports devices were reached, as a digest; [`CHANGING`] where that was about to change.
@@ -334,13 +334,44 @@ pub struct Life<'a> {
     pub late_window: Duration,
 }
 
+/// What the hub may keep locked for a daemon that has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Locked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Only what goes at once to those that are reached as before.
+    ForOthers,
+    /// Anything.
+    Something,
+}
+
+impl Locked {
+    /// As the ledger has it.
+    fn let_go(self) -> i64 {
+        match self {
+            Locked::Something => 0,
+            Locked::Nothing => 1,
+            Locked::ForOthers => 2,
+        }
+    }
+
+    fn of(let_go: i64) -> Locked {
+        match let_go {
+            1 => Locked::Nothing,
+            2 => Locked::ForOthers,
+            _ => Locked::Something,
+        }
+    }
+}
+
 /// What a daemon that has stopped in order leaves to the next one to wait for, as after a crash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Legacy {
     /// Peripherals owe it answers.
     pub owed: bool,
     /// The hub may keep messages locked that were handed out to it.
-    pub locked: bool,
+    pub locked: Locked,
     /// They are locked for whatever transport the next daemon reaches the hub by, also for the same.
     pub by_any_way: bool,
 }
@@ -356,9 +387,9 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
         [],
         |row| {
             let wall = Timestamp(row.get(2)?);
-            let (ended_well, last_row, ways, let_go) = (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
+            let (ended_well, last_row, ways, locked) = (row.get(3)?, row.get(4)?, row.get(5)?, Locked::of(row.get(6)?));
             let late_window = Duration::from_millis(row.get::<_, i64>(7)?.unsigned_abs());
-            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well, late_window, let_go, last_row, ways })
+            Ok(Identity { uuid: row.get(0)?, age: row.get(1)?, wall, ended_well, late_window, locked, last_row, ways })
         },
     )
 }
@@ -367,7 +398,7 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
 /// may have locked something that these have to wait for. Its peripherals may owe answers for as long as it says, or as
 /// those before it have said that did not end well.
 pub fn begin_life(db: &Connection, life: Life<'_>) -> rusqlite::Result<()> {
-    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go OR ways IS NULL, ?1, ways),
+    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go = 1 OR ways IS NULL, ?1, ways),
         late_window = iif(ended_well, ?2, max(late_window, ?2))";
     db.execute(sql, params![life.ways, milliseconds(life.late_window)]).map(drop)
 }
@@ -391,7 +422,7 @@ fn milliseconds(duration: Duration) -> i64 {
 /// A daemon has stopped, and has left this.
 pub fn end_life(db: &Connection, left: Legacy) -> rusqlite::Result<()> {
     let sql = "UPDATE ledger SET ended_well = ?1, let_go = ?2, ways = iif(?3, ?4, ways)";
-    let ended = params![!left.owed, !left.locked, left.by_any_way, CHANGING];
+    let ended = params![!left.owed, left.locked.let_go(), left.by_any_way, CHANGING];
     db.prepare_cached(sql)?.execute(ended)?;
     crash::in_transaction(Point::EndedWellUncommitted, Point::EndedWellCommitted);
     Ok(())

@@ -94,10 +94,13 @@ pub fn rows(rows: &[Record]) -> String {
 pub fn not_looked_through(last: i64, device: Option<&str>) -> String {
     match device {
         Some(_) => format!(
-            "note: up to row {last} commands without a message id, such as those of `exec`, were not looked for; show one by \
+            "note: up to row {last} not all were looked at, such as those of `exec`, which have no message id; show one by its \
+             row, or ask for more with --limit"
+        ),
+        None => format!(
+            "note: rows up to {last} were not looked through; ask for one device's, for more with --limit, or show one by \
              its row"
         ),
-        None => format!("note: rows up to {last} were not looked through; ask for one device's, or show one by its row"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::support::disk::{copy_of_ledger, SmallDisk};
 use crate::support::rows::{reset, HUB};
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::{Outcome, State};
-use fieldbridge::ledger::{backup, Finish, Ledger, Legacy, Life, CHANGING};
+use fieldbridge::ledger::{backup, Finish, Ledger, Legacy, Life, Locked, CHANGING};
 use fieldbridge::proof::crash::Point;
 use fieldbridge::time::Timestamp;
 use rusqlite::Connection;
@@ -100,13 +100,16 @@ async fn crashed(place: &Place, ids: &[&str]) {
 #[tokio::test]
 async fn what_a_stop_leaves_on_a_bus_and_what_it_leaves_at_the_hub_are_told_apart() {
     let place = Place::new();
-    for (owed, locked) in [(false, false), (true, false), (false, true), (true, true)] {
+    let locked = [Locked::Nothing, Locked::ForOthers, Locked::Something];
+    for (owed, locked) in locked.into_iter().flat_map(|locked| [(false, locked), (true, locked)]) {
         place.open().close_leaving(Legacy { owed, locked, by_any_way: false }).await;
         let ledger = place.open();
-        assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (!owed, locked));
+        let found = ledger.locked_since().map_or(Locked::Nothing, |(_, locked)| locked);
+        assert_eq!((ledger.ended_well(), found), (!owed, locked));
         ledger.close_after_a_fault().await;
         let ledger = place.open();
-        assert_eq!((ledger.ended_well(), ledger.locked_since().is_some()), (false, true));
+        let found = ledger.locked_since().map(|(_, locked)| locked);
+        assert_eq!((ledger.ended_well(), found), (false, Some(Locked::Something)));
         ledger.close().await;
     }
 }
@@ -180,9 +183,13 @@ async fn reached_by(place: &Place, ways: &[u8], left: Legacy) -> Option<Vec<u8>>
 #[tokio::test]
 async fn the_ways_of_a_life_are_noted_as_it_begins_unless_something_is_locked_that_they_have_to_wait_for() {
     let place = Place::new();
-    let [nothing, locked] = [false, true].map(|locked| Legacy { locked, ..Legacy::default() });
-    let by_any_way = Legacy { locked: true, by_any_way: true, ..Legacy::default() };
+    let [nothing, for_others, locked] =
+        [Locked::Nothing, Locked::ForOthers, Locked::Something].map(|locked| Legacy { locked, ..Legacy::default() });
+    let by_any_way = Legacy { locked: Locked::Something, by_any_way: true, ..Legacy::default() };
     assert_eq!(reached_by(&place, b"amqp", nothing).await, None);
+    assert_eq!(reached_by(&place, b"mqtt", for_others).await.as_deref(), Some(&b"amqp"[..]));
+    assert_eq!(reached_by(&place, b"amqp", nothing).await.as_deref(), Some(&b"mqtt"[..]));
+    assert_eq!(reached_by(&place, b"amqp", nothing).await.as_deref(), Some(&b"mqtt"[..]));
     assert_eq!(reached_by(&place, b"https", locked).await.as_deref(), Some(&b"amqp"[..]));
     // Whoever comes by others than those that may have locked something has to go on waiting if it is cut off, too.
     assert_eq!(reached_by(&place, b"amqp", locked).await.as_deref(), Some(&b"https"[..]));

@@ -174,9 +174,14 @@ impl Site {
         serde_json::from_slice(&output.stdout).expect("a status is JSON")
     }
 
-    /// Waits until the hub has acknowledged every result event, and the ledger has noted it: nothing is under way any
-    /// more.
+    /// Waits until every command has ended, the hub has acknowledged every result event, and the ledger has noted it:
+    /// nothing is under way any more.
     pub fn settled(&self) {
+        let have_ended = |status: &Json| {
+            let devices = status["devices"].as_array().cloned().unwrap_or_default();
+            devices.iter().all(|device| device["pending"] == 0)
+        };
+        eventually("no command under way", || have_ended(&self.status()).then_some(()));
         eventually("an empty outbox", || (self.status()["outbox"]["pending"] == 0).then_some(()));
     }
 }

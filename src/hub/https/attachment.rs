@@ -86,6 +86,9 @@ impl Transport for Https {
     }
 
     fn note_crash(&self, account: &Account, device: &str, crash: Crash) {
+        if crash.for_others {
+            return;
+        }
         self.left.note(&Recipient::of(&account.access.hub.host, device), Some(crash.begun + lock::time()));
     }
 
@@ -94,7 +97,7 @@ impl Transport for Https {
     }
 
     fn rest(&self) -> Rest {
-        self.left.rest()
+        self.left.rest(Rest::Doubtful)
     }
 }
 

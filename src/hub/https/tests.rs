@@ -158,7 +158,11 @@ impl Site {
     /// For how long the next attachment has to wait.
     fn locked_for(&self, crashed: Option<Instant>) -> Option<Duration> {
         crashed.inspect(|begun| {
-            self.transport.note_crash(&self.account, "p#1", Crash { begun: *begun, by_others: false })
+            self.transport.note_crash(
+                &self.account,
+                "p#1",
+                Crash { begun: *begun, by_others: false, for_others: false },
+            )
         });
         let until = self.transport.locked_until(&self.account, "p#1");
         until.map(|until| until.duration_since(Instant::now()))

@@ -33,16 +33,7 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// MQTT over streams that are dialled.
 pub struct Mqtt {
     dial: Arc<dyn Dial>,
-    left: Arc<Ended>,
-}
-
-/// What ended connections have left.
-#[derive(Debug, Default)]
-struct Ended {
-    /// All of it.
-    left: Left,
-    /// Of connections whose end the hub may not have heard of: that outlives this daemon.
-    unheard: Left,
+    left: Arc<Left>,
 }
 
 impl Mqtt {
@@ -64,28 +55,26 @@ impl Transport for Mqtt {
     /// Its connection may have ended without the hub's hearing of it, as by a power cut.
     fn note_crash(&self, account: &Account, device: &str, crash: Crash) {
         let Hub { host, keepalive, .. } = &account.access.hub;
-        let (recipient, until) = (Recipient::of(host, device), Some(crash.begun + lock::until_noticed(*keepalive)));
-        [&self.left.left, &self.left.unheard].iter().for_each(|left| left.note(&recipient, until));
+        self.left.note(&Recipient::of(host, device), Some(crash.begun + lock::until_noticed(*keepalive)));
     }
 
     fn locked_until(&self, account: &Account, device: &str) -> Option<Instant> {
         match account.transport {
             // The hub ends the connection before for the next one, and frees what it held for it.
             TransportKind::Mqtt | TransportKind::MqttWs => None,
-            _ => self.left.left.until(&Recipient::of(&account.access.hub.host, device)),
+            _ => self.left.until(&Recipient::of(&account.access.hub.host, device)),
         }
     }
 
-    /// The next daemon waits for nothing of it that reaches the device by MQTT again.
     fn rest(&self) -> Rest {
-        self.left.unheard.rest()
+        self.left.rest(Rest::ForOthers)
     }
 }
 
 /// The hub is reached.
 struct AtTheHub {
     connection: Connection,
-    left: Arc<Ended>,
+    left: Arc<Left>,
 }
 
 impl Reached for AtTheHub {
@@ -118,7 +107,9 @@ struct Attached {
     came: Option<Instant>,
     /// One came that is settled by nobody here.
     leaves_one: bool,
-    left: Arc<Ended>,
+    /// Until when what connections before have left may be held: it need not have come yet.
+    inherited: Option<Instant>,
+    left: Arc<Left>,
     recipient: Recipient,
 }
 
@@ -137,6 +128,7 @@ impl Attached {
             is_served: false,
             came: None,
             leaves_one: false,
+            inherited: None,
             left,
             recipient: Recipient::of(&hub.host, device),
         }
@@ -159,7 +151,7 @@ impl Attached {
             _ => return Err(Trouble::Protocol("something before CONNACK".into())),
         }
         // What the connection before held is this one's.
-        [&self.left.left, &self.left.unheard].iter().for_each(|left| left.note(&self.recipient, None));
+        self.inherited = self.left.take(&self.recipient);
         self.ping = Ping::new(self.keepalive);
         Ok(())
     }
@@ -284,8 +276,8 @@ impl Attached {
                         came.push(Message { came: Some(Instant::now().into_std()), ..message });
                     }
                     Ok(_) => {}
-                    // Whatever has become of it, it was ended from there.
-                    Err(_) => return true,
+                    // What is between may reset it as well, of which the hub hears nothing.
+                    Err(trouble) => return trouble == Trouble::Closed,
                 }
             }
             false
@@ -298,21 +290,20 @@ impl Attached {
 
     /// Until when the hub may keep something locked for other transports, if the connection ends now.
     fn locked_until(&self) -> Option<Instant> {
-        match (self.is_served, self.leaves_one || self.session.waiting() > 0) {
+        let held = match (self.is_served, self.leaves_one || self.session.waiting() > 0) {
             (true, _) => Some(Instant::now() + lock::until_noticed(self.keepalive)),
             // The next connection of MQTT's gets it at once. No document says that another transport does.
             (false, true) => self.came.map(|came| came + lock::time()),
             (false, false) => None,
-        }
+        };
+        held.max(self.inherited)
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let Some(until) = self.locked_until() else { return };
-        self.left.left.note(&self.recipient, Some(until));
-        if self.is_served {
-            self.left.unheard.note(&self.recipient, Some(until));
+        if let Some(until) = self.locked_until() {
+            self.left.note(&self.recipient, Some(until));
         }
     }
 }

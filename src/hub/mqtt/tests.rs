@@ -133,7 +133,7 @@ async fn what_is_unsettled_when_a_connection_ends_is_waited_for_by_other_transpo
         let (mut attachment, far) = site.attach_and_take(taken).await;
         assert_eq!(attachment.settle(vec![Complete(1)]).await, Ok(true));
         let (came, ()) = tokio::join!(attachment.detach(), close_in_order(far, on_its_way));
-        assert_eq!((taken.len() + came.len(), site.left()), (2, (65, Rest::Nothing)));
+        assert_eq!((taken.len() + came.len(), site.left()), (2, (65, Rest::ForOthers)));
         tokio::time::advance(Duration::from_secs(65)).await;
         assert_eq!(site.left(), (0, Rest::Nothing));
     }
@@ -143,7 +143,7 @@ async fn what_is_unsettled_when_a_connection_ends_is_waited_for_by_other_transpo
     drop(far);
     assert!(matches!(attachment.next().await, Err(Trouble::Closed)));
     drop(attachment);
-    assert_eq!(site.left(), (65, Rest::Nothing));
+    assert_eq!(site.left(), (65, Rest::ForOthers));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,10 +153,15 @@ async fn a_connection_whose_end_the_hub_does_not_hear_of_may_hold_messages_until
     let (attachment, _far) = site.attach_and_take(&[]).await;
     let begun = Instant::now();
     attachment.detach().await;
-    assert_eq!((site.left(), begun.elapsed().as_secs()), ((95, Rest::Doubtful), 1));
-    // The next connection ends it at the hub.
+    assert_eq!((site.left(), begun.elapsed().as_secs()), ((95, Rest::ForOthers), 1));
+    // The next connection ends it at the hub, and gets what it held; or has ended before that came.
     let (attachment, far) = site.attach_and_take(&[]).await;
     assert_eq!(site.left(), (0, Rest::Nothing));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    tokio::join!(attachment.detach(), close_in_order(far, b""));
+    assert_eq!(site.left(), (75, Rest::ForOthers));
+    let (attachment, far) = site.attach_and_take(&[]).await;
+    tokio::time::advance(Duration::from_secs(75)).await;
     tokio::join!(attachment.detach(), close_in_order(far, b""));
     assert_eq!(site.left(), (0, Rest::Nothing));
     // Nobody waits for the answer to a goodbye where a ping was not answered.
@@ -167,7 +172,7 @@ async fn a_connection_whose_end_the_hub_does_not_hear_of_may_hold_messages_until
     }
     let begun = Instant::now();
     attachment.detach().await;
-    assert_eq!((site.left(), begun.elapsed().as_secs()), ((95, Rest::Doubtful), 0));
+    assert_eq!((site.left(), begun.elapsed().as_secs()), ((95, Rest::ForOthers), 0));
     tokio::time::advance(Duration::from_secs(95)).await;
     assert_eq!(site.left(), (0, Rest::Nothing));
 }
@@ -177,7 +182,7 @@ async fn a_hub_may_hold_messages_for_whoever_it_has_not_refused() {
     // It may have let it in, and not be heard.
     let site = site();
     assert!(matches!(site.attach(b"").await.0, Err(Trouble::Slow(60))));
-    assert_eq!(site.left(), (95, Rest::Doubtful));
+    assert_eq!(site.left(), (95, Rest::ForOthers));
     for answer in [Some(REFUSES), None] {
         let site = self::site();
         match answer {
@@ -210,10 +215,10 @@ async fn a_hub_may_hold_messages_for_whoever_it_has_not_refused() {
 #[tokio::test(start_paused = true)]
 async fn after_a_crash_other_transports_wait_until_the_hub_has_missed_the_connection_or_it_was_taken_over() {
     let site = site();
-    let crash = Crash { begun: Instant::now(), by_others: false };
+    let crash = Crash { begun: Instant::now(), by_others: false, for_others: false };
     site.transport.note_crash(&site.account, "d", crash);
     tokio::time::advance(Duration::from_secs(5)).await;
-    assert_eq!(site.left(), (90, Rest::Doubtful));
+    assert_eq!(site.left(), (90, Rest::ForOthers));
     let (_attachment, _far) = site.attach_and_take(&[]).await;
     assert_eq!(site.left(), (0, Rest::Nothing));
 }

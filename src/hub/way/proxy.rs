@@ -183,7 +183,7 @@ fn asks(head: &str, proxy: &Proxy, status: u16) -> ProxyTrouble {
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("proxy-authenticate"))
         // One field may name several, with parameters between them (RFC 9110, 11.6.1).
         .flat_map(|(_, value)| value.split(',').filter_map(|part| part.split_ascii_whitespace().next()))
-        .filter(|scheme| is_scheme(scheme))
+        .filter_map(scheme)
         .collect();
     let takes_basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
     match (takes_basic, &proxy.credentials) {
@@ -196,10 +196,13 @@ fn asks(head: &str, proxy: &Proxy, status: u16) -> ProxyTrouble {
     }
 }
 
-/// Whether a word can name a kind of credentials (RFC 9110, 11.1): of those that there are, the longest has 20 letters.
-/// What is longer may be anything, such as the credentials that the proxy was shown.
-fn is_scheme(word: &str) -> bool {
-    word.len() <= 20 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+/// Kinds of credentials (RFC 9110, 11.1) that proxies ask for. Any other word may be anything, such as the credentials
+/// that the proxy was shown.
+const SCHEMES: [&str; 8] = ["Basic", "Bearer", "Digest", "Kerberos", "Mutual", "Negotiate", "NTLM", "OAuth"];
+
+/// The kind that a word names.
+fn scheme(word: &str) -> Option<&'static str> {
+    SCHEMES.into_iter().find(|known| known.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

@@ -81,8 +81,10 @@ fn judge(head: &str, key: &str, protocol: &str) -> Result<(), String> {
         let mut fields = head.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(known, _)| known.trim().eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
     };
-    let is_upgraded = field("connection").split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    if !is_upgraded || !field("upgrade").eq_ignore_ascii_case("websocket") {
+    // `Connection` is not looked at: what stands between may leave it out, or say it in several lines (RFC 9110, 7.6.1).
+    // Nothing but a WebSocket knows the answer to the key.
+    let upgrade = field("upgrade");
+    if !upgrade.is_empty() && !upgrade.eq_ignore_ascii_case("websocket") {
         return Err(none("it goes on with something else"));
     }
     let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
@@ -197,7 +199,7 @@ mod tests {
         let accept = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, accept.as_bytes());
         let protocol = protocol.map_or_else(String::new, |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
         let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
             BASE64_STANDARD.encode(accept)
         );
@@ -274,7 +276,8 @@ mod tests {
             ("HTTP/1.1 404 x\r\n\r\n", "nothing is there"),
             ("HTTP/1.1 503 x\r\n\r\n", "throttling"),
             ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "intercept"),
-            ("HTTP/1.1 101 x\r\n\r\n", "something else"),
+            ("HTTP/1.1 101 x\r\nUpgrade: h2c\r\n\r\n", "something else"),
+            ("HTTP/1.1 101 x\r\n\r\n", "another question"),
             // One byte more than any answer to a key has.
             (
                 "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
