@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint]
+# Usage: scripts/setup.sh [quick | tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint]
+#   quick     what scripts/test.sh quick needs
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
 #   foreign   what running the package's program for another architecture needs, too
@@ -25,6 +26,9 @@ need_packages() { # packages; for what has no command of its own
 need cc gcc
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
+if [ "${1-}" = tests ] || [ "${1-}" = quick ]; then
+    need patch patch
+fi
 if [ "${1-}" = tests ]; then
     need mosquitto mosquitto
     need_packages squid tinyproxy
@@ -36,7 +40,6 @@ if [ "${1-}" = tests ]; then
     need mount mount
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
     need setpriv util-linux
-    need patch patch
     need g++ g++
     # Shells whose completion of the command line is tried, and what judges the manual pages.
     need zsh zsh

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 if [ "${1-}" = quick ]; then
-    scripts/setup.sh
+    scripts/setup.sh quick
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
     cargo test --quiet --lib

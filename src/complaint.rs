@@ -1,7 +1,8 @@
 //! What is wrong, and what to do about it: the one shape of all that is said to the person on site.
 //!
 //! Shown, it is one sentence, the remedy behind a semicolon. It is made of its two parts, as there may be a semicolon
-//! in what it repeats; only what comes as one sentence is taken apart ([`Complaint::heard`]).
+//! in what it repeats. Only what comes as one sentence is taken apart ([`Complaint::heard`]): what a daemon says, which
+//! may be of another version, and in `check --live` the errors of hub and ledger, whose sentences are the log's, too.
 
 use std::fmt;
 
@@ -25,8 +26,7 @@ impl Complaint {
         Complaint::new(what, "")
     }
 
-    /// Of a sentence that comes as one, such as from the daemon, which may be of another version: the remedy stands
-    /// behind the first semicolon outside of quotes.
+    /// Of a sentence that comes as one: the remedy stands behind the first semicolon outside of quotes.
     pub fn heard(sentence: &str) -> Complaint {
         let (what, remedy) = split(sentence);
         Complaint::new(what, remedy)

@@ -132,7 +132,10 @@ enum Action {
 enum LedgerAction {
     /// List rows, newest first.
     ///
-    /// Example: fieldbridge ledger list --device pump-7 --limit 20
+    /// For one device's, or for those that succeeded, it looks through the newest 20,000 rows, or ten for each that
+    /// --limit asks for if that is more; a device's older ones are found by their message ids, or because they are not
+    /// over. For one device's in another final state, it looks through the newest 1,000 in that state, or ten for each.
+    /// It says what it has not looked through. Example: fieldbridge ledger list --device pump-7 --limit 20
     List {
         /// Only this device's.
         #[arg(long, value_name = "ID")]
