@@ -81,8 +81,8 @@ fn judge(head: &str, key: &str, protocol: &str) -> Result<(), String> {
         let mut fields = head.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(known, _)| known.trim().eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
     };
-    // `Connection` is not looked at: what stands between may leave it out, or say it in several lines (RFC 9110, 7.6.1).
-    // Nothing but a WebSocket knows the answer to the key.
+    // `Connection` is not looked at: what stands between may leave it out, or say it in several lines (RFC 9110,
+    // 7.6.1). Nothing but a WebSocket knows the answer to the key.
     let upgrade = field("upgrade");
     if !upgrade.is_empty() && !upgrade.eq_ignore_ascii_case("websocket") {
         return Err(none("it goes on with something else"));
