@@ -271,6 +271,8 @@ impl Plant {
     async fn answer(self: Arc<Self>, line: &str, wire: &Wire, request: Request) {
         let fate = match self.dead_line {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
+            // Nobody is there.
+            _ if line.starts_with("/dev/spare") => Fate::Mute,
             _ => self.fate(&request),
         };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
