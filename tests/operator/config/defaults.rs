@@ -100,6 +100,31 @@ fn reference_notation_says_table_and_address() {
 }
 
 #[test]
+fn an_order_by_its_letters_says_what_two_keys_say_and_where_a_write_shows_has_the_writes() {
+    let site = Site::good();
+    for (order, word_order, byte_order) in
+        [("ABCD", "big", "big"), ("CDAB", "little", "big"), ("BADC", "big", "little"), ("DCBA", "little", "little")]
+    {
+        let points = |order: &str| {
+            let command = |name: &str, read_back: &str| {
+                format!(
+                    "[profile.pump.command.{name}]\nidempotent = true\n\
+                     write = {{ register = 40001, type = 'f64', {order} }}\nread_back = {{ {read_back} }}\n"
+                )
+            };
+            let own = command("own", &format!("register = 30001, type = 'i32', {order}"));
+            site.write("conf.d/10.toml", own + &command("same", "register = 30001"));
+            let commands = site.loaded().config.devices["pump-7"].commands.clone();
+            ["own", "same"].map(|name| (commands[name].action.clone(), commands[name].read_back.clone()))
+        };
+        let by_letters = points(&format!("order = '{order}'"));
+        assert_eq!(by_letters, points(&format!("word_order = '{word_order}', byte_order = '{byte_order}'")), "{order}");
+        let [_, (Action::Write(write), Some(shown))] = by_letters else { panic!("{order}") };
+        assert_eq!((shown.point.word_order, shown.point.byte_order), (write.word_order, write.byte_order), "{order}");
+    }
+}
+
+#[test]
 fn the_most_that_the_protocol_allows_is_allowed() {
     let site = Site::good();
     for body in [

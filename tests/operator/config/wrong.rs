@@ -279,7 +279,17 @@ const READ: &[Case] = &[
     ("register = 465536, type = 'u32'", ".register", "65536"),
     ("table = 'coil', address = 65000, count = 537", ".address", "65536"),
     ("register = 40001, word_order = 'middle'", ".word_order", "\"big\", \"little\""),
-    ("register = 40001, order = 'big'", ".order", "did you mean"),
+    ("register = 40001, order = 'big'", ".order", "did you mean \"ABCD\"?"),
+    ("register = 40001, order = 'ADBC'", ".order", "is none of \"ABCD\", \"CDAB\", \"BADC\", \"DCBA\""),
+    ("register = 40001, order = 'CDAB', word_order = 'little'", ".order", "keep it, and remove word_order"),
+    (
+        "register = 40001, order = 'CDAB', word_order = 'little', byte_order = 'big'",
+        ".order",
+        "stands beside word_order and byte_order",
+    ),
+    ("register = 1, order = 'CDAB'", ".order", "coils hold single bits"),
+    ("register = 10001, word_order = 'little'", ".word_order", "discrete inputs hold single bits"),
+    ("register = 40001, type = 'string', count = 2, order = 'CDAB'", ".order", "stay where they are"),
 ];
 
 #[test]
@@ -306,6 +316,28 @@ fn a_point_to_write_is_checked() {
         let text = format!("[profile.pump.command.c]\nwrite = {{ {write} }}\nidempotent = true");
         let key = format!("profile.pump.command.c.write{key}");
         bench.makes_one_problem(&text, &key, fragment);
+    }
+}
+
+const READ_BACK: &[Case] = &[
+    ("register = 30001, order = 'cdab'", ".order", "did you mean \"CDAB\"?"),
+    ("register = 30001, order = 'CDAB', byte_order = 'big'", ".order", "keep it, and remove byte_order"),
+    ("table = 'coil', address = 1, type = 'u32'", ".type", "single bits"),
+    ("register = 30001, type = 'string', count = 2", ".type", "something else than the command writes"),
+    ("register = 30001, count = 2", ".count", "something else than the command writes"),
+    ("register = 30001, after = '3s', within = '2s'", ".within", "shorter than after"),
+    ("register = 30001, tolerance = -1", ".tolerance", "must not be negative"),
+];
+
+#[test]
+fn where_a_write_shows_is_checked() {
+    let bench = Bench::new();
+    for (read_back, key, fragment) in READ_BACK {
+        let text = format!(
+            "[profile.pump.command.c]\nwrite = {{ register = 40001, type = 'u32' }}\nidempotent = true\n\
+             read_back = {{ {read_back} }}"
+        );
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c.read_back{key}"), fragment);
     }
 }
 

@@ -1,0 +1,76 @@
+//! How values lie in coils and registers, from the hub to the slave and back: orders, types, names, what stands for
+//! nothing, and the function that writes.
+
+use crate::support::hub::Hub;
+use crate::support::slave::Slave;
+use crate::support::{eventually, pump, Daemon, Site};
+use fieldbridge::demo::hub::C2d;
+use serde_json::{json, Value as Json};
+
+struct Plant {
+    hub: Hub,
+    slave: Slave,
+    site: Site,
+    _daemon: Daemon,
+}
+
+/// A device with these commands beside its usual ones.
+fn plant(commands: &str) -> Plant {
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let device = pump(slave.address(), "after-execution", "response_timeout = \"500ms\"\nretry_pause = \"10ms\"");
+    let site = Site::at(&hub, &format!("{device}{commands}"));
+    let daemon = site.start();
+    eventually("the device is subscribed", || hub.is_subscribed("pump").then_some(()));
+    Plant { hub, slave, site, _daemon: daemon }
+}
+
+impl Plant {
+    /// Sends a command and gives the row that it ends in, without what doesn't change.
+    fn row(&self, command: &str, value: &Json) -> Json {
+        let id = format!("m-{}", self.site.rows().len());
+        self.hub.send("pump", C2d::new(&id, value.to_string()).property("command", command)).unwrap();
+        eventually("the command has ended", || {
+            self.site.rows().into_iter().find(|row| row["messageId"] == id && !row["finishedAt"].is_null())
+        })
+    }
+
+    /// What a command that succeeds has written or read.
+    fn value(&self, command: &str, value: &Json) -> Json {
+        let row = self.row(command, value);
+        assert_eq!(row["state"], "succeeded", "{row}");
+        row["value"].clone()
+    }
+
+    fn set_registers(&self, address: u16, words: &[u16]) {
+        (address..).zip(words).for_each(|(address, word)| self.slave.set_register(address, *word));
+    }
+}
+
+#[test]
+fn an_order_by_its_letters_is_how_registers_are_written_read_and_read_back() {
+    let (order, registers): ([&str; 4], [[u16; 2]; 4]) =
+        (["ABCD", "CDAB", "BADC", "DCBA"], [[0x1234, 0x5678], [0x5678, 0x1234], [0x3412, 0x7856], [0x7856, 0x3412]]);
+    let commands: String = order
+        .iter()
+        .map(|order| {
+            format!(
+                "[profile.pump.command.write-{order}]\nidempotent = false\nverify = true\n\
+                 write = {{ table = \"holding\", address = 20, type = \"u32\", order = \"{order}\" }}\n\
+                 [profile.pump.command.read-{order}]\n\
+                 read = {{ table = \"holding\", address = 20, type = \"u32\", order = \"{order}\" }}\n\
+                 [profile.pump.command.shown-{order}]\nidempotent = false\nread_back = {{ address = 30, type = \"i32\" }}\n\
+                 write = {{ table = \"holding\", address = 20, type = \"u32\", order = \"{order}\" }}\n"
+            )
+        })
+        .collect();
+    let plant = plant(&commands);
+    for (order, words) in order.iter().zip(registers) {
+        assert_eq!(plant.value(&format!("write-{order}"), &json!(0x1234_5678)), 0x1234_5678);
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let asked = [&[16, 0, 20, 0, 2, 4], &bytes[..]].concat();
+        assert_eq!(plant.slave.other_writes().last(), Some(&asked), "{order}");
+        assert_eq!(plant.value(&format!("read-{order}"), &Json::Null), 0x1234_5678, "{order}");
+        plant.set_registers(30, &words);
+        assert_eq!(plant.value(&format!("shown-{order}"), &json!(0x1234_5678)), 0x1234_5678, "{order}");
+    }
+}
