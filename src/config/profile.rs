@@ -15,7 +15,6 @@ use crate::complaint::Complaint;
 use crate::peripheral::registers::{DataType, Point};
 use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
 
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 
 const READ_BACK_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
@@ -101,17 +100,15 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     };
     let idempotent = idempotent(table);
     let command = Command {
-        name: name.to_owned(),
-        action: action?,
         // A command that doesn't say is refused below; the rest of it is still looked at.
         idempotent: idempotent.unwrap_or(false),
         read_back,
         fixed,
         names,
-        numbers_as_text: false,
         range,
         timeout,
-        deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
+        deadline: deadline.unwrap_or(Command::DEADLINE),
+        ..Command::new(name, action?)
     };
     match &command.action {
         Action::Read(_) => {}

@@ -47,21 +47,11 @@ fn point(source: &mut Source) -> Point {
 }
 
 fn command(action: Action, range: Option<(f64, f64)>) -> Command {
-    Command {
-        name: "any".into(),
-        idempotent: true,
-        read_back: match &action {
-            Action::Write(point) => Some(Rule::exact(point)),
-            _ => None,
-        },
-        fixed: None,
-        names: None,
-        numbers_as_text: false,
-        range,
-        timeout: None,
-        deadline: std::time::Duration::from_secs(30),
-        action,
-    }
+    let read_back = match &action {
+        Action::Write(point) => Some(Rule::exact(point)),
+        _ => None,
+    };
+    Command { idempotent: true, read_back, range, ..Command::new("any", action) }
 }
 
 /// An answer of the point's length.

@@ -86,6 +86,25 @@ pub struct Prepared {
 }
 
 impl Command {
+    /// How long after its receipt a command must have reached the wire, where nothing else is said.
+    pub const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A command of which nothing is said but what it does.
+    pub fn new(name: impl Into<String>, action: Action) -> Command {
+        Command {
+            name: name.into(),
+            action,
+            idempotent: false,
+            read_back: None,
+            fixed: None,
+            names: None,
+            numbers_as_text: false,
+            range: None,
+            timeout: None,
+            deadline: Command::DEADLINE,
+        }
+    }
+
     /// Turns the message's value into a request. `null` counts as no value.
     ///
     /// # Errors

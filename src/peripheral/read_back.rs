@@ -114,18 +114,7 @@ mod tests {
     }
 
     fn command(write: Point, rule: Rule) -> Command {
-        Command {
-            name: "set".into(),
-            action: Action::Write(write),
-            idempotent: true,
-            read_back: Some(rule),
-            fixed: None,
-            names: None,
-            numbers_as_text: false,
-            range: None,
-            timeout: None,
-            deadline: Duration::from_secs(30),
-        }
+        Command { idempotent: true, read_back: Some(rule), ..Command::new("set", Action::Write(write)) }
     }
 
     fn fits(command: &Command, written: Json, words: &[u16]) -> bool {

@@ -23,18 +23,7 @@ fn scaled(kind: DataType, scale: f64, offset: f64) -> Point {
 }
 
 fn command(action: Action) -> Command {
-    Command {
-        name: "set-speed".into(),
-        action,
-        idempotent: true,
-        read_back: None,
-        fixed: None,
-        names: None,
-        numbers_as_text: false,
-        range: None,
-        timeout: None,
-        deadline: Duration::from_secs(30),
-    }
+    Command { idempotent: true, ..Command::new("set-speed", action) }
 }
 
 fn write(point: &Point) -> Command {

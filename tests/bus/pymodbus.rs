@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::peers::{call, patient, Pty, Running};
 use fieldbridge::bus::call::Wire;
@@ -90,21 +89,11 @@ fn point(table: Table, address: u16, kind: DataType) -> Point {
 }
 
 fn command(action: Action) -> Command {
-    Command {
-        name: "command".into(),
-        idempotent: true,
-        read_back: match &action {
-            Action::Write(point) => Some(Rule::exact(point)),
-            _ => None,
-        },
-        fixed: None,
-        names: None,
-        numbers_as_text: false,
-        range: None,
-        timeout: None,
-        deadline: Duration::from_secs(30),
-        action,
-    }
+    let read_back = match &action {
+        Action::Write(point) => Some(Rule::exact(point)),
+        _ => None,
+    };
+    Command { idempotent: true, read_back, ..Command::new("command", action) }
 }
 
 async fn read(turn: &mut Turn, point: &Point) -> Json {
