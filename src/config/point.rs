@@ -9,7 +9,7 @@ use crate::peripheral::registers::{DataType, Order, Point, Table, BITS_READ_MAX}
 const TABLES: [(&str, Table); 4] =
     [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
 
-const TYPES: [(&str, DataType); 10] = [
+const TYPES: [(&str, DataType); 12] = [
     ("bool", DataType::Bool),
     ("u16", DataType::U16),
     ("i16", DataType::I16),
@@ -19,6 +19,8 @@ const TYPES: [(&str, DataType); 10] = [
     ("i64", DataType::I64),
     ("f32", DataType::F32),
     ("f64", DataType::F64),
+    ("bcd16", DataType::Bcd16),
+    ("bcd32", DataType::Bcd32),
     ("string", DataType::String),
 ];
 

@@ -157,6 +157,8 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("type", "i64", &["int64", "lint", "s64", "longlong", "int64_t"]),
     ("type", "f32", &["float", "float32", "real", "single", "f", "ieee754", "float_32"]),
     ("type", "f64", &["double", "float64", "lreal", "float_64"]),
+    ("type", "bcd16", &["bcd", "bcd4", "bcd_16", "16-bit-bcd", "packed-bcd"]),
+    ("type", "bcd32", &["bcd8", "lbcd", "bcd_32", "32-bit-bcd", "dbcd"]),
     ("type", "string", &["text", "str", "ascii", "char", "utf8", "utf-8"]),
     ("order", "ABCD", &["big", "big-endian", "be", "ab", "1234", "normal", "none"]),
     ("order", "CDAB", &["little-endian-byte-swap", "word-swap", "swap-words", "swapped-words", "3412"]),

@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+mod bcd;
 pub mod exception;
 pub mod exchange;
 mod names;
@@ -160,7 +161,7 @@ impl Command {
                 if point.kind == DataType::String {
                     return Ok(point.unpack_text(words).into());
                 }
-                let raw = point.unpack(words);
+                let raw = point.unpack(words)?;
                 let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
                 Ok(one_or_all(point, values))
             }

@@ -22,7 +22,7 @@ use tokio::process::Child;
 const UNIT: u8 = 7;
 
 /// As in the slave's script, in its order.
-fn inputs() -> [(DataType, Json); 8] {
+fn inputs() -> [(DataType, Json); 10] {
     [
         (DataType::U16, json!(65535)),
         (DataType::I16, json!(-2)),
@@ -32,6 +32,8 @@ fn inputs() -> [(DataType, Json); 8] {
         (DataType::I64, json!(-9_223_372_036_854_775_807_i64)),
         (DataType::F32, json!(3.5)),
         (DataType::F64, json!(-0.1)),
+        (DataType::Bcd16, json!(9876)),
+        (DataType::Bcd32, json!(12_345_678)),
     ]
 }
 
@@ -145,8 +147,8 @@ async fn every_type_is_read_in_every_order() {
                     let point = Point { word_order, byte_order, ..point(Table::Input, address, kind) };
                     assert_eq!(read(turn, &point).await, value, "{point:?}");
                     address += match kind {
-                        DataType::U16 | DataType::I16 => 1,
-                        DataType::U32 | DataType::I32 | DataType::F32 => 2,
+                        DataType::U16 | DataType::I16 | DataType::Bcd16 => 1,
+                        DataType::U32 | DataType::I32 | DataType::F32 | DataType::Bcd32 => 2,
                         _ => 4,
                     };
                 }

@@ -41,6 +41,14 @@ impl Plant {
         row["value"].clone()
     }
 
+    /// The code and the sentence of a command that doesn't.
+    fn fault(&self, command: &str, value: &Json) -> (String, String) {
+        let row = self.row(command, value);
+        assert_ne!(row["state"], "succeeded", "{row}");
+        let text = |key: &str| row["error"][key].as_str().unwrap_or_default().to_owned();
+        (text("code"), text("message"))
+    }
+
     fn set_registers(&self, address: u16, words: &[u16]) {
         (address..).zip(words).for_each(|(address, word)| self.slave.set_register(address, *word));
     }
@@ -73,4 +81,40 @@ fn an_order_by_its_letters_is_how_registers_are_written_read_and_read_back() {
         plant.set_registers(30, &words);
         assert_eq!(plant.value(&format!("shown-{order}"), &json!(0x1234_5678)), 0x1234_5678, "{order}");
     }
+}
+
+#[test]
+fn decimal_digits_are_written_and_read_and_what_is_none_is_a_bad_reply_that_names_the_registers() {
+    let plant = plant(
+        r#"
+[profile.pump.command.dose]
+write = { table = "holding", address = 20, type = "bcd16", scale = 0.1 }
+verify = true
+idempotent = false
+
+[profile.pump.command.count]
+write = { table = "holding", address = 21, type = "bcd32", order = "CDAB" }
+read_back = { address = 30, type = "u32" }
+idempotent = false
+
+[profile.pump.command.read-all]
+read = { table = "holding", address = 21, type = "bcd32", order = "CDAB", count = 2 }
+"#,
+    );
+    assert_eq!(plant.value("dose", &json!(123.4)), 123.4);
+    assert_eq!(plant.slave.writes(), [(20, 0x1234)]);
+    // It shows as a plain number, the little register first.
+    plant.set_registers(30, &[0x614E, 0x00BC]);
+    assert_eq!(plant.value("count", &json!(12_345_678)), 12_345_678);
+    assert_eq!(plant.slave.other_writes(), [[16, 0, 21, 0, 2, 4, 0x56, 0x78, 0x12, 0x34]]);
+    plant.set_registers(23, &[0x0042, 0x9900]);
+    assert_eq!(plant.value("read-all", &Json::Null), json!([12_345_678, 99_000_042]));
+    plant.set_registers(23, &[0x00F2, 0x9900]);
+    let (code, message) = plant.fault("read-all", &Json::Null);
+    assert_eq!(code, "bad-reply");
+    assert!(message.contains("the registers at addresses 23 to 24 hold 0x00F2 0x9900"), "{message}");
+    for (command, value) in [("dose", json!(1000)), ("dose", json!(-0.1)), ("count", json!(100_000_000))] {
+        assert_eq!(plant.fault(command, &value).0, "out-of-range", "{value}");
+    }
+    assert_eq!((plant.slave.writes().len(), plant.slave.other_writes().len()), (1, 1));
 }

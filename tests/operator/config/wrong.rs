@@ -219,6 +219,8 @@ const COMMAND: &[Case] = &[
     ("write = { register = 1 }\nvalue = 2\nidempotent = true", ".value", "true or false"),
     ("write = { register = 40001, scale = 0.1 }\nrange = [0, 10000]\nidempotent = true", ".range", "hold 0 to 6553.5"),
     ("write = { register = 40001 }\nrange = [-1, 5]\nidempotent = true", ".range", "hold 0 to 65535"),
+    ("write = { register = 40001, type = 'bcd16' }\nrange = [0, 10000]\nidempotent = true", ".range", "hold 0 to 9999"),
+    ("write = { register = 40001, type = 'bcd32' }\nvalue = -1\nidempotent = true", ".value", "from 0 to 99999999"),
     (
         "write = { register = 40001, scale = -0.1, offset = 10 }\nrange = [0, 11]\nidempotent = true",
         ".range",
@@ -269,6 +271,8 @@ const READ: &[Case] = &[
     ("register = 40001, scale = nan", ".scale", "expected a number"),
     ("register = 40001, scale = '0.1'", ".scale", "remove the quotes"),
     ("register = 40001, type = 'uint16'", ".type", "did you mean \"u16\"?"),
+    ("register = 40001, type = 'bcd'", ".type", "did you mean \"bcd16\"?"),
+    ("register = 1, type = 'bcd16'", ".type", "single bits"),
     ("register = 40001, type = 'string'", ".count", "is missing"),
     ("register = 40001, type = 'string', count = 4, offset = 1", ".offset", "is for numbers"),
     ("register = 40001, type = 'string', count = 126", ".count", "at most 125"),
