@@ -304,16 +304,19 @@ fn same_number(a: &Json, b: &Json) -> bool {
 
 /// What its names stand for goes the way of every value, so that what is wrong with it is known now.
 fn check_names(table: &Table, command: &Command) {
-    let takes_one = match &command.action {
-        Action::Read(_) => false,
-        Action::Write(point) => point.count.is_none() && point.kind != DataType::String,
-        Action::Send(template) => template.send.contains(PLACEHOLDER),
+    let (takes_one, is_text) = match &command.action {
+        Action::Read(point) | Action::Write(point) => (true, point.kind == DataType::String),
+        Action::Send(template) => (template.send.contains(PLACEHOLDER), false),
     };
     // A fixed value has been asked for already.
     let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };
+    if is_text {
+        table.wrong("values", ("names numbers, and this command's registers hold a text", "remove it"));
+        return;
+    }
     for (name, _) in names.entries() {
-        if let Err(fault) = command.prepare(Some(&name.into())) {
-            table.wrong("values", (format!("{name:?} can't be carried out: {}", fault.message), "correct it"));
+        if let Err(why) = command.check_name(name) {
+            table.wrong("values", (format!("{name:?} {why}"), "correct it"));
         }
     }
 }

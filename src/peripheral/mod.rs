@@ -129,6 +129,25 @@ impl Command {
         }
     }
 
+    /// Whether what a name of `values` stands for can be sent, or stand at the command's point.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the name.
+    pub fn check_name(&self, name: &str) -> Result<(), String> {
+        let is_never = if matches!(self.action, Action::Read(_)) { "is never read" } else { "can't be carried out" };
+        let told = |fault: Fault| format!("{is_never}: {}", fault.message);
+        let (Action::Read(point) | Action::Write(point)) = &self.action else {
+            return self.prepare(Some(&name.into())).map(drop).map_err(told);
+        };
+        let meant = self.resolved(&name.into()).map_err(told)?;
+        let (_, held) = value::encode(point, &meant, self.range).map_err(told)?;
+        if held.is_boolean() || value::same(&meant, &held) {
+            return Ok(());
+        }
+        let [meant, held] = [&meant, &held].map(value::show);
+        Err(format!("stands for {meant}, and the nearest that the point's type and scale hold is {held}"))
+    }
+
     /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
     ///
     /// # Errors

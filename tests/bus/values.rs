@@ -118,3 +118,49 @@ read = { table = "holding", address = 21, type = "bcd32", order = "CDAB", count 
     }
     assert_eq!((plant.slave.writes().len(), plant.slave.other_writes().len()), (1, 1));
 }
+
+#[test]
+fn names_stand_for_the_values_of_registers_and_coils_both_ways_and_nothing_else_is_written() {
+    let plant = plant(
+        r#"
+[profile.pump.command.mode]
+write = { table = "holding", address = 20, scale = 0.5 }
+values = { off = 0, eco = 1.5, auto = 2 }
+verify = true
+idempotent = false
+
+[profile.pump.command.read-mode]
+read = { table = "holding", address = 20, scale = 0.5, count = 2 }
+values = { off = 0, eco = 1.5, auto = 2 }
+
+[profile.pump.command.gate]
+write = { table = "coil", address = 7 }
+values = { shut = 0, open = 1 }
+verify = true
+idempotent = false
+
+[profile.pump.command.read-gate]
+read = { table = "coil", address = 7 }
+values = { shut = 0, open = 1 }
+"#,
+    );
+    for (given, word, name) in [(json!("eco"), 3, "eco"), (json!(2), 4, "auto"), (json!(0.0), 0, "off")] {
+        assert_eq!(plant.value("mode", &given), name);
+        assert_eq!(plant.slave.writes().last(), Some(&(20, word)), "{given}");
+    }
+    plant.set_registers(20, &[3, 9]);
+    assert_eq!(plant.value("read-mode", &Json::Null), json!(["eco", 4.5]));
+    for (given, on, name) in [(json!("open"), 0xFF, "open"), (json!(0), 0, "shut")] {
+        assert_eq!(plant.value("gate", &given), name);
+        assert_eq!(plant.slave.other_writes().last().unwrap()[..], [5, 0, 7, on, 0], "{given}");
+        assert_eq!(plant.value("read-gate", &Json::Null), name);
+    }
+    let others =
+        [("mode", json!("ECO")), ("mode", json!(1)), ("mode", json!(true)), ("gate", json!(true)), ("gate", json!(2))];
+    for (command, value) in others {
+        let (code, message) = plant.fault(command, &value);
+        assert_eq!(code, "out-of-range", "{command} {value}");
+        assert!(message.contains("expected one of"), "{message}");
+    }
+    assert_eq!((plant.slave.writes().len(), plant.slave.other_writes().len()), (3, 2));
+}

@@ -351,6 +351,26 @@ const NAMES: &[Case] = &[
     ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
     ("write = { register = 40001 }\nidempotent = true\nuntil = 'a'", ".until", "belongs to a send"),
     ("read = { register = 40001 }\nvalues = 1", ".values", "expected a table"),
+    ("read = { register = 40001 }\nvalues = {}", ".values", "is empty"),
+    ("read = { register = 40001 }\nvalues = { a = 70000 }", ".values", "\"a\" is never read: expected a number from 0"),
+    ("read = { register = 40001, count = 2 }\nvalues = { a = -1 }", ".values", "is never read"),
+    ("read = { register = 1 }\nvalues = { a = 2 }", ".values", "is never read: expected true or false"),
+    (
+        "write = { register = 40001, scale = 0.1 }\nidempotent = true\nvalues = { half = 0.55 }",
+        ".values",
+        "\"half\" stands for 0.55, and the nearest that the point's type and scale hold is 0.6",
+    ),
+    ("write = { register = 40001, count = 2 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "carried out"),
+    (
+        "write = { register = 40001 }\nidempotent = true\nrange = [0, 1]\nvalues = { off = 0, full = 2 }",
+        ".values",
+        "\"full\" can't be carried out: expected a number from 0 to 1",
+    ),
+    (
+        "write = { register = 40001, type = 'string', count = 2 }\nidempotent = true\nvalues = { a = 1 }",
+        ".values",
+        "hold a text",
+    ),
 ];
 
 #[test]
