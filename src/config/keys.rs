@@ -155,6 +155,7 @@ pub const COMMAND: Section = Section {
         "result",
         "value",
         "values",
+        "unavailable",
         "pattern",
         "range",
         "idempotent",

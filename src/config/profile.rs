@@ -91,6 +91,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     let action = action(table);
     let range = range(table);
     let names = names(table, action.as_ref());
+    let unavailable = unavailable(table, action.as_ref());
     let fixed = table.json("value");
     let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
     let deadline = table.duration("deadline", &DEADLINE);
@@ -105,6 +106,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         read_back,
         fixed,
         names,
+        unavailable,
         range,
         timeout,
         deadline: deadline.unwrap_or(Command::DEADLINE),
@@ -204,6 +206,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
     for (key, owners) in [
         ("value", ["write", "send"].as_slice()),
         ("range", &["write", "send"]),
+        ("unavailable", &["read", "write"]),
         ("verify", &["write"]),
         ("read_back", &["write"]),
         ("expect", &["send"]),
@@ -296,6 +299,23 @@ fn names(table: &Table, action: Option<&Action>) -> Option<Names> {
         }
     }
     Some(Names::new(names))
+}
+
+/// The bits of the value that says that there is none: as they are, or as the negative number with the same bits, which
+/// is the only way to write some of 64.
+fn unavailable(table: &Table, action: Option<&Action>) -> Option<u64> {
+    let Some(Action::Read(point) | Action::Write(point)) = action.filter(|_| table.has("unavailable")) else {
+        return None;
+    };
+    if point.table.is_bits() || point.kind == DataType::String {
+        let why = ("is what registers hold in place of a number, and this command has none", "remove it");
+        table.wrong("unavailable", why);
+        return None;
+    }
+    let spare = 64 - 16 * point.kind.words();
+    let number =
+        table.integer("unavailable", i64::MIN >> spare..=i64::try_from(u64::MAX >> spare).unwrap_or(i64::MAX))?;
+    Some(number.cast_unsigned() & u64::MAX >> spare)
 }
 
 fn same_number(a: &Json, b: &Json) -> bool {

@@ -90,6 +90,21 @@ const KEYS: &[Alias] = &[
     ("host", &["hostname", "host_name", "hub", "hub_name", "iothub", "iothub_hostname", "url", "server", "name"], ""),
     ("ca_file", &["ca", "cafile", "ca_cert", "ca_certificate", "root_ca", "trust", "trust_file", "cacert"], ""),
     ("idempotent", &["repeatable", "retryable", "safe", "repeat"], ""),
+    (
+        "unavailable",
+        &[
+            "null_value",
+            "nan",
+            "nan_value",
+            "error_value",
+            "unsupported_value",
+            "not_available",
+            "na",
+            "invalid",
+            "none",
+        ],
+        " It is what the registers hold then, such as 0x8000",
+    ),
     ("verify", &["readback", "confirm", "check"], ""),
     ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
     ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
@@ -257,6 +272,7 @@ mod tests {
             (keys::READ_BACK, "swap", "order"),
             (keys::POINT, "word_swap", "word_order"),
             (keys::SERIAL, "terminator", "delimiter"),
+            (keys::COMMAND, "nan_value", "unavailable"),
             (keys::DEVICE, "connection_string", "connection_string_file"),
         ] {
             assert_eq!(meant(written, section.keys).map(|(known, _)| known), Some(ours), "{written}");

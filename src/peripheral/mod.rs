@@ -29,7 +29,7 @@ use crate::command::outcome::{Code, Fault};
 use exchange::{Answer, Request};
 pub use names::Names;
 pub use read_back::{Found, Rule};
-use registers::{DataType, Point};
+use registers::{DataType, Point, Raw};
 pub use text::{Meaning, Pattern, Template, PLACEHOLDER};
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
@@ -47,6 +47,8 @@ pub struct Command {
     pub fixed: Option<Json>,
     /// Names for its values, which are then all that is written.
     pub names: Option<Names>,
+    /// The bits of a register value that says that there is none.
+    pub unavailable: Option<u64>,
     /// Numbers and truth are taken from text, too.
     pub numbers_as_text: bool,
     /// Inclusive limits of the engineering value.
@@ -99,6 +101,7 @@ impl Command {
             read_back: None,
             fixed: None,
             names: None,
+            unavailable: None,
             numbers_as_text: false,
             range: None,
             timeout: None,
@@ -140,7 +143,7 @@ impl Command {
             return self.prepare(Some(&name.into())).map(drop).map_err(told);
         };
         let meant = self.resolved(&name.into()).map_err(told)?;
-        let (_, held) = value::encode(point, &meant, self.range).map_err(told)?;
+        let (_, held) = self.encode_one(point, &meant).map_err(told)?;
         if held.is_boolean() || value::same(&meant, &held) {
             return Ok(());
         }
@@ -180,9 +183,9 @@ impl Command {
                 if point.kind == DataType::String {
                     return Ok(point.unpack_text(words).into());
                 }
-                let raw = point.unpack(words)?;
-                let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
-                Ok(one_or_all(point, values))
+                let raw = point.unpack(words, self.unavailable_at(point))?;
+                let value = |raw: Option<Raw>| raw.map_or(Json::Null, |raw| value::decode(point, raw));
+                Ok(one_or_all(point, raw.into_iter().map(value).collect()))
             }
             _ => Err(self.of_another_kind()),
         }
@@ -231,18 +234,37 @@ impl Command {
         let mut raws = Vec::new();
         let mut written = Vec::new();
         for value in elements(point, value)? {
-            let (raw, value) = value::encode(point, value, self.range)?;
+            let (raw, value) = self.encode_one(point, value)?;
             raws.push(raw);
             written.push(value);
         }
         let request = if point.is_bits() {
-            let bits = raws.iter().map(|raw| *raw == registers::Raw::Bool(true)).collect();
+            let bits = raws.iter().map(|raw| *raw == Raw::Bool(true)).collect();
             Request::WriteBits { address, bits }
         } else {
             let words = raws.into_iter().flat_map(|raw| point.pack(raw)).collect();
             Request::WriteWords { address, words }
         };
         Ok((request, one_or_all(point, written)))
+    }
+
+    fn encode_one(&self, point: &Point, value: &Json) -> Result<(Raw, Json), Fault> {
+        let (raw, written) = value::encode(point, value, self.range)?;
+        let is_taken = |bits: &u64| !point.is_bits() && point.bits(&point.pack(raw)) == *bits;
+        match self.unavailable_at(point).filter(is_taken) {
+            None => Ok((raw, written)),
+            Some(bits) => {
+                let why =
+                    format!("{} would stand there as {bits:#X}, which says that there is no value", value::show(value));
+                Err(Fault::new(Code::OutOfRange, why))
+            }
+        }
+    }
+
+    /// What says at a point that there is no value: it is known for values as wide as the command's own.
+    fn unavailable_at(&self, point: &Point) -> Option<u64> {
+        let (Action::Read(own) | Action::Write(own)) = &self.action else { return None };
+        self.unavailable.filter(|_| own.kind.words() == point.kind.words())
     }
 
     /// What a value stands for.

@@ -215,17 +215,23 @@ impl Point {
         words
     }
 
-    /// The values in registers; there are [`Point::span`] of these. The error is a sentence about what is no value.
-    pub(super) fn unpack(&self, words: &[u16]) -> Result<Vec<Raw>, String> {
+    /// The values in registers; there are [`Point::span`] of these. `None` for each that holds the bits of
+    /// `unavailable`. The error is a sentence about what is no value.
+    pub(super) fn unpack(&self, words: &[u16], unavailable: Option<u64>) -> Result<Vec<Option<Raw>>, String> {
         let width = self.kind.words();
         let raw = |(at, words): (usize, &[u16])| {
-            self.raw(self.bits(words)).ok_or_else(|| self.no_digits(usize::from(self.address) + at * width, words))
+            let bits = self.bits(words);
+            if unavailable == Some(bits) {
+                return Ok(None);
+            }
+            let no_digits = || self.no_digits(usize::from(self.address) + at * width, words);
+            self.raw(bits).map(Some).ok_or_else(no_digits)
         };
         words.chunks_exact(width).enumerate().map(raw).collect()
     }
 
     /// The registers of one value as one number, the most significant bit first.
-    fn bits(&self, words: &[u16]) -> u64 {
+    pub(super) fn bits(&self, words: &[u16]) -> u64 {
         let mut words = words.to_vec();
         if self.word_order == Order::Little {
             words.reverse();

@@ -164,3 +164,39 @@ values = { shut = 0, open = 1 }
     }
     assert_eq!((plant.slave.writes().len(), plant.slave.other_writes().len()), (3, 2));
 }
+
+#[test]
+fn what_stands_for_no_value_is_read_as_null_and_does_not_confirm() {
+    let plant = plant(
+        r#"
+[profile.pump.command.read-levels]
+read = { table = "holding", address = 20, type = "i16", scale = 0.1, count = 3 }
+unavailable = 0x8000
+
+[profile.pump.command.read-total]
+read = { table = "holding", address = 24, type = "u64" }
+unavailable = -1
+
+[profile.pump.command.level]
+write = { table = "holding", address = 20, type = "i16", scale = 0.1 }
+read_back = { address = 30, within = "200ms" }
+unavailable = 0x8000
+idempotent = false
+"#,
+    );
+    plant.set_registers(20, &[215, 0x8000, 0x8001]);
+    assert_eq!(plant.value("read-levels", &Json::Null), json!([21.5, null, -3276.7]));
+    plant.set_registers(24, &[0xFFFF; 4]);
+    assert_eq!(plant.value("read-total", &Json::Null), Json::Null);
+    let output = plant.site.command(&["exec", "pump", "read-total"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "succeeded: null", "it is said, and not left out");
+    plant.set_registers(30, &[0x8000]);
+    let row = plant.row("level", &json!(1.5));
+    assert_eq!((&row["state"], &row["error"]["code"]), (&json!("in_doubt"), &json!("bad-reply")), "{row}");
+    let message = row["error"]["message"].as_str().unwrap();
+    assert!(message.contains("confirmed, but") && message.contains("stands 0x8000, which says"), "{message}");
+    assert_eq!(plant.fault("level", &json!(-3276.8)).0, "out-of-range");
+    assert_eq!(plant.slave.writes(), [(20, 15)]);
+    plant.set_registers(30, &[25]);
+    assert_eq!(plant.value("level", &json!(2.5)), 2.5);
+}

@@ -47,3 +47,46 @@ fn registers_without_decimal_digits_are_named_in_a_bad_reply() {
         assert!(why.starts_with(told), "{why}");
     }
 }
+
+#[test]
+fn registers_that_say_that_there_is_no_value_are_read_as_null_and_never_written() {
+    let table: [(Point, u64, &[u16], Json); 7] = [
+        (holding(I16), 0x8000, &[0x8000], json!(null)),
+        (holding(I16), 0x8000, &[0x8001], json!(-32767)),
+        (scaled(U16, 0.1, 0.0), 0xFFFF, &[0xFFFF], json!(null)),
+        (holding(F32), 0x7FC0_0000, &[0x7FC0, 0], json!(null)),
+        (Point { word_order: Little, ..holding(U32) }, 0x8000_0000, &[0, 0x8000], json!(null)),
+        (Point { count: Some(3), ..holding(Bcd16) }, 0xFFFF, &[0x0012, 0xFFFF, 0x9999], json!([12, null, 9999])),
+        (holding(U64), u64::MAX, &[0xFFFF; 4], json!(null)),
+    ];
+    for (point, bits, registers, value) in table {
+        let with = |action| Command { unavailable: Some(bits), ..command(action) };
+        let read = with(Action::Read(point.clone()));
+        let answer = Answer::Words(registers.to_vec());
+        assert_eq!(read.interpret(&read.prepare(None).unwrap(), &answer), Ok(Some(value)), "{point:?}");
+    }
+    let set = Command { unavailable: Some(0x8000), ..verified(&holding(I16)) };
+    let (code, message) = refusal(&set, &json!(-32768));
+    assert_eq!(code, Code::OutOfRange);
+    assert_eq!(message, "-32768 would stand there as 0x8000, which says that there is no value");
+    assert!(set.prepare(Some(&json!(-32767))).is_ok());
+    let row = Command { unavailable: Some(7), ..write(&Point { count: Some(2), ..holding(U16) }) };
+    assert_eq!(refusal(&row, &json!([6, 7])).0, Code::OutOfRange);
+}
+
+#[test]
+fn what_says_that_there_is_no_value_neither_confirms_a_write_nor_denies_it() {
+    let shown = |kind| Rule { tolerance: 0.5, ..Rule::exact(&Point { address: 30, ..holding(kind) }) };
+    for rule in [Rule::exact(&holding(I16)), shown(I16), shown(U16)] {
+        let set = Command { read_back: Some(rule), unavailable: Some(0x8000), ..write(&holding(I16)) };
+        let prepared = set.prepare(Some(&json!(5))).unwrap();
+        let why = set.found(&prepared, &Answer::Words(vec![0x8000])).unwrap_err();
+        assert_eq!(why, "where it is to show stands 0x8000, which says that there is no value");
+        assert!(fits(&set, &prepared, &Answer::Words(vec![5])));
+        assert!(!fits(&set, &prepared, &Answer::Words(vec![6])));
+    }
+    // As many bits, or they mean something else.
+    let set = Command { read_back: Some(shown(U32)), unavailable: Some(0x8000), ..write(&holding(U16)) };
+    let prepared = set.prepare(Some(&json!(5))).unwrap();
+    assert_eq!(set.found(&prepared, &Answer::Words(vec![0, 0x8000])).unwrap().value, 0x8000);
+}

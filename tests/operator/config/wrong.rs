@@ -206,6 +206,21 @@ const COMMAND: &[Case] = &[
     ("read = { register = 1 }\nverify = true", ".verify", "belongs to a write"),
     ("read = { register = 1 }\nvalue = true", ".value", "belongs to a write"),
     ("read = { register = 40001 }\nrange = [0, 1]", ".range", "belongs to a write"),
+    ("read = { register = 40001 }\nunavailable = 0x18000", ".unavailable", "it must be -32768 to 65535"),
+    ("read = { register = 40001 }\nunavailable = -32769", ".unavailable", "it must be -32768 to 65535"),
+    ("read = { register = 40001, type = 'f32' }\nunavailable = nan", ".unavailable", "expected an integer"),
+    ("read = { register = 1 }\nunavailable = 1", ".unavailable", "in place of a number"),
+    (
+        "read = { register = 40001, type = 'string', count = 2 }\nunavailable = 0",
+        ".unavailable",
+        "in place of a number",
+    ),
+    ("read = { register = 40001 }\nunavailable = 5\nvalues = { a = 5 }", ".values", "there is no value"),
+    (
+        "write = { register = 40001, type = 'i16' }\nunavailable = 0x8000\nvalue = -32768\nidempotent = true",
+        ".value",
+        "0x8000, which says that there is no value",
+    ),
     ("read = { register = 1 }\nexpect = 'x'", ".expect", "belongs to a send"),
     ("read = { register = 1 }\ntimeout = '0s'", ".timeout", "1ms to 10m"),
     ("read = { register = 1 }\ndeadline = '25h'", ".deadline", "100ms to 1d"),
@@ -383,6 +398,7 @@ fn the_names_of_values_are_checked() {
 }
 
 const SEND: &[Case] = &[
+    ("send = 'S'\nidempotent = true\nunavailable = 1", ".unavailable", "belongs to a read or write"),
     ("send = ''\nidempotent = true", ".send", "is empty"),
     ("send = ['a']\nidempotent = true", ".send", "expected a string"),
     ("send = 'S'", ".idempotent", "the person who knows the machine"),
