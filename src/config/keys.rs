@@ -148,6 +148,7 @@ pub const COMMAND: Section = Section {
     keys: &[
         "read",
         "write",
+        "function",
         "send",
         "expect",
         "refuse",

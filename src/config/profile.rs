@@ -95,9 +95,9 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     let fixed = table.json("value");
     let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
     let deadline = table.duration("deadline", &DEADLINE);
-    let read_back = match action.as_ref() {
-        Some(Action::Write(point)) => read_back(table, point),
-        _ => None,
+    let (read_back, multiple) = match action.as_ref() {
+        Some(Action::Write(point)) => (read_back(table, point), multiple(table, point)),
+        _ => (None, false),
     };
     let idempotent = idempotent(table);
     let command = Command {
@@ -107,6 +107,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         fixed,
         names,
         unavailable,
+        multiple,
         range,
         timeout,
         deadline: deadline.unwrap_or(Command::DEADLINE),
@@ -207,6 +208,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
         ("value", ["write", "send"].as_slice()),
         ("range", &["write", "send"]),
         ("unavailable", &["read", "write"]),
+        ("function", &["write"]),
         ("verify", &["write"]),
         ("read_back", &["write"]),
         ("expect", &["send"]),
@@ -247,6 +249,31 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
         section.wrong("tolerance", ("is for numbers, and this command writes none", "remove it"));
     }
     Some(Rule { point: point?, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
+}
+
+/// Whether `function` names the one that writes several coils or registers (V1.1b3, 6.5, 6.6, 6.11 and 6.12).
+fn multiple(table: &Table, point: &Point) -> bool {
+    let Some(function) = table.integer("function", 1..=127) else { return false };
+    let (one, several, what, not_these) = match point.table.is_bits() {
+        true => (5, 15, "coils", "holding registers"),
+        false => (6, 16, "holding registers", "coils"),
+    };
+    let count = point.span();
+    if function == several || (function == one && count == 1) {
+        return function == several;
+    }
+    let why = match function {
+        _ if function == one => format!("{one} writes one of the {what}, and this command writes {count}"),
+        5 | 6 | 15 | 16 => format!("{function} writes {not_these}, and this command writes {what}"),
+        1..=4 => format!("{function} reads, and this command writes"),
+        _ => format!("{function} is none of those that write {what}"),
+    };
+    let remedy = match count {
+        1 => format!("write {one} or {several}"),
+        _ => format!("write {several}, or leave it out"),
+    };
+    table.wrong("function", (why, remedy));
+    false
 }
 
 fn range(table: &Table) -> Option<(f64, f64)> {

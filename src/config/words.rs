@@ -57,7 +57,12 @@ const KEYS: &[Alias] = &[
     (
         "table",
         &["function", "function_code", "functioncode", "fc", "register_type", "object_type", "area", "space"],
-        " It is coil, discrete, holding or input",
+        " It is coil, discrete, holding or input; the function that writes stands beside write, as function = 16",
+    ),
+    (
+        "function",
+        &["function_code", "functioncode", "fc", "write_function", "write_fc", "modbus_function"],
+        " It is 5, 6, 15 or 16",
     ),
     ("delimiter", &["terminator", "termination", "eol", "newline", "line_ending", "line_end", "end", "suffix"], ""),
     ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
@@ -267,6 +272,7 @@ mod tests {
             (keys::MODBUS_RTU, "tty", "port"),
             (keys::MODBUS_TCP, "host", "address"),
             (keys::POINT, "function_code", "table"),
+            (keys::COMMAND, "function_code", "function"),
             (keys::POINT, "datatype", "type"),
             (keys::POINT, "endianness", "order"),
             (keys::READ_BACK, "swap", "order"),

@@ -51,6 +51,8 @@ pub struct Command {
     pub unavailable: Option<u64>,
     /// Numbers and truth are taken from text, too.
     pub numbers_as_text: bool,
+    /// One coil or register is written by the function that writes several, 15 or 16.
+    pub multiple: bool,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
     /// Replaces the bus's `response_timeout`.
@@ -102,6 +104,7 @@ impl Command {
             fixed: None,
             names: None,
             unavailable: None,
+            multiple: false,
             numbers_as_text: false,
             range: None,
             timeout: None,
@@ -226,10 +229,10 @@ impl Command {
     }
 
     fn encode(&self, point: &Point, value: &Json) -> Result<(Request, Json), Fault> {
-        let address = point.address;
+        let (address, multiple) = (point.address, self.multiple);
         if point.kind == DataType::String {
             let text = text_for(point, value)?;
-            return Ok((Request::WriteWords { address, words: point.pack_text(text) }, text.into()));
+            return Ok((Request::WriteWords { address, words: point.pack_text(text), multiple }, text.into()));
         }
         let mut raws = Vec::new();
         let mut written = Vec::new();
@@ -240,10 +243,10 @@ impl Command {
         }
         let request = if point.is_bits() {
             let bits = raws.iter().map(|raw| *raw == Raw::Bool(true)).collect();
-            Request::WriteBits { address, bits }
+            Request::WriteBits { address, bits, multiple }
         } else {
             let words = raws.into_iter().flat_map(|raw| point.pack(raw)).collect();
-            Request::WriteWords { address, words }
+            Request::WriteWords { address, words, multiple }
         };
         Ok((request, one_or_all(point, written)))
     }

@@ -161,7 +161,7 @@ impl Point {
     }
 
     /// Bits or registers from the first to the last.
-    pub(super) fn span(&self) -> usize {
+    pub(crate) fn span(&self) -> usize {
         let each = if self.is_bits() { 1 } else { self.kind.words() };
         self.count.map_or(1, usize::from) * each
     }

@@ -133,7 +133,7 @@ fn bits_come_back_as_they_were_written() {
     let one = write(&point(Table::Coil, Bool));
     for value in [json!(true), json!(1), json!(1.0)] {
         let prepared = one.prepare(Some(&value)).unwrap();
-        assert!(matches!(&prepared.request, Request::WriteBits { address: 10, bits } if *bits == [true]));
+        assert!(matches!(&prepared.request, Request::WriteBits { address: 10, bits, .. } if *bits == [true]));
         assert_eq!(prepared.written, Some(json!(true)));
         assert_eq!(one.interpret(&prepared, &Answer::Written).unwrap(), Some(json!(true)));
     }

@@ -109,7 +109,10 @@ async fn read(turn: &mut Turn, point: &Point) -> Json {
 
 /// Writes, reads back, and compares both the registers and the value.
 async fn write(turn: &mut Turn, point: &Point, value: &Json) {
-    let command = command(Action::Write(point.clone()));
+    write_by(turn, &command(Action::Write(point.clone())), point, value).await;
+}
+
+async fn write_by(turn: &mut Turn, command: &Command, point: &Point, value: &Json) {
     let prepared = command.prepare(Some(value)).unwrap();
     match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
         Wire::Answered(answer) => {
@@ -197,6 +200,24 @@ async fn bits_are_read_and_written_singly_and_in_rows() {
             let row = Point { count: Some(count), ..point(Table::Coil, 5, DataType::Bool) };
             let bits: Vec<_> = (0..count).map(|at| at % 5 == 0).collect();
             write(turn, &row, &json!(bits)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_coil_and_one_register_are_written_by_either_function() {
+    with_each(async |turn| {
+        for (point, values) in [
+            (point(Table::Coil, 3, DataType::Bool), [json!(true), json!(false)]),
+            (point(Table::Holding, 8, DataType::U16), [json!(1500), json!(0)]),
+        ] {
+            for value in values {
+                for multiple in [false, true] {
+                    let command = Command { multiple, ..command(Action::Write(point.clone())) };
+                    write_by(turn, &command, &point, &value).await;
+                }
+            }
         }
     })
     .await;

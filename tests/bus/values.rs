@@ -200,3 +200,40 @@ idempotent = false
     plant.set_registers(30, &[25]);
     assert_eq!(plant.value("level", &json!(2.5)), 2.5);
 }
+
+#[test]
+fn one_coil_or_register_is_written_by_the_function_that_the_profile_names() {
+    let plant = plant(
+        r#"
+[profile.pump.command.speed]
+write = { table = "holding", address = 20 }
+function = 16
+verify = true
+idempotent = false
+
+[profile.pump.command.speed-alone]
+write = { table = "holding", address = 20 }
+function = 6
+idempotent = false
+
+[profile.pump.command.relay]
+write = { table = "coil", address = 9 }
+function = 15
+verify = true
+idempotent = false
+
+[profile.pump.command.relay-alone]
+write = { table = "coil", address = 9 }
+function = 5
+verify = true
+idempotent = false
+"#,
+    );
+    assert_eq!(plant.value("speed", &json!(1500)), 1500);
+    assert_eq!(plant.value("speed-alone", &json!(1600)), 1600);
+    assert_eq!(plant.value("relay", &json!(true)), true);
+    assert_eq!(plant.value("relay-alone", &json!(false)), false);
+    assert_eq!(plant.slave.writes(), [(20, 1600)]);
+    let asked: [&[u8]; 3] = [&[16, 0, 20, 0, 1, 2, 0x05, 0xDC], &[15, 0, 9, 0, 1, 1, 1], &[5, 0, 9, 0, 0]];
+    assert_eq!(plant.slave.other_writes(), asked);
+}

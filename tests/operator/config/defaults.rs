@@ -144,6 +144,28 @@ fn the_most_that_the_protocol_allows_is_allowed() {
 }
 
 #[test]
+fn one_coil_or_register_is_written_by_the_function_that_is_named() {
+    let site = Site::good();
+    for (write, function, multiple) in [
+        ("register = 1", 5, false),
+        ("register = 1", 15, true),
+        ("register = 1, count = 2", 15, true),
+        ("register = 40001", 6, false),
+        ("register = 40001", 16, true),
+        ("register = 40001, type = 'f64'", 16, true),
+        ("register = 40001, type = 'string', count = 1", 6, false),
+    ] {
+        let text = format!(
+            "[profile.pump.command.c]\nidempotent = true\nwrite = {{ {write} }}\nfunction = {function}\n\
+             [profile.pump.command.d]\nidempotent = true\nwrite = {{ {write} }}"
+        );
+        site.write("conf.d/10.toml", text);
+        let commands = &site.loaded().config.devices["pump-7"].commands;
+        assert_eq!((commands["c"].multiple, commands["d"].multiple), (multiple, false), "{write}, {function}");
+    }
+}
+
+#[test]
 fn devices_of_a_profile_share_its_commands() {
     let config = Site::good().loaded().config;
     let [a, b] = ["pump-7", "pump-8"].map(|id| &config.devices[id].commands);

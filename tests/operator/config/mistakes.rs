@@ -95,6 +95,15 @@ fn each_slip_is_answered_with_what_to_write() {
 }
 
 #[test]
+fn a_function_that_does_not_fit_has_its_line_and_column() {
+    let site = Site::good();
+    let command =
+        "[profile.pump.command.c]\nwrite = { register = 40001, type = 'u32' }\n  function = 6\nidempotent = true\n";
+    site.write("conf.d/10.toml", command);
+    assert_eq!(places(&site), [("10.toml".to_owned(), 3, 3)], "{}", lines(&site.problems()));
+}
+
+#[test]
 fn what_is_passed_over_is_told() {
     let site = Site::good();
     site.write("conf.d/10-pump.TOML", "[hub]\nhost = 'other.azure-devices.net'");

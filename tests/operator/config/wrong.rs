@@ -206,6 +206,19 @@ const COMMAND: &[Case] = &[
     ("read = { register = 1 }\nverify = true", ".verify", "belongs to a write"),
     ("read = { register = 1 }\nvalue = true", ".value", "belongs to a write"),
     ("read = { register = 40001 }\nrange = [0, 1]", ".range", "belongs to a write"),
+    ("read = { register = 40001 }\nfunction = 3", ".function", "belongs to a write"),
+    ("write = { register = 40001 }\nfunction = 3\nidempotent = true", ".function", "3 reads, and this command writes"),
+    ("write = { register = 40001 }\nfunction = 5\nidempotent = true", ".function", "5 writes coils"),
+    ("write = { register = 1 }\nfunction = 16\nidempotent = true", ".function", "write 5 or 15"),
+    ("write = { register = 1, count = 3 }\nfunction = 5\nidempotent = true", ".function", "write 15, or leave it out"),
+    (
+        "write = { register = 40001, type = 'f32' }\nfunction = 6\nidempotent = true",
+        ".function",
+        "6 writes one of the holding registers, and this command writes 2; write 16, or leave it out",
+    ),
+    ("write = { register = 40001 }\nfunction = 23\nidempotent = true", ".function", "none of those that write"),
+    ("write = { register = 40001 }\nfunction = 128\nidempotent = true", ".function", "it must be 1 to 127"),
+    ("write = { register = 40001 }\nfc = 16\nidempotent = true", ".fc", "did you mean \"function\"?"),
     ("read = { register = 40001 }\nunavailable = 0x18000", ".unavailable", "it must be -32768 to 65535"),
     ("read = { register = 40001 }\nunavailable = -32769", ".unavailable", "it must be -32768 to 65535"),
     ("read = { register = 40001, type = 'f32' }\nunavailable = nan", ".unavailable", "expected an integer"),
@@ -326,6 +339,7 @@ const WRITE: &[Case] = &[
     ("register = 10001", ".register", "discrete inputs can only be read"),
     ("register = 40001, count = 124", ".count", "at most 123"),
     ("register = 1, count = 1969", ".count", "at most 1968"),
+    ("register = 40001, function = 16", ".function", "stands beside write, as function = 16"),
 ];
 
 #[test]
