@@ -36,8 +36,11 @@ fn request(source: &mut Source) -> Request {
         1 => Request::ReadBits { coils: false, address, count },
         2 => Request::ReadWords { holding: true, address, count },
         3 => Request::ReadWords { holding: false, address, count },
-        4 => Request::WriteBits { address, bits: (0..count.min(17)).map(|at| (at + word) % 3 == 0).collect() },
-        _ => Request::WriteWords { address, words: vec![word; usize::from(count.min(9))] },
+        4 => {
+            let bits = (0..count.min(17)).map(|at| (at + word) % 3 == 0).collect();
+            Request::WriteBits { address, bits, multiple: source.flag() }
+        }
+        _ => Request::WriteWords { address, words: vec![word; usize::from(count.min(9))], multiple: source.flag() },
     }
 }
 
@@ -54,8 +57,8 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
     let function = match request {
         Request::ReadBits { coils, .. } => [2, 1][usize::from(*coils)],
         Request::ReadWords { holding, .. } => [4, 3][usize::from(*holding)],
-        Request::WriteBits { bits, .. } => [15, 5][usize::from(bits.len() == 1)],
-        Request::WriteWords { words, .. } => [16, 6][usize::from(words.len() == 1)],
+        Request::WriteBits { bits, multiple, .. } => [15, 5][usize::from(bits.len() == 1 && !multiple)],
+        Request::WriteWords { words, multiple, .. } => [16, 6][usize::from(words.len() == 1 && !multiple)],
         Request::Line { .. } => return None,
     };
     if pdu.first() == Some(&(function | 0x80)) && pdu.len() == 2 {
@@ -73,12 +76,12 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
             let bytes = data(usize::from(*count) * 2)?;
             Answer::Words(bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect())
         }
-        Request::WriteBits { address, bits } => {
-            let second = if let [on] = bits[..] { u16::from(on) * 0xFF00 } else { bits.len() as u16 };
+        Request::WriteBits { address, bits, .. } => {
+            let second = if function == 5 { u16::from(bits[0]) * 0xFF00 } else { bits.len() as u16 };
             echo(*address, second).then_some(Answer::Written)?
         }
-        Request::WriteWords { address, words } => {
-            let second = if let [word] = words[..] { word } else { words.len() as u16 };
+        Request::WriteWords { address, words, .. } => {
+            let second = if function == 6 { words[0] } else { words.len() as u16 };
             echo(*address, second).then_some(Answer::Written)?
         }
         Request::Line { .. } => return None,
@@ -99,12 +102,12 @@ fn pdu(request: &Request, source: &mut Source) -> Vec<u8> {
         Request::ReadWords { holding, count, .. } => {
             with_length([4, 3][usize::from(*holding)], bytes(usize::from(*count) * 2, source))
         }
-        Request::WriteBits { address, bits } => match bits[..] {
-            [on] => echo(5, *address, u16::from(on) * 0xFF00),
+        Request::WriteBits { address, bits, multiple } => match bits[..] {
+            [on] if !multiple => echo(5, *address, u16::from(on) * 0xFF00),
             _ => echo(15, *address, bits.len() as u16),
         },
-        Request::WriteWords { address, words } => match words[..] {
-            [word] => echo(6, *address, word),
+        Request::WriteWords { address, words, multiple } => match words[..] {
+            [word] if !multiple => echo(6, *address, word),
             _ => echo(16, *address, words.len() as u16),
         },
         Request::Line { .. } => Vec::new(),

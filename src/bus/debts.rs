@@ -69,8 +69,12 @@ fn same_request(a: &Request, b: &Request) -> bool {
         | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
             (a, b, c) == (x, y, z)
         }
-        (WriteBits { address: a, bits: b }, WriteBits { address: x, bits: y }) => (a, b) == (x, y),
-        (WriteWords { address: a, words: b }, WriteWords { address: x, words: y }) => (a, b) == (x, y),
+        (WriteBits { address: a, bits: b, multiple: c }, WriteBits { address: x, bits: y, multiple: z }) => {
+            (a, b, c) == (x, y, z)
+        }
+        (WriteWords { address: a, words: b, multiple: c }, WriteWords { address: x, words: y, multiple: z }) => {
+            (a, b, c) == (x, y, z)
+        }
         // Of a reply of several lines the first may be under way when it is asked for again.
         (Line { bytes: a, until: None, .. }, Line { bytes: x, until: None, .. }) => a == x,
         _ => false,

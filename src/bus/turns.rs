@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn a_line_that_has_shown_nothing_is_tried_with_a_read_so_many_times_and_not_asked() {
         let line = Line { untried: true, ..Line::default() };
-        let write = Request::WriteWords { address: 0, words: vec![1] };
+        let write = Request::WriteWords { address: 0, words: vec![1], multiple: false };
         let mut turns: Turns<u8, Wanted> = Turns::new();
         turns.give(1, 1, Some(read()));
         turns.ask(of(1, write.clone()));

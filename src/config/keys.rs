@@ -148,6 +148,7 @@ pub const COMMAND: Section = Section {
     keys: &[
         "read",
         "write",
+        "function",
         "send",
         "expect",
         "refuse",
@@ -155,6 +156,7 @@ pub const COMMAND: Section = Section {
         "result",
         "value",
         "values",
+        "unavailable",
         "pattern",
         "range",
         "idempotent",
@@ -168,7 +170,7 @@ pub const COMMAND: Section = Section {
 /// The table that `read` and `write` hold.
 pub const POINT: Section = Section {
     title: "read and write",
-    keys: &["table", "address", "register", "type", "count", "word_order", "byte_order", "scale", "offset"],
+    keys: &["table", "address", "register", "type", "count", "order", "word_order", "byte_order", "scale", "offset"],
 };
 
 /// The table that `read_back` holds.
@@ -180,6 +182,7 @@ pub const READ_BACK: Section = Section {
         "register",
         "type",
         "count",
+        "order",
         "word_order",
         "byte_order",
         "scale",

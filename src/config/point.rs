@@ -9,7 +9,7 @@ use crate::peripheral::registers::{DataType, Order, Point, Table, BITS_READ_MAX}
 const TABLES: [(&str, Table); 4] =
     [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
 
-const TYPES: [(&str, DataType); 10] = [
+const TYPES: [(&str, DataType); 12] = [
     ("bool", DataType::Bool),
     ("u16", DataType::U16),
     ("i16", DataType::I16),
@@ -19,13 +19,26 @@ const TYPES: [(&str, DataType); 10] = [
     ("i64", DataType::I64),
     ("f32", DataType::F32),
     ("f64", DataType::F64),
+    ("bcd16", DataType::Bcd16),
+    ("bcd32", DataType::Bcd32),
     ("string", DataType::String),
 ];
 
 /// Values of a point: the most that any request moves.
 const COUNTS: RangeInclusive<i64> = 1..=BITS_READ_MAX as i64;
 
-const ORDERS: [(&str, Order); 2] = [("big", Order::Big), ("little", Order::Little)];
+const ENDS: [(&str, Order); 2] = [("big", Order::Big), ("little", Order::Little)];
+
+/// Word order and byte order by the letters of manuals: A is the most significant of four bytes.
+const ORDERS: [(&str, (Order, Order)); 4] = [
+    ("ABCD", (Order::Big, Order::Big)),
+    ("CDAB", (Order::Little, Order::Big)),
+    ("BADC", (Order::Big, Order::Little)),
+    ("DCBA", (Order::Little, Order::Little)),
+];
+
+/// The keys that say how bytes lie.
+const OF_ORDER: [&str; 3] = ["order", "word_order", "byte_order"];
 
 /// Reference numbers, five digits and six (Modbus Application Protocol V1.1b3, 4.4, and the custom of vendors).
 const REFERENCES: [(RangeInclusive<i64>, Table); 7] = [
@@ -42,8 +55,7 @@ const REFERENCES: [(RangeInclusive<i64>, Table); 7] = [
 pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let section = command.table(key, keys::POINT)?;
     let is_write = key == "write";
-    let word_order = section.choice("word_order", &ORDERS);
-    let byte_order = section.choice("byte_order", &ORDERS);
+    let (word_order, byte_order) = orders(&section);
     let given_kind = section.choice("type", &TYPES);
     let count = section.small::<u16>("count", COUNTS);
     let scale = section.number("scale");
@@ -67,6 +79,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     };
     let kind = given_kind.unwrap_or(default_kind);
     check_type(&section, table, kind);
+    check_order(&section, kind, word_order);
     if is_write && table == Table::Holding && kind == DataType::Bool {
         let why = (
             "writes the whole register as 0 or 1, over whatever its other 15 bits hold",
@@ -91,8 +104,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
 
 /// The point at which a write shows: in `read_back`, where what is not said is as in the write.
 pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
-    let word_order = section.choice("word_order", &ORDERS);
-    let byte_order = section.choice("byte_order", &ORDERS);
+    let (word_order, byte_order) = orders(section);
     let given_kind = section.choice("type", &TYPES);
     let count = section.small::<u16>("count", COUNTS).or(write.count);
     let scale = section.number("scale");
@@ -119,6 +131,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     };
     let kind = given_kind.unwrap_or(default_kind);
     check_type(section, table, kind);
+    check_order(section, kind, word_order);
     let is_alike = |kind: DataType| (kind == DataType::Bool, kind == DataType::String);
     if is_alike(kind) != is_alike(write.kind) || (count != write.count && kind != DataType::String) {
         let key = ["type", "count", "table", "register"].into_iter().find(|key| section.has(key));
@@ -140,6 +153,23 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
         scale: scale.unwrap_or(as_scale),
         offset: offset.unwrap_or(as_offset),
     })
+}
+
+/// Word order and byte order, from `order` or from a key for each.
+fn orders(section: &Section) -> (Option<Order>, Option<Order>) {
+    let word_order = section.choice("word_order", &ENDS);
+    let byte_order = section.choice("byte_order", &ENDS);
+    let order = section.choice("order", &ORDERS);
+    if !section.has("order") {
+        return (word_order, byte_order);
+    }
+    let others: Vec<&str> = OF_ORDER.into_iter().filter(|key| *key != "order" && section.has(key)).collect();
+    if !others.is_empty() {
+        let others = others.join(" and ");
+        let why = (format!("stands beside {others}, which it says too"), format!("keep it, and remove {others}"));
+        section.wrong("order", why);
+    }
+    order.unzip()
 }
 
 /// Table and protocol address, from `table` and `address` or from `register`.
@@ -220,6 +250,10 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
         let why = (format!("{} hold single bits", plural(table)), "remove it");
         section.wrong("type", why);
     }
+    for key in OF_ORDER.into_iter().filter(|key| table.is_bits() && section.has(key)) {
+        let why = (format!("is for the bytes of registers, and {} hold single bits", plural(table)), "remove it");
+        section.wrong(key, why);
+    }
     if kind == DataType::String && !section.has("count") {
         section.absent("count", ("is missing", "a string needs its number of registers, two bytes each"));
     }
@@ -229,6 +263,17 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
                 section.wrong(key, ("is for numbers, and this point holds none", "remove it"));
             }
         }
+    }
+}
+
+/// Reports an order of registers for a text, which is no number in them.
+fn check_order(section: &Section, kind: DataType, word_order: Option<Order>) {
+    if kind == DataType::String && section.has("order") && word_order == Some(Order::Little) {
+        let why = (
+            "turns the registers of a number round, and those of a text stay where they are",
+            "leave it out, or write \"BADC\" if each register has its second letter first",
+        );
+        section.wrong("order", why);
     }
 }
 

@@ -15,7 +15,6 @@ use crate::complaint::Complaint;
 use crate::peripheral::registers::{DataType, Point};
 use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
 
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 
 const READ_BACK_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
@@ -92,26 +91,27 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     let action = action(table);
     let range = range(table);
     let names = names(table, action.as_ref());
+    let unavailable = unavailable(table, action.as_ref());
     let fixed = table.json("value");
     let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
     let deadline = table.duration("deadline", &DEADLINE);
-    let read_back = match action.as_ref() {
-        Some(Action::Write(point)) => read_back(table, point),
-        _ => None,
+    let (read_back, multiple) = match action.as_ref() {
+        Some(Action::Write(point)) => (read_back(table, point), multiple(table, point)),
+        _ => (None, false),
     };
     let idempotent = idempotent(table);
     let command = Command {
-        name: name.to_owned(),
-        action: action?,
         // A command that doesn't say is refused below; the rest of it is still looked at.
         idempotent: idempotent.unwrap_or(false),
         read_back,
         fixed,
         names,
-        numbers_as_text: false,
+        unavailable,
+        multiple,
         range,
         timeout,
-        deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
+        deadline: deadline.unwrap_or(Command::DEADLINE),
+        ..Command::new(name, action?)
     };
     match &command.action {
         Action::Read(_) => {}
@@ -207,6 +207,8 @@ fn refuse_keys_of_other_actions(table: &Table) {
     for (key, owners) in [
         ("value", ["write", "send"].as_slice()),
         ("range", &["write", "send"]),
+        ("unavailable", &["read", "write"]),
+        ("function", &["write"]),
         ("verify", &["write"]),
         ("read_back", &["write"]),
         ("expect", &["send"]),
@@ -247,6 +249,31 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
         section.wrong("tolerance", ("is for numbers, and this command writes none", "remove it"));
     }
     Some(Rule { point: point?, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
+}
+
+/// Whether `function` names the one that writes several coils or registers (V1.1b3, 6.5, 6.6, 6.11 and 6.12).
+fn multiple(table: &Table, point: &Point) -> bool {
+    let Some(function) = table.integer("function", 1..=127) else { return false };
+    let (one, several, what, not_these) = match point.table.is_bits() {
+        true => (5, 15, "coils", "holding registers"),
+        false => (6, 16, "holding registers", "coils"),
+    };
+    let count = point.span();
+    if function == several || (function == one && count == 1) {
+        return function == several;
+    }
+    let why = match function {
+        _ if function == one => format!("{one} writes one of the {what}, and this command writes {count}"),
+        5 | 6 | 15 | 16 => format!("{function} writes {not_these}, and this command writes {what}"),
+        1..=4 => format!("{function} reads, and this command writes"),
+        _ => format!("{function} is none of those that write {what}"),
+    };
+    let remedy = match count {
+        1 => format!("write {one} or {several}"),
+        _ => format!("write {several}, or leave it out"),
+    };
+    table.wrong("function", (why, remedy));
+    false
 }
 
 fn range(table: &Table) -> Option<(f64, f64)> {
@@ -301,22 +328,42 @@ fn names(table: &Table, action: Option<&Action>) -> Option<Names> {
     Some(Names::new(names))
 }
 
+/// The bits of the value that says that there is none: as they are, or as the negative number with the same bits, which
+/// is the only way to write some of 64.
+fn unavailable(table: &Table, action: Option<&Action>) -> Option<u64> {
+    let Some(Action::Read(point) | Action::Write(point)) = action.filter(|_| table.has("unavailable")) else {
+        return None;
+    };
+    if point.table.is_bits() || point.kind == DataType::String {
+        let why = ("is what registers hold in place of a number, and this command has none", "remove it");
+        table.wrong("unavailable", why);
+        return None;
+    }
+    let spare = 64 - 16 * point.kind.words();
+    let number =
+        table.integer("unavailable", i64::MIN >> spare..=i64::try_from(u64::MAX >> spare).unwrap_or(i64::MAX))?;
+    Some(number.cast_unsigned() & u64::MAX >> spare)
+}
+
 fn same_number(a: &Json, b: &Json) -> bool {
     a.as_f64().is_some() && a.as_f64() == b.as_f64()
 }
 
 /// What its names stand for goes the way of every value, so that what is wrong with it is known now.
 fn check_names(table: &Table, command: &Command) {
-    let takes_one = match &command.action {
-        Action::Read(_) => false,
-        Action::Write(point) => point.count.is_none() && point.kind != DataType::String,
-        Action::Send(template) => template.send.contains(PLACEHOLDER),
+    let (takes_one, is_text) = match &command.action {
+        Action::Read(point) | Action::Write(point) => (true, point.kind == DataType::String),
+        Action::Send(template) => (template.send.contains(PLACEHOLDER), false),
     };
     // A fixed value has been asked for already.
     let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };
+    if is_text {
+        table.wrong("values", ("names numbers, and this command's registers hold a text", "remove it"));
+        return;
+    }
     for (name, _) in names.entries() {
-        if let Err(fault) = command.prepare(Some(&name.into())) {
-            table.wrong("values", (format!("{name:?} can't be carried out: {}", fault.message), "correct it"));
+        if let Err(why) = command.check_name(name) {
+            table.wrong("values", (format!("{name:?} {why}"), "correct it"));
         }
     }
 }

@@ -56,7 +56,11 @@ pub(super) fn another_language(text: &str) -> Option<(usize, Complaint)> {
 pub(super) fn explain(line: &str, message: &str) -> Complaint {
     let code = line.trim_start_matches('\u{feff}').trim();
     if message == TOO_LARGE {
-        return Complaint::new("this number is too large", "write one that fits 64 bits");
+        let remedy = same_bits(code).map_or_else(
+            || "write one that fits 64 bits".to_owned(),
+            |number| format!("write {number}, which has the same 64 bits"),
+        );
+        return Complaint::new("this number is too large", remedy);
     }
     if message == "duplicate key" {
         return match code.starts_with('[') {
@@ -251,6 +255,12 @@ fn quoted(key: &str, value: &str, message: &str) -> Option<Complaint> {
     })
 }
 
+/// The number that TOML has for 64 bits of which the first is set, where bits are what the key takes.
+fn same_bits(code: &str) -> Option<i64> {
+    let digits = Regex::new(r"\bunavailable\s*=\s*0x([0-9A-Fa-f_]+)").ok()?.captures(code)?[1].replace('_', "");
+    u64::from_str_radix(&digits, 16).ok().map(u64::cast_signed)
+}
+
 /// What is meant as a number.
 fn number(key: &str, bare: &str) -> Option<Complaint> {
     let bare = bare.trim_end_matches([';', ',']).trim_end();
@@ -409,6 +419,9 @@ mod tests {
         ("address = 1Fh", "write address = 0x1F"),
         ("address = 1_", "write address = 1"),
         ("address = 99999999999999999999", "too large"),
+        ("unavailable = 0xFFFF_FFFF_FFFF_FFFF", "write -1, which has the same 64 bits"),
+        ("unavailable = 0x8000000000000000", "write -9223372036854775808, which has"),
+        ("unavailable = 0x1_0000_0000_0000_0000", "write one that fits 64 bits"),
         ("verify = True", "write verify = true"),
         ("verify = yes", "write verify = true"),
         ("verify = off", "write verify = false"),

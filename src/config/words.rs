@@ -42,7 +42,12 @@ const KEYS: &[Alias] = &[
     ("address", &["host", "ip", "ip_address", "hostname", "url", "endpoint", "server", "tcp_address"], " As HOST:PORT"),
     ("address", &["tcp_port"], " As HOST:PORT"),
     ("kind", &["type", "protocol", "driver", "transport"], ""),
-    ("word_order", &["endianness", "endian", "swap", "word_swap", "swap_words", "wordorder"], ""),
+    (
+        "order",
+        &["endianness", "endian", "swap", "data_order", "register_order", "format_order"],
+        " It is ABCD, CDAB, BADC or DCBA",
+    ),
+    ("word_order", &["word_swap", "swap_words", "wordorder"], ""),
     ("byte_order", &["byteorder", "byte_swap", "swap_bytes"], ""),
     ("type", &["datatype", "data_type", "format", "kind", "value_type"], ""),
     ("scale", &["factor", "multiplier", "gain", "resolution", "scaling", "multiply", "divisor"], ""),
@@ -52,7 +57,12 @@ const KEYS: &[Alias] = &[
     (
         "table",
         &["function", "function_code", "functioncode", "fc", "register_type", "object_type", "area", "space"],
-        " It is coil, discrete, holding or input",
+        " It is coil, discrete, holding or input; the function that writes stands beside write, as function = 16",
+    ),
+    (
+        "function",
+        &["function_code", "functioncode", "fc", "write_function", "write_fc", "modbus_function"],
+        " It is 5, 6, 15 or 16",
     ),
     ("delimiter", &["terminator", "termination", "eol", "newline", "line_ending", "line_end", "end", "suffix"], ""),
     ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
@@ -85,6 +95,21 @@ const KEYS: &[Alias] = &[
     ("host", &["hostname", "host_name", "hub", "hub_name", "iothub", "iothub_hostname", "url", "server", "name"], ""),
     ("ca_file", &["ca", "cafile", "ca_cert", "ca_certificate", "root_ca", "trust", "trust_file", "cacert"], ""),
     ("idempotent", &["repeatable", "retryable", "safe", "repeat"], ""),
+    (
+        "unavailable",
+        &[
+            "null_value",
+            "nan",
+            "nan_value",
+            "error_value",
+            "unsupported_value",
+            "not_available",
+            "na",
+            "invalid",
+            "none",
+        ],
+        " It is what the registers hold then, such as 0x8000",
+    ),
     ("verify", &["readback", "confirm", "check"], ""),
     ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
     ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
@@ -152,7 +177,13 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("type", "i64", &["int64", "lint", "s64", "longlong", "int64_t"]),
     ("type", "f32", &["float", "float32", "real", "single", "f", "ieee754", "float_32"]),
     ("type", "f64", &["double", "float64", "lreal", "float_64"]),
+    ("type", "bcd16", &["bcd", "bcd4", "bcd_16", "16-bit-bcd", "packed-bcd"]),
+    ("type", "bcd32", &["bcd8", "lbcd", "bcd_32", "32-bit-bcd", "dbcd"]),
     ("type", "string", &["text", "str", "ascii", "char", "utf8", "utf-8"]),
+    ("order", "ABCD", &["big", "big-endian", "be", "ab", "1234", "normal", "none"]),
+    ("order", "CDAB", &["little-endian-byte-swap", "word-swap", "swap-words", "swapped-words", "3412"]),
+    ("order", "BADC", &["big-endian-byte-swap", "byte-swap", "swap-bytes", "swapped-bytes", "ba", "2143"]),
+    ("order", "DCBA", &["little", "little-endian", "le", "4321"]),
     ("word_order", "big", &["msw", "msw_first", "high", "high_first", "be", "normal", "false"]),
     ("word_order", "little", &["lsw", "lsw_first", "low", "low_first", "le", "swap", "swapped", "reverse", "true"]),
     ("byte_order", "big", &["msb", "msb_first", "be", "network", "false"]),
@@ -161,9 +192,22 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("settle", "after-execution", &["late", "done", "after-done", "end"]),
 ];
 
-/// How registers and bytes lie, by the letters that manuals have for it: of the word order, and of the byte order.
-const LETTERS: [(&str, &str, &str); 4] =
-    [("abcd", "big", "big"), ("cdab", "little", "big"), ("badc", "big", "little"), ("dcba", "little", "little")];
+/// How registers and bytes lie, by the letters that manuals have for it: ours, and those for 32 bits and for 64.
+const LETTERS: [(&str, &str, &str); 4] = [
+    ("ABCD", "abcd", "abcdefgh"),
+    ("CDAB", "cdab", "ghefcdab"),
+    ("BADC", "badc", "badcfehg"),
+    ("DCBA", "dcba", "hgfedcba"),
+];
+
+/// The order that a word of other programs has in it, such as `FLOAT32 CD AB`.
+fn order(word: &str) -> Option<&'static str> {
+    let letters: String = word.chars().filter(char::is_ascii_alphabetic).collect();
+    // Four letters of eight may stand for an order that we don't have.
+    let is_of_eight = letters.contains("ef") || letters.contains("fe");
+    let is_it = |four: &str, eight: &str| letters.contains(if is_of_eight { eight } else { four });
+    LETTERS.iter().find(|(_, four, eight)| is_it(four, eight)).map(|(ours, ..)| *ours)
+}
 
 /// What is said of a word that a key doesn't take, if it is another program's.
 pub(super) fn instead(key: &str, word: &str) -> Option<Complaint> {
@@ -173,13 +217,22 @@ pub(super) fn instead(key: &str, word: &str) -> Option<Complaint> {
         }
     }
     let word = word.trim().to_lowercase();
-    if matches!(key, "word_order" | "byte_order" | "type") {
-        if let Some((letters, words, bytes)) = LETTERS.iter().find(|(letters, ..)| word.contains(letters)) {
-            let letters = letters.to_uppercase();
-            return Some(Complaint::new(
-                format!("{letters} says how registers and bytes lie"),
-                format!("write word_order = \"{words}\" and byte_order = \"{bytes}\""),
-            ));
+    if matches!(key, "order" | "word_order" | "byte_order" | "type") {
+        if let Some(order) = order(&word) {
+            return Some(match key {
+                "order" => Complaint::new(
+                    format!("{word:?} is not what it is called here"),
+                    format!("did you mean {order:?}? So it is called for 64 bits, too"),
+                ),
+                "type" => Complaint::new(
+                    format!("{order} says how registers and bytes lie"),
+                    format!("write it by itself: order = {order:?}"),
+                ),
+                _ => Complaint::new(
+                    format!("{order} says how registers and bytes lie, both"),
+                    format!("write order = {order:?} in place of word_order and byte_order"),
+                ),
+            });
         }
     }
     if key == "kind" && matches!(word.as_str(), "modbus" | "mb") {
@@ -219,8 +272,13 @@ mod tests {
             (keys::MODBUS_RTU, "tty", "port"),
             (keys::MODBUS_TCP, "host", "address"),
             (keys::POINT, "function_code", "table"),
+            (keys::COMMAND, "function_code", "function"),
             (keys::POINT, "datatype", "type"),
+            (keys::POINT, "endianness", "order"),
+            (keys::READ_BACK, "swap", "order"),
+            (keys::POINT, "word_swap", "word_order"),
             (keys::SERIAL, "terminator", "delimiter"),
+            (keys::COMMAND, "nan_value", "unavailable"),
             (keys::DEVICE, "connection_string", "connection_string_file"),
         ] {
             assert_eq!(meant(written, section.keys).map(|(known, _)| known), Some(ours), "{written}");
@@ -230,9 +288,17 @@ mod tests {
             ("parity", "E", "\"even\""),
             ("parity", "8N1", "data_bits = 8, parity = \"none\" and stop_bits = 1"),
             ("parity", "7e2", "data_bits = 7, parity = \"even\" and stop_bits = 2"),
-            ("word_order", "CDAB", "word_order = \"little\" and byte_order = \"big\""),
+            ("word_order", "CDAB", "order = \"CDAB\" in place of word_order and byte_order"),
+            ("byte_order", "badc", "order = \"BADC\" in place of word_order and byte_order"),
+            ("order", "cdab", "did you mean \"CDAB\"?"),
+            ("order", "CD AB", "did you mean \"CDAB\"?"),
+            ("order", "GHEFCDAB", "did you mean \"CDAB\"?"),
+            ("order", "HGFEDCBA", "did you mean \"DCBA\"?"),
+            ("order", "little-endian", "did you mean \"DCBA\"?"),
+            ("order", "byte swap", "did you mean \"BADC\"?"),
+            ("type", "u64 GHEFCDAB", "order = \"CDAB\""),
             ("type", "float", "\"f32\""),
-            ("type", "FLOAT32 CDAB", "word_order = \"little\""),
+            ("type", "FLOAT32 CDAB", "order = \"CDAB\""),
             ("type", "double", "\"f64\""),
             ("type", "word", "\"u16\""),
             ("kind", "rtu", "\"modbus-rtu\""),
@@ -243,5 +309,6 @@ mod tests {
             assert!(found.contains(told), "{key} = {written}: {found}");
         }
         assert_eq!(instead("parity", "evne"), None);
+        assert_eq!(instead("order", "EFGHABCD"), None, "the two halves of 64 bits are not turned round by any");
     }
 }

@@ -12,7 +12,7 @@ pub const NO_RESPONSE: u8 = 11;
 /// What a code says, and what to do where something can be.
 pub fn meaning(code: u8) -> &'static str {
     match code {
-        1 => "illegal function; the peripheral does not know this kind of request",
+        1 => "illegal function; the peripheral does not know this kind of request; for a write, try another `function`",
         2 => "illegal data address; check `address` and `table`",
         3 => "illegal data value; the peripheral does not take this value or length",
         4 => "server device failure; the peripheral could not do it",

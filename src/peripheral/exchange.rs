@@ -28,6 +28,8 @@ pub enum Request {
         address: u16,
         /// The coils, in order of their addresses.
         bits: Vec<bool>,
+        /// By function 15, even if it is one.
+        multiple: bool,
     },
     /// Modbus function 6 for one register, 16 for up to [`WORDS_WRITTEN_MAX`](super::registers::WORDS_WRITTEN_MAX).
     WriteWords {
@@ -35,6 +37,8 @@ pub enum Request {
         address: u16,
         /// The registers, in order of their addresses.
         words: Vec<u16>,
+        /// By function 16, even if it is one.
+        multiple: bool,
     },
     /// Bytes for a line protocol, and how to understand its reply.
     Line {

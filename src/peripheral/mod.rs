@@ -8,6 +8,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+mod bcd;
 pub mod exception;
 pub mod exchange;
 mod names;
@@ -28,7 +29,7 @@ use crate::command::outcome::{Code, Fault};
 use exchange::{Answer, Request};
 pub use names::Names;
 pub use read_back::{Found, Rule};
-use registers::{DataType, Point};
+use registers::{DataType, Point, Raw};
 pub use text::{Meaning, Pattern, Template, PLACEHOLDER};
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
@@ -46,8 +47,12 @@ pub struct Command {
     pub fixed: Option<Json>,
     /// Names for its values, which are then all that is written.
     pub names: Option<Names>,
+    /// The bits of a register value that says that there is none.
+    pub unavailable: Option<u64>,
     /// Numbers and truth are taken from text, too.
     pub numbers_as_text: bool,
+    /// One coil or register is written by the function that writes several, 15 or 16.
+    pub multiple: bool,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
     /// Replaces the bus's `response_timeout`.
@@ -86,6 +91,27 @@ pub struct Prepared {
 }
 
 impl Command {
+    /// How long after its receipt a command must have reached the wire, where nothing else is said.
+    pub const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A command of which nothing is said but what it does.
+    pub fn new(name: impl Into<String>, action: Action) -> Command {
+        Command {
+            name: name.into(),
+            action,
+            idempotent: false,
+            read_back: None,
+            fixed: None,
+            names: None,
+            unavailable: None,
+            multiple: false,
+            numbers_as_text: false,
+            range: None,
+            timeout: None,
+            deadline: Command::DEADLINE,
+        }
+    }
+
     /// Turns the message's value into a request. `null` counts as no value.
     ///
     /// # Errors
@@ -107,6 +133,25 @@ impl Command {
             }
             Action::Send(template) => self.fill(template, value),
         }
+    }
+
+    /// Whether what a name of `values` stands for can be sent, or stand at the command's point.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the name.
+    pub fn check_name(&self, name: &str) -> Result<(), String> {
+        let is_never = if matches!(self.action, Action::Read(_)) { "is never read" } else { "can't be carried out" };
+        let told = |fault: Fault| format!("{is_never}: {}", fault.message);
+        let (Action::Read(point) | Action::Write(point)) = &self.action else {
+            return self.prepare(Some(&name.into())).map(drop).map_err(told);
+        };
+        let meant = self.resolved(&name.into()).map_err(told)?;
+        let (_, held) = self.encode_one(point, &meant).map_err(told)?;
+        if held.is_boolean() || value::same(&meant, &held) {
+            return Ok(());
+        }
+        let [meant, held] = [&meant, &held].map(value::show);
+        Err(format!("stands for {meant}, and the nearest that the point's type and scale hold is {held}"))
     }
 
     /// The engineering value in an answer: what a read found, what a write wrote, what a reply said.
@@ -141,9 +186,9 @@ impl Command {
                 if point.kind == DataType::String {
                     return Ok(point.unpack_text(words).into());
                 }
-                let raw = point.unpack(words);
-                let values = raw.into_iter().map(|raw| value::decode(point, raw)).collect();
-                Ok(one_or_all(point, values))
+                let raw = point.unpack(words, self.unavailable_at(point))?;
+                let value = |raw: Option<Raw>| raw.map_or(Json::Null, |raw| value::decode(point, raw));
+                Ok(one_or_all(point, raw.into_iter().map(value).collect()))
             }
             _ => Err(self.of_another_kind()),
         }
@@ -184,26 +229,45 @@ impl Command {
     }
 
     fn encode(&self, point: &Point, value: &Json) -> Result<(Request, Json), Fault> {
-        let address = point.address;
+        let (address, multiple) = (point.address, self.multiple);
         if point.kind == DataType::String {
             let text = text_for(point, value)?;
-            return Ok((Request::WriteWords { address, words: point.pack_text(text) }, text.into()));
+            return Ok((Request::WriteWords { address, words: point.pack_text(text), multiple }, text.into()));
         }
         let mut raws = Vec::new();
         let mut written = Vec::new();
         for value in elements(point, value)? {
-            let (raw, value) = value::encode(point, value, self.range)?;
+            let (raw, value) = self.encode_one(point, value)?;
             raws.push(raw);
             written.push(value);
         }
         let request = if point.is_bits() {
-            let bits = raws.iter().map(|raw| *raw == registers::Raw::Bool(true)).collect();
-            Request::WriteBits { address, bits }
+            let bits = raws.iter().map(|raw| *raw == Raw::Bool(true)).collect();
+            Request::WriteBits { address, bits, multiple }
         } else {
             let words = raws.into_iter().flat_map(|raw| point.pack(raw)).collect();
-            Request::WriteWords { address, words }
+            Request::WriteWords { address, words, multiple }
         };
         Ok((request, one_or_all(point, written)))
+    }
+
+    fn encode_one(&self, point: &Point, value: &Json) -> Result<(Raw, Json), Fault> {
+        let (raw, written) = value::encode(point, value, self.range)?;
+        let is_taken = |bits: &u64| !point.is_bits() && point.bits(&point.pack(raw)) == *bits;
+        match self.unavailable_at(point).filter(is_taken) {
+            None => Ok((raw, written)),
+            Some(bits) => {
+                let why =
+                    format!("{} would stand there as {bits:#X}, which says that there is no value", value::show(value));
+                Err(Fault::new(Code::OutOfRange, why))
+            }
+        }
+    }
+
+    /// What says at a point that there is no value: it is known for values as wide as the command's own.
+    fn unavailable_at(&self, point: &Point) -> Option<u64> {
+        let (Action::Read(own) | Action::Write(own)) = &self.action else { return None };
+        self.unavailable.filter(|_| own.kind.words() == point.kind.words())
     }
 
     /// What a value stands for.

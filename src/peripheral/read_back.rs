@@ -4,6 +4,7 @@
 //! - In the place and form in which it was written, a value is compared bit by bit: an engineering value could hide a
 //!   difference. Elsewhere, and where a tolerance is given, engineering values are compared.
 //! - What is no number is never nearly right.
+//! - What says that there is no value neither confirms nor denies one.
 
 use std::time::Duration;
 
@@ -52,10 +53,14 @@ impl Command {
     /// What the answer to [`Prepared::read_back`] says.
     ///
     /// # Errors
-    /// A sentence about an answer that isn't one to that request.
+    /// A sentence about an answer that isn't one to that request, or has no value in it.
     pub fn found(&self, prepared: &Prepared, answer: &Answer) -> Result<Found, String> {
         let rule = self.read_back.as_ref().ok_or_else(|| format!("{} is not read back", self.name))?;
         let value = self.decoded(&rule.point, answer)?;
+        if value.is_null() || value.as_array().is_some_and(|all| all.contains(&Json::Null)) {
+            let bits = self.unavailable.unwrap_or_default();
+            return Err(format!("where it is to show stands {bits:#X}, which says that there is no value"));
+        }
         let as_written = matches!(&self.action, Action::Write(point) if is_same_form(point, &rule.point));
         let fits = match (&prepared.request, answer) {
             (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
@@ -114,18 +119,7 @@ mod tests {
     }
 
     fn command(write: Point, rule: Rule) -> Command {
-        Command {
-            name: "set".into(),
-            action: Action::Write(write),
-            idempotent: true,
-            read_back: Some(rule),
-            fixed: None,
-            names: None,
-            numbers_as_text: false,
-            range: None,
-            timeout: None,
-            deadline: Duration::from_secs(30),
-        }
+        Command { idempotent: true, read_back: Some(rule), ..Command::new("set", Action::Write(write)) }
     }
 
     fn fits(command: &Command, written: Json, words: &[u16]) -> bool {

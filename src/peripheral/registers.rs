@@ -4,6 +4,7 @@
 //! - Packing and unpacking are exact inverses for every type and order: no value goes through a float on its way.
 //! - A point that `Point::check` accepts fits one request of the protocol.
 
+use super::bcd;
 use crate::command::message::VALUE_ELEMENTS_MAX;
 use crate::peripheral::exchange::Request;
 
@@ -92,6 +93,10 @@ pub enum DataType {
     F32,
     /// IEEE 754 double.
     F64,
+    /// Four decimal digits in 16 bits.
+    Bcd16,
+    /// Eight decimal digits in 32 bits.
+    Bcd32,
     /// Text, two bytes a register, padded with zero bytes.
     String,
 }
@@ -122,8 +127,8 @@ impl DataType {
     /// Registers that one value takes; for text, one register of it.
     pub(crate) fn words(self) -> usize {
         match self {
-            DataType::Bool | DataType::U16 | DataType::I16 | DataType::String => 1,
-            DataType::U32 | DataType::I32 | DataType::F32 => 2,
+            DataType::Bool | DataType::U16 | DataType::I16 | DataType::Bcd16 | DataType::String => 1,
+            DataType::U32 | DataType::I32 | DataType::Bcd32 | DataType::F32 => 2,
             DataType::U64 | DataType::I64 | DataType::F64 => 4,
         }
     }
@@ -137,8 +142,15 @@ impl DataType {
             DataType::I32 => Some((i32::MIN.into(), i32::MAX.into())),
             DataType::U64 => Some((0, u64::MAX.into())),
             DataType::I64 => Some((i64::MIN.into(), i64::MAX.into())),
+            DataType::Bcd16 => Some((0, 9_999)),
+            DataType::Bcd32 => Some((0, 99_999_999)),
             DataType::Bool | DataType::F32 | DataType::F64 | DataType::String => None,
         }
+    }
+
+    /// Whether it is one of decimal digits.
+    pub(super) fn is_bcd(self) -> bool {
+        matches!(self, DataType::Bcd16 | DataType::Bcd32)
     }
 }
 
@@ -149,7 +161,7 @@ impl Point {
     }
 
     /// Bits or registers from the first to the last.
-    pub(super) fn span(&self) -> usize {
+    pub(crate) fn span(&self) -> usize {
         let each = if self.is_bits() { 1 } else { self.kind.words() };
         self.count.map_or(1, usize::from) * each
     }
@@ -190,6 +202,7 @@ impl Point {
         let words = self.kind.words();
         let bytes = match raw {
             Raw::Bool(on) => u16::from(on).to_be_bytes().to_vec(),
+            Raw::Int(int) if self.kind.is_bcd() => bcd::coded(int).to_be_bytes()[16 - 2 * words..].to_vec(),
             // Two's complement: the low bytes of a wider integer are the narrower one.
             Raw::Int(int) => int.to_be_bytes()[16 - 2 * words..].to_vec(),
             Raw::F32(float) => float.to_be_bytes().to_vec(),
@@ -202,19 +215,33 @@ impl Point {
         words
     }
 
-    /// The values in registers; there are [`Point::span`] of these.
-    pub(super) fn unpack(&self, words: &[u16]) -> Vec<Raw> {
-        words.chunks_exact(self.kind.words()).map(|words| self.unpack_one(words)).collect()
+    /// The values in registers; there are [`Point::span`] of these. `None` for each that holds the bits of
+    /// `unavailable`. The error is a sentence about what is no value.
+    pub(super) fn unpack(&self, words: &[u16], unavailable: Option<u64>) -> Result<Vec<Option<Raw>>, String> {
+        let width = self.kind.words();
+        let raw = |(at, words): (usize, &[u16])| {
+            let bits = self.bits(words);
+            if unavailable == Some(bits) {
+                return Ok(None);
+            }
+            let no_digits = || self.no_digits(usize::from(self.address) + at * width, words);
+            self.raw(bits).map(Some).ok_or_else(no_digits)
+        };
+        words.chunks_exact(width).enumerate().map(raw).collect()
     }
 
-    fn unpack_one(&self, words: &[u16]) -> Raw {
+    /// The registers of one value as one number, the most significant bit first.
+    pub(super) fn bits(&self, words: &[u16]) -> u64 {
         let mut words = words.to_vec();
         if self.word_order == Order::Little {
             words.reverse();
         }
-        let bytes = self.to_bytes(&words);
-        let unsigned = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
-        match self.kind {
+        self.to_bytes(&words).iter().fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+    }
+
+    /// The value of these bits; `None` where they are to be decimal digits and are not.
+    fn raw(&self, unsigned: u64) -> Option<Raw> {
+        Some(match self.kind {
             DataType::Bool => Raw::Bool(unsigned != 0),
             DataType::U16 | DataType::U32 | DataType::U64 | DataType::String => Raw::Int(unsigned.into()),
             // The casts keep the low bits and give them their sign: that is the type's meaning.
@@ -223,7 +250,19 @@ impl Point {
             DataType::I64 => Raw::Int((unsigned as i64).into()),
             DataType::F32 => Raw::F32(f32::from_bits(unsigned as u32)),
             DataType::F64 => Raw::F64(f64::from_bits(unsigned)),
-        }
+            DataType::Bcd16 | DataType::Bcd32 => Raw::Int(bcd::number(unsigned)?),
+        })
+    }
+
+    /// What is said of registers that hold something else than decimal digits.
+    fn no_digits(&self, address: usize, words: &[u16]) -> String {
+        let held: Vec<String> = words.iter().map(|word| format!("0x{word:04X}")).collect();
+        let (held, last) = (held.join(" "), address + words.len() - 1);
+        let registers = match words {
+            [_] => format!("the register at address {address} holds"),
+            _ => format!("the registers at addresses {address} to {last} hold"),
+        };
+        format!("{registers} {held}, where each four bits are to be a digit from 0 to 9: check the type and the order")
     }
 
     /// Registers of a text, padded with zero bytes to the point's length.

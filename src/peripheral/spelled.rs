@@ -103,8 +103,6 @@ fn word(text: &str) -> Option<Json> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
     use DataType::{Bool, U16, U64};
 
@@ -131,18 +129,7 @@ mod tests {
     }
 
     fn spelled(action: Action) -> Command {
-        Command {
-            name: "set".into(),
-            action,
-            idempotent: true,
-            read_back: None,
-            fixed: None,
-            names: None,
-            numbers_as_text: true,
-            range: None,
-            timeout: None,
-            deadline: Duration::from_secs(30),
-        }
+        Command { idempotent: true, numbers_as_text: true, ..Command::new("set", action) }
     }
 
     fn written(command: &Command, value: Json) -> Result<Json, Fault> {

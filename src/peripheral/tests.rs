@@ -2,12 +2,14 @@
 
 use serde_json::json;
 
+mod modbus;
+
 use super::registers::{Order, Table};
 use super::*;
-use DataType::{Bool, String as Text, F32, F64, I16, I32, I64, U16, U32, U64};
+use DataType::{Bcd16, Bcd32, Bool, String as Text, F32, F64, I16, I32, I64, U16, U32, U64};
 use Order::{Big, Little};
 
-const NUMERIC: [DataType; 8] = [U16, I16, U32, I32, U64, I64, F32, F64];
+const NUMERIC: [DataType; 10] = [U16, I16, U32, I32, U64, I64, F32, F64, Bcd16, Bcd32];
 const ORDERS: [(Order, Order); 4] = [(Big, Big), (Big, Little), (Little, Big), (Little, Little)];
 
 fn point(table: Table, kind: DataType) -> Point {
@@ -23,18 +25,7 @@ fn scaled(kind: DataType, scale: f64, offset: f64) -> Point {
 }
 
 fn command(action: Action) -> Command {
-    Command {
-        name: "set-speed".into(),
-        action,
-        idempotent: true,
-        read_back: None,
-        fixed: None,
-        names: None,
-        numbers_as_text: false,
-        range: None,
-        timeout: None,
-        deadline: Duration::from_secs(30),
-    }
+    Command { idempotent: true, ..Command::new("set-speed", action) }
 }
 
 fn write(point: &Point) -> Command {
@@ -95,6 +86,8 @@ fn random(rng: &mut fastrand::Rng, kind: DataType) -> Json {
         I32 => [i32::MIN, i32::MAX, rng.i32(..)][rng.usize(..3)].into(),
         U64 => [0, u64::MAX, rng.u64(..)][rng.usize(..3)].into(),
         I64 => [i64::MIN, i64::MAX, rng.i64(..)][rng.usize(..3)].into(),
+        Bcd16 => [0, 9_999, rng.u16(..10_000)][rng.usize(..3)].into(),
+        Bcd32 => [0, 99_999_999, rng.u32(..100_000_000)][rng.usize(..3)].into(),
         F32 => {
             let float = f32::from_bits(rng.u32(..));
             let float = if float.is_finite() { float } else { f32::MAX };
@@ -117,7 +110,7 @@ fn every_type_and_order_comes_back_as_it_was_written() {
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     for round in 0..4000 {
-        let kind = [Bool, Text].into_iter().chain(NUMERIC).nth(round % 10).unwrap();
+        let kind = [Bool, Text].into_iter().chain(NUMERIC).nth(round % 12).unwrap();
         let (word_order, byte_order) = ORDERS[rng.usize(..4)];
         let count = match kind {
             Text => Some(8),
@@ -140,7 +133,7 @@ fn bits_come_back_as_they_were_written() {
     let one = write(&point(Table::Coil, Bool));
     for value in [json!(true), json!(1), json!(1.0)] {
         let prepared = one.prepare(Some(&value)).unwrap();
-        assert!(matches!(&prepared.request, Request::WriteBits { address: 10, bits } if *bits == [true]));
+        assert!(matches!(&prepared.request, Request::WriteBits { address: 10, bits, .. } if *bits == [true]));
         assert_eq!(prepared.written, Some(json!(true)));
         assert_eq!(one.interpret(&prepared, &Answer::Written).unwrap(), Some(json!(true)));
     }

@@ -2,7 +2,7 @@
 //!
 //! - `modbus_rtu`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte by byte.
 //! - `pymodbus`: the same, against a slave that is not ours.
-//! - `read_back`, `late_answers`: the built daemon, from a hub to a slave and back.
+//! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -17,3 +17,4 @@ mod modbus_tcp;
 mod pymodbus;
 mod read_back;
 mod serial;
+mod values;

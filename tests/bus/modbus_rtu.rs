@@ -51,7 +51,7 @@ async fn an_answer_is_taken_and_a_write_confirmed() {
         let mut turn = line.bus.turn().await.unwrap();
         assert_eq!(turn.exchange(&call(7, read(16, 2))).await, words(&[0, 42]));
         assert_eq!(turn.exchange(&call(7, write(16, 5))).await, Wire::Answered(Answer::Written));
-        let coils = Request::WriteBits { address: 1, bits: vec![false, true, true] };
+        let coils = Request::WriteBits { address: 1, bits: vec![false, true, true], multiple: false };
         let refused = Wire::Refused(Refusal::Exception(2));
         assert_eq!(turn.exchange(&call(7, coils)).await, refused);
     };

@@ -261,7 +261,7 @@ async fn an_answer_that_stops_half_way_was_cut_and_is_not_called_silence() {
 
 #[tokio::test]
 async fn what_is_wrong_with_an_answer_is_said_to_a_person() {
-    let coil = || Request::WriteBits { address: 3, bits: vec![true] };
+    let coil = || Request::WriteBits { address: 3, bits: vec![true], multiple: false };
     let table: [(Request, Vec<u8>, &[&str]); 4] = [
         (read(16, 2), tcp(0, 9, &[3, 4, 0, 0, 0, 42]), &["of unit 9", "unit 7 was asked"]),
         (read(16, 2), tells(5, 42), &["what came answers transaction", "is under way"]),

@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::peers::{call, patient, Pty, Running};
 use fieldbridge::bus::call::Wire;
@@ -23,7 +22,7 @@ use tokio::process::Child;
 const UNIT: u8 = 7;
 
 /// As in the slave's script, in its order.
-fn inputs() -> [(DataType, Json); 8] {
+fn inputs() -> [(DataType, Json); 10] {
     [
         (DataType::U16, json!(65535)),
         (DataType::I16, json!(-2)),
@@ -33,6 +32,8 @@ fn inputs() -> [(DataType, Json); 8] {
         (DataType::I64, json!(-9_223_372_036_854_775_807_i64)),
         (DataType::F32, json!(3.5)),
         (DataType::F64, json!(-0.1)),
+        (DataType::Bcd16, json!(9876)),
+        (DataType::Bcd32, json!(12_345_678)),
     ]
 }
 
@@ -90,21 +91,11 @@ fn point(table: Table, address: u16, kind: DataType) -> Point {
 }
 
 fn command(action: Action) -> Command {
-    Command {
-        name: "command".into(),
-        idempotent: true,
-        read_back: match &action {
-            Action::Write(point) => Some(Rule::exact(point)),
-            _ => None,
-        },
-        fixed: None,
-        names: None,
-        numbers_as_text: false,
-        range: None,
-        timeout: None,
-        deadline: Duration::from_secs(30),
-        action,
-    }
+    let read_back = match &action {
+        Action::Write(point) => Some(Rule::exact(point)),
+        _ => None,
+    };
+    Command { idempotent: true, read_back, ..Command::new("command", action) }
 }
 
 async fn read(turn: &mut Turn, point: &Point) -> Json {
@@ -118,7 +109,10 @@ async fn read(turn: &mut Turn, point: &Point) -> Json {
 
 /// Writes, reads back, and compares both the registers and the value.
 async fn write(turn: &mut Turn, point: &Point, value: &Json) {
-    let command = command(Action::Write(point.clone()));
+    write_by(turn, &command(Action::Write(point.clone())), point, value).await;
+}
+
+async fn write_by(turn: &mut Turn, command: &Command, point: &Point, value: &Json) {
     let prepared = command.prepare(Some(value)).unwrap();
     match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
         Wire::Answered(answer) => {
@@ -156,8 +150,8 @@ async fn every_type_is_read_in_every_order() {
                     let point = Point { word_order, byte_order, ..point(Table::Input, address, kind) };
                     assert_eq!(read(turn, &point).await, value, "{point:?}");
                     address += match kind {
-                        DataType::U16 | DataType::I16 => 1,
-                        DataType::U32 | DataType::I32 | DataType::F32 => 2,
+                        DataType::U16 | DataType::I16 | DataType::Bcd16 => 1,
+                        DataType::U32 | DataType::I32 | DataType::F32 | DataType::Bcd32 => 2,
                         _ => 4,
                     };
                 }
@@ -206,6 +200,24 @@ async fn bits_are_read_and_written_singly_and_in_rows() {
             let row = Point { count: Some(count), ..point(Table::Coil, 5, DataType::Bool) };
             let bits: Vec<_> = (0..count).map(|at| at % 5 == 0).collect();
             write(turn, &row, &json!(bits)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_coil_and_one_register_are_written_by_either_function() {
+    with_each(async |turn| {
+        for (point, values) in [
+            (point(Table::Coil, 3, DataType::Bool), [json!(true), json!(false)]),
+            (point(Table::Holding, 8, DataType::U16), [json!(1500), json!(0)]),
+        ] {
+            for value in values {
+                for multiple in [false, true] {
+                    let command = Command { multiple, ..command(Action::Write(point.clone())) };
+                    write_by(turn, &command, &point, &value).await;
+                }
+            }
         }
     })
     .await;

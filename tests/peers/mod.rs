@@ -126,7 +126,7 @@ pub fn read(address: u16, count: u16) -> Request {
 }
 
 pub fn write(address: u16, word: u16) -> Request {
-    Request::WriteWords { address, words: vec![word] }
+    Request::WriteWords { address, words: vec![word], multiple: false }
 }
 
 /// A pseudo-terminal whose far end is the peer, reached by a path that can be unplugged and plugged in again.

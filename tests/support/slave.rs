@@ -42,6 +42,10 @@ pub type Weather = Vec<(u32, Mood)>;
 struct Inner {
     /// By unit and address.
     registers: HashMap<(u8, u16), u16>,
+    /// By unit and address.
+    coils: HashMap<(u8, u16), bool>,
+    /// Each write that was carried out and is not of a single register, in order: its function and data.
+    other_writes: Vec<Vec<u8>>,
     /// (address, value) of each single-register write that was carried out, in order.
     writes: Vec<(u16, u16)>,
     /// When each of them was, in the same order.
@@ -159,6 +163,11 @@ impl Slave {
         self.lock().writes.clone()
     }
 
+    /// Every write of coils or of several registers that was carried out, as it was asked for: function and data.
+    pub fn other_writes(&self) -> Vec<Vec<u8>> {
+        self.lock().other_writes.clone()
+    }
+
     /// Takes out the writes so far, so that a slave may serve for days.
     pub fn take_writes(&self) -> Vec<(u16, u16)> {
         let mut inner = self.lock();
@@ -243,7 +252,13 @@ impl Slave {
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
         let at_once = |answer| Reaction::Answer(answer, Duration::ZERO);
         match (pdu[0], inner.unreadable) {
-            (3, Some(exception)) => at_once(vec![0x83, exception]),
+            (1 | 3, Some(exception)) => at_once(vec![pdu[0] | 0x80, exception]),
+            (1, None) => {
+                let is_on = |at: u16| inner.coils.get(&(unit, word(1) + at)).copied().unwrap_or(false);
+                let mut bytes = vec![0; usize::from(word(3).div_ceil(8))];
+                (0..word(3)).filter(|at| is_on(*at)).for_each(|at| bytes[usize::from(at / 8)] |= 1 << (at % 8));
+                at_once([&[1, bytes.len() as u8], &bytes[..]].concat())
+            }
             (3, None) => {
                 let mut answer = vec![3, (word(3) * 2) as u8];
                 for address in word(1)..word(1) + word(3) {
@@ -271,6 +286,10 @@ impl Slave {
                     _ => at_once(pdu.to_vec()),
                 }
             }
+            (5 | 15 | 16, _) => {
+                inner.write(unit, pdu);
+                at_once(pdu[..5].to_vec())
+            }
             (function, _) => at_once(vec![function | 0x80, 1]),
         }
     }
@@ -286,6 +305,21 @@ pub enum Reaction {
 }
 
 impl Inner {
+    /// Coils, or several registers.
+    fn write(&mut self, unit: u8, pdu: &[u8]) {
+        let address = u16::from_be_bytes([pdu[1], pdu[2]]);
+        let count = u16::from_be_bytes([pdu[3], pdu[4]]);
+        for at in 0..if pdu[0] == 5 { 1 } else { count } {
+            let (place, n) = ((unit, address + at), usize::from(at));
+            match pdu[0] {
+                5 => drop(self.coils.insert(place, pdu[3] == 0xFF)),
+                15 => drop(self.coils.insert(place, pdu[6 + n / 8] >> (n % 8) & 1 == 1)),
+                _ => drop(self.registers.insert(place, u16::from_be_bytes([pdu[6 + 2 * n], pdu[7 + 2 * n]]))),
+            }
+        }
+        self.other_writes.push(pdu.to_vec());
+    }
+
     fn next_mood(&mut self) -> Mood {
         if let Some(next) = self.next_moods.pop_front() {
             return next;

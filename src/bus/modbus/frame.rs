@@ -120,10 +120,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_write_is_confirmed_only_by_its_own_echo() {
-        let one = Request::WriteWords { address: 0x0102, words: vec![0x0304] };
-        let many = Request::WriteWords { address: 0x0102, words: vec![0; 3] };
-        let coil = Request::WriteBits { address: 5, bits: vec![true] };
-        let coils = Request::WriteBits { address: 5, bits: vec![true; 9] };
+        let one = Request::WriteWords { address: 0x0102, words: vec![0x0304], multiple: false };
+        let many = Request::WriteWords { address: 0x0102, words: vec![0; 3], multiple: false };
+        let coil = Request::WriteBits { address: 5, bits: vec![true], multiple: false };
+        let coils = Request::WriteBits { address: 5, bits: vec![true; 9], multiple: false };
         let table: [(_, &[u8]); 4] = [
             (one, &[9, 6, 1, 2, 3, 4]),
             (many, &[9, 16, 1, 2, 0, 3]),
@@ -152,8 +152,8 @@ pub(crate) mod tests {
             bits(0x03FF, 24),
             bits(0x03FF, 25),
             bits(0x0400, 24),
-            Request::WriteBits { address: 5, bits: vec![false] },
-            Request::WriteWords { address: 5, words: vec![9] },
+            Request::WriteBits { address: 5, bits: vec![false], multiple: false },
+            Request::WriteWords { address: 5, words: vec![9], multiple: false },
         ] {
             let content = match &request {
                 Request::ReadBits { address, count, .. } | Request::ReadWords { address, count, .. } => {
@@ -167,8 +167,8 @@ pub(crate) mod tests {
             assert_eq!(found.is_some(), request.is_answered_by_itself(), "{request:?}");
         }
         for many in [
-            Request::WriteBits { address: 5, bits: vec![true; 2] },
-            Request::WriteWords { address: 5, words: vec![9; 2] },
+            Request::WriteBits { address: 5, bits: vec![true; 2], multiple: false },
+            Request::WriteWords { address: 5, words: vec![9; 2], multiple: false },
         ] {
             assert!(!many.is_answered_by_itself());
         }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn write(caller: u64, unit: u8, address: u16, word: u16) -> (Question, Shape) {
-        question(caller, unit, Request::WriteWords { address, words: vec![word] })
+        question(caller, unit, Request::WriteWords { address, words: vec![word], multiple: false })
     }
 
     fn question(caller: u64, unit: u8, request: Request) -> (Question, Shape) {

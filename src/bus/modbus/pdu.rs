@@ -56,12 +56,12 @@ impl<'a> Pdu<'a> {
             Request::ReadBits { coils: false, address, count } => Pdu::ReadDiscreteInputs { address, count },
             Request::ReadWords { holding: true, address, count } => Pdu::ReadHoldingRegisters { address, count },
             Request::ReadWords { holding: false, address, count } => Pdu::ReadInputRegisters { address, count },
-            Request::WriteBits { address, ref bits } => match bits[..] {
-                [on] => Pdu::WriteSingleCoil { address, on },
+            Request::WriteBits { address, ref bits, multiple } => match bits[..] {
+                [on] if !multiple => Pdu::WriteSingleCoil { address, on },
                 _ => Pdu::WriteMultipleCoils { address, bits },
             },
-            Request::WriteWords { address, ref words } => match words[..] {
-                [word] => Pdu::WriteSingleRegister { address, word },
+            Request::WriteWords { address, ref words, multiple } => match words[..] {
+                [word] if !multiple => Pdu::WriteSingleRegister { address, word },
                 _ => Pdu::WriteMultipleRegisters { address, words },
             },
             Request::Line { .. } => return None,
@@ -342,6 +342,24 @@ mod tests {
             let (found, len) = expected.find(&[answered, &[0; 3]].concat()).unwrap();
             assert_eq!((found == Found::Exception, len), (answered[0] >= EXCEPTION, answered.len()));
             assert_eq!(expected.find(&answered[..answered.len() - 1]), None, "{pdu:?}");
+        }
+    }
+
+    #[test]
+    fn one_coil_or_register_is_written_by_the_function_of_several_where_that_is_asked_for() {
+        let coil = |multiple| Request::WriteBits { address: 0x13, bits: vec![true], multiple };
+        let register = |multiple| Request::WriteWords { address: 1, words: vec![0x0A02], multiple };
+        let table: [(Request, &[u8], &[u8]); 4] = [
+            (coil(false), &[5, 0, 0x13, 0xFF, 0], &[5, 0, 0x13, 0xFF, 0]),
+            (coil(true), &[15, 0, 0x13, 0, 1, 1, 1], &[15, 0, 0x13, 0, 1]),
+            (register(false), &[6, 0, 1, 0xA, 2], &[6, 0, 1, 0xA, 2]),
+            (register(true), &[16, 0, 1, 0, 1, 2, 0xA, 2], &[16, 0, 1, 0, 1]),
+        ];
+        for (request, asked, answered) in table {
+            let pdu = Pdu::of(&request).unwrap();
+            assert_eq!(pdu.encode().as_deref(), Some(asked), "{request:?}");
+            assert_eq!(pdu.understand(answered), Ok(Said::Written), "{request:?}");
+            assert_eq!(request.is_answered_by_itself(), asked == answered, "{request:?}");
         }
     }
 

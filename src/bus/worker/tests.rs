@@ -151,7 +151,7 @@ fn start(script: Script) -> Running {
 }
 
 fn call(unit: u8) -> Call {
-    let request = Request::WriteWords { address: 0, words: vec![0] };
+    let request = Request::WriteWords { address: 0, words: vec![0], multiple: false };
     Call::new(unit, request)
 }
 

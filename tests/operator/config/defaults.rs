@@ -100,6 +100,31 @@ fn reference_notation_says_table_and_address() {
 }
 
 #[test]
+fn an_order_by_its_letters_says_what_two_keys_say_and_where_a_write_shows_has_the_writes() {
+    let site = Site::good();
+    for (order, word_order, byte_order) in
+        [("ABCD", "big", "big"), ("CDAB", "little", "big"), ("BADC", "big", "little"), ("DCBA", "little", "little")]
+    {
+        let points = |order: &str| {
+            let command = |name: &str, read_back: &str| {
+                format!(
+                    "[profile.pump.command.{name}]\nidempotent = true\n\
+                     write = {{ register = 40001, type = 'f64', {order} }}\nread_back = {{ {read_back} }}\n"
+                )
+            };
+            let own = command("own", &format!("register = 30001, type = 'i32', {order}"));
+            site.write("conf.d/10.toml", own + &command("same", "register = 30001"));
+            let commands = site.loaded().config.devices["pump-7"].commands.clone();
+            ["own", "same"].map(|name| (commands[name].action.clone(), commands[name].read_back.clone()))
+        };
+        let by_letters = points(&format!("order = '{order}'"));
+        assert_eq!(by_letters, points(&format!("word_order = '{word_order}', byte_order = '{byte_order}'")), "{order}");
+        let [_, (Action::Write(write), Some(shown))] = by_letters else { panic!("{order}") };
+        assert_eq!((shown.point.word_order, shown.point.byte_order), (write.word_order, write.byte_order), "{order}");
+    }
+}
+
+#[test]
 fn the_most_that_the_protocol_allows_is_allowed() {
     let site = Site::good();
     for body in [
@@ -115,6 +140,28 @@ fn the_most_that_the_protocol_allows_is_allowed() {
     ] {
         site.write("conf.d/10.toml", format!("[profile.pump.command.c]\n{body}"));
         site.loaded();
+    }
+}
+
+#[test]
+fn one_coil_or_register_is_written_by_the_function_that_is_named() {
+    let site = Site::good();
+    for (write, function, multiple) in [
+        ("register = 1", 5, false),
+        ("register = 1", 15, true),
+        ("register = 1, count = 2", 15, true),
+        ("register = 40001", 6, false),
+        ("register = 40001", 16, true),
+        ("register = 40001, type = 'f64'", 16, true),
+        ("register = 40001, type = 'string', count = 1", 6, false),
+    ] {
+        let text = format!(
+            "[profile.pump.command.c]\nidempotent = true\nwrite = {{ {write} }}\nfunction = {function}\n\
+             [profile.pump.command.d]\nidempotent = true\nwrite = {{ {write} }}"
+        );
+        site.write("conf.d/10.toml", text);
+        let commands = &site.loaded().config.devices["pump-7"].commands;
+        assert_eq!((commands["c"].multiple, commands["d"].multiple), (multiple, false), "{write}, {function}");
     }
 }
 

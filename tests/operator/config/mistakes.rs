@@ -63,8 +63,11 @@ fn each_slip_is_answered_with_what_to_write() {
         ("[bus.line-a]\nbaudrate = 9600", "\"baud\""),
         ("[device.pump-7]\nslave_id = 7", "\"unit\""),
         ("[profile.pump.command.c]\nread = { register = 40001, type = 'float' }", "\"f32\""),
-        ("[profile.pump.command.c]\nread = { register = 40001, word_order = 'CDAB' }", "word_order = \"little\""),
-        ("[profile.pump.command.c]\nread = { register = 40001, word_order = 'BADC' }", "byte_order = \"little\""),
+        ("[profile.pump.command.c]\nread = { register = 40001, word_order = 'CDAB' }", "write order = \"CDAB\""),
+        ("[profile.pump.command.c]\nread = { register = 40001, byte_order = 'BADC' }", "write order = \"BADC\""),
+        ("[profile.pump.command.c]\nread = { register = 40001, order = 'dcba' }", "did you mean \"DCBA\""),
+        ("[profile.pump.command.c]\nread = { register = 40001, endianness = 'CDAB' }", "did you mean \"order\""),
+        ("[profile.pump.command.c]\nread = { register = 40001, type = 'f32 CDAB' }", "write it by itself: order ="),
         ("[profile.pump.command.c]\nread = { table = 3, address = 0 }", "\"holding\""),
         ("[device.pump.7]\nbus = 'line-a'", "[device.\"pump.7\"]"),
         ("[bus.line.b]\nbaud = 9600", "[bus.\"line.b\"]"),
@@ -89,6 +92,15 @@ fn each_slip_is_answered_with_what_to_write() {
     // The part of a name that stands behind a dot is no missing key's reason.
     site.write("conf.d/50-case.toml", "[device.pump.7]\nbus = 'line-a'\nunit = 1\nprofile = 'pump'");
     assert_eq!(site.problems().len(), 1, "{}", lines(&site.problems()));
+}
+
+#[test]
+fn a_function_that_does_not_fit_has_its_line_and_column() {
+    let site = Site::good();
+    let command =
+        "[profile.pump.command.c]\nwrite = { register = 40001, type = 'u32' }\n  function = 6\nidempotent = true\n";
+    site.write("conf.d/10.toml", command);
+    assert_eq!(places(&site), [("10.toml".to_owned(), 3, 3)], "{}", lines(&site.problems()));
 }
 
 #[test]

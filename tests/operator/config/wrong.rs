@@ -206,6 +206,34 @@ const COMMAND: &[Case] = &[
     ("read = { register = 1 }\nverify = true", ".verify", "belongs to a write"),
     ("read = { register = 1 }\nvalue = true", ".value", "belongs to a write"),
     ("read = { register = 40001 }\nrange = [0, 1]", ".range", "belongs to a write"),
+    ("read = { register = 40001 }\nfunction = 3", ".function", "belongs to a write"),
+    ("write = { register = 40001 }\nfunction = 3\nidempotent = true", ".function", "3 reads, and this command writes"),
+    ("write = { register = 40001 }\nfunction = 5\nidempotent = true", ".function", "5 writes coils"),
+    ("write = { register = 1 }\nfunction = 16\nidempotent = true", ".function", "write 5 or 15"),
+    ("write = { register = 1, count = 3 }\nfunction = 5\nidempotent = true", ".function", "write 15, or leave it out"),
+    (
+        "write = { register = 40001, type = 'f32' }\nfunction = 6\nidempotent = true",
+        ".function",
+        "6 writes one of the holding registers, and this command writes 2; write 16, or leave it out",
+    ),
+    ("write = { register = 40001 }\nfunction = 23\nidempotent = true", ".function", "none of those that write"),
+    ("write = { register = 40001 }\nfunction = 128\nidempotent = true", ".function", "it must be 1 to 127"),
+    ("write = { register = 40001 }\nfc = 16\nidempotent = true", ".fc", "did you mean \"function\"?"),
+    ("read = { register = 40001 }\nunavailable = 0x18000", ".unavailable", "it must be -32768 to 65535"),
+    ("read = { register = 40001 }\nunavailable = -32769", ".unavailable", "it must be -32768 to 65535"),
+    ("read = { register = 40001, type = 'f32' }\nunavailable = nan", ".unavailable", "expected an integer"),
+    ("read = { register = 1 }\nunavailable = 1", ".unavailable", "in place of a number"),
+    (
+        "read = { register = 40001, type = 'string', count = 2 }\nunavailable = 0",
+        ".unavailable",
+        "in place of a number",
+    ),
+    ("read = { register = 40001 }\nunavailable = 5\nvalues = { a = 5 }", ".values", "there is no value"),
+    (
+        "write = { register = 40001, type = 'i16' }\nunavailable = 0x8000\nvalue = -32768\nidempotent = true",
+        ".value",
+        "0x8000, which says that there is no value",
+    ),
     ("read = { register = 1 }\nexpect = 'x'", ".expect", "belongs to a send"),
     ("read = { register = 1 }\ntimeout = '0s'", ".timeout", "1ms to 10m"),
     ("read = { register = 1 }\ndeadline = '25h'", ".deadline", "100ms to 1d"),
@@ -219,6 +247,8 @@ const COMMAND: &[Case] = &[
     ("write = { register = 1 }\nvalue = 2\nidempotent = true", ".value", "true or false"),
     ("write = { register = 40001, scale = 0.1 }\nrange = [0, 10000]\nidempotent = true", ".range", "hold 0 to 6553.5"),
     ("write = { register = 40001 }\nrange = [-1, 5]\nidempotent = true", ".range", "hold 0 to 65535"),
+    ("write = { register = 40001, type = 'bcd16' }\nrange = [0, 10000]\nidempotent = true", ".range", "hold 0 to 9999"),
+    ("write = { register = 40001, type = 'bcd32' }\nvalue = -1\nidempotent = true", ".value", "from 0 to 99999999"),
     (
         "write = { register = 40001, scale = -0.1, offset = 10 }\nrange = [0, 11]\nidempotent = true",
         ".range",
@@ -269,6 +299,8 @@ const READ: &[Case] = &[
     ("register = 40001, scale = nan", ".scale", "expected a number"),
     ("register = 40001, scale = '0.1'", ".scale", "remove the quotes"),
     ("register = 40001, type = 'uint16'", ".type", "did you mean \"u16\"?"),
+    ("register = 40001, type = 'bcd'", ".type", "did you mean \"bcd16\"?"),
+    ("register = 1, type = 'bcd16'", ".type", "single bits"),
     ("register = 40001, type = 'string'", ".count", "is missing"),
     ("register = 40001, type = 'string', count = 4, offset = 1", ".offset", "is for numbers"),
     ("register = 40001, type = 'string', count = 126", ".count", "at most 125"),
@@ -279,7 +311,17 @@ const READ: &[Case] = &[
     ("register = 465536, type = 'u32'", ".register", "65536"),
     ("table = 'coil', address = 65000, count = 537", ".address", "65536"),
     ("register = 40001, word_order = 'middle'", ".word_order", "\"big\", \"little\""),
-    ("register = 40001, order = 'big'", ".order", "did you mean"),
+    ("register = 40001, order = 'big'", ".order", "did you mean \"ABCD\"?"),
+    ("register = 40001, order = 'ADBC'", ".order", "is none of \"ABCD\", \"CDAB\", \"BADC\", \"DCBA\""),
+    ("register = 40001, order = 'CDAB', word_order = 'little'", ".order", "keep it, and remove word_order"),
+    (
+        "register = 40001, order = 'CDAB', word_order = 'little', byte_order = 'big'",
+        ".order",
+        "stands beside word_order and byte_order",
+    ),
+    ("register = 1, order = 'CDAB'", ".order", "coils hold single bits"),
+    ("register = 10001, word_order = 'little'", ".word_order", "discrete inputs hold single bits"),
+    ("register = 40001, type = 'string', count = 2, order = 'CDAB'", ".order", "stay where they are"),
 ];
 
 #[test]
@@ -297,6 +339,7 @@ const WRITE: &[Case] = &[
     ("register = 10001", ".register", "discrete inputs can only be read"),
     ("register = 40001, count = 124", ".count", "at most 123"),
     ("register = 1, count = 1969", ".count", "at most 1968"),
+    ("register = 40001, function = 16", ".function", "stands beside write, as function = 16"),
 ];
 
 #[test]
@@ -309,12 +352,54 @@ fn a_point_to_write_is_checked() {
     }
 }
 
+const READ_BACK: &[Case] = &[
+    ("register = 30001, order = 'cdab'", ".order", "did you mean \"CDAB\"?"),
+    ("register = 30001, order = 'CDAB', byte_order = 'big'", ".order", "keep it, and remove byte_order"),
+    ("table = 'coil', address = 1, type = 'u32'", ".type", "single bits"),
+    ("register = 30001, type = 'string', count = 2", ".type", "something else than the command writes"),
+    ("register = 30001, count = 2", ".count", "something else than the command writes"),
+    ("register = 30001, after = '3s', within = '2s'", ".within", "shorter than after"),
+    ("register = 30001, tolerance = -1", ".tolerance", "must not be negative"),
+];
+
+#[test]
+fn where_a_write_shows_is_checked() {
+    let bench = Bench::new();
+    for (read_back, key, fragment) in READ_BACK {
+        let text = format!(
+            "[profile.pump.command.c]\nwrite = {{ register = 40001, type = 'u32' }}\nidempotent = true\n\
+             read_back = {{ {read_back} }}"
+        );
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c.read_back{key}"), fragment);
+    }
+}
+
 const NAMES: &[Case] = &[
     ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "can't be carried out"),
     ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 'b' }", ".values", "must stand for"),
     ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
     ("write = { register = 40001 }\nidempotent = true\nuntil = 'a'", ".until", "belongs to a send"),
     ("read = { register = 40001 }\nvalues = 1", ".values", "expected a table"),
+    ("read = { register = 40001 }\nvalues = {}", ".values", "is empty"),
+    ("read = { register = 40001 }\nvalues = { a = 70000 }", ".values", "\"a\" is never read: expected a number from 0"),
+    ("read = { register = 40001, count = 2 }\nvalues = { a = -1 }", ".values", "is never read"),
+    ("read = { register = 1 }\nvalues = { a = 2 }", ".values", "is never read: expected true or false"),
+    (
+        "write = { register = 40001, scale = 0.1 }\nidempotent = true\nvalues = { half = 0.55 }",
+        ".values",
+        "\"half\" stands for 0.55, and the nearest that the point's type and scale hold is 0.6",
+    ),
+    ("write = { register = 40001, count = 2 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "carried out"),
+    (
+        "write = { register = 40001 }\nidempotent = true\nrange = [0, 1]\nvalues = { off = 0, full = 2 }",
+        ".values",
+        "\"full\" can't be carried out: expected a number from 0 to 1",
+    ),
+    (
+        "write = { register = 40001, type = 'string', count = 2 }\nidempotent = true\nvalues = { a = 1 }",
+        ".values",
+        "hold a text",
+    ),
 ];
 
 #[test]
@@ -327,6 +412,7 @@ fn the_names_of_values_are_checked() {
 }
 
 const SEND: &[Case] = &[
+    ("send = 'S'\nidempotent = true\nunavailable = 1", ".unavailable", "belongs to a read or write"),
     ("send = ''\nidempotent = true", ".send", "is empty"),
     ("send = ['a']\nidempotent = true", ".send", "expected a string"),
     ("send = 'S'", ".idempotent", "the person who knows the machine"),
