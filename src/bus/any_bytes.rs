@@ -11,10 +11,11 @@ use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{self, Debts, Question};
 use crate::bus::link::Link as _;
 use crate::bus::modbus::ended;
-use crate::bus::modbus::frame::{self, Shape};
+use crate::bus::modbus::frame::{Framing, Shape};
 use crate::bus::modbus::late::Sifted;
+use crate::bus::modbus::line::ModbusLine;
 use crate::bus::modbus::pdu::Pdu;
-use crate::bus::modbus::{rtu, tcp};
+use crate::bus::modbus::tcp;
 use crate::bus::{port, text};
 use crate::config::{Endpoint, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
@@ -143,32 +144,73 @@ fn rtu_frame(unit: u8, pdu: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame on a serial line is an answer exactly if it is whole, of this unit, and answers the request by the letter of
-/// the specification; cut short it is none; found by its shape it is understood.
+fn ascii_frame(unit: u8, pdu: &[u8]) -> Vec<u8> {
+    let content = [&[unit], pdu].concat();
+    let sum = content.iter().fold(0_u32, |sum, byte| sum + u32::from(*byte));
+    let digits: String = content.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!(":{digits}{:02X}\r\n", (0x100 - sum % 0x100) % 0x100).into_bytes()
+}
+
+/// A PDU in either of the frames that it has on a line.
+fn line_frame(framing: Framing, unit: u8, pdu: &[u8]) -> Vec<u8> {
+    match framing {
+        Framing::Rtu => rtu_frame(unit, pdu),
+        Framing::Ascii => ascii_frame(unit, pdu),
+    }
+}
+
+/// Unit and PDU of a whole line frame, read by framing it again.
+fn content(framing: Framing, frame: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let content = match framing {
+        Framing::Rtu => frame.get(..frame.len().checked_sub(2)?)?.to_vec(),
+        // Modbus over Serial Line V1.02, 2.5.2.1.
+        Framing::Ascii if frame.len() > 513 => return None,
+        Framing::Ascii => {
+            let digits = std::str::from_utf8(frame.get(1..frame.len().checked_sub(4)?)?).ok()?;
+            let pair = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+            (0..digits.len()).step_by(2).map(pair).collect::<Option<Vec<u8>>>()?
+        }
+    };
+    let (unit, pdu) = content.split_first()?;
+    let again = line_frame(framing, *unit, pdu);
+    let is_same = again == frame || framing == Framing::Ascii && again.eq_ignore_ascii_case(frame);
+    (is_same && !pdu.is_empty()).then(|| (*unit, pdu.to_vec()))
+}
+
+/// A frame on a serial line, in either framing, is an answer exactly if it is whole, of this unit, and answers the
+/// request by the letter of the specification; cut short it is none; found by its shape it is understood.
 pub fn modbus_rtu(bytes: &[u8]) {
+    for framing in [Framing::Rtu, Framing::Ascii] {
+        is_an_answer_by_the_letter(framing, bytes);
+    }
+}
+
+fn is_an_answer_by_the_letter(framing: Framing, bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let request = request(&mut source);
     let shape = Shape::of(7, &request).expect("it is Modbus");
     let unit = if source.u8() % 8 == 7 { source.u8() } else { 7 };
     let pdu = pdu(&request, &mut source);
-    let mut frame = rtu_frame(unit, &pdu);
+    let mut frame = line_frame(framing, unit, &pdu);
     if source.u8() % 8 == 7 {
         let at = source.within(0..=frame.len() - 1);
         frame[at] ^= 1 << (source.u8() % 8);
     }
-    let is_whole = frame::is_intact(&frame);
-    let expected = reading(&request, &frame[1..frame.len() - 2]).filter(|_| is_whole && frame[0] == 7);
-    let found = shape.find(&frame);
+    let whole = content(framing, &frame);
+    assert_eq!(framing.opened(&frame), whole);
+    let expected = whole.and_then(|(unit, pdu)| reading(&request, &pdu).filter(|_| unit == 7));
+    let found = framing.find(&shape, &frame);
     assert!(found.is_none_or(|(_, len)| len <= frame.len()));
     let whole = found.filter(|(_, len)| *len == frame.len());
     assert_eq!(whole.is_some(), expected.is_some(), "{frame:02x?} on {request:?}");
     if let (Some(_), Some(expected)) = (whole, expected) {
         for end in 0..frame.len() {
-            assert!(shape.find(&frame[..end]).is_none_or(|(_, len)| len <= end));
+            assert!(framing.find(&shape, &frame[..end]).is_none_or(|(_, len)| len <= end));
         }
         let behind = [&frame[..], source.rest()].concat();
-        assert_eq!(shape.find(&behind), found);
-        let understood = ended(7, &Pdu::of(&request).expect("it is Modbus"), frame::opened(&frame));
+        assert_eq!(framing.find(&shape, &behind), found);
+        let (_, answer) = framing.opened(&frame).expect("it was found");
+        let understood = ended(7, &Pdu::of(&request).expect("it is Modbus"), &answer);
         assert_eq!(understood, expected, "{frame:02x?} on {request:?}");
     }
     // Any bytes, of the right shape or not, are understood exactly by the letter.
@@ -245,11 +287,12 @@ fn pieces(source: &mut Source, mut next: impl FnMut(&mut Source) -> Vec<u8>) -> 
     pieces
 }
 
-/// Whether an exchange ends, and soon: `most` is what the bytes themselves may take, beyond the timeout.
+/// Whether an exchange ends, and soon: beyond the timeout, it may take what the bytes themselves take, and `ending`.
 async fn in_time(
     exchange: impl std::future::Future<Output = Wire>,
     peer: DuplexStream,
     says_what: Vec<(Duration, Vec<u8>)>,
+    ending: Duration,
 ) -> Wire {
     let bytes: usize = says_what.iter().map(|(_, piece)| piece.len()).sum();
     let began = Instant::now();
@@ -257,7 +300,7 @@ async fn in_time(
         wire = exchange => wire,
         () = says(peer, says_what) => unreachable!("a peer stays"),
     };
-    let most = TIMEOUT + Duration::from_secs(2) + Duration::from_millis(2) * bytes as u32;
+    let most = TIMEOUT + ending + Duration::from_secs(2) + Duration::from_millis(2) * bytes as u32;
     assert!(began.elapsed() <= most, "{:?} for {bytes} bytes", began.elapsed());
     wire
 }
@@ -270,33 +313,43 @@ fn endpoint() -> Endpoint {
     Endpoint::Serial(SerialPort { path: "line".into(), baud: 9600, parity: Parity::Even, data_bits: 8, stop_bits: 1 })
 }
 
-/// Whatever comes on an RTU line, in whatever pieces: the exchange ends in time, and what it takes for the answer is a
-/// whole frame of this unit that stood on the line.
+/// Whatever comes on a Modbus line, in either framing and in whatever pieces: the exchange ends in time, and what it
+/// takes for the answer is a whole frame of this unit that stood on the line.
 pub fn rtu_line(bytes: &[u8]) {
+    for framing in [Framing::Rtu, Framing::Ascii] {
+        takes_only_what_was_said(framing, bytes);
+    }
+}
+
+fn takes_only_what_was_said(framing: Framing, bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let call = call(7, request(&mut source));
     let said = pieces(&mut source, |source| match source.u8() % 3 {
         0 => {
-            let mut frame = rtu_frame(7, &pdu(&call.request, source));
+            let mut frame = line_frame(framing, 7, &pdu(&call.request, source));
             frame.truncate(if source.flag() { frame.len() } else { source.within(0..=frame.len()) });
             frame
         }
-        1 => rtu_frame(source.u8() % 9, &pdu(&call.request, source)),
+        1 => line_frame(framing, source.u8() % 9, &pdu(&call.request, source)),
         _ => source.piece(40).to_vec(),
     });
     let stream: Vec<u8> = said.iter().flat_map(|(_, piece)| piece.clone()).collect();
     let wire = run(async {
         let (near, far) = duplex(1 << 16);
-        let mut rtu = rtu::Rtu::new(endpoint(), TIMEOUT, Duration::ZERO, &system());
-        rtu.attach(Box::new(near));
-        in_time(async { rtu.put(&call, 1).await.wire }, far, said).await
+        let mut line = ModbusLine::new(framing, endpoint(), TIMEOUT, Duration::ZERO, &system());
+        line.attach(Box::new(near));
+        // An answer whose characters come far apart is heard to its end.
+        let ending = framing.apart_max().map_or(Duration::ZERO, |_| Duration::from_secs(5));
+        in_time(async { line.put(&call, 1).await.wire }, far, said, ending).await
     });
     match &wire {
         Wire::Answered(_) | Wire::Refused(_) => {
             let frames = (0..stream.len()).flat_map(|from| (from + 5..=stream.len()).map(move |to| (from, to)));
-            let mut frames = frames.map(|(from, to)| &stream[from..to]).filter(|frame| frame[0] == 7);
+            let begins = |frame: &&[u8]| framing == Framing::Rtu && frame[0] == 7 || frame.starts_with(b":07");
+            let mut frames = frames.map(|(from, to)| &stream[from..to]).filter(begins);
             let said = frames.any(|frame| {
-                reading(&call.request, &frame[1..frame.len() - 2]).as_ref() == Some(&wire) && frame::is_intact(frame)
+                let content = content(framing, frame);
+                content.is_some_and(|(unit, pdu)| unit == 7 && reading(&call.request, &pdu).as_ref() == Some(&wire))
             });
             assert!(said, "{wire:?} was not said in {stream:02x?}");
         }
@@ -347,7 +400,7 @@ pub fn text_line(bytes: &[u8]) {
             far.write_all(&piece).await.expect("there is room");
             assert_eq!(text.listen().await, None);
         }
-        in_time(async { text.put(&call(0, request.clone()), 1).await.wire }, far, said).await
+        in_time(async { text.put(&call(0, request.clone()), 1).await.wire }, far, said, Duration::ZERO).await
     });
     match &wire {
         // The first lines that say yes or no, if they came in time: those that began behind what was old, which may
@@ -420,6 +473,12 @@ struct Asked {
 /// A line whose units answer in order, correctly, and as late as they like within the time for which an answer is
 /// owed, or not at all: what is taken for a question's answer is the answer to that question, of the same caller.
 pub fn late(bytes: &[u8]) {
+    for framing in [Framing::Rtu, Framing::Ascii] {
+        gives_each_its_own(framing, bytes);
+    }
+}
+
+fn gives_each_its_own(framing: Framing, bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let start = std::time::Instant::now();
     let window = debts::window(TIMEOUT);
@@ -437,7 +496,7 @@ pub fn late(bytes: &[u8]) {
             assert!(until <= start + now + window, "a question waits without end");
             let wait = if source.flag() { until - (start + now) } else { Duration::from_millis(source.u8().into()) };
             let then = now + wait;
-            overheard(&mut debts, &mut asked, start, now, then);
+            overheard(framing, &mut debts, &mut asked, start, (now, then));
             now = then;
             continue;
         }
@@ -449,15 +508,15 @@ pub fn late(bytes: &[u8]) {
         let earliest = last.max().unwrap_or_default().max(now);
         let delay = Duration::from_millis(u64::from(source.u8()) * 10);
         let comes = Some(earliest.max(now + delay)).filter(|at| *at < now + window && source.u8() % 4 != 3);
-        let answer = comes.map(|at| (at, answer(&call, asked.len(), &mut source)));
+        let answer = comes.map(|at| (at, answer(framing, &call, asked.len(), &mut source)));
         asked.push(Asked { caller, call: call.clone(), answer });
         let deadline = now + TIMEOUT;
-        now = exchange(&mut debts, &mut asked, (&question, &shape), (caller, &call), (start, now, deadline));
+        now = exchange(framing, &mut debts, &mut asked, (&question, &shape), (caller, &call), (start, now, deadline));
     }
 }
 
 /// A right answer, or an exception. What was read is the question's number, so that it can be known again.
-fn answer(call: &Call, number: usize, source: &mut Source) -> Vec<u8> {
+fn answer(framing: Framing, call: &Call, number: usize, source: &mut Source) -> Vec<u8> {
     let tag = (number as u16).to_be_bytes();
     let mut answer = pdu(&call.request, &mut Source::new(&[]));
     match source.u8() % 4 {
@@ -465,7 +524,7 @@ fn answer(call: &Call, number: usize, source: &mut Source) -> Vec<u8> {
         _ if answer.len() > 3 && answer[0] <= 4 => answer[2..4].copy_from_slice(&tag),
         _ => {}
     }
-    rtu_frame(call.unit, &answer)
+    line_frame(framing, call.unit, &answer)
 }
 
 /// The next answer that comes before a time, with the number of its question.
@@ -476,10 +535,16 @@ fn next(asked: &mut [Asked], before: Duration) -> Option<(usize, Duration, Vec<u
     Some((number, at, frame))
 }
 
-fn overheard(debts: &mut Debts<Shape>, asked: &mut [Asked], start: std::time::Instant, from: Duration, to: Duration) {
+fn overheard(
+    framing: Framing,
+    debts: &mut Debts<Shape>,
+    asked: &mut [Asked],
+    start: std::time::Instant,
+    (from, to): (Duration, Duration),
+) {
     while let Some((_, at, frame)) = next(asked, to) {
         let mut tail = [&[0xEE; 3][..], &frame].concat();
-        while let Some(sifted) = debts.sift(&mut tail, None, start + at.max(from)) {
+        while let Some(sifted) = debts.sift(framing, &mut tail, None, start + at.max(from)) {
             assert!(matches!(sifted, Sifted::Owed { .. }), "nothing was asked");
         }
     }
@@ -487,6 +552,7 @@ fn overheard(debts: &mut Debts<Shape>, asked: &mut [Asked], start: std::time::In
 
 /// Listens until the answer or the deadline, whichever is sooner.
 fn exchange(
+    framing: Framing,
     debts: &mut Debts<Shape>,
     asked: &mut [Asked],
     own: (&Question, &Shape),
@@ -497,7 +563,7 @@ fn exchange(
     while let Some((number, at, frame)) = next(asked, deadline) {
         tail.extend([0xEE; 2]);
         tail.extend(&frame);
-        while let Some(sifted) = debts.sift(&mut tail, Some(own), start + at.max(now)) {
+        while let Some(sifted) = debts.sift(framing, &mut tail, Some(own), start + at.max(now)) {
             if let Sifted::Own(taken) = sifted {
                 assert_eq!(taken, frame);
                 let of = &asked[number];

@@ -42,7 +42,7 @@ pub use port::{Lines, Opener, Opening, Port, SystemLines};
 pub use worker::Worker;
 
 #[cfg(test)]
-pub(crate) use modbus::frame::tests::sealed;
+pub(crate) use modbus::frame::rtu::tests::sealed;
 
 use crate::config;
 use crate::health::pulse::Pulse;
@@ -85,7 +85,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
 pub fn late_window(config: &config::Bus, timeout: Duration) -> Duration {
     match config.kind {
         config::BusKind::ModbusTcp { .. } => Duration::ZERO,
-        config::BusKind::ModbusRtu(_) | config::BusKind::Serial { .. } => {
+        config::BusKind::ModbusRtu(_) | config::BusKind::ModbusAscii(_) | config::BusKind::Serial { .. } => {
             debts::window_of(config.late_window, link::bounded(timeout))
         }
     }
@@ -278,7 +278,7 @@ impl std::error::Error for Closed {}
 pub struct BusStatus {
     /// Its name in the configuration.
     pub name: String,
-    /// `modbus-rtu`, `modbus-tcp` or `serial`.
+    /// `modbus-rtu`, `modbus-ascii`, `modbus-tcp` or `serial`.
     pub kind: &'static str,
     /// Whether requests can go out.
     pub state: BusState,

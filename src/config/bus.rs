@@ -39,6 +39,7 @@ const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(6
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     ModbusRtu,
+    ModbusAscii,
     ModbusTcp,
     Serial,
 }
@@ -49,13 +50,18 @@ pub(super) struct Entry {
     pub bus: Option<Bus>,
 }
 
-const KINDS: [(&str, Kind); 3] =
-    [("modbus-rtu", Kind::ModbusRtu), ("modbus-tcp", Kind::ModbusTcp), ("serial", Kind::Serial)];
+const KINDS: [(&str, Kind); 4] = [
+    ("modbus-rtu", Kind::ModbusRtu),
+    ("modbus-ascii", Kind::ModbusAscii),
+    ("modbus-tcp", Kind::ModbusTcp),
+    ("serial", Kind::Serial),
+];
 
 impl Kind {
     fn section(self) -> Section {
         match self {
             Kind::ModbusRtu => keys::MODBUS_RTU,
+            Kind::ModbusAscii => keys::MODBUS_ASCII,
             Kind::ModbusTcp => keys::MODBUS_TCP,
             Kind::Serial => keys::SERIAL,
         }
@@ -64,7 +70,8 @@ impl Kind {
     fn response_timeout(self) -> Duration {
         match self {
             Kind::ModbusRtu => Duration::from_millis(500),
-            Kind::ModbusTcp | Kind::Serial => Duration::from_secs(1),
+            // A character of an ASCII frame may come a second after the last.
+            Kind::ModbusAscii | Kind::ModbusTcp | Kind::Serial => Duration::from_secs(1),
         }
     }
 }
@@ -114,7 +121,9 @@ impl Taken {
     /// Takes the place of a bus, and reports that another has it.
     fn take(&mut self, table: &Table, name: &str, kind: &BusKind) {
         match kind {
-            BusKind::ModbusRtu(Endpoint::Tcp(address)) | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. } => {
+            BusKind::ModbusRtu(Endpoint::Tcp(address))
+            | BusKind::ModbusAscii(Endpoint::Tcp(address))
+            | BusKind::Serial { endpoint: Endpoint::Tcp(address), .. } => {
                 if let Some((other, _)) = self.addresses.insert(address.clone(), (name.to_owned(), Shares::Never)) {
                     let why = (
                         format!("is the address of bus {other:?} too"),
@@ -123,7 +132,9 @@ impl Taken {
                     table.wrong("address", why);
                 }
             }
-            BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. } => {
+            BusKind::ModbusRtu(Endpoint::Serial(port))
+            | BusKind::ModbusAscii(Endpoint::Serial(port))
+            | BusKind::Serial { endpoint: Endpoint::Serial(port), .. } => {
                 // `/dev/ttyUSB0` and its link in `by-id` are one port.
                 let real = fs::canonicalize(&port.path).unwrap_or_else(|_| port.path.clone());
                 if let Some(other) = self.ports.insert(real, name.to_owned()) {
@@ -172,6 +183,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let kind = kind?;
     let specific = match kind {
         Kind::ModbusRtu => BusKind::ModbusRtu(endpoint(table, kind)?),
+        Kind::ModbusAscii => BusKind::ModbusAscii(endpoint(table, kind)?),
         Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table, Some(MODBUS_PORT))? },
         Kind::Serial => {
             let endpoint = endpoint(table, kind);
@@ -245,26 +257,32 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     if let Some(unusual) = baud.filter(|baud| !USUAL_BAUD.contains(baud)) {
         table.note("baud", (format!("{unusual} is an unusual rate"), "is it right?"));
     }
-    // Modbus over serial line V1.02, 2.5.1: even parity is the default; without parity there are two stop bits.
-    let default_parity = match kind {
-        Kind::ModbusRtu => Parity::Even,
-        Kind::ModbusTcp | Kind::Serial => Parity::None,
+    // Modbus over serial line V1.02, 2.5.1 and 2.5.2: even parity is the default, beside 8 data bits for RTU and 7 for
+    // ASCII; without parity there are two stop bits.
+    let (default_parity, usual_bits, possible_bits) = match kind {
+        Kind::ModbusRtu => (Parity::Even, 8, 8..=8),
+        Kind::ModbusAscii => (Parity::Even, 7, 7..=8),
+        Kind::ModbusTcp | Kind::Serial => (Parity::None, 8, 5..=8),
     };
     let parity = table.choice("parity", &[("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)]);
     let parity = parity.unwrap_or(default_parity);
-    let data_bits = table.small("data_bits", 5..=8).unwrap_or(8);
+    let data_bits = table.small("data_bits", 5..=8).unwrap_or(usual_bits);
     let stop_bits = table.small("stop_bits", 1..=2).unwrap_or(1);
-    if kind == Kind::ModbusRtu {
-        if data_bits != 8 {
-            table.wrong("data_bits", ("must be 8, as Modbus RTU sends whole bytes", "remove it"));
-        }
-        if parity == Parity::None && !table.has("stop_bits") {
-            let why = (
-                "is \"none\", and stop_bits is not set",
-                "Modbus asks for 2 stop bits then, many peripherals for 1: set it to say which",
-            );
-            table.note("parity", why);
-        }
+    if !possible_bits.contains(&data_bits) {
+        let why = match kind {
+            Kind::ModbusAscii => {
+                ("must be 7 or 8, as Modbus ASCII sends ASCII characters", "set it as the peripherals")
+            }
+            _ => ("must be 8, as Modbus RTU sends whole bytes", "remove it"),
+        };
+        table.wrong("data_bits", why);
+    }
+    if kind != Kind::Serial && parity == Parity::None && !table.has("stop_bits") {
+        let why = (
+            "is \"none\", and stop_bits is not set",
+            "Modbus asks for 2 stop bits then, many peripherals for 1: set it to say which",
+        );
+        table.note("parity", why);
     }
     Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits })
 }

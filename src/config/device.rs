@@ -199,7 +199,7 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
             }
             return Some(0);
         }
-        Kind::ModbusRtu => 1..=247,
+        Kind::ModbusRtu | Kind::ModbusAscii => 1..=247,
         Kind::ModbusTcp => 0..=255,
     };
     if !table.has("unit") {
@@ -236,7 +236,7 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
     let Some(kind) = kind else { return };
     let (misfits, does, speaks) = match kind {
         Kind::Serial => (&profile.registers, "reads or writes registers", "a serial line, which can only send"),
-        Kind::ModbusRtu | Kind::ModbusTcp => {
+        Kind::ModbusRtu | Kind::ModbusAscii | Kind::ModbusTcp => {
             (&profile.sends, "sends text", "a Modbus bus, which can only read and write")
         }
     };

@@ -70,6 +70,9 @@ pub const MODBUS_RTU: Section = Section {
     ],
 };
 
+/// `[bus.NAME]` with `kind = "modbus-ascii"`: the same keys, for it is the same line in another framing.
+pub const MODBUS_ASCII: Section = Section { title: "[bus.NAME] of kind \"modbus-ascii\"", keys: MODBUS_RTU.keys };
+
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
@@ -193,9 +196,22 @@ pub const READ_BACK: Section = Section {
     ],
 };
 
-/// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the three kinds.
-pub const SECTIONS: [Section; 14] = [
-    ROOT, HUB, ADDRESSES, ADMIN, LEDGER, MODBUS_RTU, MODBUS_TCP, SERIAL, DEVICE, PROFILE, MESSAGE, COMMAND, POINT,
+/// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
+pub const SECTIONS: [Section; 15] = [
+    ROOT,
+    HUB,
+    ADDRESSES,
+    ADMIN,
+    LEDGER,
+    MODBUS_RTU,
+    MODBUS_ASCII,
+    MODBUS_TCP,
+    SERIAL,
+    DEVICE,
+    PROFILE,
+    MESSAGE,
+    COMMAND,
+    POINT,
     READ_BACK,
 ];
 
@@ -296,12 +312,12 @@ mod tests {
 
     #[test]
     fn the_union_of_the_kinds_of_bus_is_complete() {
-        for kind in [MODBUS_RTU, MODBUS_TCP, SERIAL] {
+        for kind in [MODBUS_RTU, MODBUS_ASCII, MODBUS_TCP, SERIAL] {
             assert!(kind.keys.iter().all(|key| BUS.keys.contains(key)));
         }
         assert!(BUS
             .keys
             .iter()
-            .all(|key| { [MODBUS_RTU, MODBUS_TCP, SERIAL].iter().any(|kind| kind.keys.contains(key)) }));
+            .all(|key| { [MODBUS_RTU, MODBUS_ASCII, MODBUS_TCP, SERIAL].iter().any(|kind| kind.keys.contains(key)) }));
     }
 }

@@ -159,6 +159,8 @@ pub struct Bus {
 pub enum BusKind {
     /// Modbus RTU.
     ModbusRtu(Endpoint),
+    /// Modbus ASCII.
+    ModbusAscii(Endpoint),
     /// Modbus TCP, `HOST:PORT`.
     ModbusTcp {
         /// Where to connect; a name is looked up afresh for each connection.
@@ -177,7 +179,9 @@ impl BusKind {
     /// The device file of its serial port, if it has one.
     pub fn serial_path(&self) -> Option<&Path> {
         match self {
-            BusKind::ModbusRtu(endpoint) | BusKind::Serial { endpoint, .. } => endpoint.path(),
+            BusKind::ModbusRtu(endpoint) | BusKind::ModbusAscii(endpoint) | BusKind::Serial { endpoint, .. } => {
+                endpoint.path()
+            }
             BusKind::ModbusTcp { .. } => None,
         }
     }
@@ -185,7 +189,9 @@ impl BusKind {
     /// The place, for a person: a device file, or `HOST:PORT`.
     pub fn place(&self) -> String {
         match self {
-            BusKind::ModbusRtu(endpoint) | BusKind::Serial { endpoint, .. } => endpoint.to_string(),
+            BusKind::ModbusRtu(endpoint) | BusKind::ModbusAscii(endpoint) | BusKind::Serial { endpoint, .. } => {
+                endpoint.to_string()
+            }
             BusKind::ModbusTcp { address } => address.clone(),
         }
     }
@@ -194,6 +200,7 @@ impl BusKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             BusKind::ModbusRtu(_) => "modbus-rtu",
+            BusKind::ModbusAscii(_) => "modbus-ascii",
             BusKind::ModbusTcp { .. } => "modbus-tcp",
             BusKind::Serial { .. } => "serial",
         }

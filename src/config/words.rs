@@ -163,7 +163,8 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("parity", "odd", &["o", "1"]),
     ("kind", "modbus-rtu", &["rtu", "modbusrtu", "serial-rtu", "rs485", "rs-485", "modbus_serial"]),
     ("kind", "modbus-tcp", &["tcp", "modbustcp", "ethernet", "ip", "modbus-ip"]),
-    ("kind", "serial", &["ascii", "text", "rs232", "rs-232", "uart", "tty", "line"]),
+    ("kind", "modbus-ascii", &["modbusascii", "mb-ascii", "ascii-modbus", "serial-ascii"]),
+    ("kind", "serial", &["text", "rs232", "rs-232", "uart", "tty", "line"]),
     ("table", "coil", &["0x", "do", "digital-output", "output", "fc1", "fc5", "coil-status"]),
     ("table", "discrete", &["1x", "di", "digital-input", "contact", "fc2", "input-status"]),
     ("table", "holding", &["4x", "hr", "ao", "analog-output", "register", "fc3", "fc6", "fc16", "holding_register"]),
@@ -236,7 +237,16 @@ pub(super) fn instead(key: &str, word: &str) -> Option<Complaint> {
         }
     }
     if key == "kind" && matches!(word.as_str(), "modbus" | "mb") {
-        return Some(Complaint::new("\"modbus\" is two kinds of bus", "write \"modbus-rtu\" or \"modbus-tcp\""));
+        return Some(Complaint::new(
+            "\"modbus\" is three kinds of bus",
+            "write \"modbus-rtu\", \"modbus-ascii\" or \"modbus-tcp\"",
+        ));
+    }
+    if key == "kind" && word == "ascii" {
+        return Some(Complaint::new(
+            "\"ascii\" is two kinds of bus",
+            "write \"modbus-ascii\" for Modbus frames that begin with a colon, or \"serial\" for lines of text",
+        ));
     }
     let is_it = |names: &[&str]| names.iter().any(|name| plain(name) == plain(&word));
     let (_, ours, _) = VALUES.iter().find(|(of, _, names)| *of == key && is_it(names))?;
@@ -302,7 +312,9 @@ mod tests {
             ("type", "double", "\"f64\""),
             ("type", "word", "\"u16\""),
             ("kind", "rtu", "\"modbus-rtu\""),
-            ("kind", "modbus", "\"modbus-rtu\" or \"modbus-tcp\""),
+            ("kind", "modbus", "\"modbus-rtu\", \"modbus-ascii\" or \"modbus-tcp\""),
+            ("kind", "modbusascii", "\"modbus-ascii\""),
+            ("kind", "ASCII", "\"modbus-ascii\" for Modbus"),
             ("table", "4x", "\"holding\""),
         ] {
             let found = instead(key, written).map(|why| why.to_string()).unwrap_or_default();

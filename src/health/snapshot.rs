@@ -93,7 +93,7 @@ pub struct Device {
 pub struct Bus {
     /// Its name in the configuration.
     pub name: String,
-    /// `modbus-rtu`, `modbus-tcp` or `serial`.
+    /// `modbus-rtu`, `modbus-ascii`, `modbus-tcp` or `serial`.
     pub kind: String,
     /// Whether requests can go out.
     pub state: BusState,

@@ -29,12 +29,16 @@ struct Plant {
 
 impl Plant {
     fn new() -> Plant {
+        Plant::with(Protocol::Rtu, "modbus-rtu")
+    }
+
+    fn with(protocol: Protocol, kind: &str) -> Plant {
         let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
-        let port = Port::new(slave.clone(), Protocol::Rtu);
+        let port = Port::new(slave.clone(), protocol);
         let site = Site::at(
             &hub,
             &format!(
-                "[bus.plant]\nkind = \"modbus-rtu\"\nport = \"{}\"\nbaud = 115200\nresponse_timeout = \"2s\"\nretries = 0\n\
+                "[bus.plant]\nkind = \"{kind}\"\nport = \"{}\"\nbaud = 115200\nresponse_timeout = \"2s\"\nretries = 0\n\
                  [device.pump]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n{PUMP}",
                 port.path().display()
             ),
@@ -77,7 +81,15 @@ impl Plant {
 
 #[test]
 fn after_a_crash() {
-    let mut plant = Plant::new();
+    after_a_crash_of(Plant::new());
+}
+
+#[test]
+fn after_a_crash_on_a_line_with_ascii() {
+    after_a_crash_of(Plant::with(Protocol::Ascii, "modbus-ascii"));
+}
+
+fn after_a_crash_of(mut plant: Plant) {
     plant.daemon.take().unwrap().kill();
     plant.gives_up();
     plant.site.configure("retries = 0", "retries = 2");

@@ -5,7 +5,7 @@
 //! request, whatever bus was asked, and an echo confirms nothing) and G13 (nothing goes out too late).
 
 mod echo;
-mod over_tcp;
+pub mod over_tcp;
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn start() -> (Running, Pty) {
     (Running::start(BusKind::ModbusRtu(pty.port(BAUD))), pty)
 }
 
-fn words(words: &[u16]) -> Wire {
+pub fn words(words: &[u16]) -> Wire {
     Wire::Answered(Answer::Words(words.to_vec()))
 }
 

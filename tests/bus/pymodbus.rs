@@ -1,4 +1,5 @@
-//! Modbus against a slave that this project did not write: pymodbus, over TCP, over RTU, and over RTU in TCP.
+//! Modbus against a slave that this project did not write: pymodbus, over TCP, over RTU and ASCII, and over each
+//! of these in TCP.
 //!
 //! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every
 //! order, from the engineering value to the registers and back.
@@ -42,6 +43,8 @@ struct Slave {
     tcp: Running,
     rtu: Running,
     rtu_in_tcp: Running,
+    ascii: Running,
+    ascii_in_tcp: Running,
     _process: Child,
 }
 
@@ -57,19 +60,24 @@ fn python() -> PathBuf {
     python
 }
 
-async fn start() -> Slave {
-    let python = python();
+/// A cable with a path at either end: two pseudo-terminals back to back.
+fn cable() -> (Endpoint, PathBuf) {
     let cable = (Pty::new(), Pty::new());
-    let (near, far) = (cable.0.port(115_200), cable.1.path());
-    // Two pseudo-terminals back to back make a cable with a path at either end.
+    let ends = (cable.0.port(115_200), cable.1.path());
     tokio::spawn(async move {
         let (mut ours, mut theirs) = cable;
         let _ = tokio::io::copy_bidirectional(&mut ours.peer, &mut theirs.peer).await;
     });
+    ends
+}
+
+async fn start() -> Slave {
+    let python = python();
+    let ((rtu, rtu_far), (ascii, ascii_far)) = (cable(), cable());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/pymodbus_slave.py");
     let mut process = tokio::process::Command::new(python)
         .arg(script)
-        .arg(far)
+        .args([rtu_far, ascii_far])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -77,11 +85,14 @@ async fn start() -> Slave {
         .unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let ports = patient(lines.next_line()).await.unwrap().expect("the slave ended at once");
-    let (tcp, rtu_in_tcp) = ports.split_once(' ').expect("two ports");
+    let [tcp, rtu_in_tcp, ascii_in_tcp] =
+        ports.split(' ').map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().try_into().expect("three ports");
     Slave {
-        tcp: Running::start(BusKind::ModbusTcp { address: format!("127.0.0.1:{tcp}") }),
-        rtu: Running::start(BusKind::ModbusRtu(near)),
-        rtu_in_tcp: Running::start(BusKind::ModbusRtu(Endpoint::Tcp(format!("127.0.0.1:{rtu_in_tcp}")))),
+        tcp: Running::start(BusKind::ModbusTcp { address: tcp }),
+        rtu: Running::start(BusKind::ModbusRtu(rtu)),
+        rtu_in_tcp: Running::start(BusKind::ModbusRtu(Endpoint::Tcp(rtu_in_tcp))),
+        ascii: Running::start(BusKind::ModbusAscii(ascii)),
+        ascii_in_tcp: Running::start(BusKind::ModbusAscii(Endpoint::Tcp(ascii_in_tcp))),
         _process: process,
     }
 }
@@ -132,7 +143,7 @@ async fn write_by(turn: &mut Turn, command: &Command, point: &Point, value: &Jso
 
 async fn with_each(what: impl AsyncFn(&mut Turn)) {
     let slave = start().await;
-    for line in [&slave.tcp, &slave.rtu, &slave.rtu_in_tcp] {
+    for line in [&slave.tcp, &slave.rtu, &slave.rtu_in_tcp, &slave.ascii, &slave.ascii_in_tcp] {
         let mut turn = line.bus.turn().await.unwrap();
         what(&mut turn).await;
         drop(turn);

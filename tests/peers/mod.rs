@@ -212,3 +212,10 @@ pub fn rtu(content: &[u8]) -> Vec<u8> {
     let [low, high, ..] = sum.to_le_bytes();
     [content, &[low, high]].concat()
 }
+
+/// An ASCII frame with its LRC, computed apart from the code under test.
+pub fn ascii(content: &[u8]) -> Vec<u8> {
+    let sum: u32 = content.iter().map(|byte| u32::from(*byte)).sum();
+    let digits: String = content.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!(":{digits}{:02X}\r\n", (1000 * 256 - sum) % 256).into_bytes()
+}

@@ -1,8 +1,8 @@
-"""A Modbus slave that this project did not write: unit 7 of pymodbus, over TCP, over RTU, and over RTU in TCP.
+"""A Modbus slave that this project did not write: unit 7 of pymodbus, over TCP, RTU, ASCII, and the latter two in TCP.
 
-    pymodbus_slave.py SERIAL_PATH
+    pymodbus_slave.py RTU_PATH ASCII_PATH
 
-Prints the ports of TCP and of RTU in TCP in a line once all are served, and ends when its standard input does.
+Prints the ports of TCP, of RTU in TCP and of ASCII in TCP in a line once all are served, and ends when its standard input does.
 
 Coils and holding registers are writable and begin as zero. Discrete inputs are set where the address is divisible by
 three. Input registers hold the values below in every order, packed by Python's struct.
@@ -65,9 +65,11 @@ async def main():
     tcp = ModbusTcpServer(device(), address=("127.0.0.1", 0))
     rtu = ModbusSerialServer(device(), port=sys.argv[1], baudrate=115_200)
     rtu_in_tcp = ModbusTcpServer(device(), framer=FramerType.RTU, address=("127.0.0.1", 0))
-    for server in (tcp, rtu, rtu_in_tcp):
+    ascii = ModbusSerialServer(device(), framer=FramerType.ASCII, port=sys.argv[2], baudrate=115_200)
+    ascii_in_tcp = ModbusTcpServer(device(), framer=FramerType.ASCII, address=("127.0.0.1", 0))
+    for server in (tcp, rtu, rtu_in_tcp, ascii, ascii_in_tcp):
         await server.serve_forever(background=True)
-    print(*(server.transport.sockets[0].getsockname()[1] for server in (tcp, rtu_in_tcp)), flush=True)
+    print(*(server.transport.sockets[0].getsockname()[1] for server in (tcp, rtu_in_tcp, ascii_in_tcp)), flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 

@@ -1,5 +1,5 @@
-//! A [`Slave`] at the end of a serial line, on a pseudo-terminal that can be unplugged: with Modbus RTU (Modbus over
-//! Serial Line V1.02), or with a line protocol. It outlives the daemons of a test.
+//! A [`Slave`] at the end of a serial line, on a pseudo-terminal that can be unplugged: with Modbus RTU or ASCII
+//! (Modbus over Serial Line V1.02), or with a line protocol. It outlives the daemons of a test.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ const RTU_REQUEST_BYTES: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub enum Protocol {
     Rtu,
+    Ascii,
     /// `P` (register 2) or `S` (register 0) with a value; `OK` or `NO` comes back.
     Text,
 }
@@ -160,6 +161,21 @@ impl Protocol {
                 }
                 heard.remove(0);
             },
+            Protocol::Ascii => loop {
+                let end = heard.iter().position(|byte| *byte == b'\n')?;
+                let line: Vec<u8> = heard.drain(..=end).collect();
+                let digits =
+                    std::str::from_utf8(&line).ok().and_then(|line| line.strip_prefix(':')?.strip_suffix("\r\n"));
+                let Some(digits) = digits else { continue };
+                let pair = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+                let content: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(pair).collect();
+                // All bytes and their LRC come to nothing.
+                let content =
+                    content.filter(|content| content.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0);
+                if let Some([unit, pdu @ .., _]) = content.as_deref() {
+                    return Some((*unit, pdu.to_vec()));
+                }
+            },
             Protocol::Text => loop {
                 let end = heard.iter().position(|byte| *byte == b'\n')?;
                 let line = String::from_utf8_lossy(&heard[..end]).into_owned();
@@ -177,6 +193,12 @@ impl Protocol {
             Protocol::Rtu => {
                 let content = [&[unit], answer].concat();
                 [&content[..], &crc(&content)].concat()
+            }
+            Protocol::Ascii => {
+                let content = [&[unit], answer].concat();
+                let sum = content.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+                let digits: String = content.iter().chain(&[sum]).map(|byte| format!("{byte:02X}")).collect();
+                format!(":{digits}\r\n").into_bytes()
             }
             Protocol::Text if answer[0] & 0x80 == 0 => b"OK\r\n".to_vec(),
             Protocol::Text => b"NO\r\n".to_vec(),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::bus::debts::{Debts, Question};
-use crate::bus::modbus::frame::Shape;
+use crate::bus::modbus::frame::{Framing, Shape};
 use crate::bus::modbus::pdu::Found;
 
 /// What stood in the bytes of a Modbus line.
@@ -27,6 +27,7 @@ impl Debts<Shape> {
     /// `own` is the question that is being asked, itself owed already.
     pub(in crate::bus) fn sift(
         &mut self,
+        framing: Framing,
         bytes: &mut Vec<u8>,
         own: Option<(&Question, &Shape)>,
         now: Instant,
@@ -34,13 +35,18 @@ impl Debts<Shape> {
         for at in 0..bytes.len() {
             let rest = &bytes[at..];
             if let Some((question, shape)) = own {
-                if let Some((found, len)) = shape.find(rest) {
+                if let Some((found, len)) = framing.find(shape, rest) {
                     let frame = rest[..len].to_vec();
                     bytes.drain(..at + len);
-                    return Some(self.attribute(question, shape, found, frame, now));
+                    if self.is_own(question, shape, found, now) {
+                        return Some(Sifted::Own(frame));
+                    }
+                    // Function and code.
+                    let code = framing.opened(&frame).and_then(|(_, pdu)| pdu.get(1).copied());
+                    return Some(Sifted::Owed { len, ambiguous: code });
                 }
             }
-            let owed = self.owed.iter().find_map(|debt| Some((debt.shape, debt.shape.find(rest)?)));
+            let owed = self.owed.iter().find_map(|debt| Some((debt.shape, framing.find(&debt.shape, rest)?)));
             if let Some((shape, (found, len))) = owed {
                 bytes.drain(..at + len);
                 match found {
@@ -53,24 +59,20 @@ impl Debts<Shape> {
         None
     }
 
-    /// A frame that looks like the question's own. An answer is, because nothing that looks like it was owed when it
+    /// Whether what looks like the question's own is. An answer is, because nothing that looks like it was owed when it
     /// was asked. An exception looks the same for every request of its function: while another is owed, it is taken
     /// for that one's, for a peripheral answers in order.
-    fn attribute(&mut self, question: &Question, shape: &Shape, found: Found, frame: Vec<u8>, now: Instant) -> Sifted {
+    fn is_own(&mut self, question: &Question, shape: &Shape, found: Found, now: Instant) -> bool {
         if found == Found::Answer {
             self.paid(shape);
-            return Sifted::Own(frame);
+            return true;
         }
         let ambiguous = self
             .owed
             .iter()
             .any(|debt| debt.until > now && debt.shape.shares_exceptions(shape) && !debt.question.is(question));
         self.pay(|owed| owed.shares_exceptions(shape));
-        if ambiguous {
-            // Unit, function, code.
-            return Sifted::Owed { len: frame.len(), ambiguous: frame.get(2).copied() };
-        }
-        Sifted::Own(frame)
+        !ambiguous
     }
 }
 
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
     use crate::bus::call::Call;
     use crate::bus::debts::{window, OWED_MAX};
-    use crate::bus::modbus::frame::tests::sealed;
+    use crate::bus::modbus::frame::rtu::tests::sealed;
     use crate::peripheral::exchange::Request;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -152,11 +154,11 @@ mod tests {
         let (mut debts, now, _) = owing(&read(1, 7, 100, 2));
         let (question, shape) = read(2, 7, 200, 2);
         let mut bytes = [&[0, 7, 3][..], &sealed(&[7, 3, 4, 1, 2, 3, 4]), &[9]].concat();
-        let found = debts.sift(&mut bytes, None, now);
+        let found = debts.sift(Framing::Rtu, &mut bytes, None, now);
         assert_eq!(found, Some(Sifted::Owed { len: 9, ambiguous: None }));
         assert_eq!(bytes, [9]);
         assert_eq!(debts.held_until(&question, &shape, now), None);
-        assert_eq!(debts.sift(&mut bytes, None, now), None);
+        assert_eq!(debts.sift(Framing::Rtu, &mut bytes, None, now), None);
     }
 
     #[test]
@@ -166,7 +168,7 @@ mod tests {
         debts.asked(first.0.clone(), first.1, until + SECOND, now);
         let mut bytes = sealed(&[7, 3, 4, 1, 2, 3, 4]);
         let own = Some((&first.0, &first.1));
-        assert!(matches!(debts.sift(&mut bytes, own, now), Some(Sifted::Own(_))));
+        assert!(matches!(debts.sift(Framing::Rtu, &mut bytes, own, now), Some(Sifted::Own(_))));
         let next = read(2, 7, 200, 2);
         assert_eq!(debts.held_until(&next.0, &next.1, now), Some(until + SECOND));
     }
@@ -179,9 +181,9 @@ mod tests {
         let answer = sealed(&[7, 3, 2, 0, 5]);
         let mut bytes = [sealed(&[7, 3, 4, 1, 2, 3, 4]), answer.clone()].concat();
         let asked = Some((&own.0, &own.1));
-        let skipped = debts.sift(&mut bytes, asked, now);
+        let skipped = debts.sift(Framing::Rtu, &mut bytes, asked, now);
         assert_eq!(skipped, Some(Sifted::Owed { len: 9, ambiguous: None }));
-        assert_eq!(debts.sift(&mut bytes, asked, now), Some(Sifted::Own(answer)));
+        assert_eq!(debts.sift(Framing::Rtu, &mut bytes, asked, now), Some(Sifted::Own(answer)));
         assert!(debts.owed.is_empty());
     }
 
@@ -193,15 +195,15 @@ mod tests {
         let exception = sealed(&[7, 0x86, 2]);
         let mut bytes = [exception.clone(), exception.clone()].concat();
         let asked = Some((&own.0, &own.1));
-        let first = debts.sift(&mut bytes, asked, now);
+        let first = debts.sift(Framing::Rtu, &mut bytes, asked, now);
         assert_eq!(first, Some(Sifted::Owed { len: 5, ambiguous: Some(2) }));
-        assert_eq!(debts.sift(&mut bytes, asked, now), Some(Sifted::Own(exception.clone())));
+        assert_eq!(debts.sift(Framing::Rtu, &mut bytes, asked, now), Some(Sifted::Own(exception.clone())));
 
         // To a retry of the same question it is an answer, whichever of the two it answers.
         let (mut debts, now, _) = owing(&own);
         debts.asked(own.0.clone(), own.1, until, now);
         let mut bytes = exception.clone();
-        assert_eq!(debts.sift(&mut bytes, asked, now), Some(Sifted::Own(exception)));
+        assert_eq!(debts.sift(Framing::Rtu, &mut bytes, asked, now), Some(Sifted::Own(exception)));
     }
 
     #[test]

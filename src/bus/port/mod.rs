@@ -186,6 +186,13 @@ pub(in crate::bus) fn hex(bytes: &[u8]) -> String {
     format!("{}{more}", shown.join(" "))
 }
 
+/// Text of a line as a person is shown it, with what is no text escaped: `:0703…\r\n`.
+pub(in crate::bus) fn text(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 3 * SHOWN_BYTES_MAX;
+    let more = if bytes.len() > SHOWN_MAX { " …" } else { "" };
+    format!("{}{more}", bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii())
+}
+
 /// A duration as it is written in the configuration.
 pub(in crate::bus) fn shown(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
@@ -264,5 +271,7 @@ mod tests {
     fn long_replies_are_shown_short() {
         assert_eq!(hex(&[7, 0xFF]), "07 ff");
         assert!(hex(&[0; 100]).ends_with("00 …"));
+        assert_eq!(text(b":07\r\n\xFF"), ":07\\r\\n\\xff");
+        assert!(text(&[b'0'; 100]).ends_with("00 …"));
     }
 }

@@ -24,7 +24,8 @@ use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{at, Call, Wire};
 use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
-use crate::bus::modbus::rtu::Rtu;
+use crate::bus::modbus::frame::Framing;
+use crate::bus::modbus::line::ModbusLine;
 use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
@@ -114,7 +115,10 @@ impl Worker {
             };
             let end = match config.kind {
                 BusKind::ModbusRtu(endpoint) => {
-                    shift.on(Rtu::new(endpoint, timeout, turnaround, &lines)).work(&stop).await
+                    shift.on(ModbusLine::new(Framing::Rtu, endpoint, timeout, turnaround, &lines)).work(&stop).await
+                }
+                BusKind::ModbusAscii(endpoint) => {
+                    shift.on(ModbusLine::new(Framing::Ascii, endpoint, timeout, turnaround, &lines)).work(&stop).await
                 }
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await

@@ -31,8 +31,17 @@ async fn a_server_that_ends_an_idle_connection_gets_a_new_one_with_the_next_requ
 
 #[tokio::test]
 async fn a_late_answer_that_comes_on_the_next_connection_answers_nobody() {
+    is_nobodys_on_the_next_connection(BusKind::ModbusRtu, asks, tells).await;
+}
+
+/// A late answer, on a line of this kind that is at a server.
+pub async fn is_nobodys_on_the_next_connection(
+    kind: fn(Endpoint) -> BusKind,
+    asks: fn(u8, u8) -> Vec<u8>,
+    tells: fn(u8, u8) -> Vec<u8>,
+) {
     let server = Server::bind().await;
-    let line = Running::start(line_at(&server));
+    let line = Running::start(kind(Endpoint::Tcp(server.address())));
     let mut old = server.accept().await;
     assert!(matches!(line.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
     old.hear(&asks(7, 16)).await;

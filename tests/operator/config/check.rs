@@ -101,6 +101,7 @@ fn what_is_suspicious_is_noted() {
     each_makes_one_note(&[
         ("[hub]\nhost = 'contoso'", "hub.host", "no domain"),
         ("[bus.line-a]\nparity = 'none'", "bus.line-a.parity", "2 stop bits"),
+        ("[bus.line-a]\nkind = 'modbus-ascii'\nparity = 'none'", "bus.line-a.parity", "2 stop bits"),
         ("[hub]\nhost = 'contoso.azure-devices.com'", "hub.host", "did you mean \"contoso.azure-devices.net\"?"),
         ("[hub]\nhost = 'contoso.azuredevices.net'", "hub.host", "did you mean \"contoso.azure-devices.net\"?"),
         (

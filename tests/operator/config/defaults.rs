@@ -53,6 +53,27 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[test]
+fn modbus_ascii_has_seven_data_bits_and_even_parity_as_the_specification_says_or_what_is_said() {
+    let site = Site::good();
+    for (said, data_bits, parity) in [
+        ("", 7, Parity::Even),
+        ("data_bits = 8\nparity = 'none'\nstop_bits = 2", 8, Parity::None),
+        ("data_bits = 7\nparity = 'odd'", 7, Parity::Odd),
+    ] {
+        site.write("conf.d/10.toml", format!("[bus.line-a]\nkind = 'modbus-ascii'\n{said}"));
+        let bus = &site.loaded().config.buses["line-a"];
+        assert_eq!((bus.kind.as_str(), bus.response_timeout), ("modbus-ascii", Duration::from_secs(1)));
+        let BusKind::ModbusAscii(Endpoint::Serial(port)) = &bus.kind else { panic!("{bus:?}") };
+        assert_eq!((port.data_bits, port.parity), (data_bits, parity), "{said}");
+    }
+    let at_a_server = "[bus.far]\nkind = 'modbus-ascii'\naddress = '10.0.0.13:4001'\n[device.pump-7]\nbus = 'far'";
+    site.write("conf.d/10.toml", at_a_server);
+    let far = &site.loaded().config.buses["far"];
+    assert_eq!(far.kind, BusKind::ModbusAscii(Endpoint::Tcp("10.0.0.13:4001".into())));
+    assert_eq!((far.kind.place().as_str(), far.kind.serial_path()), ("10.0.0.13:4001", None));
+}
+
+#[test]
 fn the_form_of_messages_is_a_profiles_and_the_usual_command_a_devices() {
     let site = Site::good();
     site.write(

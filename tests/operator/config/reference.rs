@@ -90,6 +90,7 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     for bus in table(&tree["bus"]).values().map(table) {
         let section = match bus["kind"].to_string().as_str() {
             "modbus-rtu" => keys::MODBUS_RTU,
+            "modbus-ascii" => keys::MODBUS_ASCII,
             "modbus-tcp" => keys::MODBUS_TCP,
             _ => keys::SERIAL,
         };

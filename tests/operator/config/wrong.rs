@@ -81,7 +81,7 @@ fn hub_admin_and_ledger_are_checked() {
 }
 
 const BUS: &[Case] = &[
-    ("[bus.b]", "bus.b.kind", "modbus-rtu, modbus-tcp, serial"),
+    ("[bus.b]", "bus.b.kind", "modbus-rtu, modbus-ascii, modbus-tcp, serial"),
     ("[bus.b]\nkind = 'modbus-rut'", "bus.b.kind", "did you mean \"modbus-rtu\"?"),
     ("[bus]\nb = 7", "bus.b", "expected a table, found the integer 7"),
     ("[bus.b]\nkind = 'modbus-tcp'", "bus.b.address", "is missing"),
@@ -92,13 +92,18 @@ const BUS: &[Case] = &[
     ("[bus.line-a]\nparity = 'evne'", "bus.line-a.parity", "did you mean \"even\"?"),
     ("[bus.line-a]\ndata_bits = 9", "bus.line-a.data_bits", "5 to 8"),
     ("[bus.line-a]\ndata_bits = 7", "bus.line-a.data_bits", "Modbus RTU"),
+    ("[bus.line-a]\nkind = 'modbus-ascii'\ndata_bits = 6", "bus.line-a.data_bits", "7 or 8"),
+    ("[bus.b]\nkind = 'ascii'", "bus.b.kind", "\"modbus-ascii\" for Modbus"),
+    ("[bus.b]\nkind = 'modbus-ascii'\nport = '/dev/b'", "bus.b.baud", "is missing"),
+    ("[bus.z]\nkind = 'modbus-ascii'\nport = '/dev/test/line-a'\nbaud = 9600", "bus.z.port", "bus \"line-a\""),
+    ("[bus.z]\nkind = 'modbus-ascii'\naddress = '10.0.0.12:502'", "bus.z.address", "bus \"plant\" too"),
     ("[bus.line-a]\nstop_bits = 0", "bus.line-a.stop_bits", "1 to 2"),
     ("[bus.line-a]\nresponse_timeout = '0s'", "bus.line-a.response_timeout", "1ms to 10m"),
     ("[bus.line-a]\nretries = 11", "bus.line-a.retries", "0 to 10"),
     ("[bus.line-a]\nretries = -1", "bus.line-a.retries", "0 to 10"),
     ("[bus.line-a]\nturnaround = '2m'", "bus.line-a.turnaround", "0ms to 1m"),
     ("[bus.line-a]\ndelimiter = 'x'", "bus.line-a.delimiter", "kind \"serial\""),
-    ("[bus.plant]\nbaud = 9600", "bus.plant.baud", "\"modbus-rtu\" or \"serial\""),
+    ("[bus.plant]\nbaud = 9600", "bus.plant.baud", "\"modbus-rtu\" or \"modbus-ascii\" or \"serial\""),
     ("[bus.scale-port]\naddress = 'a:1'", "bus.scale-port.address", "beside port"),
     ("[bus.b]\nkind = 'modbus-rtu'\naddress = '10.0.0.1'", "bus.b.address", "names no port"),
     ("[bus.b]\nkind = 'serial'\naddress = '[::1]'", "bus.b.address", "names no port"),

@@ -177,6 +177,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
         "device" => keys::DEVICE,
         "bus" => match kind_of_bus {
             "modbus-rtu" => keys::MODBUS_RTU,
+            "modbus-ascii" => keys::MODBUS_ASCII,
             "modbus-tcp" => keys::MODBUS_TCP,
             _ => keys::SERIAL,
         },

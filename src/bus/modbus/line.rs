@@ -1,10 +1,12 @@
-//! One exchange on a Modbus RTU line (Modbus over Serial Line V1.02).
+//! One exchange on a Modbus line, in either framing (Modbus over Serial Line V1.02).
 //!
 //! Invariants
 //! - A request goes out into silence: what came unasked is discarded first, and what was owed is counted as come.
 //! - One request, one sending: whatever else stands on the line is skipped, and the exchange listens on until the
 //!   timeout.
-//! - The timeout runs from the end of sending, and the answer's own time on the wire does not count.
+//! - The timeout runs from the end of sending, and the answer's own time on the wire does not count. An answer that has
+//!   begun by then is heard to its end, where the framing lets its characters come far apart; further apart they are
+//!   none.
 //! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
 //!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
@@ -20,7 +22,7 @@ use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{Debts, Question};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::answer;
-use crate::bus::modbus::frame::{is_intact, opened, sealed, Shape, FRAME_MAX};
+use crate::bus::modbus::frame::{Framing, Shape};
 use crate::bus::modbus::late::Sifted;
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port;
@@ -29,14 +31,17 @@ use crate::bus::port::timing::Timing;
 use crate::config::{Bus, Endpoint};
 use crate::peripheral::exchange::Refusal;
 
-/// A line on which something stands for longer than this is not ours to write on.
+/// A line on which something stands for longer than this, beside a frame under way, is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
 
 /// How long the system may take to accept a request, beyond its time on the wire.
 const WRITE_SLACK: Duration = Duration::from_secs(1);
 
-/// Bytes kept to find a frame in: the longest frame, and as much garbage in front of it.
-const TAIL_MAX: usize = 2 * FRAME_MAX;
+/// How long an answer that has begun may take to its end.
+const ENDING_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256;
 
 /// The unit id that all units hear and none answers (Modbus over Serial Line V1.02, 2.2).
 const BROADCAST: u8 = 0;
@@ -74,8 +79,9 @@ struct Sent {
     doubted: Option<u8>,
 }
 
-/// A Modbus RTU line.
-pub(in crate::bus) struct Rtu {
+/// A Modbus line.
+pub(in crate::bus) struct ModbusLine {
+    framing: Framing,
     line: port::Line,
     timing: Timing,
     timeout: Duration,
@@ -84,6 +90,8 @@ pub(in crate::bus) struct Rtu {
     debts: Debts<Shape>,
     /// What was heard and not understood yet.
     tail: Vec<u8>,
+    /// When the last of it came.
+    heard_at: Instant,
     /// Nothing is sent before this.
     quiet_until: Instant,
     echo: Echo,
@@ -99,22 +107,25 @@ enum NotQuiet {
     Lost(String),
 }
 
-impl Rtu {
+impl ModbusLine {
     /// A line that is not open yet.
     pub(in crate::bus) fn new(
+        framing: Framing,
         endpoint: Endpoint,
         timeout: Duration,
         turnaround: Duration,
         lines: &Arc<dyn port::Lines>,
     ) -> Self {
         let timing = Timing::of(&endpoint);
-        Rtu {
+        ModbusLine {
+            framing,
             line: port::Line::new(endpoint, lines),
             timing,
             timeout,
             silence: timing.silence.max(turnaround),
             debts: Debts::default(),
             tail: Vec::new(),
+            heard_at: Instant::now(),
             quiet_until: Instant::now(),
             echo: Echo::Unknown,
             strips_echo: false,
@@ -132,6 +143,11 @@ impl Rtu {
 
     /// Notes what was heard. Gives the frame that answers the question.
     fn heard(&mut self, bytes: &[u8], own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
+        let (now, before) = (Instant::now(), self.heard_at);
+        if self.framing.apart_max().is_some_and(|most| now > before + most) {
+            self.tail.clear();
+        }
+        self.heard_at = now;
         self.tail.extend_from_slice(bytes);
         if let Some(sent) = &mut self.sent {
             sent.heard += bytes.len();
@@ -147,7 +163,7 @@ impl Rtu {
     fn sift(&mut self, own: Option<(&Question, &Shape)>) -> Option<Vec<u8>> {
         let now = Instant::now().into_std();
         let answer = loop {
-            match self.debts.sift(&mut self.tail, own, now) {
+            match self.debts.sift(self.framing, &mut self.tail, own, now) {
                 Some(Sifted::Own(frame)) => break Some(frame),
                 Some(Sifted::Owed { len, ambiguous }) => {
                     debug!(port = %self.line.endpoint, "a late answer was skipped");
@@ -160,9 +176,25 @@ impl Rtu {
                 None => break None,
             }
         };
-        let surplus = self.tail.len().saturating_sub(TAIL_MAX);
+        let surplus = self.tail.len().saturating_sub(self.tail_max());
         self.tail.drain(..surplus);
         answer
+    }
+
+    /// Bytes kept to find a frame in: the longest frame, and as much garbage in front of it.
+    fn tail_max(&self) -> usize {
+        2 * self.framing.frame_max()
+    }
+
+    /// Until when the rest of a frame may come that is under way.
+    fn rest_until(&self) -> Option<Instant> {
+        let most = self.framing.apart_max()?;
+        self.framing.is_under_way(&self.tail).then(|| self.heard_at + most)
+    }
+
+    /// A line on which something stands for longer than this is not ours to write on.
+    fn babble_max(&self) -> Duration {
+        BABBLE_MAX + self.framing.apart_max().unwrap_or_default()
     }
 
     /// Takes the echo of what was sent out of what was heard, where it can be told from the answer. Tells whether the
@@ -203,8 +235,8 @@ impl Rtu {
 
     /// Waits for silence, discarding what breaks it, unless the call that waits is called off.
     async fn quiet(&mut self, call: &Call) -> Result<(), NotQuiet> {
-        let give_up = self.quiet_until.max(Instant::now()) + BABBLE_MAX;
-        let mut chunk = [0; FRAME_MAX];
+        let give_up = self.quiet_until.max(Instant::now()) + self.babble_max();
+        let mut chunk = [0; CHUNK];
         port::catch_up().await;
         loop {
             let Some(stream) = self.line.stream.as_mut() else {
@@ -232,7 +264,8 @@ impl Rtu {
     /// Notes what came unasked.
     fn overheard(&mut self, bytes: &[u8]) {
         self.heard(bytes, None);
-        self.quiet_until = self.quiet_until.max(Instant::now() + self.timing.silence);
+        let silent = Instant::now() + self.timing.silence;
+        self.quiet_until = self.quiet_until.max(silent).max(self.rest_until().unwrap_or(silent));
     }
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
@@ -242,7 +275,7 @@ impl Rtu {
         let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request), pdu.encode()) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
-        let frame = sealed(call.unit, &encoded);
+        let frame = self.framing.sealed(call.unit, &encoded);
         match self.quiet(call).await {
             Ok(()) => {}
             Err(NotQuiet::CalledOff) => return Ended::not_sent(TOO_LATE),
@@ -271,10 +304,10 @@ impl Rtu {
         let (timeout, question) = self.owe(call, caller, shape, sent);
         let is_answered_by_itself = call.request.is_answered_by_itself();
         self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0, doubted: None });
-        let deadline = sent + timeout + self.timing.on_wire(shape.len());
+        let deadline = sent + timeout + self.timing.on_wire(self.framing.len(&shape));
         let heard = self.listen_for(&question, &shape, deadline).await;
         let ended = match &heard {
-            Ok(frame) => Ended::kept(self.answered(call.unit, &pdu, opened(frame))),
+            Ok(frame) => Ended::kept(self.answered(call.unit, &pdu, frame)),
             Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
             Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
         };
@@ -289,8 +322,9 @@ impl Rtu {
 
     /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway
     /// on the way does not keep their order: with different codes neither says what became of this one.
-    fn answered(&self, unit: u8, asked: &Pdu, answer: &[u8]) -> Wire {
-        let wire = answer::ended(unit, asked, answer);
+    fn answered(&self, unit: u8, asked: &Pdu, frame: &[u8]) -> Wire {
+        let (_, answer) = self.framing.opened(frame).unwrap_or_default();
+        let wire = answer::ended(unit, asked, &answer);
         match (&wire, self.sent.as_ref().and_then(|sent| sent.doubted)) {
             (Wire::Refused(Refusal::Exception(code)), Some(earlier)) if *code != earlier => Wire::BadReply(format!(
                 "unit {unit} answered with the exceptions {earlier} and {code}, and one of them belongs to an earlier request"
@@ -312,12 +346,13 @@ impl Rtu {
 
     /// The frame that answers. Everything else is skipped.
     async fn listen_for(&mut self, question: &Question, shape: &Shape, deadline: Instant) -> Result<Vec<u8>, Silence> {
-        let mut chunk = [0; FRAME_MAX];
+        let mut chunk = [0; CHUNK];
+        let mut until = deadline;
         loop {
             let Some(stream) = self.line.stream.as_mut() else {
                 return Err(Silence::Lost("is closed".into()));
             };
-            match timeout_at(deadline, port::read(stream, &mut chunk)).await {
+            match timeout_at(until, port::read(stream, &mut chunk)).await {
                 // What looked like the beginning of an echo may have been the answer.
                 Err(_) => return self.sift(Some((question, shape))).ok_or(Silence::Timeout),
                 Ok(Err(why)) => return Err(Silence::Lost(why)),
@@ -325,7 +360,9 @@ impl Rtu {
                     if let Some(answer) = self.heard(&chunk[..len], Some((question, shape))) {
                         return Ok(answer);
                     }
-                    if Instant::now() >= deadline {
+                    let rest = self.rest_until().map(|rest| rest.min(deadline + ENDING_MAX));
+                    until = deadline.max(rest.unwrap_or(deadline));
+                    if Instant::now() >= until {
                         return Err(Silence::Timeout);
                     }
                 }
@@ -346,15 +383,13 @@ impl Rtu {
             }
             _ => {}
         }
-        let what = match self.tail[..] {
-            [unit, function, ..] if is_intact(&self.tail) => {
-                format!("a frame of unit {unit} with function {function}")
-            }
-            _ => "no intact frame that answers the request".into(),
+        let what = match self.framing.opened(&self.tail) {
+            Some((unit, pdu)) => format!("a frame of unit {unit} with function {}", pdu[0]),
+            None => "no intact frame that answers the request".into(),
         };
         Wire::BadReply(format!(
             "unit {unit} did not answer within {timeout}; what came was {what}: {}",
-            port::hex(&self.tail)
+            self.framing.shown(&self.tail)
         ))
     }
 }
@@ -364,7 +399,7 @@ enum Silence {
     Lost(String),
 }
 
-impl Link for Rtu {
+impl Link for ModbusLine {
     fn take_up(&mut self, settings: &Bus) {
         self.debts.keep_for(settings.late_window);
         self.strips_echo = settings.strips_echo;
@@ -376,7 +411,9 @@ impl Link for Rtu {
 
     fn slack(&self) -> Duration {
         // A request and its answer, and what may come before them.
-        self.silence + self.timing.on_wire(2 * FRAME_MAX) + BABBLE_MAX + WRITE_SLACK
+        let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
+        let frames = self.timing.on_wire(2 * self.framing.frame_max());
+        self.silence + frames + ending + self.babble_max() + WRITE_SLACK
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {
@@ -417,7 +454,7 @@ impl Link for Rtu {
     }
 
     async fn listen(&mut self) -> Option<Lost> {
-        let mut chunk = [0; FRAME_MAX];
+        let mut chunk = [0; CHUNK];
         let Some(stream) = self.line.stream.as_mut() else {
             return Some(Lost::Idle);
         };
@@ -443,110 +480,4 @@ impl Link for Rtu {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-    use tokio::time::{sleep, timeout};
-
-    use super::*;
-    use crate::bus::modbus::frame::tests::sealed;
-    use crate::config::{Parity, SerialPort};
-    use crate::peripheral::exchange::{Answer, Request};
-
-    const TIMEOUT: Duration = Duration::from_millis(500);
-
-    /// A line of 10 ms a character, and its far end.
-    fn line() -> (Rtu, DuplexStream) {
-        let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
-        line_at(Endpoint::Serial(port))
-    }
-
-    fn line_at(endpoint: Endpoint) -> (Rtu, DuplexStream) {
-        let lines: Arc<dyn port::Lines> = Arc::new(port::SystemLines);
-        let (near, far) = duplex(4096);
-        let mut rtu = Rtu::new(endpoint, TIMEOUT, Duration::ZERO, &lines);
-        rtu.attach(Box::new(near));
-        (rtu, far)
-    }
-
-    fn call() -> Call {
-        let request = Request::ReadWords { holding: true, address: 0, count: 1 };
-        Call::new(7, request)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_that_is_never_silent_is_not_written_on() {
-        let byte = b"U".to_vec();
-        is_not_written_on(line(), byte, Duration::from_millis(30)).await;
-        // Of what stands on a server's line each frame comes whole.
-        let of_others = [sealed(&[8, 3, 0, 16, 0, 2]), sealed(&[8, 3, 4, 0, 0, 0, 1])].concat();
-        is_not_written_on(line_at(Endpoint::Tcp("server:4001".into())), of_others, Duration::from_millis(3)).await;
-    }
-
-    /// While this is said again and again.
-    async fn is_not_written_on((mut rtu, far): (Rtu, DuplexStream), said: Vec<u8>, pause: Duration) {
-        let call = call();
-        let (mut hearing, mut saying) = tokio::io::split(far);
-        let babble = async {
-            loop {
-                saying.write_all(&said).await.unwrap();
-                sleep(pause).await;
-            }
-        };
-        let began = Instant::now();
-        let ended = tokio::select! {
-            ended = rtu.put(&call, 1) => ended,
-            () = babble => unreachable!(),
-        };
-        assert!(matches!(&ended.wire, Wire::NotSent(why) if why.contains("never silent")));
-        assert!(began.elapsed() <= BABBLE_MAX + Duration::from_millis(50));
-        assert!(timeout(TIMEOUT, hearing.read_u8()).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_goes_out_after_three_and_a_half_characters_of_silence() {
-        let (call, (mut rtu, mut far)) = (call(), line());
-        sleep(TIMEOUT).await;
-        far.write_all(b"U").await.unwrap();
-        let began = Instant::now();
-        let peer = async {
-            let mut request = [0; 8];
-            far.read_exact(&mut request).await.unwrap();
-            assert!(began.elapsed() >= Duration::from_millis(35), "{:?}", began.elapsed());
-            assert!(began.elapsed() <= Duration::from_millis(40), "{:?}", began.elapsed());
-            far.write_all(&sealed(&[7, 3, 2, 0, 5])).await.unwrap();
-        };
-        let (ended, ()) = tokio::join!(rtu.put(&call, 1), peer);
-        assert_eq!(ended.wire, Wire::Answered(Answer::Words(vec![5])));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_on_the_wire_is_no_part_of_the_timeout() {
-        let (mut rtu, _far) = line();
-        sleep(TIMEOUT).await;
-        let began = Instant::now();
-        let ended = rtu.put(&call(), 1).await;
-        assert!(matches!(ended.wire, Wire::NoAnswer(_)), "{:?}", ended.wire);
-        // 8 characters there, 7 back.
-        let expected = TIMEOUT + Duration::from_millis(150);
-        let over = began.elapsed().checked_sub(expected).expect("not before");
-        assert!(over <= Duration::from_millis(5), "{over:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_full_of_bytes_takes_bounded_memory_and_time() {
-        let (call, (mut rtu, mut far)) = (call(), line());
-        let flood = async {
-            let mut request = [0; 8];
-            far.read_exact(&mut request).await.unwrap();
-            while far.write_all(&[7; 4096]).await.is_ok() {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let ended = tokio::select! {
-            ended = rtu.put(&call, 1) => ended,
-            () = flood => unreachable!(),
-        };
-        assert!(matches!(ended.wire, Wire::BadReply(_)), "{:?}", ended.wire);
-        assert!(rtu.tail.len() <= TAIL_MAX);
-    }
-}
+mod tests;

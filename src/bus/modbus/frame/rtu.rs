@@ -1,48 +1,25 @@
-//! Modbus RTU frames: unit, PDU and CRC, and where in a stream of bytes an answer stands. Pure.
-//!
-//! Invariants
-//! - An answer is found wherever it begins, behind any garbage, and never before its last byte is there.
-//! - A frame is an answer only if unit, function, length or echo, and CRC are those of the request.
+//! Modbus RTU frames (Modbus over Serial Line V1.02, 2.5.1): unit, PDU and CRC.
 
-use crate::bus::modbus::pdu::{Expected, Found, Pdu};
-use crate::peripheral::exchange::Request;
+use super::Shape;
+use crate::bus::modbus::pdu::Found;
 
-/// Longest RTU frame (Modbus over Serial Line V1.02, 2.5.1).
+/// Longest RTU frame (2.5.1).
 pub(in crate::bus) const FRAME_MAX: usize = 256;
 
 /// What a frame has beside its PDU: the unit in front, the CRC behind.
 const AROUND: usize = 3;
 
-/// What the answer to a request looks like, as far as it is known beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bus) struct Shape {
-    pub(in crate::bus) unit: u8,
-    expected: Expected,
+/// Length of the frame with a PDU of so many bytes.
+pub(super) fn len(pdu: usize) -> usize {
+    AROUND + pdu
 }
 
-impl Shape {
-    /// The shape of a Modbus request's answer; `None` for a line protocol.
-    pub(in crate::bus) fn of(unit: u8, request: &Request) -> Option<Shape> {
-        Some(Shape { unit, expected: Pdu::of(request)?.expected()? })
-    }
-
-    /// Length of the normal answer's frame, in bytes.
-    pub(in crate::bus) fn len(&self) -> usize {
-        AROUND + self.expected.len()
-    }
-
-    /// Whether an exception to the one could be an exception to the other.
-    pub(in crate::bus) fn shares_exceptions(&self, other: &Shape) -> bool {
-        self.unit == other.unit && self.expected.function() == other.expected.function()
-    }
-
-    /// What stands at the very start of `bytes`, and its length.
-    pub(in crate::bus) fn find(&self, bytes: &[u8]) -> Option<(Found, usize)> {
-        let pdu = bytes.strip_prefix(&[self.unit])?;
-        let (found, len) = self.expected.find(pdu)?;
-        let frame = bytes.get(..AROUND + len)?;
-        is_intact(frame).then_some((found, frame.len()))
-    }
+/// What stands at the very start of `bytes`, and the length of its frame.
+pub(super) fn find(shape: &Shape, bytes: &[u8]) -> Option<(Found, usize)> {
+    let pdu = bytes.strip_prefix(&[shape.unit])?;
+    let (found, of_pdu) = shape.expected.find(pdu)?;
+    let frame = bytes.get(..len(of_pdu))?;
+    is_intact(frame).then_some((found, frame.len()))
 }
 
 /// A PDU in a frame.
@@ -54,13 +31,14 @@ pub(in crate::bus) fn sealed(unit: u8, pdu: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The PDU of a whole frame.
-pub(in crate::bus) fn opened(frame: &[u8]) -> &[u8] {
-    frame.get(1..frame.len().saturating_sub(2)).unwrap_or_default()
+/// Unit and PDU of a whole frame that is intact.
+pub(in crate::bus) fn opened(frame: &[u8]) -> Option<(u8, &[u8])> {
+    let [unit, pdu @ .., _, _] = frame else { return None };
+    (!pdu.is_empty() && is_intact(frame)).then_some((*unit, pdu))
 }
 
-/// Whether a frame's last two bytes are the CRC of the others (low byte first; Modbus over Serial Line V1.02, 2.5.1.2).
-pub(in crate::bus) fn is_intact(frame: &[u8]) -> bool {
+/// Whether a frame's last two bytes are the CRC of the others (low byte first; 2.5.1.2).
+fn is_intact(frame: &[u8]) -> bool {
     match frame.split_last_chunk::<2>() {
         Some((content, sum)) => crc(content) == u16::from_le_bytes(*sum),
         None => false,
@@ -76,6 +54,7 @@ fn crc(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::peripheral::exchange::Request;
 
     /// A frame with its CRC.
     pub(crate) fn sealed(content: &[u8]) -> Vec<u8> {
@@ -102,10 +81,10 @@ pub(crate) mod tests {
     fn an_answer_is_one_only_with_unit_function_length_and_crc() {
         let shape = Shape::of(7, &words(2)).unwrap();
         let good = sealed(&[7, 3, 4, 0, 1, 0, 2]);
-        assert_eq!(shape.find(&good), Some((Found::Answer, 9)));
-        assert_eq!(shape.find(&sealed(&[7, 0x83, 2])), Some((Found::Exception, 5)));
+        assert_eq!(find(&shape, &good), Some((Found::Answer, 9)));
+        assert_eq!(find(&shape, &sealed(&[7, 0x83, 2])), Some((Found::Exception, 5)));
         for end in 0..good.len() {
-            assert_eq!(shape.find(&good[..end]), None, "cut after {end}");
+            assert_eq!(find(&shape, &good[..end]), None, "cut after {end}");
         }
         for other in [
             sealed(&[8, 3, 4, 0, 1, 0, 2]),
@@ -114,7 +93,7 @@ pub(crate) mod tests {
             sealed(&[7, 0x84, 2]),
             [&good[..8], &[good[8] ^ 1]].concat(),
         ] {
-            assert_eq!(shape.find(&other), None, "{other:x?}");
+            assert_eq!(find(&shape, &other), None, "{other:x?}");
         }
     }
 
@@ -132,11 +111,11 @@ pub(crate) mod tests {
         ];
         for (request, content) in table {
             let shape = Shape::of(9, &request).unwrap();
-            assert_eq!(shape.find(&sealed(content)), Some((Found::Answer, 8)));
+            assert_eq!(find(&shape, &sealed(content)), Some((Found::Answer, 8)));
             for i in 0..6 {
                 let mut other = content.to_vec();
                 other[i] ^= 1;
-                assert_eq!(shape.find(&sealed(&other)), None, "{other:x?}");
+                assert_eq!(find(&shape, &sealed(&other)), None, "{other:x?}");
             }
         }
     }
@@ -163,7 +142,7 @@ pub(crate) mod tests {
                 Request::WriteBits { .. } => vec![9, 5, 0, 5, 0, 0],
                 _ => vec![9, 6, 0, 5, 0, 9],
             };
-            let found = Shape::of(9, &request).unwrap().find(&sealed(&content));
+            let found = find(&Shape::of(9, &request).unwrap(), &sealed(&content));
             assert_eq!(found.is_some(), request.is_answered_by_itself(), "{request:?}");
         }
         for many in [
