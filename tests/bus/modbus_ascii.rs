@@ -57,7 +57,7 @@ async fn serves(line: &Running, peer: &mut impl Peer, spoken: fn(&[u8]) -> Vec<u
         let mut turn = line.bus.turn().await.unwrap();
         assert_eq!(turn.exchange(&call(7, read(16, 2))).await, words(&[0, 42]));
         assert_eq!(turn.exchange(&call(7, write(16, 5))).await, Wire::Answered(Answer::Written));
-        let coils = Request::WriteBits { address: 1, bits: vec![false, true, true] };
+        let coils = Request::WriteBits { address: 1, bits: vec![false, true, true], multiple: false };
         assert_eq!(turn.exchange(&call(7, coils)).await, Wire::Refused(Refusal::Exception(2)));
     };
     patient(async { tokio::join!(unit, caller) }).await;
