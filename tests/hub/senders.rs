@@ -107,10 +107,12 @@ fn fields_may_have_other_names_and_numbers_may_come_as_text() {
     assert_eq!((end_of(&event), &event["requested"], &event["value"]), (("succeeded", NONE), &json!("12"), &json!(12)));
     let event = outcome(&mut client, 2, "%24.mid=m-2&command=set", br#"{"Value":13,"value":99}"#);
     assert_eq!((end_of(&event), &event["value"]), (("succeeded", NONE), &json!(13)));
-    // The slave has no coils, and says so when it is asked.
-    for (number, text) in (3..).zip(["ON", "false", "yes", "0"]) {
+    for (number, (text, is_on)) in (3..).zip([("ON", true), ("false", false), ("yes", true), ("0", false)]) {
         let event = outcome(&mut client, number, &format!("%24.mid=m-{number}&command=run"), text.as_bytes());
-        assert_eq!(end_of(&event), ("failed", &json!("exception")), "{text}");
+        assert_eq!((end_of(&event), &event["value"]), (("succeeded", NONE), &json!(is_on)), "{text}");
+        // ON and OFF (Modbus Application Protocol V1.1b3, 6.5).
+        let written = plant.slave.other_writes().pop().expect("a coil was written");
+        assert!(written.ends_with(if is_on { &[0xff, 0] } else { &[0, 0] }), "{text}: {written:02x?}");
     }
     let event = outcome(&mut client, 7, "%24.mid=m-7&command=run", b"open");
     assert_eq!(end_of(&event), ("rejected", &json!("bad-value")));
