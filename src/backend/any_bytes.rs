@@ -6,7 +6,7 @@ use super::entra;
 use super::feedback::{Batch, End, RETURNS_MAX};
 use super::run::shown;
 use super::who::Policy;
-use crate::proof::bytes::Source;
+use crate::proof::bytes::{inserted, Source};
 
 /// Stands in a secret, and nowhere else.
 const CANARY: &str = "qZ7Jw2Kx9VtB5nYd8RmH3pLc6GfS4aEu";
@@ -25,16 +25,6 @@ pub fn backend(bytes: &[u8]) {
     }
     feedback(rest, returns.into());
     entra::any_bytes::answers(rest, usize::from(at));
-}
-
-/// A text with another one in it.
-pub(super) fn inserted(text: &str, at: usize, other: &str) -> String {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    let (before, after) = text.split_at(at);
-    [before, other, after].concat()
 }
 
 fn a_policy(text: &str) {

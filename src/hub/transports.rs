@@ -198,58 +198,48 @@ mod tests {
         let hub = config::load(&main, []).unwrap().config.hub;
         let access = Arc::new(crate::hub::account::Access { hub, trust: None });
         let dial: Arc<dyn Dial> = Arc::new(Nowhere);
-        for (transport, by_others, waits, leaves) in [
-            // Its next connection takes over what the one before held; the next daemon may reach it otherwise.
-            (TransportKind::Mqtt, false, 0, Rest::ForOthers),
-            (TransportKind::Amqp, false, 0, Rest::Nothing),
-            (TransportKind::Https, false, 65, Rest::Doubtful),
-            (TransportKind::Mqtt, true, 65, Rest::Locked),
-            // A hub that has not heard of the end of a connection of MQTT's misses it after 90 s.
-            (TransportKind::Amqp, true, 95, Rest::Locked),
-            (TransportKind::Https, true, 95, Rest::Locked),
-        ] {
+        // A gateway that knows a device as it is reached by this, after a life that has ended so.
+        let after = |transport, by_others, for_others| {
             let (pace, places) = (Arc::default(), Places::new(1));
             let transports = Arc::new(Transports::over(&dial, &pace, &places));
-            let crash = Crash { begun: Instant::now(), by_others, for_others: false };
+            let crash = Crash { begun: Instant::now(), by_others, for_others };
             let shared = Shared::new(transports, pace, places, Some(crash));
-            let account = Account::of(&Device { transport, ..device() }, &access);
+            (shared, Account::of(&Device { transport, ..device() }, &access))
+        };
+        let waited = |shared: &Shared, account: &Account| {
+            let until = shared.locked_until(account, "d");
+            until.map_or(0, |until| until.duration_since(Instant::now()).as_secs())
+        };
+        for (transport, by_others, for_others, waits, leaves) in [
+            // Its next connection takes over what the one before held; the next daemon may reach it otherwise.
+            (TransportKind::Mqtt, false, false, 0, Rest::ForOthers),
+            (TransportKind::Amqp, false, false, 0, Rest::Nothing),
+            (TransportKind::Https, false, false, 65, Rest::Doubtful),
+            (TransportKind::Mqtt, true, false, 65, Rest::Locked),
+            // A hub that has not heard of the end of a connection of MQTT's misses it after 90 s.
+            (TransportKind::Amqp, true, false, 95, Rest::Locked),
+            (TransportKind::Https, true, false, 95, Rest::Locked),
+            // A stop in order that has left something of MQTT's only keeps nobody waiting who is reached as before.
+            (TransportKind::Mqtt, false, true, 0, Rest::ForOthers),
+            (TransportKind::Amqp, false, true, 0, Rest::Nothing),
+            (TransportKind::Https, false, true, 0, Rest::Nothing),
+            (TransportKind::Mqtt, true, true, 0, Rest::ForOthers),
+            (TransportKind::Amqp, true, true, 95, Rest::ForOthers),
+            (TransportKind::Https, true, true, 95, Rest::ForOthers),
+        ] {
+            let (shared, account) = after(transport, by_others, for_others);
             shared.begins_with(&account, "d");
-            let until = shared.locked_until(&account, "d");
-            let waited = until.map_or(0, |until| until.duration_since(Instant::now()).as_secs());
             // Whoever stops before it has waited leaves that to the next daemon, though it has reached nothing.
-            assert_eq!((waited, shared.rest()), (waits, leaves), "{transport}, {by_others}");
+            let found = (waited(&shared, &account), shared.rest());
+            assert_eq!(found, (waits, leaves), "{transport}, {by_others}, {for_others}");
             tokio::time::advance(lock::until_noticed(account.access.hub.keepalive)).await;
             assert_eq!((shared.locked_until(&account, "d"), shared.rest()), (None, Rest::Nothing));
         }
-        // A stop in order that has left something of MQTT's only keeps nobody waiting who is reached as before.
-        for (transport, by_others, waits, leaves) in [
-            (TransportKind::Mqtt, false, 0, Rest::ForOthers),
-            (TransportKind::Amqp, false, 0, Rest::Nothing),
-            (TransportKind::Https, false, 0, Rest::Nothing),
-            (TransportKind::Mqtt, true, 0, Rest::ForOthers),
-            (TransportKind::Amqp, true, 95, Rest::ForOthers),
-            (TransportKind::Https, true, 95, Rest::ForOthers),
-        ] {
-            let (pace, places) = (Arc::default(), Places::new(1));
-            let transports = Arc::new(Transports::over(&dial, &pace, &places));
-            let crash = Crash { begun: Instant::now(), by_others, for_others: true };
-            let shared = Shared::new(transports, pace, places, Some(crash));
-            let account = Account::of(&Device { transport, ..device() }, &access);
-            shared.begins_with(&account, "d");
-            let until = shared.locked_until(&account, "d");
-            let waited = until.map_or(0, |until| until.duration_since(Instant::now()).as_secs());
-            assert_eq!((waited, shared.rest()), (waits, leaves), "{transport}, {by_others}");
-        }
         // One that was not configured may have been reached by MQTT before, which the digest does not tell.
         for (transport, waits) in [(TransportKind::Mqtt, 0), (TransportKind::Amqp, 95), (TransportKind::Https, 95)] {
-            let (pace, places) = (Arc::default(), Places::new(1));
-            let transports = Arc::new(Transports::over(&dial, &pace, &places));
-            let crash = Crash { begun: Instant::now(), by_others: false, for_others: false };
-            let shared = Shared::new(transports, pace, places, Some(crash));
-            let account = Account::of(&Device { transport, ..device() }, &access);
+            let (shared, account) = after(transport, false, false);
             shared.goes_on_with(&account, "d");
-            let until = shared.locked_until(&account, "d");
-            assert_eq!(until.map_or(0, |until| until.duration_since(Instant::now()).as_secs()), waits, "{transport}");
+            assert_eq!(waited(&shared, &account), waits, "{transport}");
         }
     }
 }

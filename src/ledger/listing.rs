@@ -66,10 +66,12 @@ fn sought(db: &Connection, of_state: &str, device: &str, limit: u32) -> rusqlite
     );
     let rows: Vec<Record> =
         db.prepare(&sql)?.query_map(params![device, limit], Record::from_row)?.collect::<Result<_, _>>()?;
-    let is_full = rows.len() as i64 >= i64::from(limit);
+    if rows.len() as i64 >= i64::from(limit) {
+        return Ok(Listed { rows, not_looked_through: None });
+    }
     let (looked_at, oldest): (i64, Option<i64>) =
         db.query_row(&format!("SELECT count(*), min(id) FROM ({newest})"), [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rest = oldest.filter(|_| !is_full && looked_at == most).map(|oldest| oldest - 1);
+    let rest = oldest.filter(|_| looked_at == most).map(|oldest| oldest - 1);
     Ok(Listed { rows, not_looked_through: rest })
 }
 

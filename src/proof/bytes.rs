@@ -69,3 +69,13 @@ pub(crate) fn run<T>(what: impl std::future::Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime can be made").block_on(what)
 }
+
+/// A text with another one in it.
+pub fn inserted(text: &str, at: usize, other: &str) -> String {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    let (before, after) = text.split_at(at);
+    [before, other, after].concat()
+}

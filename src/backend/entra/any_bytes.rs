@@ -1,7 +1,7 @@
 //! What must hold for any answer of Entra's, of the machine's metadata and of `az`, and for any name of a host.
 
-use crate::backend::any_bytes::inserted;
 use crate::net::http::{Answer, HeaderMap, HeaderValue};
+use crate::proof::bytes::inserted;
 use crate::time::Timestamp;
 
 use super::endpoint::Endpoint;

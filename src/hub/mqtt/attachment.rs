@@ -365,9 +365,8 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
 
+    use super::super::tests::account;
     use super::*;
-    use crate::config::{self, Credential, Settle, TransportKind};
-    use crate::hub::account::Access;
     use crate::hub::dial::Dialing;
     use crate::net::Stream;
 
@@ -378,21 +377,6 @@ mod tests {
         fn dial<'a>(&'a self, _: &'a str) -> Dialing<'a> {
             let stream = self.0.lock().unwrap().take();
             Box::pin(async { Ok(Box::new(stream.ok_or(Trouble::Closed)?) as Box<dyn Stream>) })
-        }
-    }
-
-    fn account() -> Account {
-        let folder = tempfile::tempdir().unwrap();
-        let main = folder.path().join("main.toml");
-        std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
-        let hub = config::load(&main, []).unwrap().config.hub;
-        Account {
-            access: Arc::new(Access { hub, trust: None }),
-            transport: TransportKind::Mqtt,
-            credential: Credential::Key(vec![0; 32]),
-            secondary: None,
-            settle: Settle::AfterExecution,
-            form: Arc::default(),
         }
     }
 

@@ -32,21 +32,25 @@ struct Site {
     account: Account,
 }
 
-fn site() -> Site {
+/// A device with a key, at a hub that is nowhere.
+pub(super) fn account() -> Account {
     let folder = tempfile::tempdir().unwrap();
     let main = folder.path().join("main.toml");
     std::fs::write(&main, "[hub]\nhost = \"localhost\"\naddress = \"localhost:1\"\ntls = false\n").unwrap();
     let hub = config::load(&main, []).unwrap().config.hub;
-    let dial = Arc::new(Put::default());
-    let account = Account {
+    Account {
         access: Arc::new(Access { hub, trust: None }),
         transport: TransportKind::Mqtt,
         credential: Credential::Key(vec![0; 32]),
         secondary: None,
         settle: Settle::AfterExecution,
         form: Arc::default(),
-    };
-    Site { transport: Mqtt::over(dial.clone()), dial, account }
+    }
+}
+
+fn site() -> Site {
+    let dial = Arc::new(Put::default());
+    Site { transport: Mqtt::over(dial.clone()), dial, account: account() }
 }
 
 /// What a hub sends: that it lets in and doesn't, and two messages.
