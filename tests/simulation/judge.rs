@@ -169,6 +169,8 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     });
     let overheard = record.told.get(&message.value).is_some_and(|told| told.overheard);
     let may_be_deceived = overheard && scenario.manners.have(Manner::Streams);
+    let keeps_locks = scenario.manners.have(Manner::LocksOutlive);
+    let may_be_locked = ways.iter().any(|way| *way == Over::Https || *way == Over::Amqp && keeps_locks);
     let wrong = match (row.state.as_str(), message.asks) {
         ("succeeded", Asks::Nothing) => Some("G8: poison succeeded"),
         ("succeeded", asks) if !asks.writes() => None,
@@ -188,7 +190,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
         // while the hub kept it locked, or when it had thrown it away, another message took its id.
         Some("rejected, and done")
-            if is_reused(row) && !message.asks.once() && (ways.contains(&Over::Https) || is_told(State::Expired)) => {}
+            if is_reused(row) && !message.asks.once() && (may_be_locked || is_told(State::Expired)) => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }

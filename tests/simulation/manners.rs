@@ -50,6 +50,8 @@ pub enum Manner {
     Proxy,
     /// A device is taken out of the configuration while its messages wait, which are given back to the hub.
     TakenAway,
+    /// What an AMQP link has brought and was not settled stays locked when the link ends.
+    LocksOutlive,
 }
 
 use Manner::*;
@@ -76,17 +78,18 @@ const ALL: [(Manner, u64); 16] = [
 
 /// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they
 /// are.
-const LATER: [(Manner, u64); 6] = [
+const LATER: [(Manner, u64); 7] = [
     (RestoredLedger, 130),
     (SeveralLines, 200),
     (ShowsElsewhere, 250),
     (WebSockets, 150),
     (Proxy, 120),
     (TakenAway, 150),
+    (LocksOutlive, 400),
 ];
 
 /// What must have happened in a run.
-pub const STRIKES: [&str; 38] = [
+pub const STRIKES: [&str; 40] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -125,6 +128,8 @@ pub const STRIKES: [&str; 38] = [
     "proxy: dies",
     "reloads: a device is taken away while its messages wait",
     "amqp: a message is given back",
+    "amqp: a lock outlives its link",
+    "amqp: a message past one that is locked",
 ];
 
 /// Those of one schedule.

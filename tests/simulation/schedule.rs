@@ -222,7 +222,7 @@ impl Schedule {
         let disk = SimDisk::new(world);
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
-        let hub = Hub::new(world, &witness, scenario.faults);
+        let hub = Hub::new(world, &witness, &scenario);
         let plant = Plant::new(world, &witness, &scenario);
         let (backups, lost) = (Backups::new(world, &disk, &witness, &scenario), RefCell::default());
         Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, backups, lost }

@@ -252,7 +252,7 @@ impl Serving {
         self.unlock(|of| of == channel);
     }
 
-    /// What was delivered on these channels can be delivered elsewhere.
+    /// What was delivered on these channels can be delivered elsewhere, at once or when it is locked no more.
     fn unlock(&self, on: impl Fn(u16) -> bool) {
         let locks = self.locks(on);
         self.hub.unlock(locks);
@@ -277,6 +277,7 @@ impl Serving {
 
     fn deliver(&mut self, key: Key, index: usize) {
         let world = self.hub.world.clone();
+        self.hub.note_overtaking(index, &self.locks(|channel| channel == key.0));
         let (lock, again) = self.hub.lock_out(index, self.wire.life, Over::Amqp);
         if again {
             world.count("amqp: delivers again when a lock has run out");
