@@ -14,6 +14,9 @@ use crate::hub::transport::Crash;
 use crate::hub::{lock, transports};
 use crate::ledger::{Ledger, CHANGING};
 
+/// The pause after a note that the ledger did not take.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// By which transports devices are reached, as a digest, and how long those before may keep something locked.
 #[derive(Clone)]
 struct Configured {
@@ -84,8 +87,12 @@ impl ToBeNoted {
                 return std::future::pending().await;
             }
             self.is_noted = false;
-            // If that is lost, the configuration of the next daemon differs from what stands in the ledger.
-            let _ = ledger.note_ways(CHANGING.to_vec()).await;
+            // If that is lost, the configuration of the next daemon differs from what stands in the ledger; but not if
+            // it is the one of before again.
+            while ledger.note_ways(CHANGING.to_vec()).await.is_err() {
+                sleep(AGAIN).await;
+                ledger.well().await;
+            }
         }
     }
 
