@@ -88,8 +88,13 @@ pub struct Sent {
     /// When the gateway had read it whole for the first time, in each life of the process.
     pub received: Vec<(u64, Instant)>,
     /// Receipts that nobody may have looked at, and those behind them.
-    unseen: Vec<(u64, Instant)>,
+    pub unseen: Vec<(u64, Instant)>,
+    /// When it was first handed out by HTTPS, whether the gateway had it then or not.
+    pub polled_at: Option<Instant>,
     pub received_again: Vec<(u64, Instant)>,
+    /// How often the hub has looked as if it held nothing of before, while it held this (docs/RELIABILITY.md, "What is
+    /// not proven").
+    pub concealed: usize,
 }
 
 /// A result event.
@@ -132,6 +137,8 @@ struct Inner {
     tokens: BTreeMap<String, (u64, i64)>,
     /// Devices that have subscribed once: from then on the hub has a session of theirs.
     sessions: BTreeSet<(String, String)>,
+    /// Lives of the process in which a device has subscribed at a hub.
+    subscribed: BTreeSet<(String, String, u64)>,
     /// The last packet id of each device.
     packet_ids: BTreeMap<String, u16>,
     /// The last number of a connection, a link or a lock.
@@ -146,6 +153,8 @@ pub struct Hub {
     faults: Faults,
     /// What an AMQP link leaves unsettled stays locked: no document says whether it does (IOTHUB.md, 1.8).
     keeps_locks: bool,
+    throttles: bool,
+    loses_sessions: bool,
     /// Rings when a message was sent, or another can be delivered now.
     sent: Notify,
     inner: Mutex<Inner>,
@@ -163,13 +172,23 @@ impl Hub {
             locks: BTreeMap::new(),
             tokens: BTreeMap::new(),
             sessions: BTreeSet::new(),
+            subscribed: BTreeSet::new(),
             packet_ids: BTreeMap::new(),
             last: 0,
             outage_until: None,
         };
         let (world, witness, faults) = (world.clone(), witness.clone(), scenario.faults);
-        let keeps_locks = scenario.manners.have(Manner::LocksOutlive);
-        Arc::new(Hub { world, witness, faults, keeps_locks, sent: Notify::new(), inner: Mutex::new(inner) })
+        let has = |manner| scenario.manners.have(manner);
+        Arc::new(Hub {
+            world,
+            witness,
+            faults,
+            keeps_locks: has(Manner::LocksOutlive),
+            throttles: has(Manner::Throttles),
+            loses_sessions: has(Manner::LostSessions),
+            sent: Notify::new(),
+            inner: Mutex::new(inner),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -192,7 +211,9 @@ impl Hub {
             delivered_at: None,
             received: Vec::new(),
             unseen: Vec::new(),
+            polled_at: None,
             received_again: Vec::new(),
+            concealed: 0,
         });
         self.sent.notify_waiters();
     }
@@ -300,6 +321,9 @@ impl Hub {
         let number = self.number();
         let again = matches!(self.lock().sent[index].state, State::Delivered(..));
         self.hand_out(index, number);
+        if over == Over::Https {
+            self.lock().sent[index].polled_at.get_or_insert_with(Instant::now);
+        }
         self.lock().locks.insert(number, Lock { index, life, over, read: None, is_left: false, said: None });
         (number, again)
     }

@@ -308,6 +308,9 @@ impl Serving {
             self.wire.send(&before);
         }
         self.wire.send_and_tell(&last, self.hub.on_read(lock));
+        if self.hub.keeps_locks && world.chance(200) {
+            self.plan(0, 80, Plan::Detach(key, "amqp: detaches the link behind a message", "amqp:internal-error"));
+        }
     }
 
     fn next_id(&mut self, channel: u16) -> u32 {
