@@ -176,7 +176,7 @@ fn speak_in_lines(plant: &Arc<Plant>, saying: &Saying) {
         _ => None,
     };
     // All of it is said before whoever asked gives up.
-    let pause = plant.patience().saturating_sub(150) / 8;
+    let pause = (plant.patiences.shortest_timeout().as_millis() as u64).saturating_sub(150) / 8;
     tokio::spawn(async move {
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let arrives = on_the_line(&plant, line);

@@ -27,6 +27,8 @@ pub struct Command<'a> {
     pub effects: usize,
     /// Another hub sent the same, so often: what was done was done for either.
     alike: usize,
+    /// So often the hub seemed to hold nothing, and held this.
+    concealed: usize,
     /// Nothing else came under its id to its device.
     pub is_only: bool,
     /// It ended more than once: without an id, or with a ledger that was lost, what comes again is a new command.
@@ -64,7 +66,7 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
 
 fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effect]) -> Vec<Command<'a>> {
     let mut commands: Vec<Command> = Vec::new();
-    for Sent { message, .. } in sent {
+    for Sent { message, concealed, .. } in sent {
         let wanted = digest(message);
         let is_same = |command: &&mut Command| {
             let known = command.message;
@@ -73,6 +75,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effec
         };
         if let Some(known) = commands.iter_mut().find(is_same) {
             known.sent += 1;
+            known.concealed += concealed;
             continue;
         }
         let is_its = |row: &&Row| {
@@ -92,6 +95,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effec
             was_forgotten,
             effects,
             alike: 0,
+            concealed: *concealed,
             is_only: true,
             is_several,
         });
@@ -116,10 +120,11 @@ impl Command<'_> {
     }
 
     /// How often a command that must not be repeated may be done. What a ledger knew that is gone can't be told from
-    /// what somebody sends once more: each message by itself is done once at most (G15).
+    /// what somebody sends once more: each message by itself is done once at most (G15), unless the hub seemed to hold
+    /// nothing any more.
     fn effects_max(&self) -> usize {
         match self.was_forgotten {
-            true => self.sent + self.alike,
+            true => self.sent + self.alike + self.concealed,
             false => 1,
         }
     }
@@ -149,7 +154,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     let is_refusal = matches!(row.state.as_str(), "rejected" | "expired");
     // What is settled when it is accepted is settled before anybody knows its end.
     let may_be_told = !message.after_accept && !command.is_several && !command.was_known && !command.is_alike();
-    let ways = scenario.ways(&message.device);
+    let (ways, stays) = (scenario.ways(&message.device), scenario.may_stay_locked(&message.device));
     if may_be_told {
         // MQTT can't say that something is refused.
         if is_refusal && is_told(State::Completed) && !ways.contains(&Over::Mqtt) {
@@ -187,8 +192,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         Some("rejected, and done" | "reported as not done, and done") if command.was_forgotten => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
         // while the hub kept it locked, or when it had thrown it away, another message took its id.
-        Some("rejected, and done")
-            if is_reused(row) && !message.asks.once() && (ways.contains(&Over::Https) || is_told(State::Expired)) => {}
+        Some("rejected, and done") if is_reused(row) && !message.asks.once() && (stays || is_told(State::Expired)) => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }
@@ -308,24 +312,56 @@ fn judge_order(
     let is_all = |over: Over| ways.iter().all(|way| *way == over);
     // The hub delivers on each connection of MQTT's what it has, from the oldest on; and whoever polls waits out what
     // may be locked. With a ledger it is lost, too, that something may be.
-    let by_sending = is_all(Over::Mqtt) || (is_all(Over::Https) && !scenario.manners.have(Manner::LostLedger));
+    let loses = scenario.manners.have(Manner::LostLedger);
+    let by_sending = is_all(Over::Mqtt) || (is_all(Over::Https) && !loses);
+    // One transport waits for what the other has left, but for what was on its way when that took leave. A backup may
+    // have been made before one took over from the other.
+    let is_mixed = !is_all(Over::Mqtt) && !is_all(Over::Https) && !ways.contains(&Over::Amqp);
+    let over_lives = is_mixed && !loses && !scenario.manners.have(Manner::RestoredLedger);
+    if over_lives && done.len() > 1 {
+        world.count("judged: the order over lives, by MQTT and HTTPS");
+    }
     let is_in_order = match by_sending {
         true => done.is_sorted_by_key(|(place, _)| *place),
-        false => is_in_order_of_receipt(&done, commands, sent),
+        false => is_in_order_of_receipt(&done, commands, sent, over_lives),
     };
     if !is_in_order {
         world.violate(format!("G5: {device}: done in the order {done:?}"));
     }
 }
 
+/// When a message was first received in each life, without what nobody may have looked at: what comes while the gateway
+/// ends a link is not looked at any more, and the hub may keep it locked and bring what is behind it.
+fn seen(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
+    let mut receipts = truth::receipts(message, sent);
+    for one in sent.iter().filter(|one| one.message == *message) {
+        receipts.retain(|life, at| !one.unseen.contains(&(*life, *at)));
+        for (life, at) in one.received_again.iter().filter(|receipt| !one.unseen.contains(receipt)) {
+            receipts.entry(*life).or_insert(*at);
+        }
+    }
+    receipts
+}
+
 /// Whether nothing was done before something that was sent before it and had come before it: in the life whose receipt
-/// something was done for. What comes again comes in the order of sending, whatever the order was before.
-fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent]) -> bool {
+/// something was done for, or in any. What comes again comes in the order of sending, whatever the order was before.
+fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent], over_lives: bool) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
-        done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();
+        done.iter().map(|(place, _)| (*place, seen(commands[*place].message, sent))).collect();
+    // After a poll whose answer did not come it is waited, too.
+    let polled_at = |message: &Message| {
+        let polled = sent.iter().filter(|one| one.message == *message).filter_map(|one| one.polled_at);
+        polled.min()
+    };
     done.iter().enumerate().all(|(at, (earlier, life))| {
         let Some((of, came)) = receipts[earlier].range(..=life).next_back() else { return true };
-        let came_before = |later: &usize| receipts[later].get(of).is_some_and(|at| at < came);
+        let came_before = |later: &usize| match over_lives {
+            true => {
+                let polled = polled_at(commands[*later].message).is_some_and(|at| at < *came);
+                polled || receipts[later].values().any(|at| at < came)
+            }
+            false => receipts[later].get(of).is_some_and(|at| at < came),
+        };
         !done[at + 1..].iter().any(|(later, _)| later < earlier && came_before(later))
     })
 }

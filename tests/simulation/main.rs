@@ -15,6 +15,7 @@ mod judge;
 mod ledger;
 mod manners;
 mod mqtt;
+mod patience;
 mod plant;
 mod record;
 mod request;

@@ -50,6 +50,14 @@ pub enum Manner {
     Proxy,
     /// A device is taken out of the configuration while its messages wait, which are given back to the hub.
     TakenAway,
+    /// What an AMQP link has brought and was not settled stays locked when the link ends.
+    LocksOutlive,
+    /// Another configuration waits longer or shorter for peripherals, from one life to the next, or while it runs.
+    OtherPatience,
+    /// By MQTT the hub pauses before its first message, and between them.
+    Throttles,
+    /// The hub forgets sessions of MQTT's.
+    LostSessions,
 }
 
 use Manner::*;
@@ -76,17 +84,21 @@ const ALL: [(Manner, u64); 16] = [
 
 /// Those that came later: they are drawn with other dice, so that the schedules of a seed without them stay as they
 /// are.
-const LATER: [(Manner, u64); 6] = [
+const LATER: [(Manner, u64); 10] = [
     (RestoredLedger, 130),
     (SeveralLines, 200),
     (ShowsElsewhere, 250),
     (WebSockets, 150),
     (Proxy, 120),
     (TakenAway, 150),
+    (LocksOutlive, 400),
+    (OtherPatience, 300),
+    (Throttles, 300),
+    (LostSessions, 200),
 ];
 
 /// What must have happened in a run.
-pub const STRIKES: [&str; 38] = [
+pub const STRIKES: [&str; 49] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -125,6 +137,17 @@ pub const STRIKES: [&str; 38] = [
     "proxy: dies",
     "reloads: a device is taken away while its messages wait",
     "amqp: a message is given back",
+    "amqp: detaches the link behind a message",
+    "amqp: a lock outlives its link",
+    "amqp: a message past one that is locked",
+    "crash: while an answer is owed",
+    "slave: answers at the end of its window",
+    "reloads: less patience, while an answer is owed",
+    "lives: less patience, while an answer is owed",
+    "hub: a pause before the first message",
+    "hub: a pause between messages",
+    "hub: a pause that looks like an empty queue",
+    "hub: a session is lost",
 ];
 
 /// Those of one schedule.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use fieldbridge::bus::{Lines, Opener, Opening, Port};
 use fieldbridge::config::SerialPort;
 use fieldbridge::net::Stream;
-use tokio::time::{sleep, Instant};
+use tokio::time::{sleep, sleep_until, Instant};
 
 use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
+use super::patience::{Patience, Patiences};
 use super::record::{Last, Place, Record};
 use super::request::{request, Protocol, Request};
 use super::scenario::{Asks, Faults, Message, Scenario};
@@ -31,9 +32,13 @@ pub struct Plant {
     witness: Arc<Witness>,
     /// Its peripherals' manners.
     pub(super) manners: Manners,
-    /// The timeout of whoever asks, and the latest answer after a request, ms. What comes later than that on a line
-    /// without transaction ids can't be told from another answer.
-    patience: (u64, u64),
+    /// How long whoever asks waits. What comes later on a line without transaction ids can't be told from another
+    /// answer.
+    pub(super) patiences: Patiences,
+    /// The line that its bus has left, by configuration.
+    left: Vec<Option<&'static str>>,
+    /// So long before its window ends an answer comes at the latest.
+    ahead: Duration,
     /// How a value shows that was written, if not in its own place.
     shows: Option<Shows>,
     /// Chance in a thousand that a request goes wrong.
@@ -116,12 +121,17 @@ impl Plant {
     pub fn new(world: &Arc<World>, witness: &Arc<Witness>, scenario: &Scenario) -> Arc<Plant> {
         let (world, witness) = (world.clone(), witness.clone());
         let Faults { plant: trouble, dead_line, crashes, .. } = scenario.faults;
+        // What follows an answer, or takes its time, is over by then, too.
+        let wordy = [Manner::Tails, Manner::Trickles, Manner::Prefaces, Manner::SeveralLines, Manner::Streams];
+        let is_wordy = wordy.into_iter().any(|manner| scenario.manners.have(manner));
         let habits = world.chance(500).then(|| [world.pick(0..FATES), world.pick(0..FATES)]);
         Arc::new(Plant {
             world,
             witness,
             manners: scenario.manners.clone(),
-            patience: scenario.patience,
+            patiences: Patiences::of(scenario),
+            left: scenario.configurations.iter().map(|one| one.left).collect(),
+            ahead: Duration::from_millis(if is_wordy { 200 } else { 6 }),
             shows: scenario.shows,
             trouble,
             habits,
@@ -141,14 +151,22 @@ impl Plant {
         std::mem::take(&mut self.lock().record)
     }
 
-    /// How long whoever asks waits, ms.
-    pub(super) fn patience(&self) -> u64 {
-        self.patience.0
+    /// The gateway goes by the configuration of this number from now on, or from the beginning of its life.
+    pub fn is_asked_under(&self, number: usize, is_new: bool) {
+        match (self.patiences.read(number, is_new), is_new) {
+            (true, true) => self.world.count("lives: less patience, while an answer is owed"),
+            (true, false) => self.world.count("reloads: less patience, while an answer is owed"),
+            (false, _) => {}
+        }
+        if let Some(line) = self.left[number] {
+            // Nobody can look there any more.
+            self.lock().record.line_failed(line);
+        }
     }
 
     /// Whether somebody may wait for the instrument's answer.
     pub(super) fn is_asked(&self) -> bool {
-        self.lock().asked_at.is_some_and(|at| at.elapsed() < Duration::from_millis(self.patience.1))
+        self.lock().asked_at.is_some_and(|at| at.elapsed() < self.patiences.longest_window())
     }
 
     /// Whether a manner shows now.
@@ -259,16 +277,16 @@ impl Plant {
 
     /// Serves one opened wire to its end.
     async fn serve(self: Arc<Self>, line: String, protocol: Protocol, wire: Wire) {
-        let mut heard = Vec::new();
+        let (opened, mut heard) = (Instant::now(), Vec::new());
         while let Some((written, bytes)) = wire.receive().await {
             heard.extend(bytes);
             while let Some(request) = request(&self.world, protocol, &mut heard, written) {
-                self.clone().answer(&line, &wire, request).await;
+                self.clone().answer(&line, &wire, opened, request).await;
             }
         }
     }
 
-    async fn answer(self: Arc<Self>, line: &str, wire: &Wire, request: Request) {
+    async fn answer(self: Arc<Self>, line: &str, wire: &Wire, opened: Instant, request: Request) {
         let fate = match self.dead_line {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
             // Nobody is there.
@@ -302,14 +320,10 @@ impl Plant {
             }
             _ => self.saying(line, &request, fate),
         };
-        let (timeout, latest) = self.patience;
-        let wait = match fate.is_late() {
-            true => self.world.time(timeout + 50, latest),
-            false => self.world.time(2, 60),
+        let at = match fate.is_late() {
+            true => self.late(opened, request.written),
+            false => Instant::now() + self.world.time(2, 60),
         };
-        if fate.is_late() && self.manners.have(Manner::LateAnswers) {
-            self.world.count("slave: answers as late as it can");
-        }
         if fate == Fate::Garbled {
             self.garble(&request, &mut saying);
         }
@@ -318,7 +332,7 @@ impl Plant {
         }
         let (plant, line, wire) = (self.clone(), line.to_owned(), wire.clone());
         tokio::spawn(async move {
-            sleep(wait).await;
+            sleep_until(at).await;
             // A serial peripheral answers on the line, whoever has opened it meanwhile.
             let wire = plant.lock().open.get(&line).cloned().unwrap_or(wire);
             if fate == Fate::DoneAndCut {
@@ -328,6 +342,25 @@ impl Plant {
             }
             plant.say(&line, &wire, &request, saying, fate);
         });
+    }
+
+    /// When an answer comes that comes late, to what was asked on a line that was opened then.
+    fn late(&self, opened: Instant, written: Instant) -> Instant {
+        let world = &self.world;
+        let Patience { timeout, window } = self.patiences.of_a_line(opened);
+        let (soonest, latest) = (timeout + Duration::from_millis(50), window - self.ahead);
+        if self.manners.have(Manner::LateAnswers) {
+            world.count("slave: answers as late as it can");
+        }
+        let is_last = self.shows(Manner::OtherPatience, "slave: answers at the end of its window", 500);
+        let from = if is_last { latest - Duration::from_millis(20) } else { soonest };
+        let at = written + world.time(from.as_millis() as u64, latest.as_millis() as u64);
+        self.patiences.owes(at);
+        let is_killing = self.killing > 0 && self.manners.have(Manner::OtherPatience);
+        if is_killing && world.strikes("crash: while an answer is owed", 500) {
+            world.die_within(world.time(timeout.as_millis() as u64, latest.as_millis() as u64));
+        }
+        at
     }
 
     fn note_request(&self, line: &str, request: &Request, life: u64) {

@@ -6,6 +6,7 @@ use fieldbridge::time::Timestamp;
 use serde_json::json;
 
 use super::manners::{Manner, Manners};
+use super::patience::Patience;
 use super::request::READS;
 use super::tuning::{configured, reload, Shows, Tuning};
 use super::world::{World, BEGIN};
@@ -204,14 +205,16 @@ impl Happening {
 pub struct Configuration {
     pub text: String,
     pub devices: Vec<Device>,
+    /// How long it waits for peripherals.
+    pub patience: Patience,
+    /// The line that its bus has left.
+    pub left: Option<&'static str>,
 }
 
 /// A schedule.
 pub struct Scenario {
     pub faults: Faults,
     pub manners: Manners,
-    /// The timeout of whoever asks a peripheral, and the latest answer that can be told from another, ms.
-    pub patience: (u64, u64),
     /// How a value shows that was written, if not in its own place.
     pub shows: Option<Shows>,
     /// A command must have reached the wire so long after its receipt.
@@ -254,6 +257,12 @@ impl Scenario {
     pub fn ways(&self, device: &str) -> Vec<Over> {
         let all = self.configurations.iter().flat_map(|configuration| &configuration.devices);
         all.filter(|one| one.id == device).map(|one| one.over).collect()
+    }
+
+    /// Whether the hub may keep messages of a device locked, whatever became of whom they were handed out to.
+    pub fn may_stay_locked(&self, device: &str) -> bool {
+        let keeps = self.manners.have(Manner::LocksOutlive);
+        self.ways(device).iter().any(|way| *way == Over::Https || *way == Over::Amqp && keeps)
     }
 
     /// The messages, in the order in which they are sent.
@@ -302,9 +311,14 @@ impl Scenario {
         let tuning = Tuning::of(world, &manners, chaos);
         let mut configurations = vec![configured(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
-        if faults.dead_line.is_none() && world.chance(350) {
+        let is_impatient = manners.have(Manner::OtherPatience);
+        if faults.dead_line.is_none() && (is_impatient || world.chance(350)) {
             for _ in 0..world.pick(1..6) {
-                let at = world.time(0, chaos.as_millis() as u64);
+                let at = match happenings.get(world.pick(0..2 * happenings.len() as u64) as usize) {
+                    // While a peripheral owes an answer, perhaps.
+                    Some((sent, Happening::Send(..))) if is_impatient => *sent + world.time(50, 4_000),
+                    _ => world.time(0, chaos.as_millis() as u64),
+                };
                 happenings.push((
                     at,
                     Happening::Reload(reload(world, &manners, &tuning, &devices, key_file, &mut configurations)),
@@ -325,7 +339,6 @@ impl Scenario {
             faults,
             trusts,
             manners,
-            patience: tuning.patience(),
             shows: tuning.shows,
             deadline: tuning.deadline,
             chaos,

@@ -143,6 +143,7 @@ struct Settings {
     present: Mutex<Result<usize, usize>>,
     /// Rings for the running process.
     changed: Notify,
+    plant: Arc<Plant>,
 }
 
 impl Settings {
@@ -158,8 +159,11 @@ impl Settings {
     }
 
     fn present(&self) -> Config {
-        let number = self.lock().unwrap_or_else(|last| last);
-        self.configs[number].clone()
+        self.configs[self.number()].clone()
+    }
+
+    fn number(&self) -> usize {
+        self.lock().unwrap_or_else(|last| last)
     }
 }
 
@@ -171,7 +175,10 @@ impl Source for Settings {
             self.world.count("reloads");
             self.world.note(format_args!("the gateway reads the configuration: {present:?}"));
             match present {
-                Ok(number) => Ok(Reading { config: self.configs[number].clone(), notes: Vec::new(), trust: None }),
+                Ok(number) => {
+                    self.plant.is_asked_under(number, false);
+                    Ok(Reading { config: self.configs[number].clone(), notes: Vec::new(), trust: None })
+                }
                 Err(_) => {
                     self.world.count("reloads: refused");
                     Err(vec!["it has errors".into()])
@@ -217,13 +224,18 @@ impl Schedule {
             let proxy = || Some(Proxy { address: PROXY.to_owned(), credentials: None });
             configs.iter_mut().for_each(|config| config.hub.proxy = proxy());
         }
-        let settings =
-            Arc::new(Settings { world: world.clone(), configs, present: Mutex::new(Ok(0)), changed: Notify::new() });
         let disk = SimDisk::new(world);
         vfs::mount("/sim", Some(disk.clone()));
         let witness = Witness::new(world, &disk, scenario.witnessed);
-        let hub = Hub::new(world, &witness, scenario.faults);
+        let hub = Hub::new(world, &witness, &scenario);
         let plant = Plant::new(world, &witness, &scenario);
+        let settings = Arc::new(Settings {
+            world: world.clone(),
+            configs,
+            present: Mutex::new(Ok(0)),
+            changed: Notify::new(),
+            plant: plant.clone(),
+        });
         let (backups, lost) = (Backups::new(world, &disk, &witness, &scenario), RefCell::default());
         Schedule { world: world.clone(), scenario, settings, disk, witness, hub, plant, backups, lost }
     }
@@ -245,6 +257,7 @@ impl Schedule {
             self.live(Some(chaos)).await;
             self.lose_the_ledger();
             self.restore_the_ledger();
+            self.edit_the_configuration();
             let pause = if self.world.chance(500) { 300 } else { 3_000 };
             sleep(self.world.time(50, pause)).await;
         }
@@ -281,6 +294,15 @@ impl Schedule {
         if let Some(restored) = self.backups.restored(&host) {
             self.note_lost(restored.rows());
             restored.put(&self.disk);
+        }
+    }
+
+    /// Between two lives: the configuration becomes another one, perhaps.
+    fn edit_the_configuration(&self) {
+        if self.scenario.manners.have(Manner::OtherPatience) && self.world.chance(500) {
+            let number = self.world.pick(0..self.settings.configs.len() as u64) as usize;
+            self.world.note(format_args!("configuration no. {number} is in place for the next life"));
+            self.settings.change(Some(number));
         }
     }
 
@@ -357,6 +379,7 @@ impl Schedule {
 
     async fn process(&self, chaos: Option<Instant>) -> Ended {
         let disk = Arc::new(Mounted(self.disk.clone()));
+        self.plant.is_asked_under(self.settings.number(), true);
         let present = self.settings.present();
         let ways = ways(present.devices.values());
         let life = Life { ways: &ways, late_window: gateway::late_window(&present) };

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::manners::{Manner, Manners};
+use super::patience::Patience;
 use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED, SHOWN};
 use super::scenario::{Configuration, Device, Over, HUBS};
 use super::world::World;
@@ -32,6 +33,8 @@ pub struct Tuning {
     pub deadline: Duration,
     /// Whoever asks a peripheral waits so long, ms.
     timeout: u64,
+    /// For how long an answer may be owed, if that is said, ms.
+    late_window: Option<u64>,
     /// Silence on each serial line after each exchange.
     turnaround: &'static str,
     pause: &'static str,
@@ -104,9 +107,11 @@ impl Tuning {
             world.count("sender: hardly any time");
         }
         let deadline = [5, 30, 30, 600][world.pick(0..4) as usize];
-        Tuning {
+        let timeout = if manners.have(Manner::LateAnswers) { 2_000 } else { 400 };
+        let mut tuning = Tuning {
             deadline: Duration::from_secs(if is_tight { 1 + world.pick(0..8) } else { deadline }),
-            timeout: if manners.have(Manner::LateAnswers) { 2_000 } else { 400 },
+            timeout,
+            late_window: None,
             turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
             pause: if pauses { one(&["300ms", "3s", "6s"]) } else { "0s" },
             retries: world.pick(0..3),
@@ -128,12 +133,38 @@ impl Tuning {
             several: manners.have(Manner::SeveralLines),
             shows: manners.have(Manner::ShowsElsewhere).then(|| Shows::of(world)),
             after_accept: true,
+        };
+        if manners.have(Manner::OtherPatience) {
+            tuning.wait_otherwise(&mut world.dice("patience"));
+        }
+        tuning
+    }
+
+    fn wait_otherwise(&mut self, dice: &mut fastrand::Rng) {
+        self.timeout = [400, 800, 2_000][dice.usize(..3)];
+        let longer = [None, Some(600), Some(3_000), Some(10_000)][dice.usize(..4)];
+        self.late_window = longer.map(|longer| self.timeout + longer);
+    }
+
+    /// The line that no bus asks on any more as it should.
+    fn left(&self) -> Option<&'static str> {
+        match (self.rtu_kind == RTU[0], self.text_kind == TEXT[0]) {
+            (false, _) => Some("/dev/rtu"),
+            (_, false) => Some("/dev/text"),
+            _ => None,
         }
     }
 
-    /// See [`super::scenario::Scenario::patience`]. Four timeouts, at least 2 s, less what the answer takes on its way.
-    pub fn patience(&self) -> (u64, u64) {
-        (self.timeout, (4 * self.timeout).max(2_000) - 200)
+    /// As a bus has it.
+    fn waits(&self) -> String {
+        let window = self.late_window.map(|window| format!("late_window = \"{window}ms\"\n")).unwrap_or_default();
+        format!("response_timeout = \"{}ms\"\n{window}", self.timeout)
+    }
+
+    /// How long whoever asks waits: an answer may be owed for four timeouts, at least 2 s, if nobody says for how long.
+    fn patience(&self) -> Patience {
+        let window = self.late_window.unwrap_or((4 * self.timeout).max(2_000));
+        Patience { timeout: Duration::from_millis(self.timeout), window: Duration::from_millis(window) }
     }
 }
 
@@ -148,6 +179,9 @@ pub fn reload(
 ) -> Option<usize> {
     let mut tuning = tuning.clone();
     let mut devices = devices.to_vec();
+    if manners.have(Manner::OtherPatience) && world.chance(700) {
+        tuning.wait_otherwise(&mut fastrand::Rng::with_seed(world.pick(0..u64::MAX)));
+    }
     match world.pick(0..13) {
         _ if manners.have(Manner::OtherHub) && world.chance(400) => {
             world.count("reloads: another hub");
@@ -189,14 +223,19 @@ pub fn reload(
 
 /// A configuration for these devices.
 pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Configuration {
-    Configuration { text: text(tuning, devices, key_file), devices: devices.to_vec() }
+    Configuration {
+        text: text(tuning, devices, key_file),
+        devices: devices.to_vec(),
+        patience: tuning.patience(),
+        left: tuning.left(),
+    }
 }
 
 /// A configuration, as a file has it.
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
-    let Tuning { retries, keepalive, token_lifetime, timeout, turnaround, rtu, text: line, host, .. } = *tuning;
+    let Tuning { retries, keepalive, token_lifetime, turnaround, rtu, text: line, host, .. } = *tuning;
     let Tuning { deadline, pulses, after_accept, pause, poll_interval, rtu_kind, text_kind, .. } = *tuning;
-    let patience = format!("response_timeout = \"{timeout}ms\"\nretries = {retries}\n");
+    let patience = format!("{}retries = {retries}\n", tuning.waits());
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");

@@ -21,7 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep_until, Instant};
 
 use super::ledger::Witness;
-use super::scenario::{Faults, Message, Over, HUBS};
+use super::manners::Manner;
+use super::scenario::{Faults, Message, Over, Scenario, HUBS};
 use super::tunnel;
 use super::wire::{End, Wire};
 use super::world::World;
@@ -87,8 +88,13 @@ pub struct Sent {
     /// When the gateway had read it whole for the first time, in each life of the process.
     pub received: Vec<(u64, Instant)>,
     /// Receipts that nobody may have looked at, and those behind them.
-    unseen: Vec<(u64, Instant)>,
+    pub unseen: Vec<(u64, Instant)>,
+    /// When it was first handed out by HTTPS, whether the gateway had it then or not.
+    pub polled_at: Option<Instant>,
     pub received_again: Vec<(u64, Instant)>,
+    /// How often the hub has looked as if it held nothing of before, while it held this (docs/RELIABILITY.md, "What is
+    /// not proven").
+    pub concealed: usize,
 }
 
 /// A result event.
@@ -131,6 +137,8 @@ struct Inner {
     tokens: BTreeMap<String, (u64, i64)>,
     /// Devices that have subscribed once: from then on the hub has a session of theirs.
     sessions: BTreeSet<(String, String)>,
+    /// Lives of the process in which a device has subscribed at a hub.
+    subscribed: BTreeSet<(String, String, u64)>,
     /// The last packet id of each device.
     packet_ids: BTreeMap<String, u16>,
     /// The last number of a connection, a link or a lock.
@@ -143,6 +151,10 @@ pub struct Hub {
     world: Arc<World>,
     witness: Arc<Witness>,
     faults: Faults,
+    /// What an AMQP link leaves unsettled stays locked: no document says whether it does (IOTHUB.md, 1.8).
+    keeps_locks: bool,
+    throttles: bool,
+    loses_sessions: bool,
     /// Rings when a message was sent, or another can be delivered now.
     sent: Notify,
     inner: Mutex<Inner>,
@@ -150,7 +162,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub that knows every device.
-    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, faults: Faults) -> Arc<Hub> {
+    pub fn new(world: &Arc<World>, witness: &Arc<Witness>, scenario: &Scenario) -> Arc<Hub> {
         let inner = Inner {
             sent: Vec::new(),
             events: BTreeMap::new(),
@@ -160,12 +172,23 @@ impl Hub {
             locks: BTreeMap::new(),
             tokens: BTreeMap::new(),
             sessions: BTreeSet::new(),
+            subscribed: BTreeSet::new(),
             packet_ids: BTreeMap::new(),
             last: 0,
             outage_until: None,
         };
-        let (world, witness) = (world.clone(), witness.clone());
-        Arc::new(Hub { world, witness, faults, sent: Notify::new(), inner: Mutex::new(inner) })
+        let (world, witness, faults) = (world.clone(), witness.clone(), scenario.faults);
+        let has = |manner| scenario.manners.have(manner);
+        Arc::new(Hub {
+            world,
+            witness,
+            faults,
+            keeps_locks: has(Manner::LocksOutlive),
+            throttles: has(Manner::Throttles),
+            loses_sessions: has(Manner::LostSessions),
+            sent: Notify::new(),
+            inner: Mutex::new(inner),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -188,7 +211,9 @@ impl Hub {
             delivered_at: None,
             received: Vec::new(),
             unseen: Vec::new(),
+            polled_at: None,
             received_again: Vec::new(),
+            concealed: 0,
         });
         self.sent.notify_waiters();
     }
@@ -296,6 +321,9 @@ impl Hub {
         let number = self.number();
         let again = matches!(self.lock().sent[index].state, State::Delivered(..));
         self.hand_out(index, number);
+        if over == Over::Https {
+            self.lock().sent[index].polled_at.get_or_insert_with(Instant::now);
+        }
         self.lock().locks.insert(number, Lock { index, life, over, read: None, is_left: false, said: None });
         (number, again)
     }
@@ -395,21 +423,38 @@ impl Hub {
         }
     }
 
-    /// What is locked under one of these waits for a connection again.
+    /// An AMQP link has ended. What is locked under one of these waits for a connection again, or for its time.
     fn unlock(&self, locks: impl IntoIterator<Item = u64>) {
-        let mut inner = self.lock();
+        let (now, mut inner) = (Instant::now(), self.lock());
         for lock in locks {
             let Some(index) = inner.locks.get(&lock).map(|lock| lock.index) else { continue };
-            if matches!(inner.sent[index].state, State::Delivered(of, _) if of == lock) {
-                inner.sent[index].state = State::Queued;
+            match inner.sent[index].state {
+                State::Delivered(of, until) if of == lock && until > now && self.keeps_locks => {
+                    self.world.count("amqp: a lock outlives its link");
+                }
+                State::Delivered(of, _) if of == lock => inner.sent[index].state = State::Queued,
+                _ => {}
             }
         }
         drop(inner);
         self.sent.notify_waiters();
     }
 
+    /// Notes that a message is about to go to its device past an earlier one, which is locked and not one of these.
+    fn note_overtaking(&self, index: usize, own: &[u64]) {
+        let (now, inner) = (Instant::now(), self.lock());
+        let Message { device, hub, .. } = &inner.sent[index].message;
+        let is_passed = inner.sent[..index].iter().any(|one| {
+            let is_locked = matches!(one.state, State::Delivered(of, until) if until > now && !own.contains(&of));
+            is_locked && (&one.message.device, &one.message.hub) == (device, hub)
+        });
+        if is_passed {
+            self.world.count("amqp: a message past one that is locked");
+        }
+    }
+
     /// A device has a new connection of MQTT's, or a new AMQP link, with this number. Whoever had its messages before
-    /// has them no more; what is locked by HTTPS stays locked.
+    /// has them no more; what is locked by HTTPS stays locked, and by AMQP what the end of its link has not unlocked.
     fn is_attached(&self, device: &str, number: u64) {
         let mut inner = self.lock();
         if let Some((_, old)) = inner.connected.remove(device) {

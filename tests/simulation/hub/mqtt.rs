@@ -28,6 +28,12 @@ pub(super) async fn serve(hub: Arc<Hub>, wire: Wire) {
     let Some(Packet::Connect { client, host, password }) = reader.next().await else { return };
     let Some(token_end) = admit(&hub, &wire, &client, &host, &password).await else { return wire.cut(End::Closed) };
     let number = take_over(&hub, &client, &wire);
+    let (now, is_throttled) = (Instant::now(), hub.throttles && hub.world.chance(500));
+    let begins_late = is_throttled && hub.world.chance(500);
+    let first_pause = if begins_late { hub.world.time(20_000, 79_000) } else { Duration::ZERO };
+    if begins_late {
+        hub.world.count("hub: a pause before the first message");
+    }
     let connection = Serving {
         numbering: match hub.world.pick(0..3) {
             0 => Numbering::GoesOn,
@@ -46,7 +52,10 @@ pub(super) async fn serve(hub: Arc<Hub>, wire: Wire) {
         number,
         outstanding: Outstanding::default(),
         subscribed: false,
-        quiet_until: Instant::now(),
+        quiet_until: now + first_pause,
+        is_throttled,
+        began: now,
+        moved: now,
     };
     connection.run(reader).await;
 }
@@ -65,7 +74,7 @@ async fn admit(hub: &Hub, wire: &Wire, client: &str, host: &str, password: &str)
         2 if world.strikes("hub: closes instead of CONNACK", faults.refusals) => return None,
         _ => 0,
     };
-    let has_session = hub.lock().sessions.contains(&(host.to_owned(), client.to_owned()));
+    let has_session = hub.has_session(host, client, wire.life, code == 0);
     wire.send(&mqtt::connack(has_session && code == 0, code));
     token_end.filter(|_| code == 0)
 }
@@ -92,7 +101,15 @@ struct Serving {
     subscribed: bool,
     /// Nothing is delivered before this.
     quiet_until: Instant,
+    /// There are pauses between messages.
+    is_throttled: bool,
+    began: Instant,
+    /// When a message was last delivered or acknowledged.
+    moved: Instant,
 }
+
+/// A connection that is so old, and so long without a message, may be taken for one of a hub that holds none.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(79), Duration::from_millis(4_900));
 
 /// Packet ids of a hub that makes do with few of them.
 const FEW: usize = 60;
@@ -111,6 +128,7 @@ impl Serving {
                 biased;
                 () = sleep_until(end), if !half_open => {
                     self.hub.world.count(self.ends_at.1);
+                    self.note_silence();
                     half_open = cut(&self.wire, self.ends_at.1);
                     if !half_open {
                         return;
@@ -118,7 +136,10 @@ impl Serving {
                 }
                 packet = reader.next() => match packet {
                     Some(packet) => self.on_packet(packet).await,
-                    None => return self.wire.cut(End::Closed),
+                    None => {
+                        self.note_silence();
+                        return self.wire.cut(End::Closed);
+                    }
                 },
                 () = at_or_never(at) => {
                     if let Some((_, message)) = next {
@@ -146,7 +167,9 @@ impl Serving {
 
     fn deliver(&mut self, index: usize) {
         let world = self.hub.world.clone();
-        self.quiet_until = Instant::now() + world.time(0, 60);
+        self.note_silence();
+        self.moved = Instant::now();
+        self.quiet_until = self.moved + self.pause();
         let repeated = self.outstanding().iter().find(|(_, message)| *message == index).map(|(id, _)| *id);
         let was_delivered = matches!(self.hub.lock().sent[index].state, State::Delivered(..));
         let packet_id = match repeated {
@@ -179,6 +202,27 @@ impl Serving {
                 tokio::time::sleep(after).await;
                 wire.send(&packet);
             });
+        }
+    }
+
+    /// A pause after a message.
+    fn pause(&self) -> Duration {
+        let world = &self.hub.world;
+        if !self.is_throttled {
+            return world.time(0, 60);
+        }
+        if world.chance(100) {
+            return world.time(5_000, 12_000);
+        }
+        world.count("hub: a pause between messages");
+        world.time(500, 4_600)
+    }
+
+    /// Nothing has moved since the last message: perhaps for so long that the hub seems to hold nothing.
+    fn note_silence(&self) {
+        let (age, silence) = SILENCE;
+        if self.began.elapsed() >= age && self.moved.elapsed() >= silence {
+            self.hub.conceals(&self.client, &self.host, "hub: a pause that looks like an empty queue");
         }
     }
 
@@ -228,7 +272,11 @@ impl Serving {
             Packet::Connect { .. } => world.violate(format!("{}: a second CONNECT", self.client)),
             Packet::Subscribe(id) => {
                 self.subscribed = true;
-                self.hub.lock().sessions.insert((self.host.clone(), self.client.clone()));
+                let (host, client) = (self.host.clone(), self.client.clone());
+                let mut inner = self.hub.lock();
+                inner.sessions.insert((host.clone(), client.clone()));
+                inner.subscribed.insert((host, client, self.wire.life));
+                drop(inner);
                 self.wire.send(&mqtt::suback(id));
             }
             Packet::PubAck(id) => self.on_puback(id),
@@ -261,6 +309,7 @@ impl Serving {
             world.violate(format!("G5: {}#{} acknowledges packet {id} out of order", self.client, self.number));
         }
         let Some((_, index)) = self.outstanding().remove(position) else { return };
+        self.moved = Instant::now();
         if world.strikes("hub: a PUBACK is lost", self.hub.faults.lost_acks) {
             // It comes again: when its lock has run out, or on the next connection.
             let mut inner = self.hub.lock();
@@ -273,5 +322,44 @@ impl Serving {
             self.hub.complete(sent);
         }
         world.note(format_args!("{}#{} completes no. {index}", self.client, self.number));
+    }
+}
+
+impl Hub {
+    /// Whether the hub has a session of a device that it is about to let in, or not. If it has forgotten that before
+    /// this life of the process subscribed, it looks as if nobody ever had.
+    fn has_session(&self, host: &str, client: &str, life: u64, lets_in: bool) -> bool {
+        let session = (host.to_owned(), client.to_owned());
+        let has_session = self.lock().sessions.contains(&session);
+        if !lets_in {
+            return has_session;
+        }
+        let is_lost = has_session && self.loses_sessions && self.world.strikes("hub: a session is lost", 200);
+        if is_lost {
+            self.lock().sessions.remove(&session);
+        }
+        if has_session && !is_lost {
+            return true;
+        }
+        let (is_known, was_known) = {
+            let inner = self.lock();
+            let mut lives = inner.subscribed.iter().filter(|(at, of, _)| (at.as_str(), of.as_str()) == (host, client));
+            (lives.clone().any(|(.., known)| *known == life), lives.next().is_some())
+        };
+        if was_known && !is_known {
+            self.conceals(client, host, "hub: a session that was lost before a new life");
+        }
+        false
+    }
+
+    /// The hub looks as if it held no message for this device, and may hold some.
+    fn conceals(&self, device: &str, host: &str, how: &'static str) {
+        let mut inner = self.lock();
+        let own = |one: &&mut super::Sent| one.message.device == device && one.message.hub == host;
+        let mut held = inner.sent.iter_mut().filter(own).filter(|one| !one.state.is_over()).peekable();
+        if held.peek().is_some() {
+            self.world.count(how);
+        }
+        held.for_each(|one| one.concealed += 1);
     }
 }

@@ -252,7 +252,7 @@ impl Serving {
         self.unlock(|of| of == channel);
     }
 
-    /// What was delivered on these channels can be delivered elsewhere.
+    /// What was delivered on these channels can be delivered elsewhere, at once or when it is locked no more.
     fn unlock(&self, on: impl Fn(u16) -> bool) {
         let locks = self.locks(on);
         self.hub.unlock(locks);
@@ -277,6 +277,7 @@ impl Serving {
 
     fn deliver(&mut self, key: Key, index: usize) {
         let world = self.hub.world.clone();
+        self.hub.note_overtaking(index, &self.locks(|channel| channel == key.0));
         let (lock, again) = self.hub.lock_out(index, self.wire.life, Over::Amqp);
         if again {
             world.count("amqp: delivers again when a lock has run out");
@@ -307,6 +308,9 @@ impl Serving {
             self.wire.send(&before);
         }
         self.wire.send_and_tell(&last, self.hub.on_read(lock));
+        if self.hub.keeps_locks && world.chance(200) {
+            self.plan(0, 80, Plan::Detach(key, "amqp: detaches the link behind a message", "amqp:internal-error"));
+        }
     }
 
     fn next_id(&mut self, channel: u16) -> u32 {
