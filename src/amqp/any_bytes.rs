@@ -42,7 +42,9 @@ pub fn amqp(bytes: &[u8]) {
     Play::begun().run(items.clone());
     Play::open().run(items);
     let mut source = Source::new(bytes);
-    Play::open().run(std::iter::from_fn(|| (!source.is_empty()).then(|| any_frame(&mut source))).collect());
+    let frames: Vec<Item> = std::iter::from_fn(|| (!source.is_empty()).then(|| any_frame(&mut source))).collect();
+    Play::open().run(frames.clone());
+    Play::ended().run(frames);
 }
 
 fn read(bytes: &mut BytesMut) -> (Vec<Item>, Option<String>) {
@@ -125,6 +127,13 @@ impl Play {
         for item in [frame(9, begin(0)), frame(9, attach("in", 0)), frame(9, attach("out", 1))] {
             play.engine.receive(item, play.now).expect("it may come");
         }
+        play
+    }
+
+    /// The same, with its session ended on our side.
+    fn ended() -> Play {
+        let mut play = Play::open();
+        play.engine.end(play.links[0].session);
         play
     }
 

@@ -84,6 +84,17 @@ impl Partial {
     }
 }
 
+/// What a piece of a delivery is to it.
+enum Piece {
+    /// With it the delivery is there, which the peer may have settled already.
+    Last(Delivery, bool),
+    MoreToCome,
+    /// The peer has thought better of it.
+    Aborted,
+    /// It begins one for which there is no credit.
+    NotAskedFor,
+}
+
 #[derive(Default)]
 struct Sender {
     /// Messages that wait for credit, or for the peer to say what becomes of them.
@@ -362,12 +373,36 @@ impl Link {
         counters: &mut Counters,
         out: &mut Out,
     ) -> Result<(), Wrong> {
-        let id = self.id(session);
-        let End::Receiver(receiver) = &mut self.end else { return wrong("a Transfer on a link that goes out") };
         if self.state != State::Attached {
-            // What was on its way when we detached it.
+            self.on_late_transfer(session, transfer, payload, out);
             return Ok(());
         }
+        match self.piece(transfer, payload)? {
+            Piece::Last(delivery, is_settled) => {
+                let id = self.id(session);
+                if let End::Receiver(receiver) = &mut self.end {
+                    receiver.unsettled.push_back((delivery.id, is_settled));
+                }
+                out.events.push_back(Event::Delivered(id, delivery));
+            }
+            Piece::MoreToCome => {}
+            Piece::Aborted => self.grant(session, counters, out),
+            Piece::NotAskedFor => self.end_for_more_than_was_asked_for(session, out),
+        }
+        Ok(())
+    }
+
+    /// Takes what was on its way when the link was detached, or what it is of ended. Nothing is said of that any more;
+    /// but the peer may keep locked what came whole.
+    pub(super) fn on_late_transfer(&mut self, session: SessionId, transfer: &Transfer, payload: Bytes, out: &mut Out) {
+        if let Ok(Piece::Last(delivery, _)) = self.piece(transfer, payload) {
+            out.events.push_back(Event::Delivered(self.id(session), delivery));
+        }
+    }
+
+    /// Takes a piece of a delivery.
+    fn piece(&mut self, transfer: &Transfer, payload: Bytes) -> Result<Piece, Wrong> {
+        let End::Receiver(receiver) = &mut self.end else { return wrong("a Transfer on a link that goes out") };
         let mut partial = match (receiver.partial.take(), transfer.delivery_id) {
             (Some(partial), None) => partial,
             (Some(partial), Some(id)) if id == partial.id => partial,
@@ -378,10 +413,7 @@ impl Link {
                     0 => &mut receiver.taken_back,
                     _ => &mut self.credit,
                 };
-                let Some(left) = credit.checked_sub(1) else {
-                    self.end_for_more_than_was_asked_for(session, out);
-                    return Ok(());
-                };
+                let Some(left) = credit.checked_sub(1) else { return Ok(Piece::NotAskedFor) };
                 *credit = left;
                 self.count = self.count.wrapping_add(1);
                 Partial { id: delivery, is_settled: false, payload: BytesMut::new(), is_whole: true }
@@ -389,19 +421,17 @@ impl Link {
         };
         partial.is_settled |= transfer.settled == Some(true);
         if transfer.aborted {
-            self.grant(session, counters, out);
-            return Ok(());
+            return Ok(Piece::Aborted);
         }
         let taken = payload.len().min(DELIVERY_MAX - partial.payload.len());
         partial.is_whole &= taken == payload.len();
         if transfer.more {
             partial.payload.extend_from_slice(&payload[..taken]);
             receiver.partial = Some(partial);
-            return Ok(());
+            return Ok(Piece::MoreToCome);
         }
-        receiver.unsettled.push_back((partial.id, partial.is_settled));
-        out.events.push_back(Event::Delivered(id, partial.ended(payload.slice(..taken))));
-        Ok(())
+        let is_settled = partial.is_settled;
+        Ok(Piece::Last(partial.ended(payload.slice(..taken)), is_settled))
     }
 
     fn end_for_more_than_was_asked_for(&mut self, session: SessionId, out: &mut Out) {

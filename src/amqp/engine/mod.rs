@@ -165,7 +165,8 @@ pub enum Event {
     },
     /// A link is attached. That is no permission: it may be detached right after.
     Attached(LinkId),
-    /// A delivery came on a link.
+    /// A delivery came on a link. It may have ended meanwhile, at our wish: nothing can be said of the delivery then, and
+    /// the peer may keep it locked.
     Delivered(LinkId, Delivery),
     /// What became of the delivery that was sent under this number.
     Sent(LinkId, u64, Outcome),
@@ -461,7 +462,14 @@ impl Engine {
                 self.out.events.push_back(Event::Closed(close.error.as_ref().map(Problem::of)));
                 Ok(())
             }
-            // Nothing matters any more but that it closes.
+            // Nothing matters any more but that it closes, and what comes before that.
+            Performative::Transfer(transfer) if self.phase == Phase::Closing => {
+                let own = self.channels.get(&channel);
+                if let Some(session) = own.and_then(|own| self.sessions[usize::from(*own)].as_mut()) {
+                    session.on_late_transfer(&transfer, payload, &mut self.out);
+                }
+                Ok(())
+            }
             _ if self.phase == Phase::Closing => Ok(()),
             _ if self.phase == Phase::Opening => wrong("something before Open"),
             Performative::Begin(begin) => {

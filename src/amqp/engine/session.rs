@@ -142,8 +142,11 @@ impl Session {
 
     /// Takes what came on the session.
     pub(super) fn take(&mut self, performative: Performative, payload: Bytes, out: &mut Out) -> Result<(), Wrong> {
-        // What was on its way when we ended it.
+        // What was on its way when we ended it changes nothing any more; but what it brings may stay locked.
         if self.state == State::Ending {
+            if let Performative::Transfer(transfer) = performative {
+                self.on_late_transfer(&transfer, payload, out);
+            }
             return Ok(());
         }
         match performative {
@@ -198,6 +201,15 @@ impl Session {
             return wrong("a Transfer of no link");
         };
         link.on_transfer(self.id, transfer, payload, &mut self.counters, out)
+    }
+
+    /// Takes what was on its way when the session or the connection was ended: no more than was asked for, and nothing
+    /// is said of it.
+    pub(super) fn on_late_transfer(&mut self, transfer: &Transfer, payload: Bytes, out: &mut Out) {
+        let link = self.links.iter_mut().find(|link| link.is_peers(transfer.handle.0));
+        if let (Some(link), Some(())) = (link, self.counters.on_transfer()) {
+            link.on_late_transfer(self.id, transfer, payload, out);
+        }
     }
 
     fn on_disposition(&mut self, disposition: &Disposition, out: &mut Out) {

@@ -429,6 +429,58 @@ fn sessions_are_bounded_end_alone_and_are_used_again() {
     assert!(matches!(talk.said()[..], [(1, Performative::End(_))]));
 }
 
+/// The numbers of what was delivered.
+fn delivered(talk: &mut Talk) -> Vec<u32> {
+    let number = |event| match event {
+        Event::Delivered(_, delivery) => Some(delivery.id),
+        _ => None,
+    };
+    std::iter::from_fn(|| talk.engine.event()).filter_map(number).collect()
+}
+
+#[test]
+fn what_is_on_its_way_when_ours_ends_is_told_until_the_peers_end_and_nothing_is_said_of_it() {
+    type Ends = fn(&mut Talk, LinkId);
+    let ends: [(Ends, Performative); 2] = [
+        (|talk, link| talk.engine.end(link.session), Performative::End(EndFrame { error: None })),
+        (|talk, _| talk.engine.close(None), Performative::Close(Close { error: None })),
+    ];
+    for (end, peers_end) in ends {
+        let mut talk = Talk::open();
+        let link = talk.attached(Direction::In(4));
+        talk.hear(transfer(Some(1), false, b"before")).unwrap();
+        talk.hear(transfer(Some(2), true, b"the fir")).unwrap();
+        end(&mut talk, link);
+        talk.said();
+        talk.hear(transfer(None, false, b"st piece was before")).unwrap();
+        talk.hear(transfer(Some(3), false, b"behind")).unwrap();
+        talk.hear(transfer(Some(4), true, b"of this no more comes")).unwrap();
+        talk.engine.settle(link, 3, Settle::Accept);
+        talk.say(9, Performative::Flow(flow(Some(5), 0, 1))).unwrap();
+        assert!(talk.said().is_empty(), "it has taken leave");
+        assert_eq!(delivered(&mut talk), [1, 2, 3]);
+        talk.say(if matches!(peers_end, Performative::Close(_)) { 0 } else { 9 }, peers_end).unwrap();
+        assert!(delivered(&mut talk).is_empty() && talk.said().is_empty());
+    }
+}
+
+#[test]
+fn behind_our_end_no_more_is_taken_than_was_asked_for_and_nonsense_ends_nothing() {
+    let mut talk = Talk::open();
+    let link = talk.attached(Direction::In(2));
+    talk.engine.pause(link);
+    talk.engine.end(link.session);
+    talk.said();
+    for id in 1..5_000 {
+        talk.hear(transfer(Some(id), false, b"")).unwrap();
+    }
+    assert_eq!(delivered(&mut talk), [1, 2], "on the credit that was taken back");
+    talk.hear(transfer(None, false, b"of nothing")).unwrap();
+    talk.say(9, Performative::Detach(Detach { handle: Handle(99), closed: true, error: None })).unwrap();
+    assert!(talk.said().is_empty());
+    assert!(talk.engine.begin().is_some(), "the connection stands");
+}
+
 #[test]
 fn a_silent_peer_is_given_up_and_ours_is_told_that_we_live() {
     let mut talk = Talk::open();

@@ -75,7 +75,8 @@ impl Reached for Shared {
             }
             crash::point(Point::LoginAccepted);
             let (sender, signals) = mpsc::channel(SIGNALS_MAX);
-            waiting.want(&hold, Command::Join { user, signals: sender }).await?;
+            let locked = Locked::of(left, Recipient::of(&entry.hub.host, entry.device));
+            waiting.want(&hold, Command::Join { user, signals: sender, late: locked.late() }).await?;
             let window = match (entry.wants_messages, entry.settle) {
                 (false, _) => 0,
                 (true, SettleWhen::AfterExecution) => WINDOW_AFTER_EXECUTION,
@@ -88,7 +89,7 @@ impl Reached for Shared {
                 seat: Seat { user, signals, waiting, hold },
                 window,
                 order: InOrder::default(),
-                locked: Locked::of(left, Recipient::of(&entry.hub.host, entry.device)),
+                locked,
                 attach_due: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,
@@ -365,8 +366,11 @@ impl Attachment for Attached {
                 }
             };
             let _ = timeout(LEAVE_PATIENCE, leave).await;
+            let Seat { mut signals, hold, .. } = seat;
+            // What comes from here on is noted where it is read.
+            signals.close();
+            last.extend(std::iter::from_fn(|| signals.try_recv().ok()).filter_map(message_in));
             last.iter().for_each(|message| came(&mut locked, message));
-            let Seat { signals, hold, .. } = seat;
             drop(signals);
             match is_over && is_shared {
                 true => hold.come_back(),

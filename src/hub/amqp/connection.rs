@@ -5,6 +5,8 @@
 //! - What happens to one identity is told to it alone; when the connection ends, each learns why.
 //! - The task waits for no identity: what one does not take ends that one's part (G11). All queues are bounded.
 //! - When no handle is left, the connection is closed.
+//! - What comes for an identity that is there no more is noted: the hub may keep it locked, and what is behind it is not
+//!   to be run before (G5).
 //! - An uplink that takes less than there is to be sent, for long, ends the connection, and not the memory.
 
 use std::collections::BTreeMap;
@@ -18,8 +20,12 @@ use tokio::time::{sleep_until, timeout, Instant};
 
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
 use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
+use super::locked::Late;
+use super::message::c2d;
 use super::wire::Wire;
-use crate::amqp::engine::{Attaching, Direction, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings};
+use crate::amqp::engine::{
+    Attaching, Delivery, Direction, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings,
+};
 use crate::amqp::types::definitions::Fields;
 use crate::amqp::Value;
 use crate::config::Credential;
@@ -97,6 +103,12 @@ struct User {
     is_leaving: bool,
 }
 
+/// An identity's part of the connection, until both sides have ended it.
+struct Part {
+    user: u64,
+    late: Late,
+}
+
 /// Who asked for a token to be shown.
 struct Asker {
     user: u64,
@@ -111,7 +123,7 @@ struct Driver {
     cbs: Cbs<Asker>,
     /// Sorted, so that what ends them all ends them in the same order each time.
     users: BTreeMap<u64, User>,
-    sessions: BTreeMap<SessionId, u64>,
+    sessions: BTreeMap<SessionId, Part>,
     /// Links that were asked for: each attempt has a name of its own, as one that comes again asks for the link before
     /// to be resumed (OASIS AMQP 1.0, 2.6.3).
     links: u64,
@@ -202,7 +214,7 @@ impl Driver {
                     self.on_told(told);
                 }
             }
-            Command::Join { user, signals } => self.join(user, signals),
+            Command::Join { user, signals, late } => self.join(user, signals, late),
             Command::Receive { user, from, window } => {
                 let link = self.attach(user, "in", from, Direction::In(window));
                 match (self.users.get_mut(&user), link) {
@@ -230,14 +242,14 @@ impl Driver {
         }
     }
 
-    fn join(&mut self, user: u64, signals: mpsc::Sender<Signal>) {
+    fn join(&mut self, user: u64, signals: mpsc::Sender<Signal>, late: Late) {
         // It has gone before its turn came.
         if signals.is_closed() {
             return;
         }
         match self.engine.begin() {
             Some(session) => {
-                self.sessions.insert(session, user);
+                self.sessions.insert(session, Part { user, late });
                 let served = User { session, receiver: None, sender: None, events: 0, signals, is_leaving: false };
                 self.users.insert(user, served);
             }
@@ -276,7 +288,9 @@ impl Driver {
         if let Some(served) = self.users.remove(&user) {
             // Their deadlines count from now (G13), whatever ends here.
             for delivery in self.engine.deliveries_of(served.session) {
-                let _ = served.signals.try_send(Signal::Delivered(delivery, Instant::now()));
+                if let Err(untold) = served.signals.try_send(Signal::Delivered(delivery, Instant::now())) {
+                    self.came_late(served.session, &untold.into_inner());
+                }
             }
             // If there is no room for the reason, it sees that it is over.
             let _ = served.signals.try_send(Signal::Over(trouble));
@@ -313,7 +327,7 @@ impl Driver {
                     self.signal(link, Signal::Ready);
                 }
             }
-            Event::Delivered(link, delivery) => self.signal(link, Signal::Delivered(delivery, Instant::now())),
+            Event::Delivered(link, delivery) => self.on_delivered(link, delivery),
             Event::Sent(link, number, outcome) => {
                 let number = i64::try_from(number).unwrap_or(i64::MAX);
                 let told = match outcome {
@@ -368,7 +382,23 @@ impl Driver {
     }
 
     fn user_of(&self, session: SessionId) -> Option<u64> {
-        self.sessions.get(&session).copied().filter(|user| self.users.contains_key(user))
+        self.sessions.get(&session).map(|part| part.user).filter(|user| self.users.contains_key(user))
+    }
+
+    fn on_delivered(&mut self, link: LinkId, delivery: Delivery) {
+        let signal = Signal::Delivered(delivery, Instant::now());
+        match self.user_of(link.session) {
+            Some(user) => self.tell(user, signal),
+            None => self.came_late(link.session, &signal),
+        }
+    }
+
+    /// A message came that nobody takes any more.
+    fn came_late(&self, session: SessionId, signal: &Signal) {
+        let (Some(part), Signal::Delivered(delivery, _)) = (self.sessions.get(&session), signal) else { return };
+        if let Some(number) = c2d(&delivery.payload, delivery.is_whole).sequence_number {
+            part.late.came(number);
+        }
     }
 
     fn signal(&mut self, link: LinkId, signal: Signal) {
@@ -378,7 +408,9 @@ impl Driver {
     }
 
     fn tell(&mut self, user: u64, signal: Signal) {
-        if self.users.get(&user).is_some_and(|served| served.signals.try_send(signal).is_err()) {
+        let Some(served) = self.users.get(&user) else { return };
+        if let Err(untold) = served.signals.try_send(signal) {
+            self.came_late(served.session, &untold.into_inner());
             self.over(user, Trouble::Lost("the device takes nothing of what comes".into()));
         }
     }
@@ -398,9 +430,13 @@ impl Driver {
     async fn close(&mut self) {
         self.engine.close(None);
         let answered = async {
-            while !self.engine.is_closed() {
-                if self.wire.turn(&mut self.engine).await.is_err() {
-                    return;
+            let mut turned = Ok(());
+            while turned.is_ok() && !self.engine.is_closed() {
+                turned = self.wire.turn(&mut self.engine).await;
+                while let Some(event) = self.engine.event() {
+                    if let Event::Delivered(link, delivery) = event {
+                        self.came_late(link.session, &Signal::Delivered(delivery, Instant::now()));
+                    }
                 }
             }
         };

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use super::cbs::IDENTITIES_MAX;
+use super::locked::Late;
 use crate::amqp::engine::{Delivery, Settle};
 use crate::hub::trouble::Trouble;
 
@@ -32,8 +33,8 @@ const COMMANDS_MAX: usize = 64;
 pub(super) enum Command {
     /// To show a token for what it is of. Without `told`, it is in place of one that counts still.
     Show { user: u64, of: String, token: String, told: Option<oneshot::Sender<Result<(), Trouble>>> },
-    /// To be served.
-    Join { user: u64, signals: mpsc::Sender<Signal> },
+    /// To be served. `late` is for what comes when it is not any more.
+    Join { user: u64, signals: mpsc::Sender<Signal>, late: Late },
     /// To have messages from there, so many at a time.
     Receive { user: u64, from: String, window: u32 },
     /// To have no more messages than are on their way.

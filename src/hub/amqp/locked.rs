@@ -6,9 +6,10 @@
 //!
 //! Invariants
 //! - No message is run before one with a lower number that an earlier link brought, and that may be locked still (G5).
+//!   What comes when nobody has the link any more counts, too.
 //! - What is kept of a device is no more than its links bring within the time of a lock without having it settled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -60,7 +61,7 @@ pub(super) struct Locked {
     recipient: Recipient,
     /// What earlier links have left, and what has come on this one.
     awaited: BTreeMap<u64, Instant>,
-    here: BTreeMap<u64, Instant>,
+    here: BTreeSet<u64>,
     /// One came before its turn, so that all of them are to be waited for.
     is_out_of_turn: bool,
 }
@@ -68,18 +69,33 @@ pub(super) struct Locked {
 impl Locked {
     /// Of a link that is about to be made.
     pub(super) fn of(left: Arc<Left>, recipient: Recipient) -> Locked {
-        let Rest { numbers: mut awaited, are_locked } = left.lock().remove(&recipient).unwrap_or_default();
-        awaited.retain(|_, until| *until > Instant::now());
-        let is_out_of_turn = are_locked && !awaited.is_empty();
-        Locked { left, recipient, awaited, here: BTreeMap::new(), is_out_of_turn }
+        let (awaited, here) = Default::default();
+        let mut locked = Locked { left, recipient, awaited, here, is_out_of_turn: false };
+        locked.take_over();
+        locked
+    }
+
+    /// Takes over what is known of earlier links. More of it may come to be known while this one stands.
+    fn take_over(&mut self) {
+        let Rest { mut numbers, are_locked } = self.left.lock().remove(&self.recipient).unwrap_or_default();
+        let now = Instant::now();
+        numbers.retain(|number, until| *until > now && !self.here.contains(number));
+        self.awaited.append(&mut numbers);
+        self.is_out_of_turn |= are_locked && !self.awaited.is_empty();
+    }
+
+    /// Whoever is to be told what comes on this link when it is nobody's any more.
+    pub(super) fn late(&self) -> Late {
+        Late { left: self.left.clone(), recipient: self.recipient.clone() }
     }
 
     /// A message with this number has come. `false`: one before it may be locked, and must come first.
     pub(super) fn came(&mut self, number: u64) -> bool {
         let now = Instant::now();
+        self.take_over();
         self.awaited.retain(|_, until| *until > now);
         self.awaited.remove(&number);
-        self.here.insert(number, now + lock::time());
+        self.here.insert(number);
         let is_in_turn = self.awaited.range(..number).next().is_none();
         self.is_out_of_turn |= !is_in_turn;
         is_in_turn
@@ -99,12 +115,28 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         let now = Instant::now();
+        self.take_over();
         let mut numbers = std::mem::take(&mut self.awaited);
-        numbers.append(&mut self.here);
         numbers.retain(|_, until| *until > now);
+        // However long ago it came, the hub may have sent it again right now, when its lock had run out.
+        numbers.extend(self.here.iter().map(|number| (*number, now + lock::time())));
         if !numbers.is_empty() {
             self.left.lock().insert(self.recipient.clone(), Rest { numbers, are_locked: self.is_out_of_turn });
         }
+    }
+}
+
+/// What comes for a device on a link that is nobody's any more, as it was on its way when that ended.
+pub(super) struct Late {
+    left: Arc<Left>,
+    recipient: Recipient,
+}
+
+impl Late {
+    /// A message with this number has come.
+    pub(super) fn came(&self, number: u64) {
+        let until = Instant::now() + lock::time();
+        self.left.lock().entry(self.recipient.clone()).or_default().numbers.insert(number, until);
     }
 }
 
@@ -167,6 +199,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_unsettled_for_longer_than_a_lock_may_be_locked_anew_when_its_link_ends() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        assert!(first.came(7));
+        tokio::time::advance(Duration::from_secs(70)).await;
+        drop(first);
+        let mut second = link(&left);
+        assert!(!second.came(8));
+        drop(second);
+        assert_eq!(waits(&left), 65);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_the_hub_has_thrown_away_is_waited_for_no_longer_than_a_lock() {
         let left = Arc::new(Left::default());
         let mut first = link(&left);
@@ -176,6 +221,30 @@ mod tests {
         assert!(second.came(3), "what comes from before it is in turn");
         tokio::time::advance(Duration::from_secs(65)).await;
         assert!(second.came(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_when_its_link_had_ended_is_waited_for_by_the_link_that_stands_and_by_the_next() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        let late = first.late();
+        assert!(first.came(7));
+        first.ended(7);
+        drop(first);
+        late.came(8);
+        let mut second = link(&left);
+        late.came(9);
+        assert!(second.came(8) && !second.came(10));
+        late.came(11);
+        drop(second);
+        assert_eq!(waits(&left), 65);
+        let mut third = link(&left);
+        late.came(12);
+        drop(late);
+        assert!([8, 9, 10, 11, 12, 13].iter().all(|number| third.came(*number)));
+        (8..=13).for_each(|number| third.ended(number));
+        drop(third);
+        assert!(left.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -242,6 +242,16 @@ impl Hub {
         }
     }
 
+    /// Goes on until something comes, and answers neither to that nor to what comes before.
+    pub(super) async fn hear_only(&mut self, mut wanted: impl FnMut(u16, &Performative) -> bool) {
+        loop {
+            let Item::Frame(Frame { channel, body, .. }) = self.item().await else { panic!("a header") };
+            if matches!(body, Body::Performative(performative) if wanted(channel, &performative)) {
+                return;
+            }
+        }
+    }
+
     /// The next token that is shown.
     pub(super) async fn token(&mut self) -> (String, Asked) {
         self.until(|heard| match heard {

@@ -1,6 +1,7 @@
 //! What an ended link has left is not overtaken (G5), whether the hub frees it at once or keeps it locked.
 
 use super::*;
+use crate::amqp::types::performatives::End;
 use crate::hub::transport::Transport as _;
 
 /// The device on a new link, which has brought messages under these numbers.
@@ -81,5 +82,75 @@ async fn a_message_that_overtakes_one_that_a_link_has_left_ends_the_next_which_w
     assert_eq!(waits(&amqp, &account), 0);
     let mut device = with_messages(&amqp, &account, hub, &[5, 6, 7]).await;
     assert_eq!(delivered(&mut device, 3).await, [5, 6, 7]);
+    assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
+}
+
+/// A hub that has sent a message under this number before it hears that the link's session has ended.
+async fn ends_late(hub: &mut Hub, link: (u16, u32), pause: Duration, number: u8) {
+    hub.hear_only(|channel, performative| channel == link.0 && matches!(performative, Performative::End(_))).await;
+    tokio::time::sleep(pause).await;
+    hub.deliver_number(link, 1, number).await;
+    hub.say(link.0, Performative::End(End { error: None })).await;
+}
+
+/// The next link brings the second message, and is not let run it before the first.
+async fn waits_for_the_first(amqp: &Amqp, account: &Account, hub: &mut Hub, case: &str) {
+    let by_https = Account { transport: TransportKind::Https, ..account.clone() };
+    let is_known = async {
+        while amqp.locked_until(&by_https, "d").is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(1), is_known).await.is_ok(), "{case}: another transport waits, too");
+    let mut device = with_messages(amqp, account, hub, &[6]).await;
+    let next = device.next().await;
+    let Ok(Inbound::Unclear { message, .. }) = next else { panic!("{case}: it is out of turn") };
+    assert_eq!(message.sequence_number, Some(6));
+    with_hub(hub, device.detach()).await;
+    assert_eq!(waits(amqp, account), 65, "{case}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_on_its_way_when_its_device_leaves_is_not_overtaken() {
+    for (case, pause) in [("at once", Duration::ZERO), ("when nobody waits any more", Duration::from_secs(5))] {
+        let (amqp, mut hubs) = transport(1);
+        let (account, hub) = (account(&access()), &mut hubs[0]);
+        let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
+        let (device, link) = tokio::join!(ready(&amqp, &account, "d"), hub.link("d"));
+        let (came, ()) = tokio::join!(device.detach(), ends_late(hub, link, pause, 5));
+        // Its deadline counts from now, if there is somebody to say so.
+        let came: Vec<_> = came.into_iter().map(|message| message.sequence_number).collect();
+        assert_eq!(came, if pause.is_zero() { vec![Some(5)] } else { vec![] });
+        waits_for_the_first(&amqp, &account, hub, case).await;
+        assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_on_its_way_when_the_last_device_closes_the_connection_is_not_overtaken() {
+    let (amqp, mut hubs) = transport(2);
+    let account = account(&access());
+    let (device, link) = tokio::join!(ready(&amqp, &account, "d"), hubs[0].link("d"));
+    let closed = async {
+        let hub = &mut hubs[0];
+        hub.hear_only(|_, performative| matches!(performative, Performative::Close(_))).await;
+        hub.deliver_number(link, 1, 5).await;
+        hub.say(0, Performative::Close(Close { error: None })).await;
+    };
+    tokio::join!(device.detach(), closed);
+    waits_for_the_first(&amqp, &account, &mut hubs[1], "closed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_on_its_way_when_a_device_is_shut_out_is_not_overtaken() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
+    let (mut device, link) = tokio::join!(ready(&amqp, &account, "d"), hub.link("d"));
+    device.show("expired".into()).await.unwrap();
+    let (refused, _) = tokio::join!(device.next(), hub.token());
+    assert!(matches!(refused, Err(Trouble::TokenRefused { .. })));
+    tokio::join!(device.detach(), ends_late(hub, link, Duration::ZERO, 5));
+    waits_for_the_first(&amqp, &account, hub, "shut out").await;
     assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
 }
