@@ -103,8 +103,6 @@ struct Attached {
     keepalive: Duration,
     /// For all that is known the hub has it, and hands out messages to it.
     is_served: bool,
-    /// When the last message came.
-    came: Option<Instant>,
     /// One came that is settled by nobody here.
     leaves_one: bool,
     /// Until when what connections before have left may be held: it need not have come yet.
@@ -126,7 +124,6 @@ impl Attached {
             last_packet_id: SUBSCRIBE_PACKET_ID,
             keepalive: hub.keepalive,
             is_served: false,
-            came: None,
             leaves_one: false,
             inherited: None,
             left,
@@ -201,7 +198,6 @@ impl Attached {
     ) -> Result<Option<Inbound>, Trouble> {
         crash::point(Point::PublishRead);
         let device = &self.device;
-        self.came = Some(Instant::now());
         let number = match qos {
             1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
                 Incoming::New(number) => Some(number),
@@ -283,20 +279,19 @@ impl Attached {
             false
         };
         self.is_served = !timeout(FAREWELL_PATIENCE, end).await.unwrap_or(false);
-        if !came.is_empty() {
-            (self.leaves_one, self.came) = (true, Some(Instant::now()));
-        }
+        self.leaves_one |= !came.is_empty();
     }
 
     /// Until when the hub may keep something locked for other transports, if the connection ends now.
     fn locked_until(&self) -> Option<Instant> {
         let held = match (self.is_served, self.leaves_one || self.session.waiting() > 0) {
-            (true, _) => Some(Instant::now() + lock::until_noticed(self.keepalive)),
-            // The next connection of MQTT's gets it at once. No document says that another transport does.
-            (false, true) => self.came.map(|came| came + lock::time()),
+            (true, _) => Some(lock::until_noticed(self.keepalive)),
+            // The next connection of MQTT's gets it at once. No document says that another transport does. However long
+            // ago it came, the hub may have sent it again right now, when its lock had run out.
+            (false, true) => Some(lock::time()),
             (false, false) => None,
         };
-        held.max(self.inherited)
+        held.map(|held| Instant::now() + held).max(self.inherited)
     }
 }
 
