@@ -154,7 +154,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     let is_refusal = matches!(row.state.as_str(), "rejected" | "expired");
     // What is settled when it is accepted is settled before anybody knows its end.
     let may_be_told = !message.after_accept && !command.is_several && !command.was_known && !command.is_alike();
-    let (ways, stays) = (scenario.ways(&message.device), scenario.may_stay_locked(&message.device));
+    let ways = scenario.ways(&message.device);
     if may_be_told {
         // MQTT can't say that something is refused.
         if is_refusal && is_told(State::Completed) && !ways.contains(&Over::Mqtt) {
@@ -163,6 +163,13 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
             violate("its sender is told that it was refused");
         }
     }
+    judge_row(world, scenario, command, (row, is_told(State::Expired)), record);
+}
+
+/// What its row says of a command, beside what was done. `has_expired`: the hub has thrown it away.
+fn judge_row(world: &World, scenario: &Scenario, command: &Command, (row, has_expired): (&Row, bool), record: &Record) {
+    let Command { message, effects, .. } = *command;
+    let violate = |what: &str| world.violate(format!("{what}: {message:?}, {row:?}, done {effects} times"));
     world.count(match (row.state.as_str(), message.asks.once()) {
         ("succeeded", true) => "ended: succeeded, not idempotent",
         ("succeeded", false) => "ended: succeeded, idempotent",
@@ -192,12 +199,14 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         Some("rejected, and done" | "reported as not done, and done") if command.was_forgotten => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
         // while the hub kept it locked, or when it had thrown it away, another message took its id.
-        Some("rejected, and done") if is_reused(row) && !message.asks.once() && (stays || is_told(State::Expired)) => {}
+        Some("rejected, and done")
+            if is_reused(row) && !message.asks.once() && (has_expired || scenario.may_stay_locked(&message.device)) => {
+        }
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }
     // Only MQTT's greeting tells a first installation from a ledger that was lost (docs/TRANSPORTS.md).
-    let only_by_mqtt = ways.iter().all(|over| *over == Over::Mqtt);
+    let only_by_mqtt = scenario.ways(&message.device).iter().all(|over| *over == Over::Mqtt);
     let may_be_known = !only_by_mqtt && row.error.as_deref() == Some("unknown-history");
     let is_calm = scenario.faults.is_none() && scenario.manners.are_none() && scenario.clock_is_right();
     if is_calm
@@ -314,8 +323,7 @@ fn judge_order(
     // may be locked. With a ledger it is lost, too, that something may be.
     let loses = scenario.manners.have(Manner::LostLedger);
     let by_sending = is_all(Over::Mqtt) || (is_all(Over::Https) && !loses);
-    // One transport waits for what the other has left, but for what was on its way when that took leave. A backup may
-    // have been made before one took over from the other.
+    // One transport waits for what the other has left. A backup may have been made before one took over from the other.
     let is_mixed = !is_all(Over::Mqtt) && !is_all(Over::Https) && !ways.contains(&Over::Amqp);
     let over_lives = is_mixed && !loses && !scenario.manners.have(Manner::RestoredLedger);
     if over_lives && done.len() > 1 {
@@ -330,24 +338,11 @@ fn judge_order(
     }
 }
 
-/// When a message was first received in each life, without what nobody may have looked at: what comes while the gateway
-/// ends a link is not looked at any more, and the hub may keep it locked and bring what is behind it.
-fn seen(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
-    let mut receipts = truth::receipts(message, sent);
-    for one in sent.iter().filter(|one| one.message == *message) {
-        receipts.retain(|life, at| !one.unseen.contains(&(*life, *at)));
-        for (life, at) in one.received_again.iter().filter(|receipt| !one.unseen.contains(receipt)) {
-            receipts.entry(*life).or_insert(*at);
-        }
-    }
-    receipts
-}
-
 /// Whether nothing was done before something that was sent before it and had come before it: in the life whose receipt
 /// something was done for, or in any. What comes again comes in the order of sending, whatever the order was before.
 fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent], over_lives: bool) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
-        done.iter().map(|(place, _)| (*place, seen(commands[*place].message, sent))).collect();
+        done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();
     // After a poll whose answer did not come it is waited, too.
     let polled_at = |message: &Message| {
         let polled = sent.iter().filter(|one| one.message == *message).filter_map(|one| one.polled_at);

@@ -88,7 +88,7 @@ pub struct Sent {
     /// When the gateway had read it whole for the first time, in each life of the process.
     pub received: Vec<(u64, Instant)>,
     /// Receipts that nobody may have looked at, and those behind them.
-    pub unseen: Vec<(u64, Instant)>,
+    unseen: Vec<(u64, Instant)>,
     /// When it was first handed out by HTTPS, whether the gateway had it then or not.
     pub polled_at: Option<Instant>,
     pub received_again: Vec<(u64, Instant)>,

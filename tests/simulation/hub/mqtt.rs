@@ -327,7 +327,8 @@ impl Serving {
 
 impl Hub {
     /// Whether the hub has a session of a device that it is about to let in, or not. If it has forgotten that before
-    /// this life of the process subscribed, it looks as if nobody ever had.
+    /// this life of the process subscribed, or if the device was only ever reached otherwise, it looks as if nobody ever
+    /// had been there (docs/RELIABILITY.md, "What is not proven").
     fn has_session(&self, host: &str, client: &str, life: u64, lets_in: bool) -> bool {
         let session = (host.to_owned(), client.to_owned());
         let has_session = self.lock().sessions.contains(&session);
@@ -346,17 +347,22 @@ impl Hub {
             let mut lives = inner.subscribed.iter().filter(|(at, of, _)| (at.as_str(), of.as_str()) == (host, client));
             (lives.clone().any(|(.., known)| *known == life), lives.next().is_some())
         };
-        if was_known && !is_known {
-            self.conceals(client, host, "hub: a session that was lost before a new life");
+        match (is_known, was_known) {
+            (true, _) => {}
+            (false, true) => self.conceals(client, host, "hub: a session that was lost before a new life"),
+            (false, false) => {
+                self.conceals(client, host, "hub: no session yet, of a device that was reached otherwise")
+            }
         }
         false
     }
 
-    /// The hub looks as if it held no message for this device, and may hold some.
+    /// The hub looks as if it held no message of before for this device, and may hold some that have been received.
     fn conceals(&self, device: &str, host: &str, how: &'static str) {
         let mut inner = self.lock();
         let own = |one: &&mut super::Sent| one.message.device == device && one.message.hub == host;
-        let mut held = inner.sent.iter_mut().filter(own).filter(|one| !one.state.is_over()).peekable();
+        let is_held = |one: &&mut super::Sent| !one.state.is_over() && !one.received.is_empty();
+        let mut held = inner.sent.iter_mut().filter(own).filter(is_held).peekable();
         if held.peek().is_some() {
             self.world.count(how);
         }
