@@ -8,6 +8,7 @@ use tokio::time::{sleep, Instant};
 
 use super::manners::Manner;
 use super::plant::{Meaning, Plant, Saying};
+use super::record::Reports;
 use super::request::Request;
 use super::scenario::Asks;
 use super::wire::Wire;
@@ -217,6 +218,8 @@ pub(super) async fn live(plant: Arc<Plant>) {
         return;
     }
     let weighs = plant.world.chance(500);
+    let reports = if weighs { Reports::Weights } else { Reports::States };
+    plant.lock().record.reports = streams.then_some(reports);
     let pause = if streams { plant.world.pick(30..900) } else { 10_000 };
     for _ in 0..REPORTS_MAX {
         sleep(plant.world.time(pause / 2, pause * 2)).await;

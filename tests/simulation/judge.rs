@@ -179,8 +179,6 @@ fn judge_row(world: &World, scenario: &Scenario, command: &Command, (row, has_ex
         ("in_doubt", _) => "ended: in doubt",
         _ => "ended: otherwise",
     });
-    let overheard = record.told.get(&message.value).is_some_and(|told| told.overheard);
-    let may_be_deceived = overheard && scenario.manners.have(Manner::Streams);
     let wrong = match (row.state.as_str(), message.asks) {
         ("succeeded", Asks::Nothing) => Some("G8: poison succeeded"),
         ("succeeded", asks) if !asks.writes() => None,
@@ -194,7 +192,7 @@ fn judge_row(world: &World, scenario: &Scenario, command: &Command, (row, has_ex
     };
     match wrong {
         // What the instrument says by itself could not be known for that yet.
-        Some("false success" | "reported as not done, and done") if may_be_deceived => {}
+        Some("false success" | "reported as not done, and done") if record.excuses(message, row) => {}
         // It may have been done for a ledger that is gone.
         Some("rejected, and done" | "reported as not done, and done") if command.was_forgotten => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and

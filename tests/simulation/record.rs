@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
+use super::ledger::Row;
+use super::scenario::{Asks, Message};
+
 /// Something that a peripheral has done.
 #[derive(Debug, Clone)]
 pub struct Effect {
@@ -47,6 +50,15 @@ pub struct Told {
     pub readings: Vec<String>,
 }
 
+/// What an instrument reports by itself, which commands' patterns take for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reports {
+    /// What would confirm a command.
+    Weights,
+    /// What would refuse one.
+    States,
+}
+
 /// A register of a unit on a line.
 pub type Place = (String, u8, u16);
 
@@ -65,6 +77,8 @@ pub struct Record {
     pub weights: Vec<(Instant, String)>,
     /// What was last written to a register, done or not.
     pub written: BTreeMap<Place, u16>,
+    /// What the instrument reports.
+    pub reports: Option<Reports>,
 }
 
 impl Record {
@@ -79,6 +93,18 @@ impl Record {
         if asked.iter().all(|(earlier, _)| *earlier != life) {
             asked.push((life, at));
         }
+    }
+
+    /// Whether nobody could know better than that a command has ended so: a report that would end it so may have come
+    /// when it was asked, and the instrument had not been heard to report long enough.
+    pub fn excuses(&self, message: &Message, row: &Row) -> bool {
+        let is_overheard = self.told.get(&message.value).is_some_and(|told| told.overheard);
+        let is_taken_for_a_reply = match (self.reports, row.state.as_str()) {
+            (Some(Reports::Weights), "succeeded") => true,
+            (Some(Reports::States), "failed") => row.error.as_deref() == Some("refused"),
+            _ => false,
+        };
+        is_overheard && is_taken_for_a_reply && matches!(message.asks, Asks::Set | Asks::Pulse)
     }
 
     /// The line has failed: who wanted to look may not have been able to.

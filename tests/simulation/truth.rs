@@ -118,7 +118,7 @@ fn judge_end(world: &World, scenario: &Scenario, command: &Command, told: &Told,
         },
         _ => None,
     };
-    if told.overheard && scenario.manners.have(Manner::Streams) {
+    if wrong.is_some() && record.excuses(message, row) {
         world.count("judged: a report that nobody could know");
         return;
     }
