@@ -259,12 +259,6 @@ impl Scenario {
         all.filter(|one| one.id == device).map(|one| one.over).collect()
     }
 
-    /// Whether the hub may keep messages of a device locked, whatever became of whom they were handed out to.
-    pub fn may_stay_locked(&self, device: &str) -> bool {
-        let keeps = self.manners.have(Manner::LocksOutlive);
-        self.ways(device).iter().any(|way| *way == Over::Https || *way == Over::Amqp && keeps)
-    }
-
     /// The messages, in the order in which they are sent.
     pub fn messages(&self) -> Vec<Message> {
         let sent = self.happenings.iter().filter_map(|(_, happening)| match happening {
