@@ -155,7 +155,6 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     // What is settled when it is accepted is settled before anybody knows its end.
     let may_be_told = !message.after_accept && !command.is_several && !command.was_known && !command.is_alike();
     let ways = scenario.ways(&message.device);
-    let only_by_mqtt = ways.iter().all(|over| *over == Over::Mqtt);
     if may_be_told {
         // MQTT can't say that something is refused.
         if is_refusal && is_told(State::Completed) && !ways.contains(&Over::Mqtt) {
