@@ -165,8 +165,8 @@ pub enum Event {
     },
     /// A link is attached. That is no permission: it may be detached right after.
     Attached(LinkId),
-    /// A delivery came on a link. It may have ended meanwhile, at our wish: nothing can be said of the delivery then, and
-    /// the peer may keep it locked.
+    /// A delivery came on a link. It may have ended meanwhile, at our wish: nothing can be said of the delivery then,
+    /// and the peer may keep it locked.
     Delivered(LinkId, Delivery),
     /// What became of the delivery that was sent under this number.
     Sent(LinkId, u64, Outcome),

@@ -5,8 +5,8 @@
 //! - What happens to one identity is told to it alone; when the connection ends, each learns why.
 //! - The task waits for no identity: what one does not take ends that one's part (G11). All queues are bounded.
 //! - When no handle is left, the connection is closed.
-//! - What comes for an identity that is there no more is noted: the hub may keep it locked, and what is behind it is not
-//!   to be run before (G5).
+//! - What comes for an identity that is there no more is noted: the hub may keep it locked, and what is behind it is
+//!   not to be run before (G5).
 //! - An uplink that takes less than there is to be sent, for long, ends the connection, and not the memory.
 
 use std::collections::BTreeMap;

@@ -141,7 +141,7 @@ async fn what_is_unsettled_when_a_connection_ends_is_waited_for_by_other_transpo
         tokio::time::advance(Duration::from_secs(65)).await;
         assert_eq!(site.left(), (0, Rest::Nothing));
     }
-    // The hub ended it by itself, perhaps when it had just sent once more what it had not heard the end of for a minute.
+    // The hub ended it by itself, perhaps when it had just sent once more what it had not heard of for a minute.
     let site = site();
     let (mut attachment, far) = site.attach_and_take(&[FIRST]).await;
     tokio::time::advance(Duration::from_secs(60)).await;

@@ -327,8 +327,8 @@ impl Serving {
 
 impl Hub {
     /// Whether the hub has a session of a device that it is about to let in, or not. If it has forgotten that before
-    /// this life of the process subscribed, or if the device was only ever reached otherwise, it looks as if nobody ever
-    /// had been there (docs/RELIABILITY.md, "What is not proven").
+    /// this life of the process subscribed, or if the device was only ever reached otherwise, it looks as if nobody
+    /// ever had been there (docs/RELIABILITY.md, "What is not proven").
     fn has_session(&self, host: &str, client: &str, life: u64, lets_in: bool) -> bool {
         let session = (host.to_owned(), client.to_owned());
         let has_session = self.lock().sessions.contains(&session);
