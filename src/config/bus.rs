@@ -26,7 +26,9 @@ const USUAL_BAUD: [u32; 14] =
 /// How long an answer may be waited for: the next command on the bus waits as long.
 pub(super) const RESPONSE_TIMEOUT: Span =
     Span { min: Duration::from_millis(1), max: Duration::from_secs(600), because: "" };
-const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+pub(super) const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+/// More attempts keep others on the bus waiting for too long.
+pub(super) const RETRIES: RangeInclusive<i64> = 0..=10;
 /// A window of nothing would let a late answer pass for another command's.
 const LATE_WINDOW: Span = Span {
     min: Duration::from_millis(100),
@@ -175,7 +177,7 @@ fn kind(table: &Table) -> Option<Kind> {
 
 fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let response_timeout = table.duration("response_timeout", &RESPONSE_TIMEOUT);
-    let retries = table.small("retries", 0..=10);
+    let retries = table.small("retries", RETRIES);
     let turnaround = table.duration("turnaround", &TURNAROUND);
     let late_window = table.duration("late_window", &LATE_WINDOW);
     let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);

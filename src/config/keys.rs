@@ -126,6 +126,9 @@ pub const DEVICE: Section = Section {
     keys: &[
         "bus",
         "unit",
+        "response_timeout",
+        "retries",
+        "turnaround",
         "profile",
         "transport",
         "key_file",

@@ -262,6 +262,17 @@ pub enum Parity {
     Odd,
 }
 
+/// What a device has of its own in the place of its bus's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// How long to wait for its answers, 1 ms to 600 s.
+    pub response_timeout: Option<Duration>,
+    /// Attempts after the first, where repeating is safe: 0 to 10.
+    pub retries: Option<u32>,
+    /// Silence kept after each exchange with it, 0 to 60 s.
+    pub turnaround: Option<Duration>,
+}
+
 /// One `[device.ID]`
 #[derive(Clone, PartialEq)]
 pub struct Device {
@@ -271,6 +282,8 @@ pub struct Device {
     pub bus: String,
     /// Modbus unit id: 1 to 247 on a line of RTU, 0 to 255 over Modbus TCP; 0 where the bus has none.
     pub unit: u8,
+    /// How it is asked, where otherwise than others on its bus.
+    pub patience: Patience,
     /// How its messages come.
     pub transport: TransportKind,
     /// How it proves its identity.
@@ -287,11 +300,12 @@ pub struct Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, transport, credential, secondary, settle, form, commands } = self;
+        let Device { id, bus, unit, patience, transport, credential, secondary, settle, form, commands } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
             .field("unit", unit)
+            .field("patience", patience)
             .field("transport", transport)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))

@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
         Route {
             idempotent: self.command.idempotent,
             verify: self.command.read_back.as_ref().map(|rule| Looks { after: rule.after, within: rule.within }),
-            attempts_max: bus.retries() + 1,
+            attempts_max: self.device.patience.retries.unwrap_or_else(|| bus.retries()) + 1,
             retry_pause: bus.retry_pause(),
         }
     }
@@ -209,8 +209,8 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        let (unit, timeout) = (self.device.unit, self.command.timeout);
-        Call { timeout, not_after, ..Call::new(unit, request) }
+        let Device { unit, patience, .. } = *self.device;
+        Call { timeout: self.command.timeout, patience, not_after, ..Call::new(unit, request) }
     }
 
     /// One exchange. As long as nothing of the command has left, the gate can call it off.

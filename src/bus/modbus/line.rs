@@ -136,7 +136,8 @@ impl ModbusLine {
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
         self.line.stream = Some(stream);
         self.tail.clear();
-        self.quiet_until = Instant::now() + self.silence;
+        // The peripheral that was asked last is left alone all the same.
+        self.quiet_until = self.quiet_until.max(Instant::now() + self.silence);
         self.echo = Echo::Unknown;
         self.sent = None;
     }
@@ -316,7 +317,8 @@ impl ModbusLine {
             Err(Silence::Timeout) => self.learn_of_echo(0),
             Err(Silence::Lost(_)) => self.sent = None,
         }
-        self.quiet_until = Instant::now() + self.silence;
+        let silence = call.own_turnaround().map_or(self.silence, |own| self.timing.silence.max(bounded(own)));
+        self.quiet_until = Instant::now() + silence;
         ended
     }
 
@@ -335,7 +337,7 @@ impl ModbusLine {
 
     /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.
     fn owe(&mut self, call: &Call, caller: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
-        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let question = Question::of(caller, call);
         if call.unit != BROADCAST {
             let until = (sent + self.debts.window(timeout)).into_std();

@@ -204,6 +204,8 @@ struct Working<'a, L> {
     configured: watch::Receiver<Bus>,
     name: String,
     reopening: Reopening,
+    /// The longest silence that is kept after an exchange, as far as is known.
+    rest: Duration,
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
@@ -237,7 +239,8 @@ impl<'a> Shift<'a> {
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        let mut working = Working { link, callers, status, configured, name, reopening, lines, page, pulse };
+        let rest = bounded(configured.borrow().turnaround);
+        let mut working = Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse };
         working.find_port();
         working
     }
@@ -404,8 +407,9 @@ impl<L: Link> Working<'_, L> {
             return Some(Ended::not_sent(TOO_LATE));
         }
         let settings = self.configured.borrow().clone();
-        let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
-        let longest = timeout + bounded(settings.turnaround) + self.link.slack();
+        let timeout = bounded(call.own_timeout().unwrap_or(settings.response_timeout));
+        let longest = timeout + self.rest + self.link.slack();
+        self.rest = self.rest.max(bounded(call.own_turnaround().unwrap_or_default()));
         self.pulse.allow(longest);
         if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.

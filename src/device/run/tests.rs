@@ -1,4 +1,5 @@
 mod called_off;
+mod patience;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle, TransportKind};
+use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Patience, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -50,6 +50,17 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(command.deadline, Duration::from_secs(30));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
+    assert_eq!(device.patience, Patience::default());
+}
+
+#[test]
+fn a_device_may_be_asked_otherwise_than_its_bus_says() {
+    let site = Site::good();
+    site.write("conf.d/10.toml", "[device.pump-7]\nresponse_timeout = '3s'\nretries = 0\nturnaround = '50ms'");
+    let patience = site.loaded().config.devices["pump-7"].patience;
+    let (timeout, turnaround) = (Duration::from_secs(3), Duration::from_millis(50));
+    let own = Patience { response_timeout: Some(timeout), retries: Some(0), turnaround: Some(turnaround) };
+    assert_eq!(patience, own);
 }
 
 #[test]
