@@ -36,6 +36,8 @@ const LATE_WINDOW: Span = Span {
     because: ", or a late answer would be taken for another command's",
 };
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
 
 /// What a device needs to know of its bus, whatever else is wrong with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +183,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let turnaround = table.duration("turnaround", &TURNAROUND);
     let late_window = table.duration("late_window", &LATE_WINDOW);
     let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);
+    let connect_pause = table.duration("connect_pause", &CONNECT_PAUSE);
+    let idle_close = table.duration("idle_close", &IDLE_CLOSE);
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
@@ -200,6 +204,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         late_window,
         retry_pause: retry_pause.unwrap_or(DEFAULT_RETRY_PAUSE),
         strips_echo: strips_echo.unwrap_or(false),
+        connect_pause: connect_pause.unwrap_or(Duration::ZERO),
+        idle_close,
     })
 }
 

@@ -66,6 +66,8 @@ pub const MODBUS_RTU: Section = Section {
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
         "echo",
     ],
 };
@@ -76,7 +78,17 @@ pub const MODBUS_ASCII: Section = Section { title: "[bus.NAME] of kind \"modbus-
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
-    keys: &["kind", "address", "response_timeout", "retries", "retry_pause", "turnaround", "late_window"],
+    keys: &[
+        "kind",
+        "address",
+        "response_timeout",
+        "retries",
+        "retry_pause",
+        "turnaround",
+        "late_window",
+        "connect_pause",
+        "idle_close",
+    ],
 };
 
 /// `[bus.NAME]` with `kind = "serial"`
@@ -96,6 +108,8 @@ pub const SERIAL: Section = Section {
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
     ],
 };
 
@@ -116,6 +130,8 @@ pub const BUS: Section = Section {
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
         "echo",
     ],
 };

@@ -152,6 +152,10 @@ pub struct Bus {
     pub retry_pause: Duration,
     /// Whether the line's adapter hears what it sends, and this is to be taken out.
     pub strips_echo: bool,
+    /// Silence kept after opening, before the first request, 0 to 60 s.
+    pub connect_pause: Duration,
+    /// When the open line is closed if there is nothing to ask, up to a day; zero: after each turn.
+    pub idle_close: Option<Duration>,
 }
 
 /// The kinds of bus.

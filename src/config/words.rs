@@ -68,6 +68,8 @@ const KEYS: &[Alias] = &[
     ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
     ("retries", &["retry", "attempts", "tries", "max_retries", "retry_count"], ""),
     ("turnaround", &["delay", "pause", "gap", "inter_frame_delay", "wait"], ""),
+    ("connect_pause", &["connect_delay", "connection_delay", "delay_after_connect", "warm_up", "warmup"], ""),
+    ("idle_close", &["idle_timeout", "disconnect_after", "close_after", "inactivity_timeout", "keep_open"], ""),
     (
         "key_file",
         &[

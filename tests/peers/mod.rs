@@ -34,7 +34,18 @@ pub struct Running {
 fn settings(kind: BusKind) -> Bus {
     let (turnaround, retry_pause) = (Duration::ZERO, Duration::ZERO);
     let (retries, late_window, strips_echo) = (2, None, false);
-    Bus { kind, response_timeout: PATIENCE, retries, turnaround, retry_pause, late_window, strips_echo }
+    let (response_timeout, connect_pause, idle_close) = (PATIENCE, Duration::ZERO, None);
+    Bus {
+        kind,
+        response_timeout,
+        retries,
+        turnaround,
+        retry_pause,
+        late_window,
+        strips_echo,
+        connect_pause,
+        idle_close,
+    }
 }
 
 impl Running {
@@ -60,6 +71,17 @@ impl Running {
     /// A bus whose adapter is said to echo.
     pub fn that_strips_echoes(kind: BusKind) -> Running {
         Running::of(Bus { strips_echo: true, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus that is closed after each turn, on which answers may be late for so long.
+    pub fn that_closes_after_each_turn(kind: BusKind, late_window: Duration) -> Running {
+        let (idle_close, late_window) = (Some(Duration::ZERO), Some(late_window));
+        Running::of(Bus { idle_close, late_window, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus whose peripherals are deaf for so long after each opening.
+    pub fn with_connect_pause(kind: BusKind, connect_pause: Duration) -> Running {
+        Running::of(Bus { connect_pause, ..settings(kind) }, |worker| worker)
     }
 
     /// One of several buses of a daemon.
@@ -187,6 +209,13 @@ pub trait Peer: AsyncReadExt + AsyncWriteExt + Unpin {
 
     async fn say(&mut self, bytes: &[u8]) {
         patient(self.write_all(bytes)).await.unwrap();
+    }
+
+    /// Hears that the other side has closed, and nothing before that.
+    async fn ends(&mut self) {
+        let mut rest = Vec::new();
+        patient(self.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "heard {rest:02x?}");
     }
 
     /// Hears nothing for a while.

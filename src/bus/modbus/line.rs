@@ -40,6 +40,9 @@ const WRITE_SLACK: Duration = Duration::from_secs(1);
 /// How long an answer that has begun may take to its end.
 const ENDING_MAX: Duration = Duration::from_secs(5);
 
+/// How long after its opening a connection may bring what its server has kept of answers that nobody was there to hear.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// Bytes that are read at once.
 const CHUNK: usize = 256;
 
@@ -137,9 +140,15 @@ impl ModbusLine {
         self.line.stream = Some(stream);
         self.tail.clear();
         // The peripheral that was asked last is left alone all the same.
-        self.quiet_until = self.quiet_until.max(Instant::now() + self.silence);
+        let silence = if self.may_be_kept() { self.silence.max(KEPT) } else { self.silence };
+        self.quiet_until = self.quiet_until.max(Instant::now() + silence);
         self.echo = Echo::Unknown;
         self.sent = None;
+    }
+
+    /// Whether a server may have kept an answer that came while there was no connection, however long that was.
+    fn may_be_kept(&self) -> bool {
+        matches!(self.line.endpoint, Endpoint::Tcp(_)) && !self.debts.owed.is_empty()
     }
 
     /// Notes what was heard. Gives the frame that answers the question.
@@ -415,7 +424,7 @@ impl Link for ModbusLine {
         // A request and its answer, and what may come before them.
         let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
         let frames = self.timing.on_wire(2 * self.framing.frame_max());
-        self.silence + frames + ending + self.babble_max() + WRITE_SLACK
+        self.silence.max(KEPT) + frames + ending + self.babble_max() + WRITE_SLACK
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {

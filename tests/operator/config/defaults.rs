@@ -26,6 +26,7 @@ fn the_defaults_are_those_of_the_contract() {
     let rtu = &config.buses["line-a"];
     assert_eq!((rtu.response_timeout, rtu.retries), (Duration::from_millis(500), 2));
     assert_eq!(rtu.turnaround, Duration::ZERO);
+    assert_eq!((rtu.connect_pause, rtu.idle_close), (Duration::ZERO, None));
     let BusKind::ModbusRtu(Endpoint::Serial(port)) = &rtu.kind else {
         panic!("{rtu:?}");
     };
@@ -51,6 +52,16 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
     assert_eq!(device.patience, Patience::default());
+}
+
+#[test]
+fn every_kind_of_bus_may_be_left_alone_when_it_was_opened_and_be_closed_when_it_idles() {
+    let site = Site::good();
+    for bus in ["line-a", "plant", "scale-port"] {
+        site.write("conf.d/10.toml", format!("[bus.{bus}]\nconnect_pause = '2s'\nidle_close = '0s'"));
+        let bus = &site.loaded().config.buses[bus];
+        assert_eq!((bus.connect_pause, bus.idle_close), (Duration::from_secs(2), Some(Duration::ZERO)));
+    }
 }
 
 #[test]
