@@ -148,7 +148,7 @@ pub struct Bus {
     /// How long after a request its answer may come, 100 ms to 600 s; `None`: four timeouts, at least 2 s, at most
     /// 10 s.
     pub late_window: Option<Duration>,
-    /// Before a request is sent again that the peripheral was too busy to take, 0 to 60 s.
+    /// How long is waited before another attempt, 0 to 60 s.
     pub retry_pause: Duration,
     /// Whether the line's adapter hears what it sends, and this is to be taken out.
     pub strips_echo: bool,

@@ -37,6 +37,8 @@ pub(super) struct Far {
     opening: Mutex<VecDeque<Duration>>,
     slow: bool,
     deaf: bool,
+    /// Until when nothing can be opened.
+    away_until: Option<Instant>,
     /// Each line ends behind the first answer.
     hangs_up: bool,
     /// What the port is known to be once it was opened.
@@ -49,6 +51,11 @@ impl Far {
         Far { deaf: true, ..Far::default() }
     }
 
+    /// Nothing leads to them before this.
+    pub(super) fn away_until(until: Instant) -> Far {
+        Far { away_until: Some(until), ..Far::default() }
+    }
+
     pub(super) fn requests(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
@@ -57,11 +64,12 @@ impl Far {
         *self.opened.lock().unwrap() = true;
         let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
         let (deaf, hangs_up, slow) = (self.deaf, self.hangs_up, self.slow);
+        let away = self.away_until.is_some_and(|until| Instant::now() < until);
         async move {
             if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
                 sleep(takes).await;
             }
-            if takes.is_some_and(|takes| !takes.is_zero() && !slow) {
+            if away || takes.is_some_and(|takes| !takes.is_zero() && !slow) {
                 return Err("it swallows everything".into());
             }
             let (near, mut far) = duplex(256);

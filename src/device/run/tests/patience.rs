@@ -77,3 +77,42 @@ async fn the_line_is_left_alone_after_each_exchange_with_a_device_for_as_long_as
         assert!(matches!(silences, [8, 8, 0 | 1]), "{name} on {}: {silences:?}", bus.kind.as_str());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_waits_for_a_while_first() {
+    for (name, device, bus) in plants("retry_pause = \"3s\"").filter(|(name, ..)| *name == "again") {
+        let bench = deaf(&bus);
+        bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
+        let heard = bench.heard();
+        assert_eq!((heard[1] - heard[0]).as_secs(), 4, "behind a timeout of 1 s on {}", bus.kind.as_str());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_sent_is_tried_again_after_a_while_whatever_it_does() {
+    for (away, sent) in [(7, 1), (10_000, 0)] {
+        for (name, mut device, bus) in plants("retry_pause = \"5s\"") {
+            device.patience.retries = Some(2);
+            let began = Instant::now();
+            let bench = bench(&bus, Arc::new(Far::away_until(began + away * SECOND)), Owed::default());
+            let ran = bench.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
+            let Ran::Finished(outcome, 3) = &ran else { panic!("{name}: {ran:?}") };
+            let told = (outcome.state, outcome.fault.as_ref().map(|fault| fault.code));
+            let end = if sent == 1 { (State::Succeeded, None) } else { (State::Failed, Some(Code::BusUnavailable)) };
+            assert_eq!((told, bench.far.requests()), (end, sent), "{name} on {}", bus.kind.as_str());
+            // A line of text is quiet first, once it is open.
+            assert!((10..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_sent_ends_in_the_pause_before_another_attempt_when_its_deadline_passes() {
+    for (name, device, bus) in plants("retry_pause = \"5s\"") {
+        let began = Instant::now();
+        let bench = bench(&bus, Arc::new(Far::away_until(began + 3600 * SECOND)), Owed::default());
+        let ran = bench.run(&device, name, &mut TestGate::new(3 * SECOND)).await;
+        assert!(matches!(&ran, Ran::Finished(outcome, 1) if outcome.state == State::Expired), "{name}: {ran:?}");
+        assert_eq!(began.elapsed().as_secs(), 3, "{name}");
+    }
+}
