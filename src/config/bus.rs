@@ -10,7 +10,7 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{Bus, BusKind, Endpoint, Parity, SerialPort};
+use super::{Bus, BusKind, Endpoint, Parity, Rs485, SerialPort};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +38,9 @@ const LATE_WINDOW: Span = Span {
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
+
+const RTS_DELAY: Span =
+    Span { min: Duration::ZERO, max: Duration::from_millis(100), because: ", as the kernel keeps no longer one" };
 
 /// What a device needs to know of its bus, whatever else is wrong with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +229,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 }
 
 /// Keys of a serial port, which a server sets for a line of its own.
-const PORT_SETTINGS: [&str; 4] = ["baud", "parity", "data_bits", "stop_bits"];
+const PORT_SETTINGS: [&str; 5] = ["baud", "parity", "data_bits", "stop_bits", "rs485"];
 
 /// A serial port, or a server that has one.
 fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
@@ -292,7 +295,25 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         );
         table.note("parity", why);
     }
-    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits })
+    let rs485 = rs485(table);
+    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485 })
+}
+
+/// How the port's driver is to switch the direction of the line.
+fn rs485(bus: &Table) -> Option<Rs485> {
+    let table = bus.table("rs485", keys::RS485)?;
+    let delay = |key| {
+        let delay = table.duration(key, &RTS_DELAY);
+        if delay.is_some_and(|delay| delay.subsec_nanos() % 1_000_000 != 0) {
+            table.wrong(key, ("must be whole milliseconds, as the kernel counts them", "write for example \"1ms\""));
+        }
+        delay.unwrap_or(Duration::ZERO)
+    };
+    Some(Rs485 {
+        rts_on_send: table.boolean("rts_on_send").unwrap_or(true),
+        delay_before: delay("delay_before"),
+        delay_after: delay("delay_after"),
+    })
 }
 
 /// Where to connect. `usual_port` is the port where none is given.

@@ -61,6 +61,7 @@ pub const MODBUS_RTU: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "response_timeout",
         "retries",
         "retry_pause",
@@ -102,6 +103,7 @@ pub const SERIAL: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "delimiter",
         "response_timeout",
         "retries",
@@ -113,6 +115,9 @@ pub const SERIAL: Section = Section {
     ],
 };
 
+/// The table that `rs485` of a bus holds.
+pub const RS485: Section = Section { title: "rs485", keys: &["rts_on_send", "delay_before", "delay_after"] };
+
 /// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
 pub const BUS: Section = Section {
     title: "[bus.NAME]",
@@ -123,6 +128,7 @@ pub const BUS: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "delimiter",
         "address",
         "response_timeout",
@@ -216,7 +222,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 16] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -226,6 +232,7 @@ pub const SECTIONS: [Section; 15] = [
     MODBUS_ASCII,
     MODBUS_TCP,
     SERIAL,
+    RS485,
     DEVICE,
     PROFILE,
     MESSAGE,

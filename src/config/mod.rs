@@ -253,6 +253,19 @@ pub struct SerialPort {
     pub data_bits: u8,
     /// 1 or 2.
     pub stop_bits: u8,
+    /// How its driver switches the direction of its line, if it is to do that.
+    pub rs485: Option<Rs485>,
+}
+
+/// How the driver of a serial port switches the direction of an RS-485 line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rs485 {
+    /// RTS is set while it sends; else while it doesn't.
+    pub rts_on_send: bool,
+    /// Between setting RTS and the first character, 0 to 100 ms.
+    pub delay_before: Duration,
+    /// Between the last character and setting RTS back, 0 to 100 ms.
+    pub delay_after: Duration,
 }
 
 /// Parity of a serial line.

@@ -195,7 +195,14 @@ impl Pty {
 }
 
 pub fn port(path: &Path, baud: u32) -> Endpoint {
-    Endpoint::Serial(SerialPort { path: path.into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 })
+    Endpoint::Serial(SerialPort {
+        path: path.into(),
+        baud,
+        parity: Parity::None,
+        data_bits: 8,
+        stop_bits: 1,
+        rs485: None,
+    })
 }
 
 /// What a peer does.

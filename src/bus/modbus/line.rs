@@ -297,7 +297,7 @@ impl ModbusLine {
             }
             Err(NotQuiet::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
-        let sending = self.timing.on_wire(frame.len());
+        let sending = self.timing.sending(frame.len());
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
@@ -423,7 +423,7 @@ impl Link for ModbusLine {
     fn slack(&self) -> Duration {
         // A request and its answer, and what may come before them.
         let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
-        let frames = self.timing.on_wire(2 * self.framing.frame_max());
+        let frames = self.timing.sending(2 * self.framing.frame_max());
         self.silence.max(KEPT) + frames + ending + self.babble_max() + WRITE_SLACK
     }
 

@@ -244,7 +244,14 @@ mod tests {
     const QUIET: Duration = Duration::from_millis(700);
 
     fn listening(now: Instant) -> Listening {
-        let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let port = SerialPort {
+            path: "line".into(),
+            baud: 1000,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485: None,
+        };
         Listening::new(
             b"\n".to_vec(),
             Timing::of(&Endpoint::Serial(port)),
@@ -276,7 +283,14 @@ mod tests {
 
     #[test]
     fn the_quiet_time_is_the_timeout_within_bounds_and_twenty_characters() {
-        let port = SerialPort { path: "line".into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let port = SerialPort {
+            path: "line".into(),
+            baud: 9600,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485: None,
+        };
         let timing = Timing::of(&Endpoint::Serial(port));
         for (timeout, quiet) in [(10, 270), (400, 420), (1_000, 1_020), (600_000, 1_020)] {
             let timeout = Duration::from_millis(timeout);

@@ -129,7 +129,7 @@ impl Text {
             }
             Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
-        let sending = self.timing.on_wire(bytes.len());
+        let sending = self.timing.sending(bytes.len());
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };

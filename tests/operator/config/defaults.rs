@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Patience, Settle, TransportKind};
+use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -30,7 +30,7 @@ fn the_defaults_are_those_of_the_contract() {
     let BusKind::ModbusRtu(Endpoint::Serial(port)) = &rtu.kind else {
         panic!("{rtu:?}");
     };
-    assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::Even, 8, 1));
+    assert_eq!((port.parity, port.data_bits, port.stop_bits, port.rs485), (Parity::Even, 8, 1, None));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
     let BusKind::Serial { endpoint: Endpoint::Serial(port), delimiter } = &serial.kind else {
@@ -52,6 +52,27 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
     assert_eq!(device.patience, Patience::default());
+}
+
+#[test]
+fn the_driver_of_a_port_switches_the_direction_of_its_line_where_that_is_said() {
+    let site = Site::good();
+    let ms = Duration::from_millis;
+    for (said, rts_on_send, [delay_before, delay_after]) in [
+        ("{}", true, [ms(0), ms(0)]),
+        ("{ rts_on_send = false, delay_before = '2ms', delay_after = '100ms' }", false, [ms(2), ms(100)]),
+    ] {
+        for bus in ["line-a", "scale-port"] {
+            site.write("conf.d/10.toml", format!("[bus.{bus}]\nrs485 = {said}"));
+            let kind = &site.loaded().config.buses[bus].kind;
+            let (BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. }) =
+                kind
+            else {
+                panic!("{kind:?}");
+            };
+            assert_eq!(port.rs485, Some(Rs485 { rts_on_send, delay_before, delay_after }));
+        }
+    }
 }
 
 #[test]
