@@ -384,8 +384,8 @@ impl Execution {
         self.attempts
     }
 
-    /// The end of a command that is not sent again, although nothing of it was begun. `None` where nothing stands in the
-    /// ledger: the hub delivers it again.
+    /// The end of a command that is not sent again, although nothing of it was begun. `None` where nothing stands in
+    /// the ledger: the hub delivers it again.
     pub fn given_up(&self) -> Option<Outcome> {
         let is_recorded = !self.route.idempotent || self.on_the_record;
         self.not_begun.clone().filter(|_| is_recorded).map(|fault| Outcome::ended(State::Failed, fault))

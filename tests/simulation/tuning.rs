@@ -35,8 +35,8 @@ pub struct Tuning {
     /// Silence on each serial line after each exchange.
     turnaround: &'static str,
     pause: &'static str,
-    /// When the network's bus and that on the RTU line are closed if nobody needs them, and how long they are left alone
-    /// after each opening.
+    /// When the network's bus and that on the RTU line are closed if nobody needs them, and how long they are left
+    /// alone after each opening.
     rests: &'static str,
     /// The names of the buses on the RTU line and on the text line.
     rtu: &'static str,

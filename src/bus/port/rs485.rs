@@ -60,8 +60,8 @@ const NONE: &str =
     "its driver can't switch the direction of an RS-485 line (rs485); remove rs485 if the adapter does that \
                     by itself, as most of those for USB do, or use a port whose driver can";
 
-/// Has the driver of an open port switch the direction of its line. The error is a clause that says what it can't do, with
-/// the remedy.
+/// Has the driver of an open port switch the direction of its line. The error is a clause that says what it can't do,
+/// with the remedy.
 pub(super) fn take(port: &impl AsRawFd, wanted: &Rs485) -> Result<(), String> {
     let wanted = Setting::of(wanted);
     let taken = ask(port, wanted).map_err(|error| match error.raw_os_error() {
