@@ -310,7 +310,14 @@ fn system() -> std::sync::Arc<dyn port::Lines> {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint::Serial(SerialPort { path: "line".into(), baud: 9600, parity: Parity::Even, data_bits: 8, stop_bits: 1 })
+    Endpoint::Serial(SerialPort {
+        path: "line".into(),
+        baud: 9600,
+        parity: Parity::Even,
+        data_bits: 8,
+        stop_bits: 1,
+        rs485: None,
+    })
 }
 
 /// Whatever comes on a Modbus line, in either framing and in whatever pieces: the exchange ends in time, and what it

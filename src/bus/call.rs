@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Patience;
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::time::until;
 
@@ -34,8 +35,10 @@ pub struct Call {
     pub unit: u8,
     /// What is asked.
     pub request: Request,
-    /// How long to wait for the answer; `None` takes the bus's `response_timeout`.
+    /// How long to wait for the answer; `None` takes the device's `response_timeout`, or else the bus's.
     pub timeout: Option<Duration>,
+    /// What the device has of its own in the bus's place.
+    pub patience: Patience,
     /// From when on it is not to be sent any more: waiting for the line may take a while.
     pub not_after: Option<Instant>,
     /// Leave to send it, for one exchange.
@@ -48,7 +51,18 @@ pub struct Call {
 impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
-        Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+        let (timeout, patience, not_after) = (None, Patience::default(), None);
+        Call { unit, request, timeout, patience, not_after, permit: Permit::default(), look: 0 }
+    }
+
+    /// How long to wait for the answer, if not as long as the bus says: a command's own time wins over its device's.
+    pub(in crate::bus) fn own_timeout(&self) -> Option<Duration> {
+        self.timeout.or(self.patience.response_timeout)
+    }
+
+    /// The silence to be kept after its exchange, if not the bus's.
+    pub(in crate::bus) fn own_turnaround(&self) -> Option<Duration> {
+        self.patience.turnaround
     }
 
     /// Whether it is not to be sent any more.

@@ -147,7 +147,7 @@ impl BusHandle {
         self.config.borrow().retries
     }
 
-    /// How long a peripheral that was too busy to take a request is left alone.
+    /// How long is waited before another attempt.
     pub fn retry_pause(&self) -> Duration {
         self.config.borrow().retry_pause
     }

@@ -4,8 +4,8 @@
 //! Invariants
 //! - A message whose row is final is settled again as the row says, and never executed (G2).
 //! - [`Step::Send`] of a non-idempotent command is given out at most once in the life of its row, and only after
-//!   [`Step::RecordExecuting`] was carried out (G3). There is one more for each that its own answer says was not begun,
-//!   up to the route's attempts, and each stands in the record before it is sent.
+//!   [`Step::RecordExecuting`] was carried out (G3). There is one more for each of which nothing was sent, or that its
+//!   own answer says was not begun, up to the route's attempts, and each stands in the record before it is sent.
 //! - A command that must not be repeated and may have been executed by an earlier ledger's gateway is never begun
 //!   (G15).
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
@@ -253,7 +253,7 @@ pub struct Route {
     pub verify: Option<Looks>,
     /// Attempts in all, where repeating is safe; at least 1.
     pub attempts_max: u32,
-    /// How long a peripheral that was too busy is left alone.
+    /// How long is waited before another attempt.
     pub retry_pause: Duration,
 }
 
@@ -292,6 +292,8 @@ pub enum Attempt {
     Refused(Fault),
     /// Nothing was sent.
     NotSent(Fault),
+    /// A gateway has it, and no way to the peripheral.
+    NoPath(Fault),
     /// The peripheral says that it was too busy to begin.
     Busy {
         /// What it said.
@@ -351,7 +353,7 @@ pub struct Execution {
     purpose: Option<Purpose>,
     /// Why an earlier attempt may have taken effect, or is known to have had another one, if so.
     doubt: Option<Fault>,
-    /// The last attempt was not begun, as the peripheral itself says, and there may be another.
+    /// The last attempt was not sent, or not begun as the peripheral itself says, and there may be another.
     not_begun: Option<Fault>,
 }
 
@@ -382,8 +384,8 @@ impl Execution {
         self.attempts
     }
 
-    /// The end of a command that is not sent again: its peripheral has said that it did not begin it. `None` where
-    /// nothing stands in the ledger: the hub delivers it again.
+    /// The end of a command that is not sent again, although nothing of it was begun. `None` where nothing stands in
+    /// the ledger: the hub delivers it again.
     pub fn given_up(&self) -> Option<Outcome> {
         let is_recorded = !self.route.idempotent || self.on_the_record;
         self.not_begun.clone().filter(|_| is_recorded).map(|fault| Outcome::ended(State::Failed, fault))
@@ -414,18 +416,10 @@ impl Execution {
             (Attempt::Confirmed(value), Some(looks)) => self.look_for(Purpose::Proof(value), looks),
             (Attempt::Confirmed(value), None) => Step::Finish(Outcome::succeeded(value)),
             (Attempt::Refused(fault), _) => Step::Finish(Outcome::ended(State::Failed, fault)),
-            (Attempt::Busy { fault, certain }, _) => {
-                if (idempotent || certain) && self.attempts < self.route.attempts_max {
-                    self.not_begun = Some(fault);
-                    return Step::AgainAfter(self.route.retry_pause);
-                }
-                Step::Finish(Outcome::ended(State::Failed, fault))
-            }
+            (Attempt::Busy { fault, certain }, _) => self.begin_later(fault, idempotent || certain),
             // That nothing was sent this time says nothing of the times before.
-            (Attempt::NotSent(fault), _) => {
-                let fault = self.doubt.clone().unwrap_or(fault);
-                self.again_or(State::Failed, fault)
-            }
+            (Attempt::NotSent(fault), _) => self.begin_later(self.doubt.clone().unwrap_or(fault), true),
+            (Attempt::NoPath(fault), _) => self.again_or(State::Failed, self.doubt.clone().unwrap_or(fault)),
             (Attempt::Unclear(fault) | Attempt::Unconfirmed(fault), Some(looks)) => {
                 self.look_for(Purpose::Doubt(unclear(fault)), looks)
             }
@@ -435,9 +429,8 @@ impl Execution {
         }
     }
 
-    /// The pause is over after which a command that was not begun is tried once more.
+    /// The pause is over after which a command is tried once more.
     pub fn again(&mut self) -> Step {
-        assert!(self.not_begun.is_some(), "only a command that was not begun is left alone and tried again");
         match self.route.idempotent {
             true => self.send(),
             false => Step::RecordExecuting,
@@ -514,7 +507,7 @@ impl Execution {
         let not_begun = self.not_begun.take().is_some();
         assert!(
             self.route.idempotent || self.attempts == 0 || not_begun,
-            "a non-idempotent command is sent once, unless its peripheral says that it was not begun"
+            "a non-idempotent command is sent once, unless nothing of it was begun"
         );
         self.attempts += 1;
         Step::Send
@@ -540,9 +533,18 @@ impl Execution {
     /// Another attempt where repeating is safe and one is left, else this end.
     fn again_or(&mut self, state: State, fault: Fault) -> Step {
         if self.route.idempotent && self.attempts < self.route.attempts_max {
-            return self.send();
+            return Step::AgainAfter(self.route.retry_pause);
         }
         Step::Finish(Outcome::ended(state, fault))
+    }
+
+    /// Another attempt at what was not begun, where that is certain enough and one is left, else its end.
+    fn begin_later(&mut self, fault: Fault, may_be: bool) -> Step {
+        if !may_be || self.attempts >= self.route.attempts_max {
+            return Step::Finish(Outcome::ended(State::Failed, fault));
+        }
+        self.not_begun = Some(fault);
+        Step::AgainAfter(self.route.retry_pause)
     }
 
     /// Another attempt where repeating is safe and one is left, else the end of what may have been done.

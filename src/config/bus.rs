@@ -10,7 +10,7 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{Bus, BusKind, Endpoint, Parity, SerialPort};
+use super::{Bus, BusKind, Endpoint, Parity, Rs485, SerialPort};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -26,7 +26,9 @@ const USUAL_BAUD: [u32; 14] =
 /// How long an answer may be waited for: the next command on the bus waits as long.
 pub(super) const RESPONSE_TIMEOUT: Span =
     Span { min: Duration::from_millis(1), max: Duration::from_secs(600), because: "" };
-const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+pub(super) const TURNAROUND: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+/// More attempts keep others on the bus waiting for too long.
+pub(super) const RETRIES: RangeInclusive<i64> = 0..=10;
 /// A window of nothing would let a late answer pass for another command's.
 const LATE_WINDOW: Span = Span {
     min: Duration::from_millis(100),
@@ -34,6 +36,11 @@ const LATE_WINDOW: Span = Span {
     because: ", or a late answer would be taken for another command's",
 };
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
+
+const RTS_DELAY: Span =
+    Span { min: Duration::ZERO, max: Duration::from_millis(100), because: ", as the kernel keeps no longer one" };
 
 /// What a device needs to know of its bus, whatever else is wrong with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,10 +182,12 @@ fn kind(table: &Table) -> Option<Kind> {
 
 fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let response_timeout = table.duration("response_timeout", &RESPONSE_TIMEOUT);
-    let retries = table.small("retries", 0..=10);
+    let retries = table.small("retries", RETRIES);
     let turnaround = table.duration("turnaround", &TURNAROUND);
     let late_window = table.duration("late_window", &LATE_WINDOW);
     let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);
+    let connect_pause = table.duration("connect_pause", &CONNECT_PAUSE);
+    let idle_close = table.duration("idle_close", &IDLE_CLOSE);
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
@@ -198,6 +207,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         late_window,
         retry_pause: retry_pause.unwrap_or(DEFAULT_RETRY_PAUSE),
         strips_echo: strips_echo.unwrap_or(false),
+        connect_pause: connect_pause.unwrap_or(Duration::ZERO),
+        idle_close,
     })
 }
 
@@ -218,7 +229,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 }
 
 /// Keys of a serial port, which a server sets for a line of its own.
-const PORT_SETTINGS: [&str; 4] = ["baud", "parity", "data_bits", "stop_bits"];
+const PORT_SETTINGS: [&str; 5] = ["baud", "parity", "data_bits", "stop_bits", "rs485"];
 
 /// A serial port, or a server that has one.
 fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
@@ -284,7 +295,25 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         );
         table.note("parity", why);
     }
-    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits })
+    let rs485 = rs485(table);
+    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485 })
+}
+
+/// How the port's driver is to switch the direction of the line.
+fn rs485(bus: &Table) -> Option<Rs485> {
+    let table = bus.table("rs485", keys::RS485)?;
+    let delay = |key| {
+        let delay = table.duration(key, &RTS_DELAY);
+        if delay.is_some_and(|delay| delay.subsec_nanos() % 1_000_000 != 0) {
+            table.wrong(key, ("must be whole milliseconds, as the kernel counts them", "write for example \"1ms\""));
+        }
+        delay.unwrap_or(Duration::ZERO)
+    };
+    Some(Rs485 {
+        rts_on_send: table.boolean("rts_on_send").unwrap_or(true),
+        delay_before: delay("delay_before"),
+        delay_after: delay("delay_after"),
+    })
 }
 
 /// Where to connect. `usual_port` is the port where none is given.

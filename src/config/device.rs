@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::bus::{Entry, Kind};
+use super::bus::{Entry, Kind, RESPONSE_TIMEOUT, RETRIES, TURNAROUND};
 use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
 use super::text::lacks_end;
 use super::tree::{join, Table};
 use super::way::transport;
-use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Settle, TransportKind, NAME_CHARS_MAX};
+use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::Action;
@@ -68,11 +68,16 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             table.note("unit", (what, "is it one controller?"));
         }
     }
+    let patience = Patience {
+        response_timeout: table.duration("response_timeout", &RESPONSE_TIMEOUT),
+        retries: table.small("retries", RETRIES),
+        turnaround: table.duration("turnaround", &TURNAROUND),
+    };
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
         check_fit(table, name, bus.kind, profile);
         if let Some(settings) = &bus.bus {
-            seen.late.extend(late_on(profile, name, settings));
+            seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
             if let BusKind::Serial { delimiter, .. } = &settings.kind {
                 note_missing_end(table, name, delimiter, profile);
             }
@@ -91,6 +96,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         id: id.to_owned(),
         bus: bus.to_owned(),
         unit: unit?,
+        patience,
         transport,
         credential: credential?,
         secondary,
@@ -219,14 +225,22 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
     None
 }
 
-/// Commands whose deadline passes while one answer is waited for on a bus: the paths of their tables, and what is said.
-fn late_on(profile: &Profile, bus: &str, settings: &Bus) -> Vec<(String, Complaint)> {
+/// Commands whose deadline passes while one answer of a device on a bus is waited for: the paths of their tables, and
+/// what is said.
+fn late_on(
+    profile: &Profile,
+    (id, patience): (&str, &Patience),
+    (bus, settings): (&str, &Bus),
+) -> Vec<(String, Complaint)> {
+    let (timeout, waits) = match patience.response_timeout {
+        Some(own) => (own, format!("response_timeout of device {id:?}")),
+        None => (settings.response_timeout, format!("response_timeout of bus {bus:?}")),
+    };
     let commands = profile.commands.values().filter(|command| command.timeout.is_none());
-    let late = commands.filter(|command| command.deadline < settings.response_timeout);
-    let waits = format!("response_timeout of bus {bus:?}");
+    let late = commands.filter(|command| command.deadline < timeout);
     late.map(|command| {
         let path = join(&join(&profile.path, "command"), &command.name);
-        (path, too_soon(command.deadline, &waits, settings.response_timeout))
+        (path, too_soon(command.deadline, &waits, timeout))
     })
     .collect()
 }

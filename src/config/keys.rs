@@ -61,11 +61,14 @@ pub const MODBUS_RTU: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "response_timeout",
         "retries",
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
         "echo",
     ],
 };
@@ -76,7 +79,17 @@ pub const MODBUS_ASCII: Section = Section { title: "[bus.NAME] of kind \"modbus-
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
-    keys: &["kind", "address", "response_timeout", "retries", "retry_pause", "turnaround", "late_window"],
+    keys: &[
+        "kind",
+        "address",
+        "response_timeout",
+        "retries",
+        "retry_pause",
+        "turnaround",
+        "late_window",
+        "connect_pause",
+        "idle_close",
+    ],
 };
 
 /// `[bus.NAME]` with `kind = "serial"`
@@ -90,14 +103,20 @@ pub const SERIAL: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "delimiter",
         "response_timeout",
         "retries",
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
     ],
 };
+
+/// The table that `rs485` of a bus holds.
+pub const RS485: Section = Section { title: "rs485", keys: &["rts_on_send", "delay_before", "delay_after"] };
 
 /// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
 pub const BUS: Section = Section {
@@ -109,6 +128,7 @@ pub const BUS: Section = Section {
         "parity",
         "data_bits",
         "stop_bits",
+        "rs485",
         "delimiter",
         "address",
         "response_timeout",
@@ -116,6 +136,8 @@ pub const BUS: Section = Section {
         "retry_pause",
         "turnaround",
         "late_window",
+        "connect_pause",
+        "idle_close",
         "echo",
     ],
 };
@@ -126,6 +148,9 @@ pub const DEVICE: Section = Section {
     keys: &[
         "bus",
         "unit",
+        "response_timeout",
+        "retries",
+        "turnaround",
         "profile",
         "transport",
         "key_file",
@@ -197,7 +222,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 16] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -207,6 +232,7 @@ pub const SECTIONS: [Section; 15] = [
     MODBUS_ASCII,
     MODBUS_TCP,
     SERIAL,
+    RS485,
     DEVICE,
     PROFILE,
     MESSAGE,

@@ -148,10 +148,14 @@ pub struct Bus {
     /// How long after a request its answer may come, 100 ms to 600 s; `None`: four timeouts, at least 2 s, at most
     /// 10 s.
     pub late_window: Option<Duration>,
-    /// Before a request is sent again that the peripheral was too busy to take, 0 to 60 s.
+    /// How long is waited before another attempt, 0 to 60 s.
     pub retry_pause: Duration,
     /// Whether the line's adapter hears what it sends, and this is to be taken out.
     pub strips_echo: bool,
+    /// Silence kept after opening, before the first request, 0 to 60 s.
+    pub connect_pause: Duration,
+    /// When the open line is closed if there is nothing to ask, up to a day; zero: after each turn.
+    pub idle_close: Option<Duration>,
 }
 
 /// The kinds of bus.
@@ -257,6 +261,19 @@ pub struct SerialPort {
     pub data_bits: u8,
     /// 1 or 2.
     pub stop_bits: u8,
+    /// How its driver switches the direction of its line, if it is to do that.
+    pub rs485: Option<Rs485>,
+}
+
+/// How the driver of a serial port switches the direction of an RS-485 line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rs485 {
+    /// RTS is set while it sends; else while it doesn't.
+    pub rts_on_send: bool,
+    /// Between setting RTS and the first character, 0 to 100 ms.
+    pub delay_before: Duration,
+    /// Between the last character and setting RTS back, 0 to 100 ms.
+    pub delay_after: Duration,
 }
 
 /// Parity of a serial line.
@@ -270,6 +287,17 @@ pub enum Parity {
     Odd,
 }
 
+/// What a device has of its own in the place of its bus's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// How long to wait for its answers, 1 ms to 600 s.
+    pub response_timeout: Option<Duration>,
+    /// Attempts after the first, where repeating is safe: 0 to 10.
+    pub retries: Option<u32>,
+    /// Silence kept after each exchange with it, 0 to 60 s.
+    pub turnaround: Option<Duration>,
+}
+
 /// One `[device.ID]`
 #[derive(Clone, PartialEq)]
 pub struct Device {
@@ -279,6 +307,8 @@ pub struct Device {
     pub bus: String,
     /// Modbus unit id: 1 to 247 on a line of RTU, 0 to 255 over Modbus TCP; 0 where the bus has none.
     pub unit: u8,
+    /// How it is asked, where otherwise than others on its bus.
+    pub patience: Patience,
     /// How its messages come.
     pub transport: TransportKind,
     /// How it proves its identity.
@@ -295,11 +325,12 @@ pub struct Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, transport, credential, secondary, settle, form, commands } = self;
+        let Device { id, bus, unit, patience, transport, credential, secondary, settle, form, commands } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
             .field("unit", unit)
+            .field("patience", patience)
             .field("transport", transport)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))

@@ -359,6 +359,8 @@ impl<'a> Table<'a> {
         let ValueKind::Table(entries) = &value.kind else {
             let hint = if section == keys::POINT {
                 format!("write {key} = {{ table = \"holding\", address = 0 }}")
+            } else if section == keys::RS485 {
+                format!("write {key} = {{ rts_on_send = true }}")
             } else {
                 format!("write [{}], and its keys below", self.key(key))
             };

@@ -65,9 +65,16 @@ const KEYS: &[Alias] = &[
         " It is 5, 6, 15 or 16",
     ),
     ("delimiter", &["terminator", "termination", "eol", "newline", "line_ending", "line_end", "end", "suffix"], ""),
+    (
+        "rs485",
+        &["rs485_mode", "rs_485", "rts", "rts_mode", "rts_toggle", "rts_control", "half_duplex", "direction_control"],
+        " As rs485 = { rts_on_send = true }",
+    ),
     ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
     ("retries", &["retry", "attempts", "tries", "max_retries", "retry_count"], ""),
     ("turnaround", &["delay", "pause", "gap", "inter_frame_delay", "wait"], ""),
+    ("connect_pause", &["connect_delay", "connection_delay", "delay_after_connect", "warm_up", "warmup"], ""),
+    ("idle_close", &["idle_timeout", "disconnect_after", "close_after", "inactivity_timeout", "keep_open"], ""),
     (
         "key_file",
         &[

@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
         Route {
             idempotent: self.command.idempotent,
             verify: self.command.read_back.as_ref().map(|rule| Looks { after: rule.after, within: rule.within }),
-            attempts_max: bus.retries() + 1,
+            attempts_max: self.device.patience.retries.unwrap_or_else(|| bus.retries()) + 1,
             retry_pause: bus.retry_pause(),
         }
     }
@@ -209,8 +209,8 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        let (unit, timeout) = (self.device.unit, self.command.timeout);
-        Call { timeout, not_after, ..Call::new(unit, request) }
+        let Device { unit, patience, .. } = *self.device;
+        Call { timeout: self.command.timeout, patience, not_after, ..Call::new(unit, request) }
     }
 
     /// One exchange. As long as nothing of the command has left, the gate can call it off.
@@ -284,6 +284,7 @@ impl<'a> Plan<'a> {
                 Attempt::Refused(fault)
                 | Attempt::Busy { fault, .. }
                 | Attempt::NotSent(fault)
+                | Attempt::NoPath(fault)
                 | Attempt::Unclear(fault)
                 | Attempt::Unconfirmed(fault) => Err(fault),
                 Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
@@ -305,11 +306,11 @@ enum Progress {
 
 impl Progress {
     /// How far it has come when an attempt has ended of which something has left, or not. What the peripheral did not
-    /// begin is as good as not sent.
+    /// begin is as good as not sent, and stands in the ledger once more before another attempt.
     fn after(self, attempt: &Attempt, left: bool) -> Progress {
         match (self, attempt) {
             (Progress::OnTheWire, _) => Progress::OnTheWire,
-            (_, Attempt::Busy { .. }) => Progress::Untouched,
+            (_, Attempt::Busy { .. } | Attempt::NotSent(_)) => Progress::Untouched,
             (_, _) if left => Progress::OnTheWire,
             (before, _) => before,
         }
@@ -375,7 +376,7 @@ fn refused(refusal: Refusal, owes: bool) -> Attempt {
             match code {
                 exception::ACKNOWLEDGE | exception::NO_RESPONSE => Attempt::Unconfirmed(fault(Code::Exception)),
                 exception::BUSY => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
-                exception::NO_PATH => Attempt::NotSent(fault(Code::BusUnavailable)),
+                exception::NO_PATH => Attempt::NoPath(fault(Code::BusUnavailable)),
                 _ => Attempt::Refused(fault(Code::Exception)),
             }
         }

@@ -56,7 +56,7 @@ fn question(device: &Device) -> Result<Question, String> {
     // A write's own timeout is for what it sets in motion.
     let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
     let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
-    let call = Call { timeout, ..Call::new(device.unit, request) };
+    let call = Call { timeout, patience: device.patience, ..Call::new(device.unit, request) };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 
@@ -157,7 +157,7 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
-    use crate::config::{Credential, Settle, TransportKind};
+    use crate::config::{Credential, Patience, Settle, TransportKind};
     use crate::peripheral::exchange::Answer;
 
     fn device(profile: &str) -> Device {
@@ -224,6 +224,7 @@ mod tests {
             id: "d".into(),
             bus: "b".into(),
             unit: 1,
+            patience: Patience::default(),
             transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
             secondary: None,

@@ -381,8 +381,11 @@ pub fn late_window(config: &Config) -> Duration {
 /// The longest that any command on a bus waits for its answer.
 fn longest_timeout(config: &Config, bus: &str) -> Duration {
     let devices = config.devices.values().filter(|device| device.bus == bus);
-    let commands = devices.flat_map(|device| device.commands.values().filter_map(|command| command.timeout));
-    commands.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()
+    let own = devices.flat_map(|device| {
+        let commands = device.commands.values().filter_map(|command| command.timeout);
+        commands.chain(device.patience.response_timeout)
+    });
+    own.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -403,6 +406,26 @@ mod tests {
             self.0.notify_one();
             Box::pin(async { Err(Trouble::Closed) })
         }
+    }
+
+    #[test]
+    fn answers_may_be_late_by_what_the_slowest_command_or_device_of_a_line_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let longest = |device: &str, command: &str| {
+            let text = format!(
+                "[hub]\nhost = \"h.example\"\n[bus.b]\nkind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n\
+                 [device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n{device}\n\
+                 [profile.p.command.c]\nread = {{ table = \"input\", address = 7 }}\n{command}\n"
+            );
+            std::fs::write(&main, text).unwrap();
+            late_window(&config::load(&main, []).unwrap().config).as_secs()
+        };
+        assert_eq!(longest("", ""), 2);
+        assert_eq!(longest("response_timeout = \"2s\"", ""), 8);
+        assert_eq!(longest("response_timeout = \"2s\"", "timeout = \"20s\""), 22);
+        assert_eq!(longest("response_timeout = \"30s\"", "timeout = \"20s\""), 32);
     }
 
     #[tokio::test(start_paused = true)]

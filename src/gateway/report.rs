@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::registry::{Registry, Served};
 use super::Gateway;
-use crate::health::snapshot::{self, Snapshot};
+use crate::health::snapshot::{self, BusState, Snapshot};
 use crate::health::LinkState;
 use crate::systemd;
 use crate::time::Timestamp;
@@ -73,13 +73,13 @@ impl Gateway {
 
     fn status_line(&self) -> String {
         let registry = self.registry();
-        let open = registry.buses.values().filter(|running| running.handle.status().is_open()).count();
+        let buses: Vec<BusState> = registry.buses.values().map(|running| running.handle.status().state).collect();
         let in_doubt: u64 = registry.devices.values().map(|served| served.health.in_doubt.get()).sum();
         let mut line = format!(
-            "{} of {} identities connected, {open} of {} buses open, {in_doubt} {} in doubt since the start",
+            "{} of {} identities connected, {}, {in_doubt} {} in doubt since the start",
             registry.connected(),
             registry.devices.len(),
-            registry.buses.len(),
+            open_ones(&buses),
             if in_doubt == 1 { "command" } else { "commands" },
         );
         if !self.ledger.is_well() {
@@ -92,5 +92,26 @@ impl Gateway {
             line += ", THE NEW CONFIGURATION HAS ERRORS";
         }
         line
+    }
+}
+
+/// How many buses are open. One that nobody needs at present is closed, and in order.
+fn open_ones(buses: &[BusState]) -> String {
+    let count = |state| buses.iter().filter(|bus| **bus == state).count();
+    let (open, idle) = (count(BusState::Open), count(BusState::Closed));
+    let idle = if idle == 0 { String::new() } else { format!(" ({idle} idle)") };
+    format!("{open} of {} buses open{idle}", buses.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_that_nobody_needs_at_present_is_not_told_as_one_that_fails() {
+        use BusState::{Closed, Open, Opening};
+        assert_eq!(open_ones(&[Open, Open]), "2 of 2 buses open");
+        assert_eq!(open_ones(&[Open, Closed]), "1 of 2 buses open (1 idle)");
+        assert_eq!(open_ones(&[Opening, Closed, Closed]), "0 of 3 buses open (2 idle)");
     }
 }

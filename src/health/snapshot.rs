@@ -147,7 +147,8 @@ pub enum BusState {
     Open,
     /// It can't be opened or was lost, and is tried again and again.
     Opening,
-    /// Nothing is wrong, and the next request opens it (a TCP connection that ended), or the gateway stops.
+    /// Nothing is wrong, and the next request opens it (a connection that ended, or that nobody needed), or the gateway
+    /// stops.
     Closed,
     /// A word that this program does not know, or none.
     #[default]

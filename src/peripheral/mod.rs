@@ -55,7 +55,7 @@ pub struct Command {
     pub multiple: bool,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
-    /// Replaces the bus's `response_timeout`.
+    /// Replaces the device's and the bus's `response_timeout`.
     pub timeout: Option<Duration>,
     /// The command must have reached the wire this long after its receipt.
     pub deadline: Duration,

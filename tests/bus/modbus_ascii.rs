@@ -16,7 +16,14 @@ use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 /// As the specification has it: 7 data bits, even parity.
 fn at(pty: &Pty) -> BusKind {
     let (baud, parity) = (115_200, Parity::Even);
-    BusKind::ModbusAscii(Endpoint::Serial(SerialPort { path: pty.path(), baud, parity, data_bits: 7, stop_bits: 1 }))
+    BusKind::ModbusAscii(Endpoint::Serial(SerialPort {
+        path: pty.path(),
+        baud,
+        parity,
+        data_bits: 7,
+        stop_bits: 1,
+        rs485: None,
+    }))
 }
 
 fn start() -> (Running, Pty) {

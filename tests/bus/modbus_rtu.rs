@@ -9,7 +9,7 @@ pub mod over_tcp;
 
 use std::time::{Duration, Instant};
 
-use crate::peers::{self, call, hasty, patient, read, rtu, write, Peer, Pty, Running};
+use crate::peers::{self, call, hasty, patient, read, rtu, write, Peer, Pty, Running, PATIENCE};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::Owed;
 use fieldbridge::config::BusKind;
@@ -355,6 +355,27 @@ async fn a_port_that_goes_in_the_middle_of_an_exchange_leaves_it_in_doubt() {
     let mut pty = Pty::plug(folder);
     line.until("open").await;
     pty.peer.hear_nothing().await;
+}
+
+#[tokio::test]
+async fn a_port_may_be_closed_after_each_turn_and_is_opened_for_the_next() {
+    let mut pty = Pty::new();
+    let line = Running::that_closes_after_each_turn(BusKind::ModbusRtu(pty.port(BAUD)), PATIENCE);
+    for value in 0..2 {
+        assert_eq!(line.until("closed").await.last_error, None);
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        pty.peer.hear(&asks(7, 16)).await;
+        pty.peer.say(&tells(7, value)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, value.into()]));
+    }
+    line.until("closed").await;
+    // One that is gone meanwhile is told when it is needed.
+    let folder = pty.unplug();
+    let Wire::NotSent(why) = line.call(call(7, read(16, 2))).await else { panic!("it is gone") };
+    assert!(why.contains("is the adapter plugged in?"), "{why}");
+    assert_eq!(line.until("opening").await.last_error, Some(why));
+    let _pty = Pty::plug(folder);
+    assert_eq!(line.until("closed").await.last_error, None);
 }
 
 #[tokio::test]

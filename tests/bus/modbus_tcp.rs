@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peers::{call, hasty, patient, read, write, Peer, Running, SHORT};
+use crate::peers::{call, hasty, patient, read, write, Peer, Running, PATIENCE, SHORT};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
@@ -328,6 +328,44 @@ async fn a_server_that_closes_idle_connections_is_connected_to_anew() {
         }
     }
     assert_eq!((line.status().exchanges, line.status().timeouts), (3, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_connection_has_it_for_a_turn_and_is_free_for_others_then() {
+    let server = Server::bind().await;
+    let kind = BusKind::ModbusTcp { address: server.address() };
+    let line = Running::that_closes_after_each_turn(kind, PATIENCE);
+    // It was tried once.
+    server.accept().await.ends().await;
+    for value in 0..3 {
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        let mut peer = server.connection().await;
+        peer.hear(&asks(0, 16)).await;
+        peer.say(&tells(0, value)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, value.into()]));
+        peer.ends().await;
+        assert_eq!(line.until("closed").await.last_error, None);
+        server.is_left_alone().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_deaf_at_first_is_asked_nothing_until_it_hears() {
+    let (server, pause) = (Server::bind().await, Duration::from_millis(300));
+    let kind = BusKind::ModbusTcp { address: server.address() };
+    let line = Running::with_connect_pause(kind, pause);
+    for _ in 0..2 {
+        let asking = line.call_meanwhile(call(7, read(16, 2)));
+        let mut peer = server.connection().await;
+        let accepted = Instant::now();
+        peer.hear(&asks(0, 16)).await;
+        // Whoever connects knows it a little before, or after.
+        assert!(accepted.elapsed() > pause / 2, "{:?}", accepted.elapsed());
+        peer.say(&tells(0, 1)).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+        drop(peer);
+        line.until("closed").await;
+    }
 }
 
 #[tokio::test]

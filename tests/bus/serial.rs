@@ -70,6 +70,27 @@ async fn lines_come_over_a_serial_server_too_and_over_its_next_connection() {
 }
 
 #[tokio::test]
+async fn a_late_reply_on_the_next_connection_of_a_line_that_is_closed_after_each_turn_is_nobodys() {
+    let server = Server::bind().await;
+    let kind = BusKind::Serial { endpoint: Endpoint::Tcp(server.address()), delimiter: b"\r\n".to_vec() };
+    let line = Running::that_closes_after_each_turn(kind, 2 * SHORT);
+    // It was tried once.
+    server.accept().await.ends().await;
+    let asking = line.call_meanwhile(send_hasty("T\r\n"));
+    let mut old = server.accept().await;
+    old.hear(b"T\r\n").await;
+    assert!(matches!(patient(asking).await.unwrap(), Wire::NoAnswer(_)));
+    old.ends().await;
+    let next = line.call_meanwhile(send("Z\r\n"));
+    let mut new = server.accept().await;
+    new.hear_nothing().await;
+    new.say(b"OK 1\r\n").await;
+    new.hear(b"Z\r\n").await;
+    new.say(b"OK 2\r\n").await;
+    assert_eq!(patient(next).await.unwrap(), said("2"));
+}
+
+#[tokio::test]
 async fn a_reply_confirms_refuses_or_is_passed_over() {
     let no = |text: &str| Wire::Refused(Refusal::Text(text.into()));
     let table: [(&str, Wire); 7] = [

@@ -217,18 +217,17 @@ fn busy(certain: bool) -> Attempt {
     Attempt::Busy { fault: fault(Code::Exception), certain }
 }
 
+fn not_sent() -> Attempt {
+    Attempt::NotSent(fault(Code::BusUnavailable))
+}
+
 /// Everything the wire can say to one attempt.
 fn attempts() -> Vec<Attempt> {
-    vec![
-        Attempt::Confirmed(Some(json!(1))),
-        Attempt::Refused(fault(Code::Exception)),
-        busy(true),
-        busy(false),
-        Attempt::NotSent(fault(Code::BusUnavailable)),
-        Attempt::Unclear(fault(Code::Timeout)),
-        Attempt::Unclear(fault(Code::BadReply)),
-        Attempt::Unconfirmed(fault(Code::Exception)),
-    ]
+    let confirmed = [Attempt::Confirmed(Some(json!(1)))];
+    let refused = [Attempt::Refused(fault(Code::Exception)), Attempt::Unconfirmed(fault(Code::Exception))];
+    let undone = [busy(true), busy(false), not_sent(), Attempt::NoPath(fault(Code::BusUnavailable))];
+    let unclear = [Code::Timeout, Code::BadReply].map(|code| Attempt::Unclear(fault(code)));
+    [&confirmed[..], &refused, &undone, &unclear].concat()
 }
 
 fn read_backs() -> Vec<ReadBack> {
@@ -314,14 +313,15 @@ fn a_non_idempotent_command_is_sent_once_and_once_more_for_each_attempt_that_was
             let route = route(false, verify, attempts_max);
             for (trace, _) in every_course(route, false) {
                 assert_eq!(trace[0], Mark::Step(Step::RecordExecuting), "{trace:?}");
-                assert!(sends(&trace) <= 1 + said(&trace, &busy(true)), "{trace:?}");
+                assert!(sends(&trace) <= 1 + said(&trace, &busy(true)) + said(&trace, &not_sent()), "{trace:?}");
                 assert!(sends(&trace) <= attempts_max as usize, "{trace:?}");
                 for (before, mark) in trace.iter().zip(&trace[1..]) {
                     let is_send = *mark == Mark::Step(Step::Send);
                     assert!(!is_send || *before == Mark::Step(Step::RecordExecuting), "not recorded: {trace:?}");
                 }
                 for at in (1..trace.len()).filter(|at| trace[*at] == Mark::Step(Step::RecordExecuting)) {
-                    assert_eq!(told(&trace[..at]).next_back(), Some(&busy(true)), "{trace:?}");
+                    let before = told(&trace[..at]).next_back();
+                    assert!([busy(true), not_sent()].iter().any(|told| before == Some(told)), "{trace:?}");
                 }
             }
             // Whatever the configuration calls it by now.
@@ -355,8 +355,9 @@ fn an_idempotent_command_is_tried_until_its_attempts_are_used_up() {
 fn what_was_not_sent_at_last_may_have_been_done_before() {
     let mut execution = Execution::new(route(true, false, 2));
     assert_eq!(execution.begin(), Step::Send);
-    assert_eq!(execution.attempted(Attempt::Unclear(fault(Code::Timeout))), Step::Send);
-    let step = execution.attempted(Attempt::NotSent(fault(Code::BusUnavailable)));
+    assert_eq!(execution.attempted(Attempt::Unclear(fault(Code::Timeout))), Step::AgainAfter(PAUSE));
+    assert_eq!(execution.again(), Step::Send);
+    let step = execution.attempted(not_sent());
     assert_eq!(step, Step::Finish(Outcome::ended(State::Failed, fault(Code::Timeout))));
 }
 
@@ -383,7 +384,7 @@ fn no_course_ends_in_a_state_that_says_more_than_is_known() {
                 let reached = unclear || told(&trace).any(|told| matches!(told, Attempt::Confirmed(_)));
                 assert!(code != Some(Code::BusUnavailable) || !reached, "{trace:?}");
                 if code == Some(Code::VerifyMismatch) {
-                    let last = told(&trace).rfind(|told| !matches!(told, Attempt::NotSent(_)));
+                    let last = told(&trace).rfind(|told| !matches!(told, Attempt::NotSent(_) | Attempt::NoPath(_)));
                     assert!(matches!(last, Some(Attempt::Confirmed(_))), "{trace:?}");
                 }
             }
@@ -422,7 +423,7 @@ fn end(route: Route, attempt: &Attempt, read: Option<&ReadBack>) -> (State, Opti
 /// The table "What an exchange leads to", row by row.
 #[test]
 fn the_contracts_table_holds() {
-    use Attempt::{Confirmed, NotSent, Refused, Unclear, Unconfirmed};
+    use Attempt::{Confirmed, NoPath, Refused, Unclear, Unconfirmed};
     use State::{Failed, InDoubt, Succeeded};
     const MAX: u32 = 3;
     let same = ReadBack::Same;
@@ -437,8 +438,9 @@ fn the_contracts_table_holds() {
         }
         assert_eq!(end(route, &busy(true), None), (Failed, Some(Code::Exception), MAX));
         assert_eq!(end(route, &busy(false), None), (Failed, Some(Code::Exception), all));
-        let nothing = NotSent(fault(Code::BusUnavailable));
-        assert_eq!(end(route, &nothing, None), (Failed, Some(Code::BusUnavailable), all));
+        assert_eq!(end(route, &not_sent(), None), (Failed, Some(Code::BusUnavailable), MAX));
+        let no_path = NoPath(fault(Code::BusUnavailable));
+        assert_eq!(end(route, &no_path, None), (Failed, Some(Code::BusUnavailable), all));
         if verify.is_none() {
             assert_eq!(end(route, &Confirmed(None), None), (Succeeded, None, 1));
             assert_eq!(end(route, &Unconfirmed(fault(Code::Exception)), None), (unclear, Some(Code::Exception), 1));
@@ -525,17 +527,19 @@ fn looking_ends_even_if_no_time_passes() {
 }
 
 #[test]
-fn a_command_that_was_too_busy_to_be_begun_can_be_given_up_as_failed_and_no_other() {
-    let mut execution = Execution::new(route(false, false, 3));
-    execution.begin();
-    execution.recorded();
-    assert_eq!(execution.given_up(), None);
-    assert_eq!(execution.attempted(busy(true)), Step::AgainAfter(PAUSE));
-    assert_eq!(execution.given_up(), Some(Outcome::ended(State::Failed, fault(Code::Exception))));
-    assert_eq!(execution.again(), Step::RecordExecuting);
-    execution.recorded();
-    assert_eq!(execution.given_up(), None, "it is under way again");
-    assert_eq!(execution.attempts(), 2);
+fn a_command_of_which_nothing_was_begun_can_be_given_up_as_failed_and_no_other() {
+    for (attempt, code) in [(busy(true), Code::Exception), (not_sent(), Code::BusUnavailable)] {
+        let mut execution = Execution::new(route(false, false, 3));
+        execution.begin();
+        execution.recorded();
+        assert_eq!(execution.given_up(), None);
+        assert_eq!(execution.attempted(attempt), Step::AgainAfter(PAUSE));
+        assert_eq!(execution.given_up(), Some(Outcome::ended(State::Failed, fault(code))));
+        assert_eq!(execution.again(), Step::RecordExecuting);
+        execution.recorded();
+        assert_eq!(execution.given_up(), None, "it is under way again");
+        assert_eq!(execution.attempts(), 2);
+    }
 }
 
 #[test]

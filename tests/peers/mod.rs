@@ -7,7 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::bus::call::{Call, Permit, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
@@ -34,7 +34,18 @@ pub struct Running {
 fn settings(kind: BusKind) -> Bus {
     let (turnaround, retry_pause) = (Duration::ZERO, Duration::ZERO);
     let (retries, late_window, strips_echo) = (2, None, false);
-    Bus { kind, response_timeout: PATIENCE, retries, turnaround, retry_pause, late_window, strips_echo }
+    let (response_timeout, connect_pause, idle_close) = (PATIENCE, Duration::ZERO, None);
+    Bus {
+        kind,
+        response_timeout,
+        retries,
+        turnaround,
+        retry_pause,
+        late_window,
+        strips_echo,
+        connect_pause,
+        idle_close,
+    }
 }
 
 impl Running {
@@ -60,6 +71,17 @@ impl Running {
     /// A bus whose adapter is said to echo.
     pub fn that_strips_echoes(kind: BusKind) -> Running {
         Running::of(Bus { strips_echo: true, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus that is closed after each turn, on which answers may be late for so long.
+    pub fn that_closes_after_each_turn(kind: BusKind, late_window: Duration) -> Running {
+        let (idle_close, late_window) = (Some(Duration::ZERO), Some(late_window));
+        Running::of(Bus { idle_close, late_window, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus whose peripherals are deaf for so long after each opening.
+    pub fn with_connect_pause(kind: BusKind, connect_pause: Duration) -> Running {
+        Running::of(Bus { connect_pause, ..settings(kind) }, |worker| worker)
     }
 
     /// One of several buses of a daemon.
@@ -113,12 +135,12 @@ pub async fn patient<T>(what: impl Future<Output = T>) -> T {
 
 /// A call that is sure to be answered in time.
 pub fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    Call::new(unit, request)
 }
 
 /// A call that gives up soon.
 pub fn hasty(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: Some(SHORT), not_after: None, permit: Permit::default(), look: 0 }
+    Call { timeout: Some(SHORT), ..Call::new(unit, request) }
 }
 
 pub fn read(address: u16, count: u16) -> Request {
@@ -173,7 +195,14 @@ impl Pty {
 }
 
 pub fn port(path: &Path, baud: u32) -> Endpoint {
-    Endpoint::Serial(SerialPort { path: path.into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 })
+    Endpoint::Serial(SerialPort {
+        path: path.into(),
+        baud,
+        parity: Parity::None,
+        data_bits: 8,
+        stop_bits: 1,
+        rs485: None,
+    })
 }
 
 /// What a peer does.
@@ -187,6 +216,13 @@ pub trait Peer: AsyncReadExt + AsyncWriteExt + Unpin {
 
     async fn say(&mut self, bytes: &[u8]) {
         patient(self.write_all(bytes)).await.unwrap();
+    }
+
+    /// Hears that the other side has closed, and nothing before that.
+    async fn ends(&mut self) {
+        let mut rest = Vec::new();
+        patient(self.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "heard {rest:02x?}");
     }
 
     /// Hears nothing for a while.

@@ -38,6 +38,9 @@ pub struct Tuning {
     /// Silence on each serial line after each exchange.
     turnaround: &'static str,
     pause: &'static str,
+    /// When the network's bus and that on the RTU line are closed if nobody needs them, and how long they are left
+    /// alone after each opening.
+    rests: &'static str,
     /// The names of the buses on the RTU line and on the text line.
     rtu: &'static str,
     text: &'static str,
@@ -113,6 +116,7 @@ impl Tuning {
             timeout,
             late_window: None,
             turnaround: if is_tight { one(&["0s", "300ms", "3s", "6s"]) } else { "0s" },
+            rests: rests(world),
             pause: if pauses { one(&["300ms", "3s", "6s"]) } else { "0s" },
             retries: world.pick(0..3),
             keepalive: one(&["30s", "60s"]),
@@ -166,6 +170,25 @@ impl Tuning {
         let window = self.late_window.unwrap_or((4 * self.timeout).max(2_000));
         Patience { timeout: Duration::from_millis(self.timeout), window: Duration::from_millis(window) }
     }
+}
+
+/// By dice of its own: often, nothing is said.
+fn rests(world: &World) -> &'static str {
+    let mut dice = world.dice("rests");
+    let said = [
+        "",
+        "",
+        "",
+        "idle_close = \"0s\"\n",
+        "idle_close = \"3s\"\n",
+        "connect_pause = \"700ms\"\n",
+        "idle_close = \"0s\"\nconnect_pause = \"200ms\"\n",
+    ];
+    let said = said[dice.usize(..said.len())];
+    if said.contains("idle_close") {
+        world.count("bus: is closed when nobody needs it");
+    }
+    said
 }
 
 /// The number of a configuration that is another in some way.
@@ -234,8 +257,9 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
 /// A configuration, as a file has it.
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, turnaround, rtu, text: line, host, .. } = *tuning;
-    let Tuning { deadline, pulses, after_accept, pause, poll_interval, rtu_kind, text_kind, .. } = *tuning;
-    let patience = format!("{}retries = {retries}\n", tuning.waits());
+    let Tuning { deadline, pulses, after_accept, pause, rests, poll_interval, rtu_kind, text_kind, .. } = *tuning;
+    let patience = format!("{}retries = {retries}
+", tuning.waits());
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");
@@ -243,8 +267,8 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n{ways}\
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
-         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}\
-         [bus.{rtu}]\n{rtu_kind}{patience}{silence}\
+         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}{rests}\
+         [bus.{rtu}]\n{rtu_kind}{patience}{silence}{rests}\
          [bus.{line}]\n{text_kind}{patience}turnaround = \"{pause}\"\n",
         super::ledger::PATH,
     );

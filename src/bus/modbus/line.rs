@@ -40,6 +40,9 @@ const WRITE_SLACK: Duration = Duration::from_secs(1);
 /// How long an answer that has begun may take to its end.
 const ENDING_MAX: Duration = Duration::from_secs(5);
 
+/// How long after its opening a connection may bring what its server has kept of answers that nobody was there to hear.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// Bytes that are read at once.
 const CHUNK: usize = 256;
 
@@ -136,9 +139,16 @@ impl ModbusLine {
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
         self.line.stream = Some(stream);
         self.tail.clear();
-        self.quiet_until = Instant::now() + self.silence;
+        // The peripheral that was asked last is left alone all the same.
+        let silence = if self.may_be_kept() { self.silence.max(KEPT) } else { self.silence };
+        self.quiet_until = self.quiet_until.max(Instant::now() + silence);
         self.echo = Echo::Unknown;
         self.sent = None;
+    }
+
+    /// Whether a server may have kept an answer that came while there was no connection, however long that was.
+    fn may_be_kept(&self) -> bool {
+        matches!(self.line.endpoint, Endpoint::Tcp(_)) && !self.debts.owed.is_empty()
     }
 
     /// Notes what was heard. Gives the frame that answers the question.
@@ -287,7 +297,7 @@ impl ModbusLine {
             }
             Err(NotQuiet::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
-        let sending = self.timing.on_wire(frame.len());
+        let sending = self.timing.sending(frame.len());
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
@@ -316,7 +326,8 @@ impl ModbusLine {
             Err(Silence::Timeout) => self.learn_of_echo(0),
             Err(Silence::Lost(_)) => self.sent = None,
         }
-        self.quiet_until = Instant::now() + self.silence;
+        let silence = call.own_turnaround().map_or(self.silence, |own| self.timing.silence.max(bounded(own)));
+        self.quiet_until = Instant::now() + silence;
         ended
     }
 
@@ -335,7 +346,7 @@ impl ModbusLine {
 
     /// Notes that an answer to what was sent by then may come. Gives the time that it is waited for.
     fn owe(&mut self, call: &Call, caller: u64, shape: Shape, sent: Instant) -> (Duration, Question) {
-        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let question = Question::of(caller, call);
         if call.unit != BROADCAST {
             let until = (sent + self.debts.window(timeout)).into_std();
@@ -412,8 +423,8 @@ impl Link for ModbusLine {
     fn slack(&self) -> Duration {
         // A request and its answer, and what may come before them.
         let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
-        let frames = self.timing.on_wire(2 * self.framing.frame_max());
-        self.silence + frames + ending + self.babble_max() + WRITE_SLACK
+        let frames = self.timing.sending(2 * self.framing.frame_max());
+        self.silence.max(KEPT) + frames + ending + self.babble_max() + WRITE_SLACK
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {

@@ -72,7 +72,7 @@ impl Tcp {
         still_open(stream).await?;
         let frame = framed(self.transaction, call.unit, &encoded);
         self.transaction = self.transaction.wrapping_add(1);
-        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let limit = timeout.min(WRITE_TIMEOUT);
         port::write_by(stream, &frame, limit, call).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
@@ -259,7 +259,7 @@ impl Link for Tcp {
             }
         };
         if !matches!(ended.wire, Wire::NotSent(_)) {
-            self.quiet_until = Instant::now() + self.turnaround;
+            self.quiet_until = Instant::now() + call.own_turnaround().map_or(self.turnaround, bounded);
         }
         ended
     }

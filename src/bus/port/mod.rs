@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod owed;
+mod rs485;
 mod serial;
 mod tcp;
 pub(in crate::bus) mod timing;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use super::error::{Cause, NotOpened};
-use super::{Opener, Opening, Port};
+use super::{rs485, Opener, Opening, Port};
 use crate::config::{Parity, SerialPort};
 
 /// A port that takes longer to open has a hanging driver.
@@ -31,8 +31,11 @@ impl Port for SerialStream {
 #[derive(Debug)]
 pub(super) struct SerialOpener {
     port: SerialPort,
-    pending: Option<oneshot::Receiver<tokio_serial::Result<SerialStream>>>,
+    pending: Option<oneshot::Receiver<Opened>>,
 }
+
+/// The port, or why there is none, with the remedy.
+type Opened = Result<SerialStream, (Cause, String)>;
 
 impl Opener for SerialOpener {
     fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
@@ -65,16 +68,13 @@ impl SerialOpener {
         self.pending = None;
         match opened {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => {
-                let (cause, remedy) = serial_remedy(&error);
-                Err(NotOpened::new(cause, format!("{name} can't be opened: {remedy}")))
-            }
+            Ok(Err((cause, remedy))) => Err(NotOpened::new(cause, format!("{name} can't be opened: {remedy}"))),
             Err(_) => Err(format!("{name} can't be opened: the attempt failed").into()),
         }
     }
 }
 
-fn begin_to_open(port: &SerialPort) -> io::Result<oneshot::Receiver<tokio_serial::Result<SerialStream>>> {
+fn begin_to_open(port: &SerialPort) -> io::Result<oneshot::Receiver<Opened>> {
     let (give, take) = oneshot::channel();
     let (settings, runtime) = (port.clone(), tokio::runtime::Handle::current());
     std::thread::Builder::new().name("open port".into()).spawn(move || {
@@ -82,7 +82,12 @@ fn begin_to_open(port: &SerialPort) -> io::Result<oneshot::Receiver<tokio_serial
         // What the name leads to decides, not the name: people link to ports by names of their own.
         let opened = std::fs::canonicalize(&settings.path)
             .map_err(tokio_serial::Error::from)
-            .and_then(|real| SerialStream::open(&builder(&settings, &real)));
+            .and_then(|real| SerialStream::open(&builder(&settings, &real)))
+            .map_err(|error| serial_remedy(&error))
+            .and_then(|stream| match &settings.rs485 {
+                None => Ok(stream),
+                Some(wanted) => rs485::take(&stream, wanted).map(|()| stream).map_err(|remedy| (Cause::Other, remedy)),
+            });
         // A bus that has ended meanwhile needs no port.
         let _ = give.send(opened);
     })?;
@@ -130,10 +135,26 @@ fn serial_remedy(error: &tokio_serial::Error) -> (Cause, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Rs485;
 
     fn opener(path: &Path) -> SerialOpener {
-        let port = SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
-        SerialOpener::new(port)
+        SerialOpener::new(port(path, None))
+    }
+
+    fn port(path: &Path, rs485: Option<Rs485>) -> SerialPort {
+        SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1, rs485 }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_can_not_switch_the_direction_of_its_line_is_not_relied_on_and_it_is_said_what_to_do() {
+        use tokio_serial::SerialPort as _;
+        let (_master, slave) = SerialStream::pair().unwrap();
+        let path = slave.name().unwrap();
+        let rs485 = Rs485 { rts_on_send: true, delay_before: Duration::ZERO, delay_after: Duration::ZERO };
+        let why = SerialOpener::new(port(Path::new(&path), Some(rs485))).open_port().await.unwrap_err().why;
+        assert!(why.contains(&path) && why.contains("RS-485") && why.contains("remove rs485"), "{why}");
+        // Without it, it opens.
+        opener(Path::new(&path)).open_port().await.unwrap();
     }
 
     #[tokio::test]

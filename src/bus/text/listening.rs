@@ -34,6 +34,8 @@ struct Last {
     question: Question,
     ended: Instant,
     answered: bool,
+    /// The silence that is kept after it.
+    turnaround: Duration,
 }
 
 /// How a line began.
@@ -166,7 +168,7 @@ impl Listening {
             let limit = last.ended + self.quiet * if reports { 1 } else { PATIENCE };
             let is_repetition = !last.answered && last.question.is(question);
             let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
-            rest.max(last.ended + self.turnaround)
+            rest.max(last.ended + last.turnaround)
         });
         // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
         let opened = silent.max(self.opened + self.quiet).min(self.opened + self.quiet * PATIENCE);
@@ -189,13 +191,20 @@ impl Listening {
         self.asked = None;
     }
 
-    /// The exchange has ended, and its answer came or not.
-    pub(in crate::bus) fn end(&mut self, question: Question, answered: bool, now: Instant) {
+    /// The exchange has ended, and its answer came or not. `turnaround`: the silence to be kept, if not the bus's.
+    pub(in crate::bus) fn end(
+        &mut self,
+        question: Question,
+        answered: bool,
+        turnaround: Option<Duration>,
+        now: Instant,
+    ) {
         self.asked = None;
         if !answered {
             self.reports.unanswered(now);
         }
-        self.last = Some(Last { question, ended: now, answered });
+        let turnaround = turnaround.unwrap_or(self.turnaround);
+        self.last = Some(Last { question, ended: now, answered, turnaround });
     }
 
     /// What answered the last question was no report: nothing that was asked before is answered any more.
@@ -235,7 +244,14 @@ mod tests {
     const QUIET: Duration = Duration::from_millis(700);
 
     fn listening(now: Instant) -> Listening {
-        let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let port = SerialPort {
+            path: "line".into(),
+            baud: 1000,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485: None,
+        };
         Listening::new(
             b"\n".to_vec(),
             Timing::of(&Endpoint::Serial(port)),
@@ -267,7 +283,14 @@ mod tests {
 
     #[test]
     fn the_quiet_time_is_the_timeout_within_bounds_and_twenty_characters() {
-        let port = SerialPort { path: "line".into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let port = SerialPort {
+            path: "line".into(),
+            baud: 9600,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485: None,
+        };
         let timing = Timing::of(&Endpoint::Serial(port));
         for (timeout, quiet) in [(10, 270), (400, 420), (1_000, 1_020), (600_000, 1_020)] {
             let timeout = Duration::from_millis(timeout);
@@ -292,7 +315,7 @@ mod tests {
         assert_eq!(at, now + 4 * QUIET);
         // It is the same when it is opened again, whatever was asked before.
         line.ask(at);
-        line.end(question(1, "V"), true, at);
+        line.end(question(1, "V"), true, None, at);
         let again = at + 100 * QUIET;
         line.opened(again);
         line.feed(b"boot\n", false, again + MS);
@@ -304,7 +327,7 @@ mod tests {
         let (mut line, now) = idle();
         line.ask(now);
         line.feed(b"1999.0\n", false, now + 10 * MS);
-        line.end(question(1, "V"), true, now + 10 * MS);
+        line.end(question(1, "V"), true, None, now + 10 * MS);
         for next in [question(2, "D"), question(2, "V"), question(1, "D"), question(1, "V")] {
             assert_eq!(line.free_at(&next, now + 10 * MS), Some(now + 10 * MS + QUIET), "{next:?}");
         }
@@ -319,7 +342,7 @@ mod tests {
         let (mut line, now) = idle();
         line.turnaround = 50 * MS;
         line.ask(now);
-        line.end(question(1, "V"), false, now);
+        line.end(question(1, "V"), false, None, now);
         assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
         assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
         assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
@@ -336,7 +359,7 @@ mod tests {
         };
         line.ask(now);
         line.feed(b"one\n", false, now + 10 * MS);
-        line.end(several(1), false, now + 500 * MS);
+        line.end(several(1), false, None, now + 500 * MS);
         assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
         line.feed(b"two\n", false, now + 600 * MS);
         assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
@@ -347,12 +370,12 @@ mod tests {
         let (mut line, now) = idle();
         let next = question(2, "D");
         line.ask(now);
-        line.end(question(1, "V"), true, now);
+        line.end(question(1, "V"), true, None, now);
         let at = free_among(&mut line, b"more\n", &next, now);
         assert_eq!(at, now + 4 * QUIET);
         // By now it is known to report: so one quiet time is enough the next time.
         line.ask(at);
-        line.end(question(3, "V"), true, at);
+        line.end(question(3, "V"), true, None, at);
         assert_eq!(free_among(&mut line, b"more\n", &next, at), at + QUIET);
     }
 
@@ -368,13 +391,13 @@ mod tests {
             for _ in 0..2 {
                 assert!(!is_known(&line, "W 2 kg", now));
                 line.ask(now);
-                line.end(question(1, "T"), true, now);
+                line.end(question(1, "T"), true, None, now);
                 line.paid();
                 now += 10 * QUIET;
                 line.feed(b"W 1", owes, now);
                 line.ask(now + MS);
                 line.feed(b" kg\nOK\n", true, now + 2 * MS);
-                line.end(question(1, "T"), true, now + 2 * MS);
+                line.end(question(1, "T"), true, None, now + 2 * MS);
             }
             assert_eq!([is_known(&line, "W 2 kg", now), is_known(&line, "OK", now)], [is_report, false]);
             // It is known through an opening, and a fragment is none.
@@ -388,7 +411,7 @@ mod tests {
     fn who_goes_on_when_every_rest_is_over_reports_though_it_is_asked_all_the_time() {
         let (mut line, now) = idle();
         line.ask(now);
-        line.end(question(1, "V"), true, now);
+        line.end(question(1, "V"), true, None, now);
         let at = (1..28).map(|tenth| now + tenth * 100 * MS).inspect(|at| drop(line.feed(b"W 1\n", false, *at))).last();
         assert!(!is_known(&line, "W 1", at.unwrap()), "it may be a long reply");
         line.ask(now + 4 * QUIET);

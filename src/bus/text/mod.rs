@@ -129,13 +129,13 @@ impl Text {
             }
             Err(NotFree::Lost(why)) => return self.line.lost(&why, Wire::NotSent),
         }
-        let sending = self.timing.on_wire(bytes.len());
+        let sending = self.timing.sending(bytes.len());
         let Some(stream) = self.line.stream.as_mut() else {
             return self.line.lost("is closed", Wire::NotSent);
         };
         let asked = self.listening.ask(Instant::now().into_std());
         let written = port::write_by(stream, bytes, sending + WRITE_SLACK, call).await;
-        let timeout = call.timeout.map_or(self.timeout, bounded);
+        let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let sent = Instant::now() + sending;
         let until = (sent + self.debts.window(timeout)).into_std();
         match written {
@@ -161,7 +161,8 @@ impl Text {
             }
             false => {}
         }
-        self.listening.end(question, answered, Instant::now().into_std());
+        let turnaround = call.own_turnaround().map(bounded);
+        self.listening.end(question, answered, turnaround, Instant::now().into_std());
         ended
     }
 

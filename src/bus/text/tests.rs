@@ -19,7 +19,7 @@ struct Bench {
 }
 
 fn bench(baud: u32, turnaround: Duration) -> Bench {
-    let port = SerialPort { path: "line".into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+    let port = SerialPort { path: "line".into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1, rs485: None };
     let (near, far) = duplex(1 << 16);
     let (endpoint, lines): (_, Arc<dyn port::Lines>) = (Endpoint::Serial(port), Arc::new(port::SystemLines));
     let mut text = Text::new(endpoint, b"\r\n".to_vec(), Duration::from_secs(1), turnaround, &lines);

@@ -7,8 +7,11 @@
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
 //!   in a book that all buses share, from before its first byte left.
 //! - A call that is called off ends every wait before its first byte.
+//! - A line that is closed because there is nothing to ask is in order: the next request opens it.
 //! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
+
+mod rest;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -180,6 +183,8 @@ struct Reopening {
     next: Option<Instant>,
     pause: Duration,
     opened: Instant,
+    /// Since when nobody has the open line.
+    idle: Instant,
     /// The last failure, and when it was.
     failed: Option<(Instant, String)>,
 }
@@ -204,6 +209,8 @@ struct Working<'a, L> {
     configured: watch::Receiver<Bus>,
     name: String,
     reopening: Reopening,
+    /// The longest silence that is kept after an exchange, as far as is known.
+    rest: Duration,
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
@@ -223,6 +230,8 @@ enum Event {
     Heard(Option<Lost>),
     /// It is time to open the line.
     Open,
+    /// The line was open for long enough with nothing to ask.
+    Idle,
     /// A wait is over, or was given up.
     Due,
 }
@@ -236,8 +245,9 @@ impl<'a> Shift<'a> {
         }
         let name = status.borrow().name.clone();
         let now = Instant::now();
-        let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        let mut working = Working { link, callers, status, configured, name, reopening, lines, page, pulse };
+        let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, idle: now, failed: None };
+        let rest = bounded(configured.borrow().turnaround);
+        let mut working = Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse };
         working.find_port();
         working
     }
@@ -269,12 +279,13 @@ impl<L: Link> Working<'_, L> {
                 Event::Next(grant) => self.grant(grant),
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => self.callers.turns.ask(*ask),
-                Event::Asked(None) => self.callers.turns.end(),
+                Event::Asked(None) => self.end_turn(),
                 Event::Heard(None) | Event::Due => {}
                 Event::Heard(Some(lost)) => self.lost(lost),
                 Event::Open => {
                     let _ = self.open(stop, None).await;
                 }
+                Event::Idle => self.rest_line(),
             }
         }
         self.leave();
@@ -307,6 +318,8 @@ impl<L: Link> Working<'_, L> {
         let due = turns.due_at(&Present { link: &self.link, page: &self.page }).map(Instant::from_std);
         let opening = self.reopening.next.filter(|_| !self.link.is_open());
         let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
+        let idle_close = self.configured.borrow().idle_close.filter(|_| listening && turns.is_empty());
+        let idle = idle_close.map(|after| self.reopening.idle + after);
         let holder = turns.holder();
         let held = holder.is_some();
         let mut configured = self.configured.clone();
@@ -319,6 +332,8 @@ impl<L: Link> Working<'_, L> {
             // Before anybody's turn: an opening that one after the other calls off would never come to its end.
             () = at(opening) => Event::Open,
             grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
+            // Before what is heard: a line on which something is always said is idle all the same.
+            () = at(idle) => Event::Idle,
             lost = self.link.listen(), if listening => Event::Heard(lost),
             () = sleep(pulse::TICK) => Event::Due,
         }
@@ -384,15 +399,8 @@ impl<L: Link> Working<'_, L> {
                 return Some(Ended::kept(wire));
             }
         }
-        if let Some(until) = self.page.others_until() {
-            // The port, which is known since it was opened only, is one that somebody else has asked.
-            self.pulse.allow(until.duration_since(Instant::now()));
-            select! {
-                biased;
-                () = stop.cancelled() => return Some(Ended::kept(stopped())),
-                () = call.called_off() => return Some(Ended::not_sent(TOO_LATE)),
-                () = crate::time::until(until) => {}
-            }
+        if let Err(ended) = self.settle(call, stop).await {
+            return Some(ended);
         }
         let leave = self.callers.turns.leave(call, &Present { link: &self.link, page: &self.page });
         match leave {
@@ -404,8 +412,9 @@ impl<L: Link> Working<'_, L> {
             return Some(Ended::not_sent(TOO_LATE));
         }
         let settings = self.configured.borrow().clone();
-        let timeout = bounded(call.timeout.unwrap_or(settings.response_timeout));
-        let longest = timeout + bounded(settings.turnaround) + self.link.slack();
+        let timeout = bounded(call.own_timeout().unwrap_or(settings.response_timeout));
+        let longest = timeout + self.rest + self.link.slack();
+        self.rest = self.rest.max(bounded(call.own_turnaround().unwrap_or_default()));
         self.pulse.allow(longest);
         if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.
@@ -465,7 +474,7 @@ impl<L: Link> Working<'_, L> {
                     _ => info!(bus = %self.name, "bus open"),
                 }
                 self.reopening.next = None;
-                self.reopening.opened = now;
+                (self.reopening.opened, self.reopening.idle) = (now, now);
                 self.find_port();
                 self.show(BusState::Open, None, None);
                 Ok(())

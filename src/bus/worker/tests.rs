@@ -34,6 +34,11 @@ struct Script {
     has_shown: bool,
     /// Whether what was sent were writes.
     writes: Vec<bool>,
+    /// When something was sent.
+    sent_at: Vec<Instant>,
+    /// What stands in the bus's settings.
+    connect_pause: Duration,
+    idle_close: Option<Duration>,
 }
 
 #[derive(Clone, Default)]
@@ -98,6 +103,7 @@ impl Link for Line {
             if !matches!(ended.wire, Wire::NotSent(_)) {
                 script.sent.push(call.unit);
                 script.writes.push(is_write(call));
+                script.sent_at.push(Instant::now());
             }
             script.has_shown |= script.open;
             ended
@@ -117,6 +123,7 @@ struct Running {
 }
 
 fn start(script: Script) -> Running {
+    let (connect_pause, idle_close) = (script.connect_pause, script.idle_close);
     let line = Line(Arc::new(Mutex::new(script)));
     let kind = BusKind::ModbusTcp { address: String::new() };
     let (response_timeout, turnaround) = (Duration::from_secs(1), Duration::ZERO);
@@ -128,6 +135,8 @@ fn start(script: Script) -> Running {
         retry_pause: Duration::ZERO,
         late_window: None,
         strips_echo: false,
+        connect_pause,
+        idle_close,
     };
     let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, turns: Turns::new(), deserted: false };
@@ -396,4 +405,114 @@ async fn a_line_that_is_lost_whenever_it_is_tried_gets_no_write() {
     // The next one finds a line that stays.
     sleep(Duration::from_secs(5)).await;
     assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_for_a_while_after_each_opening_where_the_bus_says_so() {
+    let pause = Duration::from_secs(3);
+    let bus = start(Script { connect_pause: pause, must_show: true, ..Script::default() });
+    let opened = || bus.line.with(|script| *script.attempts.last().unwrap());
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+    // The read that goes first waits, and the write behind it no more.
+    assert_eq!(bus.line.with(|script| script.sent_at.clone()), [opened() + pause; 2]);
+    assert_eq!(bus.ask(1).await.unwrap(), ANSWERED);
+    assert_eq!(Instant::now(), opened() + pause);
+    // It is lost, and comes back: the peripheral is deaf again.
+    bus.line.with(|script| script.loses = Some(Lost::Gone("it was unplugged".into())));
+    bus.settle().await;
+    let asked = Instant::now();
+    assert_eq!(bus.write_behind_a_read().await, (ANSWERED, vec![false, true]));
+    assert!(opened() >= asked - Duration::from_millis(10) && Instant::now() == opened() + pause);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_line_that_was_just_opened_ends_with_its_time_with_the_stop_and_with_the_line() {
+    let pause = Duration::from_secs(30);
+    let bus = start(Script { connect_pause: pause, ..Script::default() });
+    bus.settle().await;
+    let asked = Instant::now();
+    let late = Call { not_after: Some(asked + Duration::from_secs(1)), ..call(7) };
+    assert!(matches!(bus.handle.turn().await.unwrap().exchange(&late).await, Wire::NotSent(_)));
+    assert_eq!(asked.elapsed().as_secs(), 1);
+    // A server that ends the connection meanwhile gets one more.
+    let waiting = bus.ask(8);
+    bus.settle().await;
+    bus.line.with(|script| script.loses = Some(Lost::Idle));
+    assert_eq!(waiting.await.unwrap(), ANSWERED);
+    assert_eq!(bus.line.with(|script| (script.attempts.len(), script.sent.clone())), (2, vec![8]));
+    assert_eq!(Instant::now(), bus.line.with(|script| script.attempts[1]) + pause);
+    bus.line.with(|script| script.loses = Some(Lost::Idle));
+    bus.settle().await;
+    let waiting = bus.ask(9);
+    bus.settle().await;
+    bus.stop.cancel();
+    assert_eq!(waiting.await.unwrap(), not_sent("the gateway is stopping"));
+    assert_eq!(bus.line.sent(), [8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_line_without_work_is_closed_and_that_is_no_fault() {
+    let idle_close = Some(Duration::from_secs(10));
+    let bus = start(Script { idle_close, takes: Duration::from_secs(1), ..Script::default() });
+    let state = || (bus.handle.status().state.as_str(), bus.handle.status().last_error);
+    sleep(Duration::from_millis(9_990)).await;
+    assert_eq!(state(), ("open", None));
+    assert_eq!(bus.ask(1).await.unwrap(), ANSWERED);
+    // It counts from the end of the last turn, and not while there is one.
+    sleep(Duration::from_millis(9_900)).await;
+    let turn = bus.handle.turn().await.unwrap();
+    assert_eq!(state(), ("open", None));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(state(), ("open", None), "whoever has the bus may be about to ask");
+    drop(turn);
+    sleep(Duration::from_millis(10_010)).await;
+    assert_eq!(state(), ("closed", None));
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((state(), bus.line.with(|script| script.attempts.len())), (("closed", None), 1), "nobody needs it");
+    // The next request opens it.
+    assert_eq!(bus.ask(2).await.unwrap(), ANSWERED);
+    assert_eq!((state(), bus.line.with(|script| script.attempts.len())), (("open", None), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_stays_open_for_who_must_wait_to_ask_and_no_longer() {
+    let until = Instant::now() + Duration::from_secs(60);
+    let idle_close = Some(Duration::from_secs(10));
+    let bus = start(Script { idle_close, held: vec![(7, until)], ..Script::default() });
+    let waiting = bus.ask(7);
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(bus.handle.status().state.as_str(), "open", "somebody has something to ask");
+    waiting.abort();
+    sleep(Duration::from_millis(10_010)).await;
+    assert_eq!(bus.handle.status().state.as_str(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_never_idles_is_closed_after_each_turn_and_tells_as_ever_that_it_can_not_be_opened() {
+    let bus = start(Script { idle_close: Some(Duration::ZERO), ..Script::default() });
+    bus.settle().await;
+    assert_eq!(bus.handle.status().state.as_str(), "closed", "it was tried once whether it opens");
+    let all = [bus.ask(1), bus.ask(2), bus.ask(3)];
+    for ask in all {
+        assert_eq!(ask.await.unwrap(), ANSWERED);
+    }
+    bus.settle().await;
+    assert_eq!(bus.handle.status().state.as_str(), "closed");
+    assert_eq!(bus.line.with(|script| (script.attempts.len(), script.sent.clone())), (4, vec![1, 2, 3]));
+    // Exchanges of one turn have one line.
+    let mut turn = bus.handle.turn().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(turn.exchange(&call(4)).await, Wire::Answered(Answer::Written));
+    }
+    drop(turn);
+    bus.settle().await;
+    assert_eq!(bus.line.with(|script| script.attempts.len()), 5);
+    bus.line.with(|script| script.absent = true);
+    assert_eq!(bus.ask(5).await.unwrap(), not_sent("it is absent"));
+    let status = bus.handle.status();
+    assert_eq!((status.state.as_str(), status.last_error.as_deref()), ("opening", Some("it is absent")));
+    bus.line.with(|script| script.absent = false);
+    sleep(Duration::from_secs(6)).await;
+    let status = bus.handle.status();
+    assert_eq!((status.state.as_str(), status.last_error), ("closed", None));
 }

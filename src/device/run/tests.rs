@@ -1,4 +1,5 @@
 mod called_off;
+mod patience;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
         let (fault, kind) = match (code, attempt) {
             (5 | 11, Attempt::Unconfirmed(fault)) => (fault, Code::Exception),
             (6, Attempt::Busy { fault, certain }) if certain != owes => (fault, Code::Exception),
-            (10, Attempt::NotSent(fault)) => (fault, Code::BusUnavailable),
+            (10, Attempt::NoPath(fault)) => (fault, Code::BusUnavailable),
             (5 | 6 | 10 | 11, other) => panic!("{code}: {other:?}"),
             (_, Attempt::Refused(fault)) => (fault, Code::Exception),
             (_, other) => panic!("{code}: {other:?}"),

@@ -3,7 +3,9 @@
 
 use super::{asks, no_answers, tells, words};
 use crate::modbus_tcp::Server;
-use crate::peers::{call, hasty, patient, read, rtu, Peer, Running};
+use std::time::Duration;
+
+use crate::peers::{call, hasty, patient, read, rtu, Peer, Running, SHORT};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Owed;
 use fieldbridge::config::{BusKind, Endpoint};
@@ -49,6 +51,55 @@ pub async fn is_nobodys_on_the_next_connection(
     line.until("closed").await;
     let asking = line.call_meanwhile(call(7, read(32, 2)));
     let mut new = server.accept().await;
+    new.say(&tells(7, 99)).await;
+    new.hear(&asks(7, 32)).await;
+    new.say(&tells(7, 1)).await;
+    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
+}
+
+#[tokio::test]
+async fn a_line_that_is_closed_after_each_turn_owes_on_its_next_connection_what_it_owed_before() {
+    let server = Server::bind().await;
+    let line = Running::that_closes_after_each_turn(line_at(&server), Duration::from_secs(15));
+    // It was tried once.
+    server.accept().await.ends().await;
+    let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+    let mut old = server.accept().await;
+    old.hear(&asks(7, 16)).await;
+    assert!(matches!(patient(asking).await.unwrap(), Wire::NoAnswer(_)));
+    old.ends().await;
+    assert_eq!((line.until("closed").await.last_error, line.status().timeouts), (None, 1));
+    // What would be answered alike waits, what wouldn't opens the line, and hears the late answer.
+    let alike = line.call_meanwhile(call(7, read(32, 2)));
+    let other = line.call_meanwhile(call(7, read(32, 1)));
+    let mut new = server.accept().await;
+    new.say(&tells(7, 99)).await;
+    new.hear(&rtu(&[7, 3, 0, 32, 0, 1])).await;
+    new.say(&rtu(&[7, 3, 2, 0, 5])).await;
+    assert_eq!(patient(other).await.unwrap(), words(&[5]));
+    new.ends().await;
+    let mut last = server.accept().await;
+    last.hear(&asks(7, 32)).await;
+    last.say(&tells(7, 1)).await;
+    assert_eq!(patient(alike).await.unwrap(), words(&[0, 1]));
+}
+
+#[tokio::test]
+async fn what_a_server_has_kept_for_the_next_connection_answers_nobody_however_late_that_is_made() {
+    let server = Server::bind().await;
+    let window = 2 * SHORT;
+    let line = Running::that_closes_after_each_turn(line_at(&server), window);
+    server.accept().await.ends().await;
+    let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+    let mut old = server.accept().await;
+    old.hear(&asks(7, 16)).await;
+    assert!(matches!(patient(asking).await.unwrap(), Wire::NoAnswer(_)));
+    old.ends().await;
+    // Nothing is owed by time any more.
+    tokio::time::sleep(window).await;
+    let asking = line.call_meanwhile(call(7, read(32, 2)));
+    let mut new = server.accept().await;
+    new.hear_nothing().await;
     new.say(&tells(7, 99)).await;
     new.hear(&asks(7, 32)).await;
     new.say(&tells(7, 1)).await;

@@ -119,6 +119,11 @@ fn what_is_suspicious_is_noted() {
             "profile.scale.command.tare.deadline",
             "response_timeout of bus \"scale-port\"",
         ),
+        (
+            "[device.scale]\nresponse_timeout = '40s'",
+            "profile.scale.command.tare.deadline",
+            "response_timeout of device \"scale\"",
+        ),
         ("[bus.line-a]\nbaud = 19201", "bus.line-a.baud", "unusual"),
         ("[bus.line-a]\nport = 'ttyUSB0'", "bus.line-a.port", "/dev"),
         ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "opened all the same"),

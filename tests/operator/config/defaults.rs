@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Settle, TransportKind};
+use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -26,10 +26,11 @@ fn the_defaults_are_those_of_the_contract() {
     let rtu = &config.buses["line-a"];
     assert_eq!((rtu.response_timeout, rtu.retries), (Duration::from_millis(500), 2));
     assert_eq!(rtu.turnaround, Duration::ZERO);
+    assert_eq!((rtu.connect_pause, rtu.idle_close), (Duration::ZERO, None));
     let BusKind::ModbusRtu(Endpoint::Serial(port)) = &rtu.kind else {
         panic!("{rtu:?}");
     };
-    assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::Even, 8, 1));
+    assert_eq!((port.parity, port.data_bits, port.stop_bits, port.rs485), (Parity::Even, 8, 1, None));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
     let BusKind::Serial { endpoint: Endpoint::Serial(port), delimiter } = &serial.kind else {
@@ -50,6 +51,48 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(command.deadline, Duration::from_secs(30));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
+    assert_eq!(device.patience, Patience::default());
+}
+
+#[test]
+fn the_driver_of_a_port_switches_the_direction_of_its_line_where_that_is_said() {
+    let site = Site::good();
+    let ms = Duration::from_millis;
+    for (said, rts_on_send, [delay_before, delay_after]) in [
+        ("{}", true, [ms(0), ms(0)]),
+        ("{ rts_on_send = false, delay_before = '2ms', delay_after = '100ms' }", false, [ms(2), ms(100)]),
+    ] {
+        for bus in ["line-a", "scale-port"] {
+            site.write("conf.d/10.toml", format!("[bus.{bus}]\nrs485 = {said}"));
+            let kind = &site.loaded().config.buses[bus].kind;
+            let (BusKind::ModbusRtu(Endpoint::Serial(port)) | BusKind::Serial { endpoint: Endpoint::Serial(port), .. }) =
+                kind
+            else {
+                panic!("{kind:?}");
+            };
+            assert_eq!(port.rs485, Some(Rs485 { rts_on_send, delay_before, delay_after }));
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_bus_may_be_left_alone_when_it_was_opened_and_be_closed_when_it_idles() {
+    let site = Site::good();
+    for bus in ["line-a", "plant", "scale-port"] {
+        site.write("conf.d/10.toml", format!("[bus.{bus}]\nconnect_pause = '2s'\nidle_close = '0s'"));
+        let bus = &site.loaded().config.buses[bus];
+        assert_eq!((bus.connect_pause, bus.idle_close), (Duration::from_secs(2), Some(Duration::ZERO)));
+    }
+}
+
+#[test]
+fn a_device_may_be_asked_otherwise_than_its_bus_says() {
+    let site = Site::good();
+    site.write("conf.d/10.toml", "[device.pump-7]\nresponse_timeout = '3s'\nretries = 0\nturnaround = '50ms'");
+    let patience = site.loaded().config.devices["pump-7"].patience;
+    let (timeout, turnaround) = (Duration::from_secs(3), Duration::from_millis(50));
+    let own = Patience { response_timeout: Some(timeout), retries: Some(0), turnaround: Some(turnaround) };
+    assert_eq!(patience, own);
 }
 
 #[test]

@@ -16,18 +16,18 @@ const INSTALLED: &str = include_str!("../../../config/fieldbridge.toml");
 
 /// The reference with its commented defaults in force.
 fn with_defaults() -> String {
-    let commented = Regex::new(r"(?m)^#([a-z_-]+ = )").unwrap();
+    let commented = Regex::new(r"(?m)^#([a-z0-9_-]+ = )").unwrap();
     commented.replace_all(REFERENCE, "$1").into_owned()
 }
 
 /// The reference with its commented examples in force, too.
 fn with_everything() -> String {
-    let commented = Regex::new(r"(?m)^# ([a-z_-]+ = )").unwrap();
+    let commented = Regex::new(r"(?m)^# ([a-z0-9_-]+ = )").unwrap();
     // The head of the file explains the convention with a key that is none.
     let (head, body) = REFERENCE.split_at(REFERENCE.find("\n[hub]").unwrap());
     assert!(!head.contains("\n["));
     let body = commented.replace_all(body, "$1");
-    let defaults = Regex::new(r"(?m)^#([a-z_-]+ = )").unwrap();
+    let defaults = Regex::new(r"(?m)^#([a-z0-9_-]+ = )").unwrap();
     defaults.replace_all(&body, "$1").into_owned()
 }
 
@@ -95,6 +95,9 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
             _ => keys::SERIAL,
         };
         see(section, bus);
+        if let Some(rs485) = bus.get("rs485") {
+            see(keys::RS485, table(rs485));
+        }
     }
     for device in table(&tree["device"]).values() {
         see(keys::DEVICE, table(device));

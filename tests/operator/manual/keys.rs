@@ -95,6 +95,14 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
                 .into(),
             block: usize::MAX,
         },
+        "rs485" => Entry {
+            section: section.title,
+            key: key.to_owned(),
+            value: "{}".into(),
+            is_default: false,
+            text: "As above; the keys of this table are below.".into(),
+            block: usize::MAX,
+        },
         "addresses" => Entry {
             section: section.title,
             key: key.to_owned(),
@@ -139,9 +147,9 @@ fn entries(reference: &str) -> Vec<Entry> {
     let body = &reference[reference.find("\n[hub]").expect("a head, and the first table")..];
     for (number, line) in body.lines().enumerate() {
         let bare = line.trim_start_matches('#').trim_start();
-        let assigned = bare
-            .split_once(" = ")
-            .filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-'));
+        let assigned = bare.split_once(" = ").filter(|(key, _)| {
+            key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')
+        });
         if let Some(table) = line.strip_prefix('[') {
             if table.starts_with("bus.") {
                 let kind = body.lines().skip(number).find_map(|line| line.strip_prefix("kind = \""));
@@ -175,6 +183,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
         "admin" => keys::ADMIN,
         "ledger" => keys::LEDGER,
         "device" => keys::DEVICE,
+        "bus" if table.ends_with(".rs485") => keys::RS485,
         "bus" => match kind_of_bus {
             "modbus-rtu" => keys::MODBUS_RTU,
             "modbus-ascii" => keys::MODBUS_ASCII,

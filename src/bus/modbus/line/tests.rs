@@ -12,7 +12,8 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A line of 10 ms a character, and its far end.
 fn line() -> (ModbusLine, DuplexStream) {
-    let port = SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1 };
+    let port =
+        SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1, rs485: None };
     line_at(Endpoint::Serial(port))
 }
 
@@ -94,7 +95,8 @@ async fn the_time_on_the_wire_is_no_part_of_the_timeout() {
 
 /// An ASCII line of 10 ms a character, and its far end.
 fn ascii_line() -> (ModbusLine, DuplexStream) {
-    let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::Even, data_bits: 7, stop_bits: 1 };
+    let port =
+        SerialPort { path: "line".into(), baud: 1000, parity: Parity::Even, data_bits: 7, stop_bits: 1, rs485: None };
     framed_line(Framing::Ascii, Endpoint::Serial(port))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::bus::{Hardware, NotOpened, Owed};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// Kinds of buses, with a command that may not be repeated and one that may.
 const KINDS: [(&str, &str); 3] = [
@@ -19,7 +19,7 @@ const COIL: &str = "write = { table = \"coil\", address = 3 }";
 const TEXT: &str = "send = \"GO {value}\\r\\n\"\nexpect = \"^OK\"";
 
 /// Every command of every kind of bus, on a bus with these settings.
-fn plants(settings: &str) -> impl Iterator<Item = (&'static str, Device, config::Bus)> + '_ {
+pub(super) fn plants(settings: &str) -> impl Iterator<Item = (&'static str, Device, config::Bus)> + '_ {
     let each = KINDS.into_iter().flat_map(|kind| [(kind, "once"), (kind, "again")]);
     each.map(move |((bus, action), name)| {
         let command = format!("[profile.p.command.{name}]\n{action}\nidempotent = {}\n", name == "again");
@@ -30,13 +30,15 @@ fn plants(settings: &str) -> impl Iterator<Item = (&'static str, Device, config:
 
 /// The far ends of lines. They confirm what they hear, or say nothing. A register's write is confirmed by itself.
 #[derive(Debug, Default)]
-struct Far {
+pub(super) struct Far {
     /// When something came.
-    heard: Arc<Mutex<Vec<Instant>>>,
+    pub(super) heard: Arc<Mutex<Vec<Instant>>>,
     /// How long each opening takes; it fails if that is more than nothing, unless they are merely slow.
     opening: Mutex<VecDeque<Duration>>,
     slow: bool,
     deaf: bool,
+    /// Until when nothing can be opened.
+    away_until: Option<Instant>,
     /// Each line ends behind the first answer.
     hangs_up: bool,
     /// What the port is known to be once it was opened.
@@ -44,7 +46,17 @@ struct Far {
 }
 
 impl Far {
-    fn requests(&self) -> usize {
+    /// They hear everything, and say nothing.
+    pub(super) fn deaf() -> Far {
+        Far { deaf: true, ..Far::default() }
+    }
+
+    /// Nothing leads to them before this.
+    pub(super) fn away_until(until: Instant) -> Far {
+        Far { away_until: Some(until), ..Far::default() }
+    }
+
+    pub(super) fn requests(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
 
@@ -52,11 +64,12 @@ impl Far {
         *self.opened.lock().unwrap() = true;
         let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
         let (deaf, hangs_up, slow) = (self.deaf, self.hangs_up, self.slow);
+        let away = self.away_until.is_some_and(|until| Instant::now() < until);
         async move {
             if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
                 sleep(takes).await;
             }
-            if takes.is_some_and(|takes| !takes.is_zero() && !slow) {
+            if away || takes.is_some_and(|takes| !takes.is_zero() && !slow) {
                 return Err("it swallows everything".into());
             }
             let (near, mut far) = duplex(256);
@@ -103,9 +116,9 @@ impl Opener for Near {
 }
 
 /// A bus at work.
-struct Bench {
-    far: Arc<Far>,
-    bus: BusHandle,
+pub(super) struct Bench {
+    pub(super) far: Arc<Far>,
+    pub(super) bus: BusHandle,
     stop: CancellationToken,
 }
 
@@ -115,7 +128,7 @@ impl Drop for Bench {
     }
 }
 
-fn bench(bus: &config::Bus, far: Arc<Far>, owed: Owed) -> Bench {
+pub(super) fn bench(bus: &config::Bus, far: Arc<Far>, owed: Owed) -> Bench {
     let (handle, worker) = crate::bus::new("b", bus);
     let stop = CancellationToken::new();
     tokio::spawn(worker.on(Arc::new(Near(far.clone()))).sharing(owed).run(stop.clone()));
@@ -123,7 +136,7 @@ fn bench(bus: &config::Bus, far: Arc<Far>, owed: Owed) -> Bench {
 }
 
 impl Bench {
-    async fn run(&self, device: &Device, name: &str, gate: &mut TestGate) -> Ran {
+    pub(super) async fn run(&self, device: &Device, name: &str, gate: &mut TestGate) -> Ran {
         let value = Json::Bool(true);
         let plan = Plan::new(device, name, Some(&value)).unwrap();
         // As an operator's, which is recorded although it may be repeated.
@@ -156,7 +169,7 @@ impl Bench {
     }
 }
 
-fn is_done(ran: &Ran) -> bool {
+pub(super) fn is_done(ran: &Ran) -> bool {
     matches!(ran, Ran::Finished(outcome, 1) if outcome.state == State::Succeeded)
 }
 
