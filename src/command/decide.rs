@@ -301,7 +301,7 @@ pub enum Attempt {
     },
     /// Something was sent, and what it did is not known.
     Unclear(Fault),
-    /// The peripheral, or a gateway before it, has the command and does not say what came of it.
+    /// The peripheral has begun, and does not say what came of it.
     Unconfirmed(Fault),
 }
 
@@ -430,7 +430,7 @@ impl Execution {
                 self.look_for(Purpose::Doubt(unclear(fault)), looks)
             }
             (Attempt::Unclear(fault), None) => self.again_or_in_doubt(unclear(fault)),
-            // It is being done already, or is not to be done by asking once more.
+            // It is being done already.
             (Attempt::Unconfirmed(fault), None) => Step::Finish(Outcome::ended(self.unclear_end(), unclear(fault))),
         }
     }

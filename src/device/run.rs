@@ -364,8 +364,9 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none: after two of them it is not known what the peripheral did,
-/// and by two it has done nothing yet.
+/// What a refusal means. Four Modbus exceptions are none. After two of them it is not known what the peripheral did: one
+/// says that it is at it, and is not to be asked once more; the other is a gateway's word for silence, and as good as
+/// that. And by two it has done nothing yet.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
@@ -373,7 +374,8 @@ fn refused(refusal: Refusal, owes: bool) -> Attempt {
             let message = format!("Modbus exception {code}: {}", exception::meaning(code));
             let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
             match code {
-                exception::ACKNOWLEDGE | exception::NO_RESPONSE => Attempt::Unconfirmed(fault(Code::Exception)),
+                exception::ACKNOWLEDGE => Attempt::Unconfirmed(fault(Code::Exception)),
+                exception::NO_RESPONSE => Attempt::Unclear(fault(Code::Exception)),
                 exception::BUSY => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
                 exception::NO_PATH => Attempt::NotSent(fault(Code::BusUnavailable)),
                 _ => Attempt::Refused(fault(Code::Exception)),

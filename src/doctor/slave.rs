@@ -135,7 +135,8 @@ fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
             "check the unit id, the wiring behind that gateway, and its settings",
         ),
         Wire::Refused(Refusal::Exception(code)) => {
-            Finding::ok(about, format!("unit {unit} answers, by Modbus exception {code} (read {what})"))
+            let name = exception::name(*code);
+            Finding::ok(about, format!("unit {unit} answers, by Modbus exception {code}, {name} (read {what})"))
         }
         Wire::Refused(Refusal::Text(text)) => Finding::ok(about, format!("it answers: {text}")),
         Wire::NotSent(why) => fail(format!("nothing could be asked: {why}"), "put the bus in order first"),
@@ -239,7 +240,7 @@ mod tests {
         let exception = |code| Wire::Refused(Refusal::Exception(code));
         for (end, verdict, said) in [
             (Wire::Answered(Answer::Words(vec![1])), Verdict::Ok, "unit 7 answers (read x)"),
-            (exception(2), Verdict::Ok, "Modbus exception 2"),
+            (exception(2), Verdict::Ok, "Modbus exception 2, illegal data address"),
             (exception(5), Verdict::Ok, "Modbus exception 5"),
             (exception(10), Verdict::Fail, "unit 7 does not"),
             (exception(11), Verdict::Fail, "unit 7 does not"),
