@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::peripheral::quirks::Quirks;
 use crate::time::until;
 
 /// How one exchange on a line ended. Reasons are sentences for the person on site.
@@ -43,12 +44,15 @@ pub struct Call {
     /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
     /// answer only: a late one to the look before shows what stood there then.
     pub look: u32,
+    /// What is understood although it bends the protocol.
+    pub quirks: Quirks,
 }
 
 impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
-        Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+        let permit = Permit::default();
+        Call { unit, request, timeout: None, not_after: None, permit, look: 0, quirks: Quirks::NONE }
     }
 
     /// Whether it is not to be sent any more.

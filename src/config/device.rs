@@ -13,6 +13,7 @@ use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::peripheral::quirks::{Quirk, Quirks};
 use crate::peripheral::Action;
 
 /// Every device by id; those that something is wrong with are left out.
@@ -28,8 +29,13 @@ pub(super) fn devices(
     let devices =
         tables.iter().filter_map(|(id, table)| Some(((*id).to_owned(), device(table, id, &around, &mut seen)?)));
     let devices = devices.collect();
-    for (path, why) in seen.late {
+    for (path, why) in std::mem::take(&mut seen.late) {
         root.walk.warn(&path, "deadline", why);
+    }
+    for (id, table) in &tables {
+        if let Some(why) = seen.is_not_alone(id) {
+            table.wrong("quirks", why);
+        }
     }
     if tables.is_empty() {
         root.note("device", ("no devices are configured, so nothing is received", "add a [device.ID] table"));
@@ -49,8 +55,25 @@ struct Around<'a> {
 struct Seen<'a> {
     /// Who has a unit of a bus.
     units: HashMap<(&'a str, u8), &'a str>,
+    /// What answers under any unit: bus and unit, by its id.
+    any_unit: BTreeMap<&'a str, (&'a str, u8)>,
     /// Commands whose deadline is too short for a bus, and what is said of them: once, however many devices have them.
     late: BTreeMap<String, Complaint>,
+}
+
+impl Seen<'_> {
+    /// What is wrong with a device that answers under any unit, where others could be taken for it.
+    fn is_not_alone(&self, id: &str) -> Option<Complaint> {
+        let (bus, unit) = self.any_unit.get(id)?;
+        let others = self.units.iter().filter(|((on, other), _)| on == bus && other != unit);
+        let ((_, other), of) = others.min()?;
+        Some(Complaint::new(
+            format!(
+                "\"unit-id\" takes an answer of any unit, and bus {bus:?} has unit {other} of device {of:?} beside unit {unit}"
+            ),
+            "put the device on a bus of its own, or remove \"unit-id\"",
+        ))
+    }
 }
 
 /// Looks at all of one device, whatever is wrong with it.
@@ -67,6 +90,10 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             let what = format!("{unit} is the unit of device {other:?} on bus {name:?} too");
             table.note("unit", (what, "is it one controller?"));
         }
+    }
+    let quirks = quirks(table, bus.and_then(|(_, bus)| bus.kind));
+    if let (Some((name, _)), Some(unit), true) = (bus, unit, quirks.has(Quirk::UnitId)) {
+        seen.any_unit.insert(id, (name, unit));
     }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
@@ -91,6 +118,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         id: id.to_owned(),
         bus: bus.to_owned(),
         unit: unit?,
+        quirks,
         transport,
         credential: credential?,
         secondary,
@@ -217,6 +245,40 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
     };
     table.wrong("unit", why);
     None
+}
+
+/// What a peripheral does otherwise than by the letter of Modbus.
+fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
+    let Some(given) = table.json("quirks") else { return Quirks::NONE };
+    if kind == Some(Kind::Serial) {
+        table.wrong("quirks", ("are of Modbus, and a serial line speaks the peripheral's own protocol", "remove them"));
+        return Quirks::NONE;
+    }
+    let names = Quirk::ALL.map(Quirk::as_str);
+    let Some(given) = given.as_array() else {
+        let why = ("is no list", format!("write it in brackets, such as quirks = [{:?}]", names[0]));
+        table.wrong("quirks", why);
+        return Quirks::NONE;
+    };
+    let mut quirks = Quirks::NONE;
+    for name in given {
+        let Some(quirk) = name.as_str().and_then(Quirk::from_name) else {
+            let near = name.as_str().and_then(|name| nearest(name, names));
+            let all = || format!("they are {}", names.map(|name| format!("{name:?}")).join(", "));
+            let hint = near.map_or_else(all, |near| format!("did you mean {near:?}?"));
+            table.wrong("quirks", (format!("no quirk is called {name}"), hint));
+            continue;
+        };
+        if quirks.has(quirk) {
+            table.wrong("quirks", (format!("{name} stands there twice"), "remove one"));
+        }
+        if quirk == Quirk::TransactionId && matches!(kind, Some(Kind::ModbusRtu | Kind::ModbusAscii)) {
+            let why = (format!("{name} is of Modbus TCP, and this bus has no transaction ids"), "remove it");
+            table.wrong("quirks", why);
+        }
+        quirks = quirks.and(quirk);
+    }
+    quirks
 }
 
 /// Commands whose deadline passes while one answer is waited for on a bus: the paths of their tables, and what is said.

@@ -126,6 +126,7 @@ pub const DEVICE: Section = Section {
     keys: &[
         "bus",
         "unit",
+        "quirks",
         "profile",
         "transport",
         "key_file",

@@ -209,8 +209,8 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        let (unit, timeout) = (self.device.unit, self.command.timeout);
-        Call { timeout, not_after, ..Call::new(unit, request) }
+        let Device { unit, quirks, .. } = *self.device;
+        Call { timeout: self.command.timeout, not_after, quirks, ..Call::new(unit, request) }
     }
 
     /// One exchange. As long as nothing of the command has left, the gate can call it off.
@@ -241,7 +241,7 @@ impl<'a> Plan<'a> {
         });
         let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
         let mut requests = reads.chain(read_backs).map(Point::read);
-        requests.find(|request| !request.is_answered_by_itself())
+        requests.find(|request| !request.is_answered_by_itself(self.device.quirks))
     }
 
     /// What an exchange came to. `owes`: the line owes an answer to something else.

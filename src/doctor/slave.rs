@@ -56,7 +56,7 @@ fn question(device: &Device) -> Result<Question, String> {
     // A write's own timeout is for what it sets in motion.
     let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
     let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
-    let call = Call { timeout, ..Call::new(device.unit, request) };
+    let call = Call { timeout, quirks: device.quirks, ..Call::new(device.unit, request) };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 
@@ -160,6 +160,7 @@ mod tests {
     use super::*;
     use crate::config::{Credential, Settle, TransportKind};
     use crate::peripheral::exchange::Answer;
+    use crate::peripheral::quirks::Quirks;
 
     fn device(profile: &str) -> Device {
         let folder = tempfile::tempdir().unwrap();
@@ -225,6 +226,7 @@ mod tests {
             id: "d".into(),
             bus: "b".into(),
             unit: 1,
+            quirks: Quirks::NONE,
             transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
             secondary: None,

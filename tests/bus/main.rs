@@ -2,6 +2,7 @@
 //!
 //! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte
 //!   by byte.
+//! - `quirks`: the same, against peers that bend the protocol.
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
@@ -17,6 +18,7 @@ mod modbus_ascii;
 mod modbus_rtu;
 mod modbus_tcp;
 mod pymodbus;
+mod quirks;
 mod read_back;
 mod serial;
 mod values;
