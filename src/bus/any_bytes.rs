@@ -356,6 +356,7 @@ fn takes_only_what_was_said(framing: Framing, bytes: &[u8]) {
         }
         Wire::BadReply(why) | Wire::NoAnswer(why) => assert!(!why.is_empty() && why.len() < 500, "{why}"),
         Wire::NotSent(why) => panic!("a silent line is written on: {why}"),
+        Wire::Broadcast => panic!("one unit was asked"),
     }
     assert!(!stream.is_empty() || matches!(wire, Wire::NoAnswer(_)));
 }
@@ -417,6 +418,7 @@ pub fn text_line(bytes: &[u8]) {
             assert!(!why.is_empty() && why.len() < 1000 && !why.contains(char::is_control), "{why:?}");
         }
         Wire::NotSent(why) => panic!("an open line is written on: {why}"),
+        Wire::Broadcast => panic!("a line of text has no units"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What is asked of a bus, and how that ends. The five cases of [`Wire`] are the rows of the table "What an exchange
-//! leads to" in the contract: everything that a line can do ends in one of them.
+//! What is asked of a bus, and how that ends. The cases of [`Wire`] are the rows of the table "What an exchange leads to"
+//! in the contract: everything that a line can do ends in one of them.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +26,14 @@ pub enum Wire {
     NoAnswer(String),
     /// The request was sent, and what came back is not its answer.
     BadReply(String),
+    /// The request was sent to all units of a line, and none of them answers that.
+    Broadcast,
 }
 
 /// A request with the place it goes to.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Modbus unit id; unused on a serial line.
+    /// Modbus unit id; 0 on a line of Modbus is all units. Unused on a serial line.
     pub unit: u8,
     /// What is asked.
     pub request: Request,

@@ -14,7 +14,7 @@ use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Settle, Transpor
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::quirks::{Quirk, Quirks};
-use crate::peripheral::Action;
+use crate::peripheral::{Action, Command};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -98,6 +98,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
         check_fit(table, name, bus.kind, profile);
+        check_units(table, is_broadcast(unit, bus.kind), profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, name, settings));
             if let BusKind::Serial { delimiter, .. } = &settings.kind {
@@ -113,11 +114,13 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     if let Some(hub) = hub {
         check_way(table, hub, transport, credential.as_ref());
     }
+    let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, _), (_, profile)) = (bus?, profile?);
     Some(Device {
         id: id.to_owned(),
         bus: bus.to_owned(),
         unit: unit?,
+        broadcast,
         quirks,
         transport,
         credential: credential?,
@@ -220,31 +223,56 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
         // Of a wrong or unknown bus: any unit may be right.
         return table.small("unit", 0..=255);
     };
-    let bounds = match kind {
-        Kind::Serial => {
-            if table.has("unit") {
-                table.wrong("unit", ("a serial line has no units", "remove it"));
-            }
-            return Some(0);
+    if kind == Kind::Serial {
+        if table.has("unit") {
+            table.wrong("unit", ("a serial line has no units", "remove it"));
         }
-        Kind::ModbusRtu | Kind::ModbusAscii => 1..=247,
-        Kind::ModbusTcp => 0..=255,
-    };
+        return Some(0);
+    }
     if !table.has("unit") {
         table.absent("unit", ("is missing", "set the Modbus unit id that the peripheral is set to"));
         return None;
     }
     let unit = table.small::<u8>("unit", 0..=255)?;
-    if bounds.contains(&unit) {
-        return Some(unit);
+    // Modbus over Serial Line V1.02, 2.2.
+    if kind != Kind::ModbusTcp && unit > 247 {
+        table.note("unit", (format!("{unit} is reserved on a serial line"), "is the peripheral really set to it?"));
     }
-    let why = if unit == 0 {
-        Complaint::new("0 is the broadcast address, and nobody confirms a broadcast", "a unit id is 1 to 247")
+    Some(unit)
+}
+
+/// Whether a unit is all of a line: 0 is an ordinary one of a server (Modbus over Serial Line V1.02, 2.2).
+fn is_broadcast(unit: Option<u8>, kind: Option<Kind>) -> bool {
+    unit == Some(0) && matches!(kind, Some(Kind::ModbusRtu | Kind::ModbusAscii))
+}
+
+/// Reports commands that want an answer of all units, or want to be shown by units where one was written.
+fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
+    const ALL: &str = "0 is all units of the line: a broadcast, which nobody answers";
+    let commands = || profile.commands.values();
+    let units_of = |command: &Command| command.read_back.as_ref().map(|rule| rule.units.is_empty());
+    let why = if broadcast {
+        let read = commands().find(|command| matches!(command.action, Action::Read(_)));
+        let shown = commands().find(|command| units_of(command) == Some(true));
+        match (read, shown) {
+            (Some(read), _) => Complaint::new(
+                format!("{ALL}, and command {:?} reads", read.name),
+                "give the device a profile of its own, which only writes",
+            ),
+            (None, Some(shown)) => Complaint::new(
+                format!("{ALL}, and command {:?} is read back", shown.name),
+                "say which units are to show it: read_back = { units = [3, 4] }",
+            ),
+            (None, None) => return,
+        }
     } else {
-        Complaint::new(format!("{unit} is reserved on a serial line"), "a unit id is 1 to 247")
+        let Some(shown) = commands().find(|command| units_of(command) == Some(false)) else { return };
+        Complaint::new(
+            format!("command {:?} is read back from units, which is for what all units are told", shown.name),
+            "remove units from its read_back, or give this device unit = 0 on a modbus-rtu or modbus-ascii line",
+        )
     };
-    table.wrong("unit", why);
-    None
+    table.wrong(if broadcast { "unit" } else { "profile" }, why);
 }
 
 /// What a peripheral does otherwise than by the letter of Modbus.

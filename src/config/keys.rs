@@ -191,6 +191,7 @@ pub const READ_BACK: Section = Section {
         "byte_order",
         "scale",
         "offset",
+        "units",
         "after",
         "within",
         "tolerance",

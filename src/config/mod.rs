@@ -270,8 +270,10 @@ pub struct Device {
     pub id: String,
     /// Name of its bus.
     pub bus: String,
-    /// Modbus unit id: 1 to 247 on a line of RTU, 0 to 255 over Modbus TCP; 0 where the bus has none.
+    /// Modbus unit id; 0 where the bus has none.
     pub unit: u8,
+    /// Whether that is all units of a line, none of which answers.
+    pub broadcast: bool,
     /// How it bends the protocol.
     pub quirks: Quirks,
     /// How its messages come.
@@ -290,11 +292,13 @@ pub struct Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, quirks, transport, credential, secondary, settle, form, commands } = self;
+        let Device { id, bus, unit, broadcast, quirks, transport, credential, secondary, settle, form, commands } =
+            self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
             .field("unit", unit)
+            .field("broadcast", broadcast)
             .field("quirks", quirks)
             .field("transport", transport)
             .field("credential", credential)

@@ -5,7 +5,8 @@
 //!   stale. It is asked again after `executing` is durable and after every pause, until a byte has left, and what the
 //!   line itself waits for ends when the gate calls the command off: a deadline holds for the first byte (G13).
 //! - A command that is called off while it waits, for whatever, ends then, and not when its turn comes.
-//! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
+//! - Between two attempts, and two units that are read back, the bus goes round: a sick peripheral costs its neighbours
+//!   one attempt at a time (G11).
 
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
@@ -140,9 +141,9 @@ impl<'a> Plan<'a> {
                         Err(ran) => return called_off(ran, &execution, &Step::AgainAfter(pause)),
                     }
                 }
-                (Step::ReadBack, Some(held)) => {
+                (Step::ReadBack, held @ Some(_)) => {
                     looks += 1;
-                    let result = self.read_back(held, looks).await;
+                    let result = self.read_back(held, &caller, looks).await;
                     execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
@@ -255,16 +256,47 @@ impl<'a> Plan<'a> {
             Wire::NotSent(why) => Attempt::NotSent(Fault::new(Code::BusUnavailable, why)),
             Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
             Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+            Wire::Broadcast => Attempt::Broadcast(Fault::new(Code::Unconfirmed, SENT_TO_ALL)),
         }
     }
 
-    async fn read_back(&self, turn: &mut Turn, look: u32) -> ReadBack {
+    /// Looks whether it shows on each unit that is to show it, as far as it does.
+    async fn read_back(&self, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
+        let units = self.command.read_back.as_ref().map_or(&[][..], |rule| &rule.units);
+        if units.is_empty() {
+            return self.read_back_from(self.device.unit, turn, caller, look).await;
+        }
+        for (at, unit) in units.iter().enumerate() {
+            if at > 0 {
+                *turn = None;
+            }
+            match self.read_back_from(*unit, turn, caller, look).await {
+                ReadBack::Same => {}
+                ReadBack::Other(what) => return ReadBack::Other(format!("unit {unit}: {what}")),
+                ReadBack::Unknown(fault) => {
+                    let message = format!("unit {unit}: {}", fault.message);
+                    return ReadBack::Unknown(Fault { message, ..fault });
+                }
+            }
+        }
+        ReadBack::Same
+    }
+
+    /// One look at one unit, in the turn that is held, or in one of its own.
+    async fn read_back_from(&self, unit: u8, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
         let Some(request) = &self.prepared.read_back else {
             return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
         };
+        let held = match turn {
+            Some(held) => held,
+            None => match caller.turn().await {
+                Ok(granted) => turn.insert(granted),
+                Err(closed) => return ReadBack::Unknown(Fault::new(Code::BusUnavailable, closed.to_string())),
+            },
+        };
         // A write's own timeout is for what it sets in motion.
-        let call = Call { timeout: None, look, ..self.call(request.clone(), None) };
-        let wire = turn.exchange(&call).await;
+        let call = Call { unit, timeout: None, look, ..self.call(request.clone(), None) };
+        let wire = held.exchange(&call).await;
         match self.attempt_read_back(wire) {
             Ok(answer) => match self.command.found(&self.prepared, &answer) {
                 Ok(Found { fits: true, .. }) => ReadBack::Same,
@@ -285,12 +317,16 @@ impl<'a> Plan<'a> {
                 | Attempt::Busy { fault, .. }
                 | Attempt::NotSent(fault)
                 | Attempt::Unclear(fault)
-                | Attempt::Unconfirmed(fault) => Err(fault),
+                | Attempt::Unconfirmed(fault)
+                | Attempt::Broadcast(fault) => Err(fault),
                 Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
             },
         }
     }
 }
+
+/// Why a broadcast is not confirmed.
+const SENT_TO_ALL: &str = "it was sent to all units of the line, and nobody confirms that";
 
 /// How far a command has come on its way to the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

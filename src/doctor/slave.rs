@@ -35,6 +35,9 @@ struct Question {
 
 /// What can be asked without changing anything. The error says why nothing can.
 fn question(device: &Device) -> Result<Question, String> {
+    if device.broadcast {
+        return Err("it is all units of its line, and none answers what goes to all".to_owned());
+    }
     let commands = || device.commands.values();
     let reads = commands().filter_map(|command| match &command.action {
         Action::Read(point) => Some((command, point.read(), point)),
@@ -144,6 +147,7 @@ fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
             format!("no answer: {why}"),
             "check its power, A and B (swapped?), unit id, baud and parity, or give it a longer `response_timeout`",
         ),
+        Wire::Broadcast => Finding::warn(about, "sent to all units, and none answers that"),
         Wire::BadReply(why) => fail(
             format!("what comes back is no answer: {why}"),
             "check baud and parity, that no other device has this unit id, and that the adapter does not echo",
@@ -226,6 +230,7 @@ mod tests {
             id: "d".into(),
             bus: "b".into(),
             unit: 1,
+            broadcast: false,
             quirks: Quirks::NONE,
             transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
@@ -235,6 +240,8 @@ mod tests {
             commands: Arc::new(BTreeMap::new()),
         };
         assert!(question(&empty).unwrap_err().contains("no commands"));
+        let all = Device { unit: 0, broadcast: true, ..device(open) };
+        assert!(question(&all).unwrap_err().contains("all units"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count. An answer that has
 //!   begun by then is heard to its end, where the framing lets its characters come far apart; further apart they are
 //!   none.
+//! - What goes to all units is answered by none (2.1): nothing is waited for but their time to take it up.
 //! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
 //!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
@@ -29,8 +30,9 @@ use crate::bus::port;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, Endpoint};
-use crate::peripheral::exchange::Refusal;
+use crate::peripheral::exchange::{Refusal, Request};
 use crate::peripheral::quirks::{Quirk, Quirks};
+use crate::time::until;
 
 /// A line on which something stands for longer than this, beside a frame under way, is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
@@ -46,6 +48,9 @@ const CHUNK: usize = 256;
 
 /// The unit id that all units hear and none answers (Modbus over Serial Line V1.02, 2.2).
 const BROADCAST: u8 = 0;
+
+/// How long units are left to take up what went to all of them: the turnaround delay, typically 100 to 200 ms (2.4.1).
+const TAKE_UP: Duration = Duration::from_millis(200);
 
 /// What a person is told of an adapter that hears itself.
 const ECHOES: &str =
@@ -277,6 +282,12 @@ impl ModbusLine {
         let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request, call.quirks), pdu.encode()) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
+        let is_write = matches!(call.request, Request::WriteBits { .. } | Request::WriteWords { .. });
+        if call.unit == BROADCAST && !is_write {
+            return Ended::not_sent(
+                "unit 0 is all units of the line, and none of them answers that: it can only be written",
+            );
+        }
         let frame = self.framing.sealed(call.unit, &encoded);
         match self.quiet(call).await {
             Ok(()) => {}
@@ -303,6 +314,9 @@ impl ModbusLine {
             }
         }
         let sent = Instant::now() + sending;
+        if call.unit == BROADCAST {
+            return self.told_to_all(sent).await;
+        }
         let (timeout, question) = self.owe(call, caller, shape, sent);
         let is_answered_by_itself = call.request.is_answered_by_itself(call.quirks);
         self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0, doubted: None });
@@ -320,6 +334,15 @@ impl ModbusLine {
         }
         self.quiet_until = Instant::now() + self.silence;
         ended
+    }
+
+    /// The end of a request that went to all units, and is on the wire by then: a port that was closed before would not
+    /// send it.
+    async fn told_to_all(&mut self, sent: Instant) -> Ended {
+        until(sent).await;
+        self.sent = None;
+        self.quiet_until = sent + self.silence.max(TAKE_UP);
+        Ended::kept(Wire::Broadcast)
     }
 
     /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway
@@ -428,7 +451,7 @@ impl Link for ModbusLine {
         // A request and its answer, and what may come before them.
         let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
         let frames = self.timing.on_wire(2 * self.framing.frame_max());
-        self.silence + frames + ending + self.babble_max() + WRITE_SLACK
+        self.silence.max(TAKE_UP) + frames + ending + self.babble_max() + WRITE_SLACK
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {

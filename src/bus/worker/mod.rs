@@ -551,6 +551,7 @@ fn word(wire: &Wire) -> &'static str {
         Wire::NotSent(_) => "not sent",
         Wire::NoAnswer(_) => "no answer",
         Wire::BadReply(_) => "bad reply",
+        Wire::Broadcast => "broadcast",
     }
 }
 

@@ -129,7 +129,19 @@ const DEVICE: &[Case] = &[
         ("[device.pump-7]\nbus = 'x'", "device.pump-7.bus", "write a table [bus.x]"),
         ("[device.pump-7]\nprofile = 'pmup'", "device.pump-7.profile", "did you mean \"pump\"?"),
         ("[device.pump-7]\nunit = 0", "device.pump-7.unit", "broadcast"),
-        ("[device.pump-7]\nunit = 248", "device.pump-7.unit", "reserved"),
+        ("[device.pump-7]\nunit = 256", "device.pump-7.unit", "0 to 255"),
+        (
+            "[device.all]\nbus = 'line-a'\nunit = 0\nprofile = 'all'\nkey_file = 'keys/good.key'\n\
+             [profile.all.command.stop]\nwrite = { table = 'coil', address = 1 }\nidempotent = true\nverify = true",
+            "device.all.unit",
+            "read_back = { units = [3, 4] }",
+        ),
+        (
+            "[profile.pump.command.stop]\nwrite = { table = 'coil', address = 1 }\nidempotent = true\nread_back = { units = [3] }\n\
+             [device.pump-7]\nprofile = 'pump'\n[device.pump-8]\nprofile = 'all'\n[profile.all.command.c]\nread = { register = 1 }",
+            "device.pump-7.profile",
+            "what all units are told",
+        ),
         ("[device.pump-8]\nunit = 256", "device.pump-8.unit", "0 to 255"),
         ("[device.scale]\nunit = 1", "device.scale.unit", "no units"),
         ("[device.scale]\nquirks = ['echo']", "device.scale.quirks", "own protocol"),
