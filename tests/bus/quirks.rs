@@ -126,9 +126,12 @@ async fn where_any_transaction_or_unit_is_taken_the_connection_is_replaced_after
     }
 }
 
+/// How a frame is made of its content.
+type Frame = fn(&[u8]) -> Vec<u8>;
+
 /// A serial line of either framing.
-fn lines() -> [(Running, Pty, fn(&[u8]) -> Vec<u8>); 2] {
-    let start = |kind: fn(Endpoint) -> BusKind, frame: fn(&[u8]) -> Vec<u8>| {
+fn lines() -> [(Running, Pty, Frame); 2] {
+    let start = |kind: fn(Endpoint) -> BusKind, frame: Frame| {
         let pty = Pty::new();
         (Running::start(kind(pty.port(115_200))), pty, frame)
     };
@@ -173,7 +176,7 @@ async fn a_unit_on_a_line_that_bends_the_protocol_is_understood_only_by_its_quir
 }
 
 /// Hears a request, whichever it is.
-async fn hear_any(pty: &mut Pty, frame: fn(&[u8]) -> Vec<u8>) {
+async fn hear_any(pty: &mut Pty, frame: Frame) {
     let mut heard = vec![0; frame(&[7, 6, 0, 16, 0, 5]).len()];
     patient(tokio::io::AsyncReadExt::read_exact(&mut pty.peer, &mut heard)).await.unwrap();
 }
