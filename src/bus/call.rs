@@ -1,5 +1,5 @@
-//! What is asked of a bus, and how that ends. The cases of [`Wire`] are the rows of the table "What an exchange leads to"
-//! in the contract: everything that a line can do ends in one of them.
+//! What is asked of a bus, and how that ends. The cases of [`Wire`] are the rows of the table "What an exchange leads
+//! to" in the contract: everything that a line can do ends in one of them.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

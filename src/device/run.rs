@@ -400,9 +400,9 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none. After two of them it is not known what the peripheral did: one
-/// says that it is at it, and is not to be asked once more; the other is a gateway's word for silence, and as good as
-/// that. And by two it has done nothing yet.
+/// What a refusal means. Four Modbus exceptions are none. After two of them it is not known what the peripheral did:
+/// one says that it is at it, and is not to be asked once more; the other is a gateway's word for silence, and as good
+/// as that. And by two it has done nothing yet.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),

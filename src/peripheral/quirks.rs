@@ -5,13 +5,13 @@
 /// One way to bend the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quirk {
-    /// It answers under another transaction id (Modbus TCP). What a server says on a new connection to what it was asked
-    /// on the one before is taken for the answer.
+    /// It answers under another transaction id (Modbus TCP). What a server says on a new connection to what it was
+    /// asked on the one before is taken for the answer.
     TransactionId,
     /// It answers under another unit id. What another unit says, or another master is told, is taken for the answer.
     UnitId,
-    /// What stands behind a complete answer is not of it; and the length before an exception is wrong. An answer that is
-    /// longer than it should be is taken by its beginning.
+    /// What stands behind a complete answer is not of it; and the length before an exception is wrong. An answer that
+    /// is longer than it should be is taken by its beginning.
     Length,
     /// It answers a write by other content than the one it was sent. Any answer to a write by the same function is
     /// taken, even if another place or value was written.

@@ -1,5 +1,5 @@
-//! What goes to all units of a line. Proves G3 (it is sent once) and the contract: nobody answers it, it ends as in doubt
-//! with a code of its own unless it shows on the units that are to show it, and is no open doubt.
+//! What goes to all units of a line. Proves G3 (it is sent once) and the contract: nobody answers it, it ends as in
+//! doubt with a code of its own unless it shows on the units that are to show it, and is no open doubt.
 
 use std::time::{Duration, Instant};
 

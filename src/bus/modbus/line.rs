@@ -228,7 +228,7 @@ impl ModbusLine {
     /// Learns from an exchange whether the line echoes. `answered` is the answer's length; 0: there was none.
     fn learn_of_echo(&mut self, answered: usize) {
         let Some(sent) = self.sent.take() else { return };
-        // Noise may have been an echo: of one that lost a byte a half is left. It comes before the answer, never behind.
+        // Noise may have been an echo: of one that lost a byte a half is left. It comes before the answer, not behind.
         let half = sent.frame.len() / 2;
         let is_like = || sent.frame.windows(half).any(|part| self.tail.windows(half).any(|heard| heard == part));
         let behind = if answered == 0 { 0 } else { self.tail.len() };
