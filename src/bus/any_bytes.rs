@@ -19,6 +19,7 @@ use crate::bus::modbus::tcp;
 use crate::bus::{port, text};
 use crate::config::{Endpoint, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::peripheral::quirks::Quirks;
 use crate::proof::bytes::{run, Source};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -188,7 +189,7 @@ pub fn modbus_rtu(bytes: &[u8]) {
 fn is_an_answer_by_the_letter(framing: Framing, bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let request = request(&mut source);
-    let shape = Shape::of(7, &request).expect("it is Modbus");
+    let shape = Shape::of(7, &request, Quirks::NONE).expect("it is Modbus");
     let unit = if source.u8() % 8 == 7 { source.u8() } else { 7 };
     let pdu = pdu(&request, &mut source);
     let mut frame = line_frame(framing, unit, &pdu);
@@ -210,11 +211,11 @@ fn is_an_answer_by_the_letter(framing: Framing, bytes: &[u8]) {
         let behind = [&frame[..], source.rest()].concat();
         assert_eq!(framing.find(&shape, &behind), found);
         let (_, answer) = framing.opened(&frame).expect("it was found");
-        let understood = ended(7, &Pdu::of(&request).expect("it is Modbus"), &answer);
+        let understood = ended(7, Quirks::NONE, &Pdu::of(&request).expect("it is Modbus"), &answer);
         assert_eq!(understood, expected, "{frame:02x?} on {request:?}");
     }
     // Any bytes, of the right shape or not, are understood exactly by the letter.
-    let wire = ended(7, &Pdu::of(&request).expect("it is Modbus"), bytes);
+    let wire = ended(7, Quirks::NONE, &Pdu::of(&request).expect("it is Modbus"), bytes);
     match reading(&request, bytes) {
         Some(expected) => assert_eq!(wire, expected),
         None => assert!(matches!(wire, Wire::BadReply(_)), "{wire:?}"),
@@ -247,7 +248,7 @@ pub fn modbus_tcp(bytes: &[u8]) {
         let mut answer = tcp::Answering::default();
         let wire = match answer.read(&mut near).await {
             Ok(()) if answer.frame[..4] != [0; 4] || answer.frame[6] != 7 => Wire::BadReply("it is foreign".into()),
-            Ok(()) => ended(7, &Pdu::of(&request).expect("it is Modbus"), &answer.frame[7..]),
+            Ok(()) => ended(7, Quirks::NONE, &Pdu::of(&request).expect("it is Modbus"), &answer.frame[7..]),
             Err(broken) => (broken.wire)(broken.why),
         };
         let mut rest = Vec::new();
@@ -362,6 +363,7 @@ fn takes_only_what_was_said(framing: Framing, bytes: &[u8]) {
         }
         Wire::BadReply(why) | Wire::NoAnswer(why) => assert!(!why.is_empty() && why.len() < 500, "{why}"),
         Wire::NotSent(why) => panic!("a silent line is written on: {why}"),
+        Wire::Broadcast => panic!("one unit was asked"),
     }
     assert!(!stream.is_empty() || matches!(wire, Wire::NoAnswer(_)));
 }
@@ -423,6 +425,7 @@ pub fn text_line(bytes: &[u8]) {
             assert!(!why.is_empty() && why.len() < 1000 && !why.contains(char::is_control), "{why:?}");
         }
         Wire::NotSent(why) => panic!("an open line is written on: {why}"),
+        Wire::Broadcast => panic!("a line of text has no units"),
     }
 }
 
@@ -497,7 +500,7 @@ fn gives_each_its_own(framing: Framing, bytes: &[u8]) {
         rounds += 1;
         caller += u64::from(source.flag());
         let call = call(source.u8() % 2 + 1, request(&mut source));
-        let shape = Shape::of(call.unit, &call.request).expect("it is Modbus");
+        let shape = Shape::of(call.unit, &call.request, Quirks::NONE).expect("it is Modbus");
         let question = Question::of(caller, &call);
         if let Some(until) = debts.held_until(&question, &shape, start + now) {
             assert!(until <= start + now + window, "a question waits without end");

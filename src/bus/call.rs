@@ -1,5 +1,5 @@
-//! What is asked of a bus, and how that ends. The five cases of [`Wire`] are the rows of the table "What an exchange
-//! leads to" in the contract: everything that a line can do ends in one of them.
+//! What is asked of a bus, and how that ends. The cases of [`Wire`] are the rows of the table "What an exchange leads
+//! to" in the contract: everything that a line can do ends in one of them.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Patience;
 use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::peripheral::quirks::Quirks;
 use crate::time::until;
 
 /// How one exchange on a line ended. Reasons are sentences for the person on site.
@@ -26,12 +27,14 @@ pub enum Wire {
     NoAnswer(String),
     /// The request was sent, and what came back is not its answer.
     BadReply(String),
+    /// The request was sent to all units of a line, and none of them answers that.
+    Broadcast,
 }
 
 /// A request with the place it goes to.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Modbus unit id; unused on a serial line.
+    /// Modbus unit id; 0 on a line of Modbus is all units. Unused on a serial line.
     pub unit: u8,
     /// What is asked.
     pub request: Request,
@@ -46,13 +49,15 @@ pub struct Call {
     /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
     /// answer only: a late one to the look before shows what stood there then.
     pub look: u32,
+    /// What is understood although it bends the protocol.
+    pub quirks: Quirks,
 }
 
 impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
-        let (timeout, patience, not_after) = (None, Patience::default(), None);
-        Call { unit, request, timeout, patience, not_after, permit: Permit::default(), look: 0 }
+        let (timeout, patience, not_after, quirks) = (None, Patience::default(), None, Quirks::NONE);
+        Call { unit, request, timeout, patience, not_after, permit: Permit::default(), look: 0, quirks }
     }
 
     /// How long to wait for the answer, if not as long as the bus says: a command's own time wins over its device's.

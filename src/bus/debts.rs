@@ -81,6 +81,17 @@ fn same_request(a: &Request, b: &Request) -> bool {
     }
 }
 
+/// What is known of an answer's looks beforehand.
+pub(in crate::bus) trait Looks: PartialEq {
+    /// Whether what is owed with the other's looks could be taken for an answer with these.
+    fn could_be(&self, owed: &Self) -> bool {
+        self == owed
+    }
+}
+
+/// Nothing is known: any answer could be any.
+impl Looks for () {}
+
 /// The answers that one line owes. `S` is what is known of an answer's looks.
 #[derive(Debug)]
 pub(in crate::bus) struct Debts<S> {
@@ -114,7 +125,7 @@ impl<S> Debt<S> {
     }
 }
 
-impl<S: PartialEq> Debts<S> {
+impl<S: Looks> Debts<S> {
     /// They are debts of a bus with this `late_window`.
     pub(in crate::bus) fn keep_for(&mut self, late_window: Option<Duration>) {
         self.late_window = late_window;
@@ -160,7 +171,7 @@ impl<S: PartialEq> Debts<S> {
 
     fn held(&self, shape: &S, now: Instant, may_count: impl Fn(&Debt<S>) -> bool) -> Option<Instant> {
         let alive = || self.owed.iter().filter(|debt| debt.until > now);
-        let alike = alive().filter(|debt| debt.shape == *shape && !may_count(debt));
+        let alike = alive().filter(|debt| shape.could_be(&debt.shape) && !may_count(debt));
         let full = alive().take(1).filter(|_| self.owed.len() >= OWED_MAX);
         let unknown = self.unknown_until.filter(|until| *until > now);
         alike.chain(full).map(|debt| debt.until).chain(unknown).max()

@@ -300,7 +300,7 @@ mod tests {
         }
 
         fn is_to_be_tried(&self, call: &Call) -> bool {
-            self.untried && call.request.is_answered_by_itself()
+            self.untried && call.request.is_answered_by_itself(call.quirks)
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::envelope::Envelope;
+pub use super::deadline::{age_at_receipt, Age, Deadline, Freshness};
 use super::outcome::{Code, Fault, Outcome, State};
 use crate::time::Timestamp;
 
@@ -172,78 +172,6 @@ pub fn check_message_id(message_id: Option<&str>, idempotent: bool) -> Result<()
     Ok(())
 }
 
-/// When a command must have reached the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadline {
-    /// The command's own limit, counted from receipt.
-    pub limit: Duration,
-    /// The message's expiry.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// What is known of a command's age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Age {
-    /// Time since receipt by the monotonic clock; for a command of an earlier life of the daemon, since start.
-    pub monotonic: Duration,
-    /// When an earlier life of the daemon received it, by the wall clock of then.
-    pub received_at: Option<Timestamp>,
-    /// The wall clock now, if it can be believed.
-    pub now: Option<Timestamp>,
-}
-
-/// How long a message that comes now has been with this gateway already, at least, if this life of the daemon, which
-/// has lasted for `life`, does not know when it came first. A deadline counts from the first receipt (G13).
-///
-/// What the hub has delivered before, and this life does not know, an earlier life has given back: it came before this
-/// one began, and after the hub took it. Where the transport does not tell both, or the hub has not delivered it
-/// before, it came now. The hub's count does not rise when a lock runs out: a message that an earlier life took and did
-/// not settle, and that has no row, comes as a new one, as it does on MQTT.
-pub fn age_at_receipt(envelope: &Envelope, now: Timestamp, life: Duration) -> Duration {
-    match (envelope.delivery_count, envelope.enqueued_at) {
-        (Some(1..), Some(enqueued_at)) => now.since(enqueued_at).min(life),
-        _ => Duration::ZERO,
-    }
-}
-
-/// Whether a command may still go on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// It may.
-    Fresh,
-    /// Its deadline has passed.
-    Expired,
-    /// The wall clock can't be believed, or stands before its receipt: its age is not known until the clock is right.
-    Unknown,
-}
-
-impl Deadline {
-    /// Judges the age of a command. The wall clock alone never makes a command younger.
-    pub fn judge(&self, age: Age) -> Freshness {
-        let past_expiry = self.expires_at.zip(age.now).is_some_and(|(at, now)| now >= at);
-        if age.monotonic >= self.limit || past_expiry {
-            return Freshness::Expired;
-        }
-        match (age.received_at, age.now) {
-            (None, _) => Freshness::Fresh,
-            (Some(_), None) => Freshness::Unknown,
-            (Some(received_at), Some(now)) if now < received_at => Freshness::Unknown,
-            (Some(received_at), Some(now)) if now >= received_at.plus(self.limit) => Freshness::Expired,
-            (Some(_), Some(_)) => Freshness::Fresh,
-        }
-    }
-
-    /// The outcome of a command that came too late.
-    pub fn expired(&self) -> Outcome {
-        let limit = humantime::format_duration(self.limit);
-        let message = match self.expires_at {
-            Some(at) => format!("it did not reach the wire within {limit} of its receipt or before its expiry {at}"),
-            None => format!("it did not reach the wire within {limit} of its receipt"),
-        };
-        Outcome::ended(State::Expired, Fault::new(Code::Expired, message))
-    }
-}
-
 /// What matters of a command for how it is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
@@ -303,8 +231,10 @@ pub enum Attempt {
     },
     /// Something was sent, and what it did is not known.
     Unclear(Fault),
-    /// The peripheral, or a gateway before it, has the command and does not say what came of it.
+    /// The peripheral has begun, and does not say what came of it.
     Unconfirmed(Fault),
+    /// It went to all units of a line, and none of them says anything to that.
+    Broadcast(Fault),
 }
 
 /// What reading back came to.
@@ -338,6 +268,8 @@ enum Purpose {
     Proof(Option<Json>),
     /// An attempt ended unclear, for this reason.
     Doubt(Fault),
+    /// It went to all units, and only what they show can confirm it.
+    Broadcast(Fault),
     /// The daemon died while the command was on its way.
     Interrupted,
 }
@@ -424,7 +356,10 @@ impl Execution {
                 self.look_for(Purpose::Doubt(unclear(fault)), looks)
             }
             (Attempt::Unclear(fault), None) => self.again_or_in_doubt(unclear(fault)),
-            // It is being done already, or is not to be done by asking once more.
+            // It is sent once, and whether it may be repeated or not, nobody says that it was done.
+            (Attempt::Broadcast(fault), Some(looks)) => self.look_for(Purpose::Broadcast(fault), looks),
+            (Attempt::Broadcast(fault), None) => Step::Finish(Outcome::ended(State::InDoubt, fault)),
+            // It is being done already.
             (Attempt::Unconfirmed(fault), None) => Step::Finish(Outcome::ended(self.unclear_end(), unclear(fault))),
         }
     }
@@ -446,12 +381,12 @@ impl Execution {
         match result {
             ReadBack::Same => Step::Finish(Outcome::succeeded(match purpose {
                 Purpose::Proof(value) => value,
-                Purpose::Doubt(_) | Purpose::Interrupted => written,
+                Purpose::Doubt(_) | Purpose::Broadcast(_) | Purpose::Interrupted => written,
             })),
             ReadBack::Other(message) => {
                 let patience = match purpose {
                     Purpose::Interrupted => looks.within.max(TAKE_UP_PATIENCE),
-                    Purpose::Proof(_) | Purpose::Doubt(_) => looks.within,
+                    _ => looks.within,
                 };
                 if elapsed < patience && self.looks < LOOKS_MAX {
                     return self.look_again(patience - elapsed);
@@ -466,6 +401,7 @@ impl Execution {
                         let message = format!("{}; {message}", fault.message);
                         self.again_or_in_doubt(Fault { message, ..fault })
                     }
+                    Purpose::Broadcast(fault) => not_shown(fault, &message),
                     Purpose::Interrupted => Step::Finish(interrupted(Some(&message))),
                 }
             }
@@ -474,18 +410,19 @@ impl Execution {
     }
 
     fn unread(&mut self, purpose: Purpose, fault: Fault, looks: Looks, elapsed: Duration) -> Step {
-        let may_repeat = self.route.idempotent && self.attempts < self.route.attempts_max;
+        let is_told_once = matches!(purpose, Purpose::Broadcast(_));
+        let may_repeat = self.route.idempotent && self.attempts < self.route.attempts_max && !is_told_once;
         let patience = match purpose {
             Purpose::Interrupted => looks.within.max(RESOLVE_PATIENCE),
             // A peripheral that says nothing at all is rather told again than asked what it has done.
             Purpose::Doubt(_) if may_repeat => Duration::ZERO,
-            Purpose::Proof(_) | Purpose::Doubt(_) => looks.within,
+            _ => looks.within,
         };
         let few = !may_repeat && self.looks < self.route.attempts_max;
         if (elapsed < patience || few) && self.looks < LOOKS_MAX {
             return match purpose {
                 Purpose::Interrupted => Step::ReadBackAfter(RESOLVE_PAUSE),
-                Purpose::Proof(_) | Purpose::Doubt(_) => self.look_again(patience.saturating_sub(elapsed)),
+                _ => self.look_again(patience.saturating_sub(elapsed)),
             };
         }
         match purpose {
@@ -493,6 +430,7 @@ impl Execution {
                 Step::Finish(interrupted(Some(&format!("it could not be read back: {}", fault.message))))
             }
             Purpose::Doubt(first) => self.again_or_in_doubt(first),
+            Purpose::Broadcast(first) => not_shown(first, &fault.message),
             // It was sent, and confirmed, whatever kept it from being read back.
             Purpose::Proof(_) => {
                 let answered = matches!(fault.code, Code::Exception | Code::Refused | Code::BadReply);
@@ -587,6 +525,12 @@ fn interrupted(found: Option<&str>) -> Outcome {
         message = format!("{message} ({found})");
     }
     Outcome::ended(State::InDoubt, Fault::new(Code::Interrupted, message))
+}
+
+/// The end of a broadcast that does not show on all units that were to show it.
+fn not_shown(fault: Fault, found: &str) -> Step {
+    let message = format!("{}; {found}", fault.message);
+    Step::Finish(Outcome::ended(State::InDoubt, Fault { message, ..fault }))
 }
 
 /// What is unclear is so by `timeout`, `bad-reply` or `exception`.

@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+mod deadline;
 pub mod decide;
 pub mod encoding;
 pub mod envelope;

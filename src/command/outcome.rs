@@ -27,7 +27,7 @@ pub enum State {
     Rejected,
     /// Its deadline passed before it reached the wire.
     Expired,
-    /// A non-idempotent command may or may not have taken effect.
+    /// A non-idempotent command, or one that nobody confirms, may or may not have taken effect.
     InDoubt,
 }
 
@@ -112,11 +112,13 @@ pub enum Code {
     Interrupted,
     /// An earlier ledger may have executed it.
     UnknownHistory,
+    /// It went to all units of a line, and nobody confirms that.
+    Unconfirmed,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -132,6 +134,7 @@ impl Code {
         Code::Expired,
         Code::Interrupted,
         Code::UnknownHistory,
+        Code::Unconfirmed,
     ];
 
     /// The word that stands for it everywhere.
@@ -152,6 +155,7 @@ impl Code {
             Code::Expired => "expired",
             Code::Interrupted => "interrupted",
             Code::UnknownHistory => "unknown-history",
+            Code::Unconfirmed => "unconfirmed",
         }
     }
 
@@ -233,6 +237,12 @@ impl Outcome {
         assert!(state.is_final() && state != State::Succeeded, "{state} needs no fault");
         Outcome { state, value: None, fault: Some(fault) }
     }
+
+    /// Whether somebody has to look what was done. That nobody confirms a broadcast is its nature.
+    pub fn is_open_doubt(&self) -> bool {
+        let is_unconfirmed = self.fault.as_ref().is_some_and(|fault| fault.code == Code::Unconfirmed);
+        self.state == State::InDoubt && !is_unconfirmed
+    }
 }
 
 /// What a result event says of a command, outcome aside.
@@ -312,6 +322,15 @@ mod tests {
         expected["enqueuedAt"] = "2027-01-15T07:59:50.000Z".into();
         expected["deliveryCount"] = 0.into();
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_broadcast_that_nobody_confirms_is_in_doubt_and_no_open_doubt() {
+        for code in Code::ALL {
+            let ended = |state| Outcome::ended(state, Fault::new(code, "because"));
+            assert_eq!(ended(State::InDoubt).is_open_doubt(), code != Code::Unconfirmed);
+            assert!(!ended(State::Failed).is_open_doubt());
+        }
     }
 
     #[test]

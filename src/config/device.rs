@@ -13,7 +13,8 @@ use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::command::Form;
 use crate::complaint::Complaint;
-use crate::peripheral::Action;
+use crate::peripheral::quirks::{Quirk, Quirks};
+use crate::peripheral::{Action, Command};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -28,8 +29,13 @@ pub(super) fn devices(
     let devices =
         tables.iter().filter_map(|(id, table)| Some(((*id).to_owned(), device(table, id, &around, &mut seen)?)));
     let devices = devices.collect();
-    for (path, why) in seen.late {
+    for (path, why) in std::mem::take(&mut seen.late) {
         root.walk.warn(&path, "deadline", why);
+    }
+    for (id, table) in &tables {
+        if let Some(why) = seen.is_not_alone(id) {
+            table.wrong("quirks", why);
+        }
     }
     if tables.is_empty() {
         root.note("device", ("no devices are configured, so nothing is received", "add a [device.ID] table"));
@@ -49,8 +55,25 @@ struct Around<'a> {
 struct Seen<'a> {
     /// Who has a unit of a bus.
     units: HashMap<(&'a str, u8), &'a str>,
+    /// What answers under any unit: bus and unit, by its id.
+    any_unit: BTreeMap<&'a str, (&'a str, u8)>,
     /// Commands whose deadline is too short for a bus, and what is said of them: once, however many devices have them.
     late: BTreeMap<String, Complaint>,
+}
+
+impl Seen<'_> {
+    /// What is wrong with a device that answers under any unit, where others could be taken for it.
+    fn is_not_alone(&self, id: &str) -> Option<Complaint> {
+        let (bus, unit) = self.any_unit.get(id)?;
+        let others = self.units.iter().filter(|((on, other), _)| on == bus && other != unit);
+        let ((_, other), of) = others.min()?;
+        Some(Complaint::new(
+            format!(
+                "\"unit-id\" takes an answer of any unit, and bus {bus:?} has unit {other} of device {of:?} beside unit {unit}"
+            ),
+            "put the device on a bus of its own, or remove \"unit-id\"",
+        ))
+    }
 }
 
 /// Looks at all of one device, whatever is wrong with it.
@@ -73,9 +96,14 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         retries: table.small("retries", RETRIES),
         turnaround: table.duration("turnaround", &TURNAROUND),
     };
+    let quirks = quirks(table, bus.and_then(|(_, bus)| bus.kind));
+    if let (Some((name, _)), Some(unit), true) = (bus, unit, quirks.has(Quirk::UnitId)) {
+        seen.any_unit.insert(id, (name, unit));
+    }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
         check_fit(table, name, bus.kind, profile);
+        check_units(table, is_broadcast(unit, bus.kind), profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
             if let BusKind::Serial { delimiter, .. } = &settings.kind {
@@ -91,12 +119,15 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     if let Some(hub) = hub {
         check_way(table, hub, transport, credential.as_ref());
     }
+    let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, _), (_, profile)) = (bus?, profile?);
     Some(Device {
         id: id.to_owned(),
         bus: bus.to_owned(),
         unit: unit?,
         patience,
+        broadcast,
+        quirks,
         transport,
         credential: credential?,
         secondary,
@@ -198,31 +229,90 @@ fn unit(table: &Table, kind: Option<Kind>) -> Option<u8> {
         // Of a wrong or unknown bus: any unit may be right.
         return table.small("unit", 0..=255);
     };
-    let bounds = match kind {
-        Kind::Serial => {
-            if table.has("unit") {
-                table.wrong("unit", ("a serial line has no units", "remove it"));
-            }
-            return Some(0);
+    if kind == Kind::Serial {
+        if table.has("unit") {
+            table.wrong("unit", ("a serial line has no units", "remove it"));
         }
-        Kind::ModbusRtu | Kind::ModbusAscii => 1..=247,
-        Kind::ModbusTcp => 0..=255,
-    };
+        return Some(0);
+    }
     if !table.has("unit") {
         table.absent("unit", ("is missing", "set the Modbus unit id that the peripheral is set to"));
         return None;
     }
     let unit = table.small::<u8>("unit", 0..=255)?;
-    if bounds.contains(&unit) {
-        return Some(unit);
+    // Modbus over Serial Line V1.02, 2.2.
+    if kind != Kind::ModbusTcp && unit > 247 {
+        table.note("unit", (format!("{unit} is reserved on a serial line"), "is the peripheral really set to it?"));
     }
-    let why = if unit == 0 {
-        Complaint::new("0 is the broadcast address, and nobody confirms a broadcast", "a unit id is 1 to 247")
+    Some(unit)
+}
+
+/// Whether a unit is all of a line: 0 is an ordinary one of a server (Modbus over Serial Line V1.02, 2.2).
+fn is_broadcast(unit: Option<u8>, kind: Option<Kind>) -> bool {
+    unit == Some(0) && matches!(kind, Some(Kind::ModbusRtu | Kind::ModbusAscii))
+}
+
+/// Reports commands that want an answer of all units, or want to be shown by units where one was written.
+fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
+    const ALL: &str = "0 is all units of the line: a broadcast, which nobody answers";
+    let commands = || profile.commands.values();
+    let units_of = |command: &Command| command.read_back.as_ref().map(|rule| rule.units.is_empty());
+    let why = if broadcast {
+        let read = commands().find(|command| matches!(command.action, Action::Read(_)));
+        let shown = commands().find(|command| units_of(command) == Some(true));
+        match (read, shown) {
+            (Some(read), _) => Complaint::new(
+                format!("{ALL}, and command {:?} reads", read.name),
+                "give the device a profile of its own, which only writes",
+            ),
+            (None, Some(shown)) => Complaint::new(
+                format!("{ALL}, and command {:?} is read back", shown.name),
+                "say which units are to show it: read_back = { units = [3, 4] }",
+            ),
+            (None, None) => return,
+        }
     } else {
-        Complaint::new(format!("{unit} is reserved on a serial line"), "a unit id is 1 to 247")
+        let Some(shown) = commands().find(|command| units_of(command) == Some(false)) else { return };
+        Complaint::new(
+            format!("command {:?} is read back from units, which is for what all units are told", shown.name),
+            "remove units from its read_back, or give this device unit = 0 on a modbus-rtu or modbus-ascii line",
+        )
     };
-    table.wrong("unit", why);
-    None
+    table.wrong(if broadcast { "unit" } else { "profile" }, why);
+}
+
+/// What a peripheral does otherwise than by the letter of Modbus.
+fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
+    let Some(given) = table.json("quirks") else { return Quirks::NONE };
+    if kind == Some(Kind::Serial) {
+        table.wrong("quirks", ("are of Modbus, and a serial line speaks the peripheral's own protocol", "remove them"));
+        return Quirks::NONE;
+    }
+    let names = Quirk::ALL.map(Quirk::as_str);
+    let Some(given) = given.as_array() else {
+        let why = ("is no list", format!("write it in brackets, such as quirks = [{:?}]", names[0]));
+        table.wrong("quirks", why);
+        return Quirks::NONE;
+    };
+    let mut quirks = Quirks::NONE;
+    for name in given {
+        let Some(quirk) = name.as_str().and_then(Quirk::from_name) else {
+            let near = name.as_str().and_then(|name| nearest(name, names));
+            let all = || format!("they are {}", names.map(|name| format!("{name:?}")).join(", "));
+            let hint = near.map_or_else(all, |near| format!("did you mean {near:?}?"));
+            table.wrong("quirks", (format!("no quirk is called {name}"), hint));
+            continue;
+        };
+        if quirks.has(quirk) {
+            table.wrong("quirks", (format!("{name} stands there twice"), "remove one"));
+        }
+        if quirk == Quirk::TransactionId && matches!(kind, Some(Kind::ModbusRtu | Kind::ModbusAscii)) {
+            let why = (format!("{name} is of Modbus TCP, and this bus has no transaction ids"), "remove it");
+            table.wrong("quirks", why);
+        }
+        quirks = quirks.and(quirk);
+    }
+    quirks
 }
 
 /// Commands whose deadline passes while one answer of a device on a bus is waited for: the paths of their tables, and

@@ -40,6 +40,7 @@ use std::time::Duration;
 pub use crate::command::decide::Settle;
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::peripheral::quirks::Quirks;
 use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
@@ -305,10 +306,14 @@ pub struct Device {
     pub id: String,
     /// Name of its bus.
     pub bus: String,
-    /// Modbus unit id: 1 to 247 on a line of RTU, 0 to 255 over Modbus TCP; 0 where the bus has none.
+    /// Modbus unit id; 0 where the bus has none.
     pub unit: u8,
     /// How it is asked, where otherwise than others on its bus.
     pub patience: Patience,
+    /// Whether that is all units of a line, none of which answers.
+    pub broadcast: bool,
+    /// How it bends the protocol.
+    pub quirks: Quirks,
     /// How its messages come.
     pub transport: TransportKind,
     /// How it proves its identity.
@@ -325,12 +330,15 @@ pub struct Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, patience, transport, credential, secondary, settle, form, commands } = self;
+        let Device { id, bus, unit, patience, broadcast, quirks, .. } = self;
+        let Device { transport, credential, secondary, settle, form, commands, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
             .field("unit", unit)
             .field("patience", patience)
+            .field("broadcast", broadcast)
+            .field("quirks", quirks)
             .field("transport", transport)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))

@@ -236,6 +236,7 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
     }
     let section = table.table("read_back", keys::READ_BACK)?;
     let point = point::shown_at(&section, write);
+    let units = units(&section);
     let after = section.duration("after", &READ_BACK_AFTER).unwrap_or(Duration::ZERO);
     let within = section.duration("within", &READ_BACK_WITHIN);
     let tolerance = section.number("tolerance").unwrap_or(0.0);
@@ -248,7 +249,28 @@ fn read_back(table: &Table, write: &Point) -> Option<Rule> {
     if tolerance != 0.0 && matches!(write.kind, DataType::Bool | DataType::String) {
         section.wrong("tolerance", ("is for numbers, and this command writes none", "remove it"));
     }
-    Some(Rule { point: point?, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
+    Some(Rule { point: point?, units, after, within: within.unwrap_or(after + Rule::PATIENCE), tolerance })
+}
+
+/// The units that are to show what went to all.
+fn units(section: &Table) -> Vec<u8> {
+    let Some(given) = section.json("units") else { return vec![] };
+    let unit = |unit: &Json| u8::try_from(unit.as_i64()?).ok();
+    let units: Option<Vec<u8>> = given.as_array().and_then(|units| units.iter().map(unit).collect());
+    let Some(units) = units else {
+        section.wrong("units", ("is no list of unit ids", "write it in brackets, such as units = [3, 4]"));
+        return vec![];
+    };
+    let why = match units.iter().enumerate().find(|(at, unit)| units[..*at].contains(unit)) {
+        _ if units.is_empty() => Some(("is empty".to_owned(), "name the units that are to show it")),
+        _ if units.contains(&0) => Some(("holds 0, which is all units".to_owned(), "name those that are to show it")),
+        Some((_, twice)) => Some((format!("{twice} stands there twice"), "remove one")),
+        None => None,
+    };
+    if let Some(why) = why {
+        section.wrong("units", why);
+    }
+    units
 }
 
 /// Whether `function` names the one that writes several coils or registers (V1.1b3, 6.5, 6.6, 6.11 and 6.12).

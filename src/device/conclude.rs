@@ -31,7 +31,7 @@ impl Context {
             Some(uid) => self.log_for_operator(&work, &outcome, attempts, uid),
             None => {
                 self.event_bell.notify_one();
-                self.count(outcome.state, attempts);
+                self.count(&outcome, attempts);
                 self.log(&work, &outcome, attempts);
             }
         }
@@ -68,11 +68,11 @@ impl Context {
         }
     }
 
-    fn count(&self, state: State, attempts: u32) {
+    fn count(&self, outcome: &Outcome, attempts: u32) {
         if attempts > 0 {
             self.health.executed.add();
         }
-        if state == State::InDoubt {
+        if outcome.is_open_doubt() {
             self.health.in_doubt.add();
         }
     }
@@ -83,7 +83,7 @@ impl Context {
         let elapsed_ms = work.received.elapsed().as_millis() as u64;
         let requested = work.new.value.as_ref().map(in_short);
         match state {
-            State::InDoubt => {
+            State::InDoubt if outcome.is_open_doubt() => {
                 tracing::warn!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
             }
             State::Succeeded => {

@@ -5,7 +5,8 @@
 //!   stale. It is asked again after `executing` is durable and after every pause, until a byte has left, and what the
 //!   line itself waits for ends when the gate calls the command off: a deadline holds for the first byte (G13).
 //! - A command that is called off while it waits, for whatever, ends then, and not when its turn comes.
-//! - Between two attempts the bus goes round: a sick peripheral costs its neighbours one attempt at a time (G11).
+//! - Between two attempts, and two units that are read back, the bus goes round: a sick peripheral costs its neighbours
+//!   one attempt at a time (G11).
 
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
@@ -140,9 +141,9 @@ impl<'a> Plan<'a> {
                         Err(ran) => return called_off(ran, &execution, &Step::AgainAfter(pause)),
                     }
                 }
-                (Step::ReadBack, Some(held)) => {
+                (Step::ReadBack, held @ Some(_)) => {
                     looks += 1;
-                    let result = self.read_back(held, looks).await;
+                    let result = self.read_back(held, &caller, looks).await;
                     execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
@@ -209,8 +210,8 @@ impl<'a> Plan<'a> {
     }
 
     fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
-        let Device { unit, patience, .. } = *self.device;
-        Call { timeout: self.command.timeout, patience, not_after, ..Call::new(unit, request) }
+        let Device { unit, patience, quirks, .. } = *self.device;
+        Call { timeout: self.command.timeout, patience, not_after, quirks, ..Call::new(unit, request) }
     }
 
     /// One exchange. As long as nothing of the command has left, the gate can call it off.
@@ -241,7 +242,7 @@ impl<'a> Plan<'a> {
         });
         let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
         let mut requests = reads.chain(read_backs).map(Point::read);
-        requests.find(|request| !request.is_answered_by_itself())
+        requests.find(|request| !request.is_answered_by_itself(self.device.quirks))
     }
 
     /// What an exchange came to. `owes`: the line owes an answer to something else.
@@ -255,16 +256,47 @@ impl<'a> Plan<'a> {
             Wire::NotSent(why) => Attempt::NotSent(Fault::new(Code::BusUnavailable, why)),
             Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
             Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
+            Wire::Broadcast => Attempt::Broadcast(Fault::new(Code::Unconfirmed, SENT_TO_ALL)),
         }
     }
 
-    async fn read_back(&self, turn: &mut Turn, look: u32) -> ReadBack {
+    /// Looks whether it shows on each unit that is to show it, as far as it does.
+    async fn read_back(&self, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
+        let units = self.command.read_back.as_ref().map_or(&[][..], |rule| &rule.units);
+        if units.is_empty() {
+            return self.read_back_from(self.device.unit, turn, caller, look).await;
+        }
+        for (at, unit) in units.iter().enumerate() {
+            if at > 0 {
+                *turn = None;
+            }
+            match self.read_back_from(*unit, turn, caller, look).await {
+                ReadBack::Same => {}
+                ReadBack::Other(what) => return ReadBack::Other(format!("unit {unit}: {what}")),
+                ReadBack::Unknown(fault) => {
+                    let message = format!("unit {unit}: {}", fault.message);
+                    return ReadBack::Unknown(Fault { message, ..fault });
+                }
+            }
+        }
+        ReadBack::Same
+    }
+
+    /// One look at one unit, in the turn that is held, or in one of its own.
+    async fn read_back_from(&self, unit: u8, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
         let Some(request) = &self.prepared.read_back else {
             return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
         };
+        let held = match turn {
+            Some(held) => held,
+            None => match caller.turn().await {
+                Ok(granted) => turn.insert(granted),
+                Err(closed) => return ReadBack::Unknown(Fault::new(Code::BusUnavailable, closed.to_string())),
+            },
+        };
         // A write's own timeout is for what it sets in motion.
-        let call = Call { timeout: None, look, ..self.call(request.clone(), None) };
-        let wire = turn.exchange(&call).await;
+        let call = Call { unit, timeout: None, look, ..self.call(request.clone(), None) };
+        let wire = held.exchange(&call).await;
         match self.attempt_read_back(wire) {
             Ok(answer) => match self.command.found(&self.prepared, &answer) {
                 Ok(Found { fits: true, .. }) => ReadBack::Same,
@@ -286,12 +318,16 @@ impl<'a> Plan<'a> {
                 | Attempt::NotSent(fault)
                 | Attempt::NoPath(fault)
                 | Attempt::Unclear(fault)
-                | Attempt::Unconfirmed(fault) => Err(fault),
+                | Attempt::Unconfirmed(fault)
+                | Attempt::Broadcast(fault) => Err(fault),
                 Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
             },
         }
     }
 }
+
+/// Why a broadcast is not confirmed.
+const SENT_TO_ALL: &str = "it was sent to all units of the line, and nobody confirms that";
 
 /// How far a command has come on its way to the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -365,8 +401,9 @@ fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }
 
-/// What a refusal means. Four Modbus exceptions are none: after two of them it is not known what the peripheral did,
-/// and by two it has done nothing yet.
+/// What a refusal means. Four Modbus exceptions are none. After two of them it is not known what the peripheral did:
+/// one says that it is at it, and is not to be asked once more; the other is a gateway's word for silence, and as good
+/// as that. And by two it has done nothing yet.
 fn refused(refusal: Refusal, owes: bool) -> Attempt {
     match refusal {
         Refusal::Text(text) => Attempt::Refused(Fault::new(Code::Refused, format!("the peripheral refused: {text}"))),
@@ -374,7 +411,8 @@ fn refused(refusal: Refusal, owes: bool) -> Attempt {
             let message = format!("Modbus exception {code}: {}", exception::meaning(code));
             let fault = |kind| Fault { code: kind, message: message.clone(), modbus_exception: Some(code) };
             match code {
-                exception::ACKNOWLEDGE | exception::NO_RESPONSE => Attempt::Unconfirmed(fault(Code::Exception)),
+                exception::ACKNOWLEDGE => Attempt::Unconfirmed(fault(Code::Exception)),
+                exception::NO_RESPONSE => Attempt::Unclear(fault(Code::Exception)),
                 exception::BUSY => Attempt::Busy { fault: fault(Code::Exception), certain: !owes },
                 exception::NO_PATH => Attempt::NoPath(fault(Code::BusUnavailable)),
                 _ => Attempt::Refused(fault(Code::Exception)),

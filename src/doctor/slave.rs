@@ -35,6 +35,9 @@ struct Question {
 
 /// What can be asked without changing anything. The error says why nothing can.
 fn question(device: &Device) -> Result<Question, String> {
+    if device.broadcast {
+        return Err("it is all units of its line, and none answers what goes to all".to_owned());
+    }
     let commands = || device.commands.values();
     let reads = commands().filter_map(|command| match &command.action {
         Action::Read(point) => Some((command, point.read(), point)),
@@ -56,7 +59,8 @@ fn question(device: &Device) -> Result<Question, String> {
     // A write's own timeout is for what it sets in motion.
     let timeout = command.timeout.filter(|_| matches!(command.action, Action::Read(_)));
     let timeout = timeout.map(|timeout| timeout.min(ANSWER_LIMIT));
-    let call = Call { timeout, patience: device.patience, ..Call::new(device.unit, request) };
+    let (patience, quirks) = (device.patience, device.quirks);
+    let call = Call { timeout, patience, quirks, ..Call::new(device.unit, request) };
     Ok(Question { call, what: format!("{} {} of {}", table_name(point.table), point.address, command.name) })
 }
 
@@ -135,7 +139,8 @@ fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
             "check the unit id, the wiring behind that gateway, and its settings",
         ),
         Wire::Refused(Refusal::Exception(code)) => {
-            Finding::ok(about, format!("unit {unit} answers, by Modbus exception {code} (read {what})"))
+            let name = exception::name(*code);
+            Finding::ok(about, format!("unit {unit} answers, by Modbus exception {code}, {name} (read {what})"))
         }
         Wire::Refused(Refusal::Text(text)) => Finding::ok(about, format!("it answers: {text}")),
         Wire::NotSent(why) => fail(format!("nothing could be asked: {why}"), "put the bus in order first"),
@@ -143,6 +148,7 @@ fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
             format!("no answer: {why}"),
             "check its power, A and B (swapped?), unit id, baud and parity, or give it a longer `response_timeout`",
         ),
+        Wire::Broadcast => Finding::warn(about, "sent to all units, and none answers that"),
         Wire::BadReply(why) => fail(
             format!("what comes back is no answer: {why}"),
             "check baud and parity, that no other device has this unit id, and that the adapter does not echo",
@@ -159,6 +165,7 @@ mod tests {
     use super::*;
     use crate::config::{Credential, Patience, Settle, TransportKind};
     use crate::peripheral::exchange::Answer;
+    use crate::peripheral::quirks::Quirks;
 
     fn device(profile: &str) -> Device {
         let folder = tempfile::tempdir().unwrap();
@@ -225,6 +232,8 @@ mod tests {
             bus: "b".into(),
             unit: 1,
             patience: Patience::default(),
+            broadcast: false,
+            quirks: Quirks::NONE,
             transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
             secondary: None,
@@ -233,6 +242,8 @@ mod tests {
             commands: Arc::new(BTreeMap::new()),
         };
         assert!(question(&empty).unwrap_err().contains("no commands"));
+        let all = Device { unit: 0, broadcast: true, ..device(open) };
+        assert!(question(&all).unwrap_err().contains("all units"));
     }
 
     #[test]
@@ -240,7 +251,7 @@ mod tests {
         let exception = |code| Wire::Refused(Refusal::Exception(code));
         for (end, verdict, said) in [
             (Wire::Answered(Answer::Words(vec![1])), Verdict::Ok, "unit 7 answers (read x)"),
-            (exception(2), Verdict::Ok, "Modbus exception 2"),
+            (exception(2), Verdict::Ok, "Modbus exception 2, illegal data address"),
             (exception(5), Verdict::Ok, "Modbus exception 5"),
             (exception(10), Verdict::Fail, "unit 7 does not"),
             (exception(11), Verdict::Fail, "unit 7 does not"),

@@ -40,7 +40,7 @@ pub struct DeviceHealth {
     pub executed: Counter,
     /// Deliveries of messages whose row was there already.
     pub duplicates: Counter,
-    /// Commands that ended in doubt.
+    /// Commands that ended in doubt, so that somebody has to look.
     pub in_doubt: Counter,
     /// Whether its link and its outbox move.
     pub pulse: Pulse,

@@ -12,6 +12,7 @@ mod bcd;
 pub mod exception;
 pub mod exchange;
 mod names;
+pub mod quirks;
 pub mod read_back;
 pub mod registers;
 mod spelled;

@@ -22,6 +22,8 @@ const ROUNDING: f64 = 1e-12;
 pub struct Rule {
     /// Where it shows.
     pub point: Point,
+    /// On which units, all of them, if not on the one that was written.
+    pub units: Vec<u8>,
     /// How long after the write it is looked for first.
     pub after: Duration,
     /// How long after the write it must show at the latest; not less than `after`.
@@ -42,7 +44,7 @@ pub struct Found {
 impl Rule {
     /// `verify = true`: the same place, at once, again until it fits for 2 s, exactly.
     pub fn exact(point: &Point) -> Rule {
-        Rule { point: point.clone(), after: Duration::ZERO, within: Rule::PATIENCE, tolerance: 0.0 }
+        Rule { point: point.clone(), units: vec![], after: Duration::ZERO, within: Rule::PATIENCE, tolerance: 0.0 }
     }
 
     /// How long a write is looked for, after the first look, where nothing else is said.

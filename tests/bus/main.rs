@@ -2,6 +2,8 @@
 //!
 //! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte
 //!   by byte.
+//! - `quirks`: the same, against peers that bend the protocol.
+//! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
@@ -12,11 +14,13 @@ mod peers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broadcast;
 mod late_answers;
 mod modbus_ascii;
 mod modbus_rtu;
 mod modbus_tcp;
 mod pymodbus;
+mod quirks;
 mod read_back;
 mod serial;
 mod values;

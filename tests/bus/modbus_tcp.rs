@@ -16,7 +16,7 @@ use tokio::time::timeout;
 pub struct Server(TcpListener);
 
 impl Server {
-    async fn start() -> (Running, Server) {
+    pub async fn start() -> (Running, Server) {
         let server = Server::bind().await;
         (Running::start(BusKind::ModbusTcp { address: server.address() }), server)
     }
@@ -35,7 +35,7 @@ impl Server {
         stream
     }
 
-    async fn connection(&self) -> Connection {
+    pub async fn connection(&self) -> Connection {
         Connection { stream: self.accept().await, first: 0, heard: false }
     }
 
@@ -45,7 +45,7 @@ impl Server {
 }
 
 /// A connection of the bus's, whose first transaction goes by 0.
-struct Connection {
+pub struct Connection {
     stream: TcpStream,
     first: u16,
     heard: bool,
@@ -67,7 +67,7 @@ impl std::ops::DerefMut for Connection {
 
 impl Connection {
     /// Hears a request. Gives it as it would be if the connection had begun with 0.
-    async fn hear_any(&mut self) -> [u8; 12] {
+    pub async fn hear_any(&mut self) -> [u8; 12] {
         let mut heard = [0; 12];
         patient(tokio::io::AsyncReadExt::read_exact(&mut self.stream, &mut heard)).await.unwrap();
         let transaction = u16::from_be_bytes([heard[0], heard[1]]);
@@ -83,7 +83,7 @@ impl Connection {
         assert_eq!(heard, expected, "heard {heard:02x?}");
     }
 
-    async fn say(&mut self, bytes: &[u8]) {
+    pub async fn say(&mut self, bytes: &[u8]) {
         let bytes = self.numbered(bytes);
         Peer::say(&mut self.stream, &bytes).await;
     }
@@ -99,7 +99,7 @@ impl Connection {
 }
 
 /// A frame: transaction, unit, and the rest.
-fn tcp(transaction: u8, unit: u8, pdu: &[u8]) -> Vec<u8> {
+pub fn tcp(transaction: u8, unit: u8, pdu: &[u8]) -> Vec<u8> {
     let len = u8::try_from(pdu.len() + 1).unwrap();
     [&[0, transaction, 0, 0, 0, len, unit], pdu].concat()
 }
@@ -264,7 +264,7 @@ async fn what_is_wrong_with_an_answer_is_said_to_a_person() {
     let coil = || Request::WriteBits { address: 3, bits: vec![true], multiple: false };
     let table: [(Request, Vec<u8>, &[&str]); 4] = [
         (read(16, 2), tcp(0, 9, &[3, 4, 0, 0, 0, 42]), &["of unit 9", "unit 7 was asked"]),
-        (read(16, 2), tells(5, 42), &["what came answers transaction", "is under way"]),
+        (read(16, 2), tells(5, 42), &["under transaction id", "is under way"]),
         (coil(), tcp(0, 7, &[5, 0, 3, 0x12, 0x34]), &["unit 7", "05 00 03 12 34"]),
         (read(16, 2), tcp(0, 7, &[3, 4, 0, 0, 0, 42, 9]), &["unit 7", "2a 09"]),
     ];

@@ -145,6 +145,23 @@ fn what_nobody_confirms_and_does_not_show_is_in_doubt_or_repeated_and_never_a_de
 }
 
 #[test]
+fn a_gateways_word_for_silence_is_repeated_as_silence_is_and_only_where_that_is_safe() {
+    let plant = plant();
+    for (n, (command, refusals), expected) in [
+        (1, ("set", 1), ends("succeeded", Json::Null, 2)),
+        (2, ("set", 3), ends("failed", "exception", 3)),
+        (3, ("pulse", 1), ends("in_doubt", "exception", 1)),
+    ] {
+        (0..refusals).for_each(|_| plant.slave.next_mood(Mood::Refusing(11)));
+        assert_eq!(plant.end(&format!("m-{n}"), command, n), expected);
+    }
+    let row = plant.site.wait_for_row("m-3", "in_doubt");
+    let told = row["error"]["message"].as_str().unwrap();
+    assert!(told.contains("exception 11: gateway target device failed to respond"), "{told}");
+    assert_eq!(plant.slave.writes(), [(0, 1)]);
+}
+
+#[test]
 fn a_command_that_the_peripheral_was_too_busy_to_begin_is_sent_again_and_recorded_each_time() {
     let plant = plant();
     for (command, address) in [("pulse", 2), ("set", 0)] {

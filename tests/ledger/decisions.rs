@@ -2,6 +2,8 @@
 //! whatever the ledger holds and the wire says, a final row is not run again, a non-idempotent command is sent at
 //! most once and only after its record, and every command comes to an end.
 
+mod broadcast;
+
 use std::time::Duration;
 
 use fieldbridge::command::decide::{

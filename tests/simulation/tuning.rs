@@ -258,8 +258,11 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, turnaround, rtu, text: line, host, .. } = *tuning;
     let Tuning { deadline, pulses, after_accept, pause, rests, poll_interval, rtu_kind, text_kind, .. } = *tuning;
-    let patience = format!("{}retries = {retries}
-", tuning.waits());
+    let patience = format!(
+        "{}retries = {retries}
+",
+        tuning.waits()
+    );
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");

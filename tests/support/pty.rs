@@ -140,6 +140,8 @@ async fn serve(far: &mut SerialStream, slave: &Slave, protocol: Protocol) {
         }
         while let Some((unit, request)) = protocol.next_request(&mut heard) {
             match slave.react(unit, &request) {
+                // What goes to all units nobody answers. The text protocol has no units.
+                _ if unit == 0 => {}
                 Reaction::Answer(answer, delay) => due.push((Instant::now() + delay, protocol.frame(unit, &answer))),
                 Reaction::Garbage => due.push((Instant::now(), GARBAGE.to_vec())),
                 Reaction::Silence | Reaction::HangUp => {}

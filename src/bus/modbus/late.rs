@@ -85,6 +85,7 @@ mod tests {
     use crate::bus::debts::{window, OWED_MAX};
     use crate::bus::modbus::frame::rtu::tests::sealed;
     use crate::peripheral::exchange::Request;
+    use crate::peripheral::quirks::{Quirk, Quirks};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -108,7 +109,11 @@ mod tests {
     }
 
     fn question(caller: u64, unit: u8, request: Request) -> (Question, Shape) {
-        let shape = Shape::of(unit, &request).unwrap();
+        bent(caller, unit, request, Quirks::NONE)
+    }
+
+    fn bent(caller: u64, unit: u8, request: Request, quirks: Quirks) -> (Question, Shape) {
+        let shape = Shape::of(unit, &request, quirks).unwrap();
         (Question::of(caller, &Call::new(unit, request)), shape)
     }
 
@@ -146,6 +151,34 @@ mod tests {
             [(write(2, 7, 5, 42), Some(until)), (write(2, 7, 5, 43), None), (write(2, 7, 6, 42), None)]
         {
             assert_eq!(debts.held_until(&question.0, &question.1, now), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_quirk_takes_for_an_answer_is_waited_for_before_it_could_be() {
+        let (unit, length, echo) = (Quirk::UnitId, Quirk::Length, Quirk::Echo);
+        let quirks = |given: &[Quirk]| given.iter().copied().collect::<Quirks>();
+        let set = |unit, address, word, given: &[Quirk]| {
+            let request = Request::WriteWords { address, words: vec![word], multiple: false };
+            bent(2, unit, request, quirks(given))
+        };
+        let get = |unit, count, given: &[Quirk]| {
+            bent(2, unit, Request::ReadWords { holding: true, address: 9, count }, quirks(given))
+        };
+        for (what, owed, asked, waits) in [
+            ("another write", set(7, 5, 42, &[]), set(7, 6, 1, &[]), false),
+            ("another write, whose echo is not compared", set(7, 5, 42, &[]), set(7, 6, 1, &[echo]), true),
+            ("a write behind one whose echo may be any", set(7, 5, 42, &[echo]), set(7, 6, 1, &[]), true),
+            ("a write of another unit", set(8, 5, 42, &[]), set(7, 6, 1, &[echo]), false),
+            ("a read behind a write", set(7, 5, 42, &[echo]), get(7, 2, &[echo]), false),
+            ("another unit, where any is taken", get(8, 2, &[]), get(7, 2, &[unit]), true),
+            ("a unit that may answer as another", get(8, 2, &[unit]), get(7, 2, &[]), true),
+            ("a read of another length", get(7, 3, &[length]), get(7, 2, &[length]), false),
+        ] {
+            let (mut debts, now) = (Debts::default(), Instant::now());
+            debts.asked(owed.0, owed.1, now + SECOND, now);
+            let other = Question::of(3, &Call::new(7, Request::line(vec![], None, None)));
+            assert_eq!(debts.held_until(&other, &asked.1, now).is_some(), waits, "{what}");
         }
     }
 

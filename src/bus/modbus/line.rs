@@ -7,6 +7,7 @@
 //! - The timeout runs from the end of sending, and the answer's own time on the wire does not count. An answer that has
 //!   begun by then is heard to its end, where the framing lets its characters come far apart; further apart they are
 //!   none.
+//! - What goes to all units is answered by none (2.1): nothing is waited for but their time to take it up.
 //! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - An adapter's echo of a request is never its answer, once the line has shown that it echoes. Until it has shown
 //!   that it doesn't, a request that is answered by its own bytes goes out behind a read, where there is one.
@@ -29,7 +30,9 @@ use crate::bus::port;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, Endpoint};
-use crate::peripheral::exchange::Refusal;
+use crate::peripheral::exchange::{Refusal, Request};
+use crate::peripheral::quirks::{Quirk, Quirks};
+use crate::time::until;
 
 /// A line on which something stands for longer than this, beside a frame under way, is not ours to write on.
 const BABBLE_MAX: Duration = Duration::from_secs(1);
@@ -48,6 +51,9 @@ const CHUNK: usize = 256;
 
 /// The unit id that all units hear and none answers (Modbus over Serial Line V1.02, 2.2).
 const BROADCAST: u8 = 0;
+
+/// How long units are left to take up what went to all of them: the turnaround delay, typically 100 to 200 ms (2.4.1).
+const TAKE_UP: Duration = Duration::from_millis(200);
 
 /// What a person is told of an adapter that hears itself.
 const ECHOES: &str =
@@ -232,10 +238,11 @@ impl ModbusLine {
     /// Learns from an exchange whether the line echoes. `answered` is the answer's length; 0: there was none.
     fn learn_of_echo(&mut self, answered: usize) {
         let Some(sent) = self.sent.take() else { return };
-        // Noise may have been an echo: of one that lost a byte a half is left.
+        // Noise may have been an echo: of one that lost a byte a half is left. It comes before the answer, not behind.
         let half = sent.frame.len() / 2;
         let is_like = || sent.frame.windows(half).any(|part| self.tail.windows(half).any(|heard| heard == part));
-        let is_none = sent.heard == answered || answered == 0 && !is_like();
+        let behind = if answered == 0 { 0 } else { self.tail.len() };
+        let is_none = sent.heard.saturating_sub(behind) == answered || answered == 0 && !is_like();
         match sent.echoed {
             true => self.echo = Echo::Heard,
             false if is_none && !sent.is_answered_by_itself => self.echo = Echo::Absent,
@@ -282,9 +289,15 @@ impl ModbusLine {
         let Some(pdu) = Pdu::of(&call.request) else {
             return Ended::not_sent("this bus speaks Modbus, not lines");
         };
-        let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request), pdu.encode()) else {
+        let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request, call.quirks), pdu.encode()) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
+        let is_write = matches!(call.request, Request::WriteBits { .. } | Request::WriteWords { .. });
+        if call.unit == BROADCAST && !is_write {
+            return Ended::not_sent(
+                "unit 0 is all units of the line, and none of them answers that: it can only be written",
+            );
+        }
         let frame = self.framing.sealed(call.unit, &encoded);
         match self.quiet(call).await {
             Ok(()) => {}
@@ -311,13 +324,16 @@ impl ModbusLine {
             }
         }
         let sent = Instant::now() + sending;
+        if call.unit == BROADCAST {
+            return self.told_to_all(call, sent).await;
+        }
         let (timeout, question) = self.owe(call, caller, shape, sent);
-        let is_answered_by_itself = call.request.is_answered_by_itself();
+        let is_answered_by_itself = call.request.is_answered_by_itself(call.quirks);
         self.sent = Some(Sent { frame, is_answered_by_itself, echoed: false, heard: 0, doubted: None });
         let deadline = sent + timeout + self.timing.on_wire(self.framing.len(&shape));
         let heard = self.listen_for(&question, &shape, deadline).await;
         let ended = match &heard {
-            Ok(frame) => Ended::kept(self.answered(call.unit, &pdu, frame)),
+            Ok(frame) => Ended::kept(self.answered(call, &pdu, frame)),
             Err(Silence::Lost(why)) => self.line.lost(why, Wire::NoAnswer),
             Err(Silence::Timeout) => Ended::kept(self.unanswered(call, timeout)),
         };
@@ -326,16 +342,30 @@ impl ModbusLine {
             Err(Silence::Timeout) => self.learn_of_echo(0),
             Err(Silence::Lost(_)) => self.sent = None,
         }
-        let silence = call.own_turnaround().map_or(self.silence, |own| self.timing.silence.max(bounded(own)));
-        self.quiet_until = Instant::now() + silence;
+        self.quiet_until = Instant::now() + self.silence_after(call);
         ended
+    }
+
+    /// The silence that is kept after an exchange.
+    fn silence_after(&self, call: &Call) -> Duration {
+        call.own_turnaround().map_or(self.silence, |own| self.timing.silence.max(bounded(own)))
+    }
+
+    /// The end of a request that went to all units, and is on the wire by then: a port that was closed before would not
+    /// send it.
+    async fn told_to_all(&mut self, call: &Call, sent: Instant) -> Ended {
+        until(sent).await;
+        self.sent = None;
+        self.quiet_until = sent + self.silence_after(call).max(TAKE_UP);
+        Ended::kept(Wire::Broadcast)
     }
 
     /// What an answer comes to. Which of two exceptions belongs to which of two requests can't be told where a gateway
     /// on the way does not keep their order: with different codes neither says what became of this one.
-    fn answered(&self, unit: u8, asked: &Pdu, frame: &[u8]) -> Wire {
+    fn answered(&self, call: &Call, asked: &Pdu, frame: &[u8]) -> Wire {
         let (_, answer) = self.framing.opened(frame).unwrap_or_default();
-        let wire = answer::ended(unit, asked, &answer);
+        let unit = call.unit;
+        let wire = answer::ended(unit, call.quirks, asked, &answer);
         match (&wire, self.sent.as_ref().and_then(|sent| sent.doubted)) {
             (Wire::Refused(Refusal::Exception(code)), Some(earlier)) if *code != earlier => Wire::BadReply(format!(
                 "unit {unit} answered with the exceptions {earlier} and {code}, and one of them belongs to an earlier request"
@@ -399,9 +429,21 @@ impl ModbusLine {
             None => "no intact frame that answers the request".into(),
         };
         Wire::BadReply(format!(
-            "unit {unit} did not answer within {timeout}; what came was {what}: {}",
-            self.framing.shown(&self.tail)
+            "unit {unit} did not answer within {timeout}; what came was {what}: {}{}",
+            self.framing.shown(&self.tail),
+            self.quirk(call).map_or_else(String::new, Quirks::hint)
         ))
+    }
+
+    /// The quirks that the unit would have to be said to have, so that what came is its answer.
+    fn quirk(&self, call: &Call) -> Option<Quirks> {
+        let is_echo = self.sent.as_ref().is_some_and(|sent| self.tail.starts_with(&sent.frame));
+        let others = Quirk::ALL.into_iter().filter(|quirk| !is_echo && !call.quirks.has(*quirk));
+        let mut more = others.map(|quirk| call.quirks.and(quirk));
+        more.find(|quirks| {
+            let shape = Shape::of(call.unit, &call.request, *quirks);
+            shape.is_some_and(|shape| self.framing.find(&shape, &self.tail).is_some())
+        })
     }
 }
 
@@ -424,11 +466,11 @@ impl Link for ModbusLine {
         // A request and its answer, and what may come before them.
         let ending = self.framing.apart_max().map_or(Duration::ZERO, |_| ENDING_MAX);
         let frames = self.timing.sending(2 * self.framing.frame_max());
-        self.silence.max(KEPT) + frames + ending + self.babble_max() + WRITE_SLACK
+        self.silence.max(KEPT).max(TAKE_UP) + frames + ending + self.babble_max() + WRITE_SLACK
     }
 
     fn is_to_be_tried(&self, call: &Call) -> bool {
-        let can_be_echo = call.request.is_answered_by_itself();
+        let can_be_echo = call.request.is_answered_by_itself(call.quirks);
         // A line that is opened anew may have another adapter.
         let has_shown = self.is_open() && self.echo != Echo::Unknown;
         !has_shown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
@@ -479,7 +521,7 @@ impl Link for ModbusLine {
     }
 
     fn held_until(&self, call: &Call, caller: u64, _: bool) -> Option<Instant> {
-        let shape = Shape::of(call.unit, &call.request)?;
+        let shape = Shape::of(call.unit, &call.request, call.quirks)?;
         let question = Question::of(caller, call);
         let until = self.debts.held_until(&question, &shape, Instant::now().into_std());
         until.map(Instant::from_std)

@@ -3,9 +3,11 @@
 //!
 //! Invariants
 //! - What is encoded is within the limits of its function.
-//! - What is taken for an answer is one in full: function, amount, and the echo of what was written where.
+//! - What is taken for an answer is one in full: function, amount, and the echo of what was written where. Less is
+//!   enough only of a peripheral whose quirks say so.
 
 use crate::peripheral::exchange::{Answer, Request};
+use crate::peripheral::quirks::{Quirk, Quirks};
 use crate::peripheral::registers::{BITS_READ_MAX, BITS_WRITTEN_MAX, WORDS_READ_MAX, WORDS_WRITTEN_MAX};
 
 /// Set in the function of an exception (section 7).
@@ -111,21 +113,23 @@ impl<'a> Pdu<'a> {
                 words.iter().flat_map(|word| word.to_be_bytes()).collect(),
             ),
             Pdu::WriteSingleCoil { .. } | Pdu::WriteSingleRegister { .. } | Pdu::MaskWriteRegister { .. } => {
-                Some(self.expected()?.head().to_vec())
+                Some(self.expected(Quirks::NONE)?.head().to_vec())
             }
         }
     }
 
     /// What the answer looks like, as far as it is known beforehand. `None`: one request can't ask so much.
-    pub(in crate::bus) fn expected(&self) -> Option<Expected> {
+    pub(in crate::bus) fn expected(&self, quirks: Quirks) -> Option<Expected> {
+        let may_go_on = quirks.has(Quirk::Length);
         let data = |bytes: usize| {
             let count = u8::try_from(bytes).ok()?;
-            Some(Expected::new(&[self.function(), count], 2 + bytes))
+            Some(Expected { may_go_on, ..Expected::new(&[self.function(), count], 2 + bytes) })
         };
         let echo = |fields: &[u16]| {
             let bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_be_bytes()).collect();
-            let head = [&[self.function()], &bytes[..]].concat();
-            Some(Expected::new(&head, head.len()))
+            let all = [&[self.function()], &bytes[..]].concat();
+            let head = if quirks.has(Quirk::Echo) { &all[..1] } else { &all[..] };
+            Some(Expected { may_go_on, ..Expected::new(head, all.len()) })
         };
         match *self {
             Pdu::ReadCoils { count, .. } | Pdu::ReadDiscreteInputs { count, .. } => data(count.div_ceil(8).into()),
@@ -144,11 +148,13 @@ impl<'a> Pdu<'a> {
     ///
     /// # Errors
     /// The end of a sentence that begins with the answer: it is none to this request.
-    pub(in crate::bus) fn understand(&self, answer: &[u8]) -> Result<Said, String> {
+    pub(in crate::bus) fn understand(&self, answer: &[u8], quirks: Quirks) -> Result<Said, String> {
+        let may_go_on = quirks.has(Quirk::Length);
         let [function, body @ ..] = answer else { return Err("is empty".into()) };
         if *function == self.function() | EXCEPTION {
             return match body {
                 [code] => Ok(Said::Exception(*code)),
+                [code, ..] if may_go_on => Ok(Said::Exception(*code)),
                 _ => Err("is longer or shorter than an exception".into()),
             };
         }
@@ -158,35 +164,41 @@ impl<'a> Pdu<'a> {
         match *self {
             Pdu::ReadCoils { count, .. } | Pdu::ReadDiscreteInputs { count, .. } => {
                 // Bits come in whole bytes; what stands behind the last one asked for has no meaning.
-                let (count, data) = (usize::from(count), counted(body)?);
+                let (count, data) = (usize::from(count), counted(body, may_go_on)?);
                 if data.len() != count.div_ceil(8) {
                     return Err(format!("holds {} bits for the {count} asked for", data.len() * 8));
                 }
                 Ok(Said::Bits((0..count).map(|at| data[at / 8] >> (at % 8) & 1 == 1).collect()))
             }
             Pdu::ReadHoldingRegisters { count, .. } | Pdu::ReadInputRegisters { count, .. } => {
-                let data = counted(body)?;
+                let data = counted(body, may_go_on)?;
                 if data.len() != usize::from(count) * 2 {
                     return Err(format!("holds {} bytes for the {count} registers asked for", data.len()));
                 }
                 Ok(Said::Words(data.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()))
             }
-            _ => match self.expected() {
-                Some(expected) if expected.head() == answer => Ok(Said::Written),
+            // Its function was compared, and its length is the frame's business.
+            _ if quirks.has(Quirk::Echo) => Ok(Said::Written),
+            _ => match self.expected(quirks) {
+                Some(expected) if expected.is(answer) => Ok(Said::Written),
                 _ => Err("confirms another write than the one it was sent".into()),
             },
         }
+    }
+
+    /// Whether this is an exception without its code.
+    pub(in crate::bus) fn is_cut_exception(&self, answer: &[u8]) -> bool {
+        *answer == [self.function() | EXCEPTION]
     }
 }
 
 impl Request {
     /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
     /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
-    pub fn is_answered_by_itself(&self) -> bool {
-        let of = |pdu: Pdu| Some((pdu.encode()?, pdu.expected()?));
-        Pdu::of(self)
-            .and_then(of)
-            .is_some_and(|(asked, answer)| answer.find(&asked) == Some((Found::Answer, asked.len())))
+    /// Where quirks make an answer of less, there are more.
+    pub fn is_answered_by_itself(&self, quirks: Quirks) -> bool {
+        let of = |pdu: Pdu| Some((pdu.encode()?, pdu.expected(quirks)?));
+        Pdu::of(self).and_then(of).is_some_and(|(asked, answer)| answer.is(&asked))
     }
 }
 
@@ -208,10 +220,11 @@ fn packed(bits: &[bool]) -> Vec<u8> {
     bits.chunks(8).map(byte).collect()
 }
 
-/// The bytes that the first one counts.
-fn counted(body: &[u8]) -> Result<&[u8], String> {
+/// The bytes that the first one counts. Whether more `may_go_on` behind them.
+fn counted(body: &[u8], may_go_on: bool) -> Result<&[u8], String> {
     match body {
         [count, data @ ..] if usize::from(*count) == data.len() => Ok(data),
+        [count, data @ ..] if may_go_on && usize::from(*count) < data.len() => Ok(&data[..usize::from(*count)]),
         _ => Err("is longer or shorter than it says".into()),
     }
 }
@@ -222,6 +235,8 @@ pub(in crate::bus) struct Expected {
     head: [u8; 7],
     head_len: usize,
     len: usize,
+    /// Whether more may stand behind it.
+    may_go_on: bool,
 }
 
 /// What the bytes of an answer are.
@@ -235,7 +250,7 @@ impl Expected {
     fn new(begins: &[u8], len: usize) -> Expected {
         let mut head = [0; 7];
         head[..begins.len()].copy_from_slice(begins);
-        Expected { head, head_len: begins.len(), len }
+        Expected { head, head_len: begins.len(), len, may_go_on: false }
     }
 
     /// What it begins with: all of it, for the echo of a write.
@@ -259,6 +274,35 @@ impl Expected {
             return (bytes.len() >= 2).then_some((Found::Exception, 2));
         }
         (bytes.len() >= self.len && bytes.starts_with(self.head())).then_some((Found::Answer, self.len))
+    }
+
+    /// Whether something whole is the answer, and no exception.
+    fn is(&self, pdu: &[u8]) -> bool {
+        self.find(pdu).is_some_and(|(found, len)| found == Found::Answer && self.may_end(len, pdu.len()))
+    }
+
+    /// Whether what was found with this length may be all of something that is so long.
+    pub(in crate::bus) fn may_end(&self, found: usize, whole: usize) -> bool {
+        found == whole || self.may_go_on && found < whole
+    }
+
+    /// How many bytes come at least behind these, if they are the beginning of an answer or of an exception.
+    pub(in crate::bus) fn lacks(&self, bytes: &[u8]) -> Option<usize> {
+        let Some(function) = bytes.first() else { return Some(1) };
+        if *function == self.function() | EXCEPTION {
+            return Some(2_usize.saturating_sub(bytes.len()));
+        }
+        let known = bytes.len().min(self.head_len);
+        let begins = bytes[..known] == self.head[..known];
+        let end = if known < self.head_len { self.head_len } else { self.len };
+        begins.then(|| end.saturating_sub(bytes.len()))
+    }
+
+    /// Whether what is owed with the other's looks could be taken for this.
+    pub(in crate::bus) fn could_be(&self, owed: &Expected) -> bool {
+        let common = self.head_len.min(owed.head_len);
+        let may_be_as_long = self.len == owed.len || self.may_go_on || owed.may_go_on;
+        may_be_as_long && self.head[..common] == owed.head[..common]
     }
 }
 
@@ -337,8 +381,8 @@ mod tests {
     fn the_examples_of_the_specification_are_encoded_and_understood() {
         for (pdu, asked, answered, said) in examples() {
             assert_eq!(pdu.encode().as_deref(), Some(asked), "{pdu:?}");
-            assert_eq!(pdu.understand(answered), Ok(said), "{pdu:?}");
-            let expected = pdu.expected().unwrap();
+            assert_eq!(pdu.understand(answered, Quirks::NONE), Ok(said), "{pdu:?}");
+            let expected = pdu.expected(Quirks::NONE).unwrap();
             let (found, len) = expected.find(&[answered, &[0; 3]].concat()).unwrap();
             assert_eq!((found == Found::Exception, len), (answered[0] >= EXCEPTION, answered.len()));
             assert_eq!(expected.find(&answered[..answered.len() - 1]), None, "{pdu:?}");
@@ -358,8 +402,8 @@ mod tests {
         for (request, asked, answered) in table {
             let pdu = Pdu::of(&request).unwrap();
             assert_eq!(pdu.encode().as_deref(), Some(asked), "{request:?}");
-            assert_eq!(pdu.understand(answered), Ok(Said::Written), "{request:?}");
-            assert_eq!(request.is_answered_by_itself(), asked == answered, "{request:?}");
+            assert_eq!(pdu.understand(answered, Quirks::NONE), Ok(Said::Written), "{request:?}");
+            assert_eq!(request.is_answered_by_itself(Quirks::NONE), asked == answered, "{request:?}");
         }
     }
 
@@ -367,22 +411,22 @@ mod tests {
     fn what_is_cut_longer_or_of_another_kind_is_no_answer() {
         for (pdu, _, answered, said) in examples() {
             for end in 0..answered.len() {
-                assert!(pdu.understand(&answered[..end]).is_err(), "{pdu:?}");
+                assert!(pdu.understand(&answered[..end], Quirks::NONE).is_err(), "{pdu:?}");
             }
-            assert!(pdu.understand(&[answered, &[0]].concat()).is_err(), "{pdu:?}");
+            assert!(pdu.understand(&[answered, &[0]].concat(), Quirks::NONE).is_err(), "{pdu:?}");
             for (other, ..) in examples().into_iter().filter(|(other, ..)| other.function() != pdu.function()) {
-                assert!(other.understand(answered).is_err(), "{other:?} and the answer to {pdu:?}");
+                assert!(other.understand(answered, Quirks::NONE).is_err(), "{other:?} and the answer to {pdu:?}");
             }
             if said == Said::Written {
                 for at in 1..answered.len() {
                     let mut another = answered.to_vec();
                     another[at] ^= 1;
-                    assert!(pdu.understand(&another).unwrap_err().contains("another write"), "{pdu:?}");
+                    assert!(pdu.understand(&another, Quirks::NONE).unwrap_err().contains("another write"), "{pdu:?}");
                 }
             }
         }
         let read = Pdu::ReadHoldingRegisters { address: 2, count: 2 };
-        assert!(read.understand(&[3, 2, 1, 2]).unwrap_err().contains("2 bytes for the 2 registers"));
+        assert!(read.understand(&[3, 2, 1, 2], Quirks::NONE).unwrap_err().contains("2 bytes for the 2 registers"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariants
 //! - One request is outstanding on a connection. After a timeout or anything unexpected the connection is given up, so
 //!   that what still comes on it is heard by nobody: nothing has to wait. What comes on the next one instead is told by
-//!   its transaction, for no two requests of a bus have the same one soon.
+//!   its transaction, for no two requests of a bus have the same one soon; but not of a unit that answers under any.
 //! - A connection that its peer has closed, as far as that can be known, is never written to.
 //! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - Connecting and writing have limits of their own: how long an answer may take says nothing of them.
@@ -24,6 +24,7 @@ use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::{self, Lines, CONNECT_TIMEOUT};
 use crate::net::Stream;
+use crate::peripheral::quirks::{Quirk, Quirks};
 use crate::time::until;
 
 /// How long a request may take to be taken by the system: it waits only behind a peer that has stopped reading.
@@ -34,6 +35,9 @@ const PREFIX: usize = 6;
 
 /// Unit and function at least, unit and 253 bytes at most (Modbus Application Protocol V1.1b3, 4.1).
 const COUNTED: std::ops::RangeInclusive<usize> = 2..=254;
+
+/// How long the rest of a frame is waited for that says that it is longer than the answer in it.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// A Modbus TCP server.
 pub(in crate::bus) struct Tcp {
@@ -57,7 +61,8 @@ impl Tcp {
         Tcp { address, timeout, turnaround, connection: None, transaction, quiet_until, lines }
     }
 
-    async fn put(&mut self, stream: &mut dyn Stream, call: &Call) -> Result<Wire, Broken> {
+    /// One exchange. Gives its end, and whether the connection is in step: nothing is to come that was not asked for.
+    async fn put(&mut self, stream: &mut dyn Stream, call: &Call) -> Result<(Wire, bool), Broken> {
         let Some(pdu) = Pdu::of(&call.request) else {
             return Err(Broken::before("this bus speaks Modbus, not lines"));
         };
@@ -66,7 +71,7 @@ impl Tcp {
         };
         select! {
             biased;
-            () = call.called_off() => return Ok(Wire::NotSent(TOO_LATE.into())),
+            () = call.called_off() => return Ok((Wire::NotSent(TOO_LATE.into()), true)),
             () = until(self.quiet_until) => {}
         }
         still_open(stream).await?;
@@ -83,26 +88,19 @@ impl Tcp {
         })?;
         let deadline = Instant::now() + timeout;
         let mut answer = Answering::default();
-        match timeout_at(deadline, answer.read(stream)).await {
-            Ok(Ok(())) => match foreign(&frame, &answer.frame) {
-                Some(why) => Ok(Wire::BadReply(why)),
-                None => Ok(answer::ended(call.unit, &pdu, &answer.frame[PREFIX + 1..])),
-            },
+        let heard = timeout_at(deadline, async {
+            match call.quirks.has(Quirk::Length) {
+                true => answer.read_by_content(stream, &pdu, call.quirks).await,
+                false => answer.read(stream).await,
+            }
+        });
+        match heard.await {
+            Ok(Ok(())) => {
+                let in_step = answer.is_as_counted(stream, deadline.min(Instant::now() + REST_MAX)).await;
+                Ok((judged(call, &pdu, &frame, &answer.frame[..answer.filled]), in_step))
+            }
             Ok(Err(broken)) => Err(broken),
-            Err(_) if answer.filled == 0 => Err(Broken {
-                wire: Wire::NoAnswer,
-                why: format!("unit {} did not answer within {}", call.unit, port::shown(timeout)),
-            }),
-            Err(_) => Err(Broken {
-                wire: Wire::NoAnswer,
-                why: format!(
-                    "the answer of unit {} was cut: within {} came {} bytes of it, {}",
-                    call.unit,
-                    port::shown(timeout),
-                    answer.filled,
-                    port::hex(&answer.frame[..answer.filled])
-                ),
-            }),
+            Err(_) => Err(Broken { wire: Wire::NoAnswer, why: answer.unfinished(call, &pdu, timeout) }),
         }
     }
 }
@@ -119,15 +117,25 @@ pub(in crate::bus) fn framed(transaction: u16, unit: u8, pdu: &[u8]) -> Vec<u8> 
     frame
 }
 
-/// Whose a whole frame is, and to what, if it is not the answer to the request: a sentence.
-fn foreign(request: &[u8], answer: &[u8]) -> Option<String> {
+/// What a whole frame comes to: the answer to the request, unless it is of another unit or to another transaction.
+fn judged(call: &Call, asked: &Pdu, request: &[u8], answer: &[u8]) -> Wire {
+    let mut needed = answer::needed(call.quirks, asked, &answer[PREFIX + 1..]);
+    let mut foreign = Vec::new();
     let transaction = |frame: &[u8]| u16::from_be_bytes([frame[0], frame[1]]);
-    let (asked, answered) = (transaction(request), transaction(answer));
-    if asked != answered {
-        return Some(format!("what came answers transaction {answered}, and {asked} is under way"));
+    let (sent, said) = (transaction(request), transaction(answer));
+    if sent != said && !call.quirks.has(Quirk::TransactionId) {
+        needed = needed.map(|quirks| quirks.and(Quirk::TransactionId));
+        foreign.push(format!("what came was answered under transaction id {said}, and {sent} is under way"));
     }
-    let (asked, answered) = (request[PREFIX], answer[PREFIX]);
-    (asked != answered).then(|| format!("what came is of unit {answered}, and unit {asked} was asked"))
+    let (sent, said) = (request[PREFIX], answer[PREFIX]);
+    if sent != said && !call.quirks.has(Quirk::UnitId) {
+        needed = needed.map(|quirks| quirks.and(Quirk::UnitId));
+        foreign.push(format!("what came is of unit {said}, and unit {sent} was asked"));
+    }
+    match foreign.is_empty() {
+        true => answer::ended(call.unit, call.quirks, asked, &answer[PREFIX + 1..]),
+        false => Wire::BadReply(foreign.join("; ") + &needed.map_or_else(String::new, Quirks::hint)),
+    }
 }
 
 /// How an exchange broke its connection.
@@ -168,12 +176,79 @@ impl Answering {
     /// Reads one frame, and not a byte more. Cancel-safe.
     pub(in crate::bus) async fn read(&mut self, stream: &mut dyn Stream) -> Result<(), Broken> {
         self.fill(stream, PREFIX).await?;
-        let counted = usize::from(u16::from_be_bytes([self.frame[4], self.frame[5]]));
+        let counted = self.counted();
         if self.frame[2..4] != [0, 0] || !COUNTED.contains(&counted) {
-            let why = format!("what came is no Modbus TCP: {}", port::hex(&self.frame));
-            return Err(Broken { wire: Wire::BadReply, why });
+            return Err(self.no_frame());
         }
         self.fill(stream, PREFIX + counted).await
+    }
+
+    /// Reads the answer to what was asked, however many bytes the frame says that it has: as far as it goes by what
+    /// stands in it. What is none is read as far as the frame says. Cancel-safe.
+    async fn read_by_content(
+        &mut self,
+        stream: &mut dyn Stream,
+        asked: &Pdu<'_>,
+        quirks: Quirks,
+    ) -> Result<(), Broken> {
+        self.fill(stream, PREFIX).await?;
+        if self.frame[2..4] != [0, 0] {
+            return Err(self.no_frame());
+        }
+        let (counted, expected) = (self.counted(), asked.expected(quirks));
+        self.fill(stream, PREFIX + 1).await?;
+        loop {
+            let said = &self.frame[PREFIX + 1..self.filled];
+            let is_counted = self.filled == PREFIX + counted && asked.understand(said, quirks).is_ok();
+            match expected.as_ref().and_then(|expected| expected.lacks(said)) {
+                Some(0) => return Ok(()),
+                _ if is_counted => return Ok(()),
+                Some(more) => self.fill(stream, self.filled + more).await?,
+                None if COUNTED.contains(&counted) => {
+                    return self.fill(stream, self.filled.max(PREFIX + counted)).await;
+                }
+                None => return Err(self.no_frame()),
+            }
+        }
+    }
+
+    /// Whether as much has come as the frame says, at the latest by then: else nobody knows where the next one begins.
+    async fn is_as_counted(&mut self, stream: &mut dyn Stream, until: Instant) -> bool {
+        let whole = PREFIX + self.counted();
+        if self.filled < whole && whole <= PREFIX + COUNTED.end() {
+            let _ = timeout_at(until, self.fill(stream, whole)).await;
+        }
+        self.filled == whole
+    }
+
+    /// What became of an answer that has not come to its end within the timeout.
+    fn unfinished(&self, call: &Call, asked: &Pdu, timeout: Duration) -> String {
+        let (unit, timeout) = (call.unit, port::shown(timeout));
+        if self.filled == 0 {
+            return format!("unit {unit} did not answer within {timeout}");
+        }
+        let heard = &self.frame[..self.filled];
+        let needed = call.quirks.and(Quirk::Length);
+        let is_whole = heard
+            .get(PREFIX + 1..)
+            .zip(asked.expected(needed))
+            .is_some_and(|(said, expected)| !call.quirks.has(Quirk::Length) && expected.lacks(said) == Some(0));
+        let hint = if is_whole { needed.hint() } else { String::new() };
+        let came = heard.len();
+        format!(
+            "the answer of unit {unit} was cut: within {timeout} came {came} bytes of it, {}{hint}",
+            port::hex(heard)
+        )
+    }
+
+    /// How many bytes the frame says that it has behind its count.
+    fn counted(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.frame[4], self.frame[5]]))
+    }
+
+    fn no_frame(&self) -> Broken {
+        let why = format!("what came is no Modbus TCP: {}", port::hex(&self.frame[..self.filled]));
+        Broken { wire: Wire::BadReply, why }
     }
 
     async fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Result<(), Broken> {
@@ -252,11 +327,11 @@ impl Link for Tcp {
                 let wire = wire(format!("{}: {why}", self.address));
                 Ended { wire, lost: Some(Lost::Idle) }
             }
-            Ok(wire @ Wire::BadReply(_)) => Ended { wire, lost: Some(Lost::Idle) },
-            Ok(wire) => {
+            Ok((wire, in_step)) if in_step && !matches!(wire, Wire::BadReply(_)) => {
                 self.connection = Some(stream);
                 Ended::kept(wire)
             }
+            Ok((wire, _)) => Ended { wire, lost: Some(Lost::Idle) },
         };
         if !matches!(ended.wire, Wire::NotSent(_)) {
             self.quiet_until = Instant::now() + call.own_turnaround().map_or(self.turnaround, bounded);

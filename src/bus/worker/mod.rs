@@ -560,6 +560,7 @@ fn word(wire: &Wire) -> &'static str {
         Wire::NotSent(_) => "not sent",
         Wire::NoAnswer(_) => "no answer",
         Wire::BadReply(_) => "bad reply",
+        Wire::Broadcast => "broadcast",
     }
 }
 

@@ -19,7 +19,7 @@ fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
     for (code, owes) in (0..=255).flat_map(|code| [(code, false), (code, true)]) {
         let attempt = refused(Refusal::Exception(code), owes);
         let (fault, kind) = match (code, attempt) {
-            (5 | 11, Attempt::Unconfirmed(fault)) => (fault, Code::Exception),
+            (5, Attempt::Unconfirmed(fault)) | (11, Attempt::Unclear(fault)) => (fault, Code::Exception),
             (6, Attempt::Busy { fault, certain }) if certain != owes => (fault, Code::Exception),
             (10, Attempt::NoPath(fault)) => (fault, Code::BusUnavailable),
             (5 | 6 | 10 | 11, other) => panic!("{code}: {other:?}"),

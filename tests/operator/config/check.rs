@@ -75,7 +75,7 @@ fn every_error_is_reported_at_once() {
 #[test]
 fn what_is_wrong_with_a_bus_does_not_hide_what_is_wrong_with_its_devices() {
     let site = Site::good();
-    let text = "[bus.line-a]\nbaud = 'fast'\n[device.pump-7]\nunit = 0\nprofile = 'scale'";
+    let text = "[bus.line-a]\nbaud = 'fast'\n[device.pump-7]\nunit = 256\nprofile = 'scale'";
     site.write("conf.d/50-case.toml", text);
     let problems = site.problems();
     let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
@@ -125,6 +125,8 @@ fn what_is_suspicious_is_noted() {
             "response_timeout of device \"scale\"",
         ),
         ("[bus.line-a]\nbaud = 19201", "bus.line-a.baud", "unusual"),
+        ("[device.pump-7]\nunit = 248", "device.pump-7.unit", "reserved"),
+        ("[device.pump-7]\nunit = 255", "device.pump-7.unit", "reserved"),
         ("[bus.line-a]\nport = 'ttyUSB0'", "bus.line-a.port", "/dev"),
         ("[bus.idle]\nkind = 'modbus-tcp'\naddress = 'a'", "bus.idle", "opened all the same"),
         ("[profile.idle.command.c]\nread = { register = 1 }", "profile.idle", "no device has this profile"),

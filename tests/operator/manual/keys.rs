@@ -126,6 +126,8 @@ fn kind(entry: &Entry) -> &'static str {
         "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
+        "quirks" => "array of names",
+        "units" => "array of integers",
         "unavailable" => "integer",
         "values" => "table of names and what they stand for",
         "expect" | "refuse" | "until" | "pattern" => "string, a regular expression",

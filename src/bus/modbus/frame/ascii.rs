@@ -29,7 +29,7 @@ pub(super) const fn len(pdu: usize) -> usize {
 pub(super) fn find(shape: &Shape, bytes: &[u8]) -> Option<(Found, usize)> {
     let (unit, pdu, len) = first(bytes)?;
     let (found, of_pdu) = shape.expected.find(&pdu)?;
-    (unit == shape.unit && of_pdu == pdu.len()).then_some((found, len))
+    (shape.takes(unit) && shape.expected.may_end(of_pdu, pdu.len())).then_some((found, len))
 }
 
 /// A PDU in a frame.
@@ -79,10 +79,12 @@ fn lrc(bytes: &[u8]) -> u8 {
 pub(crate) mod tests {
     use super::*;
     use crate::peripheral::exchange::Request;
+    use crate::peripheral::quirks::Quirks;
 
     /// The read of the specification's example for function 3 (Modbus Application Protocol V1.1b3, 6.3).
     fn shape() -> Shape {
-        Shape::of(0x11, &Request::ReadWords { holding: true, address: 0x6B, count: 3 }).unwrap()
+        let request = Request::ReadWords { holding: true, address: 0x6B, count: 3 };
+        Shape::of(0x11, &request, Quirks::NONE).unwrap()
     }
 
     fn answer() -> Vec<u8> {

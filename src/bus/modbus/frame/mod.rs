@@ -3,33 +3,54 @@
 //!
 //! Invariants
 //! - An answer is found wherever it begins, behind any garbage, and never before its last byte is there.
-//! - A frame is an answer only if unit, function, length or echo, and checksum are those of the request.
+//! - A frame is an answer only if unit, function, length or echo, and checksum are those of the request, as far as the
+//!   quirks of its unit leave them to be compared.
 
 pub(in crate::bus) mod ascii;
 pub(in crate::bus) mod rtu;
 
 use std::time::Duration;
 
+use crate::bus::debts::Looks;
 use crate::bus::modbus::pdu::{Expected, Found, Pdu};
 use crate::bus::port;
 use crate::peripheral::exchange::Request;
+use crate::peripheral::quirks::{Quirk, Quirks};
 
 /// What the answer to a request looks like, as far as it is known beforehand and whatever stands around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bus) struct Shape {
-    pub(in crate::bus) unit: u8,
+    unit: u8,
+    /// It may come under any unit.
+    any_unit: bool,
     expected: Expected,
 }
 
 impl Shape {
     /// The shape of a Modbus request's answer; `None` for a line protocol.
-    pub(in crate::bus) fn of(unit: u8, request: &Request) -> Option<Shape> {
-        Some(Shape { unit, expected: Pdu::of(request)?.expected()? })
+    pub(in crate::bus) fn of(unit: u8, request: &Request, quirks: Quirks) -> Option<Shape> {
+        let any_unit = quirks.has(Quirk::UnitId);
+        Some(Shape { unit, any_unit, expected: Pdu::of(request)?.expected(quirks)? })
+    }
+
+    /// Whether it may come under this unit.
+    fn takes(&self, unit: u8) -> bool {
+        self.any_unit || self.unit == unit
+    }
+
+    fn shares_unit(&self, other: &Shape) -> bool {
+        self.any_unit || other.takes(self.unit)
     }
 
     /// Whether an exception to the one could be an exception to the other.
     pub(in crate::bus) fn shares_exceptions(&self, other: &Shape) -> bool {
-        self.unit == other.unit && self.expected.function() == other.expected.function()
+        self.shares_unit(other) && self.expected.function() == other.expected.function()
+    }
+}
+
+impl Looks for Shape {
+    fn could_be(&self, owed: &Shape) -> bool {
+        self.shares_unit(owed) && self.expected.could_be(&owed.expected)
     }
 }
 

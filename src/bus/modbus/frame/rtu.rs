@@ -16,10 +16,15 @@ pub(super) fn len(pdu: usize) -> usize {
 
 /// What stands at the very start of `bytes`, and the length of its frame.
 pub(super) fn find(shape: &Shape, bytes: &[u8]) -> Option<(Found, usize)> {
-    let pdu = bytes.strip_prefix(&[shape.unit])?;
+    let (unit, pdu) = bytes.split_first()?;
+    if !shape.takes(*unit) {
+        return None;
+    }
     let (found, of_pdu) = shape.expected.find(pdu)?;
-    let frame = bytes.get(..len(of_pdu))?;
-    is_intact(frame).then_some((found, frame.len()))
+    // Where a frame ends that is longer than it should be, only its CRC says.
+    let mut ends =
+        (len(of_pdu)..=bytes.len().min(FRAME_MAX)).take_while(|end| shape.expected.may_end(len(of_pdu), *end));
+    ends.find(|end| is_intact(&bytes[..*end])).map(|end| (found, end))
 }
 
 /// A PDU in a frame.
@@ -55,6 +60,7 @@ fn crc(bytes: &[u8]) -> u16 {
 pub(crate) mod tests {
     use super::*;
     use crate::peripheral::exchange::Request;
+    use crate::peripheral::quirks::Quirks;
 
     /// A frame with its CRC.
     pub(crate) fn sealed(content: &[u8]) -> Vec<u8> {
@@ -79,7 +85,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_answer_is_one_only_with_unit_function_length_and_crc() {
-        let shape = Shape::of(7, &words(2)).unwrap();
+        let shape = Shape::of(7, &words(2), Quirks::NONE).unwrap();
         let good = sealed(&[7, 3, 4, 0, 1, 0, 2]);
         assert_eq!(find(&shape, &good), Some((Found::Answer, 9)));
         assert_eq!(find(&shape, &sealed(&[7, 0x83, 2])), Some((Found::Exception, 5)));
@@ -110,7 +116,7 @@ pub(crate) mod tests {
             (coils, &[9, 15, 0, 5, 0, 9]),
         ];
         for (request, content) in table {
-            let shape = Shape::of(9, &request).unwrap();
+            let shape = Shape::of(9, &request, Quirks::NONE).unwrap();
             assert_eq!(find(&shape, &sealed(content)), Some((Found::Answer, 8)));
             for i in 0..6 {
                 let mut other = content.to_vec();
@@ -142,22 +148,22 @@ pub(crate) mod tests {
                 Request::WriteBits { .. } => vec![9, 5, 0, 5, 0, 0],
                 _ => vec![9, 6, 0, 5, 0, 9],
             };
-            let found = find(&Shape::of(9, &request).unwrap(), &sealed(&content));
-            assert_eq!(found.is_some(), request.is_answered_by_itself(), "{request:?}");
+            let found = find(&Shape::of(9, &request, Quirks::NONE).unwrap(), &sealed(&content));
+            assert_eq!(found.is_some(), request.is_answered_by_itself(Quirks::NONE), "{request:?}");
         }
         for many in [
             Request::WriteBits { address: 5, bits: vec![true; 2], multiple: false },
             Request::WriteWords { address: 5, words: vec![9; 2], multiple: false },
         ] {
-            assert!(!many.is_answered_by_itself());
+            assert!(!many.is_answered_by_itself(Quirks::NONE));
         }
     }
 
     #[test]
     fn what_no_frame_can_hold_has_no_shape() {
-        assert!(Shape::of(1, &words(128)).is_none());
-        assert!(Shape::of(1, &Request::ReadBits { coils: true, address: 0, count: 2048 }).is_none());
+        assert!(Shape::of(1, &words(128), Quirks::NONE).is_none());
+        assert!(Shape::of(1, &Request::ReadBits { coils: true, address: 0, count: 2048 }, Quirks::NONE).is_none());
         let line = Request::line(vec![], None, None);
-        assert!(Shape::of(1, &line).is_none());
+        assert!(Shape::of(1, &line, Quirks::NONE).is_none());
     }
 }
