@@ -10,7 +10,7 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{Bus, BusKind, Endpoint, Parity, SerialPort};
+use super::{frame, Bus, BusKind, Cut, Endpoint, Parity, SerialPort};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -187,7 +187,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table, Some(MODBUS_PORT))? },
         Kind::Serial => {
             let endpoint = endpoint(table, kind);
-            BusKind::Serial { delimiter: delimiter(table)?, endpoint: endpoint? }
+            BusKind::Serial { cut: cut(table)?, endpoint: endpoint? }
         }
     };
     Some(Bus {
@@ -298,6 +298,17 @@ fn address(table: &Table, usual_port: Option<u16>) -> Option<String> {
     host_and_port(table.text("address")?, usual_port)
         .map_err(|why| table.wrong("address", why.and("write it as HOST:PORT")))
         .ok()
+}
+
+/// How what comes is cut into replies.
+fn cut(table: &Table) -> Option<Cut> {
+    if !table.has("frame") {
+        return delimiter(table).map(Cut::Delimiter);
+    }
+    if table.has("delimiter") {
+        table.wrong("delimiter", ("stands beside frame, which says where a reply ends", "remove one of them"));
+    }
+    frame::frame(&table.table("frame", keys::FRAME)?).map(Cut::Frame)
 }
 
 fn delimiter(table: &Table) -> Option<Vec<u8>> {

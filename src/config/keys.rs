@@ -91,6 +91,7 @@ pub const SERIAL: Section = Section {
         "data_bits",
         "stop_bits",
         "delimiter",
+        "frame",
         "response_timeout",
         "retries",
         "retry_pause",
@@ -98,6 +99,16 @@ pub const SERIAL: Section = Section {
         "late_window",
     ],
 };
+
+/// `[bus.NAME.frame]`
+pub const FRAME: Section =
+    Section { title: "[bus.NAME.frame]", keys: &["start", "end", "escape", "fixed", "length", "idle", "checksum"] };
+
+/// The table that `length` of a frame holds.
+pub const LENGTH: Section = Section { title: "length", keys: &["at", "size", "byte_order", "adds"] };
+
+/// The table that `checksum` of a frame holds.
+pub const CHECKSUM: Section = Section { title: "checksum", keys: &["kind", "as", "covers"] };
 
 /// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
 pub const BUS: Section = Section {
@@ -110,6 +121,7 @@ pub const BUS: Section = Section {
         "data_bits",
         "stop_bits",
         "delimiter",
+        "frame",
         "address",
         "response_timeout",
         "retries",
@@ -153,7 +165,9 @@ pub const COMMAND: Section = Section {
         "write",
         "function",
         "send",
+        "send_hex",
         "expect",
+        "expect_hex",
         "refuse",
         "until",
         "result",
@@ -197,7 +211,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 18] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -207,6 +221,9 @@ pub const SECTIONS: [Section; 15] = [
     MODBUS_ASCII,
     MODBUS_TCP,
     SERIAL,
+    FRAME,
+    LENGTH,
+    CHECKSUM,
     DEVICE,
     PROFILE,
     MESSAGE,

@@ -15,6 +15,7 @@ mod credential;
 mod device;
 mod environment;
 mod fingerprint;
+mod frame;
 mod hub;
 pub mod keys;
 mod layer;
@@ -40,6 +41,7 @@ use std::time::Duration;
 pub use crate::command::decide::Settle;
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::peripheral::frame::Frame;
 use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
@@ -170,9 +172,24 @@ pub enum BusKind {
     Serial {
         /// Where its line is.
         endpoint: Endpoint,
-        /// How a reply ends.
-        delimiter: Vec<u8>,
+        /// How what comes is cut into replies.
+        cut: Cut,
     },
+}
+
+/// How what comes on a line is cut into replies.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cut {
+    /// Into lines, by what ends them.
+    Delimiter(Vec<u8>),
+    /// Into frames; what is sent stands in one, too.
+    Frame(Frame),
+}
+
+impl From<Vec<u8>> for Cut {
+    fn from(delimiter: Vec<u8>) -> Cut {
+        Cut::Delimiter(delimiter)
+    }
 }
 
 impl BusKind {

@@ -1,7 +1,7 @@
 //! What goes over the wires. Proves G3, G8, G11, G12 and G13 at the line.
 //!
-//! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte
-//!   by byte.
+//! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against peers that are
+//!   scripted byte by byte.
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
@@ -12,6 +12,7 @@ mod peers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod framed;
 mod late_answers;
 mod modbus_ascii;
 mod modbus_rtu;

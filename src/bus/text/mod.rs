@@ -1,4 +1,4 @@
-//! One exchange with an instrument that speaks in lines of text on a serial port.
+//! One exchange with an instrument that speaks in lines of text, or in frames, on a serial port.
 //!
 //! Invariants
 //! - The line is listened to from the opening to the closing of its port, so that a line that began before a command
@@ -10,6 +10,10 @@
 //!   is a reading, where one is asked for; but the answer may come still, and is owed.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
+#[cfg(any(test, feature = "proof"))]
+pub(in crate::bus) mod any_bytes;
+mod cutter;
+mod frames;
 mod listening;
 mod reply;
 mod reports;
@@ -30,7 +34,7 @@ use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
 use crate::bus::text::splitter::{Place, TextLine, LINE_BYTES_MAX};
-use crate::config::{Bus, Endpoint};
+use crate::config::{Bus, Cut, Endpoint};
 use crate::peripheral::exchange::Request;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
@@ -63,13 +67,13 @@ impl Text {
     /// A line that is not open yet.
     pub(in crate::bus) fn new(
         endpoint: Endpoint,
-        delimiter: Vec<u8>,
+        cut: impl Into<Cut>,
         timeout: Duration,
         turnaround: Duration,
         lines: &Arc<dyn port::Lines>,
     ) -> Self {
         let timing = Timing::of(&endpoint);
-        let listening = Listening::new(delimiter, timing, timeout, turnaround, Instant::now().into_std());
+        let listening = Listening::new(cut, timing, timeout, turnaround, Instant::now().into_std());
         Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening }
     }
 
@@ -115,7 +119,7 @@ impl Text {
     }
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
-        let reply = Reply::to(&call.request, self.listening.delimiter());
+        let reply = self.listening.reply_to(&call.request);
         let (Request::Line { bytes, .. }, Some(mut reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
@@ -172,30 +176,42 @@ impl Text {
             let Some(stream) = self.line.stream.as_mut() else {
                 return self.line.lost("is closed", Wire::NoAnswer);
             };
-            let len = match timeout_at(until, port::read(stream, &mut chunk)).await {
+            // A frame may end sooner than what is waited for, by a silence.
+            let silence = self.listening.silence_ends_at().map_or(until, Instant::from_std);
+            let len = match timeout_at(until.min(silence), port::read(stream, &mut chunk)).await {
                 Ok(Ok(len)) => len,
                 Ok(Err(why)) => return self.line.lost(&why, Wire::NoAnswer),
-                Err(_) => continue,
+                Err(_) => 0,
             };
-            silent = false;
+            silent &= len == 0;
             for line in self.hear(&chunk[..len]) {
                 if !line.is_since(asked) {
                     reply.pass(&line.text);
-                } else if let Some(wire) = self.take(reply, &line.text) {
+                } else if let Some(wire) = self.take(reply, &line) {
                     return Ended::kept(wire);
                 }
             }
             if self.listening.is_overlong_since(asked) {
                 return Ended::kept(Wire::BadReply(format!(
-                    "more than {LINE_BYTES_MAX} bytes came without the delimiter: {}",
+                    "more than {LINE_BYTES_MAX} bytes came without the end of a reply: {}",
                     reply.excerpt(&self.listening.rest())
                 )));
             }
         }
+        Ended::kept(self.unanswered(reply, asked, silent, timeout))
+    }
+
+    /// How an exchange has ended to which no answer came.
+    fn unanswered(&self, reply: &Reply<'_>, asked: Place, silent: bool, timeout: Duration) -> Wire {
         let timeout = port::shown(timeout);
         let rest = self.listening.rest();
-        Ended::kept(if silent {
+        if silent {
             Wire::NoAnswer(format!("no reply within {timeout}"))
+        } else if let Some(flaw) = self.listening.flaw_since(asked) {
+            Wire::BadReply(format!(
+                "no reply within {timeout} that answers the command, but {flaw}; does the bus's frame say what the \
+                 peripheral's manual does, and is the line sound?"
+            ))
         } else if reply.is_echo_only(&rest) {
             Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
         } else if reply.is_overheard() {
@@ -207,13 +223,14 @@ impl Text {
         } else {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
-        })
+        }
     }
 
     /// Takes a line for the reply, which may be one that the instrument says by itself.
-    fn take(&self, reply: &mut Reply<'_>, line: &str) -> Option<Wire> {
-        let is_doubtful = self.listening.may_be_a_report(line, Instant::now().into_std());
-        reply.take(line, is_doubtful)
+    fn take(&self, reply: &mut Reply<'_>, line: &TextLine) -> Option<Wire> {
+        let likeness = self.listening.likeness(line);
+        let is_doubtful = self.listening.may_be_a_report(&likeness, Instant::now().into_std());
+        reply.take(&line.bytes, is_doubtful)
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.

@@ -95,6 +95,21 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
                 .into(),
             block: usize::MAX,
         },
+        "frame" | "length" | "checksum" => Entry {
+            section: section.title,
+            key: key.to_owned(),
+            value: "{}".into(),
+            is_default: false,
+            text: match key {
+                "frame" => {
+                    "In place of delimiter: how the frames of the line are made; the keys of this table are below."
+                }
+                "length" => "The field of a frame that says how long it is; the keys of this table are below.",
+                _ => "The checksum of a frame; the keys of this table are below.",
+            }
+            .into(),
+            block: usize::MAX,
+        },
         "addresses" => Entry {
             section: section.title,
             key: key.to_owned(),
@@ -118,7 +133,8 @@ fn kind(entry: &Entry) -> &'static str {
         "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
-        "unavailable" => "integer",
+        "unavailable" | "adds" => "integer",
+        "start" | "end" | "escape" => "string, byte or array of bytes",
         "values" => "table of names and what they stand for",
         "expect" | "refuse" | "until" | "pattern" => "string, a regular expression",
         "port" | "path" | "socket" => "string, a path",
@@ -175,6 +191,9 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
         "admin" => keys::ADMIN,
         "ledger" => keys::LEDGER,
         "device" => keys::DEVICE,
+        "bus" if table.ends_with(".frame") => keys::FRAME,
+        "bus" if table.ends_with(".frame.length") => keys::LENGTH,
+        "bus" if table.ends_with(".frame.checksum") => keys::CHECKSUM,
         "bus" => match kind_of_bus {
             "modbus-rtu" => keys::MODBUS_RTU,
             "modbus-ascii" => keys::MODBUS_ASCII,
