@@ -174,7 +174,18 @@ pub enum BusKind {
         endpoint: Endpoint,
         /// How what comes is cut into replies.
         cut: Cut,
+        /// What wakes the instrument.
+        wake: Option<Wake>,
     },
+}
+
+/// What is sent before a command after a silence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wake {
+    /// As it goes out.
+    pub bytes: Vec<u8>,
+    /// The silence, 0 s to 1 day.
+    pub after: Duration,
 }
 
 /// How what comes on a line is cut into replies.

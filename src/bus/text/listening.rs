@@ -227,6 +227,13 @@ impl Listening {
         self.reports.answered();
     }
 
+    /// Whether an instrument may sleep that does so when nothing was said on its line, to it or by it, for so long. One
+    /// that has not answered may, too.
+    pub(in crate::bus) fn may_sleep(&self, after: Duration, now: Instant) -> bool {
+        let answered = self.last.as_ref().filter(|last| last.answered && last.ended >= self.opened);
+        answered.is_none_or(|last| now >= self.heard.max(last.ended) + after)
+    }
+
     /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
     /// goes on, and no longer than `most` beyond the deadline.
     pub(in crate::bus) fn ends_by(&self, asked: Place, deadline: Instant, most: Duration) -> Option<Instant> {

@@ -8,6 +8,7 @@
 //! - Whether a command may still go out is looked at last, behind every wait.
 //! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It
 //!   is a reading, where one is asked for; but the answer may come still, and is owed.
+//! - What wakes an instrument is no command: what it says to that is over before the command goes out.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
 #[cfg(any(test, feature = "proof"))]
@@ -34,7 +35,7 @@ use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
 use crate::bus::text::splitter::{Place, TextLine, LINE_BYTES_MAX};
-use crate::config::{Bus, Cut, Endpoint};
+use crate::config::{Bus, BusKind, Cut, Endpoint, Wake};
 use crate::peripheral::exchange::Request;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
@@ -54,6 +55,7 @@ pub(in crate::bus) struct Text {
     /// All replies look alike.
     debts: Debts<()>,
     listening: Listening,
+    wake: Option<Wake>,
 }
 
 /// Why a command was not put on the line.
@@ -74,7 +76,7 @@ impl Text {
     ) -> Self {
         let timing = Timing::of(&endpoint);
         let listening = Listening::new(cut, timing, timeout, turnaround, Instant::now().into_std());
-        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening }
+        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening, wake: None }
     }
 
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
@@ -118,13 +120,43 @@ impl Text {
         }
     }
 
+    /// Wakes an instrument that may sleep, on a line that is free, and listens until it has said what it says to that.
+    async fn rouse(&mut self, question: &Question, call: &Call, caller: u64) -> Result<(), NotFree> {
+        let now = Instant::now().into_std();
+        let Some(wake) = self.wake.clone().filter(|wake| self.listening.may_sleep(wake.after, now)) else {
+            return Ok(());
+        };
+        let Some(stream) = self.line.stream.as_mut() else { return Err(NotFree::Lost("is closed".into())) };
+        // The command itself may be taken back until its own first byte.
+        let waking =
+            Call { request: Request::line(wake.bytes, None, None), permit: call.permit.to_try(), ..call.clone() };
+        let Request::Line { bytes, .. } = &waking.request else { return Ok(()) };
+        self.listening.ask(now);
+        let written = port::write_by(stream, bytes, self.timing.on_wire(bytes.len()) + WRITE_SLACK, &waking).await;
+        let woken = Question::of(caller, &waking);
+        match written {
+            Err(cut) if cut.sent == 0 && call.is_called_off() => {
+                self.listening.withdraw();
+                return Err(NotFree::CalledOff);
+            }
+            Err(cut) => return Err(NotFree::Lost(cut.why)),
+            // What it says to that is nobody's, as what it says behind an answer.
+            Ok(()) => self.listening.end(woken, true, Instant::now().into_std()),
+        }
+        self.free(question, call).await
+    }
+
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
         let reply = self.listening.reply_to(&call.request);
         let (Request::Line { bytes, .. }, Some(mut reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(caller, call);
-        match self.free(&question, call).await {
+        let free = match self.free(&question, call).await {
+            Ok(()) => self.rouse(&question, call, caller).await,
+            not_free => not_free,
+        };
+        match free {
             Ok(()) => {}
             Err(NotFree::CalledOff) => return Ended::not_sent(TOO_LATE),
             Err(NotFree::Babble) => {
@@ -248,6 +280,9 @@ impl Text {
 impl Link for Text {
     fn take_up(&mut self, settings: &Bus) {
         self.debts.keep_for(settings.late_window);
+        if let BusKind::Serial { wake, .. } = &settings.kind {
+            self.wake.clone_from(wake);
+        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {

@@ -123,7 +123,7 @@ impl Worker {
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
                 }
-                BusKind::Serial { endpoint, cut } => {
+                BusKind::Serial { endpoint, cut, .. } => {
                     shift.on(Text::new(endpoint, cut, timeout, turnaround, &lines)).work(&stop).await
                 }
             };

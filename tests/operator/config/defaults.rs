@@ -32,7 +32,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::Even, 8, 1));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
-    let BusKind::Serial { endpoint: Endpoint::Serial(port), cut } = &serial.kind else {
+    let BusKind::Serial { endpoint: Endpoint::Serial(port), cut, wake: None } = &serial.kind else {
         panic!("{serial:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::None, 8, 1));

@@ -134,7 +134,7 @@ fn kind(entry: &Entry) -> &'static str {
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
         "unavailable" | "adds" => "integer",
-        "start" | "end" | "escape" => "string, byte or array of bytes",
+        "start" | "end" | "escape" | "wake" => "string, byte or array of bytes",
         "values" => "table of names and what they stand for",
         "expect" | "refuse" | "until" | "pattern" => "string, a regular expression",
         "port" | "path" | "socket" => "string, a path",
