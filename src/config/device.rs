@@ -13,7 +13,7 @@ use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::command::Form;
 use crate::complaint::Complaint;
-use crate::peripheral::frame::Frame;
+use crate::peripheral::frame::{Ends, Frame};
 use crate::peripheral::{Action, Command};
 
 /// Every device by id; those that something is wrong with are left out.
@@ -276,8 +276,20 @@ fn check_framed(table: &Table, bus_name: &str, frame: &Frame, profile: &Profile)
         let Action::Send(template) = &command.action else { continue };
         let Some(payload) = template.send.fixed() else { continue };
         let (name, remedy) = (&command.name, "send the payload alone: start, checksum and end are put around it");
-        if let Err(why) = frame.seal(payload) {
-            table.wrong("profile", (format!("what its command {name:?} sends {why}"), remedy));
+        let sealed = match frame.seal(payload) {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                table.wrong("profile", (format!("what its command {name:?} sends {why}"), remedy));
+                continue;
+            }
+        };
+        let said = if let Ends::Length(length) = frame.ends { length.of(&sealed) } else { None };
+        if let Some(said) = said.filter(|said| usize::try_from(*said) != Ok(sealed.len())) {
+            let what = format!(
+                "what its command {name:?} sends is a frame of {} bytes on bus {bus_name:?}, and by its length {said}",
+                sealed.len()
+            );
+            table.note("profile", (what, "the length is a part of what is sent: correct it there, or length.adds"));
         } else if !frame.start.is_empty() && payload.starts_with(&frame.start) {
             let why = format!("what its command {name:?} sends begins as every frame on bus {bus_name:?} does");
             table.note("profile", (why, remedy));

@@ -232,6 +232,18 @@ impl BusKind {
         }
     }
 
+    /// Whether what is to be said on the one is understood on the other: a request has its frame already.
+    pub fn speaks_as(&self, other: &BusKind) -> bool {
+        self.is_modbus() == other.is_modbus() && self.frame() == other.frame()
+    }
+
+    fn frame(&self) -> Option<&Frame> {
+        match self {
+            BusKind::Serial { cut: Cut::Frame(frame), .. } => Some(frame),
+            _ => None,
+        }
+    }
+
     /// Its name in the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -387,6 +399,28 @@ fn check_name(name: &str) -> Result<(), Complaint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_said_on_one_bus_is_understood_on_another_of_the_same_protocol_and_frame() {
+        use crate::peripheral::frame::Ends;
+        let endpoint = || Endpoint::Tcp("a:1".into());
+        let line = |cut| BusKind::Serial { endpoint: endpoint(), cut, wake: None };
+        let frame = |ends| Cut::Frame(Frame { start: vec![2], end: vec![3], ends, escape: None, checksum: None });
+        let kinds = [
+            line(frame(Ends::AtItsEnd)),
+            line(frame(Ends::Fixed(9))),
+            line(b"\n".to_vec().into()),
+            BusKind::ModbusRtu(endpoint()),
+        ];
+        for (at, kind) in kinds.iter().enumerate() {
+            assert!(
+                kinds.iter().enumerate().all(|(other, kind_of)| kind.speaks_as(kind_of) == (at == other)),
+                "{kind:?}"
+            );
+        }
+        assert!(line(b"\n".to_vec().into()).speaks_as(&line(b"\r".to_vec().into())));
+        assert!(BusKind::ModbusAscii(endpoint()).speaks_as(&BusKind::ModbusTcp { address: "a:1".into() }));
+    }
 
     #[test]
     fn a_key_is_never_shown() {
