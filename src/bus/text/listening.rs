@@ -115,10 +115,11 @@ impl Listening {
 
     /// Takes what came, and gives the lines that it ends. `owes`: it may be an answer that is owed.
     pub(in crate::bus) fn feed(&mut self, bytes: &[u8], owes: bool, now: Instant) -> Vec<TextLine> {
-        let mut lines = self.tick(now);
         if bytes.is_empty() {
-            return lines;
+            return self.tick(now);
         }
+        // What is nobody's answer has ended with the silence before this. What may be one was waited for, if it has.
+        let mut lines = if self.asked.is_none() { self.tick(now) } else { Vec::new() };
         self.align(now);
         let unasked = self.asked.is_none() && !owes;
         if !self.cutter.is_within() {
@@ -270,6 +271,7 @@ mod tests {
     use crate::bus::call::Call;
     use crate::config::{Endpoint, Parity, SerialPort};
     use crate::peripheral::exchange::Request;
+    use crate::peripheral::frame::{Ends, Frame};
 
     const MS: Duration = Duration::from_millis(1);
     /// Twenty characters of 10 ms, and the pause of an instrument that answers within 500 ms.
@@ -383,6 +385,26 @@ mod tests {
         assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
         line.feed(b"two\n", false, now + 600 * MS);
         assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
+    }
+
+    #[test]
+    fn silence_ends_a_frame_that_is_nobodys_and_an_answer_where_the_silence_was_waited_for() {
+        let (idle, opened) = (20 * MS, Instant::now());
+        let frame = Frame { start: vec![], end: vec![], ends: Ends::Idle(idle), escape: None, checksum: None };
+        let port = SerialPort { path: "line".into(), baud: 1000, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let timing = Timing::of(&Endpoint::Serial(port));
+        let mut line = Listening::new(Cut::Frame(frame), timing, 500 * MS, Duration::ZERO, opened);
+        let texts = |lines: Vec<TextLine>| lines.into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let now = opened + QUIET * PATIENCE;
+        assert!(line.feed(b"A", false, now).is_empty());
+        assert_eq!(texts(line.feed(b"B", false, now + 300 * MS)), ["A"]);
+        let now = now + 2 * QUIET;
+        let asked = line.ask(now);
+        assert!(line.feed(b"OK", false, now).is_empty());
+        assert!(line.feed(b" NOT", false, now + 300 * MS).is_empty(), "the gateway was held up");
+        assert_eq!(line.silence_ends_at(), Some(now + 300 * MS + idle));
+        let lines = line.feed(b"", false, now + 300 * MS + idle);
+        assert!(lines.len() == 1 && lines[0].text == "OK NOT" && lines[0].is_since(asked), "{lines:?}");
     }
 
     #[test]
