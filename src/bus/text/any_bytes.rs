@@ -73,7 +73,8 @@ pub fn frames(bytes: &[u8]) {
 fn what_is_sealed_is_found(frame: &Frame, payload: &[u8]) {
     let Ok(whole) = frame.seal(payload) else { return };
     assert_eq!(frame.open(&whole).as_deref(), Ok(payload), "{frame:?}");
-    // A length that the payload does not say is no frame of this bus.
+    // A length that the payload does not say is no frame of this bus; nor is one whose checksum stands in its place.
+    let is_long_enough = whole.len() >= frame.least();
     let fits = match frame.ends {
         Ends::AtItsEnd | Ends::Idle(_) => true,
         Ends::Fixed(length) => length == whole.len(),
@@ -86,7 +87,7 @@ fn what_is_sealed_is_found(frame: &Frame, payload: &[u8]) {
     found.extend(cutter.tick(now + Duration::from_secs(1)));
     // A checksum may be an end by chance, and the byte before it the checksum of what is before that.
     let is_ambiguous = frame.ends == Ends::AtItsEnd && (0..whole.len()).any(|to| frame.open(&whole[..to]).is_ok());
-    if fits && !whole.is_empty() && !is_ambiguous {
+    if fits && is_long_enough && !whole.is_empty() && !is_ambiguous {
         let found: Vec<&[u8]> = found.iter().map(|line| &line.bytes[..]).collect();
         assert_eq!(found, [payload], "{frame:?} {whole:02X?}");
     }
