@@ -16,6 +16,7 @@ use crate::bus::modbus::late::Sifted;
 use crate::bus::modbus::line::ModbusLine;
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::modbus::tcp;
+pub use crate::bus::text::any_bytes::frames;
 use crate::bus::{port, text};
 use crate::config::{Endpoint, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
@@ -386,7 +387,8 @@ pub fn text_line(bytes: &[u8]) {
     let mut source = Source::new(bytes);
     let delimiter = source.pick(&[&b"\r\n"[..], b"\n", b"\r", b"\x03", b";;"]).to_vec();
     let [expect, refuse, until] = [&EXPECT, &REFUSE, &UNTIL].map(|patterns| source.pick(patterns).clone());
-    let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until, is_reading: false };
+    let bytes = b"T\r\n".to_vec();
+    let request = Request::Line { bytes, expect, picture: None, refuse, until, is_reading: false };
     let before = source.within(0..=6);
     let mut said = pieces(&mut source, |source| match source.u8() % 4 {
         0 => delimiter.clone(),

@@ -10,10 +10,12 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{Bus, BusKind, Endpoint, Parity, Rs485, SerialPort};
+use super::{frame, Bus, BusKind, Cut, Endpoint, Parity, Rs485, SerialPort, Wake};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Instruments that sleep stay awake for longer, and waking one that is awake costs little.
+const DEFAULT_WAKE_AFTER: Duration = Duration::from_secs(5);
 const MODBUS_PORT: u16 = 502;
 /// Longer than any terminator in use.
 const DELIMITER_BYTES_MAX: usize = 64;
@@ -35,6 +37,7 @@ const LATE_WINDOW: Span = Span {
     max: Duration::from_secs(600),
     because: ", or a late answer would be taken for another command's",
 };
+const WAKE_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24 * 3600), because: "" };
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
@@ -196,7 +199,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         Kind::ModbusTcp => BusKind::ModbusTcp { address: address(table, Some(MODBUS_PORT))? },
         Kind::Serial => {
             let endpoint = endpoint(table, kind);
-            BusKind::Serial { delimiter: delimiter(table)?, endpoint: endpoint? }
+            let wake = wake(table);
+            BusKind::Serial { cut: cut(table)?, endpoint: endpoint?, wake }
         }
     };
     Some(Bus {
@@ -327,6 +331,26 @@ fn address(table: &Table, usual_port: Option<u16>) -> Option<String> {
     host_and_port(table.text("address")?, usual_port)
         .map_err(|why| table.wrong("address", why.and("write it as HOST:PORT")))
         .ok()
+}
+
+/// How what comes is cut into replies.
+fn cut(table: &Table) -> Option<Cut> {
+    if !table.has("frame") {
+        return delimiter(table).map(Cut::Delimiter);
+    }
+    if table.has("delimiter") {
+        table.wrong("delimiter", ("stands beside frame, which says where a reply ends", "remove one of them"));
+    }
+    frame::frame(&table.table("frame", keys::FRAME)?).map(Cut::Frame)
+}
+
+/// What is sent before a command after a silence.
+fn wake(table: &Table) -> Option<Wake> {
+    let after = table.duration("wake_after", &WAKE_AFTER).unwrap_or(DEFAULT_WAKE_AFTER);
+    if table.has("wake_after") && !table.has("wake") {
+        table.wrong("wake_after", ("has no effect without wake", "write what wakes the instrument, as wake = \"\\r\""));
+    }
+    Some(Wake { bytes: frame::mark(table, "wake")?, after })
 }
 
 fn delimiter(table: &Table) -> Option<Vec<u8>> {

@@ -10,9 +10,10 @@ use super::profile::{too_soon, Profile};
 use super::text::lacks_end;
 use super::tree::{join, Table};
 use super::way::transport;
-use super::{is_loopback, Bus, BusKind, Credential, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
+use super::{is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::peripheral::frame::{Ends, Frame};
 use crate::peripheral::quirks::{Quirk, Quirks};
 use crate::peripheral::{Action, Command};
 
@@ -106,8 +107,12 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         check_units(table, is_broadcast(unit, bus.kind), profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
-            if let BusKind::Serial { delimiter, .. } = &settings.kind {
-                note_missing_end(table, name, delimiter, profile);
+            match &settings.kind {
+                BusKind::Serial { cut: Cut::Delimiter(delimiter), .. } => {
+                    note_missing_end(table, name, delimiter, profile);
+                }
+                BusKind::Serial { cut: Cut::Frame(frame), .. } => check_framed(table, name, frame, profile),
+                _ => {}
             }
         }
     }
@@ -120,7 +125,8 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         check_way(table, hub, transport, credential.as_ref());
     }
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
-    let ((bus, _), (_, profile)) = (bus?, profile?);
+    let ((bus, entry), (_, profile)) = (bus?, profile?);
+    let kind = entry.bus.as_ref().map(|settings| &settings.kind);
     Some(Device {
         id: id.to_owned(),
         bus: bus.to_owned(),
@@ -133,7 +139,10 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         secondary,
         settle: settle.unwrap_or(Settle::AfterExecution),
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
-        commands: Arc::clone(&profile.commands),
+        commands: match kind {
+            Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed(profile, frame),
+            _ => Arc::clone(&profile.commands),
+        },
     })
 }
 
@@ -355,6 +364,40 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
             "choose another profile or bus",
         );
         table.wrong("profile", why);
+    }
+}
+
+/// The commands of a profile on a bus whose lines carry frames.
+fn framed(profile: &Profile, frame: &Frame) -> Arc<BTreeMap<String, Command>> {
+    let frame = Arc::new(frame.clone());
+    let framed = |command: &Command| Command { frame: Some(Arc::clone(&frame)), ..command.clone() };
+    Arc::new(profile.commands.iter().map(|(name, command)| (name.clone(), framed(command))).collect())
+}
+
+/// Reports what can't stand in a frame, or would stand there twice.
+fn check_framed(table: &Table, bus_name: &str, frame: &Frame, profile: &Profile) {
+    for command in profile.commands.values() {
+        let Action::Send(template) = &command.action else { continue };
+        let Some(payload) = template.send.fixed() else { continue };
+        let (name, remedy) = (&command.name, "send the payload alone: start, checksum and end are put around it");
+        let sealed = match frame.seal(payload) {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                table.wrong("profile", (format!("what its command {name:?} sends {why}"), remedy));
+                continue;
+            }
+        };
+        let said = if let Ends::Length(length) = frame.ends { length.of(&sealed) } else { None };
+        if let Some(said) = said.filter(|said| usize::try_from(*said) != Ok(sealed.len())) {
+            let what = format!(
+                "what its command {name:?} sends is a frame of {} bytes on bus {bus_name:?}, and by its length {said}",
+                sealed.len()
+            );
+            table.note("profile", (what, "the length is a part of what is sent: correct it there, or length.adds"));
+        } else if !frame.start.is_empty() && payload.starts_with(&frame.start) {
+            let why = format!("what its command {name:?} sends begins as every frame on bus {bus_name:?} does");
+            table.note("profile", (why, remedy));
+        }
     }
 }
 

@@ -105,6 +105,9 @@ pub const SERIAL: Section = Section {
         "stop_bits",
         "rs485",
         "delimiter",
+        "frame",
+        "wake",
+        "wake_after",
         "response_timeout",
         "retries",
         "retry_pause",
@@ -117,6 +120,15 @@ pub const SERIAL: Section = Section {
 
 /// The table that `rs485` of a bus holds.
 pub const RS485: Section = Section { title: "rs485", keys: &["rts_on_send", "delay_before", "delay_after"] };
+/// `[bus.NAME.frame]`
+pub const FRAME: Section =
+    Section { title: "[bus.NAME.frame]", keys: &["start", "end", "escape", "fixed", "length", "idle", "checksum"] };
+
+/// The table that `length` of a frame holds.
+pub const LENGTH: Section = Section { title: "length", keys: &["at", "size", "byte_order", "adds"] };
+
+/// The table that `checksum` of a frame holds.
+pub const CHECKSUM: Section = Section { title: "checksum", keys: &["kind", "as", "covers"] };
 
 /// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
 pub const BUS: Section = Section {
@@ -130,6 +142,9 @@ pub const BUS: Section = Section {
         "stop_bits",
         "rs485",
         "delimiter",
+        "frame",
+        "wake",
+        "wake_after",
         "address",
         "response_timeout",
         "retries",
@@ -179,7 +194,9 @@ pub const COMMAND: Section = Section {
         "write",
         "function",
         "send",
+        "send_hex",
         "expect",
+        "expect_hex",
         "refuse",
         "until",
         "result",
@@ -224,7 +241,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 16] = [
+pub const SECTIONS: [Section; 19] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -235,6 +252,9 @@ pub const SECTIONS: [Section; 16] = [
     MODBUS_TCP,
     SERIAL,
     RS485,
+    FRAME,
+    LENGTH,
+    CHECKSUM,
     DEVICE,
     PROFILE,
     MESSAGE,

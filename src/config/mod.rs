@@ -15,6 +15,7 @@ mod credential;
 mod device;
 mod environment;
 mod fingerprint;
+mod frame;
 mod hub;
 pub mod keys;
 mod layer;
@@ -40,6 +41,7 @@ use std::time::Duration;
 pub use crate::command::decide::Settle;
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
 use crate::peripheral::Command;
 pub use address::is_loopback;
@@ -175,9 +177,35 @@ pub enum BusKind {
     Serial {
         /// Where its line is.
         endpoint: Endpoint,
-        /// How a reply ends.
-        delimiter: Vec<u8>,
+        /// How what comes is cut into replies.
+        cut: Cut,
+        /// What wakes the instrument.
+        wake: Option<Wake>,
     },
+}
+
+/// What is sent before a command after a silence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wake {
+    /// As it goes out.
+    pub bytes: Vec<u8>,
+    /// The silence, 0 s to 1 day.
+    pub after: Duration,
+}
+
+/// How what comes on a line is cut into replies.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cut {
+    /// Into lines, by what ends them.
+    Delimiter(Vec<u8>),
+    /// Into frames; what is sent stands in one, too.
+    Frame(Frame),
+}
+
+impl From<Vec<u8>> for Cut {
+    fn from(delimiter: Vec<u8>) -> Cut {
+        Cut::Delimiter(delimiter)
+    }
 }
 
 impl BusKind {
@@ -206,6 +234,18 @@ impl BusKind {
         match self {
             BusKind::ModbusRtu(_) | BusKind::ModbusAscii(_) | BusKind::ModbusTcp { .. } => true,
             BusKind::Serial { .. } => false,
+        }
+    }
+
+    /// Whether what is to be said on the one is understood on the other: a request has its frame already.
+    pub fn speaks_as(&self, other: &BusKind) -> bool {
+        self.is_modbus() == other.is_modbus() && self.frame() == other.frame()
+    }
+
+    fn frame(&self) -> Option<&Frame> {
+        match self {
+            BusKind::Serial { cut: Cut::Frame(frame), .. } => Some(frame),
+            _ => None,
         }
     }
 
@@ -398,6 +438,28 @@ fn check_name(name: &str) -> Result<(), Complaint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_said_on_one_bus_is_understood_on_another_of_the_same_protocol_and_frame() {
+        use crate::peripheral::frame::Ends;
+        let endpoint = || Endpoint::Tcp("a:1".into());
+        let line = |cut| BusKind::Serial { endpoint: endpoint(), cut, wake: None };
+        let frame = |ends| Cut::Frame(Frame { start: vec![2], end: vec![3], ends, escape: None, checksum: None });
+        let kinds = [
+            line(frame(Ends::AtItsEnd)),
+            line(frame(Ends::Fixed(9))),
+            line(b"\n".to_vec().into()),
+            BusKind::ModbusRtu(endpoint()),
+        ];
+        for (at, kind) in kinds.iter().enumerate() {
+            assert!(
+                kinds.iter().enumerate().all(|(other, kind_of)| kind.speaks_as(kind_of) == (at == other)),
+                "{kind:?}"
+            );
+        }
+        assert!(line(b"\n".to_vec().into()).speaks_as(&line(b"\r".to_vec().into())));
+        assert!(BusKind::ModbusAscii(endpoint()).speaks_as(&BusKind::ModbusTcp { address: "a:1".into() }));
+    }
 
     #[test]
     fn a_key_is_never_shown() {

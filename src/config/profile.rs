@@ -13,7 +13,7 @@ use super::{keys, message, point};
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::registers::{DataType, Point};
-use crate::peripheral::{Action, Command, Names, Rule, PLACEHOLDER};
+use crate::peripheral::{Action, Command, Names, Rule};
 
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 
@@ -66,7 +66,7 @@ fn profile(table: &Table) -> Profile {
             table.wrong_here(why);
         }
         match action_key(&table) {
-            Some("send") => sends.push(name.to_owned()),
+            Some("send" | "send_hex") => sends.push(name.to_owned()),
             Some(_) => registers.push(name.to_owned()),
             None => {}
         }
@@ -77,9 +77,12 @@ fn profile(table: &Table) -> Profile {
     Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), names, form, registers, sends }
 }
 
+/// The keys that say what a command does.
+const ACTIONS: [&str; 4] = ["read", "write", "send", "send_hex"];
+
 /// The one key of a command that says what it does.
 fn action_key(table: &Table) -> Option<&'static str> {
-    let given: Vec<&str> = ["read", "write", "send"].into_iter().filter(|key| table.has(key)).collect();
+    let given: Vec<&str> = ACTIONS.into_iter().filter(|key| table.has(key)).collect();
     match given.as_slice() {
         [key] => Some(key),
         _ => None,
@@ -128,7 +131,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
 
 /// Reports a fixed value that every message would end in a refusal of: it is asked of what carries messages out.
 fn check_fixed(table: &Table, command: &Command) {
-    if command.fixed.is_none() || !["write", "send"].iter().any(|key| table.has(key)) {
+    if command.fixed.is_none() || !["write", "send", "send_hex"].iter().any(|key| table.has(key)) {
         return;
     }
     if let Err(fault) = command.prepare(None) {
@@ -158,15 +161,15 @@ fn action(table: &Table) -> Option<Action> {
         Some(_) => template(table).map(Action::send),
         None => {
             let present = table.present();
-            let given: Vec<&str> = present.into_iter().filter(|key| ["read", "write", "send"].contains(key)).collect();
+            let given: Vec<&str> = present.into_iter().filter(|key| ACTIONS.contains(key)).collect();
             match given.as_slice() {
-                [] => table.absent_here(("does nothing", "give it one of read, write or send")),
+                [] => table.absent_here(("does nothing", "give it one of read, write, send or send_hex")),
                 [first, others @ ..] => {
                     let others = others.join(" and ");
                     let why = (format!("stands beside {others}"), "a command does one thing: make two commands of it");
                     table.wrong(first, why);
                     // Each is still looked at: what is wrong with it stays wrong in a command of its own.
-                    for key in given.iter().filter(|key| **key != "send") {
+                    for key in given.iter().filter(|key| !key.starts_with("send")) {
                         point::point(table, key);
                     }
                 }
@@ -201,8 +204,10 @@ fn idempotent(table: &Table) -> Option<bool> {
 
 /// Reports keys that mean nothing beside the command's action.
 fn refuse_keys_of_other_actions(table: &Table) {
-    let Some(action) = action_key(table) else {
-        return;
+    let action = match action_key(table) {
+        Some("send_hex") => "send",
+        Some(action) => action,
+        None => return,
     };
     for (key, owners) in [
         ("value", ["write", "send"].as_slice()),
@@ -212,6 +217,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
         ("verify", &["write"]),
         ("read_back", &["write"]),
         ("expect", &["send"]),
+        ("expect_hex", &["send"]),
         ("refuse", &["send"]),
         ("until", &["send"]),
         ("result", &["send"]),
@@ -375,7 +381,7 @@ fn same_number(a: &Json, b: &Json) -> bool {
 fn check_names(table: &Table, command: &Command) {
     let (takes_one, is_text) = match &command.action {
         Action::Read(point) | Action::Write(point) => (true, point.kind == DataType::String),
-        Action::Send(template) => (template.send.contains(PLACEHOLDER), false),
+        Action::Send(template) => (template.send.takes_value(), false),
     };
     // A fixed value has been asked for already.
     let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };

@@ -6,7 +6,7 @@ use regex_lite::Regex;
 
 use super::tree::Table;
 use crate::complaint::Complaint;
-use crate::peripheral::{Meaning, Pattern, Template, PLACEHOLDER};
+use crate::peripheral::{Meaning, Pattern, Picture, Template, Wording, PLACEHOLDER};
 
 /// Longer than any line that a peripheral reads at once.
 const SEND_BYTES_MAX: usize = 4096;
@@ -27,17 +27,22 @@ const NO_ENDS: [(&str, &str); 8] = [
 
 /// What a command sends, and how its reply is understood.
 pub(super) fn template(table: &Table) -> Option<Template> {
-    let send = table.text("send");
+    let send = wording(table);
     let regex = |key| expression(table, key, Regex::new);
     let (expect, refuse, until) = (regex("expect"), regex("refuse"), regex("until"));
+    let picture = picture(table);
     let result = table.choice("result", &MEANINGS);
     let pattern = expression(table, "pattern", Pattern::new);
-    if let Some(send) = send {
-        check_send(table, send);
-        let is_own_echo = |expect: &Regex| !send.contains(PLACEHOLDER) && expect.is_match(send.trim());
-        if expect.as_ref().is_some_and(is_own_echo) {
+    let send = send?;
+    if let Some(fixed) = send.fixed() {
+        let text = String::from_utf8_lossy(fixed);
+        let is_own_echo = [
+            ("expect", expect.as_ref().is_some_and(|expect| expect.is_match(text.trim()))),
+            ("expect_hex", picture.as_ref().is_some_and(|picture| picture.read(fixed).is_some())),
+        ];
+        for (key, _) in is_own_echo.into_iter().filter(|(_, is_own)| *is_own) {
             table.note(
-                "expect",
+                key,
                 (
                     "matches what is sent itself, and an echo confirms nothing: nobody can tell who said it",
                     "expect what only the peripheral says",
@@ -45,7 +50,47 @@ pub(super) fn template(table: &Table) -> Option<Template> {
             );
         }
     }
-    Some(Template { send: send?.to_owned(), expect, refuse, until, pattern, result: result.unwrap_or_default() })
+    Some(Template { send, expect, picture, refuse, until, pattern, result: result.unwrap_or_default() })
+}
+
+/// The key that says what is sent.
+fn sent_by(table: &Table) -> &'static str {
+    if table.has("send_hex") {
+        "send_hex"
+    } else {
+        "send"
+    }
+}
+
+fn wording(table: &Table) -> Option<Wording> {
+    let key = sent_by(table);
+    let text = table.text(key)?;
+    let wording = match key {
+        "send_hex" => Wording::of_hex(text),
+        _ => {
+            check_send(table, text);
+            Wording::of_text(text)
+        }
+    };
+    if key == "send_hex" && text.len() > 3 * SEND_BYTES_MAX {
+        table.wrong(key, (format!("is longer than {SEND_BYTES_MAX} bytes"), "shorten it"));
+    }
+    wording.map_err(|why| table.wrong(key, why)).ok()
+}
+
+/// What is expected of a reply that is no text.
+fn picture(table: &Table) -> Option<Picture> {
+    let text = table.text("expect_hex")?;
+    for (key, why) in [
+        ("expect", "stands beside expect_hex, which says what confirms"),
+        ("until", "is of lines of text, and expect_hex of one reply"),
+        ("result", "says what a text is, and in expect_hex its place says what the value is"),
+    ] {
+        if table.has(key) {
+            table.wrong(key, (why, "remove one of them"));
+        }
+    }
+    Picture::new(text).map_err(|why| table.wrong("expect_hex", why)).ok()
 }
 
 fn expression<T, E: Display>(table: &Table, key: &str, compile: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
@@ -112,16 +157,16 @@ fn other_placeholder(send: &str) -> Option<&str> {
 /// Whether a line is sent without an end, where replies on its bus end with this.
 pub(super) fn lacks_end(template: &Template, delimiter: &[u8]) -> bool {
     let ends_in_control = |bytes: &[u8]| bytes.last().is_some_and(u8::is_ascii_control);
-    let send = template.send.as_bytes();
+    let send = template.send.end();
     ends_in_control(delimiter) && !ends_in_control(send) && !send.ends_with(delimiter)
 }
 
 /// What is wrong with the keys beside a line that is sent.
 pub(super) fn check_sent(table: &Table, template: &Template) {
-    let takes_value = template.send.contains(PLACEHOLDER);
+    let (takes_value, sent_by) = (template.send.takes_value(), sent_by(table));
     for key in ["value", "range", "pattern"] {
         if table.has(key) && !takes_value {
-            let why = (format!("has no effect, because send holds no {PLACEHOLDER}"), "remove it");
+            let why = (format!("has no effect, because {sent_by} holds no {PLACEHOLDER}"), "remove it");
             table.wrong(key, why);
         }
     }
@@ -131,7 +176,13 @@ pub(super) fn check_sent(table: &Table, template: &Template) {
             table.wrong("pattern", why);
         }
     }
-    let says_what_it_takes = ["value", "values", "pattern", "range"].into_iter().any(|key| table.has(key));
+    if table.has("pattern") && template.send.takes_numbers_alone() {
+        let why =
+            ("is for texts, and this command's place for the value takes numbers", "write their range, or remove it");
+        table.wrong("pattern", why);
+    }
+    let says_what_it_takes = template.send.takes_numbers_alone()
+        || ["value", "values", "pattern", "range"].into_iter().any(|key| table.has(key));
     if takes_value && !says_what_it_takes {
         table.note(
             "send",

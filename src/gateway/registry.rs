@@ -208,7 +208,7 @@ impl Registry {
             if before == now {
                 continue;
             }
-            match before.kind.is_modbus() == now.kind.is_modbus() {
+            match before.kind.speaks_as(&now.kind) {
                 true => running.handle.configure(now),
                 // What a command in hand still has to say there, this one does not understand: it is another bus.
                 false => {

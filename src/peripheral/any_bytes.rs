@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value as Json};
 
+use super::placeholder::Place;
 use super::registers::{DataType, Order, Point, Table};
 use super::text::VALUE_BYTES_MAX;
 use super::{Action, Command, Meaning, Names, Pattern, Rule, Template};
@@ -20,6 +21,7 @@ pub fn registers(bytes: &[u8]) {
     }
     any_value_is_a_request_or_a_fault(&point, &mut source);
     no_value_leaves_its_place_in_a_line(&mut source);
+    what_stands_in_a_place_of_numbers_is_read_there(&mut source);
 }
 
 fn point(source: &mut Source) -> Point {
@@ -242,5 +244,27 @@ fn no_value_leaves_its_place_in_a_line(source: &mut Source) {
     match send.interpret(&prepared, &Answer::Line(text.clone())) {
         Ok(reply) => assert!(reply.is_some()),
         Err(why) => assert!(matches!(result, Meaning::Number | Meaning::Hex) && why.len() < 1000, "{text}: {why}"),
+    }
+}
+
+/// A number that a place takes is that number there, in as many bytes as the place has.
+fn what_stands_in_a_place_of_numbers_is_read_there(source: &mut Source) {
+    let forms =
+        ["03d", "+5d", "d", "05.1f", "8.3f", "02X", "x", "u8", "i16le", "u32be", "i64le", "u64be", "f32le", "f64be"];
+    let form = *source.pick(&forms);
+    let place = Place::of(&format!(":{form}")).expect("a place");
+    let value = value(source);
+    let any = source.piece(12).to_vec();
+    // Whatever stands there on the line has a meaning, or has none.
+    let _ = place.read(&any);
+    let Ok((bytes, held)) = place.write(&value) else { return };
+    assert!(value.is_number() && held.is_number(), "{form} {value}");
+    assert!(place.width().is_none_or(|width| width == bytes.len()), "{form} {value}: {bytes:02X?}");
+    assert!(place.is_of_bytes() || bytes.iter().all(|byte| matches!(byte, b' '..=b'~')), "{form} {value}");
+    let read = place.read(&bytes).expect("a number stands there");
+    assert_eq!(read.as_f64(), held.as_f64(), "{form} {value}: {bytes:02X?}");
+    if form != "f32le" {
+        let (meant, held) = (value.as_f64().expect("a number"), held.as_f64().expect("a number"));
+        assert!((meant - held).abs() <= 1e-12 * meant.abs(), "{form} {value}: {held}");
     }
 }

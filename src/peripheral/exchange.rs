@@ -1,6 +1,10 @@
 //! What goes to a peripheral and what comes back, free of any protocol library: between the meaning of registers and
 //! replies and the line itself.
 
+use serde_json::Value as Json;
+
+use super::Picture;
+
 /// One request as a peripheral understands it, complete and already checked.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -40,12 +44,14 @@ pub enum Request {
         /// By function 16, even if it is one.
         multiple: bool,
     },
-    /// Bytes for a line protocol, and how to understand its reply.
+    /// Bytes for a line protocol or in a frame, and how to understand its reply.
     Line {
-        /// What is sent, terminator included.
+        /// What is sent, terminator or frame included.
         bytes: Vec<u8>,
         /// The reply that confirms; without it any reply that is not refused confirms.
         expect: Option<regex_lite::Regex>,
+        /// The same where it is no text; in place of `expect`.
+        picture: Option<Picture>,
         /// The reply by which the peripheral says no.
         refuse: Option<regex_lite::Regex>,
         /// The last line of a reply that has several; without it a reply is one line.
@@ -59,7 +65,7 @@ pub enum Request {
 impl Request {
     /// A line that sets something in motion, and whose reply is one line.
     pub fn line(bytes: Vec<u8>, expect: Option<regex_lite::Regex>, refuse: Option<regex_lite::Regex>) -> Request {
-        Request::Line { bytes, expect, refuse, until: None, is_reading: false }
+        Request::Line { bytes, expect, picture: None, refuse, until: None, is_reading: false }
     }
 }
 
@@ -75,6 +81,8 @@ pub enum Answer {
     /// Group 1 of `expect` if there is one, else the whole reply, without its delimiter; several lines are joined by
     /// `\n`.
     Line(String),
+    /// What stands in the place of a picture's value, or the bytes of the whole reply if it has none.
+    Value(Json),
 }
 
 /// A definite "no" from the peripheral.

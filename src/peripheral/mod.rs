@@ -9,29 +9,36 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 mod bcd;
+pub mod checksum;
 pub mod exception;
 pub mod exchange;
+pub mod frame;
 mod names;
+mod placeholder;
 pub mod quirks;
 pub mod read_back;
 pub mod registers;
 mod spelled;
 mod text;
 mod value;
+mod wording;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use crate::command::outcome::{Code, Fault};
 use exchange::{Answer, Request};
+use frame::Frame;
 pub use names::Names;
 pub use read_back::{Found, Rule};
 use registers::{DataType, Point, Raw};
 pub use text::{Meaning, Pattern, Template, PLACEHOLDER};
+pub use wording::{Picture, Wording};
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +63,8 @@ pub struct Command {
     pub multiple: bool,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
+    /// What is sent stands in such a frame: its bus's.
+    pub frame: Option<Arc<Frame>>,
     /// Replaces the device's and the bus's `response_timeout`.
     pub timeout: Option<Duration>,
     /// The command must have reached the wire this long after its receipt.
@@ -108,6 +117,7 @@ impl Command {
             multiple: false,
             numbers_as_text: false,
             range: None,
+            frame: None,
             timeout: None,
             deadline: Command::DEADLINE,
         }
@@ -169,6 +179,7 @@ impl Command {
     fn decode(&self, answer: &Answer) -> Result<Json, String> {
         match (&self.action, answer) {
             (Action::Send(template), Answer::Line(text)) => text::meaning(text, template.result),
+            (Action::Send(_), Answer::Value(value)) => Ok(value.clone()),
             (Action::Read(point), answer) => self.decoded(point, answer),
             _ => Err(self.of_another_kind()),
         }
@@ -288,25 +299,38 @@ impl Command {
     }
 
     fn fill(&self, template: &Template, value: Option<&Json>) -> Result<Prepared, Fault> {
-        let (line, written) = if template.send.contains(PLACEHOLDER) {
+        let (payload, written) = if template.send.takes_value() {
             let value = self.needs_one(value)?;
             let meant = self.resolved(value)?;
             value::within_text(&meant, self.range)?;
             let own = self.fixed.is_some() || self.names.is_some();
-            let line = template.filled(&self.name, &meant, own)?;
-            (line, Some(if self.names.is_some() { self.named(meant) } else { value.clone() }))
+            let (payload, held) = template.filled(&self.name, &meant, own)?;
+            // Where bytes hold a number only nearly, what they hold may have left the range.
+            held.as_ref().map_or(Ok(()), |held| value::within_text(held, self.range))?;
+            let written = match self.names {
+                Some(_) => self.named(meant),
+                None => held.unwrap_or_else(|| value.clone()),
+            };
+            (payload, Some(written))
         } else {
             self.takes_none(value)?;
-            (template.send.clone(), None)
+            (template.send.filled(&Json::Null, "")?.0, None)
         };
         let request = Request::Line {
-            bytes: line.into_bytes(),
+            bytes: self.sealed(payload)?,
             expect: template.expect.clone(),
+            picture: template.picture.clone(),
             refuse: template.refuse.clone(),
             until: template.until.clone(),
             is_reading: self.idempotent && template.is_for_its_reply(),
         };
         Ok(Prepared { request, read_back: None, written })
+    }
+
+    /// A payload as it goes out.
+    fn sealed(&self, payload: Vec<u8>) -> Result<Vec<u8>, Fault> {
+        let Some(frame) = &self.frame else { return Ok(payload) };
+        frame.seal(&payload).map_err(|why| Fault::new(Code::BadValue, format!("what {} sends {why}", self.name)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::{Number, Value as Json};
 
 use super::registers::DataType;
-use super::{Action, Command, PLACEHOLDER};
+use super::{Action, Command};
 
 /// What a command needs of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,9 @@ impl Command {
             (Action::Write(_), Some(_)) => Need::Number,
             (Action::Write(point), None) if point.kind == DataType::Bool => Need::Truth,
             (Action::Write(_), None) => Need::Number,
-            (Action::Send(template), _) if !template.send.contains(PLACEHOLDER) => Need::Text,
+            (Action::Send(template), _) if !template.send.takes_value() => Need::Text,
             (Action::Send(_), Some(_)) => Need::Number,
+            (Action::Send(template), None) if template.send.takes_numbers_alone() => Need::Number,
             (Action::Send(template), None) => match (&self.fixed, &template.pattern, self.range) {
                 (Some(Json::String(_)), ..) | (None, Some(_), _) => Need::Text,
                 (_, _, Some(_)) | (Some(Json::Number(_)), ..) => Need::Number,

@@ -10,6 +10,7 @@ use regex_lite::Regex;
 use serde_json::Value as Json;
 
 use super::value::{self, EXACT_MAX};
+use super::wording::{Picture, Wording};
 use crate::command::outcome::{Code, Fault};
 
 /// Longest text that a value may put into a line, in bytes.
@@ -27,10 +28,12 @@ const SHOWN_CHARS_MAX: usize = 40;
 /// A line-protocol command.
 #[derive(Debug, Clone, Default)]
 pub struct Template {
-    /// What is sent; `{value}` stands for the message's value.
-    pub send: String,
+    /// What is sent.
+    pub send: Wording,
     /// The reply that confirms.
     pub expect: Option<Regex>,
+    /// The same where it is no text; in place of `expect`.
+    pub picture: Option<Picture>,
     /// The reply that refuses.
     pub refuse: Option<Regex>,
     /// The last line of a reply that has several.
@@ -46,6 +49,7 @@ impl PartialEq for Template {
         let text = |regex: &Option<Regex>| regex.as_ref().map(|regex| regex.as_str().to_owned());
         self.send == other.send
             && text(&self.expect) == text(&other.expect)
+            && self.picture == other.picture
             && text(&self.refuse) == text(&other.refuse)
             && text(&self.until) == text(&other.until)
             && self.pattern == other.pattern
@@ -98,13 +102,17 @@ pub enum Meaning {
 }
 
 impl Template {
-    /// The line for a value that was resolved. `own`: it is the profile's own and no sender's.
-    pub(super) fn filled(&self, command: &str, value: &Json, own: bool) -> Result<String, Fault> {
+    /// What is sent for a value that was resolved, and the number that stands there, if it can be nothing else.
+    /// `own`: it is the profile's own and no sender's.
+    pub(super) fn filled(&self, command: &str, value: &Json, own: bool) -> Result<(Vec<u8>, Option<Json>), Fault> {
+        if self.send.takes_numbers_alone() && !value.is_number() {
+            return Err(value::wrong("a number", value));
+        }
         let text = printed(value)?;
         if !own {
             self.allow(command, value, &text)?;
         }
-        Ok(self.send.replace(PLACEHOLDER, &text))
+        self.send.filled(value, &text)
     }
 
     /// Whether all that can be wanted of it is a part of the reply: it carries nothing.
@@ -112,7 +120,8 @@ impl Template {
         /// The whole match counts as one.
         const GROUPS: usize = 1;
         let captures = self.expect.as_ref().is_some_and(|expect| expect.captures_len() > GROUPS);
-        captures && !self.send.contains(PLACEHOLDER)
+        let captures = captures || self.picture.as_ref().is_some_and(Picture::has_value);
+        captures && !self.send.takes_value()
     }
 
     /// Whether a sender may say this.
@@ -139,8 +148,7 @@ impl Template {
 
     /// The signs that stand directly behind a value's places.
     fn ends(&self) -> impl Iterator<Item = char> + '_ {
-        let behind = self.send.split(PLACEHOLDER).skip(1);
-        behind.filter_map(|rest| rest.chars().next()).filter(|sign| sign.is_ascii_punctuation())
+        self.send.behind_places().filter(u8::is_ascii_punctuation).map(char::from)
     }
 }
 

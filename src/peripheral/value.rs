@@ -21,6 +21,16 @@ const SHOWN_MAX: usize = 40;
 /// From here on a double doesn't hold every integer (IEEE 754): 2^53.
 pub(super) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
+/// A number as a double, which may be beside it.
+pub(super) fn number(value: &Json) -> Option<f64> {
+    Number::of(value).map(Number::as_f64)
+}
+
+/// The whole number that a value is, 5.0 included.
+pub(super) fn whole_number(value: &Json) -> Option<i128> {
+    Number::of(value)?.whole()
+}
+
 /// Inclusive limits of an engineering value.
 pub(super) type Range = Option<(f64, f64)>;
 
@@ -124,13 +134,20 @@ pub(super) fn decode(point: &Point, raw: Raw) -> Json {
             Some(offset) => whole(int.saturating_add(offset)),
             None => float(scaled(point, int as f64)),
         },
-        // By its shortest decimal: 0.1 in a single is 0.1, not 0.10000000149011612.
-        Raw::F32(single) => {
-            let shortest = single.to_string().parse().unwrap_or(f64::from(single));
-            float(if is_plain(point) { shortest } else { scaled(point, shortest) })
-        }
+        Raw::F32(single) if is_plain(point) => of_single(single),
+        Raw::F32(single) => float(scaled(point, shortest(single))),
         Raw::F64(double) => float(if is_plain(point) { double } else { scaled(point, double) }),
     }
+}
+
+/// The value of a single.
+pub(super) fn of_single(single: f32) -> Json {
+    float(shortest(single))
+}
+
+/// By its shortest decimal: 0.1 in a single is 0.1, not 0.10000000149011612.
+fn shortest(single: f32) -> f64 {
+    single.to_string().parse().unwrap_or(f64::from(single))
 }
 
 /// `true`, `false`, 1 and 0.
@@ -288,7 +305,7 @@ fn tidy(value: f64, largest: f64) -> f64 {
     tidied + 0.0
 }
 
-fn whole(int: i128) -> Json {
+pub(super) fn whole(int: i128) -> Json {
     if let Ok(int) = i64::try_from(int) {
         return int.into();
     }
@@ -300,7 +317,7 @@ fn whole(int: i128) -> Json {
 }
 
 /// JSON has no word for what a float may also be; a text says it without losing it.
-fn float(value: f64) -> Json {
+pub(super) fn float(value: f64) -> Json {
     if value.is_nan() {
         return "NaN".into();
     }

@@ -1,7 +1,7 @@
 //! What goes over the wires. Proves G3, G8, G11, G12 and G13 at the line.
 //!
-//! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte
-//!   by byte.
+//! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against peers that are
+//!   scripted byte by byte.
 //! - `quirks`: the same, against peers that bend the protocol.
 //! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
 //! - `pymodbus`: the same, against a slave that is not ours.
@@ -15,6 +15,7 @@ mod peers;
 mod support;
 
 mod broadcast;
+mod framed;
 mod late_answers;
 mod modbus_ascii;
 mod modbus_rtu;

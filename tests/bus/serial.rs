@@ -19,7 +19,7 @@ fn start() -> (Running, Pty) {
 
 fn start_at(baud: u32) -> (Running, Pty) {
     let pty = Pty::new();
-    let kind = BusKind::Serial { endpoint: pty.port(baud), delimiter: b"\r\n".to_vec() };
+    let kind = BusKind::Serial { endpoint: pty.port(baud), cut: b"\r\n".to_vec().into(), wake: None };
     // So that the line counts as quiet soon.
     (Running::with_timeout(kind, SHORT), pty)
 }
@@ -45,8 +45,10 @@ fn line(text: &str, expect: Option<&str>, refuse: Option<&str>) -> Request {
 
 /// A line that is sent for what the reply says.
 fn reading(text: &str, expect: &str) -> Request {
-    let Request::Line { bytes, expect, refuse, until, .. } = line(text, Some(expect), None) else { unreachable!() };
-    Request::Line { bytes, expect, refuse, until, is_reading: true }
+    let Request::Line { bytes, expect, picture, refuse, until, .. } = line(text, Some(expect), None) else {
+        unreachable!()
+    };
+    Request::Line { bytes, expect, picture, refuse, until, is_reading: true }
 }
 
 fn said(text: &str) -> Wire {
@@ -57,7 +59,7 @@ fn said(text: &str) -> Wire {
 async fn lines_come_over_a_serial_server_too_and_over_its_next_connection() {
     let server = Server::bind().await;
     let endpoint = Endpoint::Tcp(server.address());
-    let line = Running::with_timeout(BusKind::Serial { endpoint, delimiter: b"\r\n".to_vec() }, SHORT);
+    let line = Running::with_timeout(BusKind::Serial { endpoint, cut: b"\r\n".to_vec().into(), wake: None }, SHORT);
     for value in ["1", "2"] {
         let asking = line.call_meanwhile(send("T\r\n"));
         let mut peer = server.accept().await;
@@ -72,7 +74,8 @@ async fn lines_come_over_a_serial_server_too_and_over_its_next_connection() {
 #[tokio::test]
 async fn a_late_reply_on_the_next_connection_of_a_line_that_is_closed_after_each_turn_is_nobodys() {
     let server = Server::bind().await;
-    let kind = BusKind::Serial { endpoint: Endpoint::Tcp(server.address()), delimiter: b"\r\n".to_vec() };
+    let endpoint = Endpoint::Tcp(server.address());
+    let kind = BusKind::Serial { endpoint, cut: b"\r\n".to_vec().into(), wake: None };
     let line = Running::that_closes_after_each_turn(kind, 2 * SHORT);
     // It was tried once.
     server.accept().await.ends().await;
@@ -202,7 +205,7 @@ async fn a_late_reply_is_never_another_commands() {
 #[tokio::test]
 async fn a_reply_to_what_an_earlier_life_of_the_daemon_asked_is_not_this_ones() {
     let mut pty = Pty::new();
-    let kind = BusKind::Serial { endpoint: pty.port(9600), delimiter: b"\r\n".to_vec() };
+    let kind = BusKind::Serial { endpoint: pty.port(9600), cut: b"\r\n".to_vec().into(), wake: None };
     let line = Running::after_an_earlier_life(kind, Duration::from_millis(300));
     let asking = line.call_meanwhile(send("Z\r\n"));
     line.until("open").await;

@@ -15,12 +15,17 @@
 //!   not known to do that, what goes on and on is waited for four times as long.
 //! - What the instrument says by itself is told by when a line began, and kept in [`Reports`].
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::bus::debts::Question;
 use crate::bus::port::timing::Timing;
+use crate::bus::text::cutter::Cutter;
+use crate::bus::text::reply::Reply;
 use crate::bus::text::reports::{Reports, When, PATIENCE};
-use crate::bus::text::splitter::{Place, Splitter, TextLine};
+use crate::bus::text::splitter::{Place, TextLine};
+use crate::config::Cut;
+use crate::peripheral::exchange::Request;
 
 /// Least and most that an instrument is believed to pause within what it says.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -51,7 +56,7 @@ struct Beginning {
 /// What was heard on a line since it was opened.
 #[derive(Debug)]
 pub(in crate::bus) struct Listening {
-    splitter: Splitter,
+    cutter: Cutter,
     quiet: Duration,
     turnaround: Duration,
     opened: Instant,
@@ -76,7 +81,7 @@ impl Beginning {
 impl Listening {
     /// To a line as if it were opened now.
     pub(in crate::bus) fn new(
-        delimiter: Vec<u8>,
+        cut: impl Into<Cut>,
         timing: Timing,
         timeout: Duration,
         turnaround: Duration,
@@ -84,7 +89,7 @@ impl Listening {
     ) -> Listening {
         let quiet = timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY);
         Listening {
-            splitter: Splitter::new(delimiter),
+            cutter: Cutter::new(cut.into()),
             quiet,
             turnaround,
             opened: now,
@@ -99,36 +104,50 @@ impl Listening {
     /// The line was opened, perhaps again: nobody knows where in a line it is. What was asked last is not forgotten,
     /// nor what was said unasked.
     pub(in crate::bus) fn opened(&mut self, now: Instant) {
-        self.splitter.restart();
+        self.cutter.restart();
         self.reports.opened();
         (self.opened, self.heard, self.begun) = (now, now, Beginning::among_others(now));
         self.asked = None;
     }
 
-    /// What ends a line.
-    pub(in crate::bus) fn delimiter(&self) -> &[u8] {
-        self.splitter.delimiter()
+    /// Nothing yet of the reply to a request; `None` if it is no line.
+    pub(in crate::bus) fn reply_to<'a>(&self, request: &'a Request) -> Option<Reply<'a>> {
+        self.cutter.reply_to(request)
     }
 
     /// Takes what came, and gives the lines that it ends. `owes`: it may be an answer that is owed.
     pub(in crate::bus) fn feed(&mut self, bytes: &[u8], owes: bool, now: Instant) -> Vec<TextLine> {
         if bytes.is_empty() {
-            return Vec::new();
+            return self.tick(now);
         }
+        // What is nobody's answer has ended with the silence before this. What may be one was waited for, if it has.
+        let mut lines = if self.asked.is_none() { self.tick(now) } else { Vec::new() };
         self.align(now);
         let unasked = self.asked.is_none() && !owes;
-        if !self.splitter.is_within_a_line() {
+        if !self.cutter.is_within() {
             self.begun = Beginning { at: now, silence: now.saturating_duration_since(self.heard), unasked };
         }
         self.heard = now;
-        let lines = self.splitter.feed(bytes);
-        for line in &lines {
-            if self.begun.unasked && line.is_whole() {
-                self.note(&line.text, now);
-            }
-            self.begun = Beginning { unasked, ..Beginning::among_others(now) };
+        for line in self.cutter.feed(bytes, now) {
+            self.ended(&line, unasked, now);
+            lines.push(line);
         }
         lines
+    }
+
+    /// Gives what silence has ended by now, and nothing else tells from what comes.
+    fn tick(&mut self, now: Instant) -> Vec<TextLine> {
+        let line = self.cutter.tick(now);
+        line.iter().for_each(|line| self.ended(line, false, now));
+        line.into_iter().collect()
+    }
+
+    /// A line has ended, and the next begins in one go with it, unasked or not.
+    fn ended(&mut self, line: &TextLine, unasked: bool, now: Instant) {
+        if self.begun.unasked && line.is_whole() {
+            self.note(&self.cutter.likeness(line), now);
+        }
+        self.begun = Beginning { unasked, ..Beginning::among_others(now) };
     }
 
     /// A line has ended that began while nothing was asked, and no answer owed.
@@ -152,11 +171,16 @@ impl Listening {
         self.reports.is_like(line, now)
     }
 
+    /// What a line has in common with the like of it.
+    pub(in crate::bus) fn likeness<'a>(&self, line: &'a TextLine) -> Cow<'a, str> {
+        self.cutter.likeness(line)
+    }
+
     /// Drops what was begun and not ended, once the line is quiet. What may be the answer that is waited for is kept.
     fn align(&mut self, now: Instant) {
-        let may_be_the_answer = self.asked.is_some_and(|place| self.splitter.is_within_a_line_since(place));
-        if now >= self.heard + self.quiet && self.splitter.is_within_a_line() && !may_be_the_answer {
-            self.splitter.align();
+        let may_be_the_answer = self.asked.is_some_and(|place| self.cutter.is_within_since(place));
+        if now >= self.heard + self.quiet && self.cutter.is_within() && !may_be_the_answer {
+            self.cutter.align();
         }
     }
 
@@ -172,7 +196,7 @@ impl Listening {
         });
         // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
         let opened = silent.max(self.opened + self.quiet).min(self.opened + self.quiet * PATIENCE);
-        let within = self.splitter.is_within_a_line() && !reports;
+        let within = self.cutter.is_within() && !reports;
         let line = within.then(|| silent.min(self.begun.at + self.quiet * PATIENCE));
         rest.into_iter().chain(line).chain([opened]).max().filter(|at| *at > now)
     }
@@ -182,8 +206,9 @@ impl Listening {
         let goes_on = now < self.heard + self.quiet && now >= self.rest_is_over();
         self.reports.asked(goes_on, now);
         self.asked = None;
+        self.tick(now);
         self.align(now);
-        *self.asked.insert(self.splitter.place())
+        *self.asked.insert(self.cutter.place())
     }
 
     /// Nothing of the question was sent, nor will be.
@@ -212,21 +237,38 @@ impl Listening {
         self.reports.answered();
     }
 
+    /// Whether an instrument may sleep that does so when nothing was said on its line, to it or by it, for so long. One
+    /// that has not answered may, too.
+    pub(in crate::bus) fn may_sleep(&self, after: Duration, now: Instant) -> bool {
+        let answered = self.last.as_ref().filter(|last| last.answered && last.ended >= self.opened);
+        answered.is_none_or(|last| now >= self.heard.max(last.ended) + after)
+    }
+
     /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
     /// goes on, and no longer than `most` beyond the deadline.
     pub(in crate::bus) fn ends_by(&self, asked: Place, deadline: Instant, most: Duration) -> Option<Instant> {
-        let is_coming = self.splitter.is_within_a_line_since(asked) && self.begun.at < deadline;
+        let is_coming = self.cutter.is_within_since(asked) && self.begun.at < deadline;
         is_coming.then(|| (self.heard + self.quiet).min(deadline + most))
     }
 
     /// Whether more has come in one line since this place than is kept of one.
     pub(in crate::bus) fn is_overlong_since(&self, asked: Place) -> bool {
-        self.splitter.is_overlong_since(asked)
+        self.cutter.is_overlong_since(asked)
+    }
+
+    /// When silence will have ended what has begun, where it does.
+    pub(in crate::bus) fn silence_ends_at(&self) -> Option<Instant> {
+        self.cutter.ends_at()
+    }
+
+    /// What was wrong with what came last since this place.
+    pub(in crate::bus) fn flaw_since(&self, asked: Place) -> Option<&str> {
+        self.cutter.flaw_since(asked)
     }
 
     /// What there is of a line that has not ended, for a person.
     pub(in crate::bus) fn rest(&self) -> String {
-        self.splitter.rest()
+        String::from_utf8_lossy(self.cutter.rest()).into_owned()
     }
 }
 
@@ -238,6 +280,7 @@ mod tests {
     use crate::bus::call::Call;
     use crate::config::{Endpoint, Parity, SerialPort};
     use crate::peripheral::exchange::Request;
+    use crate::peripheral::frame::{Ends, Frame};
 
     const MS: Duration = Duration::from_millis(1);
     /// Twenty characters of 10 ms, and the pause of an instrument that answers within 500 ms.
@@ -353,8 +396,10 @@ mod tests {
         let (mut line, now) = idle();
         let several = |caller| {
             let until = Regex::new("^END").unwrap();
-            let Request::Line { bytes, .. } = Request::line(b"INFO".to_vec(), None, None) else { unreachable!() };
-            let request = Request::Line { bytes, expect: None, refuse: None, until: Some(until), is_reading: false };
+            let mut request = Request::line(b"INFO".to_vec(), None, None);
+            if let Request::Line { until: last, .. } = &mut request {
+                *last = Some(until);
+            }
             Question::of(caller, &Call::new(0, request))
         };
         line.ask(now);
@@ -363,6 +408,27 @@ mod tests {
         assert_eq!(line.free_at(&several(1), now + 500 * MS), Some(now + 500 * MS + QUIET));
         line.feed(b"two\n", false, now + 600 * MS);
         assert_eq!(line.free_at(&several(1), now + 600 * MS), Some(now + 600 * MS + QUIET));
+    }
+
+    #[test]
+    fn silence_ends_a_frame_that_is_nobodys_and_an_answer_where_the_silence_was_waited_for() {
+        let (idle, opened) = (20 * MS, Instant::now());
+        let frame = Frame { start: vec![], end: vec![], ends: Ends::Idle(idle), escape: None, checksum: None };
+        let (path, parity, rs485) = ("line".into(), Parity::None, None);
+        let port = SerialPort { path, baud: 1000, parity, data_bits: 8, stop_bits: 1, rs485 };
+        let timing = Timing::of(&Endpoint::Serial(port));
+        let mut line = Listening::new(Cut::Frame(frame), timing, 500 * MS, Duration::ZERO, opened);
+        let texts = |lines: Vec<TextLine>| lines.into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let now = opened + QUIET * PATIENCE;
+        assert!(line.feed(b"A", false, now).is_empty());
+        assert_eq!(texts(line.feed(b"B", false, now + 300 * MS)), ["A"]);
+        let now = now + 2 * QUIET;
+        let asked = line.ask(now);
+        assert!(line.feed(b"OK", false, now).is_empty());
+        assert!(line.feed(b" NOT", false, now + 300 * MS).is_empty(), "the gateway was held up");
+        assert_eq!(line.silence_ends_at(), Some(now + 300 * MS + idle));
+        let lines = line.feed(b"", false, now + 300 * MS + idle);
+        assert!(lines.len() == 1 && lines[0].text == "OK NOT" && lines[0].is_since(asked), "{lines:?}");
     }
 
     #[test]

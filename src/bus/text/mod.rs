@@ -1,4 +1,4 @@
-//! One exchange with an instrument that speaks in lines of text on a serial port.
+//! One exchange with an instrument that speaks in lines of text, or in frames, on a serial port.
 //!
 //! Invariants
 //! - The line is listened to from the opening to the closing of its port, so that a line that began before a command
@@ -8,8 +8,13 @@
 //! - Whether a command may still go out is looked at last, behind every wait.
 //! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It
 //!   is a reading, where one is asked for; but the answer may come still, and is owed.
+//! - What wakes an instrument is no command: what it says to that is over before the command goes out.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
+#[cfg(any(test, feature = "proof"))]
+pub(in crate::bus) mod any_bytes;
+mod cutter;
+mod frames;
 mod listening;
 mod reply;
 mod reports;
@@ -30,7 +35,7 @@ use crate::bus::port::timing::Timing;
 use crate::bus::text::listening::Listening;
 use crate::bus::text::reply::Reply;
 use crate::bus::text::splitter::{Place, TextLine, LINE_BYTES_MAX};
-use crate::config::{Bus, Endpoint};
+use crate::config::{Bus, BusKind, Cut, Endpoint, Wake};
 use crate::peripheral::exchange::Request;
 
 /// How long the system may take to accept a command, beyond its time on the wire.
@@ -50,6 +55,7 @@ pub(in crate::bus) struct Text {
     /// All replies look alike.
     debts: Debts<()>,
     listening: Listening,
+    wake: Option<Wake>,
 }
 
 /// Why a command was not put on the line.
@@ -63,14 +69,14 @@ impl Text {
     /// A line that is not open yet.
     pub(in crate::bus) fn new(
         endpoint: Endpoint,
-        delimiter: Vec<u8>,
+        cut: impl Into<Cut>,
         timeout: Duration,
         turnaround: Duration,
         lines: &Arc<dyn port::Lines>,
     ) -> Self {
         let timing = Timing::of(&endpoint);
-        let listening = Listening::new(delimiter, timing, timeout, turnaround, Instant::now().into_std());
-        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening }
+        let listening = Listening::new(cut, timing, timeout, turnaround, Instant::now().into_std());
+        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening, wake: None }
     }
 
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
@@ -114,13 +120,46 @@ impl Text {
         }
     }
 
+    /// Wakes an instrument that may sleep, on a line that is free, and listens until it has said what it says to that.
+    async fn rouse(&mut self, question: &Question, call: &Call, caller: u64) -> Result<(), NotFree> {
+        let now = Instant::now().into_std();
+        let Some(wake) = self.wake.clone().filter(|wake| self.listening.may_sleep(wake.after, now)) else {
+            return Ok(());
+        };
+        let Some(stream) = self.line.stream.as_mut() else { return Err(NotFree::Lost("is closed".into())) };
+        // The command itself may be taken back until its own first byte.
+        let waking =
+            Call { request: Request::line(wake.bytes, None, None), permit: call.permit.to_try(), ..call.clone() };
+        let Request::Line { bytes, .. } = &waking.request else { return Ok(()) };
+        self.listening.ask(now);
+        let written = port::write_by(stream, bytes, self.timing.sending(bytes.len()) + WRITE_SLACK, &waking).await;
+        let woken = Question::of(caller, &waking);
+        match written {
+            Err(cut) if cut.sent == 0 && call.is_called_off() => {
+                self.listening.withdraw();
+                return Err(NotFree::CalledOff);
+            }
+            Err(cut) => return Err(NotFree::Lost(cut.why)),
+            // What it says to that is nobody's, as what it says behind an answer.
+            Ok(()) => {
+                let turnaround = call.own_turnaround().map(bounded);
+                self.listening.end(woken, true, turnaround, Instant::now().into_std());
+            }
+        }
+        self.free(question, call).await
+    }
+
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
-        let reply = Reply::to(&call.request, self.listening.delimiter());
+        let reply = self.listening.reply_to(&call.request);
         let (Request::Line { bytes, .. }, Some(mut reply)) = (&call.request, reply) else {
             return Ended::not_sent("this bus speaks lines of text, not Modbus");
         };
         let question = Question::of(caller, call);
-        match self.free(&question, call).await {
+        let free = match self.free(&question, call).await {
+            Ok(()) => self.rouse(&question, call, caller).await,
+            not_free => not_free,
+        };
+        match free {
             Ok(()) => {}
             Err(NotFree::CalledOff) => return Ended::not_sent(TOO_LATE),
             Err(NotFree::Babble) => {
@@ -173,30 +212,42 @@ impl Text {
             let Some(stream) = self.line.stream.as_mut() else {
                 return self.line.lost("is closed", Wire::NoAnswer);
             };
-            let len = match timeout_at(until, port::read(stream, &mut chunk)).await {
+            // A frame may end sooner than what is waited for, by a silence.
+            let silence = self.listening.silence_ends_at().map_or(until, Instant::from_std);
+            let len = match timeout_at(until.min(silence), port::read(stream, &mut chunk)).await {
                 Ok(Ok(len)) => len,
                 Ok(Err(why)) => return self.line.lost(&why, Wire::NoAnswer),
-                Err(_) => continue,
+                Err(_) => 0,
             };
-            silent = false;
+            silent &= len == 0;
             for line in self.hear(&chunk[..len]) {
                 if !line.is_since(asked) {
                     reply.pass(&line.text);
-                } else if let Some(wire) = self.take(reply, &line.text) {
+                } else if let Some(wire) = self.take(reply, &line) {
                     return Ended::kept(wire);
                 }
             }
             if self.listening.is_overlong_since(asked) {
                 return Ended::kept(Wire::BadReply(format!(
-                    "more than {LINE_BYTES_MAX} bytes came without the delimiter: {}",
+                    "more than {LINE_BYTES_MAX} bytes came without the end of a reply: {}",
                     reply.excerpt(&self.listening.rest())
                 )));
             }
         }
+        Ended::kept(self.unanswered(reply, asked, silent, timeout))
+    }
+
+    /// How an exchange has ended to which no answer came.
+    fn unanswered(&self, reply: &Reply<'_>, asked: Place, silent: bool, timeout: Duration) -> Wire {
         let timeout = port::shown(timeout);
         let rest = self.listening.rest();
-        Ended::kept(if silent {
+        if silent {
             Wire::NoAnswer(format!("no reply within {timeout}"))
+        } else if let Some(flaw) = self.listening.flaw_since(asked) {
+            Wire::BadReply(format!(
+                "no reply within {timeout} that answers the command, but {flaw}; does the bus's frame say what the \
+                 peripheral's manual does, and is the line sound?"
+            ))
         } else if reply.is_echo_only(&rest) {
             Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
         } else if reply.is_overheard() {
@@ -208,13 +259,14 @@ impl Text {
         } else {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!("no reply within {timeout} that answers the command: {excerpt}"))
-        })
+        }
     }
 
     /// Takes a line for the reply, which may be one that the instrument says by itself.
-    fn take(&self, reply: &mut Reply<'_>, line: &str) -> Option<Wire> {
-        let is_doubtful = self.listening.may_be_a_report(line, Instant::now().into_std());
-        reply.take(line, is_doubtful)
+    fn take(&self, reply: &mut Reply<'_>, line: &TextLine) -> Option<Wire> {
+        let likeness = self.listening.likeness(line);
+        let is_doubtful = self.listening.may_be_a_report(&likeness, Instant::now().into_std());
+        reply.take(&line.bytes, is_doubtful)
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
@@ -232,6 +284,9 @@ impl Text {
 impl Link for Text {
     fn take_up(&mut self, settings: &Bus) {
         self.debts.keep_for(settings.late_window);
+        if let BusKind::Serial { wake, .. } = &settings.kind {
+            self.wake.clone_from(wake);
+        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {

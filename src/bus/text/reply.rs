@@ -14,6 +14,8 @@ use regex_lite::Regex;
 use crate::bus::call::Wire;
 use crate::bus::text::splitter::Splitter;
 use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::peripheral::frame::Frame;
+use crate::peripheral::Picture;
 
 /// Most bytes of a reply of several lines.
 const REPLY_BYTES_MAX: usize = 4096;
@@ -24,6 +26,15 @@ const SHOWN_CHARS_MAX: usize = 80;
 /// Signs that an instrument puts in front of what is typed.
 const PROMPTS: [char; 4] = ['>', '#', '$', ':'];
 
+/// What of a command may come back.
+#[derive(Debug, PartialEq)]
+enum Echo {
+    /// A line, whatever stands around it.
+    Line(String),
+    /// A frame with this payload.
+    Frame(Vec<u8>),
+}
+
 /// What has come of a reply.
 #[derive(Debug)]
 pub(in crate::bus) struct Reply<'a> {
@@ -31,8 +42,10 @@ pub(in crate::bus) struct Reply<'a> {
     refuse: Option<&'a Regex>,
     until: Option<&'a Regex>,
     is_reading: bool,
-    /// The lines of the command that may still come back.
-    echoes: VecDeque<String>,
+    /// The expected reply where it is no text.
+    picture: Option<&'a Picture>,
+    /// What of the command may still come back.
+    echoes: VecDeque<Echo>,
     /// The lines of a reply that has several, and whether they count as said to the command.
     lines: Vec<(String, bool)>,
     /// The last line that was passed over.
@@ -47,19 +60,32 @@ pub(in crate::bus) struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// Nothing yet of the reply to a line, on a bus whose lines end so; `None` if the request is none.
     pub(in crate::bus) fn to(request: &'a Request, delimiter: &[u8]) -> Option<Reply<'a>> {
-        let Request::Line { bytes, expect, refuse, until, is_reading } = request else { return None };
+        let Request::Line { bytes, .. } = request else { return None };
         // As the splitter cuts what comes back, and as terminals do.
         let mut splitter = Splitter::new(delimiter.to_vec());
         splitter.align();
         let mut sent: Vec<String> = splitter.feed(bytes).into_iter().map(|line| line.text).collect();
-        sent.push(splitter.rest());
+        sent.push(String::from_utf8_lossy(splitter.rest()).into_owned());
         let echoes = sent.iter().flat_map(|line| line.split(['\r', '\n'])).map(bare).filter(|line| !line.is_empty());
+        Reply::behind(request, echoes.map(|line| Echo::Line(line.to_owned())).collect())
+    }
+
+    /// The same on a bus whose lines carry such frames.
+    pub(in crate::bus) fn framed(request: &'a Request, frame: &Frame) -> Option<Reply<'a>> {
+        let Request::Line { bytes, .. } = request else { return None };
+        let payload = frame.open(bytes).unwrap_or_else(|_| bytes.clone());
+        Reply::behind(request, VecDeque::from([Echo::Frame(payload)]))
+    }
+
+    fn behind(request: &'a Request, echoes: VecDeque<Echo>) -> Option<Reply<'a>> {
+        let Request::Line { expect, picture, refuse, until, is_reading, .. } = request else { return None };
         Some(Reply {
             expect: expect.as_ref(),
+            picture: picture.as_ref(),
             refuse: refuse.as_ref(),
             until: until.as_ref(),
             is_reading: *is_reading,
-            echoes: echoes.map(str::to_owned).collect(),
+            echoes,
             lines: Vec::new(),
             passed: None,
             echoed: false,
@@ -84,8 +110,14 @@ impl<'a> Reply<'a> {
     }
 
     /// Takes a line, which may have been said unasked. Gives the end of the exchange, if the line is that.
-    pub(in crate::bus) fn take(&mut self, line: &str, is_doubtful: bool) -> Option<Wire> {
-        if self.echoes.front().is_some_and(|echo| echo == bare(line)) {
+    pub(in crate::bus) fn take(&mut self, line: impl AsRef<[u8]>, is_doubtful: bool) -> Option<Wire> {
+        let bytes = line.as_ref();
+        let line = &*String::from_utf8_lossy(bytes);
+        let is_echo = |echo: &Echo| match echo {
+            Echo::Line(text) => text == bare(line),
+            Echo::Frame(payload) => payload == bytes,
+        };
+        if self.echoes.front().is_some_and(is_echo) {
             self.echoes.pop_front();
             self.echoed = true;
             return None;
@@ -97,8 +129,16 @@ impl<'a> Reply<'a> {
         match (refusal, self.until) {
             (Some(refusal), _) if counts => Some(Wire::Refused(refusal)),
             (_, Some(until)) => self.add(line, counts, until),
-            (_, None) if counts => self.confirmed(line).map(Wire::Answered),
+            (_, None) if counts => self.answer(bytes, line).map(Wire::Answered),
             (_, None) => None,
+        }
+    }
+
+    /// What one line answers, as it came and as a text.
+    fn answer(&self, bytes: &[u8], line: &str) -> Option<Answer> {
+        match self.picture {
+            Some(picture) => picture.read(bytes).map(Answer::Value),
+            None => self.confirmed(line),
         }
     }
 
@@ -207,7 +247,7 @@ mod tests {
             ("", None, None, yes("")),
         ];
         for (line, expect, refuse, wire) in table {
-            let request = Request::Line { bytes: b"T\r\n".to_vec(), expect, refuse, until: None, is_reading: false };
+            let request = Request::line(b"T\r\n".to_vec(), expect, refuse);
             assert_eq!(Reply::to(&request, b"\r\n").unwrap().take(line, false), wire, "{line}");
         }
     }
@@ -240,6 +280,7 @@ mod tests {
         let request = Request::Line {
             bytes: b"INFO\r\n".to_vec(),
             expect: regex("(?s)^(.*)\nEND$"),
+            picture: None,
             refuse: regex("^ERR (.*)"),
             until: regex("^END"),
             is_reading: false,
@@ -265,6 +306,7 @@ mod tests {
         let line = |is_reading, until: Option<&str>| Request::Line {
             bytes: b"T\r\n".to_vec(),
             expect: regex("([0-9.]+) kg"),
+            picture: None,
             refuse: regex("^ERR"),
             until: until.and_then(regex),
             is_reading,

@@ -11,18 +11,24 @@ pub(in crate::bus) const LINE_BYTES_MAX: usize = 4096;
 
 /// A place in the stream: so many bytes came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::bus) struct Place(u64);
+pub(in crate::bus) struct Place(pub(super) u64);
 
 /// A line that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::bus) struct TextLine {
     /// Without its delimiter; bytes that are no UTF-8 are replaced.
     pub(in crate::bus) text: String,
+    /// The same as it came.
+    pub(in crate::bus) bytes: Vec<u8>,
     begun: Place,
     whole: bool,
 }
 
 impl TextLine {
+    pub(super) fn of(bytes: Vec<u8>, begun: Place, whole: bool) -> TextLine {
+        TextLine { text: String::from_utf8_lossy(&bytes).into_owned(), bytes, begun, whole }
+    }
+
     /// Whether its beginning was heard, and all of it kept.
     pub(in crate::bus) fn is_whole(&self) -> bool {
         self.whole
@@ -86,9 +92,9 @@ impl Splitter {
         self.begun >= place && self.long
     }
 
-    /// What there is of the line that has not ended, for a person.
-    pub(in crate::bus) fn rest(&self) -> String {
-        String::from_utf8_lossy(&self.rest).into_owned()
+    /// What there is of the line that has not ended.
+    pub(in crate::bus) fn rest(&self) -> &[u8] {
+        &self.rest
     }
 
     /// What has begun will not be ended: the next byte begins a line.
@@ -106,8 +112,7 @@ impl Splitter {
             self.place.0 += 1;
             self.rest.push(*byte);
             if let Some(line) = self.rest.strip_suffix(&self.delimiter[..]).filter(|_| !self.delimiter.is_empty()) {
-                let text = String::from_utf8_lossy(line).into_owned();
-                lines.push(TextLine { text, begun: self.begun, whole: self.known && !self.long });
+                lines.push(TextLine::of(line.to_vec(), self.begun, self.known && !self.long));
                 self.align();
             } else if self.rest.len() > LINE_BYTES_MAX + self.delimiter.len() {
                 // What may be the beginning of the delimiter is kept.
@@ -140,7 +145,7 @@ mod tests {
             let mut splitter = aligned(b"\r\n");
             let lines: Vec<TextLine> = stream.chunks(size).flat_map(|piece| splitter.feed(piece)).collect();
             assert_eq!(texts(&lines), ["T", "", "OK\u{FFFD}\rx"]);
-            assert_eq!((splitter.rest().as_str(), splitter.place()), ("rest", Place(16)));
+            assert_eq!((splitter.rest(), splitter.place()), (&b"rest"[..], Place(16)));
             assert!(splitter.is_within_a_line());
         }
     }

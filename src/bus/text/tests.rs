@@ -9,6 +9,8 @@ use super::*;
 use crate::config::{Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal};
 
+mod wake;
+
 const MS: Duration = Duration::from_millis(1);
 
 /// A line, and both directions of its far end.

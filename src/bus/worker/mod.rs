@@ -126,8 +126,8 @@ impl Worker {
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
                 }
-                BusKind::Serial { endpoint, delimiter } => {
-                    shift.on(Text::new(endpoint, delimiter, timeout, turnaround, &lines)).work(&stop).await
+                BusKind::Serial { endpoint, cut, .. } => {
+                    shift.on(Text::new(endpoint, cut, timeout, turnaround, &lines)).work(&stop).await
                 }
             };
             let Some(left) = end else { return pulse.rest() };
@@ -221,7 +221,7 @@ enum Event {
     /// There are new settings.
     Configured,
     /// A caller is next.
-    Next(Grant),
+    Next(Box<Grant>),
     /// Nobody can come any more.
     Deserted,
     /// The holder asks, or is gone.
@@ -276,7 +276,7 @@ impl<L: Link> Working<'_, L> {
             }
             match self.next(stop).await {
                 Event::Stop | Event::Configured => {}
-                Event::Next(grant) => self.grant(grant),
+                Event::Next(grant) => self.grant(*grant),
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => self.callers.turns.ask(*ask),
                 Event::Asked(None) => self.end_turn(),
@@ -331,7 +331,7 @@ impl<L: Link> Working<'_, L> {
             () = at(due) => Event::Due,
             // Before anybody's turn: an opening that one after the other calls off would never come to its end.
             () = at(opening) => Event::Open,
-            grant = queue.recv(), if free => grant.map_or(Event::Deserted, Event::Next),
+            grant = queue.recv(), if free => grant.map_or(Event::Deserted, |grant| Event::Next(Box::new(grant))),
             // Before what is heard: a line on which something is always said is idle all the same.
             () = at(idle) => Event::Idle,
             lost = self.link.listen(), if listening => Event::Heard(lost),

@@ -168,6 +168,27 @@ fn what_is_suspicious_is_noted() {
 }
 
 #[test]
+fn what_can_hardly_stand_in_a_frame_is_noted() {
+    each_makes_one_note(&[
+        (
+            "[bus.scale-port.frame]\nlength = { at = 0, adds = 1 }\n[profile.scale.command.tare]\nsend = \"\\u0003T\"",
+            "device.scale.profile",
+            "a frame of 2 bytes on bus \"scale-port\", and by its length 4",
+        ),
+        (
+            "[bus.scale-port.frame]\nstart = 'T'\nfixed = 4",
+            "device.scale.profile",
+            "begins as every frame on bus \"scale-port\" does",
+        ),
+        (
+            "[profile.scale.command.c]\nsend_hex = \"06 0A\"\nexpect_hex = '06 ??'\nidempotent = true",
+            "profile.scale.command.c.expect_hex",
+            "an echo confirms nothing",
+        ),
+    ]);
+}
+
+#[test]
 fn a_line_that_says_what_it_takes_is_not_noted() {
     let site = Site::good();
     for keys in ["range = [0, 9]", "pattern = '[A-Z]+'", "values = { off = 0, on = 'ON' }", "value = 'AUTO'"] {

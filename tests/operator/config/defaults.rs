@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
+use fieldbridge::config::{BusKind, Credential, Cut, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -33,11 +33,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((port.parity, port.data_bits, port.stop_bits, port.rs485), (Parity::Even, 8, 1, None));
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
-    let BusKind::Serial { endpoint: Endpoint::Serial(port), delimiter } = &serial.kind else {
+    let BusKind::Serial { endpoint: Endpoint::Serial(port), cut, wake: None } = &serial.kind else {
         panic!("{serial:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits), (Parity::None, 8, 1));
-    assert_eq!(delimiter, b"\r\n");
+    assert_eq!(*cut, Cut::Delimiter(b"\r\n".to_vec()));
     assert_eq!(config.buses["plant"].response_timeout, Duration::from_secs(1));
 
     let device = &config.devices["pump-7"];

@@ -98,6 +98,12 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
         if let Some(rs485) = bus.get("rs485") {
             see(keys::RS485, table(rs485));
         }
+        if let Some(frame) = bus.get("frame").map(table) {
+            see(keys::FRAME, frame);
+            for (section, key) in [(keys::LENGTH, "length"), (keys::CHECKSUM, "checksum")] {
+                frame.get(key).into_iter().for_each(|value| see(section, table(value)));
+            }
+        }
     }
     for device in table(&tree["device"]).values() {
         see(keys::DEVICE, table(device));

@@ -122,6 +122,12 @@ const BUS: &[Case] = &[
     ("[bus.z]\nkind = 'modbus-rtu'\naddress = '10.0.0.12:502'", "bus.z.address", "bus \"plant\" too"),
     ("[bus.scale-port]\ndelimiter = '\\r\\n'", "bus.scale-port.delimiter", "the 4 characters"),
     ("[bus.scale-port]\ndelimiter = ''", "bus.scale-port.delimiter", "where a reply ends"),
+    ("[bus.scale-port]\nwake = '\\r'", "bus.scale-port.wake", "in double quotes"),
+    ("[bus.scale-port]\nwake = ''", "bus.scale-port.wake", "is empty"),
+    ("[bus.scale-port]\nwake = 300", "bus.scale-port.wake", "no byte"),
+    ("[bus.scale-port]\nwake = \"\\r\"\nwake_after = '2d'", "bus.scale-port.wake_after", "0ms to 1d"),
+    ("[bus.scale-port]\nwake_after = '1s'", "bus.scale-port.wake_after", "no effect without wake"),
+    ("[bus.plant]\nwake = 1", "bus.plant.wake", "kind \"serial\""),
     ("[bus.plant]\naddress = 'a b'", "bus.plant.address", "HOST:PORT"),
     ("[bus.scale-port]\nport = '/dev/test/line-a'", "bus.scale-port.port", "bus \"line-a\" too"),
     ("[bus.\"b.c\"]\nkind = 'modbus-tcp'\naddress = 7", "bus.\"b.c\".address", "expected a string"),
@@ -133,6 +139,55 @@ fn a_bus_is_checked() {
     for (text, key, fragment) in BUS {
         bench.makes_one_problem(text, key, fragment);
     }
+}
+
+const FRAME: &[Case] = &[
+    ("start = 'a'", "", "does not say where a frame ends"),
+    ("end = ''", ".end", "is empty"),
+    ("end = '\\r'", ".end", "the 2 characters"),
+    ("end = []", ".end", "is empty"),
+    ("end = 256", ".end", "no byte"),
+    ("end = [1, 'a']", ".end", "no byte"),
+    ("end = true", ".end", "no byte"),
+    ("end = '12345678901234567'", ".end", "longer than 16 bytes"),
+    ("start = 0x7E\nend = 0x7E", ".start", "which is the end of a frame; leave start out"),
+    ("fixed = 0", ".fixed", "1 to 4096"),
+    ("fixed = 3\nstart = 2\nend = 3\nchecksum = { kind = 'crc16-modbus', as = 'hex' }", ".fixed", "take 6 bytes"),
+    ("fixed = 9\nidle = '20ms'", ".idle", "stands beside fixed"),
+    ("idle = '20ms'\nend = 3", ".idle", "stands beside end"),
+    ("idle = '1s'", ".idle", "2ms to 200ms"),
+    ("fixed = 9\nlength = { at = 0 }", ".length", "stands beside fixed"),
+    ("length = { size = 1 }", ".length.at", "is missing"),
+    ("length = { at = 0 }\nstart = 2", ".length", "within the start"),
+    ("length = { at = 1, size = 3 }", ".length.size", "1 to 2"),
+    ("length = { at = 1, byte_order = 'little' }", ".length.byte_order", "has one"),
+    ("escape = 0x10\nfixed = 9", ".escape", "this one does not"),
+    ("escape = [1, 2]\nend = 3", ".escape", "more than one byte"),
+    ("escape = 3\nend = 3", ".escape", "is the start or the end"),
+    ("escape = 0x10\nend = \"\\r\\n\"", ".escape", "longer"),
+    ("end = 3\nchecksum = { as = 'hex' }", ".checksum.kind", "is missing"),
+    ("end = 3\nchecksum = { kind = 'crc16-modbus' }", ".checksum.as", "nobody can guess"),
+    ("end = 3\nchecksum = { kind = 'bcc' }", ".checksum.kind", "write \"xor8\""),
+    ("end = 3\nchecksum = { kind = 'CRC16-CCITT' }", ".checksum.kind", "\"crc16-ibm-3740\" begins with FFFF"),
+    ("end = 3\nchecksum = { kind = 'crc16-modbuss' }", ".checksum.kind", "did you mean \"crc16-modbus\"?"),
+    ("end = 3\nchecksum = { kind = 'xor8', as = 'ascii' }", ".checksum.as", "is none of"),
+    ("end = 3\nchecksum = { kind = 'xor8', covers = 'frame' }", ".checksum", "there is none"),
+    ("end = 3\nends = 3", ".ends", "did you mean \"end\"?"),
+];
+
+#[test]
+fn a_frame_is_checked() {
+    let bench = Bench::new();
+    for (body, key, fragment) in FRAME {
+        let text = format!("[bus.scale-port.frame]\n{body}");
+        bench.makes_one_problem(&text, &format!("bus.scale-port.frame{key}"), fragment);
+    }
+    let both = "[bus.scale-port]\ndelimiter = ';'\nframe = { end = 3 }";
+    bench.makes_one_problem(both, "bus.scale-port.delimiter", "stands beside frame");
+    bench.makes_one_problem("[bus.plant]\nframe = { end = 3 }", "bus.plant.frame", "kind \"serial\"");
+    let sent = "[device.scale]\nprofile = 'framed'\n[bus.scale-port.frame]\nend = \"\\r\"\n\
+                [profile.framed.command.c]\nsend = \"T\\r\"\nidempotent = true";
+    bench.makes_one_problem(sent, "device.scale.profile", "holds 0D, which ends a frame on this bus");
 }
 
 const DEVICE: &[Case] = &[
@@ -240,8 +295,8 @@ fn the_form_of_messages_is_checked() {
 }
 
 const COMMAND: &[Case] = &[
-    ("", "", "one of read, write or send"),
-    ("idempotent = true", "", "one of read, write or send"),
+    ("", "", "one of read, write, send or send_hex"),
+    ("idempotent = true", "", "one of read, write, send or send_hex"),
     ("read = { register = 1 }\nwrite = { register = 1 }\nidempotent = true", ".read", "beside write"),
     ("read = 40001", ".read", "expected a table"),
     ("write = { register = 1 }", ".idempotent", "the person who knows the machine"),
@@ -479,6 +534,22 @@ const SEND: &[Case] = &[
     ("send = 'S {value}'\nidempotent = true\nvalues = { a = true }", ".values", "must stand for"),
     ("send = 'S {value}'\nidempotent = true\nvalues = { a = \"1\\nT\" }", ".values", "control character"),
     ("send = 'S {value}'\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
+    ("send = 'S {value:3q}'\nidempotent = true", ".send", "{value:3q} is no place for a value"),
+    ("send = 'S {value:u16be}'\nidempotent = true", ".send", "stands for bytes"),
+    ("send = 'S {value:03d}'\nidempotent = true\nvalue = 1000", ".value", "has room for 3"),
+    ("send = 'S {value:03d}'\nidempotent = true\npattern = 'A'", ".pattern", "takes numbers"),
+    ("send = 'S {value:03d}'\nidempotent = true\nvalues = { a = 'A' }", ".values", "expected a number"),
+    ("send = 'S'\nsend_hex = '53'\nidempotent = true", ".send", "stands beside send_hex"),
+    ("send_hex = '5'\nidempotent = true", ".send_hex", "no byte in two hexadecimal digits"),
+    ("send_hex = '53 ??'\nidempotent = true", ".send_hex", "nobody knows which byte"),
+    ("send_hex = '53 {value}'\nidempotent = true", ".send_hex", "as which bytes"),
+    ("send_hex = '53 {value:u16}'\nidempotent = true", ".send_hex", "{value:u16be} or {value:u16le}"),
+    ("send_hex = '53'\nidempotent = true\nrange = [0, 1]", ".range", "send_hex holds no {value}"),
+    ("send_hex = '53 {value:u8}'\nidempotent = true\nvalue = 256", ".value", "from 0 to 255"),
+    ("send = 'S'\nidempotent = true\nexpect_hex = '{value:d}'", ".expect_hex", "where it ends"),
+    ("send = 'S'\nidempotent = true\nexpect_hex = '06'\nexpect = 'A'", ".expect", "stands beside expect_hex"),
+    ("send = 'S'\nidempotent = true\nexpect_hex = '06'\nresult = 'hex'", ".result", "what the value is"),
+    ("send = 'S'\nidempotent = true\nexpect_hex = '06'\nuntil = 'A'", ".until", "of one reply"),
 ];
 
 #[test]

@@ -95,12 +95,20 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
                 .into(),
             block: usize::MAX,
         },
-        "rs485" => Entry {
+        "rs485" | "frame" | "length" | "checksum" => Entry {
             section: section.title,
             key: key.to_owned(),
             value: "{}".into(),
             is_default: false,
-            text: "As above; the keys of this table are below.".into(),
+            text: match key {
+                "rs485" => "As above; the keys of this table are below.",
+                "frame" => {
+                    "In place of delimiter: how the frames of the line are made; the keys of this table are below."
+                }
+                "length" => "The field of a frame that says how long it is; the keys of this table are below.",
+                _ => "The checksum of a frame; the keys of this table are below.",
+            }
+            .into(),
             block: usize::MAX,
         },
         "addresses" => Entry {
@@ -128,7 +136,8 @@ fn kind(entry: &Entry) -> &'static str {
         "range" => "array of two numbers",
         "quirks" => "array of names",
         "units" => "array of integers",
-        "unavailable" => "integer",
+        "unavailable" | "adds" => "integer",
+        "start" | "end" | "escape" | "wake" => "string, byte or array of bytes",
         "values" => "table of names and what they stand for",
         "expect" | "refuse" | "until" | "pattern" => "string, a regular expression",
         "port" | "path" | "socket" => "string, a path",
@@ -186,6 +195,9 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
         "ledger" => keys::LEDGER,
         "device" => keys::DEVICE,
         "bus" if table.ends_with(".rs485") => keys::RS485,
+        "bus" if table.ends_with(".frame") => keys::FRAME,
+        "bus" if table.ends_with(".frame.length") => keys::LENGTH,
+        "bus" if table.ends_with(".frame.checksum") => keys::CHECKSUM,
         "bus" => match kind_of_bus {
             "modbus-rtu" => keys::MODBUS_RTU,
             "modbus-ascii" => keys::MODBUS_ASCII,
