@@ -112,11 +112,13 @@ pub enum Code {
     Interrupted,
     /// An earlier ledger may have executed it.
     UnknownHistory,
+    /// Somebody works on the machine, and has locked its device.
+    LockedOut,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -132,6 +134,7 @@ impl Code {
         Code::Expired,
         Code::Interrupted,
         Code::UnknownHistory,
+        Code::LockedOut,
     ];
 
     /// The word that stands for it everywhere.
@@ -152,6 +155,7 @@ impl Code {
             Code::Expired => "expired",
             Code::Interrupted => "interrupted",
             Code::UnknownHistory => "unknown-history",
+            Code::LockedOut => "locked-out",
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use tokio::time::Instant;
 
 use super::{Job, Work, QUEUE_MAX};
-use crate::command::decide::{Deadline, Freshness};
+use crate::command::decide::Deadline;
 use crate::command::message::Digest;
 use crate::config::Device;
 use crate::time::trust::WallClock;
@@ -68,15 +68,18 @@ impl Waiting {
         self.free(in_hand, device).map(|(at, deadline)| self.jobs[at].work.next_look(deadline, clock)).min()
     }
 
-    /// Takes out the first one whose deadline has passed.
-    pub(super) fn take_late(&mut self, in_hand: &Name, device: &Device, clock: &WallClock) -> Option<Job> {
-        let late = self
-            .free(in_hand, device)
-            .find(|(at, deadline)| self.jobs[*at].work.judge(*deadline, clock) == Freshness::Expired);
-        late.and_then(|(at, _)| self.jobs.remove(at))
+    /// Takes out the first one that is over before its turn.
+    pub(super) fn take_over(
+        &mut self,
+        in_hand: &Name,
+        device: &Device,
+        is_over: impl Fn(&Work, Deadline) -> bool,
+    ) -> Option<Job> {
+        let over = self.free(in_hand, device).find(|(at, deadline)| is_over(&self.jobs[*at].work, *deadline));
+        over.and_then(|(at, _)| self.jobs.remove(at))
     }
 
-    /// The places of those that a deadline can end before their turn: of one name only the first, and none whose
+    /// The places of those that something can end before their turn: of one name only the first, and none whose
     /// message may be the one in hand.
     fn free<'a>(&'a self, in_hand: &'a Name, device: &'a Device) -> impl Iterator<Item = (usize, Deadline)> + 'a {
         let mut ahead = HashSet::from([in_hand.clone()]);

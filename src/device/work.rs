@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::lockout::Barred;
 use super::origin::Origin;
 use super::receipts::Key;
 use super::CLOCK_PERIOD;
@@ -11,7 +12,7 @@ use crate::config::Device;
 use crate::hub::room::Held;
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::NewRow;
-use crate::peripheral::Command;
+use crate::peripheral::{Action, Command};
 use crate::time::trust::WallClock;
 
 /// A command on its way.
@@ -133,6 +134,17 @@ impl Work {
             true => not_after.min(Instant::now() + CLOCK_PERIOD),
             false => not_after,
         }
+    }
+
+    /// Whether a lock of its device bars it: whatever does more than to read, unless a person wants it all the same.
+    pub(super) fn heeds_locks(&self, command: &Command) -> bool {
+        !matches!(command.action, Action::Read(_)) && !self.origin.overrides()
+    }
+
+    /// What a lock goes by.
+    pub(super) fn barred(&self) -> Barred<'_> {
+        let left_of = self.earlier_life.then_some(self.new.received_at);
+        Barred { device: &self.new.device, received: self.received, left_of }
     }
 
     pub(super) fn message_id(&self) -> Option<&str> {

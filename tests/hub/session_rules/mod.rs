@@ -6,6 +6,7 @@ mod cut;
 mod deadlines;
 mod history;
 mod link;
+mod locked;
 mod message_ids;
 mod operators;
 mod order;
