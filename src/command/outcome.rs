@@ -114,11 +114,13 @@ pub enum Code {
     UnknownHistory,
     /// Somebody works on the machine, and has locked its device.
     LockedOut,
+    /// A newer command of the same name came first.
+    Superseded,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 17] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -135,6 +137,7 @@ impl Code {
         Code::Interrupted,
         Code::UnknownHistory,
         Code::LockedOut,
+        Code::Superseded,
     ];
 
     /// The word that stands for it everywhere.
@@ -156,6 +159,7 @@ impl Code {
             Code::Interrupted => "interrupted",
             Code::UnknownHistory => "unknown-history",
             Code::LockedOut => "locked-out",
+            Code::Superseded => "superseded",
         }
     }
 

@@ -167,6 +167,8 @@ pub const COMMAND: Section = Section {
         "read_back",
         "timeout",
         "deadline",
+        "min_interval",
+        "latest_wins",
     ],
 };
 

@@ -56,7 +56,7 @@ impl Gate for CommandGate<'_> {
         if freshness == Freshness::Expired {
             return Go::End(self.expired());
         }
-        if let Some(outcome) = self.locked_out() {
+        if let Some(outcome) = self.locked_out().or_else(|| self.work.superseded()) {
             return Go::End(outcome);
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
@@ -83,6 +83,7 @@ impl Gate for CommandGate<'_> {
             () = self.context.stop.cancelled() => {}
             () = self.work.origin.goes() => {}
             () = self.is_barred() => {}
+            () = self.work.outdated.cancelled() => {}
             () = sleep_until(look) => {}
         }
     }
@@ -91,6 +92,7 @@ impl Gate for CommandGate<'_> {
         tokio::select! {
             () = self.work.origin.goes() => {}
             () = self.is_barred() => {}
+            () = self.work.outdated.cancelled() => {}
         }
     }
 

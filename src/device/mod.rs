@@ -24,6 +24,7 @@
 
 mod conclude;
 mod gate;
+mod intervals;
 pub mod lockout;
 mod operator;
 mod origin;
@@ -59,9 +60,10 @@ use crate::time::Timestamp;
 use gate::CommandGate;
 use origin::Origin;
 use receipts::{Key, Received};
-use waiting::{Name, Waiting};
+use waiting::{InHand, Outdated, Waiting};
 use work::Work;
 
+pub use intervals::Intervals;
 pub use lockout::{Lock, Lockouts};
 pub use operator::Order;
 pub use origin::{Operator, Told};
@@ -95,6 +97,8 @@ pub struct Context {
     pub receipts: Arc<Receipts>,
     /// Which devices are locked.
     pub lockouts: Arc<Lockouts>,
+    /// When commands were done that must not follow one another too soon.
+    pub intervals: Arc<Intervals>,
     /// Rung when there is a new result event.
     pub event_bell: Arc<Notify>,
     /// Rung when a connection has ended.
@@ -229,26 +233,28 @@ impl Context {
 
     /// Runs a command to its end. Those that wait for their turn meanwhile are told when their deadline passes.
     async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut queue::Receiver<Job>) {
-        let in_hand = Name::of(&job.work);
+        let mut in_hand = InHand::of(&job.work);
         let (mut assigned, mut locked) = (self.assignment.clone(), self.lockouts.subscribe());
         let mut run = pin!(self.run(job));
-        let mut running = true;
+        let (mut running, mut has_begun) = (true, false);
         // One at a time. It is not left in the middle: who comes after it may be the same message.
-        let mut ending: Option<Pin<Box<dyn Future<Output = Option<Job>> + Send + '_>>> = None;
+        let mut ending: Option<Ending<'_>> = None;
         while running || ending.is_some() {
             if running && ending.is_none() {
-                let over = waiting.take_over(&in_hand, &self.present().device, |work, deadline| {
-                    self.end_before_its_turn(work, deadline).is_some()
-                });
-                ending = over.map(|job| Box::pin(self.end_waiting(job)) as Pin<Box<_>>);
+                ending = self.look_through(waiting, &mut in_hand);
             }
+            // Whether a newer one is to be done in its place is asked before it is begun.
+            let is_held = !has_begun && in_hand.is_in_question && ending.is_some();
+            has_begun |= !is_held;
             let look = match running && ending.is_none() {
-                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.wall_clock()),
+                true => {
+                    waiting.next_look(&in_hand.name, &assigned.borrow_and_update().device, self.ledger.wall_clock())
+                }
                 false => None,
             };
             tokio::select! {
                 biased;
-                () = &mut run, if running => running = false,
+                () = &mut run, if running && !is_held => running = false,
                 back = wait_for(&mut ending) => {
                     ending = None;
                     back.into_iter().for_each(|job| waiting.put_back(job));
@@ -278,7 +284,7 @@ impl Context {
     /// How a command ends that waits for its turn, if it does not come to that.
     fn end_before_its_turn(&self, work: &Work, deadline: Deadline) -> Option<Outcome> {
         let is_late = work.judge(deadline, self.ledger.wall_clock()) == Freshness::Expired;
-        is_late.then(|| deadline.expired()).or_else(|| self.locked_out(work))
+        is_late.then(|| deadline.expired()).or_else(|| self.locked_out(work)).or_else(|| work.superseded())
     }
 
     /// How a command ends that a lock bars, if one does.
@@ -288,12 +294,39 @@ impl Context {
         heeds.then(|| self.lockouts.end_of(work.barred())).flatten()
     }
 
-    /// Ends a command that waits for its turn, and does not come to that. Gives it back if that is not how it ends.
-    async fn end_waiting(&self, mut job: Job) -> Option<Job> {
+    /// What is to be done about those that wait, if there is something: one thing at a time.
+    fn look_through(&self, waiting: &mut Waiting, in_hand: &mut InHand) -> Option<Ending<'_>> {
+        let device = self.present().device.clone();
+        let is_over = |work: &Work, deadline| self.end_before_its_turn(work, deadline).is_some();
+        match waiting.take_outdated(in_hand, &device, is_over) {
+            Some(Outdated::InHand) => {
+                in_hand.outdated.cancel();
+                self.look_through(waiting, in_hand)
+            }
+            Some(Outdated::Waiting(job)) => {
+                job.work.outdated.cancel();
+                Some(Box::pin(self.end_waiting(job)))
+            }
+            Some(Outdated::Unasked(job)) => Some(Box::pin(self.judged(job))),
+            None => {
+                let over = waiting.take_over(&in_hand.name, &device, is_over)?;
+                Some(Box::pin(self.end_waiting(over)))
+            }
+        }
+    }
+
+    /// A command that waits, once it is known that it is to be done.
+    async fn judged(&self, mut job: Job) -> Option<Job> {
         if !job.judged {
             job.work = self.judge(job.work).await?;
             job.judged = true;
         }
+        Some(job)
+    }
+
+    /// Ends a command that waits for its turn, and does not come to that. Gives it back if that is not how it ends.
+    async fn end_waiting(&self, job: Job) -> Option<Job> {
+        let mut job = self.judged(job).await?;
         let deadline = job.work.deadline(&self.present().device);
         match deadline.and_then(|deadline| self.end_before_its_turn(&job.work, deadline)) {
             Some(outcome) => {
@@ -344,6 +377,7 @@ impl Context {
             earlier_life: false,
             interrupted: None,
             restored: false,
+            outdated: CancellationToken::new(),
             _room: Some(room),
         })
     }
@@ -460,7 +494,7 @@ impl Context {
             };
             let heeds_locks = work.heeds_locks(plan.command);
             let mut gate = CommandGate::new(self, &mut work, deadline, heeds_locks);
-            let ran = plan.run(&present.bus, execution, &mut gate).await;
+            let ran = self.run_spaced(&plan, &present.bus, execution, &mut gate).await;
             let is_unrecordable = gate.is_unrecordable();
             match ran {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
@@ -517,6 +551,9 @@ impl Context {
         work.origin.take_ticket().filter(|_| !self.stop.is_cancelled())
     }
 }
+
+/// One that waits is judged, or ended. Comes back if it waits on.
+type Ending<'a> = Pin<Box<dyn Future<Output = Option<Job>> + Send + 'a>>;
 
 async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
     match work {

@@ -81,6 +81,7 @@ impl Context {
             earlier_life: false,
             interrupted: None,
             restored: false,
+            outdated: CancellationToken::new(),
             _room: None,
         };
         if let Some(fault) = refused {

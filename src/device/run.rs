@@ -379,6 +379,14 @@ async fn unless_called_off<T>(
     }
 }
 
+/// Waits for something before a command takes its turn, unless the gate ends that.
+pub(super) async fn unless_ended<T>(
+    gate: &mut impl Gate,
+    wait: impl std::future::Future<Output = T>,
+) -> Result<T, Ran> {
+    unless_called_off(gate, Progress::Untouched, wait).await
+}
+
 fn shown(value: &Option<Json>) -> String {
     value.as_ref().map_or_else(|| "nothing".to_owned(), Json::to_string)
 }

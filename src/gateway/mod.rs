@@ -31,7 +31,7 @@ pub use reload::{Files, Reading, Reads, Refusal, Source};
 use crate::bus::{Lines, Owed, SystemLines};
 use crate::certificate::Trust;
 use crate::config::{Config, Fingerprints};
-use crate::device::{lockout, Context, Lockouts, Receipts};
+use crate::device::{lockout, Context, Intervals, Lockouts, Receipts};
 use crate::doctor;
 use crate::exit::Exit;
 use crate::handles::{self, Places};
@@ -76,6 +76,7 @@ struct Gateway {
     receipts: Arc<Receipts>,
     /// Which devices are locked, whether they are configured or not.
     lockouts: Arc<Lockouts>,
+    intervals: Arc<Intervals>,
     retention: watch::Sender<Duration>,
     ways: Ways,
     /// Operators' wishes for a new configuration.
@@ -325,6 +326,7 @@ impl Gateway {
             executions,
             receipts,
             lockouts,
+            intervals: Arc::default(),
             retention,
             ways,
             reloads,

@@ -137,6 +137,7 @@ impl Registry {
             health: health.clone(),
             receipts: gateway.receipts.clone(),
             lockouts: gateway.lockouts.clone(),
+            intervals: gateway.intervals.clone(),
             event_bell: event_bell.clone(),
             ended: deliveries.ended(),
             stop: leave.clone(),

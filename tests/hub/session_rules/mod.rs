@@ -13,6 +13,7 @@ mod order;
 mod packet_ids;
 mod refusals;
 mod room;
+mod spacing;
 mod stop;
 
 use serde_json::Value as Json;
