@@ -37,6 +37,9 @@ _fieldbridge() {
             fieldbridge,ledger)
                 cmd="fieldbridge__subcmd__ledger"
                 ;;
+            fieldbridge,lock)
+                cmd="fieldbridge__subcmd__lock"
+                ;;
             fieldbridge,reload)
                 cmd="fieldbridge__subcmd__reload"
                 ;;
@@ -48,6 +51,9 @@ _fieldbridge() {
                 ;;
             fieldbridge,status)
                 cmd="fieldbridge__subcmd__status"
+                ;;
+            fieldbridge,unlock)
+                cmd="fieldbridge__subcmd__unlock"
                 ;;
             fieldbridge__subcmd__demo,help)
                 cmd="fieldbridge__subcmd__demo__subcmd__help"
@@ -88,6 +94,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,ledger)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger"
                 ;;
+            fieldbridge__subcmd__help,lock)
+                cmd="fieldbridge__subcmd__help__subcmd__lock"
+                ;;
             fieldbridge__subcmd__help,reload)
                 cmd="fieldbridge__subcmd__help__subcmd__reload"
                 ;;
@@ -99,6 +108,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,status)
                 cmd="fieldbridge__subcmd__help__subcmd__status"
+                ;;
+            fieldbridge__subcmd__help,unlock)
+                cmd="fieldbridge__subcmd__help__subcmd__unlock"
                 ;;
             fieldbridge__subcmd__help__subcmd__demo,hub)
                 cmd="fieldbridge__subcmd__help__subcmd__demo__subcmd__hub"
@@ -164,7 +176,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -326,7 +338,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__exec)
-            opts="-h --json --config --help"
+            opts="-h --override --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,7 +402,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec send feedback demo help"
+            opts="run check init status reload ledger exec lock unlock send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -599,6 +611,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__lock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -642,6 +668,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__unlock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -943,6 +983,28 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__lock)
+            opts="-h --reason --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__reload)
             opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1070,6 +1132,24 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__status)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__unlock)
             opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -111,13 +111,18 @@ impl Permit {
         self.0.taken_back.is_cancelled()
     }
 
+    /// Whether nobody else has it: its call is over.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// The same to ask something else first, for as long as this one is not taken back.
     pub(in crate::bus) fn to_try(&self) -> Permit {
         Permit(Arc::new(Given { taken_back: self.0.taken_back.child_token(), used: Mutex::default() }))
     }
 
     /// Offers the line the first byte, unless the permit is taken back. The writer must wait for that as well.
-    pub(in crate::bus) fn offer<E>(&self, write: impl FnOnce() -> Poll<Result<usize, E>>) -> Poll<Result<usize, E>> {
+    pub(crate) fn offer<E>(&self, write: impl FnOnce() -> Poll<Result<usize, E>>) -> Poll<Result<usize, E>> {
         let mut used = self.used();
         if self.is_taken_back() {
             return Poll::Pending;

@@ -19,7 +19,7 @@ use crate::ledger::row::Record;
 use crate::ledger::{backup, LedgerError, Reader};
 use crate::log::throttle::EACH;
 use crate::operate::admin::{client, Request};
-use crate::operate::text;
+use crate::operate::{locking, text};
 use crate::{gateway, handles, log, setup, systemd};
 
 /// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
@@ -100,7 +100,38 @@ enum Action {
         /// Its value: JSON if it parses, else text.
         #[arg(allow_hyphen_values = true, value_parser = exec_value)]
         value: Option<String>,
+        /// Run it also if the device is locked.
+        #[arg(long = "override")]
+        overrides: bool,
         /// Print the result as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lock a device while somebody works on its machine: nothing is written or sent to it until it is unlocked.
+    ///
+    /// What waits is rejected, with the code locked-out, and so is what comes; reads go on. An exchange that has begun
+    /// before this command returns goes on to its end. The lock holds over reloads, restarts and crashes. It stands in
+    /// the file `locks` beside the ledger, which this command writes itself if the daemon does not run. Exit status 1
+    /// if the device is locked already, or if the lock can't be written; 75 if a daemon runs that can't be reached.
+    /// Example: fieldbridge lock pump-7 --reason "seal is being replaced"
+    Lock {
+        /// Device id at the hub.
+        device: String,
+        /// What is being done, for whoever asks.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Print the lock as one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Unlock a device: what comes from now on is written to it again.
+    ///
+    /// What came before, and was not told yet that the device is locked, is rejected all the same. Exit status 1 if
+    /// the device is not locked. Example: fieldbridge unlock pump-7
+    Unlock {
+        /// Device id at the hub.
+        device: String,
+        /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
@@ -232,7 +263,12 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Status { json } => status(config, json),
         Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
-        Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
+        Action::Exec { device, command, value, overrides, json } => {
+            let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
+            exec(config, &Request::Exec { device, command, value, overrides }, json)
+        }
+        Action::Lock { device, reason, json } => lock(config, &device, reason.as_deref(), json),
+        Action::Unlock { device, json } => unlock(config, &device, json),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]
@@ -397,15 +433,38 @@ fn exec_value(text: &str) -> Result<String, String> {
     }
 }
 
-fn exec(path: &Path, device: String, command: String, value: Option<String>, json: bool) -> Result<(), Exit> {
+fn exec(path: &Path, request: &Request, json: bool) -> Result<(), Exit> {
     let places = config::places(path, environment()).map_err(Exit::Config)?;
-    let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
-    let event = client::ask(&places.admin_socket, &Request::Exec { device, command, value })?;
+    let event = client::ask(&places.admin_socket, request)?;
     print(&if json { event.to_string() } else { text::result(&event) });
     match event["status"] == State::Succeeded.as_str() {
         true => Ok(()),
         false => Err(Exit::No(format!("the command did not succeed: {}", text::error(&event)))),
     }
+}
+
+fn lock(path: &Path, device: &str, reason: Option<&str>, json: bool) -> Result<(), Exit> {
+    systemd::seclude();
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
+    // Somebody's hands do not wait for a configuration to be good.
+    let is_known = || match config::load(path, environment()) {
+        Ok(loaded) => loaded.config.devices.contains_key(device),
+        Err(_) => {
+            print_error("note: the configuration has errors, and whether it has this device is not known");
+            true
+        }
+    };
+    let (locked, is_running) = locking::lock(&places.admin_socket, &places.ledger, device, reason, is_known)?;
+    print(&if json { locked.to_string() } else { text::locked(&locked, is_running) });
+    Ok(())
+}
+
+fn unlock(path: &Path, device: &str, json: bool) -> Result<(), Exit> {
+    systemd::seclude();
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
+    let (unlocked, _) = locking::unlock(&places.admin_socket, &places.ledger, device)?;
+    print(&if json { unlocked.to_string() } else { text::printable(&format!("{device} is unlocked")) });
+    Ok(())
 }
 
 fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {

@@ -10,6 +10,8 @@
 //!   (G15).
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
 
+mod barred;
+
 use std::time::Duration;
 
 use serde_json::Value as Json;

@@ -8,6 +8,7 @@ pub mod encoding;
 pub mod envelope;
 pub mod excerpt;
 pub mod message;
+pub mod newest;
 pub mod outcome;
 
 pub use envelope::Envelope;

@@ -114,11 +114,15 @@ pub enum Code {
     UnknownHistory,
     /// It went to all units of a line, and nobody confirms that.
     Unconfirmed,
+    /// Somebody works on the machine, and has locked its device.
+    LockedOut,
+    /// A newer command of the same name came first.
+    Superseded,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 18] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -135,6 +139,8 @@ impl Code {
         Code::Interrupted,
         Code::UnknownHistory,
         Code::Unconfirmed,
+        Code::LockedOut,
+        Code::Superseded,
     ];
 
     /// The word that stands for it everywhere.
@@ -156,6 +162,8 @@ impl Code {
             Code::Interrupted => "interrupted",
             Code::UnknownHistory => "unknown-history",
             Code::Unconfirmed => "unconfirmed",
+            Code::LockedOut => "locked-out",
+            Code::Superseded => "superseded",
         }
     }
 

@@ -210,6 +210,8 @@ pub const COMMAND: Section = Section {
         "read_back",
         "timeout",
         "deadline",
+        "min_interval",
+        "latest_wins",
     ],
 };
 

@@ -16,6 +16,7 @@ use crate::peripheral::registers::{DataType, Point};
 use crate::peripheral::{Action, Command, Names, Rule};
 
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
+const MIN_INTERVAL: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24 * 3600), because: "" };
 
 const READ_BACK_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
 const READ_BACK_WITHIN: Span = Span { min: Duration::ZERO, max: Duration::from_secs(600), because: "" };
@@ -114,6 +115,8 @@ fn command(table: &Table, name: &str) -> Option<Command> {
         range,
         timeout,
         deadline: deadline.unwrap_or(Command::DEADLINE),
+        min_interval: table.duration("min_interval", &MIN_INTERVAL).unwrap_or_default(),
+        latest_wins: table.boolean("latest_wins").unwrap_or(false),
         ..Command::new(name, action?)
     };
     match &command.action {

@@ -118,6 +118,16 @@ const KEYS: &[Alias] = &[
         " It is what the registers hold then, such as 0x8000",
     ),
     ("verify", &["readback", "confirm", "check"], ""),
+    (
+        "min_interval",
+        &["minimum_interval", "cooldown", "cool_down", "debounce", "rate_limit", "min_gap", "min_pause", "spacing"],
+        " As a duration, such as 30s",
+    ),
+    (
+        "latest_wins",
+        &["last_wins", "newest_wins", "latest_only", "newest_only", "coalesce", "supersede", "overwrite"],
+        " It is true or false",
+    ),
     ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
     ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
     ("send", &["request", "text", "query", "cmd", "transmit", "tx"], ""),

@@ -1,8 +1,11 @@
 //! What stands between a command and the wire.
 
+use std::future::pending;
+
 use tokio::time::{sleep_until, Instant};
 
 use super::{Context, Work};
+use crate::bus::call::Permit;
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::outcome::Outcome;
 use crate::device::run::{Gate, Go};
@@ -12,18 +15,35 @@ pub(super) struct CommandGate<'a> {
     context: &'a Context,
     work: &'a mut Work,
     deadline: Deadline,
+    /// A lock of its device bars it.
+    heeds_locks: bool,
     /// It did not pass since the ledger can't take it.
     is_unrecordable: bool,
 }
 
 impl<'a> CommandGate<'a> {
-    pub(super) fn new(context: &'a Context, work: &'a mut Work, deadline: Deadline) -> CommandGate<'a> {
-        CommandGate { context, work, deadline, is_unrecordable: false }
+    pub(super) fn new(
+        context: &'a Context,
+        work: &'a mut Work,
+        deadline: Deadline,
+        heeds_locks: bool,
+    ) -> CommandGate<'a> {
+        CommandGate { context, work, deadline, heeds_locks, is_unrecordable: false }
     }
 
     /// Whether the command did not pass since the ledger can't take it.
     pub(super) fn is_unrecordable(&self) -> bool {
         self.is_unrecordable
+    }
+
+    /// Returns when a lock bars the command. Cancel-safe.
+    async fn is_barred(&self) {
+        let mut locked = self.context.lockouts.subscribe();
+        while self.locked_out().is_none() {
+            if locked.changed().await.is_err() {
+                return pending().await;
+            }
+        }
     }
 }
 
@@ -35,6 +55,9 @@ impl Gate for CommandGate<'_> {
         let freshness = self.work.judge(self.deadline, self.context.ledger.wall_clock());
         if freshness == Freshness::Expired {
             return Go::End(self.expired());
+        }
+        if let Some(outcome) = self.locked_out().or_else(|| self.work.superseded()) {
+            return Go::End(outcome);
         }
         let forgotten = self.work.row.is_none() && !self.work.is_wanted();
         self.is_unrecordable = !self.context.ledger.is_well();
@@ -59,12 +82,29 @@ impl Gate for CommandGate<'_> {
         tokio::select! {
             () = self.context.stop.cancelled() => {}
             () = self.work.origin.goes() => {}
+            () = self.is_barred() => {}
+            () = self.work.outdated.cancelled() => {}
             () = sleep_until(look) => {}
         }
     }
 
     async fn withdrawn(&self) {
-        self.work.origin.goes().await;
+        tokio::select! {
+            () = self.work.origin.goes() => {}
+            () = self.is_barred() => {}
+            () = self.work.outdated.cancelled() => {}
+        }
+    }
+
+    fn permit(&self) -> Permit {
+        match self.heeds_locks {
+            true => self.context.lockouts.permit(self.work.barred()),
+            false => Permit::default(),
+        }
+    }
+
+    fn locked_out(&self) -> Option<Outcome> {
+        self.heeds_locks.then(|| self.context.lockouts.end_of(self.work.barred())).flatten()
     }
 
     async fn record_executing(&mut self) -> bool {

@@ -24,6 +24,8 @@
 
 mod conclude;
 mod gate;
+mod intervals;
+pub mod lockout;
 mod operator;
 mod origin;
 pub mod queue;
@@ -58,9 +60,11 @@ use crate::time::Timestamp;
 use gate::CommandGate;
 use origin::Origin;
 use receipts::{Key, Received};
-use waiting::{Name, Waiting};
+use waiting::{InHand, Outdated, Waiting};
 use work::Work;
 
+pub use intervals::Intervals;
+pub use lockout::{Lock, Lockouts};
 pub use operator::Order;
 pub use origin::{Operator, Told};
 pub use receipts::Receipts;
@@ -91,6 +95,10 @@ pub struct Context {
     pub health: Arc<DeviceHealth>,
     /// When messages came first.
     pub receipts: Arc<Receipts>,
+    /// Which devices are locked.
+    pub lockouts: Arc<Lockouts>,
+    /// When commands were done that must not follow one another too soon.
+    pub intervals: Arc<Intervals>,
     /// Rung when there is a new result event.
     pub event_bell: Arc<Notify>,
     /// Rung when a connection has ended.
@@ -225,33 +233,37 @@ impl Context {
 
     /// Runs a command to its end. Those that wait for their turn meanwhile are told when their deadline passes.
     async fn run_beside(&self, job: Job, waiting: &mut Waiting, jobs: &mut queue::Receiver<Job>) {
-        let in_hand = Name::of(&job.work);
-        let mut assigned = self.assignment.clone();
+        let mut in_hand = InHand::of(&job.work);
+        let (mut assigned, mut locked) = (self.assignment.clone(), self.lockouts.subscribe());
         let mut run = pin!(self.run(job));
-        let mut running = true;
+        let (mut running, mut has_begun) = (true, false);
         // One at a time. It is not left in the middle: who comes after it may be the same message.
-        let mut ending: Option<Pin<Box<dyn Future<Output = Option<Job>> + Send + '_>>> = None;
+        let mut ending: Option<Ending<'_>> = None;
         while running || ending.is_some() {
+            if running && ending.is_none() {
+                ending = self.look_through(waiting, &mut in_hand);
+            }
+            // Whether a newer one is to be done in its place is asked before it is begun.
+            let is_held = !has_begun && in_hand.is_in_question && ending.is_some();
+            has_begun |= !is_held;
             let look = match running && ending.is_none() {
-                true => waiting.next_look(&in_hand, &assigned.borrow_and_update().device, self.ledger.wall_clock()),
+                true => {
+                    waiting.next_look(&in_hand.name, &assigned.borrow_and_update().device, self.ledger.wall_clock())
+                }
                 false => None,
             };
             tokio::select! {
                 biased;
-                () = &mut run, if running => running = false,
+                () = &mut run, if running && !is_held => running = false,
                 back = wait_for(&mut ending) => {
                     ending = None;
                     back.into_iter().for_each(|job| waiting.put_back(job));
                 }
                 Some(job) = jobs.recv(), if waiting.has_room() => waiting.push(job),
                 Ok(()) = assigned.changed() => {}
+                Ok(()) = locked.changed() => {}
                 () = self.ended.notified() => waiting.forget(),
-                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
-                    let late = waiting.take_late(&in_hand, &self.present().device, self.ledger.wall_clock());
-                    if let Some(job) = late {
-                        ending = Some(Box::pin(self.end_late(job)));
-                    }
-                }
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {}
             }
         }
     }
@@ -269,16 +281,56 @@ impl Context {
         }
     }
 
-    /// Ends a command whose deadline passed while it waited for its turn. Gives it back if that is not how it ends.
-    async fn end_late(&self, mut job: Job) -> Option<Job> {
+    /// How a command ends that waits for its turn, if it does not come to that.
+    fn end_before_its_turn(&self, work: &Work, deadline: Deadline) -> Option<Outcome> {
+        let is_late = work.judge(deadline, self.ledger.wall_clock()) == Freshness::Expired;
+        is_late.then(|| deadline.expired()).or_else(|| self.locked_out(work)).or_else(|| work.superseded())
+    }
+
+    /// How a command ends that a lock bars, if one does.
+    fn locked_out(&self, work: &Work) -> Option<Outcome> {
+        let present = self.present();
+        let heeds = present.device.commands.get(work.command_name()).is_some_and(|command| work.heeds_locks(command));
+        heeds.then(|| self.lockouts.end_of(work.barred())).flatten()
+    }
+
+    /// What is to be done about those that wait, if there is something: one thing at a time.
+    fn look_through(&self, waiting: &mut Waiting, in_hand: &mut InHand) -> Option<Ending<'_>> {
+        let device = self.present().device.clone();
+        let is_over = |work: &Work, deadline| self.end_before_its_turn(work, deadline).is_some();
+        match waiting.take_outdated(in_hand, &device, is_over) {
+            Some(Outdated::InHand) => {
+                in_hand.outdated.cancel();
+                self.look_through(waiting, in_hand)
+            }
+            Some(Outdated::Waiting(job)) => {
+                job.work.outdated.cancel();
+                Some(Box::pin(self.end_waiting(job)))
+            }
+            Some(Outdated::Unasked(job)) => Some(Box::pin(self.judged(job))),
+            None => {
+                let over = waiting.take_over(&in_hand.name, &device, is_over)?;
+                Some(Box::pin(self.end_waiting(over)))
+            }
+        }
+    }
+
+    /// A command that waits, once it is known that it is to be done.
+    async fn judged(&self, mut job: Job) -> Option<Job> {
         if !job.judged {
             job.work = self.judge(job.work).await?;
             job.judged = true;
         }
+        Some(job)
+    }
+
+    /// Ends a command that waits for its turn, and does not come to that. Gives it back if that is not how it ends.
+    async fn end_waiting(&self, job: Job) -> Option<Job> {
+        let mut job = self.judged(job).await?;
         let deadline = job.work.deadline(&self.present().device);
-        match deadline.filter(|deadline| job.work.judge(*deadline, self.ledger.wall_clock()) == Freshness::Expired) {
-            Some(deadline) => {
-                self.conclude(job.work, deadline.expired(), 0).await;
+        match deadline.and_then(|deadline| self.end_before_its_turn(&job.work, deadline)) {
+            Some(outcome) => {
+                self.conclude(job.work, outcome, 0).await;
                 None
             }
             // An earlier life had begun it, or its configuration has changed: its turn will show.
@@ -325,6 +377,7 @@ impl Context {
             earlier_life: false,
             interrupted: None,
             restored: false,
+            outdated: CancellationToken::new(),
             _room: Some(room),
         })
     }
@@ -348,7 +401,9 @@ impl Context {
         let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
         let enqueued_at = work.new.envelope.enqueued_at;
         let past = decide::past(distrusts, enqueued_at, self.ledger.epoch(), lookup.elsewhere.is_some());
-        match (decide::on_delivery(lookup.known, past, checked, device.settle), lookup.row) {
+        let verdict = decide::on_delivery(lookup.known, past, checked, device.settle);
+        let verdict = verdict.unless_barred(|| self.locked_out(&work).and_then(|outcome| outcome.fault));
+        match (verdict, lookup.row) {
             (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
                 self.settle_again(work, row, matches!(verdict, Verdict::Refuse));
                 None
@@ -437,8 +492,9 @@ impl Context {
                 (None, Origin::Operator(_)) => Execution::on_the_record(route),
                 (None, Origin::Message(_)) => Execution::new(route),
             };
-            let mut gate = CommandGate::new(self, &mut work, deadline);
-            let ran = plan.run(&present.bus, execution, &mut gate).await;
+            let heeds_locks = work.heeds_locks(plan.command);
+            let mut gate = CommandGate::new(self, &mut work, deadline, heeds_locks);
+            let ran = self.run_spaced(&plan, &present.bus, execution, &mut gate).await;
             let is_unrecordable = gate.is_unrecordable();
             match ran {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
@@ -495,6 +551,9 @@ impl Context {
         work.origin.take_ticket().filter(|_| !self.stop.is_cancelled())
     }
 }
+
+/// One that waits is judged, or ended. Comes back if it waits on.
+type Ending<'a> = Pin<Box<dyn Future<Output = Option<Job>> + Send + 'a>>;
 
 async fn wait_for<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
     match work {

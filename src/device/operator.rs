@@ -24,6 +24,7 @@ use crate::command::Envelope;
 use crate::device::run::Plan;
 use crate::ledger::row::Source;
 use crate::ledger::NewRow;
+use crate::log::throttle::EACH;
 use crate::time::Timestamp;
 
 /// What a person asks for.
@@ -80,10 +81,14 @@ impl Context {
             earlier_life: false,
             interrupted: None,
             restored: false,
+            outdated: CancellationToken::new(),
             _room: None,
         };
         if let Some(fault) = refused {
             return self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
+        }
+        if let Some(lock) = self.lockouts.shown(&self.id).filter(|_| work.origin.overrides()) {
+            tracing::warn!(target: EACH, device = %self.id, command, ?lock, "a command goes past the lock of its device");
         }
         match self.ledger.accept(work.new.clone()).await {
             Ok((row, _)) => work.row = Some(row),

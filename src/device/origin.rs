@@ -26,6 +26,8 @@ pub(super) enum Origin {
 pub struct Operator {
     /// The user's number.
     pub(super) uid: u32,
+    /// What is asked for is to be done also if the device is locked.
+    overrides: bool,
     /// Cancelled when nobody waits any more.
     gone: CancellationToken,
     /// Where the end is told, until something is.
@@ -48,6 +50,11 @@ impl Origin {
             Origin::Message(ticket) => ticket.as_ref().is_some_and(Ticket::is_live),
             Origin::Operator(operator) => !operator.gone.is_cancelled(),
         }
+    }
+
+    /// Whether it is to be done also if its device is locked.
+    pub(super) fn overrides(&self) -> bool {
+        matches!(self, Origin::Operator(Operator { overrides: true, .. }))
     }
 
     /// The end of a command that nobody wants any more, and nobody will bring again.
@@ -109,7 +116,13 @@ impl Origin {
 impl Operator {
     /// Somebody who waits at `answer`, until `gone` is cancelled.
     pub fn new(uid: u32, gone: CancellationToken, answer: oneshot::Sender<Told>) -> Operator {
-        Operator { uid, gone, answer: Some(answer) }
+        Operator { uid, overrides: false, gone, answer: Some(answer) }
+    }
+
+    /// Whether what is asked for is to be done also if the device is locked.
+    #[must_use]
+    pub fn overriding(self, overrides: bool) -> Operator {
+        Operator { overrides, ..self }
     }
 
     /// Whoever has been told, or has gone, does not want to know.

@@ -11,7 +11,7 @@
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
-use crate::bus::call::{Call, Wire};
+use crate::bus::call::{Call, Permit, Wire};
 use crate::bus::{BusHandle, Caller, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
@@ -58,9 +58,15 @@ pub trait Gate {
     /// row without a pause, if it says yes all the same. Cancel-safe.
     fn called_off(&self) -> impl std::future::Future<Output = ()> + Send;
 
-    /// Returns when nobody wants the command any more: then [`Gate::may_go`] says its end, recorded or not.
-    /// Cancel-safe.
+    /// Returns when nobody wants the command any more, or nobody may: then [`Gate::may_go`] says its end, recorded or
+    /// not. Cancel-safe.
     fn withdrawn(&self) -> impl std::future::Future<Output = ()> + Send;
+
+    /// Leave for one exchange, which a lock takes back.
+    fn permit(&self) -> Permit;
+
+    /// How the command would have ended if a lock had barred it from the beginning, if one bars it now.
+    fn locked_out(&self) -> Option<Outcome>;
 
     /// Makes `executing` durable. `false`: it could not be, and nothing may be sent.
     fn record_executing(&mut self) -> impl std::future::Future<Output = bool> + Send;
@@ -214,13 +220,17 @@ impl<'a> Plan<'a> {
         Call { timeout: self.command.timeout, patience, not_after, quirks, ..Call::new(unit, request) }
     }
 
-    /// One exchange. As long as nothing of the command has left, the gate can call it off.
+    /// One exchange. As long as nothing of the command has left, the gate can call it off. A lock can do so before the
+    /// first byte of each.
     async fn send(&self, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
+        let permit = gate.permit();
         if progress == Progress::OnTheWire {
-            return Ok(held.exchange(&self.call(self.prepared.request.clone(), None)).await);
+            let call = Call { permit, ..self.call(self.prepared.request.clone(), None) };
+            let wire = held.exchange(&call).await;
+            return unless_locked_out(gate, wire);
         }
         let not_after = gate.not_after();
-        let call = self.call(self.prepared.request.clone(), Some(not_after));
+        let call = Call { permit, ..self.call(self.prepared.request.clone(), Some(not_after)) };
         let mut exchange = std::pin::pin!(held.exchange(&call));
         let wire = match unless_called_off(gate, progress, exchange.as_mut()).await {
             Ok(wire) => wire,
@@ -229,7 +239,7 @@ impl<'a> Plan<'a> {
         };
         match wire {
             Wire::NotSent(_) if Instant::now() >= not_after => Err(Ran::Finished(gate.expired(), 0)),
-            wire => Ok(wire),
+            wire => unless_locked_out(gate, wire),
         }
     }
 
@@ -362,8 +372,17 @@ fn begun(execution: &Execution, step: &Step) -> u32 {
 fn called_off(ran: Ran, execution: &Execution, step: &Step) -> Ran {
     let attempts = begun(execution, step);
     match (ran, execution.given_up()) {
-        (Ran::Finished(outcome, _), _) | (Ran::NotNow, Some(outcome)) => Ran::Finished(outcome, attempts),
+        (Ran::Finished(outcome, _), _) => Ran::Finished(execution.cut_short(outcome), attempts),
+        (Ran::NotNow, Some(outcome)) => Ran::Finished(outcome, attempts),
         (ran, _) => ran,
+    }
+}
+
+/// What an exchange came to, unless it was not sent and a lock bars it from being sent again.
+fn unless_locked_out(gate: &impl Gate, wire: Wire) -> Result<Wire, Ran> {
+    match (wire, gate.locked_out()) {
+        (Wire::NotSent(_), Some(outcome)) => Err(Ran::Finished(outcome, 0)),
+        (wire, _) => Ok(wire),
     }
 }
 
@@ -395,6 +414,14 @@ async fn unless_called_off<T>(
             }
         }
     }
+}
+
+/// Waits for something before a command takes its turn, unless the gate ends that.
+pub(super) async fn unless_ended<T>(
+    gate: &mut impl Gate,
+    wait: impl std::future::Future<Output = T>,
+) -> Result<T, Ran> {
+    unless_called_off(gate, Progress::Untouched, wait).await
 }
 
 fn shown(value: &Option<Json>) -> String {

@@ -1,12 +1,14 @@
 //! The commands of a device that wait for their turn, in the order of receipt.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Job, Work, QUEUE_MAX};
-use crate::command::decide::{Deadline, Freshness};
+use crate::command::decide::{Deadline, Settle};
 use crate::command::message::Digest;
+use crate::command::newest::{self, IsNew, Waits};
 use crate::config::Device;
 use crate::time::trust::WallClock;
 
@@ -24,6 +26,37 @@ impl Name {
             None => Name::Anonymous(work.new.digest),
         }
     }
+}
+
+/// The command that is being run, as far as it matters to those who wait.
+pub(super) struct InHand {
+    pub(super) name: Name,
+    command: String,
+    may_end: bool,
+    /// One that waits may be to be done in its place, and the ledger was not asked yet.
+    pub(super) is_in_question: bool,
+    /// Cancelled when a newer one is to be done in its place.
+    pub(super) outdated: CancellationToken,
+}
+
+impl InHand {
+    pub(super) fn of(work: &Work) -> InHand {
+        InHand {
+            name: Name::of(work),
+            command: work.command_name().to_owned(),
+            may_end: work.is_unbegun(),
+            is_in_question: false,
+            outdated: work.outdated.clone(),
+        }
+    }
+}
+
+/// One that a newer one ends, or could end.
+pub(super) enum Outdated {
+    InHand,
+    Waiting(Job),
+    /// If it is to be done, an older one is outdated.
+    Unasked(Job),
 }
 
 /// Those who wait.
@@ -68,15 +101,59 @@ impl Waiting {
         self.free(in_hand, device).map(|(at, deadline)| self.jobs[at].work.next_look(deadline, clock)).min()
     }
 
-    /// Takes out the first one whose deadline has passed.
-    pub(super) fn take_late(&mut self, in_hand: &Name, device: &Device, clock: &WallClock) -> Option<Job> {
-        let late = self
-            .free(in_hand, device)
-            .find(|(at, deadline)| self.jobs[*at].work.judge(*deadline, clock) == Freshness::Expired);
-        late.and_then(|(at, _)| self.jobs.remove(at))
+    /// Takes out the first one that is over before its turn.
+    pub(super) fn take_over(
+        &mut self,
+        in_hand: &Name,
+        device: &Device,
+        is_over: impl Fn(&Work, Deadline) -> bool,
+    ) -> Option<Job> {
+        let over = self.free(in_hand, device).find(|(at, deadline)| is_over(&self.jobs[*at].work, *deadline));
+        over.and_then(|(at, _)| self.jobs.remove(at))
     }
 
-    /// The places of those that a deadline can end before their turn: of one name only the first, and none whose
+    /// Takes out the first one that a newer one of the same command ends, or that could do so. Those that are over, or
+    /// come again by another connection, end none.
+    pub(super) fn take_outdated(
+        &mut self,
+        in_hand: &mut InHand,
+        device: &Device,
+        is_over: impl Fn(&Work, Deadline) -> bool,
+    ) -> Option<Outdated> {
+        in_hand.is_in_question = false;
+        if !device.commands.values().any(|command| command.latest_wins) {
+            return None;
+        }
+        let latest_wins = |name: &str| device.commands.get(name).is_some_and(|command| command.latest_wins);
+        let free: HashMap<usize, Deadline> = self.free(&in_hand.name, device).collect();
+        let first = Waits {
+            command: &in_hand.command,
+            latest_wins: latest_wins(&in_hand.command),
+            may_end: in_hand.may_end && !in_hand.outdated.is_cancelled(),
+            is_new: IsNew::No,
+        };
+        let waiting = self.jobs.iter().enumerate().map(|(at, job)| {
+            let command = job.work.command_name();
+            let may_end = free.get(&at).is_some_and(|deadline| !is_over(&job.work, *deadline));
+            let is_new = match device.settle {
+                _ if !may_end || !job.work.is_ours() => IsNew::No,
+                _ if job.judged => IsNew::Yes,
+                Settle::AfterExecution => IsNew::Unasked,
+                // It would be accepted, past those before it.
+                Settle::AfterAccept => IsNew::No,
+            };
+            Waits { command, latest_wins: latest_wins(command), may_end, is_new }
+        });
+        let all: Vec<Waits<'_>> = [first].into_iter().chain(waiting).collect();
+        in_hand.is_in_question = newest::is_in_question(&all);
+        match newest::outdated(&all)? {
+            newest::Outdated::End(0) => Some(Outdated::InHand),
+            newest::Outdated::End(at) => self.jobs.remove(at - 1).map(Outdated::Waiting),
+            newest::Outdated::Ask(at) => self.jobs.remove(at - 1).map(Outdated::Unasked),
+        }
+    }
+
+    /// The places of those that something can end before their turn: of one name only the first, and none whose
     /// message may be the one in hand.
     fn free<'a>(&'a self, in_hand: &'a Name, device: &'a Device) -> impl Iterator<Item = (usize, Deadline)> + 'a {
         let mut ahead = HashSet::from([in_hand.clone()]);

@@ -1,17 +1,20 @@
 //! A command on its way: what it is, and until when it may begin.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::lockout::Barred;
 use super::origin::Origin;
 use super::receipts::Key;
 use super::CLOCK_PERIOD;
 use crate::command::decide::{self, Age, Checked, Deadline, Freshness, Known, Past, Settle, Verdict};
+use crate::command::newest;
 use crate::command::outcome::{Fault, Outcome, State};
 use crate::config::Device;
 use crate::hub::room::Held;
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::NewRow;
-use crate::peripheral::Command;
+use crate::peripheral::{Action, Command};
 use crate::time::trust::WallClock;
 
 /// A command on its way.
@@ -33,6 +36,8 @@ pub(super) struct Work {
     pub(super) interrupted: Option<u32>,
     /// A backup had it as accepted, and it may have been executed since.
     pub(super) restored: bool,
+    /// Cancelled when a newer one is to be done in its place.
+    pub(super) outdated: CancellationToken,
     /// Its place among what the gateway keeps.
     pub(super) _room: Option<Held>,
 }
@@ -62,6 +67,7 @@ impl Work {
             received: started,
             key: None,
             earlier_life: true,
+            outdated: CancellationToken::new(),
             _room: None,
         }
     }
@@ -78,7 +84,7 @@ impl Work {
 
     /// What its deadline is, if it has one that ends it by the present configuration.
     pub(super) fn deadline(&self, device: &Device) -> Option<Deadline> {
-        if self.refused.is_some() || self.interrupted.is_some() || self.restored {
+        if !self.is_unbegun() {
             return None;
         }
         Some(self.deadline_of(device.commands.get(self.command_name())?))
@@ -133,6 +139,27 @@ impl Work {
             true => not_after.min(Instant::now() + CLOCK_PERIOD),
             false => not_after,
         }
+    }
+
+    /// How it ends if a newer one is to be done in its place.
+    pub(super) fn superseded(&self) -> Option<Outcome> {
+        self.outdated.is_cancelled().then(|| newest::superseded(self.command_name()))
+    }
+
+    /// Whether nothing can have begun of it, as far as is known.
+    pub(super) fn is_unbegun(&self) -> bool {
+        self.refused.is_none() && self.interrupted.is_none() && !self.restored
+    }
+
+    /// Whether a lock of its device bars it: whatever does more than to read, unless a person wants it all the same.
+    pub(super) fn heeds_locks(&self, command: &Command) -> bool {
+        !matches!(command.action, Action::Read(_)) && !self.origin.overrides()
+    }
+
+    /// What a lock goes by.
+    pub(super) fn barred(&self) -> Barred<'_> {
+        let left_of = self.earlier_life.then_some(self.new.received_at);
+        Barred { device: &self.new.device, received: self.received, left_of }
     }
 
     pub(super) fn message_id(&self) -> Option<&str> {

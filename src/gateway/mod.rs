@@ -7,6 +7,7 @@
 //! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
 //!   then the ledger.
 
+mod locking;
 mod registry;
 mod reload;
 mod report;
@@ -18,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use serde_json::Value as Json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch, Semaphore};
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ pub use reload::{Files, Reading, Reads, Refusal, Source};
 use crate::bus::{Lines, Owed, SystemLines};
 use crate::certificate::Trust;
 use crate::config::{Config, Fingerprints};
-use crate::device::{Context, Receipts};
+use crate::device::{lockout, Context, Intervals, Lockouts, Receipts};
 use crate::doctor;
 use crate::exit::Exit;
 use crate::handles::{self, Places};
@@ -74,6 +74,9 @@ struct Gateway {
     executions: Arc<Semaphore>,
     /// When messages came first: it outlives connections, and devices that leave and come back.
     receipts: Arc<Receipts>,
+    /// Which devices are locked, whether they are configured or not.
+    lockouts: Arc<Lockouts>,
+    intervals: Arc<Intervals>,
     retention: watch::Sender<Duration>,
     ways: Ways,
     /// Operators' wishes for a new configuration.
@@ -246,6 +249,8 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     if executed.is_err() {
         tracing::warn!("a command of an operator did not end in time; the ledger knows what was on its way");
     }
+    // Whoever comes next may lock devices by the file.
+    gateway.lockouts.close().await;
     crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
     let links_ended = join("links", &mut tasks.links).await;
@@ -308,6 +313,7 @@ impl Gateway {
         let pace = Arc::default();
         let transports = Arc::new(Transports::over(&dial, &pace, &places));
         let shared = Arc::new(Shared::new(transports, pace, places, ways.crash()));
+        let lockouts = Arc::new(Lockouts::at(lockout::path_beside(&config.ledger.path)));
         let registry = Mutex::new(Registry::new(config));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
         let (started, owed) = (Instant::now(), Owed::default());
@@ -319,6 +325,8 @@ impl Gateway {
             registry,
             executions,
             receipts,
+            lockouts,
+            intervals: Arc::default(),
             retention,
             ways,
             reloads,
@@ -479,16 +487,18 @@ impl Gateway {
                 tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
                 Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
             }
-            admin::Request::Exec { device, command, value } => {
+            admin::Request::Exec { device, command, value, overrides } => {
                 let Some(context) = self.context(&device) else { return unknown(&device) };
-                tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");
-                self.execute(context, operator, command, value).await
+                tracing::info!(%device, command, overrides, uid = operator.uid, "a local operator asks for a command");
+                self.execute(context, exec::Asked { operator, command, value, overrides }).await
             }
+            admin::Request::Lock { device, reason } => self.lock(device, operator.uid, reason).await,
+            admin::Request::Unlock { device } => self.unlock(device, operator.uid).await,
         }
     }
 
     /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
-    async fn execute(&self, context: Context, operator: Operator, command: String, value: Option<Json>) -> Reply {
+    async fn execute(&self, context: Context, asked: exec::Asked) -> Reply {
         let stopping = || Reply::Error("the daemon is stopping".into());
         let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
         let place = tokio::select! {
@@ -499,7 +509,7 @@ impl Gateway {
         let context = context.as_it_is(stop);
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
-            exec::execute(context, hub, operator, command, value, answer).await;
+            exec::execute(context, hub, asked, answer).await;
             drop(place);
         });
         answered.await.map_or_else(|_| stopping(), Reply::from)

@@ -95,6 +95,11 @@ impl Registry {
         }
     }
 
+    /// Whether a device is configured, or was until lately and may have a command in hand.
+    pub(super) fn knows(&self, device: &str) -> bool {
+        self.devices.contains_key(device) || self.leaving.contains_key(device)
+    }
+
     /// Starts a bus.
     pub(super) fn add_bus(&mut self, gateway: &Gateway, tasks: &mut TaskGroups, name: &str) {
         let (handle, worker) = bus::new(name, &self.config.buses[name]);
@@ -131,6 +136,8 @@ impl Registry {
             ledger: gateway.ledger.clone(),
             health: health.clone(),
             receipts: gateway.receipts.clone(),
+            lockouts: gateway.lockouts.clone(),
+            intervals: gateway.intervals.clone(),
             event_bell: event_bell.clone(),
             ended: deliveries.ended(),
             stop: leave.clone(),

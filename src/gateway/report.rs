@@ -21,7 +21,8 @@ impl Registry {
 impl Served {
     fn snapshot(&self) -> snapshot::Device {
         let present = self.context.present();
-        self.health.snapshot(&present.device.bus, present.device.transport.as_str())
+        let snapshot = self.health.snapshot(&present.device.bus, present.device.transport.as_str());
+        snapshot::Device { locked: self.context.lockouts.shown(&self.context.id), ..snapshot }
     }
 }
 
@@ -82,6 +83,11 @@ impl Gateway {
             open_ones(&buses),
             if in_doubt == 1 { "command" } else { "commands" },
         );
+        match registry.devices.keys().filter(|id| self.lockouts.shown(id).is_some()).count() {
+            0 => {}
+            1 => line += ", 1 device locked",
+            many => line += &format!(", {many} devices locked"),
+        }
         if !self.ledger.is_well() {
             line += ", THE LEDGER CAN'T BE WRITTEN";
         }

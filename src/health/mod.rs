@@ -93,6 +93,7 @@ impl DeviceHealth {
             transport: transport.to_owned(),
             hub: state,
             last_error,
+            locked: None,
             received: self.received.get(),
             executed: self.executed.get(),
             duplicates: self.duplicates.get(),

@@ -75,6 +75,8 @@ pub struct Device {
     pub hub: LinkState,
     /// Why it is not connected.
     pub last_error: Option<String>,
+    /// Why nothing is written to it, if somebody has locked it.
+    pub locked: Option<Lock>,
     /// Deliveries from the hub.
     pub received: u64,
     /// Commands that ended with an attempt on the wire behind them.
@@ -85,6 +87,18 @@ pub struct Device {
     pub in_doubt: u64,
     /// Commands that wait or run.
     pub pending: u64,
+}
+
+/// A device's lock. One that stands for a file that can't be read has neither time nor user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lock {
+    /// Since when, where the clock was believed then.
+    pub since: Option<String>,
+    /// The user who has locked it.
+    pub by: Option<String>,
+    /// What the user said of it.
+    pub reason: Option<String>,
 }
 
 /// One bus.

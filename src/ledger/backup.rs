@@ -172,10 +172,24 @@ fn give_to_the_daemon(file: &Path, ledger: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn hold(ledger: &Path) -> Result<(PathBuf, schema::Lock), LedgerError> {
+/// Keeps daemons from beginning on a ledger, which may not be there yet, for as long as the answer is kept. Nothing of
+/// the ledger is touched.
+///
+/// # Errors
+/// [`LedgerError::InUse`] while a daemon runs, [`LedgerError::Untrusted`] if that can't be known.
+pub fn keep_daemons_away(ledger: &Path) -> Result<impl Sized, LedgerError> {
+    hold_only(ledger)
+}
+
+fn hold_only(ledger: &Path) -> Result<(PathBuf, schema::Lock), LedgerError> {
     let held = schema::lock_only(&SystemDisk, ledger)?;
     let lock = beside(&held.0, ".lock");
     give_to_the_daemon(&lock, &held.0).map_err(|error| not_written(&lock, &error))?;
+    Ok(held)
+}
+
+fn hold(ledger: &Path) -> Result<(PathBuf, schema::Lock), LedgerError> {
+    let held = hold_only(ledger)?;
     finish(&SystemDisk, &held.0).map_err(|error| not_written(&held.0, &error))?;
     Ok(held)
 }

@@ -8,17 +8,23 @@ use crate::command::excerpt::truncated;
 use crate::device::{self, Context, Order, Told};
 use crate::operate::admin::{Operator, Reply};
 
+/// What a person asks for.
+pub struct Asked {
+    /// Who asks.
+    pub operator: Operator,
+    /// Name of the command.
+    pub command: String,
+    /// Its value.
+    pub value: Option<Json>,
+    /// It is to be run also if the device is locked.
+    pub overrides: bool,
+}
+
 /// Runs a command, and returns when its row is at its end. What is told of it comes at once to `answer`.
-pub async fn execute(
-    context: Context,
-    hub: String,
-    operator: Operator,
-    command: String,
-    value: Option<Json>,
-    answer: oneshot::Sender<Told>,
-) {
+pub async fn execute(context: Context, hub: String, asked: Asked, answer: oneshot::Sender<Told>) {
+    let Asked { operator, command, value, overrides } = asked;
     let user = user(operator.uid).await;
-    let operator = device::Operator::new(operator.uid, operator.gone, answer);
+    let operator = device::Operator::new(operator.uid, operator.gone, answer).overriding(overrides);
     context.execute(hub, Order { operator, user, command, value }).await;
 }
 
@@ -33,11 +39,18 @@ impl From<Told> for Reply {
 }
 
 /// A user's name, or the number where it has none on this machine.
-async fn user(uid: u32) -> String {
+pub async fn user(uid: u32) -> String {
     // It is read on a thread that may wait.
     let read = move || name_of(uid, &std::fs::read_to_string("/etc/passwd").ok()?);
     let name = tokio::task::spawn_blocking(read).await.ok().flatten();
     name.unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// The name of the user who runs this program, as it is kept.
+pub fn user_here() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(uid, &users).unwrap_or_else(|| format!("uid {uid}"))
 }
 
 /// Looks a name up in passwd(5).

@@ -1,5 +1,6 @@
-//! What a person does with a running gateway: the admin socket, `exec`, and what is shown.
+//! What a person does with a running gateway: the admin socket, `exec`, locks, and what is shown.
 
 pub mod admin;
 pub mod exec;
+pub mod locking;
 pub mod text;

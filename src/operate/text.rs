@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::command::Envelope;
 use crate::complaint::steers;
-use crate::health::snapshot::Snapshot;
+use crate::health::snapshot::{Lock, Snapshot};
 use crate::ledger::row::{Record, Source};
 
 /// What a reload has changed.
@@ -57,6 +57,9 @@ pub fn status(of: &Snapshot) -> String {
         let counts = counts(&[device.received, device.executed, device.duplicates, device.in_doubt, device.pending]);
         [names, counts, vec![or_none(&device.last_error)]].concat()
     });
+    for (id, lock) in of.devices.iter().filter_map(|device| Some((&device.id, device.locked.as_ref()?))) {
+        let _ = writeln!(out, "{} is LOCKED{}", printable(id), lock_told(lock));
+    }
     let heads =
         ["id", "bus", "transport", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
     let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));
@@ -67,6 +70,21 @@ pub fn status(of: &Snapshot) -> String {
     let heads = ["name", "kind", "state", "exchanges", "timeouts", "lastError"];
     let _ = write!(out, "\nbuses\n{}", table(&heads, buses.collect()));
     out
+}
+
+/// A device that was locked. `is_running`: the daemon has done so.
+pub fn locked(document: &Json, is_running: bool) -> String {
+    let device = printable(document["device"].as_str().unwrap_or_default());
+    let when = if is_running { "" } else { ", once the daemon runs again," };
+    format!("{device} is locked: nothing is written to it{when} until `fieldbridge unlock {device}`")
+}
+
+/// Since when, by whom and why: the end of a sentence.
+fn lock_told(lock: &Lock) -> String {
+    let told = [("since", &lock.since), ("by", &lock.by)];
+    let told = told.into_iter().filter_map(|(word, of)| Some(format!(" {word} {}", printable(of.as_deref()?))));
+    let reason = lock.reason.iter().map(|reason| format!(": {}", printable(reason)));
+    told.chain(reason).collect()
 }
 
 /// Rows of the ledger.

@@ -69,6 +69,10 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// The command must have reached the wire this long after its receipt.
     pub deadline: Duration,
+    /// It is begun this long after the one before has ended, or later.
+    pub min_interval: Duration,
+    /// Of those that wait, only the newest is done.
+    pub latest_wins: bool,
 }
 
 /// What a command does on the bus.
@@ -120,6 +124,8 @@ impl Command {
             frame: None,
             timeout: None,
             deadline: Command::DEADLINE,
+            min_interval: Duration::ZERO,
+            latest_wins: false,
         }
     }
 

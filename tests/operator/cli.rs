@@ -2,6 +2,7 @@
 //! `--json`, and what must never be printed. The daemon's manners towards systemd are at the end.
 
 mod ledger;
+mod locking;
 mod surroundings;
 
 use std::io::Write as _;
@@ -381,13 +382,13 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "clock": {"ok": true, "now": "2026-11-22T10:00:00.123Z", "lastError": null},
         "configuration": {"ok": true, "lastError": null},
         "hub": {"host": "…", "connected": 3, "identities": 3},
-        "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "transport": "mqtt", "lastError": null,
+        "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
                      "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
         "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0}],
         "ledger": {"ok": true, "rows": 10, "lastError": null}, "outbox": {"pending": 0, "ofRemovedDevices": 0}});
     let status = plant.site.status();
     has_shape(&status, &example, "status");
-    let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "transport": "mqtt", "lastError": null,
+    let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
         "received": 2, "executed": 1, "duplicates": 1, "inDoubt": 0, "pending": 0});
     assert_eq!(status["devices"], json!([device]));
     let bus = json!({"name": "plant", "kind": "modbus-tcp", "state": "open", "lastError": null, "exchanges": 1, "timeouts": 0});

@@ -278,6 +278,7 @@ fn each_library_is_named_only_where_it_belongs() {
                 "systemd.rs",
                 "handles.rs",
                 "operate/admin/server.rs",
+                "operate/exec.rs",
                 "ledger/backup.rs",
                 "doctor/",
                 "setup/",

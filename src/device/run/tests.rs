@@ -1,7 +1,7 @@
 mod called_off;
 mod patience;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{duplex, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -40,18 +40,24 @@ struct TestGate {
     /// How long the ledger takes.
     ledger: Duration,
     recorded: bool,
+    /// Somebody has locked the device.
+    locked: CancellationToken,
+    /// The permit that was given last.
+    permit: Arc<Mutex<Permit>>,
 }
 
 impl TestGate {
     fn new(deadline: Duration) -> TestGate {
         let (deadline, gone) = (Instant::now() + deadline, CancellationToken::new());
-        TestGate { deadline, stops: false, gone, ledger: Duration::ZERO, recorded: false }
+        let (locked, permit) = (CancellationToken::new(), Arc::default());
+        TestGate { deadline, stops: false, gone, ledger: Duration::ZERO, recorded: false, locked, permit }
     }
 }
 
 impl Gate for TestGate {
     fn may_go(&mut self) -> Go {
         match Instant::now() >= self.deadline {
+            _ if self.locked.is_cancelled() => Go::End(locked_out()),
             _ if self.gone.is_cancelled() => Go::End(Outcome::ended(State::Expired, Fault::new(Code::Expired, "gone"))),
             true => Go::End(self.expired()),
             false if self.stops => Go::No,
@@ -71,11 +77,28 @@ impl Gate for TestGate {
         tokio::select! {
             () = tokio::time::sleep_until(self.deadline) => {}
             () = self.gone.cancelled() => {}
+            () = self.locked.cancelled() => {}
         }
     }
 
     async fn withdrawn(&self) {
-        self.gone.cancelled().await;
+        tokio::select! {
+            () = self.gone.cancelled() => {}
+            () = self.locked.cancelled() => {}
+        }
+    }
+
+    fn permit(&self) -> Permit {
+        let mut last = self.permit.lock().unwrap();
+        *last = Permit::default();
+        if self.locked.is_cancelled() {
+            last.take_back();
+        }
+        last.clone()
+    }
+
+    fn locked_out(&self) -> Option<Outcome> {
+        self.locked.is_cancelled().then(locked_out)
     }
 
     async fn record_executing(&mut self) -> bool {
@@ -83,6 +106,10 @@ impl Gate for TestGate {
         self.recorded = true;
         true
     }
+}
+
+fn locked_out() -> Outcome {
+    Outcome::ended(State::Rejected, Fault::new(Code::LockedOut, "the device is locked"))
 }
 
 /// Lines that can't be opened.

@@ -36,12 +36,33 @@ pub enum Request {
         /// Its value.
         #[serde(default)]
         value: Option<Json>,
+        /// It is to be run also if the device is locked. An older daemon does not know the word.
+        #[serde(default, rename = "override", skip_serializing_if = "is_false")]
+        overrides: bool,
+    },
+    /// Write and send nothing to a device from now on.
+    Lock {
+        /// The device's id.
+        device: String,
+        /// What the person says of it.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// End that.
+    Unlock {
+        /// The device's id.
+        device: String,
     },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {
         /// The device's id.
         device: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(yes: &bool) -> bool {
+    !yes
 }
 
 /// Who asks, as the kernel tells it.

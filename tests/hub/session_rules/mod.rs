@@ -6,12 +6,14 @@ mod cut;
 mod deadlines;
 mod history;
 mod link;
+mod locked;
 mod message_ids;
 mod operators;
 mod order;
 mod packet_ids;
 mod refusals;
 mod room;
+mod spacing;
 mod stop;
 
 use serde_json::Value as Json;

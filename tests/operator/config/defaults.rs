@@ -49,6 +49,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(!command.numbers_as_text);
     assert_eq!((&command.read_back, command.timeout), (&None, None));
     assert_eq!(command.deadline, Duration::from_secs(30));
+    assert_eq!((command.min_interval, command.latest_wins), (Duration::ZERO, false));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
     assert_eq!(device.patience, Patience::default());

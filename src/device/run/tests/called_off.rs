@@ -312,3 +312,32 @@ async fn not_once_the_first_byte_has_left() {
         assert!(matches!(&ran, Ran::Finished(outcome, 1..) if outcome.state == state), "{name}: {ran:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_ends_what_waits_and_keeps_what_was_sent_from_being_repeated() {
+    for after in [Duration::ZERO, 4 * SECOND] {
+        for (name, device, bus) in plants("turnaround = \"8s\"") {
+            let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
+            let mut gate = TestGate::new(600 * SECOND);
+            let (far, locked, permit) = (bench.far.clone(), gate.locked.clone(), gate.permit.clone());
+            tokio::spawn(async move {
+                while far.requests() == 0 {
+                    sleep(SECOND / 100).await;
+                }
+                sleep(after).await;
+                locked.cancel();
+                permit.lock().unwrap().take_back();
+            });
+            let ran = bench.run(&device, name, &mut gate).await;
+            let Ran::Finished(outcome, 1) = &ran else { panic!("{name}: {ran:?}") };
+            let fault = outcome.fault.clone().unwrap();
+            let (state, told) = if name == "once" { (State::InDoubt, false) } else { (State::Failed, true) };
+            assert_eq!((outcome.state, fault.code), (state, Code::Timeout), "{name}: {ran:?}");
+            assert_eq!(fault.message.contains("not repeated: the device is locked"), told, "{}", fault.message);
+            // The next one waits for its line, and is told at once.
+            let ran = bench.run(&device, name, &mut gate).await;
+            assert_eq!(ran, Ran::Finished(locked_out(), 0), "{name}");
+            assert_eq!(bench.requests().await, 1, "{name}");
+        }
+    }
+}
