@@ -152,6 +152,11 @@ impl BusHandle {
         self.config.borrow().retry_pause
     }
 
+    /// What it runs with.
+    pub fn settings(&self) -> config::Bus {
+        self.config.borrow().clone()
+    }
+
     /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
     /// them. Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
     pub fn configure(&self, config: &config::Bus) {

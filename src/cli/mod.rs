@@ -1,6 +1,8 @@
 //! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
 //! error.
 
+mod bus;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -104,6 +106,19 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Read what stands in a table of a device, through the running daemon or without it.
+    ///
+    /// It need not stand in the device's profile, and nothing is scaled. What one request does not move is read by
+    /// several, between which commands may come. Nothing is written. Exit status 1 if the peripheral does not answer,
+    /// or by an exception. Example: fieldbridge read pump-7 holding 0 4
+    Read(bus::ReadOptions),
+    /// Show registers of a device as every type and order of bytes.
+    ///
+    /// A value that is known at the peripheral's own display tells which is right. The types of 16 bits are shown with
+    /// their bytes as they come, and turned round (BADC). What is no value of a type is shown as "-". Nothing is
+    /// written. Exit status 1 if the peripheral does not answer, or by an exception. Example: fieldbridge decode pump-7
+    /// holding 0
+    Decode(bus::DecodeOptions),
     /// Send a message to a device, as its back end does.
     ///
     /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
@@ -233,6 +248,8 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
+        Action::Read(options) => bus::read(config, &options),
+        Action::Decode(options) => bus::decode(config, &options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]

@@ -7,6 +7,7 @@
 //! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
 //!   then the ledger.
 
+mod operators;
 mod registry;
 mod reload;
 mod report;
@@ -48,6 +49,7 @@ use crate::log::throttle::EACH;
 use crate::operate::admin::server::{self, Unbound};
 use crate::operate::admin::{self, Operator, Reply};
 use crate::operate::exec;
+use crate::operate::inspect::Piece;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use registry::{by_device, Begin, Registry};
@@ -478,6 +480,9 @@ impl Gateway {
                 };
                 tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
                 Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
+            }
+            admin::Request::Read { device, table, address, count } => {
+                self.read(operator, &device, Piece::of(&table, address, count)).await
             }
             admin::Request::Exec { device, command, value } => {
                 let Some(context) = self.context(&device) else { return unknown(&device) };

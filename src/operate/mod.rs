@@ -1,5 +1,6 @@
-//! What a person does with a running gateway: the admin socket, `exec`, and what is shown.
+//! What a person does with a running gateway: the admin socket, `exec`, what is seen of a bus, and what is shown.
 
 pub mod admin;
 pub mod exec;
+pub mod inspect;
 pub mod text;

@@ -37,6 +37,17 @@ pub enum Request {
         #[serde(default)]
         value: Option<Json>,
     },
+    /// Read what stands in a table of a device, by one request of the protocol.
+    Read {
+        /// The device's id.
+        device: String,
+        /// The table's name.
+        table: String,
+        /// Protocol address of the first bit or register, from 0.
+        address: u16,
+        /// How many of them.
+        count: u16,
+    },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {
         /// The device's id.

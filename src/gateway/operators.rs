@@ -1,0 +1,42 @@
+//! What operators ask the daemon's buses, beside commands.
+
+use std::future::Future;
+
+use serde::Serialize;
+
+use super::{unknown, Gateway};
+use crate::operate::admin::{Operator, Reply};
+use crate::operate::inspect::{self, Piece};
+
+impl Gateway {
+    /// Reads what stands in a table of a device.
+    pub(super) async fn read(&self, operator: Operator, device: &str, piece: Result<Piece, String>) -> Reply {
+        let Some(present) = self.context(device).map(|context| context.present()) else { return unknown(device) };
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(why) => return Reply::Error(why),
+        };
+        let Piece { address, count, .. } = piece;
+        tracing::info!(device, table = piece.table_name(), address, count, uid = operator.uid, "a local operator reads");
+        self.seen(&operator, inspect::read(&present.device, &present.bus, piece)).await
+    }
+
+    /// Looks, as long as somebody waits for it and the daemon is not to stop. Whoever does not wait any more has nothing
+    /// sent: what is dropped gives up its turn, and takes back what has not begun.
+    async fn seen<T: Serialize>(&self, operator: &Operator, look: impl Future<Output = Result<T, String>>) -> Reply {
+        let seen = tokio::select! {
+            biased;
+            () = self.stops.executors.cancelled() => Err("the daemon is stopping".to_owned()),
+            () = operator.gone.cancelled() => {
+                tracing::debug!(uid = operator.uid, "a local operator went away before the bus was asked, or answered");
+                Err("nobody waits for it".to_owned())
+            }
+            seen = look => seen,
+        };
+        match seen.map(|seen| serde_json::to_value(seen)) {
+            Ok(Ok(document)) => Reply::Ok(document),
+            Ok(Err(error)) => Reply::Error(error.to_string()),
+            Err(why) => Reply::Error(why),
+        }
+    }
+}
