@@ -43,12 +43,20 @@ pub struct Call {
     /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
     /// answer only: a late one to the look before shows what stood there then.
     pub look: u32,
+    /// The longest that the unit is ever waited for, where that is longer than the timeout: from it follows how late its
+    /// answer may come.
+    pub slowest: Option<Duration>,
 }
 
 impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
-        Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+        Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0, slowest: None }
+    }
+
+    /// The timeout that its answer may be late by, if it is waited for so long.
+    pub(in crate::bus) fn slowest(&self, timeout: Duration) -> Duration {
+        self.slowest.map_or(timeout, |slowest| slowest.max(timeout))
     }
 
     /// Whether it is not to be sent any more.

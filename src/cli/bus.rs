@@ -179,7 +179,7 @@ fn bus_of(config: &Config, device: &str) -> Result<String, Exit> {
 }
 
 /// How a bus is reached.
-enum Way {
+pub(super) enum Way {
     /// By the running daemon, at its admin socket.
     Daemon(PathBuf),
     /// From here.
@@ -188,7 +188,7 @@ enum Way {
 
 impl Way {
     /// Through the daemon if it runs, else with the bus that `bus` names.
-    async fn find(path: &Path, bus: impl FnOnce(&Config) -> Result<String, Exit>) -> Result<Way, Exit> {
+    pub(super) async fn find(path: &Path, bus: impl FnOnce(&Config) -> Result<String, Exit>) -> Result<Way, Exit> {
         let places = config::places(path, environment()).map_err(Exit::Config)?;
         if client::is_served(&places.admin_socket)? {
             return Ok(Way::Daemon(places.admin_socket));
@@ -223,7 +223,7 @@ impl Way {
     }
 
     /// Gives back what was taken.
-    async fn leave(self) {
+    pub(super) async fn leave(self) {
         let Way::Alone(at) = self else { return };
         let kept = at.1.owed_for();
         if kept > KEPT_UNTOLD {
@@ -235,7 +235,7 @@ impl Way {
 }
 
 /// What the daemon has told.
-fn understood<T: serde::de::DeserializeOwned>(answer: Json) -> Result<T, Exit> {
+pub(super) fn understood<T: serde::de::DeserializeOwned>(answer: Json) -> Result<T, Exit> {
     serde_json::from_value(answer).map_err(|error| {
         let what = format!("the daemon is of another version, and says what this program does not know ({error})");
         Exit::Surroundings(format!("{what}; restart it"))

@@ -2,6 +2,7 @@
 //! error.
 
 mod bus;
+mod scan;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,13 @@ enum Action {
     /// several, between which commands may come. Nothing is written. Exit status 1 if the peripheral does not answer,
     /// or by an exception. Example: fieldbridge read pump-7 holding 0 4
     Read(bus::ReadOptions),
+    /// Find the units of a Modbus bus that answer, through the running daemon or without it.
+    ///
+    /// Each is asked by one read of holding register 0, and an exception is an answer, too; but not one by which a
+    /// gateway says that it does not reach the unit. A unit has the bus's `response_timeout` to answer, at most 500 ms.
+    /// Between two units commands have their turn. Nothing is written. Exit status 1 if no unit answers. Example:
+    /// fieldbridge scan line-a --units 1-20
+    Scan(scan::ScanOptions),
     /// Show registers of a device as every type and order of bytes.
     ///
     /// A value that is known at the peripheral's own display tells which is right. The types of 16 bits are shown with
@@ -249,6 +257,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
         Action::Read(options) => bus::read(config, &options),
+        Action::Scan(options) => scan::run(config, &options),
         Action::Decode(options) => bus::decode(config, &options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),

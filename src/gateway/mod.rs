@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use registry::late_window;
+pub use registry::{late_window, longest_timeout};
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::bus::{Lines, Owed, SystemLines};
@@ -484,6 +484,7 @@ impl Gateway {
             admin::Request::Read { device, table, address, count } => {
                 self.read(operator, &device, Piece::of(&table, address, count)).await
             }
+            admin::Request::Scan { bus, unit } => self.scan(operator, &bus, unit).await,
             admin::Request::Exec { device, command, value } => {
                 let Some(context) = self.context(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, uid = operator.uid, "a local operator asks for a command");

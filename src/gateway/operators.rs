@@ -4,6 +4,7 @@ use std::future::Future;
 
 use serde::Serialize;
 
+use super::registry::longest_timeout;
 use super::{unknown, Gateway};
 use crate::operate::admin::{Operator, Reply};
 use crate::operate::inspect::{self, Piece};
@@ -19,6 +20,19 @@ impl Gateway {
         let Piece { address, count, .. } = piece;
         tracing::info!(device, table = piece.table_name(), address, count, uid = operator.uid, "a local operator reads");
         self.seen(&operator, inspect::read(&present.device, &present.bus, piece)).await
+    }
+
+    /// Asks a unit whether it is there.
+    pub(super) async fn scan(&self, operator: Operator, bus: &str, unit: u8) -> Reply {
+        let (handle, slowest) = {
+            let registry = self.registry();
+            match registry.buses.get(bus).filter(|_| registry.config.buses.contains_key(bus)) {
+                Some(running) => (running.handle.clone(), longest_timeout(&registry.config, bus)),
+                None => return Reply::Error(inspect::no_bus(bus, registry.config.buses.keys())),
+            }
+        };
+        tracing::info!(bus, unit, uid = operator.uid, "a local operator asks whether a unit is there");
+        self.seen(&operator, inspect::scan::ask(&handle, unit, slowest)).await
     }
 
     /// Looks, as long as somebody waits for it and the daemon is not to stop. Whoever does not wait any more has nothing

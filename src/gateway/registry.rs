@@ -372,7 +372,7 @@ pub fn late_window(config: &Config) -> Duration {
 }
 
 /// The longest that any command on a bus waits for its answer.
-fn longest_timeout(config: &Config, bus: &str) -> Duration {
+pub fn longest_timeout(config: &Config, bus: &str) -> Duration {
     let devices = config.devices.values().filter(|device| device.bus == bus);
     let commands = devices.flat_map(|device| device.commands.values().filter_map(|command| command.timeout));
     commands.chain([config.buses[bus].response_timeout]).max().unwrap_or_default()

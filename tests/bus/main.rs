@@ -2,6 +2,7 @@
 //!
 //! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`: the bus of the library, against peers that are scripted byte
 //!   by byte.
+//! - `scan`: which units are there, against such peers.
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
@@ -18,5 +19,6 @@ mod modbus_rtu;
 mod modbus_tcp;
 mod pymodbus;
 mod read_back;
+mod scan;
 mod serial;
 mod values;

@@ -1,5 +1,5 @@
-//! What a person sees of a bus, through the daemon and without it: `read` and `decode`. Nothing is written; commands of
-//! others keep their turns (G11), and whoever goes away leaves nothing to be sent.
+//! What a person sees of a bus, through the daemon and without it: `read`, `decode` and `scan`. Nothing is written;
+//! commands of others keep their turns (G11), and whoever goes away leaves nothing to be sent.
 
 use std::process::{Child, Command, Output, Stdio};
 
@@ -67,7 +67,10 @@ fn reads_everything(site: &Site, slave: &Slave) {
     assert_eq!(values(&["holding", "0x2"]), json!({ "values": [0xFFFE] }));
     assert_eq!(values(&["holding", "2", "--type", "i16"]), json!({ "values": [-2] }));
     assert_eq!(values(&["holding", "0", "--type", "f32"]), json!({ "values": [50.0] }));
-    assert_eq!(values(&["holding", "0", "2", "--type", "u32", "--order", "CDAB"]), json!({ "values": [0x4248, 0x7_FFFE] }));
+    assert_eq!(
+        values(&["holding", "0", "2", "--type", "u32", "--order", "CDAB"]),
+        json!({ "values": [0x4248, 0x7_FFFE] })
+    );
     assert_eq!(values(&["coil", "5", "3"]), json!({ "values": [false, false, false] }));
     let shown = text(&read(&["holding", "0", "2", "--type", "f32"]).stdout);
     assert_eq!(shown.lines().nth(1).map(str::trim_end), Some("0        50.0"), "{shown}");
@@ -84,7 +87,10 @@ fn reads_everything(site: &Site, slave: &Slave) {
     assert_eq!(decoded["as"]["f32 ABCD"][0], json!(50.0));
     assert_eq!(decoded["as"]["i32 CDAB"], json!([0x4248, 0x7_FFFE]));
     let shown = text(&site.command(&["decode", "pump", "holding", "0"]).stdout);
-    assert!(shown.contains("registers   0x4248 0x0000\n") && shown.contains("f32 ABCD    50.0\n"), "{shown}");
+    for (name, values) in [("registers", "0x4248 0x0000"), ("u16", "16968 0"), ("f32 ABCD", "50.0"), ("string", "BH")] {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name));
+        assert_eq!(line.map(str::trim), Some(values), "{name}: {shown}");
+    }
     assert_eq!((slave.writes(), slave.other_writes().len()), (vec![], 0));
 }
 
@@ -180,4 +186,47 @@ fn a_read_waits_for_its_turn_and_one_whose_operator_goes_is_not_sent() {
     assert_eq!(json_of(&output), json!({ "values": [0xFFFE] }));
     assert!(writing.wait_with_output().expect("it ends").status.success());
     assert_eq!(slave.requests() - before, 1);
+}
+
+/// The same through the daemon and without it.
+fn finds_the_units(site: &Site, slave: &Slave, bus: &str) {
+    (1..=6).filter(|unit| ![2, 5].contains(unit)).for_each(|unit| slave.silence(unit));
+    let before = slave.requests();
+    let found = json_of(&site.command(&["scan", bus, "--units", "1-3,5", "--json"]));
+    let units: Vec<(u64, bool)> = found
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|found| (found["unit"].as_u64().expect("a unit"), found["answers"] == true))
+        .collect();
+    assert_eq!(units, [(1, false), (2, true), (3, false), (5, true)]);
+    assert_eq!(found[0], json!({ "unit": 1, "answers": false, "exception": null, "milliseconds": null }));
+    assert!(found[1]["milliseconds"].is_number() && found[1].as_object().is_some_and(|found| found.len() == 4));
+    assert_eq!(slave.requests() - before, 4, "each is asked once");
+    slave.set_unreadable(Some(2));
+    let found = json_of(&site.command(&["scan", bus, "--units", "2", "--json"]));
+    assert_eq!((&found[0]["answers"], &found[0]["exception"]), (&json!(true), &json!(2)));
+    let output = site.command(&["scan", bus, "--units", "2-3"]);
+    let said = text(&output.stdout);
+    assert!(said.starts_with("unit 2 answers in ") && said.contains("exception 2 (illegal data address)"), "{said}");
+    assert!(said.ends_with("1 of 2 units answers\n") && output.stderr.is_empty(), "{said}{}", text(&output.stderr));
+    // A gateway that does not reach it is no answer of it.
+    slave.set_unreadable(Some(11));
+    says(&site.command(&["scan", bus, "--units", "2"]), 1, "none of 1 units");
+    says(&site.command(&["scan", "attic"]), 1, &format!("no bus is called \"attic\"; there are: {bus}"));
+    assert_eq!((slave.writes(), slave.other_writes().len()), (vec![], 0));
+}
+
+#[test]
+fn units_that_answer_are_found_through_the_daemon() {
+    let (slave, site, _daemon) = plant("response_timeout = \"200ms\"");
+    finds_the_units(&site, &slave, "plant");
+}
+
+#[test]
+fn units_that_answer_are_found_where_no_daemon_runs() {
+    let slave = Slave::new();
+    let (_port, site) = line(&slave);
+    finds_the_units(&site, &slave, "line");
+    says(&site.command(&["scan", "line", "--units", "0"]), 1, "unit 0 is broadcast");
 }

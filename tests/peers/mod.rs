@@ -7,7 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldbridge::bus::call::{Call, Permit, Wire};
+use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
 use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
@@ -113,12 +113,12 @@ pub async fn patient<T>(what: impl Future<Output = T>) -> T {
 
 /// A call that is sure to be answered in time.
 pub fn call(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: None, not_after: None, permit: Permit::default(), look: 0 }
+    Call::new(unit, request)
 }
 
 /// A call that gives up soon.
 pub fn hasty(unit: u8, request: Request) -> Call {
-    Call { unit, request, timeout: Some(SHORT), not_after: None, permit: Permit::default(), look: 0 }
+    Call { timeout: Some(SHORT), ..Call::new(unit, request) }
 }
 
 pub fn read(address: u16, count: u16) -> Request {

@@ -409,7 +409,7 @@ impl<L: Link> Working<'_, L> {
         self.pulse.allow(longest);
         if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.
-            let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, timeout);
+            let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, bounded(call.slowest(timeout)));
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;

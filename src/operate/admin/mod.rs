@@ -48,6 +48,13 @@ pub enum Request {
         /// How many of them.
         count: u16,
     },
+    /// Ask a unit of a bus whether it is there.
+    Scan {
+        /// The bus's name.
+        bus: String,
+        /// The unit.
+        unit: u8,
+    },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {
         /// The device's id.

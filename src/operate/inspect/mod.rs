@@ -1,5 +1,5 @@
 //! What a person sees of a bus while others use it: what stands in a device's tables, by a read of its own
-//! ([`registers`]); what it may mean ([`meanings`]).
+//! ([`registers`]); what it may mean ([`meanings`]); which units there are ([`scan`]).
 //!
 //! Invariants
 //! - Nothing is written to a peripheral: what is asked is a Modbus read, and to a line of text nothing is sent.
@@ -7,6 +7,7 @@
 
 mod meanings;
 mod registers;
+pub mod scan;
 
 pub use meanings::meanings;
 pub use registers::{read, Piece, Registers};
@@ -29,5 +30,14 @@ fn unreadable(bus: &Bus, unit: u8) -> Option<&'static str> {
             Some("unit 0 is broadcast on a serial line: all units hear it, and none answers")
         }
         BusKind::ModbusRtu(_) | BusKind::ModbusAscii(_) | BusKind::ModbusTcp { .. } => None,
+    }
+}
+
+/// That there is no bus of this name, but others.
+pub fn no_bus<'a>(name: &str, others: impl Iterator<Item = &'a String>) -> String {
+    let others: Vec<&str> = others.map(String::as_str).collect();
+    match others.is_empty() {
+        true => format!("no bus is called {name:?}"),
+        false => format!("no bus is called {name:?}; there are: {}", others.join(", ")),
     }
 }
