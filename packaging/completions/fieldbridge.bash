@@ -19,6 +19,9 @@ _fieldbridge() {
             fieldbridge,check)
                 cmd="fieldbridge__subcmd__check"
                 ;;
+            fieldbridge,decode)
+                cmd="fieldbridge__subcmd__decode"
+                ;;
             fieldbridge,demo)
                 cmd="fieldbridge__subcmd__demo"
                 ;;
@@ -37,17 +40,26 @@ _fieldbridge() {
             fieldbridge,ledger)
                 cmd="fieldbridge__subcmd__ledger"
                 ;;
+            fieldbridge,read)
+                cmd="fieldbridge__subcmd__read"
+                ;;
             fieldbridge,reload)
                 cmd="fieldbridge__subcmd__reload"
                 ;;
             fieldbridge,run)
                 cmd="fieldbridge__subcmd__run"
                 ;;
+            fieldbridge,scan)
+                cmd="fieldbridge__subcmd__scan"
+                ;;
             fieldbridge,send)
                 cmd="fieldbridge__subcmd__send"
                 ;;
             fieldbridge,status)
                 cmd="fieldbridge__subcmd__status"
+                ;;
+            fieldbridge,watch)
+                cmd="fieldbridge__subcmd__watch"
                 ;;
             fieldbridge__subcmd__demo,help)
                 cmd="fieldbridge__subcmd__demo__subcmd__help"
@@ -70,6 +82,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,check)
                 cmd="fieldbridge__subcmd__help__subcmd__check"
                 ;;
+            fieldbridge__subcmd__help,decode)
+                cmd="fieldbridge__subcmd__help__subcmd__decode"
+                ;;
             fieldbridge__subcmd__help,demo)
                 cmd="fieldbridge__subcmd__help__subcmd__demo"
                 ;;
@@ -88,17 +103,26 @@ _fieldbridge() {
             fieldbridge__subcmd__help,ledger)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger"
                 ;;
+            fieldbridge__subcmd__help,read)
+                cmd="fieldbridge__subcmd__help__subcmd__read"
+                ;;
             fieldbridge__subcmd__help,reload)
                 cmd="fieldbridge__subcmd__help__subcmd__reload"
                 ;;
             fieldbridge__subcmd__help,run)
                 cmd="fieldbridge__subcmd__help__subcmd__run"
                 ;;
+            fieldbridge__subcmd__help,scan)
+                cmd="fieldbridge__subcmd__help__subcmd__scan"
+                ;;
             fieldbridge__subcmd__help,send)
                 cmd="fieldbridge__subcmd__help__subcmd__send"
                 ;;
             fieldbridge__subcmd__help,status)
                 cmd="fieldbridge__subcmd__help__subcmd__status"
+                ;;
+            fieldbridge__subcmd__help,watch)
+                cmd="fieldbridge__subcmd__help__subcmd__watch"
                 ;;
             fieldbridge__subcmd__help__subcmd__demo,hub)
                 cmd="fieldbridge__subcmd__help__subcmd__demo__subcmd__hub"
@@ -164,7 +188,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec read scan decode watch send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -183,6 +207,24 @@ _fieldbridge() {
             ;;
         fieldbridge__subcmd__check)
             opts="-h --live --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__decode)
+            opts="-h --json --config --help coil discrete holding input"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,7 +432,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec send feedback demo help"
+            opts="run check init status reload ledger exec read scan decode watch send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -404,6 +446,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__decode)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -599,6 +655,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__read)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -627,6 +697,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__scan)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__send)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -642,6 +726,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -943,6 +1041,32 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__read)
+            opts="-h --type --order --json --config --help coil discrete holding input"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --type)
+                    COMPREPLY=($(compgen -W "bool u16 i16 u32 i32 u64 i64 f32 f64 bcd16 bcd32 string" -- "${cur}"))
+                    return 0
+                    ;;
+                --order)
+                    COMPREPLY=($(compgen -W "ABCD CDAB BADC DCBA" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__reload)
             opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -968,6 +1092,28 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__scan)
+            opts="-h --units --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --units)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1076,6 +1222,28 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__watch)
+            opts="-h --pcap --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pcap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

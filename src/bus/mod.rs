@@ -8,7 +8,8 @@
 //! [`call`] says what is asked and how that ends; `turns` decides whose turn it is; `worker` runs the turns and keeps
 //! the port open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the
 //! bus on it is called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of
-//! framing and do one exchange.
+//! framing and do one exchange. [`tap`] keeps what goes over a line for whoever watches it, and [`speech`] says what
+//! that is.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -23,6 +24,8 @@ mod debts;
 mod link;
 mod modbus;
 mod port;
+pub mod speech;
+pub mod tap;
 mod text;
 mod turns;
 mod worker;
@@ -51,6 +54,7 @@ use crate::peripheral::exchange::Request;
 use crate::proof::crash::{self, Point};
 use call::{at, Call, Permit, Wire};
 use link::TOO_LATE;
+use tap::Tap;
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.
@@ -75,8 +79,9 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         config: Arc::new(configure),
         callers_so_far: Arc::default(),
         pulse: Arc::default(),
+        tap: Tap::default(),
     };
-    let worker = Worker::new(configured, queue, publish, handle.pulse.clone());
+    let worker = Worker::new(configured, queue, publish, handle.pulse.clone(), handle.tap.clone());
     (handle, worker)
 }
 
@@ -99,6 +104,7 @@ pub struct BusHandle {
     config: Arc<watch::Sender<config::Bus>>,
     callers_so_far: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
+    tap: Tap,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -150,6 +156,11 @@ impl BusHandle {
     /// How long a peripheral that was too busy to take a request is left alone.
     pub fn retry_pause(&self) -> Duration {
         self.config.borrow().retry_pause
+    }
+
+    /// Where it can be watched what goes over its line.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
     }
 
     /// What it runs with.

@@ -3,6 +3,7 @@
 
 mod bus;
 mod scan;
+mod watch;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -127,6 +128,13 @@ enum Action {
     /// written. Exit status 1 if the peripheral does not answer, or by an exception. Example: fieldbridge decode pump-7
     /// holding 0
     Decode(bus::DecodeOptions),
+    /// Show what goes over the line of a bus, decoded, a line each.
+    ///
+    /// Lines with > are sent, those with < have come. Where the daemon runs, what it sends and hears is shown, and the
+    /// bus never waits for this: where too much goes over it some is left out, and how much is told. Where no daemon
+    /// runs, a serial port is listened to, and nothing is sent; who speaks is told by what is said. Ctrl-C ends it.
+    /// Example: fieldbridge watch line-a --pcap line-a.pcap
+    Watch(watch::WatchOptions),
     /// Send a message to a device, as its back end does.
     ///
     /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
@@ -258,6 +266,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
         Action::Read(options) => bus::read(config, &options),
         Action::Scan(options) => scan::run(config, &options),
+        Action::Watch(options) => watch::run(config, &options),
         Action::Decode(options) => bus::decode(config, &options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),

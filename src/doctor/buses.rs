@@ -194,6 +194,8 @@ pub struct Alone {
     /// The bus.
     pub bus: BusHandle,
     owed: Owed,
+    /// What was told to be wrong with it.
+    told: Option<String>,
     working: JoinHandle<()>,
     /// The worker ends with it, however that comes.
     stop: DropGuard,
@@ -229,12 +231,20 @@ impl Alone {
         let (stop, owed) = (CancellationToken::new(), Owed::default());
         let worker = worker.on(Arc::new(SystemLines)).sharing(owed.clone());
         let working = tokio::spawn(worker.run(stop.clone()));
-        let alone = Alone { bus, owed, working, stop: stop.drop_guard() };
+        let alone = Alone { bus, owed, told: None, working, stop: stop.drop_guard() };
         let BusStatus { last_error, cause, .. } = alone.bus.tried().await;
         match last_error {
             Some(error) => Err(blamed(&format!("bus {name}"), settings, &Daemon::Absent, &error, cause)),
             None => Ok(alone),
         }
+    }
+
+    /// What is wrong with the bus, where that is new.
+    pub fn trouble(&mut self) -> Option<String> {
+        let now = self.bus.status().last_error;
+        let is_new = now != self.told;
+        self.told.clone_from(&now);
+        now.filter(|_| is_new)
     }
 
     /// For how long an answer may still come to what was asked.

@@ -484,6 +484,7 @@ impl Gateway {
             admin::Request::Read { device, table, address, count } => {
                 self.read(operator, &device, Piece::of(&table, address, count)).await
             }
+            admin::Request::Watch { bus, after } => self.watch(operator, &bus, after).await,
             admin::Request::Scan { bus, unit } => self.scan(operator, &bus, unit).await,
             admin::Request::Exec { device, command, value } => {
                 let Some(context) = self.context(&device) else { return unknown(&device) };

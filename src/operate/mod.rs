@@ -1,6 +1,7 @@
 //! What a person does with a running gateway: the admin socket, `exec`, what is seen of a bus, and what is shown.
 
 pub mod admin;
+pub mod capture;
 pub mod exec;
 pub mod inspect;
 pub mod text;

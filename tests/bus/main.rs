@@ -4,6 +4,7 @@
 //!   by byte.
 //! - `scan`: which units are there, against such peers.
 //! - `pymodbus`: the same, against a slave that is not ours.
+//! - `watch`: the built program, which shows what goes over a line.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
@@ -22,3 +23,4 @@ mod read_back;
 mod scan;
 mod serial;
 mod values;
+mod watch;

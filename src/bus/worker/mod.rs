@@ -30,6 +30,7 @@ use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
+use crate::bus::tap::{Tap, TappedLines};
 use crate::bus::text::Text;
 use crate::bus::turns::{Asked, Due, Given, Leave, Manners, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
@@ -60,6 +61,7 @@ pub struct Worker {
     lines: Arc<dyn Lines>,
     owed: Owed,
     pulse: Arc<Pulse>,
+    tap: Tap,
 }
 
 impl Worker {
@@ -68,9 +70,10 @@ impl Worker {
         queue: mpsc::Receiver<Grant>,
         status: watch::Sender<BusStatus>,
         pulse: Arc<Pulse>,
+        tap: Tap,
     ) -> Worker {
         let lines = Arc::new(SystemLines);
-        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse }
+        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse, tap }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -98,7 +101,8 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap } = self;
+        let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
         let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
             let config = configured.borrow_and_update().clone();

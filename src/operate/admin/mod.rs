@@ -55,6 +55,14 @@ pub enum Request {
         /// The unit.
         unit: u8,
     },
+    /// What has gone over a bus's line.
+    Watch {
+        /// The bus's name.
+        bus: String,
+        /// What the answer before has told to ask with.
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {
         /// The device's id.
