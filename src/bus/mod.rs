@@ -20,6 +20,7 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod call;
+mod counts;
 mod debts;
 mod link;
 mod modbus;
@@ -53,6 +54,7 @@ use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
 use crate::proof::crash::{self, Point};
 use call::{at, Call, Permit, Wire};
+use counts::Counts;
 use link::TOO_LATE;
 use tap::Tap;
 
@@ -80,8 +82,9 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         callers_so_far: Arc::default(),
         pulse: Arc::default(),
         tap: Tap::default(),
+        counts: Arc::default(),
     };
-    let worker = Worker::new(configured, queue, publish, handle.pulse.clone(), handle.tap.clone());
+    let worker = Worker::new(configured, queue, publish, &handle);
     (handle, worker)
 }
 
@@ -105,6 +108,7 @@ pub struct BusHandle {
     callers_so_far: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
     tap: Tap,
+    counts: Arc<Counts>,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -190,6 +194,13 @@ impl BusHandle {
             Ok(status) => status.clone(),
             Err(_) => self.status(),
         }
+    }
+
+    /// As `status` shows it.
+    pub fn snapshot(&self) -> snapshot::Bus {
+        let is_text = matches!(self.config.borrow().kind, config::BusKind::Serial { .. });
+        let units = if is_text { Vec::new() } else { self.counts.units() };
+        snapshot::Bus { units, ..self.status().snapshot() }
     }
 
     /// What the bus looks like now.
@@ -314,10 +325,11 @@ impl BusStatus {
         self.state == BusState::Open
     }
 
-    /// As a snapshot has it.
-    pub fn snapshot(&self) -> snapshot::Bus {
+    /// As a snapshot has it, but for the units.
+    fn snapshot(&self) -> snapshot::Bus {
         let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
-        snapshot::Bus { name, kind: kind.to_owned(), state, last_error, cause, exchanges, timeouts }
+        let (kind, units) = (kind.to_owned(), Vec::new());
+        snapshot::Bus { name, kind, state, last_error, cause, exchanges, timeouts, units }
     }
 }
 

@@ -119,7 +119,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["call"],
             // Ports know bytes, and no framing.
             &["port"],
-            &["debts", "link", "tap", "turns"],
+            &["counts", "debts", "link", "tap", "turns"],
             &["modbus", "text"],
             &["speech", "worker"],
         ],

@@ -20,8 +20,9 @@ use tokio::time::{sleep, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
+use super::{stopped, Ask, BusHandle, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{at, Call, Wire};
+use crate::bus::counts::Counts;
 use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::frame::Framing;
@@ -62,6 +63,7 @@ pub struct Worker {
     owed: Owed,
     pulse: Arc<Pulse>,
     tap: Tap,
+    counts: Arc<Counts>,
 }
 
 impl Worker {
@@ -69,11 +71,11 @@ impl Worker {
         config: watch::Receiver<Bus>,
         queue: mpsc::Receiver<Grant>,
         status: watch::Sender<BusStatus>,
-        pulse: Arc<Pulse>,
-        tap: Tap,
+        handle: &BusHandle,
     ) -> Worker {
-        let lines = Arc::new(SystemLines);
-        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse, tap }
+        let (lines, owed) = (Arc::new(SystemLines), Owed::default());
+        let (pulse, tap, counts) = (handle.pulse.clone(), handle.tap.clone(), handle.counts.clone());
+        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -101,7 +103,7 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts } = self;
         let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
         let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
@@ -116,6 +118,7 @@ impl Worker {
                 lines: lines.clone(),
                 page: owed.page(),
                 pulse: &pulse,
+                counts: &counts,
             };
             let end = match config.kind {
                 BusKind::ModbusRtu(endpoint) => {
@@ -198,6 +201,7 @@ struct Shift<'a> {
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
+    counts: &'a Counts,
 }
 
 /// A worker at work on one line with one set of settings.
@@ -211,6 +215,7 @@ struct Working<'a, L> {
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
+    counts: &'a Counts,
 }
 
 enum Event {
@@ -233,7 +238,7 @@ enum Event {
 
 impl<'a> Shift<'a> {
     fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
-        let Shift { callers, status, configured, suspect, lines, page, pulse } = self;
+        let Shift { callers, status, configured, suspect, lines, page, pulse, counts } = self;
         link.take_up(&configured.borrow());
         if let Some(until) = suspect {
             link.suspect(until);
@@ -241,7 +246,7 @@ impl<'a> Shift<'a> {
         let name = status.borrow().name.clone();
         let now = Instant::now();
         let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, failed: None };
-        let mut working = Working { link, callers, status, configured, name, reopening, lines, page, pulse };
+        let mut working = Working { link, callers, status, configured, name, reopening, lines, page, pulse, counts };
         working.find_port();
         working
     }
@@ -413,11 +418,14 @@ impl<L: Link> Working<'_, L> {
         self.pulse.allow(longest);
         if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.
-            let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, bounded(call.slowest(timeout)));
+            let owed_until =
+                Instant::now() + longest + debts::window_of(settings.late_window, bounded(call.slowest(timeout)));
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;
+        let begun = Instant::now();
         let ended = self.link.exchange(call, caller).await;
+        self.counts.ended(call.unit, &ended.wire, begun.elapsed());
         if self.link.endpoint().is_some() {
             self.page.note(self.link.owed_until());
         }

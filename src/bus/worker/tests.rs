@@ -129,7 +129,7 @@ fn start(script: Script) -> Running {
         late_window: None,
         strips_echo: false,
     };
-    let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
+    let (handle, Worker { config, queue, status, pulse, counts, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, turns: Turns::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
@@ -143,6 +143,7 @@ fn start(script: Script) -> Running {
                 lines: Arc::new(SystemLines),
                 page: Owed::default().page(),
                 pulse: &pulse,
+                counts: &counts,
             };
             shift.on(line).work(&stop).await;
         })
