@@ -19,6 +19,9 @@ _fieldbridge() {
             fieldbridge,check)
                 cmd="fieldbridge__subcmd__check"
                 ;;
+            fieldbridge,decode)
+                cmd="fieldbridge__subcmd__decode"
+                ;;
             fieldbridge,demo)
                 cmd="fieldbridge__subcmd__demo"
                 ;;
@@ -45,6 +48,9 @@ _fieldbridge() {
                 ;;
             fieldbridge,run)
                 cmd="fieldbridge__subcmd__run"
+                ;;
+            fieldbridge,scan)
+                cmd="fieldbridge__subcmd__scan"
                 ;;
             fieldbridge,send)
                 cmd="fieldbridge__subcmd__send"
@@ -76,6 +82,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,check)
                 cmd="fieldbridge__subcmd__help__subcmd__check"
                 ;;
+            fieldbridge__subcmd__help,decode)
+                cmd="fieldbridge__subcmd__help__subcmd__decode"
+                ;;
             fieldbridge__subcmd__help,demo)
                 cmd="fieldbridge__subcmd__help__subcmd__demo"
                 ;;
@@ -102,6 +111,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,run)
                 cmd="fieldbridge__subcmd__help__subcmd__run"
+                ;;
+            fieldbridge__subcmd__help,scan)
+                cmd="fieldbridge__subcmd__help__subcmd__scan"
                 ;;
             fieldbridge__subcmd__help,send)
                 cmd="fieldbridge__subcmd__help__subcmd__send"
@@ -195,6 +207,24 @@ _fieldbridge() {
             ;;
         fieldbridge__subcmd__check)
             opts="-h --live --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__decode)
+            opts="-h --json --config --help coil discrete holding input"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -429,6 +459,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__decode)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__demo)
             opts="hub peripheral"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -640,6 +684,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__scan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1030,6 +1088,28 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__scan)
+            opts="-h --units --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --units)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -51,13 +51,17 @@ pub struct Call {
     pub look: u32,
     /// What is understood although it bends the protocol.
     pub quirks: Quirks,
+    /// The longest that the unit is ever waited for, where that is longer than the timeout: from it follows how late its
+    /// answer may come.
+    pub slowest: Option<Duration>,
 }
 
 impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
         let (timeout, patience, not_after, quirks) = (None, Patience::default(), None, Quirks::NONE);
-        Call { unit, request, timeout, patience, not_after, permit: Permit::default(), look: 0, quirks }
+        let (permit, look, slowest) = (Permit::default(), 0, None);
+        Call { unit, request, timeout, patience, not_after, permit, look, quirks, slowest }
     }
 
     /// How long to wait for the answer, if not as long as the bus says: a command's own time wins over its device's.
@@ -68,6 +72,11 @@ impl Call {
     /// The silence to be kept after its exchange, if not the bus's.
     pub(in crate::bus) fn own_turnaround(&self) -> Option<Duration> {
         self.patience.turnaround
+    }
+
+    /// The timeout that its answer may be late by, if it is waited for so long.
+    pub(in crate::bus) fn slowest(&self, timeout: Duration) -> Duration {
+        self.slowest.map_or(timeout, |slowest| slowest.max(timeout))
     }
 
     /// Whether it is not to be sent any more.

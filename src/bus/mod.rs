@@ -8,7 +8,8 @@
 //! [`call`] says what is asked and how that ends; `turns` decides whose turn it is; `worker` runs the turns and keeps
 //! the port open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the
 //! bus on it is called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of
-//! framing and do one exchange.
+//! framing and do one exchange. [`tap`] keeps what goes over a line for whoever watches it, and [`speech`] says what
+//! that is.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -19,10 +20,13 @@
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod call;
+mod counts;
 mod debts;
 mod link;
 mod modbus;
 mod port;
+pub mod speech;
+pub mod tap;
 mod text;
 mod turns;
 mod worker;
@@ -50,7 +54,9 @@ use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
 use crate::proof::crash::{self, Point};
 use call::{at, Call, Permit, Wire};
+use counts::Counts;
 use link::TOO_LATE;
+use tap::Tap;
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
 /// [`BusHandle::turn`] takes longer, and nothing is lost.
@@ -75,8 +81,10 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         config: Arc::new(configure),
         callers_so_far: Arc::default(),
         pulse: Arc::default(),
+        tap: Tap::default(),
+        counts: Arc::default(),
     };
-    let worker = Worker::new(configured, queue, publish, handle.pulse.clone());
+    let worker = Worker::new(configured, queue, publish, &handle);
     (handle, worker)
 }
 
@@ -99,6 +107,8 @@ pub struct BusHandle {
     config: Arc<watch::Sender<config::Bus>>,
     callers_so_far: Arc<AtomicU64>,
     pulse: Arc<Pulse>,
+    tap: Tap,
+    counts: Arc<Counts>,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -152,6 +162,16 @@ impl BusHandle {
         self.config.borrow().retry_pause
     }
 
+    /// Where it can be watched what goes over its line.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// What it runs with.
+    pub fn settings(&self) -> config::Bus {
+        self.config.borrow().clone()
+    }
+
     /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
     /// them. Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
     pub fn configure(&self, config: &config::Bus) {
@@ -174,6 +194,13 @@ impl BusHandle {
             Ok(status) => status.clone(),
             Err(_) => self.status(),
         }
+    }
+
+    /// As `status` shows it.
+    pub fn snapshot(&self) -> snapshot::Bus {
+        let is_text = matches!(self.config.borrow().kind, config::BusKind::Serial { .. });
+        let units = if is_text { Vec::new() } else { self.counts.units() };
+        snapshot::Bus { units, ..self.status().snapshot() }
     }
 
     /// What the bus looks like now.
@@ -298,10 +325,11 @@ impl BusStatus {
         self.state == BusState::Open
     }
 
-    /// As a snapshot has it.
-    pub fn snapshot(&self) -> snapshot::Bus {
+    /// As a snapshot has it, but for the units.
+    fn snapshot(&self) -> snapshot::Bus {
         let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
-        snapshot::Bus { name, kind: kind.to_owned(), state, last_error, cause, exchanges, timeouts }
+        let (kind, units) = (kind.to_owned(), Vec::new());
+        snapshot::Bus { name, kind, state, last_error, cause, exchanges, timeouts, units }
     }
 }
 

@@ -1,6 +1,11 @@
 //! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
 //! error.
 
+mod bus;
+mod lock;
+mod scan;
+mod watch;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +24,7 @@ use crate::ledger::row::Record;
 use crate::ledger::{backup, LedgerError, Reader};
 use crate::log::throttle::EACH;
 use crate::operate::admin::{client, Request};
-use crate::operate::{locking, text};
+use crate::operate::text;
 use crate::{gateway, handles, log, setup, systemd};
 
 /// Threads that look up host names, at most: one for each name that is being looked up, the hub's and those of buses.
@@ -135,6 +140,33 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Read what stands in a table of a device, through the running daemon or without it.
+    ///
+    /// It need not stand in the device's profile, and nothing is scaled. What one request does not move is read by
+    /// several, between which commands may come. Nothing is written. Exit status 1 if the peripheral does not answer,
+    /// or by an exception. Example: fieldbridge read pump-7 holding 0 4
+    Read(bus::ReadOptions),
+    /// Find the units of a Modbus bus that answer, through the running daemon or without it.
+    ///
+    /// Each is asked by one read of holding register 0, and an exception is an answer, too; but not one by which a
+    /// gateway says that it does not reach the unit. A unit has the bus's `response_timeout` to answer, at most 500 ms.
+    /// Between two units commands have their turn. Nothing is written. Exit status 1 if no unit answers. Example:
+    /// fieldbridge scan line-a --units 1-20
+    Scan(scan::ScanOptions),
+    /// Show registers of a device as every type and order of bytes.
+    ///
+    /// A value that is known at the peripheral's own display tells which is right. The types of 16 bits are shown with
+    /// their bytes as they come, and turned round (BADC). What is no value of a type is shown as "-". Nothing is
+    /// written. Exit status 1 if the peripheral does not answer, or by an exception. Example: fieldbridge decode pump-7
+    /// holding 0
+    Decode(bus::DecodeOptions),
+    /// Show what goes over the line of a bus, decoded, a line each.
+    ///
+    /// Lines with > are sent, those with < have come. Where the daemon runs, what it sends and hears is shown, and the
+    /// bus never waits for this: where too much goes over it some is left out, and how much is told. Where no daemon
+    /// runs, a serial port is listened to, and nothing is sent; who speaks is told by what is said. Ctrl-C ends it.
+    /// Example: fieldbridge watch line-a --pcap line-a.pcap
+    Watch(watch::WatchOptions),
     /// Send a message to a device, as its back end does.
     ///
     /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
@@ -267,8 +299,12 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
             let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
             exec(config, &Request::Exec { device, command, value, overrides }, json)
         }
-        Action::Lock { device, reason, json } => lock(config, &device, reason.as_deref(), json),
-        Action::Unlock { device, json } => unlock(config, &device, json),
+        Action::Lock { device, reason, json } => lock::lock(config, &device, reason.as_deref(), json),
+        Action::Unlock { device, json } => lock::unlock(config, &device, json),
+        Action::Read(options) => bus::read(config, &options),
+        Action::Scan(options) => scan::run(config, &options),
+        Action::Watch(options) => watch::run(config, &options),
+        Action::Decode(options) => bus::decode(config, &options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]
@@ -441,30 +477,6 @@ fn exec(path: &Path, request: &Request, json: bool) -> Result<(), Exit> {
         true => Ok(()),
         false => Err(Exit::No(format!("the command did not succeed: {}", text::error(&event)))),
     }
-}
-
-fn lock(path: &Path, device: &str, reason: Option<&str>, json: bool) -> Result<(), Exit> {
-    systemd::seclude();
-    let places = config::places(path, environment()).map_err(Exit::Config)?;
-    // Somebody's hands do not wait for a configuration to be good.
-    let is_known = || match config::load(path, environment()) {
-        Ok(loaded) => loaded.config.devices.contains_key(device),
-        Err(_) => {
-            print_error("note: the configuration has errors, and whether it has this device is not known");
-            true
-        }
-    };
-    let (locked, is_running) = locking::lock(&places.admin_socket, &places.ledger, device, reason, is_known)?;
-    print(&if json { locked.to_string() } else { text::locked(&locked, is_running) });
-    Ok(())
-}
-
-fn unlock(path: &Path, device: &str, json: bool) -> Result<(), Exit> {
-    systemd::seclude();
-    let places = config::places(path, environment()).map_err(Exit::Config)?;
-    let (unlocked, _) = locking::unlock(&places.admin_socket, &places.ledger, device)?;
-    print(&if json { unlocked.to_string() } else { text::printable(&format!("{device} is unlocked")) });
-    Ok(())
 }
 
 fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {

@@ -47,6 +47,7 @@ use crate::peripheral::Command;
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, Loaded, Places, Refused};
+pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use transport::TransportKind;
 pub use way::proxy_address;

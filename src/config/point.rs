@@ -6,10 +6,12 @@ use super::keys;
 use super::tree::Table as Section;
 use crate::peripheral::registers::{DataType, Order, Point, Table, BITS_READ_MAX};
 
-const TABLES: [(&str, Table); 4] =
+/// The tables by their names.
+pub const TABLES: [(&str, Table); 4] =
     [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
 
-const TYPES: [(&str, DataType); 12] = [
+/// The types by their names.
+pub const TYPES: [(&str, DataType); 12] = [
     ("bool", DataType::Bool),
     ("u16", DataType::U16),
     ("i16", DataType::I16),
@@ -30,7 +32,7 @@ const COUNTS: RangeInclusive<i64> = 1..=BITS_READ_MAX as i64;
 const ENDS: [(&str, Order); 2] = [("big", Order::Big), ("little", Order::Little)];
 
 /// Word order and byte order by the letters of manuals: A is the most significant of four bytes.
-const ORDERS: [(&str, (Order, Order)); 4] = [
+pub const ORDERS: [(&str, (Order, Order)); 4] = [
     ("ABCD", (Order::Big, Order::Big)),
     ("CDAB", (Order::Little, Order::Big)),
     ("BADC", (Order::Big, Order::Little)),
@@ -205,20 +207,24 @@ fn place(section: &Section) -> (Option<Table>, Option<u16>) {
 
 /// Remarks on an address that looks like a reference number.
 fn note_reference(section: &Section, table: Table, address: u16) {
-    let looks_like = REFERENCES.iter().find(|(range, of)| {
-        // Every address of a coil would look like one.
-        *of == table && table != Table::Coil && range.contains(&i64::from(address))
-    });
-    if let Some((range, _)) = looks_like {
+    if let Some(meant) = meant_by(table, address) {
         let why = (
             "is a protocol address, from 0",
             format!(
-                "if {address} comes from a manual's list of registers, write register = {address}, which is address {}",
-                i64::from(address) - range.start()
+                "if {address} comes from a manual's list of registers, write register = {address}, which is address {meant}"
             ),
         );
         section.note("address", why);
     }
+}
+
+/// The protocol address of a reference number, if an address of this table looks like one.
+pub fn meant_by(table: Table, address: u16) -> Option<u16> {
+    let (range, _) = REFERENCES.iter().find(|(range, of)| {
+        // Every address of a coil would look like one.
+        *of == table && table != Table::Coil && range.contains(&i64::from(address))
+    })?;
+    u16::try_from(i64::from(address) - range.start()).ok()
 }
 
 fn reference(section: &Section, register: i64) -> Option<(Table, u16)> {

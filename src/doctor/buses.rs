@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::daemon::{exchange, Daemon, RELOAD_FIRST};
+use super::daemon::{self, exchange, Daemon, RELOAD_FIRST};
 use super::user::{User, Wish, SERVICE};
-use super::{ports, slave, within, Finding, Verdict, BUSES_LIMIT};
-use crate::bus::{self, BusStatus, Cause, SystemLines};
+use super::{ports, slave, within, Finding, BUSES_LIMIT};
+use crate::bus::{self, BusHandle, BusStatus, Cause, Owed, SystemLines};
+use crate::complaint::Complaint;
 use crate::config::{Bus, Config, Device};
 use crate::health::snapshot::{BusState, Snapshot};
 use crate::operate::admin::{Reply, Request};
@@ -168,37 +170,97 @@ async fn ask_the_daemon(config: &Config, daemon: &Daemon, device: &Device) -> Fi
 async fn from_here(config: &Config, name: &str, found: &mut Vec<Finding>) {
     let about = format!("bus {name}");
     let settings = &config.buses[name];
-    let (handle, worker) = bus::new(name, settings);
-    let stop = CancellationToken::new();
-    // Dropped with this future, if time runs out.
-    let _stop_at_the_end = stop.clone().drop_guard();
-    let working = tokio::spawn(worker.on(Arc::new(SystemLines)).run(stop.clone()));
-    let status = handle.tried().await;
-    if let Some(error) = &status.last_error {
-        found.push(blamed(&about, settings, &Daemon::Absent, error, status.cause));
-        found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
-        return;
-    }
+    let alone = match Alone::open(name, settings).await {
+        Ok(alone) => alone,
+        Err(finding) => {
+            found.push(finding);
+            found.extend(on_bus(config, name).map(|device| not_asked(device, "its bus can't be used")));
+            return;
+        }
+    };
     found.push(Finding::ok(&about, format!("{} opens", settings.kind.place())));
     let bus = found.len() - 1;
-    let mut mute = Vec::new();
     for device in on_bus(config, name) {
-        let finding = slave::ask(device, &handle).await;
-        if finding.verdict == Verdict::Fail {
-            mute.push(device);
-        }
-        found.push(finding);
+        found.push(slave::ask(device, &alone.bus).await);
     }
-    if let Some(trouble) = Some(handle.status()).filter(BusStatus::is_open).and_then(|status| status.last_error) {
+    if let Some(trouble) = Some(alone.bus.status()).filter(BusStatus::is_open).and_then(|status| status.last_error) {
         found[bus] = behaves_badly(&about, &settings.kind.place(), &trouble);
     }
-    // A daemon that is started right after this must not hear what was meant for us.
-    for device in mute {
-        slave::let_lapse(device, &handle).await;
+    alone.close().await;
+}
+
+/// A bus that this process has, and no daemon.
+pub struct Alone {
+    /// The bus.
+    pub bus: BusHandle,
+    owed: Owed,
+    /// What was told to be wrong with it.
+    told: Option<String>,
+    working: JoinHandle<()>,
+    /// The worker ends with it, however that comes.
+    stop: DropGuard,
+}
+
+impl Alone {
+    /// Takes a bus, unless the daemon runs or somebody else has its port.
+    ///
+    /// # Errors
+    /// Who has it, or why it can't be opened.
+    pub async fn take(config: &Config, name: &str) -> Result<Alone, Complaint> {
+        let daemon = daemon::ask(config).await;
+        match &daemon {
+            Daemon::Absent => {}
+            Daemon::Running { .. } => return Err(Complaint::new("the daemon has just been started", "ask again")),
+            Daemon::Mute { why, .. } => {
+                let what = format!("the daemon runs, may use the bus, and can't be asked: {why}");
+                return Err(Complaint::new(what, "run this as root or in the group fieldbridge"));
+            }
+        }
+        let settings = &config.buses[name];
+        let about = format!("bus {name}");
+        let held = settings.kind.serial_path().and_then(|port| held(&about, port, &daemon));
+        match held {
+            Some(finding) => Err(finding.complaint()),
+            None => Alone::open(name, settings).await.map_err(Finding::complaint),
+        }
     }
-    stop.cancel();
-    // A worker that broke has told what it was asked for by its bus's status.
-    let _ = working.await;
+
+    /// Opens a bus as the daemon would. The finding says why it can't be.
+    async fn open(name: &str, settings: &Bus) -> Result<Alone, Finding> {
+        let (bus, worker) = bus::new(name, settings);
+        let (stop, owed) = (CancellationToken::new(), Owed::default());
+        let worker = worker.on(Arc::new(SystemLines)).sharing(owed.clone());
+        let working = tokio::spawn(worker.run(stop.clone()));
+        let alone = Alone { bus, owed, told: None, working, stop: stop.drop_guard() };
+        let BusStatus { last_error, cause, .. } = alone.bus.tried().await;
+        match last_error {
+            Some(error) => Err(blamed(&format!("bus {name}"), settings, &Daemon::Absent, &error, cause)),
+            None => Ok(alone),
+        }
+    }
+
+    /// What is wrong with the bus, where that is new.
+    pub fn trouble(&mut self) -> Option<String> {
+        let now = self.bus.status().last_error;
+        let is_new = now != self.told;
+        self.told.clone_from(&now);
+        now.filter(|_| is_new)
+    }
+
+    /// For how long an answer may still come to what was asked.
+    pub fn owed_for(&self) -> Duration {
+        self.owed.lasts()
+    }
+
+    /// Gives the port back, when no answer can come any more: a daemon that is started right after this must not hear
+    /// what was meant for us.
+    pub async fn close(self) {
+        let Alone { owed, working, stop, .. } = self;
+        tokio::time::sleep(owed.lasts()).await;
+        drop(stop);
+        // A worker that broke has told what it was asked for by its bus's status.
+        let _ = working.await;
+    }
 }
 
 /// A line that can't be opened; if another program has it, by whom.

@@ -25,6 +25,7 @@ mod unit;
 mod user;
 
 pub use around::{around, dates, refusals};
+pub use buses::Alone;
 pub use ports::{names_that_stay, BY_ID};
 
 use std::fmt;
@@ -91,6 +92,11 @@ impl Finding {
     fn of(verdict: Verdict, about: &str, complaint: Complaint) -> Finding {
         let Complaint { what, remedy } = complaint;
         Finding { remedy: Some(remedy).filter(|remedy| !remedy.is_empty()), ..Finding::new(verdict, about, what) }
+    }
+
+    /// What was found and what to do, of what it is about.
+    fn complaint(self) -> Complaint {
+        Complaint::new(self.said, self.remedy.unwrap_or_default()).of(self.about)
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Finding {

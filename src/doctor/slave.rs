@@ -111,13 +111,6 @@ pub async fn ask(device: &Device, bus: &BusHandle) -> Finding {
     judge(&about, device.unit, &question.what, &end)
 }
 
-/// Waits until an answer that comes late can't be taken for another's, before the line is given to somebody else.
-pub(super) async fn let_lapse(device: &Device, bus: &BusHandle) {
-    if let (Ok(question), Ok(mut turn)) = (question(device), bus.turn().await) {
-        turn.clear(&question.call).await;
-    }
-}
-
 fn not_asked(device: &Device, why: &str) -> Finding {
     let finding = Finding::warn(&about(device), format!("not asked: {why}"));
     let is_try = |command: &&Command| command.idempotent && command.prepare(None).is_ok();

@@ -8,6 +8,7 @@
 //!   then the ledger.
 
 mod locking;
+mod operators;
 mod registry;
 mod reload;
 mod report;
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use registry::late_window;
+pub use registry::{late_window, longest_timeout};
 pub use reload::{Files, Reading, Reads, Refusal, Source};
 
 use crate::bus::{Lines, Owed, SystemLines};
@@ -48,6 +49,7 @@ use crate::log::throttle::EACH;
 use crate::operate::admin::server::{self, Unbound};
 use crate::operate::admin::{self, Operator, Reply};
 use crate::operate::exec;
+use crate::operate::inspect::Piece;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use registry::{by_device, Begin, Registry};
@@ -487,6 +489,11 @@ impl Gateway {
                 tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
                 Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
             }
+            admin::Request::Read { device, table, address, count } => {
+                self.read(operator, &device, Piece::of(&table, address, count)).await
+            }
+            admin::Request::Watch { bus, after } => self.watch(operator, &bus, after).await,
+            admin::Request::Scan { bus, unit } => self.scan(operator, &bus, unit).await,
             admin::Request::Exec { device, command, value, overrides } => {
                 let Some(context) = self.context(&device) else { return unknown(&device) };
                 tracing::info!(%device, command, overrides, uid = operator.uid, "a local operator asks for a command");

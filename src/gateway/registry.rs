@@ -386,7 +386,7 @@ pub fn late_window(config: &Config) -> Duration {
 }
 
 /// The longest that any command on a bus waits for its answer.
-fn longest_timeout(config: &Config, bus: &str) -> Duration {
+pub fn longest_timeout(config: &Config, bus: &str) -> Duration {
     let devices = config.devices.values().filter(|device| device.bus == bus);
     let own = devices.flat_map(|device| {
         let commands = device.commands.values().filter_map(|command| command.timeout);

@@ -53,7 +53,7 @@ impl Gateway {
                 identities: registry.devices.len(),
             },
             devices: devices.map(Served::snapshot).collect(),
-            buses: registry.buses.values().map(|running| running.handle.status().snapshot()).collect(),
+            buses: registry.buses.values().map(|running| running.handle.snapshot()).collect(),
             ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
             outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },
         }

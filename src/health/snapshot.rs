@@ -1,6 +1,8 @@
 //! What a running daemon says of itself: the one picture that `status` shows and `check --live` goes by. Its JSON is an
 //! interface: `status --json`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A daemon at a moment. What an older program leaves out is empty.
@@ -102,7 +104,7 @@ pub struct Lock {
 }
 
 /// One bus.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Bus {
     /// Its name in the configuration.
@@ -120,6 +122,37 @@ pub struct Bus {
     pub exchanges: u64,
     /// Those of them to which nothing came back in time.
     pub timeouts: u64,
+    /// Each unit that was asked, by its id; none on a line of text.
+    pub units: Vec<Unit>,
+}
+
+/// What became of the exchanges with one unit since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Unit {
+    /// Its id.
+    pub unit: u8,
+    /// Exchanges of which at least one byte was sent.
+    pub exchanges: u64,
+    /// Those to which nothing came back in time.
+    pub timeouts: u64,
+    /// Those to which came what is no answer: with a wrong checksum, of another unit, or cut.
+    pub bad_replies: u64,
+    /// Those that were answered by an exception, by its code.
+    pub exceptions: BTreeMap<u8, u64>,
+    /// How long those took that were answered, with the silence before the request.
+    pub milliseconds: Option<Times>,
+}
+
+/// How long something took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// The last time.
+    pub last: f64,
+    /// On average.
+    pub mean: f64,
+    /// At most.
+    pub max: f64,
 }
 
 /// Where the session of a device's identity stands: `waiting`, `waiting-for-locks`, `connecting` or `connected`.

@@ -164,6 +164,32 @@ pub fn result(event: &Json) -> String {
     }
 }
 
+/// Values of a table, each behind the address where it begins; `width` is what one takes.
+pub fn values(address: u16, width: usize, values: &[Json]) -> String {
+    let rows = values
+        .iter()
+        .enumerate()
+        .map(|(at, value)| vec![(usize::from(address) + at * width).to_string(), shown(value)]);
+    table(&["address", "value"], rows.collect())
+}
+
+/// Registers, and what they may mean.
+pub fn meanings(words: &[u16], all: &[(String, Vec<Json>)]) -> String {
+    let registers = words.iter().map(|word| format!("0x{word:04X}")).collect::<Vec<_>>().join(" ");
+    let rows =
+        all.iter().map(|(name, values)| vec![name.clone(), values.iter().map(shown).collect::<Vec<_>>().join(" ")]);
+    table(&["type", "values"], std::iter::once(vec!["registers".into(), registers]).chain(rows).collect())
+}
+
+/// A value without the quotes of a text; what is none of its type is a line.
+fn shown(value: &Json) -> String {
+    match value {
+        Json::Null => "-".into(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Why a command did not succeed, as its event tells it.
 pub fn error(event: &Json) -> String {
     let text = |key: &str| printable(event["error"][key].as_str().unwrap_or_default());

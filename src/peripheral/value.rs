@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::registers::{DataType, Point, Raw};
 use crate::command::outcome::{Code, Fault};
 use crate::complaint::Complaint;
+use crate::peripheral::exchange::Answer;
 
 /// Significant digits kept of a scaled value: few enough to hide the noise of binary fractions (423 × 0.1 is
 /// 42.300000000000004), more than any instrument has.
@@ -220,6 +221,25 @@ impl Point {
                 ),
                 "widen it, or correct scale or offset",
             )),
+        }
+    }
+}
+
+impl Point {
+    /// The values in an answer to reads of the point, however many requests those took; a text is one value.
+    ///
+    /// # Errors
+    /// A sentence: what stands there is no value of the point's type.
+    pub fn values(&self, answer: &Answer) -> Result<Vec<Json>, String> {
+        match answer {
+            Answer::Bits(bits) if self.is_bits() => Ok(bits.iter().map(|&on| Json::Bool(on)).collect()),
+            Answer::Words(words) if !self.is_bits() && self.kind == DataType::String => {
+                Ok(vec![self.unpack_text(words).into()])
+            }
+            Answer::Words(words) if !self.is_bits() => {
+                Ok(self.unpack(words, None)?.into_iter().flatten().map(|raw| decode(self, raw)).collect())
+            }
+            _ => Err("the answer is of another kind than was asked for".into()),
         }
     }
 }

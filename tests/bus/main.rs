@@ -4,7 +4,9 @@
 //!   scripted byte by byte.
 //! - `quirks`: the same, against peers that bend the protocol.
 //! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
+//! - `scan`: which units are there, against such peers.
 //! - `pymodbus`: the same, against a slave that is not ours.
+//! - `watch`: the built program, which shows what goes over a line.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
@@ -23,5 +25,7 @@ mod modbus_tcp;
 mod pymodbus;
 mod quirks;
 mod read_back;
+mod scan;
 mod serial;
 mod values;
+mod watch;

@@ -1,7 +1,7 @@
 //! What users and their scripts meet, and the rules of the house. Proves G2, G3, G5, G8, G11 and G14 where they are the
 //! operator's.
 //!
-//! - `cli`, `init`, `config`, `check_live`, `reload`, `demo`: the program at its user's hands.
+//! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
 //! - `secrets`: what nobody may see.
 //! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
 
@@ -16,6 +16,7 @@ mod config;
 mod demo;
 mod documented;
 mod init;
+mod inspect;
 mod manual;
 mod reload;
 mod secrets;

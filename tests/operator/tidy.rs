@@ -119,9 +119,9 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["call"],
             // Ports know bytes, and no framing.
             &["port"],
-            &["debts", "link", "turns"],
+            &["counts", "debts", "link", "tap", "turns"],
             &["modbus", "text"],
-            &["worker"],
+            &["speech", "worker"],
         ],
     ),
     (

@@ -78,7 +78,7 @@ impl Port {
 }
 
 /// Whether any process has a file open.
-fn is_open(path: &Path) -> bool {
+pub fn is_open(path: &Path) -> bool {
     let folders = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files = folders(Path::new("/proc")).flat_map(|process| folders(&process.join("fd")).collect::<Vec<_>>());
     // By its number too: a container's pseudo-terminals have the same names.

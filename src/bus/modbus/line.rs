@@ -379,7 +379,7 @@ impl ModbusLine {
         let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let question = Question::of(caller, call);
         if call.unit != BROADCAST {
-            let until = (sent + self.debts.window(timeout)).into_std();
+            let until = (sent + self.debts.window(bounded(call.slowest(timeout)))).into_std();
             self.debts.asked(question.clone(), shape, until, Instant::now().into_std());
         }
         (timeout, question)

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -56,6 +57,12 @@ impl Owed {
     pub fn is_any(&self) -> bool {
         let now = Instant::now();
         self.book().owed.values().any(|until| *until > now)
+    }
+
+    /// For how long one may still come, to what was asked so far.
+    pub fn lasts(&self) -> Duration {
+        let now = Instant::now();
+        self.book().owed.values().max().map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// The page of somebody who will ask at one port.
@@ -119,8 +126,6 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::advance;
 
     use super::*;

@@ -23,8 +23,9 @@ use tokio::time::{sleep, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{stopped, Ask, BusStatus, Grant, Turn, Wish};
+use super::{stopped, Ask, BusHandle, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{at, Call, Wire};
+use crate::bus::counts::Counts;
 use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::frame::Framing;
@@ -33,6 +34,7 @@ use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
+use crate::bus::tap::{Tap, TappedLines};
 use crate::bus::text::Text;
 use crate::bus::turns::{Asked, Due, Given, Leave, Manners, Turns};
 use crate::config::{Bus, BusKind, Endpoint};
@@ -63,6 +65,8 @@ pub struct Worker {
     lines: Arc<dyn Lines>,
     owed: Owed,
     pulse: Arc<Pulse>,
+    tap: Tap,
+    counts: Arc<Counts>,
 }
 
 impl Worker {
@@ -70,10 +74,11 @@ impl Worker {
         config: watch::Receiver<Bus>,
         queue: mpsc::Receiver<Grant>,
         status: watch::Sender<BusStatus>,
-        pulse: Arc<Pulse>,
+        handle: &BusHandle,
     ) -> Worker {
-        let lines = Arc::new(SystemLines);
-        Worker { config, queue, status, earlier_life: None, lines, owed: Owed::default(), pulse }
+        let (lines, owed) = (Arc::new(SystemLines), Owed::default());
+        let (pulse, tap, counts) = (handle.pulse.clone(), handle.tap.clone(), handle.counts.clone());
+        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -101,7 +106,8 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts } = self;
+        let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
         let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
             let config = configured.borrow_and_update().clone();
@@ -115,6 +121,7 @@ impl Worker {
                 lines: lines.clone(),
                 page: owed.page(),
                 pulse: &pulse,
+                counts: &counts,
             };
             let end = match config.kind {
                 BusKind::ModbusRtu(endpoint) => {
@@ -199,6 +206,7 @@ struct Shift<'a> {
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
+    counts: &'a Counts,
 }
 
 /// A worker at work on one line with one set of settings.
@@ -214,6 +222,7 @@ struct Working<'a, L> {
     lines: Arc<dyn Lines>,
     page: Page,
     pulse: &'a Pulse,
+    counts: &'a Counts,
 }
 
 enum Event {
@@ -238,7 +247,7 @@ enum Event {
 
 impl<'a> Shift<'a> {
     fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
-        let Shift { callers, status, configured, suspect, lines, page, pulse } = self;
+        let Shift { callers, status, configured, suspect, lines, page, pulse, counts } = self;
         link.take_up(&configured.borrow());
         if let Some(until) = suspect {
             link.suspect(until);
@@ -247,7 +256,8 @@ impl<'a> Shift<'a> {
         let now = Instant::now();
         let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, idle: now, failed: None };
         let rest = bounded(configured.borrow().turnaround);
-        let mut working = Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse };
+        let mut working =
+            Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse, counts };
         working.find_port();
         working
     }
@@ -418,11 +428,14 @@ impl<L: Link> Working<'_, L> {
         self.pulse.allow(longest);
         if self.link.endpoint().is_some() {
             // Even if this worker is torn down in the middle of it.
-            let owed_until = Instant::now() + longest + debts::window_of(settings.late_window, timeout);
+            let owed_until =
+                Instant::now() + longest + debts::window_of(settings.late_window, bounded(call.slowest(timeout)));
             self.page.note(self.link.owed_until().max(Some(owed_until)));
         }
         crash::stick(Part::Bus).await;
+        let begun = Instant::now();
         let ended = self.link.exchange(call, caller).await;
+        self.counts.ended(call.unit, &ended.wire, begun.elapsed());
         if self.link.endpoint().is_some() {
             self.page.note(self.link.owed_until());
         }

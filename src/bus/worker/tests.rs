@@ -138,7 +138,7 @@ fn start(script: Script) -> Running {
         connect_pause,
         idle_close,
     };
-    let (handle, Worker { config, queue, status, pulse, .. }) = super::super::new("line-a", &config);
+    let (handle, Worker { config, queue, status, pulse, counts, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, turns: Turns::new(), deserted: false };
     let stop = CancellationToken::new();
     let worker = {
@@ -152,6 +152,7 @@ fn start(script: Script) -> Running {
                 lines: Arc::new(SystemLines),
                 page: Owed::default().page(),
                 pulse: &pulse,
+                counts: &counts,
             };
             shift.on(line).work(&stop).await;
         })

@@ -19,19 +19,36 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// [`Exit::NotRunning`] if it can't be reached, [`Exit::No`] if it says no, [`Exit::Ledger`] if its ledger can't be
 /// written.
 pub fn ask(socket: &Path, request: &Request) -> Result<Json, Exit> {
-    let reply = exchange(socket, request).map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => "is the daemon running?",
-            std::io::ErrorKind::PermissionDenied => "are you root, or in the group fieldbridge?",
-            _ => "look at the daemon's log",
-        };
-        Exit::NotRunning(format!("{} can't be reached: {error}; {hint}", socket.display()))
-    })?;
-    match reply {
+    match exchange(socket, request).map_err(|error| unreachable(socket, &error))? {
         Reply::Ok(document) => Ok(document),
         Reply::Error(why) => Err(Exit::No(why)),
         Reply::Unrecorded(why) => Err(Exit::Ledger(why)),
     }
+}
+
+/// Whether a daemon listens at the socket.
+///
+/// # Errors
+/// [`Exit::NotRunning`] if that can't be known: this user may not ask it.
+pub fn is_served(socket: &Path) -> Result<bool, Exit> {
+    match UnixStream::connect(socket) {
+        Ok(_) => Ok(true),
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(error) => Err(unreachable(socket, &error)),
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+}
+
+fn unreachable(socket: &Path, error: &std::io::Error) -> Exit {
+    let hint = match error.kind() {
+        _ if is_absence(error) => "is the daemon running?",
+        std::io::ErrorKind::PermissionDenied => "are you root, or in the group fieldbridge?",
+        _ => "look at the daemon's log",
+    };
+    Exit::NotRunning(format!("{} can't be reached: {error}; {hint}", socket.display()))
 }
 
 fn exchange(socket: &Path, request: &Request) -> std::io::Result<Reply> {

@@ -53,6 +53,32 @@ pub enum Request {
         /// The device's id.
         device: String,
     },
+    /// Read what stands in a table of a device, by one request of the protocol.
+    Read {
+        /// The device's id.
+        device: String,
+        /// The table's name.
+        table: String,
+        /// Protocol address of the first bit or register, from 0.
+        address: u16,
+        /// How many of them.
+        count: u16,
+    },
+    /// Ask a unit of a bus whether it is there.
+    Scan {
+        /// The bus's name.
+        bus: String,
+        /// The unit.
+        unit: u8,
+    },
+    /// What has gone over a bus's line.
+    Watch {
+        /// The bus's name.
+        bus: String,
+        /// What the answer before has told to ask with.
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {
         /// The device's id.
