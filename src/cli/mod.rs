@@ -1,12 +1,15 @@
 //! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
 //! error.
 
+mod profile;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use serde_json::Value as Json;
 
+use self::profile::ProfileAction;
 #[cfg(feature = "backend")]
 use crate::backend::{command_line as backend, run as back_end};
 use crate::command::outcome::State;
@@ -103,6 +106,13 @@ enum Action {
         /// Print the result as one JSON document.
         #[arg(long)]
         json: bool,
+    },
+    /// Look at the profiles that come with the program.
+    ///
+    /// Example: fieldbridge profile list
+    Profile {
+        #[command(subcommand)]
+        action: ProfileAction,
     },
     /// Send a message to a device, as its back end does.
     ///
@@ -233,6 +243,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Reload { json } => reload(config, json),
         Action::Ledger { action } => ledger(config, action),
         Action::Exec { device, command, value, json } => exec(config, device, command, value, json),
+        Action::Profile { action } => profile::profile(action),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]

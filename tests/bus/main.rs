@@ -4,6 +4,7 @@
 //!   by byte.
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
+//! - `troubleshooting`: what the built daemon says of each trouble, and what the page of them has.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -19,4 +20,5 @@ mod modbus_tcp;
 mod pymodbus;
 mod read_back;
 mod serial;
+mod troubleshooting;
 mod values;
