@@ -197,6 +197,14 @@ impl BusKind {
         }
     }
 
+    /// Whether Modbus is spoken on it, in one framing or another.
+    pub fn is_modbus(&self) -> bool {
+        match self {
+            BusKind::ModbusRtu(_) | BusKind::ModbusAscii(_) | BusKind::ModbusTcp { .. } => true,
+            BusKind::Serial { .. } => false,
+        }
+    }
+
     /// Its name in the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -199,17 +199,24 @@ impl Registry {
     fn change_buses(&mut self, gateway: &Gateway, tasks: &mut TaskGroups, old: &Config, changes: &mut Changes) {
         let names: Vec<String> = self.config.buses.keys().cloned().collect();
         for name in names {
-            match self.buses.get(&name) {
-                None => {
-                    self.add_bus(gateway, tasks, &name);
-                    changes.buses.added.push(name);
-                }
-                Some(running) if old.buses.get(&name) != self.config.buses.get(&name) => {
-                    running.handle.configure(&self.config.buses[&name]);
-                    changes.buses.changed.push(name);
-                }
-                Some(_) => {}
+            let (Some(running), Some(before)) = (self.buses.get(&name), old.buses.get(&name)) else {
+                self.add_bus(gateway, tasks, &name);
+                changes.buses.added.push(name);
+                continue;
+            };
+            let now = &self.config.buses[&name];
+            if before == now {
+                continue;
             }
+            match before.kind.is_modbus() == now.kind.is_modbus() {
+                true => running.handle.configure(now),
+                // What a command in hand still has to say there, this one does not understand: it is another bus.
+                false => {
+                    running.leave.cancel();
+                    self.add_bus(gateway, tasks, &name);
+                }
+            }
+            changes.buses.changed.push(name);
         }
     }
 

@@ -211,6 +211,35 @@ fn a_changed_bus_is_opened_anew_after_the_exchange_in_hand_and_no_hub_connection
 }
 
 #[test]
+fn a_command_is_looked_for_on_the_bus_that_it_was_sent_on_though_another_kind_has_its_name() {
+    let (hub, slave, site) = pump_site(&["pump", "scale"]);
+    let read_back = "read_back = { within = \"60s\" }";
+    site.write("conf.d/late.toml", &format!("[profile.pump.command.pulse]\nidempotent = false\n{read_back}\n"));
+    let _daemon = site.start();
+    connected(&hub, "pump");
+    slave.set_take_up(Duration::from_secs(2));
+    send(&hub, "pump", "m-1", "pulse", 1);
+    slave.wait_for_write(1);
+    // The pump leaves, and its bus is a text line from now on.
+    let main = std::fs::read_to_string(site.path("fieldbridge.toml")).unwrap();
+    let kept = main.replace(&device("pump", ""), "").replace("kind = \"modbus-tcp\"", "kind = \"serial\"");
+    site.write("fieldbridge.toml", &kept);
+    site.write(
+        "conf.d/scale.toml",
+        "[device.scale]\nbus = \"plant\"\nprofile = \"scale\"\nkey_file = \"device.key\"\n\
+         [profile.scale.command.zero]\nsend = \"Z\"\nidempotent = true\n",
+    );
+    let changes = reload(&site);
+    assert_eq!(changes["buses"]["changed"], serde_json::json!(["plant"]), "{changes}");
+    assert_eq!(site.wait_for_row("m-1", "succeeded")["attempts"], 1);
+    assert_eq!(slave.writes(), [(2, 1)]);
+    connected(&hub, "scale");
+    let status = site.status();
+    assert_eq!(status["buses"][0]["kind"], "serial", "{status}");
+    assert_eq!(status["buses"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_bus_that_is_renamed_goes_on_with_its_devices() {
     let (hub, slave, site, _daemon) = running(&["pump"]);
     hold(&hub, &slave, "pump", &[1]);

@@ -150,6 +150,7 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
     // What is settled when it is accepted is settled before anybody knows its end.
     let may_be_told = !message.after_accept && !command.is_several && !command.was_known && !command.is_alike();
     let ways = scenario.ways(&message.device);
+    let only_by_mqtt = ways.iter().all(|over| *over == Over::Mqtt);
     if may_be_told {
         // MQTT can't say that something is refused.
         if is_refusal && is_told(State::Completed) && !ways.contains(&Over::Mqtt) {
@@ -186,14 +187,13 @@ fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Co
         // It may have been done for a ledger that is gone.
         Some("rejected, and done" | "reported as not done, and done") if command.was_forgotten => {}
         // It was done, and the process ended before that was recorded. What may be done again leaves no trace, and
-        // while the hub kept it locked, or when it had thrown it away, another message took its id.
+        // while the hub kept it or that other message locked, or when it had thrown it away, the other took its id.
         Some("rejected, and done")
-            if is_reused(row) && !message.asks.once() && (ways.contains(&Over::Https) || is_told(State::Expired)) => {}
+            if is_reused(row) && !message.asks.once() && (!only_by_mqtt || is_told(State::Expired)) => {}
         Some(what) if !command.is_alike() => violate(what),
         _ => {}
     }
     // Only MQTT's greeting tells a first installation from a ledger that was lost (docs/TRANSPORTS.md).
-    let only_by_mqtt = ways.iter().all(|over| *over == Over::Mqtt);
     let may_be_known = !only_by_mqtt && row.error.as_deref() == Some("unknown-history");
     let is_calm = scenario.faults.is_none() && scenario.manners.are_none() && scenario.clock_is_right();
     if is_calm

@@ -438,6 +438,10 @@ impl Plant {
             self.lock().record.line_failed(line);
             return Err(format!("{line} can't be opened: it is in use"));
         }
+        // A bus has moved here: what was written at the port that it was at is looked for here.
+        if let Some(left) = line.strip_prefix("/dev/spare-") {
+            self.lock().record.line_failed(&format!("/dev/{left}"));
+        }
         let wire = Wire::new(&self.world, (0, 5));
         if protocol != Protocol::Tcp {
             self.lock().open.insert(line.to_owned(), wire.clone());
