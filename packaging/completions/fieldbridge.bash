@@ -37,6 +37,9 @@ _fieldbridge() {
             fieldbridge,ledger)
                 cmd="fieldbridge__subcmd__ledger"
                 ;;
+            fieldbridge,profile)
+                cmd="fieldbridge__subcmd__profile"
+                ;;
             fieldbridge,reload)
                 cmd="fieldbridge__subcmd__reload"
                 ;;
@@ -88,6 +91,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,ledger)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger"
                 ;;
+            fieldbridge__subcmd__help,profile)
+                cmd="fieldbridge__subcmd__help__subcmd__profile"
+                ;;
             fieldbridge__subcmd__help,reload)
                 cmd="fieldbridge__subcmd__help__subcmd__reload"
                 ;;
@@ -120,6 +126,12 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help__subcmd__ledger,show)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__show"
+                ;;
+            fieldbridge__subcmd__help__subcmd__profile,list)
+                cmd="fieldbridge__subcmd__help__subcmd__profile__subcmd__list"
+                ;;
+            fieldbridge__subcmd__help__subcmd__profile,show)
+                cmd="fieldbridge__subcmd__help__subcmd__profile__subcmd__show"
                 ;;
             fieldbridge__subcmd__ledger,backup)
                 cmd="fieldbridge__subcmd__ledger__subcmd__backup"
@@ -157,6 +169,24 @@ _fieldbridge() {
             fieldbridge__subcmd__ledger__subcmd__help,show)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__show"
                 ;;
+            fieldbridge__subcmd__profile,help)
+                cmd="fieldbridge__subcmd__profile__subcmd__help"
+                ;;
+            fieldbridge__subcmd__profile,list)
+                cmd="fieldbridge__subcmd__profile__subcmd__list"
+                ;;
+            fieldbridge__subcmd__profile,show)
+                cmd="fieldbridge__subcmd__profile__subcmd__show"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,help)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__help"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,list)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__list"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,show)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -164,7 +194,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec profile send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,7 +420,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec send feedback demo help"
+            opts="run check init status reload ledger exec profile send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -586,6 +616,48 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__ledger__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__profile)
+            opts="list show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__profile__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__profile__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -927,6 +999,116 @@ _fieldbridge() {
             ;;
         fieldbridge__subcmd__ledger__subcmd__show)
             opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile)
+            opts="-h --config --help list show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__help)
+            opts="list show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__list)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__profile__subcmd__show)
+            opts="-h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

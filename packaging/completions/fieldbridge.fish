@@ -34,6 +34,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "profile" -d 'Look at the profiles that come with the program'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "send" -d 'Send a message to a device, as its back end does'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
@@ -57,7 +58,7 @@ odd\t'Odd parity'"
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l unit -d 'Modbus unit id that the peripheral is set to' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l key-file -d 'File with the device\'s key in base64; - reads the key from standard input' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l connection-string-file -d 'File with the device\'s connection string' -r -F
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l profile -d 'Take this profile of the examples, in place of one that only reads a register' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l profile -d 'Take this profile of the examples, or of those that are shipped, in place of one that only reads a register' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l output -d 'Where to write the configuration, in place of the main configuration file' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -106,6 +107,19 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fi
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l json -d 'Print the result as one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and not __fish_seen_subcommand_from list show help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and not __fish_seen_subcommand_from list show help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and not __fish_seen_subcommand_from list show help" -f -a "list" -d 'List them: the name that a device gives as its profile, and which peripherals it is for'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and not __fish_seen_subcommand_from list show help" -f -a "show" -d 'Print one, as it would stand in the configuration'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and not __fish_seen_subcommand_from list show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from list" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from show" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from help" -f -a "list" -d 'List them: the name that a device gives as its profile, and which peripherals it is for'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print one, as it would stand in the configuration'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand profile; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l message-id -d 'The message\'s id; without it a new UUID, which is printed before it is sent' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l correlation-id -d 'An id of the sender\'s own, that comes back in the result event' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand send" -l user-id -d 'Who sends it' -r
@@ -162,21 +176,24 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "peripheral" -d 'A simulated peripheral'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand demo; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "run" -d 'Run the daemon in the foreground'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "send" -d 'Send a message to a device, as its back end does'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec send feedback demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "run" -d 'Run the daemon in the foreground'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "profile" -d 'Look at the profiles that come with the program'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "send" -d 'Send a message to a device, as its back end does'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec profile send feedback demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "show" -d 'Show one row with its whole history'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from profile" -f -a "list" -d 'List them: the name that a device gives as its profile, and which peripherals it is for'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from profile" -f -a "show" -d 'Print one, as it would stand in the configuration'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "peripheral" -d 'A simulated peripheral'

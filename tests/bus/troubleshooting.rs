@@ -1,6 +1,6 @@
 //! docs/TROUBLESHOOTING.md tells the truth: each of its lines is said by the program, about the trouble that it stands
-//! for, and the program says of these troubles nothing that has no line. Proves that the errors of G3 and G8 reach the
-//! person on site.
+//! for, and the program says of these troubles nothing that has no line. Proves G8 as the
+//! person on site hears of it.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
