@@ -63,7 +63,7 @@ for example in config/examples/*.toml; do
     put 644 "$example" "usr/share/doc/fieldbridge/examples/$(basename "$example")"
 done
 for profile in config/profiles/*.toml; do
-    put 644 "$profile" "usr/share/doc/fieldbridge/examples/profiles/$(basename "$profile")"
+    put 644 "$profile" "usr/share/fieldbridge/profiles/$(basename "$profile")"
 done
 if [ -e packaging/lintian-overrides ]; then
     put 644 packaging/lintian-overrides usr/share/lintian/overrides/fieldbridge

@@ -145,6 +145,12 @@ _fieldbridge() {
             fieldbridge__subcmd__help__subcmd__ledger,show)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__show"
                 ;;
+            fieldbridge__subcmd__help__subcmd__profile,list)
+                cmd="fieldbridge__subcmd__help__subcmd__profile__subcmd__list"
+                ;;
+            fieldbridge__subcmd__help__subcmd__profile,show)
+                cmd="fieldbridge__subcmd__help__subcmd__profile__subcmd__show"
+                ;;
             fieldbridge__subcmd__ledger,backup)
                 cmd="fieldbridge__subcmd__ledger__subcmd__backup"
                 ;;
@@ -180,6 +186,24 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,show)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__show"
+                ;;
+            fieldbridge__subcmd__profile,help)
+                cmd="fieldbridge__subcmd__profile__subcmd__help"
+                ;;
+            fieldbridge__subcmd__profile,list)
+                cmd="fieldbridge__subcmd__profile__subcmd__list"
+                ;;
+            fieldbridge__subcmd__profile,show)
+                cmd="fieldbridge__subcmd__profile__subcmd__show"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,help)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__help"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,list)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__list"
+                ;;
+            fieldbridge__subcmd__profile__subcmd__help,show)
+                cmd="fieldbridge__subcmd__profile__subcmd__help__subcmd__show"
                 ;;
             *)
                 ;;

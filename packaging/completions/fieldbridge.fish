@@ -59,7 +59,7 @@ odd\t'Odd parity'"
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l unit -d 'Modbus unit id that the peripheral is set to' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l key-file -d 'File with the device\'s key in base64; - reads the key from standard input' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l connection-string-file -d 'File with the device\'s connection string' -r -F
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l profile -d 'Take this profile of the examples, in place of one that only reads a register' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l profile -d 'Take this profile of the examples, or of those that are shipped, in place of one that only reads a register' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l output -d 'Where to write the configuration, in place of the main configuration file' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -190,5 +190,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from profile" -f -a "list" -d 'List them: the name that a device gives as its profile, and which peripherals it is for'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from profile" -f -a "show" -d 'Print one, as it would stand in the configuration'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "hub" -d 'The simulated hub alone, with a control channel on standard input and output'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from demo" -f -a "peripheral" -d 'A simulated peripheral'

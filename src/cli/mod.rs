@@ -3,6 +3,7 @@
 
 mod bus;
 mod lock;
+mod profile;
 mod scan;
 mod watch;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use serde_json::Value as Json;
 
+use self::profile::ProfileAction;
 #[cfg(feature = "backend")]
 use crate::backend::{command_line as backend, run as back_end};
 use crate::command::outcome::State;
@@ -167,6 +169,13 @@ enum Action {
     /// runs, a serial port is listened to, and nothing is sent; who speaks is told by what is said. Ctrl-C ends it.
     /// Example: fieldbridge watch line-a --pcap line-a.pcap
     Watch(watch::WatchOptions),
+    /// Look at the profiles that come with the program.
+    ///
+    /// Example: fieldbridge profile list
+    Profile {
+        #[command(subcommand)]
+        action: ProfileAction,
+    },
     /// Send a message to a device, as its back end does.
     ///
     /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
@@ -305,6 +314,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Scan(options) => scan::run(config, &options),
         Action::Watch(options) => watch::run(config, &options),
         Action::Decode(options) => bus::decode(config, &options),
+        Action::Profile { action } => profile::profile(action),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]

@@ -210,9 +210,14 @@ fn reference<'a, T>(table: &Table, key: &str, targets: &'a BTreeMap<String, T>) 
     if let Some((name, target)) = targets.get_key_value(name) {
         return Some((name, target));
     }
-    let hint = match nearest(name, targets.keys().map(String::as_str)) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => format!("write a table [{}]", join(key, name)),
+    let shipped = if key == "profile" { table.walk.shipped.names() } else { Vec::new() };
+    let known = targets.keys().chain(&shipped).map(String::as_str);
+    let hint = match (nearest(name, known), shipped.is_empty()) {
+        (Some(near), _) => format!("did you mean {near:?}?"),
+        (None, true) => format!("write a table [{}]", join(key, name)),
+        (None, false) => {
+            format!("write a table [{}], or take one that `fieldbridge profile list` shows", join(key, name))
+        }
     };
     table.absent(key, (format!("no {key} is called {name:?}"), hint));
     None

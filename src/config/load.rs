@@ -2,7 +2,8 @@
 //!
 //! The sources are merged in this order, a later one overriding an earlier one key by key and replacing arrays whole:
 //! the main file, `conf.d/*.toml` beside it in the order of their names, the environment. Each file is parsed by
-//! itself, so that one with a syntax error doesn't hide the problems of the others.
+//! itself, so that one with a syntax error doesn't hide the problems of the others. A profile that a device names and
+//! none of them defines is looked for among those that are shipped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use config::{Map, Value, ValueKind};
 
 use super::layer::{Layer, ROOT};
+use super::shipped::{self, Shipped};
 use super::tree::{join, Walk};
 use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
@@ -116,6 +118,8 @@ struct Sources {
 
 impl Sources {
     fn read(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let shipped = Shipped::of(&environment);
         let mut reading = Reading::default();
         let mut folder = PathBuf::new();
         match absolute_folder(main) {
@@ -132,10 +136,14 @@ impl Sources {
         for layer in layers {
             reading.add(layer);
         }
-        let root = reading.merged();
+        let mut root = reading.merged();
+        if reading.shipped(&shipped, &root) {
+            root = reading.merged();
+        }
         let walk = Walk {
             main: main.display().to_string(),
             folder,
+            shipped,
             tables: reading.tables,
             incomplete: reading.incomplete,
             problems: reading.problems.into(),
@@ -220,6 +228,22 @@ impl Reading {
                 }
             }
         }
+    }
+
+    /// The profiles that are shipped, and that nobody defines. Whether there are some.
+    fn shipped(&mut self, shipped: &Shipped, root: &Map<String, Value>) -> bool {
+        let before = self.layers.len();
+        for name in shipped::wanted(root) {
+            let Some(path) = shipped.file(&name) else { continue };
+            let read = self.layers.len();
+            self.file(&path);
+            let wrong = self.layers.get(read).map(|layer| shipped::check(&name, &layer.entries));
+            if let Some(Err(why)) = wrong {
+                self.layers.truncate(read);
+                self.fail(&path, why);
+            }
+        }
+        self.layers.len() > before
     }
 
     fn text(&mut self, path: &Path, text: &str) {

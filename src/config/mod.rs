@@ -25,6 +25,7 @@ mod point;
 mod problem;
 mod profile;
 mod secret;
+pub mod shipped;
 mod slips;
 mod syntax;
 mod text;

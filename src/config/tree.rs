@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 
 use super::keys::{self, nearest, unknown_key, Section};
 use super::problem::ENVIRONMENT;
+use super::shipped::Shipped;
 use super::{words, Problem, Severity};
 use crate::complaint::Complaint;
 
@@ -31,6 +32,8 @@ pub(super) struct Walk {
     pub main: String,
     /// The folder that relative paths are relative to.
     pub folder: PathBuf,
+    /// The profiles that come with the program.
+    pub shipped: Shipped,
     /// The first file that each table was seen in, by key path: merging forgets it.
     pub tables: BTreeMap<String, String>,
     /// A file could not be read, so that what seems to be missing may stand in it.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::config::shipped::Shipped;
 use crate::config::{proxy_address, TransportKind};
 use crate::doctor::{names_that_stay, BY_ID};
 use crate::exit::Exit;
@@ -57,7 +58,7 @@ pub struct Options {
     /// File with the device's connection string.
     #[arg(long, value_name = "PATH")]
     connection_string_file: Option<PathBuf>,
-    /// Take this profile of the examples, in place of one that only reads a register.
+    /// Take this profile of the examples, or of those that are shipped, in place of one that only reads a register.
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Where to write the configuration, in place of the main configuration file.
@@ -102,7 +103,8 @@ pub fn run(main: &Path, options: Options) -> Result<(), Exit> {
 }
 
 fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>), String> {
-    let profile = options.profile.as_deref().map(text::profile).transpose()?;
+    let shipped = Shipped::of_this_process();
+    let profile = options.profile.as_deref().map(|name| text::profile(name, &shipped)).transpose()?;
     let speaks_text = profile.as_ref().is_some_and(|profile| profile.speaks_text);
     let host = asking.text("--host", options.host, "Host name of the hub, such as contoso.azure-devices.net", None)?;
     let transport = match options.transport {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Parity;
+use crate::config::shipped::Shipped;
 use crate::config::TransportKind;
 
 /// The examples that are shipped, from which profiles are taken.
@@ -56,27 +57,36 @@ pub(super) enum Secret {
     NewKey,
 }
 
-/// A profile of the examples.
+/// A profile of the examples, or one that is shipped.
 pub(super) struct Profile {
     name: String,
+    /// What is written of it; nothing of one that is shipped, which is found by its name.
     text: String,
     commands: Vec<String>,
     pub(super) speaks_text: bool,
 }
 
-/// The profile of the examples with this name.
-pub(super) fn profile(name: &str) -> Result<Profile, String> {
+/// The profile with this name: one of the examples', or one that is shipped.
+pub(super) fn profile(name: &str, shipped: &Shipped) -> Result<Profile, String> {
     let head = format!("[profile.{name}.command.");
     let paragraphs: Vec<&str> =
         EXAMPLES.iter().flat_map(|example| example.split("\n\n")).filter(|text| of_profile(text, &head)).collect();
-    if paragraphs.is_empty() {
-        return Err(format!("no example has a profile {name:?}; there are: {}", names().join(", ")));
-    }
-    let text = paragraphs.iter().fold(String::new(), |all, text| all + text.trim_end() + "\n\n");
+    let (text, is_shipped) = match paragraphs.is_empty() {
+        false => (paragraphs.iter().fold(String::new(), |all, text| all + text.trim_end() + "\n\n"), false),
+        true => match shipped.text(name) {
+            Ok(Some(text)) => (text, true),
+            Ok(None) => {
+                let known: Vec<String> = names().into_iter().map(str::to_owned).chain(shipped.names()).collect();
+                return Err(format!("there is no profile {name:?}; there are: {}", known.join(", ")));
+            }
+            Err(error) => return Err(format!("the profile {name:?} can't be read: {error}")),
+        },
+    };
     let commands = text.lines().filter_map(|line| line.strip_prefix(&head)?.strip_suffix(']'));
     let commands = commands.map(str::to_owned).collect();
-    let speaks_text = text.lines().any(|line| line.starts_with("send ="));
-    Ok(Profile { name: name.to_owned(), commands, speaks_text, text: text.trim_end().to_owned() + "\n" })
+    let speaks_text = text.lines().any(|line| line.starts_with("send"));
+    let text = if is_shipped { String::new() } else { text.trim_end().to_owned() + "\n" };
+    Ok(Profile { name: name.to_owned(), commands, speaks_text, text })
 }
 
 fn of_profile(paragraph: &str, head: &str) -> bool {
@@ -153,7 +163,8 @@ impl Draft {
         let name = self.profile.as_ref().map_or("first", |profile| &profile.name);
         let _ = writeln!(out, "profile = {}\n{key} = {}\n", quoted(name), quoted(&file));
         out.push_str(self.profile.as_ref().map_or(READING, |profile| &profile.text));
-        out
+        out.truncate(out.trim_end().len());
+        out + "\n"
     }
 }
 
@@ -174,19 +185,30 @@ mod tests {
 
     #[test]
     fn every_profile_of_the_examples_is_found_with_its_comments() {
+        let nothing = Shipped::of(&[("FIELDBRIDGE_PROFILES".into(), "/nowhere".into())]);
         assert_eq!(names(), ["boiler", "chiller", "heat-meter", "pump", "scale", "valve"]);
         for name in names() {
-            let profile = profile(name).unwrap_or_else(|why| panic!("{why}"));
+            let profile = profile(name, &nothing).unwrap_or_else(|why| panic!("{why}"));
             assert!(
                 !profile.commands.is_empty() && !profile.text.contains("[bus") && !profile.text.contains("[device")
             );
             assert_eq!(profile.speaks_text, name == "scale");
         }
-        let pump = profile("pump").unwrap_or_else(|why| panic!("{why}"));
+        let pump = profile("pump", &nothing).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(pump.commands, ["set-speed", "read-speed", "reset"]);
         assert!(pump.text.starts_with("# Percent of the nominal speed"), "{}", pump.text);
-        let why = profile("pumpe").err().expect("there is none");
+        let why = profile("pumpe", &nothing).err().expect("there is none");
         assert!(why.contains("heat-meter, pump"), "{why}");
+    }
+
+    #[test]
+    fn a_profile_that_is_shipped_is_named_and_not_written() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/profiles");
+        let shipped = Shipped::of(&[("FIELDBRIDGE_PROFILES".into(), folder.into())]);
+        let relays = profile("waveshare-relays", &shipped).unwrap_or_else(|why| panic!("{why}"));
+        assert!(relays.text.is_empty() && !relays.speaks_text, "{}", relays.text);
+        assert!(relays.commands.contains(&"read-relays".to_owned()), "{:?}", relays.commands);
+        assert!(profile("mt-sics", &shipped).is_ok_and(|scale| scale.speaks_text));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - `pymodbus`: the same, against a slave that is not ours.
 //! - `watch`: the built program, which shows what goes over a line.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
+//! - `troubleshooting`: what the built daemon says of each trouble, and what the page of them has.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -27,5 +28,6 @@ mod quirks;
 mod read_back;
 mod scan;
 mod serial;
+mod troubleshooting;
 mod values;
 mod watch;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::{FileFormat, Format, Map, Value, ValueKind};
-use fieldbridge::config::keys;
+use fieldbridge::config::shipped::Shipped;
+use fieldbridge::config::{keys, load};
 use regex_lite::Regex;
 
 use super::{lines, Site, CERTIFICATE, KEY, PRIVATE_KEY};
@@ -157,27 +158,79 @@ fn every_example_is_tested() {
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4);
 }
 
+/// The profiles that are shipped, and the environment in which they are found.
+fn shipped() -> (Shipped, Vec<(String, String)>) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/profiles");
+    let environment = vec![("FIELDBRIDGE_PROFILES".to_owned(), folder.to_owned())];
+    (Shipped::of(&environment), environment)
+}
+
+/// A site with a device of this profile.
+fn of_profile(name: &str, (kind, unit): (&str, &str)) -> Site {
+    let site = site(&format!(
+        "[hub]\nhost = \"contoso.azure-devices.net\"\n\
+         [bus.line]\nkind = \"{kind}\"\nport = \"/dev/test/line\"\nbaud = 9600\n\
+         [device.it]\nbus = \"line\"\nprofile = \"{name}\"\nkey_file = \"it.key\"\n{unit}"
+    ));
+    site.write("it.key", KEY);
+    site
+}
+
 #[test]
-fn every_profile_that_is_shipped_loads_as_a_drop_in() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/profiles");
-    let mut found = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let name = Regex::new(r"\[profile\.([a-z0-9-]+)\.").unwrap().captures(&text).unwrap()[1].to_owned();
-        let (kind, unit) = if text.contains("send = ") { ("serial", "") } else { ("modbus-rtu", "unit = 1\n") };
-        let site = site(&format!(
-            "[hub]\nhost = \"contoso.azure-devices.net\"\n\
-             [bus.line]\nkind = \"{kind}\"\nport = \"/dev/test/line\"\nbaud = 9600\n\
-             [device.it]\nbus = \"line\"\nprofile = \"{name}\"\nkey_file = \"it.key\"\n{unit}"
-        ));
-        site.write("conf.d/profile.toml", &text);
-        let loaded = site.loaded();
-        assert_eq!(lines(&loaded.notes), "", "{name}");
-        let commands = text.matches("\n[profile.").count();
-        assert_eq!(loaded.config.devices["it"].commands.len(), commands, "{name}");
-        found += 1;
+fn every_profile_that_is_shipped_is_found_by_its_name_and_is_good() {
+    let (shipped, environment) = shipped();
+    let all = shipped.list();
+    assert!(!all.is_empty());
+    for entry in all {
+        let text = std::fs::read_to_string(&entry.path).unwrap();
+        let speaks_text = text.contains("\nsend");
+        let site = of_profile(&entry.name, if speaks_text { ("serial", "") } else { ("modbus-rtu", "unit = 1\n") });
+        let loaded = load(&site.path("fieldbridge.toml"), environment.clone()).unwrap();
+        assert_eq!(lines(&loaded.notes), "", "{}", entry.name);
+        let commands = text.matches(&format!("\n[profile.{}.command.", entry.name)).count();
+        assert_eq!(loaded.config.devices["it"].commands.len(), commands, "{}", entry.name);
+        assert!(loaded.files.contains(&entry.path));
+        assert!(entry.about.len() > 20 && entry.about.len() < 120, "{entry:?}");
     }
-    assert!(found > 0);
+}
+
+#[test]
+fn a_profile_of_ones_own_stands_before_one_that_is_shipped() {
+    let (_, environment) = shipped();
+    let site = of_profile("waveshare-relays", ("modbus-rtu", "unit = 1\n"));
+    site.write(
+        "conf.d/relays.toml",
+        "[profile.waveshare-relays.command.only]\nwrite = { table = \"coil\", address = 9 }\nidempotent = true\n",
+    );
+    let loaded = load(&site.path("fieldbridge.toml"), environment).unwrap();
+    assert_eq!(loaded.config.devices["it"].commands.keys().collect::<Vec<_>>(), ["only"]);
+}
+
+#[test]
+fn a_shipped_file_adds_its_profile_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = vec![("FIELDBRIDGE_PROFILES".to_owned(), folder.path().display().to_string())];
+    let of = |text: &str| {
+        std::fs::write(folder.path().join("it.toml"), text).unwrap();
+        let site = of_profile("it", ("modbus-rtu", "unit = 1\n"));
+        load(&site.path("fieldbridge.toml"), environment.clone()).map_err(|problems| lines(&problems))
+    };
+    let good = "[profile.it.command.c]\nread = { table = \"input\", address = 1 }\n";
+    assert!(of(good).is_ok());
+    for bad in [
+        format!("{good}[profile.other.command.c]\nread = {{ table = \"input\", address = 1 }}\n"),
+        format!("{good}[hub]\nhost = \"elsewhere.azure-devices.net\"\n"),
+        good.replace("profile.it", "profile.other"),
+        String::new(),
+    ] {
+        let said = of(&bad).unwrap_err();
+        assert!(said.contains("holds [profile.it] and nothing else"), "{said}");
+        assert!(said.contains("it.toml"), "{said}");
+    }
+    assert!(of("[profile.it.command.c]\nread = { table = \"input\", adress = 1 }\n").unwrap_err().contains("address"));
+    let site = of_profile("itt", ("modbus-rtu", "unit = 1\n"));
+    let said = lines(&load(&site.path("fieldbridge.toml"), environment.clone()).unwrap_err());
+    assert!(said.contains("did you mean \"it\"?"), "{said}");
 }
 
 #[test]
