@@ -18,12 +18,15 @@ use crate::bus::BusHandle;
 use crate::command::decide::Execution;
 use crate::command::outcome::{Code, Outcome, State};
 
+/// When a command was done last, for one at a time.
+type Done = Arc<tokio::sync::Mutex<Instant>>;
+
 /// When the commands of a gateway were done last. It outlives devices that leave and come back.
 #[derive(Debug)]
 pub struct Intervals {
     began: Instant,
     /// By device and command; only of commands that have an interval.
-    done: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<Instant>>>>,
+    done: Mutex<HashMap<(String, String), Done>>,
 }
 
 impl Default for Intervals {
@@ -33,7 +36,7 @@ impl Default for Intervals {
 }
 
 impl Intervals {
-    fn of(&self, device: &str, command: &str) -> Arc<tokio::sync::Mutex<Instant>> {
+    fn of(&self, device: &str, command: &str) -> Done {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         let began = || Arc::new(tokio::sync::Mutex::new(self.began));
         done.entry((device.to_owned(), command.to_owned())).or_insert_with(began).clone()

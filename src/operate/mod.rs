@@ -1,4 +1,5 @@
-//! What a person does with a running gateway: the admin socket, `exec`, locks, what is seen of a bus, and what is shown.
+//! What a person does with a running gateway: the admin socket, `exec`, locks, what is seen of a bus, and what is
+//! shown.
 
 pub mod admin;
 pub mod capture;

@@ -3,13 +3,13 @@
 //! most once and only after its record, and every command comes to an end.
 
 mod broadcast;
+mod deadlines;
 
 use std::time::Duration;
 
 use fieldbridge::command::decide::{
-    age_at_receipt, check_message_id, on_delivery, on_left_behind, past, until_nothing_is_left, Age, Attempt, Checked,
-    Deadline, Execution, Freshness, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE,
-    TAKE_UP_PATIENCE,
+    age_at_receipt, check_message_id, on_delivery, on_left_behind, past, until_nothing_is_left, Attempt, Checked,
+    Execution, Known, Looks, Past, ReadBack, Route, Settle, Step, Verdict, RESOLVE_PATIENCE, TAKE_UP_PATIENCE,
 };
 use fieldbridge::command::outcome::{Code, Fault, Outcome, State};
 use fieldbridge::command::Envelope;
@@ -569,34 +569,4 @@ fn an_interrupted_command_that_is_not_found_at_once_may_be_on_its_way_still() {
         assert_eq!((outcome.state, fault.code), (State::InDoubt, Code::Interrupted));
         assert!(fault.message.contains('8'), "{}", fault.message);
     }
-}
-
-#[test]
-fn a_deadline_counts_by_the_monotonic_clock_and_by_the_expiry_whichever_is_sooner() {
-    let now = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
-    let limit = Duration::from_secs(30);
-    let at = |seconds, now| Age { monotonic: Duration::from_secs(seconds), received_at: None, now };
-    let age = |seconds, now| at(seconds, Some(now));
-    let plain = Deadline { limit, expires_at: None };
-    assert_eq!(plain.judge(age(29, now)), Freshness::Fresh);
-    assert_eq!(plain.judge(age(30, now)), Freshness::Expired);
-    assert_eq!(plain.judge(at(0, None)), Freshness::Fresh, "a clock that is not believed ages nothing");
-
-    let expiring = Deadline { limit, expires_at: Some(now) };
-    assert_eq!(expiring.judge(age(0, now)), Freshness::Expired);
-    assert_eq!(expiring.judge(age(0, Timestamp(now.0 - 1))), Freshness::Fresh);
-    assert_eq!(expiring.judge(at(0, None)), Freshness::Fresh, "and lets nothing expire");
-}
-
-#[test]
-fn a_command_of_an_earlier_life_waits_for_a_clock_that_can_judge_it() {
-    let received = EARLIEST_BELIEVABLE.plus(Duration::from_secs(86_400));
-    let deadline = Deadline { limit: Duration::from_secs(30), expires_at: None };
-    let judge =
-        |up: u64, now| deadline.judge(Age { monotonic: Duration::from_secs(up), received_at: Some(received), now });
-    assert_eq!(judge(1, Some(received.plus(Duration::from_secs(10)))), Freshness::Fresh);
-    assert_eq!(judge(1, Some(received.plus(Duration::from_secs(31)))), Freshness::Expired);
-    assert_eq!(judge(1, Some(Timestamp(received.0 - 1))), Freshness::Unknown, "a clock that was put back");
-    assert_eq!(judge(1, None), Freshness::Unknown, "booted in the past");
-    assert_eq!(judge(31, None), Freshness::Expired, "the daemon alone has run for longer");
 }

@@ -258,11 +258,7 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, turnaround, rtu, text: line, host, .. } = *tuning;
     let Tuning { deadline, pulses, after_accept, pause, rests, poll_interval, rtu_kind, text_kind, .. } = *tuning;
-    let patience = format!(
-        "{}retries = {retries}
-",
-        tuning.waits()
-    );
+    let patience = format!("{}retries = {retries}\n", tuning.waits());
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");
@@ -314,6 +310,12 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
             READ + number
         );
     }
+    text + &lines(tuning, &deadline)
+}
+
+/// The commands of the instrument.
+fn lines(tuning: &Tuning, deadline: &str) -> String {
+    let mut text = String::new();
     let (expect, refuse) = if tuning.lax { ("^OK|kg$", "^ERR|NOT OK$") } else { ("^OK", "^ERR") };
     let lines = [
         ("set", "S {value}", expect, refuse, true),
@@ -322,7 +324,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         ("weigh", "W", r"([0-9.]+) kg$", "^ERR", true),
     ];
     let (each, until) = if tuning.several { ("(?m)", "until = \"^END$\"\n") } else { ("", "") };
-    for (name, send, expect, refuse, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || pulses) {
+    for (name, send, expect, refuse, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || tuning.pulses) {
         let _ = write!(
             text,
             "[profile.text.command.{name}]\nsend = \"{send}\\r\\n\"\nexpect = \"{each}{expect}\"\nrefuse = \"{refuse}\"\n{until}\

@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(execution.begin(), Step::Send);
         assert_eq!(execution.cut_short(end()), end());
         let timeout = Fault::new(Code::Timeout, "no answer");
-        assert_eq!(execution.attempted(Attempt::Unclear(timeout)), Step::Send);
+        assert_eq!(execution.attempted(Attempt::Unclear(timeout)), Step::AgainAfter(pause));
         let told = "no answer; it was not repeated: the pump is locked";
         let expected = Outcome::ended(State::Failed, Fault::new(Code::Timeout, told));
         assert_eq!(execution.cut_short(end()), expected);
