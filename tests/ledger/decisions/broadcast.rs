@@ -19,7 +19,9 @@ fn what_went_to_all_units_is_sent_once_and_in_doubt_unless_it_shows() {
     // That it could not be sent at first is no reason to send it twice.
     let mut execution = Execution::new(route(true, false, 3));
     assert_eq!(execution.begin(), Step::Send);
-    assert_eq!(execution.attempted(Attempt::NotSent(fault(Code::BusUnavailable))), Step::Send);
+    let step = execution.attempted(Attempt::NotSent(fault(Code::BusUnavailable)));
+    assert!(matches!(step, Step::AgainAfter(_)), "{step:?}");
+    assert_eq!(execution.again(), Step::Send);
     let step = execution.attempted(all);
     assert_eq!(step, Step::Finish(Outcome::ended(State::InDoubt, fault(Code::Unconfirmed))));
 }
