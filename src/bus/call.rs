@@ -51,8 +51,8 @@ pub struct Call {
     pub look: u32,
     /// What is understood although it bends the protocol.
     pub quirks: Quirks,
-    /// The longest that the unit is ever waited for, where that is longer than the timeout: from it follows how late its
-    /// answer may come.
+    /// The longest that the unit is ever waited for, where that is longer than the timeout: from it follows how late
+    /// its answer may come.
     pub slowest: Option<Duration>,
 }
 

@@ -66,8 +66,8 @@ impl Gateway {
         }
     }
 
-    /// Looks, as long as somebody waits for it and the daemon is not to stop. For whoever does not wait any more nothing
-    /// is sent: what is dropped gives up its turn, and takes back what has not begun.
+    /// Looks, as long as somebody waits for it and the daemon is not to stop. For whoever does not wait any more
+    /// nothing is sent: what is dropped gives up its turn, and takes back what has not begun.
     async fn seen<T: Serialize>(&self, operator: &Operator, look: impl Future<Output = Result<T, String>>) -> Reply {
         let seen = tokio::select! {
             biased;

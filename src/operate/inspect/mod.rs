@@ -1,5 +1,5 @@
 //! What a person sees of a bus while others use it: what stands in a device's tables, by a read of its own
-//! ([`registers`]); what it may mean ([`meanings`]); which units there are ([`scan`]);
+//! (`registers`); what it may mean (`meanings`); which units there are (`scan`);
 //! what goes over a line ([`Watched`]).
 //!
 //! Invariants
