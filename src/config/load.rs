@@ -237,7 +237,7 @@ impl Reading {
             let Some(path) = shipped.file(&name) else { continue };
             let read = self.layers.len();
             self.file(&path);
-            let wrong = self.layers.get(read).map(|layer| shipped::check(&name, &layer.entries));
+            let wrong = self.layers.get(read).map(|layer| check_shipped(&name, &layer.entries));
             if let Some(Err(why)) = wrong {
                 self.layers.truncate(read);
                 self.fail(&path, why);
@@ -315,6 +315,25 @@ impl Reading {
             Some(ValueKind::Table(entries)) => entries,
             _ => Map::new(),
         }
+    }
+}
+
+/// What a file of profile `name` may hold: that, and nothing else.
+///
+/// # Errors
+/// It holds something else, or not that.
+fn check_shipped(name: &str, entries: &Map<String, Value>) -> Result<(), Complaint> {
+    let ours = join("profile", name);
+    let is_ours = |key: &str, value: &Value| {
+        key == "profile"
+            && matches!(&value.kind, ValueKind::Table(profiles) if profiles.len() == 1 && profiles.contains_key(name))
+    };
+    match entries.len() == 1 && entries.iter().all(|(key, value)| is_ours(key, value)) {
+        true => Ok(()),
+        false => Err(Complaint::new(
+            format!("a shipped file of this name holds [{ours}] and nothing else"),
+            "install the package again, or write what you want of it into conf.d",
+        )),
     }
 }
 

@@ -12,9 +12,6 @@ use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
 
-use super::tree::join;
-use crate::complaint::Complaint;
-
 /// Where packages put them.
 const FOLDER: &str = "/usr/share/fieldbridge/profiles";
 /// The environment's word for another folder.
@@ -122,25 +119,6 @@ pub(super) fn wanted(root: &Map<String, Value>) -> BTreeSet<String> {
         _ => None,
     });
     named.filter(|name| defined.is_none_or(|defined| !defined.contains_key(name))).collect()
-}
-
-/// What a file of profile `name` may hold: that, and nothing else.
-///
-/// # Errors
-/// It holds something else, or not that.
-pub(super) fn check(name: &str, entries: &Map<String, Value>) -> Result<(), Complaint> {
-    let ours = join("profile", name);
-    let is_ours = |key: &str, value: &Value| {
-        key == "profile"
-            && matches!(&value.kind, ValueKind::Table(profiles) if profiles.len() == 1 && profiles.contains_key(name))
-    };
-    match entries.len() == 1 && entries.iter().all(|(key, value)| is_ours(key, value)) {
-        true => Ok(()),
-        false => Err(Complaint::new(
-            format!("a shipped file of this name holds [{ours}] and nothing else"),
-            "install the package again, or write what you want of it into conf.d",
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod checksum;
 pub mod exception;
 pub mod exchange;
 pub mod frame;
+mod meaning;
 mod names;
 mod placeholder;
 pub mod quirks;
@@ -34,10 +35,11 @@ use serde_json::Value as Json;
 use crate::command::outcome::{Code, Fault};
 use exchange::{Answer, Request};
 use frame::Frame;
+pub use meaning::Meaning;
 pub use names::Names;
 pub use read_back::{Found, Rule};
 use registers::{DataType, Point, Raw};
-pub use text::{Meaning, Pattern, Template, PLACEHOLDER};
+pub use text::{Pattern, Template, PLACEHOLDER};
 pub use wording::{Picture, Wording};
 
 /// One configured command of a profile: the allow-list entry that a message's command name selects.
@@ -184,7 +186,7 @@ impl Command {
 
     fn decode(&self, answer: &Answer) -> Result<Json, String> {
         match (&self.action, answer) {
-            (Action::Send(template), Answer::Line(text)) => text::meaning(text, template.result),
+            (Action::Send(template), Answer::Line(text)) => meaning::meaning(text, template.result),
             (Action::Send(_), Answer::Value(value)) => Ok(value.clone()),
             (Action::Read(point), answer) => self.decoded(point, answer),
             _ => Err(self.of_another_kind()),

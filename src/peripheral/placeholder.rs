@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use super::text::{self, Meaning};
+use super::meaning::{meaning, Meaning};
 use super::value;
 use crate::command::outcome::{Code, Fault};
 use crate::complaint::Complaint;
@@ -209,11 +209,11 @@ impl Place {
         let text = || std::str::from_utf8(bytes).ok();
         match self.form {
             Form::Bytes { kind, little, .. } => Some(held(kind, &ordered(bytes.to_vec(), little))),
-            Form::Hex { .. } => text::meaning(text()?, Meaning::Hex).ok(),
+            Form::Hex { .. } => meaning(text()?, Meaning::Hex).ok(),
             Form::Decimal { .. } => {
                 let is_of_a_number = |char: char| char.is_ascii_digit() || "+-. ".contains(char);
                 let text = text()?;
-                text.chars().all(is_of_a_number).then(|| text::meaning(text, Meaning::Number).ok())?
+                text.chars().all(is_of_a_number).then(|| meaning(text, Meaning::Number).ok())?
             }
             Form::Plain => None,
         }
