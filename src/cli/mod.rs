@@ -362,10 +362,11 @@ fn check(path: &Path, json: bool) -> Result<(), Exit> {
     }
     remarks.iter().for_each(|remark| print_error(&told(remark)));
     let config = loaded.config;
+    let counted = |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
     print(&format!(
-        "the configuration is good: {} devices on {} buses, hub {}",
-        config.devices.len(),
-        config.buses.len(),
+        "the configuration is good: {} on {}, hub {}",
+        counted(config.devices.len(), "device", "devices"),
+        counted(config.buses.len(), "bus", "buses"),
         config.hub.host
     ));
     Ok(())

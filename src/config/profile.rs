@@ -129,6 +129,9 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     if let Some(timeout) = timeout.filter(|timeout| command.deadline < *timeout) {
         table.warn("deadline", too_soon(command.deadline, "timeout", timeout));
     }
+    if command.min_interval > command.deadline {
+        table.warn("min_interval", too_rare(&command));
+    }
     idempotent.map(|_| command)
 }
 
@@ -154,6 +157,20 @@ pub(super) fn too_soon(deadline: Duration, what: &str, timeout: Duration) -> Com
             told(timeout)
         ),
         "make it longer",
+    )
+}
+
+/// What is said of an interval that no deadline outlasts.
+fn too_rare(command: &Command) -> Complaint {
+    let told = humantime::format_duration;
+    Complaint::new(
+        format!(
+            "{} is longer than the deadline, {}: whoever asks again right after it was done waits in vain, and the \
+             command expires",
+            told(command.min_interval),
+            told(command.deadline)
+        ),
+        "make it shorter, or the deadline longer",
     )
 }
 

@@ -225,8 +225,10 @@ impl Alone {
         }
     }
 
-    /// Opens a bus as the daemon would. The finding says why it can't be.
+    /// Opens a bus as the daemon would, but for good: who only listens asks nothing, and would hear nothing of a line
+    /// that is closed since nothing is asked. The finding says why it can't be.
     async fn open(name: &str, settings: &Bus) -> Result<Alone, Finding> {
+        let settings = &Bus { idle_close: None, ..settings.clone() };
         let (bus, worker) = bus::new(name, settings);
         let (stop, owed) = (CancellationToken::new(), Owed::default());
         let worker = worker.on(Arc::new(SystemLines)).sharing(owed.clone());

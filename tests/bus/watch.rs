@@ -135,8 +135,8 @@ async fn a_serial_port_is_listened_to_where_no_daemon_runs_and_nothing_is_sent()
         (!is_open(Path::new(&port))).then_some((peer, port))
     });
     let config = format!(
-        "[bus.line]\nkind = \"modbus-rtu\"\nport = \"{port}\"\nbaud = 115200\n[device.pump]\nbus = \"line\"\nunit = 7\n\
-         profile = \"pump\"\nkey_file = \"device.key\"\n{PUMP}"
+        "[bus.line]\nkind = \"modbus-rtu\"\nport = \"{port}\"\nbaud = 115200\nidle_close = \"10ms\"\n[device.pump]\n\
+         bus = \"line\"\nunit = 7\nprofile = \"pump\"\nkey_file = \"device.key\"\n{PUMP}"
     );
     let site = Site::new("127.0.0.1:1", &config);
     let file = site.path("line.pcap");

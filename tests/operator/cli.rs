@@ -159,7 +159,7 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn check_reports_every_error_with_file_key_and_remedy_and_ends_with_78() {
     let site = idle_site();
-    says(&site.command(&["check"]), 0, "the configuration is good: 1 devices on 1 buses", "");
+    says(&site.command(&["check"]), 0, "the configuration is good: 1 device on 1 bus, hub", "");
 
     std::fs::create_dir(site.path("conf.d")).expect("a folder can be made");
     site.write(

@@ -109,7 +109,7 @@ pub async fn read(device: &Device, bus: &BusHandle, piece: Piece) -> Result<Regi
     let caller = bus.caller().with_harmless(Some(harmless()));
     let mut end = Wire::NotSent("the bus was not free".into());
     for attempt in 0..=patience.retries.unwrap_or_else(|| bus.retries()) {
-        if attempt > 0 && is_busy(&end) {
+        if attempt > 0 {
             sleep(bus.retry_pause()).await;
         }
         let granted = timeout(TURN_LIMIT, caller.turn()).await;
@@ -157,7 +157,60 @@ fn told(unit: u8, piece: Piece, end: Wire) -> Result<Registers, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio::io::{duplex, AsyncReadExt as _};
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::bus::{self, Lines, Opener, Opening};
+    use crate::config::{self, SerialPort};
+    use crate::net::Stream;
+
+    /// A server that hears everything and says nothing.
+    #[derive(Debug, Clone, Default)]
+    struct Deaf(Arc<Mutex<Vec<Instant>>>);
+
+    impl Lines for Deaf {
+        fn connect<'a>(&'a self, _: &'a str, _: Duration) -> Opening<'a, Box<dyn Stream>> {
+            let (near, mut far) = duplex(256);
+            let heard = self.0.clone();
+            tokio::spawn(async move {
+                while let Ok(1..) = far.read(&mut [0; 256]).await {
+                    heard.lock().unwrap().push(Instant::now());
+                }
+            });
+            Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
+        }
+
+        fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
+            unreachable!("the bus has no serial port")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_waits_for_a_while_first_whatever_came_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        std::fs::write(folder.path().join("k"), key).unwrap();
+        let text =
+            "[hub]\nhost = \"h.example\"\n[device.d]\nbus = \"b\"\nunit = 7\nprofile = \"p\"\nkey_file = \"k\"\n\
+                    [profile.p.command.c]\nread = { register = 40001 }\n[bus.b]\nkind = \"modbus-tcp\"\n\
+                    address = \"10.0.0.1\"\nresponse_timeout = \"1s\"\nretries = 1\nretry_pause = \"3s\"\n";
+        std::fs::write(&main, text).unwrap();
+        let config = config::load(&main, []).unwrap().config;
+        let (bus, worker) = bus::new("b", &config.buses["b"]);
+        let (stop, deaf) = (CancellationToken::new(), Deaf::default());
+        tokio::spawn(worker.on(Arc::new(deaf.clone())).run(stop.clone()));
+        let piece = Piece { table: Table::Holding, address: 0, count: 1 };
+        let why = read(&config.devices["d"], &bus, piece).await.unwrap_err();
+        assert!(why.contains("did not answer within 1s"), "{why}");
+        let heard = deaf.0.lock().unwrap().clone();
+        assert_eq!((heard.len(), (heard[1] - heard[0]).as_secs()), (2, 4));
+        stop.cancel();
+    }
 
     fn pieces(table: Table, address: u16, span: usize, width: usize) -> Vec<(u16, u16)> {
         let pieces = Piece::split(table, address, span, width).unwrap();

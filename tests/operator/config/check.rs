@@ -97,6 +97,15 @@ fn what_is_wrong_with_a_point_does_not_hide_what_is_wrong_beside_it() {
 }
 
 #[test]
+fn an_interval_that_no_deadline_outlasts_is_noted() {
+    each_makes_one_note(&[(
+        "[profile.pump.command.c]\nread = { register = 40001 }\nmin_interval = '31s'",
+        "profile.pump.command.c.min_interval",
+        "is longer than the deadline, 30s",
+    )]);
+}
+
+#[test]
 fn what_is_suspicious_is_noted() {
     each_makes_one_note(&[
         ("[hub]\nhost = 'contoso'", "hub.host", "no domain"),
