@@ -46,20 +46,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::BusHandle;
 use crate::command::decide::{self, Checked, Deadline, Execution, Freshness, Known, Verdict};
-use crate::command::message::Gist;
 use crate::command::outcome::{bounded, Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
 use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::{Delivery, Intake, Ticket, WINDOW_MAX};
+use crate::hub::{Delivery, FirstReceipts, Intake, Ticket, WINDOW_MAX};
 use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::proof::crash::{self, Point};
-use crate::time::Timestamp;
 use gate::CommandGate;
 use origin::Origin;
-use receipts::{Key, Received};
+use receipts::{Key, Own};
 use waiting::{InHand, Outdated, Waiting};
 use work::Work;
 
@@ -125,8 +123,7 @@ type Unjudged = Arc<()>;
 
 /// Where a device's link delivers.
 pub struct Inbox {
-    device: String,
-    receipts: Arc<Receipts>,
+    receipts: Arc<Own>,
     deliveries: queue::Sender<Delivery>,
     jobs: queue::Sender<Job>,
     ended: Arc<Notify>,
@@ -140,9 +137,8 @@ impl Inbox {
 }
 
 impl Intake for Inbox {
-    fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
-        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall }, &gist.envelope);
-        (first.at, first.wall)
+    fn receipts(&self) -> Arc<dyn FirstReceipts> {
+        self.receipts.clone()
     }
 
     fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>> {
@@ -168,8 +164,8 @@ pub fn channels(
     let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
     // The executor takes what is offered at once, as far as it has room.
     let (offer, jobs) = queue::bounded(1);
-    let (device, receipts) = (device.to_owned(), receipts.clone());
-    let intake = Inbox { device, receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
+    let receipts = Arc::new(Own { device: device.to_owned(), receipts: receipts.clone() });
+    let intake = Inbox { receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
     (intake, inbox, offer, jobs)
 }
 

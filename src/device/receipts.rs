@@ -7,7 +7,7 @@
 //!   more.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::command::decide;
 use crate::command::message::{Digest, Gist};
 use crate::command::Envelope;
+use crate::hub::FirstReceipts;
 use crate::time::Timestamp;
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
@@ -80,6 +81,19 @@ struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Memory { began: Instant::now(), next: 0, known: HashMap::new(), order: BTreeMap::new() }
+    }
+}
+
+/// Those of one device.
+pub(super) struct Own {
+    pub(super) device: String,
+    pub(super) receipts: Arc<Receipts>,
+}
+
+impl FirstReceipts for Own {
+    fn of(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp) {
+        let first = self.receipts.first(Key::of(hub, &self.device, gist), Received { at, wall }, &gist.envelope);
+        (first.at, first.wall)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::hub::account::{Access, Account};
 use crate::hub::auth::sas;
 use crate::hub::auth::tls;
 use crate::hub::dial::{Dial, Network};
-use crate::hub::transport::{Entry, Transport};
+use crate::hub::transport::{Entry, NoteLate, Transport};
 use crate::hub::transports::Transports;
 use crate::hub::trouble::Trouble;
 use crate::hub::way;
@@ -305,7 +305,8 @@ impl Means {
         let account = Account::of(device, &self.access);
         let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
         let (hub, device, settle) = (&self.hub, device.id.as_str(), device.settle);
-        let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle };
+        let note_late: NoteLate = Arc::new(drop);
+        let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle, note_late };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
         let mut attachment = entered.unwrap_or_else(throttled)?;
         let was_known = attachment.was_known();

@@ -69,9 +69,8 @@ pub struct Delivery {
 
 /// Where a link's deliveries go.
 pub trait Intake: Send + Sync {
-    /// When a message that came just now came first in this life of the daemon: by the monotonic clock, and by the wall
-    /// clock of then. Asked for each that comes, whether it is offered or left with the hub.
-    fn first_receipt(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp);
+    /// When its messages came first.
+    fn receipts(&self) -> Arc<dyn FirstReceipts>;
 
     /// Takes a delivery. It must not wait.
     ///
@@ -81,6 +80,13 @@ pub trait Intake: Send + Sync {
 
     /// A connection has ended: drops what waits and came on it, as the hub will deliver it again.
     fn forget(&self);
+}
+
+/// When the messages of a device came first.
+pub trait FirstReceipts: Send + Sync {
+    /// When a message that came at `at` came first in this life of the daemon: by the monotonic clock, and by the wall
+    /// clock of then. Asked for each that comes, whether it is offered or left with the hub.
+    fn of(&self, hub: &str, gist: &Gist, at: Instant, wall: Timestamp) -> (Instant, Timestamp);
 }
 
 /// The right to settle one delivery, once, on the connection that it came on.

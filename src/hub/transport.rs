@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -89,6 +90,10 @@ pub trait Reached: Send {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>>;
 }
 
+/// Notes when a message came that comes when nobody takes anything of its attachment any more: its deadline counts from
+/// then (G13).
+pub type NoteLate = Arc<dyn Fn(Message) + Send + Sync>;
+
 /// As whom an identity is let in.
 pub struct Entry<'a> {
     /// The hub.
@@ -104,6 +109,8 @@ pub struct Entry<'a> {
     pub wants_messages: bool,
     /// When the device's messages are completed: a transport that asks for so many at a time goes by it.
     pub settle: Settle,
+    /// Whom to tell of what comes later than anybody takes it.
+    pub note_late: NoteLate,
 }
 
 /// One attachment of an identity, from its entry to its end.

@@ -7,7 +7,8 @@
 //!
 //! Invariants
 //! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A
-//!   repetition of the same caller doesn't: what comes to either answers both.
+//!   repetition of the same caller doesn't, as what comes to either answers both, unless something has come since: that
+//!   was the late answer, and what follows is its rest.
 //! - A line that was opened is quiet first: whoever was asked before, or begins anew with it, has said everything.
 //! - No question goes out in the middle of a line. One that was not ended when the line fell quiet never will be, and
 //!   what comes next begins a line.
@@ -191,7 +192,8 @@ impl Listening {
         let rest = self.last.as_ref().map(|last| {
             let limit = last.ended + self.quiet * if reports { 1 } else { PATIENCE };
             let is_repetition = !last.answered && last.question.is(question);
-            let rest = if is_repetition { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
+            let may_answer_both = is_repetition && self.heard <= last.ended;
+            let rest = if may_answer_both { last.ended } else { silent.max(last.ended + self.quiet).min(limit) };
             rest.max(last.ended + last.turnaround)
         });
         // Of what was asked before the line was opened the rest may come, or what a peripheral says that begins anew.
@@ -389,6 +391,18 @@ mod tests {
         assert_eq!(line.free_at(&question(1, "V"), now), Some(now + 50 * MS));
         assert_eq!(line.free_at(&question(1, "V"), now + 50 * MS), None);
         assert_eq!(line.free_at(&question(2, "V"), now), Some(now + QUIET));
+    }
+
+    #[test]
+    fn a_repetition_does_not_take_the_rest_of_a_late_answer_for_its_own() {
+        let (mut line, now) = idle();
+        line.ask(now);
+        line.end(question(1, "V"), false, None, now + 500 * MS);
+        assert_eq!(line.free_at(&question(1, "V"), now + 500 * MS), None);
+        line.feed(b"ERR busy\n", true, now + 600 * MS);
+        assert_eq!(line.free_at(&question(1, "V"), now + 600 * MS), Some(now + 600 * MS + QUIET));
+        line.feed(b"R 0.0\n", true, now + 627 * MS);
+        assert_eq!(line.free_at(&question(1, "V"), now + 627 * MS), Some(now + 627 * MS + QUIET));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{timeout, Instant};
 
 use super::handle::{Command, Hold, Signal, Waiting};
 use super::locked::{Left, Locked};
-use super::message::{audience, c2d, devicebound, events, result_event};
+use super::message::{audience, devicebound, events, read, result_event};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::config::Settle as SettleWhen;
@@ -76,7 +76,7 @@ impl Reached for Shared {
             crash::point(Point::LoginAccepted);
             let (sender, signals) = mpsc::channel(SIGNALS_MAX);
             let locked = Locked::of(left, Recipient::of(&entry.hub.host, entry.device));
-            waiting.want(&hold, Command::Join { user, signals: sender, late: locked.late() }).await?;
+            waiting.want(&hold, Command::Join { user, signals: sender, late: locked.late(entry.note_late) }).await?;
             let window = match (entry.wants_messages, entry.settle) {
                 (false, _) => 0,
                 (true, SettleWhen::AfterExecution) => WINDOW_AFTER_EXECUTION,
@@ -127,19 +127,6 @@ impl Held {
     /// Whether it may be given back. Of one whose count is not known nobody knows how often it may be still.
     fn may_be_released(&self) -> bool {
         self.count.is_some_and(|count| count < RELEASES_MAX)
-    }
-}
-
-/// A message, which the connection may have read while its device had something else in hand.
-fn read(delivery: &Delivery, came: Instant) -> Message {
-    Message { came: Some(came.into_std()), ..c2d(&delivery.payload, delivery.is_whole) }
-}
-
-/// The message that has come, if that is it.
-fn message_in(signal: Signal) -> Option<Message> {
-    match signal {
-        Signal::Delivered(delivery, came) => Some(read(&delivery, came)),
-        _ => None,
     }
 }
 
@@ -341,7 +328,7 @@ impl Attachment for Attached {
 
     fn left_behind(&mut self) -> Option<Message> {
         let signals = &mut self.seat.signals;
-        let message = std::iter::from_fn(|| signals.try_recv().ok()).find_map(message_in);
+        let message = std::iter::from_fn(|| signals.try_recv().ok()).find_map(Signal::message);
         message.inspect(|message| came(&mut self.locked, message))
     }
 
@@ -362,14 +349,14 @@ impl Attachment for Attached {
                 // Of a connection that is over the rest can be heard still.
                 let _ = seat.want(Command::Leave { user: seat.user }).await;
                 while let Some(signal) = seat.signals.recv().await {
-                    last.extend(message_in(signal));
+                    last.extend(signal.message());
                 }
             };
             let _ = timeout(LEAVE_PATIENCE, leave).await;
             let Seat { mut signals, hold, .. } = seat;
             // What comes from here on is noted where it is read.
             signals.close();
-            last.extend(std::iter::from_fn(|| signals.try_recv().ok()).filter_map(message_in));
+            last.extend(std::iter::from_fn(|| signals.try_recv().ok()).filter_map(Signal::message));
             last.iter().for_each(|message| came(&mut locked, message));
             drop(signals);
             match is_over && is_shared {

@@ -21,7 +21,6 @@ use tokio::time::{sleep_until, timeout, Instant};
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
 use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
 use super::locked::Late;
-use super::message::c2d;
 use super::wire::Wire;
 use crate::amqp::engine::{
     Attaching, Delivery, Direction, Engine, Event, LinkId, Outcome, Problem, SessionId, Settings,
@@ -289,7 +288,7 @@ impl Driver {
             // Their deadlines count from now (G13), whatever ends here.
             for delivery in self.engine.deliveries_of(served.session) {
                 if let Err(untold) = served.signals.try_send(Signal::Delivered(delivery, Instant::now())) {
-                    self.came_late(served.session, &untold.into_inner());
+                    self.came_late(served.session, untold.into_inner());
                 }
             }
             // If there is no room for the reason, it sees that it is over.
@@ -389,15 +388,14 @@ impl Driver {
         let signal = Signal::Delivered(delivery, Instant::now());
         match self.user_of(link.session) {
             Some(user) => self.tell(user, signal),
-            None => self.came_late(link.session, &signal),
+            None => self.came_late(link.session, signal),
         }
     }
 
     /// A message came that nobody takes any more.
-    fn came_late(&self, session: SessionId, signal: &Signal) {
-        let (Some(part), Signal::Delivered(delivery, _)) = (self.sessions.get(&session), signal) else { return };
-        if let Some(number) = c2d(&delivery.payload, delivery.is_whole).sequence_number {
-            part.late.came(number);
+    fn came_late(&self, session: SessionId, signal: Signal) {
+        if let (Some(part), Some(message)) = (self.sessions.get(&session), signal.message()) {
+            part.late.came(message);
         }
     }
 
@@ -410,7 +408,7 @@ impl Driver {
     fn tell(&mut self, user: u64, signal: Signal) {
         let Some(served) = self.users.get(&user) else { return };
         if let Err(untold) = served.signals.try_send(signal) {
-            self.came_late(served.session, &untold.into_inner());
+            self.came_late(served.session, untold.into_inner());
             self.over(user, Trouble::Lost("the device takes nothing of what comes".into()));
         }
     }
@@ -435,7 +433,7 @@ impl Driver {
                 turned = self.wire.turn(&mut self.engine).await;
                 while let Some(event) = self.engine.event() {
                     if let Event::Delivered(link, delivery) = event {
-                        self.came_late(link.session, &Signal::Delivered(delivery, Instant::now()));
+                        self.came_late(link.session, Signal::Delivered(delivery, Instant::now()));
                     }
                 }
             }

@@ -16,7 +16,9 @@ use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use super::cbs::IDENTITIES_MAX;
 use super::locked::Late;
+use super::message::read;
 use crate::amqp::engine::{Delivery, Settle};
+use crate::command::Message;
 use crate::hub::trouble::Trouble;
 
 /// How long a connection may take for what one identity wants of it in one go. It is less than the identity may go
@@ -63,6 +65,16 @@ pub(super) enum Signal {
     NotRenewed(Trouble),
     /// Its part of the connection is over.
     Over(Trouble),
+}
+
+impl Signal {
+    /// The message that has come, if that is it.
+    pub(super) fn message(self) -> Option<Message> {
+        match self {
+            Signal::Delivered(delivery, came) => Some(read(&delivery, came)),
+            _ => None,
+        }
+    }
 }
 
 /// How far a connection is.

@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - No message is run before one with a lower number that an earlier link brought, and that may be locked still (G5).
-//!   What comes when nobody has the link any more counts, too.
+//!   What comes when nobody has the link any more counts, too, and its deadline counts from then (G13).
 //! - What is kept of a device is no more than its links bring within the time of a lock without having it settled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::command::Message;
 use crate::hub::lock::{self, Recipient};
-use crate::hub::transport;
+use crate::hub::transport::{self, NoteLate};
 
 /// What ended links have left, by device.
 #[derive(Debug, Default)]
@@ -85,8 +86,8 @@ impl Locked {
     }
 
     /// Whoever is to be told what comes on this link when it is nobody's any more.
-    pub(super) fn late(&self) -> Late {
-        Late { left: self.left.clone(), recipient: self.recipient.clone() }
+    pub(super) fn late(&self, note: NoteLate) -> Late {
+        Late { left: self.left.clone(), recipient: self.recipient.clone(), note }
     }
 
     /// A message with this number has come. `false`: one before it may be locked, and must come first.
@@ -130,13 +131,17 @@ impl Drop for Locked {
 pub(super) struct Late {
     left: Arc<Left>,
     recipient: Recipient,
+    note: NoteLate,
 }
 
 impl Late {
-    /// A message with this number has come.
-    pub(super) fn came(&self, number: u64) {
-        let until = Instant::now() + lock::time();
-        self.left.lock().entry(self.recipient.clone()).or_default().numbers.insert(number, until);
+    /// A message has come.
+    pub(super) fn came(&self, message: Message) {
+        if let Some(number) = message.sequence_number {
+            let until = Instant::now() + lock::time();
+            self.left.lock().entry(self.recipient.clone()).or_default().numbers.insert(number, until);
+        }
+        (self.note)(message);
     }
 }
 
@@ -227,19 +232,20 @@ mod tests {
     async fn what_came_when_its_link_had_ended_is_waited_for_by_the_link_that_stands_and_by_the_next() {
         let left = Arc::new(Left::default());
         let mut first = link(&left);
-        let late = first.late();
+        let late = first.late(Arc::new(drop));
+        let numbered = |number| Message { sequence_number: Some(number), ..Message::default() };
         assert!(first.came(7));
         first.ended(7);
         drop(first);
-        late.came(8);
+        late.came(numbered(8));
         let mut second = link(&left);
-        late.came(9);
+        late.came(numbered(9));
         assert!(second.came(8) && !second.came(10));
-        late.came(11);
+        late.came(numbered(11));
         drop(second);
         assert_eq!(waits(&left), 65);
         let mut third = link(&left);
-        late.came(12);
+        late.came(numbered(12));
         drop(late);
         assert!([8, 9, 10, 11, 12, 13].iter().all(|number| third.came(*number)));
         (8..=13).for_each(|number| third.ended(number));

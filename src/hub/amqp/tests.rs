@@ -22,6 +22,7 @@ use crate::amqp::types::definitions::{AmqpError, Error, ErrorCondition, LinkErro
 use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, Released};
 use crate::amqp::types::performatives::{Close, Performative};
 use crate::amqp::types::sasl::SaslMechanisms;
+use crate::command::Message;
 use crate::config::{self, Credential, Settle, TransportKind};
 use crate::handles::Places;
 use crate::hub::account::{Access, Account};
@@ -80,7 +81,8 @@ fn account(access: &Arc<Access>) -> Account {
 fn entry<'a>(account: &'a Account, device: &'a str) -> Entry<'a> {
     let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
     let hub = &account.access.hub;
-    Entry { hub, device, token, is_to_stay: true, wants_messages: true, settle: account.settle }
+    let (settle, note_late) = (account.settle, Arc::new(drop));
+    Entry { hub, device, token, is_to_stay: true, wants_messages: true, settle, note_late }
 }
 
 async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {

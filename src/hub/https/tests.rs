@@ -151,6 +151,7 @@ fn entry(account: &Account) -> Entry<'_> {
         is_to_stay: true,
         wants_messages: true,
         settle: account.settle,
+        note_late: Arc::new(drop),
     }
 }
 

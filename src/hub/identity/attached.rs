@@ -23,7 +23,7 @@ use crate::health::{pulse, LinkState};
 use crate::hub::account::Account;
 use crate::hub::transport::{Attachment, Inbound};
 use crate::hub::trouble::Trouble;
-use crate::hub::{Delivery, Settlement, Settlements, Ticket};
+use crate::hub::{Delivery, FirstReceipts, Settlement, Settlements, Ticket};
 use crate::proof::crash::{self, Part, Point};
 use crate::time::{until, Timestamp};
 
@@ -71,10 +71,15 @@ pub(super) struct Left {
 }
 
 /// What a message says, and when it came first.
-fn note_receipt(identity: &Identity, hub: &str, form: &Form, message: Message) -> (Gist, Instant, Timestamp) {
+pub(super) fn note_receipt(
+    receipts: &dyn FirstReceipts,
+    hub: &str,
+    form: &Form,
+    message: Message,
+) -> (Gist, Instant, Timestamp) {
     let (at, wall) = receipt(message.came, Instant::now(), Timestamp::now());
     let gist = message.condense(form);
-    let (received, received_at) = identity.deliveries.first_receipt(hub, &gist, at, wall);
+    let (received, received_at) = receipts.of(hub, &gist, at, wall);
     (gist, received, received_at)
 }
 
@@ -264,7 +269,7 @@ impl Serving<'_> {
 
     /// What a message says, and when it came first: noted of each that is read, whatever becomes of it here (G13).
     fn note_receipt(&self, message: Message) -> (Gist, Instant, Timestamp) {
-        note_receipt(self.identity, &self.account.access.hub.host, &self.form(), message)
+        note_receipt(&*self.identity.deliveries.receipts(), &self.account.access.hub.host, &self.form(), message)
     }
 
     /// The same of what came and was not taken before the attachment ended: it comes again, perhaps still in this life
@@ -277,10 +282,10 @@ impl Serving<'_> {
 
     /// Takes leave, and notes the same of what comes meanwhile.
     pub(super) async fn detach(self) {
-        let (identity, form) = (self.identity, self.form());
+        let (receipts, form) = (self.identity.deliveries.receipts(), self.form());
         let hub = &self.account.access.hub.host;
         for message in self.attachment.detach().await {
-            note_receipt(identity, hub, &form, message);
+            note_receipt(&*receipts, hub, &form, message);
         }
     }
 

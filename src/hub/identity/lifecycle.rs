@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
-use super::attached::Serving;
+use super::attached::{note_receipt, Serving};
 use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
@@ -15,7 +15,7 @@ use crate::config::TransportKind;
 use crate::handles::Place;
 use crate::health::LinkState;
 use crate::hub::account::Account;
-use crate::hub::transport::{Attachment, Entry, Reached};
+use crate::hub::transport::{Attachment, Entry, NoteLate, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
 use crate::time::Timestamp;
@@ -230,11 +230,21 @@ impl Identity {
         let date = self.ledger.wall_clock().now().map_err(|_| Ending::ClockUnset)?;
         let (token, life) = self.token(account, which, date).unzip();
         let wants_messages = !self.leaves.is_cancelled();
-        let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, settle: account.settle };
+        let (settle, note_late) = (account.settle, self.note_late(&hub.host));
+        let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, settle, note_late };
         let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, ?which, was_known = attachment.was_known(), "the hub lets the device in");
         Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
+    }
+
+    /// Notes when a message of this hub came that nobody takes.
+    fn note_late(&self, hub: &str) -> NoteLate {
+        let (hub, receipts, account) = (hub.to_owned(), self.deliveries.receipts(), self.account.clone());
+        Arc::new(move |message| {
+            let form = account.borrow().form.clone();
+            note_receipt(&*receipts, &hub, &form, message);
+        })
     }
 
     /// Serves one connection to its end.

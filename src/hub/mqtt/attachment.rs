@@ -412,6 +412,7 @@ mod tests {
             is_to_stay: true,
             wants_messages: true,
             settle: account.settle,
+            note_late: Arc::new(drop),
         };
         let hub = async {
             assert_eq!(hear_any(far).await, 1, "CONNECT");

@@ -72,6 +72,7 @@ impl Site {
             is_to_stay: true,
             wants_messages: true,
             settle: self.account.settle,
+            note_late: Arc::new(drop),
         };
         far.write_all(answer).await.unwrap();
         let attached = tokio::time::timeout(Duration::from_secs(60), reached.attach(entry)).await;
@@ -198,8 +199,9 @@ async fn a_hub_may_hold_messages_for_whoever_it_has_not_refused() {
                 site.dial.0.lock().unwrap().replace(near);
                 let reached = site.transport.reach(&site.account).await.unwrap();
                 let hub = &site.account.access.hub;
-                let (settle, token) = (site.account.settle, None);
-                let entry = Entry { hub, device: "d", token, is_to_stay: true, wants_messages: true, settle };
+                let (settle, token, note_late) = (site.account.settle, None, Arc::new(drop));
+                let entry =
+                    Entry { hub, device: "d", token, is_to_stay: true, wants_messages: true, settle, note_late };
                 let closed = async {
                     let mut far = far;
                     assert_eq!(far.read_u8().await.unwrap(), 0x10, "CONNECT");

@@ -85,6 +85,23 @@ async fn a_message_that_overtakes_one_that_a_link_has_left_ends_the_next_which_w
     assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
 }
 
+/// When messages came that nobody took, by their numbers.
+type Noted = Arc<Mutex<Vec<(Option<u64>, Instant)>>>;
+
+/// The device on a link, whose late messages are noted there.
+async fn noting(amqp: &Amqp, account: &Account, noted: &Noted) -> Box<dyn Attachment> {
+    let noted = noted.clone();
+    let note_late = Arc::new(move |message: Message| {
+        let came = Instant::from_std(message.came.expect("when it came is known"));
+        noted.lock().unwrap().push((message.sequence_number, came));
+    });
+    let entry = Entry { note_late, ..entry(account, "d") };
+    let mut attachment = amqp.reach(account).await.unwrap().attach(entry).await.unwrap();
+    attachment.receive().await.unwrap();
+    assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+    attachment
+}
+
 /// A hub that has sent a message under this number before it hears that the link's session has ended.
 async fn ends_late(hub: &mut Hub, link: (u16, u32), pause: Duration, number: u8) {
     hub.hear_only(|channel, performative| channel == link.0 && matches!(performative, Performative::End(_))).await;
@@ -116,12 +133,16 @@ async fn a_message_that_is_on_its_way_when_its_device_leaves_is_not_overtaken() 
         let (amqp, mut hubs) = transport(1);
         let (account, hub) = (account(&access()), &mut hubs[0]);
         let mut stays = with_hub(hub, ready(&amqp, &account, "stays")).await;
-        let (device, link) = tokio::join!(ready(&amqp, &account, "d"), hub.link("d"));
+        let (noted, begun) = (Noted::default(), Instant::now());
+        let (device, link) = tokio::join!(noting(&amqp, &account, &noted), hub.link("d"));
         let (came, ()) = tokio::join!(device.detach(), ends_late(hub, link, pause, 5));
-        // Its deadline counts from now, if there is somebody to say so.
-        let came: Vec<_> = came.into_iter().map(|message| message.sequence_number).collect();
-        assert_eq!(came, if pause.is_zero() { vec![Some(5)] } else { vec![] });
         waits_for_the_first(&amqp, &account, hub, case).await;
+        // Its deadline counts from when it came, whoever says so.
+        let when = |message: Message| Some((message.sequence_number, Instant::from_std(message.came?)));
+        let told: Vec<_> = came.into_iter().filter_map(when).collect();
+        let late = noted.lock().unwrap().clone();
+        assert_eq!([&told[..], &late[..]].concat(), [(Some(5), begun + pause)], "{case}");
+        assert_eq!(told.is_empty(), !pause.is_zero(), "{case}");
         assert!(timeout(Duration::ZERO, stays.next()).await.is_err());
     }
 }
@@ -130,7 +151,8 @@ async fn a_message_that_is_on_its_way_when_its_device_leaves_is_not_overtaken() 
 async fn a_message_that_is_on_its_way_when_the_last_device_closes_the_connection_is_not_overtaken() {
     let (amqp, mut hubs) = transport(2);
     let account = account(&access());
-    let (device, link) = tokio::join!(ready(&amqp, &account, "d"), hubs[0].link("d"));
+    let noted = Noted::default();
+    let (device, link) = tokio::join!(noting(&amqp, &account, &noted), hubs[0].link("d"));
     let closed = async {
         let hub = &mut hubs[0];
         hub.hear_only(|_, performative| matches!(performative, Performative::Close(_))).await;
@@ -139,6 +161,7 @@ async fn a_message_that_is_on_its_way_when_the_last_device_closes_the_connection
     };
     tokio::join!(device.detach(), closed);
     waits_for_the_first(&amqp, &account, &mut hubs[1], "closed").await;
+    assert_eq!(noted.lock().unwrap().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [Some(5)]);
 }
 
 #[tokio::test(start_paused = true)]
