@@ -30,7 +30,7 @@ pub fn judge(
         let is_one = !command.is_several && !command.is_alike();
         let told = record.told.get(&message.value).unwrap_or(&nothing);
         if is_one && message.asks != Asks::Weigh {
-            judge_deadline(world, scenario, (message, sent), told, &receipts);
+            judge_deadline(world, scenario, (command, sent), told, &receipts);
         }
         if command.row.is_some() && is_one {
             judge_end(world, scenario, command, told, record);
@@ -59,11 +59,16 @@ pub fn receipts(message: &Message, sent: &[Sent]) -> BTreeMap<u64, Instant> {
 fn judge_deadline(
     world: &World,
     scenario: &Scenario,
-    (message, sent): (&Message, &[Sent]),
+    (command, sent): (&Command, &[Sent]),
     told: &Told,
     receipts: &BTreeMap<u64, Instant>,
 ) {
-    let again = sent.iter().filter(|one| one.message == *message).flat_map(|one| &one.received_again);
+    let message = command.message;
+    // Without an id a redelivery can't be told from another message once one has ended, as it had if that was too late.
+    // What it came to was not recorded.
+    let is_another = message.id.is_none() && command.row.is_some_and(|row| row.state == "expired");
+    let of_it = sent.iter().filter(|one| one.message == *message);
+    let again = of_it.filter(|_| is_another).flat_map(|one| &one.redelivered);
     for (life, written) in &told.asked {
         let received = receipts.range(..=*life).next_back();
         let Some((of, received)) = received else {

@@ -228,7 +228,7 @@ impl Hub {
     /// the oldest that this one has (G5).
     fn expect_in_order(&self, lock: u64, life: u64, said: Said) {
         let inner = self.lock();
-        let Some(of) = inner.locks.get(&lock).filter(|of| of.life == life && of.read.is_some()) else {
+        let Some(of) = inner.locks.get(&lock).filter(|of| of.life == life && of.is_read) else {
             return self.world.violate(format!("G6: {said:?} under {lock}, which this process does not have"));
         };
         let Message { device, hub, .. } = &inner.sent[of.index].message;
@@ -240,7 +240,7 @@ impl Hub {
             let sent = &inner.sent[of.index];
             let is_locked = matches!(sent.state, State::Delivered(by, until) if by == number && until > Instant::now());
             is_locked
-                && of.read.is_some()
+                && of.is_read
                 && of.life == life
                 && of.said.is_none()
                 && (&sent.message.device, &sent.message.hub) == (device, hub)

@@ -33,9 +33,6 @@ const LOCK: Duration = Duration::from_secs(60);
 /// Longest time from delivery to completion on a sound line, behind as many commands as a schedule has.
 const SOUND_MAX: Duration = Duration::from_secs(5);
 
-/// Longest time that bytes are on their way.
-const ON_THE_WAY: Duration = Duration::from_millis(100);
-
 /// A message that was given back so often is thrown away (IOTHUB.md, 2).
 const DELIVERIES_MAX: u32 = 10;
 
@@ -87,11 +84,10 @@ pub struct Sent {
     delivered_at: Option<(u64, Instant)>,
     /// When the gateway had read it whole for the first time, in each life of the process.
     pub received: Vec<(u64, Instant)>,
-    /// Receipts that nobody may have looked at, and those behind them.
-    unseen: Vec<(u64, Instant)>,
     /// When it was first handed out by HTTPS, whether the gateway had it then or not.
     pub polled_at: Option<Instant>,
-    pub received_again: Vec<(u64, Instant)>,
+    /// Every receipt after the first of a life.
+    pub redelivered: Vec<(u64, Instant)>,
     /// How often the hub has looked as if it held nothing of before, while it held this (docs/RELIABILITY.md, "What is
     /// not proven").
     pub concealed: usize,
@@ -115,10 +111,8 @@ struct Lock {
     life: u64,
     /// By what.
     over: Over,
-    /// When the gateway had read the message.
-    read: Option<Instant>,
-    /// What it came on was ended by the gateway.
-    is_left: bool,
+    /// The gateway has read the message.
+    is_read: bool,
     /// What was said of the message under it.
     said: Option<Said>,
 }
@@ -210,9 +204,8 @@ impl Hub {
             given_back,
             delivered_at: None,
             received: Vec::new(),
-            unseen: Vec::new(),
             polled_at: None,
-            received_again: Vec::new(),
+            redelivered: Vec::new(),
             concealed: 0,
         });
         self.sent.notify_waiters();
@@ -229,12 +222,10 @@ impl Hub {
     }
 
     fn is_received(&self, index: usize, life: u64) {
-        let Sent { received, unseen, received_again, .. } = &mut self.lock().sent[index];
-        let last = received.iter().chain(&*received_again).rfind(|(earlier, _)| *earlier == life);
-        match last {
-            None => received.push((life, Instant::now())),
-            Some(last) if unseen.contains(last) => received_again.push((life, Instant::now())),
-            Some(_) => {}
+        let Sent { received, redelivered, .. } = &mut self.lock().sent[index];
+        match received.iter().any(|(earlier, _)| *earlier == life) {
+            true => redelivered.push((life, Instant::now())),
+            false => received.push((life, Instant::now())),
         }
     }
 
@@ -324,7 +315,7 @@ impl Hub {
         if over == Over::Https {
             self.lock().sent[index].polled_at.get_or_insert_with(Instant::now);
         }
-        self.lock().locks.insert(number, Lock { index, life, over, read: None, is_left: false, said: None });
+        self.lock().locks.insert(number, Lock { index, life, over, is_read: false, said: None });
         (number, again)
     }
 
@@ -334,16 +325,12 @@ impl Hub {
         let hub = Arc::downgrade(self);
         move || {
             let Some(hub) = hub.upgrade() else { return };
-            let now = Instant::now();
             let found = hub.lock().locks.get_mut(&lock).map(|lock| {
-                lock.read = Some(now);
-                (lock.index, lock.life, lock.is_left)
+                lock.is_read = true;
+                (lock.index, lock.life)
             });
-            if let Some((index, life, is_left)) = found {
+            if let Some((index, life)) = found {
                 hub.is_received(index, life);
-                if is_left {
-                    hub.lock().sent[index].unseen.push((life, now));
-                }
             }
         }
     }
@@ -404,22 +391,6 @@ impl Hub {
         let is_sound = self.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
         if is_sound && took > SOUND_MAX {
             self.world.violate(format!("G11: {:?} took {took:?} beside a dead line", sent.message));
-        }
-    }
-
-    /// What was handed out under these came while the gateway was ending what it came on: perhaps nobody has looked at
-    /// it.
-    fn may_be_unseen(&self, locks: &[u64]) {
-        let mut inner = self.lock();
-        let Inner { sent, locks: all, .. } = &mut *inner;
-        for lock in locks {
-            let Some(Lock { index, life, read, is_left, .. }) = all.get_mut(lock) else { continue };
-            *is_left = true;
-            if let Some(read) = read.filter(|read| read.elapsed() < ON_THE_WAY) {
-                let Sent { received, unseen, received_again, .. } = &mut sent[*index];
-                let all = received.iter().chain(&*received_again);
-                unseen.extend(all.filter(|receipt| **receipt == (*life, read)));
-            }
         }
     }
 

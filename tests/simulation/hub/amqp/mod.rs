@@ -414,7 +414,6 @@ impl Serving {
     }
 
     fn on_end(&mut self, channel: u16) {
-        self.hub.may_be_unseen(&self.locks(|of| of == channel));
         self.unlock(|of| of == channel);
         self.links.retain(|(of, _), _| *of != channel);
         self.given().remove(&channel);
