@@ -17,9 +17,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
-use super::handle::{Command, Hold, Signal, Waiting};
+use super::handle::{read, Command, Hold, Signal, Waiting};
 use super::locked::{Left, Locked};
-use super::message::{audience, devicebound, events, read, result_event};
+use super::message::{audience, devicebound, events, result_event};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::config::Settle as SettleWhen;

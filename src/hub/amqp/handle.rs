@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use super::cbs::IDENTITIES_MAX;
 use super::locked::Late;
-use super::message::read;
+use super::message::c2d;
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::hub::trouble::Trouble;
@@ -65,6 +65,11 @@ pub(super) enum Signal {
     NotRenewed(Trouble),
     /// Its part of the connection is over.
     Over(Trouble),
+}
+
+/// A message, which the connection may have read while its device had something else in hand.
+pub(super) fn read(delivery: &Delivery, came: Instant) -> Message {
+    Message { came: Some(came.into_std()), ..c2d(&delivery.payload, delivery.is_whole) }
 }
 
 impl Signal {

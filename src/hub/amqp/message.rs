@@ -8,9 +8,6 @@
 
 use crate::amqp::types::messaging::{MessageId, Properties};
 
-use tokio::time::Instant;
-
-use crate::amqp::engine::Delivery;
 use crate::amqp::frame::FrameError;
 use crate::amqp::message::{self, number, text, Body};
 use crate::amqp::Value;
@@ -34,11 +31,6 @@ pub fn events(device: &str) -> String {
 /// What a device's token is of.
 pub fn audience(host: &str, device: &str) -> String {
     percent_encoded(&format!("{host}/devices/{device}"))
-}
-
-/// A message, which the connection may have read while its device had something else in hand.
-pub(super) fn read(delivery: &Delivery, came: Instant) -> Message {
-    Message { came: Some(came.into_std()), ..c2d(&delivery.payload, delivery.is_whole) }
 }
 
 /// Reads a C2D message. `is_whole`: no end of it was left out.
