@@ -7,7 +7,9 @@
 //! Invariants
 //! - No message is run before one with a lower number that an earlier link brought, and that may be locked still (G5).
 //!   What comes when nobody has the link any more counts, too, and its deadline counts from then (G13).
-//! - What is kept of a device is no more than its links bring within the time of a lock without having it settled.
+//! - One that an earlier link brought, and that has not come again, may have been on its way when the link after it
+//!   ended: it may be locked anew then, until a later one comes in turn, which shows that the hub has it no more.
+//! - What is kept of a device is no more than [`WINDOW_MAX`] numbers for each of its links within the time of a lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use tokio::time::Instant;
 use crate::command::Message;
 use crate::hub::lock::{self, Recipient};
 use crate::hub::transport::{self, NoteLate};
+use crate::hub::WINDOW_MAX;
 
 /// What ended links have left, by device.
 #[derive(Debug, Default)]
@@ -60,7 +63,8 @@ impl Left {
 pub(super) struct Locked {
     left: Arc<Left>,
     recipient: Recipient,
-    /// What earlier links have left, and what has come on this one.
+    /// What earlier links have left and has not come again, and until when it is locked, or was; and what has come on
+    /// this one.
     awaited: BTreeMap<u64, Instant>,
     here: BTreeSet<u64>,
     /// One came before its turn, so that all of them are to be waited for.
@@ -79,10 +83,10 @@ impl Locked {
     /// Takes over what is known of earlier links. More of it may come to be known while this one stands.
     fn take_over(&mut self) {
         let Rest { mut numbers, are_locked } = self.left.lock().remove(&self.recipient).unwrap_or_default();
-        let now = Instant::now();
-        numbers.retain(|number, until| *until > now && !self.here.contains(number));
+        numbers.retain(|number, _| !self.here.contains(number));
         self.awaited.append(&mut numbers);
-        self.is_out_of_turn |= are_locked && !self.awaited.is_empty();
+        let now = Instant::now();
+        self.is_out_of_turn |= are_locked && self.awaited.values().any(|until| *until > now);
     }
 
     /// Whoever is to be told what comes on this link when it is nobody's any more.
@@ -94,10 +98,12 @@ impl Locked {
     pub(super) fn came(&mut self, number: u64) -> bool {
         let now = Instant::now();
         self.take_over();
-        self.awaited.retain(|_, until| *until > now);
         self.awaited.remove(&number);
         self.here.insert(number);
-        let is_in_turn = self.awaited.range(..number).next().is_none();
+        let is_in_turn = self.awaited.range(..number).all(|(_, until)| *until <= now);
+        if is_in_turn {
+            self.awaited = self.awaited.split_off(&number);
+        }
         self.is_out_of_turn |= !is_in_turn;
         is_in_turn
     }
@@ -115,12 +121,11 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        let now = Instant::now();
         self.take_over();
-        let mut numbers = std::mem::take(&mut self.awaited);
-        numbers.retain(|_, until| *until > now);
-        // However long ago it came, the hub may have sent it again right now, when its lock had run out.
-        numbers.extend(self.here.iter().map(|number| (*number, now + lock::time())));
+        // However long ago they came, the hub may have sent them again right now, when their locks had run out.
+        let until = Instant::now() + lock::time();
+        let all = self.awaited.keys().chain(&self.here).copied().collect::<BTreeSet<u64>>();
+        let numbers: BTreeMap<_, _> = all.into_iter().take(WINDOW_MAX).map(|number| (number, until)).collect();
         if !numbers.is_empty() {
             self.left.lock().insert(self.recipient.clone(), Rest { numbers, are_locked: self.is_out_of_turn });
         }
@@ -214,6 +219,31 @@ mod tests {
         assert!(!second.came(8));
         drop(second);
         assert_eq!(waits(&left), 65);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_on_its_way_again_when_a_link_was_cut_is_not_overtaken() {
+        let left = Arc::new(Left::default());
+        let mut first = link(&left);
+        assert!(first.came(7) && first.came(8));
+        drop(first);
+        tokio::time::advance(Duration::from_secs(70)).await;
+        let mut second = link(&left);
+        assert!(second.came(7));
+        second.ended(7);
+        // With it goes what it had sent behind that.
+        drop(second);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let mut third = link(&left);
+        assert!(!third.came(9));
+        drop(third);
+        assert_eq!(waits(&left), 65);
+        tokio::time::advance(Duration::from_secs(65)).await;
+        let mut fourth = link(&left);
+        assert!(fourth.came(9), "the hub has thrown 8 away");
+        fourth.ended(9);
+        drop(fourth);
+        assert!(left.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
