@@ -310,9 +310,9 @@ fn judge_order(
         let found = commands.iter().position(|command| is_its(&command))?;
         let Command { message, sent, was_known, .. } = &commands[found];
         let is_one = commands.iter().filter(is_its).count() == 1;
-        (message.id.is_some() && *sent == 1 && is_one && !was_known).then_some((found, effect.life))
+        (message.id.is_some() && *sent == 1 && is_one && !was_known).then_some(found)
     };
-    let done: Vec<(usize, u64)> = effects.iter().filter_map(place).collect();
+    let done: Vec<(usize, &Effect)> = effects.iter().filter_map(|effect| Some((place(effect)?, effect))).collect();
     let ways = scenario.ways(device);
     let is_all = |over: Over| ways.iter().all(|way| *way == over);
     // The hub delivers on each connection of MQTT's what it has, from the oldest on; and whoever polls waits out what
@@ -330,13 +330,14 @@ fn judge_order(
         false => is_in_order_of_receipt(&done, commands, sent, over_lives),
     };
     if !is_in_order {
+        let done: Vec<(usize, u64)> = done.iter().map(|(place, effect)| (*place, effect.life)).collect();
         world.violate(format!("G5: {device}: done in the order {done:?}"));
     }
 }
 
 /// Whether nothing was done before something that was sent before it and had come before it: in the life whose receipt
-/// something was done for, or in any. What comes again comes in the order of sending, whatever the order was before.
-fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[Sent], over_lives: bool) -> bool {
+/// something was done for, which may have been recorded in an earlier one, or in any. What comes again comes in the order of sending, whatever the order was before.
+fn is_in_order_of_receipt(done: &[(usize, &Effect)], commands: &[Command], sent: &[Sent], over_lives: bool) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
         done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();
     // After a poll whose answer did not come it is waited, too.
@@ -344,8 +345,9 @@ fn is_in_order_of_receipt(done: &[(usize, u64)], commands: &[Command], sent: &[S
         let polled = sent.iter().filter(|one| one.message == *message).filter_map(|one| one.polled_at);
         polled.min()
     };
-    done.iter().enumerate().all(|(at, (earlier, life))| {
-        let Some((of, came)) = receipts[earlier].range(..=life).next_back() else { return true };
+    done.iter().enumerate().all(|(at, (earlier, effect))| {
+        let before = |(_, came): &(&u64, &Instant)| **came <= effect.at;
+        let Some((of, came)) = receipts[earlier].range(..=effect.life).rfind(before) else { return true };
         let came_before = |later: &usize| match over_lives {
             true => {
                 let polled = polled_at(commands[*later].message).is_some_and(|at| at < *came);

@@ -236,7 +236,7 @@ impl Plant {
         let place = request.place(line);
         let mut inner = self.lock();
         let life = inner.record.of(request.value).asked.last().map_or(0, |(life, _)| *life);
-        inner.record.effects.push(super::record::Effect { value: request.value, life });
+        inner.record.effects.push(super::record::Effect { value: request.value, life, at: Instant::now() });
         let before = inner.registers.get(&place).map_or(0, |register| register.value);
         let register = Register { value: request.value, before, shown_from: Instant::now() + after };
         inner.registers.insert(place, register);

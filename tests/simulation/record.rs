@@ -15,6 +15,8 @@ pub struct Effect {
     pub value: u16,
     /// The life of the process that had it done.
     pub life: u64,
+    /// When.
+    pub at: Instant,
 }
 
 /// What was last to be heard of a write that is read back.
