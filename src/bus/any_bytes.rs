@@ -18,7 +18,7 @@ use crate::bus::modbus::pdu::Pdu;
 use crate::bus::modbus::tcp;
 pub use crate::bus::text::any_bytes::frames;
 use crate::bus::{port, text};
-use crate::config::{Endpoint, Parity, SerialPort};
+use crate::config::{Endpoint, LowLatency, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::quirks::Quirks;
 use crate::proof::bytes::{run, Source};
@@ -319,6 +319,7 @@ fn endpoint() -> Endpoint {
         data_bits: 8,
         stop_bits: 1,
         rs485: None,
+        low_latency: LowLatency::IfPossible,
     })
 }
 

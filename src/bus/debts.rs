@@ -52,6 +52,10 @@ impl Question {
         Question { caller, unit: call.unit, look: call.look, request: call.request.clone() }
     }
 
+    pub(in crate::bus) fn request(&self) -> &Request {
+        &self.request
+    }
+
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
         (self.caller, self.look) == (other.caller, other.look) && self.asks_the_same(other)
     }
@@ -151,6 +155,13 @@ impl<S: Looks> Debts<S> {
     pub(in crate::bus) fn owes(&self, now: Instant) -> bool {
         let is_owed = |debt: &Debt<S>| debt.until > now && !debt.is_doubted;
         self.owed.iter().any(is_owed) || self.unknown_until.is_some_and(|until| until > now)
+    }
+
+    /// What answers may come to: nothing that is known where an earlier life of the daemon may have asked.
+    pub(in crate::bus) fn questions(&self, now: Instant) -> impl Iterator<Item = Option<&Question>> {
+        let unknown = self.unknown_until.filter(|until| *until > now).map(|_| None);
+        let known = self.owed.iter().filter(move |debt| debt.until > now).map(|debt| Some(&debt.question));
+        known.chain(unknown)
     }
 
     /// A request was sent, and its answer can come until then.

@@ -10,7 +10,7 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{frame, Bus, BusKind, Cut, Endpoint, Parity, Rs485, SerialPort, Wake};
+use super::{frame, Bus, BusKind, Cut, Endpoint, LowLatency, Parity, Rs485, SerialPort, Wake};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -233,7 +233,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 }
 
 /// Keys of a serial port, which a server sets for a line of its own.
-const PORT_SETTINGS: [&str; 5] = ["baud", "parity", "data_bits", "stop_bits", "rs485"];
+const PORT_SETTINGS: [&str; 6] = ["baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
 
 /// A serial port, or a server that has one.
 fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
@@ -300,7 +300,12 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         table.note("parity", why);
     }
     let rs485 = rs485(table);
-    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485 })
+    let low_latency = match table.boolean("low_latency") {
+        None => LowLatency::IfPossible,
+        Some(true) => LowLatency::Wanted,
+        Some(false) => LowLatency::Unwanted,
+    };
+    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485, low_latency })
 }
 
 /// How the port's driver is to switch the direction of the line.

@@ -7,7 +7,7 @@ use super::bus::{Entry, Kind, RESPONSE_TIMEOUT, RETRIES, TURNAROUND};
 use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
-use super::text::lacks_end;
+use super::text::{expression, lacks_end};
 use super::tree::{join, Table};
 use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
@@ -15,7 +15,7 @@ use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::{Ends, Frame};
 use crate::peripheral::quirks::{Quirk, Quirks};
-use crate::peripheral::{Action, Command};
+use crate::peripheral::{Action, Command, Events};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -116,6 +116,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             }
         }
     }
+    let events = events(table, bus.map(|(_, bus)| bus));
     let settle =
         table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
     let default_command = profile.and_then(|profile| default_command(table, profile));
@@ -137,6 +138,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         transport,
         credential: credential?,
         secondary,
+        events,
         settle: settle.unwrap_or(Settle::AfterExecution),
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
         commands: match kind {
@@ -327,6 +329,32 @@ fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
         quirks = quirks.and(quirk);
     }
     quirks
+}
+
+/// What the device's instrument says by itself and is wanted at the hub.
+fn events(table: &Table, bus: Option<&Entry>) -> Option<Events> {
+    let events = expression(table, "events", Events::new)?;
+    let kind = bus.and_then(|bus| bus.kind);
+    if kind.is_some_and(|kind| kind != Kind::Serial) {
+        let why = ("are lines that an instrument says by itself, and who speaks Modbus says none", "remove it");
+        table.wrong("events", why);
+        return None;
+    }
+    if events.has("") {
+        let why = (
+            "matches every line, also a reply: no command without an `expect` would be confirmed any more",
+            "write what only such lines hold, such as \"^ALARM\"",
+        );
+        table.warn("events", why);
+    }
+    if let Some(after) = bus.and_then(|bus| bus.bus.as_ref()?.idle_close) {
+        let told = humantime::format_duration(after);
+        let what = format!(
+            "what comes is not heard while the bus is closed, which it is {told} after each command (idle_close)"
+        );
+        table.warn("events", (what, "remove idle_close from the bus"));
+    }
+    Some(events)
 }
 
 /// Commands whose deadline passes while one answer of a device on a bus is waited for: the paths of their tables, and

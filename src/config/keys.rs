@@ -62,6 +62,7 @@ pub const MODBUS_RTU: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "response_timeout",
         "retries",
         "retry_pause",
@@ -104,6 +105,7 @@ pub const SERIAL: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "delimiter",
         "frame",
         "wake",
@@ -141,6 +143,7 @@ pub const BUS: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "delimiter",
         "frame",
         "wake",
@@ -176,6 +179,7 @@ pub const DEVICE: Section = Section {
         "cert_key_file",
         "settle",
         "default_command",
+        "events",
     ],
 };
 

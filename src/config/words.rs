@@ -70,6 +70,11 @@ const KEYS: &[Alias] = &[
         &["rs485_mode", "rs_485", "rts", "rts_mode", "rts_toggle", "rts_control", "half_duplex", "direction_control"],
         " As rs485 = { rts_on_send = true }",
     ),
+    (
+        "low_latency",
+        &["latency", "latency_timer", "latencytimer", "lowlatency", "async_low_latency", "ftdi_latency"],
+        " It is true or false",
+    ),
     ("response_timeout", &["read_timeout", "reply_timeout", "answer_timeout"], ""),
     ("retries", &["retry", "attempts", "tries", "max_retries", "retry_count"], ""),
     ("turnaround", &["delay", "pause", "gap", "inter_frame_delay", "wait"], ""),
@@ -131,6 +136,11 @@ const KEYS: &[Alias] = &[
     ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
     ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
     ("send", &["request", "text", "query", "cmd", "transmit", "tx"], ""),
+    (
+        "events",
+        &["event", "unsolicited", "urc", "notifications", "notify", "alarms", "spontaneous", "watch", "listen"],
+        " It is a regular expression, such as \"^ALARM\"",
+    ),
     ("profile", &["template", "model", "driver"], ""),
     ("bus", &["line", "interface", "connection", "port", "channel"], ""),
     ("socket", &["path", "file", "listen"], ""),

@@ -23,6 +23,7 @@
 //!   hub.
 
 mod conclude;
+pub mod events;
 mod gate;
 mod intervals;
 pub mod lockout;

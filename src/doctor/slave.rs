@@ -221,6 +221,7 @@ mod tests {
             assert!(finding.to_string().contains(remedy), "{finding}");
         }
         let empty = Device {
+            events: None,
             id: "d".into(),
             bus: "b".into(),
             unit: 1,

@@ -10,6 +10,7 @@
 pub mod any_bytes;
 mod bcd;
 pub mod checksum;
+mod events;
 pub mod exception;
 pub mod exchange;
 pub mod frame;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::command::outcome::{Code, Fault};
+pub use events::Events;
 use exchange::{Answer, Request};
 use frame::Frame;
 pub use meaning::Meaning;

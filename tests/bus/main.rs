@@ -2,6 +2,7 @@
 //!
 //! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against peers that are
 //!   scripted byte by byte.
+//! - `events`: what an instrument says by itself, beside answers.
 //! - `quirks`: the same, against peers that bend the protocol.
 //! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
 //! - `scan`: which units are there, against such peers.
@@ -18,6 +19,7 @@ mod peers;
 mod support;
 
 mod broadcast;
+mod events;
 mod framed;
 mod late_answers;
 mod modbus_ascii;

@@ -254,6 +254,10 @@ fn every_trouble_with_a_text_line_is_said_as_the_page_has_it() {
     plant.peer("serial", None, ASK, says(|_| vec![b'x'; 5000]));
     plant.peer("serial", None, ASK, says(|_| b"ERR 7\r\n".to_vec()));
     plant.bus("serial", &format!("address = \"{}\"", babbler()), None, ASK);
+    let n = plant.devices;
+    plant.peer("serial", None, ASK, says(|_| b"ALARM 3\r\n".to_vec()));
+    let profile = format!("profile = \"p{n}\"\n");
+    plant.text = plant.text.replace(&profile, &format!("{profile}events = \"^ALARM\"\n"));
     holds("Text lines", &plant.ends());
 }
 

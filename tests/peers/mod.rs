@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
-use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
+use fieldbridge::config::{Bus, BusKind, Endpoint, LowLatency, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -202,6 +202,7 @@ pub fn port(path: &Path, baud: u32) -> Endpoint {
         data_bits: 8,
         stop_bits: 1,
         rs485: None,
+        low_latency: LowLatency::IfPossible,
     })
 }
 

@@ -27,6 +27,7 @@ use super::{stopped, Ask, BusHandle, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{at, Call, Wire};
 use crate::bus::counts::Counts;
 use crate::bus::debts;
+use crate::bus::ears::Ears;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::frame::Framing;
 use crate::bus::modbus::line::ModbusLine;
@@ -67,6 +68,7 @@ pub struct Worker {
     pulse: Arc<Pulse>,
     tap: Tap,
     counts: Arc<Counts>,
+    ears: Ears,
 }
 
 impl Worker {
@@ -78,7 +80,8 @@ impl Worker {
     ) -> Worker {
         let (lines, owed) = (Arc::new(SystemLines), Owed::default());
         let (pulse, tap, counts) = (handle.pulse.clone(), handle.tap.clone(), handle.counts.clone());
-        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts }
+        let ears = handle.ears.clone();
+        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts, ears }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -106,7 +109,8 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts, ears } =
+            self;
         let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
         let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
@@ -134,7 +138,8 @@ impl Worker {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
                 }
                 BusKind::Serial { endpoint, cut, .. } => {
-                    shift.on(Text::new(endpoint, cut, timeout, turnaround, &lines)).work(&stop).await
+                    let line = Text::new(endpoint, cut, timeout, turnaround, &lines);
+                    shift.on(line.heard_by(ears.clone())).work(&stop).await
                 }
             };
             let Some(left) = end else { return pulse.rest() };
@@ -268,6 +273,7 @@ impl<L: Link> Working<'_, L> {
     async fn work(mut self, stop: &CancellationToken) -> Option<Callers> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
             self.pulse.allow(OPENING_MAX);
+            self.stay_in_touch();
             if self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
@@ -321,6 +327,7 @@ impl<L: Link> Working<'_, L> {
             }
         }
         self.page.note(self.link.owed_until());
+        self.page.others_until().into_iter().for_each(|until| self.link.shared_until(until));
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
@@ -502,15 +509,15 @@ impl<L: Link> Working<'_, L> {
 
     fn lost(&mut self, lost: Lost) {
         let now = Instant::now();
+        if now.duration_since(self.reopening.opened) >= STABLE {
+            self.reopening.pause = BACKOFF.0;
+        }
         match lost {
             Lost::Idle => {
                 self.reopening.next = None;
                 self.show(BusState::Closed, None, None);
             }
             Lost::Gone(why) => {
-                if now.duration_since(self.reopening.opened) >= STABLE {
-                    self.reopening.pause = BACKOFF.0;
-                }
                 self.out_of_order(&why, None, "bus lost", now);
             }
         }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Cut, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
+use fieldbridge::config::{
+    BusKind, Credential, Cut, Endpoint, LowLatency, Parity, Patience, Rs485, Settle, TransportKind,
+};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::Action;
 
@@ -31,6 +33,7 @@ fn the_defaults_are_those_of_the_contract() {
         panic!("{rtu:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits, port.rs485), (Parity::Even, 8, 1, None));
+    assert_eq!(port.low_latency, LowLatency::IfPossible);
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
     let BusKind::Serial { endpoint: Endpoint::Serial(port), cut, wake: None } = &serial.kind else {
@@ -136,6 +139,15 @@ fn the_form_of_messages_is_a_profiles_and_the_usual_command_a_devices() {
     assert_eq!(*devices["scale"].form, Form::default());
     assert!(devices["pump-8"].commands.values().all(|command| command.numbers_as_text));
     assert!(devices["scale"].commands.values().all(|command| !command.numbers_as_text));
+}
+
+#[test]
+fn a_device_has_events_if_it_says_so() {
+    let site = Site::good();
+    let events = || site.load().unwrap().config.devices["scale"].events.clone();
+    assert_eq!(events(), None);
+    site.write("conf.d/10.toml", "[device.scale]\nevents = '^ALARM ([0-9]+)'\n");
+    assert!(events().is_some_and(|events| events.has("ALARM 3") && !events.has("OK")));
 }
 
 #[test]
