@@ -229,6 +229,13 @@ impl<K, A: Asked> Turns<K, A> {
         }
     }
 
+    /// Takes over everybody who has a turn, in order.
+    pub(in crate::bus) fn take_all(&mut self) -> Vec<Given<K, A>> {
+        let mut all: Vec<Given<K, A>> = self.parked.drain(..).chain(self.holder.take()).collect();
+        all.sort_by_key(|turn| turn.number);
+        all
+    }
+
     /// Everybody who has a turn.
     pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Given<K, A>> {
         self.holder.iter_mut().chain(&mut self.parked)

@@ -42,6 +42,9 @@ const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(6
 const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
 
+/// Enough for a gateway with as many lines; more would only wait in its queue.
+const MAX_IN_FLIGHT: RangeInclusive<i64> = 1..=16;
+
 const RTS_DELAY: Span =
     Span { min: Duration::ZERO, max: Duration::from_millis(100), because: ", as the kernel keeps no longer one" };
 
@@ -191,6 +194,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);
     let connect_pause = table.duration("connect_pause", &CONNECT_PAUSE);
     let idle_close = table.duration("idle_close", &IDLE_CLOSE);
+    let max_in_flight = table.small("max_in_flight", MAX_IN_FLIGHT);
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
@@ -213,6 +217,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         strips_echo: strips_echo.unwrap_or(false),
         connect_pause: connect_pause.unwrap_or(Duration::ZERO),
         idle_close,
+        max_in_flight: max_in_flight.unwrap_or(1),
     })
 }
 

@@ -101,6 +101,9 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     if let (Some((name, _)), Some(unit), true) = (bus, unit, quirks.has(Quirk::UnitId)) {
         seen.any_unit.insert(id, (name, unit));
     }
+    if let Some((name, settings)) = bus.and_then(|(name, bus)| Some((name, bus.bus.as_ref()?))) {
+        check_in_flight(table, name, settings, quirks);
+    }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
         check_fit(table, name, bus.kind, profile);
@@ -329,6 +332,20 @@ fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
         quirks = quirks.and(quirk);
     }
     quirks
+}
+
+/// Reports a device whose answers can't be told from others' where several are awaited.
+fn check_in_flight(table: &Table, bus: &str, settings: &Bus, quirks: Quirks) {
+    const ONE_AT_A_TIME: [Quirk; 3] = [Quirk::TransactionId, Quirk::UnitId, Quirk::Length];
+    let most = settings.max_in_flight;
+    if let Some(quirk) = ONE_AT_A_TIME.into_iter().find(|quirk| most > 1 && quirks.has(*quirk)) {
+        let what = format!(
+            "{:?} takes answers that are told by nothing but their order, and up to {most} requests are under way at \
+             once on bus {bus:?} (max_in_flight)",
+            quirk.as_str()
+        );
+        table.wrong("quirks", (what, "remove max_in_flight from the bus, or put the device on a bus of its own"));
+    }
 }
 
 /// What the device's instrument says by itself and is wanted at the hub.

@@ -90,6 +90,7 @@ pub const MODBUS_TCP: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "max_in_flight",
     ],
 };
 
@@ -156,6 +157,7 @@ pub const BUS: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "max_in_flight",
         "echo",
     ],
 };

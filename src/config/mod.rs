@@ -161,6 +161,8 @@ pub struct Bus {
     pub connect_pause: Duration,
     /// When the open line is closed if there is nothing to ask, up to a day; zero: after each turn.
     pub idle_close: Option<Duration>,
+    /// Requests of different units that may be under way at once, 1 to 16; more than one on Modbus TCP only.
+    pub max_in_flight: usize,
 }
 
 /// The kinds of bus.

@@ -71,6 +71,20 @@ const KEYS: &[Alias] = &[
         " As rs485 = { rts_on_send = true }",
     ),
     (
+        "max_in_flight",
+        &[
+            "pipelining",
+            "pipeline",
+            "max_outstanding",
+            "outstanding",
+            "concurrency",
+            "max_parallel",
+            "parallel",
+            "max_pending",
+        ],
+        " It is a number from 1 to 16",
+    ),
+    (
         "low_latency",
         &["latency", "latency_timer", "latencytimer", "lowlatency", "async_low_latency", "ftdi_latency"],
         " It is true or false",

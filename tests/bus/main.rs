@@ -3,6 +3,7 @@
 //! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against peers that are
 //!   scripted byte by byte.
 //! - `events`: what an instrument says by itself, beside answers.
+//! - `in_flight`: several requests at once on one connection.
 //! - `quirks`: the same, against peers that bend the protocol.
 //! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
 //! - `scan`: which units are there, against such peers.
@@ -21,6 +22,7 @@ mod support;
 mod broadcast;
 mod events;
 mod framed;
+mod in_flight;
 mod late_answers;
 mod modbus_ascii;
 mod modbus_rtu;

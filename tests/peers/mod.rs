@@ -45,6 +45,7 @@ fn settings(kind: BusKind) -> Bus {
         strips_echo,
         connect_pause,
         idle_close,
+        max_in_flight: 1,
     }
 }
 
@@ -82,6 +83,11 @@ impl Running {
     /// A bus whose peripherals are deaf for so long after each opening.
     pub fn with_connect_pause(kind: BusKind, connect_pause: Duration) -> Running {
         Running::of(Bus { connect_pause, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus that asks so many units at once, and waits so long for an answer.
+    pub fn side_by_side(kind: BusKind, max_in_flight: usize, response_timeout: Duration) -> Running {
+        Running::of(Bus { max_in_flight, response_timeout, ..settings(kind) }, |worker| worker)
     }
 
     /// One of several buses of a daemon.

@@ -11,6 +11,7 @@
 //! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
+mod crowd;
 mod rest;
 
 use std::future::pending;
@@ -31,6 +32,7 @@ use crate::bus::ears::Ears;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::frame::Framing;
 use crate::bus::modbus::line::ModbusLine;
+use crate::bus::modbus::tcp::many::Many;
 use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
@@ -117,6 +119,7 @@ impl Worker {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
             let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
+            let most = config.max_in_flight;
             let shift = Shift {
                 callers,
                 status: &status,
@@ -133,6 +136,9 @@ impl Worker {
                 }
                 BusKind::ModbusAscii(endpoint) => {
                     shift.on(ModbusLine::new(Framing::Ascii, endpoint, timeout, turnaround, &lines)).work(&stop).await
+                }
+                BusKind::ModbusTcp { address } if most > 1 => {
+                    shift.on(Many::new(address, timeout, lines.clone())).work_side_by_side(most, &stop).await
                 }
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await

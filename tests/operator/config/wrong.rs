@@ -104,6 +104,9 @@ const BUS: &[Case] = &[
     ("[bus.line-a]\nturnaround = '2m'", "bus.line-a.turnaround", "0ms to 1m"),
     ("[bus.line-a]\nconnect_pause = '61s'", "bus.line-a.connect_pause", "0ms to 1m"),
     ("[bus.plant]\nidle_close = '25h'", "bus.plant.idle_close", "0ms to 1d"),
+    ("[bus.plant]\nmax_in_flight = 17", "bus.plant.max_in_flight", "1 to 16"),
+    ("[bus.plant]\npipelining = 4", "bus.plant.pipelining", "did you mean \"max_in_flight\"?"),
+    ("[bus.line-a]\nmax_in_flight = 4", "bus.line-a.max_in_flight", "belongs to a bus of kind \"modbus-tcp\""),
     ("[bus.plant]\nidle_timeout = '1m'", "bus.plant.idle_timeout", "did you mean \"idle_close\"?"),
     ("[bus.line-a]\ndelimiter = 'x'", "bus.line-a.delimiter", "kind \"serial\""),
     ("[bus.plant]\nbaud = 9600", "bus.plant.baud", "\"modbus-rtu\" or \"modbus-ascii\" or \"serial\""),
@@ -228,6 +231,12 @@ const DEVICE: &[Case] = &[
             "[device.pump-7]\nquirks = ['unit-id']\n[device.d]\nbus = 'line-a'\nunit = 9\nprofile = 'pump'\nkey_file = 'keys/good.key'",
             "device.pump-7.quirks",
             "has unit 9 of device \"d\" beside unit 7",
+        ),
+        (
+            "[bus.plant]\nmax_in_flight = 4\n[device.d]\nbus = 'plant'\nunit = 9\nprofile = 'pump'\nkey_file = 'keys/good.key'\n\
+             quirks = ['transaction-id']",
+            "device.d.quirks",
+            "up to 4 requests are under way at once on bus \"plant\" (max_in_flight)",
         ),
         ("[device.scale]\nprofile = 'pump'", "device.scale.profile", "\"read-speed\""),
         ("[device.pump-7]\nprofile = 'scale'", "device.pump-7.profile", "\"tare\" sends text"),
