@@ -8,7 +8,9 @@
 //! - `broadcast`: what goes to all units of a line, at the line and through the built daemon.
 //! - `scan`: which units are there, against such peers.
 //! - `pymodbus`: the same, against a slave that is not ours.
+//! - `libmodbus`: the built daemon, against another one, and beside a master that is not ours.
 //! - `watch`: the built program, which shows what goes over a line.
+//! - `captures`: what Wireshark makes of what that has captured.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 //! - `troubleshooting`: what the built daemon says of each trouble, and what the page of them has.
 
@@ -20,10 +22,12 @@ mod peers;
 mod support;
 
 mod broadcast;
+mod captures;
 mod events;
 mod framed;
 mod in_flight;
 mod late_answers;
+mod libmodbus;
 mod modbus_ascii;
 mod modbus_rtu;
 mod modbus_tcp;
