@@ -175,6 +175,12 @@ impl Slave {
         std::mem::take(&mut inner.writes)
     }
 
+    /// When the first and the last of the single-register writes was carried out, and how many there were.
+    pub fn first_and_last_write(&self) -> (Instant, Instant, usize) {
+        let inner = self.lock();
+        (inner.times[0], inner.times[inner.times.len() - 1], inner.times.len())
+    }
+
     /// How often this value was written to this register.
     pub fn count(&self, address: u16, value: u16) -> usize {
         self.lock().writes.iter().filter(|write| **write == (address, value)).count()
