@@ -7,9 +7,10 @@
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
 //! - A late answer counts for the same question only: the same request of the same caller. The same request of another
 //!   caller is another command, and may have to be confirmed for itself; and each look at what was written is a
-//!   question of its own. It is otherwise where what a peripheral says by itself has passed for the answer: there the
-//!   same request, whoever asks it, is answered by what is said next, and may go; but not when somebody else has waited
-//!   for longer, who would have to wait anew.
+//!   question of its own, and so is each of several requests of one command, even if they are the same. It is
+//!   otherwise where what a peripheral says by itself has passed for the answer: there the same request, whoever asks
+//!   it, is answered by what is said next, and may go; but not when somebody else has waited for longer, who would have
+//!   to wait anew.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -43,13 +44,14 @@ pub(in crate::bus) struct Question {
     caller: u64,
     unit: u8,
     look: u32,
+    part: u32,
     request: Request,
 }
 
 impl Question {
     /// The question that a call puts.
     pub(in crate::bus) fn of(caller: u64, call: &Call) -> Question {
-        Question { caller, unit: call.unit, look: call.look, request: call.request.clone() }
+        Question { caller, unit: call.unit, look: call.look, part: call.part, request: call.request.clone() }
     }
 
     pub(in crate::bus) fn request(&self) -> &Request {
@@ -57,7 +59,8 @@ impl Question {
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        (self.caller, self.look) == (other.caller, other.look) && self.asks_the_same(other)
+        let of = |one: &Question| (one.caller, one.look, one.part);
+        of(self) == of(other) && self.asks_the_same(other)
     }
 
     /// Whether both are one request, whoever asks.
@@ -67,7 +70,7 @@ impl Question {
 }
 
 fn same_request(a: &Request, b: &Request) -> bool {
-    use Request::{Line, ReadBits, ReadWords, WriteBits, WriteWords};
+    use Request::{Line, MaskWord, ReadBits, ReadWords, WriteBits, WriteWords};
     match (a, b) {
         (ReadBits { coils: a, address: b, count: c }, ReadBits { coils: x, address: y, count: z })
         | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
@@ -79,6 +82,7 @@ fn same_request(a: &Request, b: &Request) -> bool {
         (WriteWords { address: a, words: b, multiple: c }, WriteWords { address: x, words: y, multiple: z }) => {
             (a, b, c) == (x, y, z)
         }
+        (MaskWord { address: a, and: b, or: c }, MaskWord { address: x, and: y, or: z }) => (a, b, c) == (x, y, z),
         // Of a reply of several lines the first may be under way when it is asked for again.
         (Line { bytes: a, until: None, .. }, Line { bytes: x, until: None, .. }) => a == x,
         _ => false,

@@ -189,7 +189,7 @@ impl BusHandle {
         self.config.borrow().clone()
     }
 
-    /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
+    /// The bus is to run with other settings from now on, after the turn in hand: it is closed, and opened with
     /// them. Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
     pub fn configure(&self, config: &config::Bus) {
         self.config.send_if_modified(|present| {

@@ -236,6 +236,11 @@ impl<K, A: Asked> Turns<K, A> {
         all
     }
 
+    /// Whether something was sent for the holder of the turn.
+    pub(in crate::bus) fn has_begun(&self) -> bool {
+        self.holder.as_ref().is_some_and(|turn| turn.begun)
+    }
+
     /// Everybody who has a turn.
     pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Given<K, A>> {
         self.holder.iter_mut().chain(&mut self.parked)

@@ -274,21 +274,26 @@ fn is_broadcast(unit: Option<u8>, kind: Option<Kind>) -> bool {
 /// Reports commands that want an answer of all units, or want to be shown by units where one was written.
 fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
     const ALL: &str = "0 is all units of the line: a broadcast, which nobody answers";
-    let commands = || profile.commands.values();
+    let commands = || profile.commands.values().flat_map(Command::each);
     let units_of = |command: &Command| command.read_back.as_ref().map(|rule| rule.units.is_empty());
     let why = if broadcast {
         let read = commands().find(|command| matches!(command.action, Action::Read(_)));
+        let first = commands().find(|command| command.reads_first());
         let shown = commands().find(|command| units_of(command) == Some(true));
-        match (read, shown) {
-            (Some(read), _) => Complaint::new(
+        match (read, first, shown) {
+            (Some(read), ..) => Complaint::new(
                 format!("{ALL}, and command {:?} reads", read.name),
                 "give the device a profile of its own, which only writes",
             ),
-            (None, Some(shown)) => Complaint::new(
+            (None, Some(first), _) => Complaint::new(
+                format!("{ALL}, and command {:?} reads a register before it writes", first.name),
+                "write a bit by function = 22, and a number by a scale that is always the same",
+            ),
+            (None, None, Some(shown)) => Complaint::new(
                 format!("{ALL}, and command {:?} is read back", shown.name),
                 "say which units are to show it: read_back = { units = [3, 4] }",
             ),
-            (None, None) => return,
+            (None, None, None) => return,
         }
     } else {
         let Some(shown) = commands().find(|command| units_of(command) == Some(false)) else { return };

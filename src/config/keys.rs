@@ -198,6 +198,7 @@ pub const COMMAND: Section = Section {
     keys: &[
         "read",
         "write",
+        "steps",
         "function",
         "send",
         "send_hex",
@@ -221,11 +222,33 @@ pub const COMMAND: Section = Section {
     ],
 };
 
+/// One of the tables that `steps` holds.
+pub const STEP: Section = Section {
+    title: "steps",
+    keys: &["write", "function", "value", "values", "unavailable", "range", "verify", "read_back"],
+};
+
 /// The table that `read` and `write` hold.
 pub const POINT: Section = Section {
     title: "read and write",
-    keys: &["table", "address", "register", "type", "count", "order", "word_order", "byte_order", "scale", "offset"],
+    keys: &[
+        "table",
+        "address",
+        "register",
+        "type",
+        "bit",
+        "count",
+        "order",
+        "word_order",
+        "byte_order",
+        "scale",
+        "offset",
+        "scale_register",
+    ],
 };
+
+/// The table that `scale_register` holds.
+pub const SCALE_REGISTER: Section = Section { title: "scale_register", keys: &["table", "address", "register"] };
 
 /// The table that `read_back` holds.
 pub const READ_BACK: Section = Section {
@@ -235,12 +258,14 @@ pub const READ_BACK: Section = Section {
         "address",
         "register",
         "type",
+        "bit",
         "count",
         "order",
         "word_order",
         "byte_order",
         "scale",
         "offset",
+        "scale_register",
         "units",
         "after",
         "within",
@@ -249,7 +274,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 19] = [
+pub const SECTIONS: [Section; 21] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -267,7 +292,9 @@ pub const SECTIONS: [Section; 19] = [
     PROFILE,
     MESSAGE,
     COMMAND,
+    STEP,
     POINT,
+    SCALE_REGISTER,
     READ_BACK,
 ];
 

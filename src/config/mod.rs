@@ -27,6 +27,7 @@ mod profile;
 mod secret;
 pub mod shipped;
 mod slips;
+mod steps;
 mod syntax;
 mod text;
 mod transport;

@@ -62,7 +62,14 @@ const KEYS: &[Alias] = &[
     (
         "function",
         &["function_code", "functioncode", "fc", "write_function", "write_fc", "modbus_function"],
-        " It is 5, 6, 15 or 16",
+        " It is 5, 6, 15, 16 or 22",
+    ),
+    ("steps", &["sequence", "writes", "actions", "commands", "script", "batch"], " As steps = [ { write = { … }, value = 1 }, … ]"),
+    ("bit", &["bit_number", "bit_index", "bit_offset", "bit_position", "bitmask", "bit_mask", "mask", "sub_element"], ""),
+    (
+        "scale_register",
+        &["sf", "scale_factor", "scalefactor", "scale_factor_register", "sunssf", "exponent", "exponent_register"],
+        " It is where the power of ten stands, as scale_register = { address = 5 }; a scale that is always the same is scale",
     ),
     ("delimiter", &["terminator", "termination", "eol", "newline", "line_ending", "line_end", "end", "suffix"], ""),
     (

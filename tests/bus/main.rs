@@ -13,6 +13,7 @@
 //! - `captures`: what Wireshark makes of what that has captured.
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 //! - `troubleshooting`: what the built daemon says of each trouble, and what the page of them has.
+//! - `sequences`: the built daemon, with what is asked in a row.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -35,6 +36,7 @@ mod pymodbus;
 mod quirks;
 mod read_back;
 mod scan;
+mod sequences;
 mod serial;
 mod troubleshooting;
 mod values;

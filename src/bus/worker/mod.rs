@@ -3,7 +3,8 @@
 //! Invariants
 //! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, or when
 //!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
-//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
+//! - New settings are taken up between two turns, on a line that is opened anew: what is asked in a row is asked of the
+//!   same peripheral. Turns and their order stay.
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
 //!   in a book that all buses share, from before its first byte left.
 //! - A call that is called off ends every wait before its first byte.
@@ -280,7 +281,7 @@ impl<L: Link> Working<'_, L> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
             self.pulse.allow(OPENING_MAX);
             self.stay_in_touch();
-            if self.configured.has_changed().unwrap_or(false) {
+            if !self.callers.turns.has_begun() && self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
             let due = self.callers.turns.due(&Present { link: &self.link, page: &self.page });
@@ -343,13 +344,14 @@ impl<L: Link> Working<'_, L> {
         let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
         let idle_close = self.configured.borrow().idle_close.filter(|_| listening && turns.is_empty());
         let idle = idle_close.map(|after| self.reopening.idle + after);
+        let mut configured = self.configured.clone();
+        let is_between_turns = !turns.has_begun();
         let holder = turns.holder();
         let held = holder.is_some();
-        let mut configured = self.configured.clone();
         select! {
             biased;
             () = stop.cancelled() => Event::Stop,
-            Ok(()) = configured.changed() => Event::Configured,
+            Ok(()) = configured.changed(), if is_between_turns => Event::Configured,
             event = of_the(holder), if held => event,
             () = at(due) => Event::Due,
             // Before anybody's turn: an opening that one after the other calls off would never come to its end.

@@ -8,7 +8,7 @@ use fieldbridge::config::{
     BusKind, Credential, Cut, Endpoint, LowLatency, Parity, Patience, Rs485, Settle, TransportKind,
 };
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
-use fieldbridge::peripheral::Action;
+use fieldbridge::peripheral::{Action, Function};
 
 use super::Site;
 
@@ -223,14 +223,18 @@ fn the_most_that_the_protocol_allows_is_allowed() {
 #[test]
 fn one_coil_or_register_is_written_by_the_function_that_is_named() {
     let site = Site::good();
-    for (write, function, multiple) in [
-        ("register = 1", 5, false),
-        ("register = 1", 15, true),
-        ("register = 1, count = 2", 15, true),
-        ("register = 40001", 6, false),
-        ("register = 40001", 16, true),
-        ("register = 40001, type = 'f64'", 16, true),
-        ("register = 40001, type = 'string', count = 1", 6, false),
+    use Function::{Mask, Multiple, Usual};
+    for (write, function, by) in [
+        ("register = 1", 5, Usual),
+        ("register = 1", 15, Multiple),
+        ("register = 1, count = 2", 15, Multiple),
+        ("register = 40001", 6, Usual),
+        ("register = 40001", 16, Multiple),
+        ("register = 40001, type = 'f64'", 16, Multiple),
+        ("register = 40001, type = 'string', count = 1", 6, Usual),
+        ("register = 40001, bit = 15", 6, Usual),
+        ("register = 40001, bit = 0", 16, Multiple),
+        ("register = 40001, bit = 3, type = 'bool'", 22, Mask),
     ] {
         let text = format!(
             "[profile.pump.command.c]\nidempotent = true\nwrite = {{ {write} }}\nfunction = {function}\n\
@@ -238,7 +242,23 @@ fn one_coil_or_register_is_written_by_the_function_that_is_named() {
         );
         site.write("conf.d/10.toml", text);
         let commands = &site.loaded().config.devices["pump-7"].commands;
-        assert_eq!((commands["c"].multiple, commands["d"].multiple), (multiple, false), "{write}, {function}");
+        assert_eq!((commands["c"].function, commands["d"].function), (by, Usual), "{write}, {function}");
+    }
+}
+
+#[test]
+fn steps_are_not_idempotent_unless_it_is_said_and_each_has_what_stands_beside_it() {
+    let site = Site::good();
+    let steps = "[[profile.pump.command.c.steps]]\nwrite = { register = 40001, bit = 1 }\nvalue = true\nverify = true\n\
+                 [[profile.pump.command.c.steps]]\nwrite = { register = 40001, bit = 2 }\nvalues = { off = 0, on = 1 }\n\
+                 function = 22\n";
+    for (said, idempotent) in [("", false), ("idempotent = false", false), ("idempotent = true", true)] {
+        site.write("conf.d/10.toml", format!("[profile.pump.command.c]\n{said}\n{steps}"));
+        let command = site.loaded().config.devices["pump-7"].commands["c"].clone();
+        assert_eq!(command.idempotent, idempotent, "{said}");
+        let [first, second] = command.each() else { panic!("{command:?}") };
+        assert!(first.read_back.is_some() && first.fixed.is_some() && second.fixed.is_none());
+        assert_eq!((first.function, second.function), (Function::Usual, Function::Mask));
     }
 }
 
