@@ -32,6 +32,11 @@ fi
 if [ "${1-}" = tests ]; then
     need mosquitto mosquitto
     need_packages squid tinyproxy
+    # Modbus as others have it: a slave's library, a master, a serial line's server, and a reader of captures.
+    need_packages libmodbus-dev
+    need mbpoll mbpoll
+    need socat socat
+    need tshark tshark
     need strace strace
     need python3 python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"

@@ -18,7 +18,7 @@ use crate::bus::modbus::pdu::Pdu;
 use crate::bus::modbus::tcp;
 pub use crate::bus::text::any_bytes::frames;
 use crate::bus::{port, text};
-use crate::config::{Endpoint, Parity, SerialPort};
+use crate::config::{Endpoint, LowLatency, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::quirks::Quirks;
 use crate::proof::bytes::{run, Source};
@@ -34,7 +34,7 @@ fn request(source: &mut Source) -> Request {
     let address = u16::from(source.u8() % 4);
     let count = *source.pick(&[1, 2, 3, 8, 9, 17, 125]);
     let word = u16::from(source.u8() % 3);
-    match source.u8() % 6 {
+    match source.u8() % 7 {
         0 => Request::ReadBits { coils: true, address, count },
         1 => Request::ReadBits { coils: false, address, count },
         2 => Request::ReadWords { holding: true, address, count },
@@ -43,7 +43,8 @@ fn request(source: &mut Source) -> Request {
             let bits = (0..count.min(17)).map(|at| (at + word) % 3 == 0).collect();
             Request::WriteBits { address, bits, multiple: source.flag() }
         }
-        _ => Request::WriteWords { address, words: vec![word; usize::from(count.min(9))], multiple: source.flag() },
+        5 => Request::WriteWords { address, words: vec![word; usize::from(count.min(9))], multiple: source.flag() },
+        _ => Request::MaskWord { address, and: !count, or: word },
     }
 }
 
@@ -62,6 +63,7 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
         Request::ReadWords { holding, .. } => [4, 3][usize::from(*holding)],
         Request::WriteBits { bits, multiple, .. } => [15, 5][usize::from(bits.len() == 1 && !multiple)],
         Request::WriteWords { words, multiple, .. } => [16, 6][usize::from(words.len() == 1 && !multiple)],
+        Request::MaskWord { .. } => 22,
         Request::Line { .. } => return None,
     };
     if pdu.first() == Some(&(function | 0x80)) && pdu.len() == 2 {
@@ -86,6 +88,10 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
         Request::WriteWords { address, words, .. } => {
             let second = if function == 6 { words[0] } else { words.len() as u16 };
             echo(*address, second).then_some(Answer::Written)?
+        }
+        Request::MaskWord { address, and, or } => {
+            let is_echo = pdu.len() == 7 && [be(1), be(3), be(5)] == [Some(*address), Some(*and), Some(*or)];
+            is_echo.then_some(Answer::Written)?
         }
         Request::Line { .. } => return None,
     }))
@@ -113,6 +119,7 @@ fn pdu(request: &Request, source: &mut Source) -> Vec<u8> {
             [word] if !multiple => echo(6, *address, word),
             _ => echo(16, *address, words.len() as u16),
         },
+        Request::MaskWord { address, and, or } => [&echo(22, *address, *and)[..], &or.to_be_bytes()].concat(),
         Request::Line { .. } => Vec::new(),
     };
     match source.u8() % 8 {
@@ -319,6 +326,7 @@ fn endpoint() -> Endpoint {
         data_bits: 8,
         stop_bits: 1,
         rs485: None,
+        low_latency: LowLatency::IfPossible,
     })
 }
 

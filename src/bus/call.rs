@@ -49,6 +49,8 @@ pub struct Call {
     /// Which look of a command at what it has written, from 1; 0 for the command itself. A look is answered by its own
     /// answer only: a late one to the look before shows what stood there then.
     pub look: u32,
+    /// Which of a command's requests it is, where it has several: of two that are the same each has its own answer.
+    pub part: u32,
     /// What is understood although it bends the protocol.
     pub quirks: Quirks,
     /// The longest that the unit is ever waited for, where that is longer than the timeout: from it follows how late
@@ -60,8 +62,8 @@ impl Call {
     /// That may be sent whenever the line is free, with the bus's timeout.
     pub fn new(unit: u8, request: Request) -> Call {
         let (timeout, patience, not_after, quirks) = (None, Patience::default(), None, Quirks::NONE);
-        let (permit, look, slowest) = (Permit::default(), 0, None);
-        Call { unit, request, timeout, patience, not_after, permit, look, quirks, slowest }
+        let (permit, look, part, slowest) = (Permit::default(), 0, 0, None);
+        Call { unit, request, timeout, patience, not_after, permit, look, part, quirks, slowest }
     }
 
     /// How long to wait for the answer, if not as long as the bus says: a command's own time wins over its device's.

@@ -7,9 +7,10 @@
 //! - Every request is owed from its last byte on, and is paid by one answer: a retry that is answered leaves one owed.
 //! - A late answer counts for the same question only: the same request of the same caller. The same request of another
 //!   caller is another command, and may have to be confirmed for itself; and each look at what was written is a
-//!   question of its own. It is otherwise where what a peripheral says by itself has passed for the answer: there the
-//!   same request, whoever asks it, is answered by what is said next, and may go; but not when somebody else has waited
-//!   for longer, who would have to wait anew.
+//!   question of its own, and so is each of several requests of one command, even if they are the same. It is
+//!   otherwise where what a peripheral says by itself has passed for the answer: there the same request, whoever asks
+//!   it, is answered by what is said next, and may go; but not when somebody else has waited for longer, who would have
+//!   to wait anew.
 //! - What an earlier life of the daemon was owed is not known, so nothing is asked until that must have lapsed.
 //! - A debt lapses after its window, so that a dead peripheral blocks nobody for ever.
 
@@ -43,17 +44,23 @@ pub(in crate::bus) struct Question {
     caller: u64,
     unit: u8,
     look: u32,
+    part: u32,
     request: Request,
 }
 
 impl Question {
     /// The question that a call puts.
     pub(in crate::bus) fn of(caller: u64, call: &Call) -> Question {
-        Question { caller, unit: call.unit, look: call.look, request: call.request.clone() }
+        Question { caller, unit: call.unit, look: call.look, part: call.part, request: call.request.clone() }
+    }
+
+    pub(in crate::bus) fn request(&self) -> &Request {
+        &self.request
     }
 
     pub(in crate::bus) fn is(&self, other: &Question) -> bool {
-        (self.caller, self.look) == (other.caller, other.look) && self.asks_the_same(other)
+        let of = |one: &Question| (one.caller, one.look, one.part);
+        of(self) == of(other) && self.asks_the_same(other)
     }
 
     /// Whether both are one request, whoever asks.
@@ -63,7 +70,7 @@ impl Question {
 }
 
 fn same_request(a: &Request, b: &Request) -> bool {
-    use Request::{Line, ReadBits, ReadWords, WriteBits, WriteWords};
+    use Request::{Line, MaskWord, ReadBits, ReadWords, WriteBits, WriteWords};
     match (a, b) {
         (ReadBits { coils: a, address: b, count: c }, ReadBits { coils: x, address: y, count: z })
         | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
@@ -75,6 +82,7 @@ fn same_request(a: &Request, b: &Request) -> bool {
         (WriteWords { address: a, words: b, multiple: c }, WriteWords { address: x, words: y, multiple: z }) => {
             (a, b, c) == (x, y, z)
         }
+        (MaskWord { address: a, and: b, or: c }, MaskWord { address: x, and: y, or: z }) => (a, b, c) == (x, y, z),
         // Of a reply of several lines the first may be under way when it is asked for again.
         (Line { bytes: a, until: None, .. }, Line { bytes: x, until: None, .. }) => a == x,
         _ => false,
@@ -151,6 +159,13 @@ impl<S: Looks> Debts<S> {
     pub(in crate::bus) fn owes(&self, now: Instant) -> bool {
         let is_owed = |debt: &Debt<S>| debt.until > now && !debt.is_doubted;
         self.owed.iter().any(is_owed) || self.unknown_until.is_some_and(|until| until > now)
+    }
+
+    /// What answers may come to: nothing that is known where an earlier life of the daemon may have asked.
+    pub(in crate::bus) fn questions(&self, now: Instant) -> impl Iterator<Item = Option<&Question>> {
+        let unknown = self.unknown_until.filter(|until| *until > now).map(|_| None);
+        let known = self.owed.iter().filter(move |debt| debt.until > now).map(|debt| Some(&debt.question));
+        known.chain(unknown)
     }
 
     /// A request was sent, and its answer can come until then.

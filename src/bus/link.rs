@@ -37,6 +37,12 @@ pub(in crate::bus) trait Link {
     fn endpoint(&self) -> Option<&Endpoint> {
         None
     }
+    /// Until then answers may come to what somebody else has asked at the port.
+    fn shared_until(&mut self, _until: Instant) {}
+    /// Whether somebody wants to know what comes while nothing is asked.
+    fn is_listened_to(&self) -> bool {
+        false
+    }
     /// Longest that an exchange takes beside its timeout and the bus's turnaround.
     fn slack(&self) -> Duration {
         Duration::from_secs(60)
@@ -47,7 +53,8 @@ pub(in crate::bus) trait Link {
     }
     /// Whether the line is open, as far as is known.
     fn is_open(&self) -> bool;
-    /// Discards what comes while nothing is asked. Returns after each piece, or when the line is lost. Cancel-safe.
+    /// Takes what comes while nothing is asked, and answers nothing. Returns after each piece, or when the line is
+    /// lost. Cancel-safe.
     async fn listen(&mut self) -> Option<Lost>;
     /// Until when a call must wait, because a late answer could be taken for its own. Where somebody else has waited
     /// for longer it `gives_way`: what would make that one wait anew waits too.

@@ -8,8 +8,8 @@
 //! [`call`] says what is asked and how that ends; `turns` decides whose turn it is; `worker` runs the turns and keeps
 //! the port open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the
 //! bus on it is called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of
-//! framing and do one exchange. [`tap`] keeps what goes over a line for whoever watches it, and [`speech`] says what
-//! that is.
+//! framing and do one exchange. `ears` tells what an instrument says by itself; [`tap`] keeps what goes over a line
+//! for whoever watches it, and [`speech`] says what that is.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -22,6 +22,7 @@ pub mod any_bytes;
 pub mod call;
 mod counts;
 mod debts;
+mod ears;
 mod link;
 mod modbus;
 mod port;
@@ -40,6 +41,7 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use ears::{Hearing, Overheard};
 pub use port::error::{Cause, NotOpened};
 pub use port::owed::{Hardware, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
@@ -52,9 +54,11 @@ use crate::config;
 use crate::health::pulse::Pulse;
 use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
+use crate::peripheral::Events;
 use crate::proof::crash::{self, Point};
 use call::{at, Call, Permit, Wire};
 use counts::Counts;
+use ears::Ears;
 use link::TOO_LATE;
 use tap::Tap;
 
@@ -83,6 +87,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         pulse: Arc::default(),
         tap: Tap::default(),
         counts: Arc::default(),
+        ears: Ears::default(),
     };
     let worker = Worker::new(configured, queue, publish, &handle);
     (handle, worker)
@@ -109,6 +114,7 @@ pub struct BusHandle {
     pulse: Arc<Pulse>,
     tap: Tap,
     counts: Arc<Counts>,
+    ears: Ears,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -167,12 +173,23 @@ impl BusHandle {
         &self.tap
     }
 
+    /// Hears for a device what its instrument says by itself, for as long as what this gives is kept, in the place of
+    /// whoever did before. `tell` is called by the bus's worker, and must not wait. A bus of Modbus tells nothing.
+    pub fn listen(
+        &self,
+        device: &str,
+        events: &Events,
+        tell: impl Fn(Overheard<'_>) + Send + Sync + 'static,
+    ) -> Hearing {
+        self.ears.add(device, events.clone(), Arc::new(tell))
+    }
+
     /// What it runs with.
     pub fn settings(&self) -> config::Bus {
         self.config.borrow().clone()
     }
 
-    /// The bus is to run with other settings from now on, after the exchange in hand: it is closed, and opened with
+    /// The bus is to run with other settings from now on, after the turn in hand: it is closed, and opened with
     /// them. Whoever waits for it goes on waiting. With the settings that it has already, nothing happens.
     pub fn configure(&self, config: &config::Bus) {
         self.config.send_if_modified(|present| {

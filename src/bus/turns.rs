@@ -229,6 +229,18 @@ impl<K, A: Asked> Turns<K, A> {
         }
     }
 
+    /// Takes over everybody who has a turn, in order.
+    pub(in crate::bus) fn take_all(&mut self) -> Vec<Given<K, A>> {
+        let mut all: Vec<Given<K, A>> = self.parked.drain(..).chain(self.holder.take()).collect();
+        all.sort_by_key(|turn| turn.number);
+        all
+    }
+
+    /// Whether something was sent for the holder of the turn.
+    pub(in crate::bus) fn has_begun(&self) -> bool {
+        self.holder.as_ref().is_some_and(|turn| turn.begun)
+    }
+
     /// Everybody who has a turn.
     pub(in crate::bus) fn all(&mut self) -> impl Iterator<Item = &mut Given<K, A>> {
         self.holder.iter_mut().chain(&mut self.parked)

@@ -148,7 +148,7 @@ impl ReadOptions {
         }
         let count = (kind == DataType::String).then(|| u16::try_from(self.count).unwrap_or(u16::MAX));
         let address = self.place.address;
-        Ok(Point { table, address, kind, count, word_order, byte_order, scale: 1.0, offset: 0.0 })
+        Ok(Point { count, word_order, byte_order, ..Point::new(table, address, kind) })
     }
 }
 

@@ -25,7 +25,9 @@ pub struct WatchOptions {
     bus: String,
     /// Also write what goes over the line to a new file, as a capture for Wireshark.
     ///
-    /// Modbus TCP is captured as raw IPv4 with made-up addresses, a serial line as RTAC serial.
+    /// Modbus TCP is captured as raw IPv4 with made-up addresses, a serial line as RTAC serial. What the latter
+    /// carries nothing in it says: tell Wireshark by "Decode As" that it is Modbus RTU, or read it with
+    /// tshark -r FILE -d rtacser.data,mbrtu
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@
 //! - Every [`Execution`] ends in [`Step::Finish`] after a bounded number of steps (G4, G8).
 
 mod barred;
+mod steps;
 
 use std::time::Duration;
 
@@ -237,6 +238,20 @@ pub enum Attempt {
     Unconfirmed(Fault),
     /// It went to all units of a line, and none of them says anything to that.
     Broadcast(Fault),
+    /// Of several writes in a row one was not done, and some before it were.
+    Broken {
+        /// What kept it.
+        fault: Fault,
+        /// Whether that may be otherwise the next time.
+        may_repeat: bool,
+    },
+    /// Of several writes in a row one is not known to be done, and it can't be found out whether all are.
+    Lost {
+        /// What is known of it.
+        fault: Fault,
+        /// Whether it is over, so that it can be sent again.
+        may_repeat: bool,
+    },
 }
 
 /// What reading back came to.
@@ -361,8 +376,16 @@ impl Execution {
             // It is sent once, and whether it may be repeated or not, nobody says that it was done.
             (Attempt::Broadcast(fault), Some(looks)) => self.look_for(Purpose::Broadcast(fault), looks),
             (Attempt::Broadcast(fault), None) => Step::Finish(Outcome::ended(State::InDoubt, fault)),
+            (Attempt::Broken { fault, may_repeat: true }, _) => {
+                self.doubt = Some(fault.clone());
+                self.again_or(State::Failed, fault)
+            }
+            (Attempt::Broken { fault, may_repeat: false }, _) => Step::Finish(Outcome::ended(State::Failed, fault)),
+            (Attempt::Lost { fault, may_repeat: true }, _) => self.again_or_in_doubt(unclear(fault)),
             // It is being done already.
-            (Attempt::Unconfirmed(fault), None) => Step::Finish(Outcome::ended(self.unclear_end(), unclear(fault))),
+            (Attempt::Unconfirmed(fault), None) | (Attempt::Lost { fault, may_repeat: false }, _) => {
+                Step::Finish(Outcome::ended(self.unclear_end(), unclear(fault)))
+            }
         }
     }
 

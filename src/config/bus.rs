@@ -10,7 +10,7 @@ use super::address::host_and_port;
 use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
-use super::{frame, Bus, BusKind, Cut, Endpoint, Parity, Rs485, SerialPort, Wake};
+use super::{frame, Bus, BusKind, Cut, Endpoint, LowLatency, Parity, Rs485, SerialPort, Wake};
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -41,6 +41,9 @@ const WAKE_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
+
+/// Enough for a gateway with as many lines; more would only wait in its queue.
+const MAX_IN_FLIGHT: RangeInclusive<i64> = 1..=16;
 
 const RTS_DELAY: Span =
     Span { min: Duration::ZERO, max: Duration::from_millis(100), because: ", as the kernel keeps no longer one" };
@@ -191,6 +194,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let retry_pause = table.duration("retry_pause", &RETRY_PAUSE);
     let connect_pause = table.duration("connect_pause", &CONNECT_PAUSE);
     let idle_close = table.duration("idle_close", &IDLE_CLOSE);
+    let max_in_flight = table.small("max_in_flight", MAX_IN_FLIGHT);
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
@@ -213,6 +217,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         strips_echo: strips_echo.unwrap_or(false),
         connect_pause: connect_pause.unwrap_or(Duration::ZERO),
         idle_close,
+        max_in_flight: max_in_flight.unwrap_or(1),
     })
 }
 
@@ -233,7 +238,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 }
 
 /// Keys of a serial port, which a server sets for a line of its own.
-const PORT_SETTINGS: [&str; 5] = ["baud", "parity", "data_bits", "stop_bits", "rs485"];
+const PORT_SETTINGS: [&str; 6] = ["baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
 
 /// A serial port, or a server that has one.
 fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {
@@ -300,7 +305,12 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         table.note("parity", why);
     }
     let rs485 = rs485(table);
-    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485 })
+    let low_latency = match table.boolean("low_latency") {
+        None => LowLatency::IfPossible,
+        Some(true) => LowLatency::Wanted,
+        Some(false) => LowLatency::Unwanted,
+    };
+    Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485, low_latency })
 }
 
 /// How the port's driver is to switch the direction of the line.

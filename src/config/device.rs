@@ -7,7 +7,7 @@ use super::bus::{Entry, Kind, RESPONSE_TIMEOUT, RETRIES, TURNAROUND};
 use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
-use super::text::lacks_end;
+use super::text::{expression, lacks_end};
 use super::tree::{join, Table};
 use super::way::transport;
 use super::{is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
@@ -15,7 +15,7 @@ use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::{Ends, Frame};
 use crate::peripheral::quirks::{Quirk, Quirks};
-use crate::peripheral::{Action, Command};
+use crate::peripheral::{Action, Command, Events};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -101,6 +101,9 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     if let (Some((name, _)), Some(unit), true) = (bus, unit, quirks.has(Quirk::UnitId)) {
         seen.any_unit.insert(id, (name, unit));
     }
+    if let Some((name, settings)) = bus.and_then(|(name, bus)| Some((name, bus.bus.as_ref()?))) {
+        check_in_flight(table, name, settings, quirks);
+    }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
         check_fit(table, name, bus.kind, profile);
@@ -116,6 +119,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             }
         }
     }
+    let events = events(table, bus.map(|(_, bus)| bus));
     let settle =
         table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
     let default_command = profile.and_then(|profile| default_command(table, profile));
@@ -137,6 +141,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         transport,
         credential: credential?,
         secondary,
+        events,
         settle: settle.unwrap_or(Settle::AfterExecution),
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
         commands: match kind {
@@ -269,21 +274,26 @@ fn is_broadcast(unit: Option<u8>, kind: Option<Kind>) -> bool {
 /// Reports commands that want an answer of all units, or want to be shown by units where one was written.
 fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
     const ALL: &str = "0 is all units of the line: a broadcast, which nobody answers";
-    let commands = || profile.commands.values();
+    let commands = || profile.commands.values().flat_map(Command::each);
     let units_of = |command: &Command| command.read_back.as_ref().map(|rule| rule.units.is_empty());
     let why = if broadcast {
         let read = commands().find(|command| matches!(command.action, Action::Read(_)));
+        let first = commands().find(|command| command.reads_first());
         let shown = commands().find(|command| units_of(command) == Some(true));
-        match (read, shown) {
-            (Some(read), _) => Complaint::new(
+        match (read, first, shown) {
+            (Some(read), ..) => Complaint::new(
                 format!("{ALL}, and command {:?} reads", read.name),
                 "give the device a profile of its own, which only writes",
             ),
-            (None, Some(shown)) => Complaint::new(
+            (None, Some(first), _) => Complaint::new(
+                format!("{ALL}, and command {:?} reads a register before it writes", first.name),
+                "write a bit by function = 22, and a number by a scale that is always the same",
+            ),
+            (None, None, Some(shown)) => Complaint::new(
                 format!("{ALL}, and command {:?} is read back", shown.name),
                 "say which units are to show it: read_back = { units = [3, 4] }",
             ),
-            (None, None) => return,
+            (None, None, None) => return,
         }
     } else {
         let Some(shown) = commands().find(|command| units_of(command) == Some(false)) else { return };
@@ -327,6 +337,46 @@ fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
         quirks = quirks.and(quirk);
     }
     quirks
+}
+
+/// Reports a device whose answers can't be told from others' where several are awaited.
+fn check_in_flight(table: &Table, bus: &str, settings: &Bus, quirks: Quirks) {
+    const ONE_AT_A_TIME: [Quirk; 3] = [Quirk::TransactionId, Quirk::UnitId, Quirk::Length];
+    let most = settings.max_in_flight;
+    if let Some(quirk) = ONE_AT_A_TIME.into_iter().find(|quirk| most > 1 && quirks.has(*quirk)) {
+        let what = format!(
+            "{:?} takes answers that are told by nothing but their order, and up to {most} requests are under way at \
+             once on bus {bus:?} (max_in_flight)",
+            quirk.as_str()
+        );
+        table.wrong("quirks", (what, "remove max_in_flight from the bus, or put the device on a bus of its own"));
+    }
+}
+
+/// What the device's instrument says by itself and is wanted at the hub.
+fn events(table: &Table, bus: Option<&Entry>) -> Option<Events> {
+    let events = expression(table, "events", Events::new)?;
+    let kind = bus.and_then(|bus| bus.kind);
+    if kind.is_some_and(|kind| kind != Kind::Serial) {
+        let why = ("are lines that an instrument says by itself, and who speaks Modbus says none", "remove it");
+        table.wrong("events", why);
+        return None;
+    }
+    if events.has("") {
+        let why = (
+            "matches every line, also a reply: no command without an `expect` would be confirmed any more",
+            "write what only such lines hold, such as \"^ALARM\"",
+        );
+        table.warn("events", why);
+    }
+    if let Some(after) = bus.and_then(|bus| bus.bus.as_ref()?.idle_close) {
+        let told = humantime::format_duration(after);
+        let what = format!(
+            "what comes is not heard while the bus is closed, which it is {told} after each command (idle_close)"
+        );
+        table.warn("events", (what, "remove idle_close from the bus"));
+    }
+    Some(events)
 }
 
 /// Commands whose deadline passes while one answer of a device on a bus is waited for: the paths of their tables, and

@@ -62,6 +62,7 @@ pub const MODBUS_RTU: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "response_timeout",
         "retries",
         "retry_pause",
@@ -89,6 +90,7 @@ pub const MODBUS_TCP: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "max_in_flight",
     ],
 };
 
@@ -104,6 +106,7 @@ pub const SERIAL: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "delimiter",
         "frame",
         "wake",
@@ -141,6 +144,7 @@ pub const BUS: Section = Section {
         "data_bits",
         "stop_bits",
         "rs485",
+        "low_latency",
         "delimiter",
         "frame",
         "wake",
@@ -153,6 +157,7 @@ pub const BUS: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "max_in_flight",
         "echo",
     ],
 };
@@ -176,6 +181,7 @@ pub const DEVICE: Section = Section {
         "cert_key_file",
         "settle",
         "default_command",
+        "events",
     ],
 };
 
@@ -192,6 +198,7 @@ pub const COMMAND: Section = Section {
     keys: &[
         "read",
         "write",
+        "steps",
         "function",
         "send",
         "send_hex",
@@ -215,11 +222,33 @@ pub const COMMAND: Section = Section {
     ],
 };
 
+/// One of the tables that `steps` holds.
+pub const STEP: Section = Section {
+    title: "steps",
+    keys: &["write", "function", "value", "values", "unavailable", "range", "verify", "read_back"],
+};
+
 /// The table that `read` and `write` hold.
 pub const POINT: Section = Section {
     title: "read and write",
-    keys: &["table", "address", "register", "type", "count", "order", "word_order", "byte_order", "scale", "offset"],
+    keys: &[
+        "table",
+        "address",
+        "register",
+        "type",
+        "bit",
+        "count",
+        "order",
+        "word_order",
+        "byte_order",
+        "scale",
+        "offset",
+        "scale_register",
+    ],
 };
+
+/// The table that `scale_register` holds.
+pub const SCALE_REGISTER: Section = Section { title: "scale_register", keys: &["table", "address", "register"] };
 
 /// The table that `read_back` holds.
 pub const READ_BACK: Section = Section {
@@ -229,12 +258,14 @@ pub const READ_BACK: Section = Section {
         "address",
         "register",
         "type",
+        "bit",
         "count",
         "order",
         "word_order",
         "byte_order",
         "scale",
         "offset",
+        "scale_register",
         "units",
         "after",
         "within",
@@ -243,7 +274,7 @@ pub const READ_BACK: Section = Section {
 };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 19] = [
+pub const SECTIONS: [Section; 21] = [
     ROOT,
     HUB,
     ADDRESSES,
@@ -261,7 +292,9 @@ pub const SECTIONS: [Section; 19] = [
     PROFILE,
     MESSAGE,
     COMMAND,
+    STEP,
     POINT,
+    SCALE_REGISTER,
     READ_BACK,
 ];
 

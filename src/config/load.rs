@@ -344,6 +344,16 @@ fn record_tables(origins: &mut BTreeMap<String, String>, path: &str, entries: &M
             let path = join(path, key);
             record_tables(origins, &path, entries, source);
             origins.entry(path).or_insert_with(|| source.to_owned());
+        } else if let ValueKind::Array(items) = &value.kind {
+            let path = join(path, key);
+            // It replaces the whole of an earlier one.
+            origins.retain(|known, _| !known.strip_prefix(&path).is_some_and(|rest| rest.starts_with('[')));
+            for (at, item) in items.iter().enumerate() {
+                let ValueKind::Table(entries) = &item.kind else { continue };
+                let path = format!("{path}[{}]", at + 1);
+                record_tables(origins, &path, entries, source);
+                origins.insert(path, source.to_owned());
+            }
         }
     }
 }

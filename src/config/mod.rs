@@ -27,6 +27,7 @@ mod profile;
 mod secret;
 pub mod shipped;
 mod slips;
+mod steps;
 mod syntax;
 mod text;
 mod transport;
@@ -44,7 +45,7 @@ use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
-use crate::peripheral::Command;
+use crate::peripheral::{Command, Events};
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, Loaded, Places, Refused};
@@ -161,6 +162,8 @@ pub struct Bus {
     pub connect_pause: Duration,
     /// When the open line is closed if there is nothing to ask, up to a day; zero: after each turn.
     pub idle_close: Option<Duration>,
+    /// Requests of different units that may be under way at once, 1 to 16; more than one on Modbus TCP only.
+    pub max_in_flight: usize,
 }
 
 /// The kinds of bus.
@@ -306,6 +309,19 @@ pub struct SerialPort {
     pub stop_bits: u8,
     /// How its driver switches the direction of its line, if it is to do that.
     pub rs485: Option<Rs485>,
+    /// Whether its adapter is to pass on at once what has come.
+    pub low_latency: LowLatency,
+}
+
+/// Whether a serial port's driver is asked for low latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LowLatency {
+    /// It is, where it knows of it.
+    IfPossible,
+    /// It is, and somebody wants to know if it does not.
+    Wanted,
+    /// It is to leave that.
+    Unwanted,
 }
 
 /// How the driver of a serial port switches the direction of an RS-485 line.
@@ -362,6 +378,8 @@ pub struct Device {
     pub credential: Credential,
     /// The key to try when the hub refuses the first.
     pub secondary: Option<Vec<u8>>,
+    /// What its instrument says by itself and is told to the hub.
+    pub events: Option<Events>,
     /// When its messages are completed.
     pub settle: Settle,
     /// How its messages are read.
@@ -373,7 +391,7 @@ pub struct Device {
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Device { id, bus, unit, patience, broadcast, quirks, .. } = self;
-        let Device { transport, credential, secondary, settle, form, commands, .. } = self;
+        let Device { transport, credential, secondary, events, settle, form, commands, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -384,6 +402,7 @@ impl fmt::Debug for Device {
             .field("transport", transport)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))
+            .field("events", events)
             .field("settle", settle)
             .field("form", form)
             .field("commands", commands)

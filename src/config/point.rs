@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::keys;
 use super::tree::Table as Section;
-use crate::peripheral::registers::{DataType, Order, Point, Table, BITS_READ_MAX};
+use crate::peripheral::registers::{DataType, Order, Point, ScaleRegister, Table, BITS_READ_MAX};
 
 /// The tables by their names.
 pub const TABLES: [(&str, Table); 4] =
@@ -67,6 +67,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     }
     let (table, address) = place(&section);
     let table = table?;
+    let bit = bit(&section, table, count);
     if is_write && matches!(table, Table::Discrete | Table::Input) {
         let key = ["table", "register"].into_iter().find(|k| section.has(k));
         let why = (format!("{} can only be read", plural(table)), "write to a coil or a holding register");
@@ -76,16 +77,17 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
         return None;
     }
     let default_kind = match table {
-        Table::Coil | Table::Discrete => DataType::Bool,
-        Table::Holding | Table::Input => DataType::U16,
+        Table::Holding | Table::Input if !section.has("bit") => DataType::U16,
+        _ => DataType::Bool,
     };
     let kind = given_kind.unwrap_or(default_kind);
     check_type(&section, table, kind);
     check_order(&section, kind, word_order);
-    if is_write && table == Table::Holding && kind == DataType::Bool {
+    let scale_register = scale_register(&section, table, kind);
+    if is_write && table == Table::Holding && kind == DataType::Bool && !section.has("bit") {
         let why = (
             "writes the whole register as 0 or 1, over whatever its other 15 bits hold",
-            "if they mean something, write the register as u16 with all of them",
+            "if they mean something, say which bit is the value, such as bit = 0",
         );
         section.warn("type", why);
     }
@@ -93,14 +95,14 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
     let address = address?;
     check_end(&section, address, length?);
     Some(Point {
-        table,
-        address,
-        kind,
         count,
         word_order: word_order.unwrap_or(Order::Big),
         byte_order: byte_order.unwrap_or(Order::Big),
         scale: scale.unwrap_or(1.0),
         offset: offset.unwrap_or(0.0),
+        bit,
+        scale_register,
+        ..Point::new(table, address, kind)
     })
 }
 
@@ -108,7 +110,8 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
 pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let (word_order, byte_order) = orders(section);
     let given_kind = section.choice("type", &TYPES);
-    let count = section.small::<u16>("count", COUNTS).or(write.count);
+    let own_count = section.small::<u16>("count", COUNTS);
+    let count = own_count.or(write.count);
     let scale = section.number("scale");
     let offset = section.number("offset");
     if scale == Some(0.0) {
@@ -126,7 +129,11 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
         return None;
     }
     let is_bits = |table| matches!(table, Table::Coil | Table::Discrete);
+    // One bit of a register shows as one of a register, or as one of a table of bits.
+    let own_bit = bit(section, table, own_count);
+    let bit = own_bit.or(write.bit.filter(|_| !is_bits(table)));
     let default_kind = match (is_bits(table), is_bits(write.table)) {
+        _ if section.has("bit") => DataType::Bool,
         (true, _) => DataType::Bool,
         (false, true) => DataType::U16,
         (false, false) => write.kind,
@@ -134,6 +141,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     let kind = given_kind.unwrap_or(default_kind);
     check_type(section, table, kind);
     check_order(section, kind, word_order);
+    let scale_register = scale_register(section, table, kind);
     let is_alike = |kind: DataType| (kind == DataType::Bool, kind == DataType::String);
     if is_alike(kind) != is_alike(write.kind) || (count != write.count && kind != DataType::String) {
         let key = ["type", "count", "table", "register"].into_iter().find(|key| section.has(key));
@@ -146,15 +154,53 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
     // A scale is that of a register.
     let (as_scale, as_offset) = if is_bits(table) { (1.0, 0.0) } else { (write.scale, write.offset) };
     Some(Point {
-        table,
-        address,
-        kind,
         count,
         word_order: word_order.unwrap_or(write.word_order),
         byte_order: byte_order.unwrap_or(write.byte_order),
         scale: scale.unwrap_or(as_scale),
         offset: offset.unwrap_or(as_offset),
+        bit,
+        scale_register: scale_register.or(write.scale_register.filter(|_| !is_bits(table))),
+        ..Point::new(table, address, kind)
     })
+}
+
+/// The one bit of a register that is the value, if it is one.
+fn bit(section: &Section, table: Table, count: Option<u16>) -> Option<u8> {
+    let bit = section.small("bit", 0..=15)?;
+    if table.is_bits() {
+        let why = (format!("is one of a register, and {} are single bits", plural(table)), "remove it");
+        section.wrong("bit", why);
+    } else if count.is_some() {
+        section.wrong("count", ("stands beside bit, which is a single value", "remove one of them"));
+    } else {
+        return Some(bit);
+    }
+    None
+}
+
+/// Where the power of ten stands that scales the value: among registers of the same table, if nothing else is said.
+fn scale_register(point: &Section, table: Table, kind: DataType) -> Option<ScaleRegister> {
+    let section = point.table("scale_register", keys::SCALE_REGISTER)?;
+    if table.is_bits() || matches!(kind, DataType::Bool | DataType::String) {
+        point.wrong("scale_register", ("is for numbers, and this point holds none", "remove it"));
+        return None;
+    }
+    let (table, address) = match section.has("register") || section.has("table") {
+        true => place(&section),
+        false if section.has("address") => (Some(table), section.small("address", 0..=65_535)),
+        false => {
+            section.absent("address", ("is missing", "give the protocol address, from 0, or register, such as 40006"));
+            return None;
+        }
+    };
+    let (table, address) = (table?, address?);
+    if table.is_bits() {
+        let key = ["table", "register"].into_iter().find(|key| section.has(key)).unwrap_or("table");
+        section.wrong(key, (format!("{} hold no numbers", plural(table)), "it is a holding or an input register"));
+        return None;
+    }
+    Some(ScaleRegister { table, address })
 }
 
 /// Word order and byte order, from `order` or from a key for each.
@@ -255,6 +301,8 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
     if table.is_bits() && kind != DataType::Bool {
         let why = (format!("{} hold single bits", plural(table)), "remove it");
         section.wrong("type", why);
+    } else if section.has("bit") && kind != DataType::Bool {
+        section.wrong("type", ("stands beside bit, which is a bool", "remove one of them"));
     }
     for key in OF_ORDER.into_iter().filter(|key| table.is_bits() && section.has(key)) {
         let why = (format!("is for the bytes of registers, and {} hold single bits", plural(table)), "remove it");

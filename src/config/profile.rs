@@ -9,11 +9,11 @@ use serde_json::Value as Json;
 use super::bus::RESPONSE_TIMEOUT;
 use super::text::{check_sent, template};
 use super::tree::{Span, Table};
-use super::{keys, message, point};
+use super::{keys, message, point, steps};
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::registers::{DataType, Point};
-use crate::peripheral::{Action, Command, Names, Rule};
+use crate::peripheral::{Action, Command, Function, Names, Rule};
 
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 const MIN_INTERVAL: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24 * 3600), because: "" };
@@ -72,14 +72,14 @@ fn profile(table: &Table) -> Profile {
             None => {}
         }
         if let Some(command) = command(&table, name) {
-            commands.insert(name.to_owned(), Command { numbers_as_text, ..command });
+            commands.insert(name.to_owned(), command.taking_numbers_as_text(numbers_as_text));
         }
     }
     Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), names, form, registers, sends }
 }
 
 /// The keys that say what a command does.
-const ACTIONS: [&str; 4] = ["read", "write", "send", "send_hex"];
+const ACTIONS: [&str; 5] = ["read", "write", "steps", "send", "send_hex"];
 
 /// The one key of a command that says what it does.
 fn action_key(table: &Table) -> Option<&'static str> {
@@ -92,47 +92,40 @@ fn action_key(table: &Table) -> Option<&'static str> {
 
 fn command(table: &Table, name: &str) -> Option<Command> {
     refuse_keys_of_other_actions(table);
-    let action = action(table);
+    let command = beside(table, action(table, name), name);
+    let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
+    let deadline = table.duration("deadline", &DEADLINE).unwrap_or(Command::DEADLINE);
+    if let Some(timeout) = timeout.filter(|timeout| deadline < *timeout) {
+        table.warn("deadline", too_soon(deadline, "timeout", timeout));
+    }
+    let min_interval = table.duration("min_interval", &MIN_INTERVAL).unwrap_or_default();
+    if min_interval > deadline {
+        table.warn("min_interval", too_rare(min_interval, deadline));
+    }
+    let latest_wins = table.boolean("latest_wins").unwrap_or(false);
+    let idempotent = idempotent(table)?;
+    Some(Command { idempotent, timeout, deadline, min_interval, latest_wins, ..command? })
+}
+
+/// What stands beside an action, in a command or in one of its steps.
+pub(super) fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> {
     let range = range(table);
     let names = names(table, action.as_ref());
     let unavailable = unavailable(table, action.as_ref());
     let fixed = table.json("value");
-    let timeout = table.duration("timeout", &RESPONSE_TIMEOUT);
-    let deadline = table.duration("deadline", &DEADLINE);
-    let (read_back, multiple) = match action.as_ref() {
-        Some(Action::Write(point)) => (read_back(table, point), multiple(table, point)),
-        _ => (None, false),
+    let (read_back, function) = match action.as_ref() {
+        Some(Action::Write(point)) => (read_back(table, point), function(table, point)),
+        _ => (None, Function::Usual),
     };
-    let idempotent = idempotent(table);
-    let command = Command {
-        // A command that doesn't say is refused below; the rest of it is still looked at.
-        idempotent: idempotent.unwrap_or(false),
-        read_back,
-        fixed,
-        names,
-        unavailable,
-        multiple,
-        range,
-        timeout,
-        deadline: deadline.unwrap_or(Command::DEADLINE),
-        min_interval: table.duration("min_interval", &MIN_INTERVAL).unwrap_or_default(),
-        latest_wins: table.boolean("latest_wins").unwrap_or(false),
-        ..Command::new(name, action?)
-    };
+    let command = Command { read_back, fixed, names, unavailable, function, range, ..Command::new(name, action?) };
     match &command.action {
-        Action::Read(_) => {}
+        Action::Read(_) | Action::Steps(_) => {}
         Action::Write(point) => check_written(table, point, range),
         Action::Send(template) => check_sent(table, template),
     }
     check_fixed(table, &command);
     check_names(table, &command);
-    if let Some(timeout) = timeout.filter(|timeout| command.deadline < *timeout) {
-        table.warn("deadline", too_soon(command.deadline, "timeout", timeout));
-    }
-    if command.min_interval > command.deadline {
-        table.warn("min_interval", too_rare(&command));
-    }
-    idempotent.map(|_| command)
+    Some(command)
 }
 
 /// Reports a fixed value that every message would end in a refusal of: it is asked of what carries messages out.
@@ -161,35 +154,36 @@ pub(super) fn too_soon(deadline: Duration, what: &str, timeout: Duration) -> Com
 }
 
 /// What is said of an interval that no deadline outlasts.
-fn too_rare(command: &Command) -> Complaint {
+fn too_rare(min_interval: Duration, deadline: Duration) -> Complaint {
     let told = humantime::format_duration;
     Complaint::new(
         format!(
             "{} is longer than the deadline, {}: whoever asks again right after it was done waits in vain, and the \
              command expires",
-            told(command.min_interval),
-            told(command.deadline)
+            told(min_interval),
+            told(deadline)
         ),
         "make it shorter, or the deadline longer",
     )
 }
 
-fn action(table: &Table) -> Option<Action> {
+fn action(table: &Table, name: &str) -> Option<Action> {
     match action_key(table) {
         Some("read") => point::point(table, "read").map(Action::Read),
         Some("write") => point::point(table, "write").map(Action::Write),
+        Some("steps") => steps::steps(table, name).map(Action::Steps),
         Some(_) => template(table).map(Action::send),
         None => {
             let present = table.present();
             let given: Vec<&str> = present.into_iter().filter(|key| ACTIONS.contains(key)).collect();
             match given.as_slice() {
-                [] => table.absent_here(("does nothing", "give it one of read, write, send or send_hex")),
+                [] => table.absent_here(("does nothing", "give it one of read, write, steps, send or send_hex")),
                 [first, others @ ..] => {
                     let others = others.join(" and ");
                     let why = (format!("stands beside {others}"), "a command does one thing: make two commands of it");
                     table.wrong(first, why);
                     // Each is still looked at: what is wrong with it stays wrong in a command of its own.
-                    for key in given.iter().filter(|key| !key.starts_with("send")) {
+                    for key in given.iter().filter(|key| ["read", "write"].contains(key)) {
                         point::point(table, key);
                     }
                 }
@@ -210,6 +204,9 @@ fn idempotent(table: &Table) -> Option<bool> {
         return Some(true);
     }
     if !table.has("idempotent") {
+        if action == "steps" {
+            return Some(false);
+        }
         table.absent(
             "idempotent",
             (
@@ -244,6 +241,11 @@ fn refuse_keys_of_other_actions(table: &Table) {
         ("pattern", &["send"]),
     ] {
         if table.has(key) && !owners.contains(&action) {
+            if action == "steps" {
+                let why = ("belongs to one of the steps", "write it in the step that it is of");
+                table.wrong(key, why);
+                continue;
+            }
             let owners = owners.join(" or ");
             let why = (format!("belongs to a {owners}, and this command is a {action}"), "remove it");
             table.wrong(key, why);
@@ -299,29 +301,35 @@ fn units(section: &Table) -> Vec<u8> {
     units
 }
 
-/// Whether `function` names the one that writes several coils or registers (V1.1b3, 6.5, 6.6, 6.11 and 6.12).
-fn multiple(table: &Table, point: &Point) -> bool {
-    let Some(function) = table.integer("function", 1..=127) else { return false };
+/// The one that `function` names (V1.1b3, 6.5, 6.6, 6.11, 6.12 and 6.16).
+fn function(table: &Table, point: &Point) -> Function {
+    let Some(function) = table.integer("function", 1..=127) else { return Function::Usual };
     let (one, several, what, not_these) = match point.table.is_bits() {
         true => (5, 15, "coils", "holding registers"),
         false => (6, 16, "holding registers", "coils"),
     };
     let count = point.span();
-    if function == several || (function == one && count == 1) {
-        return function == several;
+    match function {
+        22 if point.bit.is_some() => return Function::Mask,
+        _ if function == several => return Function::Multiple,
+        _ if function == one && count == 1 => return Function::Usual,
+        _ => {}
     }
     let why = match function {
+        22 => "22 writes single bits of a holding register, and this command writes none".to_owned(),
         _ if function == one => format!("{one} writes one of the {what}, and this command writes {count}"),
         5 | 6 | 15 | 16 => format!("{function} writes {not_these}, and this command writes {what}"),
         1..=4 => format!("{function} reads, and this command writes"),
         _ => format!("{function} is none of those that write {what}"),
     };
     let remedy = match count {
+        _ if function == 22 && !point.table.is_bits() => "say which bit, such as bit = 0, or leave it out".to_owned(),
+        _ if point.bit.is_some() => format!("write {one}, {several} or 22"),
         1 => format!("write {one} or {several}"),
         _ => format!("write {several}, or leave it out"),
     };
     table.wrong("function", (why, remedy));
-    false
+    Function::Usual
 }
 
 fn range(table: &Table) -> Option<(f64, f64)> {
@@ -382,7 +390,7 @@ fn unavailable(table: &Table, action: Option<&Action>) -> Option<u64> {
     let Some(Action::Read(point) | Action::Write(point)) = action.filter(|_| table.has("unavailable")) else {
         return None;
     };
-    if point.table.is_bits() || point.kind == DataType::String {
+    if point.table.is_bits() || point.bit.is_some() || point.kind == DataType::String {
         let why = ("is what registers hold in place of a number, and this command has none", "remove it");
         table.wrong("unavailable", why);
         return None;
@@ -402,6 +410,7 @@ fn check_names(table: &Table, command: &Command) {
     let (takes_one, is_text) = match &command.action {
         Action::Read(point) | Action::Write(point) => (true, point.kind == DataType::String),
         Action::Send(template) => (template.send.takes_value(), false),
+        Action::Steps(_) => return,
     };
     // A fixed value has been asked for already.
     let Some(names) = command.names.as_ref().filter(|_| takes_one && command.fixed.is_none()) else { return };

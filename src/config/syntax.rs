@@ -133,7 +133,16 @@ impl Reader<'_> {
     }
 
     fn array(&mut self, path: &str, array: DeArray<'_>) -> Vec<Value> {
-        array.into_iter().map(|item| self.value(path, item)).collect()
+        let item = |(at, item): (usize, Spanned<DeValue<'_>>)| {
+            if !matches!(item.get_ref(), DeValue::Table(_)) {
+                return self.value(path, item);
+            }
+            // Counted as people do, and as the rest of what is said of them.
+            let path = format!("{path}[{}]", at + 1);
+            self.places.insert(path.clone(), self.lines.place(item.span().start));
+            self.value(&path, item)
+        };
+        array.into_iter().enumerate().map(item).collect()
     }
 
     fn value(&mut self, path: &str, value: Spanned<DeValue<'_>>) -> Value {
@@ -239,7 +248,8 @@ mod tests {
     #[test]
     fn every_key_has_its_place() {
         let text =
-            "\u{feff}[hub]\r\n  host = \"é\"\r\n[device.\"a.b\"]\nread = { table = \"é\", count = 2 }\nx.y = 1\n";
+            "\u{feff}[hub]\r\n  host = \"é\"\r\n[device.\"a.b\"]\nread = { table = \"é\", count = 2 }\nx.y = 1\n\
+             z = [\n  { a = 1 },\n  { a = 2 } ]\n[[t]]\n[[t]]\nu = 1\n";
         let places = parse("x.toml", text).unwrap_or_else(|errors| panic!("{errors:?}")).places;
         for (key, line, column) in [
             ("hub", 1, 2),
@@ -249,6 +259,9 @@ mod tests {
             ("device.\"a.b\".read", 4, 1),
             ("device.\"a.b\".read.count", 4, 23),
             ("device.\"a.b\".x.y", 5, 3),
+            ("device.\"a.b\".z[1]", 7, 3),
+            ("device.\"a.b\".z[2].a", 8, 5),
+            ("t[2].u", 11, 1),
         ] {
             assert_eq!(places.get(key), Some(&Place { line, column }), "{key}: {places:?}");
         }

@@ -93,7 +93,11 @@ fn picture(table: &Table) -> Option<Picture> {
     Picture::new(text).map_err(|why| table.wrong("expect_hex", why)).ok()
 }
 
-fn expression<T, E: Display>(table: &Table, key: &str, compile: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+pub(super) fn expression<T, E: Display>(
+    table: &Table,
+    key: &str,
+    compile: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
     let text = table.text(key)?;
     compile(text).map_err(|error| table.wrong(key, (format!("is no regular expression: {error}"), "correct it"))).ok()
 }

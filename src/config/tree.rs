@@ -362,6 +362,8 @@ impl<'a> Table<'a> {
         let ValueKind::Table(entries) = &value.kind else {
             let hint = if section == keys::POINT {
                 format!("write {key} = {{ table = \"holding\", address = 0 }}")
+            } else if section == keys::SCALE_REGISTER {
+                format!("write {key} = {{ address = 5 }}")
             } else if section == keys::RS485 {
                 format!("write {key} = {{ rts_on_send = true }}")
             } else {
@@ -409,6 +411,29 @@ impl<'a> Table<'a> {
             tables.push((name.as_str(), table));
         }
         tables
+    }
+
+    /// The tables of a list; `None` where it is absent or no such list.
+    pub fn list(&self, key: &str, section: Section) -> Option<Vec<Table<'a>>> {
+        let value = self.value(key)?;
+        let tables = |items: &'a Vec<Value>| {
+            let tables = items.iter().enumerate().map(|(at, item)| match &item.kind {
+                ValueKind::Table(entries) => Some((format!("{}[{}]", self.key(key), at + 1), entries)),
+                _ => None,
+            });
+            tables.collect::<Option<Vec<_>>>()
+        };
+        let ValueKind::Array(items) = &value.kind else {
+            return self.mistyped(key, value, "a list of tables", "write them in brackets: [ { … }, { … } ]");
+        };
+        let Some(tables) = tables(items) else {
+            self.wrong(key, ("holds something else than tables", "write each in braces: [ { … }, { … } ]"));
+            return None;
+        };
+        let table = |(path, entries)| Table { walk: self.walk, path, section, entries: Some(entries) };
+        let tables: Vec<Table<'a>> = tables.into_iter().map(table).collect();
+        tables.iter().for_each(Table::refuse_unknown_keys);
+        Some(tables)
     }
 
     /// The texts that a key holds in any of the tables by name; `None` where there are no such tables.
@@ -558,29 +583,4 @@ fn as_json(value: &Value) -> Option<Json> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_quoted_where_toml_needs_it() {
-        assert_eq!(join("device", "pump-7"), "device.pump-7");
-        assert_eq!(join("device", "pump.7"), "device.\"pump.7\"");
-        assert_eq!(join("", "hub"), "hub");
-        assert_eq!(join("bus", ""), "bus.\"\"");
-        assert_eq!(join("bus", "a\"b"), "bus.\"a\\\"b\"");
-    }
-
-    #[test]
-    fn a_bound_is_told_in_the_unit_that_people_use() {
-        for (millis, text) in [(500, "500ms"), (1_177_000, "1177s"), (300_000, "5m"), (86_400_000, "1d"), (0, "0ms")] {
-            assert_eq!(in_one_unit(Duration::from_millis(millis)), text);
-        }
-    }
-
-    #[test]
-    fn long_text_is_cut_between_characters() {
-        assert_eq!(shown("even"), "\"even\"");
-        let long = shown(&"é".repeat(100));
-        assert_eq!(long.chars().filter(|c| *c == 'é').count(), LONGEST_SHOWN);
-    }
-}
+mod tests;

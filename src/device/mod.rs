@@ -23,6 +23,7 @@
 //!   hub.
 
 mod conclude;
+pub mod events;
 mod gate;
 mod intervals;
 pub mod lockout;
@@ -473,7 +474,10 @@ impl Context {
                 }
             };
             let deadline = work.deadline_of(plan.command);
-            let route = plan.route(&present.bus);
+            let route = match work.interrupted {
+                Some(_) => plan.route_after_a_crash(&present.bus),
+                None => plan.route(&present.bus),
+            };
             if let (Source::Local { .. }, true) = (&work.new.source, work.earlier_life) {
                 if let Some(outcome) = decide::on_left_behind(route, work.interrupted.is_some()) {
                     let attempts = work.interrupted.unwrap_or(0);

@@ -8,18 +8,22 @@
 //! - Between two attempts, and two units that are read back, the bus goes round: a sick peripheral costs its neighbours
 //!   one attempt at a time (G11).
 
+mod attempt;
+mod look;
+
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
 use crate::bus::call::{Call, Permit, Wire};
 use crate::bus::{BusHandle, Caller, Turn};
-use crate::command::decide::{Attempt, Execution, Looks, ReadBack, Route, Step};
+use crate::command::decide::{Attempt, Execution, Looks, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
-use crate::peripheral::exchange::{Answer, Refusal, Request};
+use crate::peripheral::exchange::{Refusal, Request};
 use crate::peripheral::registers::Point;
-use crate::peripheral::{exception, Action, Command, Found, Prepared};
+use crate::peripheral::{exception, Action, Command, Prepared};
 use crate::proof::crash;
+use attempt::Sent;
 
 /// A command with its value, and where it goes.
 #[derive(Debug, Clone)]
@@ -27,6 +31,15 @@ pub struct Plan<'a> {
     /// The device.
     pub device: &'a Device,
     /// The command.
+    pub command: &'a Command,
+    /// What is asked in a row, one or more.
+    pub parts: Vec<Part<'a>>,
+}
+
+/// One of several writes in a row, or all there is of a command.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// What it does.
     pub command: &'a Command,
     /// Ready for the wire.
     pub prepared: Prepared,
@@ -94,18 +107,35 @@ impl<'a> Plan<'a> {
             let message = format!("{} has no command {name:?}; it has {}", device.id, known.join(", "));
             Fault::new(Code::UnknownCommand, message)
         })?;
-        let prepared = command.prepare(value)?;
-        Ok(Plan { device, command, prepared })
+        let parts = command.parts(value)?.into_iter().map(|(command, prepared)| Part { command, prepared }).collect();
+        Ok(Plan { device, command, parts })
     }
 
     /// What matters of the command for how it is run.
     pub fn route(&self, bus: &BusHandle) -> Route {
+        let rules = || self.parts.iter().filter_map(|part| part.command.read_back.as_ref());
+        let after = rules().map(|rule| rule.after).max();
+        let within = rules().map(|rule| rule.within).max();
         Route {
             idempotent: self.command.idempotent,
-            verify: self.command.read_back.as_ref().map(|rule| Looks { after: rule.after, within: rule.within }),
+            verify: after.zip(within).map(|(after, within)| Looks { after, within }),
             attempts_max: self.device.patience.retries.unwrap_or_else(|| bus.retries()) + 1,
             retry_pause: bus.retry_pause(),
         }
+    }
+
+    /// The same for a command of which nobody remembers how far it came: what is read back must show all of it.
+    pub fn route_after_a_crash(&self, bus: &BusHandle) -> Route {
+        let route = self.route(bus);
+        let shows_all = self.parts.iter().all(|part| part.command.read_back.is_some());
+        Route { verify: route.verify.filter(|_| shows_all), ..route }
+    }
+
+    /// The value that the message asks to be written, as it was written.
+    fn written(&self, sent: &Sent) -> Option<Json> {
+        let of = self.parts.len();
+        let mut parts = self.parts.iter().zip(&sent.made);
+        parts.find(|(part, _)| of == 1 || part.command.fixed.is_none()).and_then(|(_, made)| made.written.clone())
     }
 
     /// Runs the command to its outcome.
@@ -113,10 +143,11 @@ impl<'a> Plan<'a> {
         let (mut looked_since, mut looks) = (Instant::now(), 0);
         let caller = bus.caller().with_harmless(self.harmless());
         let mut turn: Option<Turn> = None;
+        let mut sent = Sent::nothing(&self.parts);
         let mut progress = Progress::Untouched;
         let mut step = execution.begin();
         loop {
-            turn = match self.turn_for(&step, &execution, turn, &caller, gate, progress).await {
+            turn = match self.turn_for(&step, &execution, turn, &caller, gate, (progress, &sent)).await {
                 Ok(turn) => turn,
                 Err(ran) => return ran,
             };
@@ -131,12 +162,11 @@ impl<'a> Plan<'a> {
                     false => return called_off(Ran::NotNow, &execution, &Step::RecordExecuting),
                 },
                 (Step::Send, Some(held)) => {
-                    let wire = match self.send(held, gate, progress).await {
-                        Ok(wire) => wire,
+                    let (attempt, left) = match self.attempt(held, gate, progress, &mut sent).await {
+                        Ok(ended) => ended,
                         Err(ran) => return called_off(ran, &execution, &Step::Send),
                     };
                     looked_since = Instant::now();
-                    let (left, attempt) = (!matches!(wire, Wire::NotSent(_)), self.attempt(wire, held.owes()));
                     progress = progress.after(&attempt, left);
                     execution.attempted(attempt)
                 }
@@ -149,8 +179,8 @@ impl<'a> Plan<'a> {
                 }
                 (Step::ReadBack, held @ Some(_)) => {
                     looks += 1;
-                    let result = self.read_back(held, &caller, looks).await;
-                    execution.read_back(result, self.prepared.written.clone(), looked_since.elapsed())
+                    let result = self.read_back(&sent, held, &caller, looks).await;
+                    execution.read_back(result, self.written(&sent), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
                     turn = None;
@@ -178,10 +208,10 @@ impl<'a> Plan<'a> {
         turn: Option<Turn>,
         caller: &Caller<'_>,
         gate: &mut impl Gate,
-        progress: Progress,
+        (progress, sent): (Progress, &Sent),
     ) -> Result<Option<Turn>, Ran> {
         if matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire {
-            let held = self.wait_to_send(caller, turn, gate, progress).await;
+            let held = self.wait_to_send(caller, turn, gate, (progress, sent)).await;
             return held.map(Some).map_err(|ran| called_off(ran, execution, step));
         }
         match turn {
@@ -200,7 +230,7 @@ impl<'a> Plan<'a> {
         caller: &Caller<'_>,
         turn: Option<Turn>,
         gate: &mut impl Gate,
-        progress: Progress,
+        (progress, sent): (Progress, &Sent),
     ) -> Result<Turn, Ran> {
         let mut turn = match turn {
             Some(held) => held,
@@ -209,43 +239,20 @@ impl<'a> Plan<'a> {
         // What is recorded was cleared for the line just before, and nobody came between.
         if progress == Progress::Untouched {
             crash::point(crash::Point::TurnHeld);
-            unless_called_off(gate, progress, turn.clear(&self.call(self.prepared.request.clone(), None))).await?;
+            unless_called_off(gate, progress, turn.clear(&self.first_call(sent))).await?;
             crash::point(crash::Point::LineClear);
         }
         ask(gate, progress).map(|()| turn)
     }
 
-    fn call(&self, request: Request, not_after: Option<Instant>) -> Call {
+    fn call(&self, request: Request) -> Call {
         let Device { unit, patience, quirks, .. } = *self.device;
-        Call { timeout: self.command.timeout, patience, not_after, quirks, ..Call::new(unit, request) }
-    }
-
-    /// One exchange. As long as nothing of the command has left, the gate can call it off. A lock can do so before the
-    /// first byte of each.
-    async fn send(&self, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
-        let permit = gate.permit();
-        if progress == Progress::OnTheWire {
-            let call = Call { permit, ..self.call(self.prepared.request.clone(), None) };
-            let wire = held.exchange(&call).await;
-            return unless_locked_out(gate, wire);
-        }
-        let not_after = gate.not_after();
-        let call = Call { permit, ..self.call(self.prepared.request.clone(), Some(not_after)) };
-        let mut exchange = std::pin::pin!(held.exchange(&call));
-        let wire = match unless_called_off(gate, progress, exchange.as_mut()).await {
-            Ok(wire) => wire,
-            Err(ran) if call.permit.take_back() => return Err(ran),
-            Err(_) => exchange.await,
-        };
-        match wire {
-            Wire::NotSent(_) if Instant::now() >= not_after => Err(Ran::Finished(gate.expired(), 0)),
-            wire => unless_locked_out(gate, wire),
-        }
+        Call { patience, quirks, ..Call::new(unit, request) }
     }
 
     /// A read of the same unit that changes nothing, whose answer shows whether the line echoes.
     fn harmless(&self) -> Option<Request> {
-        let commands = || self.device.commands.values();
+        let commands = || self.device.commands.values().flat_map(Command::each);
         let reads = commands().filter_map(|command| match &command.action {
             Action::Read(point) => Some(point),
             _ => None,
@@ -256,9 +263,9 @@ impl<'a> Plan<'a> {
     }
 
     /// What an exchange came to. `owes`: the line owes an answer to something else.
-    fn attempt(&self, wire: Wire, owes: bool) -> Attempt {
+    fn ended(&self, part: &Part, prepared: &Prepared, wire: Wire, owes: bool) -> Attempt {
         match wire {
-            Wire::Answered(answer) => match self.command.interpret(&self.prepared, &answer) {
+            Wire::Answered(answer) => match part.command.interpret(prepared, &answer) {
                 Ok(value) => Attempt::Confirmed(value),
                 Err(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
             },
@@ -267,71 +274,6 @@ impl<'a> Plan<'a> {
             Wire::NoAnswer(why) => Attempt::Unclear(Fault::new(Code::Timeout, why)),
             Wire::BadReply(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
             Wire::Broadcast => Attempt::Broadcast(Fault::new(Code::Unconfirmed, SENT_TO_ALL)),
-        }
-    }
-
-    /// Looks whether it shows on each unit that is to show it, as far as it does.
-    async fn read_back(&self, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
-        let units = self.command.read_back.as_ref().map_or(&[][..], |rule| &rule.units);
-        if units.is_empty() {
-            return self.read_back_from(self.device.unit, turn, caller, look).await;
-        }
-        for (at, unit) in units.iter().enumerate() {
-            if at > 0 {
-                *turn = None;
-            }
-            match self.read_back_from(*unit, turn, caller, look).await {
-                ReadBack::Same => {}
-                ReadBack::Other(what) => return ReadBack::Other(format!("unit {unit}: {what}")),
-                ReadBack::Unknown(fault) => {
-                    let message = format!("unit {unit}: {}", fault.message);
-                    return ReadBack::Unknown(Fault { message, ..fault });
-                }
-            }
-        }
-        ReadBack::Same
-    }
-
-    /// One look at one unit, in the turn that is held, or in one of its own.
-    async fn read_back_from(&self, unit: u8, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
-        let Some(request) = &self.prepared.read_back else {
-            return ReadBack::Unknown(Fault::new(Code::Interrupted, "this command has no `read_back` any more"));
-        };
-        let held = match turn {
-            Some(held) => held,
-            None => match caller.turn().await {
-                Ok(granted) => turn.insert(granted),
-                Err(closed) => return ReadBack::Unknown(Fault::new(Code::BusUnavailable, closed.to_string())),
-            },
-        };
-        // A write's own timeout is for what it sets in motion.
-        let call = Call { unit, timeout: None, look, ..self.call(request.clone(), None) };
-        let wire = held.exchange(&call).await;
-        match self.attempt_read_back(wire) {
-            Ok(answer) => match self.command.found(&self.prepared, &answer) {
-                Ok(Found { fits: true, .. }) => ReadBack::Same,
-                Ok(Found { value, .. }) => {
-                    ReadBack::Other(format!("read back {value} where {} was to stand", shown(&self.prepared.written)))
-                }
-                Err(why) => ReadBack::Unknown(Fault::new(Code::BadReply, why)),
-            },
-            Err(fault) => ReadBack::Unknown(fault),
-        }
-    }
-
-    fn attempt_read_back(&self, wire: Wire) -> Result<Answer, Fault> {
-        match wire {
-            Wire::Answered(answer) => Ok(answer),
-            other => match self.attempt(other, true) {
-                Attempt::Refused(fault)
-                | Attempt::Busy { fault, .. }
-                | Attempt::NotSent(fault)
-                | Attempt::NoPath(fault)
-                | Attempt::Unclear(fault)
-                | Attempt::Unconfirmed(fault)
-                | Attempt::Broadcast(fault) => Err(fault),
-                Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
-            },
         }
     }
 }

@@ -38,7 +38,7 @@ fn question(device: &Device) -> Result<Question, String> {
     if device.broadcast {
         return Err("it is all units of its line, and none answers what goes to all".to_owned());
     }
-    let commands = || device.commands.values();
+    let commands = || device.commands.values().flat_map(Command::each);
     let reads = commands().filter_map(|command| match &command.action {
         Action::Read(point) => Some((command, point.read(), point)),
         _ => None,
@@ -221,6 +221,7 @@ mod tests {
             assert!(finding.to_string().contains(remedy), "{finding}");
         }
         let empty = Device {
+            events: None,
             id: "d".into(),
             bus: "b".into(),
             unit: 1,

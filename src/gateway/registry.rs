@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::reload::Changes;
 use super::{spawn, Gateway, TaskGroups};
-use crate::bus::{self, BusHandle};
+use crate::bus::{self, BusHandle, Hearing};
 use crate::config::{self, Config};
-use crate::device::{self, queue, Assignment, Context, Job};
+use crate::device::{self, events, queue, Assignment, Context, Job};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::identity::Identity;
+use crate::hub::news::News;
 use crate::hub::Delivery;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
@@ -51,6 +52,9 @@ pub(super) struct Served {
     assignment: watch::Sender<Arc<Assignment>>,
     pub(super) context: Context,
     account: watch::Sender<Arc<Account>>,
+    news: Arc<News>,
+    /// Its bus tells what its instrument says by itself.
+    hearing: Option<Hearing>,
     pub(super) health: Arc<DeviceHealth>,
     /// Its executor ends after the command in hand, and its link then.
     leave: CancellationToken,
@@ -130,6 +134,8 @@ impl Registry {
         let leave = gateway.stops.executors.child_token();
         let gone = CancellationToken::new();
         let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
+        let news = Arc::<News>::default();
+        let hearing = events::listen(device, &self.buses[&device.bus].handle, &news, &gateway.ledger);
         let context = Context {
             id: device.id.clone(),
             assignment: assigned,
@@ -150,12 +156,14 @@ impl Registry {
             room: gateway.shared.room(),
             ledger: gateway.ledger.clone(),
             event_bell,
+            news: news.clone(),
             health: health.clone(),
             leaves: leave.clone(),
             stop: gateway.stops.links.child_token(),
         };
         start(tasks, &context, (inbox, offer, jobs), link, begin, gone.clone());
-        self.devices.insert(device.id.clone(), Served { assignment, context, account, health, leave, gone });
+        let served = Served { assignment, context, account, news, hearing, health, leave, gone };
+        self.devices.insert(device.id.clone(), served);
     }
 
     fn assignment(&self, device: &Arc<config::Device>) -> Assignment {
@@ -238,7 +246,8 @@ impl Registry {
     ) {
         let devices: Vec<Arc<config::Device>> = self.config.devices.values().cloned().map(Arc::new).collect();
         for device in &devices {
-            let Some(served) = self.devices.get(&device.id) else {
+            let assigned = self.devices.contains_key(&device.id).then(|| self.assignment(device));
+            let Some((served, assignment)) = self.devices.get_mut(&device.id).zip(assigned) else {
                 let after = self.leaving.remove(&device.id);
                 gateway.shared.goes_on_with(&Account::of(device, access), &device.id);
                 self.add_device(gateway, tasks, access, device, Begin::After(after));
@@ -246,7 +255,8 @@ impl Registry {
                 continue;
             };
             if old.devices.get(&device.id) != Some(&**device) {
-                served.assignment.send_replace(Arc::new(self.assignment(device)));
+                served.hearing = events::listen(device, &assignment.bus, &served.news, &gateway.ledger);
+                served.assignment.send_replace(Arc::new(assignment));
                 changes.devices.changed.push(device.id.clone());
             }
             let account = Account::of(device, access);

@@ -12,7 +12,8 @@ use super::{Settlement, Settlements, Ticket, WINDOW_MAX};
 use crate::hub::auth::sas;
 use crate::hub::mqtt::connection::{Codec, Received};
 use crate::hub::mqtt::session::{Incoming, Session};
-use crate::hub::mqtt::topic::{c2d_filter, parse_c2d, result_event};
+use crate::hub::mqtt::topic::{self, c2d_filter, parse_c2d};
+use crate::ledger::row::EventKind;
 use crate::proof::bytes::Source;
 
 const DEVICE: &str = "pump.7";
@@ -91,7 +92,7 @@ fn written_properties_are_read(source: &mut Source) {
 
 fn a_result_event_is_whole(source: &mut Source) {
     let (event, message) = (source.text(40), source.text(200));
-    let topic = result_event(DEVICE, &event, Some(&message));
+    let topic = topic::event(DEVICE, EventKind::Result, &event, Some(&message));
     let bag = topic.strip_prefix("devices/pump.7/messages/events/").expect("it is the device's own topic");
     // A topic to publish on holds no wildcard, and a bag no more levels (MQTT 3.1.1, 4.7.1).
     assert!(bag.bytes().all(|byte| byte.is_ascii_graphic() && !b"+#/".contains(&byte)), "{bag}");

@@ -23,6 +23,7 @@ pub mod in_order;
 mod left;
 pub mod lock;
 pub mod mqtt;
+pub mod news;
 pub mod pace;
 pub mod properties;
 pub mod room;

@@ -124,14 +124,38 @@ pub struct Unfinished {
     pub envelope: Envelope,
 }
 
-/// A result event that the hub has not acknowledged yet.
+/// What an event is of, as its property `fieldbridge` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The end of a command.
+    Result,
+    /// What a peripheral has said by itself. No ledger holds it.
+    News,
+}
+
+impl EventKind {
+    /// Its name at the hub.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Result => "command-result",
+            EventKind::News => "event",
+        }
+    }
+}
+
+/// The first number of what no ledger holds: the ledger's own never come so far.
+pub const NEWS_FROM: i64 = 1 << 62;
+
+/// An event that the hub has not acknowledged yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its number; grows.
+    /// What it is of.
+    pub kind: EventKind,
+    /// Its number; grows, from 1 on. Of what no ledger holds it begins at [`NEWS_FROM`].
     pub seq: i64,
     /// The id under which it is published: the same however often that happens.
     pub id: String,
-    /// The command's message id.
+    /// The command's message id, if it is of one.
     pub message_id: Option<String>,
     /// The body, JSON.
     pub body: String,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{params, Connection, OptionalExtension};
 use serde_json::json;
 
-use super::row::{envelope, Event, Record, RowId, Source, Unfinished};
+use super::row::{envelope, Event, EventKind, Record, RowId, Source, Unfinished};
 use super::{Finish, Lookup, NewRow};
 use crate::command::decide::Known;
 use crate::command::message::Digest;
@@ -174,7 +174,13 @@ pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlit
             body
         ])?;
         let seq = db.last_insert_rowid();
-        event = Some(Event { seq, id: event_id(uuid, seq), message_id: new.message_id.clone(), body });
+        event = Some(Event {
+            kind: EventKind::Result,
+            seq,
+            id: event_id(uuid, seq),
+            message_id: new.message_id.clone(),
+            body,
+        });
     }
     crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
     Ok(event)
@@ -239,7 +245,13 @@ pub fn events(db: &Connection, uuid: &str, device: &str, after: i64, limit: usiz
     db.prepare_cached("SELECT seq, message_id, body FROM outbox WHERE device = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?
         .query_map(params![device, after, limit as i64], |row| {
             let seq = row.get(0)?;
-            Ok(Event { seq, id: event_id(uuid, seq), message_id: row.get(1)?, body: row.get(2)? })
+            Ok(Event {
+                kind: EventKind::Result,
+                seq,
+                id: event_id(uuid, seq),
+                message_id: row.get(1)?,
+                body: row.get(2)?,
+            })
         })?
         .collect()
 }

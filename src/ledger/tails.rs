@@ -98,9 +98,10 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::row::EventKind;
 
     fn event(seq: i64, bytes: usize) -> Event {
-        Event { seq, id: format!("e-{seq}"), message_id: None, body: "x".repeat(bytes) }
+        Event { kind: EventKind::Result, seq, id: format!("e-{seq}"), message_id: None, body: "x".repeat(bytes) }
     }
 
     /// A file of events beside the tails, as the outbox asks them.

@@ -3,9 +3,9 @@
 use serde_json::{json, Value as Json};
 
 use super::placeholder::Place;
-use super::registers::{DataType, Order, Point, Table};
+use super::registers::{DataType, Order, Point, ScaleRegister, Table};
 use super::text::VALUE_BYTES_MAX;
-use super::{Action, Command, Meaning, Names, Pattern, Rule, Template};
+use super::{Action, Command, Function, Meaning, Names, Pattern, Prepared, Rule, Template};
 use crate::command::outcome::Code;
 use crate::peripheral::exchange::{Answer, Request};
 use crate::proof::bytes::Source;
@@ -45,6 +45,32 @@ fn point(source: &mut Source) -> Point {
             2 => *source.pick(&[-40.0, 0.5, 100.0, 1e6]),
             _ => any(source).unwrap_or_default(),
         },
+        bit: source.u8().is_multiple_of(4).then(|| source.u8() % 17),
+        scale_register: source
+            .u8()
+            .is_multiple_of(4)
+            .then(|| ScaleRegister { table: *source.pick(&[Table::Holding, Table::Input]), address: source.u16() }),
+    }
+}
+
+/// The request proper, behind what is read first, if the answer to that leads to it.
+fn followed(command: &Command, prepared: Prepared, source: &mut Source) -> Option<Prepared> {
+    if !prepared.is_first() {
+        return Some(prepared);
+    }
+    let is_one_register = matches!(prepared.request, Request::ReadWords { count: 1, .. });
+    assert!(is_one_register, "{:?} is no read of one register", prepared.request);
+    let word = if source.flag() { source.u16() } else { (i16::from(source.u8() % 25) - 12).cast_unsigned() };
+    match command.follow(&prepared, &Answer::Words(vec![word])) {
+        Ok(next) => {
+            assert!(!next.is_first());
+            Some(next)
+        }
+        Err(fault) => {
+            assert!(matches!(fault.code, Code::BadReply | Code::OutOfRange), "{}", fault.message);
+            assert!(!fault.message.is_empty() && fault.message.len() < 1000, "{}", fault.message);
+            None
+        }
     }
 }
 
@@ -68,6 +94,7 @@ fn answer(point: &Point, source: &mut Source) -> Answer {
 fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
     let read = command(Action::Read(point.clone()), None);
     let prepared = read.prepare(None).expect("a point that was checked can be read");
+    let Some(prepared) = followed(&read, prepared, source) else { return };
     within_the_protocol(&prepared.request, point);
     let found = answer(point, source);
     let value = match read.interpret(&prepared, &found) {
@@ -87,7 +114,12 @@ fn what_is_read_can_be_written(point: &Point, source: &mut Source) {
 
     let write = command(Action::Write(point.clone()), None);
     a_spelled_value_is_the_value(&write, &value);
-    let Ok(written) = write.prepare(Some(&value)) else {
+    if point.scale_register.is_some() {
+        // By another scale it is another value.
+        return;
+    }
+    let prepared = write.prepare(Some(&value)).ok().and_then(|prepared| followed(&write, prepared, source));
+    let Some(written) = prepared else {
         assert!(point.check(true).is_err() || !is_exact(point, &found), "{value} can't be written to {point:?}");
         return;
     };
@@ -124,11 +156,13 @@ fn is_exact(point: &Point, found: &Answer) -> bool {
     let small_step = [0.1, 10.0, -1.0, 0.01, 0.5, 3.0].contains(&point.scale) && point.offset.abs() <= 100.0;
     match (point.kind, found) {
         (DataType::Bool, Answer::Bits(_)) => true,
-        (DataType::Bool, Answer::Words(_)) => point.unpack_all(found).iter().all(|raw| *raw <= 1),
+        (DataType::Bool, Answer::Words(_)) => {
+            point.bit.is_some() || point.unpack_all(found).iter().all(|raw| *raw <= 1)
+        }
         (DataType::U16 | DataType::I16, _) => plain || (small_step && (point.offset == 0.0 || point.offset == -40.0)),
         (DataType::F32 | DataType::F64, Answer::Words(words)) => {
             let values = command(Action::Read(point.clone()), None).interpret(
-                &super::Prepared { request: point.read(), read_back: None, written: None },
+                &command(Action::Read(point.clone()), None).alone(point.read()),
                 &Answer::Words(words.clone()),
             );
             let text = values.ok().flatten().unwrap_or_default().to_string();
@@ -159,6 +193,10 @@ fn within_the_protocol(request: &Request, point: &Point) {
         Request::ReadWords { count, .. } => (usize::from(*count), 125),
         Request::WriteBits { bits, .. } => (bits.len(), 1968),
         Request::WriteWords { words, .. } => (words.len(), 123),
+        Request::MaskWord { and, or, .. } => {
+            assert!((!and).count_ones() == 1 && or & and == 0, "{and:#X} {or:#X} is not of one bit");
+            (1, 1)
+        }
         Request::Line { .. } => unreachable!("a point is no line"),
     };
     assert_eq!(count, point.span());
@@ -182,18 +220,22 @@ fn value(source: &mut Source) -> Json {
 fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
     let (low, high) = (f64::from(source.u16()) - 30_000.0, f64::from(source.u16()));
     let range = (source.flag() && low <= high && point.kind != DataType::String).then_some((low, high));
-    let write = command(Action::Write(point.clone()), range);
+    let function = *source.pick(&[Function::Usual, Function::Multiple, Function::Mask]);
+    let write = Command { function, ..command(Action::Write(point.clone()), range) };
     let value = value(source);
     match write.prepare(Some(&value)) {
         Ok(prepared) => {
+            let Some(prepared) = followed(&write, prepared, source) else { return };
             within_the_protocol(&prepared.request, point);
             let written = prepared.written.clone().expect("a write has a value");
             let echo = match &prepared.request {
                 Request::WriteBits { bits, .. } => Answer::Bits(bits.clone()),
                 Request::WriteWords { words, .. } => Answer::Words(words.clone()),
+                Request::MaskWord { and, or, .. } => Answer::Words(vec![source.u16() & and | or & !and]),
                 other => unreachable!("{other:?} writes nothing"),
             };
-            let read_back = write.found(&prepared, &echo).expect("what was written can be read");
+            let exponent = prepared.exponent;
+            let read_back = write.found_by(&prepared, exponent, &echo).expect("what was written can be read");
             assert!(read_back.fits);
             if point.kind != DataType::String {
                 assert_eq!(read_back.value, written);

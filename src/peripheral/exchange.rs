@@ -44,6 +44,15 @@ pub enum Request {
         /// By function 16, even if it is one.
         multiple: bool,
     },
+    /// Modbus function 22: the register becomes `(it & and) | (or & !and)`, at the peripheral's and at once.
+    MaskWord {
+        /// Protocol address, from 0.
+        address: u16,
+        /// The bits that stay.
+        and: u16,
+        /// What the others become.
+        or: u16,
+    },
     /// Bytes for a line protocol or in a frame, and how to understand its reply.
     Line {
         /// What is sent, terminator or frame included.
@@ -63,6 +72,14 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it writes coils or registers.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Request::WriteBits { .. } | Request::WriteWords { .. } | Request::MaskWord { .. } => true,
+            Request::ReadBits { .. } | Request::ReadWords { .. } | Request::Line { .. } => false,
+        }
+    }
+
     /// A line that sets something in motion, and whose reply is one line.
     pub fn line(bytes: Vec<u8>, expect: Option<regex_lite::Regex>, refuse: Option<regex_lite::Regex>) -> Request {
         Request::Line { bytes, expect, picture: None, refuse, until: None, is_reading: false }

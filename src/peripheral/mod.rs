@@ -10,8 +10,10 @@
 pub mod any_bytes;
 mod bcd;
 pub mod checksum;
+mod events;
 pub mod exception;
 pub mod exchange;
+mod first;
 pub mod frame;
 mod meaning;
 mod names;
@@ -33,7 +35,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::command::outcome::{Code, Fault};
+pub use events::Events;
 use exchange::{Answer, Request};
+use first::First;
 use frame::Frame;
 pub use meaning::Meaning;
 pub use names::Names;
@@ -61,8 +65,8 @@ pub struct Command {
     pub unavailable: Option<u64>,
     /// Numbers and truth are taken from text, too.
     pub numbers_as_text: bool,
-    /// One coil or register is written by the function that writes several, 15 or 16.
-    pub multiple: bool,
+    /// The function that writes.
+    pub function: Function,
     /// Inclusive limits of the engineering value.
     pub range: Option<(f64, f64)>,
     /// What is sent stands in such a frame: its bus's.
@@ -77,6 +81,17 @@ pub struct Command {
     pub latest_wins: bool,
 }
 
+/// By which Modbus function a command writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// One coil or register by 5 or 6, several by 15 or 16.
+    Usual,
+    /// By 15 or 16, even if it is one.
+    Multiple,
+    /// One bit of a register by 22.
+    Mask,
+}
+
 /// What a command does on the bus.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -86,7 +101,12 @@ pub enum Action {
     Write(Point),
     /// Sends a line and understands the reply.
     Send(Box<Template>),
+    /// Several writes in a row, at most [`STEPS_MAX`], between which nothing else comes on the bus.
+    Steps(Vec<Command>),
 }
+
+/// Most writes of one command: it has its bus for as long as all of them take.
+pub const STEPS_MAX: usize = 16;
 
 impl Action {
     /// Sends a line and understands the reply.
@@ -98,12 +118,17 @@ impl Action {
 /// A command with its value, ready for the wire.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// What is sent.
+    /// What is sent; or what is read first to make that of it.
     pub request: Request,
     /// For a write that is read back: the read whose answer must fit what was written.
     pub read_back: Option<Request>,
-    /// For a write or a send with a value: the engineering value as it was really encoded.
+    /// For a write or a send with a value: the engineering value as it was really encoded. Until its scale is read, as
+    /// it was asked for.
     pub written: Option<Json>,
+    /// What the request reads first, if it is not the request proper.
+    first: Option<First>,
+    /// The power of ten that was read first.
+    exponent: i8,
 }
 
 impl Command {
@@ -120,7 +145,7 @@ impl Command {
             fixed: None,
             names: None,
             unavailable: None,
-            multiple: false,
+            function: Function::Usual,
             numbers_as_text: false,
             range: None,
             frame: None,
@@ -131,7 +156,8 @@ impl Command {
         }
     }
 
-    /// Turns the message's value into a request. `null` counts as no value.
+    /// Turns the message's value into a request. `null` counts as no value. A command of several steps has none for
+    /// all of them: see [`Command::parts`].
     ///
     /// # Errors
     /// The faults are [`Code::BadValue`] and [`Code::OutOfRange`]; their messages say what would have been right.
@@ -142,16 +168,83 @@ impl Command {
             Action::Read(point) => {
                 self.takes_none(value)?;
                 checked(point, false)?;
-                Ok(Prepared { request: point.read(), read_back: None, written: None })
+                Ok(match point.scale_register {
+                    Some(place) => Prepared { first: Some(First::Scale(None)), ..self.alone(place.read()) },
+                    None => self.alone(point.read()),
+                })
             }
             Action::Write(point) => {
                 checked(point, true)?;
-                let (request, written) = self.encode(point, &self.resolved(self.needs_one(value)?)?)?;
-                let read_back = self.read_back.as_ref().map(|rule| rule.point.read());
-                Ok(Prepared { request, read_back, written: Some(self.named(written)) })
+                self.prepare_write(point, &self.resolved(self.needs_one(value)?)?)
             }
             Action::Send(template) => self.fill(template, value),
+            Action::Steps(_) => Err(Fault::new(
+                Code::BadValue,
+                format!("{} has several steps, each with a value of its own", self.name),
+            )),
         }
+    }
+
+    /// Turns the message's value into what is asked in a row.
+    ///
+    /// # Errors
+    /// As those of [`Command::prepare`].
+    pub fn parts<'a>(&'a self, value: Option<&Json>) -> Result<Vec<(&'a Command, Prepared)>, Fault> {
+        let value = value.filter(|value| !value.is_null());
+        let steps = self.each();
+        if steps.iter().all(|step| step.fixed.is_some()) && matches!(self.action, Action::Steps(_)) {
+            self.takes_none(value)?;
+        }
+        let part = |step: &'a Command| {
+            // The message's value is for the one that has none of its own.
+            let own = value.filter(|_| steps.len() == 1 || step.fixed.is_none());
+            Ok((step, step.prepare(own)?))
+        };
+        steps.iter().map(part).collect()
+    }
+
+    /// What it does one after the other: itself, unless it has steps.
+    pub fn each(&self) -> &[Command] {
+        match &self.action {
+            Action::Steps(steps) => steps,
+            Action::Read(_) | Action::Write(_) | Action::Send(_) => std::slice::from_ref(self),
+        }
+    }
+
+    /// Whether numbers and truth are taken from text, in each of its steps, too.
+    #[must_use]
+    pub fn taking_numbers_as_text(self, numbers_as_text: bool) -> Command {
+        let action = match self.action {
+            Action::Steps(steps) => {
+                Action::Steps(steps.into_iter().map(|step| step.taking_numbers_as_text(numbers_as_text)).collect())
+            }
+            action => action,
+        };
+        Command { numbers_as_text, action, ..self }
+    }
+
+    fn prepare_write(&self, point: &Point, value: &Json) -> Result<Prepared, Fault> {
+        if let Some(place) = point.scale_register {
+            // Whether it fits is known when its scale is; whether it may be written is known now.
+            for value in elements(point, value)? {
+                value::is_allowed(value, self.range)?;
+            }
+            let (first, written) = (Some(First::Scale(Some(value.clone()))), Some(self.named(value.clone())));
+            return Ok(Prepared { first, written, ..self.alone(place.read()) });
+        }
+        let (request, written) = self.encode(point, value)?;
+        let written = Some(self.named(written));
+        if self.reads_first() {
+            let first = Some(First::Word(matches!(request, Request::MaskWord { or: 1.., .. })));
+            return Ok(Prepared { first, written, ..self.alone(point.read()) });
+        }
+        Ok(Prepared { written, ..self.alone(request) })
+    }
+
+    /// A request before which nothing is read, and which writes no value.
+    fn alone(&self, request: Request) -> Prepared {
+        let read_back = self.read_back.as_ref().map(|rule| rule.point.read());
+        Prepared { request, read_back, written: None, first: None, exponent: 0 }
     }
 
     /// Whether what a name of `values` stands for can be sent, or stand at the command's point.
@@ -165,6 +258,9 @@ impl Command {
             return self.prepare(Some(&name.into())).map(drop).map_err(told);
         };
         let meant = self.resolved(&name.into()).map_err(told)?;
+        if point.scale_register.is_some() {
+            return value::is_allowed(&meant, self.range).map_err(told);
+        }
         let (_, held) = self.encode_one(point, &meant).map_err(told)?;
         if held.is_boolean() || value::same(&meant, &held) {
             return Ok(());
@@ -181,14 +277,14 @@ impl Command {
         if let (Action::Write(_), Answer::Written) = (&self.action, answer) {
             return Ok(prepared.written.clone());
         }
-        Ok(Some(self.named(self.decode(answer)?)))
+        Ok(Some(self.named(self.decode(prepared, answer)?)))
     }
 
-    fn decode(&self, answer: &Answer) -> Result<Json, String> {
+    fn decode(&self, prepared: &Prepared, answer: &Answer) -> Result<Json, String> {
         match (&self.action, answer) {
             (Action::Send(template), Answer::Line(text)) => meaning::meaning(text, template.result),
             (Action::Send(_), Answer::Value(value)) => Ok(value.clone()),
-            (Action::Read(point), answer) => self.decoded(point, answer),
+            (Action::Read(point), answer) => self.decoded(&point.by_power(prepared.exponent), answer),
             _ => Err(self.of_another_kind()),
         }
     }
@@ -249,10 +345,10 @@ impl Command {
     }
 
     fn encode(&self, point: &Point, value: &Json) -> Result<(Request, Json), Fault> {
-        let (address, multiple) = (point.address, self.multiple);
+        let address = point.address;
         if point.kind == DataType::String {
             let text = text_for(point, value)?;
-            return Ok((Request::WriteWords { address, words: point.pack_text(text), multiple }, text.into()));
+            return Ok((self.write_words(address, point.pack_text(text)), text.into()));
         }
         let mut raws = Vec::new();
         let mut written = Vec::new();
@@ -261,19 +357,25 @@ impl Command {
             raws.push(raw);
             written.push(value);
         }
-        let request = if point.is_bits() {
-            let bits = raws.iter().map(|raw| *raw == Raw::Bool(true)).collect();
+        let is_on = |raw: &Raw| *raw == Raw::Bool(true);
+        let request = if let Some(mask) = point.mask() {
+            Request::MaskWord { address, and: !mask, or: if raws.iter().all(is_on) { mask } else { 0 } }
+        } else if point.is_bits() {
+            let (bits, multiple) = (raws.iter().map(is_on).collect(), self.function == Function::Multiple);
             Request::WriteBits { address, bits, multiple }
         } else {
-            let words = raws.into_iter().flat_map(|raw| point.pack(raw)).collect();
-            Request::WriteWords { address, words, multiple }
+            self.write_words(address, raws.into_iter().flat_map(|raw| point.pack(raw)).collect())
         };
         Ok((request, one_or_all(point, written)))
     }
 
+    fn write_words(&self, address: u16, words: Vec<u16>) -> Request {
+        Request::WriteWords { address, words, multiple: self.function == Function::Multiple }
+    }
+
     fn encode_one(&self, point: &Point, value: &Json) -> Result<(Raw, Json), Fault> {
         let (raw, written) = value::encode(point, value, self.range)?;
-        let is_taken = |bits: &u64| !point.is_bits() && point.bits(&point.pack(raw)) == *bits;
+        let is_taken = |bits: &u64| !point.is_bits() && point.bit.is_none() && point.bits(&point.pack(raw)) == *bits;
         match self.unavailable_at(point).filter(is_taken) {
             None => Ok((raw, written)),
             Some(bits) => {
@@ -332,7 +434,7 @@ impl Command {
             until: template.until.clone(),
             is_reading: self.idempotent && template.is_for_its_reply(),
         };
-        Ok(Prepared { request, read_back: None, written })
+        Ok(Prepared { written, ..self.alone(request) })
     }
 
     /// A payload as it goes out.

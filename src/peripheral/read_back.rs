@@ -3,13 +3,16 @@
 //! Invariants
 //! - In the place and form in which it was written, a value is compared bit by bit: an engineering value could hide a
 //!   difference. Elsewhere, and where a tolerance is given, engineering values are compared.
+//! - Of a register of which one bit was written, nothing but that bit is looked at.
 //! - What is no number is never nearly right.
 //! - What says that there is no value neither confirms nor denies one.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::first::First;
 use super::registers::Point;
 use super::{Action, Command, Prepared};
 use crate::peripheral::exchange::{Answer, Request};
@@ -57,13 +60,25 @@ impl Command {
     /// # Errors
     /// A sentence about an answer that isn't one to that request, or has no value in it.
     pub fn found(&self, prepared: &Prepared, answer: &Answer) -> Result<Found, String> {
+        self.found_by(prepared, 0, answer)
+    }
+
+    /// The same where the scale register of the place it is to show at was read just before, with this power of ten.
+    ///
+    /// # Errors
+    /// A sentence about an answer that isn't one to that request, or has no value in it.
+    pub fn found_by(&self, prepared: &Prepared, exponent: i8, answer: &Answer) -> Result<Found, String> {
         let rule = self.read_back.as_ref().ok_or_else(|| format!("{} is not read back", self.name))?;
-        let value = self.decoded(&rule.point, answer)?;
+        let value = self.decoded(&rule.point.by_power(exponent), answer)?;
         if value.is_null() || value.as_array().is_some_and(|all| all.contains(&Json::Null)) {
             let bits = self.unavailable.unwrap_or_default();
             return Err(format!("where it is to show stands {bits:#X}, which says that there is no value"));
         }
-        let as_written = matches!(&self.action, Action::Write(point) if is_same_form(point, &rule.point));
+        // Before a crash it may have been written by a scale that nobody remembers.
+        let prepared = &self.as_written_by(prepared, rule, exponent);
+        let is_whole = |point: &Point| is_same_form(point, &rule.point) && point.bit.is_none();
+        let as_written =
+            matches!(&self.action, Action::Write(point) if is_whole(point)) && prepared.exponent == exponent;
         let fits = match (&prepared.request, answer) {
             (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
             (Request::WriteWords { words, .. }, Answer::Words(found)) if as_written && rule.tolerance == 0.0 => {
@@ -75,6 +90,20 @@ impl Command {
             }
         };
         Ok(Found { value: self.named(value), fits })
+    }
+}
+
+impl Command {
+    /// What was written, if that is not known, by the scale that is read now, and if it is the same scale.
+    fn as_written_by<'a>(&self, prepared: &'a Prepared, rule: &Rule, exponent: i8) -> Cow<'a, Prepared> {
+        match (&self.action, &prepared.first) {
+            (Action::Write(point), Some(First::Scale(Some(value))))
+                if point.scale_register == rule.point.scale_register =>
+            {
+                self.by_exponent(point, value, exponent).map_or(Cow::Borrowed(prepared), Cow::Owned)
+            }
+            _ => Cow::Borrowed(prepared),
+        }
     }
 }
 
@@ -95,6 +124,10 @@ fn is_near(written: &Json, found: &Json, tolerance: f64) -> bool {
             (Some(a), Some(b)) => (a - b).abs() <= tolerance + ROUNDING * a.abs().max(b.abs()),
             _ => false,
         },
+        // A bit is 1 or 0, and may have been written by a name that stands for one of them.
+        (Json::Number(number), Json::Bool(on)) | (Json::Bool(on), Json::Number(number)) => {
+            number.as_f64() == Some(f64::from(u8::from(*on)))
+        }
         (a, b) => a == b && !a.is_null(),
     }
 }
@@ -103,21 +136,11 @@ fn is_near(written: &Json, found: &Json, tolerance: f64) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::registers::{DataType, Order, Table};
+    use super::super::registers::{DataType, Table};
     use super::*;
 
     fn point(address: u16, kind: DataType, scale: f64) -> Point {
-        let order = Order::Big;
-        Point {
-            table: Table::Holding,
-            address,
-            kind,
-            count: None,
-            word_order: order,
-            byte_order: order,
-            scale,
-            offset: 0.0,
-        }
+        Point { scale, ..Point::new(Table::Holding, address, kind) }
     }
 
     fn command(write: Point, rule: Rule) -> Command {

@@ -40,6 +40,19 @@ pub struct Point {
     pub scale: f64,
     /// engineering value = raw × scale + offset
     pub offset: f64,
+    /// The one bit of the register that is the value, 0 the least significant; it is a `bool` then.
+    pub bit: Option<u8>,
+    /// Where the power of ten stands by which the scale is multiplied.
+    pub scale_register: Option<ScaleRegister>,
+}
+
+/// A register whose signed 16 bits are a power of ten, in an order of its own, the most significant byte first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScaleRegister {
+    /// Which table of registers.
+    pub table: Table,
+    /// Protocol address, from 0.
+    pub address: u16,
 }
 
 /// The four Modbus tables (Modbus Application Protocol V1.1b3, 4.3).
@@ -155,6 +168,22 @@ impl DataType {
 }
 
 impl Point {
+    /// A single value, the most significant byte first, as it is.
+    pub fn new(table: Table, address: u16, kind: DataType) -> Point {
+        Point {
+            table,
+            address,
+            kind,
+            count: None,
+            word_order: Order::Big,
+            byte_order: Order::Big,
+            scale: 1.0,
+            offset: 0.0,
+            bit: None,
+            scale_register: None,
+        }
+    }
+
     /// Whether the point lies in a table of bits.
     pub(super) fn is_bits(&self) -> bool {
         self.table.is_bits()
@@ -176,6 +205,13 @@ impl Point {
         if self.is_bits() && self.kind != DataType::Bool {
             return Err("a table of bits holds nothing but bool".into());
         }
+        if self.bit.is_some_and(|bit| bit > 15) || self.bit.is_some() && !self.is_one_bit_of_a_register() {
+            return Err("one bit of a register is a single bool, from 0 to 15".into());
+        }
+        let is_number = !self.is_bits() && !matches!(self.kind, DataType::Bool | DataType::String);
+        if self.scale_register.is_some() && !is_number {
+            return Err("a scale register is for numbers".into());
+        }
         if span == 0 || span > most {
             return Err(format!("one request carries 1 to {most} of them, not {span}"));
         }
@@ -183,6 +219,19 @@ impl Point {
             return Err("it reaches past address 65535".into());
         }
         Ok(())
+    }
+
+    fn is_one_bit_of_a_register(&self) -> bool {
+        !self.is_bits() && self.kind == DataType::Bool && self.count.is_none()
+    }
+
+    /// The one bit of the register that is the value, if it is one.
+    pub(super) fn mask(&self) -> Option<u16> {
+        let bit = 1_u16.checked_shl(self.bit?.into())?;
+        Some(match self.byte_order {
+            Order::Big => bit,
+            Order::Little => bit.swap_bytes(),
+        })
     }
 
     /// The request that reads the point. It must have passed `Point::check`.
@@ -242,7 +291,7 @@ impl Point {
     /// The value of these bits; `None` where they are to be decimal digits and are not.
     fn raw(&self, unsigned: u64) -> Option<Raw> {
         Some(match self.kind {
-            DataType::Bool => Raw::Bool(unsigned != 0),
+            DataType::Bool => Raw::Bool(self.bit.map_or(unsigned != 0, |bit| unsigned >> bit & 1 == 1)),
             DataType::U16 | DataType::U32 | DataType::U64 | DataType::String => Raw::Int(unsigned.into()),
             // The casts keep the low bits and give them their sign: that is the type's meaning.
             DataType::I16 => Raw::Int((unsigned as i16).into()),

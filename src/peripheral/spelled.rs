@@ -43,7 +43,7 @@ impl Command {
 
     fn need(&self) -> Need {
         match (&self.action, &self.names) {
-            (Action::Read(_), _) => Need::Text,
+            (Action::Read(_) | Action::Steps(_), _) => Need::Text,
             (Action::Write(point), _) if point.kind == DataType::String => Need::Text,
             // What stands in `values` is a number, for a coil too.
             (Action::Write(_), Some(_)) => Need::Number,
@@ -109,20 +109,11 @@ mod tests {
 
     use super::*;
     use crate::command::outcome::{Code, Fault};
-    use crate::peripheral::registers::{Order, Point, Table};
+    use crate::peripheral::registers::{Point, Table};
     use crate::peripheral::{Names, Pattern, Template};
 
     fn holding(kind: DataType) -> Point {
-        Point {
-            table: Table::Holding,
-            address: 0,
-            kind,
-            count: None,
-            word_order: Order::Big,
-            byte_order: Order::Big,
-            scale: 1.0,
-            offset: 0.0,
-        }
+        Point::new(Table::Holding, 0, kind)
     }
 
     fn write(point: Point) -> Action {

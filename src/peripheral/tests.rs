@@ -13,7 +13,7 @@ const NUMERIC: [DataType; 10] = [U16, I16, U32, I32, U64, I64, F32, F64, Bcd16, 
 const ORDERS: [(Order, Order); 4] = [(Big, Big), (Big, Little), (Little, Big), (Little, Little)];
 
 fn point(table: Table, kind: DataType) -> Point {
-    Point { table, address: 10, kind, count: None, word_order: Big, byte_order: Big, scale: 1.0, offset: 0.0 }
+    Point::new(table, 10, kind)
 }
 
 fn holding(kind: DataType) -> Point {

@@ -101,12 +101,11 @@ pub(super) fn encode(point: &Point, value: &Json, range: Range) -> Result<(Raw, 
 }
 
 fn encode_int(point: &Point, number: Number, value: &Json) -> Result<i128, Fault> {
-    let raw = match exact_offset(point) {
-        Some(offset) => {
-            let whole = number.whole().ok_or_else(|| wrong("a whole number", value))?;
-            whole.saturating_sub(offset)
-        }
-        None => {
+    let raw = match (exact_offset(point), number.whole()) {
+        (Some(offset), Some(whole)) => whole.saturating_sub(offset),
+        // In which steps it is written is not known to who asks, if that stands at the peripheral.
+        (Some(_), None) if point.scale_register.is_none() => return Err(wrong("a whole number", value)),
+        _ => {
             let raw = unscaled(point, number.as_f64());
             // Cleaned first, so that 0.15 in steps of 0.1 is one and a half steps, not 1.4999999999999998.
             tidy(raw, raw.abs()).round() as i128
@@ -173,6 +172,12 @@ pub(super) fn within(value: f64, range: Range) -> Result<(), Fault> {
     }
 }
 
+/// Whether a value can be written, as far as that is known without the scale at the peripheral.
+pub(super) fn is_allowed(value: &Json, range: Range) -> Result<(), Fault> {
+    let number = Number::of(value).ok_or_else(|| wrong("a number", value))?;
+    within(number.as_f64(), range)
+}
+
 /// Least and greatest engineering value of a point that holds numbers.
 fn limits(point: &Point) -> Option<(f64, f64)> {
     let (low, high) = match point.kind {
@@ -196,7 +201,8 @@ impl Point {
     /// # Errors
     /// A sentence without subject.
     pub fn check_range(&self, (low, high): (f64, f64)) -> Result<(), Complaint> {
-        let Some((least, most)) = limits(self) else { return Ok(()) };
+        // What fits by another scale is known when that is read.
+        let Some((least, most)) = limits(self).filter(|_| self.scale_register.is_none()) else { return Ok(()) };
         if low < least || high > most {
             let [low, high, least, most] = [low, high, least, most].map(brief);
             return Err(Complaint::new(

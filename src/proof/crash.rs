@@ -155,6 +155,10 @@ points! {
     RequestHalfWritten = "request-half-written",
     /// A request is written whole; nothing was read.
     RequestWritten = "request-written",
+    /// What a write is made of was read; nothing of the write is sent.
+    FirstRead = "first-read",
+    /// One of several writes in a row is done; the next one was not asked for.
+    BetweenSteps = "between-steps",
     /// An exchange has ended on the line; its caller does not know.
     ExchangeEnded = "exchange-ended",
     /// The end of an attempt is known; what follows from it was not decided.

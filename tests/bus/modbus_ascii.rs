@@ -10,7 +10,7 @@ use crate::modbus_rtu::words;
 use crate::modbus_tcp::Server;
 use crate::peers::{ascii, call, hasty, patient, read, rtu, write, Peer, Pty, Running};
 use fieldbridge::bus::call::{Call, Wire};
-use fieldbridge::config::{BusKind, Endpoint, Parity, SerialPort};
+use fieldbridge::config::{BusKind, Endpoint, LowLatency, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
 
 /// As the specification has it: 7 data bits, even parity.
@@ -23,6 +23,7 @@ fn at(pty: &Pty) -> BusKind {
         data_bits: 7,
         stop_bits: 1,
         rs485: None,
+        low_latency: LowLatency::IfPossible,
     }))
 }
 

@@ -15,7 +15,7 @@ use fieldbridge::bus::Turn;
 use fieldbridge::config::{BusKind, Endpoint};
 use fieldbridge::peripheral::exchange::Refusal;
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
-use fieldbridge::peripheral::{Action, Command, Rule};
+use fieldbridge::peripheral::{Action, Command, Function, Rule};
 use serde_json::{json, Value as Json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
@@ -98,7 +98,7 @@ async fn start() -> Slave {
 }
 
 fn point(table: Table, address: u16, kind: DataType) -> Point {
-    Point { table, address, kind, count: None, word_order: Order::Big, byte_order: Order::Big, scale: 1.0, offset: 0.0 }
+    Point::new(table, address, kind)
 }
 
 fn command(action: Action) -> Command {
@@ -124,7 +124,13 @@ async fn write(turn: &mut Turn, point: &Point, value: &Json) {
 }
 
 async fn write_by(turn: &mut Turn, command: &Command, point: &Point, value: &Json) {
-    let prepared = command.prepare(Some(value)).unwrap();
+    let mut prepared = command.prepare(Some(value)).unwrap();
+    if prepared.is_first() {
+        prepared = match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
+            Wire::Answered(answer) => command.follow(&prepared, &answer).unwrap(),
+            other => panic!("{point:?}: {other:?}"),
+        };
+    }
     match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
         Wire::Answered(answer) => {
             assert_eq!(command.interpret(&prepared, &answer).unwrap(), Some(value.clone()));
@@ -224,9 +230,28 @@ async fn one_coil_and_one_register_are_written_by_either_function() {
             (point(Table::Holding, 8, DataType::U16), [json!(1500), json!(0)]),
         ] {
             for value in values {
-                for multiple in [false, true] {
-                    let command = Command { multiple, ..command(Action::Write(point.clone())) };
+                for function in [Function::Usual, Function::Multiple] {
+                    let command = Command { function, ..command(Action::Write(point.clone())) };
                     write_by(turn, &command, &point, &value).await;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_bit_is_written_by_a_mask_and_over_what_is_read() {
+    with_each(async |turn| {
+        let word = point(Table::Holding, 30, DataType::U16);
+        for (byte_order, set) in [(Order::Big, 0x5A7A), (Order::Little, 0x7A5A)] {
+            let bit = Point { bit: Some(5), byte_order, ..point(Table::Holding, 30, DataType::Bool) };
+            for function in [Function::Usual, Function::Multiple, Function::Mask] {
+                write(turn, &word, &json!(0x5A5A)).await;
+                let command = Command { function, ..command(Action::Write(bit.clone())) };
+                for (on, left) in [(true, set), (false, 0x5A5A)] {
+                    write_by(turn, &command, &bit, &json!(on)).await;
+                    assert_eq!(read(turn, &word).await, json!(left), "{function:?} {byte_order:?}");
                 }
             }
         }

@@ -65,7 +65,7 @@ fn checked(bus: &str, device: &str, command: &str) -> Vec<String> {
 fn every_mistake_in_a_configuration_is_said_as_the_page_has_it() {
     let with = |more: &str| format!("{RTU}{more}\n");
     let command = |text: &str| format!("{text}\nidempotent = true\n");
-    let table: [(&str, &str, &str); 29] = [
+    let table: [(&str, &str, &str); 31] = [
         ("kind = \"modbus\"\nport = \"/dev/ttyS0\"\nbaud = 9600\n", UNIT, WRITE),
         ("kind = \"modbus-rtu\"\nbaud = 9600\nparity = \"even\"\n", UNIT, WRITE),
         ("kind = \"modbus-rtu\"\nport = \"/dev/ttyS0\"\n", UNIT, WRITE),
@@ -85,6 +85,8 @@ fn every_mistake_in_a_configuration_is_said_as_the_page_has_it() {
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0, type = \"f32\", order = \"CDBA\" }")),
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nrange = [0, 100000]")),
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nfunction = 5")),
+        (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nfunction = 22")),
+        (RTU, UNIT, &format!("{STEPS}\nvalue = 1\n")),
         (RTU, UNIT, &command("send = \"ON\\r\\n\"")),
         (TEXT, LINE, WRITE),
         (TEXT, LINE, &command("send = \"ON\\r\\n\"\nexpect = '(\\d+'")),
@@ -153,6 +155,10 @@ struct Plant {
 
 const READ: &str = "read = { table = \"holding\", address = 4, count = 2 }";
 const SET: &str = "write = { table = \"holding\", address = 4 }\nvalue = 1\nidempotent = true";
+const SCALED: &str = "read = { table = \"holding\", address = 4, scale_register = { address = 5 } }";
+const BIT: &str = "write = { table = \"holding\", address = 4, bit = 1 }\nvalue = true\nidempotent = true";
+const STEPS: &str = "steps = [{ write = { table = \"holding\", address = 4 }, value = 1 }, \
+                     { write = { table = \"holding\", address = 6 }, value = 1 }]";
 const ASK: &str = "send = \"ASK\\r\\n\"\nexpect = '^OK'\nrefuse = '^ERR (.*)'\nidempotent = true";
 
 impl Plant {
@@ -242,6 +248,12 @@ fn every_trouble_with_a_modbus_peripheral_is_said_as_the_page_has_it() {
     plant.peer(tcp_kind, seven, READ, says(|request| tcp(request, 7, &[3, 4, 0, 0, 0, 1])[..10].to_vec()));
     plant.peer(tcp_kind, seven, READ, says(|request| tcp(request, 7, &[3, 2, 0, 1])));
     plant.peer(tcp_kind, seven, SET, says(|request| tcp(request, 7, &[6, 0, 4, 0, 2])));
+    let of_scale = |word: u8| says(move |request| tcp(request, 7, &[3, 2, word, 0]));
+    plant.peer(tcp_kind, seven, SCALED, of_scale(0x80));
+    plant.peer(tcp_kind, seven, SCALED, of_scale(0x01));
+    plant.peer(tcp_kind, seven, BIT, says(|request| tcp(request, 7, &[0x83, 4])));
+    let second = |request: &[u8]| if request[9] == 4 { request[7..].to_vec() } else { vec![0x86, 4] };
+    plant.peer(tcp_kind, seven, STEPS, says(move |request| tcp(request, 7, &second(request))));
     holds("Modbus", &plant.ends());
 }
 
@@ -254,6 +266,10 @@ fn every_trouble_with_a_text_line_is_said_as_the_page_has_it() {
     plant.peer("serial", None, ASK, says(|_| vec![b'x'; 5000]));
     plant.peer("serial", None, ASK, says(|_| b"ERR 7\r\n".to_vec()));
     plant.bus("serial", &format!("address = \"{}\"", babbler()), None, ASK);
+    let n = plant.devices;
+    plant.peer("serial", None, ASK, says(|_| b"ALARM 3\r\n".to_vec()));
+    let profile = format!("profile = \"p{n}\"\n");
+    plant.text = plant.text.replace(&profile, &format!("{profile}events = \"^ALARM\"\n"));
     holds("Text lines", &plant.ends());
 }
 

@@ -14,13 +14,13 @@ use crate::support::{eventually, program, pump, Site, PATIENCE, PUMP};
 use tokio_serial::{SerialPort as _, SerialStream};
 
 /// A watcher, whose lines are read.
-struct Watching {
+pub struct Watching {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Watching {
-    fn begin(site: &Site, args: &[&str]) -> Watching {
+    pub fn begin(site: &Site, args: &[&str]) -> Watching {
         let mut child = spawn(site, args);
         let (tell, lines) = channel();
         let out = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -29,12 +29,12 @@ impl Watching {
     }
 
     /// The next line, without its time.
-    fn next(&self) -> String {
+    pub fn next(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE).expect("something is said");
         without_time(&line)
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }

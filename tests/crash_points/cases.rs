@@ -29,11 +29,18 @@ pub enum Kind {
     Pulse,
     /// Not idempotent, and read back.
     PulseVerified,
+    /// Not idempotent, and a scale is read before it is written.
+    Scaled,
+    /// Not idempotent, and followed by another write in a row.
+    Steps,
     /// No command of the configuration's: never executable.
     Unknown,
 }
 
-/// Those that are executed.
+/// Of those that ask several things in a row, what differs: once they have the bus.
+pub const IN_A_ROW: [Kind; 2] = [Kind::Scaled, Kind::Steps];
+
+/// The others that are executed.
 pub const KINDS: [Kind; 5] = [Kind::Set, Kind::SetVerified, Kind::SetRetried, Kind::Pulse, Kind::PulseVerified];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +93,8 @@ impl Kind {
             Kind::SetRetried => "set-retried",
             Kind::Pulse => "pulse",
             Kind::PulseVerified => "pulse-verified",
+            Kind::Scaled => "scaled",
+            Kind::Steps => "steps",
             Kind::Unknown => "no-such-command",
         }
     }
@@ -132,6 +141,8 @@ pub fn unreachable(by: By, point: Point, kind: Kind, settle: Settle) -> Option<&
         Point::BeforeExecuting | Point::ExecutingUncommitted | Point::ExecutingCommitted | Point::ExecutingKnown => {
             kind.is_idempotent().then_some("what may be repeated needs no `executing`")
         }
+        Point::FirstRead => (kind != Kind::Scaled).then_some("nothing is read before it is written"),
+        Point::BetweenSteps => (kind != Kind::Steps).then_some("it is one write"),
         Point::BetweenAttempts => (kind != Kind::SetRetried).then_some("every first attempt is answered"),
         Point::BeforeReadBack | Point::ReadBackEnded => (!kind.is_verified()).then_some("nothing is read back"),
         Point::BeforeReadBackAgain => {
@@ -199,6 +210,23 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
+/// Whether only a command that asks several things in a row comes by the point.
+pub fn is_in_a_row(point: Point) -> bool {
+    matches!(point, Point::FirstRead | Point::BetweenSteps)
+}
+
+/// The points from the turn to the outcome, for commands that ask several things in it.
+pub fn in_a_row() -> Vec<Case> {
+    let on_the_bus = |point: &Point| matches!(phase(*point), Phase::Begun | Phase::OnTheWire);
+    let points = Point::ALL.iter().copied().filter(on_the_bus);
+    let kinds = points.flat_map(|point| IN_A_ROW.map(|kind| (point, kind)));
+    let wirings = kinds.flat_map(|(point, kind)| [Wiring::Rtu, Wiring::Tcp].map(|wiring| (point, kind, wiring)));
+    let settles = [Settle::AfterExecution, Settle::AfterAccept];
+    let cases =
+        wirings.flat_map(|(point, kind, wiring)| settles.map(|settle| case(By::Mqtt, wiring, kind, settle, point)));
+    cases.collect()
+}
+
 /// Whether what goes on at a point is the transport's, or is owed to it.
 fn is_of_the_transport(point: Point) -> bool {
     let is_pruning = matches!(point, Point::PruneUncommitted | Point::PruneCommitted);
@@ -234,6 +262,9 @@ fn case(by: By, wiring: Wiring, kind: Kind, settle: Settle, point: Point) -> Cas
     let reachable = unreachable(by, point, as_if, settle).is_none();
     // The first exchange on such a line is the read that shows whether it echoes; its bytes are written as 4, 2, 1, 1.
     let nth = match point {
+        // The read before the write has an end, too.
+        Point::AttemptEnded if kind == Kind::Scaled => 2,
+        Point::RequestWritten | Point::ExchangeEnded if kind == Kind::Scaled => 2,
         _ if wiring != Wiring::Rtu => 1,
         Point::BeforeFirstByte | Point::RequestWritten | Point::ExchangeEnded => 2,
         Point::RequestHalfWritten => 4,

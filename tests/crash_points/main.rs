@@ -58,7 +58,12 @@ fn run_all(cases: &[Case]) -> Vec<(&Case, Told)> {
 
 #[test]
 fn a_crash_at_any_point_leads_to_what_the_crash_table_says() {
-    run_the_table(&cases::all(), |point| table::phase(point) != table::Phase::Tools);
+    run_the_table(&cases::all(), |point| table::phase(point) != table::Phase::Tools && !cases::is_in_a_row(point));
+}
+
+#[test]
+fn a_crash_among_what_is_asked_in_a_row_leads_to_what_the_crash_table_says() {
+    run_the_table(&cases::in_a_row(), cases::is_in_a_row);
 }
 
 #[test]

@@ -396,5 +396,11 @@ fn profile(wiring: Wiring) -> String {
         "[profile.pump.command.set-retried]\nwrite = {{ table = \"holding\", address = 4 }}\ntimeout = \"500ms\"\n{deadline}\
          idempotent = true\n"
     );
-    PUMP.replace("idempotent", &format!("{deadline}idempotent")) + &retried
+    let in_a_row = "[profile.pump.command.scaled]\nidempotent = false\n\
+                    write = { table = \"holding\", address = 20, type = \"i16\", scale_register = { address = 21 } }\n\
+                    [profile.pump.command.steps]\nidempotent = false\n\
+                    steps = [{ write = { table = \"holding\", address = 22 } }, { write = { table = \"coil\", address = 9 }, value = true }]\n";
+    PUMP.replace("idempotent", &format!("{deadline}idempotent"))
+        + &retried
+        + &in_a_row.replace("idempotent", &format!("{deadline}idempotent"))
 }

@@ -88,9 +88,11 @@ pub fn phase(point: Point) -> Phase {
         PublishRead | DeliveryPassedOn | BeforeLookup | LookedUp | BeforeAccept | AcceptUncommitted => Phase::Received,
         AcceptCommitted | AcceptKnown => Phase::Accepted,
         TurnHeld | LineClear | BeforeExecuting | ExecutingUncommitted => Phase::Turn,
-        ExecutingCommitted | ExecutingKnown | BeforeExchange | BeforeFirstByte | RequestHalfWritten => Phase::Begun,
-        RequestWritten | ExchangeEnded | AttemptEnded | BetweenAttempts | BeforeReadBack | ReadBackEnded
-        | BeforeOutcome | OutcomeWithoutEvent | OutcomeUncommitted => Phase::OnTheWire,
+        ExecutingCommitted | ExecutingKnown | BeforeExchange | BeforeFirstByte | RequestHalfWritten | FirstRead => {
+            Phase::Begun
+        }
+        RequestWritten | ExchangeEnded | AttemptEnded | BetweenSteps | BetweenAttempts | BeforeReadBack
+        | ReadBackEnded | BeforeOutcome | OutcomeWithoutEvent | OutcomeUncommitted => Phase::OnTheWire,
         LeftTaken | BeforeReadBackAgain => Phase::Resolving,
         OutcomeCommitted | OutcomeKnown => Phase::Recorded,
         EventRead
@@ -163,12 +165,12 @@ const SUCCEEDED: End = End { state: "succeeded", code: None };
 /// ledger knew that there was none.
 pub fn end_of(kind: Kind, caught: bool, done: usize, is_new: bool) -> End {
     match (kind, caught, done) {
-        (Kind::Pulse, true, 0 | 1) | (Kind::PulseVerified, true, 0) => {
+        (Kind::Pulse | Kind::Scaled | Kind::Steps, true, 0 | 1) | (Kind::PulseVerified, true, 0) => {
             End { state: "in_doubt", code: Some("interrupted") }
         }
         (Kind::PulseVerified, true, 1) => SUCCEEDED,
-        (Kind::Pulse | Kind::PulseVerified, false, 1) => SUCCEEDED,
-        (Kind::Pulse | Kind::PulseVerified, false, 0) if is_new => {
+        (Kind::Pulse | Kind::PulseVerified | Kind::Scaled | Kind::Steps, false, 1) => SUCCEEDED,
+        (Kind::Pulse | Kind::PulseVerified | Kind::Scaled | Kind::Steps, false, 0) if is_new => {
             End { state: "in_doubt", code: Some("unknown-history") }
         }
         (Kind::Set | Kind::SetVerified | Kind::SetRetried, false, 1..) => SUCCEEDED,

@@ -5,6 +5,7 @@
 //! - `amqp`: the same rules by AMQP, many identities on one connection.
 //! - `back_end`: `send` and `feedback`, as a sender sees it.
 //! - `entra`: tokens of Microsoft Entra, through a proxy.
+//! - `events`: what an instrument says by itself, at the hub.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
 //! - `senders`: messages as their senders have them.
 //! - `https`: the transport by polling, against our simulator of the hub.
@@ -21,6 +22,7 @@ mod support;
 mod amqp;
 mod back_end;
 mod entra;
+mod events;
 mod https;
 mod identity;
 mod mosquitto;

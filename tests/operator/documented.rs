@@ -48,6 +48,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo test", "CI runs every test"),
     ("scripts/proof.sh", "scripts/test.sh runs all tests by it"),
     ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
+    ("cargo bench --bench line", "by hand, on a machine that does nothing else"),
     ("cargo bench --bench transports", "by hand; docs/PERFORMANCE.md has the outcome"),
     ("cargo test --test", "by hand for its figures; CI runs it with all others"),
     ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),

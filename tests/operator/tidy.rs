@@ -119,7 +119,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["call"],
             // Ports know bytes, and no framing.
             &["port"],
-            &["counts", "debts", "link", "tap", "turns"],
+            &["counts", "debts", "ears", "link", "tap", "turns"],
             &["modbus", "text"],
             &["speech", "worker"],
         ],
@@ -127,7 +127,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     (
         "hub",
         &[
-            &["in_order", "lock", "properties", "room", "trouble"],
+            &["in_order", "lock", "news", "properties", "room", "trouble"],
             &["account", "auth", "dial"],
             &["transport", "way"],
             &["left", "pace"],
@@ -286,7 +286,7 @@ fn each_library_is_named_only_where_it_belongs() {
         ),
         ("x509_cert::", &["certificate/parts.rs"]),
         ("SystemTime::now", &["time/clock.rs"]),
-        ("libc::", &["bus/port/rs485.rs", "time/trust.rs"]),
+        ("libc::", &["bus/port/latency.rs", "bus/port/rs485.rs", "time/trust.rs"]),
     ];
     for (path, text) in files("src") {
         let (name, code) = (name(&path), code(&text));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{self, BusHandle, BusStatus, Owed, Worker};
-use fieldbridge::config::{Bus, BusKind, Endpoint, Parity, SerialPort};
+use fieldbridge::config::{Bus, BusKind, Endpoint, LowLatency, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -45,6 +45,7 @@ fn settings(kind: BusKind) -> Bus {
         strips_echo,
         connect_pause,
         idle_close,
+        max_in_flight: 1,
     }
 }
 
@@ -82,6 +83,11 @@ impl Running {
     /// A bus whose peripherals are deaf for so long after each opening.
     pub fn with_connect_pause(kind: BusKind, connect_pause: Duration) -> Running {
         Running::of(Bus { connect_pause, ..settings(kind) }, |worker| worker)
+    }
+
+    /// A bus that asks so many units at once, and waits so long for an answer.
+    pub fn side_by_side(kind: BusKind, max_in_flight: usize, response_timeout: Duration) -> Running {
+        Running::of(Bus { max_in_flight, response_timeout, ..settings(kind) }, |worker| worker)
     }
 
     /// One of several buses of a daemon.
@@ -202,6 +208,7 @@ pub fn port(path: &Path, baud: u32) -> Endpoint {
         data_bits: 8,
         stop_bits: 1,
         rs485: None,
+        low_latency: LowLatency::IfPossible,
     })
 }
 

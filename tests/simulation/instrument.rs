@@ -76,6 +76,7 @@ pub(super) fn hears(plant: &Arc<Plant>, wire: &Wire, request: &Request) {
 pub(super) fn saying(plant: &Plant, request: &Request, refuses: bool) -> Saying {
     let mut saying = said(plant, request, refuses);
     if !plant.manners.have(Manner::SeveralLines) {
+        saying.bytes = plant.framing.put(&saying.bytes);
         return saying;
     }
     plant.world.count("instrument: an answer of several lines");
@@ -121,6 +122,9 @@ fn next(plant: &Plant) -> u16 {
 /// What lies on the scale, with zeros in front where readings are odd.
 fn weight(plant: &Plant) -> String {
     let number = next(plant);
+    if plant.framing.in_bytes {
+        return number.to_string();
+    }
     match plant.manners.have(Manner::OddReadings) {
         true => format!("{number:05}.5"),
         false => format!("{number}.5"),
@@ -130,6 +134,9 @@ fn weight(plant: &Plant) -> String {
 /// A reading as instruments write them.
 fn reading(plant: &Plant) -> String {
     let number = next(plant);
+    if plant.framing.in_bytes {
+        return number.to_string();
+    }
     if !plant.shows(Manner::OddReadings, "instrument: a reading that only looks like a number", 700) {
         return format!("{number}.25");
     }
@@ -149,7 +156,7 @@ pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: 
         return speak_in_lines(plant, saying);
     }
     if plant.shows(Manner::Prefaces, "instrument: says what it is doing first", 800) {
-        say(plant, wire, b"working on it\r\n");
+        say(plant, wire, &plant.framing.put(b"working on it\r\n"));
     }
     let arrives = say(plant, wire, &saying.bytes);
     if let Meaning::Weight(weight) = &saying.meaning {
@@ -197,17 +204,17 @@ fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> Instant {
     }
 }
 
-/// Says something to whoever has the line open. `None`: nobody has.
+/// Says lines to whoever has the line open. `None`: nobody has.
 fn on_the_line(plant: &Plant, bytes: &[u8]) -> Option<Instant> {
     let wire = plant.lock().open.get(LINE).cloned()?;
-    wire.is_held().then(|| say(plant, &wire, bytes))
+    wire.is_held().then(|| say(plant, &wire, &plant.framing.put(bytes)))
 }
 
 /// Its port was opened: perhaps in the middle of something.
 pub(super) fn is_plugged_in(plant: &Arc<Plant>, wire: &Wire) {
     let rests: [&[u8]; 4] = [b"K\r\n", b"2.5 kg\r\n", b"OK", b"NOT OK\r\nSTATE "];
     if plant.shows(Manner::Fragments, "instrument: the port is opened within a line", 800) {
-        wire.send(rests[plant.world.pick(0..4) as usize]);
+        wire.send(&plant.framing.put_rest(rests[plant.world.pick(0..4) as usize]));
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod amqp;
 mod backups;
+mod bends;
 mod disk;
+mod framing;
 mod http;
 mod hub;
 mod instrument;

@@ -58,6 +58,12 @@ pub enum Manner {
     Throttles,
     /// The hub forgets sessions of MQTT's.
     LostSessions,
+    /// The serial line speaks Modbus ASCII.
+    Ascii,
+    /// The instrument speaks in frames, of text or of bytes.
+    Frames,
+    /// Modbus peripherals bend the protocol.
+    Quirks,
 }
 
 use Manner::*;
@@ -97,8 +103,11 @@ const LATER: [(Manner, u64); 10] = [
     (LostSessions, 200),
 ];
 
+/// And those that came later still, with dice of theirs.
+const NEWEST: [(Manner, u64); 3] = [(Ascii, 250), (Frames, 300), (Quirks, 250)];
+
 /// What must have happened in a run.
-pub const STRIKES: [&str; 49] = [
+pub const STRIKES: [&str; 62] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -148,6 +157,19 @@ pub const STRIKES: [&str; 49] = [
     "hub: a pause between messages",
     "hub: a pause that looks like an empty queue",
     "hub: a session is lost",
+    "line: Modbus ASCII",
+    "instrument: a sum at the end of a line",
+    "instrument: frames",
+    "instrument: frames with an escape",
+    "instrument: frames with an escape, of bytes",
+    "instrument: frames that say how long they are",
+    "instrument: a frame with a wrong bit",
+    "judged: what was said in a frame",
+    "slave: another transaction id",
+    "slave: another unit id",
+    "slave: a wrong length",
+    "slave: a write is answered by other content",
+    "slave: bends what nobody has named",
 ];
 
 /// Those of one schedule.
@@ -160,7 +182,9 @@ impl Manners {
         let mut dice = world.dice("manners");
         let chosen = ALL.into_iter().filter(|(_, permille)| world.chance(*permille));
         let later = LATER.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
-        Manners(chosen.chain(later).map(|(manner, _)| manner).collect())
+        let mut dice = world.dice("protocols");
+        let newest = NEWEST.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
+        Manners(chosen.chain(later).chain(newest).map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

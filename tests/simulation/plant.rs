@@ -10,6 +10,8 @@ use fieldbridge::config::SerialPort;
 use fieldbridge::net::Stream;
 use tokio::time::{sleep, sleep_until, Instant};
 
+use super::bends::Bends;
+use super::framing::Framing;
 use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
@@ -41,6 +43,10 @@ pub struct Plant {
     ahead: Duration,
     /// How a value shows that was written, if not in its own place.
     shows: Option<Shows>,
+    /// How the instrument speaks.
+    pub(super) framing: Framing,
+    /// How peripherals on the network and on the serial line bend Modbus.
+    bends: [Bends; 2],
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
     /// Two of the fates are all that goes wrong here: so they meet more often.
@@ -133,6 +139,8 @@ impl Plant {
             left: scenario.configurations.iter().map(|one| one.left).collect(),
             ahead: Duration::from_millis(if is_wordy { 200 } else { 6 }),
             shows: scenario.shows,
+            framing: scenario.framing,
+            bends: scenario.bends.clone(),
             trouble,
             habits,
             killing: crashes / 5,
@@ -280,13 +288,13 @@ impl Plant {
         let (opened, mut heard) = (Instant::now(), Vec::new());
         while let Some((written, bytes)) = wire.receive().await {
             heard.extend(bytes);
-            while let Some(request) = request(&self.world, protocol, &mut heard, written) {
+            while let Some(request) = request(&self.world, (protocol, self.framing), &mut heard, written) {
                 self.clone().answer(&line, &wire, opened, request).await;
             }
         }
     }
 
-    async fn answer(self: Arc<Self>, line: &str, wire: &Wire, opened: Instant, request: Request) {
+    async fn answer(self: Arc<Self>, line: &str, wire: &Wire, opened: Instant, mut request: Request) {
         let fate = match self.dead_line {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
             // Nobody is there.
@@ -312,6 +320,10 @@ impl Plant {
         if request.protocol == Protocol::Text {
             instrument::hears(&self, wire, &request);
         }
+        if request.protocol != Protocol::Text {
+            let is_echo = request.asks.is_some() && fate.code().is_none();
+            request.bend = self.bends[usize::from(request.protocol != Protocol::Tcp)].next(&self.world, is_echo);
+        }
         let mut saying = match fate {
             Fate::Mute | Fate::DoneAndMute => return,
             Fate::Cut => {
@@ -326,6 +338,9 @@ impl Plant {
         };
         if fate == Fate::Garbled {
             self.garble(&request, &mut saying);
+        }
+        if request.bend.is_unnamed {
+            saying.meaning = Meaning::Nothing;
         }
         if fate == Fate::SaidTwice && request.protocol != Protocol::Tcp {
             saying.bytes.extend(saying.bytes.clone());
@@ -389,13 +404,19 @@ impl Plant {
     fn garble(&self, request: &Request, saying: &mut Saying) {
         let reply = &mut saying.bytes;
         let at = self.world.pick(0..reply.len() as u64) as usize;
-        reply[at] ^= 1 << self.world.pick(0..8);
+        let bit = self.world.pick(0..8) as u32;
         match request.protocol {
             // A flipped bit must not make one line of text out of another.
-            Protocol::Text => *reply = b"#?\r\n".to_vec(),
+            Protocol::Text if self.framing.is_plain() => *reply = b"#?\r\n".to_vec(),
+            Protocol::Text => {
+                self.world.count("instrument: a frame with a wrong bit");
+                reply[at] ^= 1 << if self.framing.may_flip(bit) { bit } else { 0 };
+            }
             // TCP has a checksum: what is garbled there is the frame's form.
             Protocol::Tcp => reply[2] = 0x55,
-            Protocol::Rtu => {}
+            Protocol::Rtu => reply[at] ^= 1 << bit,
+            // Digits have two cases.
+            Protocol::Ascii => reply[at] ^= 1 << if bit == 5 { 0 } else { bit },
         }
         saying.meaning = Meaning::Nothing;
     }
@@ -479,7 +500,10 @@ impl Plant {
         if protocol != Protocol::Tcp {
             self.lock().open.insert(line.to_owned(), wire.clone());
         }
-        if protocol == Protocol::Rtu && self.manners.have(Manner::LineEchoes) {
+        if protocol == Protocol::Ascii {
+            self.world.count("line: Modbus ASCII");
+        }
+        if matches!(protocol, Protocol::Rtu | Protocol::Ascii) && self.manners.have(Manner::LineEchoes) {
             self.world.count("line: an adapter that hears itself");
             wire.echo();
         }
@@ -544,7 +568,11 @@ struct PortOpener {
 impl Opener for PortOpener {
     fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
         Box::pin(async move {
-            let protocol = if self.path.ends_with("rtu") { Protocol::Rtu } else { Protocol::Text };
+            let protocol = match (self.path.ends_with("rtu"), self.plant.manners.have(Manner::Ascii)) {
+                (false, _) => Protocol::Text,
+                (true, false) => Protocol::Rtu,
+                (true, true) => Protocol::Ascii,
+            };
             sleep(self.plant.world.time(0, 30)).await;
             Ok(Box::new(self.plant.open(&self.path, protocol)?.near()) as Box<dyn Port>)
         })

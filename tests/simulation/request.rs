@@ -2,6 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::bends::Bend;
+use super::framing::{crc, Framing, Taken};
 use super::scenario::Asks;
 use super::world::World;
 
@@ -22,6 +24,7 @@ pub const READS: u16 = 4;
 pub enum Protocol {
     Tcp,
     Rtu,
+    Ascii,
     Text,
 }
 
@@ -40,12 +43,14 @@ pub struct Request {
     pub asks: Option<Asks>,
     /// The line, as it was heard.
     pub text: Vec<u8>,
+    /// How its answer is bent.
+    pub bend: Bend,
 }
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.protocol {
-            Protocol::Text => write!(f, "{:?}", String::from_utf8_lossy(&self.text)),
+            Protocol::Text => write!(f, "{:?}", self.text.escape_ascii().to_string()),
             _ => write!(f, "unit {} function {} at {} with {}", self.unit, self.function, self.address, self.value),
         }
     }
@@ -53,14 +58,18 @@ impl std::fmt::Debug for Request {
 
 /// The next whole request in what was heard, the last of it in bytes that were written then. An instrument takes
 /// several commands in a line, as many do.
-pub fn request(world: &World, protocol: Protocol, heard: &mut Vec<u8>, written: Instant) -> Option<Request> {
+pub fn request(
+    world: &World,
+    (protocol, framing): (Protocol, Framing),
+    heard: &mut Vec<u8>,
+    written: Instant,
+) -> Option<Request> {
     match protocol {
         Protocol::Text => loop {
-            let end = heard.iter().position(|byte| matches!(byte, b'\n' | b';'))?;
-            let line: Vec<u8> = heard.drain(..=end).collect();
-            match command(&line, written) {
+            let Taken { payload, frame } = framing.take(heard)?;
+            match payload.and_then(|payload| command(framing, &payload, &frame, written)) {
                 Some(request) => return Some(request),
-                None => world.violate(format!("G14: on the wire was {:?}", String::from_utf8_lossy(&line))),
+                None => world.violate(format!("G14: on the wire was {:?}", frame.escape_ascii().to_string())),
             }
         },
         // Every request of these commands has six bytes: unit, function, address, value.
@@ -69,6 +78,14 @@ pub fn request(world: &World, protocol: Protocol, heard: &mut Vec<u8>, written: 
             assert_eq!(crc(&frame[..6]), frame[6..], "the gateway's own frames are intact");
             Some(Request::of(protocol, [0; 2], &frame[..6], written))
         }
+        Protocol::Ascii => {
+            let frame: Vec<u8> = (heard.len() >= 17).then(|| heard.drain(..17).collect())?;
+            let digits = std::str::from_utf8(&frame[1..15]).expect("the gateway's own frames are of digits");
+            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("the same");
+            let content: Vec<u8> = (0..12).step_by(2).map(byte).collect();
+            assert_eq!(ascii(&content), frame, "the gateway's own frames are intact");
+            Some(Request::of(protocol, [0; 2], &content, written))
+        }
         Protocol::Tcp => {
             let frame: Vec<u8> = (heard.len() >= 12).then(|| heard.drain(..12).collect())?;
             Some(Request::of(protocol, [frame[0], frame[1]], &frame[6..], written))
@@ -76,17 +93,18 @@ pub fn request(world: &World, protocol: Protocol, heard: &mut Vec<u8>, written: 
     }
 }
 
-fn command(line: &[u8], written: Instant) -> Option<Request> {
-    let text = std::str::from_utf8(line).ok()?.trim_end_matches(['\r', '\n', ';']);
-    let (word, value) = if text == "W" { ("W", "0") } else { text.split_once(' ')? };
+fn command(framing: Framing, payload: &[u8], line: &[u8], written: Instant) -> Option<Request> {
+    let (word, value) = match framing.in_bytes {
+        true => in_bytes(framing, payload)?,
+        false => in_words(payload)?,
+    };
     let asks = match word {
-        "S" => Asks::Set,
-        "D" => Asks::Pulse,
-        "Q" => Asks::Ask,
-        "W" if text == "W" => Asks::Weigh,
+        b'S' => Asks::Set,
+        b'D' => Asks::Pulse,
+        b'Q' => Asks::Ask,
+        b'W' if value == 0 => Asks::Weigh,
         _ => return None,
     };
-    let value = value.parse().ok()?;
     let address = if asks == Asks::Pulse { PULSE } else { SET };
     Some(Request {
         protocol: Protocol::Text,
@@ -98,7 +116,25 @@ fn command(line: &[u8], written: Instant) -> Option<Request> {
         value,
         asks: Some(asks),
         text: line.to_vec(),
+        bend: Bend::default(),
     })
+}
+
+/// A letter and a value.
+fn in_words(payload: &[u8]) -> Option<(u8, u16)> {
+    let text = std::str::from_utf8(payload).ok()?.trim_end_matches(['\r', '\n', ';']);
+    let (word, value) = if text == "W" { ("W", "0") } else { text.split_once(' ')? };
+    let [letter] = word.as_bytes() else { return None };
+    Some((*letter, value.parse().ok()?))
+}
+
+/// The same in bytes.
+fn in_bytes(framing: Framing, payload: &[u8]) -> Option<(u8, u16)> {
+    match framing.uncounted(payload)? {
+        [letter, high, low] if *letter != b'W' => Some((*letter, u16::from_be_bytes([*high, *low]))),
+        [b'W'] => Some((b'W', 0)),
+        _ => None,
+    }
 }
 
 impl Request {
@@ -113,7 +149,8 @@ impl Request {
             (3 | 4, _) => None,
             other => panic!("no command has {other:?}"),
         };
-        Request { protocol, written, transaction, unit, function, address, value, asks, text: Vec::new() }
+        let (text, bend) = (Vec::new(), Bend::default());
+        Request { protocol, written, transaction, unit, function, address, value, asks, text, bend }
     }
 
     /// The register that it is about, wherever that shows.
@@ -139,7 +176,7 @@ impl Request {
     /// The frame that confirms, where this value stands.
     pub fn confirmation(&self, stands: u16) -> Vec<u8> {
         let [high, low] = self.address.to_be_bytes();
-        let [value_high, value_low] = self.value.to_be_bytes();
+        let [value_high, value_low] = if self.bend.echoes_else { !self.value } else { self.value }.to_be_bytes();
         let [stands_high, stands_low] = stands.to_be_bytes();
         match self.function {
             3 | 4 => self.framed(&[self.unit, self.function, 2, stands_high, stands_low]),
@@ -153,26 +190,30 @@ impl Request {
     }
 
     fn framed(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::new();
-        if self.protocol == Protocol::Tcp {
-            frame.extend([self.transaction[0], self.transaction[1], 0, 0, 0, bytes.len() as u8]);
+        let Bend { transaction, unit, more, miscounts, .. } = self.bend;
+        let mut content = bytes.to_vec();
+        content[0] = unit.unwrap_or(content[0]);
+        content.extend((0..more).map(|at| at.wrapping_mul(7)));
+        match self.protocol {
+            Protocol::Rtu => [&content[..], &crc(&content)].concat(),
+            Protocol::Ascii => ascii(&content),
+            Protocol::Tcp | Protocol::Text => {
+                let [high, low] = (u16::from_be_bytes(self.transaction) ^ transaction).to_be_bytes();
+                let counted = match (miscounts, bytes[1] & 0x80 != 0) {
+                    (false, _) => content.len(),
+                    // An exception without its code, and more than there is.
+                    (true, true) => content.len() - 1,
+                    (true, false) => content.len() + 1,
+                };
+                [&[high, low, 0, 0, 0, counted as u8], &content[..]].concat()
+            }
         }
-        frame.extend(bytes);
-        if self.protocol == Protocol::Rtu {
-            frame.extend(crc(bytes));
-        }
-        frame
     }
 }
 
-/// Modbus over Serial Line V1.02, 6.2.2, low byte first.
-fn crc(bytes: &[u8]) -> [u8; 2] {
-    let mut crc = 0xffff_u16;
-    for byte in bytes {
-        crc ^= u16::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
-        }
-    }
-    crc.to_le_bytes()
+/// Modbus over Serial Line V1.02, 2.5.2: digits between a colon and CR LF, behind them the sum that makes all nothing.
+fn ascii(content: &[u8]) -> Vec<u8> {
+    let sum = content.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+    let digits: String = content.iter().chain(&[sum]).map(|byte| format!("{byte:02X}")).collect();
+    format!(":{digits}\r\n").into_bytes()
 }

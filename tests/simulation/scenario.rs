@@ -5,6 +5,8 @@ use std::time::Duration;
 use fieldbridge::time::Timestamp;
 use serde_json::json;
 
+use super::bends::Bends;
+use super::framing::Framing;
 use super::manners::{Manner, Manners};
 use super::patience::Patience;
 use super::request::READS;
@@ -217,6 +219,10 @@ pub struct Scenario {
     pub manners: Manners,
     /// How a value shows that was written, if not in its own place.
     pub shows: Option<Shows>,
+    /// How the instrument speaks.
+    pub framing: Framing,
+    /// How peripherals on the network and on the serial line bend Modbus.
+    pub bends: [Bends; 2],
     /// A command must have reached the wire so long after its receipt.
     pub deadline: Duration,
     /// When the faults end.
@@ -302,7 +308,7 @@ impl Scenario {
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
-        let tuning = Tuning::of(world, &manners, chaos);
+        let tuning = Tuning::of(world, &manners, &devices, chaos);
         let mut configurations = vec![configured(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         let is_impatient = manners.have(Manner::OtherPatience);
@@ -334,6 +340,8 @@ impl Scenario {
             trusts,
             manners,
             shows: tuning.shows,
+            framing: tuning.framing,
+            bends: tuning.bends,
             deadline: tuning.deadline,
             chaos,
             happenings,
@@ -435,6 +443,7 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
         Manner::OddReadings,
         Manner::Smuggling,
         Manner::SeveralLines,
+        Manner::Frames,
     ];
     let is_heard = speaks.into_iter().any(|manner| manners.have(manner));
     let buses = if is_heard { ["net", "rtu", "text", "text", "text"] } else { ["net", "net", "rtu", "rtu", "text"] };

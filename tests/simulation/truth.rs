@@ -35,7 +35,7 @@ pub fn judge(
         if command.row.is_some() && is_one {
             judge_end(world, scenario, command, told, record);
             for event in events.get(&message.device).into_iter().flatten() {
-                judge_value(world, command, event, told, record, &receipts);
+                judge_value((world, scenario), command, event, told, record, &receipts);
             }
         }
     }
@@ -141,7 +141,7 @@ fn judge_end(world: &World, scenario: &Scenario, command: &Command, told: &Told,
 
 /// G12: a value that is reported was said to this very command.
 fn judge_value(
-    world: &World,
+    (world, scenario): (&World, &Scenario),
     command: &Command,
     event: &Event,
     told: &Told,
@@ -175,6 +175,9 @@ fn judge_value(
         _ => return,
     };
     world.count("judged: a value beside what was said");
+    if message.asks == Asks::Ask && !scenario.framing.is_plain() {
+        world.count("judged: what was said in a frame");
+    }
     if !said.iter().any(|said| is_same(value, said)) {
         world.violate(format!("G12: {message:?} has the value {value}, and was told {said:?}"));
     }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::bends::Bends;
+use super::framing::Framing;
 use super::manners::{Manner, Manners};
 use super::patience::Patience;
 use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED, SHOWN};
@@ -61,6 +63,12 @@ pub struct Tuning {
     websockets: bool,
     /// Whether those devices that are completed when a command is accepted are so now.
     after_accept: bool,
+    /// How the instrument speaks.
+    pub framing: Framing,
+    /// The serial line speaks Modbus ASCII.
+    ascii: bool,
+    /// How peripherals on the network and on the serial line bend Modbus.
+    pub bends: [Bends; 2],
 }
 
 /// How a value shows elsewhere.
@@ -99,7 +107,7 @@ impl Shows {
 
 impl Tuning {
     /// By the dice.
-    pub fn of(world: &World, manners: &Manners, chaos: Duration) -> Tuning {
+    pub fn of(world: &World, manners: &Manners, devices: &[Device], chaos: Duration) -> Tuning {
         let one = |choices: &[&'static str]| choices[world.pick(0..choices.len() as u64) as usize];
         let is_tight = manners.have(Manner::TightDeadlines);
         let pauses = is_tight && manners.have(Manner::Pauses);
@@ -137,6 +145,9 @@ impl Tuning {
             several: manners.have(Manner::SeveralLines),
             shows: manners.have(Manner::ShowsElsewhere).then(|| Shows::of(world)),
             after_accept: true,
+            framing: Framing::of(world, manners),
+            ascii: manners.have(Manner::Ascii),
+            bends: Bends::of(world, manners, devices),
         };
         if manners.have(Manner::OtherPatience) {
             tuning.wait_otherwise(&mut world.dice("patience"));
@@ -258,6 +269,8 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
 fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let Tuning { retries, keepalive, token_lifetime, turnaround, rtu, text: line, host, .. } = *tuning;
     let Tuning { deadline, pulses, after_accept, pause, rests, poll_interval, rtu_kind, text_kind, .. } = *tuning;
+    let rtu_kind = if tuning.ascii { rtu_kind.replace("modbus-rtu", "modbus-ascii") } else { rtu_kind.to_owned() };
+    let text_kind = text_kind.replace("delimiter = \"\\r\\n\"\n", tuning.framing.keys());
     let patience = format!("{}retries = {retries}\n", tuning.waits());
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
@@ -275,14 +288,14 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         let profile = if device.bus == "text" { "text" } else { "modbus" };
         let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
         let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
-        let bus = match device.bus {
-            "rtu" => rtu,
-            "text" => line,
-            other => other,
+        let (bus, quirks) = match device.bus {
+            "rtu" => (rtu, tuning.bends[1].key()),
+            "text" => (line, String::new()),
+            other => (other, tuning.bends[0].key()),
         };
         let _ = write!(
             text,
-            "[device.{}]\nbus = \"{bus}\"\n{unit}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
+            "[device.{}]\nbus = \"{bus}\"\n{unit}{quirks}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
              transport = \"{}\"\n",
             device.id,
             device.over.word(tuning.websockets)
@@ -317,19 +330,21 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
 fn lines(tuning: &Tuning, deadline: &str) -> String {
     let mut text = String::new();
     let (expect, refuse) = if tuning.lax { ("^OK|kg$", "^ERR|NOT OK$") } else { ("^OK", "^ERR") };
-    let lines = [
-        ("set", "S {value}", expect, refuse, true),
-        ("pulse", "D {value}", expect, refuse, false),
-        ("ask", "Q {value}", r"^R (\\S+)$", "^ERR", true),
-        ("weigh", "W", r"([0-9.]+) kg$", "^ERR", true),
-    ];
     let (each, until) = if tuning.several { ("(?m)", "until = \"^END$\"\n") } else { ("", "") };
-    for (name, send, expect, refuse, idempotent) in lines.into_iter().filter(|(.., safe)| *safe || tuning.pulses) {
-        let _ = write!(
-            text,
-            "[profile.text.command.{name}]\nsend = \"{send}\\r\\n\"\nexpect = \"{each}{expect}\"\nrefuse = \"{refuse}\"\n{until}\
-             deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
-        );
+    let lines = [
+        ("set", ('S', true), expect, refuse, true),
+        ("pulse", ('D', true), expect, refuse, false),
+        ("ask", ('Q', true), r"^R (\\S+)$", "^ERR", true),
+        ("weigh", ('W', false), r"([0-9.]+) kg$", "^ERR", true),
+    ];
+    for (name, (letter, has_value), expect, refuse, idempotent) in lines {
+        if idempotent || tuning.pulses {
+            let exchange = tuning.framing.command(letter, has_value, (&format!("{each}{expect}"), refuse));
+            let _ = write!(
+                text,
+                "[profile.text.command.{name}]\n{exchange}{until}deadline = \"{deadline}\"\nidempotent = {idempotent}\n"
+            );
+        }
     }
     text
 }

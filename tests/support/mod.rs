@@ -8,6 +8,7 @@ pub mod books;
 pub mod broker;
 pub mod disk;
 pub mod fleet;
+pub mod foreign;
 pub mod hub;
 pub mod instrument;
 pub mod many;

@@ -32,6 +32,9 @@ pub enum Mood {
     Garbling,
 }
 
+/// Requests that a slave remembers: a test that asks what came last asks for fewer.
+const ASKED_MAX: usize = 1000;
+
 /// An answer that is none, in any protocol.
 pub const GARBAGE: &[u8] = b"\0\xff\x80garbage\r\n";
 
@@ -46,6 +49,8 @@ struct Inner {
     coils: HashMap<(u8, u16), bool>,
     /// Each write that was carried out and is not of a single register, in order: its function and data.
     other_writes: Vec<Vec<u8>>,
+    /// The last requests of any kind, as many as [`ASKED_MAX`].
+    asked: VecDeque<Vec<u8>>,
     /// (address, value) of each single-register write that was carried out, in order.
     writes: Vec<(u16, u16)>,
     /// When each of them was, in the same order.
@@ -175,6 +180,12 @@ impl Slave {
         std::mem::take(&mut inner.writes)
     }
 
+    /// When the first and the last of the single-register writes was carried out, and how many there were.
+    pub fn first_and_last_write(&self) -> (Instant, Instant, usize) {
+        let inner = self.lock();
+        (inner.times[0], inner.times[inner.times.len() - 1], inner.times.len())
+    }
+
     /// How often this value was written to this register.
     pub fn count(&self, address: u16, value: u16) -> usize {
         self.lock().writes.iter().filter(|write| **write == (address, value)).count()
@@ -187,6 +198,16 @@ impl Slave {
             let at = inner.writes.iter().rposition(|write| write.1 == value)?;
             Some(inner.times[at])
         })
+    }
+
+    /// The last requests of any kind, in order: function and data.
+    pub fn asked(&self) -> Vec<Vec<u8>> {
+        self.lock().asked.iter().cloned().collect()
+    }
+
+    /// What stands in a holding register of unit 1.
+    pub fn register(&self, address: u16) -> u16 {
+        self.lock().registers.get(&(1, address)).copied().unwrap_or_default()
     }
 
     /// Requests of any kind.
@@ -245,6 +266,10 @@ impl Slave {
     pub fn react(&self, unit: u8, pdu: &[u8]) -> Reaction {
         let mut inner = self.lock();
         inner.requests += 1;
+        if inner.asked.len() == ASKED_MAX {
+            inner.asked.pop_front();
+        }
+        inner.asked.push_back(pdu.to_vec());
         self.changed.notify_all();
         if inner.silent.contains(&unit) {
             return Reaction::Silence;
@@ -289,6 +314,13 @@ impl Slave {
             (5 | 15 | 16, _) => {
                 inner.write(unit, pdu);
                 at_once(pdu[..5].to_vec())
+            }
+            (22, _) => {
+                let place = (unit, word(1));
+                let before = inner.registers.get(&place).copied().unwrap_or_default();
+                inner.registers.insert(place, before & word(3) | word(5) & !word(3));
+                inner.other_writes.push(pdu.to_vec());
+                at_once(pdu.to_vec())
             }
             (function, _) => at_once(vec![function | 0x80, 1]),
         }

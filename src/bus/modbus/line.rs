@@ -30,7 +30,7 @@ use crate::bus::port;
 use crate::bus::port::error::NotOpened;
 use crate::bus::port::timing::Timing;
 use crate::config::{Bus, Endpoint};
-use crate::peripheral::exchange::{Refusal, Request};
+use crate::peripheral::exchange::Refusal;
 use crate::peripheral::quirks::{Quirk, Quirks};
 use crate::time::until;
 
@@ -292,8 +292,7 @@ impl ModbusLine {
         let (Some(shape), Some(encoded)) = (Shape::of(call.unit, &call.request, call.quirks), pdu.encode()) else {
             return Ended::not_sent("the request fits no Modbus frame");
         };
-        let is_write = matches!(call.request, Request::WriteBits { .. } | Request::WriteWords { .. });
-        if call.unit == BROADCAST && !is_write {
+        if call.unit == BROADCAST && !call.request.is_write() {
             return Ended::not_sent(
                 "unit 0 is all units of the line, and none of them answers that: it can only be written",
             );

@@ -33,7 +33,6 @@ pub(in crate::bus) enum Pdu<'a> {
     /// Function 16 (6.12): 1 to 123 registers.
     WriteMultipleRegisters { address: u16, words: &'a [u16] },
     /// Function 22 (6.16): the register becomes `(it & and) | (or & !and)`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command asks for it yet"))]
     MaskWriteRegister { address: u16, and: u16, or: u16 },
 }
 
@@ -66,6 +65,7 @@ impl<'a> Pdu<'a> {
                 [word] if !multiple => Pdu::WriteSingleRegister { address, word },
                 _ => Pdu::WriteMultipleRegisters { address, words },
             },
+            Request::MaskWord { address, and, or } => Pdu::MaskWriteRegister { address, and, or },
             Request::Line { .. } => return None,
         })
     }
@@ -194,8 +194,8 @@ impl<'a> Pdu<'a> {
 
 impl Request {
     /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
-    /// register that is written (functions 5 and 6), and three bytes of bits whose count stands where the address does.
-    /// Where quirks make an answer of less, there are more.
+    /// register that is written (functions 5, 6 and 22), and three bytes of bits whose count stands where the address
+    /// does. Where quirks make an answer of less, there are more.
     pub fn is_answered_by_itself(&self, quirks: Quirks) -> bool {
         let of = |pdu: Pdu| Some((pdu.encode()?, pdu.expected(quirks)?));
         Pdu::of(self).and_then(of).is_some_and(|(asked, answer)| answer.is(&asked))

@@ -8,6 +8,8 @@
 //! - Whether a call is called off is looked at last, behind every wait, and ends each of them.
 //! - Connecting and writing have limits of their own: how long an answer may take says nothing of them.
 
+pub(in crate::bus) mod many;
+
 use std::sync::Arc;
 use std::time::Duration;
 

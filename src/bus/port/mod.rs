@@ -6,6 +6,7 @@
 //! - A write tells how many bytes were taken: that number decides between "not sent" and "perhaps done".
 
 pub mod error;
+mod latency;
 pub mod owed;
 mod rs485;
 mod serial;

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use super::error::{Cause, NotOpened};
-use super::{rs485, Opener, Opening, Port};
-use crate::config::{Parity, SerialPort};
+use super::{latency, rs485, Opener, Opening, Port};
+use crate::config::{LowLatency, Parity, SerialPort};
 
 /// A port that takes longer to open has a hanging driver.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -88,10 +88,27 @@ fn begin_to_open(port: &SerialPort) -> io::Result<oneshot::Receiver<Opened>> {
                 None => Ok(stream),
                 Some(wanted) => rs485::take(&stream, wanted).map(|()| stream).map_err(|remedy| (Cause::Other, remedy)),
             });
+        if let Ok(stream) = &opened {
+            ask_for_latency(stream, &settings);
+        }
         // A bus that has ended meanwhile needs no port.
         let _ = give.send(opened);
     })?;
     Ok(take)
+}
+
+/// Has the adapter pass on at once what has come, or leave that. A port that can't is used as it is.
+fn ask_for_latency(stream: &SerialStream, port: &SerialPort) {
+    let (low, name) = (port.low_latency != LowLatency::Unwanted, port.path.display());
+    match (latency::take(stream, low), port.low_latency) {
+        (Ok(()), _) => {}
+        (Err(error), LowLatency::Wanted) => tracing::info!(
+            port = %name,
+            %error,
+            "its driver knows nothing of low latency (low_latency): it is used as it is; remove low_latency"
+        ),
+        (Err(error), _) => tracing::debug!(port = %name, %error, "its driver knows nothing of low latency"),
+    }
 }
 
 fn builder(port: &SerialPort, real: &Path) -> tokio_serial::SerialPortBuilder {
@@ -142,7 +159,15 @@ mod tests {
     }
 
     fn port(path: &Path, rs485: Option<Rs485>) -> SerialPort {
-        SerialPort { path: path.into(), baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1, rs485 }
+        SerialPort {
+            path: path.into(),
+            baud: 9600,
+            parity: Parity::None,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485,
+            low_latency: LowLatency::IfPossible,
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Endpoint, Parity, SerialPort};
+use crate::config::{Endpoint, LowLatency, Parity, SerialPort};
 
 /// How long things take on a serial line.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ impl Timing {
                 data_bits: 8,
                 stop_bits: 1,
                 rs485: None,
+                low_latency: LowLatency::IfPossible,
             }),
         }
     }
@@ -63,8 +64,15 @@ mod tests {
 
     #[test]
     fn the_silence_is_three_and_a_half_characters_up_to_19200_baud() {
-        let port =
-            |baud| SerialPort { path: "".into(), baud, parity: Parity::Even, data_bits: 8, stop_bits: 1, rs485: None };
+        let port = |baud| SerialPort {
+            path: "".into(),
+            baud,
+            parity: Parity::Even,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485: None,
+            low_latency: LowLatency::IfPossible,
+        };
         // 11 bits a character.
         assert_eq!(Timing::at(&port(1200)).silence.as_micros(), 32_083);
         assert_eq!(Timing::at(&port(19_200)).silence.as_micros(), 2_005);
@@ -78,7 +86,15 @@ mod tests {
     fn what_is_sent_goes_out_once_the_lines_direction_is_switched() {
         let [delay_before, delay_after] = [5, 7].map(Duration::from_millis);
         let rs485 = Some(Rs485 { rts_on_send: true, delay_before, delay_after });
-        let port = SerialPort { path: "".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1, rs485 };
+        let port = SerialPort {
+            path: "".into(),
+            baud: 1100,
+            parity: Parity::Even,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485,
+            low_latency: LowLatency::IfPossible,
+        };
         assert_eq!(Timing::at(&port).sending(100), Duration::from_millis(1005));
         assert_eq!(Timing::at(&SerialPort { rs485: None, ..port }).sending(100), Duration::from_secs(1));
     }

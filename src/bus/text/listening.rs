@@ -15,6 +15,7 @@
 //! - Both waits are bounded: an instrument that reports all the time has one quiet time after an exchange; where it is
 //!   not known to do that, what goes on and on is waited for four times as long.
 //! - What the instrument says by itself is told by when a line began, and kept in [`Reports`].
+//! - A line that could answer the last question belongs to its rest, unless a silence came before it.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ struct Last {
     answered: bool,
     /// The silence that is kept after it.
     turnaround: Duration,
+    /// It has woken the instrument, and whatever is said to that is its answer.
+    woke: bool,
 }
 
 /// How a line began.
@@ -129,17 +132,28 @@ impl Listening {
             self.begun = Beginning { at: now, silence: now.saturating_duration_since(self.heard), unasked };
         }
         self.heard = now;
-        for line in self.cutter.feed(bytes, now) {
+        for mut line in self.cutter.feed(bytes, now) {
+            line.is_rest = self.is_within_the_rest();
             self.ended(&line, unasked, now);
             lines.push(line);
         }
         lines
     }
 
+    /// Whether the line that has begun may belong to the rest of the last reply: no silence has ended that before.
+    fn is_within_the_rest(&self) -> bool {
+        let Some(last) = &self.last else { return false };
+        let (Beginning { at, silence, .. }, limit) = (self.begun, last.ended + self.quiet * PATIENCE);
+        at < last.ended + self.quiet || at < limit && silence < self.quiet
+    }
+
     /// Gives what silence has ended by now, and nothing else tells from what comes.
     fn tick(&mut self, now: Instant) -> Vec<TextLine> {
-        let line = self.cutter.tick(now);
-        line.iter().for_each(|line| self.ended(line, false, now));
+        let mut line = self.cutter.tick(now);
+        if let Some(line) = &mut line {
+            line.is_rest = self.is_within_the_rest();
+            self.ended(line, false, now);
+        }
         line.into_iter().collect()
     }
 
@@ -231,7 +245,24 @@ impl Listening {
             self.reports.unanswered(now);
         }
         let turnaround = turnaround.unwrap_or(self.turnaround);
-        self.last = Some(Last { question, ended: now, answered, turnaround });
+        self.last = Some(Last { question, ended: now, answered, turnaround, woke: false });
+    }
+
+    /// The exchange that has ended was there to wake the instrument.
+    pub(in crate::bus) fn has_woken(&mut self) {
+        self.last.iter_mut().for_each(|last| last.woke = true);
+    }
+
+    /// Whether a line belongs to the last question, as far as can be told: it is a part of its reply, or comes right
+    /// behind that.
+    pub(in crate::bus) fn explains(&self, line: &TextLine) -> bool {
+        let last = self.last.as_ref().filter(|_| line.is_rest);
+        last.is_some_and(|last| last.woke || self.could_answer(&last.question, line))
+    }
+
+    /// Whether a line could be a part of the answer to a question, by more than that it came.
+    pub(in crate::bus) fn could_answer(&self, question: &Question, line: &TextLine) -> bool {
+        self.reply_to(question.request()).is_none_or(|reply| reply.could_take(&line.bytes))
     }
 
     /// What answered the last question was no report: nothing that was asked before is answered any more.
@@ -280,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::bus::call::Call;
-    use crate::config::{Endpoint, Parity, SerialPort};
+    use crate::config::{Endpoint, LowLatency, Parity, SerialPort};
     use crate::peripheral::exchange::Request;
     use crate::peripheral::frame::{Ends, Frame};
 
@@ -296,6 +327,7 @@ mod tests {
             data_bits: 8,
             stop_bits: 1,
             rs485: None,
+            low_latency: LowLatency::IfPossible,
         };
         Listening::new(
             b"\n".to_vec(),
@@ -335,6 +367,7 @@ mod tests {
             data_bits: 8,
             stop_bits: 1,
             rs485: None,
+            low_latency: LowLatency::IfPossible,
         };
         let timing = Timing::of(&Endpoint::Serial(port));
         for (timeout, quiet) in [(10, 270), (400, 420), (1_000, 1_020), (600_000, 1_020)] {
@@ -429,7 +462,15 @@ mod tests {
         let (idle, opened) = (20 * MS, Instant::now());
         let frame = Frame { start: vec![], end: vec![], ends: Ends::Idle(idle), escape: None, checksum: None };
         let (path, parity, rs485) = ("line".into(), Parity::None, None);
-        let port = SerialPort { path, baud: 1000, parity, data_bits: 8, stop_bits: 1, rs485 };
+        let port = SerialPort {
+            path,
+            baud: 1000,
+            parity,
+            data_bits: 8,
+            stop_bits: 1,
+            rs485,
+            low_latency: LowLatency::IfPossible,
+        };
         let timing = Timing::of(&Endpoint::Serial(port));
         let mut line = Listening::new(Cut::Frame(frame), timing, 500 * MS, Duration::ZERO, opened);
         let texts = |lines: Vec<TextLine>| lines.into_iter().map(|line| line.text).collect::<Vec<_>>();

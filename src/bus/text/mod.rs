@@ -8,6 +8,8 @@
 //! - Whether a command may still go out is looked at last, behind every wait.
 //! - Where an instrument says by itself what would be the reply, such a line confirms no command and refuses none. It
 //!   is a reading, where one is asked for; but the answer may come still, and is owed.
+//! - A line that is an event of a device confirms no command and refuses none, and a line that may be an answer is no
+//!   event: where a command says what its reply is, and an event fits that, it is neither, but a reading may take it.
 //! - What wakes an instrument is no command: what it says to that is over before the command goes out.
 //! - A reply takes a bounded amount of memory and of time, whatever else is said meanwhile.
 
@@ -28,6 +30,7 @@ use tokio::time::{timeout_at, Instant};
 
 use crate::bus::call::{Call, Wire};
 use crate::bus::debts::{Debts, Question};
+use crate::bus::ears::Ears;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::port;
 use crate::bus::port::error::NotOpened;
@@ -56,6 +59,9 @@ pub(in crate::bus) struct Text {
     debts: Debts<()>,
     listening: Listening,
     wake: Option<Wake>,
+    ears: Ears,
+    /// Until when answers may come to what somebody else has asked at the port.
+    shared_until: Option<Instant>,
 }
 
 /// Why a command was not put on the line.
@@ -76,7 +82,13 @@ impl Text {
     ) -> Self {
         let timing = Timing::of(&endpoint);
         let listening = Listening::new(cut, timing, timeout, turnaround, Instant::now().into_std());
-        Text { line: port::Line::new(endpoint, lines), timing, timeout, debts: Debts::default(), listening, wake: None }
+        let (line, debts) = (port::Line::new(endpoint, lines), Debts::default());
+        Text { line, timing, timeout, debts, listening, wake: None, ears: Ears::default(), shared_until: None }
+    }
+
+    /// The same line, to which these listen.
+    pub(in crate::bus) fn heard_by(self, ears: Ears) -> Self {
+        Text { ears, ..self }
     }
 
     pub(in crate::bus) fn attach(&mut self, stream: Box<dyn port::Port>) {
@@ -87,6 +99,24 @@ impl Text {
     fn hear(&mut self, bytes: &[u8]) -> Vec<TextLine> {
         let now = Instant::now().into_std();
         self.listening.feed(bytes, self.debts.owes(now), now)
+    }
+
+    /// Tells what came, as far as nobody has asked for it, to whoever listens.
+    fn tell(&self, lines: &[TextLine]) {
+        if self.ears.are_none() {
+            return;
+        }
+        for line in lines.iter().filter(|line| line.is_whole() && self.ears.want(&line.text)) {
+            self.ears.hear(&line.text, &line.bytes, self.may_be_an_answer(line));
+        }
+    }
+
+    /// Whether a line may be an answer to something that was asked, or belong to one.
+    fn may_be_an_answer(&self, line: &TextLine) -> bool {
+        let now = Instant::now();
+        let mut open = self.debts.questions(now.into_std());
+        let is_open = |question: Option<&Question>| question.is_none_or(|of| self.listening.could_answer(of, line));
+        self.shared_until.is_some_and(|until| now < until) || open.any(is_open) || self.listening.explains(line)
     }
 
     /// Listens until the question may go out, or its call is called off.
@@ -112,7 +142,10 @@ impl Text {
                 read = timeout_at(until, port::read(stream, &mut chunk)) => read,
             };
             match read {
-                Ok(Ok(len)) => drop(self.hear(&chunk[..len])),
+                Ok(Ok(len)) => {
+                    let lines = self.hear(&chunk[..len]);
+                    self.tell(&lines);
+                }
                 Ok(Err(why)) => return Err(NotFree::Lost(why)),
                 Err(_) if free_at.is_none() => return Ok(()),
                 Err(_) => {}
@@ -144,6 +177,7 @@ impl Text {
             Ok(()) => {
                 let turnaround = call.own_turnaround().map(bounded);
                 self.listening.end(woken, true, turnaround, Instant::now().into_std());
+                self.listening.has_woken();
             }
         }
         self.free(question, call).await
@@ -220,10 +254,17 @@ impl Text {
                 Err(_) => 0,
             };
             silent &= len == 0;
-            for line in self.hear(&chunk[..len]) {
+            let mut lines = self.hear(&chunk[..len]).into_iter();
+            while let Some(line) = lines.next() {
                 if !line.is_since(asked) {
                     reply.pass(&line.text);
+                    self.tell(&[line]);
+                } else if self.is_event(reply, &line) {
+                    reply.pass_event(&line.text);
+                    self.tell(&[line]);
                 } else if let Some(wire) = self.take(reply, &line) {
+                    // What came in one go with it is still to be known, and the question is open until this ends.
+                    self.tell(lines.as_slice());
                     return Ended::kept(wire);
                 }
             }
@@ -250,6 +291,12 @@ impl Text {
             ))
         } else if reply.is_echo_only(&rest) {
             Wire::BadReply(format!("no reply within {timeout}, only the echo of the command, which says nothing"))
+        } else if reply.is_event_only(&rest) {
+            let excerpt = reply.excerpt(&rest);
+            Wire::BadReply(format!(
+                "no reply within {timeout} but what a device's `events` match; give the command an `expect` that matches \
+                 its own reply: {excerpt}"
+            ))
         } else if reply.is_overheard() {
             let excerpt = reply.excerpt(&rest);
             Wire::BadReply(format!(
@@ -262,11 +309,20 @@ impl Text {
         }
     }
 
+    /// Whether a line is an event of a device, and no part of the reply.
+    fn is_event(&self, reply: &Reply<'_>, line: &TextLine) -> bool {
+        self.ears.want(&line.text) && !reply.could_take(&line.bytes)
+    }
+
     /// Takes a line for the reply, which may be one that the instrument says by itself.
     fn take(&self, reply: &mut Reply<'_>, line: &TextLine) -> Option<Wire> {
         let likeness = self.listening.likeness(line);
-        let is_doubtful = self.listening.may_be_a_report(&likeness, Instant::now().into_std());
-        reply.take(&line.bytes, is_doubtful)
+        let is_report = self.listening.may_be_a_report(&likeness, Instant::now().into_std());
+        let may_be_an_event = self.ears.want(&line.text);
+        if may_be_an_event && !reply.is_next_echo(&line.bytes) {
+            self.ears.hear(&line.text, &line.bytes, true);
+        }
+        reply.take(&line.bytes, is_report || may_be_an_event)
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.
@@ -307,6 +363,14 @@ impl Link for Text {
         self.debts.suspect(until.into_std());
     }
 
+    fn shared_until(&mut self, until: Instant) {
+        self.shared_until = self.shared_until.max(Some(until));
+    }
+
+    fn is_listened_to(&self) -> bool {
+        !self.ears.are_none()
+    }
+
     fn owed_until(&self) -> Option<Instant> {
         self.debts.all_until().map(Instant::from_std)
     }
@@ -320,7 +384,8 @@ impl Link for Text {
         let stream = self.line.stream.as_mut()?;
         match port::read(stream, &mut chunk).await {
             Ok(len) => {
-                self.hear(&chunk[..len]);
+                let lines = self.hear(&chunk[..len]);
+                self.tell(&lines);
                 None
             }
             Err(why) => self.line.lost(&why, Wire::NotSent).lost,

@@ -35,6 +35,16 @@ enum Echo {
     Frame(Vec<u8>),
 }
 
+impl Echo {
+    /// Whether a line is it, as it came and as a text.
+    fn is(&self, bytes: &[u8], line: &str) -> bool {
+        match self {
+            Echo::Line(text) => text == bare(line),
+            Echo::Frame(payload) => payload == bytes,
+        }
+    }
+}
+
 /// What has come of a reply.
 #[derive(Debug)]
 pub(in crate::bus) struct Reply<'a> {
@@ -55,6 +65,8 @@ pub(in crate::bus) struct Reply<'a> {
     doubted: bool,
     /// Something that was not taken for it for that reason.
     overheard: bool,
+    /// Whether all lines that were passed over were events.
+    events_only: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -91,12 +103,26 @@ impl<'a> Reply<'a> {
             echoed: false,
             doubted: false,
             overheard: false,
+            events_only: false,
         })
     }
 
     /// A line that is no part of the reply.
     pub(in crate::bus) fn pass(&mut self, line: &str) {
         self.passed = Some(line.to_owned());
+        self.events_only = false;
+    }
+
+    /// A line that is an event of a device, and no part of the reply.
+    pub(in crate::bus) fn pass_event(&mut self, line: &str) {
+        let is_first = self.passed.is_none();
+        self.passed = Some(line.to_owned());
+        self.events_only |= is_first;
+    }
+
+    /// Whether nothing was heard but events.
+    pub(in crate::bus) fn is_event_only(&self, rest: &str) -> bool {
+        self.events_only && rest.is_empty()
     }
 
     /// Whether something that was taken for the reply may have been said unasked.
@@ -109,15 +135,27 @@ impl<'a> Reply<'a> {
         self.overheard
     }
 
+    /// Whether a line could be a part of the reply, by more than that it came: it confirms or refuses as the command
+    /// says, or comes back to it as an echo. Each line of a reply that has several could.
+    pub(in crate::bus) fn could_take(&self, line: &[u8]) -> bool {
+        let text = &*String::from_utf8_lossy(line);
+        self.until.is_some()
+            || self.echoes.iter().any(|echo| echo.is(line, text))
+            || self.refuse.is_some_and(|refuse| refuse.is_match(text))
+            || self.expect.is_some_and(|expect| expect.is_match(text))
+            || self.picture.is_some_and(|picture| picture.read(line).is_some())
+    }
+
+    /// Whether a line is what may come back of the command next.
+    pub(in crate::bus) fn is_next_echo(&self, line: &[u8]) -> bool {
+        self.echoes.front().is_some_and(|echo| echo.is(line, &String::from_utf8_lossy(line)))
+    }
+
     /// Takes a line, which may have been said unasked. Gives the end of the exchange, if the line is that.
     pub(in crate::bus) fn take(&mut self, line: impl AsRef<[u8]>, is_doubtful: bool) -> Option<Wire> {
         let bytes = line.as_ref();
         let line = &*String::from_utf8_lossy(bytes);
-        let is_echo = |echo: &Echo| match echo {
-            Echo::Line(text) => text == bare(line),
-            Echo::Frame(payload) => payload == bytes,
-        };
-        if self.echoes.front().is_some_and(is_echo) {
+        if self.is_next_echo(bytes) {
             self.echoes.pop_front();
             self.echoed = true;
             return None;

@@ -22,11 +22,13 @@ pub(in crate::bus) struct TextLine {
     pub(in crate::bus) bytes: Vec<u8>,
     begun: Place,
     whole: bool,
+    /// It may belong to what was said before it to the last question.
+    pub(super) is_rest: bool,
 }
 
 impl TextLine {
     pub(super) fn of(bytes: Vec<u8>, begun: Place, whole: bool) -> TextLine {
-        TextLine { text: String::from_utf8_lossy(&bytes).into_owned(), bytes, begun, whole }
+        TextLine { text: String::from_utf8_lossy(&bytes).into_owned(), bytes, begun, whole, is_rest: false }
     }
 
     /// Whether its beginning was heard, and all of it kept.

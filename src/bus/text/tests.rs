@@ -6,7 +6,7 @@ use tokio::io::{duplex, split, AsyncReadExt as _, AsyncWriteExt as _, DuplexStre
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::config::{Parity, SerialPort};
+use crate::config::{LowLatency, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal};
 
 mod wake;
@@ -21,7 +21,15 @@ struct Bench {
 }
 
 fn bench(baud: u32, turnaround: Duration) -> Bench {
-    let port = SerialPort { path: "line".into(), baud, parity: Parity::None, data_bits: 8, stop_bits: 1, rs485: None };
+    let port = SerialPort {
+        path: "line".into(),
+        baud,
+        parity: Parity::None,
+        data_bits: 8,
+        stop_bits: 1,
+        rs485: None,
+        low_latency: LowLatency::IfPossible,
+    };
     let (near, far) = duplex(1 << 16);
     let (endpoint, lines): (_, Arc<dyn port::Lines>) = (Endpoint::Serial(port), Arc::new(port::SystemLines));
     let mut text = Text::new(endpoint, b"\r\n".to_vec(), Duration::from_secs(1), turnaround, &lines);

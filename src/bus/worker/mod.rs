@@ -3,7 +3,8 @@
 //! Invariants
 //! - The worker alone touches the line. It ends when the stop token is cancelled, after the exchange in hand, or when
 //!   nobody can ask for a turn any more, and closes the line; what it has not begun is answered with `NotSent`.
-//! - New settings are taken up between two exchanges, on a line that is opened anew. Turns and their order stay.
+//! - New settings are taken up between two turns, on a line that is opened anew: what is asked in a row is asked of the
+//!   same peripheral. Turns and their order stay.
 //! - What was asked at a port, by this bus or another, is not forgotten while its units may still answer it: it stands
 //!   in a book that all buses share, from before its first byte left.
 //! - A call that is called off ends every wait before its first byte.
@@ -11,6 +12,7 @@
 //! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
+mod crowd;
 mod rest;
 
 use std::future::pending;
@@ -27,9 +29,11 @@ use super::{stopped, Ask, BusHandle, BusStatus, Grant, Turn, Wish};
 use crate::bus::call::{at, Call, Wire};
 use crate::bus::counts::Counts;
 use crate::bus::debts;
+use crate::bus::ears::Ears;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::frame::Framing;
 use crate::bus::modbus::line::ModbusLine;
+use crate::bus::modbus::tcp::many::Many;
 use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
@@ -67,6 +71,7 @@ pub struct Worker {
     pulse: Arc<Pulse>,
     tap: Tap,
     counts: Arc<Counts>,
+    ears: Ears,
 }
 
 impl Worker {
@@ -78,7 +83,8 @@ impl Worker {
     ) -> Worker {
         let (lines, owed) = (Arc::new(SystemLines), Owed::default());
         let (pulse, tap, counts) = (handle.pulse.clone(), handle.tap.clone(), handle.counts.clone());
-        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts }
+        let ears = handle.ears.clone();
+        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts, ears }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -106,13 +112,15 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts } = self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts, ears } =
+            self;
         let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
         let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
             let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
+            let most = config.max_in_flight;
             let shift = Shift {
                 callers,
                 status: &status,
@@ -130,11 +138,15 @@ impl Worker {
                 BusKind::ModbusAscii(endpoint) => {
                     shift.on(ModbusLine::new(Framing::Ascii, endpoint, timeout, turnaround, &lines)).work(&stop).await
                 }
+                BusKind::ModbusTcp { address } if most > 1 => {
+                    shift.on(Many::new(address, timeout, lines.clone())).work_side_by_side(most, &stop).await
+                }
                 BusKind::ModbusTcp { address } => {
                     shift.on(Tcp::new(address, timeout, turnaround, lines.clone())).work(&stop).await
                 }
                 BusKind::Serial { endpoint, cut, .. } => {
-                    shift.on(Text::new(endpoint, cut, timeout, turnaround, &lines)).work(&stop).await
+                    let line = Text::new(endpoint, cut, timeout, turnaround, &lines);
+                    shift.on(line.heard_by(ears.clone())).work(&stop).await
                 }
             };
             let Some(left) = end else { return pulse.rest() };
@@ -268,7 +280,8 @@ impl<L: Link> Working<'_, L> {
     async fn work(mut self, stop: &CancellationToken) -> Option<Callers> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
             self.pulse.allow(OPENING_MAX);
-            if self.configured.has_changed().unwrap_or(false) {
+            self.stay_in_touch();
+            if !self.callers.turns.has_begun() && self.configured.has_changed().unwrap_or(false) {
                 return Some(self.hand_over());
             }
             let due = self.callers.turns.due(&Present { link: &self.link, page: &self.page });
@@ -321,6 +334,7 @@ impl<L: Link> Working<'_, L> {
             }
         }
         self.page.note(self.link.owed_until());
+        self.page.others_until().into_iter().for_each(|until| self.link.shared_until(until));
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
@@ -330,13 +344,14 @@ impl<L: Link> Working<'_, L> {
         let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
         let idle_close = self.configured.borrow().idle_close.filter(|_| listening && turns.is_empty());
         let idle = idle_close.map(|after| self.reopening.idle + after);
+        let mut configured = self.configured.clone();
+        let is_between_turns = !turns.has_begun();
         let holder = turns.holder();
         let held = holder.is_some();
-        let mut configured = self.configured.clone();
         select! {
             biased;
             () = stop.cancelled() => Event::Stop,
-            Ok(()) = configured.changed() => Event::Configured,
+            Ok(()) = configured.changed(), if is_between_turns => Event::Configured,
             event = of_the(holder), if held => event,
             () = at(due) => Event::Due,
             // Before anybody's turn: an opening that one after the other calls off would never come to its end.
@@ -502,15 +517,15 @@ impl<L: Link> Working<'_, L> {
 
     fn lost(&mut self, lost: Lost) {
         let now = Instant::now();
+        if now.duration_since(self.reopening.opened) >= STABLE {
+            self.reopening.pause = BACKOFF.0;
+        }
         match lost {
             Lost::Idle => {
                 self.reopening.next = None;
                 self.show(BusState::Closed, None, None);
             }
             Lost::Gone(why) => {
-                if now.duration_since(self.reopening.opened) >= STABLE {
-                    self.reopening.pause = BACKOFF.0;
-                }
                 self.out_of_order(&why, None, "bus lost", now);
             }
         }

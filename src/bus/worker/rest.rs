@@ -1,11 +1,12 @@
-//! When a line that was opened may be asked, and when it is closed since there is nothing to ask.
+//! When a line that was opened may be asked, when it is closed since there is nothing to ask, and when it is opened all
+//! the same.
 
 use tokio::select;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{stopped, Working};
+use super::{stopped, Working, BACKOFF};
 use crate::bus::call::{Call, Wire};
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 
@@ -41,6 +42,16 @@ impl<L: Link> Working<'_, L> {
         self.reopening.idle = Instant::now();
         if self.configured.borrow().idle_close.is_some_and(|after| after.is_zero()) {
             self.rest_line();
+        }
+    }
+
+    /// A line that was closed from the other side while nothing was asked is opened again after a while, if somebody
+    /// wants to know what comes unasked.
+    pub(super) fn stay_in_touch(&mut self) {
+        let is_closed = !self.link.is_open() && self.reopening.next.is_none();
+        if is_closed && self.link.is_listened_to() && self.configured.borrow().idle_close.is_none() {
+            self.reopening.next = Some(Instant::now() + self.reopening.pause);
+            self.reopening.pause = (self.reopening.pause * 2).min(BACKOFF.1);
         }
     }
 

@@ -137,6 +137,7 @@ fn start(script: Script) -> Running {
         strips_echo: false,
         connect_pause,
         idle_close,
+        max_in_flight: 1,
     };
     let (handle, Worker { config, queue, status, pulse, counts, .. }) = super::super::new("line-a", &config);
     let callers = Callers { queue, turns: Turns::new(), deserted: false };

@@ -1,5 +1,6 @@
 mod called_off;
 mod patience;
+mod row;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

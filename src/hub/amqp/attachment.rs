@@ -19,7 +19,7 @@ use tokio::time::{timeout, Instant};
 
 use super::handle::{read, Command, Hold, Signal, Waiting};
 use super::locked::{Left, Locked};
-use super::message::{audience, devicebound, events, result_event};
+use super::message::{self, audience, devicebound, events};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::config::Settle as SettleWhen;
@@ -294,7 +294,7 @@ impl Attachment for Attached {
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
         Box::pin(async move {
-            let message = result_event(&event).map_err(|error| Trouble::EventRefused(error.to_string()))?;
+            let message = message::event(&event).map_err(|error| Trouble::EventRefused(error.to_string()))?;
             let (to, seq) = (events(&self.device), event.seq);
             self.seat.want(Command::Publish { user: self.seat.user, to, seq, message: Bytes::from(message) }).await
         })

@@ -74,11 +74,11 @@ fn time(value: &Value) -> Result<Option<Timestamp>, String> {
     Ok(Some(Timestamp(at)).filter(|at| at.0 != 0))
 }
 
-/// Writes a result event.
+/// Writes an event.
 ///
 /// # Errors
 /// It has no encoding.
-pub fn result_event(event: &Event) -> Result<Vec<u8>, FrameError> {
+pub fn event(event: &Event) -> Result<Vec<u8>, FrameError> {
     let properties = Properties {
         message_id: Some(MessageId::String(event.id.clone())),
         correlation_id: event.message_id.clone().map(MessageId::String),
@@ -86,7 +86,7 @@ pub fn result_event(event: &Event) -> Result<Vec<u8>, FrameError> {
         content_encoding: Some("utf-8".into()),
         ..Properties::default()
     };
-    message::write(&properties, &[("fieldbridge", "command-result")], Body::Data(event.body.as_bytes()))
+    message::write(&properties, &[("fieldbridge", event.kind.as_str())], Body::Data(event.body.as_bytes()))
 }
 
 /// Where answers to tokens go.
@@ -132,6 +132,7 @@ mod tests {
     use crate::amqp::primitives::{OrderedMap, Symbol, Timestamp as AmqpTimestamp};
 
     use super::*;
+    use crate::ledger::row::EventKind;
 
     fn section(code: u8, value: &Value) -> Vec<u8> {
         [vec![0, 0x53, code], written(value).unwrap()].concat()
@@ -205,8 +206,14 @@ mod tests {
 
     #[test]
     fn a_result_event_is_correlated_by_the_message_id() {
-        let event = Event { seq: 1, id: "e-1".into(), message_id: Some("My Message/ID&".into()), body: "{}".into() };
-        let (read, why) = message::read(&result_event(&event).unwrap());
+        let event = Event {
+            kind: EventKind::Result,
+            seq: 1,
+            id: "e-1".into(),
+            message_id: Some("My Message/ID&".into()),
+            body: "{}".into(),
+        };
+        let (read, why) = message::read(&super::event(&event).unwrap());
         let shown = |value: Option<&Value>| value.and_then(text);
         assert_eq!((shown(read.id.as_ref()).as_deref(), why), (Some("e-1"), None));
         assert_eq!(shown(read.correlation_id.as_ref()).as_deref(), Some("My Message/ID&"));
@@ -215,7 +222,7 @@ mod tests {
         assert_eq!(shown(read.property("fieldbridge")).as_deref(), Some("command-result"));
         assert_eq!(read.body, b"{}");
         let event = Event { message_id: None, ..event };
-        assert_eq!(message::read(&result_event(&event).unwrap()).0.correlation_id, None);
+        assert_eq!(message::read(&super::event(&event).unwrap()).0.correlation_id, None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::hub::dial::{Dial, Dialing};
 use crate::hub::transport::{Attachment, Entry, Inbound, Transport as _};
 use crate::hub::trouble::Trouble;
 use crate::hub::Settlement;
-use crate::ledger::row::Event;
+use crate::ledger::row::{Event, EventKind};
 use crate::net::Stream;
 use hub::{Heard, Hub};
 
@@ -110,7 +110,7 @@ async fn with_hub<T>(hub: &mut Hub, ours: impl std::future::Future<Output = T>) 
 }
 
 fn event(seq: i64) -> Event {
-    Event { seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
+    Event { kind: EventKind::Result, seq, id: format!("e-{seq}"), message_id: Some("m".into()), body: "{}".into() }
 }
 
 #[tokio::test(start_paused = true)]

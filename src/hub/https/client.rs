@@ -249,7 +249,7 @@ impl Requests {
         self.request(Method::POST, &target, "", String::new()).with("if-match", lock)
     }
 
-    /// To publish a result event. A message id that no header holds is left out: another one would name another
+    /// To publish an event. A message id that no header holds is left out: another one would name another
     /// message. The event's body has it.
     pub(super) fn publish(&self, event: Event) -> Request {
         let request = self
@@ -257,7 +257,7 @@ impl Requests {
             .with("iothub-messageid", &event.id)
             .with("iothub-contenttype", "application/json")
             .with("iothub-contentencoding", "utf-8")
-            .with("iothub-app-fieldbridge", "command-result");
+            .with("iothub-app-fieldbridge", event.kind.as_str());
         match &event.message_id {
             Some(id) => request.with("iothub-correlationid", id),
             None => request,

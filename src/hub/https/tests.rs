@@ -19,7 +19,7 @@ use crate::hub::dial::{Dial, Dialing};
 use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Transport as _};
 use crate::hub::trouble::Trouble;
 use crate::hub::Settlement::{Abandon, Complete, Leave, Reject};
-use crate::ledger::row::Event;
+use crate::ledger::row::{Event, EventKind};
 use crate::net::Stream;
 
 const MINUTES_25: Duration = Duration::from_secs(25 * 60);
@@ -200,7 +200,13 @@ fn is_delivery(inbound: &Inbound, expected: u64, expected_id: &str) -> bool {
 }
 
 fn event(seq: i64, message_id: Option<&str>) -> Event {
-    Event { seq, id: format!("e-{seq}"), message_id: message_id.map(str::to_owned), body: "{\"a\":1}".into() }
+    Event {
+        kind: EventKind::Result,
+        seq,
+        id: format!("e-{seq}"),
+        message_id: message_id.map(str::to_owned),
+        body: "{\"a\":1}".into(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

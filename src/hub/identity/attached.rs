@@ -217,6 +217,7 @@ impl Serving<'_> {
     async fn publish_the_last(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
         let publish = async {
             outbox.look_again();
+            outbox.hurry();
             outbox.publish_more(&mut *self.attachment).await?;
             while !outbox.is_idle() {
                 tokio::select! {

@@ -1,5 +1,5 @@
 //! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached,
-//! `outbox` publishes its result events.
+//! `outbox` publishes its result events, and behind them what `telling` has to tell of its peripheral.
 //!
 //! Invariants
 //! - Everything that belongs to a connection is made for it and dropped with it (G6).
@@ -15,6 +15,7 @@ mod hurdles;
 mod lifecycle;
 mod outbox;
 mod remains;
+mod telling;
 mod token;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::{watch, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
+use super::news::News;
 use super::pace::Shared;
 use super::room::Room;
 use super::trouble::Trouble;
@@ -50,6 +52,8 @@ pub struct Identity {
     pub ledger: Ledger,
     /// Rings when there is a new result event.
     pub event_bell: Arc<Notify>,
+    /// What its peripheral says by itself.
+    pub news: Arc<News>,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
     /// No message is begun any more: it is about to be stopped.

@@ -1,6 +1,6 @@
-//! Result events on their way to the hub. The queue is the ledger's; here is only what is on the wire, and what is
-//! about to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there may be
-//! something.
+//! Events on their way to the hub. The queue of result events is the ledger's; here is only what is on the wire, and
+//! what is about to be. The ledger is looked into beside the connection, which goes on meanwhile, and only when there
+//! may be something.
 //!
 //! Invariants
 //! - An event leaves the ledger only after the hub has acknowledged it (G7). What a connection leaves unacknowledged is
@@ -8,6 +8,7 @@
 //! - Each event of the ledger is known here (on the wire, waiting, acknowledged, set aside), or `unread` says that the
 //!   ledger is to be read from `cursor` on.
 //! - Few events are unacknowledged at a time, and none for long.
+//! - What a peripheral says by itself goes when no result event is left to be published.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::{timeout, Instant};
 
 use super::hurdles::Hurdles;
+use super::telling::Telling;
+use crate::hub::news::News;
 use crate::hub::transport::Attachment;
 use crate::hub::trouble::Trouble;
 use crate::hub::LEDGER_PATIENCE;
@@ -37,6 +40,13 @@ const DONE_MAX: usize = 256;
 
 /// A look into the ledger that is under way.
 type Reading = Pin<Box<dyn Future<Output = Read> + Send>>;
+
+/// Why there may be something to publish.
+enum Stirred {
+    Bell,
+    Read(Read),
+    News,
+}
 
 enum Read {
     /// What was found, and whether there may be more.
@@ -68,6 +78,7 @@ pub(in crate::hub) struct Outbox {
     /// The hub takes none before this.
     paused_until: Option<Instant>,
     has_told_of_a_pause: bool,
+    telling: Telling,
 }
 
 struct OnTheWire {
@@ -76,7 +87,7 @@ struct OnTheWire {
 }
 
 impl Outbox {
-    pub(in crate::hub) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>) -> Self {
+    pub(in crate::hub) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>, news: Arc<News>) -> Self {
         Outbox {
             device: device.to_owned(),
             ledger,
@@ -90,24 +101,39 @@ impl Outbox {
             hurdles: Hurdles::default(),
             paused_until: None,
             has_told_of_a_pause: false,
+            telling: Telling::new(device, news),
         }
     }
 
     /// Waits until there may be something more to publish. Cancel-safe.
     pub(in crate::hub) async fn stirred(&mut self) -> Result<(), Trouble> {
-        let Outbox { bell, reading, .. } = self;
+        let may_tell = self.may_tell();
+        let Outbox { bell, reading, telling, .. } = self;
         let read = tokio::select! {
-            () = bell.notified() => None,
-            read = under_way(reading) => Some(read),
+            () = bell.notified() => Stirred::Bell,
+            read = under_way(reading) => Stirred::Read(read),
+            () = telling.stirred(), if may_tell => Stirred::News,
         };
         match read {
-            None => self.look_again(),
-            Some(Read::Events { is_full, events }) => self.has_read(is_full, events),
+            Stirred::News => {}
+            Stirred::Bell => self.look_again(),
+            Stirred::Read(Read::Events { is_full, events }) => self.has_read(is_full, events),
             // The events stay in the ledger, and are looked for again with the next one or the next connection.
-            Some(Read::Failed) => {}
-            Some(Read::Slow) => return Err(Trouble::LedgerSlow),
+            Stirred::Read(Read::Failed) => {}
+            Stirred::Read(Read::Slow) => return Err(Trouble::LedgerSlow),
         }
         Ok(())
+    }
+
+    /// Whether what the peripheral has said may go now: all result events that there are have gone.
+    fn may_tell(&mut self) -> bool {
+        let has_room = self.in_flight.len() < self.window();
+        has_room && self.waiting.is_empty() && !self.unread && self.reading.is_none() && !self.is_paused()
+    }
+
+    /// From now on nothing is held back.
+    pub(in crate::hub) fn hurry(&mut self) {
+        self.telling.hurry();
     }
 
     /// There may be new events.
@@ -167,6 +193,12 @@ impl Outbox {
         if self.unread && self.reading.is_none() && self.room() > 0 {
             self.read_on();
         }
+        if self.may_tell() {
+            if let Some(event) = self.telling.next(Instant::now()) {
+                self.in_flight.insert(event.seq, OnTheWire { sent: Instant::now(), message_id: None });
+                attachment.publish(event).await?;
+            }
+        }
         Ok(())
     }
 
@@ -214,6 +246,10 @@ impl Outbox {
     /// The hub has the event with this number.
     pub(in crate::hub) async fn acknowledged(&mut self, seq: i64) -> Result<(), Trouble> {
         let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
+        if Telling::is_of(seq) {
+            self.telling.acknowledged();
+            return Ok(());
+        }
         crash::point(Point::EventAcknowledged);
         self.has_told_of_a_pause = false;
         if self.hurdles.taken(seq) {
@@ -232,6 +268,9 @@ impl Outbox {
     /// as many are set aside as may be, it is for none of them.
     pub(in crate::hub) fn refused(&mut self, seq: i64, why: &str) {
         let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return };
+        if Telling::is_of(seq) {
+            return self.telling.give_up();
+        }
         match self.hurdles.refused(seq, Instant::now()) {
             Some(true) => tracing::warn!(
                 device = %self.device,
@@ -246,7 +285,9 @@ impl Outbox {
 
     /// The hub takes no events at present, or not this one: none is published for a while.
     pub(in crate::hub) fn postponed(&mut self, seq: i64, why: &str, is_suspect: bool) {
-        if is_suspect && self.in_flight.contains_key(&seq) {
+        if Telling::is_of(seq) {
+            self.telling.again();
+        } else if is_suspect && self.in_flight.contains_key(&seq) {
             self.suspect(&[seq]);
         }
         if self.in_flight.remove(&seq).is_some() {
@@ -275,7 +316,11 @@ impl Outbox {
 
     /// Whether nothing is left to be published, as far as is known.
     pub(in crate::hub) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.waiting.is_empty() && !self.unread && self.reading.is_none()
+        self.in_flight.is_empty()
+            && self.waiting.is_empty()
+            && !self.unread
+            && self.reading.is_none()
+            && self.telling.is_idle()
     }
 
     /// When the hub must have acknowledged what is on the wire. `None`: nothing is.
@@ -295,10 +340,11 @@ impl Outbox {
     /// nothing, perhaps for one of them.
     pub(in crate::hub) fn connection_ended(&mut self, refused: bool) {
         if refused {
-            let seqs: Vec<i64> = self.in_flight.keys().copied().collect();
+            let seqs: Vec<i64> = self.in_flight.keys().copied().filter(|seq| !Telling::is_of(*seq)).collect();
             self.suspect(&seqs);
         }
         self.in_flight.clear();
+        self.telling.again();
         self.begin_anew();
     }
 

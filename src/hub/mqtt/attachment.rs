@@ -335,10 +335,10 @@ impl Attachment for Attached {
     }
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
-        let Event { seq, id, message_id, body } = event;
+        let Event { kind, seq, id, message_id, body } = event;
         let packet_id = self.free_packet_id();
         self.published.insert(packet_id, seq);
-        let topic = topic::result_event(&self.device, &id, message_id.as_deref());
+        let topic = topic::event(&self.device, kind, &id, message_id.as_deref());
         Box::pin(self.connection.publish(topic, packet_id, body))
     }
 
@@ -363,6 +363,7 @@ mod tests {
     use super::super::tests::account;
     use super::*;
     use crate::hub::dial::Dialing;
+    use crate::ledger::row::EventKind;
     use crate::net::Stream;
 
     /// Dials a stream that is no TCP: the near end of a pair of Unix sockets.
@@ -444,7 +445,7 @@ mod tests {
         assert_eq!((attachment.unsettled(), attachment.oldest()), (0, None));
 
         for seq in [70_000, 70_001] {
-            let event = Event { seq, id: "e".into(), message_id: None, body: "{}".into() };
+            let event = Event { kind: EventKind::Result, seq, id: "e".into(), message_id: None, body: "{}".into() };
             attachment.publish(event).await.unwrap();
             assert_eq!(hear_any(&mut far).await, 3, "PUBLISH");
         }

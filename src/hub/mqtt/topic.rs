@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use crate::command::excerpt::truncated;
 use crate::command::Message;
 use crate::hub::properties::{as_it_came, parse_expiry, percent_encoded};
+use crate::ledger::row::EventKind;
 
 /// Most properties of a bag that are looked at; the hub's size limit allows no useful message more.
 const PROPERTIES_MAX: usize = 1024;
@@ -111,13 +112,13 @@ fn decode_strictly(text: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The topic of a result event.
-pub fn result_event(device: &str, event_id: &str, message_id: Option<&str>) -> String {
-    let event_id = percent_encoded(event_id);
+/// The topic of an event.
+pub fn event(device: &str, kind: EventKind, event_id: &str, message_id: Option<&str>) -> String {
+    let (event_id, kind) = (percent_encoded(event_id), kind.as_str());
     let correlation = message_id.map(|id| format!("&%24.cid={}", percent_encoded(id))).unwrap_or_default();
     format!(
         "devices/{device}/messages/events/%24.mid={event_id}{correlation}&%24.ct=application%2Fjson&%24.ce=utf-8\
-         &fieldbridge=command-result"
+         &fieldbridge={kind}"
     )
 }
 
@@ -240,10 +241,11 @@ mod tests {
     #[test]
     fn a_result_event_is_correlated_by_the_encoded_message_id() {
         assert_eq!(
-            result_event("foo", "ab-1", Some("My Message/ID&")),
+            event("foo", EventKind::Result, "ab-1", Some("My Message/ID&")),
             "devices/foo/messages/events/%24.mid=ab-1&%24.cid=My%20Message%2FID%26&%24.ct=application%2Fjson&%24.ce=utf-8\
              &fieldbridge=command-result"
         );
-        assert!(!result_event("foo", "ab-1", None).contains("cid"));
+        let of_itself = event("foo", EventKind::News, "ab-1", None);
+        assert!(!of_itself.contains("cid") && of_itself.ends_with("&fieldbridge=event"), "{of_itself}");
     }
 }

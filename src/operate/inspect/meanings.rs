@@ -35,8 +35,7 @@ fn values(words: &[u16], kind: DataType, (word_order, byte_order): (Order, Order
     let is_text = kind == DataType::String;
     let width = if is_text { words.len().max(1) } else { kind.words() };
     let count = is_text.then_some(u16::try_from(width).unwrap_or(u16::MAX));
-    let point =
-        Point { table: Table::Holding, address: 0, kind, count, word_order, byte_order, scale: 1.0, offset: 0.0 };
+    let point = Point { count, word_order, byte_order, ..Point::new(Table::Holding, 0, kind) };
     let value = |words: &[u16]| {
         let values = point.values(&Answer::Words(words.to_vec())).unwrap_or_default();
         values.into_iter().next().unwrap_or(Json::Null)

@@ -93,17 +93,17 @@ fn what_says_that_there_is_no_value_neither_confirms_a_write_nor_denies_it() {
 
 #[test]
 fn the_function_that_writes_goes_with_the_request_and_what_is_read_back_is_compared_all_the_same() {
-    for multiple in [false, true] {
-        let set = Command { multiple, ..verified(&holding(U16)) };
+    for (function, multiple) in [(Function::Usual, false), (Function::Multiple, true)] {
+        let set = Command { function, ..verified(&holding(U16)) };
         let prepared = set.prepare(Some(&json!(7))).unwrap();
         assert!(matches!(&prepared.request, Request::WriteWords { multiple: found, .. } if *found == multiple));
         assert!(fits(&set, &prepared, &Answer::Words(vec![7])) && !fits(&set, &prepared, &Answer::Words(vec![8])));
-        let set = Command { multiple, ..verified(&point(Table::Coil, Bool)) };
+        let set = Command { function, ..verified(&point(Table::Coil, Bool)) };
         let prepared = set.prepare(Some(&json!(true))).unwrap();
         assert!(matches!(&prepared.request, Request::WriteBits { multiple: found, .. } if *found == multiple));
         assert!(fits(&set, &prepared, &Answer::Bits(vec![true])) && !fits(&set, &prepared, &Answer::Bits(vec![false])));
     }
-    let text = Command { multiple: true, ..write(&Point { count: Some(1), ..holding(Text) }) };
+    let text = Command { function: Function::Multiple, ..write(&Point { count: Some(1), ..holding(Text) }) };
     let prepared = text.prepare(Some(&json!("AB"))).unwrap();
     assert!(matches!(&prepared.request, Request::WriteWords { multiple: true, .. }));
 }

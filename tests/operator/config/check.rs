@@ -106,6 +106,18 @@ fn an_interval_that_no_deadline_outlasts_is_noted() {
 }
 
 #[test]
+fn events_that_take_every_line_or_that_a_closed_port_does_not_hear_are_noted() {
+    each_makes_one_note(&[
+        ("[device.scale]\nevents = '.*'", "device.scale.events", "matches every line"),
+        (
+            "[bus.scale-port]\nidle_close = '5s'\n[device.scale]\nevents = '^ALARM'",
+            "device.scale.events",
+            "is not heard while the bus is closed, which it is 5s after each command",
+        ),
+    ]);
+}
+
+#[test]
 fn what_is_suspicious_is_noted() {
     each_makes_one_note(&[
         ("[hub]\nhost = 'contoso'", "hub.host", "no domain"),

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use fieldbridge::command::Form;
-use fieldbridge::config::{BusKind, Credential, Cut, Endpoint, Parity, Patience, Rs485, Settle, TransportKind};
+use fieldbridge::config::{
+    BusKind, Credential, Cut, Endpoint, LowLatency, Parity, Patience, Rs485, Settle, TransportKind,
+};
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
-use fieldbridge::peripheral::Action;
+use fieldbridge::peripheral::{Action, Function};
 
 use super::Site;
 
@@ -31,6 +33,7 @@ fn the_defaults_are_those_of_the_contract() {
         panic!("{rtu:?}");
     };
     assert_eq!((port.parity, port.data_bits, port.stop_bits, port.rs485), (Parity::Even, 8, 1, None));
+    assert_eq!(port.low_latency, LowLatency::IfPossible);
     let serial = &config.buses["scale-port"];
     assert_eq!(serial.response_timeout, Duration::from_secs(1));
     let BusKind::Serial { endpoint: Endpoint::Serial(port), cut, wake: None } = &serial.kind else {
@@ -139,6 +142,15 @@ fn the_form_of_messages_is_a_profiles_and_the_usual_command_a_devices() {
 }
 
 #[test]
+fn a_device_has_events_if_it_says_so() {
+    let site = Site::good();
+    let events = || site.load().unwrap().config.devices["scale"].events.clone();
+    assert_eq!(events(), None);
+    site.write("conf.d/10.toml", "[device.scale]\nevents = '^ALARM ([0-9]+)'\n");
+    assert!(events().is_some_and(|events| events.has("ALARM 3") && !events.has("OK")));
+}
+
+#[test]
 fn reference_notation_says_table_and_address() {
     let site = Site::good();
     for (register, table, address, kind) in [
@@ -211,14 +223,18 @@ fn the_most_that_the_protocol_allows_is_allowed() {
 #[test]
 fn one_coil_or_register_is_written_by_the_function_that_is_named() {
     let site = Site::good();
-    for (write, function, multiple) in [
-        ("register = 1", 5, false),
-        ("register = 1", 15, true),
-        ("register = 1, count = 2", 15, true),
-        ("register = 40001", 6, false),
-        ("register = 40001", 16, true),
-        ("register = 40001, type = 'f64'", 16, true),
-        ("register = 40001, type = 'string', count = 1", 6, false),
+    use Function::{Mask, Multiple, Usual};
+    for (write, function, by) in [
+        ("register = 1", 5, Usual),
+        ("register = 1", 15, Multiple),
+        ("register = 1, count = 2", 15, Multiple),
+        ("register = 40001", 6, Usual),
+        ("register = 40001", 16, Multiple),
+        ("register = 40001, type = 'f64'", 16, Multiple),
+        ("register = 40001, type = 'string', count = 1", 6, Usual),
+        ("register = 40001, bit = 15", 6, Usual),
+        ("register = 40001, bit = 0", 16, Multiple),
+        ("register = 40001, bit = 3, type = 'bool'", 22, Mask),
     ] {
         let text = format!(
             "[profile.pump.command.c]\nidempotent = true\nwrite = {{ {write} }}\nfunction = {function}\n\
@@ -226,7 +242,23 @@ fn one_coil_or_register_is_written_by_the_function_that_is_named() {
         );
         site.write("conf.d/10.toml", text);
         let commands = &site.loaded().config.devices["pump-7"].commands;
-        assert_eq!((commands["c"].multiple, commands["d"].multiple), (multiple, false), "{write}, {function}");
+        assert_eq!((commands["c"].function, commands["d"].function), (by, Usual), "{write}, {function}");
+    }
+}
+
+#[test]
+fn steps_are_not_idempotent_unless_it_is_said_and_each_has_what_stands_beside_it() {
+    let site = Site::good();
+    let steps = "[[profile.pump.command.c.steps]]\nwrite = { register = 40001, bit = 1 }\nvalue = true\nverify = true\n\
+                 [[profile.pump.command.c.steps]]\nwrite = { register = 40001, bit = 2 }\nvalues = { off = 0, on = 1 }\n\
+                 function = 22\n";
+    for (said, idempotent) in [("", false), ("idempotent = false", false), ("idempotent = true", true)] {
+        site.write("conf.d/10.toml", format!("[profile.pump.command.c]\n{said}\n{steps}"));
+        let command = site.loaded().config.devices["pump-7"].commands["c"].clone();
+        assert_eq!(command.idempotent, idempotent, "{said}");
+        let [first, second] = command.each() else { panic!("{command:?}") };
+        assert!(first.read_back.is_some() && first.fixed.is_some() && second.fixed.is_none());
+        assert_eq!((first.function, second.function), (Function::Usual, Function::Mask));
     }
 }
 

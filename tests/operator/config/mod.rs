@@ -1,6 +1,7 @@
 //! The configuration as its user meets it: files in, a configuration or every problem out.
 
 mod check;
+mod commands;
 mod defaults;
 mod files;
 mod mistakes;

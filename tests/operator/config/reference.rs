@@ -116,11 +116,14 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
         }
         for command in table(&profile["command"]).values().map(table) {
             see(keys::COMMAND, command);
-            for point in ["read", "write"].iter().filter_map(|key| command.get(*key)) {
-                see(keys::POINT, table(point));
+            for (section, key) in [(keys::POINT, "read"), (keys::POINT, "write"), (keys::READ_BACK, "read_back")] {
+                let Some(point) = command.get(key).map(table) else { continue };
+                see(section, point);
+                let scale = point.get("scale_register");
+                scale.into_iter().for_each(|scale| see(keys::SCALE_REGISTER, table(scale)));
             }
-            if let Some(point) = command.get("read_back") {
-                see(keys::READ_BACK, table(point));
+            if let Some(ValueKind::Array(steps)) = command.get("steps").map(|steps| &steps.kind) {
+                steps.iter().for_each(|step| see(keys::STEP, table(step)));
             }
         }
     }

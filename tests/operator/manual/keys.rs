@@ -71,10 +71,8 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
     if let (Some(entry), Some(_)) = (entries.iter().find(here), explained().find(of_another_bus)) {
         return Entry { text: "As above.".into(), ..entry.clone() };
     }
-    let of_the_write = |entry: &&Entry| entry.key == key && entry.section == keys::POINT.title;
-    if let (true, Some(entry)) = (section.title == keys::READ_BACK.title, explained().find(of_the_write)) {
-        let text = "As in the write, and of it where it is left out.".into();
-        return Entry { text, section: section.title, block: 0, is_default: false, ..entry.clone() };
+    if let Some(entry) = as_elsewhere(section, key, entries) {
+        return entry;
     }
     match key {
         // They stand in the reference as tables, whose keys have a section of their own.
@@ -92,6 +90,15 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
             value: "{}".into(),
             is_default: false,
             text: "In place of verify: where what was written is to show, and when; the keys of this table are below."
+                .into(),
+            block: usize::MAX,
+        },
+        "scale_register" => Entry {
+            section: section.title,
+            key: key.to_owned(),
+            value: "{}".into(),
+            is_default: false,
+            text: "Where the power of ten stands by which scale is multiplied; the keys of this table are below."
                 .into(),
             block: usize::MAX,
         },
@@ -123,6 +130,24 @@ fn explained(section: &Section, key: &str, entries: &[Entry]) -> Entry {
     }
 }
 
+/// What is explained of a section, because its keys are those of another one that stands around it.
+fn as_elsewhere(section: &Section, key: &str, entries: &[Entry]) -> Option<Entry> {
+    let in_the_section =
+        |title: &str| entries.iter().find(|entry| entry.key == key && entry.section == title && !entry.text.is_empty());
+    let (title, text, block) = match section.title {
+        title if title == keys::READ_BACK.title => {
+            (keys::POINT.title, "As in the write, and of it where it is left out.", 0)
+        }
+        title if title == keys::SCALE_REGISTER.title => (keys::POINT.title, "As in the table around it.", usize::MAX),
+        title if title == keys::STEP.title && !["write", "read_back"].contains(&key) => {
+            (keys::COMMAND.title, "As in a command, and of this step alone.", 0)
+        }
+        _ => return None,
+    };
+    let entry = in_the_section(title)?.clone();
+    Some(Entry { text: text.into(), section: section.title, block, is_default: false, ..entry })
+}
+
 /// The type of a key, as its value shows it.
 fn kind(entry: &Entry) -> &'static str {
     let value = entry.value.as_str();
@@ -136,6 +161,7 @@ fn kind(entry: &Entry) -> &'static str {
         "range" => "array of two numbers",
         "quirks" => "array of names",
         "units" => "array of integers",
+        "steps" => "array of tables",
         "unavailable" | "adds" => "integer",
         "start" | "end" | "escape" | "wake" => "string, byte or array of bytes",
         "values" => "table of names and what they stand for",
@@ -205,6 +231,7 @@ fn title(table: &str, kind_of_bus: &str) -> &'static str {
             _ => keys::SERIAL,
         },
         "profile" if table.ends_with(".read") || table.ends_with(".write") => keys::POINT,
+        "profile" if table.ends_with(".scale_register") => keys::SCALE_REGISTER,
         "profile" if table.ends_with(".message") => keys::MESSAGE,
         "profile" if table.ends_with(".read_back") => keys::READ_BACK,
         "profile" => keys::COMMAND,

@@ -5,15 +5,22 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::bus::modbus::frame::rtu::tests::sealed;
-use crate::config::{Parity, SerialPort};
+use crate::config::{LowLatency, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Request};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A line of 10 ms a character, and its far end.
 fn line() -> (ModbusLine, DuplexStream) {
-    let port =
-        SerialPort { path: "line".into(), baud: 1100, parity: Parity::Even, data_bits: 8, stop_bits: 1, rs485: None };
+    let port = SerialPort {
+        path: "line".into(),
+        baud: 1100,
+        parity: Parity::Even,
+        data_bits: 8,
+        stop_bits: 1,
+        rs485: None,
+        low_latency: LowLatency::IfPossible,
+    };
     line_at(Endpoint::Serial(port))
 }
 
@@ -95,8 +102,15 @@ async fn the_time_on_the_wire_is_no_part_of_the_timeout() {
 
 /// An ASCII line of 10 ms a character, and its far end.
 fn ascii_line() -> (ModbusLine, DuplexStream) {
-    let port =
-        SerialPort { path: "line".into(), baud: 1000, parity: Parity::Even, data_bits: 7, stop_bits: 1, rs485: None };
+    let port = SerialPort {
+        path: "line".into(),
+        baud: 1000,
+        parity: Parity::Even,
+        data_bits: 7,
+        stop_bits: 1,
+        rs485: None,
+        low_latency: LowLatency::IfPossible,
+    };
     framed_line(Framing::Ascii, Endpoint::Serial(port))
 }
 

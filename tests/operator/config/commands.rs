@@ -1,0 +1,88 @@
+//! What can be wrong in a command with names for its values, and with several steps.
+
+use super::wrong::{Bench, Case};
+
+const NAMES: &[Case] = &[
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "can't be carried out"),
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 'b' }", ".values", "must stand for"),
+    ("write = { register = 40001 }\nidempotent = true\nvalues = { a = 1 }\nvalue = 'b'", ".value", "expected one of"),
+    ("write = { register = 40001 }\nidempotent = true\nuntil = 'a'", ".until", "belongs to a send"),
+    ("read = { register = 40001 }\nvalues = 1", ".values", "expected a table"),
+    ("read = { register = 40001 }\nvalues = {}", ".values", "is empty"),
+    ("read = { register = 40001 }\nvalues = { a = 70000 }", ".values", "\"a\" is never read: expected a number from 0"),
+    ("read = { register = 40001, count = 2 }\nvalues = { a = -1 }", ".values", "is never read"),
+    ("read = { register = 1 }\nvalues = { a = 2 }", ".values", "is never read: expected true or false"),
+    (
+        "write = { register = 40001, scale = 0.1 }\nidempotent = true\nvalues = { half = 0.55 }",
+        ".values",
+        "\"half\" stands for 0.55, and the nearest that the point's type and scale hold is 0.6",
+    ),
+    ("write = { register = 40001, count = 2 }\nidempotent = true\nvalues = { a = 70000 }", ".values", "carried out"),
+    (
+        "write = { register = 40001 }\nidempotent = true\nrange = [0, 1]\nvalues = { off = 0, full = 2 }",
+        ".values",
+        "\"full\" can't be carried out: expected a number from 0 to 1",
+    ),
+    (
+        "write = { register = 40001, type = 'string', count = 2 }\nidempotent = true\nvalues = { a = 1 }",
+        ".values",
+        "hold a text",
+    ),
+];
+
+#[test]
+fn the_names_of_values_are_checked() {
+    let bench = Bench::new();
+    for (command, key, fragment) in NAMES {
+        let text = format!("[profile.pump.command.c]\n{command}");
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
+    }
+}
+
+const STEPS: &[Case] = &[
+    ("steps = 1", ".steps", "a list of tables"),
+    ("steps = [1]", ".steps", "something else than tables"),
+    ("steps = []", ".steps", "holds 0 writes, and a command has 1 to 16 of them"),
+    ("steps = [{ value = 1 }]", ".steps[1]", "writes nothing"),
+    ("steps = [{ write = { register = 40001 }, timeout = '1s' }]", ".steps[1].timeout", "unknown key"),
+    ("steps = [{ write = { register = 40001 } }]\nvalue = 1", ".value", "in the step that it is of"),
+    ("steps = [{ write = { register = 40001 } }]\nverify = true", ".verify", "in the step that it is of"),
+    ("steps = [{ write = { register = 40001 } }]\nwrite = { register = 40001 }", ".steps", "beside write"),
+    ("steps = [{ write = { register = 40001 } }]\nidempotent = 'no'", ".idempotent", "expected true or false"),
+    (
+        "steps = [{ write = { register = 40001 } }, { write = { register = 40002 }, value = 1 }, { write = { register = 40003 } }]",
+        ".steps",
+        "steps 1 and 3 have no value",
+    ),
+    (
+        "steps = [{ write = { register = 40001 }, value = 1 }, { write = { register = 30001 } }]",
+        ".steps[2].write.register",
+        "input registers can only be read",
+    ),
+    ("steps = [{ write = { register = 40001 }, value = 65536 }]", ".steps[1].value", "from 0 to 65535"),
+    ("steps = [{ write = { register = 40001 }, range = [0, 70000] }]", ".steps[1].range", "hold 0 to 65535"),
+    ("steps = [{ write = { register = 40001 }, value = 1, function = 5 }]", ".steps[1].function", "5 writes coils"),
+    (
+        "steps = [{ write = { register = 40001 }, value = 1, verify = true }, { write = { register = 40001 }, value = 0 }]",
+        ".steps[1].verify",
+        "looks at what step 2 writes",
+    ),
+    (
+        "steps = [{ write = { register = 40001, bit = 1 }, value = 1, read_back = { bit = 2 } }, \
+         { write = { register = 40001, bit = 2 }, value = 0 }]",
+        ".steps[1].read_back",
+        "read back the last step that writes there",
+    ),
+];
+
+#[test]
+fn steps_are_checked() {
+    let bench = Bench::new();
+    for (steps, key, fragment) in STEPS {
+        let text = format!("[profile.pump.command.c]\n{steps}");
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
+    }
+    let many =
+        format!("[profile.pump.command.c]\nsteps = [{}]", "{ write = { register = 40001 }, value = 1 },".repeat(17));
+    bench.makes_one_problem(&many, "profile.pump.command.c.steps", "holds 17 writes, and a command has 1 to 16");
+}
