@@ -336,7 +336,8 @@ fn judge_order(
 }
 
 /// Whether nothing was done before something that was sent before it and had come before it: in the life whose receipt
-/// something was done for, which may have been recorded in an earlier one, or in any. What comes again comes in the order of sending, whatever the order was before.
+/// something was done for, which may have been recorded in an earlier one, or in any. What comes again comes in the
+/// order of sending, whatever the order was before.
 fn is_in_order_of_receipt(done: &[(usize, &Effect)], commands: &[Command], sent: &[Sent], over_lives: bool) -> bool {
     let receipts: BTreeMap<usize, BTreeMap<u64, Instant>> =
         done.iter().map(|(place, _)| (*place, truth::receipts(commands[*place].message, sent))).collect();
