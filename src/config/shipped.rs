@@ -36,6 +36,11 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
+/// What the environment of this process says of the folder, if anything.
+pub fn elsewhere() -> Option<(String, String)> {
+    std::env::var(ELSEWHERE).ok().map(|value| (ELSEWHERE.to_owned(), value))
+}
+
 impl Shipped {
     /// As this environment has it.
     pub fn of(environment: &[(String, String)]) -> Shipped {
@@ -45,8 +50,7 @@ impl Shipped {
 
     /// As the environment of this process has it.
     pub fn of_this_process() -> Shipped {
-        let value = std::env::var(ELSEWHERE).ok();
-        Shipped::of(&value.map(|value| (ELSEWHERE.to_owned(), value)).into_iter().collect::<Vec<_>>())
+        Shipped::of(&elsewhere().into_iter().collect::<Vec<_>>())
     }
 
     /// The folder.

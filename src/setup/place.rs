@@ -80,7 +80,7 @@ impl Place {
         let done = file.write_all(draft.text(&self.folder).as_bytes()).and_then(|()| file.sync_all());
         let done = done.and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(CONFIGURATION_MODE)));
         let named = done.map_err(Failed::Io).and_then(|()| {
-            config::load(&new, []).map_err(|problems| {
+            config::load(&new, config::shipped::elsewhere()).map_err(|problems| {
                 let own = |mut problem: config::Problem| {
                     problem.source = problem.source.replace(".toml.new", ".toml");
                     problem

@@ -64,6 +64,21 @@ pub(super) struct Profile {
     text: String,
     commands: Vec<String>,
     pub(super) speaks_text: bool,
+    /// The keys of its bus that nobody is asked for: how characters and replies are made.
+    line: String,
+}
+
+/// How a reply ends where a profile does not show its bus.
+const DELIMITER: &str = "delimiter = \"\\r\\n\"                # how a reply ends\n";
+
+/// The keys of the bus that a shipped profile shows at its head, but for those that are asked for.
+fn line_of(text: &str) -> Option<String> {
+    const ASKED: [&str; 4] = ["kind ", "port ", "baud ", "parity "];
+    let shown = text.lines().map_while(|line| line.strip_prefix('#')).filter_map(|line| line.strip_prefix("   "));
+    let keys = shown.skip_while(|line| *line != "[bus.line]").skip(1);
+    let keys = keys.filter(|line| !ASKED.iter().any(|key| line.starts_with(key)));
+    let keys: String = keys.map(|line| line.replace("[bus.line.", "[bus.line-a.") + "\n").collect();
+    Some(keys).filter(|keys| !keys.is_empty())
 }
 
 /// The profile with this name: one of the examples', or one that is shipped.
@@ -85,8 +100,9 @@ pub(super) fn profile(name: &str, shipped: &Shipped) -> Result<Profile, String> 
     let commands = text.lines().filter_map(|line| line.strip_prefix(&head)?.strip_suffix(']'));
     let commands = commands.map(str::to_owned).collect();
     let speaks_text = text.lines().any(|line| line.starts_with("send"));
+    let line = line_of(&text).unwrap_or_else(|| DELIMITER.to_owned());
     let text = if is_shipped { String::new() } else { text.trim_end().to_owned() + "\n" };
-    Ok(Profile { name: name.to_owned(), commands, speaks_text, text })
+    Ok(Profile { name: name.to_owned(), commands, speaks_text, line, text })
 }
 
 fn of_profile(paragraph: &str, head: &str) -> bool {
@@ -146,8 +162,8 @@ impl Draft {
                     out,
                     "[bus.line-a]\nkind = \"{kind}\"\nport = {port}\nbaud = {baud}\nparity = \"{parity}\""
                 );
-                let delimiter = "delimiter = \"\\r\\n\"                # how a reply ends\n";
-                out.push_str(if *speaks_text { delimiter } else { "" });
+                let line = self.profile.as_ref().filter(|_| *speaks_text).map(|profile| &*profile.line);
+                out.push_str(line.unwrap_or_default());
                 out.push('\n');
             }
         }

@@ -14,6 +14,7 @@
 //! - `read_back`, `late_answers`, `values`: the built daemon, from a hub to a slave and back.
 //! - `troubleshooting`: what the built daemon says of each trouble, and what the page of them has.
 //! - `sequences`: the built daemon, with what is asked in a row.
+//! - `profiles`: the built daemon, with each profile that is shipped, against what its manual says.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -32,6 +33,7 @@ mod libmodbus;
 mod modbus_ascii;
 mod modbus_rtu;
 mod modbus_tcp;
+mod profiles;
 mod pymodbus;
 mod quirks;
 mod read_back;

@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::profiles;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -92,6 +94,29 @@ fn what_it_writes_passes_check_for_every_bus_and_profile() {
         }
     }
     assert_eq!(written, 13);
+}
+
+#[test]
+fn a_profile_that_is_shipped_is_taken_with_the_way_in_which_its_replies_end() {
+    let run = |args: &[&str], place: &Place| {
+        let mut command = Command::new(PROGRAM);
+        command.args(args).arg("--config").arg(place.path("fieldbridge.toml")).current_dir(place.0.path());
+        command.env("FIELDBRIDGE_PROFILES", profiles::folder()).stdin(Stdio::null()).output().unwrap()
+    };
+    for name in profiles::names() {
+        let place = Place::new();
+        let unit = ["--unit", "1"];
+        let unit = if profiles::speaks_text(&name) { &[][..] } else { &unit };
+        let port = ["--port", "/dev/ttyUSB0", "--baud", "9600", "--parity", "even", "--profile", &name];
+        let output = run(&[&["init"][..], &HUB, &KEY_FILE, &port, unit].concat(), &place);
+        assert!(output.status.success(), "{name}: {}", text(&output));
+        let output = run(&["check"], &place);
+        assert!(output.status.success(), "{name}: {}", text(&output));
+        let config = place.config();
+        let is_framed = profiles::bus(&name).contains(&"[bus.line.frame]".to_owned());
+        assert_eq!(config.contains("[bus.line-a.frame]"), is_framed, "{config}");
+        assert_eq!(config.contains("delimiter = "), profiles::speaks_text(&name) && !is_framed, "{config}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod instrument;
 pub mod many;
 pub mod old_ledger;
 pub mod process;
+pub mod profiles;
 pub mod pty;
 pub mod puppet;
 pub mod rows;

@@ -8,6 +8,7 @@ use fieldbridge::config::{keys, load};
 use regex_lite::Regex;
 
 use super::{lines, Site, CERTIFICATE, KEY, PRIVATE_KEY};
+use crate::support::profiles;
 
 /// A device's second key.
 const OTHER_KEY: &str = "HxweHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
@@ -168,39 +169,45 @@ fn shipped() -> (Shipped, Vec<(String, String)>) {
     (Shipped::of(&environment), environment)
 }
 
-/// A site with a device of this profile.
-fn of_profile(name: &str, (kind, unit): (&str, &str)) -> Site {
+/// A site with a device of this profile, on such a bus.
+fn of_profile(name: &str, bus: &str, unit: &str) -> Site {
     let site = site(&format!(
-        "[hub]\nhost = \"contoso.azure-devices.net\"\n\
-         [bus.line]\nkind = \"{kind}\"\nport = \"/dev/test/line\"\nbaud = 9600\n\
+        "[hub]\nhost = \"contoso.azure-devices.net\"\n{bus}\n\
          [device.it]\nbus = \"line\"\nprofile = \"{name}\"\nkey_file = \"it.key\"\n{unit}"
     ));
     site.write("it.key", KEY);
     site
 }
 
+const RTU: &str = "[bus.line]\nkind = \"modbus-rtu\"\nport = \"/dev/test/line\"\nbaud = 9600\n";
+
 #[test]
-fn every_profile_that_is_shipped_is_found_by_its_name_and_is_good() {
+fn every_profile_that_is_shipped_is_found_by_its_name_and_is_good_on_the_bus_that_it_shows() {
     let (shipped, environment) = shipped();
     let all = shipped.list();
-    assert!(!all.is_empty());
+    assert_eq!(all.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>(), profiles::names());
     for entry in all {
-        let text = std::fs::read_to_string(&entry.path).unwrap();
-        let speaks_text = text.contains("\nsend");
-        let site = of_profile(&entry.name, if speaks_text { ("serial", "") } else { ("modbus-rtu", "unit = 1\n") });
-        let loaded = load(&site.path("fieldbridge.toml"), environment.clone()).unwrap();
+        let text = profiles::text(&entry.name);
+        let bus = profiles::bus(&entry.name).join("\n");
+        let unit = if profiles::speaks_text(&entry.name) { "" } else { "unit = 1\n" };
+        let site = of_profile(&entry.name, &bus, unit);
+        let loaded = load(&site.path("fieldbridge.toml"), environment.clone())
+            .unwrap_or_else(|problems| panic!("{}: {}", entry.name, lines(&problems)));
         assert_eq!(lines(&loaded.notes), "", "{}", entry.name);
         let commands = text.matches(&format!("\n[profile.{}.command.", entry.name)).count();
         assert_eq!(loaded.config.devices["it"].commands.len(), commands, "{}", entry.name);
         assert!(loaded.files.contains(&entry.path));
         assert!(entry.about.len() > 20 && entry.about.len() < 120, "{entry:?}");
+        // Whoever uses it can look up where it comes from.
+        assert!(text.contains("\n# From: "), "{}", entry.name);
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{}", entry.name);
     }
 }
 
 #[test]
 fn a_profile_of_ones_own_stands_before_one_that_is_shipped() {
     let (_, environment) = shipped();
-    let site = of_profile("waveshare-relays", ("modbus-rtu", "unit = 1\n"));
+    let site = of_profile("waveshare-relays", RTU, "unit = 1\n");
     site.write(
         "conf.d/relays.toml",
         "[profile.waveshare-relays.command.only]\nwrite = { table = \"coil\", address = 9 }\nidempotent = true\n",
@@ -215,7 +222,7 @@ fn a_shipped_file_adds_its_profile_and_nothing_else() {
     let environment = vec![("FIELDBRIDGE_PROFILES".to_owned(), folder.path().display().to_string())];
     let of = |text: &str| {
         std::fs::write(folder.path().join("it.toml"), text).unwrap();
-        let site = of_profile("it", ("modbus-rtu", "unit = 1\n"));
+        let site = of_profile("it", RTU, "unit = 1\n");
         load(&site.path("fieldbridge.toml"), environment.clone()).map_err(|problems| lines(&problems))
     };
     let good = "[profile.it.command.c]\nread = { table = \"input\", address = 1 }\n";
@@ -231,7 +238,7 @@ fn a_shipped_file_adds_its_profile_and_nothing_else() {
         assert!(said.contains("it.toml"), "{said}");
     }
     assert!(of("[profile.it.command.c]\nread = { table = \"input\", adress = 1 }\n").unwrap_err().contains("address"));
-    let site = of_profile("itt", ("modbus-rtu", "unit = 1\n"));
+    let site = of_profile("itt", RTU, "unit = 1\n");
     let said = lines(&load(&site.path("fieldbridge.toml"), environment.clone()).unwrap_err());
     assert!(said.contains("did you mean \"it\"?"), "{said}");
 }
