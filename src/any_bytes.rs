@@ -17,6 +17,7 @@ pub const ALL: &[(&str, Property)] = &[
     #[cfg(feature = "backend")]
     ("backend", crate::backend::any_bytes::backend),
     ("credential", crate::config::any_bytes::credential),
+    ("description", crate::import::any_bytes::description),
     ("frames", crate::bus::any_bytes::frames),
     #[cfg(feature = "https")]
     ("https", crate::hub::https::any_bytes::https),

@@ -39,6 +39,7 @@ pub mod peripheral;
 pub mod bus;
 pub mod device;
 pub mod hub;
+pub mod import;
 
 pub mod cli;
 pub mod doctor;

@@ -34,6 +34,9 @@ _fieldbridge() {
             fieldbridge,help)
                 cmd="fieldbridge__subcmd__help"
                 ;;
+            fieldbridge,import)
+                cmd="fieldbridge__subcmd__import"
+                ;;
             fieldbridge,init)
                 cmd="fieldbridge__subcmd__init"
                 ;;
@@ -106,6 +109,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,help)
                 cmd="fieldbridge__subcmd__help__subcmd__help"
                 ;;
+            fieldbridge__subcmd__help,import)
+                cmd="fieldbridge__subcmd__help__subcmd__import"
+                ;;
             fieldbridge__subcmd__help,init)
                 cmd="fieldbridge__subcmd__help__subcmd__init"
                 ;;
@@ -148,6 +154,15 @@ _fieldbridge() {
             fieldbridge__subcmd__help__subcmd__demo,peripheral)
                 cmd="fieldbridge__subcmd__help__subcmd__demo__subcmd__peripheral"
                 ;;
+            fieldbridge__subcmd__help__subcmd__import,edgex)
+                cmd="fieldbridge__subcmd__help__subcmd__import__subcmd__edgex"
+                ;;
+            fieldbridge__subcmd__help__subcmd__import,sunspec)
+                cmd="fieldbridge__subcmd__help__subcmd__import__subcmd__sunspec"
+                ;;
+            fieldbridge__subcmd__help__subcmd__import,wot)
+                cmd="fieldbridge__subcmd__help__subcmd__import__subcmd__wot"
+                ;;
             fieldbridge__subcmd__help__subcmd__ledger,backup)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__backup"
                 ;;
@@ -168,6 +183,30 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help__subcmd__profile,show)
                 cmd="fieldbridge__subcmd__help__subcmd__profile__subcmd__show"
+                ;;
+            fieldbridge__subcmd__import,edgex)
+                cmd="fieldbridge__subcmd__import__subcmd__edgex"
+                ;;
+            fieldbridge__subcmd__import,help)
+                cmd="fieldbridge__subcmd__import__subcmd__help"
+                ;;
+            fieldbridge__subcmd__import,sunspec)
+                cmd="fieldbridge__subcmd__import__subcmd__sunspec"
+                ;;
+            fieldbridge__subcmd__import,wot)
+                cmd="fieldbridge__subcmd__import__subcmd__wot"
+                ;;
+            fieldbridge__subcmd__import__subcmd__help,edgex)
+                cmd="fieldbridge__subcmd__import__subcmd__help__subcmd__edgex"
+                ;;
+            fieldbridge__subcmd__import__subcmd__help,help)
+                cmd="fieldbridge__subcmd__import__subcmd__help__subcmd__help"
+                ;;
+            fieldbridge__subcmd__import__subcmd__help,sunspec)
+                cmd="fieldbridge__subcmd__import__subcmd__help__subcmd__sunspec"
+                ;;
+            fieldbridge__subcmd__import__subcmd__help,wot)
+                cmd="fieldbridge__subcmd__import__subcmd__help__subcmd__wot"
                 ;;
             fieldbridge__subcmd__ledger,backup)
                 cmd="fieldbridge__subcmd__ledger__subcmd__backup"
@@ -230,7 +269,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -474,7 +513,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec lock unlock read scan decode watch profile send feedback demo help"
+            opts="run check init status reload ledger exec lock unlock read scan decode watch profile import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -588,6 +627,62 @@ _fieldbridge() {
         fieldbridge__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__import)
+            opts="sunspec wot edgex"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__import__subcmd__edgex)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__import__subcmd__sunspec)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__import__subcmd__wot)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -858,6 +953,176 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import)
+            opts="-h --config --help sunspec wot edgex help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__edgex)
+            opts="-h --output --name --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__help)
+            opts="sunspec wot edgex help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__help__subcmd__edgex)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__help__subcmd__sunspec)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__help__subcmd__wot)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__sunspec)
+            opts="-h --output --name --base --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__import__subcmd__wot)
+            opts="-h --output --name --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

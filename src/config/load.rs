@@ -108,6 +108,25 @@ pub fn places(main: &Path, environment: impl IntoIterator<Item = (String, String
     }
 }
 
+/// Everything that is wrong with a text that holds profiles and nothing else, as it would be told of a file with it.
+pub fn profile_problems(source: &str, text: &str) -> Vec<Problem> {
+    let mut reading = Reading::default();
+    reading.text(Path::new(source), text);
+    let root = reading.merged();
+    let walk = Walk {
+        main: source.to_owned(),
+        folder: PathBuf::new(),
+        shipped: Shipped::of(&[]),
+        tables: reading.tables,
+        incomplete: reading.incomplete,
+        problems: reading.problems.into(),
+        notes: reading.notes.into(),
+        files: reading.files.into(),
+    };
+    profile::profiles(&walk.root(&root, keys::ROOT));
+    walk.problems.into_inner()
+}
+
 /// Everything that was read, merged, and the walk that is to judge it.
 struct Sources {
     walk: Walk,

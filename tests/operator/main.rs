@@ -2,6 +2,7 @@
 //! operator's.
 //!
 //! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
+//! - `import`: profiles from what others have written.
 //! - `secrets`: what nobody may see.
 //! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
 
@@ -15,6 +16,7 @@ mod cli;
 mod config;
 mod demo;
 mod documented;
+mod import;
 mod init;
 mod inspect;
 mod manual;
