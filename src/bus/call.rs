@@ -36,6 +36,9 @@ pub enum Wire {
 pub struct Call {
     /// Modbus unit id; 0 on a line of Modbus is all units. Unused on a serial line.
     pub unit: u8,
+    /// The device for which it is asked: who leaves that unanswered too often is away. `None`: for none, such as to
+    /// find out who is there.
+    pub of: Option<Arc<str>>,
     /// What is asked.
     pub request: Request,
     /// How long to wait for the answer; `None` takes the device's `response_timeout`, or else the bus's.
@@ -63,7 +66,8 @@ impl Call {
     pub fn new(unit: u8, request: Request) -> Call {
         let (timeout, patience, not_after, quirks) = (None, Patience::default(), None, Quirks::NONE);
         let (permit, look, part, slowest) = (Permit::default(), 0, 0, None);
-        Call { unit, request, timeout, patience, not_after, permit, look, part, quirks, slowest }
+        let of = None;
+        Call { unit, of, request, timeout, patience, not_after, permit, look, part, quirks, slowest }
     }
 
     /// How long to wait for the answer, if not as long as the bus says: a command's own time wins over its device's.

@@ -78,6 +78,12 @@ pub(in crate::bus) enum Lost {
     Gone(String),
     /// Nothing is wrong: open it for the next request.
     Idle,
+    /// The answer to a request has not come, or not to its end: whatever comes of it is not to be heard. Open it for
+    /// the next request.
+    Timeout {
+        /// Whether a byte of the answer had come.
+        heard: bool,
+    },
 }
 
 /// The end of an exchange.

@@ -1,15 +1,16 @@
 //! The buses: one worker a bus, the sole owner of its port, reached by message.
 //!
 //! ```text
-//! caller ── turn() ──► queue (FIFO) ──► worker ── exchange ──► frame ──► line
+//! caller ── turn() ──► queue ──► lineup ──► worker ── exchange ──► frame ──► line
 //!        ◄─ Wire ─────────────────────┘        ◄─ answer ─── sieve ◄──┘
 //! ```
 //!
-//! [`call`] says what is asked and how that ends; `turns` decides whose turn it is; `worker` runs the turns and keeps
-//! the port open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the
-//! bus on it is called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of
-//! framing and do one exchange. `ears` tells what an instrument says by itself; [`tap`] keeps what goes over a line
-//! for whoever watches it, and [`speech`] says what that is.
+//! [`call`] says what is asked and how that ends; `lineup` decides whose turn it is, and `turns` what is sent in it;
+//! `breaker` decides when somebody is away, and [`presence`] keeps who is; `worker` runs the turns and keeps the port
+//! open; `port` opens serial ports and connections, moves bytes, and keeps what a port owes, whatever the bus on it is
+//! called; `debts` remembers which answers may still come. `modbus` and `text` each know one kind of framing and do
+//! one exchange. `ears` tells what an instrument says by itself; [`tap`] keeps what goes over a line for whoever
+//! watches it, and [`speech`] says what that is.
 //!
 //! Invariants
 //! - An exchange runs in the worker, never in its caller: a caller that is dropped leaves no half-done exchange behind.
@@ -19,13 +20,16 @@
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
+mod breaker;
 pub mod call;
 mod counts;
 mod debts;
 mod ears;
+mod lineup;
 mod link;
 mod modbus;
 mod port;
+pub mod presence;
 pub mod speech;
 pub mod tap;
 mod text;
@@ -42,6 +46,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use ears::{Hearing, Overheard};
+pub use lineup::Class;
 pub use port::error::{Cause, NotOpened};
 pub use port::owed::{Hardware, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
@@ -60,6 +65,7 @@ use call::{at, Call, Permit, Wire};
 use counts::Counts;
 use ears::Ears;
 use link::TOO_LATE;
+use presence::{Party, Presence};
 use tap::Tap;
 
 /// Callers that wait in a bus's queue. When it is full, the next ones wait in front of it, in order of arrival:
@@ -88,6 +94,7 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         tap: Tap::default(),
         counts: Arc::default(),
         ears: Ears::default(),
+        presence: Presence::new(config),
     };
     let worker = Worker::new(configured, queue, publish, &handle);
     (handle, worker)
@@ -115,6 +122,7 @@ pub struct BusHandle {
     tap: Tap,
     counts: Arc<Counts>,
     ears: Ears,
+    presence: Presence,
 }
 
 /// All turns of one command. Between two of them the bus goes round.
@@ -122,30 +130,46 @@ pub struct BusHandle {
 pub struct Caller<'a> {
     bus: &'a BusHandle,
     number: u64,
+    of: Option<Arc<str>>,
     harmless: Option<Request>,
 }
 
 impl Caller<'_> {
+    /// On behalf of a device: the devices take turns.
+    pub fn on_behalf_of(self, device: Arc<str>) -> Self {
+        Caller { of: Some(device), ..self }
+    }
+
     /// A read of the same unit that changes nothing: by its answer a line shows, where that matters, whether it echoes
     /// what is sent.
     pub fn with_harmless(self, harmless: Option<Request>) -> Self {
         Caller { harmless, ..self }
     }
 
-    /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    /// Waits for the bus, as a command of its device, or else behind the commands. Dropping the future gives the place
+    /// up.
     ///
     /// # Errors
     /// The worker has ended: nothing will be sent any more.
     pub async fn turn(&self) -> Result<Turn, Closed> {
+        self.turn_as(if self.of.is_some() { Class::Command } else { Class::Look }).await
+    }
+
+    /// The same among those of a class.
+    ///
+    /// # Errors
+    /// The worker has ended: nothing will be sent any more.
+    pub async fn turn_as(&self, class: Class) -> Result<Turn, Closed> {
         let (turn, granted) = oneshot::channel();
-        let grant = Grant { caller: self.number, harmless: self.harmless.clone(), turn };
+        let (of, harmless) = (self.of.clone(), self.harmless.clone());
+        let grant = Grant { caller: self.number, class, of, harmless, turn };
         self.bus.queue.send(grant).await.map_err(|_| Closed)?;
         granted.await.map_err(|_| Closed)
     }
 }
 
 impl BusHandle {
-    /// Waits for the bus, first come, first served. Dropping the future gives the place in the queue up.
+    /// Waits for the bus, behind the commands that do. Dropping the future gives the place up.
     ///
     /// # Errors
     /// The worker has ended: nothing will be sent any more.
@@ -155,7 +179,7 @@ impl BusHandle {
 
     /// A caller for one command. Only to the same caller may a late answer to one request answer its repetition.
     pub fn caller(&self) -> Caller<'_> {
-        Caller { bus: self, number: self.callers_so_far.fetch_add(1, Ordering::Relaxed), harmless: None }
+        Caller { bus: self, number: self.callers_so_far.fetch_add(1, Ordering::Relaxed), of: None, harmless: None }
     }
 
     /// Attempts after the first, where repeating is safe.
@@ -182,6 +206,16 @@ impl BusHandle {
         tell: impl Fn(Overheard<'_>) + Send + Sync + 'static,
     ) -> Hearing {
         self.ears.add(device, events.clone(), Arc::new(tell))
+    }
+
+    /// Who on it is there.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// Who is asked, of a device on it.
+    pub fn party(&self, device: &config::Device) -> Party {
+        Party::of(&self.config.borrow().kind, device.unit, &device.id.as_str().into())
     }
 
     /// What it runs with.
@@ -354,6 +388,9 @@ impl BusStatus {
 #[derive(Debug)]
 struct Grant {
     caller: u64,
+    class: Class,
+    /// The device whose command it is.
+    of: Option<Arc<str>>,
     harmless: Option<Request>,
     turn: oneshot::Sender<Turn>,
 }

@@ -256,7 +256,8 @@ impl<K, A: Asked> Given<K, A> {
     fn first(&self, line: &impl Manners) -> Option<Call> {
         let call = self.waiting.as_ref()?.call();
         let request = self.harmless.clone().filter(|_| self.tries < TRIES_MAX && self.must_try(call, line))?;
-        Some(Call { request, timeout: None, permit: call.permit.to_try(), ..call.clone() })
+        // It is asked for the line's sake: that its unit is silent is for the request to find out.
+        Some(Call { request, of: None, timeout: None, permit: call.permit.to_try(), ..call.clone() })
     }
 
     /// Whether the line, as it is now, can't be asked this: it has not shown how it takes that, and could.

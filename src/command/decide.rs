@@ -302,6 +302,8 @@ pub struct Execution {
     purpose: Option<Purpose>,
     /// Why an earlier attempt may have taken effect, or is known to have had another one, if so.
     doubt: Option<Fault>,
+    /// How it ends if it is not tried once more, although it could be.
+    last: Option<Outcome>,
     /// The last attempt was not sent, or not begun as the peripheral itself says, and there may be another.
     not_begun: Option<Fault>,
 }
@@ -310,7 +312,8 @@ impl Execution {
     /// A command that was never on the wire.
     pub fn new(route: Route) -> Self {
         assert!(route.attempts_max >= 1, "a command gets at least one attempt");
-        Execution { route, on_the_record: false, attempts: 0, looks: 0, purpose: None, doubt: None, not_begun: None }
+        let (purpose, doubt, last, not_begun) = (None, None, None, None);
+        Execution { route, on_the_record: false, attempts: 0, looks: 0, purpose, doubt, last, not_begun }
     }
 
     /// A command that was never on the wire, and of which that is to be known after a crash although repeating is safe:
@@ -495,10 +498,12 @@ impl Execution {
 
     /// Another attempt where repeating is safe and one is left, else this end.
     fn again_or(&mut self, state: State, fault: Fault) -> Step {
+        let end = Outcome::ended(state, fault);
         if self.route.idempotent && self.attempts < self.route.attempts_max {
+            self.last = Some(end);
             return Step::AgainAfter(self.route.retry_pause);
         }
-        Step::Finish(Outcome::ended(state, fault))
+        Step::Finish(end)
     }
 
     /// Another attempt at what was not begun, where that is certain enough and one is left, else its end.

@@ -118,11 +118,13 @@ pub enum Code {
     LockedOut,
     /// A newer command of the same name came first.
     Superseded,
+    /// Who was to be asked is away, and nothing was sent.
+    Unreachable,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::UnknownCommand,
         Code::BadValue,
         Code::OutOfRange,
@@ -141,6 +143,7 @@ impl Code {
         Code::Unconfirmed,
         Code::LockedOut,
         Code::Superseded,
+        Code::Unreachable,
     ];
 
     /// The word that stands for it everywhere.
@@ -164,6 +167,7 @@ impl Code {
             Code::Unconfirmed => "unconfirmed",
             Code::LockedOut => "locked-out",
             Code::Superseded => "superseded",
+            Code::Unreachable => "unreachable",
         }
     }
 

@@ -13,6 +13,8 @@ use super::tree::{Span, Table};
 use super::{frame, Bus, BusKind, Cut, Endpoint, LowLatency, Parity, Rs485, SerialPort, Wake};
 
 const DEFAULT_RETRIES: u32 = 2;
+const DEFAULT_UNREACHABLE_AFTER: u32 = 3;
+const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Instruments that sleep stay awake for longer, and waking one that is awake costs little.
 const DEFAULT_WAKE_AFTER: Duration = Duration::from_secs(5);
@@ -40,6 +42,9 @@ const LATE_WINDOW: Span = Span {
 const WAKE_AFTER: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24 * 3600), because: "" };
 const RETRY_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
 const CONNECT_PAUSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(60), because: "" };
+/// More silence than that tells nothing new.
+const UNREACHABLE_AFTER: RangeInclusive<i64> = 0..=100;
+const PROBE_INTERVAL: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(3600), because: "" };
 const IDLE_CLOSE: Span = Span { min: Duration::ZERO, max: Duration::from_secs(86_400), because: "" };
 
 /// Enough for a gateway with as many lines; more would only wait in its queue.
@@ -195,6 +200,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
     let connect_pause = table.duration("connect_pause", &CONNECT_PAUSE);
     let idle_close = table.duration("idle_close", &IDLE_CLOSE);
     let max_in_flight = table.small("max_in_flight", MAX_IN_FLIGHT);
+    let unreachable_after = table.small("unreachable_after", UNREACHABLE_AFTER);
+    let probe_interval = table.duration("probe_interval", &PROBE_INTERVAL);
     let strips_echo = table.choice("echo", &[("none", false), ("strip", true)]);
     let kind = kind?;
     let specific = match kind {
@@ -218,6 +225,8 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         connect_pause: connect_pause.unwrap_or(Duration::ZERO),
         idle_close,
         max_in_flight: max_in_flight.unwrap_or(1),
+        unreachable_after: unreachable_after.unwrap_or(DEFAULT_UNREACHABLE_AFTER),
+        probe_interval: probe_interval.unwrap_or(DEFAULT_PROBE_INTERVAL),
     })
 }
 

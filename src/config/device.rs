@@ -10,7 +10,10 @@ use super::profile::{too_soon, Profile};
 use super::text::{expression, lacks_end};
 use super::tree::{join, Table};
 use super::way::transport;
-use super::{is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, Patience, Settle, TransportKind, NAME_CHARS_MAX};
+use super::{
+    is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, OnUnreachable, Patience, Settle, TransportKind,
+    NAME_CHARS_MAX,
+};
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::{Ends, Frame};
@@ -120,14 +123,13 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         }
     }
     let events = events(table, bus.map(|(_, bus)| bus));
+    let on_unreachable = on_unreachable(table, bus.and_then(|(_, bus)| bus.bus.as_ref()));
     let settle =
         table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
     let default_command = profile.and_then(|profile| default_command(table, profile));
     let credential = credential(table, id, hub);
     let secondary = secondary(table, credential.as_ref());
-    if let Some(hub) = hub {
-        check_way(table, hub, transport, credential.as_ref());
-    }
+    hub.into_iter().for_each(|hub| check_way(table, hub, transport, credential.as_ref()));
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, entry), (_, profile)) = (bus?, profile?);
     let kind = entry.bus.as_ref().map(|settings| &settings.kind);
@@ -138,6 +140,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         patience,
         broadcast,
         quirks,
+        on_unreachable,
         transport,
         credential: credential?,
         secondary,
@@ -303,6 +306,17 @@ fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
         )
     };
     table.wrong(if broadcast { "unit" } else { "profile" }, why);
+}
+
+/// What becomes of a device's commands while it is away.
+fn on_unreachable(table: &Table, bus: Option<&Bus>) -> OnUnreachable {
+    let choices = [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold)];
+    let chosen = table.choice("on_unreachable", &choices);
+    if chosen.is_some() && bus.is_some_and(|bus| bus.unreachable_after == 0) {
+        let why = ("has no effect, as unreachable_after of its bus is 0: no unit of it is ever away", "remove one");
+        table.note("on_unreachable", why);
+    }
+    chosen.unwrap_or_default()
 }
 
 /// What a peripheral does otherwise than by the letter of Modbus.

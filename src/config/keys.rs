@@ -70,6 +70,8 @@ pub const MODBUS_RTU: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "unreachable_after",
+        "probe_interval",
         "echo",
     ],
 };
@@ -91,6 +93,8 @@ pub const MODBUS_TCP: Section = Section {
         "connect_pause",
         "idle_close",
         "max_in_flight",
+        "unreachable_after",
+        "probe_interval",
     ],
 };
 
@@ -118,6 +122,8 @@ pub const SERIAL: Section = Section {
         "late_window",
         "connect_pause",
         "idle_close",
+        "unreachable_after",
+        "probe_interval",
     ],
 };
 
@@ -158,6 +164,8 @@ pub const BUS: Section = Section {
         "connect_pause",
         "idle_close",
         "max_in_flight",
+        "unreachable_after",
+        "probe_interval",
         "echo",
     ],
 };
@@ -172,6 +180,7 @@ pub const DEVICE: Section = Section {
         "retries",
         "turnaround",
         "quirks",
+        "on_unreachable",
         "profile",
         "transport",
         "key_file",

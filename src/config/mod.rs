@@ -164,6 +164,10 @@ pub struct Bus {
     pub idle_close: Option<Duration>,
     /// Requests of different units that may be under way at once, 1 to 16; more than one on Modbus TCP only.
     pub max_in_flight: usize,
+    /// After how many requests in a row that it left unanswered a unit is away, 1 to 100; 0: never.
+    pub unreachable_after: u32,
+    /// How long a unit that is away is left alone at first, 100 ms to 1 h.
+    pub probe_interval: Duration,
 }
 
 /// The kinds of bus.
@@ -357,6 +361,16 @@ pub struct Patience {
     pub turnaround: Option<Duration>,
 }
 
+/// What becomes of the commands of a device whose unit is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUnreachable {
+    /// They fail at once.
+    #[default]
+    Fail,
+    /// They wait until it is back, or for their deadline.
+    Hold,
+}
+
 /// One `[device.ID]`
 #[derive(Clone, PartialEq)]
 pub struct Device {
@@ -372,6 +386,8 @@ pub struct Device {
     pub broadcast: bool,
     /// How it bends the protocol.
     pub quirks: Quirks,
+    /// What becomes of its commands while it is away.
+    pub on_unreachable: OnUnreachable,
     /// How its messages come.
     pub transport: TransportKind,
     /// How it proves its identity.
@@ -390,7 +406,7 @@ pub struct Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, patience, broadcast, quirks, .. } = self;
+        let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
         let Device { transport, credential, secondary, events, settle, form, commands, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
@@ -399,6 +415,7 @@ impl fmt::Debug for Device {
             .field("patience", patience)
             .field("broadcast", broadcast)
             .field("quirks", quirks)
+            .field("on_unreachable", on_unreachable)
             .field("transport", transport)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))

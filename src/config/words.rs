@@ -100,6 +100,25 @@ const KEYS: &[Alias] = &[
     ("retries", &["retry", "attempts", "tries", "max_retries", "retry_count"], ""),
     ("turnaround", &["delay", "pause", "gap", "inter_frame_delay", "wait"], ""),
     ("connect_pause", &["connect_delay", "connection_delay", "delay_after_connect", "warm_up", "warmup"], ""),
+    (
+        "unreachable_after",
+        &[
+            "offline_after",
+            "max_failures",
+            "failure_threshold",
+            "fail_count",
+            "max_errors",
+            "dead_after",
+            "error_limit",
+        ],
+        " It is a number of requests",
+    ),
+    (
+        "probe_interval",
+        &["reconnect_interval", "retry_interval", "recovery_interval", "backoff", "dead_time", "offline_interval"],
+        " As a duration, such as 10s",
+    ),
+    ("on_unreachable", &["when_unreachable", "on_offline", "when_offline", "if_offline", "on_away"], ""),
     ("idle_close", &["idle_timeout", "disconnect_after", "close_after", "inactivity_timeout", "keep_open"], ""),
     (
         "key_file",

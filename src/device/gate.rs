@@ -4,7 +4,7 @@ use std::future::pending;
 
 use tokio::time::{sleep_until, Instant};
 
-use super::{Context, Work};
+use super::{Context, Origin, Work};
 use crate::bus::call::Permit;
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::outcome::Outcome;
@@ -94,6 +94,10 @@ impl Gate for CommandGate<'_> {
             () = self.is_barred() => {}
             () = self.work.outdated.cancelled() => {}
         }
+    }
+
+    fn insists(&self) -> bool {
+        matches!(self.work.origin, Origin::Operator(_))
     }
 
     fn permit(&self) -> Permit {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep_until, Instant};
 
-use super::run::{unless_ended, Gate, Plan, Ran};
+use super::run::{Gate, Plan, Ran};
 use super::Context;
 use crate::bus::BusHandle;
 use crate::command::decide::Execution;
@@ -66,7 +66,7 @@ impl Context {
         gate: &mut impl Gate,
     ) -> Ran {
         let spaced = match execution.attempts() {
-            0 => self.spaced(plan, gate).await,
+            0 => self.spaced(plan, bus, gate).await,
             // It is only looked for.
             _ => Ok(Spaced(None)),
         };
@@ -80,7 +80,7 @@ impl Context {
     }
 
     /// Waits until a command may follow the one of its name before, unless the gate ends that.
-    async fn spaced(&self, plan: &Plan<'_>, gate: &mut impl Gate) -> Result<Spaced, Ran> {
+    async fn spaced(&self, plan: &Plan<'_>, bus: &BusHandle, gate: &mut impl Gate) -> Result<Spaced, Ran> {
         let interval = plan.command.min_interval;
         if interval.is_zero() {
             return Ok(Spaced(None));
@@ -91,7 +91,7 @@ impl Context {
             sleep_until(*done + interval).await;
             Spaced(Some(done))
         };
-        unless_ended(gate, wait).await.map_err(|ran| told(ran, interval))
+        plan.unless_unreachable(bus, gate, wait).await.map_err(|ran| told(ran, interval))
     }
 }
 

@@ -29,6 +29,7 @@ mod intervals;
 pub mod lockout;
 mod operator;
 mod origin;
+mod probe;
 pub mod queue;
 mod receipts;
 pub mod run;
@@ -213,6 +214,7 @@ impl Context {
         for left in left {
             waiting.push(Job::new(Work::left(left, started), None, self.health.pend()));
         }
+        let mut assigned = self.assignment.clone();
         loop {
             let job = tokio::select! {
                 biased;
@@ -222,6 +224,10 @@ impl Context {
                     Some(job) => job,
                     None => return self.stop.cancelled().await,
                 },
+                () = self.is_to_be_tried(&mut assigned) => {
+                    Box::pin(self.try_unit(&jobs)).await;
+                    continue;
+                }
             };
             // While nothing is to be run, which is most of the time, it takes no memory.
             Box::pin(self.run_beside(job, &mut waiting, &mut jobs)).await;

@@ -136,6 +136,21 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// Returns when there is something to take, or every sender has gone. Cancel-safe.
+    pub async fn filled(&self) {
+        loop {
+            {
+                let waiting = self.0.lock();
+                if !waiting.things.is_empty() || waiting.senders == 0 {
+                    // Who is called for the taking is called once more.
+                    self.0.filled.notify_one();
+                    return;
+                }
+            }
+            self.0.filled.notified().await;
+        }
+    }
+
     /// The next thing, as soon as there is one. `None`: nothing waits, and every sender has gone.
     pub async fn recv(&mut self) -> Option<T> {
         loop {

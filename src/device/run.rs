@@ -6,16 +6,17 @@
 //!   line itself waits for ends when the gate calls the command off: a deadline holds for the first byte (G13).
 //! - A command that is called off while it waits, for whatever, ends then, and not when its turn comes.
 //! - Between two attempts, and two units that are read back, the bus goes round: a sick peripheral costs its neighbours
-//!   one attempt at a time (G11).
+//!   one attempt at a time (G11). When it is away, there are only those that are to find out whether it is back.
 
 mod attempt;
+mod away;
 mod look;
 
 use serde_json::Value as Json;
 use tokio::time::{sleep, Instant};
 
 use crate::bus::call::{Call, Permit, Wire};
-use crate::bus::{BusHandle, Caller, Turn};
+use crate::bus::{BusHandle, Turn};
 use crate::command::decide::{Attempt, Execution, Looks, Route, Step};
 use crate::command::outcome::{Code, Fault, Outcome};
 use crate::config::Device;
@@ -24,6 +25,7 @@ use crate::peripheral::registers::Point;
 use crate::peripheral::{exception, Action, Command, Prepared};
 use crate::proof::crash;
 use attempt::Sent;
+use away::Asking;
 
 /// A command with its value, and where it goes.
 #[derive(Debug, Clone)]
@@ -74,6 +76,11 @@ pub trait Gate {
     /// Returns when nobody wants the command any more, or nobody may: then [`Gate::may_go`] says its end, recorded or
     /// not. Cancel-safe.
     fn withdrawn(&self) -> impl std::future::Future<Output = ()> + Send;
+
+    /// Whether a person waits for the command, who wants to know: it is tried also if its unit is away.
+    fn insists(&self) -> bool {
+        false
+    }
 
     /// Leave for one exchange, which a lock takes back.
     fn permit(&self) -> Permit;
@@ -141,13 +148,13 @@ impl<'a> Plan<'a> {
     /// Runs the command to its outcome.
     pub async fn run(&self, bus: &BusHandle, mut execution: Execution, gate: &mut impl Gate) -> Ran {
         let (mut looked_since, mut looks) = (Instant::now(), 0);
-        let caller = bus.caller().with_harmless(self.harmless());
+        let mut asking = Asking::of(self, bus);
         let mut turn: Option<Turn> = None;
         let mut sent = Sent::nothing(&self.parts);
         let mut progress = Progress::Untouched;
         let mut step = execution.begin();
         loop {
-            turn = match self.turn_for(&step, &execution, turn, &caller, gate, (progress, &sent)).await {
+            turn = match self.turn_for(&step, &execution, turn, &mut asking, gate, (progress, &sent)).await {
                 Ok(turn) => turn,
                 Err(ran) => return ran,
             };
@@ -167,6 +174,10 @@ impl<'a> Plan<'a> {
                         Err(ran) => return called_off(ran, &execution, &Step::Send),
                     };
                     looked_since = Instant::now();
+                    asking.has_asked();
+                    if asking.is_away() {
+                        execution.make_no_more();
+                    }
                     progress = progress.after(&attempt, left);
                     execution.attempted(attempt)
                 }
@@ -179,7 +190,7 @@ impl<'a> Plan<'a> {
                 }
                 (Step::ReadBack, held @ Some(_)) => {
                     looks += 1;
-                    let result = self.read_back(&sent, held, &caller, looks).await;
+                    let result = self.read_back(&sent, held, &asking, looks).await;
                     execution.read_back(result, self.written(&sent), looked_since.elapsed())
                 }
                 (Step::ReadBackAfter(pause), _) => {
@@ -206,60 +217,58 @@ impl<'a> Plan<'a> {
         step: &Step,
         execution: &Execution,
         turn: Option<Turn>,
-        caller: &Caller<'_>,
+        asking: &mut Asking<'_>,
         gate: &mut impl Gate,
         (progress, sent): (Progress, &Sent),
     ) -> Result<Option<Turn>, Ran> {
         if matches!(step, Step::RecordExecuting | Step::Send) && progress != Progress::OnTheWire {
-            let held = self.wait_to_send(caller, turn, gate, (progress, sent)).await;
+            let held = self.wait_to_send(asking, turn, gate, (progress, sent)).await;
             return held.map(Some).map_err(|ran| called_off(ran, execution, step));
         }
         match turn {
             None if matches!(step, Step::Send | Step::ReadBack) => {
-                let granted = caller.turn().await;
-                granted.map(Some).map_err(|_| Ran::Interrupted(begun(execution, step)))
+                let attempts = begun(execution, step);
+                let granted = asking.turn_at_once().await.map_err(|_| Ran::Interrupted(attempts))?;
+                match matches!(step, Step::Send) && asking.is_away() && !gate.insists() {
+                    true => Err(Ran::Finished(execution.not_repeated(self.unreachable(asking.bus)), attempts)),
+                    false => Ok(Some(granted)),
+                }
             }
             turn => Ok(turn),
         }
     }
 
     /// Waits for the bus, and until the line is clear, for a command of which nothing has left yet. The gate is asked
-    /// last of all, and whenever it calls the command off meanwhile.
+    /// last of all, and whenever it calls the command off meanwhile; and then whether the unit is away.
     async fn wait_to_send(
         &self,
-        caller: &Caller<'_>,
-        turn: Option<Turn>,
+        asking: &mut Asking<'_>,
+        mut turn: Option<Turn>,
         gate: &mut impl Gate,
         (progress, sent): (Progress, &Sent),
     ) -> Result<Turn, Ran> {
-        let mut turn = match turn {
-            Some(held) => held,
-            None => unless_called_off(gate, progress, caller.turn()).await?.map_err(|_| Ran::NotNow)?,
-        };
-        // What is recorded was cleared for the line just before, and nobody came between.
-        if progress == Progress::Untouched {
-            crash::point(crash::Point::TurnHeld);
-            unless_called_off(gate, progress, turn.clear(&self.first_call(sent))).await?;
-            crash::point(crash::Point::LineClear);
+        loop {
+            let mut held = match turn.take() {
+                Some(held) => held,
+                None => self.turn_to_ask(asking, gate, progress).await?,
+            };
+            // What is recorded was cleared for the line just before, and nobody came between.
+            if progress == Progress::Untouched {
+                crash::point(crash::Point::TurnHeld);
+                unless_called_off(gate, progress, held.clear(&self.first_call(sent))).await?;
+                crash::point(crash::Point::LineClear);
+            }
+            ask(gate, progress)?;
+            if !asking.has_lapsed() {
+                return Ok(held);
+            }
         }
-        ask(gate, progress).map(|()| turn)
     }
 
     fn call(&self, request: Request) -> Call {
         let Device { unit, patience, quirks, .. } = *self.device;
-        Call { patience, quirks, ..Call::new(unit, request) }
-    }
-
-    /// A read of the same unit that changes nothing, whose answer shows whether the line echoes.
-    fn harmless(&self) -> Option<Request> {
-        let commands = || self.device.commands.values().flat_map(Command::each);
-        let reads = commands().filter_map(|command| match &command.action {
-            Action::Read(point) => Some(point),
-            _ => None,
-        });
-        let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
-        let mut requests = reads.chain(read_backs).map(Point::read);
-        requests.find(|request| !request.is_answered_by_itself(self.device.quirks))
+        let of = Some(self.device.id.as_str().into());
+        Call { of, patience, quirks, ..Call::new(unit, request) }
     }
 
     /// What an exchange came to. `owes`: the line owes an answer to something else.
@@ -276,6 +285,19 @@ impl<'a> Plan<'a> {
             Wire::Broadcast => Attempt::Broadcast(Fault::new(Code::Unconfirmed, SENT_TO_ALL)),
         }
     }
+}
+
+/// A read of a device's unit that changes nothing, as its profile has one: whose answer shows whether the line echoes,
+/// and whether the unit is there.
+pub(super) fn harmless(device: &Device) -> Option<Request> {
+    let commands = || device.commands.values().flat_map(Command::each);
+    let reads = commands().filter_map(|command| match &command.action {
+        Action::Read(point) => Some(point),
+        _ => None,
+    });
+    let read_backs = commands().filter_map(|command| Some(&command.read_back.as_ref()?.point));
+    let mut requests = reads.chain(read_backs).map(Point::read);
+    requests.find(|request| !device.broadcast && !request.is_answered_by_itself(device.quirks))
 }
 
 /// Why a broadcast is not confirmed.
@@ -356,14 +378,6 @@ async fn unless_called_off<T>(
             }
         }
     }
-}
-
-/// Waits for something before a command takes its turn, unless the gate ends that.
-pub(super) async fn unless_ended<T>(
-    gate: &mut impl Gate,
-    wait: impl std::future::Future<Output = T>,
-) -> Result<T, Ran> {
-    unless_called_off(gate, Progress::Untouched, wait).await
 }
 
 fn shown(value: &Option<Json>) -> String {

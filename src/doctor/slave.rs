@@ -156,7 +156,7 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
-    use crate::config::{Credential, Patience, Settle, TransportKind};
+    use crate::config::{Credential, OnUnreachable, Patience, Settle, TransportKind};
     use crate::peripheral::exchange::Answer;
     use crate::peripheral::quirks::Quirks;
 
@@ -228,6 +228,7 @@ mod tests {
             patience: Patience::default(),
             broadcast: false,
             quirks: Quirks::NONE,
+            on_unreachable: OnUnreachable::default(),
             transport: TransportKind::Mqtt,
             credential: Credential::Key(vec![]),
             secondary: None,

@@ -19,10 +19,19 @@ impl Registry {
 }
 
 impl Served {
+    fn is_away(&self) -> bool {
+        let present = self.context.present();
+        present.bus.presence().is_away(&present.bus.party(&present.device))
+    }
+
     fn snapshot(&self) -> snapshot::Device {
         let present = self.context.present();
         let snapshot = self.health.snapshot(&present.device.bus, present.device.transport.as_str());
-        snapshot::Device { locked: self.context.lockouts.shown(&self.context.id), ..snapshot }
+        let standing = present.bus.presence().standing(&present.bus.party(&present.device));
+        let now = self.context.ledger.wall_clock().now().ok();
+        let away_since = standing.away_since.zip(now).map(|(since, now)| now.minus(since.elapsed()).to_string());
+        let locked = self.context.lockouts.shown(&self.context.id);
+        snapshot::Device { locked, present: standing.present, away_since, ..snapshot }
     }
 }
 
@@ -87,6 +96,11 @@ impl Gateway {
             0 => {}
             1 => line += ", 1 device locked",
             many => line += &format!(", {many} devices locked"),
+        }
+        match registry.devices.values().filter(|served| served.is_away()).count() {
+            0 => {}
+            1 => line += ", the unit of 1 device away",
+            many => line += &format!(", the units of {many} devices away"),
         }
         if !self.ledger.is_well() {
             line += ", THE LEDGER CAN'T BE WRITTEN";

@@ -94,6 +94,8 @@ impl DeviceHealth {
             hub: state,
             last_error,
             locked: None,
+            present: None,
+            away_since: None,
             received: self.received.get(),
             executed: self.executed.get(),
             duplicates: self.duplicates.get(),

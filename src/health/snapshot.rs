@@ -79,6 +79,10 @@ pub struct Device {
     pub last_error: Option<String>,
     /// Why nothing is written to it, if somebody has locked it.
     pub locked: Option<Lock>,
+    /// Whether its unit answers; `None`: it has not been asked often enough to tell.
+    pub present: Option<bool>,
+    /// Since when its unit is away, if it is, and where the clock is believed.
+    pub away_since: Option<String>,
     /// Deliveries from the hub.
     pub received: u64,
     /// Commands that ended with an attempt on the wire behind them.

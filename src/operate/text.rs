@@ -60,6 +60,12 @@ pub fn status(of: &Snapshot) -> String {
     for (id, lock) in of.devices.iter().filter_map(|device| Some((&device.id, device.locked.as_ref()?))) {
         let _ = writeln!(out, "{} is LOCKED{}", printable(id), lock_told(lock));
     }
+    for device in of.devices.iter().filter(|device| device.present == Some(false)) {
+        let since = device.away_since.iter().map(|since| format!(" since {}", printable(since)));
+        let since: String = since.collect();
+        let (id, bus) = (printable(&device.id), printable(&device.bus));
+        let _ = writeln!(out, "{id} is AWAY{since}: its unit on bus {bus} does not answer");
+    }
     let heads =
         ["id", "bus", "transport", "hub", "received", "executed", "duplicates", "inDoubt", "pending", "lastError"];
     let _ = write!(out, "\ndevices\n{}", table(&heads, devices.collect()));

@@ -33,7 +33,8 @@ fn plant() -> Plant {
     let device =
         |id| format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n");
     let bus = format!(
-        "[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\nresponse_timeout = \"500ms\"\nretry_pause = \"10ms\"\n",
+        "[bus.plant]\nkind = \"modbus-tcp\"\naddress = \"{}\"\nresponse_timeout = \"500ms\"\nretry_pause = \"10ms\"\n\
+         unreachable_after = 0\n",
         slave.address()
     );
     let site = Site::at(&hub, &format!("{bus}{}{}{PUMP}{PATIENT}", device("pump"), device("valve")));

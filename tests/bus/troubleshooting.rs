@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::peers::{ascii, rtu};
+use crate::support::broker::Broker;
 use crate::support::{eventually, Site};
 
 /// The sentences in the first column of a section's table.
@@ -222,6 +223,24 @@ fn every_trouble_with_a_port_or_a_connection_is_said_as_the_page_has_it() {
     holds("Port and connection", &said);
 }
 
+/// What a message is told that comes when its peripheral, which says nothing, is away.
+fn away(kind: &str, unit: Option<u8>, command: &str) -> String {
+    let (mut plant, broker) = (Plant::default(), Broker::new());
+    plant.peer(kind, unit, command, says(|_| vec![]));
+    let site = Site::new(&broker.address(), &plant.text);
+    site.configure("retries = 0", "retries = 0\nunreachable_after = 1\nprobe_interval = \"1h\"");
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    for packet_id in [1, 2] {
+        let topic = format!("devices/d0/messages/devicebound/%24.mid=m-{packet_id}&%24.to=%2Fdevices%2Fd0");
+        client.publish(packet_id, topic.as_bytes(), br#"{"command":"c"}"#);
+    }
+    let (_, events) = client.collect(2, 2);
+    let (_, event) = &events[1];
+    assert_eq!((&event["messageId"], &event["error"]["code"]), (&"m-2".into(), &"unreachable".into()), "{event}");
+    event["error"]["message"].as_str().expect("a sentence").to_owned()
+}
+
 /// A frame of Modbus TCP in answer to another.
 fn tcp(request: &[u8], unit: u8, pdu: &[u8]) -> Vec<u8> {
     let len = u8::try_from(pdu.len() + 1).unwrap();
@@ -254,7 +273,9 @@ fn every_trouble_with_a_modbus_peripheral_is_said_as_the_page_has_it() {
     plant.peer(tcp_kind, seven, BIT, says(|request| tcp(request, 7, &[0x83, 4])));
     let second = |request: &[u8]| if request[9] == 4 { request[7..].to_vec() } else { vec![0x86, 4] };
     plant.peer(tcp_kind, seven, STEPS, says(move |request| tcp(request, 7, &second(request))));
-    holds("Modbus", &plant.ends());
+    let mut said = plant.ends();
+    said.push(away(tcp_kind, seven, READ));
+    holds("Modbus", &said);
 }
 
 #[test]
@@ -270,7 +291,9 @@ fn every_trouble_with_a_text_line_is_said_as_the_page_has_it() {
     plant.peer("serial", None, ASK, says(|_| b"ALARM 3\r\n".to_vec()));
     let profile = format!("profile = \"p{n}\"\n");
     plant.text = plant.text.replace(&profile, &format!("{profile}events = \"^ALARM\"\n"));
-    holds("Text lines", &plant.ends());
+    let mut said = plant.ends();
+    said.push(away("serial", None, ASK));
+    holds("Text lines", &said);
 }
 
 #[test]

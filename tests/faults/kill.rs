@@ -194,7 +194,7 @@ fn among_bad_peripherals_and_a_bad_hub(by: By) {
             out_of_order: OutOfOrder::Ignore,
             ..Options::default()
         };
-        let mut tables = buses(&slaves, "response_timeout = \"250ms\"");
+        let mut tables = buses(&slaves, "response_timeout = \"250ms\"\nunreachable_after = 0");
         tables += &format!("\n[bus.bus-2]\nkind = \"modbus-tcp\"\naddress = \"{dead_address}\"\n");
         // One of three buses is dead.
         let mut run = Run::new(by, seed, options, &tables, modbus_devices(9, 3), 18);
@@ -226,7 +226,7 @@ fn on_a_serial_line(by: By) {
         let slow = (60, Duration::from_millis(250));
         let instrument = Instrument::new(seed, Temper { slow, mute: 2, deaf: 6, refusing: 6 });
         let bus = format!(
-            "\n[bus.line]\nkind = \"serial\"\nport = \"{}\"\nbaud = 115200\nresponse_timeout = \"400ms\"\n\
+            "\n[bus.line]\nkind = \"serial\"\nport = \"{}\"\nbaud = 115200\nresponse_timeout = \"400ms\"\nunreachable_after = 0\n\
              [profile.instrument.command.pulse]\nsend = \"P{{value}}\\n\"\nexpect = \"^OK\"\nrefuse = \"^NO\"\nidempotent = false\n\
              deadline = \"10m\"\n",
             instrument.path().display()

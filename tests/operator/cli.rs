@@ -383,7 +383,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "configuration": {"ok": true, "lastError": null},
         "hub": {"host": "…", "connected": 3, "identities": 3},
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
-                     "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
+                     "present": true, "awaySince": null, "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
         "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0,
                    "units": [{"unit": 7, "exchanges": 8, "timeouts": 0, "badReplies": 0, "exceptions": {},
                               "milliseconds": {"last": 1.0, "mean": 1.0, "max": 1.0}}]}],
@@ -391,7 +391,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
     let status = plant.site.status();
     has_shape(&status, &example, "status");
     let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
-        "received": 2, "executed": 1, "duplicates": 1, "inDoubt": 0, "pending": 0});
+        "present": true, "awaySince": null, "received": 2, "executed": 1, "duplicates": 1, "inDoubt": 0, "pending": 0});
     assert_eq!(status["devices"], json!([device]));
     let units = &status["buses"][0]["units"];
     assert_eq!((&units[0]["unit"], &units[0]["exchanges"], &units[0]["timeouts"]), (&json!(1), &json!(1), &json!(0)));

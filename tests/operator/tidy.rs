@@ -116,11 +116,11 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     (
         "bus",
         &[
-            &["call"],
+            &["breaker", "call", "lineup"],
             // Ports know bytes, and no framing.
             &["port"],
             &["counts", "debts", "ears", "link", "tap", "turns"],
-            &["modbus", "text"],
+            &["modbus", "presence", "text"],
             &["speech", "worker"],
         ],
     ),

@@ -35,6 +35,7 @@ fn settings(kind: BusKind) -> Bus {
     let (turnaround, retry_pause) = (Duration::ZERO, Duration::ZERO);
     let (retries, late_window, strips_echo) = (2, None, false);
     let (response_timeout, connect_pause, idle_close) = (PATIENCE, Duration::ZERO, None);
+    let (unreachable_after, probe_interval) = (3, Duration::from_secs(10));
     Bus {
         kind,
         response_timeout,
@@ -46,6 +47,8 @@ fn settings(kind: BusKind) -> Bus {
         connect_pause,
         idle_close,
         max_in_flight: 1,
+        unreachable_after,
+        probe_interval,
     }
 }
 

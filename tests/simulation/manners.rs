@@ -64,6 +64,8 @@ pub enum Manner {
     Frames,
     /// Modbus peripherals bend the protocol.
     Quirks,
+    /// A peripheral is away for a while, and comes back.
+    Leaves,
 }
 
 use Manner::*;
@@ -106,8 +108,11 @@ const LATER: [(Manner, u64); 10] = [
 /// And those that came later still, with dice of theirs.
 const NEWEST: [(Manner, u64); 3] = [(Ascii, 250), (Frames, 300), (Quirks, 250)];
 
+/// And those after these, likewise.
+const LAST: [(Manner, u64); 1] = [(Leaves, 350)];
+
 /// What must have happened in a run.
-pub const STRIKES: [&str; 62] = [
+pub const STRIKES: [&str; 65] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -170,6 +175,9 @@ pub const STRIKES: [&str; 62] = [
     "slave: a wrong length",
     "slave: a write is answered by other content",
     "slave: bends what nobody has named",
+    "slave: is away for a while",
+    "ended: unreachable",
+    "judged: who is called away was silent",
 ];
 
 /// Those of one schedule.
@@ -184,7 +192,9 @@ impl Manners {
         let later = LATER.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
         let mut dice = world.dice("protocols");
         let newest = NEWEST.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
-        Manners(chosen.chain(later).chain(newest).map(|(manner, _)| manner).collect())
+        let mut dice = world.dice("absent manners");
+        let last = LAST.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
+        Manners(chosen.chain(later).chain(newest).chain(last).map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

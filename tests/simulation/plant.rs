@@ -18,7 +18,7 @@ use super::manners::{Manner, Manners};
 use super::patience::{Patience, Patiences};
 use super::record::{Last, Place, Record};
 use super::request::{request, Protocol, Request};
-use super::scenario::{Asks, Faults, Message, Scenario};
+use super::scenario::{Absence, Asks, Faults, Message, Scenario};
 use super::tuning::{Shows, OFF_MAX};
 use super::wire::{End, Wire};
 use super::world::World;
@@ -55,6 +55,8 @@ pub struct Plant {
     killing: u64,
     /// The line on which nobody answers.
     dead_line: Option<&'static str>,
+    /// When peripherals are away.
+    absences: Vec<Absence>,
     messages: Vec<Message>,
     inner: Mutex<Inner>,
 }
@@ -145,6 +147,7 @@ impl Plant {
             habits,
             killing: crashes / 5,
             dead_line,
+            absences: scenario.absences.clone(),
             messages: scenario.messages(),
             inner: Mutex::default(),
         })
@@ -213,6 +216,15 @@ impl Plant {
             true => fate,
             false => Fate::Done,
         }
+    }
+
+    /// Whether whom a request is for is away.
+    fn is_away(&self, line: &str, request: &Request) -> bool {
+        let (_, unit, _) = request.place(line);
+        let now = self.world.since_the_beginning(Instant::now());
+        let is_its = |absence: &&Absence| (absence.line, absence.unit) == (line, unit);
+        let mut its = self.absences.iter().filter(is_its);
+        !self.world.faults_are_over() && its.any(|absence| (absence.from..absence.until).contains(&now))
     }
 
     /// The message that a request is for. None: that is a violation, but for what only reads.
@@ -298,7 +310,7 @@ impl Plant {
         let fate = match self.dead_line {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
             // Nobody is there.
-            _ if line.starts_with("/dev/spare") => Fate::Mute,
+            _ if line.starts_with("/dev/spare") || self.is_away(line, &request) => Fate::Mute,
             _ => self.fate(&request),
         };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
@@ -382,6 +394,7 @@ impl Plant {
         let mut inner = self.lock();
         let Inner { record, spoke, .. } = &mut *inner;
         let place = request.place(line);
+        record.heard(line, place.1, life, request.written);
         match request.asks {
             // Who weighs does not say for what.
             Some(Asks::Weigh) => {}
@@ -443,6 +456,10 @@ impl Plant {
         {
             let mut inner = self.lock();
             let record = &mut inner.record;
+            // By these two codes a gateway says that it has heard nothing itself.
+            if !fate.is_late() && !matches!(fate.code(), Some(10 | 11)) {
+                record.answered(line, place.1, request.written);
+            }
             match (&saying.meaning, request.asks) {
                 (Meaning::Nothing, _) => {}
                 (Meaning::Yes, _) => record.of(request.value).confirmed = true,

@@ -81,6 +81,18 @@ pub struct Record {
     pub written: BTreeMap<Place, u16>,
     /// What the instrument reports.
     pub reports: Option<Reports>,
+    /// The requests of each unit of a line, in order. An instrument has none: 0.
+    pub requests: BTreeMap<(String, u8), Vec<Heard>>,
+}
+
+/// A request that a peripheral has heard.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// In which life of the process, and when its first byte was written.
+    pub life: u64,
+    written: Instant,
+    /// An answer went out in time.
+    is_answered: bool,
 }
 
 impl Record {
@@ -97,6 +109,29 @@ impl Record {
         }
     }
 
+    /// A peripheral has heard a request.
+    pub fn heard(&mut self, line: &str, unit: u8, life: u64, written: Instant) {
+        let heard = Heard { life, written, is_answered: false };
+        self.requests.entry((line.to_owned(), unit)).or_default().push(heard);
+    }
+
+    /// And has answered it in time.
+    pub fn answered(&mut self, line: &str, unit: u8, written: Instant) {
+        let heard = self.requests.get_mut(&(line.to_owned(), unit)).into_iter().flatten();
+        heard.filter(|heard| heard.written == written).for_each(|heard| heard.is_answered = true);
+    }
+
+    /// The longest that a peripheral was silent in one life: requests in a row without an answer in time.
+    pub fn silence(&self, line: &str, unit: u8) -> usize {
+        let (mut longest, mut row, mut of) = (0, 0, 0);
+        for heard in self.requests.get(&(line.to_owned(), unit)).into_iter().flatten() {
+            row = if heard.is_answered || heard.life != of { usize::from(!heard.is_answered) } else { row + 1 };
+            of = heard.life;
+            longest = longest.max(row);
+        }
+        longest
+    }
+
     /// Whether nobody could know better than that a command has ended so: a report that would end it so may have come
     /// when it was asked, and the instrument had not been heard to report long enough.
     pub fn excuses(&self, message: &Message, row: &Row) -> bool {
@@ -111,7 +146,11 @@ impl Record {
 
     /// The line has failed: who wanted to look may not have been able to.
     pub fn line_failed(&mut self, line: &str) {
-        let Record { told, written, .. } = self;
+        let Record { told, written, requests, .. } = self;
+        // What was said last may not have come through.
+        for (_, heard) in requests.iter_mut().filter(|((on, _), _)| on == line) {
+            heard.pop_if(|last| last.is_answered);
+        }
         for (_, value) in written.iter().filter(|((on, ..), _)| on == line) {
             if let Some(told) = told.get_mut(value).filter(|told| told.last != Last::Shown) {
                 told.last = Last::Nothing;

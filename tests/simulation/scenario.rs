@@ -211,6 +211,8 @@ pub struct Configuration {
     pub patience: Patience,
     /// The line that its bus has left.
     pub left: Option<&'static str>,
+    /// After how many requests that it leaves unanswered a unit is away; 0: never.
+    pub unreachable_after: u64,
 }
 
 /// A schedule.
@@ -235,6 +237,19 @@ pub struct Scenario {
     pub witnessed: bool,
     /// The operator says that the ledger knows all that was ever done.
     pub trusts: bool,
+    /// When peripherals are away.
+    pub absences: Vec<Absence>,
+}
+
+/// A time in which a peripheral says nothing and does nothing.
+#[derive(Debug, Clone)]
+pub struct Absence {
+    pub line: &'static str,
+    /// 0: of an instrument, which has none.
+    pub unit: u8,
+    /// From the beginning of the schedule.
+    pub from: Duration,
+    pub until: Duration,
 }
 
 impl Faults {
@@ -332,6 +347,7 @@ impl Scenario {
             });
         }
         happenings.sort_by_key(|(at, _)| *at);
+        let absences = if manners.have(Manner::Leaves) { absences(world, &devices, &happenings) } else { Vec::new() };
         let devices = devices.into_iter().map(|device| device.id).collect();
         // What is lost with a ledger is known to nobody.
         let trusts = !manners.have(Manner::LostLedger) && world.chance(600) && !manners.have(Manner::RestoredLedger);
@@ -348,6 +364,7 @@ impl Scenario {
             configurations,
             devices,
             witnessed: world.chance(250),
+            absences,
         }
     }
 }
@@ -377,6 +394,28 @@ fn take_away(
         happenings.push((at, Happening::Reload(Some(without(&left)))));
         happenings.push((at + Duration::from_millis(dice.u64(500..20_000)), Happening::Reload(Some(0))));
     }
+}
+
+/// Peripherals are switched off around the time when something is sent to them, for seconds or minutes.
+fn absences(world: &World, devices: &[Device], happenings: &[(Duration, Happening)]) -> Vec<Absence> {
+    let mut dice = world.dice("absences");
+    let mut absences = Vec::new();
+    for device in devices {
+        let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
+        let unit = if device.bus == "text" { 0 } else { device.unit as u8 };
+        let is_its =
+            |happening: &Happening| matches!(happening, Happening::Send(message, _) if message.device == device.id);
+        let sent: Vec<Duration> =
+            happenings.iter().filter(|(_, happening)| is_its(happening)).map(|(at, _)| *at).collect();
+        for _ in 0..dice.u64(0..3).min(sent.len() as u64) {
+            let before = Duration::from_millis(dice.u64(0..2_000));
+            let from = sent[dice.usize(..sent.len())].saturating_sub(before);
+            let until = from + Duration::from_millis(dice.u64(1_000..90_000));
+            world.count("slave: is away for a while");
+            absences.push(Absence { line, unit, from, until });
+        }
+    }
+    absences
 }
 
 /// Somebody fills the disk, and perhaps what the gateway gives up on it as well, until they are found.

@@ -1,6 +1,6 @@
 //! What the ledger says beside what the peripherals have said: G12 to G14. None of the gateway's code takes part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 use tokio::time::Instant;
@@ -32,12 +32,34 @@ pub fn judge(
         if is_one && message.asks != Asks::Weigh {
             judge_deadline(world, scenario, (command, sent), told, &receipts);
         }
+        if command.row.is_some_and(|row| row.error.as_deref() == Some("unreachable")) {
+            judge_absence(world, scenario, command, told, record);
+        }
         if command.row.is_some() && is_one {
             judge_end(world, scenario, command, told, record);
             for event in events.get(&message.device).into_iter().flatten() {
                 judge_value((world, scenario), command, event, told, record, &receipts);
             }
         }
+    }
+}
+
+/// G11: whose unit is called away was silent so often in a row, and nothing was sent.
+fn judge_absence(world: &World, scenario: &Scenario, command: &Command, told: &Told, record: &Record) {
+    world.count("ended: unreachable");
+    let message = command.message;
+    let after = scenario.configurations.iter().map(|one| one.unreachable_after).filter(|after| *after > 0).min();
+    let unit = if message.line == "/dev/text" { 0 } else { message.unit };
+    let silence = record.silence(message.line, unit);
+    match after {
+        Some(after) if silence as u64 >= after => world.count("judged: who is called away was silent"),
+        _ => world.violate(format!("G11: {message:?} is called unreachable after {silence} requests, of {after:?}")),
+    }
+    // Of what may be repeated an earlier life may have left no trace, and neither does a ledger that is lost.
+    let lives: BTreeSet<u64> = record.requests.values().flatten().map(|heard| heard.life).collect();
+    let would_be_known = lives.len() == 1 && message.asks != Asks::Weigh && !command.is_alike() && command.is_only;
+    if would_be_known && !command.is_several && !told.asked.is_empty() {
+        world.violate(format!("G11: {message:?} is called unreachable, and was sent: {told:?}"));
     }
 }
 

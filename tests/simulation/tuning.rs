@@ -69,6 +69,25 @@ pub struct Tuning {
     ascii: bool,
     /// How peripherals on the network and on the serial line bend Modbus.
     pub bends: [Bends; 2],
+    /// When a unit is away, and what becomes of its commands then; `None`: nothing is said of that.
+    away: Option<Away>,
+}
+
+/// What is said of units that are away.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    unreachable_after: u64,
+    probe_interval: &'static str,
+    on_unreachable: &'static str,
+}
+
+impl Away {
+    fn of(dice: &mut fastrand::Rng) -> Away {
+        let unreachable_after = [1, 1, 2, 3, 0][dice.usize(..5)];
+        let probe_interval = ["1s", "5s", "10s"][dice.usize(..3)];
+        let on_unreachable = ["fail", "fail", "hold"][dice.usize(..3)];
+        Away { unreachable_after, probe_interval, on_unreachable }
+    }
 }
 
 /// How a value shows elsewhere.
@@ -148,6 +167,7 @@ impl Tuning {
             framing: Framing::of(world, manners),
             ascii: manners.have(Manner::Ascii),
             bends: Bends::of(world, manners, devices),
+            away: manners.have(Manner::Leaves).then(|| Away::of(&mut world.dice("away"))),
         };
         if manners.have(Manner::OtherPatience) {
             tuning.wait_otherwise(&mut world.dice("patience"));
@@ -173,7 +193,10 @@ impl Tuning {
     /// As a bus has it.
     fn waits(&self) -> String {
         let window = self.late_window.map(|window| format!("late_window = \"{window}ms\"\n")).unwrap_or_default();
-        format!("response_timeout = \"{}ms\"\n{window}", self.timeout)
+        let away = self.away.map(|Away { unreachable_after, probe_interval, .. }| {
+            format!("unreachable_after = {unreachable_after}\nprobe_interval = \"{probe_interval}\"\n")
+        });
+        format!("response_timeout = \"{}ms\"\n{window}{}", self.timeout, away.unwrap_or_default())
     }
 
     /// How long whoever asks waits: an answer may be owed for four timeouts, at least 2 s, if nobody says for how long.
@@ -213,6 +236,9 @@ pub fn reload(
 ) -> Option<usize> {
     let mut tuning = tuning.clone();
     let mut devices = devices.to_vec();
+    if manners.have(Manner::Leaves) && world.chance(300) {
+        tuning.away = Some(Away::of(&mut fastrand::Rng::with_seed(world.pick(0..u64::MAX))));
+    }
     if manners.have(Manner::OtherPatience) && world.chance(700) {
         tuning.wait_otherwise(&mut fastrand::Rng::with_seed(world.pick(0..u64::MAX)));
     }
@@ -262,6 +288,7 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
         devices: devices.to_vec(),
         patience: tuning.patience(),
         left: tuning.left(),
+        unreachable_after: tuning.away.map_or(3, |away| away.unreachable_after),
     }
 }
 
@@ -288,6 +315,8 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         let profile = if device.bus == "text" { "text" } else { "modbus" };
         let unit = if device.bus == "text" { String::new() } else { format!("unit = {}\n", device.unit) };
         let settle = if device.after_accept && after_accept { "after-accept" } else { "after-execution" };
+        let away = tuning.away.map(|Away { on_unreachable, .. }| format!("on_unreachable = \"{on_unreachable}\"\n"));
+        let away = away.unwrap_or_default();
         let (bus, quirks) = match device.bus {
             "rtu" => (rtu, tuning.bends[1].key()),
             "text" => (line, String::new()),
@@ -295,7 +324,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         };
         let _ = write!(
             text,
-            "[device.{}]\nbus = \"{bus}\"\n{unit}{quirks}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n\
+            "[device.{}]\nbus = \"{bus}\"\n{unit}{quirks}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n{away}\
              transport = \"{}\"\n",
             device.id,
             device.over.word(tuning.websockets)

@@ -132,6 +132,11 @@ impl Slave {
         self.lock().silent.push(unit);
     }
 
+    /// From now on something answers as this unit again.
+    pub fn wake(&self, unit: u8) {
+        self.lock().silent.retain(|silent| *silent != unit);
+    }
+
     /// Lets one held answer go.
     pub fn let_one_go(&self) {
         self.lock().let_go += 1;

@@ -83,6 +83,7 @@ impl Tcp {
         let limit = timeout.min(WRITE_TIMEOUT);
         port::write_by(stream, &frame, limit, call).await.map_err(|cut| Broken {
             wire: if cut.sent == 0 { Wire::NotSent } else { Wire::NoAnswer },
+            lost: Lost::Idle,
             why: match cut.sent == 0 && call.is_called_off() {
                 true => TOO_LATE.into(),
                 false => format!("the connection {}", cut.why),
@@ -102,7 +103,10 @@ impl Tcp {
                 Ok((judged(call, &pdu, &frame, &answer.frame[..answer.filled]), in_step))
             }
             Ok(Err(broken)) => Err(broken),
-            Err(_) => Err(Broken { wire: Wire::NoAnswer, why: answer.unfinished(call, &pdu, timeout) }),
+            Err(_) => {
+                let lost = Lost::Timeout { heard: answer.filled > 0 };
+                Err(Broken { wire: Wire::NoAnswer, why: answer.unfinished(call, &pdu, timeout), lost })
+            }
         }
     }
 }
@@ -144,11 +148,12 @@ fn judged(call: &Call, asked: &Pdu, request: &[u8], answer: &[u8]) -> Wire {
 pub(in crate::bus) struct Broken {
     pub(in crate::bus) wire: fn(String) -> Wire,
     pub(in crate::bus) why: String,
+    lost: Lost,
 }
 
 impl Broken {
     fn before(why: impl Into<String>) -> Broken {
-        Broken { wire: Wire::NotSent, why: why.into() }
+        Broken { wire: Wire::NotSent, why: why.into(), lost: Lost::Idle }
     }
 }
 
@@ -250,7 +255,7 @@ impl Answering {
 
     fn no_frame(&self) -> Broken {
         let why = format!("what came is no Modbus TCP: {}", port::hex(&self.frame[..self.filled]));
-        Broken { wire: Wire::BadReply, why }
+        Broken { wire: Wire::BadReply, why, lost: Lost::Idle }
     }
 
     async fn fill(&mut self, stream: &mut dyn Stream, len: usize) -> Result<(), Broken> {
@@ -267,10 +272,12 @@ impl Answering {
                     return Err(match self.filled {
                         0 => Broken {
                             wire: Wire::NoAnswer,
+                            lost: Lost::Idle,
                             why: format!("the connection was {how}, before anything of an answer came"),
                         },
                         bytes => Broken {
                             wire: Wire::BadReply,
+                            lost: Lost::Idle,
                             why: format!("the answer was cut: the connection was {how}, after {bytes} bytes of it"),
                         },
                     });
@@ -324,10 +331,10 @@ impl Link for Tcp {
         };
         let ended = match self.put(&mut *stream, call).await {
             // The connection goes with whatever may still come on it.
-            Err(Broken { wire, why }) => {
+            Err(Broken { wire, why, lost }) => {
                 debug!(address = %self.address, reason = %why, "a connection is given up");
                 let wire = wire(format!("{}: {why}", self.address));
-                Ended { wire, lost: Some(Lost::Idle) }
+                Ended { wire, lost: Some(lost) }
             }
             Ok((wire, in_step)) if in_step && !matches!(wire, Wire::BadReply(_)) => {
                 self.connection = Some(stream);

@@ -144,10 +144,14 @@ impl Working<'_, Many> {
                 continue;
             }
             let awaits = Awaits { stop: !ends, settings: !ends && !changes };
-            let takes = awaits.settings && lanes.all.len() < most && !self.callers.deserted;
+            let takes = awaits.settings && lanes.all.len() < most;
+            if takes && self.give_a_lane(&mut lanes) {
+                continue;
+            }
+            let takes = takes && !self.callers.deserted;
             match self.next_of_all(&mut lanes, awaits, takes, stop).await {
                 Event::Next(None) => self.callers.deserted = true,
-                Event::Next(Some(grant)) => Self::admit(&mut lanes, *grant),
+                Event::Next(Some(grant)) => self.callers.line_up(*grant),
                 Event::Asked(key, asked) => Self::asked(&mut lanes, key, asked),
                 Event::Abandoned(key) => lanes.get(key).into_iter().for_each(|lane| lane.waiting = None),
                 Event::Heard(None) | Event::Due => {}
@@ -166,6 +170,14 @@ impl Working<'_, Many> {
         }
         self.leave();
         None
+    }
+
+    /// Gives a turn to who is next. `false`: nobody waits.
+    fn give_a_lane(&mut self, lanes: &mut Lanes) -> bool {
+        self.callers.take_in();
+        let Some(grant) = self.callers.lineup.next() else { return false };
+        Self::admit(lanes, grant);
+        true
     }
 
     fn admit(lanes: &mut Lanes, grant: Grant) {
@@ -220,6 +232,7 @@ impl Working<'_, Many> {
                 lane.waiting = Some(Ask { call, at, wish: Wish::Exchange(reply) });
             }
             Sent::Lost(why) | Sent::Not(why) => {
+                self.note_presence(&call, &Ended::not_sent(why.clone()));
                 let _ = reply.send((Wire::NotSent(why), false));
             }
         }
@@ -264,6 +277,7 @@ impl Working<'_, Many> {
         while let Some(Done { key, call, ended, took }) = self.link.take_ended() {
             crash::point(Point::ExchangeEnded);
             self.counts.ended(call.unit, &ended.wire, took);
+            self.note_presence(&call, &ended);
             self.status.send_modify(|status| {
                 status.exchanges += 1;
                 status.timeouts += u64::from(matches!(ended.wire, Wire::NoAnswer(_)));

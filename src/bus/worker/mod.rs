@@ -12,8 +12,10 @@
 //! - Whose turn it is, and what is sent next, is decided in [`crate::bus::turns`].
 //! - One log line a change of state; what a peer can cause at will is said at debug level and counted.
 
+mod callers;
 mod crowd;
 mod rest;
+mod told;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -38,13 +40,15 @@ use crate::bus::modbus::tcp::Tcp;
 use crate::bus::port::error::{Cause, NotOpened};
 use crate::bus::port::owed::{Hardware, Owed, Page};
 use crate::bus::port::{Lines, SystemLines};
+use crate::bus::presence::Presence;
 use crate::bus::tap::{Tap, TappedLines};
 use crate::bus::text::Text;
-use crate::bus::turns::{Asked, Due, Given, Leave, Manners, Turns};
+use crate::bus::turns::{Due, Given, Leave, Manners};
 use crate::config::{Bus, BusKind, Endpoint};
 use crate::health::pulse::{self, Pulse};
 use crate::health::snapshot::BusState;
 use crate::proof::crash::{self, Part, Point};
+use callers::Callers;
 
 /// First and longest pause between attempts to open a line.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -72,6 +76,7 @@ pub struct Worker {
     tap: Tap,
     counts: Arc<Counts>,
     ears: Ears,
+    presence: Presence,
 }
 
 impl Worker {
@@ -83,8 +88,8 @@ impl Worker {
     ) -> Worker {
         let (lines, owed) = (Arc::new(SystemLines), Owed::default());
         let (pulse, tap, counts) = (handle.pulse.clone(), handle.tap.clone(), handle.counts.clone());
-        let ears = handle.ears.clone();
-        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts, ears }
+        let (ears, presence) = (handle.ears.clone(), handle.presence.clone());
+        Worker { config, queue, status, earlier_life: None, lines, owed, pulse, tap, counts, ears, presence }
     }
 
     /// A line without transaction ids is not asked anything until answers to an earlier life of the daemon, which had
@@ -112,13 +117,14 @@ impl Worker {
     ///
     /// Dropping the future instead leaves an exchange in the middle; its caller is told that it may have been sent.
     pub async fn run(self, stop: CancellationToken) {
-        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, pulse, tap, counts, ears } =
-            self;
+        let Worker { config: mut configured, queue, status, earlier_life, lines, owed, .. } = self;
+        let Worker { pulse, tap, counts, ears, presence, .. } = self;
         let lines: Arc<dyn Lines> = Arc::new(TappedLines::new(lines, tap));
-        let mut callers = Callers { queue, turns: Turns::new(), deserted: false };
+        let mut callers = Callers::new(queue);
         loop {
             let config = configured.borrow_and_update().clone();
             status.send_modify(|status| status.kind = config.kind.as_str());
+            presence.forget(&config);
             let (timeout, turnaround) = (bounded(config.response_timeout), bounded(config.turnaround));
             let most = config.max_in_flight;
             let shift = Shift {
@@ -130,6 +136,7 @@ impl Worker {
                 page: owed.page(),
                 pulse: &pulse,
                 counts: &counts,
+                presence: &presence,
             };
             let end = match config.kind {
                 BusKind::ModbusRtu(endpoint) => {
@@ -152,31 +159,6 @@ impl Worker {
             let Some(left) = end else { return pulse.rest() };
             callers = left;
         }
-    }
-}
-
-/// Who has the bus, who waits for it, and who may come, whatever the line is.
-struct Callers {
-    queue: mpsc::Receiver<Grant>,
-    turns: Turns<mpsc::Receiver<Ask>, Ask>,
-    /// Nobody can come any more.
-    deserted: bool,
-}
-
-impl Callers {
-    /// Whether nobody has the bus, and nobody will.
-    fn are_gone(&self) -> bool {
-        self.deserted && self.turns.is_empty()
-    }
-}
-
-impl Asked for Ask {
-    fn call(&self) -> &Call {
-        &self.call
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.wish.is_abandoned()
     }
 }
 
@@ -219,6 +201,7 @@ struct Shift<'a> {
     page: Page,
     pulse: &'a Pulse,
     counts: &'a Counts,
+    presence: &'a Presence,
 }
 
 /// A worker at work on one line with one set of settings.
@@ -235,14 +218,15 @@ struct Working<'a, L> {
     page: Page,
     pulse: &'a Pulse,
     counts: &'a Counts,
+    presence: &'a Presence,
 }
 
 enum Event {
     Stop,
     /// There are new settings.
     Configured,
-    /// A caller is next.
-    Next(Box<Grant>),
+    /// A caller has come.
+    Came(Box<Grant>),
     /// Nobody can come any more.
     Deserted,
     /// The holder asks, or is gone.
@@ -259,7 +243,7 @@ enum Event {
 
 impl<'a> Shift<'a> {
     fn on<L: Link>(self, mut link: L) -> Working<'a, L> {
-        let Shift { callers, status, configured, suspect, lines, page, pulse, counts } = self;
+        let Shift { callers, status, configured, suspect, lines, page, pulse, counts, presence } = self;
         link.take_up(&configured.borrow());
         if let Some(until) = suspect {
             link.suspect(until);
@@ -269,7 +253,7 @@ impl<'a> Shift<'a> {
         let reopening = Reopening { next: Some(now), pause: BACKOFF.0, opened: now, idle: now, failed: None };
         let rest = bounded(configured.borrow().turnaround);
         let mut working =
-            Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse, counts };
+            Working { link, callers, status, configured, name, reopening, rest, lines, page, pulse, counts, presence };
         working.find_port();
         working
     }
@@ -297,9 +281,12 @@ impl<L: Link> Working<'_, L> {
                 }
                 None => {}
             }
+            if self.callers.turns.is_free() && !self.is_to_be_opened() && self.give_a_turn() {
+                continue;
+            }
             match self.next(stop).await {
                 Event::Stop | Event::Configured => {}
-                Event::Next(grant) => self.grant(*grant),
+                Event::Came(grant) => self.callers.line_up(*grant),
                 Event::Deserted => self.callers.deserted = true,
                 Event::Asked(Some(ask)) => self.callers.turns.ask(*ask),
                 Event::Asked(None) => self.end_turn(),
@@ -338,7 +325,7 @@ impl<L: Link> Working<'_, L> {
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
-        let Callers { queue, turns, deserted } = &mut self.callers;
+        let Callers { queue, turns, deserted, .. } = &mut self.callers;
         let due = turns.due_at(&Present { link: &self.link, page: &self.page }).map(Instant::from_std);
         let opening = self.reopening.next.filter(|_| !self.link.is_open());
         let (free, listening) = (turns.is_free() && !*deserted, self.link.is_open());
@@ -354,9 +341,8 @@ impl<L: Link> Working<'_, L> {
             Ok(()) = configured.changed(), if is_between_turns => Event::Configured,
             event = of_the(holder), if held => event,
             () = at(due) => Event::Due,
-            // Before anybody's turn: an opening that one after the other calls off would never come to its end.
             () = at(opening) => Event::Open,
-            grant = queue.recv(), if free => grant.map_or(Event::Deserted, |grant| Event::Next(Box::new(grant))),
+            grant = queue.recv(), if free => grant.map_or(Event::Deserted, |grant| Event::Came(Box::new(grant))),
             // Before what is heard: a line on which something is always said is idle all the same.
             () = at(idle) => Event::Idle,
             lost = self.link.listen(), if listening => Event::Heard(lost),
@@ -364,14 +350,23 @@ impl<L: Link> Working<'_, L> {
         }
     }
 
-    fn grant(&mut self, grant: Grant) {
+    /// Whether it is time to open the line. That goes before anybody's turn: an opening that one after the other calls
+    /// off would never come to its end.
+    fn is_to_be_opened(&self) -> bool {
+        !self.link.is_open() && self.reopening.next.is_some_and(|next| next <= Instant::now())
+    }
+
+    /// Gives the free bus to who is next. `false`: nobody waits.
+    fn give_a_turn(&mut self) -> bool {
+        self.callers.take_in();
+        let Some(Grant { caller, harmless, turn, .. }) = self.callers.lineup.next() else { return false };
         // Room for one: a turn makes one exchange at a time.
         let (asks, receiver) = mpsc::channel(1);
-        let Grant { caller, harmless, turn } = grant;
         // A caller that gave up waiting is passed over.
         if turn.send(Turn { asks, owes: true }).is_ok() {
             self.callers.turns.give(receiver, caller, harmless);
         }
+        true
     }
 
     /// Does one exchange and answers it.
@@ -401,6 +396,7 @@ impl<L: Link> Working<'_, L> {
             ended = self.attempt(call, asked, caller, stop).await?;
         }
         crash::point(Point::ExchangeEnded);
+        self.note_presence(call, &ended);
         let wire = ended.wire;
         self.status.send_modify(|status| {
             status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
@@ -461,20 +457,6 @@ impl<L: Link> Working<'_, L> {
         Some(ended)
     }
 
-    /// Says what is wrong with an open line, when that is new, or has passed.
-    fn tell_trouble(&self) {
-        let status = self.status.borrow().clone();
-        let trouble = self.link.trouble();
-        if !status.is_open() || status.last_error.as_deref() == trouble {
-            return;
-        }
-        match trouble {
-            Some(why) => warn!(bus = %self.name, reason = why, "something is wrong with the line"),
-            None => info!(bus = %self.name, "nothing is wrong with the line any more"),
-        }
-        self.show(BusState::Open, trouble.map(str::to_owned), None);
-    }
-
     /// Tries once to open the line, for as long as the call that wants it is not called off.
     async fn open(&mut self, stop: &CancellationToken, call: Option<&Call>) -> Result<(), Wire> {
         let called_off = async {
@@ -521,7 +503,7 @@ impl<L: Link> Working<'_, L> {
             self.reopening.pause = BACKOFF.0;
         }
         match lost {
-            Lost::Idle => {
+            Lost::Idle | Lost::Timeout { .. } => {
                 self.reopening.next = None;
                 self.show(BusState::Closed, None, None);
             }

@@ -27,7 +27,7 @@ impl<L: Link> Working<'_, L> {
             if let Some(lost) = lost {
                 let why = match &lost {
                     Lost::Gone(why) => why.clone(),
-                    Lost::Idle => "the connection ended before anything was asked on it".into(),
+                    Lost::Idle | Lost::Timeout { .. } => "the connection ended before anything was asked on it".into(),
                 };
                 self.lost(lost.clone());
                 return Err(Ended { wire: Wire::NotSent(why), lost: Some(lost) });

@@ -138,9 +138,11 @@ fn start(script: Script) -> Running {
         connect_pause,
         idle_close,
         max_in_flight: 1,
+        unreachable_after: 3,
+        probe_interval: Duration::from_secs(10),
     };
-    let (handle, Worker { config, queue, status, pulse, counts, .. }) = super::super::new("line-a", &config);
-    let callers = Callers { queue, turns: Turns::new(), deserted: false };
+    let (handle, Worker { config, queue, status, pulse, counts, presence, .. }) = super::super::new("line-a", &config);
+    let callers = Callers::new(queue);
     let stop = CancellationToken::new();
     let worker = {
         let (line, stop) = (line.clone(), stop.clone());
@@ -154,6 +156,7 @@ fn start(script: Script) -> Running {
                 page: Owed::default().page(),
                 pulse: &pulse,
                 counts: &counts,
+                presence: &presence,
             };
             shift.on(line).work(&stop).await;
         })

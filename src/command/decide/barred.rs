@@ -15,6 +15,19 @@ impl Verdict {
 }
 
 impl Execution {
+    /// There is no other attempt behind the one that was made: who was asked is away.
+    pub fn make_no_more(&mut self) {
+        self.route.attempts_max = self.attempts.max(1);
+    }
+
+    /// The end of a command that is not sent once more, for the reason that stands in this end.
+    pub fn not_repeated(&self, end: Outcome) -> Outcome {
+        let Some(Outcome { state, fault: Some(fault), .. }) = self.last.clone() else { return self.cut_short(end) };
+        let why = end.fault.map(|fault| fault.message).unwrap_or_default();
+        let message = format!("{}; it was not repeated: {why}", fault.message);
+        Outcome::ended(state, Fault { message, ..fault })
+    }
+
     /// The end of a command that is not sent any more, which would be this one if nothing of it had been sent before.
     pub fn cut_short(&self, end: Outcome) -> Outcome {
         let Some(fault) = self.doubt.clone() else { return end };

@@ -5,9 +5,10 @@
 //! - What scales a value is read in the turn in which the value is.
 
 use super::attempt::Sent;
+use super::away::Asking;
 use super::{shown, Part, Plan};
 use crate::bus::call::{Call, Wire};
-use crate::bus::{Caller, Turn};
+use crate::bus::Turn;
 use crate::command::decide::{Attempt, ReadBack};
 use crate::command::outcome::{Code, Fault};
 use crate::peripheral::exchange::{Answer, Request};
@@ -33,7 +34,7 @@ impl Plan<'_> {
         &self,
         sent: &Sent,
         turn: &mut Option<Turn>,
-        caller: &Caller<'_>,
+        asking: &Asking<'_>,
         look: u32,
     ) -> ReadBack {
         let mut places = 0;
@@ -48,7 +49,7 @@ impl Plan<'_> {
                 places += 1;
                 let number = u32::try_from(at).unwrap_or_default();
                 let place = Place { part, rule, written, number, unit: *unit };
-                let found = self.look_at(&place, turn, caller, look).await;
+                let found = self.look_at(&place, turn, asking, look).await;
                 if found != ReadBack::Same {
                     let unit = (!rule.units.is_empty()).then_some(*unit);
                     return named(found, (at + 1, self.parts.len()), unit);
@@ -65,10 +66,10 @@ impl Plan<'_> {
     }
 
     /// One look at one place, in the turn that is held, or in one of its own.
-    async fn look_at(&self, place: &Place<'_>, turn: &mut Option<Turn>, caller: &Caller<'_>, look: u32) -> ReadBack {
+    async fn look_at(&self, place: &Place<'_>, turn: &mut Option<Turn>, asking: &Asking<'_>, look: u32) -> ReadBack {
         let held = match turn {
             Some(held) => held,
-            None => match caller.turn().await {
+            None => match asking.turn_at_once().await {
                 Ok(granted) => turn.insert(granted),
                 Err(closed) => return ReadBack::Unknown(Fault::new(Code::BusUnavailable, closed.to_string())),
             },

@@ -1,6 +1,8 @@
+mod away;
 mod called_off;
 mod patience;
 mod row;
+mod share;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,6 +45,8 @@ struct TestGate {
     recorded: bool,
     /// Somebody has locked the device.
     locked: CancellationToken,
+    /// A person waits for the command.
+    insists: bool,
     /// The permit that was given last.
     permit: Arc<Mutex<Permit>>,
 }
@@ -51,7 +55,16 @@ impl TestGate {
     fn new(deadline: Duration) -> TestGate {
         let (deadline, gone) = (Instant::now() + deadline, CancellationToken::new());
         let (locked, permit) = (CancellationToken::new(), Arc::default());
-        TestGate { deadline, stops: false, gone, ledger: Duration::ZERO, recorded: false, locked, permit }
+        TestGate {
+            deadline,
+            stops: false,
+            gone,
+            ledger: Duration::ZERO,
+            recorded: false,
+            locked,
+            insists: false,
+            permit,
+        }
     }
 }
 
@@ -87,6 +100,10 @@ impl Gate for TestGate {
             () = self.gone.cancelled() => {}
             () = self.locked.cancelled() => {}
         }
+    }
+
+    fn insists(&self) -> bool {
+        self.insists
     }
 
     fn permit(&self) -> Permit {

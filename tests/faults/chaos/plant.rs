@@ -161,7 +161,7 @@ fn devices() -> Vec<Device> {
 }
 
 fn buses(slave: &Slave, ports: &[Port; 2]) -> String {
-    let timing = format!("response_timeout = \"{}ms\"\nretries = 1", ANSWER.as_millis());
+    let timing = format!("response_timeout = \"{}ms\"\nretries = 1\nunreachable_after = 0", ANSWER.as_millis());
     let mut buses = modbus_buses([slave.address()], &timing);
     for (port, (name, kind)) in ports.iter().zip([("rtu", "modbus-rtu"), ("text", "serial")]) {
         let path = port.path().display().to_string();

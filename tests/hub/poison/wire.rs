@@ -10,7 +10,7 @@ use crate::support::broker::{Broker, Client};
 use crate::support::puppet::{frame, Act, Puppet};
 use crate::support::{eventually, free_address, pump, Site};
 
-const TIMING: &str = "response_timeout = \"300ms\"\nretries = 1";
+const TIMING: &str = "response_timeout = \"300ms\"\nretries = 1\nunreachable_after = 0";
 /// Comes when nobody waits for it any more.
 const TOO_LATE: Duration = Duration::from_millis(600);
 

@@ -2,6 +2,7 @@
 //! outside: the built daemon, real sockets, a slave that counts.
 
 mod accept;
+mod away;
 mod cut;
 mod deadlines;
 mod history;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fieldbridge::command::Form;
 use fieldbridge::config::{
-    BusKind, Credential, Cut, Endpoint, LowLatency, Parity, Patience, Rs485, Settle, TransportKind,
+    BusKind, Credential, Cut, Endpoint, LowLatency, OnUnreachable, Parity, Patience, Rs485, Settle, TransportKind,
 };
 use fieldbridge::peripheral::registers::{DataType, Order, Table};
 use fieldbridge::peripheral::{Action, Function};
@@ -29,6 +29,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((rtu.response_timeout, rtu.retries), (Duration::from_millis(500), 2));
     assert_eq!(rtu.turnaround, Duration::ZERO);
     assert_eq!((rtu.connect_pause, rtu.idle_close), (Duration::ZERO, None));
+    assert_eq!((rtu.unreachable_after, rtu.probe_interval), (3, Duration::from_secs(10)));
     let BusKind::ModbusRtu(Endpoint::Serial(port)) = &rtu.kind else {
         panic!("{rtu:?}");
     };
@@ -55,7 +56,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((command.min_interval, command.latest_wins), (Duration::ZERO, false));
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
-    assert_eq!(device.patience, Patience::default());
+    assert_eq!((device.patience, device.on_unreachable), (Patience::default(), OnUnreachable::Fail));
 }
 
 #[test]
@@ -87,6 +88,23 @@ fn every_kind_of_bus_may_be_left_alone_when_it_was_opened_and_be_closed_when_it_
         let bus = &site.loaded().config.buses[bus];
         assert_eq!((bus.connect_pause, bus.idle_close), (Duration::from_secs(2), Some(Duration::ZERO)));
     }
+}
+
+#[test]
+fn every_kind_of_bus_says_when_a_unit_is_away_and_each_device_what_becomes_of_its_commands_then() {
+    let site = Site::good();
+    for bus in ["line-a", "plant", "scale-port"] {
+        site.write("conf.d/10.toml", format!("[bus.{bus}]\nunreachable_after = 5\nprobe_interval = '90s'"));
+        let bus = &site.loaded().config.buses[bus];
+        assert_eq!((bus.unreachable_after, bus.probe_interval), (5, Duration::from_secs(90)));
+    }
+    for (word, expected) in [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold)] {
+        site.write("conf.d/10.toml", format!("[device.pump-7]\non_unreachable = '{word}'"));
+        assert_eq!(site.loaded().config.devices["pump-7"].on_unreachable, expected);
+    }
+    site.write("conf.d/10.toml", "[bus.line-a]\nunreachable_after = 0\n[device.pump-7]\non_unreachable = 'hold'");
+    let notes: Vec<String> = site.loaded().notes.iter().map(ToString::to_string).collect();
+    assert!(notes.iter().any(|note| note.contains("no unit of it is ever away")), "{notes:?}");
 }
 
 #[test]

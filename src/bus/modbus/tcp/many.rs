@@ -213,17 +213,17 @@ impl Many {
                 self.late.pop_front();
             }
             self.late.push_back(asked.transaction);
+            let is_its = self.answer.frame.starts_with(&asked.transaction.to_be_bytes()) && self.answer.filled >= 2;
+            let lost = is_its.then_some(Lost::Timeout { heard: true });
             let wire = match (&asked.stray, Pdu::of(&asked.call.request)) {
                 (Some(stray), _) => asked.judge(stray),
                 (None, Some(pdu)) => {
-                    let is_its =
-                        self.answer.frame.starts_with(&asked.transaction.to_be_bytes()) && self.answer.filled >= 2;
                     let cut = if is_its { &self.answer } else { &Answering::default() };
                     Wire::NoAnswer(format!("{}: {}", self.address, cut.unfinished(&asked.call, &pdu, asked.timeout)))
                 }
                 (None, None) => Wire::NoAnswer(format!("{}: no answer came", self.address)),
             };
-            self.end(asked, Ended::kept(wire));
+            self.end(asked, Ended { wire, lost });
         }
     }
 

@@ -2,6 +2,7 @@
 //! waits for then, it is told at once, and never sent. Proves G13 on each kind of line.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
 use super::*;
@@ -36,7 +37,7 @@ pub(super) struct Far {
     /// How long each opening takes; it fails if that is more than nothing, unless they are merely slow.
     opening: Mutex<VecDeque<Duration>>,
     slow: bool,
-    deaf: bool,
+    pub(super) deaf: Arc<AtomicBool>,
     /// Until when nothing can be opened.
     away_until: Option<Instant>,
     /// Each line ends behind the first answer.
@@ -48,7 +49,7 @@ pub(super) struct Far {
 impl Far {
     /// They hear everything, and say nothing.
     pub(super) fn deaf() -> Far {
-        Far { deaf: true, ..Far::default() }
+        Far { deaf: Arc::new(true.into()), ..Far::default() }
     }
 
     /// Nothing leads to them before this.
@@ -63,7 +64,7 @@ impl Far {
     fn open(&self) -> impl std::future::Future<Output = Result<DuplexStream, NotOpened>> + Send {
         *self.opened.lock().unwrap() = true;
         let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
-        let (deaf, hangs_up, slow) = (self.deaf, self.hangs_up, self.slow);
+        let (deaf, hangs_up, slow) = (self.deaf.clone(), self.hangs_up, self.slow);
         let away = self.away_until.is_some_and(|until| Instant::now() < until);
         async move {
             if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
@@ -77,7 +78,7 @@ impl Far {
                 let mut chunk = [0; 256];
                 while let Ok(len @ 1..) = far.read(&mut chunk).await {
                     heard.lock().unwrap().push(Instant::now());
-                    if !deaf {
+                    if !deaf.load(Ordering::Relaxed) {
                         let is_text = chunk.starts_with(b"GO");
                         far.write_all(if is_text { b"OK\r\n" } else { &chunk[..len] }).await.unwrap();
                         if hangs_up {
@@ -228,7 +229,7 @@ async fn a_slow_opening_comes_to_its_end_although_one_after_the_other_calls_it_o
 #[tokio::test(start_paused = true)]
 async fn what_may_have_reached_the_wire_is_not_told_to_be_undone_when_its_bus_ends() {
     for (name, device, bus) in plants("").filter(|(name, ..)| *name == "again") {
-        let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
+        let bench = bench(&bus, Arc::new(Far::deaf()), Owed::default());
         let (far, stop) = (bench.far.clone(), bench.stop.clone());
         tokio::spawn(async move {
             while far.requests() == 0 {
@@ -270,7 +271,7 @@ async fn while_the_line_is_being_opened_for_it() {
 #[tokio::test(start_paused = true)]
 async fn while_the_port_may_answer_what_another_bus_has_asked() {
     for (name, device, bus) in plants("late_window = \"20s\"").filter(|(_, _, bus)| bus.kind.as_str() != "modbus-tcp") {
-        let (owed, far) = (Owed::default(), Arc::new(Far { deaf: true, ..Far::default() }));
+        let (owed, far) = (Owed::default(), Arc::new(Far::deaf()));
         let other = bench(&bus, far.clone(), owed.clone());
         let ran = other.run(&device, name, &mut TestGate::new(600 * SECOND)).await;
         let asked = far.requests();
@@ -298,7 +299,7 @@ fn at_another_path(bus: &config::Bus) -> config::Bus {
 #[tokio::test(start_paused = true)]
 async fn not_once_the_first_byte_has_left() {
     for (name, device, bus) in plants("") {
-        let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
+        let bench = bench(&bus, Arc::new(Far::deaf()), Owed::default());
         let mut gate = TestGate::new(600 * SECOND);
         let (far, gone) = (bench.far.clone(), gate.gone.clone());
         tokio::spawn(async move {
@@ -317,7 +318,7 @@ async fn not_once_the_first_byte_has_left() {
 async fn a_lock_ends_what_waits_and_keeps_what_was_sent_from_being_repeated() {
     for after in [Duration::ZERO, 4 * SECOND] {
         for (name, device, bus) in plants("turnaround = \"8s\"") {
-            let bench = bench(&bus, Arc::new(Far { deaf: true, ..Far::default() }), Owed::default());
+            let bench = bench(&bus, Arc::new(Far::deaf()), Owed::default());
             let mut gate = TestGate::new(600 * SECOND);
             let (far, locked, permit) = (bench.far.clone(), gate.locked.clone(), gate.permit.clone());
             tokio::spawn(async move {
