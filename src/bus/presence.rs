@@ -143,7 +143,7 @@ impl Presence {
 
     /// Returns when leave to ask it may be had. Cancel-safe.
     pub async fn may_be_asked(&self, party: &Party) {
-        self.until(party, |standing| match (standing.away_since, standing.tried_at) {
+        self.comes_to(party, |standing| match (standing.away_since, standing.tried_at) {
             (None, _) => Some(Instant::now()),
             (Some(_), tried_at) => tried_at,
         })
@@ -152,12 +152,12 @@ impl Presence {
 
     /// Returns when it is away and may be tried. Cancel-safe.
     pub async fn is_to_be_tried(&self, party: &Party) {
-        self.until(party, |standing| standing.tried_at).await;
+        self.comes_to(party, |standing| standing.tried_at).await;
     }
 
     /// Returns when it is away, and not to be tried at that moment. Cancel-safe.
     pub async fn is_barred(&self, party: &Party) {
-        self.until(party, |standing| {
+        self.comes_to(party, |standing| {
             let is_due = standing.tried_at.is_some_and(|at| at <= Instant::now());
             standing.away_since.filter(|_| !is_due)
         })
@@ -166,11 +166,11 @@ impl Presence {
 
     /// Returns when it is away. Cancel-safe.
     pub async fn is_gone(&self, party: &Party) {
-        self.until(party, |standing| standing.away_since).await;
+        self.comes_to(party, |standing| standing.away_since).await;
     }
 
-    /// Returns at the time that the standing names, as it is then.
-    async fn until(&self, party: &Party, time: impl Fn(Standing) -> Option<Instant>) {
+    /// Returns at the time that is named, as things stand then. Cancel-safe.
+    pub async fn comes_to(&self, party: &Party, time: impl Fn(Standing) -> Option<Instant>) {
         let mut changes = self.0.subscribe();
         loop {
             changes.mark_unchanged();

@@ -310,7 +310,7 @@ fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
 
 /// What becomes of a device's commands while it is away.
 fn on_unreachable(table: &Table, bus: Option<&Bus>) -> OnUnreachable {
-    let choices = [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold)];
+    let choices = [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold), ("mirror", OnUnreachable::Mirror)];
     let chosen = table.choice("on_unreachable", &choices);
     if chosen.is_some() && bus.is_some_and(|bus| bus.unreachable_after == 0) {
         let why = ("has no effect, as unreachable_after of its bus is 0: no unit of it is ever away", "remove one");

@@ -369,6 +369,8 @@ pub enum OnUnreachable {
     Fail,
     /// They wait until it is back, or for their deadline.
     Hold,
+    /// They stay at the hub, to which the device is not connected meanwhile.
+    Mirror,
 }
 
 /// One `[device.ID]`

@@ -84,6 +84,8 @@ impl Gate for CommandGate<'_> {
             () = self.work.origin.goes() => {}
             () = self.is_barred() => {}
             () = self.work.outdated.cancelled() => {}
+            // One that has a row is the gateway's own.
+            () = self.work.origin.dies(), if self.work.row.is_none() => {}
             () = sleep_until(look) => {}
         }
     }
@@ -98,6 +100,10 @@ impl Gate for CommandGate<'_> {
 
     fn insists(&self) -> bool {
         matches!(self.work.origin, Origin::Operator(_))
+    }
+
+    fn waits_for_its_unit(&self) {
+        self.context.show_held();
     }
 
     fn permit(&self) -> Permit {

@@ -59,6 +59,7 @@ use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::proof::crash::{self, Point};
 use gate::CommandGate;
 use origin::Origin;
+use probe::Stirs;
 use receipts::{Key, Own};
 use waiting::{InHand, Outdated, Waiting};
 use work::Work;
@@ -99,6 +100,8 @@ pub struct Context {
     pub lockouts: Arc<Lockouts>,
     /// When commands were done that must not follow one another too soon.
     pub intervals: Arc<Intervals>,
+    /// Whether its messages are to stay at the hub, since its unit is away.
+    pub held: Arc<watch::Sender<bool>>,
     /// Rung when there is a new result event.
     pub event_bell: Arc<Notify>,
     /// Rung when a connection has ended.
@@ -216,6 +219,7 @@ impl Context {
         }
         let mut assigned = self.assignment.clone();
         loop {
+            self.show_held();
             let job = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -224,8 +228,10 @@ impl Context {
                     Some(job) => job,
                     None => return self.stop.cancelled().await,
                 },
-                () = self.is_to_be_tried(&mut assigned) => {
-                    Box::pin(self.try_unit(&jobs)).await;
+                stirs = self.unit_stirs(&mut assigned) => {
+                    if stirs == Stirs::IsToBeTried {
+                        Box::pin(self.try_unit(&jobs)).await;
+                    }
                     continue;
                 }
             };

@@ -73,6 +73,14 @@ impl Origin {
         }
     }
 
+    /// Returns when a message's connection has ended. Cancel-safe.
+    pub(super) async fn dies(&self) {
+        match self {
+            Origin::Message(Some(ticket)) => ticket.dies().await,
+            Origin::Message(None) | Origin::Operator(_) => pending().await,
+        }
+    }
+
     /// Lets the hub forget a message: what it stands on is durable.
     pub(super) fn complete(&mut self, receipt: Receipt) {
         if let Some(ticket) = self.take_ticket() {

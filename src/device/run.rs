@@ -82,6 +82,9 @@ pub trait Gate {
         false
     }
 
+    /// The command is about to wait until its unit is back, or may be tried.
+    fn waits_for_its_unit(&self) {}
+
     /// Leave for one exchange, which a lock takes back.
     fn permit(&self) -> Permit;
 

@@ -409,6 +409,11 @@ fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
     let error = status.and_then(|status| status.last_error.as_deref());
     match (status.map(|status| status.hub).unwrap_or_default(), error) {
         (LinkState::Connected, _) => Finding::ok(&about, "connected, says the running fieldbridge"),
+        (LinkState::Held, _) => {
+            let said =
+                "its unit is away, and its messages stay at the hub until that is back, says the running fieldbridge";
+            Finding::ok(&about, said)
+        }
         (LinkState::WaitingForLocks, Some(why)) => Finding::warn(&about, why).remedy("ask again then"),
         (_, Some(error)) => Finding::failed(&about, error),
         (state, None) => {

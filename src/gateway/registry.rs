@@ -136,9 +136,11 @@ impl Registry {
         let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
         let news = Arc::<News>::default();
         let hearing = events::listen(device, &self.buses[&device.bus].handle, &news, &gateway.ledger);
+        let held = Arc::new(watch::Sender::new(false));
         let context = Context {
             id: device.id.clone(),
             assignment: assigned,
+            held: held.clone(),
             ledger: gateway.ledger.clone(),
             health: health.clone(),
             receipts: gateway.receipts.clone(),
@@ -153,6 +155,7 @@ impl Registry {
             id: device.id.clone(),
             account: configured,
             deliveries: Box::new(deliveries),
+            held: held.subscribe(),
             room: gateway.shared.room(),
             ledger: gateway.ledger.clone(),
             event_bell,

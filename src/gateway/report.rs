@@ -14,7 +14,11 @@ const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
 impl Registry {
     fn connected(&self) -> usize {
-        self.devices.values().filter(|served| served.health.link() == LinkState::Connected).count()
+        self.linked(LinkState::Connected)
+    }
+
+    fn linked(&self, state: LinkState) -> usize {
+        self.devices.values().filter(|served| served.health.link() == state).count()
     }
 }
 
@@ -86,9 +90,10 @@ impl Gateway {
         let buses: Vec<BusState> = registry.buses.values().map(|running| running.handle.status().state).collect();
         let in_doubt: u64 = registry.devices.values().map(|served| served.health.in_doubt.get()).sum();
         let mut line = format!(
-            "{} of {} identities connected, {}, {in_doubt} {} in doubt since the start",
+            "{} of {} identities connected{}, {}, {in_doubt} {} in doubt since the start",
             registry.connected(),
             registry.devices.len(),
+            held_ones(registry.linked(LinkState::Held)),
             open_ones(&buses),
             if in_doubt == 1 { "command" } else { "commands" },
         );
@@ -112,6 +117,15 @@ impl Gateway {
             line += ", THE NEW CONFIGURATION HAS ERRORS";
         }
         line
+    }
+}
+
+/// Those that are not connected since their units are away.
+fn held_ones(count: usize) -> String {
+    if count == 0 {
+        String::new()
+    } else {
+        format!(" ({count} held)")
     }
 }
 

@@ -79,7 +79,8 @@ impl DeviceHealth {
         let mut link = self.lock();
         let has_waited = link.0 == LinkState::WaitingForLocks;
         link.0 = state;
-        if state == LinkState::Connected || error.is_some() || has_waited {
+        let is_well = matches!(state, LinkState::Connected | LinkState::Held);
+        if is_well || error.is_some() || has_waited {
             link.1 = error;
         }
     }

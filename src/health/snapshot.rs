@@ -159,7 +159,8 @@ pub struct Times {
     pub max: f64,
 }
 
-/// Where the session of a device's identity stands: `waiting`, `waiting-for-locks`, `connecting` or `connected`.
+/// Where the session of a device's identity stands: `waiting`, `waiting-for-locks`, `connecting`, `connected` or
+/// `held`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
@@ -171,6 +172,8 @@ pub enum LinkState {
     Connecting,
     /// Subscribed: messages flow.
     Connected,
+    /// Its unit is away, and its messages stay at the hub. That is no trouble.
+    Held,
     /// A word that this program does not know, or none.
     #[default]
     #[serde(other)]
@@ -185,6 +188,7 @@ impl LinkState {
             LinkState::WaitingForLocks => "waiting-for-locks",
             LinkState::Connecting => "connecting",
             LinkState::Connected => "connected",
+            LinkState::Held => "held",
             LinkState::Unknown => "unknown",
         }
     }
@@ -278,7 +282,8 @@ mod tests {
 
     #[test]
     fn the_word_of_a_state_is_the_one_that_is_shown_and_a_new_one_keeps_nobody_from_reading_the_rest() {
-        let links = [LinkState::Waiting, LinkState::WaitingForLocks, LinkState::Connecting, LinkState::Connected];
+        use LinkState::{Connected, Connecting, Held, Waiting, WaitingForLocks};
+        let links = [Waiting, WaitingForLocks, Connecting, Connected, Held];
         for state in links {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
             assert_eq!(serde_json::from_value::<LinkState>(state.as_str().into()).unwrap(), state);

@@ -148,6 +148,14 @@ impl Ticket {
         self.settlements.as_ref().is_none_or(Settlements::are_open)
     }
 
+    /// Returns when that connection has ended. Cancel-safe.
+    pub async fn dies(&self) {
+        match &self.settlements {
+            Some(settlements) => settlements.queue.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver
     /// the message again, and the ledger will know it.
     pub fn complete(self, _stands_on: Receipt) {

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::command::Envelope;
 use crate::complaint::steers;
-use crate::health::snapshot::{Lock, Snapshot};
+use crate::health::snapshot::{LinkState, Lock, Snapshot};
 use crate::ledger::row::{Record, Source};
 
 /// What a reload has changed.
@@ -31,7 +31,11 @@ pub fn status(of: &Snapshot) -> String {
     let hub = &of.hub;
     let (version, host) = (printable(&of.version), printable(&hub.host));
     let _ = writeln!(out, "fieldbridge {version}, up {up}");
-    let _ = writeln!(out, "hub {host}: {} of {} identities connected", hub.connected, hub.identities);
+    let held = match of.devices.iter().filter(|device| device.hub == LinkState::Held).count() {
+        0 => String::new(),
+        held => format!(", {held} held since their units are away"),
+    };
+    let _ = writeln!(out, "hub {host}: {} of {} identities connected{held}", hub.connected, hub.identities);
     if !of.configuration.ok {
         let why = or_none(&of.configuration.last_error);
         let _ = writeln!(out, "the last reload was REFUSED, and what runs is the configuration before it: {why}");

@@ -85,7 +85,7 @@ impl Away {
     fn of(dice: &mut fastrand::Rng) -> Away {
         let unreachable_after = [1, 1, 2, 3, 0][dice.usize(..5)];
         let probe_interval = ["1s", "5s", "10s"][dice.usize(..3)];
-        let on_unreachable = ["fail", "fail", "hold"][dice.usize(..3)];
+        let on_unreachable = ["fail", "hold", "mirror"][dice.usize(..3)];
         Away { unreachable_after, probe_interval, on_unreachable }
     }
 }

@@ -103,7 +103,8 @@ impl Plan<'_> {
             ask(gate, progress)?;
             match self.device.on_unreachable {
                 OnUnreachable::Fail => return Err(Ran::Finished(self.unreachable(asking.bus), 0)),
-                OnUnreachable::Hold => {
+                OnUnreachable::Hold | OnUnreachable::Mirror => {
+                    gate.waits_for_its_unit();
                     let back = unless_called_off(gate, progress, presence.may_be_asked(&asking.party)).await;
                     back.map_err(|ran| self.held(ran, asking.bus))?;
                 }

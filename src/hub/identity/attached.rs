@@ -59,6 +59,8 @@ pub(super) struct Serving<'a> {
     pub(super) has_turn: bool,
     /// No message is begun any more, and none is asked for.
     pub(super) leaves: bool,
+    /// Messages are to stay at the hub: it ends when there is nothing to publish any more.
+    pub(super) held: bool,
     pub(super) remains: Remains,
 }
 
@@ -100,7 +102,15 @@ impl Serving<'_> {
         self.attachment.receive().await?;
         let mut ledger_health = identity.ledger.health();
         let mut configured = identity.account.clone();
+        let mut held = identity.held.clone();
         loop {
+            if *held.borrow_and_update() && !self.held {
+                self.hold(outbox).await?;
+            }
+            if self.held && self.subscribed && outbox.is_idle() {
+                self.tell_what_is_settled(settled).await?;
+                return Ok(Ending::Held);
+            }
             if let Some(ending) = self.before_it_waits(&mut configured).await? {
                 return Ok(ending);
             }
@@ -130,6 +140,7 @@ impl Serving<'_> {
                     self.renewal = Some(Instant::now());
                 }
                 Ok(()) = configured.changed() => {}
+                Ok(()) = held.changed(), if !self.held => {}
                 () = identity.leaves.cancelled(), if !self.leaves => {
                     self.leaves = true;
                     self.attachment.take_no_more().await?;
@@ -145,14 +156,34 @@ impl Serving<'_> {
                     }
                 }
                 () = identity.stop.cancelled() => {
-                    while let Ok(settlement) = settled.try_recv() {
-                        self.on_settlement(settlement, settled).await?;
-                    }
+                    self.tell_what_is_settled(settled).await?;
                     self.publish_the_last(outbox).await?;
                     return Ok(Ending::Stop);
                 }
             }
         }
+    }
+
+    /// Nothing more is asked for, and it ends as soon as the hub has all events.
+    async fn hold(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
+        self.held = true;
+        tracing::info!(device = %self.identity.id, "its unit is away: its messages stay at the hub until that is back");
+        if !self.leaves {
+            self.attachment.take_no_more().await?;
+        }
+        // The bell may have rung for one, and nobody has listened yet.
+        outbox.look_again();
+        match self.subscribed {
+            true => outbox.publish_more(&mut *self.attachment).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn tell_what_is_settled(&mut self, settled: &mut mpsc::Receiver<Settlement>) -> Result<(), Trouble> {
+        while let Ok(settlement) = settled.try_recv() {
+            self.on_settlement(settlement, settled).await?;
+        }
+        Ok(())
     }
 
     /// What is to be done before anything is waited for. Gives how it ends, if it does.

@@ -53,6 +53,8 @@ struct Established {
     attachment: Box<dyn Attachment>,
     token: Option<TokenLife>,
     since: Instant,
+    /// It was made to publish only.
+    held: bool,
     _place: Option<Place>,
 }
 
@@ -67,7 +69,10 @@ impl Identity {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.health.pulse.during(self.ready()) => {}
+                () = self.health.pulse.during(async {
+                    self.held_back(&mut outbox).await;
+                    self.ready().await;
+                }) => {}
             }
             let account = configured.borrow_and_update().clone();
             let ending = tokio::select! {
@@ -87,7 +92,7 @@ impl Identity {
             self.health.set_link(LinkState::Waiting, None);
             match ending {
                 Ending::Stop => break,
-                Ending::Renew | Ending::LedgerUnwell | Ending::ClockUnset | Ending::Reconfigured => {}
+                Ending::Renew | Ending::Held | Ending::LedgerUnwell | Ending::ClockUnset | Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
                     which = self.key_after(&trouble, &account, which);
                     let wait = streak.backoff.next(fastrand::f64()).max(trouble.retry_after().unwrap_or_default());
@@ -115,6 +120,24 @@ impl Identity {
             tracing::info!(device = %self.id, "the hub refuses the device's {which} key; the {next} one is tried");
         }
         next
+    }
+
+    /// Waits while its messages are to stay at the hub, until there is something to publish.
+    async fn held_back(&self, outbox: &mut Outbox) {
+        let mut held = self.held.clone();
+        loop {
+            let is_held = *held.borrow_and_update();
+            if !is_held || outbox.has_something().await {
+                return;
+            }
+            self.health.set_link(LinkState::Held, None);
+            tokio::select! {
+                // Whoever says so has gone, and the identity is about to be stopped.
+                changed = held.changed() => if changed.is_err() { return },
+                // Nothing is being read: that can't be too slow.
+                _ = outbox.stirred() => {}
+            }
+        }
     }
 
     /// Waits until a connection makes sense.
@@ -229,13 +252,14 @@ impl Identity {
         // The clock may have jumped since it was looked at, and a resumed TLS session checks no dates.
         let date = self.ledger.wall_clock().now().map_err(|_| Ending::ClockUnset)?;
         let (token, life) = self.token(account, which, date).unzip();
-        let wants_messages = !self.leaves.is_cancelled();
+        let held = *self.held.borrow();
+        let wants_messages = !self.leaves.is_cancelled() && !held;
         let (settle, note_late) = (account.settle, self.note_late(&hub.host));
         let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, settle, note_late };
         let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, ?which, was_known = attachment.was_known(), "the hub lets the device in");
-        Ok(Established { attachment, token: life, since: Instant::now(), _place: None })
+        Ok(Established { attachment, token: life, since: Instant::now(), held, _place: None })
     }
 
     /// Notes when a message of this hub came that nobody takes.
@@ -256,7 +280,7 @@ impl Identity {
         account: &Arc<Account>,
         which: Which,
     ) -> Served {
-        let Established { attachment, token, since, _place } = established;
+        let Established { attachment, token, since, held, _place } = established;
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
         let tells_enqueued_time = attachment.tells_enqueued_time();
         let mut serving = Serving {
@@ -278,6 +302,7 @@ impl Identity {
             turn: None,
             has_turn: false,
             leaves: false,
+            held,
         };
         let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
         if !self.ledger.is_well() || matches!(ending, Ending::LedgerUnwell | Ending::Trouble(Trouble::LedgerSlow)) {

@@ -7,6 +7,8 @@
 //!   made unless it can. A clock that is doubted later ends no connection: its token lives on.
 //! - What a connection was made with stays as it is: who it is, and with which settings. If the configuration changes,
 //!   the connection ends as for a new token, and the next one is made with what is configured then.
+//! - While its messages are to stay at the hub, a connection is made when there is something to publish, and ends when
+//!   there is nothing any more. What was delivered on it and not begun is the next one's.
 //! - What waits for its turn when its connection ends is dropped at once: the hub delivers it again.
 
 mod attached;
@@ -46,6 +48,8 @@ pub struct Identity {
     pub account: watch::Receiver<Arc<Account>>,
     /// Where deliveries go.
     pub deliveries: Box<dyn Intake>,
+    /// Whether its messages are to stay at the hub: it is connected to publish only.
+    pub held: watch::Receiver<bool>,
     /// What it may keep of messages that wait.
     pub room: Arc<Room>,
     /// Where result events come from.
@@ -69,6 +73,8 @@ enum Ending {
     Renew,
     /// The configuration has changed.
     Reconfigured,
+    /// Its messages are to stay at the hub, and nothing is to be published.
+    Held,
     /// The ledger can't be written.
     LedgerUnwell,
     /// The clock can't be believed any more.

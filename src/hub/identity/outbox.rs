@@ -314,6 +314,36 @@ impl Outbox {
         timeout(LEDGER_PATIENCE, self.ledger.event_acknowledged(seq)).await.map_err(|_| Trouble::LedgerSlow)
     }
 
+    /// Whether there is something to publish, of which the ledger is asked without a connection. Where it gives no
+    /// answer there may be. Cancel-safe.
+    pub(in crate::hub) async fn has_something(&mut self) -> bool {
+        loop {
+            if !self.telling.is_idle() {
+                return true;
+            }
+            while let Some(event) = self.waiting.front() {
+                if !self.done.contains(&event.seq) {
+                    return true;
+                }
+                // Its removal has not been committed yet.
+                self.waiting.pop_front();
+            }
+            if self.unread && self.reading.is_none() {
+                self.read_on();
+            }
+            if self.reading.is_none() {
+                return false;
+            }
+            match under_way(&mut self.reading).await {
+                Read::Events { is_full, events } => self.has_read(is_full, events),
+                Read::Failed | Read::Slow => {
+                    self.unread = true;
+                    return true;
+                }
+            }
+        }
+    }
+
     /// Whether nothing is left to be published, as far as is known.
     pub(in crate::hub) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()

@@ -98,7 +98,9 @@ fn every_kind_of_bus_says_when_a_unit_is_away_and_each_device_what_becomes_of_it
         let bus = &site.loaded().config.buses[bus];
         assert_eq!((bus.unreachable_after, bus.probe_interval), (5, Duration::from_secs(90)));
     }
-    for (word, expected) in [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold)] {
+    for (word, expected) in
+        [("fail", OnUnreachable::Fail), ("hold", OnUnreachable::Hold), ("mirror", OnUnreachable::Mirror)]
+    {
         site.write("conf.d/10.toml", format!("[device.pump-7]\non_unreachable = '{word}'"));
         assert_eq!(site.loaded().config.devices["pump-7"].on_unreachable, expected);
     }

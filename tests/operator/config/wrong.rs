@@ -108,7 +108,11 @@ const BUS: &[Case] = &[
     ("[bus.plant]\nprobe_interval = '50ms'", "bus.plant.probe_interval", "100ms to 1h"),
     ("[bus.plant]\noffline_after = 2", "bus.plant.offline_after", "did you mean \"unreachable_after\"?"),
     ("[bus.plant]\nretry_interval = '5s'", "bus.plant.retry_interval", "did you mean \"probe_interval\"?"),
-    ("[device.pump-7]\non_unreachable = 'wait'", "device.pump-7.on_unreachable", "none of \"fail\", \"hold\""),
+    (
+        "[device.pump-7]\non_unreachable = 'wait'",
+        "device.pump-7.on_unreachable",
+        "none of \"fail\", \"hold\", \"mirror\"",
+    ),
     ("[bus.plant]\nidle_close = '25h'", "bus.plant.idle_close", "0ms to 1d"),
     ("[bus.plant]\nmax_in_flight = 17", "bus.plant.max_in_flight", "1 to 16"),
     ("[bus.plant]\npipelining = 4", "bus.plant.pipelining", "did you mean \"max_in_flight\"?"),
