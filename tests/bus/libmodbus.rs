@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde_json::{json, Value as Json};
 
 use crate::support::foreign::{Cable, Libmodbus, Mbpoll, Place, SerialServer, UNIT};
-use crate::support::{Daemon, Site};
+use crate::support::{eventually, Daemon, Site};
 
 /// The commands of the slave's device. Of a pair of functions that write one, either.
 const COMMANDS: &str = r#"
@@ -115,6 +115,18 @@ impl Plant {
             .unwrap_or_else(|_| panic!("{}: {}", self.way, String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// What the slave is asked for meanwhile, at least so many requests. It notes each before it answers, and what it
+    /// notes is read a moment later.
+    fn asked<T>(&self, least: usize, what: impl FnOnce() -> T) -> (T, Vec<String>) {
+        let before = self.slave.served().len();
+        let done = what();
+        let asked = eventually("the slave's account", || {
+            let asked = self.slave.served().split_off(before);
+            (asked.len() >= least).then_some(asked)
+        });
+        (done, asked)
+    }
+
     fn succeeds(&self, command: &str, value: Option<&Json>) -> Json {
         let event = self.end(command, value);
         assert_eq!(event["status"], "succeeded", "{}: {command}: {event}", self.way);
@@ -122,14 +134,18 @@ impl Plant {
     }
 
     fn reads(&self, command: &str) -> Json {
-        self.succeeds(command, None)
+        self.asked(1, || self.succeeds(command, None)).0
+    }
+
+    /// What another master reads.
+    fn shows(&self, table: Mbpoll, address: u16, count: u16) -> Vec<String> {
+        self.asked(1, || table.read(&self.second, address, count)).0
     }
 
     /// Writes, and gives what the slave was asked for that, the reading back left out.
     fn writes(&self, command: &str, value: &Json) -> Vec<String> {
-        let before = self.slave.served().len();
-        assert_eq!(self.succeeds(command, Some(value)), *value, "{}: {command}", self.way);
-        let mut served = self.slave.served().split_off(before);
+        let (written, mut served) = self.asked(2, || self.succeeds(command, Some(value)));
+        assert_eq!(written, *value, "{}: {command}", self.way);
         let read_back = served.pop().expect("it was read back");
         assert!(matches!(&read_back[2..4], "01" | "03"), "{}: {read_back}", self.way);
         served
@@ -171,20 +187,20 @@ fn what_each_function_writes_another_master_reads() {
         assert_eq!(plant.writes("coil-by-15", &json!(true)), ["070f002a00010101"]);
         let row = json!([true, false, true, true, false, false, true, false, true]);
         assert_eq!(plant.writes("row-of-coils", &row), ["070f002b0009024d01"]);
-        let coils = Mbpoll::Coil.read(&plant.second, 40, 13);
+        let coils = plant.shows(Mbpoll::Coil, 40, 13);
         assert_eq!(coils, ["0", "1", "1", "1", "0", "1", "1", "0", "0", "1", "0", "1", "0"], "{way}");
 
         assert_eq!(plant.writes("register", &json!(-1.5)), ["0706000afffd"]);
         assert_eq!(plant.writes("register-by-16", &json!(1234)), ["0710000b00010204d2"]);
-        assert_eq!(Mbpoll::Holding.read(&plant.second, 10, 2), ["65533", "1234"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 10, 2), ["65533", "1234"], "{way}");
         assert_eq!(plant.writes("float", &json!(3.5)), ["0710000c00020440600000"]);
         assert_eq!(plant.writes("float-swapped", &json!(3.5)), ["0710000e00020400004060"]);
-        assert_eq!(Mbpoll::Float.read(&plant.second, 12, 1), ["3.5"], "{way}");
-        assert_eq!(Mbpoll::Holding.read(&plant.second, 14, 2), ["0", "16480"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Float, 12, 1), ["3.5"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 14, 2), ["0", "16480"], "{way}");
         assert_eq!(plant.writes("digits", &json!(12_345_678)), ["0710001000020412345678"]);
         let many: Vec<u16> = (0..123).map(|at| at * 11).collect();
         assert_eq!(plant.writes("many", &json!(many)).len(), 1);
-        let read = Mbpoll::Holding.read(&plant.second, 100, 123);
+        let read = plant.shows(Mbpoll::Holding, 100, 123);
         assert_eq!(read, many.iter().map(u16::to_string).collect::<Vec<_>>(), "{way}");
     }
 }
@@ -207,12 +223,12 @@ fn each_exception_is_told_by_its_number_and_a_write_is_sent_again_only_where_not
         let plant = Plant::new(way, &commands);
         let said = |event: &Json| event["error"]["message"].as_str().unwrap_or_default().to_owned();
         for (number, times) in exceptions {
-            let event = plant.end(&format!("read-{number}"), None);
+            let event = plant.asked(1, || plant.end(&format!("read-{number}"), None)).0;
             assert!(said(&event).contains(&format!("exception {number}: ")), "{way}: {event}");
-            let before = plant.slave.served().len();
-            let event = plant.end(&format!("write-{number}"), Some(&json!(1)));
+            let is_write = |request: &String| request.starts_with("0706");
+            let (event, asked) = plant.asked(times, || plant.end(&format!("write-{number}"), Some(&json!(1))));
             assert!(said(&event).contains(&format!("exception {number}: ")), "{way}: {event}");
-            assert_eq!(plant.slave.served().len(), before + times, "{way}: {event}");
+            assert_eq!(asked.iter().filter(|request| is_write(request)).count(), times, "{way}: {event}");
         }
         let event = plant.end("beyond", None);
         assert!(said(&event).contains("exception 2: "), "{way}: {event}");
@@ -230,7 +246,7 @@ fn what_goes_to_all_units_of_a_line_is_taken_up_and_what_goes_to_another_unit_is
         let plant = Plant::new(way, other);
         let exec = |args: &[&str]| plant.site.command(&[&["exec"], args].concat());
         assert!(!exec(&["all", "register", "154"]).status.success(), "nobody confirms it");
-        assert_eq!(Mbpoll::Holding.read(&plant.second, 10, 1), ["154"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 10, 1), ["154"], "{way}");
         assert!(!exec(&["nobody", "inputs"]).status.success(), "{way}");
         assert_eq!(plant.reads("scaled"), json!(-37.9), "{way}");
     }
@@ -261,6 +277,6 @@ fn a_serial_server_that_was_away_is_reached_again() {
     drop(server);
     assert!(!reads(), "nobody is there");
     let _server = SerialServer::at(&address, &cable.near());
-    crate::support::eventually("the server again", || reads().then_some(()));
+    eventually("the server again", || reads().then_some(()));
     assert!(slave.served().iter().all(|request| request == "070400070001"), "{:?}", slave.served());
 }
