@@ -1,5 +1,5 @@
 //! Who on a bus is there: what is known of each unit, or of each device of a line of text, for whoever wants to ask it.
-//! What follows from what is decided in [`crate::bus::breaker`].
+//! What follows from what is decided in `bus::breaker`.
 //!
 //! Invariants
 //! - The worker alone notes how exchanges end, and before the next one can begin: who holds the bus knows how things
