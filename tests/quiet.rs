@@ -5,6 +5,7 @@
 //! It has a process of its own: the log of a thread is not to be had beside threads without one. `scripts/simulate.sh`
 //! runs it. The seed is printed first and taken from `FIELDBRIDGE_SEED`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -310,7 +311,6 @@ fn a_week_of_every_misdeed_of_a_hub_and_a_line_leaves_a_log_that_can_be_read() {
         ("delivered a command with QoS 0", "sick"),
         ("expiry can't be read", "sick"),
         ("state=rejected", "sick"),
-        ("state=failed", "sick"),
         ("bus lost", "line"),
         ("bus can't be opened", "line"),
         ("bus open", "line"),
@@ -320,7 +320,15 @@ fn a_week_of_every_misdeed_of_a_hub_and_a_line_leaves_a_log_that_can_be_read() {
         assert!(lines > BURST as usize, "{kind}: it never happened often");
         assert!(lines <= most, "{kind}: {lines}");
     }
-    assert!(text.lines().count() < 12 * most, "{}", text.lines().count());
+    // A unit that is away has commands end otherwise than one that is only slow: each code has its budget.
+    let mut failed: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in text.lines().filter(|line| line.contains("state=failed")) {
+        let code = line.split("code=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+        *failed.entry(code).or_default() += 1;
+    }
+    println!("failed: {failed:?}");
+    assert!(failed.values().any(|lines| *lines > BURST as usize) && failed.values().all(|lines| *lines <= most));
+    assert!(text.lines().count() < 13 * most, "{}", text.lines().count());
     // What was left out is counted: together it is the whole.
     let counted: u64 = text.lines().filter(|line| line.contains("bus open ")).map(stands_for).sum();
     assert_eq!(counted, line - line.div_ceil(3), "every third attempt fails");
