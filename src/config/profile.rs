@@ -108,7 +108,7 @@ fn command(table: &Table, name: &str) -> Option<Command> {
 }
 
 /// What stands beside an action, in a command or in one of its steps.
-pub(super) fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> {
+fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> {
     let range = range(table);
     let names = names(table, action.as_ref());
     let unavailable = unavailable(table, action.as_ref());
@@ -171,7 +171,7 @@ fn action(table: &Table, name: &str) -> Option<Action> {
     match action_key(table) {
         Some("read") => point::point(table, "read").map(Action::Read),
         Some("write") => point::point(table, "write").map(Action::Write),
-        Some("steps") => steps::steps(table, name).map(Action::Steps),
+        Some("steps") => steps(table, name).map(Action::Steps),
         Some(_) => template(table).map(Action::send),
         None => {
             let present = table.present();
@@ -191,6 +191,14 @@ fn action(table: &Table, name: &str) -> Option<Action> {
             None
         }
     }
+}
+
+/// The writes of `steps`; `None` where something is wrong with one of them.
+fn steps(command: &Table, name: &str) -> Option<Vec<Command>> {
+    let tables = steps::tables(command)?;
+    let steps: Vec<Option<Command>> = tables.iter().map(|table| beside(table, steps::action(table), name)).collect();
+    steps::check_read_backs(&tables, &steps);
+    steps.into_iter().collect()
 }
 
 fn idempotent(table: &Table) -> Option<bool> {

@@ -1,14 +1,13 @@
 //! `steps` of a command: several writes in a row.
 
-use super::profile::beside;
 use super::tree::Table;
 use super::{keys, point};
 use crate::complaint::Complaint;
 use crate::peripheral::registers::Point;
 use crate::peripheral::{Action, Command, Rule, STEPS_MAX};
 
-/// The writes of `steps`; `None` where something is wrong with one of them.
-pub(super) fn steps(command: &Table, name: &str) -> Option<Vec<Command>> {
+/// The tables of `steps`; `None` where there is none that could be run.
+pub(super) fn tables<'a>(command: &Table<'a>) -> Option<Vec<Table<'a>>> {
     let tables = command.list("steps", keys::STEP)?;
     if tables.is_empty() || tables.len() > STEPS_MAX {
         let why = format!("holds {} writes, and a command has 1 to {STEPS_MAX} of them", tables.len());
@@ -17,16 +16,15 @@ pub(super) fn steps(command: &Table, name: &str) -> Option<Vec<Command>> {
         return None;
     }
     check_values(command, &tables);
-    let steps: Vec<Option<Command>> = tables.iter().map(|table| step(table, name)).collect();
-    check_read_backs(&tables, &steps);
-    steps.into_iter().collect()
+    Some(tables)
 }
 
-fn step(table: &Table, name: &str) -> Option<Command> {
+/// What one of them does.
+pub(super) fn action(table: &Table) -> Option<Action> {
     if !table.has("write") {
         table.absent_here(("writes nothing", "give it write = { table = \"holding\", address = 0 }"));
     }
-    beside(table, point::point(table, "write").map(Action::Write), name)
+    point::point(table, "write").map(Action::Write)
 }
 
 /// Reports more than one step that takes the message's value, of which there is one.
@@ -39,7 +37,7 @@ fn check_values(command: &Table, tables: &[Table]) {
 }
 
 /// Reports what a later step writes over before it is read back.
-fn check_read_backs(tables: &[Table], steps: &[Option<Command>]) {
+pub(super) fn check_read_backs(tables: &[Table], steps: &[Option<Command>]) {
     for (at, table) in tables.iter().enumerate() {
         let Some(rule) = steps[at].as_ref().and_then(|step| step.read_back.as_ref()) else { continue };
         let mut later = (at + 2..).zip(&steps[at + 1..]);
