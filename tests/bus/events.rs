@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::modbus_tcp::Server;
-use crate::peers::{self, hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
+use crate::peers::{self, hasty, listening, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{Hearing, Overheard};
 use fieldbridge::config::{BusKind, Cut, Endpoint, Wake};
@@ -109,7 +109,7 @@ async fn an_event_in_the_middle_of_an_exchange_is_no_answer_even_where_any_line_
     }
     heard.are(&["ALARM 3", "ALARM 4", "ALARM 3", "ALARM 4"]).await;
     // And nothing but events is no answer at all.
-    let asking = line.call_meanwhile(hasty(0, request("T\r\n", None)));
+    let asking = line.call_meanwhile(listening(0, request("T\r\n", None)));
     pty.peer.hear(b"T\r\n").await;
     pty.peer.say(b"ALARM 5\r\n").await;
     let Wire::BadReply(why) = patient(asking).await.unwrap() else { panic!("an event has confirmed it") };
@@ -120,7 +120,7 @@ async fn an_event_in_the_middle_of_an_exchange_is_no_answer_even_where_any_line_
 async fn what_may_be_the_answer_is_no_event_and_confirms_nothing_and_a_reading_takes_it() {
     let (line, mut pty) = start().await;
     let heard = Heard::by(&line, "d", "^OK");
-    let asking = line.call_meanwhile(hasty(0, request("T\r\n", Some("^OK (.*)"))));
+    let asking = line.call_meanwhile(listening(0, request("T\r\n", Some("^OK (.*)"))));
     pty.peer.hear(b"T\r\n").await;
     pty.peer.say(b"OK 1\r\n").await;
     assert!(matches!(patient(asking).await.unwrap(), Wire::BadReply(_)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::modbus_rtu::over_tcp::is_nobodys_on_the_next_connection;
 use crate::modbus_rtu::words;
 use crate::modbus_tcp::Server;
-use crate::peers::{ascii, call, hasty, patient, read, rtu, write, Peer, Pty, Running};
+use crate::peers::{ascii, call, hasty, listening, patient, read, rtu, write, Peer, Pty, Running};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::{BusKind, Endpoint, LowLatency, Parity, SerialPort};
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
@@ -142,7 +142,7 @@ async fn finds(line: &Running, peer: &mut impl Peer, what: &str, pieces: std::sl
 async fn what_is_not_the_answer_is_a_bad_reply_and_nothing_is_sent_again() {
     for (what, bytes) in no_answers() {
         let (line, mut pty) = start();
-        let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+        let asking = line.call_meanwhile(listening(7, read(16, 2)));
         pty.peer.hear(&asks(7, 16)).await;
         pty.peer.say(&bytes).await;
         let wire = patient(asking).await.unwrap();
@@ -159,7 +159,7 @@ async fn what_is_not_the_answer_is_a_bad_reply_and_nothing_is_sent_again() {
 async fn a_write_that_echoes_another_value_is_not_confirmed() {
     for echo in [[7, 6, 0, 16, 0, 6], [7, 6, 0, 17, 0, 5], [8, 6, 0, 16, 0, 5]] {
         let (line, mut pty) = start();
-        let asking = line.call_meanwhile(hasty(7, write(16, 5)));
+        let asking = line.call_meanwhile(listening(7, write(16, 5)));
         pty.peer.hear(&sets(7, 5)).await;
         pty.peer.say(&ascii(&echo)).await;
         let wire = patient(asking).await.unwrap();
@@ -226,7 +226,7 @@ async fn an_echo_confirms_nothing_and_is_taken_out_where_that_is_said() {
     assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]));
     assert!(line.status().last_error.unwrap().contains("strip"));
     // A unit that is switched off.
-    let writing = line.call_meanwhile(hasty(8, write(16, 5)));
+    let writing = line.call_meanwhile(listening(8, write(16, 5)));
     peer.hear(&sets(8, 5)).await;
     peer.say(&sets(8, 5)).await;
     let wire = patient(writing).await.unwrap();

@@ -9,7 +9,7 @@ pub mod over_tcp;
 
 use std::time::{Duration, Instant};
 
-use crate::peers::{self, call, hasty, patient, read, rtu, write, Peer, Pty, Running, PATIENCE};
+use crate::peers::{self, call, hasty, listening, patient, read, rtu, write, Peer, Pty, Running, PATIENCE};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::Owed;
 use fieldbridge::config::BusKind;
@@ -97,7 +97,7 @@ fn no_answers() -> Vec<(&'static str, Vec<u8>)> {
 async fn what_is_not_the_answer_is_a_bad_reply() {
     for (what, bytes) in no_answers() {
         let (line, mut pty) = start();
-        let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+        let asking = line.call_meanwhile(listening(7, read(16, 2)));
         pty.peer.hear(&asks(7, 16)).await;
         pty.peer.say(&bytes).await;
         let wire = patient(asking).await.unwrap();
@@ -127,7 +127,7 @@ async fn the_answer_is_found_behind_whatever_comes_before_it() {
 async fn a_write_that_echoes_another_value_is_not_confirmed() {
     for echo in [[7, 6, 0, 16, 0, 6], [7, 6, 0, 17, 0, 5], [8, 6, 0, 16, 0, 5]] {
         let (line, mut pty) = start();
-        let asking = line.call_meanwhile(hasty(7, write(16, 5)));
+        let asking = line.call_meanwhile(listening(7, write(16, 5)));
         pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
         pty.peer.say(&rtu(&echo)).await;
         let wire = patient(asking).await.unwrap();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peers::{call, hasty, patient, read, write, Peer, Running, PATIENCE, SHORT};
+use crate::peers::{call, hasty, listening, patient, read, write, Peer, Running, PATIENCE, SHORT};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
@@ -252,7 +252,7 @@ async fn half_an_answer_is_a_bad_reply() {
 async fn an_answer_that_stops_half_way_was_cut_and_is_not_called_silence() {
     let (line, server) = Server::start().await;
     let mut peer = server.connection().await;
-    let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+    let asking = line.call_meanwhile(listening(7, read(16, 2)));
     peer.hear(&asks(0, 16)).await;
     peer.say(&tells(0, 42)[..11]).await;
     let wire = patient(asking).await.unwrap();

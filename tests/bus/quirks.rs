@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::modbus_tcp::{tcp, Server};
-use crate::peers::{ascii, call, hasty, patient, read, rtu, write, Peer, Pty, Running};
+use crate::peers::{ascii, call, hasty, listening, patient, read, rtu, write, Peer, Pty, Running};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::{BusKind, Endpoint};
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
@@ -72,7 +72,7 @@ async fn a_server_that_bends_the_protocol_is_understood_only_by_its_quirk_and_th
         for quirks in [&[][..], needs] {
             let (line, server) = Server::start().await;
             let mut peer = server.connection().await;
-            let asking = line.call_meanwhile(bent(hasty(7, request.clone()), quirks));
+            let asking = line.call_meanwhile(bent(listening(7, request.clone()), quirks));
             peer.hear_any().await;
             peer.say(&says).await;
             let ended = patient(asking).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_unit_on_a_line_that_bends_the_protocol_is_understood_only_by_its_quir
         for is_named in [false, true] {
             for (line, mut pty, frame) in lines() {
                 let quirks = if is_named { vec![quirk] } else { vec![] };
-                let call = if is_named { call(7, request.clone()) } else { hasty(7, request.clone()) };
+                let call = if is_named { call(7, request.clone()) } else { listening(7, request.clone()) };
                 let asking = line.call_meanwhile(bent(call, &quirks));
                 hear_any(&mut pty, frame).await;
                 pty.peer.say(&frame(&says)).await;
@@ -218,7 +218,7 @@ async fn a_write_that_only_a_quirk_would_take_its_echo_for_the_answer_of_goes_ou
         let writing = tokio::spawn(async move {
             let caller = bus.caller().with_harmless(Some(read(32, 2)));
             let mut turn = caller.turn().await.unwrap();
-            turn.exchange(&bent(hasty(7, several(&[1, 2])), &[Quirk::Length])).await
+            turn.exchange(&bent(listening(7, several(&[1, 2])), &[Quirk::Length])).await
         });
         let (asks, writes) = (frame(&[7, 3, 0, 32, 0, 2]), frame(&[7, 16, 0, 16, 0, 2, 4, 0, 1, 0, 2]));
         pty.peer.hear(&asks).await;

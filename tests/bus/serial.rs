@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::modbus_tcp::Server;
-use crate::peers::{self, hasty, patient, Peer, Pty, Running, PATIENCE, SHORT};
+use crate::peers::{self, hasty, listening, patient, Peer, Pty, Running, PATIENCE, SHORT};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::config::{BusKind, Endpoint};
 use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
@@ -32,6 +32,10 @@ fn call(request: Request) -> Call {
 /// A command that `OK` confirms, with what follows as its result, and that `ERR` refuses.
 fn send(text: &str) -> Call {
     call(line(text, Some("^OK ?(.*)"), Some("^ERR ?(.*)")))
+}
+
+fn send_listening(text: &str) -> Call {
+    listening(0, line(text, Some("^OK ?(.*)"), Some("^ERR ?(.*)")))
 }
 
 fn send_hasty(text: &str) -> Call {
@@ -142,7 +146,7 @@ async fn what_is_no_reply_is_a_bad_reply_and_silence_none() {
     ];
     for (reply, shown) in table {
         let (line, mut pty) = start();
-        let asking = line.call_meanwhile(send_hasty("T\r\n"));
+        let asking = line.call_meanwhile(send_listening("T\r\n"));
         pty.peer.hear(b"T\r\n").await;
         pty.peer.say(reply.as_bytes()).await;
         let wire = patient(asking).await.unwrap();

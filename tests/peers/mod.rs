@@ -152,6 +152,11 @@ pub fn hasty(unit: u8, request: Request) -> Call {
     Call { timeout: Some(SHORT), ..Call::new(unit, request) }
 }
 
+/// A call that nothing will answer, though it must hear what is said to it meanwhile, however busy the machine is.
+pub fn listening(unit: u8, request: Request) -> Call {
+    Call { timeout: Some(Duration::from_secs(1)), ..Call::new(unit, request) }
+}
+
 pub fn read(address: u16, count: u16) -> Request {
     Request::ReadWords { holding: true, address, count }
 }

@@ -348,14 +348,18 @@ fn is_in_order_of_receipt(done: &[(usize, &Effect)], commands: &[Command], sent:
     };
     done.iter().enumerate().all(|(at, (earlier, effect))| {
         let before = |(_, came): &(&u64, &Instant)| **came <= effect.at;
-        let Some((of, came)) = receipts[earlier].range(..=effect.life).rfind(before) else { return true };
-        let came_before = |later: &usize| match over_lives {
+        let came_before = |later: &usize, (of, came): (&u64, &Instant)| match over_lives {
             true => {
                 let polled = polled_at(commands[*later].message).is_some_and(|at| at < *came);
                 polled || receipts[later].values().any(|at| at < came)
             }
             false => receipts[later].get(of).is_some_and(|at| at < came),
         };
-        !done[at + 1..].iter().any(|(later, _)| later < earlier && came_before(later))
+        let is_in_order =
+            |receipt| !done[at + 1..].iter().any(|(later, _)| later < earlier && came_before(later, receipt));
+        // The receipt that it was done for may be that of an earlier life, from which its row was left.
+        let mut received = receipts[earlier].range(..=effect.life).filter(before).rev().peekable();
+        let lives = if over_lives { 1 } else { usize::MAX };
+        received.peek().is_none() || received.take(lives).any(is_in_order)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::peers::{call, hasty, patient, read, rtu, write, Peer, Pty, Running};
+use crate::peers::{call, listening, patient, read, rtu, write, Peer, Pty, Running};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::exchange::{Answer, Request};
@@ -28,7 +28,7 @@ async fn an_echo_confirms_nothing_once_the_line_has_shown_that_it_echoes() {
     assert!(trouble.contains(ECHOES) && trouble.contains("strip"), "{trouble}");
     assert_eq!(line.status().state.as_str(), "open");
     // A unit that is switched off, and one that is not.
-    let writing = line.call_meanwhile(hasty(8, write(16, 5)));
+    let writing = line.call_meanwhile(listening(8, write(16, 5)));
     pty.peer.hear(&sets(8, 5)).await;
     pty.peer.say(&sets(8, 5)).await;
     let wire = patient(writing).await.unwrap();
@@ -51,8 +51,8 @@ fn write_behind_a_read(line: &Running, unit: u8) -> tokio::task::JoinHandle<Wire
     tokio::spawn(async move {
         let caller = bus.caller().with_harmless(Some(read(32, 2)));
         let mut turn = caller.turn().await.unwrap();
-        turn.clear(&hasty(unit, write(16, 5))).await;
-        turn.exchange(&hasty(unit, write(16, 5))).await
+        turn.clear(&listening(unit, write(16, 5))).await;
+        turn.exchange(&listening(unit, write(16, 5))).await
     })
 }
 

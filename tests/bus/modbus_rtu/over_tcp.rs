@@ -5,7 +5,7 @@ use super::{asks, no_answers, tells, words};
 use crate::modbus_tcp::Server;
 use std::time::Duration;
 
-use crate::peers::{call, hasty, patient, read, rtu, Peer, Running, SHORT};
+use crate::peers::{call, hasty, listening, patient, read, rtu, Peer, Running, SHORT};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Owed;
 use fieldbridge::config::{BusKind, Endpoint};
@@ -162,7 +162,7 @@ async fn behind_what_others_say_and_silence_the_late_answer_is_nobodys() {
         let server = Server::bind().await;
         let line = Running::start(line_at(&server));
         let mut peer = server.accept().await;
-        let asking = line.call_meanwhile(hasty(7, read(16, 2)));
+        let asking = line.call_meanwhile(listening(7, read(16, 2)));
         peer.hear(&asks(7, 16)).await;
         peer.say(&bytes).await;
         let wire = patient(asking).await.unwrap();
