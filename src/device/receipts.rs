@@ -6,6 +6,7 @@
 //! - A message is forgotten when its row is final, as the ledger knows it then, and when the hub can't have it any
 //!   more.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,15 +21,19 @@ use crate::hub::FirstReceipts;
 use crate::time::Timestamp;
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
-/// 8 MB at most.
+/// 12 MB at most.
 const RECEIPTS_MAX: usize = 65_536;
 /// No message lives longer at the hub than two days; an hour more for its clock and ours.
 const LIFE_MAX: Duration = Duration::from_secs(49 * 3600);
 
 /// Which message it is: a digest of its hub and device, of its id, and of what it asks for. A message without an id is
-/// told from others by its expiry and its number at the hub as well, which a redelivery does not change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 16]);
+/// told from others by its expiry as well, and by its number at the hub where the transport tells it, which a redelivery
+/// does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    digest: [u8; 16],
+    number: Option<u64>,
+}
 
 impl Key {
     pub(super) fn of(hub: &str, device: &str, gist: &Gist) -> Key {
@@ -44,14 +49,19 @@ impl Key {
             context.update(part.unwrap_or_default().as_bytes());
         }
         context.update(digest);
+        let (expires_at, number) = signs;
         if id.is_none() {
-            let (expires_at, number) = signs;
             context.update(&expires_at.map_or(i64::MIN, |at| at.0).to_be_bytes());
-            context.update(&number.unwrap_or(u64::MAX).to_be_bytes());
         }
-        let mut key = [0; 16];
-        key.copy_from_slice(&context.finish().as_ref()[..16]);
-        Key(key)
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&context.finish().as_ref()[..16]);
+        Key { digest, number: number.filter(|_| id.is_none()) }
+    }
+
+    /// Whether it may be the same. What came by MQTT has no number, and may come again by another transport.
+    fn may_be(&self, other: Key) -> bool {
+        let one = self.number.zip(other.number);
+        self.digest == other.digest && one.is_none_or(|(one, other)| one == other)
     }
 }
 
@@ -73,9 +83,18 @@ struct Memory {
     /// When this life of the daemon began.
     began: Instant,
     next: u64,
-    known: HashMap<Key, (u64, Received)>,
+    /// By the digest, several only where they have no id.
+    known: HashMap<[u8; 16], Vec<First>>,
     /// In the order of receipt.
-    order: BTreeMap<u64, Key>,
+    order: BTreeMap<u64, [u8; 16]>,
+}
+
+/// A message's first receipt, with its place in the order of all.
+#[derive(Debug)]
+struct First {
+    place: u64,
+    key: Key,
+    received: Received,
 }
 
 impl Default for Memory {
@@ -103,10 +122,11 @@ impl Receipts {
     pub(super) fn first(&self, key: Key, received: Received, envelope: &Envelope) -> Received {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.forget_the_old(received.at);
-        if let Some((_, first)) = memory.known.get(&key) {
-            return *first;
+        if let Some(first) = memory.find(key) {
+            first.key.number = first.key.number.or(key.number);
+            return first.received;
         }
-        if memory.known.len() >= RECEIPTS_MAX {
+        if memory.order.len() >= RECEIPTS_MAX {
             memory.forget_the_oldest();
             tracing::warn!(
                 "more than {RECEIPTS_MAX} messages are under way: when the oldest of them came is forgotten, and its \
@@ -116,36 +136,55 @@ impl Receipts {
         let life = received.at.saturating_duration_since(memory.began);
         let age = decide::age_at_receipt(envelope, received.wall, life);
         let received = Received { at: received.at.checked_sub(age).unwrap_or(received.at), ..received };
-        let number = memory.next;
+        let place = memory.next;
         memory.next += 1;
-        memory.known.insert(key, (number, received));
-        memory.order.insert(number, key);
+        memory.known.entry(key.digest).or_insert_with(|| Vec::with_capacity(1)).push(First { place, key, received });
+        memory.order.insert(place, key.digest);
         received
     }
 
     /// A message's row is final.
     pub(super) fn forget(&self, key: Key) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((number, _)) = memory.known.remove(&key) {
-            memory.order.remove(&number);
+        if let Some(place) = memory.find(key).map(|first| first.place) {
+            memory.remove(place);
         }
     }
 }
 
 impl Memory {
+    /// The first receipt of this message: of the one with its number, or else of one that may be it.
+    fn find(&mut self, key: Key) -> Option<&mut First> {
+        let known = self.known.get_mut(&key.digest)?;
+        let place = known.iter().position(|first| first.key == key);
+        let place = place.or_else(|| known.iter().position(|first| first.key.may_be(key)))?;
+        known.get_mut(place)
+    }
+
+    fn remove(&mut self, place: u64) {
+        let Some(digest) = self.order.remove(&place) else { return };
+        if let Entry::Occupied(mut known) = self.known.entry(digest) {
+            known.get_mut().retain(|first| first.place != place);
+            if known.get().is_empty() {
+                known.remove();
+            }
+        }
+    }
+
     fn forget_the_old(&mut self, now: Instant) {
-        while let Some(entry) = self.order.first_entry() {
-            let is_old = |(_, first): &(u64, Received)| now.saturating_duration_since(first.at) > LIFE_MAX;
-            if !self.known.get(entry.get()).is_none_or(is_old) {
+        while let Some((place, digest)) = self.order.first_key_value() {
+            let first = self.known.get(digest).and_then(|known| known.iter().find(|first| first.place == *place));
+            let is_old = |first: &First| now.saturating_duration_since(first.received.at) > LIFE_MAX;
+            if !first.is_none_or(is_old) {
                 return;
             }
-            self.known.remove(&entry.remove());
+            self.remove(*place);
         }
     }
 
     fn forget_the_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_first() {
-            self.known.remove(&key);
+        if let Some(place) = self.order.keys().next().copied() {
+            self.remove(place);
         }
     }
 }
@@ -218,6 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn without_an_id_a_message_is_known_again_by_a_transport_that_tells_no_number_or_tells_one_first() {
+        let (receipts, base) = (Receipts::default(), Instant::now());
+        let numbered = |number| Key::new(["hub", "pump"], None, &DIGEST, (None, number));
+        let first = |number, second| receipts.first(numbered(number), received(second, base), &Envelope::default());
+        assert_eq!(first(Some(1), 0), received(0, base));
+        assert_eq!(first(Some(2), 1), received(1, base));
+        assert_eq!(first(None, 2), received(0, base), "by MQTT, after another transport");
+        receipts.forget(numbered(None));
+        assert_eq!(first(Some(2), 3), received(1, base));
+        receipts.forget(numbered(Some(2)));
+        assert_eq!(first(None, 4), received(4, base));
+        assert_eq!(first(Some(3), 5), received(4, base), "by another transport, after MQTT");
+        assert_eq!(first(Some(4), 6), received(6, base));
+        assert_eq!(first(Some(3), 7), received(4, base));
+    }
+
+    #[test]
     fn memory_is_bounded_the_oldest_are_forgotten_first_and_what_the_hub_can_t_have_any_more() {
         let (receipts, base) = (Receipts::default(), Instant::now());
         for id in 0..RECEIPTS_MAX {
@@ -228,8 +284,8 @@ mod tests {
         assert_eq!(receipts.first(named(0), received(2, base), &Envelope::default()), received(2, base), "the oldest");
         let length = |receipts: &Receipts| {
             let memory = receipts.0.lock().unwrap();
-            assert_eq!(memory.known.len(), memory.order.len());
-            memory.known.len()
+            assert_eq!(memory.known.values().map(Vec::len).sum::<usize>(), memory.order.len());
+            memory.order.len()
         };
         assert_eq!(length(&receipts), RECEIPTS_MAX);
         let late = LIFE_MAX.as_secs() + 2;

@@ -370,10 +370,11 @@ impl Ledger {
         self.trust.distrusts(hub, device, self.age())
     }
 
-    /// The first believable time after the ledger was made or restored: what was sent clearly later, no earlier ledger
-    /// has seen. `None`: there was none yet, or the ledger is trusted anyway.
+    /// The first believable time after the ledger was made or restored for which a synchronised clock or a hub speaks:
+    /// what was sent clearly later, no earlier ledger has seen. `None`: there was none yet, or the ledger is trusted
+    /// anyway.
     pub fn epoch(&self) -> Option<Timestamp> {
-        let (now, age) = (|| self.wall_clock.now().ok(), self.age());
+        let (now, age) = (|| self.wall_clock.confirmed_now(), self.age());
         let (epoch, is_new) = self.trust.epoch(now, age)?;
         // One that finds the queue full is saved with the age.
         if is_new {

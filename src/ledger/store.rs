@@ -407,12 +407,14 @@ pub fn identity(db: &Connection) -> rusqlite::Result<Identity> {
 }
 
 /// A daemon begins to run on the ledger, which reaches devices by these ways. They are noted unless the daemon before
-/// may have locked something that these have to wait for. Its peripherals may owe answers for as long as it says, or as
-/// those before it have said that did not end well.
+/// may have locked something by others that these have to wait for: then the ways are changing, as these will lock
+/// something, too. Its peripherals may owe answers for as long as it says, or as those before it have said that did not
+/// end well.
 pub fn begin_life(db: &Connection, life: Life<'_>) -> rusqlite::Result<()> {
-    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0, ways = iif(let_go = 1 OR ways IS NULL, ?1, ways),
+    let sql = "UPDATE ledger SET ended_well = 0, let_go = 0,
+        ways = iif(let_go = 1 OR ways IS NULL OR ways = ?1, ?1, ?3),
         late_window = iif(ended_well, ?2, max(late_window, ?2))";
-    db.execute(sql, params![life.ways, milliseconds(life.late_window)]).map(drop)
+    db.execute(sql, params![life.ways, milliseconds(life.late_window), CHANGING]).map(drop)
 }
 
 /// From now on peripherals may owe answers for as long as this, or longer.
@@ -571,9 +573,10 @@ pub fn standing(db: &Connection) -> rusqlite::Result<Standing> {
     Ok(Standing { distrusted, epoch: epoch.map(Timestamp).zip(age), trusted })
 }
 
-/// The first believable time after the ledger was made or restored; later ones change nothing.
+/// The first confirmed time after the ledger was made or restored, and its age then. It only moves ahead.
 pub fn set_epoch(db: &Connection, epoch: Timestamp, age: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("UPDATE ledger SET epoch = ?1, epoch_age = ?2 WHERE epoch IS NULL")?.execute([epoch.0, age])?;
+    let sql = "UPDATE ledger SET epoch = ?1, epoch_age = coalesce(epoch_age, ?2) WHERE epoch IS NULL OR epoch < ?1";
+    db.prepare_cached(sql)?.execute([epoch.0, age])?;
     Ok(())
 }
 

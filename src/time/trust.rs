@@ -101,6 +101,8 @@ pub struct WallClock(Mutex<Mood>);
 struct Mood {
     /// The latest time that was witnessed, and when in this life; without one it is of an earlier life.
     witnessed: (Timestamp, Option<Instant>),
+    /// A hub has let somebody in by this clock in this life.
+    has_served: bool,
     doubts: bool,
     /// When the system last said that its clock is not synchronised.
     denied: Option<Instant>,
@@ -109,7 +111,7 @@ struct Mood {
 impl WallClock {
     /// Of a gateway whose latest witnessed time is known.
     pub fn new(seen: Timestamp) -> WallClock {
-        WallClock(Mutex::new(Mood { witnessed: (seen, None), doubts: false, denied: None }))
+        WallClock(Mutex::new(Mood { witnessed: (seen, None), has_served: false, doubts: false, denied: None }))
     }
 
     /// The latest time that was witnessed, and what has passed since then in this life.
@@ -150,9 +152,18 @@ impl WallClock {
         Ok(shown)
     }
 
+    /// The wall time, if something besides the clock itself speaks for it: a clock that was saved at a shutdown days
+    /// ago shows a time that can be believed, until it is put right.
+    pub fn confirmed_now(&self) -> Option<Timestamp> {
+        let shown = self.now().ok()?;
+        let mut mood = self.mood();
+        (mood.has_served || mood.is_synchronised(shown)).then_some(shown)
+    }
+
     /// A hub let an identity in that took this time for the present one.
     pub fn hub_agrees(&self, shown: Timestamp) {
         let mut mood = self.mood();
+        mood.has_served = true;
         if shown > mood.seen() {
             mood.witness(shown);
         }
@@ -251,5 +262,40 @@ mod tests {
         belief.hub_agrees(right.plus(HOUR));
         tokio::time::advance(HOUR).await;
         assert_eq!(belief.seen(), right.plus(2 * HOUR));
+    }
+
+    #[cfg(feature = "proof")]
+    #[test]
+    fn a_clock_that_nothing_was_seen_against_is_believed_and_confirmed_only_by_a_hub_or_by_being_synchronised() {
+        use std::rc::Rc;
+
+        use crate::time::simulated::{simulate, Simulation};
+
+        struct Saved(bool);
+
+        impl Simulation for Saved {
+            fn now(&self) -> Timestamp {
+                EARLIEST_BELIEVABLE.plus(HOUR)
+            }
+            fn synchronised(&self) -> bool {
+                self.0
+            }
+            fn step(&self) -> bool {
+                true
+            }
+            fn delay(&self) -> Option<Duration> {
+                None
+            }
+        }
+
+        let shown = Timestamp(EARLIEST_BELIEVABLE.plus(HOUR).0);
+        simulate(Some(Rc::new(Saved(false))));
+        let clock = WallClock::new(Timestamp(0));
+        assert_eq!((clock.now(), clock.confirmed_now()), (Ok(shown), None));
+        clock.hub_agrees(shown);
+        assert_eq!(clock.confirmed_now(), Some(shown));
+        simulate(Some(Rc::new(Saved(true))));
+        assert_eq!(WallClock::new(Timestamp(0)).confirmed_now(), Some(shown));
+        simulate(None);
     }
 }

@@ -189,11 +189,12 @@ async fn the_ways_of_a_life_are_noted_as_it_begins_unless_something_is_locked_th
     assert_eq!(reached_by(&place, b"amqp", nothing).await, None);
     assert_eq!(reached_by(&place, b"mqtt", for_others).await.as_deref(), Some(&b"amqp"[..]));
     assert_eq!(reached_by(&place, b"amqp", nothing).await.as_deref(), Some(&b"mqtt"[..]));
-    assert_eq!(reached_by(&place, b"amqp", nothing).await.as_deref(), Some(&b"mqtt"[..]));
+    assert_eq!(reached_by(&place, b"amqp", nothing).await.as_deref(), Some(CHANGING));
     assert_eq!(reached_by(&place, b"https", locked).await.as_deref(), Some(&b"amqp"[..]));
-    // Whoever comes by others than those that may have locked something has to go on waiting if it is cut off, too.
+    // Whoever comes by others than those that may have locked something has to go on waiting if it is cut off, too; and
+    // so has who comes by those of before, as they have been taken from.
     assert_eq!(reached_by(&place, b"amqp", locked).await.as_deref(), Some(&b"https"[..]));
-    assert_eq!(reached_by(&place, b"https", by_any_way).await.as_deref(), Some(&b"https"[..]));
+    assert_eq!(reached_by(&place, b"https", by_any_way).await.as_deref(), Some(CHANGING));
     assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(CHANGING));
     assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(CHANGING));
     assert_eq!(reached_by(&place, b"https", nothing).await.as_deref(), Some(&b"https"[..]));

@@ -326,6 +326,7 @@ async fn a_row_keeps_what_was_asked_for_and_who_asked() {
 async fn a_new_ledger_distrusts_what_it_does_not_know_until_that_is_over_for_a_device() {
     let (_folder, path, ledger) = fresh();
     assert!(ledger.distrusts(HUB, "pump"));
+    ledger.wall_clock().hub_agrees(Timestamp::now());
     let epoch = ledger.epoch().expect("this machine's clock is right");
     ledger.trust_device(HUB, "pump").await.unwrap();
     let expect = |ledger: &Ledger| {

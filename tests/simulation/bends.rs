@@ -84,7 +84,9 @@ impl Bends {
                 continue;
             }
             world.count(if is_named { what } else { "slave: bends what nobody has named" });
-            bend.is_unnamed |= !is_named;
+            // Where a write may be answered by any content, its length is part of that.
+            let is_covered = way == Way::Length && is_echo && self.named.contains(&Way::Echo);
+            bend.is_unnamed |= !is_named && !is_covered;
             match way {
                 Way::Transaction => bend.transaction = 1 + world.pick(0..0xFFFF) as u16,
                 Way::Unit => bend.unit = Some([0, 100, 255][world.pick(0..3) as usize]),

@@ -121,9 +121,11 @@ impl Command<'_> {
 
     /// How often a command that must not be repeated may be done. What a ledger knew that is gone can't be told from
     /// what somebody sends once more: each message by itself is done once at most (G15), unless the hub seemed to hold
-    /// nothing any more.
-    fn effects_max(&self) -> usize {
+    /// nothing any more; or the system called a clock right that was behind, by which a new ledger takes what was sent
+    /// before it for younger.
+    fn effects_max(&self, world: &World) -> usize {
         match self.was_forgotten {
+            true if world.has_misled() => usize::MAX,
             true => self.sent + self.alike + self.concealed,
             false => 1,
         }
@@ -134,7 +136,7 @@ impl Command<'_> {
 fn judge_command(world: &World, scenario: &Scenario, sent: &[Sent], command: &Command, record: &Record) {
     let Command { message, row, effects, .. } = *command;
     let violate = |what: &str| world.violate(format!("{what}: {message:?}, {row:?}, done {effects} times"));
-    if message.asks.once() && effects > command.effects_max() {
+    if message.asks.once() && effects > command.effects_max(world) {
         violate("G3: repeated");
     }
     let is_told = |state| sent.iter().any(|one| one.message == *message && one.state == state);

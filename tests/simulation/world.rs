@@ -44,6 +44,8 @@ struct Inner {
     clock_error: i64,
     /// The system calls the clock synchronised, right or wrong.
     synchronised: bool,
+    /// It called one synchronised that was behind by more than the ledger's epoch allows for.
+    misled: bool,
     /// When the faults ended.
     peace: Option<Instant>,
     digest: u64,
@@ -65,6 +67,7 @@ impl World {
             slowness: 0,
             clock_error: 0,
             synchronised: false,
+            misled: false,
             peace: None,
             digest: 0xcbf2_9ce4_8422_2325,
             story: story.then(Vec::new),
@@ -181,12 +184,18 @@ impl World {
         let mut inner = self.lock();
         let back = error < inner.clock_error;
         (inner.clock_error, inner.synchronised) = (error, synchronised);
+        inner.misled |= synchronised && error <= -300_000;
         let what = match (back, synchronised) {
             (true, true) => "clock: put back, and synchronised",
             (true, false) => "clock: put back",
             (false, _) => "clock: put forward, or as it was",
         };
         *inner.counts.entry(what).or_default() += 1;
+    }
+
+    /// Whether the system ever called a clock synchronised that was minutes behind.
+    pub fn has_misled(&self) -> bool {
+        self.lock().misled
     }
 
     /// A new life of the process begins, which ends after so many steps.
