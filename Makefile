@@ -4,13 +4,14 @@
 #   make debs                           builds all three
 #   make lint-deb [ARCH=…]              builds one, and lets lintian judge it
 #   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
+#   make repo REPO_KEY=…                builds all three and makes of them a signed apt repository in target/repo (docs/INSTALL.md)
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
 #   make vm-test [ARCH=…]               runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
 .NOTPARALLEL:
-.PHONY: deb debs lint-deb reproducible test-arm boot-test vm-test
+.PHONY: deb debs repo lint-deb reproducible test-arm boot-test vm-test
 
 ARCH ?= $(shell dpkg --print-architecture)
 
@@ -22,6 +23,11 @@ debs:
 	$(MAKE) deb ARCH=amd64
 	$(MAKE) deb ARCH=arm64
 	$(MAKE) deb ARCH=armhf
+
+# REPO_KEY and REPO_URL: see the script.
+repo: debs
+	scripts/setup.sh repo
+	packaging/repo.sh target/repo target/deb/fieldbridge_$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)_*.deb
 
 lint-deb: deb
 	packaging/lint.sh $(ARCH)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The life of the package on a booted Debian with systemd as process 1: installed, configured, commanded, reloaded, killed,
-# stuck, upgraded with commands in flight, removed, installed again, purged. One line a check. Status: 0, 1 if one failed,
+# The life of the package on a booted Debian with systemd as process 1: installed from a repository, configured, commanded,
+# upgraded by it with commands in flight, kept from going back too far, reloaded, killed, stuck, removed, installed again,
+# purged. One line a check. Status: 0, 1 if one failed,
 # 77 if this machine can't boot the system, so that nothing was checked.
 # Usage: packaging/boot-test.sh [PACKAGE]     as root; without a package that of `make deb`. `make boot-test` does both
 #
@@ -72,12 +73,26 @@ began=$(date +%s)
 passed=0 failed=0
 
 old_version=$(dpkg-deb --field "$previous" Version) new_version=$(dpkg-deb --field "$built" Version)+next
-cp "$previous" "$root/root/fieldbridge_${old_version}_$arch.deb"
 # What was built, under a newer number, and with another text in the file that its user edits.
 dpkg-deb --raw-extract "$built" "$work/next"
 sed -i "s/^Version: .*/Version: $new_version/" "$work/next/DEBIAN/control"
 echo "# of version $new_version" >>"$work/next/etc/fieldbridge/fieldbridge.toml"
-dpkg-deb --root-owner-group -Znone --build "$work/next" "$root/root/fieldbridge_${new_version}_$arch.deb" >/dev/null
+next=$root/root/fieldbridge_${new_version}_$arch.deb
+dpkg-deb --root-owner-group -Znone --build "$work/next" "$next" >/dev/null
+# And under an older one, as of a program that knows one version of the ledger less.
+older_version=$(dpkg-deb --field "$built" Version)~older
+sed -i "s/^Version: .*/Version: $older_version/" "$work/next/DEBIAN/control"
+sed -i 's/^schema=\(.*\)$/schema=$((\1 - 1))/' "$work/next/DEBIAN/preinst"
+dpkg-deb --root-owner-group -Znone --build "$work/next" "$work/older.deb" >/dev/null
+# They come from a repository. What is published later is signed by the same key.
+export REPO_URL=http://127.0.0.1:8099 GNUPGHOME="$work/gnupg" REPO_KEY=boot-test
+mkdir -m 700 "$GNUPGHOME"
+gpg --batch --quiet --passphrase '' --quick-generate-key "$REPO_KEY" ed25519 sign never 2>"$work/said" ||
+    { cat "$work/said"; exit 1; }
+publish() { packaging/repo.sh "$root/srv/repo" "$@"; }
+publish "$previous" "$work/older.deb" >"$work/said" 2>&1 || { cat "$work/said"; exit 1; }
+# Debian's own servers can't be reached from there.
+mv "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.away"
 # The hub is the same program's and stays what it is when the package is upgraded or removed.
 dpkg-deb --fsys-tarfile "$built" | tar --extract --to-stdout ./usr/bin/fieldbridge >"$root/srv/hub"
 chmod 755 "$root/srv/hub"
@@ -128,6 +143,7 @@ give_up() {
 }
 end() {
     exec 3>&- 4<&- || true
+    gpgconf --homedir "$GNUPGHOME" --kill all 2>/dev/null || true
     # Nothing in it is to be kept, so that it need not be shut down: with process 1 everything ends.
     [ -z "$leader" ] || kill -9 "$leader" 2>/dev/null || true
     eventually 10 gone "$nspawn" || kill -9 "$nspawn" || true
@@ -169,6 +185,7 @@ key() { # of a new device
 }
 : >"$root/srv/effects"
 inside python3 /srv/peripherals /srv/effects "$port" >"$work/peripherals" 2>&1 </dev/null &
+inside python3 -m http.server --bind 127.0.0.1 --directory /srv/repo 8099 >"$work/served" 2>&1 </dev/null &
 eventually 10 grep -q ready "$work/peripherals" || give_up "the peripherals start: $(cat "$work/peripherals")"
 
 # -- What can be asked.

@@ -19,8 +19,17 @@ executes() { # id: a message that is executed once, by the serial line
 
 echo "== fresh"
 installs() { at "apt install --yes ./fieldbridge_${1}_$arch.deb"; }
-check "apt install ./fieldbridge_${old_version}_$arch.deb" installs "$old_version"
+knows_the_repository() { # as docs/INSTALL.md has it
+    at "cp /srv/repo/fieldbridge-archive-keyring.gpg /usr/share/keyrings/" &&
+        at "cp /srv/repo/fieldbridge.sources /etc/apt/sources.list.d/" && at "apt update"
+}
+check "apt update takes the signed index of the repository" knows_the_repository
+is_found_by_hash() { grep -E 'GET /dists/stable/main/binary-[a-z0-9]+/by-hash/SHA(256|512)/[0-9a-f]+ .* 200 ' "$work/served"; }
+check "and finds it by its hash" is_found_by_hash
+check "apt install fieldbridge" at "apt install --yes fieldbridge"
 cp "$work/said" "$work/apt"
+is_version() { at "dpkg-query --show --showformat='\${Version}' fieldbridge" | grep -xF "$1"; }
+check "the newest of two versions is installed" is_version "$old_version"
 says_what_to_do() { grep -F "fill in $config" "$work/apt" && is ExecMainStatus 78; }
 check "it says what to do while hub.host is empty, and the service ends with 78" says_what_to_do
 check "the journal names the key and the remedy" journal_has "$config:9:1: hub.host: "
@@ -84,14 +93,14 @@ check "the ledger has it" at "fieldbridge ledger show pump-7 m-1"
 
 echo "== upgraded with commands in flight"
 upgrade() {
-    at "apt install --yes -o Dpkg::Options::=--force-confold ./fieldbridge_${new_version}_$arch.deb" >"$work/apt" 2>&1 &
+    at "apt update --quiet && apt upgrade --yes -o Dpkg::Options::=--force-confold" >"$work/apt" 2>&1 &
     apt=$! n=0
     while kill -0 "$apt" 2>/dev/null; do
         # The hub's queue holds 50.
         if send valve-3 "up-$((n + 1))" dispense "$((n + 1))" >/dev/null; then n=$((n + 1)); else sleep 0.1; fi
     done
     wait "$apt" || { cat "$work/apt"; return 1; }
-    is ActiveState active && at "dpkg-query --show --showformat='\${Version}' fieldbridge" | grep -xF "$new_version"
+    is ActiveState active && is_version "$new_version"
 }
 was_restarted_between() { # commands were carried out by the daemon before, and by the one after
     after=$(at "fieldbridge status --json" | sed 's/.*"executed":\([0-9]*\),"hub":"[a-z]*","id":"valve-3".*/\1/')
@@ -115,7 +124,8 @@ assert all(told.get(id) == "succeeded" for id in wanted), "the hub was told othe
 assert all(feedback[id, "Success"] == 1 for id in wanted), "the hub has completed otherwise"
 END
 }
-check "apt install ./fieldbridge_${new_version}_$arch.deb while messages come" upgrade
+check "a newer version is published" publish "$next"
+check "apt upgrade while messages come" upgrade
 check "both identities connect again" eventually 30 is_connected 2
 check "each of $n messages was executed once, reported and completed: none lost, none repeated" each_once
 sed 's/^/      /' "$work/said"
@@ -123,6 +133,33 @@ check "commands were in flight on both sides of the upgrade" was_restarted_betwe
 sed 's/^/      /' "$work/said"
 keeps_conffile() { grep -qF "[profile.$profile.command.set-speed]" "$root$config" && [ -e "$root$config.dpkg-dist" ]; }
 check "the edited configuration survives, and the package's lies beside it" keeps_conffile
+
+echo "== back to an older version"
+pid=$(property MainPID)
+refuses_older() { ! at "apt install --yes --allow-downgrades fieldbridge=$older_version" >"$work/apt" 2>&1; }
+check "apt does not go back to a version that does not know this ledger" refuses_older
+says_why() { grep -F -A 3 "is too old for the ledger /var/lib/fieldbridge/ledger.db" "$work/apt" || { cat "$work/apt"; false; }; }
+check "and says why" says_why
+sed 's/^/      /' "$work/said"
+was_left_alone() { is MainPID "$pid" && is_version "$new_version" && at "dpkg --audit" >"$work/audit" && [ ! -s "$work/audit" ]; }
+check "the daemon was not even stopped, and nothing is half installed" was_left_alone
+# As docs/INSTALL.md has it.
+goes_back() {
+    at "systemctl stop fieldbridge" &&
+        at "mv /var/lib/fieldbridge/ledger.db /var/lib/fieldbridge/ledger.db.newer" &&
+        at "apt install --yes --allow-downgrades -o Dpkg::Options::=--force-confold fieldbridge=$older_version" &&
+        is_version "$older_version"
+}
+check "without that ledger it goes back, and begins with a new one" goes_back
+returns() {
+    at "systemctl stop fieldbridge && mv /var/lib/fieldbridge/ledger.db.newer /var/lib/fieldbridge/ledger.db" &&
+        at "apt upgrade --yes -o Dpkg::Options::=--force-confold" && is_version "$new_version"
+}
+check "and is upgraded again, with the ledger of before" returns
+check "both identities connect" eventually 30 is_connected 2
+sed -i 's/^Origin: .*/Origin: somebody else/' "$root/srv/repo/dists/stable/InRelease"
+refuses_changed() { at "apt update" 2>&1 | grep -F "signatures were invalid: BADSIG"; }
+check "apt update does not take an index that was changed" refuses_changed
 
 echo "== the sandbox"
 check "systemd-analyze security: at most 1.5" at "systemd-analyze security --no-pager --threshold=15 fieldbridge"

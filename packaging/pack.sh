@@ -69,6 +69,10 @@ if [ -e packaging/lintian-overrides ]; then
     put 644 packaging/lintian-overrides usr/share/lintian/overrides/fieldbridge
 fi
 
+# What the ledger of this program is, as its package has to know.
+schema=$(sed -n 's/^const MIGRATIONS: \[&str; \([0-9]*\)\] = .*/\1/p' src/ledger/schema.rs)
+[ -n "$schema" ] || { echo "src/ledger/schema.rs does not say how many versions of the ledger there are" >&2; exit 1; }
+
 # Depends is written by hand, and checked here: what the program asks for, and nothing else.
 "$gnu_target-objdump" -p "$root/usr/bin/fieldbridge" >"$tree/headers"
 libc=$(sed -n 's/.* GLIBC_\([0-9.]*\)$/\1/p' "$tree/headers" | sort -V | tail -n 1)
@@ -91,8 +95,9 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$ARCH/" -e "s/@SIZE@/$size/" -e "s/@
     packaging/control >"$root/DEBIAN/control"
 (cd "$root" && find etc -type f -printf '/%p\n' | sort) >"$root/DEBIAN/conffiles"
 (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
-for script in postinst prerm postrm; do
-    install -m 755 "packaging/$script" "$root/DEBIAN/$script"
+for script in preinst postinst prerm postrm; do
+    sed -e "s/@SCHEMA@/$schema/" "packaging/$script" >"$root/DEBIAN/$script"
+    chmod 755 "$root/DEBIAN/$script"
 done
 find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [quick | tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint]
+# Usage: scripts/setup.sh [quick | tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint | repo]
 #   quick     what scripts/test.sh quick needs
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
@@ -8,6 +8,7 @@
 #   boot      what booting a Debian to try the package on needs
 #   vm        the same for booting it with a kernel of its own, of an architecture; this machine's if none is named
 #   lint      what judging a package and its manual pages needs
+#   repo      what making and signing a repository of packages needs
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -60,6 +61,14 @@ if [ "${1-}" = boot ]; then
     need debootstrap debootstrap
     need systemd-nspawn systemd-container
     need nsenter util-linux
+    need python3 python3
+fi
+if [ "${1-}" = boot ] || [ "${1-}" = repo ]; then
+    need apt-ftparchive apt-utils
+    need gpg gpg
+    need gpgv gpgv
+    need gpg-agent gpg-agent
+    need xz xz-utils
     need python3 python3
 fi
 if [ "${1-}" = vm ]; then

@@ -109,6 +109,7 @@ stage tests scripts/proof.sh test --no-fail-fast --lib --bins --test bus --test 
 stage package packaging/test-deb.sh target/plain/fieldbridge
 # This program can be made to stick, so that systemd is seen to start it again.
 deb=$(packaging/pack.sh "$(dpkg --print-architecture)" target/proof/fieldbridge target/deb-proof)
+stage repository packaging/test-repo.sh "$deb"
 # shellcheck disable=SC2016
 beside boot sh -c 'status=0
     packaging/boot-test.sh "$0" || status=$?

@@ -28,6 +28,18 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 /// Commands that are not run here, by how they begin, and where they are run.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("apt install ./fieldbridge_", "the boot test installs the package"),
+    ("apt install fieldbridge", "the boot test installs it from a repository"),
+    ("apt update", "the boot test"),
+    ("apt upgrade", "the boot test"),
+    ("apt install --allow-downgrades fieldbridge=", "packaging/boot-walk.sh is refused, and goes back where it may"),
+    ("curl --fail --output-dir", "of curl; packaging/boot-walk.sh puts the same files into the same places"),
+    ("sha256sum --check", "packaging/test-repo.sh"),
+    ("gpg --quick-generate-key", "packaging/test-repo.sh"),
+    ("dpkg --print-architecture", "of the system, to be looked at by a person"),
+    ("systemctl stop fieldbridge", "the boot test"),
+    ("mv /var/lib/fieldbridge/ledger.db ", "packaging/boot-walk.sh"),
+    ("make repo", "packaging/test-repo.sh, with packages that are built already"),
+    ("make debs", "by hand, before a release"),
     ("make deb", "make boot-test begins with it"),
     ("make boot-test", "scripts/test.sh runs the boot test with the program of the tests"),
     ("make reproducible", "by hand, before a release"),
