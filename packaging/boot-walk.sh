@@ -354,6 +354,8 @@ check "it serves at once with what it had" eventually 30 is_connected 2
 check "and remembers what it did" at "fieldbridge ledger show pump-7 m-1"
 no_secret() { ! at "journalctl --no-pager" | grep -F -e "$pump_key" -e "$valve_key" -e "$lamp_key"; }
 check "no key is in the journal" no_secret
+# What its user has put there is its user's.
+at "rm /etc/apt/sources.list.d/fieldbridge.sources /usr/share/keyrings/fieldbridge-archive-keyring.gpg"
 check "apt purge fieldbridge" at "apt purge --yes fieldbridge"
 nothing_stays() {
     found=$(at "find /etc /usr /var /run -xdev -name '*fieldbridge*' -not -name '*.deb' -not -path '/var/log/*' -not -path '/run/log/*'; getent passwd fieldbridge; getent group fieldbridge; id -nG fieldbridge 2>/dev/null")
