@@ -4,7 +4,7 @@
 #   make debs                           builds all three
 #   make lint-deb [ARCH=…]              builds one, and lets lintian judge it
 #   make reproducible [ARCH=…]          builds one again in another folder, and compares the bytes
-#   make repo REPO_KEY=…                builds all three and makes of them a signed apt repository in target/repo (docs/INSTALL.md)
+#   make repo REPO_KEY=…                builds all three and makes of them a signed apt repository in target/repo (docs/INSTALLATION.md)
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
 #   make vm-test [ARCH=…]               runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock

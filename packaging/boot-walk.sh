@@ -19,7 +19,7 @@ executes() { # id: a message that is executed once, by the serial line
 
 echo "== fresh"
 installs() { at "apt install --yes ./fieldbridge_${1}_$arch.deb"; }
-knows_the_repository() { # as docs/INSTALL.md has it
+knows_the_repository() { # as docs/INSTALLATION.md has it
     at "cp /srv/repo/fieldbridge-archive-keyring.gpg /usr/share/keyrings/" &&
         at "cp /srv/repo/fieldbridge.sources /etc/apt/sources.list.d/" && at "apt update"
 }
@@ -143,7 +143,7 @@ check "and says why" says_why
 sed 's/^/      /' "$work/said"
 was_left_alone() { is MainPID "$pid" && is_version "$new_version" && at "dpkg --audit" >"$work/audit" && [ ! -s "$work/audit" ]; }
 check "the daemon was not even stopped, and nothing is half installed" was_left_alone
-# As docs/INSTALL.md has it.
+# As docs/INSTALLATION.md has it.
 goes_back() {
     at "systemctl stop fieldbridge" &&
         at "mv /var/lib/fieldbridge/ledger.db /var/lib/fieldbridge/ledger.db.newer" &&

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a folder that is an apt repository, signed, of packages for any of the three architectures; or adds packages to one.
 # Beside them lie the list of what the program is made of (CycloneDX), checksums, the public key, and what a gateway needs
-# to know of the repository. docs/INSTALL.md says how to serve it.
+# to know of the repository. docs/INSTALLATION.md says how to serve it.
 # Usage: REPO_KEY=KEY packaging/repo.sh FOLDER PACKAGE...
 #
 #   REPO_KEY=KEY      the key to sign with, by its fingerprint or address, in the keyring of whoever calls
