@@ -354,6 +354,12 @@ check "it serves at once with what it had" eventually 30 is_connected 2
 check "and remembers what it did" at "fieldbridge ledger show pump-7 m-1"
 no_secret() { ! at "journalctl --no-pager" | grep -F -e "$pump_key" -e "$valve_key" -e "$lamp_key"; }
 check "no key is in the journal" no_secret
+keeps_copies() {
+    at "mkdir -p /media/usb && systemctl disable --now fieldbridge" &&
+        at "fieldbridge ledger backup /media/usb/ledger-last.db" &&
+        at "tar --create --gzip --file /media/usb/fieldbridge.tar.gz --directory / etc/fieldbridge"
+}
+check "a last copy is taken of ledger and configuration" keeps_copies
 # What its user has put there is its user's.
 at "rm /etc/apt/sources.list.d/fieldbridge.sources /usr/share/keyrings/fieldbridge-archive-keyring.gpg"
 check "apt purge fieldbridge" at "apt purge --yes fieldbridge"
@@ -362,3 +368,17 @@ nothing_stays() {
     [ -z "$found" ] || { echo "$found"; return 1; }
 }
 check "nothing of it stays: no file, no user, no group" nothing_stays
+
+echo "== on another gateway"
+# As docs/REPLACING-A-GATEWAY.md has it. What was purged is the gateway that was switched off.
+check "installed on a gateway that knows nothing" installs "$new_version"
+takes_over() {
+    at "systemctl stop fieldbridge" &&
+        at "tar --extract --gzip --file /media/usb/fieldbridge.tar.gz --directory /" &&
+        at "fieldbridge ledger restore /media/usb/ledger-last.db && fieldbridge ledger new --trust" &&
+        at "fieldbridge check && systemctl enable --now fieldbridge"
+}
+check "it takes over configuration, keys and ledger" takes_over
+check "both identities connect" eventually 30 is_connected 2
+check "it remembers what the other one did" at "fieldbridge ledger show pump-7 m-1"
+check "a message is executed once, and nothing is in doubt" executes m-6

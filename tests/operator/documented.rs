@@ -36,7 +36,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("sha256sum --check", "packaging/test-repo.sh"),
     ("gpg --quick-generate-key", "packaging/test-repo.sh"),
     ("dpkg --print-architecture", "of the system, to be looked at by a person"),
-    ("systemctl stop fieldbridge", "the boot test"),
+    ("systemctl stop fieldbridge", "the boot test; the story does in its place what it does"),
+    ("systemctl disable --now fieldbridge", "the boot test; the story does in its place what it does"),
+    ("tar --create --gzip --file", "the boot test"),
+    ("tar --extract --gzip --file", "the boot test"),
     ("mv /var/lib/fieldbridge/ledger.db ", "packaging/boot-walk.sh"),
     ("make repo", "packaging/test-repo.sh, with packages that are built already"),
     ("make debs", "by hand, before a release"),
@@ -198,7 +201,11 @@ impl Story {
     fn program(&self, words: &[String]) -> Command {
         let mut command = Command::new(PROGRAM);
         let port = self.port.path().display().to_string();
-        command.args(words.iter().map(|word| if word == PORT { &port } else { word }));
+        command.args(words.iter().map(|word| match word.strip_prefix("/media/usb/") {
+            Some(name) => self.path(name),
+            None if word == PORT => port.clone(),
+            None => word.clone(),
+        }));
         command.args(["--config", &self.path("fieldbridge.toml")]);
         command.env("FIELDBRIDGE__HUB__ADDRESS", self.hub.addr().to_string());
         command.env("FIELDBRIDGE__HUB__CA_FILE", self.path("hub-ca.pem"));
@@ -266,6 +273,7 @@ impl Story {
                     assert!(text.contains("unit 7 answers") && text.contains("the hub accepts it"), "{text}");
                 }
             }
+            "systemctl" if ["stop", "disable"].contains(&words[1].as_str()) => self.stop(),
             "systemctl" => self.start(),
             "az" if command.contains("device-identity create") => {
                 self.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
@@ -315,16 +323,8 @@ fn the_first_half_hour_leads_to_a_command_that_came_from_the_cloud() {
 
 #[test]
 fn what_the_readme_says_of_the_program_works() {
-    let mut story = Story::new();
-    let text = document("README.md");
-    let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
-    let port = story.port.path().display().to_string();
-    // The pump of the tests' slave has holding registers only.
-    std::fs::write(story.path("fieldbridge.toml"), block.replace(PORT, &port)).expect("it can be written");
-    std::fs::create_dir(story.path("keys")).expect("a folder can be made");
-    std::fs::write(story.path("keys/pump-7.key"), KEY).expect("it can be written");
-    story.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
-    for command in commands("README.md", &text) {
+    let mut story = site_of_the_readme();
+    for command in commands("README.md", &document("README.md")) {
         if !command.starts_with("fieldbridge ") {
             continue;
         }
@@ -337,6 +337,59 @@ fn what_the_readme_says_of_the_program_works() {
     }
     assert!(story.executed >= 6, "{} commands were executed", story.executed);
     assert_eq!(story.slave.writes(), [(0, 425), (0, 425)]);
+}
+
+/// The site of README, with its keys and its identity.
+fn site_of_the_readme() -> Story {
+    let story = Story::new();
+    let text = document("README.md");
+    let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let port = story.port.path().display().to_string();
+    // The pump of the tests' slave has holding registers only.
+    std::fs::write(story.path("fieldbridge.toml"), block.replace(PORT, &port)).expect("it can be written");
+    std::fs::create_dir(story.path("keys")).expect("a folder can be made");
+    std::fs::write(story.path("keys/pump-7.key"), KEY).expect("it can be written");
+    story.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
+    story
+}
+
+#[test]
+fn a_replaced_gateway_knows_what_its_page_says() {
+    let mut story = site_of_the_readme();
+    let page = "docs/REPLACING-A-GATEWAY.md";
+    let (planned, dead) = document(page).split_once("\n## The gateway or its card is dead").map_or_else(
+        || panic!("{page} has no such heading"),
+        |(before, after)| (before.to_owned(), after.to_owned()),
+    );
+    story.start();
+    story.send("m-1", r#"{"command": "set-speed", "value": 42.5}"#);
+    let mut backups = 0;
+    for command in commands(page, &planned) {
+        println!("$ {command}");
+        story.follow(&command);
+        backups += usize::from(command.contains("ledger backup"));
+    }
+    assert_eq!(backups, 2, "one while the daemon runs, and the last one");
+    // The row has come along, and nothing is in doubt.
+    let row = |story: &mut Story, id: &str| {
+        let words = ["ledger", "show", DEVICE, id, "--json"].map(str::to_owned);
+        serde_json::from_slice::<serde_json::Value>(&story.run(&words).stdout).expect("a row")
+    };
+    assert_eq!(row(&mut story, "m-1")["state"], "succeeded");
+    story.send("m-2", r#"{"command": "reset"}"#);
+    assert_eq!(row(&mut story, "m-2")["state"], "succeeded");
+    let resets = story.slave.other_writes().len();
+    // The older copy does not know of m-2, and the hub still has a message that may have been done.
+    for command in commands(page, &dead) {
+        println!("$ {command}");
+        story.follow(&command);
+        if command.contains("enable --now") {
+            story.send("m-3", r#"{"command": "reset"}"#);
+        }
+    }
+    assert_eq!(row(&mut story, "m-3")["error"]["code"], "unknown-history");
+    assert_eq!(story.slave.other_writes().len(), resets, "it was not done");
+    assert_eq!(row(&mut story, "m-1")["state"], "succeeded");
 }
 
 #[test]
@@ -363,7 +416,8 @@ fn every_command_of_every_document_is_run_somewhere() {
             let command = bare(&command);
             match words(command)[0].as_str() {
                 "fieldbridge" => {
-                    let told = ["README.md", "docs/GETTING-STARTED.md"].contains(&name.as_str());
+                    let told = ["README.md", "docs/GETTING-STARTED.md", "docs/REPLACING-A-GATEWAY.md"];
+                    let told = told.contains(&name.as_str());
                     assert!(told, "{name}: {command} is executed in no story: add its document to those of this file");
                 }
                 "az" => check_az(command),
