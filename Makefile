@@ -8,10 +8,11 @@
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
 #   make vm-test [ARCH=…]               runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
+#   make ha-test                        tries docs/HIGH-AVAILABILITY.md on two virtual machines: killed, parted, handed over
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
 .NOTPARALLEL:
-.PHONY: deb debs repo lint-deb reproducible test-arm boot-test vm-test
+.PHONY: deb debs repo lint-deb reproducible test-arm boot-test vm-test ha-test
 
 ARCH ?= $(shell dpkg --print-architecture)
 
@@ -47,3 +48,6 @@ boot-test: deb
 
 vm-test: deb
 	ARCH=$(ARCH) packaging/vm-test.py
+
+ha-test: deb
+	packaging/ha-test.py

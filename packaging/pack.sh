@@ -58,6 +58,9 @@ for page in README.md ARCHITECTURE.md docs/*.md; do
     sed -e 's|](docs/|](|g' -e 's|](\.\./|](|g' -e 's|](CHANGELOG\.md|](changelog.gz|g' "$page" >"$tree/page"
     put 644 "$tree/page" "usr/share/doc/fieldbridge/$(basename "$page")"
 done
+for picture in docs/pictures/*; do
+    put 644 "$picture" "usr/share/doc/fieldbridge/pictures/$(basename "$picture")"
+done
 put 644 config/fieldbridge.reference.toml usr/share/doc/fieldbridge/fieldbridge.reference.toml
 for example in config/examples/*.toml; do
     put 644 "$example" "usr/share/doc/fieldbridge/examples/$(basename "$example")"

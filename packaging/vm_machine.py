@@ -155,7 +155,7 @@ class Machine:
     """A gateway: its disk outlives its crashes. At most one runs at a time."""
 
     def __init__(self, arch, tree, payload, folder, line):
-        """`payload`: a folder that it sees as /srv. `line`: the serial port here that its adapter leads to."""
+        """`payload`: a folder that it sees as /srv. `line`: the serial port here that its adapter leads to, if any."""
         self.kind = KINDS[arch]
         self.folder, self.line, self.process, self.last_id = folder, line, None, 0
         self.kernel = sorted(tree.glob("boot/vmlinuz-*"))[-1], sorted(tree.glob("boot/initrd.img-*"))[-1]
@@ -176,7 +176,9 @@ class Machine:
         for disk in self.disks:
             words += ["-drive", f"file={disk},if=virtio,format=raw"]
         words += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
-        words += ["-device", "qemu-xhci,id=usb", "-chardev", f"serial,id=line,path={self.line}"]
+        words += ["-device", "qemu-xhci,id=usb"]
+        if self.line:
+            words += ["-chardev", f"serial,id=line,path={self.line}"]
         words += ["-chardev", f"socket,id=control,path={self.folder / 'control'},server=on,wait=off"]
         words += ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=control"]
         words += ["-qmp", f"unix:{self.folder / 'monitor'},server=on,wait=off", *options]

@@ -6,11 +6,14 @@
 //! - `az` is not run: its options are held against a list from its own source.
 //! - A command in the middle of a sentence must at least be one that the program understands.
 
+mod elsewhere;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use self::elsewhere::{AZ, ELSEWHERE};
 use crate::support;
 use crate::support::eventually;
 use crate::support::hub::Hub;
@@ -24,60 +27,6 @@ use fieldbridge::demo::hub::{Auth, C2d, Options};
 use fieldbridge::time::Timestamp;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
-
-/// Commands that are not run here, by how they begin, and where they are run.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("apt install ./fieldbridge_", "the boot test installs the package"),
-    ("apt install fieldbridge", "the boot test installs it from a repository"),
-    ("apt update", "the boot test"),
-    ("apt upgrade", "the boot test"),
-    ("apt install --allow-downgrades fieldbridge=", "packaging/boot-walk.sh is refused, and goes back where it may"),
-    ("curl --fail --output-dir", "of curl; packaging/boot-walk.sh puts the same files into the same places"),
-    ("sha256sum --check", "packaging/test-repo.sh"),
-    ("gpg --quick-generate-key", "packaging/test-repo.sh"),
-    ("dpkg --print-architecture", "of the system, to be looked at by a person"),
-    ("systemctl stop fieldbridge", "the boot test; the story does in its place what it does"),
-    ("systemctl disable --now fieldbridge", "the boot test; the story does in its place what it does"),
-    ("tar --create --gzip --file", "the boot test"),
-    ("tar --extract --gzip --file", "the boot test"),
-    ("mv /var/lib/fieldbridge/ledger.db ", "packaging/boot-walk.sh"),
-    ("make repo", "packaging/test-repo.sh, with packages that are built already"),
-    ("make debs", "by hand, before a release"),
-    ("make deb", "make boot-test begins with it"),
-    ("make boot-test", "scripts/test.sh runs the boot test with the program of the tests"),
-    ("make reproducible", "by hand, before a release"),
-    ("make vm-test", "by hand, before a release; docs/RELIABILITY.md has the outcome"),
-    ("apt remove fieldbridge", "the boot test"),
-    ("apt purge fieldbridge", "the boot test"),
-    ("systemctl enable --now fieldbridge", "the boot test; the story does in its place what it does"),
-    ("systemctl restart fieldbridge", "the boot test; the story does in its place what it does"),
-    ("journalctl -u fieldbridge", "the boot test"),
-    ("systemctl reload fieldbridge", "the boot test"),
-    ("timedatectl", "of systemd, to be looked at by a person"),
-    ("ls -l /dev/serial/by-id", "of the system, to be looked at by a person"),
-    ("scripts/demo.sh", "tests/operator/demo.rs runs what it runs"),
-    ("scripts/test.sh", "CI is this command"),
-    ("scripts/simulate.sh", "scripts/test.sh"),
-    ("scripts/fuzz.sh", "scripts/test.sh"),
-    ("scripts/mutants.sh", "by hand, when a guarantee's proof was changed; docs/RELIABILITY.md has the outcome"),
-    ("cargo test", "CI runs every test"),
-    ("scripts/proof.sh", "scripts/test.sh runs all tests by it"),
-    ("cargo bench --bench gateway", "by hand; docs/PERFORMANCE.md has the outcome"),
-    ("cargo bench --bench line", "by hand, on a machine that does nothing else"),
-    ("cargo bench --bench transports", "by hand; docs/PERFORMANCE.md has the outcome"),
-    ("cargo test --test", "by hand for its figures; CI runs it with all others"),
-    ("FIELDBRIDGE_ROUNDS=", "a longer run, by hand, of a test that CI runs shorter"),
-    ("FIELDBRIDGE_SEED=", "one run again, by hand, of a test that CI runs"),
-];
-
-/// The options of `az` by command: azure-cli-extension `azure-iot` 0.25, azext_iot/_params.py and azext_iot/_help.py;
-/// `--query` and `--output` are those of every command of `az`.
-const AZ: &[(&str, &[&str])] = &[
-    ("az iot hub device-identity create", &["--hub-name", "--device-id"]),
-    ("az iot hub device-identity show", &["--hub-name", "--device-id", "--query", "--output"]),
-    ("az iot hub monitor-events", &["--hub-name", "--device-id", "--properties"]),
-    ("az iot device c2d-message send", &["--hub-name", "--device-id", "--message-id", "--data"]),
-];
 
 /// README and everything in docs, by its name.
 fn documents() -> Vec<(String, String)> {
@@ -243,8 +192,20 @@ impl Story {
         }
     }
 
+    /// Writes a file that a document shows, by its path below `/etc/fieldbridge`, or adds to it what it shows.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("it has a folder")).expect("a folder can be made");
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).expect("it can be opened");
+        file.write_all(text.as_bytes()).expect("it can be written");
+    }
+
     fn send(&mut self, id: &str, body: &str) {
-        self.hub.send(DEVICE, C2d::new(id, body)).expect("the hub takes it");
+        self.deliver(id, C2d::new(id, body));
+    }
+
+    fn deliver(&mut self, id: &str, message: C2d) {
+        self.hub.send(DEVICE, message).expect("the hub takes it");
         self.sent.insert(id.to_owned());
         let has_come = || self.hub.telemetry().iter().any(|event| String::from_utf8_lossy(&event.body).contains(id));
         eventually("the result", || has_come().then_some(()));
@@ -274,6 +235,16 @@ impl Story {
                 }
             }
             "systemctl" if ["stop", "disable"].contains(&words[1].as_str()) => self.stop(),
+            "systemctl" if words[1] == "reload" => {
+                let output = self.run(&["reload".into()]);
+                assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            }
+            "nano" => {
+                let name = words[1].strip_prefix("/etc/fieldbridge/").expect("a file of the configuration");
+                self.write(name, KEY);
+                let device = name.trim_start_matches("keys/").trim_end_matches(".key");
+                self.hub.add_device(device, Auth::Key((0..32).collect()));
+            }
             "systemctl" => self.start(),
             "az" if command.contains("device-identity create") => {
                 self.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
@@ -283,7 +254,9 @@ impl Story {
                     let at = words.iter().position(|word| word == option).unwrap_or_else(|| panic!("no {option}"));
                     words[at + 1].clone()
                 };
-                self.send(&after("--message-id"), &after("--data"));
+                let (id, properties) = (after("--message-id"), after("--properties"));
+                let (name, value) = properties.split_once('=').expect("a property has a value");
+                self.deliver(&id, C2d::new(id.as_str(), after("--data")).property(name, value));
             }
             _ => {}
         }
@@ -308,16 +281,29 @@ fn document(name: &str) -> String {
 fn the_first_half_hour_leads_to_a_command_that_came_from_the_cloud() {
     let mut story = Story::new();
     let text = document("docs/GETTING-STARTED.md");
-    for command in commands("docs/GETTING-STARTED.md", &text) {
-        println!("$ {command}");
-        story.follow(&command);
+    for (n, part) in text.split("```toml\n# /etc/fieldbridge/").enumerate() {
+        // Every part but the first begins with a file, which its first line names.
+        let mut rest = part;
+        if n > 0 {
+            let (shown, after) = part.split_once("```\n").expect("a block has an end");
+            let (name, file) = shown.split_once('\n').expect("a file has lines");
+            story.write(name, file);
+            rest = after;
+        }
+        for command in commands("docs/GETTING-STARTED.md", rest) {
+            println!("$ {command}");
+            if command.starts_with("sudo fieldbridge exec pump-7 read-current") {
+                assert_eq!(story.slave.writes(), [], "nothing was written before anybody wrote a write");
+            }
+            story.follow(&command);
+        }
     }
-    assert!(story.executed >= 9, "{} commands were executed", story.executed);
-    assert!(story.sent.contains("m-1"));
+    assert!(story.executed >= 18, "{} commands were executed", story.executed);
+    assert!(story.sent.contains("m-1") && story.sent.contains("m-2"));
     let events = story.hub.telemetry();
     let result = String::from_utf8_lossy(&events[0].body).into_owned();
     assert!(result.contains(r#""messageId":"m-1""#) && result.contains(r#""status":"succeeded""#), "{result}");
-    assert_eq!(story.slave.writes(), [], "nothing was written before anybody wrote a write");
+    assert_eq!(story.slave.writes(), [(0, 425), (0, 550)]);
     assert!(story.hub.is_subscribed(DEVICE));
 }
 
@@ -357,14 +343,12 @@ fn site_of_the_readme() -> Story {
 fn a_replaced_gateway_knows_what_its_page_says() {
     let mut story = site_of_the_readme();
     let page = "docs/REPLACING-A-GATEWAY.md";
-    let (planned, dead) = document(page).split_once("\n## The gateway or its card is dead").map_or_else(
-        || panic!("{page} has no such heading"),
-        |(before, after)| (before.to_owned(), after.to_owned()),
-    );
+    let text = document(page);
+    let (planned, dead) = text.split_once("\n## The gateway or its card is dead").expect("the page has this heading");
     story.start();
     story.send("m-1", r#"{"command": "set-speed", "value": 42.5}"#);
     let mut backups = 0;
-    for command in commands(page, &planned) {
+    for command in commands(page, planned) {
         println!("$ {command}");
         story.follow(&command);
         backups += usize::from(command.contains("ledger backup"));
@@ -380,7 +364,7 @@ fn a_replaced_gateway_knows_what_its_page_says() {
     assert_eq!(row(&mut story, "m-2")["state"], "succeeded");
     let resets = story.slave.other_writes().len();
     // The older copy does not know of m-2, and the hub still has a message that may have been done.
-    for command in commands(page, &dead) {
+    for command in commands(page, dead) {
         println!("$ {command}");
         story.follow(&command);
         if command.contains("enable --now") {
