@@ -412,15 +412,28 @@ fn every_command_of_every_document_is_run_somewhere() {
     assert!(seen > 20, "{seen} commands were found");
 }
 
+/// The cells of the rows of a table, by the head of its first column.
+fn table_of(text: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, rest) = text.split_once(&format!("| {heading} |")).unwrap_or_else(|| panic!("no table of {heading}"));
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+    rows.map(cells).collect()
+}
+
+#[test]
+fn every_error_code_is_explained_to_the_person_at_the_cabinet_and_no_other() {
+    let rows = table_of(&document("docs/TROUBLESHOOTING.md"), "code");
+    let mut told: Vec<&str> = rows.iter().map(|row| row[1].as_str()).collect();
+    let mut codes = Code::ALL.map(Code::as_str).to_vec();
+    told.sort_unstable();
+    codes.sort_unstable();
+    assert_eq!(told, codes);
+}
+
 #[test]
 fn every_error_code_and_every_end_is_explained_to_the_back_end_and_no_other() {
     let text = document("docs/MESSAGES.md");
-    let table = |heading: &str| {
-        let (_, rest) = text.split_once(&format!("| {heading} |")).unwrap_or_else(|| panic!("no table of {heading}"));
-        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
-        let cells = |row: &str| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
-        rows.map(cells).collect::<Vec<Vec<String>>>()
-    };
+    let table = |heading: &str| table_of(&text, heading);
     let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>();
     let codes = table("code");
     let told: BTreeSet<String> = codes.iter().map(|row| row[1].clone()).collect();
