@@ -61,6 +61,12 @@ impl Bends {
         })
     }
 
+    /// Whether each answer is told by its transaction and its unit, and is as long as it says, as far as anybody names
+    /// how they are otherwise.
+    pub fn goes_by_the_letter(&self) -> bool {
+        self.named.iter().all(|way| *way == Way::Echo)
+    }
+
     /// The key of their devices.
     pub fn key(&self) -> String {
         let names = ALL.iter().filter(|(way, ..)| self.named.contains(way)).map(|(_, name, _)| format!("\"{name}\""));

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use tokio::time::{sleep, Instant};
 
+use super::alarms;
+use super::fates::{Meaning, Saying};
 use super::manners::Manner;
-use super::plant::{Meaning, Plant, Saying};
+use super::plant::Plant;
 use super::record::Reports;
 use super::request::Request;
 use super::scenario::Asks;
 use super::wire::Wire;
 
 /// The instrument's line.
-const LINE: &str = "/dev/text";
+pub const LINE: &str = "/dev/text";
 /// Longest pause within an answer, ms.
 const PAUSE_MS: u64 = 30;
 /// Lines that an instrument reports by itself in a schedule: each costs time.
@@ -158,7 +160,13 @@ pub(super) fn speak(plant: &Arc<Plant>, wire: &Wire, request: &Request, saying: 
     if plant.shows(Manner::Prefaces, "instrument: says what it is doing first", 800) {
         say(plant, wire, &plant.framing.put(b"working on it\r\n"));
     }
+    if plant.shows(Manner::Alarms, "instrument: an alarm before its answer", 600) {
+        alarms::say(plant);
+    }
     let arrives = say(plant, wire, &saying.bytes);
+    if plant.shows(Manner::Alarms, "instrument: an alarm behind its answer", 200) {
+        alarms::say(plant);
+    }
     if let Meaning::Weight(weight) = &saying.meaning {
         plant.lock().record.weights.push((arrives, weight.clone()));
     }
@@ -226,6 +234,7 @@ pub(super) async fn live(plant: Arc<Plant>) {
     }
     let weighs = plant.world.chance(500);
     let reports = if weighs { Reports::Weights } else { Reports::States };
+    plant.lock().record.reports_are_events = plant.alarms.is_some_and(|alarms| alarms.are_reports());
     plant.lock().record.reports = streams.then_some(reports);
     let pause = if streams { plant.world.pick(30..900) } else { 10_000 };
     for _ in 0..REPORTS_MAX {

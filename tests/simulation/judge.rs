@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
+use super::alarms;
 use super::hub::{Event, Hub, Sent, State};
 use super::ledger::{digest, Lost, Row};
 use super::manners::Manner;
 use super::record::{Effect, Record};
+use super::rows;
 use super::scenario::{Asks, Message, Over, Scenario, HUBS};
 use super::truth;
 use super::world::World;
@@ -40,6 +42,7 @@ pub struct Command<'a> {
 /// `lost` is what ledgers knew that the gateway no longer has.
 pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: &Lost, record: &Record) {
     let effects = &record.effects;
+    alarms::judge(world, scenario, &hub.news(), record);
     hub.look(|sent, events| {
         for one in sent {
             if !one.state.is_over() && one.message.hub == HUBS[0] {
@@ -56,6 +59,7 @@ pub fn judge(world: &World, scenario: &Scenario, hub: &Hub, rows: &[Row], lost: 
         }
         judge_ids(world, &commands);
         truth::judge(world, scenario, &commands, sent, events, record);
+        rows::judge(world, scenario, &commands, events, record);
         for device in &scenario.devices {
             let none = Vec::new();
             judge_events(world, device, (rows, &lost.rows), events.get(device).unwrap_or(&none), sent);
@@ -85,7 +89,7 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effec
         let (row, was_known) = (rows.iter().find(is_its), lost.rows.iter().any(|row| is_its(&row)));
         let was_forgotten = lost.forgotten.iter().any(|row| is_its(&row));
         let is_several = rows.iter().chain(&lost.rows).filter(is_its).count() > 1;
-        let effects = effects.iter().filter(|effect| effect.value == message.value).count();
+        let effects = often(effects, message.value);
         commands.push(Command {
             message,
             digest: wanted,
@@ -114,6 +118,15 @@ fn commands<'a>(sent: &'a [Sent], rows: &'a [Row], lost: &Lost, effects: &[Effec
     commands
 }
 
+/// How often a command was done: the most of its steps, if it has several.
+fn often(effects: &[Effect], value: u16) -> usize {
+    let mut steps: BTreeMap<Option<u16>, usize> = BTreeMap::new();
+    for effect in effects.iter().filter(|effect| effect.value == value) {
+        *steps.entry(effect.address).or_default() += 1;
+    }
+    steps.into_values().max().unwrap_or(0)
+}
+
 impl Command<'_> {
     pub fn is_alike(&self) -> bool {
         self.alike > 0
@@ -123,7 +136,7 @@ impl Command<'_> {
     /// what somebody sends once more: each message by itself is done once at most (G15), unless the hub seemed to hold
     /// nothing any more; or the system called a clock right that was behind, by which a new ledger takes what was sent
     /// before it for younger.
-    fn effects_max(&self, world: &World) -> usize {
+    pub fn effects_max(&self, world: &World) -> usize {
         match self.was_forgotten {
             true if world.has_misled() => usize::MAX,
             true => self.sent + self.alike + self.concealed,
@@ -187,6 +200,8 @@ fn judge_row(world: &World, scenario: &Scenario, command: &Command, (row, has_ex
         ("succeeded", asks) if !asks.writes() => None,
         ("succeeded", _) if effects == 0 => Some("false success"),
         ("rejected", _) if effects > 0 => Some("rejected, and done"),
+        // How far it came is judged beside what its peripheral has heard.
+        ("failed", asks) if asks.has_steps() => None,
         ("failed" | "expired", asks) if asks.once() && effects > 0 => Some("reported as not done, and done"),
         ("in_doubt", asks) if !asks.once() => Some("G4: an idempotent command in doubt"),
         ("rejected", asks) if asks != Asks::Nothing && !has_reason(scenario, row) => Some("rejected without a reason"),

@@ -5,24 +5,30 @@
 //! The seed of a run is printed first. `FIELDBRIDGE_SEED=n FIELDBRIDGE_ROUNDS=1` plays one schedule again and tells its
 //! story; `FIELDBRIDGE_ROUNDS=1000000` is the long run.
 
+mod absences;
+mod alarms;
 mod amqp;
 mod backups;
 mod bends;
 mod disk;
+mod fates;
 mod framing;
 mod http;
 mod hub;
 mod instrument;
 mod judge;
 mod ledger;
+mod lines;
 mod manners;
 mod mqtt;
 mod patience;
 mod plant;
 mod record;
 mod request;
+mod rows;
 mod scenario;
 mod schedule;
+mod sequences;
 mod truth;
 mod tuning;
 mod tunnel;

@@ -66,6 +66,12 @@ pub enum Manner {
     Quirks,
     /// A peripheral is away for a while, and comes back.
     Leaves,
+    /// Messages ask for several things in a row.
+    Sequences,
+    /// Several requests are under way at once on the network's connection.
+    SideBySide,
+    /// What an instrument says by itself is an event of its device.
+    Alarms,
 }
 
 use Manner::*;
@@ -111,8 +117,11 @@ const NEWEST: [(Manner, u64); 3] = [(Ascii, 250), (Frames, 300), (Quirks, 250)];
 /// And those after these, likewise.
 const LAST: [(Manner, u64); 1] = [(Leaves, 350)];
 
+/// And those after these.
+const SINCE: [(Manner, u64); 3] = [(Sequences, 350), (SideBySide, 200), (Alarms, 250)];
+
 /// What must have happened in a run.
-pub const STRIKES: [&str; 65] = [
+pub const STRIKES: [&str; 84] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -178,6 +187,25 @@ pub const STRIKES: [&str; 65] = [
     "slave: is away for a while",
     "ended: unreachable",
     "judged: who is called away was silent",
+    "instrument: an alarm",
+    "instrument: an alarm before its answer",
+    "instrument: an alarm behind its answer",
+    "instrument: a burst of alarms",
+    "judged: an event of an instrument's",
+    "judged: events that were dropped, and that was said",
+    "judged: no alarm is lost that can be no answer",
+    "judged: an event behind the results",
+    "judged: a write that is made of a reading",
+    "judged: a step behind another",
+    "judged: what succeeded in a row",
+    "judged: in doubt, and done in part",
+    "judged: requests side by side",
+    "judged: an answer overtakes another",
+    "slave: a scale that is none",
+    "slave: answers late in a row",
+    "slave: answers under another's transaction",
+    "slave: says an answer again, behind others",
+    "judged: who is away is tried again",
 ];
 
 /// Those of one schedule.
@@ -194,7 +222,9 @@ impl Manners {
         let newest = NEWEST.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
         let mut dice = world.dice("absent manners");
         let last = LAST.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
-        Manners(chosen.chain(later).chain(newest).chain(last).map(|(manner, _)| manner).collect())
+        let mut dice = world.dice("manners in a row");
+        let since = SINCE.into_iter().filter(|(_, permille)| dice.u64(..1000) < *permille);
+        Manners(chosen.chain(later).chain(newest).chain(last).chain(since).map(|(manner, _)| manner).collect())
     }
 
     /// Whether it is among them.

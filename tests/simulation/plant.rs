@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fieldbridge::bus::{Lines, Opener, Opening, Port};
-use fieldbridge::config::SerialPort;
-use fieldbridge::net::Stream;
 use tokio::time::{sleep, sleep_until, Instant};
 
+use super::absences::Absence;
+use super::alarms::Alarms;
 use super::bends::Bends;
+use super::fates::{Fate, Meaning, Saying, FATES};
 use super::framing::Framing;
 use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
 use super::patience::{Patience, Patiences};
-use super::record::{Last, Place, Record};
+use super::record::{Heard, Last, Place, Record};
 use super::request::{request, Protocol, Request};
-use super::scenario::{Absence, Asks, Faults, Message, Scenario};
+use super::scenario::{Asks, Faults, Message, Scenario};
+use super::sequences;
 use super::tuning::{Shows, OFF_MAX};
 use super::wire::{End, Wire};
 use super::world::World;
@@ -49,6 +50,8 @@ pub struct Plant {
     bends: [Bends; 2],
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
+    /// Chance in a thousand that what is asked in a row is answered late.
+    late_in_a_row: u64,
     /// Two of the fates are all that goes wrong here: so they meet more often.
     habits: Option<[u64; 2]>,
     /// A request in a thousand cuts the process's life short.
@@ -57,6 +60,10 @@ pub struct Plant {
     dead_line: Option<&'static str>,
     /// When peripherals are away.
     absences: Vec<Absence>,
+    /// What the instrument says by itself that is an event.
+    pub(super) alarms: Option<Alarms>,
+    /// The network's server is asked several things at once.
+    is_crowded: bool,
     messages: Vec<Message>,
     inner: Mutex<Inner>,
 }
@@ -73,6 +80,13 @@ pub(super) struct Inner {
     pub(super) asked_at: Option<Instant>,
     /// What it says by itself can be known to whoever has its line open.
     pub(super) spoke: Spoke,
+    /// How often its line was opened before, and when it was last.
+    pub(super) opened: Option<(usize, Instant)>,
+    /// How often registers were asked for of which something is made.
+    first_reads: BTreeMap<Place, u16>,
+    /// How many configurations were read, in all lives, and when the last was.
+    pub(super) under: usize,
+    pub(super) changed_at: Option<Instant>,
 }
 
 /// What stands in a register.
@@ -90,40 +104,6 @@ impl std::fmt::Debug for Plant {
     }
 }
 
-/// Number of what can go wrong with a request.
-const FATES: u64 = 11;
-
-/// What becomes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Done,
-    Mute,
-    DoneAndMute,
-    Late,
-    Garbled,
-    Refused(u8),
-    RefusedLate(u8),
-    Begun(u8),
-    Cut,
-    DoneAndCut,
-    ConfirmedOnly,
-    SaidTwice,
-}
-
-impl Fate {
-    /// Whether the peripheral says no, or that it does not know.
-    fn code(self) -> Option<u8> {
-        match self {
-            Fate::Refused(code) | Fate::RefusedLate(code) | Fate::Begun(code) => Some(code),
-            _ => None,
-        }
-    }
-
-    fn is_late(self) -> bool {
-        matches!(self, Fate::Late | Fate::RefusedLate(_))
-    }
-}
-
 impl Plant {
     /// A plant that knows what it may be asked for.
     pub fn new(world: &Arc<World>, witness: &Arc<Witness>, scenario: &Scenario) -> Arc<Plant> {
@@ -133,6 +113,7 @@ impl Plant {
         let wordy = [Manner::Tails, Manner::Trickles, Manner::Prefaces, Manner::SeveralLines, Manner::Streams];
         let is_wordy = wordy.into_iter().any(|manner| scenario.manners.have(manner));
         let habits = world.chance(500).then(|| [world.pick(0..FATES), world.pick(0..FATES)]);
+        let is_late = scenario.manners.have(Manner::Sequences) && world.dice("late in a row").u8(..10) < 4;
         Arc::new(Plant {
             world,
             witness,
@@ -144,10 +125,13 @@ impl Plant {
             framing: scenario.framing,
             bends: scenario.bends.clone(),
             trouble,
+            late_in_a_row: if is_late && trouble > 0 { 450 } else { 0 },
             habits,
             killing: crashes / 5,
             dead_line,
             absences: scenario.absences.clone(),
+            alarms: scenario.alarms,
+            is_crowded: scenario.in_flight > 1,
             messages: scenario.messages(),
             inner: Mutex::default(),
         })
@@ -169,9 +153,12 @@ impl Plant {
             (true, false) => self.world.count("reloads: less patience, while an answer is owed"),
             (false, _) => {}
         }
+        let mut inner = self.lock();
+        inner.under += 1;
+        inner.changed_at = Some(Instant::now());
         if let Some(line) = self.left[number] {
             // Nobody can look there any more.
-            self.lock().record.line_failed(line);
+            inner.record.line_failed(line);
         }
     }
 
@@ -187,7 +174,14 @@ impl Plant {
 
     fn fate(&self, request: &Request) -> Fate {
         let is_write = request.asks.is_some();
-        let is_verified = matches!(request.asks, Some(Asks::SetVerified | Asks::PulseVerified));
+        let is_in_a_row = request.sequence.is_some() || !is_write && sequences::is_read_first(request.address());
+        if is_in_a_row && self.world.strikes("slave: answers late in a row", self.late_in_a_row) {
+            return Fate::Late;
+        }
+        let is_verified = match request.asks {
+            Some(Asks::Row(sequence)) => sequence.is_verified(),
+            asks => matches!(asks, Some(Asks::SetVerified | Asks::PulseVerified)),
+        };
         let code = 2 + self.world.pick(0..3) as u8;
         let fates: [_; FATES as usize] = [
             ("slave: mute", Fate::Mute),
@@ -251,12 +245,15 @@ impl Plant {
         }
         self.world.count("effects");
         let slow = self.shows(Manner::SlowValues, "slave: shows a written value after a while", 600);
-        let within = self.shows.map_or(LOOKS_MS, |shows| shows.within) - SHOWS_BEFORE_MS;
+        let shows = self.shows.filter(|_| request.sequence.is_none());
+        let within = shows.map_or(LOOKS_MS, |shows| shows.within) - SHOWS_BEFORE_MS;
         let after = if slow { self.world.time(0, within) } else { Duration::ZERO };
         let place = request.place(line);
         let mut inner = self.lock();
         let life = inner.record.of(request.value).asked.last().map_or(0, |(life, _)| *life);
-        inner.record.effects.push(super::record::Effect { value: request.value, life, at: Instant::now() });
+        let address = request.sequence.map(|_| request.address());
+        inner.record.effects.push(super::record::Effect { value: request.value, address, life, at: Instant::now() });
+        inner.record.heard_at(line, place.1, request.written).for_each(|heard| heard.is_done = true);
         let before = inner.registers.get(&place).map_or(0, |register| register.value);
         let register = Register { value: request.value, before, shown_from: Instant::now() + after };
         inner.registers.insert(place, register);
@@ -270,6 +267,13 @@ impl Plant {
             inner.readings += 1;
             let reading = 1000 * (first + 1) + inner.readings % 1000;
             return reading;
+        }
+        if request.asks.is_none() {
+            let time = inner.first_reads.get(&place).map_or(0, |times| times + 1);
+            if let Some(told) = sequences::told(&self.world, request.address(), time) {
+                inner.first_reads.insert(place, time);
+                return told;
+            }
         }
         match inner.registers.get(&place) {
             // Nothing shows in its own place if it does elsewhere.
@@ -317,7 +321,7 @@ impl Plant {
         if self.world.strikes("crash: while a peripheral works", self.killing) {
             self.world.die_within(self.world.time(0, 500));
         }
-        self.note_request(line, &request, wire.life);
+        self.note_request(line, &request, (wire.life, opened));
         let is_done = match fate {
             Fate::Mute | Fate::Refused(_) | Fate::RefusedLate(_) | Fate::Cut | Fate::ConfirmedOnly => false,
             Fate::Begun(_) => self.world.chance(500),
@@ -337,7 +341,11 @@ impl Plant {
             request.bend = self.bends[usize::from(request.protocol != Protocol::Tcp)].next(&self.world, is_echo);
         }
         let mut saying = match fate {
-            Fate::Mute | Fate::DoneAndMute => return,
+            Fate::Mute | Fate::DoneAndMute => {
+                let mut inner = self.lock();
+                let heard = inner.record.heard_at(line, request.place(line).1, request.written);
+                return heard.for_each(|heard| heard.is_mute = true);
+            }
             Fate::Cut => {
                 self.lock().record.line_failed(line);
                 return wire.cut(End::Reset);
@@ -390,11 +398,11 @@ impl Plant {
         at
     }
 
-    fn note_request(&self, line: &str, request: &Request, life: u64) {
+    fn note_request(&self, line: &str, request: &Request, (life, opened): (u64, Instant)) {
         let mut inner = self.lock();
-        let Inner { record, spoke, .. } = &mut *inner;
+        let Inner { record, spoke, under, .. } = &mut *inner;
         let place = request.place(line);
-        record.heard(line, place.1, life, request.written);
+        record.heard(line, place.1, Heard::new(request, (life, opened), *under));
         match request.asks {
             // Who weighs does not say for what.
             Some(Asks::Weigh) => {}
@@ -424,6 +432,12 @@ impl Plant {
             Protocol::Text => {
                 self.world.count("instrument: a frame with a wrong bit");
                 reply[at] ^= 1 << if self.framing.may_flip(bit) { bit } else { 0 };
+            }
+            // Another's transaction, which is under way perhaps, or was.
+            Protocol::Tcp if self.is_crowded && bit < 4 => {
+                self.world.count("slave: answers under another's transaction");
+                self.lock().record.is_crossed = true;
+                reply[1] ^= [1, 3, 2, 7][bit as usize];
             }
             // TCP has a checksum: what is garbled there is the frame's form.
             Protocol::Tcp => reply[2] = 0x55,
@@ -457,15 +471,15 @@ impl Plant {
             let mut inner = self.lock();
             let record = &mut inner.record;
             // By these two codes a gateway says that it has heard nothing itself.
-            if !fate.is_late() && !matches!(fate.code(), Some(10 | 11)) {
-                record.answered(line, place.1, request.written);
-            }
+            let in_time = !fate.is_late() && !matches!(fate.code(), Some(10 | 11));
+            record.answered(line, place.1, request.written, in_time, &saying.meaning);
             match (&saying.meaning, request.asks) {
                 (Meaning::Nothing, _) => {}
                 (Meaning::Yes, _) => record.of(request.value).confirmed = true,
                 (Meaning::No, Some(_)) => record.of(request.value).refused = true,
                 (Meaning::No, None) => drop(record.withheld.insert(place.clone())),
                 (Meaning::Reading(text), _) => {
+                    record.answers.insert(format!("R {text}"));
                     let told = record.of(request.value);
                     told.readings.push(text.clone());
                     told.confirmed = true;
@@ -473,7 +487,7 @@ impl Plant {
                 (Meaning::Stands(value), _) => {
                     record.readings.entry(place.clone()).or_default().push((request.written, *value));
                 }
-                (Meaning::Weight(_), _) => {}
+                (Meaning::Weight(weight), _) => drop(record.answers.insert(format!("W +{weight} kg"))),
             }
         }
         match saying.meaning {
@@ -496,9 +510,24 @@ impl Plant {
             _ if request.protocol == Protocol::Text => instrument::speak(self, wire, request, &saying, fate.is_late()),
             _ => wire.send(&saying.bytes),
         }
+        if request.protocol == Protocol::Tcp && self.is_crowded {
+            self.say_again(wire, saying.bytes);
+        }
     }
 
-    fn open(self: &Arc<Self>, line: &str, protocol: Protocol) -> Result<Wire, String> {
+    /// Says something once more on a connection, behind whatever is said there meanwhile, perhaps.
+    fn say_again(&self, wire: &Wire, bytes: Vec<u8>) {
+        if self.shows(Manner::SideBySide, "slave: says an answer again, behind others", 100) {
+            let (wire, pause) = (wire.clone(), self.world.time(0, 3_000));
+            tokio::spawn(async move {
+                sleep(pause).await;
+                wire.send(&bytes);
+            });
+        }
+    }
+
+    /// The gateway opens a line, or connects to it.
+    pub(super) fn open(self: &Arc<Self>, line: &str, protocol: Protocol) -> Result<Wire, String> {
         if self.world.strikes("line: can't be opened", self.trouble / 2) {
             self.lock().record.line_failed(line);
             return Err(format!("{line} can't be opened: it is not there"));
@@ -525,7 +554,11 @@ impl Plant {
             wire.echo();
         }
         if protocol == Protocol::Text {
-            self.lock().spoke = Spoke::since(Instant::now());
+            let mut inner = self.lock();
+            inner.spoke = Spoke::since(Instant::now());
+            let openings = inner.opened.map_or(0, |(openings, _)| openings + 1);
+            inner.opened = Some((openings, Instant::now()));
+            drop(inner);
             instrument::is_plugged_in(self, &wire);
         }
         tokio::spawn(self.clone().serve(line.to_owned(), protocol, wire.clone()));
@@ -538,60 +571,5 @@ impl Plant {
             });
         }
         Ok(wire)
-    }
-}
-
-/// Something to be said.
-pub(super) struct Saying {
-    pub(super) bytes: Vec<u8>,
-    pub(super) meaning: Meaning,
-}
-
-/// What it means for the one who asked.
-pub(super) enum Meaning {
-    Yes,
-    No,
-    Nothing,
-    /// A reading, as it is written.
-    Reading(String),
-    /// A weight, which is true whoever asked.
-    Weight(String),
-    /// What stands in the register.
-    Stands(u16),
-}
-
-/// The lines of a plant.
-#[derive(Debug)]
-pub struct ToPlant(pub Arc<Plant>);
-
-impl Lines for ToPlant {
-    fn connect<'a>(&'a self, address: &'a str, _: Duration) -> Opening<'a, Box<dyn Stream>> {
-        Box::pin(async move {
-            sleep(self.0.world.time(0, 30)).await;
-            Ok(Box::new(self.0.open(address, Protocol::Tcp)?.near()) as Box<dyn Stream>)
-        })
-    }
-
-    fn opener(&self, port: &SerialPort) -> Box<dyn Opener> {
-        Box::new(PortOpener { plant: self.0.clone(), path: port.path.display().to_string() })
-    }
-}
-
-struct PortOpener {
-    plant: Arc<Plant>,
-    path: String,
-}
-
-impl Opener for PortOpener {
-    fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
-        Box::pin(async move {
-            let protocol = match (self.path.ends_with("rtu"), self.plant.manners.have(Manner::Ascii)) {
-                (false, _) => Protocol::Text,
-                (true, false) => Protocol::Rtu,
-                (true, true) => Protocol::Ascii,
-            };
-            sleep(self.plant.world.time(0, 30)).await;
-            Ok(Box::new(self.plant.open(&self.path, protocol)?.near()) as Box<dyn Port>)
-        })
     }
 }

@@ -5,14 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
+use super::alarms::{Alarm, Answers};
+use super::fates::Meaning;
 use super::ledger::Row;
+use super::request::Request;
 use super::scenario::{Asks, Message};
+use super::sequences::Written;
 
 /// Something that a peripheral has done.
 #[derive(Debug, Clone)]
 pub struct Effect {
     /// The command's value.
     pub value: u16,
+    /// The register, where it is one of several.
+    pub address: Option<u16>,
     /// The life of the process that had it done.
     pub life: u64,
     /// When.
@@ -79,20 +85,85 @@ pub struct Record {
     pub weights: Vec<(Instant, String)>,
     /// What was last written to a register, done or not.
     pub written: BTreeMap<Place, u16>,
+    /// What it reports is an event: so it is known for what it is from the beginning.
+    pub reports_are_events: bool,
     /// What the instrument reports.
     pub reports: Option<Reports>,
     /// The requests of each unit of a line, in order. An instrument has none: 0.
     pub requests: BTreeMap<(String, u8), Vec<Heard>>,
+    /// Their number so far.
+    heard: usize,
+    /// Somebody was answered under another's transaction.
+    pub is_crossed: bool,
+    /// What the instrument has said that is an event.
+    pub alarms: Vec<Alarm>,
+    /// What it has said as an answer.
+    pub answers: Answers,
 }
 
 /// A request that a peripheral has heard.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    /// In which life of the process, and when its first byte was written.
+    /// Its number among all.
+    pub number: usize,
+    /// In which life of the process, and when its last byte was written.
     pub life: u64,
-    written: Instant,
+    pub written: Instant,
+    /// When the connection was made, or the line opened, that it came on.
+    pub opened: Instant,
+    /// The configuration that was in force is the so-manieth.
+    pub under: usize,
+    /// What it writes, and the register that it names.
+    pub asks: Option<Asks>,
+    pub value: u16,
+    pub address: u16,
+    pub sequence: Option<Written>,
+    /// It was done.
+    pub is_done: bool,
+    /// Nobody says anything to it.
+    pub is_mute: bool,
     /// An answer went out in time.
     is_answered: bool,
+    /// It counts among those in a row that were answered or not.
+    counts: bool,
+    /// When the first answer of whatever kind went out.
+    pub said_at: Option<Instant>,
+    /// When it was confirmed.
+    pub confirmed_at: Option<Instant>,
+    /// It was refused.
+    pub is_refused: bool,
+    /// What it was told that stands there.
+    pub told: Option<u16>,
+}
+
+impl Heard {
+    /// Whether an answer to it went out in time.
+    pub fn is_in_time(&self) -> bool {
+        self.is_answered
+    }
+
+    /// A request that a unit hears, on a line that was opened then.
+    pub fn new(request: &Request, (life, opened): (u64, Instant), under: usize) -> Heard {
+        Heard {
+            number: 0,
+            life,
+            written: request.written,
+            opened,
+            under,
+            asks: request.asks,
+            value: request.value,
+            address: request.address(),
+            sequence: request.sequence,
+            is_done: false,
+            is_mute: false,
+            is_answered: false,
+            counts: true,
+            said_at: None,
+            confirmed_at: None,
+            is_refused: false,
+            told: None,
+        }
+    }
 }
 
 impl Record {
@@ -110,21 +181,38 @@ impl Record {
     }
 
     /// A peripheral has heard a request.
-    pub fn heard(&mut self, line: &str, unit: u8, life: u64, written: Instant) {
-        let heard = Heard { life, written, is_answered: false };
+    pub fn heard(&mut self, line: &str, unit: u8, heard: Heard) {
+        self.heard += 1;
+        let heard = Heard { number: self.heard, ..heard };
         self.requests.entry((line.to_owned(), unit)).or_default().push(heard);
     }
 
-    /// And has answered it in time.
-    pub fn answered(&mut self, line: &str, unit: u8, written: Instant) {
+    /// What a peripheral has heard that was written then.
+    pub fn heard_at(&mut self, line: &str, unit: u8, written: Instant) -> impl Iterator<Item = &mut Heard> {
         let heard = self.requests.get_mut(&(line.to_owned(), unit)).into_iter().flatten();
-        heard.filter(|heard| heard.written == written).for_each(|heard| heard.is_answered = true);
+        heard.filter(move |heard| heard.written == written)
+    }
+
+    /// A peripheral has answered a request: in time, or late.
+    pub fn answered(&mut self, line: &str, unit: u8, written: Instant, in_time: bool, meaning: &Meaning) {
+        for heard in self.heard_at(line, unit, written) {
+            heard.is_answered |= in_time;
+            let now = Instant::now();
+            heard.said_at.get_or_insert(now);
+            match meaning {
+                Meaning::Yes => drop(heard.confirmed_at.get_or_insert(now)),
+                Meaning::No => heard.is_refused = true,
+                Meaning::Stands(told) => heard.told = Some(*told),
+                _ => {}
+            }
+        }
     }
 
     /// The longest that a peripheral was silent in one life: requests in a row without an answer in time.
     pub fn silence(&self, line: &str, unit: u8) -> usize {
         let (mut longest, mut row, mut of) = (0, 0, 0);
-        for heard in self.requests.get(&(line.to_owned(), unit)).into_iter().flatten() {
+        let all = self.requests.get(&(line.to_owned(), unit)).into_iter().flatten();
+        for heard in all.filter(|heard| heard.counts) {
             row = if heard.is_answered || heard.life != of { usize::from(!heard.is_answered) } else { row + 1 };
             of = heard.life;
             longest = longest.max(row);
@@ -141,7 +229,8 @@ impl Record {
             (Some(Reports::States), "failed") => row.error.as_deref() == Some("refused"),
             _ => false,
         };
-        is_overheard && is_taken_for_a_reply && matches!(message.asks, Asks::Set | Asks::Pulse)
+        let is_known = self.reports_are_events;
+        !is_known && is_overheard && is_taken_for_a_reply && matches!(message.asks, Asks::Set | Asks::Pulse)
     }
 
     /// The line has failed: who wanted to look may not have been able to.
@@ -149,7 +238,8 @@ impl Record {
         let Record { told, written, requests, .. } = self;
         // What was said last may not have come through.
         for (_, heard) in requests.iter_mut().filter(|((on, _), _)| on == line) {
-            heard.pop_if(|last| last.is_answered);
+            let last = heard.iter_mut().rfind(|heard| heard.counts);
+            last.filter(|last| last.is_answered).into_iter().for_each(|last| last.counts = false);
         }
         for (_, value) in written.iter().filter(|((on, ..), _)| on == line) {
             if let Some(told) = told.get_mut(value).filter(|told| told.last != Last::Shown) {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::bends::Bend;
 use super::framing::{crc, Framing, Taken};
 use super::scenario::Asks;
+use super::sequences::{self, Written};
 use super::world::World;
 
 /// The registers that the commands write.
@@ -39,8 +40,12 @@ pub struct Request {
     function: u8,
     address: u16,
     pub value: u16,
+    /// What stands behind function and address, on the wire.
+    words: Vec<u16>,
     /// What it is for. `None`: a Modbus request that reads.
     pub asks: Option<Asks>,
+    /// What it writes of several things in a row.
+    pub sequence: Option<Written>,
     /// The line, as it was heard.
     pub text: Vec<u8>,
     /// How its answer is bent.
@@ -51,7 +56,7 @@ impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.protocol {
             Protocol::Text => write!(f, "{:?}", self.text.escape_ascii().to_string()),
-            _ => write!(f, "unit {} function {} at {} with {}", self.unit, self.function, self.address, self.value),
+            _ => write!(f, "unit {} function {} at {} with {:?}", self.unit, self.function, self.address, self.words),
         }
     }
 }
@@ -72,24 +77,35 @@ pub fn request(
                 None => world.violate(format!("G14: on the wire was {:?}", frame.escape_ascii().to_string())),
             }
         },
-        // Every request of these commands has six bytes: unit, function, address, value.
         Protocol::Rtu => {
-            let frame: Vec<u8> = (heard.len() >= 8).then(|| heard.drain(..8).collect())?;
-            assert_eq!(crc(&frame[..6]), frame[6..], "the gateway's own frames are intact");
-            Some(Request::of(protocol, [0; 2], &frame[..6], written))
+            let content = content_len(*heard.get(1)?);
+            let frame: Vec<u8> = (heard.len() >= content + 2).then(|| heard.drain(..content + 2).collect())?;
+            assert_eq!(crc(&frame[..content]), frame[content..], "the gateway's own frames are intact");
+            Some(Request::of(world, protocol, [0; 2], &frame[..content], written))
         }
         Protocol::Ascii => {
-            let frame: Vec<u8> = (heard.len() >= 17).then(|| heard.drain(..17).collect())?;
-            let digits = std::str::from_utf8(&frame[1..15]).expect("the gateway's own frames are of digits");
+            let end = 1 + heard.iter().position(|byte| *byte == b'\n')?;
+            let frame: Vec<u8> = heard.drain(..end).collect();
+            let digits = std::str::from_utf8(&frame[1..end - 4]).expect("the gateway's own frames are of digits");
             let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("the same");
-            let content: Vec<u8> = (0..12).step_by(2).map(byte).collect();
+            let content: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
             assert_eq!(ascii(&content), frame, "the gateway's own frames are intact");
-            Some(Request::of(protocol, [0; 2], &content, written))
+            Some(Request::of(world, protocol, [0; 2], &content, written))
         }
         Protocol::Tcp => {
-            let frame: Vec<u8> = (heard.len() >= 12).then(|| heard.drain(..12).collect())?;
-            Some(Request::of(protocol, [frame[0], frame[1]], &frame[6..], written))
+            let len = 6 + content_len(*heard.get(7)?);
+            let frame: Vec<u8> = (heard.len() >= len).then(|| heard.drain(..len).collect())?;
+            Some(Request::of(world, protocol, [frame[0], frame[1]], &frame[6..], written))
         }
+    }
+}
+
+/// Unit, function, address and one value, or, for one bit, two masks.
+fn content_len(function: u8) -> usize {
+    if function == 22 {
+        8
+    } else {
+        6
     }
 }
 
@@ -114,7 +130,9 @@ fn command(framing: Framing, payload: &[u8], line: &[u8], written: Instant) -> O
         function: 6,
         address,
         value,
+        words: Vec::new(),
         asks: Some(asks),
+        sequence: None,
         text: line.to_vec(),
         bend: Bend::default(),
     })
@@ -138,19 +156,26 @@ fn in_bytes(framing: Framing, payload: &[u8]) -> Option<(u8, u16)> {
 }
 
 impl Request {
-    fn of(protocol: Protocol, transaction: [u8; 2], bytes: &[u8], written: Instant) -> Request {
-        let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        let (unit, function, address, value) = (bytes[0], bytes[1], number(2), number(4));
+    fn of(world: &World, protocol: Protocol, transaction: [u8; 2], bytes: &[u8], written: Instant) -> Request {
+        let mut words = bytes[2..].chunks(2).map(|word| u16::from_be_bytes([word[0], word[1]]));
+        let (unit, function, address) = (bytes[0], bytes[1], words.next().unwrap_or_default());
+        let words: Vec<u16> = words.collect();
+        let sequence = sequences::written(function, address, &words).unwrap_or_else(|why| {
+            world.violate(format!("G12: on the wire was what nobody can have made: {why}"));
+            None
+        });
+        let value = sequence.map_or(words[0], |written| written.number);
         let asks = match (function, address) {
+            _ if sequence.is_some() => sequence.map(|written| Asks::Row(written.sequence)),
             (6, SET) => Some(Asks::Set),
             (6, SET_VERIFIED) => Some(Asks::SetVerified),
             (6, PULSE) => Some(Asks::Pulse),
             (6, PULSE_VERIFIED) => Some(Asks::PulseVerified),
-            (3 | 4, _) => None,
+            (3 | 4, _) | (_, 50..) => None,
             other => panic!("no command has {other:?}"),
         };
         let (text, bend) = (Vec::new(), Bend::default());
-        Request { protocol, written, transaction, unit, function, address, value, asks, text, bend }
+        Request { protocol, written, transaction, unit, function, address, value, words, asks, sequence, text, bend }
     }
 
     /// The register that it is about, wherever that shows.
@@ -161,6 +186,11 @@ impl Request {
     /// The register whose content shows in the one that it asks for, if it is such a one.
     pub fn shown(&self) -> Option<u16> {
         SHOWN.into_iter().find(|(at, _)| *at == self.address).map(|(_, of)| of)
+    }
+
+    /// The register that it names.
+    pub fn address(&self) -> u16 {
+        self.address
     }
 
     /// Whether it reads a register where it was written.
@@ -176,11 +206,14 @@ impl Request {
     /// The frame that confirms, where this value stands.
     pub fn confirmation(&self, stands: u16) -> Vec<u8> {
         let [high, low] = self.address.to_be_bytes();
-        let [value_high, value_low] = if self.bend.echoes_else { !self.value } else { self.value }.to_be_bytes();
         let [stands_high, stands_low] = stands.to_be_bytes();
         match self.function {
             3 | 4 => self.framed(&[self.unit, self.function, 2, stands_high, stands_low]),
-            _ => self.framed(&[self.unit, 6, high, low, value_high, value_low]),
+            function => {
+                let echoed = self.words.iter().map(|word| if self.bend.echoes_else { !word } else { *word });
+                let content: Vec<u8> = echoed.flat_map(u16::to_be_bytes).collect();
+                self.framed(&[&[self.unit, function, high, low], &content[..]].concat())
+            }
         }
     }
 

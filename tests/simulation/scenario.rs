@@ -5,11 +5,14 @@ use std::time::Duration;
 use fieldbridge::time::Timestamp;
 use serde_json::json;
 
+use super::absences::{absences, Absence};
+use super::alarms::Alarms;
 use super::bends::Bends;
 use super::framing::Framing;
 use super::manners::{Manner, Manners};
 use super::patience::Patience;
 use super::request::READS;
+use super::sequences::{self, Sequence, Turning};
 use super::tuning::{configured, reload, Shows, Tuning};
 use super::world::{World, BEGIN};
 
@@ -26,6 +29,8 @@ pub enum Asks {
     Ask,
     /// What lies on its scale.
     Weigh,
+    /// Several things in a row.
+    Row(Sequence),
     /// Nothing that could be done.
     Nothing,
 }
@@ -41,18 +46,27 @@ impl Asks {
             Asks::Read => "read",
             Asks::Ask => "ask",
             Asks::Weigh => "weigh",
+            Asks::Row(sequence) => sequence.command(),
             Asks::Nothing => "self-destruct",
         }
     }
 
     /// Whether it changes something.
     pub fn writes(self) -> bool {
-        matches!(self, Asks::Set | Asks::SetVerified) || self.once()
+        matches!(self, Asks::Set | Asks::SetVerified | Asks::Row(_)) || self.once()
+    }
+
+    /// Whether it is of several writes, of which some may be done and others not.
+    pub fn has_steps(self) -> bool {
+        matches!(self, Asks::Row(sequence) if sequence.parts().len() > 1)
     }
 
     /// Whether it must not be done twice.
     pub fn once(self) -> bool {
-        matches!(self, Asks::Pulse | Asks::PulseVerified)
+        match self {
+            Asks::Row(sequence) => sequence.once(),
+            _ => matches!(self, Asks::Pulse | Asks::PulseVerified),
+        }
     }
 }
 
@@ -213,6 +227,8 @@ pub struct Configuration {
     pub left: Option<&'static str>,
     /// After how many requests that it leaves unanswered a unit is away; 0: never.
     pub unreachable_after: u64,
+    /// How long one that is away is left alone, at the least.
+    pub probe_interval: Duration,
 }
 
 /// A schedule.
@@ -225,6 +241,10 @@ pub struct Scenario {
     pub framing: Framing,
     /// How peripherals on the network and on the serial line bend Modbus.
     pub bends: [Bends; 2],
+    /// So many requests may be under way at once on the network's connection.
+    pub in_flight: usize,
+    /// What of what the instrument says by itself is an event.
+    pub alarms: Option<Alarms>,
     /// A command must have reached the wire so long after its receipt.
     pub deadline: Duration,
     /// When the faults end.
@@ -239,17 +259,6 @@ pub struct Scenario {
     pub trusts: bool,
     /// When peripherals are away.
     pub absences: Vec<Absence>,
-}
-
-/// A time in which a peripheral says nothing and does nothing.
-#[derive(Debug, Clone)]
-pub struct Absence {
-    pub line: &'static str,
-    /// 0: of an instrument, which has none.
-    pub unit: u8,
-    /// From the beginning of the schedule.
-    pub from: Duration,
-    pub until: Duration,
 }
 
 impl Faults {
@@ -308,22 +317,15 @@ impl Scenario {
         }
         // Without a clock that is believed nothing connects, and nobody can be said to be held up by a line.
         if faults.dead_line.is_none() && world.chance(300) {
-            for _ in 0..world.pick(1..4) {
-                const DAY: i64 = 86_400_000;
-                // Before the release of the program the first two.
-                let errors =
-                    [-1_795_305_000_000, -400 * DAY, -3 * DAY, 3_600_000, 3650 * DAY, -3_600_000, -30_000, 0, 0];
-                let error = errors[world.pick(0..errors.len() as u64) as usize];
-                let clock = Happening::Clock(error, world.chance(400));
-                happenings.push((world.time(0, chaos.as_millis() as u64), clock));
-            }
+            set_the_clock_wrong(world, chaos, &mut happenings);
         }
         if faults.cuts > 0 && (long || world.chance(100)) {
             let most = if long { 40 * 3_600_000 } else { 60_000 };
             let at = world.time(0, chaos.as_millis() as u64 / 2);
             happenings.push((at, Happening::Outage(world.time(1_000, most))));
         }
-        let tuning = Tuning::of(world, &manners, &devices, chaos);
+        let mut tuning = Tuning::of(world, &manners, &devices, chaos);
+        tuning.rows = sequences::wanted(&happenings);
         let mut configurations = vec![configured(&tuning, &devices, key_file)];
         // On a bus that is opened anew nothing is asked for seconds: the dead line's neighbours are timed.
         let is_impatient = manners.have(Manner::OtherPatience);
@@ -358,6 +360,8 @@ impl Scenario {
             shows: tuning.shows,
             framing: tuning.framing,
             bends: tuning.bends,
+            in_flight: tuning.in_flight,
+            alarms: tuning.alarms,
             deadline: tuning.deadline,
             chaos,
             happenings,
@@ -396,28 +400,6 @@ fn take_away(
     }
 }
 
-/// Peripherals are switched off around the time when something is sent to them, for seconds or minutes.
-fn absences(world: &World, devices: &[Device], happenings: &[(Duration, Happening)]) -> Vec<Absence> {
-    let mut dice = world.dice("absences");
-    let mut absences = Vec::new();
-    for device in devices {
-        let line = LINES.iter().find(|(bus, _)| *bus == device.bus).map_or("", |(_, line)| line);
-        let unit = if device.bus == "text" { 0 } else { device.unit as u8 };
-        let is_its =
-            |happening: &Happening| matches!(happening, Happening::Send(message, _) if message.device == device.id);
-        let sent: Vec<Duration> =
-            happenings.iter().filter(|(_, happening)| is_its(happening)).map(|(at, _)| *at).collect();
-        for _ in 0..dice.u64(0..3).min(sent.len() as u64) {
-            let before = Duration::from_millis(dice.u64(0..2_000));
-            let from = sent[dice.usize(..sent.len())].saturating_sub(before);
-            let until = from + Duration::from_millis(dice.u64(1_000..90_000));
-            world.count("slave: is away for a while");
-            absences.push(Absence { line, unit, from, until });
-        }
-    }
-    absences
-}
-
 /// Somebody fills the disk, and perhaps what the gateway gives up on it as well, until they are found.
 fn fill_the_disk(world: &World, chaos: Duration, happenings: &mut Vec<(Duration, Happening)>) {
     let at = match happenings.get(world.pick(0..2 * happenings.len() as u64) as usize) {
@@ -433,6 +415,17 @@ fn fill_the_disk(world: &World, chaos: Duration, happenings: &mut Vec<(Duration,
         happenings.push((again, Happening::DiskFull(world.pick(0..room))));
     }
     happenings.push((at + length, Happening::DiskFreed));
+}
+
+fn set_the_clock_wrong(world: &World, chaos: Duration, happenings: &mut Vec<(Duration, Happening)>) {
+    const DAY: i64 = 86_400_000;
+    for _ in 0..world.pick(1..4) {
+        // Before the release of the program the first two.
+        let errors = [-1_795_305_000_000, -400 * DAY, -3 * DAY, 3_600_000, 3650 * DAY, -3_600_000, -30_000, 0, 0];
+        let error = errors[world.pick(0..errors.len() as u64) as usize];
+        let clock = Happening::Clock(error, world.chance(400));
+        happenings.push((world.time(0, chaos.as_millis() as u64), clock));
+    }
 }
 
 fn faults(world: &World) -> Faults {
@@ -461,7 +454,7 @@ fn faults(world: &World) -> Faults {
 }
 
 /// The buses, and the lines that they run on.
-const LINES: [(&str, &str); 3] = [("net", "10.0.0.1:502"), ("rtu", "/dev/rtu"), ("text", "/dev/text")];
+pub const LINES: [(&str, &str); 3] = [("net", "10.0.0.1:502"), ("rtu", "/dev/rtu"), ("text", "/dev/text")];
 
 /// A device of the site.
 #[derive(Clone)]
@@ -489,8 +482,10 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
     let count = world.pick(1..4) as usize;
     let over = Over::of_all(world);
     let mut devices: Vec<Device> = Vec::new();
+    let mut gathered = gathering(world, manners);
     for number in 0..count {
         let mut bus = buses[world.pick(0..5) as usize];
+        bus = gathered().unwrap_or(bus);
         // One instrument a text line.
         if bus == "text" && devices.iter().any(|device| device.bus == "text") {
             bus = "rtu";
@@ -501,14 +496,27 @@ fn devices(world: &World, manners: &Manners) -> Vec<Device> {
     devices
 }
 
+/// Where a device is, by dice of its own: most are on the network where several are asked at once, or the first one is
+/// an instrument that alarms.
+fn gathering(world: &World, manners: &Manners) -> impl FnMut() -> Option<&'static str> {
+    let mut dice = world.dice("gathering");
+    let (is_crowded, mut alarms) = (manners.have(Manner::SideBySide), manners.have(Manner::Alarms));
+    move || match std::mem::take(&mut alarms) {
+        true => Some("text"),
+        false => (is_crowded && dice.u8(..10) < 8).then_some("net"),
+    }
+}
+
 fn sendings(world: &World, manners: &Manners, devices: &[Device], chaos: Duration) -> Vec<(Duration, Happening)> {
     let mut sendings: Vec<(Duration, Happening)> = Vec::new();
     let mut sent: Vec<Message> = Vec::new();
     let crowds = world.chance(400);
+    let mut turning = Turning::of(world, manners);
     for number in 0..world.pick(1..14) {
         let device = &devices[world.pick(0..devices.len() as u64) as usize];
         let earlier = sent.iter().rev().find(|message| message.device == device.id && message.id.is_some());
         let mut message = message(world, manners, device, number as u16 + 1);
+        turning.turn(&mut message);
         match (world.pick(0..100), earlier) {
             (0..6, Some(earlier)) => message = earlier.clone(),
             (6..9, Some(earlier)) => message.id = earlier.id.clone(),

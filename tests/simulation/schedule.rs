@@ -18,14 +18,16 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::alarms;
 use super::backups::Backups;
 use super::disk::{Mounted, Sickness, SimDisk};
 use super::hub::{Hub, State, ToHub};
 use super::instrument;
 use super::judge::judge;
 use super::ledger::{Lost, Row, Witness, PATH};
+use super::lines::ToPlant;
 use super::manners::Manner;
-use super::plant::{Plant, ToPlant};
+use super::plant::Plant;
 use super::scenario::{Happening, Scenario};
 use super::tunnel::PROXY;
 use super::vfs;
@@ -250,6 +252,7 @@ impl Schedule {
             Sickness { write: self.scenario.faults.disk, sync: self.scenario.faults.disk },
         ));
         let instrument = tokio::spawn(instrument::live(self.plant.clone()));
+        let alarms = tokio::spawn(alarms::live(self.plant.clone()));
         let backups = tokio::spawn(self.backups.clone().live());
         self.world.slow_down(self.scenario.faults.slowness);
         let chaos = Instant::now() + self.scenario.chaos;
@@ -263,6 +266,7 @@ impl Schedule {
         }
         happenings.abort();
         instrument.abort();
+        alarms.abort();
         backups.abort();
         self.world.end_faults();
         self.disk.heal();

@@ -117,6 +117,10 @@ fn judge_deadline(
 /// read back that it failed without having looked.
 fn judge_end(world: &World, scenario: &Scenario, command: &Command, told: &Told, record: &Record) {
     let (Some(row), message) = (command.row, command.message) else { return };
+    // See `rows`.
+    if matches!(message.asks, Asks::Row(_)) {
+        return;
+    }
     let error = row.error.as_deref().unwrap_or_default();
     let is_verified = matches!(message.asks, Asks::SetVerified | Asks::PulseVerified);
     let is_withheld = |address| record.withheld.contains(&(message.line.to_owned(), message.unit, address));

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::alarms::Alarms;
 use super::bends::Bends;
 use super::framing::Framing;
 use super::manners::{Manner, Manners};
 use super::patience::Patience;
 use super::request::{PULSE, PULSE_VERIFIED, READ, READS, SET, SET_VERIFIED, SHOWN};
 use super::scenario::{Configuration, Device, Over, HUBS};
+use super::sequences::{self, Sequence};
 use super::world::World;
 
 /// What the bus on the RTU line is: that, the same on a port at which nobody is, and one of another kind in its place.
@@ -71,20 +73,27 @@ pub struct Tuning {
     pub bends: [Bends; 2],
     /// When a unit is away, and what becomes of its commands then; `None`: nothing is said of that.
     away: Option<Away>,
+    /// What messages ask for in a row.
+    pub rows: Vec<(Sequence, u16)>,
+    /// So many requests may be under way at once on the network's connection.
+    pub in_flight: usize,
+    /// What of what the instrument says by itself is an event.
+    pub alarms: Option<Alarms>,
 }
 
 /// What is said of units that are away.
 #[derive(Debug, Clone, Copy)]
 struct Away {
     unreachable_after: u64,
-    probe_interval: &'static str,
+    /// Seconds.
+    probe_interval: u64,
     on_unreachable: &'static str,
 }
 
 impl Away {
     fn of(dice: &mut fastrand::Rng) -> Away {
         let unreachable_after = [1, 1, 2, 3, 0][dice.usize(..5)];
-        let probe_interval = ["1s", "5s", "10s"][dice.usize(..3)];
+        let probe_interval = [1, 5, 10][dice.usize(..3)];
         let on_unreachable = ["fail", "hold", "mirror"][dice.usize(..3)];
         Away { unreachable_after, probe_interval, on_unreachable }
     }
@@ -168,7 +177,17 @@ impl Tuning {
             ascii: manners.have(Manner::Ascii),
             bends: Bends::of(world, manners, devices),
             away: manners.have(Manner::Leaves).then(|| Away::of(&mut world.dice("away"))),
+            rows: Vec::new(),
+            in_flight: 1,
+            alarms: manners.have(Manner::Alarms).then(|| Alarms::of(world, manners)),
         };
+        if manners.have(Manner::Sequences) {
+            tuning.retries = tuning.retries.max(world.dice("repetitions").u64(..3));
+        }
+        // One that answers under any transaction, unit or length is asked one thing at a time.
+        if manners.have(Manner::SideBySide) && tuning.bends[0].goes_by_the_letter() {
+            tuning.in_flight = world.dice("side by side").usize(2..5);
+        }
         if manners.have(Manner::OtherPatience) {
             tuning.wait_otherwise(&mut world.dice("patience"));
         }
@@ -194,7 +213,7 @@ impl Tuning {
     fn waits(&self) -> String {
         let window = self.late_window.map(|window| format!("late_window = \"{window}ms\"\n")).unwrap_or_default();
         let away = self.away.map(|Away { unreachable_after, probe_interval, .. }| {
-            format!("unreachable_after = {unreachable_after}\nprobe_interval = \"{probe_interval}\"\n")
+            format!("unreachable_after = {unreachable_after}\nprobe_interval = \"{probe_interval}s\"\n")
         });
         format!("response_timeout = \"{}ms\"\n{window}{}", self.timeout, away.unwrap_or_default())
     }
@@ -289,6 +308,7 @@ pub fn configured(tuning: &Tuning, devices: &[Device], key_file: &str) -> Config
         patience: tuning.patience(),
         left: tuning.left(),
         unreachable_after: tuning.away.map_or(3, |away| away.unreachable_after),
+        probe_interval: Duration::from_secs(tuning.away.map_or(10, |away| away.probe_interval)),
     }
 }
 
@@ -302,11 +322,15 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
     let deadline = format!("{}s", deadline.as_secs());
     let ways = "addresses = { mqtt-ws = \"127.0.0.1:8443\", amqp-ws = \"127.0.0.1:5443\" }\n";
     let silence = format!("turnaround = \"{turnaround}\"\n");
+    let in_flight = match tuning.in_flight {
+        1 => String::new(),
+        several => format!("max_in_flight = {several}\n"),
+    };
     let mut text = format!(
         "[hub]\nhost = \"{host}\"\naddress = \"127.0.0.1:1883\"\ntls = false\n{ways}\
          keepalive = \"{keepalive}\"\ntoken_lifetime = \"{token_lifetime}\"\npoll_interval = \"{poll_interval}\"\n[ledger]\npath = \"{}\"\nretention = \"2d\"\n\
          [admin]\nsocket = \"/sim/admin.sock\"\n\
-         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}{rests}\
+         [bus.net]\nkind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n{patience}{rests}{in_flight}\
          [bus.{rtu}]\n{rtu_kind}{patience}{silence}{rests}\
          [bus.{line}]\n{text_kind}{patience}turnaround = \"{pause}\"\n",
         super::ledger::PATH,
@@ -319,7 +343,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         let away = away.unwrap_or_default();
         let (bus, quirks) = match device.bus {
             "rtu" => (rtu, tuning.bends[1].key()),
-            "text" => (line, String::new()),
+            "text" => (line, tuning.alarms.map(|alarms| alarms.key()).unwrap_or_default()),
             other => (other, tuning.bends[0].key()),
         };
         let _ = write!(
@@ -352,7 +376,7 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
             READ + number
         );
     }
-    text + &lines(tuning, &deadline)
+    text + &sequences::commands(&tuning.rows, &deadline, pulses) + &lines(tuning, &deadline)
 }
 
 /// The commands of the instrument.

@@ -204,17 +204,18 @@ impl Serving {
 
     fn on_event(&self, device: &str, request: &Request) {
         let lost = self.hub.faults.lost_acks;
+        let event = Event {
+            id: request.header("iothub-messageid").unwrap_or_default().to_owned(),
+            correlation: request.header("iothub-correlationid").map(str::to_owned),
+            body: String::from_utf8(request.body.clone()).expect("an event is UTF-8"),
+        };
+        self.hub.comes(&event);
         if self.strikes("https: an event is lost on its way", lost / 2) {
             return self.wire.cut(End::Reset);
         }
         if self.strikes("https: rejects an event", lost / 2) {
             return self.fail(400, "ArgumentInvalid", &[]);
         }
-        let event = Event {
-            id: request.header("iothub-messageid").unwrap_or_default().to_owned(),
-            correlation: request.header("iothub-correlationid").map(str::to_owned),
-            body: String::from_utf8(request.body.clone()).expect("an event is UTF-8"),
-        };
         self.hub.has_event(device, event);
         if self.strikes("https: the answer to an event is lost", lost / 2) {
             return self.wire.cut(End::Reset);

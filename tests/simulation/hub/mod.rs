@@ -8,6 +8,7 @@
 mod amqp;
 mod https;
 mod mqtt;
+mod news;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,6 +27,7 @@ use super::scenario::{Faults, Message, Over, Scenario, HUBS};
 use super::tunnel;
 use super::wire::{End, Wire};
 use super::world::World;
+pub use news::News;
 
 /// Longest time that a message is locked for its receiver (IOTHUB.md, 1.8).
 const LOCK: Duration = Duration::from_secs(60);
@@ -80,6 +82,8 @@ pub struct Sent {
     pub expires_at: Timestamp,
     /// How often it was given back.
     given_back: u32,
+    /// When it was completed or refused.
+    settled_at: Option<Instant>,
     /// In which life of the process it was last delivered, and when first in that.
     delivered_at: Option<(u64, Instant)>,
     /// When the gateway had read it whole for the first time, in each life of the process.
@@ -120,6 +124,8 @@ struct Lock {
 struct Inner {
     sent: Vec<Sent>,
     events: BTreeMap<String, Vec<Event>>,
+    /// What instruments have said by themselves.
+    news: News,
     /// Every connection that may stand.
     wires: Vec<Wire>,
     /// The connection of each device that speaks MQTT.
@@ -149,6 +155,8 @@ pub struct Hub {
     keeps_locks: bool,
     throttles: bool,
     loses_sessions: bool,
+    /// The gateway's ledger is neither lost nor replaced, and it stays at the hub.
+    keeps_ledger: bool,
     /// Rings when a message was sent, or another can be delivered now.
     sent: Notify,
     inner: Mutex<Inner>,
@@ -160,6 +168,7 @@ impl Hub {
         let inner = Inner {
             sent: Vec::new(),
             events: BTreeMap::new(),
+            news: News::default(),
             wires: Vec::new(),
             connected: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -180,6 +189,7 @@ impl Hub {
             keeps_locks: has(Manner::LocksOutlive),
             throttles: has(Manner::Throttles),
             loses_sessions: has(Manner::LostSessions),
+            keeps_ledger: !has(Manner::LostLedger) && !has(Manner::RestoredLedger) && !has(Manner::OtherHub),
             sent: Notify::new(),
             inner: Mutex::new(inner),
         })
@@ -202,6 +212,7 @@ impl Hub {
             enqueued_at,
             expires_at: enqueued_at.plus(life),
             given_back,
+            settled_at: None,
             delivered_at: None,
             received: Vec::new(),
             polled_at: None,
@@ -362,6 +373,7 @@ impl Hub {
             Said::Complete => self.complete(sent),
             Said::Reject => {
                 sent.state = State::Rejected;
+                sent.settled_at = Some(Instant::now());
                 world.count("rejected");
             }
             Said::Abandon => {
@@ -386,6 +398,7 @@ impl Hub {
 
     fn complete(&self, sent: &mut Sent) {
         sent.state = State::Completed;
+        sent.settled_at = Some(Instant::now());
         self.world.count("completed");
         let took = sent.delivered_at.map(|(_, at)| at.elapsed()).unwrap_or_default();
         let is_sound = self.faults.dead_line.is_some_and(|dead| dead != sent.message.line);
@@ -444,6 +457,10 @@ impl Hub {
 
     fn has_event(&self, device: &str, event: Event) {
         self.world.note(format_args!("{device} event {event:?}"));
+        if news::line(&event).is_some() {
+            self.judge_news(device);
+            return self.lock().news.had.push(event);
+        }
         self.lock().events.entry(device.to_owned()).or_default().push(event);
     }
 

@@ -281,10 +281,11 @@ impl Serving {
             }
             Packet::PubAck(id) => self.on_puback(id),
             Packet::Publish { topic, packet_id, body } => {
+                let event = mqtt::event(&topic, body);
+                self.hub.comes(&event);
                 if world.strikes("hub: an event is lost on its way", self.hub.faults.lost_acks) {
                     return self.wire.cut(End::Reset);
                 }
-                let event = mqtt::event(&topic, body);
                 self.hub.has_event(&self.client, event);
                 if world.strikes("hub: an event's PUBACK is lost", self.hub.faults.lost_acks) {
                     return self.wire.cut(End::Reset);

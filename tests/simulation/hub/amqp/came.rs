@@ -53,11 +53,11 @@ impl Serving {
     }
 
     pub(super) fn on_event(&mut self, channel: u16, id: u32, device: &str, message: &[u8]) {
-        let lost = self.hub.faults.lost_acks;
+        let (lost, event) = (self.hub.faults.lost_acks, amqp::event(message));
+        self.hub.comes(&event);
         if self.strikes("amqp: an event is lost on its way", lost / 2) {
             return self.wire.cut(WireEnd::Reset);
         }
-        let event = amqp::event(message);
         let state = match self.hub.world.pick(0..3) {
             0 if self.strikes("amqp: rejects an event", lost / 2) => {
                 DeliveryState::Rejected(Rejected { error: Some(amqp::error("amqp:resource-limit-exceeded")) })
