@@ -64,6 +64,11 @@ impl Alarms {
         format!("events = '{pattern}'\n")
     }
 
+    /// Whether a reading that is asked for is an event.
+    pub fn are_readings(self) -> bool {
+        self.pattern == Pattern::Readings
+    }
+
     /// Whether what the instrument reports is an event, so that it confirms and refuses nothing from the beginning.
     pub fn are_reports(self) -> bool {
         self.pattern == Pattern::Reports

@@ -69,6 +69,9 @@ pub(super) fn hears(plant: &Arc<Plant>, wire: &Wire, request: &Request) {
         inner.asked_at = Some(request.written);
         inner.spoke.asked(Instant::now());
     }
+    if plant.shows(Manner::Alarms, "instrument: an alarm as it hears a command", 300) {
+        alarms::say(plant);
+    }
     if plant.shows(Manner::Repeats, "instrument: repeats the command", 900) {
         wire.send(&request.text);
     }

@@ -121,7 +121,7 @@ const LAST: [(Manner, u64); 1] = [(Leaves, 350)];
 const SINCE: [(Manner, u64); 3] = [(Sequences, 350), (SideBySide, 200), (Alarms, 250)];
 
 /// What must have happened in a run.
-pub const STRIKES: [&str; 84] = [
+pub const STRIKES: [&str; 87] = [
     "instrument: says more behind its answer",
     "instrument: reports by itself",
     "instrument: repeats the command",
@@ -203,6 +203,9 @@ pub const STRIKES: [&str; 84] = [
     "judged: an answer overtakes another",
     "slave: a scale that is none",
     "slave: answers late in a row",
+    "slave: mute at the last step",
+    "instrument: answers late what is an event",
+    "instrument: an alarm as it hears a command",
     "slave: answers under another's transaction",
     "slave: says an answer again, behind others",
     "judged: who is away is tried again",

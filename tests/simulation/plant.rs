@@ -172,12 +172,28 @@ impl Plant {
         self.manners.have(manner) && self.world.strikes(what, permille)
     }
 
-    fn fate(&self, request: &Request) -> Fate {
-        let is_write = request.asks.is_some();
-        let is_in_a_row = request.sequence.is_some() || !is_write && sequences::is_read_first(request.address());
-        if is_in_a_row && self.world.strikes("slave: answers late in a row", self.late_in_a_row) {
-            return Fate::Late;
+    /// What becomes of a request that is asked in a row, or whose answer is an event as well, if that is something of
+    /// its own: an answer comes a little late, or not at all to the write that ends a command as it began.
+    fn own_fate(&self, line: &str, request: &Request) -> Option<Fate> {
+        let is_read_first = request.asks.is_none() && sequences::is_read_first(request.address());
+        let is_event = request.asks == Some(Asks::Ask) && self.alarms.is_some_and(|alarms| alarms.are_readings());
+        let (is_in_a_row, (.., unit, _)) = (request.sequence.is_some() || is_read_first, request.place(line));
+        if is_in_a_row && self.lock().record.ends_as_it_began(line, unit, request) {
+            return self.world.strikes("slave: mute at the last step", self.late_in_a_row).then_some(Fate::Mute);
         }
+        let is_late = match (is_in_a_row, is_event) {
+            (true, _) => self.world.strikes("slave: answers late in a row", self.late_in_a_row),
+            (_, true) => self.world.strikes("instrument: answers late what is an event", self.trouble.min(400)),
+            _ => false,
+        };
+        is_late.then_some(Fate::Late)
+    }
+
+    fn fate(&self, line: &str, request: &Request) -> Fate {
+        if let Some(own) = self.own_fate(line, request) {
+            return own;
+        }
+        let is_write = request.asks.is_some();
         let is_verified = match request.asks {
             Some(Asks::Row(sequence)) => sequence.is_verified(),
             asks => matches!(asks, Some(Asks::SetVerified | Asks::PulseVerified)),
@@ -315,7 +331,7 @@ impl Plant {
             Some(dead) if dead == line && !self.world.faults_are_over() => Fate::Mute,
             // Nobody is there.
             _ if line.starts_with("/dev/spare") || self.is_away(line, &request) => Fate::Mute,
-            _ => self.fate(&request),
+            _ => self.fate(line, &request),
         };
         self.world.note(format_args!("{line} {request:?} {fate:?}"));
         if self.world.strikes("crash: while a peripheral works", self.killing) {
@@ -353,7 +369,7 @@ impl Plant {
             _ => self.saying(line, &request, fate),
         };
         let at = match fate.is_late() {
-            true => self.late(opened, request.written),
+            true => self.late(opened, &request),
             false => Instant::now() + self.world.time(2, 60),
         };
         if fate == Fate::Garbled {
@@ -380,10 +396,14 @@ impl Plant {
     }
 
     /// When an answer comes that comes late, to what was asked on a line that was opened then.
-    fn late(&self, opened: Instant, written: Instant) -> Instant {
-        let world = &self.world;
+    fn late(&self, opened: Instant, request: &Request) -> Instant {
+        let (world, written) = (&self.world, request.written);
         let Patience { timeout, window } = self.patiences.of_a_line(opened);
-        let (soonest, latest) = (timeout + Duration::from_millis(50), window - self.ahead);
+        let (soonest, mut latest) = (timeout + Duration::from_millis(50), window - self.ahead);
+        if self.late_in_a_row > 0 && request.sequence.is_some() {
+            // While the same is asked once more.
+            latest = latest.min(soonest + Duration::from_millis(600));
+        }
         if self.manners.have(Manner::LateAnswers) {
             world.count("slave: answers as late as it can");
         }

@@ -10,7 +10,7 @@ use super::fates::Meaning;
 use super::ledger::Row;
 use super::request::Request;
 use super::scenario::{Asks, Message};
-use super::sequences::Written;
+use super::sequences::{Sequence, Written};
 
 /// Something that a peripheral has done.
 #[derive(Debug, Clone)]
@@ -191,6 +191,19 @@ impl Record {
     pub fn heard_at(&mut self, line: &str, unit: u8, written: Instant) -> impl Iterator<Item = &mut Heard> {
         let heard = self.requests.get_mut(&(line.to_owned(), unit)).into_iter().flatten();
         heard.filter(move |heard| heard.written == written)
+    }
+
+    /// Whether a request that a unit hears is the last of a command's that ends with the write that it began with.
+    pub fn ends_as_it_began(&self, line: &str, unit: u8, request: &Request) -> bool {
+        let last = self.requests.get(&(line.to_owned(), unit)).and_then(|heard| heard.last());
+        let is_behind = |last: &Heard, written: Written| {
+            let is_of_it =
+                last.sequence.is_some_and(|one| one.sequence == written.sequence && one.part != written.part);
+            is_of_it && last.value == written.number && last.confirmed_at.is_some()
+        };
+        let written = request.sequence.filter(|written| written.sequence == Sequence::Steps);
+        let written = written.filter(|written| written.part == written.sequence.parts()[0]);
+        written.zip(last).is_some_and(|(written, last)| is_behind(last, written))
     }
 
     /// A peripheral has answered a request: in time, or late.
