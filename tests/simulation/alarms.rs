@@ -129,7 +129,8 @@ pub(super) async fn live(plant: Arc<Plant>) {
 pub fn judge(world: &World, scenario: &Scenario, news: &News, record: &Record) {
     let Some(alarms) = scenario.alarms else { return };
     let mut ids = BTreeMap::new();
-    let mut told: BTreeMap<usize, u64> = BTreeMap::new();
+    // By number, and how many were dropped since the one before it.
+    let (mut told, mut dropped) = (BTreeMap::new(), 0);
     for event in &news.had {
         let is_new = match ids.insert(&event.id, event) {
             Some(before) if before.body != event.body => {
@@ -143,13 +144,14 @@ pub fn judge(world: &World, scenario: &Scenario, news: &News, record: &Record) {
         }
         world.count("judged: an event of an instrument's");
         let body: Json = serde_json::from_str(&event.body).unwrap_or_default();
-        let (line, dropped) = (body["event"].as_str().unwrap_or_default(), body["dropped"].as_u64().unwrap_or(0));
-        if dropped > 0 {
+        let (line, before) = (body["event"].as_str().unwrap_or_default(), body["dropped"].as_u64().unwrap_or(0));
+        dropped += before;
+        if before > 0 {
             world.count("judged: events that were dropped, and that was said");
         }
         match number(line).and_then(|number| Some((number, record.alarms.get(number)?))) {
             Some((number, alarm)) => {
-                let is_other = told.insert(number, dropped).is_some();
+                let is_other = told.insert(number, std::mem::take(&mut dropped)).is_some();
                 if is_other || !alarm.is_read || body["value"] != Json::from(number) {
                     world
                         .violate(format!("alarm no. {number} is told by {event:?}, twice or not as it was: {alarm:?}"));

@@ -251,6 +251,8 @@ impl Record {
         let Record { told, written, requests, .. } = self;
         // What was said last may not have come through.
         for (_, heard) in requests.iter_mut().filter(|((on, _), _)| on == line) {
+            // Nobody has waited for its answer to the end.
+            heard.last_mut().into_iter().for_each(|last| last.is_mute = false);
             let last = heard.iter_mut().rfind(|heard| heard.counts);
             last.filter(|last| last.is_answered).into_iter().for_each(|last| last.counts = false);
         }
