@@ -34,7 +34,7 @@ fn request(source: &mut Source) -> Request {
     let address = u16::from(source.u8() % 4);
     let count = *source.pick(&[1, 2, 3, 8, 9, 17, 125]);
     let word = u16::from(source.u8() % 3);
-    match source.u8() % 7 {
+    match source.u8() % 8 {
         0 => Request::ReadBits { coils: true, address, count },
         1 => Request::ReadBits { coils: false, address, count },
         2 => Request::ReadWords { holding: true, address, count },
@@ -44,7 +44,8 @@ fn request(source: &mut Source) -> Request {
             Request::WriteBits { address, bits, multiple: source.flag() }
         }
         5 => Request::WriteWords { address, words: vec![word; usize::from(count.min(9))], multiple: source.flag() },
-        _ => Request::MaskWord { address, and: !count, or: word },
+        6 => Request::MaskWord { address, and: !count, or: word },
+        _ => Request::WriteAndReadWords { address: 7, words: vec![word; 3], read_address: address, count },
     }
 }
 
@@ -64,6 +65,7 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
         Request::WriteBits { bits, multiple, .. } => [15, 5][usize::from(bits.len() == 1 && !multiple)],
         Request::WriteWords { words, multiple, .. } => [16, 6][usize::from(words.len() == 1 && !multiple)],
         Request::MaskWord { .. } => 22,
+        Request::WriteAndReadWords { .. } => 23,
         Request::Line { .. } => return None,
     };
     if pdu.first() == Some(&(function | 0x80)) && pdu.len() == 2 {
@@ -77,7 +79,7 @@ fn reading(request: &Request, pdu: &[u8]) -> Option<Wire> {
             let bytes = data(usize::from(*count).div_ceil(8))?;
             Answer::Bits((0..usize::from(*count)).map(|at| bytes[at / 8] >> (at % 8) & 1 == 1).collect())
         }
-        Request::ReadWords { count, .. } => {
+        Request::ReadWords { count, .. } | Request::WriteAndReadWords { count, .. } => {
             let bytes = data(usize::from(*count) * 2)?;
             Answer::Words(bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect())
         }
@@ -111,6 +113,7 @@ fn pdu(request: &Request, source: &mut Source) -> Vec<u8> {
         Request::ReadWords { holding, count, .. } => {
             with_length([4, 3][usize::from(*holding)], bytes(usize::from(*count) * 2, source))
         }
+        Request::WriteAndReadWords { count, .. } => with_length(23, bytes(usize::from(*count) * 2, source)),
         Request::WriteBits { address, bits, multiple } => match bits[..] {
             [on] if !multiple => echo(5, *address, u16::from(on) * 0xFF00),
             _ => echo(15, *address, bits.len() as u16),

@@ -70,7 +70,7 @@ impl Question {
 }
 
 fn same_request(a: &Request, b: &Request) -> bool {
-    use Request::{Line, MaskWord, ReadBits, ReadWords, WriteBits, WriteWords};
+    use Request::{Line, MaskWord, ReadBits, ReadWords, WriteAndReadWords, WriteBits, WriteWords};
     match (a, b) {
         (ReadBits { coils: a, address: b, count: c }, ReadBits { coils: x, address: y, count: z })
         | (ReadWords { holding: a, address: b, count: c }, ReadWords { holding: x, address: y, count: z }) => {
@@ -83,6 +83,10 @@ fn same_request(a: &Request, b: &Request) -> bool {
             (a, b, c) == (x, y, z)
         }
         (MaskWord { address: a, and: b, or: c }, MaskWord { address: x, and: y, or: z }) => (a, b, c) == (x, y, z),
+        (
+            WriteAndReadWords { address: a, words: b, read_address: c, count: d },
+            WriteAndReadWords { address: w, words: x, read_address: y, count: z },
+        ) => (a, b, c, d) == (w, x, y, z),
         // Of a reply of several lines the first may be under way when it is asked for again.
         (Line { bytes: a, until: None, .. }, Line { bytes: x, until: None, .. }) => a == x,
         _ => false,

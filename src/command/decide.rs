@@ -219,6 +219,8 @@ pub enum Step {
 pub enum Attempt {
     /// The peripheral confirmed.
     Confirmed(Option<Json>),
+    /// It confirmed, and what was written shows where it is to show.
+    Shown(Option<Json>),
     /// It refused: a definite no.
     Refused(Fault),
     /// Nothing was sent.
@@ -366,7 +368,7 @@ impl Execution {
         let Route { idempotent, verify, .. } = self.route;
         match (attempt, verify) {
             (Attempt::Confirmed(value), Some(looks)) => self.look_for(Purpose::Proof(value), looks),
-            (Attempt::Confirmed(value), None) => Step::Finish(Outcome::succeeded(value)),
+            (Attempt::Confirmed(value), None) | (Attempt::Shown(value), _) => Step::Finish(Outcome::succeeded(value)),
             (Attempt::Refused(fault), _) => Step::Finish(Outcome::ended(State::Failed, fault)),
             (Attempt::Busy { fault, certain }, _) => self.begin_later(fault, idempotent || certain),
             // That nothing was sent this time says nothing of the times before.

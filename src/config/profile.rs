@@ -12,7 +12,7 @@ use super::tree::{Span, Table};
 use super::{keys, message, point, steps};
 use crate::command::Form;
 use crate::complaint::Complaint;
-use crate::peripheral::registers::{DataType, Point};
+use crate::peripheral::registers::{self, DataType, Point, WORDS_WRITTEN_AND_READ_MAX};
 use crate::peripheral::{Action, Command, Function, Names, Rule};
 
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
@@ -114,7 +114,11 @@ fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> 
     let unavailable = unavailable(table, action.as_ref());
     let fixed = table.json("value");
     let (read_back, function) = match action.as_ref() {
-        Some(Action::Write(point)) => (read_back(table, point), function(table, point)),
+        Some(Action::Write(point)) => {
+            let rule = read_back(table, point);
+            let function = function(table, point, rule.as_ref());
+            (rule, function)
+        }
         _ => (None, Function::Usual),
     };
     let command = Command { read_back, fixed, names, unavailable, function, range, ..Command::new(name, action?) };
@@ -309,8 +313,8 @@ fn units(section: &Table) -> Vec<u8> {
     units
 }
 
-/// The one that `function` names (V1.1b3, 6.5, 6.6, 6.11, 6.12 and 6.16).
-fn function(table: &Table, point: &Point) -> Function {
+/// The one that `function` names (V1.1b3, 6.5, 6.6, 6.11, 6.12, 6.16 and 6.17).
+fn function(table: &Table, point: &Point, rule: Option<&Rule>) -> Function {
     let Some(function) = table.integer("function", 1..=127) else { return Function::Usual };
     let (one, several, what, not_these) = match point.table.is_bits() {
         true => (5, 15, "coils", "holding registers"),
@@ -319,6 +323,10 @@ fn function(table: &Table, point: &Point) -> Function {
     let count = point.span();
     match function {
         22 if point.bit.is_some() => return Function::Mask,
+        23 if !point.table.is_bits() => {
+            check_exchange(table, point, rule);
+            return Function::WithReadBack;
+        }
         _ if function == several => return Function::Multiple,
         _ if function == one && count == 1 => return Function::Usual,
         _ => {}
@@ -326,18 +334,48 @@ fn function(table: &Table, point: &Point) -> Function {
     let why = match function {
         22 => "22 writes single bits of a holding register, and this command writes none".to_owned(),
         _ if function == one => format!("{one} writes one of the {what}, and this command writes {count}"),
-        5 | 6 | 15 | 16 => format!("{function} writes {not_these}, and this command writes {what}"),
+        5 | 6 | 15 | 16 | 23 => format!("{function} writes {not_these}, and this command writes {what}"),
         1..=4 => format!("{function} reads, and this command writes"),
         _ => format!("{function} is none of those that write {what}"),
     };
     let remedy = match count {
         _ if function == 22 && !point.table.is_bits() => "say which bit, such as bit = 0, or leave it out".to_owned(),
-        _ if point.bit.is_some() => format!("write {one}, {several} or 22"),
+        _ if point.bit.is_some() => format!("write {one}, {several}, 22 or 23"),
         1 => format!("write {one} or {several}"),
         _ => format!("write {several}, or leave it out"),
     };
     table.wrong("function", (why, remedy));
     Function::Usual
+}
+
+/// Reports what one exchange can't both write and read back (V1.1b3, 6.17).
+fn check_exchange(table: &Table, point: &Point, rule: Option<&Rule>) {
+    const ALONE: &str = "leave function out";
+    let span = point.span();
+    let Some(rule) = rule else {
+        // What is wrong with a read_back has been told.
+        if !table.has("read_back") {
+            let why =
+                ("23 reads back what it writes, and this command is not read back", "add verify = true or read_back");
+            table.wrong("function", why);
+        }
+        return;
+    };
+    let why = if span > usize::from(WORDS_WRITTEN_AND_READ_MAX) {
+        let why = format!("23 writes at most {WORDS_WRITTEN_AND_READ_MAX} registers, and this command writes {span}");
+        Complaint::new(why, "write 16, or leave it out")
+    } else if !rule.units.is_empty() {
+        Complaint::new("23 is answered by one unit, and read_back says that all are told", ALONE)
+    } else if rule.point.table != registers::Table::Holding {
+        Complaint::new("23 reads back holding registers, and read_back is of another table", ALONE)
+    } else if rule.point.scale_register.is_some() {
+        Complaint::new("23 reads back in one exchange, and a scale register is read in another", ALONE)
+    } else if !rule.after.is_zero() {
+        Complaint::new("23 reads back at once, and read_back looks no sooner than after", "leave one of them out")
+    } else {
+        return;
+    };
+    table.wrong("function", why);
 }
 
 fn range(table: &Table) -> Option<(f64, f64)> {

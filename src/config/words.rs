@@ -62,7 +62,7 @@ const KEYS: &[Alias] = &[
     (
         "function",
         &["function_code", "functioncode", "fc", "write_function", "write_fc", "modbus_function"],
-        " It is 5, 6, 15, 16 or 22",
+        " It is 5, 6, 15, 16, 22 or 23",
     ),
     ("steps", &["sequence", "writes", "actions", "commands", "script", "batch"], " As steps = [ { write = { … }, value = 1 }, … ]"),
     ("bit", &["bit_number", "bit_index", "bit_offset", "bit_position", "bitmask", "bit_mask", "mask", "sub_element"], ""),

@@ -278,6 +278,7 @@ impl<'a> Plan<'a> {
     fn ended(&self, part: &Part, prepared: &Prepared, wire: Wire, owes: bool) -> Attempt {
         match wire {
             Wire::Answered(answer) => match part.command.interpret(prepared, &answer) {
+                Ok(value) if part.command.is_shown_by(prepared, &answer) => Attempt::Shown(value),
                 Ok(value) => Attempt::Confirmed(value),
                 Err(why) => Attempt::Unclear(Fault::new(Code::BadReply, why)),
             },

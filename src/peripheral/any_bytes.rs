@@ -197,6 +197,10 @@ fn within_the_protocol(request: &Request, point: &Point) {
             assert!((!and).count_ones() == 1 && or & and == 0, "{and:#X} {or:#X} is not of one bit");
             (1, 1)
         }
+        Request::WriteAndReadWords { words, count, .. } => {
+            assert!((1..=125).contains(count));
+            (words.len(), 121)
+        }
         Request::Line { .. } => unreachable!("a point is no line"),
     };
     assert_eq!(count, point.span());
@@ -220,7 +224,7 @@ fn value(source: &mut Source) -> Json {
 fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
     let (low, high) = (f64::from(source.u16()) - 30_000.0, f64::from(source.u16()));
     let range = (source.flag() && low <= high && point.kind != DataType::String).then_some((low, high));
-    let function = *source.pick(&[Function::Usual, Function::Multiple, Function::Mask]);
+    let function = *source.pick(&[Function::Usual, Function::Multiple, Function::Mask, Function::WithReadBack]);
     let write = Command { function, ..command(Action::Write(point.clone()), range) };
     let value = value(source);
     match write.prepare(Some(&value)) {
@@ -230,7 +234,9 @@ fn any_value_is_a_request_or_a_fault(point: &Point, source: &mut Source) {
             let written = prepared.written.clone().expect("a write has a value");
             let echo = match &prepared.request {
                 Request::WriteBits { bits, .. } => Answer::Bits(bits.clone()),
-                Request::WriteWords { words, .. } => Answer::Words(words.clone()),
+                Request::WriteWords { words, .. } | Request::WriteAndReadWords { words, .. } => {
+                    Answer::Words(words.clone())
+                }
                 Request::MaskWord { and, or, .. } => Answer::Words(vec![source.u16() & and | or & !and]),
                 other => unreachable!("{other:?} writes nothing"),
             };

@@ -53,6 +53,18 @@ pub enum Request {
         /// What the others become.
         or: u16,
     },
+    /// Modbus function 23: up to [`WORDS_WRITTEN_AND_READ_MAX`](super::registers::WORDS_WRITTEN_AND_READ_MAX) registers
+    /// are written, and then holding registers are read.
+    WriteAndReadWords {
+        /// Protocol address of the first register that is written, from 0.
+        address: u16,
+        /// The registers that are written, in order of their addresses.
+        words: Vec<u16>,
+        /// Protocol address of the first register that is read, from 0.
+        read_address: u16,
+        /// Registers that are read: 1 to [`WORDS_READ_MAX`](super::registers::WORDS_READ_MAX).
+        count: u16,
+    },
     /// Bytes for a line protocol or in a frame, and how to understand its reply.
     Line {
         /// What is sent, terminator or frame included.
@@ -75,7 +87,10 @@ impl Request {
     /// Whether it writes coils or registers.
     pub fn is_write(&self) -> bool {
         match self {
-            Request::WriteBits { .. } | Request::WriteWords { .. } | Request::MaskWord { .. } => true,
+            Request::WriteBits { .. }
+            | Request::WriteWords { .. }
+            | Request::MaskWord { .. }
+            | Request::WriteAndReadWords { .. } => true,
             Request::ReadBits { .. } | Request::ReadWords { .. } | Request::Line { .. } => false,
         }
     }

@@ -42,7 +42,7 @@ use frame::Frame;
 pub use meaning::Meaning;
 pub use names::Names;
 pub use read_back::{Found, Rule};
-use registers::{DataType, Point, Raw};
+use registers::{DataType, Point, Raw, Table, WORDS_WRITTEN_AND_READ_MAX};
 pub use text::{Pattern, Template, PLACEHOLDER};
 pub use wording::{Picture, Wording};
 
@@ -90,6 +90,8 @@ pub enum Function {
     Multiple,
     /// One bit of a register by 22.
     Mask,
+    /// Registers by 23, of which the answer is the first look at what was written: where [`Command::read_back`] says.
+    WithReadBack,
 }
 
 /// What a command does on the bus.
@@ -175,6 +177,7 @@ impl Command {
             }
             Action::Write(point) => {
                 checked(point, true)?;
+                self.check_exchange(point)?;
                 self.prepare_write(point, &self.resolved(self.needs_one(value)?)?)
             }
             Action::Send(template) => self.fill(template, value),
@@ -274,7 +277,14 @@ impl Command {
     /// # Errors
     /// A sentence about an answer that isn't one to this command.
     pub fn interpret(&self, prepared: &Prepared, answer: &Answer) -> Result<Option<Json>, String> {
-        if let (Action::Write(_), Answer::Written) = (&self.action, answer) {
+        let is_confirmed = match (&self.action, answer, &prepared.request) {
+            (Action::Write(_), Answer::Written, _) => true,
+            (Action::Write(_), Answer::Words(words), Request::WriteAndReadWords { count, .. }) => {
+                words.len() == usize::from(*count)
+            }
+            _ => false,
+        };
+        if is_confirmed {
             return Ok(prepared.written.clone());
         }
         Ok(Some(self.named(self.decode(prepared, answer)?)))
@@ -370,7 +380,29 @@ impl Command {
     }
 
     fn write_words(&self, address: u16, words: Vec<u16>) -> Request {
-        Request::WriteWords { address, words, multiple: self.function == Function::Multiple }
+        match (self.function, &self.read_back) {
+            (Function::WithReadBack, Some(Rule { point, .. })) => {
+                let count = u16::try_from(point.span()).unwrap_or(u16::MAX);
+                Request::WriteAndReadWords { address, words, read_address: point.address, count }
+            }
+            (function, _) => {
+                let multiple = matches!(function, Function::Multiple | Function::WithReadBack);
+                Request::WriteWords { address, words, multiple }
+            }
+        }
+    }
+
+    /// Reports a write that one request can't carry together with its read-back.
+    fn check_exchange(&self, point: &Point) -> Result<(), Fault> {
+        let (Function::WithReadBack, Some(rule)) = (self.function, &self.read_back) else { return Ok(()) };
+        let most = usize::from(WORDS_WRITTEN_AND_READ_MAX);
+        let why = match rule.point.check(false) {
+            Err(why) => why,
+            Ok(()) if point.span() > most => format!("one request that reads as well writes 1 to {most} of them"),
+            Ok(()) if rule.point.table != Table::Holding => "what is read with a write is holding registers".into(),
+            Ok(()) => return Ok(()),
+        };
+        Err(Fault::new(Code::BadValue, format!("the command's point can't be used: {why}")))
     }
 
     fn encode_one(&self, point: &Point, value: &Json) -> Result<(Raw, Json), Fault> {

@@ -81,7 +81,9 @@ impl Command {
             matches!(&self.action, Action::Write(point) if is_whole(point)) && prepared.exponent == exponent;
         let fits = match (&prepared.request, answer) {
             (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
-            (Request::WriteWords { words, .. }, Answer::Words(found)) if as_written && rule.tolerance == 0.0 => {
+            (Request::WriteWords { words, .. } | Request::WriteAndReadWords { words, .. }, Answer::Words(found))
+                if as_written && rule.tolerance == 0.0 =>
+            {
                 words == found
             }
             _ => {
@@ -94,6 +96,15 @@ impl Command {
 }
 
 impl Command {
+    /// Whether the answer to a write has shown already that what was written stands where it is to show: one that
+    /// reads it back in the same exchange (V1.1b3, 6.17).
+    pub fn is_shown_by(&self, prepared: &Prepared, answer: &Answer) -> bool {
+        let scales = |rule: &Rule| rule.point.scale_register.is_some();
+        matches!(prepared.request, Request::WriteAndReadWords { .. })
+            && !self.read_back.as_ref().is_some_and(scales)
+            && self.found(prepared, answer).is_ok_and(|found| found.fits)
+    }
+
     /// What was written, if that is not known, by the scale that is read now, and if it is the same scale.
     fn as_written_by<'a>(&self, prepared: &'a Prepared, rule: &Rule, exponent: i8) -> Cow<'a, Prepared> {
         match (&self.action, &prepared.first) {

@@ -18,6 +18,8 @@ pub const WORDS_READ_MAX: u16 = 125;
 pub const WORDS_WRITTEN_MAX: u16 = 123;
 const _: () =
     assert!(VALUE_ELEMENTS_MAX >= BITS_READ_MAX as usize, "a value must have room for all that a request moves");
+/// Most registers that one request writes which reads as well (6.17).
+pub const WORDS_WRITTEN_AND_READ_MAX: u16 = 121;
 /// One past the highest protocol address (4.4).
 const ADDRESSES: usize = 65_536;
 

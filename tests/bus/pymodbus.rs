@@ -2,18 +2,18 @@
 //! of these in TCP.
 //!
 //! Proves that what the scripted peers are told is what the world says: framing, every table, every type in every
-//! order, from the engineering value to the registers and back.
+//! order, from the engineering value to the registers and back. Proves G12 with eight requests under way at once.
 //!
 //! It needs pymodbus in a Python environment, by default in `.cache/peers`; `FIELDBRIDGE_PEERS` names another.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::peers::{call, patient, Pty, Running};
+use crate::peers::{self, call, patient, Pty, Running, PATIENCE};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Turn;
 use fieldbridge::config::{BusKind, Endpoint};
-use fieldbridge::peripheral::exchange::Refusal;
+use fieldbridge::peripheral::exchange::{Answer, Refusal};
 use fieldbridge::peripheral::registers::{DataType, Order, Point, Table};
 use fieldbridge::peripheral::{Action, Command, Function, Rule};
 use serde_json::{json, Value as Json};
@@ -40,6 +40,7 @@ fn inputs() -> [(DataType, Json); 10] {
 
 /// The slave, and a bus of each kind that leads to it.
 struct Slave {
+    tcp_address: String,
     tcp: Running,
     rtu: Running,
     rtu_in_tcp: Running,
@@ -88,6 +89,7 @@ async fn start() -> Slave {
     let [tcp, rtu_in_tcp, ascii_in_tcp] =
         ports.split(' ').map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().try_into().expect("three ports");
     Slave {
+        tcp_address: tcp.clone(),
         tcp: Running::start(BusKind::ModbusTcp { address: tcp }),
         rtu: Running::start(BusKind::ModbusRtu(rtu)),
         rtu_in_tcp: Running::start(BusKind::ModbusRtu(Endpoint::Tcp(rtu_in_tcp))),
@@ -257,6 +259,60 @@ async fn one_bit_is_written_by_a_mask_and_over_what_is_read() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_written_and_read_back_in_one_exchange_stands_there() {
+    with_each(async |turn| {
+        let long = Point { count: Some(121), ..point(Table::Holding, 3, DataType::U16) };
+        let values: Vec<_> = (0..121).map(|at| at * 5).collect();
+        let float = Point { word_order: Order::Little, ..point(Table::Holding, 140, DataType::F32) };
+        for (point, value) in
+            [(point(Table::Holding, 8, DataType::I16), json!(-7)), (float, json!(3.5)), (long, json!(values))]
+        {
+            let command = Command { function: Function::WithReadBack, ..command(Action::Write(point.clone())) };
+            let prepared = command.prepare(Some(&value)).unwrap();
+            match patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await {
+                Wire::Answered(answer) => assert!(command.is_shown_by(&prepared, &answer), "{point:?}: {answer:?}"),
+                other => panic!("{value} to {point:?}: {other:?}"),
+            }
+            write_by(turn, &command, &point, &value).await;
+        }
+        // What is written shows before what is read, and elsewhere something else does.
+        let (point, other) = (point(Table::Holding, 8, DataType::U16), point(Table::Holding, 9, DataType::U16));
+        write(turn, &other, &json!(1)).await;
+        let read_back = Some(Rule::exact(&other));
+        let command = Command { function: Function::WithReadBack, read_back, ..command(Action::Write(point)) };
+        for (value, shown) in [(1, true), (2, false)] {
+            let prepared = command.prepare(Some(&json!(value))).unwrap();
+            let wire = patient(turn.exchange(&call(UNIT, prepared.request.clone()))).await;
+            let Wire::Answered(answer) = wire else { panic!("{wire:?}") };
+            assert_eq!(command.is_shown_by(&prepared, &answer), shown);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_eight_requests_at_once_each_has_the_answer_of_its_own_unit() {
+    let slave = start().await;
+    let line = Running::side_by_side(BusKind::ModbusTcp { address: slave.tcp_address.clone() }, 8, PATIENCE);
+    let mut units = tokio::task::JoinSet::new();
+    for unit in 21..=36_u8 {
+        let bus = line.bus.clone();
+        units.spawn(async move {
+            for round in 0..25 {
+                let value = u16::from(unit) * 100 + round;
+                let mut turn = patient(bus.turn()).await.unwrap();
+                let written = patient(turn.exchange(&call(unit, peers::write(5, value)))).await;
+                assert_eq!(written, Wire::Answered(Answer::Written), "unit {unit}");
+                let read = patient(turn.exchange(&call(unit, peers::read(5, 1)))).await;
+                assert_eq!(read, Wire::Answered(Answer::Words(vec![value])), "unit {unit}");
+            }
+        });
+    }
+    units.join_all().await;
+    assert_eq!((line.status().exchanges, line.status().timeouts), (16 * 25 * 2, 0));
 }
 
 #[tokio::test]

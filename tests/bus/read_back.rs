@@ -1,6 +1,7 @@
 //! What an exchange leads to, from the hub to the slave and back: writes that are read back, exceptions that are no
 //! refusals. Proves G3 (a command that was not begun is sent again, and stands in the ledger each time), G11 (the bus
-//! is free between two looks) and the contract's table "What an exchange leads to".
+//! is free between two looks), G12 (an exchange that writes and reads is proof of its own) and the contract's table
+//! "What an exchange leads to".
 
 use crate::support::hub::Hub;
 use crate::support::slave::{Mood, Slave};
@@ -19,6 +20,36 @@ idempotent = false
 write = { table = "holding", address = 4, scale = 0.1 }
 read_back = { table = "holding", address = 5, type = "i16", scale = 1, after = "50ms", within = "10m", tolerance = 0.5 }
 idempotent = true
+
+[profile.pump.command.exchange]
+write = { table = "holding", address = 6, type = "u32" }
+function = 23
+read_back = { within = "10m" }
+idempotent = false
+
+[profile.pump.command.exchange-at-once]
+write = { table = "holding", address = 6, type = "u32" }
+function = 23
+read_back = { within = "0ms" }
+idempotent = false
+
+[profile.pump.command.exchange-elsewhere]
+write = { table = "holding", address = 4, scale = 0.1 }
+function = 23
+read_back = { address = 5, type = "i16", scale = 1, within = "0ms", tolerance = 0.5 }
+idempotent = true
+
+[profile.pump.command.exchange-bit]
+write = { table = "holding", address = 9, bit = 2 }
+function = 23
+verify = true
+idempotent = false
+
+[profile.pump.command.exchange-steps]
+steps = [
+  { write = { table = "holding", address = 6 }, function = 23, verify = true },
+  { write = { table = "holding", address = 7 }, value = 5, function = 23, read_back = { address = 8, within = "0ms" } },
+]
 "#;
 
 struct Plant {
@@ -179,4 +210,74 @@ fn a_command_that_the_peripheral_was_too_busy_to_begin_is_sent_again_and_recorde
     let row: Json = serde_json::from_slice(&output.stdout).unwrap();
     let begun = row["history"].as_array().unwrap().iter().filter(|entry| entry["event"] == "executing").count();
     assert_eq!(begun, 3, "{row}");
+}
+
+/// What the slave was asked for from there on, as function and last byte of the address.
+fn asked_from(plant: &Plant, before: usize) -> Vec<(u8, u8)> {
+    plant.slave.asked().split_off(before).into_iter().map(|pdu| (pdu[0], pdu[2])).collect()
+}
+
+#[test]
+fn a_write_and_its_read_back_in_one_exchange_are_proof_and_need_no_other() {
+    let plant = plant();
+    let row = plant.run("m-1", "exchange", 0xBEEF);
+    assert_eq!((&row["state"], &row["value"], &row["attempts"]), (&json!("succeeded"), &json!(0xBEEF), &json!(1)));
+    plant.slave.set_register(5, 12);
+    plant.send("m-2", "exchange-elsewhere", json!(12.3));
+    assert_eq!(plant.site.wait_for_row("m-2", "succeeded")["value"], 12.3);
+    plant.slave.set_register(9, 0xFF00);
+    plant.send("m-3", "exchange-bit", true);
+    plant.site.wait_for_row("m-3", "succeeded");
+    assert_eq!(plant.slave.register(9), 0xFF04);
+    plant.slave.set_register(8, 5);
+    plant.send("m-4", "exchange-steps", 3);
+    assert_eq!(plant.site.wait_for_row("m-4", "succeeded")["value"], 3);
+    // What is read stands before what is written; a bit is written over what was read before.
+    let asked = plant.slave.asked();
+    assert_eq!(asked[0], [23, 0, 6, 0, 2, 0, 6, 0, 2, 4, 0, 0, 0xBE, 0xEF]);
+    let expected = [(23, 6), (23, 5), (3, 9), (23, 9), (23, 6), (23, 8)];
+    assert_eq!(asked_from(&plant, 0), expected);
+}
+
+#[test]
+fn what_an_exchange_shows_otherwise_is_looked_at_again_and_may_show_in_time() {
+    let plant = plant();
+    plant.slave.set_mood(Mood::Lying);
+    plant.send("m-1", "exchange", 7);
+    plant.slave.wait_for_requests(3);
+    assert!(plant.site.rows().iter().all(|row| row["finishedAt"].is_null()));
+    plant.slave.set_register(7, 7);
+    let row = plant.site.wait_for_row("m-1", "succeeded");
+    assert_eq!((&row["value"], &row["attempts"]), (&json!(7), &json!(1)));
+    assert!(asked_from(&plant, 1).iter().all(|one| *one == (3, 6)), "it is written once");
+
+    let before = plant.slave.asked().len();
+    let row = plant.run("m-2", "exchange-at-once", 8);
+    assert_eq!((&row["state"], &row["error"]["code"]), (&json!("failed"), &json!("verify-mismatch")), "{row}");
+    assert_eq!(row["error"]["message"], "read back 7 where 8 was to stand");
+    assert_eq!(asked_from(&plant, before), [(23, 6), (3, 6)]);
+
+    plant.slave.set_mood(Mood::Good);
+    plant.slave.set_register(8, 6);
+    let row = plant.run("m-3", "exchange-steps", 9);
+    assert_eq!((&row["state"], &row["error"]["code"]), (&json!("failed"), &json!("verify-mismatch")), "{row}");
+    assert!(row["error"]["message"].as_str().unwrap().starts_with("step 2 of 2: read back 6"), "{row}");
+}
+
+#[test]
+fn an_exchange_without_a_good_answer_is_read_back_and_what_is_refused_or_not_begun_ends_as_ever() {
+    let plant = plant();
+    for (n, mood) in (1..).zip([Mood::Mute, Mood::Garbling, Mood::HangUp]) {
+        plant.slave.next_mood(mood);
+        assert_eq!(plant.end(&format!("m-{n}"), "exchange-at-once", n), ends("succeeded", Json::Null, 1), "{mood:?}");
+        assert_eq!(plant.slave.count(7, n), 1, "{mood:?}");
+    }
+    for (n, (mood, expected)) in (4..).zip([
+        (Mood::Deaf, ends("in_doubt", "timeout", 1)),
+        (Mood::Refusing(2), ends("failed", "exception", 1)),
+        (Mood::Refusing(6), ends("succeeded", Json::Null, 2)),
+    ]) {
+        plant.slave.next_mood(mood);
+        assert_eq!(plant.end(&format!("m-{n}"), "exchange-at-once", n), expected, "{mood:?}");
+    }
 }

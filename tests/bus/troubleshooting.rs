@@ -66,7 +66,7 @@ fn checked(bus: &str, device: &str, command: &str) -> Vec<String> {
 fn every_mistake_in_a_configuration_is_said_as_the_page_has_it() {
     let with = |more: &str| format!("{RTU}{more}\n");
     let command = |text: &str| format!("{text}\nidempotent = true\n");
-    let table: [(&str, &str, &str); 31] = [
+    let table: [(&str, &str, &str); 32] = [
         ("kind = \"modbus\"\nport = \"/dev/ttyS0\"\nbaud = 9600\n", UNIT, WRITE),
         ("kind = \"modbus-rtu\"\nbaud = 9600\nparity = \"even\"\n", UNIT, WRITE),
         ("kind = \"modbus-rtu\"\nport = \"/dev/ttyS0\"\n", UNIT, WRITE),
@@ -87,6 +87,7 @@ fn every_mistake_in_a_configuration_is_said_as_the_page_has_it() {
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nrange = [0, 100000]")),
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nfunction = 5")),
         (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nfunction = 22")),
+        (RTU, UNIT, &command("write = { table = \"holding\", address = 0 }\nfunction = 23")),
         (RTU, UNIT, &format!("{STEPS}\nvalue = 1\n")),
         (RTU, UNIT, &command("send = \"ON\\r\\n\"")),
         (TEXT, LINE, WRITE),

@@ -225,7 +225,7 @@ fn not_sent() -> Attempt {
 
 /// Everything the wire can say to one attempt.
 fn attempts() -> Vec<Attempt> {
-    let confirmed = [Attempt::Confirmed(Some(json!(1)))];
+    let confirmed = [Attempt::Confirmed(Some(json!(1))), Attempt::Shown(Some(json!(1)))];
     let refused = [Attempt::Refused(fault(Code::Exception)), Attempt::Unconfirmed(fault(Code::Exception))];
     let undone = [busy(true), busy(false), not_sent(), Attempt::NoPath(fault(Code::BusUnavailable))];
     let unclear = [Code::Timeout, Code::BadReply].map(|code| Attempt::Unclear(fault(code)));
@@ -383,7 +383,8 @@ fn no_course_ends_in_a_state_that_says_more_than_is_known() {
                     assert!(matches!(outcome.state, State::Succeeded | State::InDoubt), "{trace:?}");
                 }
                 // Nor is what may have reached a peripheral told as not sent.
-                let reached = unclear || told(&trace).any(|told| matches!(told, Attempt::Confirmed(_)));
+                let reached =
+                    unclear || told(&trace).any(|told| matches!(told, Attempt::Confirmed(_) | Attempt::Shown(_)));
                 assert!(code != Some(Code::BusUnavailable) || !reached, "{trace:?}");
                 if code == Some(Code::VerifyMismatch) {
                     let last = told(&trace).rfind(|told| !matches!(told, Attempt::NotSent(_) | Attempt::NoPath(_)));

@@ -1,4 +1,5 @@
 """A Modbus slave that this project did not write: unit 7 of pymodbus, over TCP, RTU, ASCII, and the latter two in TCP.
+Over TCP units 21 to 36 are there as well, each with registers of its own.
 
     pymodbus_slave.py RTU_PATH ASCII_PATH
 
@@ -17,6 +18,7 @@ from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 UNIT = 7
+MORE_UNITS = range(21, 37)
 VALUES = [
     (">H", 65535),
     (">h", -2),
@@ -49,9 +51,9 @@ def inputs():
     return registers + [int.from_bytes(text[i : i + 2], "big") for i in range(0, len(text), 2)]
 
 
-def device():
+def device(unit=UNIT):
     return SimDevice(
-        id=UNIT,
+        id=unit,
         simdata=(
             [SimData(0, values=[False] * 2000, datatype=DataType.BITS)],
             [SimData(0, values=[at % 3 == 0 for at in range(2000)], datatype=DataType.BITS)],
@@ -62,7 +64,7 @@ def device():
 
 
 async def main():
-    tcp = ModbusTcpServer(device(), address=("127.0.0.1", 0))
+    tcp = ModbusTcpServer([device(unit) for unit in (UNIT, *MORE_UNITS)], address=("127.0.0.1", 0))
     rtu = ModbusSerialServer(device(), port=sys.argv[1], baudrate=115_200)
     rtu_in_tcp = ModbusTcpServer(device(), framer=FramerType.RTU, address=("127.0.0.1", 0))
     ascii = ModbusSerialServer(device(), framer=FramerType.ASCII, port=sys.argv[2], baudrate=115_200)

@@ -51,7 +51,7 @@ struct Inner {
     other_writes: Vec<Vec<u8>>,
     /// The last requests of any kind, as many as [`ASKED_MAX`].
     asked: VecDeque<Vec<u8>>,
-    /// (address, value) of each single-register write that was carried out, in order.
+    /// (address, value) of each register that function 6 or 23 has written, in order.
     writes: Vec<(u16, u16)>,
     /// When each of them was, in the same order.
     times: Vec<Instant>,
@@ -229,7 +229,7 @@ impl Slave {
             if stream.read_exact(&mut pdu).is_err() {
                 return;
             }
-            if pdu[0] == 6 {
+            if matches!(pdu[0], 6 | 23) {
                 let take_up = self.lock().take_up;
                 std::thread::sleep(take_up);
             }
@@ -243,7 +243,7 @@ impl Slave {
                 },
             };
             std::thread::sleep(delay);
-            if pdu[0] == 6 {
+            if matches!(pdu[0], 6 | 23) {
                 self.wait_for_leave();
             }
             let mut frame = header[..4].to_vec();
@@ -289,31 +289,26 @@ impl Slave {
                 (0..word(3)).filter(|at| is_on(*at)).for_each(|at| bytes[usize::from(at / 8)] |= 1 << (at % 8));
                 at_once([&[1, bytes.len() as u8], &bytes[..]].concat())
             }
-            (3, None) => {
-                let mut answer = vec![3, (word(3) * 2) as u8];
-                for address in word(1)..word(1) + word(3) {
-                    answer.extend(inner.registers.get(&(unit, address)).copied().unwrap_or(0).to_be_bytes());
-                }
-                at_once(answer)
-            }
-            (6, _) => {
+            (3, None) => at_once(inner.held(unit, 3, word(1), word(3))),
+            (6 | 23, _) => {
                 let mood = inner.next_mood();
                 inner.met += 1;
-                match mood {
-                    Mood::Refusing(code) => return at_once(vec![0x86, code]),
-                    Mood::Deaf => return Reaction::Silence,
-                    Mood::Lying => return at_once(pdu.to_vec()),
-                    _ => {}
+                let does = !matches!(mood, Mood::Refusing(_) | Mood::Deaf | Mood::Lying);
+                if does {
+                    inner.write_words(unit, pdu);
                 }
-                inner.registers.insert((unit, word(1)), word(3));
-                inner.writes.push((word(1), word(3)));
-                inner.times.push(Instant::now());
+                let answer = match pdu[0] {
+                    6 => pdu.to_vec(),
+                    // What stands there when it is written (6.17).
+                    _ => inner.held(unit, 23, word(1), word(3)),
+                };
                 match mood {
-                    Mood::Slow(time) => Reaction::Answer(pdu.to_vec(), time),
-                    Mood::Mute => Reaction::Silence,
+                    Mood::Refusing(code) => at_once(vec![pdu[0] | 0x80, code]),
+                    Mood::Slow(time) => Reaction::Answer(answer, time),
+                    Mood::Mute | Mood::Deaf => Reaction::Silence,
                     Mood::HangUp => Reaction::HangUp,
                     Mood::Garbling => Reaction::Garbage,
-                    _ => at_once(pdu.to_vec()),
+                    Mood::Good | Mood::Held | Mood::Lying => at_once(answer),
                 }
             }
             (5 | 15 | 16, _) => {
@@ -342,6 +337,27 @@ pub enum Reaction {
 }
 
 impl Inner {
+    /// The answer to a read of registers.
+    fn held(&self, unit: u8, function: u8, address: u16, count: u16) -> Vec<u8> {
+        let mut answer = vec![function, (count * 2) as u8];
+        for at in address..address + count {
+            answer.extend(self.registers.get(&(unit, at)).copied().unwrap_or(0).to_be_bytes());
+        }
+        answer
+    }
+
+    /// One register by function 6, or those that function 23 writes before it reads.
+    fn write_words(&mut self, unit: u8, pdu: &[u8]) {
+        let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
+        let (address, first, count) = if pdu[0] == 6 { (word(1), 3, 1) } else { (word(5), 10, word(7)) };
+        for at in 0..count {
+            let value = word(first + 2 * usize::from(at));
+            self.registers.insert((unit, address + at), value);
+            self.writes.push((address + at, value));
+            self.times.push(Instant::now());
+        }
+    }
+
     /// Coils, or several registers.
     fn write(&mut self, unit: u8, pdu: &[u8]) {
         let address = u16::from_be_bytes([pdu[1], pdu[2]]);

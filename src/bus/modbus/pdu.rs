@@ -8,7 +8,9 @@
 
 use crate::peripheral::exchange::{Answer, Request};
 use crate::peripheral::quirks::{Quirk, Quirks};
-use crate::peripheral::registers::{BITS_READ_MAX, BITS_WRITTEN_MAX, WORDS_READ_MAX, WORDS_WRITTEN_MAX};
+use crate::peripheral::registers::{
+    BITS_READ_MAX, BITS_WRITTEN_MAX, WORDS_READ_MAX, WORDS_WRITTEN_AND_READ_MAX, WORDS_WRITTEN_MAX,
+};
 
 /// Set in the function of an exception (section 7).
 const EXCEPTION: u8 = 0x80;
@@ -34,6 +36,8 @@ pub(in crate::bus) enum Pdu<'a> {
     WriteMultipleRegisters { address: u16, words: &'a [u16] },
     /// Function 22 (6.16): the register becomes `(it & and) | (or & !and)`.
     MaskWriteRegister { address: u16, and: u16, or: u16 },
+    /// Function 23 (6.17): 1 to 121 registers are written, and then 1 to 125 are read.
+    ReadWriteMultipleRegisters { read_address: u16, count: u16, address: u16, words: &'a [u16] },
 }
 
 /// What a unit said to a request.
@@ -66,6 +70,9 @@ impl<'a> Pdu<'a> {
                 _ => Pdu::WriteMultipleRegisters { address, words },
             },
             Request::MaskWord { address, and, or } => Pdu::MaskWriteRegister { address, and, or },
+            Request::WriteAndReadWords { address, ref words, read_address, count } => {
+                Pdu::ReadWriteMultipleRegisters { read_address, count, address, words }
+            }
             Request::Line { .. } => return None,
         })
     }
@@ -82,6 +89,7 @@ impl<'a> Pdu<'a> {
             Pdu::WriteMultipleCoils { .. } => 15,
             Pdu::WriteMultipleRegisters { .. } => 16,
             Pdu::MaskWriteRegister { .. } => 22,
+            Pdu::ReadWriteMultipleRegisters { .. } => 23,
         }
     }
 
@@ -92,6 +100,7 @@ impl<'a> Pdu<'a> {
             vec![self.function(), first[0], first[1], second[0], second[1]]
         };
         let asked = |address: u16, count: u16, most: u16| (1..=most).contains(&count).then(|| fields(address, count));
+        let bytes_of = |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|word| word.to_be_bytes()).collect() };
         let counted = |address: u16, count: usize, most: u16, data: Vec<u8>| {
             let mut bytes = asked(address, u16::try_from(count).ok()?, most)?;
             bytes.push(u8::try_from(data.len()).ok()?);
@@ -106,12 +115,14 @@ impl<'a> Pdu<'a> {
                 asked(address, count, WORDS_READ_MAX)
             }
             Pdu::WriteMultipleCoils { address, bits } => counted(address, bits.len(), BITS_WRITTEN_MAX, packed(bits)),
-            Pdu::WriteMultipleRegisters { address, words } => counted(
-                address,
-                words.len(),
-                WORDS_WRITTEN_MAX,
-                words.iter().flat_map(|word| word.to_be_bytes()).collect(),
-            ),
+            Pdu::WriteMultipleRegisters { address, words } => {
+                counted(address, words.len(), WORDS_WRITTEN_MAX, bytes_of(words))
+            }
+            Pdu::ReadWriteMultipleRegisters { read_address, count, address, words } => {
+                let read = asked(read_address, count, WORDS_READ_MAX)?;
+                let write = counted(address, words.len(), WORDS_WRITTEN_AND_READ_MAX, bytes_of(words))?;
+                Some([&read[..], &write[1..]].concat())
+            }
             Pdu::WriteSingleCoil { .. } | Pdu::WriteSingleRegister { .. } | Pdu::MaskWriteRegister { .. } => {
                 Some(self.expected(Quirks::NONE)?.head().to_vec())
             }
@@ -133,9 +144,9 @@ impl<'a> Pdu<'a> {
         };
         match *self {
             Pdu::ReadCoils { count, .. } | Pdu::ReadDiscreteInputs { count, .. } => data(count.div_ceil(8).into()),
-            Pdu::ReadHoldingRegisters { count, .. } | Pdu::ReadInputRegisters { count, .. } => {
-                data(usize::from(count) * 2)
-            }
+            Pdu::ReadHoldingRegisters { count, .. }
+            | Pdu::ReadInputRegisters { count, .. }
+            | Pdu::ReadWriteMultipleRegisters { count, .. } => data(usize::from(count) * 2),
             Pdu::WriteSingleCoil { address, on } => echo(&[address, if on { 0xFF00 } else { 0 }]),
             Pdu::WriteSingleRegister { address, word } => echo(&[address, word]),
             Pdu::WriteMultipleCoils { address, bits } => echo(&[address, u16::try_from(bits.len()).ok()?]),
@@ -170,7 +181,9 @@ impl<'a> Pdu<'a> {
                 }
                 Ok(Said::Bits((0..count).map(|at| data[at / 8] >> (at % 8) & 1 == 1).collect()))
             }
-            Pdu::ReadHoldingRegisters { count, .. } | Pdu::ReadInputRegisters { count, .. } => {
+            Pdu::ReadHoldingRegisters { count, .. }
+            | Pdu::ReadInputRegisters { count, .. }
+            | Pdu::ReadWriteMultipleRegisters { count, .. } => {
                 let data = counted(body, may_go_on)?;
                 if data.len() != usize::from(count) * 2 {
                     return Err(format!("holds {} bytes for the {count} registers asked for", data.len()));
@@ -195,7 +208,8 @@ impl<'a> Pdu<'a> {
 impl Request {
     /// Whether the answer to it can consist of its own bytes, so that an adapter's echo looks like it: one coil or one
     /// register that is written (functions 5, 6 and 22), and three bytes of bits whose count stands where the address
-    /// does. Where quirks make an answer of less, there are more.
+    /// does; and several registers that are written and read where the address that is read stands for their count.
+    /// Where quirks make an answer of less, there are more.
     pub fn is_answered_by_itself(&self, quirks: Quirks) -> bool {
         let of = |pdu: Pdu| Some((pdu.encode()?, pdu.expected(quirks)?));
         Pdu::of(self).and_then(of).is_some_and(|(asked, answer)| answer.is(&asked))
@@ -373,6 +387,12 @@ mod tests {
                 &[22, 0, 4, 0, 0xF2, 0, 0x25],
                 Said::Written,
             ),
+            (
+                Pdu::ReadWriteMultipleRegisters { read_address: 3, count: 6, address: 14, words: &[255, 255, 255] },
+                &[23, 0, 3, 0, 6, 0, 14, 0, 3, 6, 0, 255, 0, 255, 0, 255],
+                &[23, 12, 0, 0xFE, 0xA, 0xCD, 0, 1, 0, 3, 0, 0xD, 0, 0xFF],
+                Said::Words(vec![0xFE, 0xACD, 1, 3, 0xD, 0xFF]),
+            ),
             (Pdu::ReadCoils { address: 0x4A1, count: 1 }, &[1, 4, 0xA1, 0, 1], &[0x81, 2], Said::Exception(2)),
         ]
     }
@@ -446,6 +466,11 @@ mod tests {
             let words = vec![0; words];
             assert_eq!(Pdu::WriteMultipleRegisters { address: 0, words: &words }.encode().is_some(), fits);
         }
+        for (written, count, fits) in [(121, 125, true), (122, 1, false), (0, 1, false), (1, 126, false), (1, 0, false)]
+        {
+            let pdu = Pdu::ReadWriteMultipleRegisters { read_address: 0, count, address: 0, words: &vec![0; written] };
+            assert_eq!(pdu.encode().is_some(), fits, "{written} written, {count} read");
+        }
     }
 
     /// The bytes that tokio-modbus makes of the same, in an RTU frame.
@@ -462,6 +487,9 @@ mod tests {
                 Library::WriteMultipleRegisters(address, words.to_vec().into())
             }
             Pdu::MaskWriteRegister { address, and, or } => Library::MaskWriteRegister(address, and, or),
+            Pdu::ReadWriteMultipleRegisters { read_address, count, address, words } => {
+                Library::ReadWriteMultipleRegisters(read_address, count, address, words.to_vec().into())
+            }
         };
         let (near, mut far) = duplex(512);
         let mut client = rtu::attach_slave(near, Slave(7));

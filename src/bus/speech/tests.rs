@@ -35,7 +35,7 @@ fn conversation(speech: Speech, requests: &[Vec<u8>], answers: &[Vec<u8>]) -> Ve
     all
 }
 
-const REQUESTS: [&[u8]; 8] = [
+const REQUESTS: [&[u8]; 9] = [
     &[7, 3, 0, 16, 0, 2],
     &[7, 1, 0, 3, 0, 10],
     &[7, 4, 0, 5, 0, 1],
@@ -44,8 +44,9 @@ const REQUESTS: [&[u8]; 8] = [
     &[7, 16, 0, 1, 0, 2, 4, 0, 10, 1, 2],
     &[7, 15, 0, 0, 0, 3, 1, 0b101],
     &[7, 22, 0, 4, 0, 0xF2, 0, 0x25],
+    &[7, 23, 0, 3, 0, 2, 0, 14, 0, 1, 2, 0, 255],
 ];
-const ANSWERS: [&[u8]; 8] = [
+const ANSWERS: [&[u8]; 9] = [
     &[7, 3, 4, 0, 1, 0, 2],
     &[7, 1, 2, 0b0000_0101, 0b10],
     &[7, 0x84, 2],
@@ -54,8 +55,9 @@ const ANSWERS: [&[u8]; 8] = [
     &[7, 16, 0, 1, 0, 2],
     &[7, 15, 0, 0, 0, 3],
     &[7, 22, 0, 4, 0, 0xF2, 0, 0x25],
+    &[7, 23, 4, 0, 9, 0, 8],
 ];
-const SAID: [&str; 16] = [
+const SAID: [&str; 18] = [
     "unit 7: read holding 16 to 17",
     "unit 7 has holding 16 to 17 = 1 2, after 12.3 ms",
     "unit 7: read coil 3 to 12",
@@ -72,6 +74,8 @@ const SAID: [&str; 16] = [
     "unit 7 confirms: write coil 0 to 2, after 12.3 ms",
     "unit 7: mask holding 4 with and 0x00F2, or 0x0025",
     "unit 7 confirms: mask holding 4 with and 0x00F2, or 0x0025, after 12.3 ms",
+    "unit 7: write holding 14 = 255, read holding 3 to 4",
+    "unit 7 has holding 3 to 4 = 9 8, after 12.3 ms",
 ];
 
 #[test]
@@ -99,7 +103,7 @@ fn whoever_only_listens_tells_requests_from_answers() {
     }
     assert_eq!(texts(&said), SAID);
     let to: Vec<bool> = said.iter().map(|said| said.is_request).collect();
-    assert_eq!(to, [true, false].repeat(8));
+    assert_eq!(to, [true, false].repeat(9));
     // A request that nobody answers, and again.
     let again = watcher.take(&piece(2_000_000, false, &[sealed(REQUESTS[0]), sealed(REQUESTS[0])].concat()));
     assert_eq!(texts(&again), [SAID[0], SAID[0]]);
@@ -140,7 +144,7 @@ fn every_byte_is_told_of_once_whatever_stands_on_a_line() {
         let mut watcher = Watcher::new(speech, random.bool());
         let (mut put, mut told) = (Vec::new(), Vec::new());
         for at in 0..40 {
-            let content = if random.bool() { REQUESTS[random.usize(..8)] } else { ANSWERS[random.usize(..8)] };
+            let content = if random.bool() { REQUESTS[random.usize(..9)] } else { ANSWERS[random.usize(..9)] };
             let mut bytes = match (speech, random.u8(..4)) {
                 (_, 0) => std::iter::repeat_with(|| random.u8(..)).take(20).collect(),
                 (Speech::Rtu, _) => sealed(content),

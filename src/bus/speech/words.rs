@@ -47,6 +47,11 @@ pub(super) fn request(pdu: &[u8]) -> String {
         [22, a, b, c, d, e, f] => {
             format!("mask holding {} with and 0x{:04X}, or 0x{:04X}", word(a, b), word(c, d), word(e, f))
         }
+        [23, ref read @ ..] if read.len() > 9 => {
+            let written = places(3, [read[4], read[5]], [read[6], read[7]]);
+            let shown = places(3, [read[0], read[1]], [read[2], read[3]]);
+            format!("write {written} = {}, read {shown}", words(&read[9..]))
+        }
         _ => unnamed(pdu),
     }
 }
@@ -55,6 +60,7 @@ pub(super) fn request(pdu: &[u8]) -> String {
 pub(super) fn answer(pdu: &[u8], asked: Option<&[u8]>) -> String {
     let asked_places = || match asked {
         Some(&[function @ 1..=4, a, b, c, d]) => places(function, [a, b], [c, d]),
+        Some(&[23, a, b, c, d, ..]) => places(3, [a, b], [c, d]),
         _ => String::new(),
     };
     match *pdu {
@@ -70,7 +76,7 @@ pub(super) fn answer(pdu: &[u8], asked: Option<&[u8]>) -> String {
             };
             equals(function, &asked_places(), &bits(data, count))
         }
-        [function @ (3 | 4), _, ref data @ ..] => equals(function, &asked_places(), &words(data)),
+        [function @ (3 | 4 | 23), _, ref data @ ..] => equals(function, &asked_places(), &words(data)),
         [5 | 6 | 22, ..] => format!("confirms: {}", request(pdu)),
         [function @ (15 | 16), a, b, c, d] => {
             format!("confirms: write {}", places(if function == 15 { 1 } else { 3 }, [a, b], [c, d]))
@@ -101,7 +107,7 @@ fn table(function: u8) -> &'static str {
     match function {
         1 => "coil",
         2 => "discrete",
-        3 => "holding",
+        3 | 23 => "holding",
         _ => "input",
     }
 }

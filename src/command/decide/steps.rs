@@ -42,9 +42,11 @@ impl Attempt {
             Attempt::Unconfirmed(fault) if at == of && shows => Attempt::Unconfirmed(told(fault)),
             Attempt::Unclear(fault) => Attempt::Lost { fault: told(fault), may_repeat: true },
             Attempt::Unconfirmed(fault) => Attempt::Lost { fault: told(fault), may_repeat: false },
-            whole @ (Attempt::Confirmed(_) | Attempt::Broadcast(_) | Attempt::Broken { .. } | Attempt::Lost { .. }) => {
-                whole
-            }
+            whole @ (Attempt::Confirmed(_)
+            | Attempt::Shown(_)
+            | Attempt::Broadcast(_)
+            | Attempt::Broken { .. }
+            | Attempt::Lost { .. }) => whole,
         }
     }
 }

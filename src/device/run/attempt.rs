@@ -51,7 +51,7 @@ impl Plan<'_> {
         sent: &mut Sent,
     ) -> Result<(Attempt, bool), Ran> {
         let of = self.parts.len();
-        let (mut value, mut left) = (None, false);
+        let (mut value, mut left, mut all_shown) = (None, false, true);
         for (at, part) in self.parts.iter().enumerate() {
             if at > 0 {
                 crash::point(crash::Point::BetweenSteps);
@@ -63,9 +63,12 @@ impl Plan<'_> {
                 ended => ended?,
             };
             left |= has_left;
+            all_shown &= matches!(attempt, Attempt::Shown(_)) || part.command.read_back.is_none();
             match attempt {
-                Attempt::Confirmed(found) if of == 1 || part.command.fixed.is_none() => value = found,
-                Attempt::Confirmed(_) => {}
+                Attempt::Confirmed(found) | Attempt::Shown(found) if of == 1 || part.command.fixed.is_none() => {
+                    value = found;
+                }
+                Attempt::Confirmed(_) | Attempt::Shown(_) => {}
                 Attempt::Broadcast(_) if at + 1 < of => {}
                 other => {
                     let shows = part.command.read_back.is_some();
@@ -73,7 +76,7 @@ impl Plan<'_> {
                 }
             }
         }
-        Ok((Attempt::Confirmed(value), left))
+        Ok((if all_shown { Attempt::Shown(value) } else { Attempt::Confirmed(value) }, left))
     }
 
     /// One request, behind what is read first for it.

@@ -111,7 +111,7 @@ impl Plan<'_> {
                 | Attempt::Broadcast(fault)
                 | Attempt::Broken { fault, .. }
                 | Attempt::Lost { fault, .. } => Err(fault),
-                Attempt::Confirmed(_) => unreachable!("only an answer confirms"),
+                Attempt::Confirmed(_) | Attempt::Shown(_) => unreachable!("only an answer confirms"),
             },
         }
     }

@@ -107,3 +107,39 @@ fn the_function_that_writes_goes_with_the_request_and_what_is_read_back_is_compa
     let prepared = text.prepare(Some(&json!("AB"))).unwrap();
     assert!(matches!(&prepared.request, Request::WriteWords { multiple: true, .. }));
 }
+
+#[test]
+fn a_write_with_its_read_back_carries_both_and_its_answer_shows_what_stands_there() {
+    let point = Point { word_order: Little, ..holding(U32) };
+    let elsewhere = Point { address: 40, scale: 0.5, ..holding(I16) };
+    for (rule, count, good, bad) in [
+        (Rule::exact(&point), 2, vec![7, 0], vec![0, 7]),
+        (Rule { tolerance: 1.0, ..Rule::exact(&elsewhere) }, 1, vec![16], vec![17]),
+    ] {
+        let read_back = Some(rule.clone());
+        let set = Command { function: Function::WithReadBack, read_back, ..write(&point) };
+        let prepared = set.prepare(Some(&json!(7))).unwrap();
+        let Request::WriteAndReadWords { address, words, read_address, count: asked } = &prepared.request else {
+            panic!("{prepared:?}")
+        };
+        assert_eq!((*address, &words[..]), (10, &[7, 0][..]));
+        assert_eq!((*read_address, *asked), (rule.point.address, count));
+        for (answer, shown) in [(good, true), (bad, false)] {
+            let answer = Answer::Words(answer);
+            // Either says that it was written.
+            assert_eq!(set.interpret(&prepared, &answer), Ok(Some(json!(7))));
+            assert_eq!(set.is_shown_by(&prepared, &answer), shown, "{answer:?}");
+        }
+        for none in [Answer::Words(vec![7; 3]), Answer::Bits(vec![true])] {
+            assert!(set.interpret(&prepared, &none).is_err() && !set.is_shown_by(&prepared, &none), "{none:?}");
+        }
+    }
+    let plain = verified(&point);
+    let prepared = plain.prepare(Some(&json!(7))).unwrap();
+    assert!(!plain.is_shown_by(&prepared, &Answer::Written), "that says nothing of what stands there");
+    let long = Point { count: Some(122), ..holding(U16) };
+    let set = Command { function: Function::WithReadBack, ..verified(&long) };
+    let (code, message) = refusal(&set, &json!(vec![1; 122]));
+    assert_eq!(code, Code::BadValue);
+    assert!(message.contains("1 to 121"), "{message}");
+}

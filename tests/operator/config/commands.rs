@@ -1,4 +1,4 @@
-//! What can be wrong in a command with names for its values, and with several steps.
+//! What can be wrong in a command with names for its values, with a function that writes, and with several steps.
 
 use super::wrong::{Bench, Case};
 
@@ -38,6 +38,51 @@ fn the_names_of_values_are_checked() {
         bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
     }
 }
+
+const FUNCTION: &[Case] = &[
+    ("read = { register = 40001 }\nfunction = 3", ".function", "belongs to a write"),
+    ("write = { register = 40001 }\nfunction = 3\nidempotent = true", ".function", "3 reads, and this command writes"),
+    ("write = { register = 40001 }\nfunction = 5\nidempotent = true", ".function", "5 writes coils"),
+    ("write = { register = 1 }\nfunction = 16\nidempotent = true", ".function", "write 5 or 15"),
+    ("write = { register = 1, count = 3 }\nfunction = 5\nidempotent = true", ".function", "write 15, or leave it out"),
+    (
+        "write = { register = 40001, type = 'f32' }\nfunction = 6\nidempotent = true",
+        ".function",
+        "6 writes one of the holding registers, and this command writes 2; write 16, or leave it out",
+    ),
+    ("write = { register = 40001 }\nfunction = 21\nidempotent = true", ".function", "none of those that write"),
+    (
+        "write = { register = 40001 }\nfunction = 23\nidempotent = true",
+        ".function",
+        "23 reads back what it writes, and this command is not read back; add verify = true or read_back",
+    ),
+    ("write = { register = 1 }\nfunction = 23\nverify = true\nidempotent = true", ".function", "23 writes holding"),
+    (
+        "write = { register = 40001 }\nfunction = 23\nread_back = { table = 'input' }\nidempotent = true",
+        ".function",
+        "23 reads back holding registers, and read_back is of another table; leave function out",
+    ),
+    (
+        "write = { register = 40001, count = 122 }\nfunction = 23\nverify = true\nidempotent = true",
+        ".function",
+        "23 writes at most 121 registers, and this command writes 122; write 16",
+    ),
+    (
+        "write = { register = 40001 }\nfunction = 23\nread_back = { after = '1s' }\nidempotent = true",
+        ".function",
+        "looks no sooner than after",
+    ),
+    (
+        "write = { register = 40001, scale_register = { address = 9 } }\nfunction = 23\nverify = true\nidempotent = true",
+        ".function",
+        "a scale register is read in another",
+    ),
+    ("write = { register = 40001 }\nfunction = 22\nidempotent = true", ".function", "say which bit, such as bit = 0"),
+    ("write = { register = 1 }\nfunction = 22\nidempotent = true", ".function", "write 5 or 15"),
+    ("write = { register = 40001, bit = 1 }\nfunction = 5\nidempotent = true", ".function", "write 6, 16, 22 or 23"),
+    ("write = { register = 40001 }\nfunction = 128\nidempotent = true", ".function", "it must be 1 to 127"),
+    ("write = { register = 40001 }\nfc = 16\nidempotent = true", ".fc", "did you mean \"function\"?"),
+];
 
 const STEPS: &[Case] = &[
     ("steps = 1", ".steps", "a list of tables"),
@@ -85,4 +130,13 @@ fn steps_are_checked() {
     let many =
         format!("[profile.pump.command.c]\nsteps = [{}]", "{ write = { register = 40001 }, value = 1 },".repeat(17));
     bench.makes_one_problem(&many, "profile.pump.command.c.steps", "holds 17 writes, and a command has 1 to 16");
+}
+
+#[test]
+fn the_function_that_writes_must_fit_what_is_written() {
+    let bench = Bench::new();
+    for (body, key, fragment) in FUNCTION {
+        let text = format!("[profile.pump.command.c]\n{body}");
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
+    }
 }

@@ -264,6 +264,13 @@ fn one_coil_or_register_is_written_by_the_function_that_is_named() {
         let commands = &site.loaded().config.devices["pump-7"].commands;
         assert_eq!((commands["c"].function, commands["d"].function), (by, Usual), "{write}, {function}");
     }
+    for read_back in ["verify = true", "read_back = { address = 9 }", "read_back = { within = '5s', tolerance = 1 }"] {
+        let text = format!(
+            "[profile.pump.command.c]\nidempotent = true\nwrite = {{ register = 40001 }}\nfunction = 23\n{read_back}"
+        );
+        site.write("conf.d/10.toml", text);
+        assert_eq!(site.loaded().config.devices["pump-7"].commands["c"].function, Function::WithReadBack);
+    }
 }
 
 #[test]
