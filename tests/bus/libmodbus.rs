@@ -65,6 +65,44 @@ verify = true
 read = { table = "holding", address = 20, type = "f32" }
 [profile.slave.command.read-register]
 read = { table = "holding", address = 22, type = "i16" }
+[profile.slave.command.bit]
+write = { table = "holding", address = 30, bit = 3 }
+idempotent = false
+[profile.slave.command.bit-masked]
+write = { table = "holding", address = 30, bit = 12 }
+function = 22
+idempotent = false
+verify = true
+[profile.slave.command.read-bit]
+read = { table = "holding", address = 30, bit = 12 }
+[profile.slave.command.exchange]
+write = { table = "holding", address = 32, type = "f32", order = "CDAB" }
+function = 23
+idempotent = false
+verify = true
+[profile.slave.command.exchange-many]
+write = { table = "holding", address = 100, type = "u16", count = 121 }
+function = 23
+idempotent = true
+verify = true
+[profile.slave.command.exchange-elsewhere]
+write = { table = "holding", address = 34 }
+function = 23
+read_back = { address = 35, within = "0ms" }
+idempotent = false
+[profile.slave.command.start]
+steps = [
+  { write = { table = "holding", address = 40 }, value = 7 },
+  { write = { table = "holding", address = 41, scale = 0.1 }, verify = true },
+  { write = { table = "holding", address = 42, bit = 0 }, function = 22, value = true },
+  { write = { table = "holding", address = 43 }, value = 9, function = 23, verify = true },
+]
+[profile.slave.command.stumble]
+steps = [
+  { write = { table = "holding", address = 40 }, value = 1 },
+  { write = { table = "holding", address = 3002 }, value = 1 },
+  { write = { table = "holding", address = 41 }, value = 1 },
+]
 [profile.slave.command.beyond]
 read = { table = "holding", address = 2500, type = "u16" }
 "#;
@@ -206,6 +244,63 @@ fn what_each_function_writes_another_master_reads() {
 }
 
 #[test]
+fn one_bit_is_written_among_others_by_a_mask_or_over_what_is_read() {
+    for way in WAYS {
+        let plant = Plant::new(way, "");
+        plant.reads("scaled");
+        // 0x5A5A
+        plant.asked(1, || Mbpoll::Holding.write(&plant.second, 30, &["23130"]));
+        let (told, asked) = plant.asked(2, || plant.succeeds("bit", Some(&json!(false))));
+        assert_eq!((told, asked), (json!(false), vec!["0703001e0001".to_owned(), "0706001e5a52".to_owned()]), "{way}");
+        assert_eq!(plant.writes("bit-masked", &json!(false)), ["0716001eefff0000"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 30, 1), [0x4A52.to_string()], "{way}");
+        assert_eq!(plant.reads("read-bit"), json!(false), "{way}");
+        assert_eq!(plant.writes("bit-masked", &json!(true)), ["0716001eefff1000"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 30, 1), [0x5A52.to_string()], "{way}");
+    }
+}
+
+#[test]
+fn a_write_and_its_read_back_go_in_one_exchange() {
+    for way in WAYS {
+        let plant = Plant::new(way, "");
+        plant.reads("scaled");
+        let (told, asked) = plant.asked(1, || plant.succeeds("exchange", Some(&json!(3.5))));
+        assert_eq!((told, asked), (json!(3.5), vec!["071700200002002000020400004060".to_owned()]), "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 32, 2), ["0", "16480"], "{way}");
+        let many: Vec<u16> = (0..121).map(|at| at * 13).collect();
+        let (told, asked) = plant.asked(1, || plant.succeeds("exchange-many", Some(&json!(many))));
+        assert_eq!((told, asked.len()), (json!(many), 1), "{way}");
+        let shown = plant.shows(Mbpoll::Holding, 100, 121);
+        assert_eq!(shown, many.iter().map(u16::to_string).collect::<Vec<_>>(), "{way}");
+        let (event, asked) = plant.asked(2, || plant.end("exchange-elsewhere", Some(&json!(5))));
+        assert_eq!(event["error"]["code"], "verify-mismatch", "{way}: {event}");
+        assert_eq!(asked, ["07170023000100220001020005".to_owned(), "070300230001".to_owned()], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 34, 1), ["5"], "{way}");
+    }
+}
+
+#[test]
+fn several_writes_go_in_a_row_and_one_that_is_refused_ends_them() {
+    for way in WAYS {
+        let plant = Plant::new(way, "");
+        plant.reads("scaled");
+        let (told, asked) = plant.asked(5, || plant.succeeds("start", Some(&json!(4.2))));
+        assert_eq!(told, json!(4.2), "{way}");
+        // What is read back is looked at when all is written.
+        let expected =
+            ["070600280007", "07060029002a", "0716002afffe0001", "0717002b0001002b0001020009", "070300290001"];
+        assert_eq!(asked[..5], expected, "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 40, 4), ["7", "42", "1", "9"], "{way}");
+        let (event, asked) = plant.asked(2, || plant.end("stumble", None));
+        let told = event["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(told.starts_with("step 2 of 3: ") && told.contains("exception 2"), "{way}: {event}");
+        assert_eq!(asked, ["070600280001", "07060bba0001"], "{way}");
+        assert_eq!(plant.shows(Mbpoll::Holding, 40, 2), ["1", "42"], "{way}");
+    }
+}
+
+#[test]
 fn each_exception_is_told_by_its_number_and_a_write_is_sent_again_only_where_nothing_was_begun() {
     // The numbers, and how often a write is sent that must not be repeated.
     let exceptions = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 3), (8, 1), (10, 1), (11, 1)];
@@ -248,7 +343,9 @@ fn what_goes_to_all_units_of_a_line_is_taken_up_and_what_goes_to_another_unit_is
         assert!(!exec(&["all", "register", "154"]).status.success(), "nobody confirms it");
         assert_eq!(plant.shows(Mbpoll::Holding, 10, 1), ["154"], "{way}");
         assert!(!exec(&["nobody", "inputs"]).status.success(), "{way}");
-        assert_eq!(plant.reads("scaled"), json!(-37.9), "{way}");
+        // It takes what comes next for the other one's answer, and answers the repetition.
+        let event = plant.asked(1, || plant.end("scaled", None)).0;
+        assert_eq!((&event["value"], &event["attempts"]), (&json!(-37.9), &json!(2)), "{way}: {event}");
     }
 }
 
