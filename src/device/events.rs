@@ -18,7 +18,7 @@ pub fn listen(device: &Device, bus: &BusHandle, news: &Arc<News>, ledger: &Ledge
     Some(bus.listen(&device.id, events, move |heard| match heard {
         // The clock may not be believed yet, and nothing waits for it here.
         Overheard::Line { text, bytes } => news.put(event(&told, &name, text, bytes, ledger.wall_clock().now().ok())),
-        Overheard::Doubtful => news.lose(),
+        Overheard::Doubtful => news.pass_over(),
     }))
 }
 

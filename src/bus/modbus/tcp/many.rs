@@ -6,7 +6,8 @@
 //!   soon after it was given up: what comes late is known by it, and heard by nobody.
 //! - What comes under a transaction that nobody has asked under is nobody's answer. Whoever waits in vain is told.
 //! - A connection on which nothing was heard while an answer was missing, or of which an answer was wrong, gets no new
-//!   request: it is replaced when nothing is under way on it any more.
+//!   request: it is replaced when nothing is under way on it any more. So is one on which more was left unanswered than
+//!   is remembered, as long as that may still be answered.
 //! - What ends the connection ends each request on it, and none is sent again here.
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use tracing::debug;
 
 use super::{framed, judged, Answering, Broken, WRITE_TIMEOUT};
 use crate::bus::call::{at, Call, Wire};
+use crate::bus::debts;
 use crate::bus::link::{bounded, Ended, Link, Lost, TOO_LATE};
 use crate::bus::modbus::pdu::Pdu;
 use crate::bus::port::error::NotOpened;
@@ -37,8 +39,8 @@ pub(in crate::bus) struct Many {
     /// The transaction of the next request, as with one at a time.
     transaction: u16,
     under_way: Vec<UnderWay>,
-    /// Transactions that may be answered late, on this connection or the next.
-    late: VecDeque<u16>,
+    /// Transactions that may be answered late, on this connection or the next, and until when that is likely.
+    late: VecDeque<(u16, Instant)>,
     /// The frame that is being read.
     answer: Answering,
     heard: Instant,
@@ -160,7 +162,8 @@ impl Many {
         loop {
             let next = self.transaction;
             self.transaction = next.wrapping_add(1);
-            let is_used = self.under_way.iter().any(|asked| asked.transaction == next) || self.late.contains(&next);
+            let is_used = self.under_way.iter().any(|asked| asked.transaction == next)
+                || self.late.iter().any(|(late, _)| *late == next);
             if !is_used {
                 return next;
             }
@@ -193,7 +196,7 @@ impl Many {
             let wire = asked.judge(frame);
             self.is_retired |= matches!(wire, Wire::BadReply(_));
             self.end(asked, Ended::kept(wire));
-        } else if let Some(at) = self.late.iter().position(|late| *late == transaction) {
+        } else if let Some(at) = self.late.iter().position(|(late, _)| *late == transaction) {
             debug!(address = %self.address, transaction, "an answer came too late, and is nobody's");
             self.late.remove(at);
         } else if self.under_way.is_empty() {
@@ -208,11 +211,8 @@ impl Many {
         while let Some(at) = self.under_way.iter().position(|asked| asked.deadline <= now) {
             let asked = self.under_way.remove(at);
             // Where nothing was heard at all, the connection may be dead; where a frame has begun, it may never end.
-            self.is_retired |= self.heard <= asked.sent || self.answer.filled > 0 || self.late.len() >= LATE_MAX;
-            if self.late.len() >= LATE_MAX {
-                self.late.pop_front();
-            }
-            self.late.push_back(asked.transaction);
+            let forgets = self.is_late(&asked, now);
+            self.is_retired |= self.heard <= asked.sent || self.answer.filled > 0 || forgets;
             let is_its = self.answer.frame.starts_with(&asked.transaction.to_be_bytes()) && self.answer.filled >= 2;
             let lost = is_its.then_some(Lost::Timeout { heard: true });
             let wire = match (&asked.stray, Pdu::of(&asked.call.request)) {
@@ -227,6 +227,14 @@ impl Many {
         }
     }
 
+    /// Remembers a transaction that was given up. Whether another is forgotten for it that may still be answered.
+    fn is_late(&mut self, asked: &UnderWay, now: Instant) -> bool {
+        let is_full = self.late.len() >= LATE_MAX;
+        let forgotten = if is_full { self.late.pop_front() } else { None };
+        self.late.push_back((asked.transaction, now + debts::window(asked.timeout)));
+        forgotten.is_some_and(|(_, until)| until > now)
+    }
+
     fn end(&mut self, asked: UnderWay, ended: Ended) {
         let UnderWay { key, call, sent, .. } = asked;
         self.ended.push_back(Done { key, call, ended, took: sent.elapsed() });
@@ -236,10 +244,7 @@ impl Many {
     fn give_up(&mut self, wire: fn(String) -> Wire, why: &str) {
         debug!(address = %self.address, reason = why, "a connection is given up");
         for asked in std::mem::take(&mut self.under_way) {
-            if self.late.len() >= LATE_MAX {
-                self.late.pop_front();
-            }
-            self.late.push_back(asked.transaction);
+            self.is_late(&asked, Instant::now());
             let wire = wire(format!("{}: {why}", self.address));
             self.end(asked, Ended { wire, lost: Some(Lost::Idle) });
         }

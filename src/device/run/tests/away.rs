@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::called_off::{bench, is_done, plants, Bench, Far, SECOND};
+use super::called_off::{bench, is_done, plants, side_by_side, Bench, Far, SECOND};
 use super::*;
 use crate::bus::Owed;
 use crate::config::OnUnreachable;
@@ -236,6 +236,32 @@ async fn a_port_that_is_absent_makes_nobody_away() {
             assert_eq!(end(&ran).1, Some(Code::BusUnavailable), "{name}");
         }
         assert_eq!(bench.present(&device), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_over_a_port_that_can_not_be_opened_puts_the_next_one_off_and_makes_it_no_rarer() {
+    for (name, device, bus) in plants(AWAY).chain(side_by_side(AWAY)) {
+        let bench = deaf(&bus);
+        bench.leave(&device, name).await;
+        bench.far.lost.send_replace(true);
+        let (lost, mut tried) = (Instant::now(), Vec::new());
+        while lost.elapsed() < 35 * SECOND {
+            let ran = bench.run(&device, name, &mut patient()).await;
+            match end(&ran) {
+                UNREACHABLE => {}
+                (State::Failed, Some(Code::BusUnavailable), 1) => tried.push(lost.elapsed().as_secs()),
+                _ => panic!("{name} on {}: {ran:?}", bus.kind.as_str()),
+            }
+            sleep(SECOND / 4).await;
+        }
+        assert_eq!(tried, [10, 20, 30], "{name} on {}", bus.kind.as_str());
+        assert_eq!((bench.present(&device), bench.far.requests()), (Some(false), 2));
+        bench.far.lost.send_replace(false);
+        bench.hears();
+        sleep(10 * SECOND).await;
+        assert!(is_done(&bench.run(&device, name, &mut patient()).await), "{name} on {}", bus.kind.as_str());
+        assert_eq!(bench.present(&device), Some(true));
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::bus::{Hardware, NotOpened, Owed};
 
@@ -19,9 +21,24 @@ const KINDS: [(&str, &str); 3] = [
 const COIL: &str = "write = { table = \"coil\", address = 3 }";
 const TEXT: &str = "send = \"GO {value}\\r\\n\"\nexpect = \"^OK\"";
 
+/// A bus on which several units are asked at once.
+const SIDE_BY_SIDE: (&str, &str) = ("kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nmax_in_flight = 4\n", COIL);
+
 /// Every command of every kind of bus, on a bus with these settings.
 pub(super) fn plants(settings: &str) -> impl Iterator<Item = (&'static str, Device, config::Bus)> + '_ {
-    let each = KINDS.into_iter().flat_map(|kind| [(kind, "once"), (kind, "again")]);
+    plants_of(&KINDS, settings)
+}
+
+/// The same of a bus on which several units are asked at once.
+pub(super) fn side_by_side(settings: &str) -> impl Iterator<Item = (&'static str, Device, config::Bus)> + '_ {
+    plants_of(&[SIDE_BY_SIDE], settings)
+}
+
+fn plants_of<'a>(
+    kinds: &'a [(&'a str, &'a str)],
+    settings: &'a str,
+) -> impl Iterator<Item = (&'static str, Device, config::Bus)> + 'a {
+    let each = kinds.iter().flat_map(|kind| [(*kind, "once"), (*kind, "again")]);
     each.map(move |((bus, action), name)| {
         let command = format!("[profile.p.command.{name}]\n{action}\nidempotent = {}\n", name == "again");
         let (device, bus) = configured(&format!("{bus}response_timeout = \"1s\"\nretries = 1\n{settings}\n{command}"));
@@ -42,6 +59,8 @@ pub(super) struct Far {
     away_until: Option<Instant>,
     /// Each line ends behind the first answer.
     hangs_up: bool,
+    /// While it says so, nothing can be opened, and what was open ends.
+    pub(super) lost: watch::Sender<bool>,
     /// What the port is known to be once it was opened.
     opened: Mutex<bool>,
 }
@@ -65,7 +84,8 @@ impl Far {
         *self.opened.lock().unwrap() = true;
         let (heard, takes) = (self.heard.clone(), self.opening.lock().unwrap().pop_front());
         let (deaf, hangs_up, slow) = (self.deaf.clone(), self.hangs_up, self.slow);
-        let away = self.away_until.is_some_and(|until| Instant::now() < until);
+        let mut lost = self.lost.subscribe();
+        let away = *lost.borrow() || self.away_until.is_some_and(|until| Instant::now() < until);
         async move {
             if let Some(takes) = takes.filter(|takes| !takes.is_zero()) {
                 sleep(takes).await;
@@ -76,7 +96,7 @@ impl Far {
             let (near, mut far) = duplex(256);
             tokio::spawn(async move {
                 let mut chunk = [0; 256];
-                while let Ok(len @ 1..) = far.read(&mut chunk).await {
+                while let Some(len) = come(&mut far, &mut chunk, &mut lost).await {
                     heard.lock().unwrap().push(Instant::now());
                     if !deaf.load(Ordering::Relaxed) {
                         let is_text = chunk.starts_with(b"GO");
@@ -89,6 +109,18 @@ impl Far {
             });
             Ok(near)
         }
+    }
+}
+
+/// How many bytes have come; `None`: the line has ended, or was lost.
+async fn come(far: &mut DuplexStream, chunk: &mut [u8], lost: &mut watch::Receiver<bool>) -> Option<usize> {
+    let is_lost = async {
+        let _ = lost.wait_for(|lost| *lost).await;
+    };
+    tokio::select! {
+        biased;
+        () = is_lost => None,
+        read = far.read(chunk) => read.ok().filter(|len| *len > 0),
     }
 }
 

@@ -14,6 +14,13 @@ const EXCHANGE: Duration = Duration::from_millis(26);
 /// A request that is left unanswered, likewise: the answer's own time on the wire does not count against the timeout.
 const SILENCE: Duration = Duration::from_millis(520);
 
+/// The same on Modbus TCP on a network that takes no time.
+const EXCHANGE_BY_TCP: Duration = Duration::from_millis(12);
+const SILENCE_BY_TCP: Duration = Duration::from_millis(505);
+
+const SERIAL: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 19200\nparity = \"even\"\n";
+const NETWORK: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
+
 /// A line with units, of which some say nothing.
 #[derive(Debug, Clone)]
 struct Crowd {
@@ -22,9 +29,33 @@ struct Crowd {
     asked: Arc<Mutex<Vec<(Instant, u8)>>>,
 }
 
+impl Crowd {
+    /// Whether a unit that is asked answers.
+    fn answers(&self, unit: u8) -> bool {
+        self.asked.lock().unwrap().push((Instant::now(), unit));
+        !self.dead.contains(&unit)
+    }
+}
+
 impl Lines for Crowd {
     fn connect<'a>(&'a self, _: &'a str, _: Duration) -> Opening<'a, Box<dyn Stream>> {
-        unreachable!("the bus is a serial line")
+        let (near, far) = duplex(4096);
+        let (mut hears, says) = tokio::io::split(far);
+        let (crowd, says) = (self.clone(), Arc::new(tokio::sync::Mutex::new(says)));
+        tokio::spawn(async move {
+            let mut frame = [0; 12];
+            while hears.read_exact(&mut frame).await.is_ok() {
+                if crowd.answers(frame[6]) {
+                    let says = says.clone();
+                    tokio::spawn(async move {
+                        sleep(TAKES).await;
+                        // Nobody may want to hear it any more.
+                        let _ = says.lock().await.write_all(&frame).await;
+                    });
+                }
+            }
+        });
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
     }
 
     fn opener(&self, _: &SerialPort) -> Box<dyn Opener> {
@@ -39,8 +70,7 @@ impl Opener for Crowd {
         tokio::spawn(async move {
             let mut frame = [0; 8];
             while far.read_exact(&mut frame).await.is_ok() {
-                crowd.asked.lock().unwrap().push((Instant::now(), frame[0]));
-                if !crowd.dead.contains(&frame[0]) {
+                if crowd.answers(frame[0]) {
                     sleep(TAKES).await;
                     far.write_all(&frame).await.unwrap();
                 }
@@ -52,11 +82,11 @@ impl Opener for Crowd {
 
 /// Commands without end for each of `n` units, of which `dead` never answer, for so long. How long a command for a unit
 /// that answers took at most: before the dead ones were known, and since; and when the dead ones were asked.
-async fn worst(n: u8, dead: u8, lasts: Duration) -> ([Duration; 2], Vec<(Instant, u8)>) {
-    let (device, bus) = configured(
-        "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 19200\nparity = \"even\"\nretries = 0\n\
-         [profile.p.command.set]\nwrite = { table = \"coil\", address = 3 }\nidempotent = true\n",
-    );
+async fn worst(line: &str, n: u8, dead: u8, lasts: Duration) -> ([Duration; 2], Vec<(Instant, u8)>) {
+    let (device, bus) = configured(&format!(
+        "{line}response_timeout = \"500ms\"\nretries = 0\n\
+         [profile.p.command.set]\nwrite = {{ table = \"coil\", address = 3 }}\nidempotent = true\n",
+    ));
     assert_eq!((bus.response_timeout, bus.unreachable_after), (TIMEOUT, 3));
     let crowd = Crowd { dead: (1..=dead).collect(), asked: Arc::default() };
     let (handle, worker) = crate::bus::new("b", &bus);
@@ -103,14 +133,38 @@ async fn what_a_command_waits_for_does_not_grow_with_the_units_that_are_away() {
         // Since then one goes before a command, and one more behind each eight of the other devices' commands.
         let attempts = if dead == 0 { 0 } else { (1 + (live - 1) / 8).min(dead.into()) };
         let since = live * EXCHANGE + attempts * SILENCE;
-        let ([first, then], asked) = worst(n, dead, lasts).await;
+        let ([first, then], asked) = worst(SERIAL, n, dead, lasts).await;
         let ms = |duration: Duration| duration.as_millis();
         println!("| {n} | {dead} | {} | {} | {} | {} |", ms(at_first), ms(first), ms(since), ms(then));
         assert!(first <= at_first && then <= since, "{n} units, {dead} away: {first:?} {then:?}");
-        for unit in 1..=dead {
-            let own: Vec<Instant> = asked.iter().filter(|(_, of)| *of == unit).map(|(at, _)| *at).collect();
-            assert!((5..=6).contains(&own.len()), "unit {unit} was asked {} times", own.len());
-            assert!(own[2..].windows(2).all(|pair| pair[1] - pair[0] >= 10 * SECOND), "{own:?}");
-        }
+        are_tried_now_and_then(dead, &asked);
+    }
+}
+
+/// Each of the dead ones is asked until it is known to be away, and then less and less often.
+fn are_tried_now_and_then(dead: u8, asked: &[(Instant, u8)]) {
+    for unit in 1..=dead {
+        let own: Vec<Instant> = asked.iter().filter(|(_, of)| *of == unit).map(|(at, _)| *at).collect();
+        assert!((5..=6).contains(&own.len()), "unit {unit} was asked {} times", own.len());
+        assert!(own[2..].windows(2).all(|pair| pair[1] - pair[0] >= 10 * SECOND), "{own:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_several_are_asked_at_once_those_that_are_away_hold_up_a_command_for_one_silence_at_most() {
+    const E: Duration = EXCHANGE_BY_TCP;
+    const S: Duration = SILENCE_BY_TCP;
+    println!("| n | k | m | bound at first, ms | met | bound since, ms | met |");
+    for (n, dead, most) in [(8, 4, 2), (32, 31, 8), (32, 31, 16)] {
+        let others = u32::from(n - dead - 1);
+        // All that are under way may be silent ones; what is ahead then goes side by side.
+        let at_first = S + E + (others * E + (u32::from(dead) + u32::from(n - 1) / 8) * S) / most;
+        let since = S + E + (others * E + others / 8 * S) / most;
+        let line = format!("{NETWORK}max_in_flight = {most}\n");
+        let ([first, then], asked) = worst(&line, n, dead, 85 * SECOND).await;
+        let ms = |duration: Duration| duration.as_millis();
+        println!("| {n} | {dead} | {most} | {} | {} | {} | {} |", ms(at_first), ms(first), ms(since), ms(then));
+        assert!(first <= at_first && then <= since, "{n} units, {dead} away, {most} at once: {first:?} {then:?}");
+        are_tried_now_and_then(dead, &asked);
     }
 }
