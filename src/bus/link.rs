@@ -63,6 +63,10 @@ pub(in crate::bus) trait Link {
     fn is_to_be_tried(&self, _call: &Call) -> bool {
         false
     }
+    /// Whether what came in place of the last answer was no intact frame.
+    fn has_garbled(&self) -> bool {
+        false
+    }
     /// What is wrong with the line although it is open, as a sentence.
     fn trouble(&self) -> Option<&str> {
         None

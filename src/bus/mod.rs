@@ -380,7 +380,7 @@ impl BusStatus {
     fn snapshot(&self) -> snapshot::Bus {
         let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
         let (kind, units) = (kind.to_owned(), Vec::new());
-        snapshot::Bus { name, kind, state, last_error, cause, exchanges, timeouts, units }
+        snapshot::Bus { name, kind, state, last_error, cause, exchanges, timeouts, units, events: None }
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Served {
     assignment: watch::Sender<Arc<Assignment>>,
     pub(super) context: Context,
     account: watch::Sender<Arc<Account>>,
-    news: Arc<News>,
+    pub(super) news: Arc<News>,
     /// Its bus tells what its instrument says by itself.
     hearing: Option<Hearing>,
     pub(super) health: Arc<DeviceHealth>,

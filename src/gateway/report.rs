@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::registry::{Registry, Served};
+use super::registry::{Registry, Running, Served};
 use super::Gateway;
 use crate::health::snapshot::{self, BusState, Snapshot};
 use crate::health::LinkState;
@@ -17,6 +17,15 @@ impl Registry {
         self.linked(LinkState::Connected)
     }
 
+    fn bus(&self, name: &str, running: &Running) -> snapshot::Bus {
+        let of_its_own = self.devices.values().filter_map(Served::events).filter(|(bus, _)| bus == name);
+        let events = of_its_own.map(|(_, events)| events).reduce(|sum, more| snapshot::Events {
+            heard: sum.heard + more.heard,
+            dropped: sum.dropped + more.dropped,
+        });
+        snapshot::Bus { events, ..running.handle.snapshot() }
+    }
+
     fn linked(&self, state: LinkState) -> usize {
         self.devices.values().filter(|served| served.health.link() == state).count()
     }
@@ -26,6 +35,14 @@ impl Served {
     fn is_away(&self) -> bool {
         let present = self.context.present();
         present.bus.presence().is_away(&present.bus.party(&present.device))
+    }
+
+    /// What its instrument has said by itself, if it has `events`, and on which bus.
+    fn events(&self) -> Option<(String, snapshot::Events)> {
+        let present = self.context.present();
+        let (heard, dropped) = self.news.so_far();
+        let has_events = present.device.events.is_some();
+        has_events.then(|| (present.device.bus.clone(), snapshot::Events { heard, dropped }))
     }
 
     fn snapshot(&self) -> snapshot::Device {
@@ -66,7 +83,7 @@ impl Gateway {
                 identities: registry.devices.len(),
             },
             devices: devices.map(Served::snapshot).collect(),
-            buses: registry.buses.values().map(|running| running.handle.snapshot()).collect(),
+            buses: registry.buses.iter().map(|(name, running)| registry.bus(name, running)).collect(),
             ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
             outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },
         }

@@ -128,6 +128,18 @@ pub struct Bus {
     pub timeouts: u64,
     /// Each unit that was asked, by its id; none on a line of text.
     pub units: Vec<Unit>,
+    /// What its devices have `events` for, where one has.
+    pub events: Option<Events>,
+}
+
+/// What was heard that instruments say by themselves, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Events {
+    /// Events of devices; one that several have `events` for is counted for each.
+    pub heard: u64,
+    /// Those that the hub never has: for want of room, since they may have been an answer, or as it did not take them.
+    pub dropped: u64,
 }
 
 /// What became of the exchanges with one unit since the start.
@@ -142,6 +154,8 @@ pub struct Unit {
     pub timeouts: u64,
     /// Those to which came what is no answer: with a wrong checksum, of another unit, or cut.
     pub bad_replies: u64,
+    /// Those of the bad replies in which nothing stood with a right checksum: noise, or another rate or parity.
+    pub checksum_errors: u64,
     /// Those that were answered by an exception, by its code.
     pub exceptions: BTreeMap<u8, u64>,
     /// How long those took that were answered, with the silence before the request.
@@ -149,7 +163,7 @@ pub struct Unit {
 }
 
 /// How long something took, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// The last time.
     pub last: f64,
@@ -157,6 +171,18 @@ pub struct Times {
     pub mean: f64,
     /// At most.
     pub max: f64,
+    /// How often it took how long, in order; what never happened is left out.
+    pub histogram: Vec<Bar>,
+}
+
+/// How often something took longer than what is before, and not longer than this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bar {
+    /// In milliseconds.
+    pub up_to: u32,
+    /// How often.
+    pub count: u64,
 }
 
 /// Where the session of a device's identity stands: `waiting`, `waiting-for-locks`, `connecting`, `connected` or

@@ -28,6 +28,8 @@ struct Waiting {
     bytes: usize,
     /// How many were lost since the last was taken.
     lost: u64,
+    /// How many came, and how many of them were lost.
+    so_far: (u64, u64),
 }
 
 /// Something that was said.
@@ -44,8 +46,9 @@ impl News {
     pub fn put(&self, said: Map<String, Json>) {
         let bytes = said.iter().map(|(key, value)| key.len() + value.to_string().len()).sum();
         let mut waiting = self.waiting();
+        waiting.so_far.0 += 1;
         if waiting.items.len() >= WAITING_MAX.0 || waiting.bytes + bytes > WAITING_MAX.1 {
-            waiting.lost = waiting.lost.saturating_add(1);
+            waiting.lose(1);
             return;
         }
         let lost = std::mem::take(&mut waiting.lost);
@@ -55,15 +58,21 @@ impl News {
         self.bell.notify_one();
     }
 
-    /// Counts something as lost that is not to be told.
-    pub fn lose(&self) {
-        self.lose_some(1);
+    /// Counts something that was heard as lost, as it is not to be told.
+    pub fn pass_over(&self) {
+        let mut waiting = self.waiting();
+        waiting.so_far.0 += 1;
+        waiting.lose(1);
+    }
+
+    /// How many were heard since the start, and how many of them were lost.
+    pub fn so_far(&self) -> (u64, u64) {
+        self.waiting().so_far
     }
 
     /// Counts several as lost.
     pub(in crate::hub) fn lose_some(&self, lost: u64) {
-        let mut waiting = self.waiting();
-        waiting.lost = waiting.lost.saturating_add(lost);
+        self.waiting().lose(lost);
     }
 
     /// The body of the next event, and how many were lost before it.
@@ -99,6 +108,13 @@ impl News {
     }
 }
 
+impl Waiting {
+    fn lose(&mut self, lost: u64) {
+        self.lost = self.lost.saturating_add(lost);
+        self.so_far.1 = self.so_far.1.saturating_add(lost);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -127,6 +143,7 @@ mod tests {
         }
         assert_eq!(taken(&news), Some(json!({ "event": "later", "dropped": 5 })));
         assert_eq!((taken(&news), news.is_there()), (None, false));
+        assert_eq!(news.so_far(), (WAITING_MAX.0 as u64 + 6, 5));
     }
 
     #[test]
@@ -135,8 +152,9 @@ mod tests {
         (0..100).for_each(|_| news.put(said(&"x".repeat(4096))));
         assert_eq!(news.count(), 7);
         while taken(&news).is_some() {}
-        news.lose();
+        news.pass_over();
         news.put(said("short"));
         assert_eq!(taken(&news), Some(json!({ "event": "short", "dropped": 94 })));
+        assert_eq!(news.so_far(), (102, 94));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::modbus_tcp::Server;
 use crate::peers::{self, hasty, listening, patient, Peer, Pty, Running, PATIENCE, SHORT};
+use crate::support::{eventually, Site};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::{Hearing, Overheard};
 use fieldbridge::config::{BusKind, Cut, Endpoint, Wake};
@@ -251,4 +252,37 @@ async fn who_listens_does_so_through_new_settings_of_the_bus() {
     heard.are(&["ALARM 1", "ALARM 2"]).await;
     drop(heard);
     assert_eq!(line.status().state.as_str(), "open");
+}
+
+#[test]
+fn status_counts_what_instruments_say_by_themselves_and_what_finds_no_room() {
+    let instrument = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let site = Site::new(
+        "127.0.0.1:1",
+        &format!(
+            "[bus.scale-port]\nkind = \"serial\"\naddress = \"{}\"\n[device.scale]\nbus = \"scale-port\"\n\
+             profile = \"scale\"\nkey_file = \"device.key\"\nevents = \"^ALARM\"\n\
+             [profile.scale.command.tare]\nsend = \"T\\r\\n\"\nexpect = \"^OK\"\nidempotent = true\n",
+            instrument.local_addr().unwrap()
+        ),
+    );
+    let _daemon = site.start();
+    let (mut line, _) = instrument.accept().unwrap();
+    let answering = std::thread::spawn(move || {
+        let mut asked = [0; 3];
+        std::io::Read::read_exact(&mut line, &mut asked).unwrap();
+        std::io::Write::write_all(&mut line, b"OK\r\n").unwrap();
+        line
+    });
+    // By then the line is quiet, and what comes begins a line.
+    let tare = site.command(&["exec", "scale", "tare"]);
+    assert!(tare.status.success(), "{tare:?}");
+    let mut line = answering.join().unwrap();
+    assert_eq!(site.status()["buses"][0]["events"], serde_json::json!({ "heard": 0, "dropped": 0 }));
+    // The hub is not reached, and keeps none of them.
+    std::io::Write::write_all(&mut line, "ALARM\r\nnoise\r\n".repeat(70).as_bytes()).unwrap();
+    eventually("all are counted", || {
+        let events = &site.status()["buses"][0]["events"];
+        (events["heard"] == 70).then(|| assert_eq!(events["dropped"], 6))
+    });
 }

@@ -102,6 +102,11 @@ async fn what_is_not_the_answer_is_a_bad_reply() {
         pty.peer.say(&bytes).await;
         let wire = patient(asking).await.unwrap();
         assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
+        let counted = &line.bus.snapshot().units[0];
+        let garbled =
+            ["a truncated frame", "a bad CRC", "a single byte", "garbage", "the head of a frame that never comes"];
+        let errors = u64::from(garbled.contains(&what));
+        assert_eq!((counted.bad_replies, counted.checksum_errors), (1, errors), "{what}");
         pty.peer.hear_nothing().await;
     }
 }

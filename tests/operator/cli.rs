@@ -385,8 +385,9 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
                      "present": true, "awaySince": null, "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
         "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0,
-                   "units": [{"unit": 7, "exchanges": 8, "timeouts": 0, "badReplies": 0, "exceptions": {},
-                              "milliseconds": {"last": 1.0, "mean": 1.0, "max": 1.0}}]}],
+                   "units": [{"unit": 7, "exchanges": 8, "timeouts": 0, "badReplies": 0, "checksumErrors": 0,
+                              "exceptions": {}, "milliseconds": {"last": 1.0, "mean": 1.0, "max": 1.0,
+                              "histogram": [{"upTo": 10, "count": 1}]}}], "events": null}],
         "ledger": {"ok": true, "rows": 10, "lastError": null}, "outbox": {"pending": 0, "ofRemovedDevices": 0}});
     let status = plant.site.status();
     has_shape(&status, &example, "status");
@@ -396,7 +397,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
     let units = &status["buses"][0]["units"];
     assert_eq!((&units[0]["unit"], &units[0]["exchanges"], &units[0]["timeouts"]), (&json!(1), &json!(1), &json!(0)));
     let bus = json!({"name": "plant", "kind": "modbus-tcp", "state": "open", "lastError": null, "exchanges": 1, "timeouts": 0,
-        "units": units});
+        "units": units, "events": null});
     assert_eq!(status["buses"], json!([bus]));
     assert_eq!(status["hub"], json!({"host": "hub.example", "connected": 1, "identities": 1}));
     assert_eq!(status["ledger"], json!({"ok": true, "rows": 1, "lastError": null}));

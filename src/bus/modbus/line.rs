@@ -106,6 +106,8 @@ pub(in crate::bus) struct ModbusLine {
     echo: Echo,
     /// Whether the configuration says that the line echoes.
     strips_echo: bool,
+    /// What came in place of the last answer was no intact frame.
+    has_garbled: bool,
     sent: Option<Sent>,
 }
 
@@ -138,6 +140,7 @@ impl ModbusLine {
             quiet_until: Instant::now(),
             echo: Echo::Unknown,
             strips_echo: false,
+            has_garbled: false,
             sent: None,
         }
     }
@@ -286,6 +289,7 @@ impl ModbusLine {
     }
 
     pub(in crate::bus) async fn put(&mut self, call: &Call, caller: u64) -> Ended {
+        self.has_garbled = false;
         let Some(pdu) = Pdu::of(&call.request) else {
             return Ended::not_sent("this bus speaks Modbus, not lines");
         };
@@ -410,7 +414,7 @@ impl ModbusLine {
         }
     }
 
-    fn unanswered(&self, call: &Call, timeout: Duration) -> Wire {
+    fn unanswered(&mut self, call: &Call, timeout: Duration) -> Wire {
         let (unit, timeout) = (call.unit, port::shown(timeout));
         match &self.sent {
             Some(Sent { heard: 0, echoed: true, .. }) if !self.strips_echo => {
@@ -425,7 +429,11 @@ impl ModbusLine {
         }
         let what = match self.framing.opened(&self.tail) {
             Some((unit, pdu)) => format!("a frame of unit {unit} with function {}", pdu[0]),
-            None => "no intact frame that answers the request".into(),
+            None => {
+                let is_intact = |end: usize| self.framing.opened(&self.tail[..end]).is_some();
+                self.has_garbled = !(1..self.tail.len()).any(is_intact);
+                "no intact frame that answers the request".into()
+            }
         };
         Wire::BadReply(format!(
             "unit {unit} did not answer within {timeout}; what came was {what}: {}{}",
@@ -473,6 +481,10 @@ impl Link for ModbusLine {
         // A line that is opened anew may have another adapter.
         let has_shown = self.is_open() && self.echo != Echo::Unknown;
         !has_shown && !self.strips_echo && call.unit != BROADCAST && can_be_echo
+    }
+
+    fn has_garbled(&self) -> bool {
+        self.has_garbled
     }
 
     fn trouble(&self) -> Option<&str> {

@@ -276,7 +276,7 @@ impl Working<'_, Many> {
     fn tell_ends(&mut self, lanes: &mut Lanes) {
         while let Some(Done { key, call, ended, took }) = self.link.take_ended() {
             crash::point(Point::ExchangeEnded);
-            self.counts.ended(call.unit, &ended.wire, took);
+            self.counts.ended(call.unit, &ended.wire, false, took);
             self.note_presence(&call, &ended);
             self.status.send_modify(|status| {
                 status.exchanges += 1;

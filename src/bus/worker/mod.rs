@@ -446,7 +446,7 @@ impl<L: Link> Working<'_, L> {
         crash::stick(Part::Bus).await;
         let begun = Instant::now();
         let ended = self.link.exchange(call, caller).await;
-        self.counts.ended(call.unit, &ended.wire, begun.elapsed());
+        self.counts.ended(call.unit, &ended.wire, self.link.has_garbled(), begun.elapsed());
         if self.link.endpoint().is_some() {
             self.page.note(self.link.owed_until());
         }

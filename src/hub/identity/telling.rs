@@ -137,7 +137,7 @@ impl Telling {
     pub(super) fn give_up(&mut self) {
         if self.in_hand.take().is_some() {
             tracing::debug!(device = %self.device, "the hub does not take what its peripheral has said: it is lost");
-            self.news.lose();
+            self.news.lose_some(1);
         }
     }
 }
