@@ -61,6 +61,8 @@ fn drives() -> Vec<OfRegisters> {
             (refused("set-drive", "1", "out-of-range"), words(HOLDING, 49_999, &[0x0434])),
             (read("read-speed", "-50"), vec![]),
             (read("read-status", "3843"), vec![]),
+            (read("read-tripped", "false"), vec![]),
+            (read("read-running", "true"), vec![]),
         ],
     };
     let delta = OfRegisters {
@@ -212,7 +214,15 @@ fn relays_and_outputs() -> Vec<OfRegisters> {
         steps: vec![
             (write("set-outputs", "5", "5"), words(HOLDING, 302, &[5])),
             (refused("set-outputs", "256", "out-of-range"), words(HOLDING, 302, &[5])),
-            (read("read-outputs", "5"), vec![]),
+            (write("set-output-1", "true", "true"), words(HOLDING, 302, &[7])),
+            (write("set-output-0", "false", "false"), words(HOLDING, 302, &[6])),
+            (write("set-output-2", "false", "false"), words(HOLDING, 302, &[2])),
+            (write("set-output-3", "true", "true"), words(HOLDING, 302, &[10])),
+            (write("set-output-4", "true", "true"), words(HOLDING, 302, &[26])),
+            (write("set-output-5", "true", "true"), words(HOLDING, 302, &[58])),
+            (write("set-output-6", "true", "true"), words(HOLDING, 302, &[122])),
+            (write("set-output-7", "true", "true"), words(HOLDING, 302, &[250])),
+            (read("read-outputs", "250"), vec![]),
             (read("read-inputs", "65"), vec![]),
         ],
     };
@@ -242,6 +252,7 @@ fn controllers() -> Vec<OfRegisters> {
             (read("read-position", "49.99"), vec![]),
             (read("read-flow", "null"), vec![]),
             (read("read-malfunctions", "512"), vec![]),
+            (read("read-blocked", "false"), vec![]),
         ],
     };
     let eurotherm = OfRegisters {
@@ -265,6 +276,12 @@ fn controllers() -> Vec<OfRegisters> {
             (write("enable-writing", "", "1"), words(HOLDING, 0, &[1])),
             (write("set-setpoint", "120", "120"), words(HOLDING, 0x2103, &[120])),
             (refused("set-setpoint", "-1", "out-of-range"), words(HOLDING, 0x2103, &[120])),
+            (write("set-control", "stop", "\"stop\""), words(HOLDING, 0, &[0x0101])),
+            (
+                write("enable-and-set-setpoint", "80", "80"),
+                [words(HOLDING, 0, &[1]), words(HOLDING, 0x2103, &[80])].concat(),
+            ),
+            (refused("enable-and-set-setpoint", "201", "out-of-range"), words(HOLDING, 0x2103, &[80])),
             (write("set-control", "stop", "\"stop\""), words(HOLDING, 0, &[0x0101])),
             (write("set-control", "run", "\"run\""), words(HOLDING, 0, &[0x0100])),
             (write("cancel-latched-alarms", "", "3087"), words(HOLDING, 0, &[0x0C0F])),
