@@ -6,8 +6,12 @@
 
 use std::path::PathBuf;
 
+use fieldbridge::bus::call::Wire;
+use fieldbridge::config::BusKind;
+use fieldbridge::peripheral::exchange::Answer;
 use serde_json::{json, Value as Json};
 
+use crate::peers::{self, call, patient, Running, PATIENCE};
 use crate::support::foreign::{Cable, Libmodbus, Mbpoll, Place, SerialServer, UNIT};
 use crate::support::{eventually, Daemon, Site};
 
@@ -347,6 +351,30 @@ fn what_goes_to_all_units_of_a_line_is_taken_up_and_what_goes_to_another_unit_is
         let event = plant.asked(1, || plant.end("scaled", None)).0;
         assert_eq!((&event["value"], &event["attempts"]), (&json!(-37.9), &json!(2)), "{way}: {event}");
     }
+}
+
+#[tokio::test]
+async fn of_eight_requests_at_once_each_has_its_own_answer() {
+    let slave = Libmodbus::start(&[]);
+    let address = format!("127.0.0.1:{}", slave.port);
+    let line = Running::side_by_side(BusKind::ModbusTcp { address }, 8, PATIENCE);
+    let mut units = tokio::task::JoinSet::new();
+    // By TCP it answers as whoever is asked; each unit has a register of its own here.
+    for unit in 21..=36_u8 {
+        let bus = line.bus.clone();
+        units.spawn(async move {
+            for round in 0..25 {
+                let value = u16::from(unit) * 100 + round;
+                let mut turn = patient(bus.turn()).await.unwrap();
+                let written = patient(turn.exchange(&call(unit, peers::write(unit.into(), value)))).await;
+                assert_eq!(written, Wire::Answered(Answer::Written), "unit {unit}");
+                let read = patient(turn.exchange(&call(unit, peers::read(unit.into(), 1)))).await;
+                assert_eq!(read, Wire::Answered(Answer::Words(vec![value])), "unit {unit}");
+            }
+        });
+    }
+    units.join_all().await;
+    assert_eq!((line.status().exchanges, line.status().timeouts), (16 * 25 * 2, 0));
 }
 
 #[test]
