@@ -152,7 +152,7 @@ pub fn judge(world: &World, scenario: &Scenario, news: &News, record: &Record) {
         match number(line).and_then(|number| Some((number, record.alarms.get(number)?))) {
             Some((number, alarm)) => {
                 let is_other = told.insert(number, std::mem::take(&mut dropped)).is_some();
-                if is_other || !alarm.is_read || body["value"] != Json::from(number) {
+                if is_other || !alarm.is_read || body["value"].as_u64() != u64::try_from(number).ok() {
                     world
                         .violate(format!("alarm no. {number} is told by {event:?}, twice or not as it was: {alarm:?}"));
                 }

@@ -81,12 +81,13 @@ fn judge_write(world: &World, line: &str, (heard, at): (&[Asked], usize), is_sha
         return judge_between(world, line, (heard, from, at), is_shared);
     };
     world.count("judged: a step behind another");
-    let steps = before.iter().filter(|asked| is_own(asked) && is_of(asked.1, written.sequence, write.value, earlier));
+    let mut steps =
+        before.iter().filter(|asked| is_own(asked) && is_of(asked.1, written.sequence, write.value, earlier));
     let mut confirmed = steps.clone().filter_map(|(_, step)| step.confirmed_at);
     if !confirmed.any(|at| at <= write.written) {
         world.violate(format!("G3: on {line} a step follows one that nobody has confirmed: {write:?}"));
     }
-    if let Some((_, last)) = steps.last() {
+    if let Some((_, last)) = steps.next_back() {
         from = from.min(before.iter().position(|(_, other)| other.number == last.number).unwrap_or(from));
     }
     judge_between(world, line, (heard, from, at), is_shared);
@@ -224,15 +225,12 @@ fn judge_command(
                 violate(&format!("G12: a success, and nobody has confirmed or done step {}", at + 1));
             }
         }
-        "failed" if code == "verify-mismatch" => {
-            if steps.clone().all(is_done) {
-                violate("it is called otherwise than asked for, and all of it was done");
-            }
+        "failed" if code == "verify-mismatch" && steps.clone().all(is_done) => {
+            violate("it is called otherwise than asked for, and all of it was done");
         }
-        "failed" if sequence.once() => {
-            if steps.clone().any(|at| at + 1 >= failed_at.unwrap_or(1) && is_done(at)) {
-                violate("called failed, and done");
-            }
+        "failed" if code == "verify-mismatch" => {}
+        "failed" if sequence.once() && steps.clone().any(|at| at + 1 >= failed_at.unwrap_or(1) && is_done(at)) => {
+            violate("called failed, and done");
         }
         "in_doubt" if failed_at.is_some_and(|failed| steps.clone().any(|at| at >= failed && is_done(at))) => {
             violate("behind the step that is called in doubt another was done");

@@ -163,7 +163,8 @@ fn one_bit(word: u16) -> Option<u16> {
 /// A value, and the power of ten that it was divided by.
 fn unscaled(raw: u16) -> Option<(u16, u16)> {
     let scales = [(1, 0), (10, -1), (100, -2)];
-    let is_it = |(by, _): &(u16, i16)| raw % by == 0 && (SCALED_FROM..SCALED_FROM + 100).contains(&(raw / by));
+    let is_it =
+        |(by, _): &(u16, i16)| raw.is_multiple_of(*by) && (SCALED_FROM..SCALED_FROM + 100).contains(&(raw / by));
     scales.into_iter().find(is_it).map(|(by, power)| (raw / by, power as u16))
 }
 
