@@ -8,7 +8,7 @@
 #   make test-arm                       builds the arm packages, and runs their programs under qemu
 #   make boot-test                      installs, upgrades and removes the package on a booted Debian
 #   make vm-test [ARCH=…]               runs it in a virtual machine: a USB adapter, power cuts, a memory limit, a wrong clock
-#   make ha-test                        tries docs/HIGH-AVAILABILITY.md on two virtual machines: killed, parted, handed over
+#   make ha-test                        tries docs/HIGH-AVAILABILITY.md on two booted Debians: killed, parted, handed over
 #
 # Each installs what it needs from Debian. Nothing is built at the same time: cargo uses the processors by itself.
 .NOTPARALLEL:

@@ -266,8 +266,8 @@ class Machine:
 class Hub:
     """The simulated hub."""
 
-    def __init__(self, program, libraries, host, folder):
-        words = [program, "demo", "hub", "--host", host, "--dir", folder]
+    def __init__(self, program, libraries, host, folder, bind="127.0.0.1:0"):
+        words = [program, "demo", "hub", "--bind", bind, "--host", host, "--dir", folder]
         environment = {**os.environ, "QEMU_LD_PREFIX": str(libraries)}
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.address = self.answer()["address"]
