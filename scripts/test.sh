@@ -9,7 +9,7 @@ if [ "${1-}" = quick ]; then
     cargo clippy --quiet --all-targets -- -D warnings
     cargo test --quiet --lib
     exec cargo test --quiet --test bus --test hub --test ledger --test operator -- tidy:: decisions:: on_disk:: config:: \
-        modbus_rtu:: modbus_ascii:: modbus_tcp:: serial:: read_back:: session_rules::
+        modbus_line:: modbus_rtu:: modbus_ascii:: modbus_tcp:: serial:: read_back:: session_rules::
 fi
 
 # As scripts/proof.sh has it: with other flags everything would be built again.
