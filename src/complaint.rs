@@ -1,8 +1,8 @@
 //! What is wrong, and what to do about it: the one shape of all that is said to the person on site.
 //!
 //! Shown, it is one sentence, the remedy behind a semicolon. It is made of its two parts, as there may be a semicolon
-//! in what it repeats. Only what comes as one sentence is taken apart ([`Complaint::heard`]): what a daemon says, which
-//! may be of another version, and in `check --live` the errors of hub and ledger, whose sentences are the log's, too.
+//! in what it repeats. Only what a status says comes as one sentence and is taken apart ([`Complaint::heard`]): the
+//! daemon may be of another version.
 
 use std::fmt;
 

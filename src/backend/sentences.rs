@@ -112,6 +112,7 @@ mod tests {
     use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
     use super::*;
+    use crate::complaint::Complaint;
     use crate::hub::trouble::ProxyTrouble;
 
     fn of_tls() -> Vec<Trouble> {
@@ -143,7 +144,7 @@ mod tests {
             ProxyTrouble::Page { proxy: proxy(), status: 302 },
             ProxyTrouble::NoWay { proxy: proxy(), to: to(), status: 502 },
             ProxyTrouble::Refused { proxy: proxy(), to: to(), status: 404 },
-            ProxyTrouble::Through { proxy: proxy(), what: Trouble::Slow(20).to_string() },
+            ProxyTrouble::Through { proxy: proxy(), what: Trouble::Slow(20).complaint() },
             ProxyTrouble::NotHttp(proxy()),
             ProxyTrouble::Closed(proxy()),
             ProxyTrouble::Slow { proxy: proxy(), seconds: 20 },
@@ -158,12 +159,13 @@ mod tests {
         let ended = conditions.into_iter().map(|condition| Trouble::from_amqp(condition, "why"));
         let answers = [401, 403, 404, 408, 429, 500, 503].into_iter().map(|status| Trouble::of_token(status, text()));
         let web_sockets = [
-            "\"h\" is no host name; check `hub.host`",
-            "it opened, but not for AMQPWSB10; is it a hub's? check `hub.host` and `hub.address`",
-            "the server refuses it (401); check `hub.host`, and that the hub lets this network in",
-            "the server can't take it now (503); it may be throttling, the daemon tries again",
+            ("\"h\" is no host name", "check `hub.host`"),
+            ("it opened, but not for AMQPWSB10", "is it a hub's? check `hub.host` and `hub.address`"),
+            ("the server refuses it (401)", "check `hub.host`, and that the hub lets this network in"),
+            ("the server can't take it now (503)", "it may be throttling, the daemon tries again"),
         ];
-        let web_sockets = web_sockets.into_iter().map(|why| Trouble::WebSocket(why.into()));
+        let web_sockets =
+            web_sockets.into_iter().map(|(what, remedy)| Trouble::WebSocket(Complaint::new(what, remedy)));
         let others = [
             Trouble::Lookup { address: "hub.example:5671".into(), error: text() },
             Trouble::Unreachable { address: "hub.example:5671".into(), error: text() },

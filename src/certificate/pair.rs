@@ -63,15 +63,10 @@ impl Trust {
     /// taken up.
     ///
     /// # Errors
-    /// A sentence that names the file.
-    pub fn with_certificate(&self, cert_file: &Path, key_file: &Path) -> Result<Arc<ClientConfig>, String> {
-        let load = || {
-            let pair = pair(cert_file, key_file).map_err(|misfit| misfit.to_string())?;
-            Ok(builder(&self.roots)
-                .map_err(|why| why.to_string())?
-                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))))
-        };
-        load().map(Arc::new)
+    /// What is wrong with which file.
+    pub fn with_certificate(&self, cert_file: &Path, key_file: &Path) -> Result<Arc<ClientConfig>, Complaint> {
+        let pair = pair(cert_file, key_file).map_err(|(Misfit::Certificate(why) | Misfit::Key(why))| why)?;
+        Ok(Arc::new(builder(&self.roots)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))))
     }
 }
 

@@ -109,17 +109,9 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
-        check_fit(table, name, bus.kind, profile);
-        check_units(table, is_broadcast(unit, bus.kind), profile);
+        check_together(table, (name, bus), unit, profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
-            match &settings.kind {
-                BusKind::Serial { cut: Cut::Delimiter(delimiter), .. } => {
-                    note_missing_end(table, name, delimiter, profile);
-                }
-                BusKind::Serial { cut: Cut::Frame(frame), .. } => check_framed(table, name, frame, profile),
-                _ => {}
-            }
         }
     }
     let events = events(table, bus.map(|(_, bus)| bus));
@@ -152,6 +144,19 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             _ => Arc::clone(&profile.commands),
         },
     })
+}
+
+/// Whether a profile's commands go over a bus as it is.
+fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, profile: &Profile) {
+    check_fit(table, name, bus.kind, profile);
+    check_units(table, is_broadcast(unit, bus.kind), profile);
+    match bus.bus.as_ref().map(|settings| &settings.kind) {
+        Some(BusKind::Serial { cut: Cut::Delimiter(delimiter), .. }) => {
+            note_missing_end(table, name, delimiter, profile);
+        }
+        Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => check_framed(table, name, frame, profile),
+        _ => {}
+    }
 }
 
 /// What a device id may hold beside letters and digits ("Understand the identity registry", Microsoft).

@@ -50,30 +50,18 @@ pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
 /// `[ledger]`
 pub const LEDGER: Section = Section { title: "[ledger]", keys: &["path", "retention"] };
 
+/// Where a bus with characters is.
+const PORT: &[&str] = &["port", "address", "baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
+/// What stands around a payload, and before it.
+const TEXT: &[&str] = &["delimiter", "frame", "wake", "wake_after"];
+const TIMES: &[&str] =
+    &["response_timeout", "retries", "retry_pause", "turnaround", "late_window", "connect_pause", "idle_close"];
+const AWAY: &[&str] = &["unreachable_after", "probe_interval"];
+
 /// `[bus.NAME]` with `kind = "modbus-rtu"`
 pub const MODBUS_RTU: Section = Section {
     title: "[bus.NAME] of kind \"modbus-rtu\"",
-    keys: &[
-        "kind",
-        "port",
-        "address",
-        "baud",
-        "parity",
-        "data_bits",
-        "stop_bits",
-        "rs485",
-        "low_latency",
-        "response_timeout",
-        "retries",
-        "retry_pause",
-        "turnaround",
-        "late_window",
-        "connect_pause",
-        "idle_close",
-        "unreachable_after",
-        "probe_interval",
-        "echo",
-    ],
+    keys: &joined::<19>(&[&["kind"], PORT, TIMES, AWAY, &["echo"]]),
 };
 
 /// `[bus.NAME]` with `kind = "modbus-ascii"`: the same keys, for it is the same line in another framing.
@@ -82,53 +70,16 @@ pub const MODBUS_ASCII: Section = Section { title: "[bus.NAME] of kind \"modbus-
 /// `[bus.NAME]` with `kind = "modbus-tcp"`
 pub const MODBUS_TCP: Section = Section {
     title: "[bus.NAME] of kind \"modbus-tcp\"",
-    keys: &[
-        "kind",
-        "address",
-        "response_timeout",
-        "retries",
-        "retry_pause",
-        "turnaround",
-        "late_window",
-        "connect_pause",
-        "idle_close",
-        "max_in_flight",
-        "unreachable_after",
-        "probe_interval",
-    ],
+    keys: &joined::<12>(&[&["kind", "address"], TIMES, &["max_in_flight"], AWAY]),
 };
 
 /// `[bus.NAME]` with `kind = "serial"`
-pub const SERIAL: Section = Section {
-    title: "[bus.NAME] of kind \"serial\"",
-    keys: &[
-        "kind",
-        "port",
-        "address",
-        "baud",
-        "parity",
-        "data_bits",
-        "stop_bits",
-        "rs485",
-        "low_latency",
-        "delimiter",
-        "frame",
-        "wake",
-        "wake_after",
-        "response_timeout",
-        "retries",
-        "retry_pause",
-        "turnaround",
-        "late_window",
-        "connect_pause",
-        "idle_close",
-        "unreachable_after",
-        "probe_interval",
-    ],
-};
+pub const SERIAL: Section =
+    Section { title: "[bus.NAME] of kind \"serial\"", keys: &joined::<22>(&[&["kind"], PORT, TEXT, TIMES, AWAY]) };
 
 /// The table that `rs485` of a bus holds.
 pub const RS485: Section = Section { title: "rs485", keys: &["rts_on_send", "delay_before", "delay_after"] };
+
 /// `[bus.NAME.frame]`
 pub const FRAME: Section =
     Section { title: "[bus.NAME.frame]", keys: &["start", "end", "escape", "fixed", "length", "idle", "checksum"] };
@@ -142,32 +93,7 @@ pub const CHECKSUM: Section = Section { title: "checksum", keys: &["kind", "as",
 /// `[bus.NAME]` whose kind is missing or wrong: the keys of every kind.
 pub const BUS: Section = Section {
     title: "[bus.NAME]",
-    keys: &[
-        "kind",
-        "port",
-        "baud",
-        "parity",
-        "data_bits",
-        "stop_bits",
-        "rs485",
-        "low_latency",
-        "delimiter",
-        "frame",
-        "wake",
-        "wake_after",
-        "address",
-        "response_timeout",
-        "retries",
-        "retry_pause",
-        "turnaround",
-        "late_window",
-        "connect_pause",
-        "idle_close",
-        "max_in_flight",
-        "unreachable_after",
-        "probe_interval",
-        "echo",
-    ],
+    keys: &joined::<24>(&[&["kind"], PORT, TEXT, TIMES, &["max_in_flight"], AWAY, &["echo"]]),
 };
 
 /// `[device.ID]`
@@ -260,27 +186,8 @@ pub const POINT: Section = Section {
 pub const SCALE_REGISTER: Section = Section { title: "scale_register", keys: &["table", "address", "register"] };
 
 /// The table that `read_back` holds.
-pub const READ_BACK: Section = Section {
-    title: "read_back",
-    keys: &[
-        "table",
-        "address",
-        "register",
-        "type",
-        "bit",
-        "count",
-        "order",
-        "word_order",
-        "byte_order",
-        "scale",
-        "offset",
-        "scale_register",
-        "units",
-        "after",
-        "within",
-        "tolerance",
-    ],
-};
+pub const READ_BACK: Section =
+    Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
 pub const SECTIONS: [Section; 21] = [
@@ -306,6 +213,22 @@ pub const SECTIONS: [Section; 21] = [
     SCALE_REGISTER,
     READ_BACK,
 ];
+
+/// Several lists as one, of `N` keys.
+const fn joined<const N: usize>(lists: &[&[&'static str]]) -> [&'static str; N] {
+    let mut keys = [""; N];
+    let (mut filled, mut list) = (0, 0);
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            keys[filled] = lists[list][at];
+            (filled, at) = (filled + 1, at + 1);
+        }
+        list += 1;
+    }
+    assert!(filled == N, "N is how many keys the lists have together");
+    keys
+}
 
 /// The candidate that somebody who wrote `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

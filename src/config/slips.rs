@@ -3,16 +3,18 @@
 //! Invariant: nothing of a line is repeated but numbers, names of tables, and keys that the configuration knows: the
 //! rest may be a secret that was pasted in the wrong place.
 
+mod heard;
+
 use std::ops::Range;
 
 use regex_lite::Regex;
+
+pub(super) use heard::{Heard, Mistake};
 
 use super::words::framing;
 use super::{keys, words};
 use crate::complaint::Complaint;
 
-/// What is said of a number that no 64 bits hold.
-pub(super) const TOO_LARGE: &str = "too large";
 /// Characters of a number or of a table's name that are repeated.
 const SHOWN_MAX: usize = 40;
 
@@ -53,16 +55,16 @@ pub(super) fn another_language(text: &str) -> Option<(usize, Complaint)> {
 }
 
 /// What is wrong with a line that the parser stumbled over, with what to write.
-pub(super) fn explain(line: &str, message: &str) -> Complaint {
+pub(super) fn explain(line: &str, mistake: &Mistake) -> Complaint {
     let code = line.trim_start_matches('\u{feff}').trim();
-    if message == TOO_LARGE {
+    let Mistake::Syntax(heard) = mistake else {
         let remedy = same_bits(code).map_or_else(
             || "write one that fits 64 bits".to_owned(),
             |number| format!("write {number}, which has the same 64 bits"),
         );
         return Complaint::new("this number is too large", remedy);
-    }
-    if message == "duplicate key" {
+    };
+    if heard.is_of_a_second_key() {
         return match code.starts_with('[') {
             true => Complaint::new("this table stands here for the second time", "put all of its keys under the first"),
             false => Complaint::new("this key stands here for the second time", "keep one of the two"),
@@ -74,19 +76,19 @@ pub(super) fn explain(line: &str, message: &str) -> Complaint {
     if code.starts_with('[') && !code.contains('=') {
         return header(code);
     }
-    if let Some(why) = inline_table(code, message) {
+    if let Some(why) = inline_table(code, heard) {
         return why;
     }
     match code.split_once('=') {
-        Some((key, value)) => key_problem(key.trim(), message)
-            .or_else(|| value_problem(key.trim(), value.trim(), message))
-            .unwrap_or_else(|| in_the_parsers_words(message)),
+        Some((key, value)) => key_problem(key.trim(), heard)
+            .or_else(|| value_problem(key.trim(), value.trim(), heard))
+            .unwrap_or_else(|| in_the_parsers_words(heard)),
         None => without_equals(code),
     }
 }
 
-fn in_the_parsers_words(message: &str) -> Complaint {
-    Complaint::new(message, "fieldbridge.toml(5) shows how it is written")
+fn in_the_parsers_words(heard: &Heard) -> Complaint {
+    Complaint::new(heard.as_str(), "fieldbridge.toml(5) shows how it is written")
 }
 
 /// A line `[NAME]` that is none.
@@ -112,22 +114,22 @@ fn header(code: &str) -> Complaint {
 }
 
 /// `{ table: "holding" }` and its like.
-fn inline_table(code: &str, message: &str) -> Option<Complaint> {
+fn inline_table(code: &str, heard: &Heard) -> Option<Complaint> {
     let has_a_colon = code.contains('=') && matches(r"[{,]\s*[\w\x22'-]+\s*:\s", code);
-    if message.starts_with("missing assignment") || has_a_colon {
+    if heard.misses_an_assignment() || has_a_colon {
         return Some(Complaint::new(
             "between a key and its value stands =, not a colon",
             "write { table = \"holding\", … }",
         ));
     }
-    if message.starts_with("missing comma") {
+    if heard.misses_a_comma() {
         return Some(Complaint::new(
             "a comma is missing",
             "write one between the entries: { table = \"holding\", address = 0 }",
         ));
     }
     let (_, inner) = code.split_once('{')?;
-    if !code.contains('}') && message.contains("unclosed") {
+    if !code.contains('}') && heard.misses_an_end() {
         return Some(Complaint::new("the brace that closes { is missing", "write }"));
     }
     let mut entries: Vec<String> = Vec::new();
@@ -169,7 +171,7 @@ fn without_equals(code: &str) -> Complaint {
     Complaint::new("this is neither a key with its value nor a table", "write it as KEY = VALUE or [NAME]")
 }
 
-fn key_problem(key: &str, message: &str) -> Option<Complaint> {
+fn key_problem(key: &str, heard: &Heard) -> Option<Complaint> {
     if key.is_empty() {
         return Some(Complaint::new("there is no key before the =", "write KEY = VALUE"));
     }
@@ -179,8 +181,7 @@ fn key_problem(key: &str, message: &str) -> Option<Complaint> {
     if key.ends_with(':') {
         return Some(Complaint::new("a colon stands before the =", "write = alone"));
     }
-    let is_about_the_key = message.starts_with("invalid unquoted key") || message.starts_with("key with no value");
-    is_about_the_key.then(|| {
+    heard.is_of_the_key().then(|| {
         Complaint::new(
             "a key with other characters than letters, digits, - and _ stands in quotes",
             "write it as \"…\", or correct it",
@@ -188,14 +189,14 @@ fn key_problem(key: &str, message: &str) -> Option<Complaint> {
     })
 }
 
-fn value_problem(key: &str, value: &str, message: &str) -> Option<Complaint> {
+fn value_problem(key: &str, value: &str, heard: &Heard) -> Option<Complaint> {
     let key = known(key);
     if value.starts_with('=') {
         return Some(Complaint::new("there are two =", format!("write {key} = and the value")));
     }
     let is_quoted = value.starts_with(['"', '\'']);
     if is_quoted {
-        return quoted(&key, value, message);
+        return quoted(&key, value, heard);
     }
     let bare = value.split(" #").next().unwrap_or_default().trim();
     if bare.is_empty() || bare.starts_with('#') {
@@ -211,23 +212,23 @@ fn value_problem(key: &str, value: &str, message: &str) -> Option<Complaint> {
         return Some(Complaint::new("a comment begins with #", "write # in the place of //"));
     }
     number(&key, bare).or_else(|| word(&key, bare)).or_else(|| list(&key, bare)).or_else(|| {
-        (message.starts_with("string values must be quoted") || message.starts_with("invalid") || bare.len() > 1)
+        (heard.is_of_bare_text() || bare.len() > 1)
             .then(|| Complaint::new("text stands in quotes", format!("write {key} = \"…\"")))
     })
 }
 
 /// Text that begins with a quote.
-fn quoted(key: &str, value: &str, message: &str) -> Option<Complaint> {
+fn quoted(key: &str, value: &str, heard: &Heard) -> Option<Complaint> {
     let quote = &value[..1];
     let is_basic = quote == "\"";
-    if is_basic && (message.contains("escape") || message.contains("unicode") || message.contains("hexadecimal")) {
+    if is_basic && heard.is_of_an_escape() {
         return Some(Complaint::new(
             "a backslash in double quotes begins a sign of its own",
             format!("write the text in single quotes, {key} = '…', or each backslash twice"),
         ));
     }
-    if message.contains("basic string") || message.contains("literal string") {
-        if message.contains("visible characters") {
+    if heard.is_of_quotes() {
+        if heard.is_of_a_control() {
             return Some(Complaint::new(
                 "there is a control character in the quotes",
                 "write it as \\t, \\r, \\n or \\u0001",

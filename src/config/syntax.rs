@@ -11,7 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use toml::Spanned;
 
 use super::problem::Place;
-use super::slips;
+use super::slips::{self, Heard, Mistake};
 use super::tree::join;
 use crate::complaint::Complaint;
 
@@ -45,7 +45,7 @@ pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, Vec<SyntaxError>
         places: BTreeMap::new(),
         errors: errors
             .iter()
-            .map(|error| (error.span().map_or(0, |span| span.start), error.message().into()))
+            .map(|error| (error.span().map_or(0, |span| span.start), Heard::of(error.message())))
             .collect(),
     };
     let entries = reader.table("", table.into_inner());
@@ -61,7 +61,7 @@ pub(super) fn parse(source: &str, text: &str) -> Result<Parsed, Vec<SyntaxError>
 
 /// The errors that the parser passes over: it leaves out whatever stands below a table's name that it doesn't
 /// understand. Such names are replaced by others, which leaves every line in its place.
-fn behind_bad_headers(lines: &Lines, errors: &[(usize, String)]) -> Vec<(usize, String)> {
+fn behind_bad_headers(lines: &Lines, errors: &[(usize, Mistake)]) -> Vec<(usize, Mistake)> {
     let numbers: BTreeSet<u32> = errors.iter().map(|(at, _)| lines.place(*at).line).collect();
     let mut text = String::with_capacity(lines.text.len());
     let mut starts = Vec::new();
@@ -77,7 +77,7 @@ fn behind_bad_headers(lines: &Lines, errors: &[(usize, String)]) -> Vec<(usize, 
     let found = found.iter().filter_map(|error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let index = usize::try_from(patched.place(at).line).ok()? - 1;
-        Some((lines.starts.get(index)? + (at - starts[index]), error.message().to_owned()))
+        Some((lines.starts.get(index)? + (at - starts[index]), Heard::of(error.message())))
     });
     found.collect()
 }
@@ -88,16 +88,16 @@ pub(super) fn end_of(text: &str) -> Place {
 }
 
 /// One error a line, in their order: the first on a line is the cause of its others.
-fn told(lines: &Lines, mut errors: Vec<(usize, String)>) -> Vec<SyntaxError> {
+fn told(lines: &Lines, mut errors: Vec<(usize, Mistake)>) -> Vec<SyntaxError> {
     // What the parser has said of a line says more than that its number is too large.
-    errors.sort_by_key(|(at, message)| (lines.place(*at).line, message == slips::TOO_LARGE, *at));
+    errors.sort_by_key(|(at, mistake)| (lines.place(*at).line, *mistake == Mistake::TooLarge, *at));
     let mut told: BTreeMap<u32, SyntaxError> = BTreeMap::new();
     let mut last = Place { line: 1, column: 1 };
-    for (at, message) in &errors {
+    for (at, mistake) in &errors {
         last = lines.place(*at);
         told.entry(last.line).or_insert_with(|| {
             let line = lines.line(last.line);
-            SyntaxError { place: last, why: slips::explain(line, message) }
+            SyntaxError { place: last, why: slips::explain(line, mistake) }
         });
     }
     let more = told.len().saturating_sub(ERRORS_MAX);
@@ -115,7 +115,7 @@ struct Reader<'a> {
     source: String,
     lines: &'a Lines<'a>,
     places: BTreeMap<String, Place>,
-    errors: Vec<(usize, String)>,
+    errors: Vec<(usize, Mistake)>,
 }
 
 impl Reader<'_> {
@@ -167,7 +167,7 @@ impl Reader<'_> {
 
     fn too_large(&mut self, at: usize) -> ValueKind {
         // Where the parser has complained of it, this says nothing new.
-        self.errors.push((at, slips::TOO_LARGE.to_owned()));
+        self.errors.push((at, Mistake::TooLarge));
         ValueKind::Nil
     }
 }

@@ -287,5 +287,5 @@ fn blamed(about: &str, settings: &Bus, daemon: &Daemon, error: &str, cause: Opti
             return Finding::fail(about, error).remedy(remedy);
         }
     }
-    Finding::failed(about, error)
+    Finding::heard(about, error)
 }

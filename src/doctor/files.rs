@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config, files: &[PathBuf], daemon: &Daemon) -> Vec<
     findings.extend(ledger(&config.ledger.path, service.as_ref(), daemon));
     // The socket of a daemon that runs is where it is to be.
     if let Daemon::Absent = daemon {
-        findings.extend(admin_socket(&config.admin_socket).map(|why| Finding::of(Verdict::Fail, "admin socket", why)));
+        findings.extend(admin_socket(&config.admin_socket).map(|why| Finding::failed("admin socket", why)));
     }
     findings
 }
@@ -124,7 +124,7 @@ fn ledger(path: &Path, service: Option<&User>, daemon: &Daemon) -> Vec<Finding> 
     findings.push(match daemon {
         Daemon::Running { status, .. } => match status.ledger.ok {
             true => Finding::ok(about, format!("the running daemon writes it: {} rows", status.ledger.rows)),
-            false => Finding::failed(about, status.ledger.last_error.as_deref().unwrap_or("it can't be written")),
+            false => Finding::heard(about, status.ledger.last_error.as_deref().unwrap_or("it can't be written")),
         },
         Daemon::Mute { .. } => Finding::warn(about, "not opened: the daemon, which can't be asked, uses it"),
         Daemon::Absent => match Reader::look(path) {
@@ -132,7 +132,7 @@ fn ledger(path: &Path, service: Option<&User>, daemon: &Daemon) -> Vec<Finding> 
             Err(LedgerError::Missing(_)) => {
                 Finding::ok(about, format!("{} is not there yet; the daemon makes it", path.display()))
             }
-            Err(error) => Finding::failed(about, &error.to_string()),
+            Err(error) => Finding::failed(about, error.complaint()),
         },
     });
     findings

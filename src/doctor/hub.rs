@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout_at, Instant};
 
 use super::certificate::Life;
 use super::daemon::{Daemon, RELOAD_FIRST};
-use super::{within, Finding, Verdict};
+use super::{within, Finding};
 use crate::certificate::Trust;
 use crate::config::{Config, Credential, Device, Hub, Settle, TransportKind};
 use crate::handles::Places;
@@ -90,7 +90,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
         (false, _) => None,
         (true, Ok(trust)) => Some(trust),
         (true, Err(why)) => {
-            findings.push(Finding::of(Verdict::Fail, "hub TLS", why));
+            findings.push(Finding::failed("hub TLS", why));
             findings.extend(config.devices.values().map(|device| not_asked(device, "TLS can't begin")));
             return findings;
         }
@@ -171,7 +171,7 @@ impl Means {
         }
         match secured {
             Err(trouble) => {
-                findings.push(Finding::failed(&route.tls, &way::through(&self.hub, trouble).to_string()));
+                findings.push(Finding::failed(&route.tls, way::through(&self.hub, trouble).complaint()));
                 false
             }
             Ok((stream, chain)) => {
@@ -192,15 +192,15 @@ impl Means {
         let connected = within(steps * STEP_LIMIT, self.connect(route.transport)).await.unwrap_or_else(slow);
         match connected {
             Err(trouble) if self.hub.proxy.is_some() => {
-                findings.push(Finding::failed(&route.proxy, &trouble.to_string()));
+                findings.push(Finding::failed(&route.proxy, trouble.complaint()));
                 None
             }
             Err(trouble @ Trouble::Lookup { .. }) => {
-                findings.push(Finding::failed(&route.name, &trouble.to_string()));
+                findings.push(Finding::failed(&route.name, trouble.complaint()));
                 None
             }
             Err(trouble) => {
-                findings.extend([has_address(), Finding::failed(&route.tcp, &trouble.to_string())]);
+                findings.extend([has_address(), Finding::failed(&route.tcp, trouble.complaint())]);
                 None
             }
             Ok(stream) => {
@@ -247,7 +247,7 @@ impl Means {
                 true
             }
             Err(trouble) => {
-                findings.push(Finding::failed(&route.websocket, &trouble.to_string()));
+                findings.push(Finding::failed(&route.websocket, trouble.complaint()));
                 false
             }
         }
@@ -399,7 +399,7 @@ fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached:
 async fn let_in(means: &Means, device: &Device, again: Instant) -> Finding {
     match means.log_in(device, again).await {
         Ok(shown) => Finding::ok(&about(device), format!("the hub accepts it, with {shown}")),
-        Err(trouble) => Finding::failed(&about(device), &trouble.to_string()),
+        Err(trouble) => Finding::failed(&about(device), trouble.complaint()),
     }
 }
 
@@ -415,7 +415,7 @@ fn told_by_the_daemon(device: &Device, daemon: &Daemon) -> Finding {
             Finding::ok(&about, said)
         }
         (LinkState::WaitingForLocks, Some(why)) => Finding::warn(&about, why).remedy("ask again then"),
-        (_, Some(error)) => Finding::failed(&about, error),
+        (_, Some(error)) => Finding::heard(&about, error),
         (state, None) => {
             let said = format!("{}, says the running fieldbridge", state.as_str());
             Finding::warn(&about, said).remedy("ask again")

@@ -84,9 +84,14 @@ impl Finding {
         Finding::new(Verdict::Fail, about, said)
     }
 
-    /// A failure, as the daemon tells of it: in one sentence, which is its log's and its status's, too.
-    fn failed(about: &str, sentence: &str) -> Finding {
-        Finding::of(Verdict::Fail, about, Complaint::heard(sentence))
+    /// A failure, with what to do.
+    fn failed(about: &str, complaint: Complaint) -> Finding {
+        Finding::of(Verdict::Fail, about, complaint)
+    }
+
+    /// A failure, as a status tells of it: in one sentence, which is the log's, too.
+    fn heard(about: &str, sentence: &str) -> Finding {
+        Finding::failed(about, Complaint::heard(sentence))
     }
 
     fn of(verdict: Verdict, about: &str, complaint: Complaint) -> Finding {
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_one_line_with_its_remedy() {
-        let finding = Finding::failed("hub", "no answer; check the uplink; or wait");
+        let finding = Finding::heard("hub", "no answer; check the uplink; or wait");
         assert_eq!(finding.to_string(), "FAIL  hub: no answer; check the uplink; or wait");
         assert_eq!(finding.remedy.as_deref(), Some("check the uplink; or wait"));
         assert_eq!(Finding::ok("bus a", "open\x1b[2J\n").to_string(), "ok    bus a: open [2J ");

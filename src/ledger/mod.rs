@@ -18,6 +18,7 @@
 pub mod backup;
 mod condition;
 pub mod disk;
+mod error;
 mod filter;
 mod integrity;
 mod keeper;
@@ -35,6 +36,7 @@ mod tails;
 mod trust;
 mod writer;
 
+pub use error::LedgerError;
 pub use listing::Listed;
 pub use offline::Reader;
 pub use store::{Legacy, Life, Locked, CHANGING};
@@ -43,7 +45,7 @@ pub use writer::Writing;
 use rusqlite::Connection;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,6 +56,7 @@ use crate::command::decide::Known;
 use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
 use crate::command::Envelope;
+use crate::complaint::Complaint;
 use crate::proof::crash::{self, Point};
 use crate::time::trust::WallClock;
 use crate::time::Timestamp;
@@ -73,46 +76,6 @@ use writer::{Ask, Kind, Task, Then, Writer};
 const QUEUE_MAX: usize = 1024;
 /// Tasks that may wait for the prover. It does all that is due at the first.
 const PROOF_TASKS_MAX: usize = 4;
-
-/// Why the ledger did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// Not committed, nothing changed; it may work again later.
-    #[error("{0}")]
-    Full(String),
-    /// Not committed, nothing changed: another program holds the ledger; it may work again later.
-    #[error("{0}")]
-    Locked(String),
-    /// Not committed, and the ledger must not be used again by this process.
-    #[error("{0}")]
-    Failed(String),
-    /// The file can't be used.
-    #[error("the ledger {} {why}", path.display())]
-    Untrusted {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        why: String,
-    },
-    /// A daemon holds it.
-    #[error("the ledger {} is in use by another fieldbridge daemon; two on one ledger would both act on it", .0.display())]
-    InUse(PathBuf),
-    /// This user may not read it.
-    #[error(
-        "the ledger {} may not be read by this user: use sudo, or join the group that it belongs to (sudo usermod -aG \
-         fieldbridge USER) and log in again", .0.display()
-    )]
-    Denied(PathBuf),
-    /// What was asked for can't be done, and nothing was changed.
-    #[error("{0}")]
-    Refused(String),
-    /// There is no ledger yet.
-    #[error("there is no ledger at {}; the daemon makes it when it first starts", .0.display())]
-    Missing(PathBuf),
-    /// The writer has ended; what it had in hand may be committed.
-    #[error("the ledger is closed")]
-    Closed,
-}
 
 /// Whether the ledger can be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +203,7 @@ impl Ledger {
         let (ledger, writing) = Ledger::open_on(Arc::new(SystemDisk), path, home, life)?;
         writing.start().map_err(|error| LedgerError::Untrusted {
             path: path.to_owned(),
-            why: format!("got no thread: {error}"),
+            why: Complaint::bare(format!("got no thread: {error}")),
         })?;
         Ok(ledger)
     }
@@ -260,7 +223,7 @@ impl Ledger {
         let mark = Mark::of(disk.clone(), path);
         let is_sound = mark.is_there();
         let db = schema::open(&*disk, path, home, is_sound).inspect_err(|_| mark.take_away())?;
-        let untrusted = |why: String| LedgerError::Untrusted { path: path.to_owned(), why };
+        let untrusted = |why: String| LedgerError::Untrusted { path: path.to_owned(), why: Complaint::bare(why) };
         let begun = begin_life(&db, home, life);
         let (identity, standing) = begun.map_err(|error| untrusted(format!("can't be used: {error}")))?;
         if !is_sound {

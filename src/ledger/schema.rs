@@ -37,6 +37,7 @@ use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 use super::disk::beside;
 use super::disk::{Disk, Held, Making, SystemDisk};
 use super::{progress, replacement, LedgerError};
+use crate::complaint::Complaint;
 use crate::proof::crash::{self, Point};
 
 /// "fbr1": marks the file as ours (SQLite file format, application id at offset 68).
@@ -198,8 +199,8 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     }
     let version = check_ours(path, &db)?;
     if version < MIGRATIONS.len() {
-        let why = "is of an older version; start the daemon once to bring it up to date";
-        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+        let why = Complaint::new("is of an older version", "start the daemon once to bring it up to date");
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why });
     }
     Ok(db)
 }
@@ -250,7 +251,10 @@ pub fn lock(disk: &dyn Disk, path: &Path, home: &str) -> Result<(PathBuf, Lock),
     }
     let names = disk.look(&path).map_err(|error| untrusted(&path, &error))?.names;
     if names > 1 {
-        let why = "has a second name (a hard link), under which another daemon could use it; remove that name".into();
+        let why = Complaint::new(
+            "has a second name (a hard link), under which another daemon could use it",
+            "remove that name",
+        );
         return Err(LedgerError::Untrusted { path, why });
     }
     Ok((path, lock))
@@ -287,10 +291,11 @@ fn connect(disk: &dyn Disk, path: &Path, flags: OpenFlags) -> rusqlite::Result<C
 /// Makes a new ledger under a temporary name, syncs it, and gives it its name.
 fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
     if disk.look(&beside(path, "-wal")).is_ok() {
-        let why =
-            "is missing, but its write-ahead log is there: the ledger was moved or deleted; put it back, or move \
-                   the files with -wal and -shm away to start with an empty ledger";
-        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+        let why = Complaint::new(
+            "is missing, but its write-ahead log is there: the ledger was moved or deleted",
+            "put it back, or move the files with -wal and -shm away to start with an empty ledger",
+        );
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why });
     }
     let new = beside(path, ".new");
     let create = || -> Result<(), Box<dyn std::error::Error>> {
@@ -314,7 +319,10 @@ fn create(disk: &dyn Disk, path: &Path, home: &str) -> Result<(), LedgerError> {
     };
     create().map_err(|error| LedgerError::Untrusted {
         path: path.to_owned(),
-        why: format!("can't be created: {error}; does its folder exist, and may this user write there?"),
+        why: Complaint::new(
+            format!("can't be created: {error}"),
+            "does its folder exist, and may this user write there?",
+        ),
     })
 }
 
@@ -390,28 +398,30 @@ fn is_readable(path: &Path) -> Result<(), LedgerError> {
 fn refuse_empty(disk: &dyn Disk, path: &Path) -> Result<(), LedgerError> {
     let length = disk.look(path).map_err(|e| untrusted(path, &e))?.length;
     if length == 0 {
-        let why =
-            "is empty, which a ledger never is: its content was lost; restore it from a backup, or move it away to \
-                   start with an empty one (commands that the hub still holds may then be executed again)";
-        return Err(LedgerError::Untrusted { path: path.to_owned(), why: why.into() });
+        let why = Complaint::new(
+            "is empty, which a ledger never is: its content was lost",
+            "restore it from a backup, or move it away to start with an empty one (commands that the hub still holds may \
+             then be executed again)",
+        );
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why });
     }
     Ok(())
 }
 
 /// Checks that the file is a ledger of a version we know, and returns how many migrations it has seen.
 fn check_ours(path: &Path, db: &Connection) -> Result<usize, LedgerError> {
-    let refuse = |why: String| LedgerError::Untrusted { path: path.to_owned(), why };
+    let refuse = |why: Complaint| LedgerError::Untrusted { path: path.to_owned(), why };
     let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let application = pragma("application_id").map_err(|e| not_sound(path, &e))?;
     if application != APPLICATION_ID {
-        return Err(refuse("is an SQLite file, but not a fieldbridge ledger; check `ledger.path`".into()));
+        return Err(refuse(Complaint::new("is an SQLite file, but not a fieldbridge ledger", "check `ledger.path`")));
     }
     let version = pragma("user_version").map_err(|e| not_sound(path, &e))?;
     match usize::try_from(version) {
         Ok(version) if version <= MIGRATIONS.len() => Ok(version),
-        _ => Err(refuse(format!(
-            "has version {version}, and this program knows versions up to {}; it was written by a newer fieldbridge",
-            MIGRATIONS.len()
+        _ => Err(refuse(Complaint::new(
+            format!("has version {version}, and this program knows versions up to {}", MIGRATIONS.len()),
+            "it was written by a newer fieldbridge",
         ))),
     }
 }
@@ -543,22 +553,28 @@ fn damaged(what: &str) -> rusqlite::Error {
 }
 
 fn untrusted(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
-    LedgerError::Untrusted { path: path.to_owned(), why: format!("can't be used: {error}") }
+    LedgerError::Untrusted { path: path.to_owned(), why: Complaint::bare(format!("can't be used: {error}")) }
 }
 
 /// Only what SQLite calls damage is called so: to start with an empty ledger is no remedy for a full disk.
 fn not_sound(path: &Path, error: &rusqlite::Error) -> LedgerError {
     let why = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => format!(
-            "can't be read and written: {error}. Is its disk full, read-only or failing, and may this user write there? Nothing \
-             in it was changed; put that right, and start the daemon again"
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            format!("can't be used: {error}; end the program that holds it")
+        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+            Complaint::new(
+                format!(
+                    "can't be read and written: {error}. Is its disk full, read-only or failing, and may this user write \
+                     there? Nothing in it was changed"
+                ),
+                "put that right, and start the daemon again",
+            )
         }
-        _ => format!(
-            "is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files; restore a backup, or move \
-             all three away to start with an empty ledger (commands that the hub still holds may then be executed again)"
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Complaint::new(format!("can't be used: {error}"), "end the program that holds it")
+        }
+        _ => Complaint::new(
+            format!("is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files"),
+            "restore a backup, or move all three away to start with an empty ledger (commands that the hub still holds may \
+             then be executed again)",
         ),
     };
     LedgerError::Untrusted { path: path.to_owned(), why }

@@ -1,7 +1,7 @@
 //! What goes over the wires. Proves G3, G8, G11, G12 and G13 at the line.
 //!
-//! - `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against peers that are
-//!   scripted byte by byte.
+//! - `modbus_line`, `modbus_rtu`, `modbus_ascii`, `modbus_tcp`, `serial`, `framed`: the bus of the library, against
+//!   peers that are scripted byte by byte.
 //! - `events`: what an instrument says by itself, beside answers.
 //! - `in_flight`: several requests at once on one connection.
 //! - `quirks`: the same, against peers that bend the protocol.
@@ -31,6 +31,7 @@ mod in_flight;
 mod late_answers;
 mod libmodbus;
 mod modbus_ascii;
+mod modbus_line;
 mod modbus_rtu;
 mod modbus_tcp;
 mod profiles;

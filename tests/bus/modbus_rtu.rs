@@ -1,64 +1,35 @@
-//! Modbus RTU against a scripted unit at the far end of a pseudo-terminal, or of a connection.
+//! Modbus RTU against a scripted unit at the far end of a pseudo-terminal, or of a connection. What stands around a PDU
+//! is shown in `modbus_line`, for ASCII, too.
 //!
 //! Proves G3 at the line (a request is sent once; what was sent and what was not is told truly), G8 (whatever the line
 //! says ends in an outcome), G11 (a silent unit holds up nobody else), G12 (a late answer confirms nothing but its own
 //! request, whatever bus was asked, and an echo confirms nothing) and G13 (nothing goes out too late).
 
 mod echo;
-pub mod over_tcp;
+mod over_tcp;
 
 use std::time::{Duration, Instant};
 
-use crate::peers::{self, call, hasty, listening, patient, read, rtu, write, Peer, Pty, Running, PATIENCE};
+use crate::modbus_line::{words, RTU};
+use crate::peers::{self, call, hasty, patient, read, rtu, write, Peer, Pty, Running, PATIENCE};
 use fieldbridge::bus::call::{Call, Wire};
 use fieldbridge::bus::Owed;
 use fieldbridge::config::BusKind;
-use fieldbridge::peripheral::exchange::{Answer, Refusal, Request};
+use fieldbridge::peripheral::exchange::Answer;
 
 /// Fast enough that frames take no time that matters.
 const BAUD: u32 = 115_200;
 
 fn start() -> (Running, Pty) {
-    let pty = Pty::new();
-    (Running::start(BusKind::ModbusRtu(pty.port(BAUD))), pty)
+    RTU.start()
 }
 
-pub fn words(words: &[u16]) -> Wire {
-    Wire::Answered(Answer::Words(words.to_vec()))
-}
-
-/// The request for two registers, and an answer to it.
 fn asks(unit: u8, address: u8) -> Vec<u8> {
-    rtu(&[unit, 3, 0, address, 0, 2])
+    RTU.asks(unit, address)
 }
 
 fn tells(unit: u8, value: u8) -> Vec<u8> {
-    rtu(&[unit, 3, 4, 0, 0, 0, value])
-}
-
-#[tokio::test]
-async fn an_answer_is_taken_and_a_write_confirmed() {
-    let (line, mut pty) = start();
-    let peer = async {
-        pty.peer.hear(&asks(7, 16)).await;
-        pty.peer.say(&tells(7, 42)).await;
-        pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
-        pty.peer.say(&rtu(&[7, 6, 0, 16, 0, 5])).await;
-        pty.peer.hear(&rtu(&[7, 15, 0, 1, 0, 3, 1, 0b110])).await;
-        pty.peer.say(&rtu(&[7, 0x8F, 2])).await;
-    };
-    let caller = async {
-        let mut turn = line.bus.turn().await.unwrap();
-        assert_eq!(turn.exchange(&call(7, read(16, 2))).await, words(&[0, 42]));
-        assert_eq!(turn.exchange(&call(7, write(16, 5))).await, Wire::Answered(Answer::Written));
-        let coils = Request::WriteBits { address: 1, bits: vec![false, true, true], multiple: false };
-        let refused = Wire::Refused(Refusal::Exception(2));
-        assert_eq!(turn.exchange(&call(7, coils)).await, refused);
-    };
-    patient(async { tokio::join!(peer, caller) }).await;
-    let status = line.status();
-    assert_eq!((status.kind, status.state.as_str(), status.last_error), ("modbus-rtu", "open", None));
-    assert_eq!((status.exchanges, status.timeouts), (3, 0));
+    RTU.tells(unit, value)
 }
 
 #[tokio::test]
@@ -98,74 +69,6 @@ async fn between_an_answer_and_the_next_request_a_port_is_silent_for_as_long_as_
     }
 }
 
-/// What is no answer to `asks(7, 16)`.
-fn no_answers() -> Vec<(&'static str, Vec<u8>)> {
-    let good = tells(7, 42);
-    let mut bad_crc = good.clone();
-    bad_crc[8] ^= 1;
-    vec![
-        ("a truncated frame", good[..7].to_vec()),
-        ("a bad CRC", bad_crc),
-        ("a foreign unit", tells(8, 42)),
-        ("a foreign unit's exception", rtu(&[8, 0x83, 2])),
-        ("another function", rtu(&[7, 4, 4, 0, 0, 0, 42])),
-        ("another function's exception", rtu(&[7, 0x84, 2])),
-        ("another length", rtu(&[7, 3, 2, 0, 42])),
-        ("an echo of the request", asks(7, 16)),
-        ("a single byte", vec![7]),
-        ("garbage", (0..=255).collect()),
-        ("the head of a frame that never comes", vec![7, 3, 0xFF, 1, 2, 3]),
-        ("two foreign frames at once", [tells(8, 1), tells(9, 1)].concat()),
-    ]
-}
-
-#[tokio::test]
-async fn what_is_not_the_answer_is_a_bad_reply() {
-    for (what, bytes) in no_answers() {
-        let (line, mut pty) = start();
-        let asking = line.call_meanwhile(listening(7, read(16, 2)));
-        pty.peer.hear(&asks(7, 16)).await;
-        pty.peer.say(&bytes).await;
-        let wire = patient(asking).await.unwrap();
-        assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
-        let counted = &line.bus.snapshot().units[0];
-        let garbled =
-            ["a truncated frame", "a bad CRC", "a single byte", "garbage", "the head of a frame that never comes"];
-        let errors = u64::from(garbled.contains(&what));
-        assert_eq!((counted.bad_replies, counted.checksum_errors), (1, errors), "{what}");
-        pty.peer.hear_nothing().await;
-    }
-}
-
-#[tokio::test]
-async fn the_answer_is_found_behind_whatever_comes_before_it() {
-    let (line, mut pty) = start();
-    for (what, bytes) in no_answers() {
-        for apart in [false, true] {
-            let asking = line.call_meanwhile(call(7, read(16, 2)));
-            pty.peer.hear(&asks(7, 16)).await;
-            pty.peer.say(&bytes).await;
-            if apart {
-                tokio::task::yield_now().await;
-            }
-            pty.peer.say(&tells(7, 42)).await;
-            assert_eq!(patient(asking).await.unwrap(), words(&[0, 42]), "behind {what}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_write_that_echoes_another_value_is_not_confirmed() {
-    for echo in [[7, 6, 0, 16, 0, 6], [7, 6, 0, 17, 0, 5], [8, 6, 0, 16, 0, 5]] {
-        let (line, mut pty) = start();
-        let asking = line.call_meanwhile(listening(7, write(16, 5)));
-        pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
-        pty.peer.say(&rtu(&echo)).await;
-        let wire = patient(asking).await.unwrap();
-        assert!(matches!(wire, Wire::BadReply(_)), "{wire:?}");
-    }
-}
-
 #[tokio::test]
 async fn a_long_answer_on_a_slow_line_does_not_time_out_while_it_arrives() {
     let pty = Pty::new();
@@ -184,25 +87,6 @@ async fn a_long_answer_on_a_slow_line_does_not_time_out_while_it_arrives() {
 }
 
 #[tokio::test]
-async fn a_late_answer_is_never_the_next_requests() {
-    let (line, mut pty) = start();
-    let wire = line.call(hasty(7, read(16, 2))).await;
-    assert!(matches!(wire, Wire::NoAnswer(_)));
-    pty.peer.hear(&asks(7, 16)).await;
-    // The same looks: another address, and even the same request of another command.
-    for (address, value) in [(32, 1), (16, 2)] {
-        let next = line.call_meanwhile(call(7, read(address, 2)));
-        if address == 32 {
-            pty.peer.hear_nothing().await;
-            pty.peer.say(&tells(7, 99)).await;
-        }
-        pty.peer.hear(&asks(7, address as u8)).await;
-        pty.peer.say(&tells(7, value)).await;
-        assert_eq!(patient(next).await.unwrap(), words(&[0, value.into()]));
-    }
-}
-
-#[tokio::test]
 async fn a_late_answer_that_never_comes_is_waited_for_so_long_and_no_longer() {
     let (line, mut pty) = start();
     let started = Instant::now();
@@ -210,7 +94,7 @@ async fn a_late_answer_that_never_comes_is_waited_for_so_long_and_no_longer() {
     assert!(matches!(wire, Wire::NoAnswer(_)));
     // The same write, but a command of its own: the late echo would confirm it falsely.
     let next = line.call_meanwhile(call(7, write(16, 5)));
-    let request = rtu(&[7, 6, 0, 16, 0, 5]);
+    let request = RTU.sets(7, 16, 5);
     pty.peer.hear(&request).await;
     pty.peer.hear(&request).await;
     let waited = started.elapsed();
@@ -247,42 +131,12 @@ async fn what_can_be_told_apart_goes_out_at_once_and_the_late_answer_is_skipped(
     let mut turn = line.bus.turn().await.unwrap();
     let wire = turn.exchange(&hasty(7, write(16, 5))).await;
     assert!(matches!(wire, Wire::NoAnswer(_)));
-    pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
+    pty.peer.hear(&RTU.sets(7, 16, 5)).await;
     // The read-back of a verified write.
     let read_back = tokio::spawn(async move { turn.exchange(&call(7, read(16, 2))).await });
     pty.peer.hear(&asks(7, 16)).await;
-    pty.peer.say(&[rtu(&[7, 6, 0, 16, 0, 5]), tells(7, 5)].concat()).await;
+    pty.peer.say(&[RTU.sets(7, 16, 5), tells(7, 5)].concat()).await;
     assert_eq!(patient(read_back).await.unwrap(), words(&[0, 5]));
-}
-
-#[tokio::test]
-async fn a_late_exception_refuses_nothing_but_its_own_request() {
-    let (line, mut pty) = start();
-    assert!(matches!(line.call(hasty(7, write(16, 5))).await, Wire::NoAnswer(_)));
-    pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
-    let next = line.call_meanwhile(call(7, write(17, 5)));
-    pty.peer.hear(&rtu(&[7, 6, 0, 17, 0, 5])).await;
-    pty.peer.say(&rtu(&[7, 0x86, 2])).await;
-    pty.peer.say(&rtu(&[7, 6, 0, 17, 0, 5])).await;
-    assert_eq!(patient(next).await.unwrap(), Wire::Answered(Answer::Written));
-}
-
-#[tokio::test]
-async fn two_exceptions_that_differ_refuse_nothing_as_one_of_them_is_an_earlier_requests() {
-    for (first, second) in [(5, 3), (3, 5), (3, 3)] {
-        let (line, mut pty) = start();
-        assert!(matches!(line.call(hasty(7, write(16, 5))).await, Wire::NoAnswer(_)));
-        pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
-        let next = line.call_meanwhile(call(7, write(17, 5)));
-        pty.peer.hear(&rtu(&[7, 6, 0, 17, 0, 5])).await;
-        pty.peer.say(&rtu(&[7, 0x86, first])).await;
-        pty.peer.say(&rtu(&[7, 0x86, second])).await;
-        let wire = patient(next).await.unwrap();
-        match first == second {
-            true => assert_eq!(wire, Wire::Refused(Refusal::Exception(3))),
-            false => assert!(matches!(&wire, Wire::BadReply(why) if why.contains("earlier request")), "{wire:?}"),
-        }
-    }
 }
 
 #[tokio::test]
@@ -378,7 +232,7 @@ async fn a_missing_port_is_explained_and_opened_by_the_next_call() {
 async fn a_port_that_goes_in_the_middle_of_an_exchange_leaves_it_in_doubt() {
     let (line, mut pty) = start();
     let asking = line.call_meanwhile(call(7, write(16, 5)));
-    pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
+    pty.peer.hear(&RTU.sets(7, 16, 5)).await;
     let folder = pty.unplug();
     let wire = patient(asking).await.unwrap();
     assert!(matches!(wire, Wire::NoAnswer(_)), "{wire:?}");
@@ -458,7 +312,7 @@ async fn a_stop_waits_for_the_exchange_on_the_wire_and_begins_no_other() {
 async fn a_worker_that_is_torn_down_in_an_exchange_leaves_it_in_doubt() {
     let (line, mut pty) = start();
     let asking = line.call_meanwhile(call(7, write(16, 5)));
-    pty.peer.hear(&rtu(&[7, 6, 0, 16, 0, 5])).await;
+    pty.peer.hear(&RTU.sets(7, 16, 5)).await;
     line.worker.abort();
     let wire = patient(asking).await.unwrap();
     assert!(matches!(wire, Wire::NoAnswer(_)), "{wire:?}");

@@ -20,8 +20,9 @@ mod plant;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
 use cases::{Case, Settle, Wiring, KINDS};
@@ -29,22 +30,37 @@ use fieldbridge::proof::crash::Point;
 use plant::{Plant, Told};
 use support::transports::By;
 
-/// Daemons at once. They mostly wait: for the slave, for a quiet line, for a disk.
-const DAEMONS: usize = 32;
+/// Cases at once, of all tests together. They mostly wait: for the slave, for a quiet line, for a disk.
+const CASES: usize = 64;
 /// Pairs of crashes in one round of the sample.
 const PAIRS: usize = 60;
 
 /// The states that a command of these cases may end in.
 const ENDS: [&str; 4] = ["succeeded", "in_doubt", "failed", "rejected"];
 
+/// How many more cases may run, and that there is one more.
+static PLACES: (Mutex<usize>, Condvar) = (Mutex::new(CASES), Condvar::new());
+
+/// Runs a case when there is a place for it. A test that is at its last cases leaves the others to the next one.
+fn run_in_its_place(case: &Case) -> std::thread::Result<Told> {
+    let (places, freed) = &PLACES;
+    *freed.wait_while(places.lock().unwrap(), |places| *places == 0).unwrap() -= 1;
+    let told = catch_unwind(AssertUnwindSafe(|| Plant::new(case).run()));
+    *places.lock().unwrap() += 1;
+    freed.notify_one();
+    told
+}
+
 /// Runs every case, some at a time, and gives what was told of each; says which ones failed.
 fn run_all(cases: &[Case]) -> Vec<(&Case, Told)> {
+    // A case has some fifty files open, and most shells allow a thousand.
+    fieldbridge::handles::raise();
     let (next, told, failed) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..DAEMONS.min(cases.len()) {
+        for _ in 0..CASES.min(cases.len()) {
             scope.spawn(|| loop {
                 let Some(case) = next.lock().unwrap().next() else { return };
-                match catch_unwind(AssertUnwindSafe(|| Plant::new(case).run())) {
+                match run_in_its_place(case) {
                     Ok(one) => told.lock().unwrap().push((case, one)),
                     Err(_) => failed.lock().unwrap().push(case.to_string()),
                 }
@@ -99,18 +115,19 @@ fn run_the_table(cases: &[Case], is_wanted: impl Fn(Point) -> bool) {
             *count.entry(told.ends[0].clone()).or_default() += 1;
         }
     }
-    println!(
-        "{:26} {:>6} {:>7} {:>10} {:>9} {:>7} {:>9}",
+    // Shown at once, as other tests speak, too.
+    let mut shown = format!(
+        "{:26} {:>6} {:>7} {:>10} {:>9} {:>7} {:>9}\n",
         "point", "cases", "struck", ENDS[0], ENDS[1], ENDS[2], ENDS[3]
     );
     for point in Point::ALL {
         let of = |what: &str| counts.get(point).and_then(|count| count.get(what)).copied().unwrap_or(0);
         let [cases, struck, a, b, c, d] = ["cases", "struck", ENDS[0], ENDS[1], ENDS[2], ENDS[3]].map(of);
-        println!("{:26} {cases:>6} {struck:>7} {a:>10} {b:>9} {c:>7} {d:>9}", point.name());
+        let _ = writeln!(shown, "{:26} {cases:>6} {struck:>7} {a:>10} {b:>9} {c:>7} {d:>9}", point.name());
         assert_eq!(a + b + c + d, struck, "{}: an end of another kind", point.name());
     }
     let lives: usize = told.iter().map(|(_, told)| told.lives).sum();
-    println!("{} cases, {lives} lives of the daemon, {:.1} s", told.len(), began.elapsed().as_secs_f32());
+    println!("{shown}{} cases, {lives} lives of the daemon, {:.1} s", told.len(), began.elapsed().as_secs_f32());
     let is_missing = |point: &&Point| is_wanted(**point) && !reached.contains(point);
     let missing: Vec<_> = Point::ALL.iter().filter(is_missing).collect();
     assert!(missing.is_empty(), "never struck: {missing:?}");

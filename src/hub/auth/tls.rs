@@ -9,6 +9,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
+use crate::complaint::Complaint;
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
 
@@ -22,7 +23,7 @@ pub async fn handshake(
     tcp: Box<dyn Stream>,
 ) -> Result<TlsStream<Box<dyn Stream>>, Trouble> {
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Trouble::Tls(format!("{host:?} is not a host name; check `hub.host`")))?;
+        .map_err(|_| Trouble::Tls(Complaint::new(format!("{host:?} is not a host name"), "check `hub.host`")))?;
     TlsConnector::from(config).connect(name, tcp).await.map_err(|error| Trouble::from_tls(&error, host))
 }
 

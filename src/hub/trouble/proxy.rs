@@ -1,10 +1,15 @@
 //! Why a proxy brings no connection to the hub, with what to check.
 
+use std::fmt;
+
+use crate::complaint::Complaint;
+
+const CHECK_ITS_LOG: &str = "check `hub.proxy`, and the proxy's log";
+
 /// Why a proxy brings no connection to the hub. Each says "proxy", for whoever looks for it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyTrouble {
     /// No connection to it.
-    #[error("the proxy {proxy} can't be reached: {error}; check `hub.proxy`, and that the proxy runs; it is never gone round")]
     Unreachable {
         /// `HOST:PORT`
         proxy: String,
@@ -12,10 +17,6 @@ pub enum ProxyTrouble {
         error: String,
     },
     /// 407, and none were shown; tinyproxy says 401 then.
-    #[error(
-        "the proxy {proxy} asks for credentials ({status}); write user:password into a file, and name it as \
-         `hub.proxy_credentials_file`"
-    )]
     AsksForCredentials {
         /// `HOST:PORT`
         proxy: String,
@@ -23,10 +24,6 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// The same, although some were shown.
-    #[error(
-        "the proxy {proxy} does not take the credentials ({status}); correct user:password in the file \
-         `hub.proxy_credentials_file`"
-    )]
     RefusesCredentials {
         /// `HOST:PORT`
         proxy: String,
@@ -34,10 +31,6 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// 407, and it takes none of the kind that there is.
-    #[error(
-        "the proxy {proxy} asks for credentials of a kind that is not supported ({schemes}); have whoever runs it take Basic, or \
-         let this machine through by its address"
-    )]
     OtherCredentials {
         /// `HOST:PORT`
         proxy: String,
@@ -45,7 +38,6 @@ pub enum ProxyTrouble {
         schemes: String,
     },
     /// 403 or 405.
-    #[error("the proxy {proxy} does not let connections to {to} through ({status}); have whoever runs it allow CONNECT to {to}")]
     Forbidden {
         /// `HOST:PORT`
         proxy: String,
@@ -55,10 +47,6 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// A redirect, 511, or a page with a good status: it wants to be seen first.
-    #[error(
-        "the proxy {proxy} answers with a page ({status}) in place of a connection; a log-in stands before this network: have this \
-         machine let through without"
-    )]
     Page {
         /// `HOST:PORT`
         proxy: String,
@@ -66,7 +54,6 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// 5xx.
-    #[error("the proxy {proxy} can't reach {to} ({status}); check the name, and the proxy's own uplink and rules")]
     NoWay {
         /// `HOST:PORT`
         proxy: String,
@@ -76,7 +63,6 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// Any other status.
-    #[error("the proxy {proxy} refuses to connect to {to} ({status}); is it a proxy that lets TLS through (CONNECT)?")]
     Refused {
         /// `HOST:PORT`
         proxy: String,
@@ -86,21 +72,17 @@ pub enum ProxyTrouble {
         status: u16,
     },
     /// What was to come through it did not.
-    #[error("{what} (through the proxy {proxy}, which may intercept it or hold it up)")]
     Through {
         /// `HOST:PORT`
         proxy: String,
         /// What happened.
-        what: String,
+        what: Complaint,
     },
     /// No HTTP.
-    #[error("what answers at the proxy's address {0} is no HTTP proxy; check `hub.proxy`")]
     NotHttp(String),
     /// It is gone.
-    #[error("the proxy {0} closed the connection before it answered; check `hub.proxy`, and the proxy's log")]
     Closed(String),
     /// It says nothing.
-    #[error("the proxy {proxy} did not answer within {seconds} s; check `hub.proxy`, and the proxy's log")]
     Slow {
         /// `HOST:PORT`
         proxy: String,
@@ -108,3 +90,64 @@ pub enum ProxyTrouble {
         seconds: u64,
     },
 }
+
+impl ProxyTrouble {
+    /// What is wrong, and what to do.
+    pub fn complaint(&self) -> Complaint {
+        let (what, remedy) = match self {
+            Self::Unreachable { proxy, error } => (
+                format!("the proxy {proxy} can't be reached: {error}"),
+                "check `hub.proxy`, and that the proxy runs; it is never gone round",
+            ),
+            Self::AsksForCredentials { proxy, status } => (
+                format!("the proxy {proxy} asks for credentials ({status})"),
+                "write user:password into a file, and name it as `hub.proxy_credentials_file`",
+            ),
+            Self::RefusesCredentials { proxy, status } => (
+                format!("the proxy {proxy} does not take the credentials ({status})"),
+                "correct user:password in the file `hub.proxy_credentials_file`",
+            ),
+            Self::OtherCredentials { proxy, schemes } => (
+                format!("the proxy {proxy} asks for credentials of a kind that is not supported ({schemes})"),
+                "have whoever runs it take Basic, or let this machine through by its address",
+            ),
+            Self::Forbidden { proxy, to, status } => {
+                let what = format!("the proxy {proxy} does not let connections to {to} through ({status})");
+                return Complaint::new(what, format!("have whoever runs it allow CONNECT to {to}"));
+            }
+            Self::Page { proxy, status } => (
+                format!("the proxy {proxy} answers with a page ({status}) in place of a connection"),
+                "a log-in stands before this network: have this machine let through without",
+            ),
+            Self::NoWay { proxy, to, status } => (
+                format!("the proxy {proxy} can't reach {to} ({status})"),
+                "check the name, and the proxy's own uplink and rules",
+            ),
+            Self::Refused { proxy, to, status } => (
+                format!("the proxy {proxy} refuses to connect to {to} ({status})"),
+                "is it a proxy that lets TLS through (CONNECT)?",
+            ),
+            Self::Through { proxy, what: Complaint { what, remedy } } => {
+                (format!("{what} (through the proxy {proxy}, which may intercept it or hold it up)"), remedy.as_str())
+            }
+            Self::NotHttp(proxy) => {
+                (format!("what answers at the proxy's address {proxy} is no HTTP proxy"), "check `hub.proxy`")
+            }
+            Self::Closed(proxy) => {
+                (format!("the proxy {proxy} closed the connection before it answered"), CHECK_ITS_LOG)
+            }
+            Self::Slow { proxy, seconds } => {
+                (format!("the proxy {proxy} did not answer within {seconds} s"), CHECK_ITS_LOG)
+            }
+        };
+        Complaint::new(what, remedy)
+    }
+}
+
+impl fmt::Display for ProxyTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.complaint().fmt(f)
+    }
+}
+
+impl std::error::Error for ProxyTrouble {}

@@ -20,6 +20,7 @@ use super::account::{Access, Account};
 use super::auth::tls;
 use super::dial::Dial;
 use super::trouble::{ProxyTrouble, Trouble};
+use crate::complaint::Complaint;
 use crate::config::{Credential, Hub, Proxy, TransportKind};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};
@@ -81,12 +82,15 @@ pub fn through(hub: &Hub, trouble: Trouble) -> Trouble {
 }
 
 fn beyond(proxy: String, trouble: Trouble) -> Trouble {
-    let intercepted = |why| format!("{why} (through the proxy {proxy}, which may intercept it)");
+    let intercepted = |why: Complaint| {
+        let what = format!("{} (through the proxy {proxy}, which may intercept it)", why.what);
+        Complaint { what, ..why }
+    };
     match trouble {
         Trouble::Tls(why) => Trouble::Tls(intercepted(why)),
         Trouble::CertificateRefused(why) => Trouble::CertificateRefused(intercepted(why)),
         Trouble::Slow(_) | Trouble::Broken(_) | Trouble::WebSocket(_) => {
-            Trouble::Proxy(ProxyTrouble::Through { proxy, what: trouble.to_string() })
+            Trouble::Proxy(ProxyTrouble::Through { proxy, what: trouble.complaint() })
         }
         other => other,
     }
@@ -128,10 +132,11 @@ mod tests {
 
     #[test]
     fn beyond_a_proxy_a_trouble_stays_what_it_is_and_names_the_proxy() {
+        let no = || Complaint::new("no", "mend it");
         let seen = |trouble| beyond("proxy:3128".into(), trouble);
-        assert!(matches!(seen(Trouble::Tls("no".into())), Trouble::Tls(why) if why.contains("proxy:3128")));
-        let refused = seen(Trouble::CertificateRefused("no".into()));
-        assert!(matches!(refused, Trouble::CertificateRefused(why) if why.contains("proxy:3128")));
+        assert!(matches!(seen(Trouble::Tls(no())), Trouble::Tls(why) if why.what.contains("proxy:3128")));
+        let refused = seen(Trouble::CertificateRefused(no()));
+        assert!(matches!(refused, Trouble::CertificateRefused(why) if why.what.contains("proxy:3128")));
         assert!(matches!(seen(Trouble::Slow(20)), Trouble::Proxy(ProxyTrouble::Through { .. })));
         assert_eq!(seen(Trouble::Refused(5)), Trouble::Refused(5));
     }

@@ -16,6 +16,7 @@ use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_websockets::{ClientBuilder, Error, Limits, Message, WebSocketStream};
 
+use crate::complaint::Complaint;
 use crate::hub::trouble::Trouble;
 use crate::net::Stream;
 
@@ -38,7 +39,7 @@ pub(super) async fn open(
 ) -> Result<Box<dyn Stream>, Trouble> {
     let query = if has_certificate { "" } else { "?iothub-no-client-cert=true" };
     if format!("wss://{host}/").parse::<Uri>().is_err() {
-        return Err(Trouble::WebSocket(format!("{host:?} is no host name; check `hub.host`")));
+        return Err(Trouble::WebSocket(Complaint::new(format!("{host:?} is no host name"), "check `hub.host`")));
     }
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
     let request = format!(
@@ -70,7 +71,7 @@ async fn head(stream: &mut dyn Stream) -> Result<String, Trouble> {
 }
 
 /// Whether an answer opens it (RFC 6455, 4.1). The library reads frames only: it panics at some answers. Pure.
-fn judge(head: &str, key: &str, protocol: &str) -> Result<(), String> {
+fn judge(head: &str, key: &str, protocol: &str) -> Result<(), Complaint> {
     let status = head.split_ascii_whitespace().nth(1).and_then(|status| status.parse::<u16>().ok());
     match status {
         None => return Err(none("it has no status")),
@@ -93,29 +94,28 @@ fn judge(head: &str, key: &str, protocol: &str) -> Result<(), String> {
     }
     match field("sec-websocket-protocol").eq_ignore_ascii_case(protocol) {
         true => Ok(()),
-        false => Err(format!("it opened, but not for {protocol}; is it a hub's? check `hub.host` and `hub.address`")),
+        false => Err(Complaint::new(
+            format!("it opened, but not for {protocol}"),
+            "is it a hub's? check `hub.host` and `hub.address`",
+        )),
     }
 }
 
-fn none(why: &str) -> String {
-    format!("the answer is none to a WebSocket ({why}); does something between intercept it?")
+fn none(why: &str) -> Complaint {
+    let what = format!("the answer is none to a WebSocket ({why})");
+    Complaint::new(what, "does something between intercept it?")
 }
 
 /// Why it did not open.
-fn refused(status: u16) -> String {
-    match status {
-        401 | 403 => {
-            format!("the server refuses it ({status}); check `hub.host`, and that the hub lets this network in")
-        }
-        300..=399 | 511 => {
-            format!("a page answers ({status}); something between stands in the hub's place: a log-in, or a filter")
-        }
-        404 => "nothing is there (404); check `hub.host` and `hub.address`: is it a hub?".to_owned(),
-        429 | 500..=599 => {
-            format!("the server can't take it now ({status}); it may be throttling, the daemon tries again")
-        }
-        _ => format!("the server does not open it ({status}); check `hub.host` and `hub.address`: is it a hub?"),
-    }
+fn refused(status: u16) -> Complaint {
+    let (what, remedy) = match status {
+        401 | 403 => ("the server refuses it", "check `hub.host`, and that the hub lets this network in"),
+        300..=399 | 511 => ("a page answers", "something between stands in the hub's place: a log-in, or a filter"),
+        404 => ("nothing is there", "check `hub.host` and `hub.address`: is it a hub?"),
+        429 | 500..=599 => ("the server can't take it now", "it may be throttling, the daemon tries again"),
+        _ => ("the server does not open it", "check `hub.host` and `hub.address`: is it a hub?"),
+    };
+    Complaint::new(format!("{what} ({status})"), remedy)
 }
 
 /// The stream.

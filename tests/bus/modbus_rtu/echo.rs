@@ -7,11 +7,11 @@ use fieldbridge::bus::call::Wire;
 use fieldbridge::config::BusKind;
 use fieldbridge::peripheral::exchange::{Answer, Request};
 
-use super::{asks, start, tells, words, BAUD};
+use super::{asks, start, tells, words, BAUD, RTU};
 
 /// The write of one register, which is also its answer.
 fn sets(unit: u8, value: u8) -> Vec<u8> {
-    rtu(&[unit, 6, 0, 16, 0, value])
+    RTU.sets(unit, 16, value)
 }
 
 const ECHOES: &str = "echo";

@@ -1,14 +1,15 @@
 //! RTU over TCP: the line is at a server that hands bytes on, others' too. It is one line, whatever becomes of the
 //! connection to it.
 
-use super::{asks, no_answers, tells, words};
-use crate::modbus_tcp::Server;
 use std::time::Duration;
 
+use super::{asks, tells, words, RTU};
+use crate::modbus_tcp::Server;
 use crate::peers::{call, hasty, listening, patient, read, rtu, Peer, Running, SHORT};
 use fieldbridge::bus::call::Wire;
 use fieldbridge::bus::Owed;
 use fieldbridge::config::{BusKind, Endpoint};
+use tokio::task::JoinSet;
 
 fn line_at(server: &Server) -> BusKind {
     BusKind::ModbusRtu(Endpoint::Tcp(server.address()))
@@ -29,32 +30,6 @@ async fn a_server_that_ends_an_idle_connection_gets_a_new_one_with_the_next_requ
         assert_eq!(line.status().last_error, None);
         server.is_left_alone().await;
     }
-}
-
-#[tokio::test]
-async fn a_late_answer_that_comes_on_the_next_connection_answers_nobody() {
-    is_nobodys_on_the_next_connection(BusKind::ModbusRtu, asks, tells).await;
-}
-
-/// A late answer, on a line of this kind that is at a server.
-pub async fn is_nobodys_on_the_next_connection(
-    kind: fn(Endpoint) -> BusKind,
-    asks: fn(u8, u8) -> Vec<u8>,
-    tells: fn(u8, u8) -> Vec<u8>,
-) {
-    let server = Server::bind().await;
-    let line = Running::start(kind(Endpoint::Tcp(server.address())));
-    let mut old = server.accept().await;
-    assert!(matches!(line.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
-    old.hear(&asks(7, 16)).await;
-    drop(old);
-    line.until("closed").await;
-    let asking = line.call_meanwhile(call(7, read(32, 2)));
-    let mut new = server.accept().await;
-    new.say(&tells(7, 99)).await;
-    new.hear(&asks(7, 32)).await;
-    new.say(&tells(7, 1)).await;
-    assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
 }
 
 #[tokio::test]
@@ -126,20 +101,12 @@ async fn what_one_bus_has_asked_keeps_another_at_the_same_server_silent() {
     assert_eq!(patient(asking).await.unwrap(), words(&[0, 1]));
 }
 
-/// What a server hands on of a line that others speak on: what answers nobody here.
-fn of_others() -> Vec<(&'static str, Vec<u8>)> {
-    let mut said = no_answers();
-    said.push(("another master's request and its answer", [asks(8, 16), tells(8, 1)].concat()));
-    said.push(("another master's write", [rtu(&[8, 6, 0, 16, 0, 5]), rtu(&[8, 6, 0, 16, 0, 5])].concat()));
-    said
-}
-
 #[tokio::test]
 async fn what_others_on_the_line_say_answers_nobody_in_whatever_pieces_it_comes() {
     let server = Server::bind().await;
     let line = Running::start(line_at(&server));
     let mut peer = server.accept().await;
-    for (what, bytes) in of_others() {
+    for (what, bytes) in RTU.of_others() {
         for piece in [1, 3, bytes.len()] {
             // Another master has asked this very unit, and has its answer.
             peer.say(&[asks(7, 16), tells(7, 99)].concat()).await;
@@ -158,24 +125,31 @@ async fn what_others_on_the_line_say_answers_nobody_in_whatever_pieces_it_comes(
 
 #[tokio::test]
 async fn behind_what_others_say_and_silence_the_late_answer_is_nobodys() {
-    for (what, bytes) in of_others() {
-        let server = Server::bind().await;
-        let line = Running::start(line_at(&server));
-        let mut peer = server.accept().await;
-        let asking = line.call_meanwhile(listening(7, read(16, 2)));
-        peer.hear(&asks(7, 16)).await;
-        peer.say(&bytes).await;
-        let wire = patient(asking).await.unwrap();
-        assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
-        // The unit may still answer: nothing goes out that this would answer. It is sent once, over this connection.
-        let next = line.call_meanwhile(call(7, read(32, 2)));
-        peer.hear_nothing().await;
-        peer.say(&bytes).await;
-        peer.hear_nothing().await;
-        peer.say(&tells(7, 99)).await;
-        peer.hear(&asks(7, 32)).await;
-        peer.say(&tells(7, 1)).await;
-        assert_eq!(patient(next).await.unwrap(), words(&[0, 1]), "behind {what}");
-        server.is_left_alone().await;
+    // Each waits for its time to be over: side by side.
+    let mut lines = JoinSet::new();
+    for (what, bytes) in RTU.of_others() {
+        lines.spawn(async move {
+            let server = Server::bind().await;
+            let line = Running::start(line_at(&server));
+            let mut peer = server.accept().await;
+            let asking = line.call_meanwhile(listening(7, read(16, 2)));
+            peer.hear(&asks(7, 16)).await;
+            peer.say(&bytes).await;
+            let wire = patient(asking).await.unwrap();
+            assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
+            // The unit may still answer: nothing goes out that this would answer. It is sent once, over this connection.
+            let next = line.call_meanwhile(call(7, read(32, 2)));
+            peer.hear_nothing().await;
+            peer.say(&bytes).await;
+            peer.hear_nothing().await;
+            peer.say(&tells(7, 99)).await;
+            peer.hear(&asks(7, 32)).await;
+            peer.say(&tells(7, 1)).await;
+            assert_eq!(patient(next).await.unwrap(), words(&[0, 1]), "behind {what}");
+            server.is_left_alone().await;
+        });
+    }
+    while let Some(shown) = lines.join_next().await {
+        shown.unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::{command, event_id, fence, message_ids_of, register, site, site_with, wait_for_deliveries};
+use super::{add_keys, command, event_id, fence, message_ids_of, register, site, site_with, wait_for_deliveries};
 use crate::support::broker::{Broker, Client};
 use crate::support::slave::{Mood, Slave};
 use crate::support::Site;
@@ -79,8 +79,7 @@ impl Queue {
 fn more_commands_than_can_wait_stay_with_the_hub_and_are_executed_later_in_order() {
     let (site, broker, slave) = site(ACCEPT);
     // None runs out of time while the wire is held, however slow this machine is.
-    let pulse = "[profile.pump.command.pulse]\n";
-    site.configure(pulse, &format!("{pulse}deadline = \"1h\"\n"));
+    add_keys(&site, "pulse", "deadline = \"1h\"");
     let _daemon = site.start();
     slave.set_mood(Mood::Held);
     let mut queue = Queue { completed: 0, sent: 0, end: 300 };
@@ -250,8 +249,7 @@ fn what_a_backup_has_as_accepted_is_in_doubt_where_its_command_is_no_longer_conf
     let (site, broker, slave) = restored_with_what_waited();
     let before = slave.writes();
     site.configure("[profile.pump.command.pulse-verified]", "[profile.pump.command.renamed]");
-    let pulse = "[profile.pump.command.pulse]\n";
-    site.configure(pulse, &format!("{pulse}deadline = \"100ms\"\n"));
+    add_keys(&site, "pulse", "deadline = \"100ms\"");
     // It counts from the receipt.
     std::thread::sleep(Duration::from_millis(100));
     let _daemon = site.start();

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::{another_pump, command, fence, message_ids_of, site, wait_for_deliveries, BOTH, LONG};
-use super::{pump, Broker, Site, Slave};
+use super::{add_keys, command, fence, message_ids_of, site, site_of_two, wait_for_deliveries, BOTH};
+use super::{Broker, Site, Slave};
 use crate::support::broker::Client;
 use crate::support::slave::Mood;
 
 /// A site whose pulses must be on the wire within so long.
 fn site_with_deadline(settle: &str, deadline: &str) -> (Site, Broker, Slave) {
     let (site, broker, slave) = site(settle);
-    let pulse = "[profile.pump.command.pulse]\n";
-    site.configure(pulse, &format!("{pulse}deadline = \"{deadline}\"\n"));
+    add_keys(&site, "pulse", &format!("deadline = \"{deadline}\""));
     (site, broker, slave)
 }
 
@@ -89,11 +88,8 @@ fn a_command_that_waits_behind_a_slow_one_is_told_when_its_deadline_passes_and_s
 #[test]
 fn a_command_that_waits_for_a_bus_is_told_and_settled_when_its_deadline_passes() {
     for settle in BOTH {
-        let (broker, slave) = (Broker::new(), Slave::new());
-        let devices = format!("{}\n{}", pump(slave.address(), settle, LONG), another_pump("other"));
-        let site = Site::new(&broker.address(), &devices);
-        let pulse = "[profile.pump.command.pulse]\n";
-        site.configure(pulse, &format!("{pulse}deadline = \"1s\"\n"));
+        let (site, broker, slave) = site_of_two(settle);
+        add_keys(&site, "pulse", "deadline = \"1s\"");
         let _daemon = site.start();
         let [mut client, mut other] = broker.serve_each(["pump", "other"]);
         slave.set_mood(Mood::Held);
@@ -114,8 +110,7 @@ fn a_command_that_waits_for_a_bus_is_told_and_settled_when_its_deadline_passes()
 fn a_command_in_time_is_not_called_late_by_its_own_redelivery() {
     for name in ["set", "pulse"] {
         let (site, broker, slave) = site("after-execution");
-        let table = format!("[profile.pump.command.{name}]\n");
-        site.configure(&table, &format!("{table}deadline = \"1s\"\n"));
+        add_keys(&site, name, "deadline = \"1s\"");
         let _daemon = site.start();
         let mut first = broker.serve();
         slave.set_mood(Mood::Held);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fieldbridge::demo::hub::{Ack, Auth, C2d, Options, Status};
 use serde_json::Value as Json;
 
-use super::{command, fence, message_ids_of, site, wait_for_deliveries, BOTH, LONG};
+use super::{command, fence, message_ids_of, site, site_of_two, wait_for_deliveries, BOTH};
 use crate::support::broker::Client;
 use crate::support::hub::Hub;
 use crate::support::slave::{Mood, Slave};
@@ -63,9 +63,7 @@ fn what_waits_behind_a_slow_command_is_rejected_at_once_and_is_not_run_when_the_
 #[test]
 fn what_waits_for_its_bus_is_rejected_at_once_and_its_neighbour_goes_on() {
     for name in ["set", "pulse"] {
-        let (broker, slave) = (crate::support::broker::Broker::new(), Slave::new());
-        let devices = format!("{}\n{}", pump(slave.address(), "after-execution", LONG), super::another_pump("other"));
-        let site = Site::new(&broker.address(), &devices);
+        let (site, broker, slave) = site_of_two("after-execution");
         let _daemon = site.start();
         let [mut client, mut other] = broker.serve_each(["pump", "other"]);
         slave.set_mood(Mood::Held);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fieldbridge::time::Timestamp;
 use serde_json::{json, Value as Json};
 
-use super::{command, fence, site, site_with, BOTH};
+use super::{command, fence, site, site_of_two, site_with, BOTH};
 use crate::support::broker::{Broker, Client};
 use crate::support::slave::{Mood, Slave};
 use crate::support::{pump, Site};
@@ -126,9 +126,7 @@ fn a_message_id_with_another_body_is_rejected_once_and_the_first_stays_known() {
 
 #[test]
 fn a_message_id_is_a_devices_own() {
-    let (broker, slave) = (Broker::new(), Slave::new());
-    let devices = format!("{}\n{}", pump(slave.address(), "after-execution", ""), super::another_pump("other"));
-    let site = Site::new(&broker.address(), &devices);
+    let (site, broker, slave) = site_of_two("after-execution");
     let _daemon = site.start();
     let [mut pump, mut other] = broker.serve_each(["pump", "other"]);
     pump.deliver(1, "m-1", &command("pulse", 7));

@@ -43,6 +43,19 @@ fn another_pump(id: &str) -> String {
     format!("[device.{id}]\nbus = \"plant\"\nunit = 1\nprofile = \"pump\"\nkey_file = \"device.key\"\n")
 }
 
+/// A site with two devices on one bus, `pump` and `other`.
+fn site_of_two(settle: &str) -> (Site, Broker, Slave) {
+    let (broker, slave) = (Broker::new(), Slave::new());
+    let devices = format!("{}\n{}", pump(slave.address(), settle, LONG), another_pump("other"));
+    (Site::new(&broker.address(), &devices), broker, slave)
+}
+
+/// Gives a command of the pump's more keys, which are lines.
+fn add_keys(site: &Site, name: &str, keys: &str) {
+    let table = format!("[profile.pump.command.{name}]\n");
+    site.configure(&table, &format!("{table}{keys}\n"));
+}
+
 fn command(name: &str, value: u16) -> String {
     format!(r#"{{"command":"{name}","value":{value}}}"#)
 }

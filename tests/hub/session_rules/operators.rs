@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{json, Value as Json};
 
-use super::{command, fence, site, Site};
+use super::{add_keys, command, fence, site, Site};
 use crate::support::slave::Mood;
 use crate::support::{eventually, program, signal};
 
@@ -147,8 +147,7 @@ fn a_command_of_an_operator_that_a_crash_interrupts_is_not_repeated_and_has_its_
 #[test]
 fn a_command_of_an_operator_that_waits_for_its_bus_is_told_when_its_deadline_passes() {
     let (site, broker, slave) = site("after-execution");
-    let pulse = "[profile.pump.command.pulse]\n";
-    site.configure(pulse, &format!("{pulse}deadline = \"1s\"\n"));
+    add_keys(&site, "pulse", "deadline = \"1s\"");
     let _daemon = site.start();
     let mut client = broker.serve();
     slave.set_mood(Mood::Held);

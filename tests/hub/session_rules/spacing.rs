@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::{another_pump, command, fence, message_ids_of, pump, site, wait_for_deliveries, BOTH, LONG};
+use super::{add_keys, command, fence, message_ids_of, site, site_of_two, wait_for_deliveries, BOTH};
 use super::{Broker, Site, Slave};
 use crate::support::broker::Client;
 use crate::support::slave::Mood;
@@ -13,8 +13,7 @@ use crate::support::slave::Mood;
 /// A site whose command has this line.
 fn site_with_key(settle: &str, name: &str, key: &str) -> (Site, Broker, Slave) {
     let (site, broker, slave) = site(settle);
-    let table = format!("[profile.pump.command.{name}]\n");
-    site.configure(&table, &format!("{table}{key}\n"));
+    add_keys(&site, name, key);
     (site, broker, slave)
 }
 
@@ -65,11 +64,8 @@ fn of_those_that_wait_only_the_newest_is_done_and_everything_else_as_ever() {
 
 #[test]
 fn one_that_waits_for_its_bus_gives_way_to_a_newer_one_and_one_that_has_begun_does_not() {
-    let (broker, slave) = (Broker::new(), Slave::new());
-    let devices = format!("{}\n{}", pump(slave.address(), "after-execution", LONG), another_pump("other"));
-    let site = Site::new(&broker.address(), &devices);
-    let table = "[profile.pump.command.set]\n";
-    site.configure(table, &format!("{table}latest_wins = true\n"));
+    let (site, broker, slave) = site_of_two("after-execution");
+    add_keys(&site, "set", "latest_wins = true");
     let _daemon = site.start();
     let [mut client, mut other] = broker.serve_each(["pump", "other"]);
     slave.set_mood(Mood::Held);
@@ -140,11 +136,8 @@ fn a_command_waits_for_its_interval_in_its_place_and_so_does_an_operators() {
 
 #[test]
 fn who_waits_for_an_interval_is_told_at_the_deadline_and_holds_up_no_neighbour() {
-    let (broker, slave) = (Broker::new(), Slave::new());
-    let devices = format!("{}\n{}", pump(slave.address(), "after-execution", LONG), another_pump("other"));
-    let site = Site::new(&broker.address(), &devices);
-    let table = "[profile.pump.command.pulse]\n";
-    site.configure(table, &format!("{table}min_interval = \"1h\"\ndeadline = \"1s\"\n"));
+    let (site, broker, slave) = site_of_two("after-execution");
+    add_keys(&site, "pulse", "min_interval = \"1h\"\ndeadline = \"1s\"");
     let _daemon = site.start();
     let [mut client, mut other] = broker.serve_each(["pump", "other"]);
     client.deliver(1, "too-soon", &command("pulse", 1));
