@@ -19,6 +19,9 @@ _fieldbridge() {
             fieldbridge,check)
                 cmd="fieldbridge__subcmd__check"
                 ;;
+            fieldbridge,config)
+                cmd="fieldbridge__subcmd__config"
+                ;;
             fieldbridge,decode)
                 cmd="fieldbridge__subcmd__decode"
                 ;;
@@ -61,6 +64,9 @@ _fieldbridge() {
             fieldbridge,scan)
                 cmd="fieldbridge__subcmd__scan"
                 ;;
+            fieldbridge,schema)
+                cmd="fieldbridge__subcmd__schema"
+                ;;
             fieldbridge,send)
                 cmd="fieldbridge__subcmd__send"
                 ;;
@@ -72,6 +78,18 @@ _fieldbridge() {
                 ;;
             fieldbridge,watch)
                 cmd="fieldbridge__subcmd__watch"
+                ;;
+            fieldbridge__subcmd__config,help)
+                cmd="fieldbridge__subcmd__config__subcmd__help"
+                ;;
+            fieldbridge__subcmd__config,show)
+                cmd="fieldbridge__subcmd__config__subcmd__show"
+                ;;
+            fieldbridge__subcmd__config__subcmd__help,help)
+                cmd="fieldbridge__subcmd__config__subcmd__help__subcmd__help"
+                ;;
+            fieldbridge__subcmd__config__subcmd__help,show)
+                cmd="fieldbridge__subcmd__config__subcmd__help__subcmd__show"
                 ;;
             fieldbridge__subcmd__demo,help)
                 cmd="fieldbridge__subcmd__demo__subcmd__help"
@@ -93,6 +111,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,check)
                 cmd="fieldbridge__subcmd__help__subcmd__check"
+                ;;
+            fieldbridge__subcmd__help,config)
+                cmd="fieldbridge__subcmd__help__subcmd__config"
                 ;;
             fieldbridge__subcmd__help,decode)
                 cmd="fieldbridge__subcmd__help__subcmd__decode"
@@ -136,6 +157,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,scan)
                 cmd="fieldbridge__subcmd__help__subcmd__scan"
                 ;;
+            fieldbridge__subcmd__help,schema)
+                cmd="fieldbridge__subcmd__help__subcmd__schema"
+                ;;
             fieldbridge__subcmd__help,send)
                 cmd="fieldbridge__subcmd__help__subcmd__send"
                 ;;
@@ -147,6 +171,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,watch)
                 cmd="fieldbridge__subcmd__help__subcmd__watch"
+                ;;
+            fieldbridge__subcmd__help__subcmd__config,show)
+                cmd="fieldbridge__subcmd__help__subcmd__config__subcmd__show"
                 ;;
             fieldbridge__subcmd__help__subcmd__demo,hub)
                 cmd="fieldbridge__subcmd__help__subcmd__demo__subcmd__hub"
@@ -269,7 +296,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile import send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -289,6 +316,84 @@ _fieldbridge() {
         fieldbridge__subcmd__check)
             opts="-h --live --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__config)
+            opts="-h --config --help show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__config__subcmd__help)
+            opts="show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__config__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__config__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__config__subcmd__show)
+            opts="-h --origin --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -513,7 +618,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec lock unlock read scan decode watch profile import send feedback demo help"
+            opts="run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,6 +634,34 @@ _fieldbridge() {
         fieldbridge__subcmd__help__subcmd__check)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__config)
+            opts="show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__config__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -891,6 +1024,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__scan)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__schema)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1623,6 +1770,24 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__schema)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -7,6 +7,7 @@ mod ledger;
 mod lock;
 mod profile;
 mod scan;
+mod show;
 mod watch;
 
 use std::io::Write as _;
@@ -18,6 +19,7 @@ use serde_json::Value as Json;
 use self::import::ImportAction;
 use self::ledger::LedgerAction;
 use self::profile::ProfileAction;
+use self::show::ConfigAction;
 #[cfg(feature = "backend")]
 use crate::backend::{command_line as backend, run as back_end};
 use crate::command::outcome::State;
@@ -178,6 +180,20 @@ enum Action {
         #[command(subcommand)]
         action: ProfileAction,
     },
+    /// Look at the configuration itself.
+    ///
+    /// Example: fieldbridge config show --origin
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Print a JSON Schema of the configuration, for editors.
+    ///
+    /// The package has it, too: a line "#:schema /usr/share/fieldbridge/fieldbridge.schema.json" at the head of a file
+    /// tells an editor that knows Taplo, such as Visual Studio Code with Even Better TOML, which then explains keys and
+    /// completes them while you type. What only `check` can see is left to it. Example: fieldbridge schema >
+    /// fieldbridge.schema.json
+    Schema,
     /// Make a profile from what others have written of a peripheral.
     ///
     /// No such file says whether a write may be repeated: whoever knows the machine adds that to each, and `check`
@@ -239,6 +255,11 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Watch(options) => watch::run(config, &options),
         Action::Decode(options) => bus::decode(config, &options),
         Action::Profile { action } => profile::profile(action),
+        Action::Config { action: ConfigAction::Show { origin, json } } => show::show(config, origin, json),
+        Action::Schema => {
+            print(&format!("{:#}", config::schema::schema()));
+            Ok(())
+        }
         Action::Import { action } => import::run(action),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),

@@ -68,7 +68,7 @@ pub(super) struct Entry {
     pub bus: Option<Bus>,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+pub(super) const KINDS: [(&str, Kind); 4] = [
     ("modbus-rtu", Kind::ModbusRtu),
     ("modbus-ascii", Kind::ModbusAscii),
     ("modbus-tcp", Kind::ModbusTcp),
@@ -76,7 +76,7 @@ const KINDS: [(&str, Kind); 4] = [
 ];
 
 impl Kind {
-    fn section(self) -> Section {
+    pub(super) fn section(self) -> Section {
         match self {
             Kind::ModbusRtu => keys::MODBUS_RTU,
             Kind::ModbusAscii => keys::MODBUS_ASCII,
@@ -247,7 +247,7 @@ fn refuse_keys_of_other_kinds(table: &Table, kind: Kind) {
 }
 
 /// Keys of a serial port, which a server sets for a line of its own.
-const PORT_SETTINGS: [&str; 6] = ["baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
+pub(super) const PORT_SETTINGS: [&str; 6] = ["baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
 
 /// A serial port, or a server that has one.
 fn endpoint(table: &Table, kind: Kind) -> Option<Endpoint> {

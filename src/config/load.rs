@@ -127,6 +127,25 @@ pub fn profile_problems(source: &str, text: &str) -> Vec<Problem> {
     walk.problems.into_inner()
 }
 
+/// What the sources come to, before anybody judges it.
+pub(super) struct Merged {
+    pub root: Map<String, Value>,
+    pub origins: Origins,
+    /// The first source that each table was seen in.
+    pub tables: BTreeMap<String, String>,
+    pub main: String,
+    /// What is wrong with whole sources.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads and merges the sources, and no more.
+pub(super) fn merged(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Merged {
+    let sources = Sources::read(main, environment);
+    let (root, origins) = (sources.root.clone(), sources.origins.clone());
+    let (tables, main) = (sources.walk.tables.clone(), sources.walk.main.clone());
+    Merged { root, origins, tables, main, problems: sources.remarks().0 }
+}
+
 /// Everything that was read, merged, and the walk that is to judge it.
 struct Sources {
     walk: Walk,

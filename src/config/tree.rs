@@ -571,7 +571,8 @@ fn as_number(value: &Value, parse: bool) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-fn as_json(value: &Value) -> Option<Json> {
+/// A scalar or an array as JSON; `None` for what JSON has no value for, or what holds a table.
+pub(super) fn as_json(value: &Value) -> Option<Json> {
     match &value.kind {
         ValueKind::Boolean(yes) => Some(Json::Bool(*yes)),
         ValueKind::I64(number) => Some(Json::from(*number)),

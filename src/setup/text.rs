@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Parity;
+use crate::config::schema;
 use crate::config::shipped::Shipped;
+use crate::config::show::quoted;
 use crate::config::TransportKind;
 
 /// The examples that are shipped, from which profiles are taken.
@@ -139,8 +141,8 @@ impl Draft {
 
     /// The configuration, for a file in this folder.
     pub(super) fn text(&self, folder: &Path) -> String {
-        let mut out =
-            String::from("# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.\n\n");
+        let about = "# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.";
+        let mut out = format!("{}\n{about}\n\n", schema::LINE);
         let host = quoted(&self.host);
         let _ = writeln!(out, "[hub]\nhost = {host}");
         if let Some(transport) = self.transport {
@@ -187,12 +189,6 @@ impl Draft {
 /// A file below the configuration's folder moves with it.
 fn shown(file: &Path, folder: &Path) -> String {
     file.strip_prefix(folder).unwrap_or(file).display().to_string()
-}
-
-/// A basic string of TOML (v1.0.0, "String"); JSON's escapes are among its own.
-fn quoted(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted.replace('\u{7F}', "\\u007f")
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod files;
 mod mistakes;
 mod pems;
 mod reference;
+mod schema;
+mod show;
 mod sources;
 mod wrong;
 

@@ -13,17 +13,17 @@ use crate::support::profiles;
 /// A device's second key.
 const OTHER_KEY: &str = "HxweHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
 
-const REFERENCE: &str = include_str!("../../../config/fieldbridge.reference.toml");
-const INSTALLED: &str = include_str!("../../../config/fieldbridge.toml");
+pub(super) const REFERENCE: &str = include_str!("../../../config/fieldbridge.reference.toml");
+pub(super) const INSTALLED: &str = include_str!("../../../config/fieldbridge.toml");
 
 /// The reference with its commented defaults in force.
-fn with_defaults() -> String {
+pub(super) fn with_defaults() -> String {
     let commented = Regex::new(r"(?m)^#([a-z0-9_-]+ = )").unwrap();
     commented.replace_all(REFERENCE, "$1").into_owned()
 }
 
 /// The reference with its commented examples in force, too.
-fn with_everything() -> String {
+pub(super) fn with_everything() -> String {
     let commented = Regex::new(r"(?m)^# ([a-z0-9_-]+ = )").unwrap();
     // The head of the file explains the convention with a key that is none.
     let (head, body) = REFERENCE.split_at(REFERENCE.find("\n[hub]").unwrap());
@@ -34,7 +34,7 @@ fn with_everything() -> String {
 }
 
 /// A site with the files that a configuration refers to.
-fn site(text: &str) -> Site {
+pub(super) fn site(text: &str) -> Site {
     let site = Site::empty();
     site.write("fieldbridge.toml", text);
     let named = Regex::new(r#"(?m)^#? ?(\w+_file) = "(.+)""#).unwrap();

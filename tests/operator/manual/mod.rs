@@ -1,6 +1,6 @@
 //! What a package tells its user, held to the code: the manual pages fieldbridge(1) and fieldbridge.toml(5), the
-//! completions of the shells and the list of what the program contains (packaging/man, packaging/completions,
-//! packaging/copyright). It proves none of the guarantees.
+//! completions of the shells, the schema of the configuration and the list of what the program contains (packaging/man,
+//! packaging/completions, packaging/fieldbridge.schema.json, packaging/copyright). It proves none of the guarantees.
 //!
 //! All of them are made here, from the definition of the command line (src/cli/mod.rs), the reference configuration
 //! (config/fieldbridge.reference.toml), Cargo.lock, and the hand-written parts (the files that end in `.in`), and are
@@ -74,6 +74,11 @@ fn the_page_of_the_program_is_in_step_with_its_command_line() {
 #[test]
 fn the_page_of_the_configuration_is_in_step_with_the_reference() {
     is_in_step("packaging/man/fieldbridge.toml.5", &keys::page(&read("packaging/man/fieldbridge.toml.5.in")));
+}
+
+#[test]
+fn the_schema_is_in_step_with_the_keys() {
+    is_in_step("packaging/fieldbridge.schema.json", &format!("{:#}\n", fieldbridge::config::schema::schema()));
 }
 
 #[test]
