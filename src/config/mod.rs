@@ -27,6 +27,7 @@ mod profile;
 mod secret;
 pub mod shipped;
 mod slips;
+mod standing;
 mod steps;
 mod syntax;
 mod text;
@@ -51,6 +52,7 @@ pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, profile_problems, Loaded, Places, Refused};
 pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
+pub use standing::Standing;
 pub use transport::TransportKind;
 pub use way::proxy_address;
 #[cfg(feature = "backend")]

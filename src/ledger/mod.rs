@@ -18,6 +18,8 @@
 pub mod backup;
 mod condition;
 pub mod disk;
+pub mod doubt;
+pub mod explanation;
 mod filter;
 mod integrity;
 mod keeper;
@@ -35,7 +37,7 @@ mod tails;
 mod trust;
 mod writer;
 
-pub use listing::Listed;
+pub use listing::{Listed, Wanted};
 pub use offline::Reader;
 pub use store::{Legacy, Life, Locked, CHANGING};
 pub use writer::Writing;

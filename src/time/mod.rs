@@ -1,6 +1,7 @@
 //! Time: what a point of it is, the only clock that is read, and whether that clock can be believed.
 
 mod clock;
+pub mod local;
 #[cfg(feature = "proof")]
 pub mod simulated;
 mod stamp;
