@@ -171,7 +171,7 @@ pub(super) fn ledger(path: &Path, action: LedgerAction) -> Result<(), Exit> {
             Ok(())
         }
         LedgerAction::Show { row_or_device, message_id, json } => {
-            let row = row(&open()?, &row_or_device, message_id.as_deref())?;
+            let row = row(&open, &row_or_device, message_id.as_deref())?;
             print(&if json { row.to_json_with_history().to_string() } else { text::row(&row) });
             Ok(())
         }
@@ -209,12 +209,16 @@ const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 const FOLLOWED_MAX: u32 = 1000;
 
 /// The row that a person names, by its number or by its device and message.
-fn row(reader: &Reader, row_or_device: &str, message_id: Option<&str>) -> Result<Record, Exit> {
+fn row(
+    open: &impl Fn() -> Result<Reader, Exit>,
+    row_or_device: &str,
+    message_id: Option<&str>,
+) -> Result<Record, Exit> {
     let Some(id) = message_id else {
         let number = row_number(row_or_device)?;
-        return reader.show_row(number)?.ok_or_else(|| Exit::No(format!("the ledger has no row {number}")));
+        return open()?.show_row(number)?.ok_or_else(|| Exit::No(format!("the ledger has no row {number}")));
     };
-    let mut rows = reader.all_of(row_or_device, id, SAME_ID_MAX)?;
+    let mut rows = open()?.all_of(row_or_device, id, SAME_ID_MAX)?;
     if rows.len() > 1 {
         let numbers: Vec<String> = rows.iter().map(|row| row.row.number().to_string()).collect();
         print_error(&format!("note: this id has {} rows: {}; this is the first", rows.len(), numbers.join(", ")));
@@ -331,10 +335,11 @@ fn follow(
 }
 
 pub(super) fn explain(path: &Path, row_or_device: &str, message_id: Option<&str>, json: bool) -> Result<(), Exit> {
-    let place = config::places(path, environment()).map_err(Exit::Config)?.ledger;
-    let reader = Reader::open(&place)?;
-    let row = row(&reader, row_or_device, message_id)?;
-    let story = text::story(&row, &reader.around(&row)?);
+    let open = || -> Result<Reader, Exit> {
+        Ok(Reader::open(&config::places(path, environment()).map_err(Exit::Config)?.ledger)?)
+    };
+    let row = row(&open, row_or_device, message_id)?;
+    let story = text::story(&row, &open()?.around(&row)?);
     if json {
         let mut document = row.to_json();
         let told = |(at, said): &(Option<String>, String)| serde_json::json!({ "at": at, "said": said });

@@ -40,7 +40,7 @@ pub fn story(row: &Record, around: &Around) -> Vec<(Option<String>, String)> {
         story.push((None, what.into()));
     } else if !matches!(row.source, Source::Local { .. }) {
         let what = match around.event_waits {
-            true => "its result event waits to be published",
+            true => "that the hub has its result event is not noted yet",
             false => "the hub has its result event",
         };
         story.push((None, what.into()));
@@ -158,7 +158,7 @@ mod tests {
                 "T2 in doubt, after one attempt on the wire: whether it was done is not known: unit 7 did not answer (timeout); \
                  recorded with its result event, in one; 2500 ms after it came",
                 "T9 the hub delivered it again; it was known, and not run again for that",
-                " its result event waits to be published",
+                " that the hub has its result event is not noted yet",
             ]
         );
         let row = Record {

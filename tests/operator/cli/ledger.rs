@@ -1,7 +1,7 @@
 //! `fieldbridge ledger`, and what is said where there is no ledger to be trusted.
 
 use crate::support::disk::SmallDisk;
-use crate::support::Site;
+use crate::support::{eventually, Site};
 use serde_json::Value as Json;
 
 use super::{idle_site, says, status, stderr, stdout, Plant};
@@ -185,7 +185,11 @@ fn the_story_of_a_command_is_told_in_plain_words() {
     let mut plant = Plant::start();
     plant.deliver(1, "m-1", "pulse", 7);
     plant.site.settled();
-    let output = plant.site.command(&["explain", "pump", "m-1"]);
+    // That the hub has an event is noted with a later commit.
+    let output = eventually("the event is out of the ledger", || {
+        let output = plant.site.command(&["explain", "pump", "m-1"]);
+        stdout(&output).contains("the hub has its result event").then_some(output)
+    });
     says(&output, 0, "received from the hub hub.example, for pump: pulse 7", "");
     for part in [
         "recorded as about to go on the wire, as it must not be repeated",
