@@ -6,7 +6,7 @@ use crate::ledger::LedgerError;
 /// Why the process ends with a status other than 0.
 #[derive(Debug, thiserror::Error)]
 pub enum Exit {
-    /// The command ran, and the answer is no.
+    /// The command ran, and the answer is no; empty where what it has printed says so.
     #[error("{0}")]
     No(String),
     /// Something was not said that has to be.

@@ -10,8 +10,11 @@ fn main() -> ExitCode {
     match fieldbridge::cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            // Nobody is left to tell if standard error is gone too.
-            let _ = writeln!(std::io::stderr(), "fieldbridge: {exit}");
+            let why = exit.to_string();
+            // What was asked for says it already. Nobody is left to tell if standard error is gone too.
+            if !why.is_empty() {
+                let _ = writeln!(std::io::stderr(), "fieldbridge: {why}");
+            }
             ExitCode::from(exit.exit_status())
         }
     }

@@ -266,7 +266,7 @@ async fn week(folder: &std::path::Path, hub: Deeds, line: Deeds) {
         .expect("the ledger can be made");
     tokio::spawn(writing.run_among_tasks(|| Duration::ZERO));
     let (dial, lines) = (Arc::new(Hostile(hub)), Arc::new(Flapping(line)));
-    let source = Arc::new(Files { main: file, environment: Vec::new() });
+    let source = Arc::new(Files::new(file, Vec::new()));
     let world = World { dial, trust: None, lines, operators: None, source };
     gateway::run_in(world, config, ledger, AWeek(Instant::now() + WEEK)).await.expect("it lives through the week");
 }

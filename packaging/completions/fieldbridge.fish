@@ -30,9 +30,11 @@ complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -s V -l version -d
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "run" -d 'Run the daemon in the foreground'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
-complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 'Show what the running daemon sees: identities, buses, ledger, outbox'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "status" -d 'Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "log-level" -d 'Have the running daemon\'s log say more, or less, until its next start'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "explain" -d 'Tell one command\'s story in plain words, with times, as far as the ledger knows it'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "lock" -d 'Lock a device while somebody works on its machine: nothing is written or sent to it until it is unlocked'
 complete -c fieldbridge -n "__fish_fieldbridge_needs_command" -f -a "unlock" -d 'Unlock a device: what comes from now on is written to it again'
@@ -73,18 +75,23 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l config 
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l watch -d 'Show it again every two seconds, until Ctrl-C'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l dry-run -d 'Only say what would change, and what would be refused'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -l json -d 'Print what has changed as one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "list" -d 'List rows, newest first'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "show" -d 'Show one row with its whole history'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show backup restore new help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand log-level" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand log-level" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "list" -d 'List rows, newest first'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "resolve" -d 'Note that somebody has looked at what a command in doubt has done: it needs nobody any more'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and not __fish_seen_subcommand_from list show resolve backup restore new help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l device -d 'Only this device\'s' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l state -d 'Only rows in this state' -r -f -a "accepted\t''
 executing\t''
@@ -93,13 +100,24 @@ failed\t''
 rejected\t''
 expired\t''
 in_doubt\t''"
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l command -d 'Only of this command' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l since -d 'Only what was received then or later' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l until -d 'Only what was received then or before' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l limit -d 'At most so many' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l format -d 'How rows are printed' -r -f -a "table\t'A table'
+csv\t'Comma-separated values, with a line of heads'
+json\t'One JSON object a line'"
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object a line'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l open -d 'Only commands in doubt that nobody has resolved'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object a line: --format json'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -l follow -d 'Go on with new rows as they are made, and with the end of those that were not at theirs, until Ctrl-C'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from resolve" -l note -d 'What you have found' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from resolve" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from resolve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from backup" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from backup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from restore" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
@@ -109,10 +127,14 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fi
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "resolve" -d 'Note that somebody has looked at what a command in doubt has done: it needs nobody any more'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand ledger; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand explain" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand explain" -l json -d 'Print one JSON document'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l override -d 'Run it also if the device is locked'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand exec" -l json -d 'Print the result as one JSON document'
@@ -278,8 +300,30 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "run" -d 'Run the daemon in the foreground'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "check" -d 'Read the whole configuration and report every error, with file, line, column, key and remedy'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "init" -d 'Write a first configuration: one bus, one device, one profile'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "status" -d 'Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "reload" -d 'Have the running daemon take up the configuration as it stands in the files now'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "log-level" -d 'Have the running daemon\'s log say more, or less, until its next start'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "ledger" -d 'Look into the ledger, beside the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "explain" -d 'Tell one command\'s story in plain words, with times, as far as the ledger knows it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "exec" -d 'Run a configured command now, through the running daemon\'s bus'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "lock" -d 'Lock a device while somebody works on its machine: nothing is written or sent to it until it is unlocked'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "unlock" -d 'Unlock a device: what comes from now on is written to it again'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "read" -d 'Read what stands in a table of a device, through the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "scan" -d 'Find the units of a Modbus bus that answer, through the running daemon or without it'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "decode" -d 'Show registers of a device as every type and order of bytes'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "watch" -d 'Show what goes over the line of a bus, decoded, a line each'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "profile" -d 'Look at the profiles that come with the program'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "import" -d 'Make a profile from what others have written of a peripheral'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "send" -d 'Send a message to a device, as its back end does'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "feedback" -d 'Print what became of messages, as the hub says it, and take that from the hub\'s one queue'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "demo" -d 'Show the whole story on this machine, with no cloud and no hardware'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and not __fish_seen_subcommand_from run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "list" -d 'List rows, newest first'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "show" -d 'Show one row with its whole history'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "resolve" -d 'Note that somebody has looked at what a command in doubt has done: it needs nobody any more'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "backup" -d 'Copy the ledger to a new file, while the daemon runs or without it'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "restore" -d 'Replace the ledger by a backup, while the daemon does not run'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand help; and __fish_seen_subcommand_from ledger" -f -a "new" -d 'Make an empty ledger, while the daemon does not run. One that is there is moved aside to ledger.db.old-TIME'

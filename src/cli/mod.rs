@@ -2,12 +2,14 @@
 //! error.
 
 mod bus;
+mod check;
 mod import;
 mod ledger;
 mod lock;
 mod profile;
 mod scan;
 mod show;
+mod status;
 mod watch;
 
 use std::io::Write as _;
@@ -23,10 +25,8 @@ use self::show::ConfigAction;
 #[cfg(feature = "backend")]
 use crate::backend::{command_line as backend, run as back_end};
 use crate::command::outcome::State;
-use crate::config::{self, Loaded, Problem, Refused};
-use crate::doctor::{self, Finding, Verdict};
+use crate::config::{self, Fingerprints};
 use crate::exit::Exit;
-use crate::health::snapshot::Snapshot;
 use crate::hub::transports;
 use crate::log::throttle::EACH;
 use crate::operate::admin::{client, Request};
@@ -76,22 +76,37 @@ enum Action {
     /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
     /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
     Init(setup::Options),
-    /// Show what the running daemon sees: identities, buses, ledger, outbox.
+    /// Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger.
     ///
-    /// Example: fieldbridge status --json | jq .hub.connected
+    /// What is wrong comes first, with what to do. Exit status 1 if something needs a person, but not with --json,
+    /// where it stands in the member `attention`. Example: fieldbridge status --watch
     Status {
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
+        /// Show it again every two seconds, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
     },
     /// Have the running daemon take up the configuration as it stands in the files now.
     ///
     /// What has errors changes nothing, and exit status 78 says so. What is good touches only what it changes.
     /// Example: fieldbridge reload
     Reload {
+        /// Only say what would change, and what would be refused.
+        #[arg(long)]
+        dry_run: bool,
         /// Print what has changed as one JSON document.
         #[arg(long)]
         json: bool,
+    },
+    /// Have the running daemon's log say more, or less, until its next start.
+    ///
+    /// A level is off, error, warn, info, debug or trace, or a list by module. The environment variable FIELDBRIDGE_LOG
+    /// says what a start begins with. Example: fieldbridge log-level info,fieldbridge::bus=debug
+    LogLevel {
+        /// The level.
+        level: String,
     },
     /// Look into the ledger, beside the running daemon or without it.
     ///
@@ -99,6 +114,21 @@ enum Action {
     Ledger {
         #[command(subcommand)]
         action: LedgerAction,
+    },
+    /// Tell one command's story in plain words, with times, as far as the ledger knows it.
+    ///
+    /// When it came, what it waited behind, what went on the wire and how that ended, whether the hub has its event.
+    /// One argument is the number of a row, two are a device and a message's id. Exit status 1 if there is no such row.
+    /// Example: fieldbridge explain pump-7 m-1
+    Explain {
+        /// Number of the row, or device id at the hub.
+        #[arg(value_name = "ROW|DEVICE")]
+        row_or_device: String,
+        /// The message's id.
+        message_id: Option<String>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Run a configured command now, through the running daemon's bus.
     ///
@@ -235,15 +265,21 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
     let config = cli.config.as_path();
     match cli.action {
         Action::Run => run_daemon(config),
-        Action::Check { file, live: false, json } => check(file.as_deref().unwrap_or(config), json),
-        Action::Check { file, live: true, json } => check_live(file.as_deref().unwrap_or(config), json),
+        Action::Check { file, live: false, json } => check::check(file.as_deref().unwrap_or(config), json),
+        Action::Check { file, live: true, json } => check::check_live(file.as_deref().unwrap_or(config), json),
         Action::Init(options) => {
             systemd::seclude();
             setup::run(config, options)
         }
-        Action::Status { json } => status(config, json),
-        Action::Reload { json } => reload(config, json),
+        Action::Status { json, watch: false } => status::status(config, json),
+        Action::Status { json, watch: true } => status::watch(config, json),
+        Action::Reload { dry_run: false, json } => reload(config, json),
+        Action::Reload { dry_run: true, json } => would_reload(config, json),
+        Action::LogLevel { level } => log_level(config, level),
         Action::Ledger { action } => ledger::ledger(config, action),
+        Action::Explain { row_or_device, message_id, json } => {
+            ledger::explain(config, &row_or_device, message_id.as_deref(), json)
+        }
         Action::Exec { device, command, value, overrides, json } => {
             let value = value.map(|text| serde_json::from_str(&text).unwrap_or(Json::String(text)));
             exec(config, &Request::Exec { device, command, value, overrides }, json)
@@ -281,103 +317,20 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
     log::start();
     systemd::seclude();
     handles::raise();
+    let files = gateway::Files::new(path.to_owned(), environment().collect());
     let loaded = config::load(path, environment()).map_err(Exit::Config)?;
+    files.are_read(&loaded.files);
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
     let connections = transports::connections(config.devices.values());
     if let Some((what, remedy)) = handles::note(connections, config.buses.len(), handles::limit()) {
         tracing::warn!(target: EACH, "{what}; {remedy}");
     }
-    let files = gateway::Files { main: path.to_owned(), environment: environment().collect() };
     to_its_end(async {
         let ended = gateway::run(config, files).await;
         log::end();
         ended
     })?
-}
-
-fn check(path: &Path, json: bool) -> Result<(), Exit> {
-    systemd::seclude();
-    let loaded = load_to_check(path, json, Problem::to_json, doctor::refusals)?;
-    let mut remarks = loaded.notes.clone();
-    remarks.extend(doctor::around(&loaded));
-    remarks.extend(doctor::dates(&loaded));
-    if json {
-        print(&findings(true, &loaded.files, remarks.iter().map(Problem::to_json).collect()).to_string());
-        return Ok(());
-    }
-    remarks.iter().for_each(|remark| print_error(&told(remark)));
-    let config = loaded.config;
-    let counted = |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
-    print(&format!(
-        "the configuration is good: {} on {}, hub {}",
-        counted(config.devices.len(), "device", "devices"),
-        counted(config.buses.len(), "bus", "buses"),
-        config.hub.host
-    ));
-    Ok(())
-}
-
-fn check_live(path: &Path, json: bool) -> Result<(), Exit> {
-    systemd::seclude();
-    let loaded = load_to_check(path, json, doctor::problem_to_json, |_| Vec::new())?;
-    let mut remarks = loaded.notes.clone();
-    remarks.extend(doctor::around(&loaded));
-    let (files, origins) = (loaded.files.clone(), loaded.origins.clone());
-    if !json {
-        remarks.iter().for_each(|remark| print_error(&told(remark)));
-    }
-    let tell = |finding: &Finding| {
-        if !json {
-            print(&finding.to_string());
-        }
-    };
-    let found = to_its_end(doctor::check(loaded, tell))?;
-    let failed = found.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
-    if json {
-        let remarks = remarks.iter().map(doctor::problem_to_json);
-        let all = remarks.chain(found.iter().map(|finding| finding.to_json_at(&origins))).collect();
-        print(&findings(failed == 0, &files, all).to_string());
-    }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Exit::No(format!("{failed} of {} checks failed", found.len()))),
-    }
-}
-
-/// Loads what is to be checked, and asks `refusals` about it. With `json` its errors are printed as the document that
-/// is asked for.
-fn load_to_check(
-    path: &Path,
-    json: bool,
-    to_json: fn(&Problem) -> Json,
-    refusals: fn(&Loaded) -> Vec<Problem>,
-) -> Result<Loaded, Exit> {
-    let Refused { problems, notes, files } = match config::load_telling(path, environment()) {
-        Ok(loaded) => match refusals(&loaded) {
-            problems if problems.is_empty() => return Ok(loaded),
-            problems => Refused { problems, notes: loaded.notes, files: loaded.files },
-        },
-        Err(refused) => refused,
-    };
-    if json {
-        let all = problems.iter().chain(&notes).map(to_json).collect();
-        print(&findings(false, &files, all).to_string());
-    } else {
-        notes.iter().for_each(|note| print_error(&told(note)));
-    }
-    Err(Exit::Config(problems))
-}
-
-/// A remark as `check` prints it for people.
-fn told(remark: &Problem) -> String {
-    format!("{}: {remark}", remark.severity.as_str())
-}
-
-/// What `check --json` prints.
-fn findings(ok: bool, files: &[PathBuf], findings: Vec<Json>) -> Json {
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    serde_json::json!({ "ok": ok, "files": files, "findings": findings })
 }
 
 /// Does what needs a runtime.
@@ -393,21 +346,6 @@ fn to_its_end<T>(work: impl std::future::Future<Output = T>) -> Result<T, Exit> 
     Ok(done)
 }
 
-fn status(path: &Path, json: bool) -> Result<(), Exit> {
-    let places = config::places(path, environment()).map_err(Exit::Config)?;
-    let document = client::ask(&places.admin_socket, &Request::Status {})?;
-    if json {
-        print(&document.to_string());
-        return Ok(());
-    }
-    let snapshot: Snapshot = serde_json::from_value(document).map_err(|error| {
-        let what = format!("the daemon is of another version, and says what this program does not know ({error})");
-        Exit::Surroundings(format!("{what}; restart it, or take --json"))
-    })?;
-    print(&text::status(&snapshot));
-    Ok(())
-}
-
 fn reload(path: &Path, json: bool) -> Result<(), Exit> {
     let places = config::places(path, environment()).map_err(Exit::Config)?;
     let changes = client::ask(&places.admin_socket, &Request::Reload {}).map_err(|exit| match exit {
@@ -415,6 +353,30 @@ fn reload(path: &Path, json: bool) -> Result<(), Exit> {
         other => other,
     })?;
     print(&if json { changes.to_string() } else { text::changes(&changes) });
+    Ok(())
+}
+
+/// What a reload would change, by what the daemon says it runs on. Nothing is taken up.
+fn would_reload(path: &Path, json: bool) -> Result<(), Exit> {
+    let loaded = config::load(path, environment()).map_err(Exit::Config)?;
+    gateway::trust(&loaded.config).map_err(Exit::Setup)?;
+    let running = client::ask(&loaded.config.admin_socket, &Request::Running {})?;
+    let running: Fingerprints = serde_json::from_value(running).map_err(|error| {
+        let what = format!("the daemon is of another version, and does not say what it runs on ({error})");
+        Exit::Surroundings(format!("{what}; `fieldbridge check --live` compares what can be"))
+    })?;
+    let changes = gateway::Changes::between(&running, &Fingerprints::of(&loaded.config));
+    let mut document = changes.to_json(&loaded.notes);
+    document["dryRun"] = true.into();
+    document["summary"] = format!("a reload would tell: {changes}").into();
+    print(&if json { document.to_string() } else { text::changes(&document) });
+    Ok(())
+}
+
+fn log_level(path: &Path, level: String) -> Result<(), Exit> {
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
+    client::ask(&places.admin_socket, &Request::LogLevel { level: level.clone() })?;
+    print(&format!("the daemon's log says {} until its next start", text::printable(&level)));
     Ok(())
 }
 

@@ -405,13 +405,13 @@ fn absolute_folder(main: &Path) -> io::Result<PathBuf> {
 
 /// What stands in `conf.d`.
 #[derive(Default)]
-struct DropIns {
-    read: Vec<PathBuf>,
+pub(super) struct DropIns {
+    pub(super) read: Vec<PathBuf>,
     /// What somebody may believe to be read.
     passed_over: Vec<PathBuf>,
 }
 
-fn drop_in_files(folder: &Path) -> io::Result<DropIns> {
+pub(super) fn drop_in_files(folder: &Path) -> io::Result<DropIns> {
     let mut found = DropIns::default();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();

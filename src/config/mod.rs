@@ -30,6 +30,7 @@ mod secret;
 pub mod shipped;
 pub mod show;
 mod slips;
+mod standing;
 mod steps;
 mod syntax;
 mod text;
@@ -54,6 +55,7 @@ pub use fingerprint::Fingerprints;
 pub use load::{load, load_telling, places, profile_problems, Loaded, Places, Refused};
 pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
+pub use standing::Standing;
 pub use transport::TransportKind;
 pub use way::proxy_address;
 #[cfg(feature = "backend")]

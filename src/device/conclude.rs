@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::origin::{Origin, Told};
 use super::{Context, Work};
-use crate::command::outcome::{in_short, Outcome, Report, State};
+use crate::command::outcome::{in_short, Code, Outcome, Report, State};
 use crate::ledger::{Finish, LedgerError, NewRow, Receipt};
 use crate::log::throttle::{COMMANDS, EACH};
 use crate::time::Timestamp;
@@ -27,6 +27,7 @@ impl Context {
         self.forget(&work);
         let event = || event(&work.new, &outcome, attempts, finished_at);
         work.origin.conclude(outcome.state, receipt, event);
+        self.note_end(&work, &outcome);
         match work.origin.operator().map(|operator| operator.uid) {
             Some(uid) => self.log_for_operator(&work, &outcome, attempts, uid),
             None => {
@@ -65,6 +66,18 @@ impl Context {
                 () = self.ledger.well() => {}
                 () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
             }
+        }
+    }
+
+    /// What it says of the peripheral.
+    fn note_end(&self, work: &Work, outcome: &Outcome) {
+        let command = work.new.command.as_deref().unwrap_or_default();
+        match (outcome.state, &outcome.fault) {
+            (State::Succeeded, _) => self.health.ends.done(command),
+            (State::Failed | State::InDoubt, Some(fault)) if fault.code != Code::Unconfirmed => {
+                self.health.ends.undone(command, outcome.state.as_str(), fault.code.as_str(), &fault.message);
+            }
+            _ => {}
         }
     }
 

@@ -177,7 +177,7 @@ impl fmt::Display for Finding {
 }
 
 /// Looks at everything, and tells of each part when it is known. Returns every finding.
-pub async fn check(loaded: Loaded, tell: impl Fn(&Finding)) -> Vec<Finding> {
+pub async fn check(loaded: Loaded, tell: impl Fn(&[Finding])) -> Vec<Finding> {
     let Loaded { config, files, .. } = loaded;
     let daemon = daemon::ask(&config).await;
     let hub = tokio::spawn(hub::check(config.clone(), daemon.clone()));
@@ -185,10 +185,10 @@ pub async fn check(loaded: Loaded, tell: impl Fn(&Finding)) -> Vec<Finding> {
     let mut all = daemon.findings(&config);
     all.push(clock::check());
     all.extend(files::check(&config, &files, &daemon));
-    all.iter().for_each(&tell);
+    tell(&all);
     for (about, part) in [("buses", buses), ("hub", hub)] {
         let found = part.await.unwrap_or_else(|error| vec![Finding::fail(about, format!("the check broke: {error}"))]);
-        found.iter().for_each(&tell);
+        tell(&found);
         all.extend(found);
     }
     all

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{unknown, Gateway};
+use super::operators::unknown;
+use super::Gateway;
 use crate::device::Lock;
 use crate::log::throttle::EACH;
 use crate::operate::admin::Reply;

@@ -27,13 +27,12 @@ use tokio::time::{timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use registry::{late_window, longest_timeout};
-pub use reload::{Files, Reading, Reads, Refusal, Source};
+pub use reload::{trust, Changes, Files, Looks, Reading, Reads, Refusal, Source};
 
 use crate::bus::{Lines, Owed, SystemLines};
 use crate::certificate::Trust;
-use crate::config::{Config, Fingerprints};
+use crate::config::Config;
 use crate::device::{lockout, Context, Intervals, Lockouts, Receipts};
-use crate::doctor;
 use crate::exit::Exit;
 use crate::handles::{self, Places};
 use crate::health::pulse;
@@ -47,9 +46,7 @@ use crate::ledger::{Ledger, Legacy, Life, Locked};
 use crate::log;
 use crate::log::throttle::EACH;
 use crate::operate::admin::server::{self, Unbound};
-use crate::operate::admin::{self, Operator, Reply};
-use crate::operate::exec;
-use crate::operate::inspect::Piece;
+use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use registry::{by_device, Begin, Registry};
@@ -83,6 +80,8 @@ struct Gateway {
     ways: Ways,
     /// Operators' wishes for a new configuration.
     reloads: mpsc::Sender<oneshot::Sender<Reply>>,
+    /// Where that comes from.
+    source: Arc<dyn Source>,
     started: Instant,
     stops: Stops,
 }
@@ -192,7 +191,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     let mut tasks = TaskGroups::default();
     let (reloads, mut wishes) = mpsc::channel(RELOADS_MAX);
     let ways = Ways::since_the_start(&ledger, &config);
-    let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, reloads, ways));
+    let gateway = Arc::new(Gateway::new(config, ledger, dial, lines, (reloads, source.clone()), ways));
     gateway.start(trust, left, operators, &mut tasks);
     crash::point(Point::BeforeReady);
     systemd::ready();
@@ -301,7 +300,7 @@ impl Gateway {
         ledger: Ledger,
         dial: Arc<dyn Dial>,
         lines: Arc<dyn Lines>,
-        reloads: mpsc::Sender<oneshot::Sender<Reply>>,
+        (reloads, source): (mpsc::Sender<oneshot::Sender<Reply>>, Arc<dyn Source>),
         ways: Ways,
     ) -> Gateway {
         let (retention, _) = watch::channel(config.ledger.retention);
@@ -332,6 +331,7 @@ impl Gateway {
             retention,
             ways,
             reloads,
+            source,
             started,
             stops,
         }
@@ -466,62 +466,6 @@ impl Gateway {
         Some(self.registry().devices.get(device)?.context.clone())
     }
 
-    async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
-        match request {
-            admin::Request::Status {} => match serde_json::to_value(self.snapshot().await) {
-                Ok(snapshot) => Reply::Ok(snapshot),
-                Err(error) => Reply::Error(error.to_string()),
-            },
-            admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.registry().config))),
-            admin::Request::Reload {} => {
-                tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");
-                let (wish, reply) = oneshot::channel();
-                let stopping = || Reply::Error("the daemon is stopping".into());
-                match self.reloads.send(wish).await {
-                    Ok(()) => reply.await.unwrap_or_else(|_| stopping()),
-                    Err(_) => stopping(),
-                }
-            }
-            admin::Request::Probe { device } => {
-                let Some(present) = self.context(&device).map(|context| context.present()) else {
-                    return unknown(&device);
-                };
-                tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
-                Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
-            }
-            admin::Request::Read { device, table, address, count } => {
-                self.read(operator, &device, Piece::of(&table, address, count)).await
-            }
-            admin::Request::Watch { bus, after } => self.watch(operator, &bus, after).await,
-            admin::Request::Scan { bus, unit } => self.scan(operator, &bus, unit).await,
-            admin::Request::Exec { device, command, value, overrides } => {
-                let Some(context) = self.context(&device) else { return unknown(&device) };
-                tracing::info!(%device, command, overrides, uid = operator.uid, "a local operator asks for a command");
-                self.execute(context, exec::Asked { operator, command, value, overrides }).await
-            }
-            admin::Request::Lock { device, reason } => self.lock(device, operator.uid, reason).await,
-            admin::Request::Unlock { device } => self.unlock(device, operator.uid).await,
-        }
-    }
-
-    /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
-    async fn execute(&self, context: Context, asked: exec::Asked) -> Reply {
-        let stopping = || Reply::Error("the daemon is stopping".into());
-        let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
-        let place = tokio::select! {
-            biased;
-            () = stop.cancelled() => return stopping(),
-            place = self.executions.clone().acquire_owned() => place.expect("the semaphore is never closed"),
-        };
-        let context = context.as_it_is(stop);
-        let (answer, answered) = oneshot::channel();
-        tokio::spawn(async move {
-            exec::execute(context, hub, asked, answer).await;
-            drop(place);
-        });
-        answered.await.map_or_else(|_| stopping(), Reply::from)
-    }
-
     /// Feeds systemd's watchdog as long as every part makes progress.
     async fn feed_watchdog(&self, period: Duration) {
         let mut ticks = tokio::time::interval(period);
@@ -548,10 +492,6 @@ impl Gateway {
         let stuck = devices.chain(buses).find_map(|(kind, name, overdue)| Some((kind, name, overdue?)));
         stuck.map(|(kind, name, overdue)| format!("{kind} {name} ({} s overdue)", overdue.as_secs()))
     }
-}
-
-fn unknown(device: &str) -> Reply {
-    Reply::Error(format!("no device is called {device:?}"))
 }
 
 /// Has a task run that knows of no end, until `stop`.

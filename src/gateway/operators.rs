@@ -1,17 +1,109 @@
-//! What operators ask the daemon's buses, beside commands.
+//! What operators ask the daemon.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::registry::longest_timeout;
-use super::{unknown, Gateway};
+use super::Gateway;
 use crate::bus::BusHandle;
-use crate::operate::admin::{Operator, Reply};
+use crate::config::Fingerprints;
+use crate::device::Context;
+use crate::doctor;
+use crate::ledger::doubt::Resolution;
+use crate::ledger::LedgerError;
+use crate::log;
+use crate::log::throttle::EACH;
+use crate::operate::admin::{self, Operator, Reply};
+use crate::operate::exec;
 use crate::operate::inspect::{self, Piece};
+use crate::time::Timestamp;
 
 impl Gateway {
+    /// Does what an operator asks.
+    pub(super) async fn answer(self: &Arc<Self>, operator: Operator, request: admin::Request) -> Reply {
+        match request {
+            admin::Request::Status {} => match serde_json::to_value(self.snapshot().await) {
+                Ok(snapshot) => Reply::Ok(snapshot),
+                Err(error) => Reply::Error(error.to_string()),
+            },
+            admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.registry().config))),
+            admin::Request::Reload {} => {
+                tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");
+                let (wish, reply) = oneshot::channel();
+                let stopping = || Reply::Error("the daemon is stopping".into());
+                match self.reloads.send(wish).await {
+                    Ok(()) => reply.await.unwrap_or_else(|_| stopping()),
+                    Err(_) => stopping(),
+                }
+            }
+            admin::Request::Probe { device } => {
+                let Some(present) = self.context(&device).map(|context| context.present()) else {
+                    return unknown(&device);
+                };
+                tracing::info!(%device, uid = operator.uid, "a local operator asks whether the peripheral answers");
+                Reply::Ok(doctor::slave::ask(&present.device, &present.bus).await.to_json())
+            }
+            admin::Request::Read { device, table, address, count } => {
+                self.read(operator, &device, Piece::of(&table, address, count)).await
+            }
+            admin::Request::Watch { bus, after } => self.watch(operator, &bus, after).await,
+            admin::Request::Scan { bus, unit } => self.scan(operator, &bus, unit).await,
+            admin::Request::Exec { device, command, value, overrides } => {
+                let Some(context) = self.context(&device) else { return unknown(&device) };
+                tracing::info!(target: EACH, %device, command, overrides, uid = operator.uid, "a local operator asks for a command");
+                self.execute(context, exec::Asked { operator, command, value, overrides }).await
+            }
+            admin::Request::Lock { device, reason } => self.lock(device, operator.uid, reason).await,
+            admin::Request::Unlock { device } => self.unlock(device, operator.uid).await,
+            admin::Request::LogLevel { level } => match log::level::set(&level) {
+                Ok(()) => {
+                    tracing::info!(target: EACH, level, uid = operator.uid, "a local operator has set what the log says");
+                    Reply::Ok(json!({ "level": level }))
+                }
+                Err(why) => Reply::Error(why),
+            },
+            admin::Request::Resolve { row, note } => self.resolve(operator, row, note).await,
+        }
+    }
+
+    /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
+    async fn execute(&self, context: Context, asked: exec::Asked) -> Reply {
+        let stopping = || Reply::Error("the daemon is stopping".into());
+        let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return stopping(),
+            place = self.executions.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+        };
+        let context = context.as_it_is(stop);
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            exec::execute(context, hub, asked, answer).await;
+            drop(place);
+        });
+        answered.await.map_or_else(|_| stopping(), Reply::from)
+    }
+
+    /// Notes that somebody has looked at what a command in doubt has done.
+    async fn resolve(&self, operator: Operator, row: i64, note: Option<String>) -> Reply {
+        let now = self.ledger.wall_clock().now().unwrap_or(Timestamp::UNKNOWN);
+        let resolution = match Resolution::new(now, exec::user(operator.uid).await, note) {
+            Ok(resolution) => resolution,
+            Err(why) => return Reply::Error(why),
+        };
+        tracing::info!(target: EACH, row, uid = operator.uid, "a local operator has looked at what was in doubt");
+        match self.ledger.resolve(row, resolution).await {
+            Ok(()) => Reply::Ok(json!({ "row": row })),
+            Err(LedgerError::Refused(why)) => Reply::Error(why),
+            Err(error) => Reply::Unrecorded(error.to_string()),
+        }
+    }
+
     /// Reads what stands in a table of a device.
     pub(super) async fn read(&self, operator: Operator, device: &str, piece: Result<Piece, String>) -> Reply {
         let Some(present) = self.context(device).map(|context| context.present()) else { return unknown(device) };
@@ -84,4 +176,8 @@ impl Gateway {
             Err(why) => Reply::Error(why),
         }
     }
+}
+
+pub(super) fn unknown(device: &str) -> Reply {
+    Reply::Error(format!("no device is called {device:?}"))
 }

@@ -463,7 +463,9 @@ mod tests {
             Ledger::open_on(Arc::new(SystemDisk), &path, &config.hub.host, Life::default()).unwrap();
         let (bell, ways) = (Arc::new(Bell(Notify::new())), Ways::since_the_start(&ledger, &config));
         let (reloads, _wishes) = tokio::sync::mpsc::channel(1);
-        let gateway = Gateway::new(config.clone(), ledger, bell.clone(), Arc::new(SystemLines), reloads, ways);
+        let source = Arc::new(crate::gateway::Files::new(main, Vec::new()));
+        let gateway =
+            Gateway::new(config.clone(), ledger, bell.clone(), Arc::new(SystemLines), (reloads, source), ways);
         let mut tasks = TaskGroups::default();
         let access = Arc::new(Access { hub: config.hub.clone(), trust: None });
         let device = Arc::new(config.devices["d"].clone());

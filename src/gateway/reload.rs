@@ -2,15 +2,17 @@
 //!
 //! Invariant: what is refused changes nothing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{json, Value as Json};
 use tokio::sync::oneshot;
 
 use crate::certificate::Trust;
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Fingerprints, Problem, Standing};
 use crate::log::throttle::EACH;
 use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
@@ -36,23 +38,52 @@ pub type Reads<'a> = Pin<Box<dyn Future<Output = Result<Reading, Refusal>> + Sen
 pub trait Source: Send + Sync {
     /// Reads and checks everything.
     fn read(&self) -> Reads<'_>;
+
+    /// What it is called, and which parts of it may be other ones than those that were read last.
+    fn changed(&self) -> Looks<'_> {
+        Box::pin(std::future::ready((String::new(), Vec::new())))
+    }
 }
+
+/// A look at whether the configuration has changed.
+pub type Looks<'a> = Pin<Box<dyn Future<Output = (String, Vec<String>)> + Send + 'a>>;
 
 /// The files of a main configuration file, with this environment.
 pub struct Files {
-    /// The main file.
-    pub main: PathBuf,
-    /// The environment, as it was when the daemon began.
-    pub environment: Vec<(String, String)>,
+    main: PathBuf,
+    environment: Vec<(String, String)>,
+    /// As they were when they were read last.
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl Files {
+    /// Of a main file that is about to be read, and the environment of the daemon.
+    pub fn new(main: PathBuf, environment: Vec<(String, String)>) -> Files {
+        let standing = Arc::new(Mutex::new(Standing::of(&main)));
+        Files { main, environment, standing }
+    }
+
+    /// All that the configuration was read from.
+    pub fn are_read(&self, files: &[PathBuf]) {
+        locked(&self.standing).add(files);
+    }
+}
+
+fn locked(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
+    standing.lock().expect("nobody panics while holding how files stand")
 }
 
 impl Source for Files {
     fn read(&self) -> Reads<'_> {
-        let (main, environment) = (self.main.clone(), self.environment.clone());
+        let (main, environment, standing) = (self.main.clone(), self.environment.clone(), self.standing.clone());
         // A thousand key files on a slow card take their time, and the buses must not wait for them.
         let read = move || {
             let told = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Refusal>();
-            let loaded = config::load(&main, environment).map_err(told)?;
+            let mut as_read = Standing::of(&main);
+            let loaded = config::load_telling(&main, environment);
+            as_read.add(loaded.as_ref().map_or_else(|refused| &refused.files, |loaded| &loaded.files));
+            *locked(&standing) = as_read;
+            let loaded = loaded.map_err(|refused| told(refused.problems))?;
             let trust = trust(&loaded.config).map_err(|why| vec![why])?;
             Ok(Reading { config: loaded.config, notes: loaded.notes, trust })
         };
@@ -61,10 +92,24 @@ impl Source for Files {
             done.unwrap_or_else(|error| Err(vec![format!("the configuration could not be read: {error}")]))
         })
     }
+
+    fn changed(&self) -> Looks<'_> {
+        let (main, standing) = (self.main.clone(), locked(&self.standing).clone());
+        let name = main.display().to_string();
+        Box::pin(async move {
+            // As many files as devices, on a slow card.
+            let look = move || standing.changed(&main);
+            let changed = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+            (name, changed.iter().map(|file| file.display().to_string()).collect())
+        })
+    }
 }
 
 /// The trust anchors that a configuration names.
-pub(super) fn trust(config: &Config) -> Result<Option<Trust>, String> {
+///
+/// # Errors
+/// What is wrong with them, in a sentence.
+pub fn trust(config: &Config) -> Result<Option<Trust>, String> {
     let trust = config.hub.tls.then(|| Trust::load(config.hub.ca_file.as_deref())).transpose();
     trust.map_err(|why| why.to_string())
 }
@@ -119,24 +164,38 @@ impl<'a> Reload<'a> {
 
 /// What a new configuration has changed, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
-    pub(super) devices: Names,
-    pub(super) buses: Names,
+pub struct Changes {
+    /// Devices, by id.
+    pub devices: Names,
+    /// Buses, by name.
+    pub buses: Names,
     /// What else.
-    pub(super) settings: Vec<&'static str>,
+    pub settings: Vec<&'static str>,
     /// What is taken up at the next start only.
-    pub(super) at_restart: Vec<&'static str>,
+    pub at_restart: Vec<&'static str>,
 }
 
 /// Names of one kind of thing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Names {
-    pub(super) added: Vec<String>,
-    pub(super) removed: Vec<String>,
-    pub(super) changed: Vec<String>,
+pub struct Names {
+    /// Those that are new.
+    pub added: Vec<String>,
+    /// Those that are gone.
+    pub removed: Vec<String>,
+    /// Those that stay, with other settings.
+    pub changed: Vec<String>,
 }
 
 impl Names {
+    fn between(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Names {
+        let only_in = |some: &BTreeMap<String, String>, others: &BTreeMap<String, String>| {
+            some.keys().filter(|name| !others.contains_key(*name)).cloned().collect()
+        };
+        let is_changed = |(name, print): &(&String, &String)| before.get(*name).is_some_and(|other| other != *print);
+        let changed = after.iter().filter(is_changed).map(|(name, _)| name.clone()).collect();
+        Names { added: only_in(after, before), removed: only_in(before, after), changed }
+    }
+
     fn to_json(&self) -> Json {
         json!({ "added": self.added, "removed": self.removed, "changed": self.changed })
     }
@@ -162,8 +221,19 @@ fn shown(names: &[String]) -> String {
 }
 
 impl Changes {
+    /// Between what a daemon runs on and another configuration.
+    pub fn between(before: &Fingerprints, after: &Fingerprints) -> Changes {
+        let settings = [("hub", before.hub != after.hub), ("ledger", before.ledger != after.ledger)];
+        Changes {
+            devices: Names::between(&before.devices, &after.devices),
+            buses: Names::between(&before.buses, &after.buses),
+            settings: settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect(),
+            at_restart: Vec::new(),
+        }
+    }
+
     /// As `fieldbridge reload --json` prints it.
-    pub(super) fn to_json(&self, notes: &[Problem]) -> Json {
+    pub fn to_json(&self, notes: &[Problem]) -> Json {
         json!({
             "devices": self.devices.to_json(),
             "buses": self.buses.to_json(),

@@ -1,11 +1,13 @@
 //! What the daemon says of itself: `status`, and the line that systemd shows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::registry::{Registry, Running, Served};
 use super::Gateway;
 use crate::health::snapshot::{self, BusState, Snapshot};
 use crate::health::LinkState;
+use crate::operate::attention;
 use crate::systemd;
 use crate::time::Timestamp;
 
@@ -45,14 +47,25 @@ impl Served {
         has_events.then(|| (present.device.bus.clone(), snapshot::Events { heard, dropped }))
     }
 
-    fn snapshot(&self) -> snapshot::Device {
+    fn snapshot(&self, hub: &str, in_doubt_open: u64) -> snapshot::Device {
         let present = self.context.present();
         let snapshot = self.health.snapshot(&present.device.bus, present.device.transport.as_str());
         let standing = present.bus.presence().standing(&present.bus.party(&present.device));
         let now = self.context.ledger.wall_clock().now().ok();
         let away_since = standing.away_since.zip(now).map(|(since, now)| now.minus(since.elapsed()).to_string());
         let locked = self.context.lockouts.shown(&self.context.id);
-        snapshot::Device { locked, present: standing.present, away_since, ..snapshot }
+        let (last_success, last_failure) = self.health.ends.told(|ago| now.map(|now| now.minus(ago).to_string()));
+        let (hub_host, present) = (hub.to_owned(), standing.present);
+        snapshot::Device {
+            hub_host,
+            locked,
+            present,
+            away_since,
+            in_doubt_open,
+            last_success,
+            last_failure,
+            ..snapshot
+        }
     }
 }
 
@@ -62,10 +75,15 @@ impl Gateway {
         let (rows, events) = self.ledger.counts().await.unwrap_or((0, 0));
         let configured = self.registry().devices.keys().cloned().collect();
         let of_removed_devices = self.ledger.events_of_others(configured).await.unwrap_or(0);
+        let open_doubts: BTreeMap<String, u64> =
+            self.ledger.open_doubts().await.unwrap_or_default().into_iter().collect();
+        let (file, changed_files) = self.source.changed().await;
         let doubt = self.ledger.wall_clock().now().err();
         let registry = self.registry();
-        let devices = registry.devices.values();
-        Snapshot {
+        let of_device = |(id, served): (&String, &Served)| {
+            served.snapshot(&registry.config.hub.host, open_doubts.get(id).copied().unwrap_or(0))
+        };
+        let mut snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs(),
             clock: snapshot::Clock {
@@ -76,17 +94,27 @@ impl Gateway {
             configuration: snapshot::Configuration {
                 ok: registry.refused.is_none(),
                 last_error: registry.refused.clone(),
+                file,
+                changed_files,
             },
             hub: snapshot::Hub {
                 host: registry.config.hub.host.clone(),
                 connected: registry.connected(),
                 identities: registry.devices.len(),
             },
-            devices: devices.map(Served::snapshot).collect(),
+            devices: registry.devices.iter().map(of_device).collect(),
             buses: registry.buses.iter().map(|(name, running)| registry.bus(name, running)).collect(),
-            ledger: snapshot::Ledger { ok: health.ok, rows, last_error: health.last_error },
+            ledger: snapshot::Ledger {
+                ok: health.ok,
+                rows,
+                in_doubt_open: open_doubts.values().sum(),
+                last_error: health.last_error,
+            },
             outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },
-        }
+            attention: Vec::new(),
+        };
+        snapshot.attention = attention::of(&snapshot);
+        snapshot
     }
 
     pub(super) async fn report_status(&self) {

@@ -1,5 +1,6 @@
 //! What the running daemon knows of itself: counters and last errors, for `status`, the log and systemd.
 
+pub mod ends;
 pub mod pulse;
 pub mod snapshot;
 
@@ -44,6 +45,8 @@ pub struct DeviceHealth {
     pub in_doubt: Counter,
     /// Whether its link and its outbox move.
     pub pulse: Pulse,
+    /// How its last commands ended.
+    pub ends: ends::Ends,
     pending: AtomicU64,
     link: Mutex<(LinkState, Option<String>)>,
 }
@@ -58,6 +61,7 @@ impl DeviceHealth {
             duplicates: Counter::default(),
             in_doubt: Counter::default(),
             pulse: Pulse::default(),
+            ends: ends::Ends::default(),
             pending: AtomicU64::new(0),
             link: Mutex::new((LinkState::Waiting, None)),
         }
@@ -94,14 +98,12 @@ impl DeviceHealth {
             transport: transport.to_owned(),
             hub: state,
             last_error,
-            locked: None,
-            present: None,
-            away_since: None,
             received: self.received.get(),
             executed: self.executed.get(),
             duplicates: self.duplicates.get(),
             in_doubt: self.in_doubt.get(),
             pending: self.pending.load(Ordering::Relaxed),
+            ..snapshot::Device::default()
         }
     }
 

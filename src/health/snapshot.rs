@@ -15,7 +15,7 @@ pub struct Snapshot {
     pub uptime_seconds: u64,
     /// The wall clock.
     pub clock: Clock,
-    /// What the last reload came to.
+    /// The configuration in force.
     pub configuration: Configuration,
     /// The hub.
     pub hub: Hub,
@@ -27,6 +27,18 @@ pub struct Snapshot {
     pub ledger: Ledger,
     /// Result events that the hub does not have yet.
     pub outbox: Outbox,
+    /// What needs a person; an older program does not say.
+    pub attention: Vec<Attention>,
+}
+
+/// Something that does not come right by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Attention {
+    /// What is wrong, of whom.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// The wall clock.
@@ -41,7 +53,7 @@ pub struct Clock {
     pub last_error: Option<String>,
 }
 
-/// What the last reload came to.
+/// The configuration in force.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Configuration {
@@ -49,6 +61,10 @@ pub struct Configuration {
     pub ok: bool,
     /// Why the last reload was refused.
     pub last_error: Option<String>,
+    /// The main file.
+    pub file: String,
+    /// Files that were written, came or went since they were read last: what stands in them may not be in force.
+    pub changed_files: Vec<String>,
 }
 
 /// The hub.
@@ -73,6 +89,8 @@ pub struct Device {
     pub bus: String,
     /// How its messages come.
     pub transport: String,
+    /// Host name of its hub.
+    pub hub_host: String,
     /// Where its session stands.
     pub hub: LinkState,
     /// Why it is not connected.
@@ -91,8 +109,44 @@ pub struct Device {
     pub duplicates: u64,
     /// Commands that ended in doubt.
     pub in_doubt: u64,
+    /// Commands in doubt, of whatever life of the daemon, that nobody has looked at.
+    pub in_doubt_open: u64,
     /// Commands that wait or run.
     pub pending: u64,
+    /// The last command that its peripheral has done, since the start.
+    pub last_success: Option<Done>,
+    /// The last that failed at it, or ended in doubt.
+    pub last_failure: Option<Undone>,
+}
+
+/// A command that was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Done {
+    /// When it ended, where the clock is believed.
+    pub at: Option<String>,
+    /// Seconds since then.
+    pub seconds_ago: u64,
+    /// The command's name.
+    pub command: String,
+}
+
+/// A command that was not done, or nobody knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Undone {
+    /// When it ended, where the clock is believed.
+    pub at: Option<String>,
+    /// Seconds since then.
+    pub seconds_ago: u64,
+    /// The command's name.
+    pub command: String,
+    /// Its state in the ledger.
+    pub state: String,
+    /// Why, in a word.
+    pub code: String,
+    /// Why, in a sentence.
+    pub message: String,
 }
 
 /// A device's lock. One that stands for a file that can't be read has neither time nor user.
@@ -276,6 +330,8 @@ pub struct Ledger {
     pub ok: bool,
     /// Its rows.
     pub rows: i64,
+    /// Commands in doubt that nobody has looked at, also of devices that are not configured any more.
+    pub in_doubt_open: u64,
     /// Why it can't be written.
     pub last_error: Option<String>,
 }

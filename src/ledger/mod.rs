@@ -18,7 +18,9 @@
 pub mod backup;
 mod condition;
 pub mod disk;
+pub mod doubt;
 mod error;
+pub mod explanation;
 mod filter;
 mod integrity;
 mod keeper;
@@ -37,7 +39,7 @@ mod trust;
 mod writer;
 
 pub use error::LedgerError;
-pub use listing::Listed;
+pub use listing::{Listed, Wanted};
 pub use offline::Reader;
 pub use store::{Legacy, Life, Locked, CHANGING};
 pub use writer::Writing;

@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::condition::unusable;
-use super::listing::{self, Listed};
+use super::explanation::{self, Around};
+use super::listing::{self, Listed, Wanted};
 use super::row::Record;
 use super::{schema, store, LedgerError};
 use crate::command::outcome::State;
@@ -35,7 +36,31 @@ impl Reader {
     /// # Errors
     /// [`LedgerError::Failed`] if the file can't be read.
     pub fn list(&self, device: Option<&str>, state: Option<State>, limit: u32) -> Result<Listed, LedgerError> {
-        listing::list(&self.0, device, state, limit).map_err(read_failed)
+        self.search(&Wanted { device, state, limit, ..Wanted::default() })
+    }
+
+    /// The newest rows of which all is true that is said, newest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn search(&self, wanted: &Wanted<'_>) -> Result<Listed, LedgerError> {
+        listing::list(&self.0, wanted).map_err(read_failed)
+    }
+
+    /// Every row of one message id, oldest first, at whichever hub and of whatever body; so many at most.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn all_of(&self, device: &str, message_id: &str, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        explanation::all_of(&self.0, device, message_id, limit).map_err(read_failed)
+    }
+
+    /// What the ledger knows around a row.
+    ///
+    /// # Errors
+    /// [`LedgerError::Failed`] if the file can't be read.
+    pub fn around(&self, row: &Record) -> Result<Around, LedgerError> {
+        explanation::around(&self.0, row).map_err(read_failed)
     }
 
     /// The row with a number.

@@ -3,6 +3,7 @@
 use rusqlite::{Row, ToSql};
 use serde_json::{json, Value as Json};
 
+use super::doubt::Resolution;
 use crate::command::outcome::{Code, Fault, State};
 use crate::command::Envelope;
 use crate::time::Timestamp;
@@ -89,6 +90,8 @@ pub struct Record {
     pub value: Option<Json>,
     /// Why it did not succeed.
     pub fault: Option<Fault>,
+    /// That somebody has looked at what it has done, if it is in doubt.
+    pub resolved: Option<Resolution>,
     /// What happened to it, oldest first.
     pub history: Vec<Json>,
 }
@@ -167,7 +170,8 @@ impl Record {
         "device, message_id, name, state, attempts, deliveries, received_at, finished_at, value, \
                                error_code, error_message, modbus_exception, history, id, \
                                (SELECT host FROM hub WHERE hub.id = command.hub), source, user, requested, \
-                               correlation_id, sequence_number, enqueued_at, delivery_count";
+                               correlation_id, sequence_number, enqueued_at, delivery_count, \
+                               resolved_at, resolved_by, resolution";
 
     /// Reads a row of [`Record::COLUMNS`].
     ///
@@ -198,6 +202,7 @@ impl Record {
             received_at: Timestamp(row.get(6)?),
             finished_at: row.get::<_, Option<i64>>(7)?.map(Timestamp),
             value: json_column(row, 8)?,
+            resolved: resolution(row, 22)?,
             fault,
             history: history.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
         })
@@ -225,6 +230,10 @@ impl Record {
             "deliveryCount": self.envelope.delivery_count,
             "value": self.value,
             "error": self.fault.as_ref().map(Fault::to_json),
+            "resolved": self.resolved.as_ref().map(|resolved| {
+                let at = resolved.at.known().map(|at| at.to_string());
+                json!({ "at": at, "by": resolved.by, "note": resolved.note })
+            }),
         })
     }
 
@@ -282,6 +291,12 @@ pub(super) fn envelope(row: &Row, first: usize) -> rusqlite::Result<Envelope> {
         enqueued_at: row.get::<_, Option<i64>>(first + 2)?.map(Timestamp),
         delivery_count: row.get(first + 3)?,
     })
+}
+
+fn resolution(row: &Row, first: usize) -> rusqlite::Result<Option<Resolution>> {
+    let Some(at) = row.get::<_, Option<i64>>(first)?.map(Timestamp) else { return Ok(None) };
+    let by: Option<String> = row.get(first + 1)?;
+    Ok(Some(Resolution { at, by: by.unwrap_or_default(), note: row.get(first + 2)? }))
 }
 
 fn state(row: &Row, column: usize) -> rusqlite::Result<State> {

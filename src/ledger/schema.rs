@@ -13,7 +13,7 @@
 //!   and hub have told (`correlation_id`, `sequence_number`, `enqueued_at`, `delivery_count`) is of the delivery that
 //!   the row was made for, NULL where they have not. Unique: hub, device, message id and digest; the same id with
 //!   another digest is a row of its own, `rejected` with `message-id-reused`. Partial indexes: what is not finished,
-//!   what may be pruned (by `seen`), what did not succeed.
+//!   what may be pruned (by `seen`), what did not succeed, what is in doubt and was not `resolved_at` any time.
 //! - `outbox`: result events that the hub has not acknowledged.
 //! - `hub`: each hub that was ever configured, and since which age of the ledger it is, or was last.
 //! - `trusted`: devices of which a new ledger knows enough.
@@ -44,7 +44,7 @@ use crate::proof::crash::{self, Point};
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -138,6 +138,15 @@ const MIGRATIONS: [&str; 6] = [
     -- note it by its defaults.
     ALTER TABLE ledger ADD COLUMN late_window INTEGER NOT NULL DEFAULT 10000;
 ",
+    // That somebody has looked at what a command in doubt has done; until then it is found without a scan. What nobody
+    // confirms is in doubt by its nature.
+    "
+    ALTER TABLE command ADD COLUMN resolved_at INTEGER;     -- wall clock, ms since 1970
+    ALTER TABLE command ADD COLUMN resolved_by TEXT;
+    ALTER TABLE command ADD COLUMN resolution TEXT;         -- what was found
+    CREATE INDEX command_open_doubt ON command (device)
+        WHERE state = 'in_doubt' AND resolved_at IS NULL AND error_code IS NOT 'unconfirmed';
+",
 ];
 
 /// Newest rows that are read before anything connects.
@@ -202,6 +211,25 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
         let why = Complaint::new("is of an older version", "start the daemon once to bring it up to date");
         return Err(LedgerError::Untrusted { path: path.to_owned(), why });
     }
+    Ok(db)
+}
+
+/// Opens a ledger of this version to note something in a row, while no daemon has it.
+pub fn open_to_note(disk: &dyn Disk, path: &Path) -> Result<Connection, LedgerError> {
+    let is_proven = beside(path, ".sound").exists() && !beside(path, ".replace").exists();
+    if !is_proven {
+        let why = Complaint::new(
+            "is not proven since it was made, restored or failed",
+            "start the daemon once, which does that",
+        );
+        return Err(LedgerError::Untrusted { path: path.to_owned(), why });
+    }
+    drop(open_read_only(path)?);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    settle_log(disk, path).map_err(|e| untrusted(path, &e))?;
+    let db = connect(disk, path, flags).map_err(|e| untrusted(path, &e))?;
+    db.busy_timeout(BUSY_TIMEOUT).map_err(|e| untrusted(path, &e))?;
+    settle(&db).map_err(|e| not_sound(path, &e))?;
     Ok(db)
 }
 
@@ -386,7 +414,7 @@ pub fn prove_all(db: &Connection) -> Result<(), String> {
 }
 
 /// Whether there is a file that this user may read, and it has content.
-fn is_readable(path: &Path) -> Result<(), LedgerError> {
+pub fn is_readable(path: &Path) -> Result<(), LedgerError> {
     match std::fs::File::open(path) {
         Ok(_) => refuse_empty(&SystemDisk, path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LedgerError::Missing(path.to_owned())),

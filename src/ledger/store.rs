@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - An outcome and its result event are written by the same call, hence the same transaction (G7).
-//! - A final row is never changed again, but for counting deliveries.
+//! - A final row is never changed again, but for counting deliveries and noting that somebody has looked at a doubt
+//!   (module `doubt`).
 //! - Only final rows are deleted, and only by [`prune`], which measures age by the ledger's own clock (G10).
 
 use std::time::Duration;
@@ -545,7 +546,8 @@ fn insert_row(
     Ok(())
 }
 
-fn entry(at: Timestamp, event: &str, detail: Option<&str>) -> String {
+/// A line of a history.
+pub(super) fn entry(at: Timestamp, event: &str, detail: Option<&str>) -> String {
     let mut entry = json!({ "at": at.known().map(|at| at.to_string()), "event": event });
     if let Some(detail) = detail {
         entry["detail"] = detail.into();

@@ -1,8 +1,10 @@
 //! Logs: to standard error, with the journal's priorities under systemd and colour on a terminal.
 //!
-//! Filtered by the environment variable `FIELDBRIDGE_LOG` (`info` by default; e.g. `fieldbridge::bus=debug`). What a
+//! Filtered by the environment variable `FIELDBRIDGE_LOG` (`info` by default; e.g. `fieldbridge::bus=debug`), and by
+//! what an operator sets while it runs ([`level`]). What a
 //! peer can cause at will is bounded by [`crate::log::throttle`].
 
+pub mod level;
 pub mod throttle;
 
 use std::fmt;
@@ -28,7 +30,7 @@ pub fn start() {
     // A line that can't be written (a full disk, a reader that went away) is lost. The library would report that to
     // standard error too, and panic when it can't.
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter).with(THROTTLE.clone());
+    let registry = tracing_subscriber::registry().with(level::changeable(filter)).with(THROTTLE.clone());
     // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(lines.with_ansi(false).event_format(Journal)).try_init()

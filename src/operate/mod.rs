@@ -2,8 +2,10 @@
 //! shown.
 
 pub mod admin;
+pub mod attention;
 pub mod capture;
 pub mod exec;
 pub mod inspect;
 pub mod locking;
+pub mod resolving;
 pub mod text;

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 mod clock;
+pub mod local;
 #[cfg(feature = "proof")]
 pub mod simulated;
 mod stamp;

@@ -12,8 +12,10 @@ use crate::support::Site;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::State;
 use fieldbridge::ledger::disk::beside;
-use fieldbridge::ledger::Ledger;
+use fieldbridge::ledger::doubt::Resolution;
+use fieldbridge::ledger::{Ledger, Reader};
 use fieldbridge::proof::crash::Point;
+use fieldbridge::time::Timestamp;
 use rusqlite::Connection;
 
 const HUB: &str = "hub.example";
@@ -86,7 +88,48 @@ impl Place {
 }
 
 /// Versions that a ledger of the first release goes through, each by a transaction of its own.
-const VERSIONS: std::ops::RangeInclusive<i64> = 3..=6;
+const VERSIONS: std::ops::RangeInclusive<i64> = 3..=7;
+
+/// Makes of a ledger of version 7 one of version 6, which did not know that somebody has looked at a doubt.
+const WITHOUT_RESOLUTIONS: &str = "DROP INDEX command_open_doubt; ALTER TABLE command DROP COLUMN resolved_at;
+    ALTER TABLE command DROP COLUMN resolved_by; ALTER TABLE command DROP COLUMN resolution; PRAGMA user_version = 6;";
+
+#[tokio::test]
+async fn what_was_in_doubt_before_anybody_could_say_that_it_was_looked_at_is_open_but_for_what_nobody_confirms() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    Ledger::open(&path, HUB, &[]).unwrap().close_after_a_fault().await;
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(WITHOUT_RESOLUTIONS).unwrap();
+    for (device, state, code) in [
+        ("pump", "in_doubt", "timeout"),
+        ("pump", "in_doubt", "unconfirmed"),
+        ("valve", "failed", "timeout"),
+        ("valve", "in_doubt", "bad-reply"),
+    ] {
+        db.execute(
+            "INSERT INTO command (device, message_id, digest, name, state, attempts, deliveries, received_at, finished_at,
+                error_code, error_message, seen, history)
+             VALUES (?1, ?2 || ?3, zeroblob(32), 'set', ?2, 1, 1, 1, 2, ?3, 'x', 0, '')",
+            [device, state, code],
+        )
+        .unwrap();
+    }
+    drop(db);
+    let ledger = Ledger::open(&path, HUB, &[]).unwrap();
+    let open = ledger.open_doubts().await.unwrap();
+    assert_eq!(open, [("pump".to_owned(), 1), ("valve".to_owned(), 1)]);
+    let resolution = Resolution::new(Timestamp(5), "pi".into(), Some("it is open".into())).unwrap();
+    ledger.resolve(1, resolution.clone()).await.unwrap();
+    assert_eq!(ledger.open_doubts().await.unwrap(), [("valve".to_owned(), 1)]);
+    for (row, why) in [(1, "was resolved before"), (3, "is failed, not in_doubt"), (9, "has no row 9")] {
+        let error = ledger.resolve(row, resolution.clone()).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    ledger.close().await;
+    let row = Reader::open(&path).unwrap().show_row(1).unwrap().unwrap();
+    assert_eq!((row.state, row.resolved), (State::InDoubt, Some(resolution)), "the end stays what it is");
+}
 
 /// Of version 5, which knew neither of restored rows nor of how long answers may be owed.
 #[tokio::test]
@@ -95,6 +138,7 @@ async fn a_ledger_of_the_version_before_is_brought_up_to_date() {
     let path = folder.path().join("ledger.db");
     Ledger::open(&path, HUB, &[]).unwrap().close_after_a_fault().await;
     let db = Connection::open(&path).unwrap();
+    db.execute_batch(WITHOUT_RESOLUTIONS).unwrap();
     db.execute_batch(
         "ALTER TABLE ledger DROP COLUMN restored; ALTER TABLE ledger DROP COLUMN late_window; PRAGMA user_version = 5;",
     )

@@ -3,6 +3,7 @@
 
 mod ledger;
 mod locking;
+mod status;
 mod surroundings;
 
 use std::io::Write as _;
@@ -231,53 +232,6 @@ fn check_prints_one_document_of_all_that_it_finds() {
 }
 
 #[test]
-fn events_of_a_device_that_is_not_configured_any_more_are_told_apart() {
-    let site = Site::new("127.0.0.1:1", &support::pump("127.0.0.1:1", "after-execution", ""));
-    assert_eq!(status(&site.command(&["ledger", "new", "--trust"])), 0);
-    let db = rusqlite::Connection::open(site.path("ledger.db")).expect("it was made");
-    db.execute_batch(
-        "INSERT INTO outbox (device, message_id, body)
-         VALUES ('gone', 'm-1', '{}'), ('pump', 'm-1', '{}'), ('gone', 'm-2', '{}'), ('zzz', 'm-1', '{}')",
-    )
-    .expect("rows can be added");
-    drop(db);
-    let _daemon = site.start();
-    assert_eq!(site.status()["outbox"], json!({"pending": 1, "ofRemovedDevices": 3}));
-    says(&site.command(&["status"]), 0, "3 more events are of devices that are not configured any more", "");
-}
-
-#[test]
-fn a_refused_reload_is_seen_in_the_status() {
-    let plant = Plant::start();
-    says(&plant.site.command(&["status"]), 0, "identities connected", "");
-    plant.site.configure("unit = 1", "unit = 300");
-    says(&plant.site.command(&["reload"]), 78, "", "device.pump.unit");
-    says(&plant.site.command(&["status"]), 0, "REFUSED", "");
-    says(&plant.site.command(&["status"]), 0, "device.pump.unit", "");
-    plant.site.configure("unit = 300", "unit = 1");
-    says(&plant.site.command(&["reload"]), 0, "nothing has changed", "");
-    assert!(!stdout(&plant.site.command(&["status"])).contains("REFUSED"));
-    // The ledger stays where it is, whatever the files say meanwhile.
-    let moved = "[ledger]\npath = \"other.db\"\n";
-    let main = std::fs::read_to_string(plant.site.path("fieldbridge.toml")).expect("it is there");
-    let other: String = main
-        .lines()
-        .map(|line| match line.starts_with("path = ") {
-            true => "path = \"other.db\"\n".to_owned(),
-            false => format!("{line}\n"),
-        })
-        .collect();
-    let other = if main.contains("[ledger]") { other } else { format!("{main}{moved}") };
-    plant.site.write("fieldbridge.toml", &other);
-    for _ in 0..2 {
-        says(&plant.site.command(&["reload"]), 0, "ledger.path is taken up at the next start only", "");
-    }
-    plant.site.write("fieldbridge.toml", &main);
-    says(&plant.site.command(&["reload"]), 0, "nothing has changed", "");
-    plant.site.settled();
-}
-
-#[test]
 fn without_a_daemon_what_needs_one_ends_with_75() {
     let site = idle_site();
     for args in [&["status"][..], &["status", "--json"], &["exec", "pump", "set", "1"]] {
@@ -372,43 +326,6 @@ fn exec_prints_a_result_event() {
 }
 
 #[test]
-fn status_has_the_shape_that_scripts_rely_on() {
-    let mut plant = Plant::start();
-    plant.deliver(1, "m-1", "set", 7);
-    plant.client.deliver(2, "m-1", r#"{"command":"set","value":7}"#);
-    assert_eq!(plant.client.next_puback(&mut Vec::new()), 2);
-    plant.site.settled();
-    let example = json!({"version": "0.1.0", "uptimeSeconds": 12,
-        "clock": {"ok": true, "now": "2026-11-22T10:00:00.123Z", "lastError": null},
-        "configuration": {"ok": true, "lastError": null},
-        "hub": {"host": "…", "connected": 3, "identities": 3},
-        "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
-                     "present": true, "awaySince": null, "received": 10, "executed": 8, "duplicates": 2, "inDoubt": 0, "pending": 0}],
-        "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0,
-                   "units": [{"unit": 7, "exchanges": 8, "timeouts": 0, "badReplies": 0, "checksumErrors": 0,
-                              "exceptions": {}, "milliseconds": {"last": 1.0, "mean": 1.0, "max": 1.0,
-                              "histogram": [{"upTo": 10, "count": 1}]}}], "events": null}],
-        "ledger": {"ok": true, "rows": 10, "lastError": null}, "outbox": {"pending": 0, "ofRemovedDevices": 0}});
-    let status = plant.site.status();
-    has_shape(&status, &example, "status");
-    let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "transport": "mqtt", "lastError": null, "locked": null,
-        "present": true, "awaySince": null, "received": 2, "executed": 1, "duplicates": 1, "inDoubt": 0, "pending": 0});
-    assert_eq!(status["devices"], json!([device]));
-    let units = &status["buses"][0]["units"];
-    assert_eq!((&units[0]["unit"], &units[0]["exchanges"], &units[0]["timeouts"]), (&json!(1), &json!(1), &json!(0)));
-    let bus = json!({"name": "plant", "kind": "modbus-tcp", "state": "open", "lastError": null, "exchanges": 1, "timeouts": 0,
-        "units": units, "events": null});
-    assert_eq!(status["buses"], json!([bus]));
-    assert_eq!(status["hub"], json!({"host": "hub.example", "connected": 1, "identities": 1}));
-    assert_eq!(status["ledger"], json!({"ok": true, "rows": 1, "lastError": null}));
-    let output = plant.site.command(&["status"]);
-    for part in ["hub hub.example: 1 of 1 identities connected", "ledger ok, 1 rows; outbox 0 events", "pump", "plant"]
-    {
-        says(&output, 0, part, "");
-    }
-}
-
-#[test]
 fn a_row_has_the_shape_that_scripts_rely_on() {
     let mut plant = Plant::start();
     plant.deliver(1, "m-1", "set", 7);
@@ -417,7 +334,7 @@ fn a_row_has_the_shape_that_scripts_rely_on() {
     let example = json!({"row": 12, "hub": "contoso.azure-devices.net", "device": "pump-7", "messageId": "m-1", "source": "hub",
         "user": null, "command": "set-speed", "requested": 42.5, "state": "succeeded", "attempts": 1,
         "deliveries": 2, "receivedAt": "2026-11-22T10:00:00.123Z", "finishedAt": "2026-11-22T10:00:00.141Z",
-        "correlationId": null, "sequenceNumber": null, "enqueuedAt": null, "deliveryCount": null, "value": 42.5, "error": null});
+        "correlationId": null, "sequenceNumber": null, "enqueuedAt": null, "deliveryCount": null, "value": 42.5, "error": null, "resolved": null});
     let row = |args: &[&str]| json_of(&plant.site.command(args));
     let list = row(&["ledger", "list", "--json", "--state", "succeeded"]);
     has_shape(&list, &example, "row");

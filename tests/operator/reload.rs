@@ -400,3 +400,29 @@ fn a_command_that_was_interrupted_is_not_repeated_because_it_is_called_idempoten
     completed(&hub, 1);
     assert_eq!(slave.writes(), [(2, 1)]);
 }
+
+#[test]
+fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let (hub, _slave, site, _daemon) = running(&["pump", "other"]);
+    let dry = || {
+        let output = site.command(&["reload", "--dry-run", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()
+    };
+    assert_eq!(dry()["summary"], "a reload would tell: nothing has changed");
+    site.write("conf.d/other.toml", &device("other", "response_timeout = \"3s\""));
+    for _ in 0..2 {
+        let document = dry();
+        assert_eq!((&document["devices"]["added"][0], &document["dryRun"]), (&Json::from("other"), &true.into()));
+        assert_eq!(document["summary"], "a reload would tell: devices added: other");
+    }
+    let status = site.status();
+    assert_eq!(status["hub"]["identities"], 1, "nothing was taken up: {status}");
+    assert_eq!(status["configuration"]["changedFiles"].as_array().map(Vec::len), Some(1), "{status}");
+    site.write("conf.d/other.toml", &device("other", "unti = 3"));
+    let output = site.command(&["reload", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("device.other.unti"));
+    assert_eq!(site.status()["configuration"]["ok"], true, "nothing was refused");
+    drop(hub);
+}

@@ -286,7 +286,7 @@ fn each_library_is_named_only_where_it_belongs() {
         ),
         ("x509_cert::", &["certificate/parts.rs"]),
         ("SystemTime::now", &["time/clock.rs"]),
-        ("libc::", &["bus/port/latency.rs", "bus/port/rs485.rs", "time/trust.rs"]),
+        ("libc::", &["bus/port/latency.rs", "bus/port/rs485.rs", "time/local.rs", "time/trust.rs"]),
     ];
     for (path, text) in files("src") {
         let (name, code) = (name(&path), code(&text));

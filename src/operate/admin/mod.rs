@@ -18,7 +18,7 @@ pub(crate) const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What the operator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// What the daemon sees.
     // Braces: of a variant without them serde passes over unknown members.
@@ -78,6 +78,19 @@ pub enum Request {
         /// What the answer before has told to ask with.
         #[serde(default)]
         after: Option<u64>,
+    },
+    /// Note that somebody has looked at what a command in doubt has done.
+    Resolve {
+        /// The number of its row.
+        row: i64,
+        /// What the person has found.
+        #[serde(default)]
+        note: Option<String>,
+    },
+    /// Have the log say more or less.
+    LogLevel {
+        /// A level, or a list of them by module.
+        level: String,
     },
     /// Ask a device's peripheral whether it answers, without changing anything.
     Probe {

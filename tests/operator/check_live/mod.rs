@@ -183,11 +183,14 @@ fn a_sound_site_is_found_sound_and_nothing_is_changed() {
         assert!(is_right, "{event:?}");
     }
 
-    // The same for people: a line each, and none steers the terminal.
+    // The same for people: a line each and one for all, and none steers the terminal.
     let output = plant.site.command(&["check", "--live"]);
     let text = String::from_utf8(output.stdout).expect("it is UTF-8");
-    assert_eq!(text.lines().count(), found.findings.len(), "{text}");
-    for line in text.lines() {
+    let lines: Vec<&str> = text.lines().collect();
+    let (all, each) = lines.split_last().expect("there are some");
+    assert_eq!(each.len(), found.findings.len(), "{text}");
+    assert!(all.starts_with(&format!("{} checks: ", each.len())), "{all}");
+    for line in each {
         assert!(["ok    ", "warn  ", "FAIL  "].iter().any(|word| line.starts_with(word)), "{line}");
     }
 }

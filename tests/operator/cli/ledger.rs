@@ -1,7 +1,7 @@
 //! `fieldbridge ledger`, and what is said where there is no ledger to be trusted.
 
 use crate::support::disk::SmallDisk;
-use crate::support::Site;
+use crate::support::{eventually, Site};
 use serde_json::Value as Json;
 
 use super::{idle_site, says, status, stderr, stdout, Plant};
@@ -122,4 +122,106 @@ fn a_second_daemon_on_the_same_ledger_is_refused_with_74_and_disturbs_nothing() 
     plant.deliver(1, "m-1", "set", 7);
     assert_eq!(plant.site.status()["hub"]["connected"], 1);
     assert!(plant.daemon.is_running());
+}
+
+#[test]
+fn rows_are_selected_by_command_and_time_and_printed_for_a_spreadsheet() {
+    let mut plant = Plant::start();
+    for n in 0..4 {
+        let command = if n % 2 == 0 { "set" } else { "pulse" };
+        plant.deliver(n + 1, &format!("m-{n}"), command, 40 + n);
+    }
+    let ids = |args: &[&str]| -> Vec<String> {
+        let output = plant.site.command(&[&["ledger", "list", "--format", "json"], args].concat());
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        let id = |row: &str| {
+            serde_json::from_str::<Json>(row).expect("a row is JSON")["messageId"].as_str().map(str::to_owned)
+        };
+        stdout(&output).lines().filter_map(id).collect()
+    };
+    assert_eq!(ids(&["--command", "pulse"]), ["m-3", "m-1"]);
+    assert_eq!(ids(&["--command", "pulse", "--state", "succeeded", "--limit", "1"]), ["m-3"]);
+    assert_eq!(ids(&["--since", "1h"]).len(), 4);
+    assert_eq!(ids(&["--since", "2030-01-01", "--device", "pump"]), [] as [&str; 0]);
+    assert_eq!(ids(&["--until", "1h"]), [] as [&str; 0]);
+    assert_eq!(ids(&["--until", "2100-01-01T00:00:00Z", "--state", "rejected"]), [] as [&str; 0]);
+    assert_eq!(ids(&["--open"]), [] as [&str; 0]);
+    says(&plant.site.command(&["ledger", "list", "--since", "yesterday"]), 2, "", "is no time; write");
+    let csv = stdout(&plant.site.command(&["ledger", "list", "--format", "csv", "--limit", "1"]));
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].starts_with("row,receivedAt,hub,") && lines.len() == 2, "{csv}");
+    assert!(lines[1].starts_with("4,2") && lines[1].contains(",pump,m-3,pulse,43,succeeded,1,1,"), "{csv}");
+    let table = stdout(&plant.site.command(&["ledger", "list"]));
+    assert!(table.lines().next().is_some_and(|heads| heads.contains("local time")), "{table}");
+}
+
+#[test]
+fn a_list_that_is_followed_goes_on_with_new_rows() {
+    let mut plant = Plant::start();
+    plant.deliver(1, "m-1", "set", 1);
+    let mut follow = std::process::Command::new(super::PROGRAM)
+        .args(["ledger", "list", "--follow", "--json", "--config"])
+        .arg(plant.site.path("fieldbridge.toml"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the built program can be run");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().expect("it is piped")));
+    let mut next = || -> Json { serde_json::from_str(&lines.next().expect("a row").expect("text")).expect("JSON") };
+    assert_eq!(next()["messageId"], "m-1");
+    plant.deliver(2, "m-2", "pulse", 2);
+    assert_eq!(next()["messageId"], "m-2");
+    plant.deliver(3, "m-3", "set", 3);
+    let mut row = next();
+    // The row of what must not be repeated may have been seen before its end, too.
+    if row["messageId"] == "m-2" {
+        row = next();
+    }
+    assert_eq!(row["messageId"], "m-3");
+    follow.kill().and_then(|()| follow.wait()).expect("it can be ended");
+}
+
+#[test]
+fn the_story_of_a_command_is_told_in_plain_words() {
+    let mut plant = Plant::start();
+    plant.deliver(1, "m-1", "pulse", 7);
+    plant.site.settled();
+    // That the hub has an event is noted with a later commit.
+    let output = eventually("the event is out of the ledger", || {
+        let output = plant.site.command(&["explain", "pump", "m-1"]);
+        stdout(&output).contains("the hub has its result event").then_some(output)
+    });
+    says(&output, 0, "received from the hub hub.example, for pump: pulse 7", "");
+    for part in [
+        "recorded as about to go on the wire, as it must not be repeated",
+        "done, after one attempt on the wire: the peripheral confirmed",
+        "; recorded with its result event, in one; ",
+        "the hub has its result event",
+    ] {
+        says(&output, 0, part, "");
+    }
+    let document: Json = serde_json::from_slice(&plant.site.command(&["explain", "1", "--json"]).stdout).expect("JSON");
+    assert_eq!(document["story"].as_array().map(Vec::len), Some(4), "{document}");
+    says(&plant.site.command(&["explain", "pump", "m-9"]), 1, "", "no message \"m-9\"");
+}
+
+#[test]
+fn a_doubt_is_resolved_in_the_file_where_no_daemon_runs() {
+    let mut plant = Plant::start();
+    plant.slave.set_mood(crate::support::slave::Mood::Mute);
+    plant.deliver(1, "m-1", "pulse", 7);
+    plant.deliver(2, "m-2", "pulse", 8);
+    let Plant { daemon, site, .. } = plant;
+    let open = |site: &Site| stdout(&site.command(&["ledger", "list", "--open", "--json"])).lines().count();
+    assert_eq!(open(&site), 2);
+    assert!(daemon.terminate().success());
+    says(&site.command(&["ledger", "resolve", "1", "--note", "done by hand"]), 0, "row 1 is resolved", "");
+    assert_eq!(open(&site), 1);
+    // A killed daemon leaves a log, which the next one finds with what is noted in it.
+    site.start().kill();
+    says(&site.command(&["ledger", "resolve", "pump", "m-2"]), 0, "row 2 is resolved", "");
+    says(&site.command(&["ledger", "show", "1"]), 0, "resolved    by ", "");
+    says(&site.command(&["ledger", "resolve", "7"]), 1, "", "the ledger has no row 7");
+    let _daemon = site.start();
+    assert_eq!(open(&site), 0);
+    assert_eq!(site.status()["ledger"]["inDoubtOpen"], 0);
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
 
-use super::{idle_site, status, stderr, stdout};
+use super::{idle_site, says, status, stderr, stdout};
 use crate::support::{self, Site};
 
 #[test]
@@ -82,4 +82,17 @@ fn the_daemon_raises_its_limit_of_open_files_as_far_as_it_may() {
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<&str> = files.split_whitespace().filter(|word| word.parse::<u32>().is_ok()).collect();
     assert_eq!(numbers, ["300", "300"], "{files}");
+}
+
+#[test]
+fn the_log_says_more_from_when_somebody_asks_for_that() {
+    let site = idle_site();
+    let daemon = site.start();
+    says(&site.command(&["log-level", "debgu"]), 1, "", "\"debgu\" is no level; write one of off, error, warn");
+    says(&site.command(&["log-level", "error"]), 0, "the daemon's log says error until its next start", "");
+    let _ = site.command(&["reload"]);
+    says(&site.command(&["log-level", "debug"]), 0, "says debug", "");
+    let _ = site.command(&["reload"]);
+    let log = support::eventually("what came of it", || Some(daemon.log()).filter(|log| log.contains("is in force")));
+    assert_eq!(log.matches("reading the configuration anew").count(), 1, "the second one alone:\n{log}");
 }
