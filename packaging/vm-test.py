@@ -197,6 +197,8 @@ class Walk:
         words = {"19200", "parenb", "-parodd", "cs8", "-cstopb", "-crtscts", "clocal"}
         self.check("the kernel's port has the line's parameters: 19200 8E1", lambda: words <= set(
             at.must(f"stty -a -F {PORT}").replace(";", " ").split()))
+        self.check("ftdi_sio has taken low latency: 1 ms", lambda: at.must(
+            f"cat /sys/bus/usb-serial/devices/$(basename $(readlink -f {PORT}))/latency_timer") == "1")
         self.does("fieldbridge check --live", "fieldbridge check --live")
         self.send("pump-7")
         self.check("a message is executed once on the line, reported and completed", self.account)
