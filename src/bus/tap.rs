@@ -23,6 +23,7 @@ use crate::bus::port::owed::Hardware;
 use crate::bus::port::{Lines, Opener, Opening, Port};
 use crate::config::SerialPort;
 use crate::net::Stream;
+use crate::time::alarm::Alarm;
 use crate::time::Timestamp;
 
 /// Pieces that are kept for those who watch.
@@ -230,6 +231,10 @@ struct Tapped<S> {
 impl Port for Tapped<Box<dyn Port>> {
     fn discard(&self) {
         self.stream.discard();
+    }
+
+    fn alarm(&self) -> Option<Arc<Alarm>> {
+        self.stream.alarm()
     }
 }
 

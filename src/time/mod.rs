@@ -1,5 +1,6 @@
 //! Time: what a point of it is, the only clock that is read, and whether that clock can be believed.
 
+pub mod alarm;
 mod clock;
 pub mod local;
 #[cfg(feature = "proof")]

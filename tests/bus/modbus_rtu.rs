@@ -72,6 +72,32 @@ async fn silence_is_no_answer_and_the_request_is_sent_once() {
     assert_eq!(line.status().state.as_str(), "open");
 }
 
+#[tokio::test]
+async fn between_an_answer_and_the_next_request_a_port_is_silent_for_as_long_as_the_specification_says() {
+    // Modbus over Serial Line V1.02, 2.5.1.1: 3.5 characters, of 10 bits here; above 19200 baud 1.75 ms.
+    for (baud, micros) in [(9600, 3_645), (19_200, 1_822), (BAUD, 1_750)] {
+        let mut pty = Pty::new();
+        let line = Running::start(BusKind::ModbusRtu(pty.port(baud)));
+        let peer = async {
+            let mut answered: Option<Instant> = None;
+            for value in 0..20 {
+                pty.peer.hear(&asks(7, 16)).await;
+                let silence = answered.map_or(Duration::MAX, |at| at.elapsed());
+                assert!(silence >= Duration::from_micros(micros), "{silence:?} at {baud} baud");
+                // Before it is said: the bus may hear it sooner than the peer is told that it was.
+                answered = Some(Instant::now());
+                pty.peer.say(&tells(7, value)).await;
+            }
+        };
+        let caller = async {
+            for value in 0..20 {
+                assert_eq!(line.call(call(7, read(16, 2))).await, words(&[0, value]));
+            }
+        };
+        patient(async { tokio::join!(peer, caller) }).await;
+    }
+}
+
 /// What is no answer to `asks(7, 16)`.
 fn no_answers() -> Vec<(&'static str, Vec<u8>)> {
     let good = tells(7, 42);

@@ -266,15 +266,15 @@ impl ModbusLine {
             let read = select! {
                 biased;
                 () = call.called_off() => return Err(NotQuiet::CalledOff),
-                read = timeout_at(until, port::read(stream, &mut chunk)) => read,
+                read = port::read_until(stream, &mut chunk, until) => read,
             };
             match read {
-                Err(_) if self.quiet_until <= give_up => break,
-                Err(_) => return Err(NotQuiet::Babble),
-                Ok(Err(why)) => return Err(NotQuiet::Lost(why)),
+                None if self.quiet_until <= give_up => break,
+                None => return Err(NotQuiet::Babble),
+                Some(Err(why)) => return Err(NotQuiet::Lost(why)),
                 // A stream that always has bytes would never let the time run out.
-                Ok(Ok(_)) if Instant::now() >= give_up => return Err(NotQuiet::Babble),
-                Ok(Ok(len)) => self.overheard(&chunk[..len]),
+                Some(Ok(_)) if Instant::now() >= give_up => return Err(NotQuiet::Babble),
+                Some(Ok(len)) => self.overheard(&chunk[..len]),
             }
         }
         self.tail.clear();

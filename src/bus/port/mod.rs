@@ -30,6 +30,8 @@ use crate::bus::port::owed::Hardware;
 use crate::config::{Endpoint, SerialPort};
 use crate::net::Stream;
 use crate::proof::crash::{self, Point};
+use crate::time::alarm::Alarm;
+use crate::time::until;
 
 /// How long a connection may take to be made: a few repetitions of a lost SYN.
 pub(in crate::bus) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +44,11 @@ pub trait Port: Stream {
     /// Throws away what was written and not sent. Closing a port with such bytes in it waits for them, for up to 30 s
     /// (`closing_wait` of the Linux serial core), and would hold up everything else.
     fn discard(&self);
+    /// What ends pauses on the port to the microsecond. `None`: they end with the next millisecond, as tokio's timers
+    /// do, by whatever clock those have.
+    fn alarm(&self) -> Option<Arc<Alarm>> {
+        None
+    }
 }
 
 /// The end of opening something. The error is a sentence that names it and the remedy.
@@ -127,6 +134,26 @@ where
         Ok(0) => Err("was closed from the other side, or unplugged".into()),
         Ok(len) => Ok(len),
         Err(error) => Err(format!("was lost: {error}")),
+    }
+}
+
+/// The same until a moment, and `None` behind it. What is there by then is read first, also if the moment has passed.
+pub(in crate::bus) async fn read_until(
+    port: &mut Box<dyn Port>,
+    chunk: &mut [u8],
+    moment: Instant,
+) -> Option<Result<usize, String>> {
+    let alarm = port.alarm();
+    let moment = async {
+        match &alarm {
+            Some(alarm) => alarm.until(moment).await,
+            None => until(moment).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        read = read(port, chunk) => Some(read),
+        () = moment => None,
     }
 }
 

@@ -5,8 +5,12 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
@@ -14,15 +18,54 @@ use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 use super::error::{Cause, NotOpened};
 use super::{latency, rs485, Opener, Opening, Port};
 use crate::config::{LowLatency, Parity, SerialPort};
+use crate::time::alarm::Alarm;
 
 /// A port that takes longer to open has a hanging driver.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl Port for SerialStream {
+/// An open serial port, whose pauses are as short as its characters.
+#[derive(Debug)]
+struct OpenPort {
+    stream: SerialStream,
+    alarm: Option<Arc<Alarm>>,
+}
+
+impl OpenPort {
+    fn new(stream: SerialStream) -> OpenPort {
+        let alarm = Alarm::new().map_err(|error| tracing::debug!(%error, "no timer for a port: it is used without"));
+        OpenPort { stream, alarm: alarm.ok().map(Arc::new) }
+    }
+}
+
+impl Port for OpenPort {
     fn discard(&self) {
-        if let Err(error) = self.clear(ClearBuffer::All) {
+        if let Err(error) = self.stream.clear(ClearBuffer::All) {
             tracing::debug!(%error, "a port could not be emptied");
         }
+    }
+
+    fn alarm(&self) -> Option<Arc<Alarm>> {
+        self.alarm.clone()
+    }
+}
+
+impl AsyncRead for OpenPort {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for OpenPort {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -39,7 +82,7 @@ type Opened = Result<SerialStream, (Cause, String)>;
 
 impl Opener for SerialOpener {
     fn open(&mut self) -> Opening<'_, Box<dyn Port>> {
-        Box::pin(async { Ok(Box::new(self.open_port().await?) as Box<dyn Port>) })
+        Box::pin(async { Ok(Box::new(OpenPort::new(self.open_port().await?)) as Box<dyn Port>) })
     }
 }
 

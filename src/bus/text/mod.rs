@@ -139,16 +139,16 @@ impl Text {
             let read = select! {
                 biased;
                 () = call.called_off() => return Err(NotFree::CalledOff),
-                read = timeout_at(until, port::read(stream, &mut chunk)) => read,
+                read = port::read_until(stream, &mut chunk, until) => read,
             };
             match read {
-                Ok(Ok(len)) => {
+                Some(Ok(len)) => {
                     let lines = self.hear(&chunk[..len]);
                     self.tell(&lines);
                 }
-                Ok(Err(why)) => return Err(NotFree::Lost(why)),
-                Err(_) if free_at.is_none() => return Ok(()),
-                Err(_) => {}
+                Some(Err(why)) => return Err(NotFree::Lost(why)),
+                None if free_at.is_none() => return Ok(()),
+                None => {}
             }
         }
     }
