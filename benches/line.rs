@@ -7,8 +7,8 @@
 //! above 19200 baud) behind a request, and what comes sooner than that behind its answer is counted (Modbus over Serial
 //! Line V1.02, 2.5.1.1). Each row is the best of several runs: what else the machine does can only slow one down.
 //!
-//! `FIELDBRIDGE_TABLES=serial,tcp` leaves out the others; `FIELDBRIDGE_COMMANDS` is the number of commands of a run, and
-//! `FIELDBRIDGE_RUNS` that of the runs. With `TMPDIR=/dev/shm` the ledger's flushes cost nothing.
+//! `FIELDBRIDGE_TABLES=serial,tcp` leaves out the others; `FIELDBRIDGE_COMMANDS` is the number of commands of a run,
+//! and `FIELDBRIDGE_RUNS` that of the runs. With `TMPDIR=/dev/shm` the ledger's flushes cost nothing.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

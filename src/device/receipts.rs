@@ -27,8 +27,8 @@ const RECEIPTS_MAX: usize = 65_536;
 const LIFE_MAX: Duration = Duration::from_secs(49 * 3600);
 
 /// Which message it is: a digest of its hub and device, of its id, and of what it asks for. A message without an id is
-/// told from others by its expiry as well, and by its number at the hub where the transport tells it, which a redelivery
-/// does not change.
+/// told from others by its expiry as well, and by its number at the hub where the transport tells it, which a
+/// redelivery does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     digest: [u8; 16],

@@ -1,5 +1,5 @@
-//! Pauses of less than the millisecond with which tokio's timers end: the kernel's own timer, as a file that tokio waits
-//! for (timerfd_create(2)).
+//! Pauses of less than the millisecond with which tokio's timers end: the kernel's own timer, as a file that tokio
+//! waits for (timerfd_create(2)).
 //!
 //! Invariants
 //! - It never ends early.
@@ -27,7 +27,7 @@ impl Alarm {
     ///
     /// # Errors
     /// No handle is left, or there is no runtime for it.
-    #[allow(deprecated)] // Its successor is `unsafe`; what that asks for an owned handle keeps: it stays one and the same.
+    #[allow(deprecated)] // The successor of its part is `unsafe`; what that asks for, an owned handle keeps.
     pub fn new() -> io::Result<Alarm> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;

@@ -19,7 +19,8 @@ pub fn offset(at: Timestamp) -> Option<i64> {
     filled.map(|fields| i64::from(fields.tm_gmtoff))
 }
 
-/// A time as the local clock shows it, to the second, and by how much that is ahead of UTC: `2026-11-30 12:00:00+01:00`.
+/// A time as the local clock shows it, to the second, and by how much that is ahead of UTC:
+/// `2026-11-30 12:00:00+01:00`.
 pub fn shown(at: Timestamp, offset: i64) -> String {
     let local = at.plus_signed(offset).to_string();
     let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.abs() / 60);

@@ -282,6 +282,7 @@ fn each_library_is_named_only_where_it_belongs() {
                 "ledger/backup.rs",
                 "doctor/",
                 "setup/",
+                "time/alarm.rs",
             ],
         ),
         ("x509_cert::", &["certificate/parts.rs"]),
