@@ -1,6 +1,8 @@
 //! Why the ledger did not do what was asked: whoever decides by it reads the kind, whoever reads it is told what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
 
 use crate::complaint::Complaint;
 
@@ -67,4 +69,33 @@ impl LedgerError {
             LedgerError::Closed => Complaint::bare("the ledger is closed"),
         }
     }
+}
+
+/// The file can't be used, for this reason.
+pub(super) fn untrusted(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Untrusted { path: path.to_owned(), why: Complaint::bare(format!("can't be used: {error}")) }
+}
+
+/// Only what SQLite calls damage is called so: to start with an empty ledger is no remedy for a full disk.
+pub(super) fn not_sound(path: &Path, error: &rusqlite::Error) -> LedgerError {
+    let why = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+            Complaint::new(
+                format!(
+                    "can't be read and written: {error}. Is its disk full, read-only or failing, and may this user write \
+                     there? Nothing in it was changed"
+                ),
+                "put that right, and start the daemon again",
+            )
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Complaint::new(format!("can't be used: {error}"), "end the program that holds it")
+        }
+        _ => Complaint::new(
+            format!("is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files"),
+            "restore a backup, or move all three away to start with an empty ledger (commands that the hub still holds may \
+             then be executed again)",
+        ),
+    };
+    LedgerError::Untrusted { path: path.to_owned(), why }
 }

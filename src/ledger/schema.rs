@@ -36,6 +36,7 @@ use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::disk::beside;
 use super::disk::{Disk, Held, Making, SystemDisk};
+use super::error::{not_sound, untrusted};
 use super::{progress, replacement, LedgerError};
 use crate::complaint::Complaint;
 use crate::proof::crash::{self, Point};
@@ -578,32 +579,4 @@ fn apply(db: &mut Connection, version: usize, home: &str) -> Result<(), rusqlite
 fn damaged(what: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     rusqlite::Error::SqliteFailure(code, Some(what.to_owned()))
-}
-
-fn untrusted(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
-    LedgerError::Untrusted { path: path.to_owned(), why: Complaint::bare(format!("can't be used: {error}")) }
-}
-
-/// Only what SQLite calls damage is called so: to start with an empty ledger is no remedy for a full disk.
-fn not_sound(path: &Path, error: &rusqlite::Error) -> LedgerError {
-    let why = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
-            Complaint::new(
-                format!(
-                    "can't be read and written: {error}. Is its disk full, read-only or failing, and may this user write \
-                     there? Nothing in it was changed"
-                ),
-                "put that right, and start the daemon again",
-            )
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Complaint::new(format!("can't be used: {error}"), "end the program that holds it")
-        }
-        _ => Complaint::new(
-            format!("is damaged: {error}. Nothing was changed. Copy it away with its -wal and -shm files"),
-            "restore a backup, or move all three away to start with an empty ledger (commands that the hub still holds may \
-             then be executed again)",
-        ),
-    };
-    LedgerError::Untrusted { path: path.to_owned(), why }
 }
