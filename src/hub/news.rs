@@ -48,7 +48,7 @@ impl News {
         let mut waiting = self.waiting();
         waiting.so_far.0 += 1;
         if waiting.items.len() >= WAITING_MAX.0 || waiting.bytes + bytes > WAITING_MAX.1 {
-            waiting.lose(1);
+            waiting.lose_one();
             return;
         }
         let lost = std::mem::take(&mut waiting.lost);
@@ -62,7 +62,7 @@ impl News {
     pub fn pass_over(&self) {
         let mut waiting = self.waiting();
         waiting.so_far.0 += 1;
-        waiting.lose(1);
+        waiting.lose_one();
     }
 
     /// How many were heard since the start, and how many of them were lost.
@@ -70,9 +70,14 @@ impl News {
         self.waiting().so_far
     }
 
-    /// Counts several as lost.
-    pub(in crate::hub) fn lose_some(&self, lost: u64) {
-        self.waiting().lose(lost);
+    /// Counts one that was taken as lost, which would have told that so many were lost before it: the next one tells
+    /// of all of them.
+    pub(in crate::hub) fn lose_taken(&self, before: u64) {
+        let mut waiting = self.waiting();
+        let Waiting { items, lost, so_far, .. } = &mut *waiting;
+        so_far.1 = so_far.1.saturating_add(1);
+        let untold = items.front_mut().map_or(lost, |next| &mut next.lost);
+        *untold = untold.saturating_add(before).saturating_add(1);
     }
 
     /// The body of the next event, and how many were lost before it.
@@ -109,9 +114,9 @@ impl News {
 }
 
 impl Waiting {
-    fn lose(&mut self, lost: u64) {
-        self.lost = self.lost.saturating_add(lost);
-        self.so_far.1 = self.so_far.1.saturating_add(lost);
+    fn lose_one(&mut self) {
+        self.lost = self.lost.saturating_add(1);
+        self.so_far.1 = self.so_far.1.saturating_add(1);
     }
 }
 
@@ -144,6 +149,24 @@ mod tests {
         assert_eq!(taken(&news), Some(json!({ "event": "later", "dropped": 5 })));
         assert_eq!((taken(&news), news.is_there()), (None, false));
         assert_eq!(news.so_far(), (WAITING_MAX.0 as u64 + 6, 5));
+    }
+
+    #[test]
+    fn what_one_would_have_told_that_is_lost_itself_tells_the_next_one() {
+        let news = News::default();
+        news.pass_over();
+        for text in ["first", "second", "third"] {
+            news.put(said(text));
+        }
+        assert_eq!(taken(&news), Some(json!({ "event": "first", "dropped": 1 })));
+        news.lose_taken(1);
+        assert_eq!(taken(&news), Some(json!({ "event": "second", "dropped": 2 })));
+        news.lose_taken(2);
+        assert_eq!(taken(&news), Some(json!({ "event": "third", "dropped": 3 })));
+        news.lose_taken(3);
+        news.put(said("fourth"));
+        assert_eq!(taken(&news), Some(json!({ "event": "fourth", "dropped": 4 })));
+        assert_eq!(news.so_far(), (5, 4));
     }
 
     #[test]

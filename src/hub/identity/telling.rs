@@ -40,6 +40,8 @@ pub(super) struct Telling {
 
 struct InHand {
     event: Event,
+    /// How many it says were lost before it.
+    lost: u64,
     tries: u32,
     is_on_the_wire: bool,
 }
@@ -116,7 +118,7 @@ impl Telling {
         let life = self.life.get_or_insert_with(|| format!("{:032x}", fastrand::u128(..)));
         let (id, seq) = (format!("{life}-{}", self.told), NEWS_FROM + self.told);
         let event = Event { kind: EventKind::News, seq, id, message_id: None, body };
-        Some(InHand { event, tries: 0, is_on_the_wire: false })
+        Some(InHand { event, lost, tries: 0, is_on_the_wire: false })
     }
 
     /// The hub has it.
@@ -135,9 +137,9 @@ impl Telling {
 
     /// The hub does not take it.
     pub(super) fn give_up(&mut self) {
-        if self.in_hand.take().is_some() {
+        if let Some(InHand { lost, .. }) = self.in_hand.take() {
             tracing::debug!(device = %self.device, "the hub does not take what its peripheral has said: it is lost");
-            self.news.lose_some(1);
+            self.news.lose_taken(lost);
         }
     }
 }
@@ -185,6 +187,16 @@ mod tests {
         put(&news, 1);
         telling.hurry();
         assert!(telling.next(Instant::now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_that_is_not_taken_says_of_others_is_said_by_the_next() {
+        let (mut telling, news) = telling();
+        (0..3).for_each(|_| news.pass_over());
+        put(&news, 2);
+        assert_eq!(telling.next(Instant::now()).unwrap().body, r#"{"dropped":3}"#);
+        telling.give_up();
+        assert_eq!(telling.next(Instant::now()).unwrap().body, r#"{"dropped":4}"#);
     }
 
     #[tokio::test(start_paused = true)]
