@@ -50,8 +50,8 @@ pub struct Plant {
     bends: [Bends; 2],
     /// Chance in a thousand that a request goes wrong.
     trouble: u64,
-    /// Chance in a thousand that what is asked in a row is answered late.
-    late_in_a_row: u64,
+    /// What is asked in a row is often answered late.
+    late_in_a_row: bool,
     /// Two of the fates are all that goes wrong here: so they meet more often.
     habits: Option<[u64; 2]>,
     /// A request in a thousand cuts the process's life short.
@@ -125,7 +125,7 @@ impl Plant {
             framing: scenario.framing,
             bends: scenario.bends.clone(),
             trouble,
-            late_in_a_row: if is_late && trouble > 0 { 450 } else { 0 },
+            late_in_a_row: is_late && trouble > 0,
             habits,
             killing: crashes / 5,
             dead_line,
@@ -178,11 +178,15 @@ impl Plant {
         let is_read_first = request.asks.is_none() && sequences::is_read_first(request.address());
         let is_event = request.asks == Some(Asks::Ask) && self.alarms.is_some_and(|alarms| alarms.are_readings());
         let (is_in_a_row, (.., unit, _)) = (request.sequence.is_some() || is_read_first, request.place(line));
+        let is_in_a_row = is_in_a_row && self.late_in_a_row;
         if is_in_a_row && self.lock().record.ends_as_it_began(line, unit, request) {
-            return self.world.strikes("slave: mute at the last step", self.late_in_a_row).then_some(Fate::Mute);
+            return self.world.strikes("slave: mute at the last step", 700).then_some(Fate::Mute);
         }
         let is_late = match (is_in_a_row, is_event) {
-            (true, _) => self.world.strikes("slave: answers late in a row", self.late_in_a_row),
+            (true, _) => {
+                let permille = request.sequence.map_or(450, |written| written.often_late());
+                self.world.strikes("slave: answers late in a row", permille)
+            }
             (_, true) => self.world.strikes("instrument: answers late what is an event", self.trouble.min(400)),
             _ => false,
         };
@@ -400,7 +404,7 @@ impl Plant {
         let (world, written) = (&self.world, request.written);
         let Patience { timeout, window } = self.patiences.of_a_line(opened);
         let (soonest, mut latest) = (timeout + Duration::from_millis(50), window - self.ahead);
-        if self.late_in_a_row > 0 && request.sequence.is_some() {
+        if self.late_in_a_row && request.sequence.is_some() {
             // While the same is asked once more.
             latest = latest.min(soonest + Duration::from_millis(600));
         }
