@@ -317,8 +317,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
-            opts="-h -V --config --help --version run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -658,8 +657,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
-            opts="run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile import send feedback demo help"
+            opts="run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
