@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use super::{within, Finding};
 use crate::config::{Bus, Config, Device, Fingerprints, Hub};
 use crate::health::snapshot::{self, Snapshot};
-use crate::operate::admin::{Reply, Request, LINE_BYTES_MAX};
+use crate::operate::admin::{Reply, Request, REPLY_BYTES_MAX};
 
 /// A status is at hand; for its bus a question may have to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub(super) async fn exchange(socket: &Path, request: &Request) -> std::io::Resul
         line.push('\n');
         stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
-        BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer).await?;
+        BufReader::new(stream.take(REPLY_BYTES_MAX)).read_line(&mut answer).await?;
         Ok((serde_json::from_str(&answer)?, pid))
     };
     let slow = || std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not answer");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::{Reply, Request, LINE_BYTES_MAX};
+use super::{Reply, Request, REPLY_BYTES_MAX};
 use crate::exit::Exit;
 
 /// A status is at hand; a command may wait for its bus and run through all its attempts.
@@ -58,7 +58,7 @@ fn exchange(socket: &Path, request: &Request) -> std::io::Result<Reply> {
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer)?;
+    BufReader::new(stream.take(REPLY_BYTES_MAX)).read_line(&mut answer)?;
     if answer.is_empty() {
         return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it closed the connection"));
     }

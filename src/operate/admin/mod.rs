@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-/// Longest line in either direction.
+/// Longest request.
 pub(crate) const LINE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest reply: a status has up to 2 KiB of each of a thousand devices, and as much of their units.
+pub(crate) const REPLY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What the operator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,4 +125,27 @@ pub enum Reply {
     Error(String),
     /// The ledger can't be written.
     Unrecorded(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::snapshot::{Attention, Device, Snapshot, Undone};
+
+    #[test]
+    fn the_status_of_a_thousand_devices_that_all_fail_is_one_reply() {
+        let words = |count| "lost ".repeat(count);
+        let device = |n: usize| Device {
+            id: format!("{n:0128}"),
+            bus: words(10),
+            hub_host: words(20),
+            last_error: Some(words(100)),
+            last_failure: Some(Undone { message: words(60), command: words(25), ..Undone::default() }),
+            ..Device::default()
+        };
+        let attention = vec![Attention { what: words(100), remedy: words(100) }; 100];
+        let snapshot = Snapshot { devices: (0..1000).map(device).collect(), attention, ..Snapshot::default() };
+        let reply = serde_json::to_vec(&Reply::Ok(serde_json::json!(snapshot))).unwrap();
+        assert!((reply.len() as u64) < REPLY_BYTES_MAX / 2, "{} bytes", reply.len());
+    }
 }
