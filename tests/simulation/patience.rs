@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::scenario::{Configuration, Scenario};
 
 /// A line that is opened so soon behind a new configuration may be opened, and asked on, under the one before still.
-const TAKING_UP: Duration = Duration::from_millis(300);
+pub const TAKING_UP: Duration = Duration::from_millis(300);
 
 /// How long whoever asks a peripheral waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

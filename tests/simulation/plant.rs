@@ -15,7 +15,7 @@ use super::framing::Framing;
 use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
-use super::patience::{Patience, Patiences};
+use super::patience::{Patience, Patiences, TAKING_UP};
 use super::record::{Heard, Last, Place, Record};
 use super::request::{request, Protocol, Request};
 use super::scenario::{Asks, Faults, Message, Scenario};
@@ -84,7 +84,7 @@ pub(super) struct Inner {
     pub(super) opened: Option<(usize, Instant)>,
     /// How often registers were asked for of which something is made.
     first_reads: BTreeMap<Place, u16>,
-    /// How many configurations were read, in all lives, and when the last was.
+    /// How many configurations were read, in all lives, and when the last was in this one but for its first.
     pub(super) under: usize,
     pub(super) changed_at: Option<Instant>,
 }
@@ -155,7 +155,7 @@ impl Plant {
         }
         let mut inner = self.lock();
         inner.under += 1;
-        inner.changed_at = Some(Instant::now());
+        inner.changed_at = (!is_new).then(Instant::now);
         if let Some(line) = self.left[number] {
             // Nobody can look there any more.
             inner.record.line_failed(line);
@@ -424,9 +424,10 @@ impl Plant {
 
     fn note_request(&self, line: &str, request: &Request, (life, opened): (u64, Instant)) {
         let mut inner = self.lock();
-        let Inner { record, spoke, under, .. } = &mut *inner;
+        let Inner { record, spoke, under, changed_at, .. } = &mut *inner;
         let place = request.place(line);
-        record.heard(line, place.1, Heard::new(request, (life, opened), *under));
+        let under = changed_at.is_none_or(|at| opened > at + TAKING_UP).then_some(*under);
+        record.heard(line, place.1, Heard::new(request, (life, opened), under));
         match request.asks {
             // Who weighs does not say for what.
             Some(Asks::Weigh) => {}

@@ -111,8 +111,9 @@ pub struct Heard {
     pub written: Instant,
     /// When the connection was made, or the line opened, that it came on.
     pub opened: Instant,
-    /// The configuration that was in force is the so-manieth.
-    pub under: usize,
+    /// The configuration that was in force is the so-manieth. `None`: on a line that was open when it was taken up, it
+    /// may be the one before.
+    pub under: Option<usize>,
     /// What it writes, and the register that it names.
     pub asks: Option<Asks>,
     pub value: u16,
@@ -143,7 +144,7 @@ impl Heard {
     }
 
     /// A request that a unit hears, on a line that was opened then.
-    pub fn new(request: &Request, (life, opened): (u64, Instant), under: usize) -> Heard {
+    pub fn new(request: &Request, (life, opened): (u64, Instant), under: Option<usize>) -> Heard {
         Heard {
             number: 0,
             life,

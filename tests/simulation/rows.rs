@@ -177,6 +177,9 @@ fn judge_patience(world: &World, scenario: &Scenario, line: &str, heard: &[Asked
         let silent =
             own.take_while(|other| (other.life, other.under, other.is_mute) == (order.life, order.under, true));
         let silent: Vec<&Heard> = silent.collect();
+        if order.under.is_none() {
+            continue;
+        }
         let Some(last) = silent.iter().position(|other| other.asks.is_some()) else { continue };
         let Some(first) = silent.last() else { continue };
         // A read that shows how the line takes a write says nothing of the unit.
