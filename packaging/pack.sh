@@ -69,6 +69,9 @@ done
 for profile in config/profiles/*.toml; do
     put 644 "$profile" "usr/share/fieldbridge/profiles/$(basename "$profile")"
 done
+for file in prometheus-rules.yml grafana-dashboard.json; do
+    put 644 "packaging/monitoring/$file" "usr/share/fieldbridge/$file"
+done
 if [ -e packaging/lintian-overrides ]; then
     put 644 packaging/lintian-overrides usr/share/lintian/overrides/fieldbridge
 fi

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a build (and with "tests" the test suite) needs on Debian 12 with Rust. Does nothing that was done before.
-# Usage: scripts/setup.sh [quick | tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint | repo]
+# Usage: scripts/setup.sh [quick | tests | package [amd64|arm64|armhf] | foreign amd64|arm64|armhf | boot | vm [amd64|arm64|armhf] | lint | repo | browser]
 #   quick     what scripts/test.sh quick needs
 #   tests     what the test suite needs
 #   package   what building the package for an architecture needs; this machine's if none is named
@@ -9,6 +9,7 @@
 #   vm        the same for booting it with a kernel of its own, of an architecture; this machine's if none is named
 #   lint      what judging a package and its manual pages needs
 #   repo      what making and signing a repository of packages needs
+#   browser   a real browser for the test of the page, which is done without otherwise: some 400 MB
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -39,6 +40,8 @@ if [ "${1-}" = tests ]; then
     need socat socat
     need tshark tshark
     need strace strace
+    # Only its promtool, for the rules of alerts.
+    need promtool prometheus
     need python3 python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
     need node nodejs
@@ -56,6 +59,9 @@ if [ "${1-}" = tests ] || [ "${1-}" = lint ]; then
     need lintian lintian
     need man man-db
     need mandoc mandoc
+fi
+if [ "${1-}" = browser ]; then
+    need chromium chromium
 fi
 if [ "${1-}" = boot ]; then
     need debootstrap debootstrap

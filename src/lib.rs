@@ -12,7 +12,8 @@
 //! 6. [`hub`] acknowledges the message, in order, if the connection that brought it still stands, and publishes the
 //!    event until the hub has it.
 //!
-//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`systemd`] and [`operate`].
+//! Around it stand [`config`], [`gateway`] (what runs, and in which order it stops), [`systemd`], [`operate`] and
+//! [`view`].
 //! [`proof::crash`] names the places between any two of these steps, for the tests to strike.
 
 // Tests may unwrap; the program says what it relies on.
@@ -46,6 +47,7 @@ pub mod doctor;
 pub mod gateway;
 pub mod operate;
 pub mod setup;
+pub mod view;
 
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;

@@ -8,6 +8,8 @@
 
 #[cfg(feature = "https")]
 pub mod http;
+#[cfg(feature = "web")]
+pub mod served;
 
 use std::collections::BTreeMap;
 use std::io;

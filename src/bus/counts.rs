@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::bus::call::Wire;
+use crate::bus::meter::Meter;
 use crate::health::snapshot::{Bar, Times, Unit};
 use crate::peripheral::exchange::Refusal;
 
@@ -13,7 +14,11 @@ const STEPS: [u32; 14] = [2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 
 
 /// The counts of one bus since the start.
 #[derive(Debug, Default)]
-pub(in crate::bus) struct Counts(Mutex<BTreeMap<u8, Counted>>);
+pub(in crate::bus) struct Counts {
+    units: Mutex<BTreeMap<u8, Counted>>,
+    /// The same for whoever watches it over months.
+    pub(in crate::bus) meter: Meter,
+}
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -61,7 +66,7 @@ impl Counts {
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u8, Counted>> {
         // What was counted is right, whoever panicked while holding it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,6 +27,7 @@ mod debts;
 mod ears;
 mod lineup;
 mod link;
+mod meter;
 mod modbus;
 mod port;
 pub mod presence;
@@ -47,6 +48,7 @@ use tokio::time::Instant;
 
 pub use ears::{Hearing, Overheard};
 pub use lineup::Class;
+pub use meter::RESULTS;
 pub use port::error::{Cause, NotOpened};
 pub use port::owed::{Hardware, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
@@ -56,6 +58,7 @@ pub use worker::Worker;
 pub(crate) use modbus::frame::rtu::tests::sealed;
 
 use crate::config;
+use crate::health::meters::BusReadings;
 use crate::health::pulse::Pulse;
 use crate::health::snapshot::{self, BusState};
 use crate::peripheral::exchange::Request;
@@ -163,8 +166,11 @@ impl Caller<'_> {
         let (turn, granted) = oneshot::channel();
         let (of, harmless) = (self.of.clone(), self.harmless.clone());
         let grant = Grant { caller: self.number, class, of, harmless, turn };
+        let asked = Instant::now();
         self.bus.queue.send(grant).await.map_err(|_| Closed)?;
-        granted.await.map_err(|_| Closed)
+        let turn = granted.await.map_err(|_| Closed)?;
+        self.bus.counts.meter.waited(asked.elapsed());
+        Ok(turn)
     }
 }
 
@@ -252,6 +258,11 @@ impl BusHandle {
         let is_text = matches!(self.config.borrow().kind, config::BusKind::Serial { .. });
         let units = if is_text { Vec::new() } else { self.counts.units() };
         snapshot::Bus { units, ..self.status().snapshot() }
+    }
+
+    /// What was counted of it, for whoever watches it over months.
+    pub fn readings(&self) -> BusReadings {
+        self.counts.meter.reading(self.config.borrow().kind.is_modbus())
     }
 
     /// What the bus looks like now.

@@ -47,6 +47,13 @@ pub struct Cli {
     action: Action,
 }
 
+/// In which other format a status is printed.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum StatusFormat {
+    /// OpenMetrics, as Prometheus reads it.
+    Prometheus,
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Run the daemon in the foreground.
@@ -79,7 +86,8 @@ enum Action {
     /// Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger.
     ///
     /// What is wrong comes first, with what to do. Exit status 1 if something needs a person, but not with --json,
-    /// where it stands in the member `attention`. Example: fieldbridge status --watch
+    /// where it stands in the member `attention`. With --format prometheus it tells its metrics, as [metrics] listen does
+    /// to whoever scrapes them. Example: fieldbridge status --watch
     Status {
         /// Print one JSON document.
         #[arg(long)]
@@ -87,6 +95,9 @@ enum Action {
         /// Show it again every two seconds, until Ctrl-C.
         #[arg(long)]
         watch: bool,
+        /// Print it in another format.
+        #[arg(long, value_enum, conflicts_with_all = ["json", "watch"])]
+        format: Option<StatusFormat>,
     },
     /// Have the running daemon take up the configuration as it stands in the files now.
     ///
@@ -271,8 +282,9 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
             systemd::seclude();
             setup::run(config, options)
         }
-        Action::Status { json, watch: false } => status::status(config, json),
-        Action::Status { json, watch: true } => status::watch(config, json),
+        Action::Status { format: Some(StatusFormat::Prometheus), .. } => metrics(config),
+        Action::Status { json, watch: false, format: None } => status::status(config, json),
+        Action::Status { json, watch: true, format: None } => status::watch(config, json),
         Action::Reload { dry_run: false, json } => reload(config, json),
         Action::Reload { dry_run: true, json } => would_reload(config, json),
         Action::LogLevel { level } => log_level(config, level),
@@ -344,6 +356,13 @@ fn to_its_end<T>(work: impl std::future::Future<Output = T>) -> Result<T, Exit> 
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     Ok(done)
+}
+
+fn metrics(path: &Path) -> Result<(), Exit> {
+    let places = config::places(path, environment()).map_err(Exit::Config)?;
+    let text = client::ask(&places.admin_socket, &Request::Metrics {})?;
+    print(text.as_str().unwrap_or_default());
+    Ok(())
 }
 
 fn reload(path: &Path, json: bool) -> Result<(), Exit> {

@@ -23,7 +23,7 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * DAY);
 const DAY: u64 = 24 * 3600;
 
 /// `sun_path` of `sockaddr_un` holds 108 bytes on Linux, the last of them zero.
-const SOCKET_PATH_MAX: usize = 107;
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 
 const KEEPALIVE: Span = Span {
     min: Duration::from_secs(5),
@@ -98,7 +98,7 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
 }
 
 /// What stands where the socket is to be made, if it can't be made there.
-fn in_the_way(path: &Path) -> Option<Complaint> {
+pub(super) fn in_the_way(path: &Path) -> Option<Complaint> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         let what = format!("{} is there already and is no socket", path.display());
         return Some(Complaint::new(what, "choose another path"));

@@ -16,8 +16,10 @@ pub struct Section {
 }
 
 /// The top of the configuration.
-pub const ROOT: Section =
-    Section { title: "the configuration", keys: &["hub", "admin", "ledger", "bus", "device", "profile"] };
+pub const ROOT: Section = Section {
+    title: "the configuration",
+    keys: &["hub", "admin", "ledger", "metrics", "web", "bus", "device", "profile"],
+};
 
 /// `[hub]`
 pub const HUB: Section = Section {
@@ -49,6 +51,12 @@ pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
 
 /// `[ledger]`
 pub const LEDGER: Section = Section { title: "[ledger]", keys: &["path", "retention"] };
+
+/// `[metrics]`
+pub const METRICS: Section = Section { title: "[metrics]", keys: &["listen", "hosts"] };
+
+/// `[web]`
+pub const WEB: Section = Section { title: "[web]", keys: &["listen", "hosts"] };
 
 /// Where a bus with characters is.
 const PORT: &[&str] = &["port", "address", "baud", "parity", "data_bits", "stop_bits", "rs485", "low_latency"];
@@ -190,12 +198,14 @@ pub const READ_BACK: Section =
     Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 21] = [
+pub const SECTIONS: [Section; 23] = [
     ROOT,
     HUB,
     ADDRESSES,
     ADMIN,
     LEDGER,
+    METRICS,
+    WEB,
     MODBUS_RTU,
     MODBUS_ASCII,
     MODBUS_TCP,

@@ -16,7 +16,7 @@ use config::{Map, Value, ValueKind};
 use super::layer::{Layer, ROOT};
 use super::shipped::{self, Shipped};
 use super::tree::{join, Walk};
-use super::{bus, device, environment, hub, keys, profile, syntax, Config, Origins, Place, Problem, Severity};
+use super::{bus, device, environment, hub, keys, profile, syntax, view, Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
 use crate::complaint::Complaint;
 
@@ -214,11 +214,13 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let hub = hub::hub(&root);
     let admin_socket = hub::admin_socket(&root);
     let ledger = hub::ledger(&root);
+    let (metrics, web) = view::views(&root);
     let buses = bus::buses(&root);
     let profiles = profile::profiles(&root);
     let devices = device::devices(&root, hub.as_ref(), &buses, &profiles);
     let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
-    Some(Config { hub: hub?, admin_socket: admin_socket?, ledger: ledger?, buses, devices })
+    let (hub, admin_socket, ledger) = (hub?, admin_socket?, ledger?);
+    Some(Config { hub, admin_socket, ledger, metrics, web, buses, devices })
 }
 
 /// What was read so far.

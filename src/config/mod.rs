@@ -36,11 +36,13 @@ mod syntax;
 mod text;
 mod transport;
 mod tree;
+mod view;
 mod way;
 mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,6 +75,10 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The ledger file.
     pub ledger: Ledger,
+    /// Where metrics are told, if they are.
+    pub metrics: Option<View>,
+    /// Where the page is shown, if it is.
+    pub web: Option<View>,
     /// Buses by name.
     pub buses: BTreeMap<String, Bus>,
     /// Devices by their id at the hub.
@@ -143,6 +149,33 @@ pub struct Ledger {
     pub path: PathBuf,
     /// How long a finished row is kept, 2 to 3650 days.
     pub retention: Duration,
+}
+
+/// `[metrics]` or `[web]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Where.
+    pub listen: Listen,
+    /// Names by which it may be asked, in lower case, beside addresses and the machine's own.
+    pub hosts: Vec<String>,
+}
+
+/// Where it is listened for whoever looks from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address of this machine. Port 0: one that the system chooses, which the log tells.
+    Tcp(SocketAddr),
+    /// A socket in the file system, at most 107 bytes.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "http://{address}"),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// One `[bus.NAME]`

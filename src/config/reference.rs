@@ -83,6 +83,8 @@ fn section_of(table: &str, kind_of_bus: &str) -> Option<Section> {
         "hub" => keys::HUB,
         "admin" => keys::ADMIN,
         "ledger" => keys::LEDGER,
+        "metrics" => keys::METRICS,
+        "web" => keys::WEB,
         "device" => keys::DEVICE,
         "bus" if table.ends_with(".rs485") => keys::RS485,
         "bus" if table.ends_with(".frame") => keys::FRAME,

@@ -184,6 +184,18 @@ const KEYS: &[Alias] = &[
     ("profile", &["template", "model", "driver"], ""),
     ("bus", &["line", "interface", "connection", "port", "channel"], ""),
     ("socket", &["path", "file", "listen"], ""),
+    (
+        "listen",
+        &["bind", "address", "addr", "port", "endpoint", "socket", "listen_address", "bind_address", "listen_addr", "url"],
+        " As \"127.0.0.1:PORT\" or \"unix:PATH\"",
+    ),
+    (
+        "hosts",
+        &["host", "names", "name", "allowed_hosts", "host_names", "server_name", "server_names", "virtual_hosts", "domains"],
+        " As hosts = [\"gateway.plant\"]",
+    ),
+    ("web", &["http", "webserver", "web_server", "web_ui", "webui", "ui", "gui", "dashboard", "page", "html"], ""),
+    ("metrics", &["prometheus", "openmetrics", "monitoring", "exporter", "statistics", "stats"], ""),
     ("path", &["file", "database", "db"], ""),
     ("retention", &["keep", "ttl", "max_age", "history"], ""),
 ];
@@ -357,6 +369,9 @@ mod tests {
             (keys::SERIAL, "terminator", "delimiter"),
             (keys::COMMAND, "nan_value", "unavailable"),
             (keys::DEVICE, "connection_string", "connection_string_file"),
+            (keys::METRICS, "bind", "listen"),
+            (keys::WEB, "allowed_hosts", "hosts"),
+            (keys::ROOT, "prometheus", "metrics"),
         ] {
             assert_eq!(meant(written, section.keys).map(|(known, _)| known), Some(ours), "{written}");
         }

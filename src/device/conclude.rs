@@ -25,6 +25,8 @@ impl Context {
         let finish = Finish { row: work.row, new: work.new.clone(), outcome: outcome.clone(), attempts, finished_at };
         let Some(receipt) = self.record(finish, &mut work.origin).await else { return };
         self.forget(&work);
+        self.time(&work);
+        self.health.states.add(outcome.state.as_str());
         let event = || event(&work.new, &outcome, attempts, finished_at);
         work.origin.conclude(outcome.state, receipt, event);
         self.note_end(&work, &outcome);
@@ -66,6 +68,13 @@ impl Context {
                 () = self.ledger.well() => {}
                 () = async { self.stop.cancelled().await; sleep(STOP_PATIENCE).await } => return None,
             }
+        }
+    }
+
+    /// How long a message has waited that is settled now.
+    pub(super) fn time(&self, work: &Work) {
+        if work.origin.is_to_be_settled() {
+            self.health.completion.observe(work.received.elapsed());
         }
     }
 

@@ -435,6 +435,7 @@ impl Context {
             (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
                 Ok((row, receipt)) => {
                     work.row = Some(row);
+                    self.time(&work);
                     work.origin.complete(receipt);
                     Some(work)
                 }
@@ -458,6 +459,7 @@ impl Context {
         crash::point(Point::DuplicateKnown);
         self.forget(&work);
         let receipt = self.ledger.delivered_again(row);
+        self.time(&work);
         match is_refused {
             true => work.origin.reject(receipt),
             false => work.origin.complete(receipt),

@@ -52,6 +52,11 @@ impl Origin {
         }
     }
 
+    /// Whether it is a message that the hub still wants to be told the end of.
+    pub(super) fn is_to_be_settled(&self) -> bool {
+        matches!(self, Origin::Message(Some(ticket)) if ticket.is_live())
+    }
+
     /// Whether it is to be done also if its device is locked.
     pub(super) fn overrides(&self) -> bool {
         matches!(self, Origin::Operator(Operator { overrides: true, .. }))

@@ -12,6 +12,7 @@ mod operators;
 mod registry;
 mod reload;
 mod report;
+mod seen;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::device::{lockout, Context, Intervals, Lockouts, Receipts};
 use crate::exit::Exit;
 use crate::handles::{self, Places};
+use crate::health::meters::Histogram;
 use crate::health::pulse;
 use crate::hub::account::{Access, Account};
 use crate::hub::dial::{Dial, Network};
@@ -49,8 +51,10 @@ use crate::operate::admin::server::{self, Unbound};
 use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
+use crate::view::Views;
 use registry::{by_device, Begin, Registry};
 use reload::Reload;
+use seen::Stock;
 use ways::Ways;
 
 /// How long links get to acknowledge what was settled, and buses to end their exchange. The longest exchange is
@@ -76,6 +80,11 @@ struct Gateway {
     /// Which devices are locked, whether they are configured or not.
     lockouts: Arc<Lockouts>,
     intervals: Arc<Intervals>,
+    /// From a message's first receipt to its settlement.
+    completion: Arc<Histogram>,
+    /// What lay in the ledger when that was last counted for those who look.
+    stock: Mutex<Stock>,
+    views: watch::Sender<Views>,
     retention: watch::Sender<Duration>,
     ways: Ways,
     /// Operators' wishes for a new configuration.
@@ -303,7 +312,7 @@ impl Gateway {
         (reloads, source): (mpsc::Sender<oneshot::Sender<Reply>>, Arc<dyn Source>),
         ways: Ways,
     ) -> Gateway {
-        let (retention, _) = watch::channel(config.ledger.retention);
+        let (retention, views) = (watch::Sender::new(config.ledger.retention), watch::Sender::new(Views::of(&config)));
         let stops = Stops {
             executors: CancellationToken::new(),
             links: CancellationToken::new(),
@@ -328,6 +337,9 @@ impl Gateway {
             receipts,
             lockouts,
             intervals: Arc::default(),
+            completion: Arc::default(),
+            stock: Mutex::default(),
+            views,
             retention,
             ways,
             reloads,
@@ -375,6 +387,7 @@ impl Gateway {
             );
         }
         self.spawn_helpers(tasks);
+        self.let_look(tasks);
         if let Some(listener) = operators {
             self.serve_operators(listener, tasks);
         }

@@ -31,6 +31,7 @@ impl Gateway {
                 Ok(snapshot) => Reply::Ok(snapshot),
                 Err(error) => Reply::Error(error.to_string()),
             },
+            admin::Request::Metrics {} => self.metrics().await,
             admin::Request::Running {} => Reply::Ok(serde_json::json!(Fingerprints::of(&self.registry().config))),
             admin::Request::Reload {} => {
                 tracing::info!(uid = operator.uid, "a local operator asks for the configuration to be read anew");

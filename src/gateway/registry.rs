@@ -28,6 +28,7 @@ use crate::hub::news::News;
 use crate::hub::Delivery;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
+use crate::view::Views;
 
 /// Who is served.
 pub(super) struct Registry {
@@ -130,7 +131,7 @@ impl Registry {
         let account = Account::of(device, access);
         let (account, configured) = watch::channel(Arc::new(account));
         let event_bell = Arc::new(Notify::new());
-        let health = Arc::new(DeviceHealth::new(&device.id));
+        let health = Arc::new(DeviceHealth::new(&device.id, gateway.completion.clone()));
         let leave = gateway.stops.executors.child_token();
         let gone = CancellationToken::new();
         let (deliveries, inbox, offer, jobs) = device::channels(&device.id, &gateway.receipts);
@@ -205,6 +206,12 @@ impl Registry {
         }
         if old.admin_socket != self.config.admin_socket {
             changes.settings.push("admin.socket");
+        }
+        for (is_same, name) in [(old.metrics == self.config.metrics, "metrics"), (old.web == self.config.web, "web")] {
+            if !is_same {
+                changes.settings.push(name);
+                gateway.views.send_replace(Views::of(&self.config));
+            }
         }
         if self.ledger_path != self.config.ledger.path {
             changes.at_restart.push("ledger.path");

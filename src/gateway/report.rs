@@ -1,9 +1,9 @@
 //! What the daemon says of itself: `status`, and the line that systemd shows.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::registry::{Registry, Running, Served};
+use super::seen::Stock;
 use super::Gateway;
 use crate::health::snapshot::{self, BusState, Snapshot};
 use crate::health::LinkState;
@@ -71,13 +71,14 @@ impl Served {
 
 impl Gateway {
     pub(super) async fn snapshot(&self) -> Snapshot {
+        self.picture(&self.stock_taken().await)
+    }
+
+    /// What it sees, with what was counted in the ledger.
+    pub(super) fn picture(&self, stock: &Stock) -> Snapshot {
         let health = self.ledger.health().borrow().clone();
-        let (rows, events) = self.ledger.counts().await.unwrap_or((0, 0));
-        let configured = self.registry().devices.keys().cloned().collect();
-        let of_removed_devices = self.ledger.events_of_others(configured).await.unwrap_or(0);
-        let open_doubts: BTreeMap<String, u64> =
-            self.ledger.open_doubts().await.unwrap_or_default().into_iter().collect();
-        let (file, changed_files) = self.source.changed().await;
+        let (rows, of_removed_devices, open_doubts) = (stock.rows, stock.of_removed_devices, &stock.in_doubt);
+        let (file, changed_files) = (stock.file.clone(), stock.changed_files.clone());
         let doubt = self.ledger.wall_clock().now().err();
         let registry = self.registry();
         let of_device = |(id, served): (&String, &Served)| {
@@ -110,7 +111,7 @@ impl Gateway {
                 in_doubt_open: open_doubts.values().sum(),
                 last_error: health.last_error,
             },
-            outbox: snapshot::Outbox { pending: (events - of_removed_devices).max(0), of_removed_devices },
+            outbox: snapshot::Outbox { pending: (stock.events - of_removed_devices).max(0), of_removed_devices },
             attention: Vec::new(),
         };
         snapshot.attention = attention::of(&snapshot);

@@ -1,12 +1,14 @@
 //! What the running daemon knows of itself: counters and last errors, for `status`, the log and systemd.
 
 pub mod ends;
+pub mod meters;
 pub mod pulse;
 pub mod snapshot;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::health::meters::{DeviceReadings, Histogram, Tally};
 use crate::health::pulse::Pulse;
 pub use snapshot::LinkState;
 
@@ -28,7 +30,7 @@ impl Counter {
 
 /// One more of something for as long as this lives.
 #[derive(Debug)]
-pub struct Pending(std::sync::Arc<DeviceHealth>);
+pub struct Pending(Arc<DeviceHealth>);
 
 /// What is known of one device.
 #[derive(Debug)]
@@ -43,6 +45,12 @@ pub struct DeviceHealth {
     pub duplicates: Counter,
     /// Commands that ended in doubt, so that somebody has to look.
     pub in_doubt: Counter,
+    /// Commands that ended, by their final state.
+    pub states: Tally,
+    /// Attempts to connect, by what came of them.
+    pub connects: Tally,
+    /// From a message's first receipt to its settlement; it is one for all devices.
+    pub completion: Arc<Histogram>,
     /// Whether its link and its outbox move.
     pub pulse: Pulse,
     /// How its last commands ended.
@@ -53,13 +61,16 @@ pub struct DeviceHealth {
 
 impl DeviceHealth {
     /// A device of which nothing is known yet.
-    pub fn new(id: &str) -> Self {
+    pub fn new(id: &str, completion: Arc<Histogram>) -> Self {
         DeviceHealth {
             id: id.to_owned(),
             received: Counter::default(),
             executed: Counter::default(),
             duplicates: Counter::default(),
             in_doubt: Counter::default(),
+            states: Tally::default(),
+            connects: Tally::default(),
+            completion,
             pulse: Pulse::default(),
             ends: ends::Ends::default(),
             pending: AtomicU64::new(0),
@@ -68,7 +79,7 @@ impl DeviceHealth {
     }
 
     /// Counts one command as pending until the value is dropped.
-    pub fn pend(self: &std::sync::Arc<Self>) -> Pending {
+    pub fn pend(self: &Arc<Self>) -> Pending {
         self.pending.fetch_add(1, Ordering::Relaxed);
         Pending(self.clone())
     }
@@ -105,6 +116,11 @@ impl DeviceHealth {
             pending: self.pending.load(Ordering::Relaxed),
             ..snapshot::Device::default()
         }
+    }
+
+    /// What was counted of it.
+    pub fn readings(&self) -> DeviceReadings {
+        DeviceReadings { ends: self.states.reading(), connects: self.connects.reading(), in_doubt_open: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, (LinkState, Option<String>)> {

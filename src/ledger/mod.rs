@@ -33,6 +33,7 @@ mod reader;
 mod replacement;
 pub mod row;
 mod schema;
+mod shown;
 mod store;
 mod tails;
 mod trust;
@@ -59,6 +60,7 @@ use crate::command::message::Digest;
 use crate::command::outcome::{Outcome, State};
 use crate::command::Envelope;
 use crate::complaint::Complaint;
+use crate::health::meters::{Distribution, Histogram};
 use crate::proof::crash::{self, Point};
 use crate::time::trust::WallClock;
 use crate::time::Timestamp;
@@ -170,6 +172,7 @@ pub struct Ledger {
     tails: Arc<Tails>,
     /// Events that the hub has acknowledged and whose removal is not committed.
     acknowledged: Arc<Mutex<BTreeSet<i64>>>,
+    commits: Arc<Histogram>,
 }
 
 /// What a ledger is known by and whom it trusts, and the beginning of another life in it.
@@ -249,7 +252,8 @@ impl Ledger {
             is_due: is_sound,
         };
         let notes = Arc::<Notify>::default();
-        let writer = Writer::new(db, disk, path, lock, condition, notes.clone());
+        let commits = Arc::<Histogram>::default();
+        let writer = Writer::new(db, disk, path, lock, condition, notes.clone(), commits.clone());
         crash::point(Point::BallastLaid);
         let _ = proof_tasks.try_send(ProofTask::Look);
         let ledger = Ledger {
@@ -272,6 +276,7 @@ impl Ledger {
             filter,
             tails: Arc::default(),
             acknowledged: Arc::default(),
+            commits,
         };
         Ok((ledger, Writing { writer, queue, reading, proving }))
     }
@@ -289,6 +294,11 @@ impl Ledger {
     /// Whether the ledger can be written, as far as is known.
     pub fn is_well(&self) -> bool {
         self.health.borrow().ok
+    }
+
+    /// How long commits took since the start, each with its flush.
+    pub fn commits(&self) -> Distribution {
+        self.commits.reading()
     }
 
     /// Waits until the ledger can be written.

@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, Notify};
@@ -23,6 +23,7 @@ use super::disk::{beside, Disk};
 use super::integrity::Proving;
 use super::reader::Reading;
 use super::{schema, LedgerError};
+use crate::health::meters::Histogram;
 use crate::proof::crash::{self, Part, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
@@ -177,6 +178,8 @@ pub(super) struct Writer {
     notes: Vec<Box<dyn Job>>,
     /// Told when a note waits and none did.
     notes_wait: Arc<Notify>,
+    /// How long commits took.
+    commits: Arc<Histogram>,
     _lock: schema::Lock,
 }
 
@@ -188,9 +191,11 @@ impl Writer {
         lock: schema::Lock,
         condition: Condition,
         notes_wait: Arc<Notify>,
+        commits: Arc<Histogram>,
     ) -> Self {
         let (standing, ballast) = (Standing::of(disk.clone(), path), beside(path, ".ballast"));
-        let writer = Writer { db, disk, standing, ballast, condition, notes: Vec::new(), notes_wait, _lock: lock };
+        let notes = Vec::new();
+        let writer = Writer { db, disk, standing, ballast, condition, notes, notes_wait, commits, _lock: lock };
         if let Err(error) = writer.lay_ballast() {
             writer.set_unwell(&format!("the disk has no room for the ledger's ballast ({error}); free some space"));
         }
@@ -385,6 +390,7 @@ impl Writer {
             crash::committed();
             Ok(())
         };
+        let begun = Instant::now();
         run(&self.db, batch).map_err(|error| {
             crash::rolled_back();
             if !self.db.is_autocommit() {
@@ -395,6 +401,7 @@ impl Writer {
             classify("writing", &error)
         })?;
         if writes {
+            self.commits.observe(begun.elapsed());
             self.standing.check()?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 //!
 //! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
 //! - `import`: profiles from what others have written.
+//! - `seen`: the gateway as it is seen from outside.
 //! - `secrets`: what nobody may see.
 //! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
 
@@ -22,5 +23,6 @@ mod inspect;
 mod manual;
 mod reload;
 mod secrets;
+mod seen;
 mod supply;
 mod tidy;

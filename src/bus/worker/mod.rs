@@ -398,6 +398,7 @@ impl<L: Link> Working<'_, L> {
         crash::point(Point::ExchangeEnded);
         self.note_presence(call, &ended);
         let wire = ended.wire;
+        self.counts.meter.ended(call.unit, &wire);
         self.status.send_modify(|status| {
             status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
             status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));

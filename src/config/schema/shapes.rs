@@ -25,6 +25,8 @@ pub(in crate::config) enum Shape {
     OneOf(&'static [i64]),
     /// Any of these words.
     Words(Vec<&'static str>),
+    /// Any texts.
+    Texts,
     /// A text, a byte or an array of bytes.
     Bytes,
     /// Unit ids, each once.
@@ -85,6 +87,8 @@ fn of_table(key: &str) -> Option<Shape> {
         "hub" => keys::HUB,
         "admin" => keys::ADMIN,
         "ledger" => keys::LEDGER,
+        "metrics" => keys::METRICS,
+        "web" => keys::WEB,
         "addresses" => keys::ADDRESSES,
         "rs485" => keys::RS485,
         "frame" => keys::FRAME,
@@ -103,10 +107,11 @@ fn of_table(key: &str) -> Option<Shape> {
 
 /// Keys that hold the same in every section.
 fn of_any(key: &str) -> Option<Shape> {
-    use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Text, Units, Value, Word, Words};
+    use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Text, Texts, Units, Value, Word, Words};
     let shape = match key {
         "host" | "address" | "gateway" | "proxy" | "api_version" | "mqtt" | "mqtt-ws" | "amqp" | "amqp-ws"
         | "https" => Text,
+        "listen" => Text,
         "socket"
         | "path"
         | "port"
@@ -143,6 +148,7 @@ fn of_any(key: &str) -> Option<Shape> {
         "scale" | "offset" | "tolerance" => Number,
         "range" => Pair,
         "units" => Units,
+        "hosts" => Texts,
         "value" => Value,
         "quirks" => Words(Quirk::ALL.map(Quirk::as_str).to_vec()),
         _ => return word(key).map(Word),

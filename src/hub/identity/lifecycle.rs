@@ -183,7 +183,13 @@ impl Identity {
         met: &mut Met,
         has_turn: bool,
     ) -> Result<Established, Ending> {
-        let established = self.connect(account, which, has_turn).await?;
+        let connected = self.connect(account, which, has_turn).await;
+        match &connected {
+            Ok(_) => self.health.connects.add("ok"),
+            Err(Ending::Trouble(trouble)) => self.health.connects.add(trouble.result()),
+            Err(_) => {}
+        }
+        let established = connected?;
         match met.hub(&self.ledger, &account.access.hub.host, &self.id, established.attachment.was_known()).await? {
             true => Ok(established),
             false => Err(Ending::LedgerUnwell),

@@ -5,6 +5,7 @@
 //! first. By HTTPS each answer has a status, and often the hub's own code.
 
 mod proxy;
+pub mod result;
 mod sentences;
 
 use std::time::Duration;

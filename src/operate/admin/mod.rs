@@ -25,6 +25,8 @@ pub enum Request {
     /// What the daemon sees.
     // Braces: of a variant without them serde passes over unknown members.
     Status {},
+    /// What it sees and has counted, in the OpenMetrics text format.
+    Metrics {},
     /// What it runs on, in a form that shows no secret: [`crate::config::Fingerprints`].
     Running {},
     /// Take up the configuration as it stands in the files.

@@ -29,6 +29,22 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a client that has closed half of its end has closed the rest.
 const HALF_CLOSED_PERIOD: Duration = Duration::from_millis(200);
 
+/// A socket, as people know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// What it is.
+    what: &'static str,
+    /// The key that says where it is.
+    key: &'static str,
+}
+
+/// How operators' commands reach the daemon.
+const ADMIN: Named = Named { what: "the admin socket", key: "admin.socket" };
+/// Where metrics are told.
+pub const METRICS: Named = Named { what: "the socket for metrics", key: "metrics.listen" };
+/// Where the page is shown.
+pub const WEB: Named = Named { what: "the socket of the page", key: "web.listen" };
+
 /// Why there is no socket, in a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum Unbound {
@@ -41,9 +57,10 @@ pub enum Unbound {
 }
 
 impl Unbound {
-    fn of(path: &Path, error: &io::Error) -> Unbound {
-        let what = format!("the admin socket {} can't be made: {error}", path.display());
-        let why = Complaint::new(what, "check `admin.socket` and its folder");
+    fn of(path: &Path, named: &Named, error: &io::Error) -> Unbound {
+        let Named { what, key } = named;
+        let what = format!("{what} {} can't be made: {error}", path.display());
+        let why = Complaint::new(what, format!("check `{key}` and its folder"));
         let lasts = matches!(
             error.raw_os_error().map(Errno::from_raw_os_error),
             Some(
@@ -66,23 +83,32 @@ impl Unbound {
     }
 }
 
-/// Makes the socket, in place of one that a dead daemon left.
+/// Makes the admin socket, in place of one that a dead daemon left.
 ///
 /// # Errors
 /// Whether that can pass.
 pub fn bind(path: &Path) -> Result<UnixListener, Unbound> {
-    let trouble = |error: io::Error| Unbound::of(path, &error);
+    bind_as(path, &ADMIN)
+}
+
+/// Makes a socket for owner and group, in place of one that a dead daemon left.
+///
+/// # Errors
+/// Whether that can pass.
+pub fn bind_as(path: &Path, named: &Named) -> Result<UnixListener, Unbound> {
+    let trouble = |error: io::Error| Unbound::of(path, named, &error);
     // systemd makes the folder of the default path; who runs the daemon by hand gets it all the same.
     if let Some(folder) = folder_of(path) {
         std::fs::create_dir_all(folder).map_err(trouble)?;
     }
-    if stands_there(path)? {
+    if stands_there(path, named)? {
         // Whoever answers is another daemon. One that is dead leaves a socket that refuses.
         match is_served(path) {
             Ok(false) => std::fs::remove_file(path).map_err(trouble)?,
             Ok(true) => {
-                let what = format!("another daemon serves the admin socket {}", path.display());
-                return Err(Unbound::Passing(Complaint::new(what, "give each its own `admin.socket`")));
+                let Named { what, key } = named;
+                let what = format!("another daemon serves {what} {}", path.display());
+                return Err(Unbound::Passing(Complaint::new(what, format!("give each its own `{key}`"))));
             }
             Err(error) => return Err(trouble(error)),
         }
@@ -99,8 +125,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, Unbound> {
 /// [`Unbound::Lasting`].
 pub fn foresee(path: &Path, may_change: impl Fn(&Path) -> io::Result<()>) -> Result<(), Unbound> {
     let look = || {
-        SocketAddrUnix::new(path).map_err(|error| Unbound::of(path, &error.into()))?;
-        stands_there(path)?;
+        SocketAddrUnix::new(path).map_err(|error| Unbound::of(path, &ADMIN, &error.into()))?;
+        stands_there(path, &ADMIN)?;
         let mut folders = path.ancestors().skip(1).map(|folder| match folder.as_os_str().is_empty() {
             true => Path::new("."),
             false => folder,
@@ -115,7 +141,7 @@ pub fn foresee(path: &Path, may_change: impl Fn(&Path) -> io::Result<()>) -> Res
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Errno::EXIST.into()),
             Err(error) => Err(error),
         };
-        made.map_err(|error| Unbound::of(path, &error))
+        made.map_err(|error| Unbound::of(path, &ADMIN, &error))
     };
     match look() {
         Err(Unbound::Passing(_)) => Ok(()),
@@ -135,15 +161,15 @@ fn folder_of(path: &Path) -> Option<&Path> {
 }
 
 /// Whether a socket stands there already.
-fn stands_there(path: &Path) -> Result<bool, Unbound> {
+fn stands_there(path: &Path, named: &Named) -> Result<bool, Unbound> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => Ok(true),
         Ok(_) => {
             let what = format!("{} is there already and is no socket", path.display());
-            Err(Unbound::Lasting(Complaint::new(what, "check `admin.socket`")))
+            Err(Unbound::Lasting(Complaint::new(what, format!("check `{}`", named.key))))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Unbound::of(path, &error)),
+        Err(error) => Err(Unbound::of(path, named, &error)),
     }
 }
 
@@ -280,7 +306,7 @@ mod tests {
     }
     #[test]
     fn what_a_person_must_change_is_told_from_what_passes() {
-        let of = |error: Errno| Unbound::of(Path::new("/run/x/admin.sock"), &error.into());
+        let of = |error: Errno| Unbound::of(Path::new("/run/x/admin.sock"), &ADMIN, &error.into());
         for error in [Errno::NOTDIR, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NAMETOOLONG, Errno::LOOP] {
             assert!(matches!(of(error), Unbound::Lasting(_)), "{error:?}");
         }

@@ -85,7 +85,8 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
         found.entry(section.title).or_default().extend(table.keys().cloned());
     };
     see(keys::ROOT, &tree);
-    for (section, key) in [(keys::HUB, "hub"), (keys::ADMIN, "admin"), (keys::LEDGER, "ledger")] {
+    let [admin, ledger] = [(keys::ADMIN, "admin"), (keys::LEDGER, "ledger")];
+    for (section, key) in [(keys::HUB, "hub"), admin, ledger, (keys::METRICS, "metrics"), (keys::WEB, "web")] {
         see(section, table(&tree[key]));
     }
     see(keys::ADDRESSES, table(&table(&tree["hub"])["addresses"]));

@@ -69,6 +69,13 @@ const HUB_ADMIN_AND_LEDGER: &[Case] = &[
     ("[admin]\nsocket = 7", "admin.socket", "expected a string"),
     ("[ledger]\nretention = '47h'", "ledger.retention", "2d to 3650d"),
     ("[ledger]\npath = 'keys'", "ledger.path", "folder"),
+    ("[metrics]\nlisten = '9464'", "metrics.listen", "write \"127.0.0.1:9464\""),
+    ("[metrics]\nlisten = 'unix:keys'", "metrics.listen", "is there already and is no socket"),
+    ("[web]\nlisten = 'http://127.0.0.1:8088/'", "web.listen", "leave out the scheme"),
+    ("[web]\nlisten = 'gateway.plant:8088'", "web.listen", "an IP address of this machine"),
+    ("[web]\nhosts = 'gateway.plant'", "web.hosts", "[\"gateway.plant\"]"),
+    ("[web]\nhosts = ['gateway.plant:8088']", "web.hosts", "without a port"),
+    ("[metrics]\nlisten = '127.0.0.1:1'\n[web]\nlisten = '127.0.0.1:1'", "web.listen", "its own port"),
 ];
 
 #[test]

@@ -64,7 +64,7 @@ fn kind(entry: &Entry) -> &'static str {
         "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
         "scale" | "offset" | "tolerance" => "number",
         "range" => "array of two numbers",
-        "quirks" => "array of names",
+        "quirks" | "hosts" => "array of names",
         "units" => "array of integers",
         "steps" => "array of tables",
         "unavailable" | "adds" => "integer",
