@@ -33,7 +33,8 @@ from vm_machine import HERE, Hub, Peripherals, eventually, run
 HOST = "contoso.azure-devices.net"
 OUTSIDE = "192.168.77.254"
 RING = {"node-a": "192.168.77.1", "node-b": "192.168.77.2"}
-PACKAGES = ("pacemaker", "corosync", "crmsh", "resource-agents", "pacemaker-cli-utils", "psmisc", "iproute2", "udev")
+PACKAGES = ("pacemaker", "corosync", "crmsh", "resource-agents", "pacemaker-cli-utils", "psmisc", "iproute2", "udev",
+            "kmod")
 # Long for a busy machine; nothing that works takes so long.
 PATIENCE = 180.0
 
@@ -403,8 +404,9 @@ class Site:
         for node in (first, second):
             node.must("systemctl enable --now corosync pacemaker")
         self.both_are_online()
+        delays = {"node-a": "pcmk_delay_base=15s", "node-b": ""}
         plugs = "".join(f"primitive plug-{name} stonith:fence_plug params plug={name} pcmk_host_list={name} "
-                        f"pcmk_host_check=static-list op monitor interval=60s\n"
+                        f"pcmk_host_check=static-list {delays[name]} op monitor interval=60s\n"
                         f"location plug-{name}-elsewhere plug-{name} -inf: {name}\n" for name in RING)
         first.put("/root/cluster.crm", resources(device) + plugs)
         first.must("crm -F configure load update /root/cluster.crm")
