@@ -31,9 +31,6 @@ _fieldbridge() {
             fieldbridge,exec)
                 cmd="fieldbridge__subcmd__exec"
                 ;;
-            fieldbridge,explain)
-                cmd="fieldbridge__subcmd__explain"
-                ;;
             fieldbridge,feedback)
                 cmd="fieldbridge__subcmd__feedback"
                 ;;
@@ -51,9 +48,6 @@ _fieldbridge() {
                 ;;
             fieldbridge,lock)
                 cmd="fieldbridge__subcmd__lock"
-                ;;
-            fieldbridge,log-level)
-                cmd="fieldbridge__subcmd__log__subcmd__level"
                 ;;
             fieldbridge,profile)
                 cmd="fieldbridge__subcmd__profile"
@@ -130,9 +124,6 @@ _fieldbridge() {
             fieldbridge__subcmd__help,exec)
                 cmd="fieldbridge__subcmd__help__subcmd__exec"
                 ;;
-            fieldbridge__subcmd__help,explain)
-                cmd="fieldbridge__subcmd__help__subcmd__explain"
-                ;;
             fieldbridge__subcmd__help,feedback)
                 cmd="fieldbridge__subcmd__help__subcmd__feedback"
                 ;;
@@ -150,9 +141,6 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,lock)
                 cmd="fieldbridge__subcmd__help__subcmd__lock"
-                ;;
-            fieldbridge__subcmd__help,log-level)
-                cmd="fieldbridge__subcmd__help__subcmd__log__subcmd__level"
                 ;;
             fieldbridge__subcmd__help,profile)
                 cmd="fieldbridge__subcmd__help__subcmd__profile"
@@ -211,9 +199,6 @@ _fieldbridge() {
             fieldbridge__subcmd__help__subcmd__ledger,new)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__new"
                 ;;
-            fieldbridge__subcmd__help__subcmd__ledger,resolve)
-                cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__resolve"
-                ;;
             fieldbridge__subcmd__help__subcmd__ledger,restore)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore"
                 ;;
@@ -262,9 +247,6 @@ _fieldbridge() {
             fieldbridge__subcmd__ledger,new)
                 cmd="fieldbridge__subcmd__ledger__subcmd__new"
                 ;;
-            fieldbridge__subcmd__ledger,resolve)
-                cmd="fieldbridge__subcmd__ledger__subcmd__resolve"
-                ;;
             fieldbridge__subcmd__ledger,restore)
                 cmd="fieldbridge__subcmd__ledger__subcmd__restore"
                 ;;
@@ -282,9 +264,6 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,new)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__new"
-                ;;
-            fieldbridge__subcmd__ledger__subcmd__help,resolve)
-                cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__resolve"
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,restore)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore"
@@ -317,7 +296,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
+            opts="-h -V --config --help --version run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -592,24 +571,6 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fieldbridge__subcmd__explain)
-            opts="-h --json --config --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         fieldbridge__subcmd__feedback)
             opts="-h --follow --json --connection-string-file --hub --entra --transport --address --ca-file --proxy --proxy-credentials-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -657,7 +618,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
+            opts="run check init status reload ledger exec lock unlock read scan decode watch profile config schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -782,20 +743,6 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fieldbridge__subcmd__help__subcmd__explain)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         fieldbridge__subcmd__help__subcmd__feedback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -895,7 +842,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__ledger)
-            opts="list show resolve backup restore new"
+            opts="list show backup restore new"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -950,20 +897,6 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fieldbridge__subcmd__help__subcmd__ledger__subcmd__resolve)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -993,20 +926,6 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__lock)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        fieldbridge__subcmd__help__subcmd__log__subcmd__level)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1429,7 +1348,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger)
-            opts="-h --config --help list show resolve backup restore new help"
+            opts="-h --config --help list show backup restore new help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1465,7 +1384,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger__subcmd__help)
-            opts="list show resolve backup restore new help"
+            opts="list show backup restore new help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1534,20 +1453,6 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fieldbridge__subcmd__ledger__subcmd__help__subcmd__resolve)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1577,7 +1482,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger__subcmd__list)
-            opts="-h --device --state --open --command --since --until --limit --format --json --follow --config --help"
+            opts="-h --device --state --limit --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1591,24 +1496,8 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -W "accepted executing succeeded failed rejected expired in_doubt" -- "${cur}"))
                     return 0
                     ;;
-                --command)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --since)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --until)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --format)
-                    COMPREPLY=($(compgen -W "table csv json" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1629,28 +1518,6 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        fieldbridge__subcmd__ledger__subcmd__resolve)
-            opts="-h --note --config --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --note)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1709,24 +1576,6 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        fieldbridge__subcmd__log__subcmd__level)
-            opts="-h --config --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1875,7 +1724,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__reload)
-            opts="-h --dry-run --json --config --help"
+            opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2041,7 +1890,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__status)
-            opts="-h --json --watch --config --help"
+            opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
