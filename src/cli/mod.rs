@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
 //! error.
 
+mod bundle;
 mod bus;
 mod check;
 mod import;
@@ -217,6 +218,15 @@ enum Action {
         #[command(subcommand)]
         action: ConfigAction,
     },
+    /// Pack into one file what somebody elsewhere needs to see of this gateway, without its secrets.
+    ///
+    /// Version, configuration with origins, `check`, `status`, the last rows of the ledger and those in doubt, the
+    /// journal, the state of the service, what the kernel says of serial ports, disk and clock. Keys and passwords of the
+    /// configuration are taken out; ids of devices, names of hosts, commands and their values are not. It needs no
+    /// daemon. What could not be had, for want of permission or because it is not there, is told on standard error and in
+    /// README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example: sudo
+    /// fieldbridge support-bundle --since 1d
+    SupportBundle(bundle::Options),
     /// Print a JSON Schema of the configuration, for editors.
     ///
     /// The package has it, too: a line "#:schema /usr/share/fieldbridge/fieldbridge.schema.json" at the head of a file
@@ -292,6 +302,10 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Decode(options) => bus::decode(config, &options),
         Action::Profile { action } => profile::profile(action),
         Action::Config { action: ConfigAction::Show { origin, json } } => show::show(config, origin, json),
+        Action::SupportBundle(options) => {
+            systemd::seclude();
+            bundle::run(config, &options)
+        }
         Action::Schema => {
             print(&format!("{:#}", config::schema::schema()));
             Ok(())
