@@ -1,5 +1,5 @@
-//! `support-bundle`: everything that somebody elsewhere needs, and no secret, with a daemon and without. It proves none of
-//! the guarantees.
+//! `support-bundle`: everything that somebody elsewhere needs, and no secret, with a daemon and without. It proves none
+//! of the guarantees.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -146,7 +146,7 @@ fn no_member_holds_a_key_or_a_password_whatever_the_system_has_written_down() {
     let archive = place.path("it.tar.gz");
     assert_eq!(std::fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
     let members = members(&archive);
-    let secrets = SECRETS.iter().map(ToString::to_string).chain([json.trim_matches('"').to_owned()]);
+    let secrets = SECRETS.iter().map(ToString::to_string).chain([json[1..json.len() - 1].to_owned()]);
     for secret in secrets {
         for (name, text) in &members {
             assert!(!text.contains(&secret), "{name} holds {secret}: {text}");

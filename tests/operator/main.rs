@@ -3,6 +3,7 @@
 //!
 //! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
 //! - `import`: profiles from what others have written.
+//! - `bundle`, `journal`: what is seen of it from elsewhere.
 //! - `secrets`: what nobody may see.
 //! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
 
@@ -11,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bundle;
 mod check_live;
 mod cli;
 mod config;
@@ -19,6 +21,7 @@ mod documented;
 mod import;
 mod init;
 mod inspect;
+mod journal;
 mod manual;
 mod reload;
 mod secrets;

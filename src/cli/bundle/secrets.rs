@@ -57,7 +57,8 @@ impl Secrets {
 
     fn add(&mut self, secret: &str) {
         let escaped = serde_json::Value::from(secret).to_string();
-        let escaped = escaped.trim_matches('"');
+        // Without the quotes around it.
+        let escaped = escaped.get(1..escaped.len() - 1).unwrap_or_default();
         for secret in [secret, escaped].map(str::as_bytes) {
             match secret.first_chunk::<PREFIX>() {
                 Some(prefix) => {
