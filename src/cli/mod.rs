@@ -77,6 +77,13 @@ enum Action {
     /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
     /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
     Init(setup::Options),
+    /// Add to the configuration what is in it already in another form.
+    ///
+    /// Example: fieldbridge add device pump-8 --bus line-a --unit 8 --profile pump --key-file pump-8.key
+    Add {
+        #[command(subcommand)]
+        action: AddAction,
+    },
     /// Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger.
     ///
     /// What is wrong comes first, with what to do. Exit status 1 if something needs a person, but not with --json,
@@ -221,10 +228,10 @@ enum Action {
     /// Pack into one file what somebody elsewhere needs to see of this gateway, without its secrets.
     ///
     /// Version, configuration with origins, `check`, `status`, the last rows of the ledger and those in doubt, the
-    /// journal, the state of the service, what the kernel says of serial ports, disk and clock. Keys and passwords of the
-    /// configuration are taken out; ids of devices, names of hosts, commands and their values are not. It needs no
-    /// daemon. What could not be had, for want of permission or because it is not there, is told on standard error and in
-    /// README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example: sudo
+    /// journal, the state of the service, what the kernel says of serial ports, disk and clock. Keys and passwords of
+    /// the configuration are taken out; ids of devices, names of hosts, commands and their values are not. It needs no
+    /// daemon. What could not be had, for want of permission or because it is not there, is told on standard error and
+    /// in README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example: sudo
     /// fieldbridge support-bundle --since 1d
     SupportBundle(bundle::Options),
     /// Print a JSON Schema of the configuration, for editors.
@@ -267,6 +274,19 @@ enum Action {
     Demo(crate::demo::Options),
 }
 
+/// What can be added.
+#[derive(Debug, Subcommand)]
+enum AddAction {
+    /// Add a device, in a file of its own in `conf.d`.
+    ///
+    /// What no option says is asked for, if there is a terminal; a bus need not be named where there is one. The
+    /// device's key is read from a file, or asked for without showing it. The file gets its name when the whole
+    /// configuration is good with it; exit status 78 with every error, and nothing changed, if it is not. Exit status 1
+    /// if the device is there already. Example: fieldbridge add device pump-8 --unit 8 --profile pump --key-file
+    /// pump-8.key && fieldbridge reload
+    Device(setup::NewDevice),
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -280,6 +300,10 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Init(options) => {
             systemd::seclude();
             setup::run(config, options)
+        }
+        Action::Add { action: AddAction::Device(device) } => {
+            systemd::seclude();
+            setup::add_device(config, device, environment())
         }
         Action::Status { json, watch: false } => status::status(config, json),
         Action::Status { json, watch: true } => status::watch(config, json),

@@ -160,9 +160,9 @@ impl Showing<'_> {
     fn root(&mut self) {
         let root = At { section: Some(keys::ROOT), path: String::new(), header: String::new() };
         let mut entries = self.merged.root.clone();
-        for key in ["hub", "admin", "ledger"] {
-            // They hold defaults where nobody has written them.
-            entries.entry(key.to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
+        // They hold defaults where nobody has written them.
+        for key in keys::ROOT.keys.iter().filter(|key| Section::of_table(key).is_some()) {
+            entries.entry((*key).to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
         }
         self.keys(&root, &entries);
     }
@@ -252,8 +252,9 @@ impl Showing<'_> {
     /// What holds where nothing is said.
     fn defaults(&mut self, at: &At, entries: &Map<String, Value>) {
         let Some(section) = at.section else { return };
+        let is_at_the_top = Section::of_table(&at.header).is_some();
         let defaults: Vec<(&str, String)> = match section {
-            keys::HUB | keys::ADMIN | keys::LEDGER | keys::DEVICE => {
+            _ if is_at_the_top || section == keys::DEVICE => {
                 let default = |key: &&'static str| {
                     let entry = reference::explained(&section, key, &self.entries)?;
                     Some((*key, entry.default()?.to_owned()))

@@ -117,7 +117,7 @@ impl Entry {
     /// Adds a field. A value with a line break goes with its length before it, and no value can end early.
     fn put(&mut self, name: &str, value: &str) {
         let end = (0..=VALUE_BYTES_MAX.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
-        let value = value[..end.unwrap_or_default()].as_bytes();
+        let value = &value.as_bytes()[..end.unwrap_or_default()];
         self.bytes.extend_from_slice(name.as_bytes());
         if value.contains(&b'\n') {
             self.bytes.push(b'\n');

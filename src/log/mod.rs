@@ -1,5 +1,5 @@
-//! Logs: to the journal under systemd, with a line's device, command and outcome as fields; to standard error elsewhere,
-//! with colour on a terminal.
+//! Logs: to the journal under systemd, with a line's device, command and outcome as fields; to standard error
+//! elsewhere, with colour on a terminal.
 //!
 //! Filtered by the environment variable `FIELDBRIDGE_LOG` (`info` by default; e.g. `fieldbridge::bus=debug`), and by
 //! what an operator sets while it runs ([`level`]). What a

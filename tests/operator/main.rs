@@ -1,7 +1,7 @@
 //! What users and their scripts meet, and the rules of the house. Proves G2, G3, G5, G8, G11 and G14 where they are the
 //! operator's.
 //!
-//! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
+//! - `cli`, `init`, `add`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
 //! - `import`: profiles from what others have written.
 //! - `bundle`, `journal`: what is seen of it from elsewhere.
 //! - `secrets`: what nobody may see.
@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod add;
 mod bundle;
 mod check_live;
 mod cli;

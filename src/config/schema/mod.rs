@@ -108,6 +108,7 @@ fn value(shape: Shape, entries: &[Entry]) -> Map<String, Json> {
         Shape::Word(words) => json!({ "enum": words }),
         Shape::OneOf(numbers) => json!({ "enum": numbers }),
         Shape::Words(words) => json!({ "type": "array", "items": { "enum": words } }),
+        Shape::Texts => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
         Shape::Bytes => json!({ "anyOf": [
             { "type": "string", "minLength": 1 },
             byte(),
