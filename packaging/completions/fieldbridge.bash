@@ -34,6 +34,9 @@ _fieldbridge() {
             fieldbridge,exec)
                 cmd="fieldbridge__subcmd__exec"
                 ;;
+            fieldbridge,explain)
+                cmd="fieldbridge__subcmd__explain"
+                ;;
             fieldbridge,feedback)
                 cmd="fieldbridge__subcmd__feedback"
                 ;;
@@ -51,6 +54,9 @@ _fieldbridge() {
                 ;;
             fieldbridge,lock)
                 cmd="fieldbridge__subcmd__lock"
+                ;;
+            fieldbridge,log-level)
+                cmd="fieldbridge__subcmd__log__subcmd__level"
                 ;;
             fieldbridge,profile)
                 cmd="fieldbridge__subcmd__profile"
@@ -145,6 +151,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help,exec)
                 cmd="fieldbridge__subcmd__help__subcmd__exec"
                 ;;
+            fieldbridge__subcmd__help,explain)
+                cmd="fieldbridge__subcmd__help__subcmd__explain"
+                ;;
             fieldbridge__subcmd__help,feedback)
                 cmd="fieldbridge__subcmd__help__subcmd__feedback"
                 ;;
@@ -162,6 +171,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,lock)
                 cmd="fieldbridge__subcmd__help__subcmd__lock"
+                ;;
+            fieldbridge__subcmd__help,log-level)
+                cmd="fieldbridge__subcmd__help__subcmd__log__subcmd__level"
                 ;;
             fieldbridge__subcmd__help,profile)
                 cmd="fieldbridge__subcmd__help__subcmd__profile"
@@ -226,6 +238,9 @@ _fieldbridge() {
             fieldbridge__subcmd__help__subcmd__ledger,new)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__new"
                 ;;
+            fieldbridge__subcmd__help__subcmd__ledger,resolve)
+                cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__resolve"
+                ;;
             fieldbridge__subcmd__help__subcmd__ledger,restore)
                 cmd="fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore"
                 ;;
@@ -274,6 +289,9 @@ _fieldbridge() {
             fieldbridge__subcmd__ledger,new)
                 cmd="fieldbridge__subcmd__ledger__subcmd__new"
                 ;;
+            fieldbridge__subcmd__ledger,resolve)
+                cmd="fieldbridge__subcmd__ledger__subcmd__resolve"
+                ;;
             fieldbridge__subcmd__ledger,restore)
                 cmd="fieldbridge__subcmd__ledger__subcmd__restore"
                 ;;
@@ -291,6 +309,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,new)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__new"
+                ;;
+            fieldbridge__subcmd__ledger__subcmd__help,resolve)
+                cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__resolve"
                 ;;
             fieldbridge__subcmd__ledger__subcmd__help,restore)
                 cmd="fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore"
@@ -323,7 +344,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init add status reload ledger exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
+            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -708,6 +729,24 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__explain)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__feedback)
             opts="-h --follow --json --connection-string-file --hub --entra --transport --address --ca-file --proxy --proxy-credentials-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -755,7 +794,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init add status reload ledger exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
+            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -908,6 +947,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__feedback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1007,7 +1060,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__ledger)
-            opts="list show backup restore new"
+            opts="list show resolve backup restore new"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1062,6 +1115,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__help__subcmd__ledger__subcmd__resolve)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__help__subcmd__ledger__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1091,6 +1158,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__lock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__log__subcmd__level)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1527,7 +1608,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger)
-            opts="-h --config --help list show backup restore new help"
+            opts="-h --config --help list show resolve backup restore new help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1563,7 +1644,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger__subcmd__help)
-            opts="list show backup restore new help"
+            opts="list show resolve backup restore new help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1632,6 +1713,20 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__ledger__subcmd__help__subcmd__resolve)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__ledger__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1661,7 +1756,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__ledger__subcmd__list)
-            opts="-h --device --state --limit --json --config --help"
+            opts="-h --device --state --open --command --since --until --limit --format --json --follow --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1675,8 +1770,24 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -W "accepted executing succeeded failed rejected expired in_doubt" -- "${cur}"))
                     return 0
                     ;;
+                --command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table csv json" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1697,6 +1808,28 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__ledger__subcmd__resolve)
+            opts="-h --note --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1755,6 +1888,24 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__log__subcmd__level)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1903,7 +2054,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__reload)
-            opts="-h --json --config --help"
+            opts="-h --dry-run --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2069,7 +2220,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__status)
-            opts="-h --json --config --help"
+            opts="-h --json --watch --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
