@@ -231,7 +231,7 @@ enum Action {
     /// journal, the state of the service, what the kernel says of serial ports, disk and clock. Keys and passwords of
     /// the configuration are taken out; ids of devices, names of hosts, commands and their values are not. It needs no
     /// daemon. What could not be had, for want of permission or because it is not there, is told on standard error and
-    /// in README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example: sudo
+    /// in README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example:
     /// fieldbridge support-bundle --since 1d
     SupportBundle(bundle::Options),
     /// Print a JSON Schema of the configuration, for editors.
