@@ -89,6 +89,16 @@ has_result() { # so many results, and feedback of as many messages
 }
 check "the hub has its result, and it is completed there" has_result 1
 check "the ledger has it" at "fieldbridge ledger show pump-7 m-1"
+check "the journal finds it by its message and its outcome" \
+    at "journalctl --no-pager --output=cat FIELDBRIDGE_MESSAGE_ID=m-1 FIELDBRIDGE_OUTCOME=succeeded | grep -F pump-7"
+check "the journal explains an event" \
+    at "journalctl --no-pager --catalog MESSAGE_ID=32da177b48ab4af8a10af72a17345bb6 | grep -F 'fieldbridge serves'"
+bundle_without_secret() {
+    at "fieldbridge support-bundle --output /root/support.tar.gz" && tar -xOzf "$root/root/support.tar.gz" >"$work/support" &&
+        grep -qF m-1 "$work/support" && grep -qF ActiveState=active "$work/support" &&
+        ! grep -F -e "$pump_key" -e "$valve_key" "$work/support"
+}
+check "a support bundle has them, and no key" bundle_without_secret
 
 
 echo "== upgraded with commands in flight"

@@ -40,6 +40,7 @@ put 644 systemd/fieldbridge.service usr/lib/systemd/system/fieldbridge.service
 for dropin in notify-reload kernel-clock; do
     put 644 "systemd/$dropin.conf" "usr/share/fieldbridge/$dropin.conf"
 done
+put 644 packaging/fieldbridge.catalog usr/lib/systemd/catalog/fieldbridge.catalog
 put 644 packaging/fieldbridge.schema.json usr/share/fieldbridge/fieldbridge.schema.json
 for kind in sysusers tmpfiles modules-load; do
     put 644 "packaging/fieldbridge.$kind.conf" "usr/lib/$kind.d/fieldbridge.conf"

@@ -16,6 +16,9 @@ _fieldbridge() {
             ",$1")
                 cmd="fieldbridge"
                 ;;
+            fieldbridge,add)
+                cmd="fieldbridge__subcmd__add"
+                ;;
             fieldbridge,check)
                 cmd="fieldbridge__subcmd__check"
                 ;;
@@ -79,11 +82,26 @@ _fieldbridge() {
             fieldbridge,status)
                 cmd="fieldbridge__subcmd__status"
                 ;;
+            fieldbridge,support-bundle)
+                cmd="fieldbridge__subcmd__support__subcmd__bundle"
+                ;;
             fieldbridge,unlock)
                 cmd="fieldbridge__subcmd__unlock"
                 ;;
             fieldbridge,watch)
                 cmd="fieldbridge__subcmd__watch"
+                ;;
+            fieldbridge__subcmd__add,device)
+                cmd="fieldbridge__subcmd__add__subcmd__device"
+                ;;
+            fieldbridge__subcmd__add,help)
+                cmd="fieldbridge__subcmd__add__subcmd__help"
+                ;;
+            fieldbridge__subcmd__add__subcmd__help,device)
+                cmd="fieldbridge__subcmd__add__subcmd__help__subcmd__device"
+                ;;
+            fieldbridge__subcmd__add__subcmd__help,help)
+                cmd="fieldbridge__subcmd__add__subcmd__help__subcmd__help"
                 ;;
             fieldbridge__subcmd__config,help)
                 cmd="fieldbridge__subcmd__config__subcmd__help"
@@ -114,6 +132,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__demo__subcmd__help,peripheral)
                 cmd="fieldbridge__subcmd__demo__subcmd__help__subcmd__peripheral"
+                ;;
+            fieldbridge__subcmd__help,add)
+                cmd="fieldbridge__subcmd__help__subcmd__add"
                 ;;
             fieldbridge__subcmd__help,check)
                 cmd="fieldbridge__subcmd__help__subcmd__check"
@@ -178,11 +199,17 @@ _fieldbridge() {
             fieldbridge__subcmd__help,status)
                 cmd="fieldbridge__subcmd__help__subcmd__status"
                 ;;
+            fieldbridge__subcmd__help,support-bundle)
+                cmd="fieldbridge__subcmd__help__subcmd__support__subcmd__bundle"
+                ;;
             fieldbridge__subcmd__help,unlock)
                 cmd="fieldbridge__subcmd__help__subcmd__unlock"
                 ;;
             fieldbridge__subcmd__help,watch)
                 cmd="fieldbridge__subcmd__help__subcmd__watch"
+                ;;
+            fieldbridge__subcmd__help__subcmd__add,device)
+                cmd="fieldbridge__subcmd__help__subcmd__add__subcmd__device"
                 ;;
             fieldbridge__subcmd__help__subcmd__config,show)
                 cmd="fieldbridge__subcmd__help__subcmd__config__subcmd__show"
@@ -317,7 +344,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
+            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -327,6 +354,116 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__add)
+            opts="-h --config --help device help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__add__subcmd__device)
+            opts="-h --bus --unit --profile --transport --key-file --connection-string-file --cert-file --cert-key-file --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connection-string-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert-key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__add__subcmd__help)
+            opts="device help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__add__subcmd__help__subcmd__device)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__add__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -657,8 +794,36 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init status reload log-level ledger explain exec lock unlock read scan decode watch profile config schema import send feedback demo help"
+            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__add)
+            opts="device"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__add__subcmd__device)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1147,6 +1312,20 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__support__subcmd__bundle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2047,6 +2226,32 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__support__subcmd__bundle)
+            opts="-h --since --output --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

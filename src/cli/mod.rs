@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, does and prints. Data goes to standard output, messages to standard
 //! error.
 
+mod bundle;
 mod bus;
 mod check;
 mod import;
@@ -83,6 +84,13 @@ enum Action {
     /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
     /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
     Init(setup::Options),
+    /// Add to the configuration what is in it already in another form.
+    ///
+    /// Example: fieldbridge add device pump-8 --bus line-a --unit 8 --profile pump --key-file pump-8.key
+    Add {
+        #[command(subcommand)]
+        action: AddAction,
+    },
     /// Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger.
     ///
     /// What is wrong comes first, with what to do. Exit status 1 if something needs a person, but not with --json,
@@ -228,6 +236,15 @@ enum Action {
         #[command(subcommand)]
         action: ConfigAction,
     },
+    /// Pack into one file what somebody elsewhere needs to see of this gateway, without its secrets.
+    ///
+    /// Version, configuration with origins, `check`, `status`, the last rows of the ledger and those in doubt, the
+    /// journal, the state of the service, what the kernel says of serial ports, disk and clock. Keys and passwords of
+    /// the configuration are taken out; ids of devices, names of hosts, commands and their values are not. It needs no
+    /// daemon. What could not be had, for want of permission or because it is not there, is told on standard error and
+    /// in README.txt of the bundle: with sudo there is more. Exit status 1 if the file can't be written. Example:
+    /// fieldbridge support-bundle --since 1d
+    SupportBundle(bundle::Options),
     /// Print a JSON Schema of the configuration, for editors.
     ///
     /// The package has it, too: a line "#:schema /usr/share/fieldbridge/fieldbridge.schema.json" at the head of a file
@@ -268,6 +285,19 @@ enum Action {
     Demo(crate::demo::Options),
 }
 
+/// What can be added.
+#[derive(Debug, Subcommand)]
+enum AddAction {
+    /// Add a device, in a file of its own in `conf.d`.
+    ///
+    /// What no option says is asked for, if there is a terminal; a bus need not be named where there is one. The
+    /// device's key is read from a file, or asked for without showing it. The file gets its name when the whole
+    /// configuration is good with it; exit status 78 with every error, and nothing changed, if it is not. Exit status 1
+    /// if the device is there already. Example: fieldbridge add device pump-8 --unit 8 --profile pump --key-file
+    /// pump-8.key && fieldbridge reload
+    Device(setup::NewDevice),
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -281,6 +311,10 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Init(options) => {
             systemd::seclude();
             setup::run(config, options)
+        }
+        Action::Add { action: AddAction::Device(device) } => {
+            systemd::seclude();
+            setup::add_device(config, device, environment())
         }
         Action::Status { format: Some(StatusFormat::Prometheus), .. } => metrics(config),
         Action::Status { json, watch: false, format: None } => status::status(config, json),
@@ -304,6 +338,10 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Decode(options) => bus::decode(config, &options),
         Action::Profile { action } => profile::profile(action),
         Action::Config { action: ConfigAction::Show { origin, json } } => show::show(config, origin, json),
+        Action::SupportBundle(options) => {
+            systemd::seclude();
+            bundle::run(config, &options)
+        }
         Action::Schema => {
             print(&format!("{:#}", config::schema::schema()));
             Ok(())

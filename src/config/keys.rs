@@ -15,6 +15,15 @@ pub struct Section {
     pub keys: &'static [&'static str],
 }
 
+impl Section {
+    /// The section of a table at the top that has its name from this program, such as `[hub]`.
+    pub(super) fn of_table(name: &str) -> Option<Section> {
+        let is_it =
+            |section: &Section| section.title.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) == Some(name);
+        SECTIONS.into_iter().find(is_it)
+    }
+}
+
 /// The top of the configuration.
 pub const ROOT: Section = Section {
     title: "the configuration",

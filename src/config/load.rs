@@ -52,6 +52,18 @@ pub fn load(main: &Path, environment: impl IntoIterator<Item = (String, String)>
     load_telling(main, environment).map_err(|refused| refused.problems)
 }
 
+/// Like [`load`], with one more file behind the drop-ins, which is not among them yet.
+///
+/// # Errors
+/// As those of [`load`].
+pub fn load_adding(
+    main: &Path,
+    more: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Vec<Problem>> {
+    judge(Sources::read_with(main, Some(more), environment)).map_err(|refused| refused.problems)
+}
+
 /// A configuration that can't be run, with all that is to be said of it.
 #[derive(Debug, Clone)]
 pub struct Refused {
@@ -68,7 +80,10 @@ pub struct Refused {
 /// # Errors
 /// As those of [`load`].
 pub fn load_telling(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Refused> {
-    let sources = Sources::read(main, environment);
+    judge(Sources::read(main, environment))
+}
+
+fn judge(sources: Sources) -> Result<Loaded, Refused> {
     let config = build(&sources.walk, &sources.root);
     let files = sources.walk.files.take();
     let origins = sources.origins.clone();
@@ -156,6 +171,10 @@ struct Sources {
 
 impl Sources {
     fn read(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
+        Sources::read_with(main, None, environment)
+    }
+
+    fn read_with(main: &Path, more: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         let shipped = Shipped::of(&environment);
         let mut reading = Reading::default();
@@ -164,6 +183,7 @@ impl Sources {
             Ok(absolute) => {
                 reading.file(main);
                 reading.drop_ins(main);
+                more.into_iter().for_each(|more| reading.file(more));
                 folder = absolute;
             }
             Err(error) => reading.fail(main, unreadable(&error)),

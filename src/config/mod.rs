@@ -54,7 +54,7 @@ use crate::peripheral::quirks::Quirks;
 use crate::peripheral::{Command, Events};
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
-pub use load::{load, load_telling, places, profile_problems, Loaded, Places, Refused};
+pub use load::{load, load_adding, load_telling, places, profile_problems, Loaded, Places, Refused};
 pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use standing::Standing;

@@ -80,11 +80,6 @@ pub fn entries() -> Vec<Entry> {
 fn section_of(table: &str, kind_of_bus: &str) -> Option<Section> {
     let section = match table.split('.').next()? {
         "hub" if table.ends_with(".addresses") => keys::ADDRESSES,
-        "hub" => keys::HUB,
-        "admin" => keys::ADMIN,
-        "ledger" => keys::LEDGER,
-        "metrics" => keys::METRICS,
-        "web" => keys::WEB,
         "device" => keys::DEVICE,
         "bus" if table.ends_with(".rs485") => keys::RS485,
         "bus" if table.ends_with(".frame") => keys::FRAME,
@@ -101,7 +96,7 @@ fn section_of(table: &str, kind_of_bus: &str) -> Option<Section> {
         "profile" if table.ends_with(".message") => keys::MESSAGE,
         "profile" if table.ends_with(".read_back") => keys::READ_BACK,
         "profile" => keys::COMMAND,
-        _ => return None,
+        name => return Section::of_table(name),
     };
     Some(section)
 }

@@ -7,7 +7,7 @@
 //! - What is shown is TOML that loads as what it was made of, as long as nothing had to be hidden. Defaults are
 //!   comments in it, as in the reference.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
 use serde_json::{json, Value as Json};
@@ -21,6 +21,8 @@ use super::{bus, secret, Place, Problem};
 
 /// What stands in the place of what is not shown.
 const HIDDEN: &str = "…";
+/// Files that are named beside those with secrets, and hold none.
+const PUBLIC_FILES: [&str; 2] = ["ca_file", "cert_file"];
 /// Where the origin of a value begins, in characters, if the value leaves room.
 const ORIGIN_COLUMN: usize = 40;
 
@@ -30,6 +32,10 @@ pub struct Shown {
     pub items: Vec<Item>,
     /// The sources that could not be read, or are no TOML: what stands in them is missing.
     pub problems: Vec<Problem>,
+    /// The files whose content is secret.
+    pub secret_files: Vec<PathBuf>,
+    /// The texts that are not shown.
+    pub secrets: Vec<String>,
 }
 
 /// A line of it.
@@ -110,10 +116,19 @@ impl Setting {
 /// Reads the files and the environment, as [`super::load`] does, and judges nothing.
 pub fn show(main: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Shown {
     let merged = merged(main, environment);
-    let mut showing = Showing { merged: &merged, entries: reference::entries(), items: Vec::new() };
+    let mut showing = Showing {
+        merged: &merged,
+        entries: reference::entries(),
+        items: Vec::new(),
+        secret_files: Vec::new(),
+        secrets: Vec::new(),
+    };
     showing.root();
-    let items = showing.items;
-    Shown { items, problems: merged.problems }
+    let Showing { items, secret_files, secrets, .. } = showing;
+    // Relative ones are from the folder of the main file, as everywhere.
+    let folder = main.parent().unwrap_or(Path::new(""));
+    let secret_files = secret_files.iter().map(|file| folder.join(file)).collect();
+    Shown { items, problems: merged.problems, secret_files, secrets }
 }
 
 /// The walk.
@@ -121,6 +136,8 @@ struct Showing<'a> {
     merged: &'a Merged,
     entries: Vec<Entry>,
     items: Vec<Item>,
+    secret_files: Vec<String>,
+    secrets: Vec<String>,
 }
 
 /// A table on the walk.
@@ -143,9 +160,9 @@ impl Showing<'_> {
     fn root(&mut self) {
         let root = At { section: Some(keys::ROOT), path: String::new(), header: String::new() };
         let mut entries = self.merged.root.clone();
-        for key in ["hub", "admin", "ledger"] {
-            // They hold defaults where nobody has written them.
-            entries.entry(key.to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
+        // They hold defaults where nobody has written them.
+        for key in keys::ROOT.keys.iter().filter(|key| Section::of_table(key).is_some()) {
+            entries.entry((*key).to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
         }
         self.keys(&root, &entries);
     }
@@ -214,8 +231,14 @@ impl Showing<'_> {
         let is_known = at.section.is_none_or(|section| section.keys.contains(&name))
             && (at.section.is_some() || at.path.ends_with(".values"));
         let shape = at.section.and_then(|section| shape(section, name));
+        if let Some(file) = text(value).filter(|_| name.ends_with("_file") && !PUBLIC_FILES.contains(&name)) {
+            self.secret_files.push(file.to_owned());
+        }
         let (value, json) = match (&value.kind, &shape) {
-            _ if hides(value, is_known) => (quoted(HIDDEN), json!(HIDDEN)),
+            _ if hides(value, is_known) => {
+                self.secrets.extend(texts(value));
+                (quoted(HIDDEN), json!(HIDDEN))
+            }
             // From the environment everything comes as text.
             (ValueKind::String(text), Some(shape)) if place.is_none() && !shape.is_text() => {
                 (text.clone(), json!(text))
@@ -229,8 +252,9 @@ impl Showing<'_> {
     /// What holds where nothing is said.
     fn defaults(&mut self, at: &At, entries: &Map<String, Value>) {
         let Some(section) = at.section else { return };
+        let is_at_the_top = Section::of_table(&at.header).is_some();
         let defaults: Vec<(&str, String)> = match section {
-            keys::HUB | keys::ADMIN | keys::LEDGER | keys::DEVICE => {
+            _ if is_at_the_top || section == keys::DEVICE => {
                 let default = |key: &&'static str| {
                     let entry = reference::explained(&section, key, &self.entries)?;
                     Some((*key, entry.default()?.to_owned()))
@@ -281,6 +305,16 @@ fn text(value: &Value) -> Option<&str> {
     match &value.kind {
         ValueKind::String(text) => Some(text),
         _ => None,
+    }
+}
+
+/// Every text in a value.
+fn texts(value: &Value) -> Vec<String> {
+    match &value.kind {
+        ValueKind::String(text) => vec![text.clone()],
+        ValueKind::Array(items) => items.iter().flat_map(texts).collect(),
+        ValueKind::Table(entries) => entries.values().flat_map(texts).collect(),
+        _ => Vec::new(),
     }
 }
 

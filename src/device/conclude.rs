@@ -12,6 +12,7 @@ use super::origin::{Origin, Told};
 use super::{Context, Work};
 use crate::command::outcome::{in_short, Code, Outcome, Report, State};
 use crate::ledger::{Finish, LedgerError, NewRow, Receipt};
+use crate::log::events;
 use crate::log::throttle::{COMMANDS, EACH};
 use crate::time::Timestamp;
 
@@ -106,7 +107,7 @@ impl Context {
         let requested = work.new.value.as_ref().map(in_short);
         match state {
             State::InDoubt if outcome.is_open_doubt() => {
-                tracing::warn!(%device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
+                tracing::warn!(name: events::COMMAND_IN_DOUBT, %device, message_id, command, requested, %state, code, attempts, elapsed_ms, "command finished");
             }
             State::Succeeded => {
                 tracing::info!(target: COMMANDS, %device, message_id, command, requested, %state, attempts, elapsed_ms, "command finished");

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::operators::unknown;
 use super::Gateway;
 use crate::device::Lock;
+use crate::log::events;
 use crate::log::throttle::EACH;
 use crate::operate::admin::Reply;
 use crate::operate::exec;
@@ -18,7 +19,7 @@ impl Gateway {
         }
         let since = self.ledger.wall_clock().now().ok().map(|now| now.to_string());
         let lock = Lock::new(since, &exec::user(uid).await, reason.as_deref());
-        tracing::warn!(target: EACH, %device, uid, "a local operator locks the device {lock}");
+        tracing::warn!(name: events::DEVICE_LOCKED, target: EACH, %device, uid, "a local operator locks the device {lock}");
         match self.lockouts.lock(&device, lock).await {
             Ok(()) => Reply::Ok(json!({ "device": device, "locked": self.lockouts.shown(&device) })),
             Err(why) => refused(&device, why),

@@ -45,8 +45,8 @@ use crate::hub::transport::Rest;
 use crate::hub::transports::{self, Transports};
 use crate::ledger::row::Unfinished;
 use crate::ledger::{Ledger, Legacy, Life, Locked};
-use crate::log;
 use crate::log::throttle::EACH;
+use crate::log::{self, events};
 use crate::operate::admin::server::{self, Unbound};
 use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
@@ -232,7 +232,7 @@ async fn serve(config: Config, ledger: Ledger, world: World, mut demands: impl D
     systemd::stopping();
     end?;
     let in_order = stop(&gateway, tasks).await;
-    tracing::info!("stopped");
+    tracing::info!(name: events::STOPPED, "stopped");
     let rest = gateway.shared.rest();
     Ok(Legacy {
         // Also those of a bus that this life had no more.
@@ -396,6 +396,7 @@ impl Gateway {
     fn tell_ready(&self) {
         let registry = self.registry();
         tracing::info!(
+            name: events::READY,
             version = env!("CARGO_PKG_VERSION"),
             hub = %registry.config.hub.host,
             devices = registry.devices.len(),
@@ -411,7 +412,7 @@ impl Gateway {
             Ok(reading) => reading,
             Err(problems) => {
                 problems.iter().for_each(|problem| tracing::error!(target: EACH, "{problem}"));
-                tracing::error!(target: EACH, "the new configuration has errors and changes nothing; the one before stays in force");
+                tracing::error!(name: events::CONFIGURATION_REFUSED, target: EACH, "the new configuration has errors and changes nothing; the one before stays in force");
                 registry.refused = problems.first().cloned();
                 return Reply::Error(problems.join("\n"));
             }
@@ -422,7 +423,7 @@ impl Gateway {
                 Ok(listener) => Some(listener),
                 Err(unbound) => {
                     let why = unbound.to_string();
-                    tracing::error!(target: EACH, "{why}; the new configuration changes nothing, the one before stays in force");
+                    tracing::error!(name: events::CONFIGURATION_REFUSED, target: EACH, "{why}; the new configuration changes nothing, the one before stays in force");
                     registry.refused = Some(why.clone());
                     return Reply::Error(why);
                 }
@@ -443,7 +444,7 @@ impl Gateway {
             let _ = std::fs::remove_file(socket_before);
         }
         crash::point(Point::ConfigurationTakenUp);
-        tracing::info!(target: EACH, "the new configuration is in force: {changes}");
+        tracing::info!(name: events::CONFIGURATION_CHANGED, target: EACH, "the new configuration is in force: {changes}");
         Reply::Ok(changes.to_json(&notes))
     }
 
@@ -487,7 +488,7 @@ impl Gateway {
             match self.stuck().await {
                 None => systemd::alive(),
                 Some(what) => {
-                    tracing::error!("{what} is stuck: systemd's watchdog is not fed, so that the daemon begins anew")
+                    tracing::error!(name: events::STUCK, "{what} is stuck: systemd's watchdog is not fed, so that the daemon begins anew")
                 }
             }
         }

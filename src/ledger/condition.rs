@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::mark::Mark;
 use super::{Health, LedgerError};
+use crate::log::events;
 
 /// Shared by everybody who holds a connection.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ impl Condition {
             }
             let changed = health.ok;
             if changed {
-                tracing::error!(why, "the ledger can't be written: intake stops, the hub keeps the messages");
+                tracing::error!(name: events::LEDGER_UNWELL, why, "the ledger can't be written: intake stops, the hub keeps the messages");
             }
             *health = Health { ok: false, last_error: Some(why.to_owned()), failed: None };
             changed
@@ -54,7 +55,7 @@ impl Condition {
     pub(super) fn give_up(&self, error: &LedgerError) {
         self.mark.take_away();
         let why = error.to_string();
-        tracing::error!(error = %why, "the ledger can't be trusted any more");
+        tracing::error!(name: events::LEDGER_LOST, error = %why, "the ledger can't be trusted any more");
         self.health.send_replace(Health { ok: false, last_error: Some(why.clone()), failed: Some(why) });
     }
 

@@ -24,6 +24,7 @@ use super::integrity::Proving;
 use super::reader::Reading;
 use super::{schema, LedgerError};
 use crate::health::meters::Histogram;
+use crate::log::events;
 use crate::proof::crash::{self, Part, Point};
 
 /// Jobs in one transaction at most: bounds how long the first of them waits.
@@ -280,7 +281,7 @@ impl Writer {
         };
         match tried {
             Ok(()) => {
-                tracing::info!("the ledger can be written again; intake goes on");
+                tracing::info!(name: events::LEDGER_WELL, "the ledger can be written again; intake goes on");
                 self.set_patience(schema::BUSY_TIMEOUT);
                 self.condition.set_well();
                 if !self.notes.is_empty() {

@@ -1,9 +1,12 @@
-//! Logs: to standard error, with the journal's priorities under systemd and colour on a terminal.
+//! Logs: to the journal under systemd, with a line's device, command and outcome as fields; to standard error
+//! elsewhere, with colour on a terminal.
 //!
 //! Filtered by the environment variable `FIELDBRIDGE_LOG` (`info` by default; e.g. `fieldbridge::bus=debug`), and by
 //! what an operator sets while it runs ([`level`]). What a
 //! peer can cause at will is bounded by [`crate::log::throttle`].
 
+pub mod events;
+mod journal;
 pub mod level;
 pub mod throttle;
 
@@ -11,7 +14,7 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::sync::LazyLock;
 
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -19,6 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 
+use self::journal::{priority, Journal};
 use crate::log::throttle::Throttle;
 
 /// The budgets of this process's log.
@@ -32,8 +36,10 @@ pub fn start() {
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(level::changeable(filter)).with(THROTTLE.clone());
     // systemd sets JOURNAL_STREAM when standard error goes to the journal (systemd.exec(5)).
-    let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        registry.with(lines.with_ansi(false).event_format(Journal)).try_init()
+    let result = if let Some(journal) = Journal::of_this_service() {
+        registry.with(journal).try_init()
+    } else if std::env::var_os("JOURNAL_STREAM").is_some() {
+        registry.with(lines.with_ansi(false).event_format(Prefixed)).try_init()
     } else {
         registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
     };
@@ -52,9 +58,9 @@ pub fn end() {
 }
 
 /// One line an event, with the priority in front that the journal takes off (sd-daemon(3)). The journal has the time.
-struct Journal;
+struct Prefixed;
 
-impl<S> FormatEvent<S, DefaultFields> for Journal
+impl<S> FormatEvent<S, DefaultFields> for Prefixed
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -64,13 +70,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        write!(writer, "<{priority}>")?;
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

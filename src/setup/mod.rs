@@ -1,9 +1,10 @@
-//! `init`: a first configuration, from options or answers. What it writes is checked as `check` would before it gets
-//! its name, and nothing that a person has written is overwritten.
+//! `init`: a first configuration, from options or answers; `add device`: one more device. What they write is checked as
+//! `check` would before it gets its name, and nothing that a person has written is overwritten.
 //!
 //! Invariant: a key is taken from a file, from standard input or from a prompt that does not show it, and is written to
 //! a file of its own. It is in no option and in no configuration.
 
+mod add;
 mod place;
 mod question;
 mod reachable;
@@ -17,6 +18,7 @@ use crate::config::shipped::Shipped;
 use crate::config::{proxy_address, TransportKind};
 use crate::doctor::{names_that_stay, BY_ID};
 use crate::exit::Exit;
+pub use add::{device as add_device, NewDevice};
 use place::Place;
 use question::Asking;
 use text::{Bus, Draft, Secret};

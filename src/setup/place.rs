@@ -14,7 +14,7 @@ const INSTALLED: &str = include_str!("../../config/fieldbridge.toml");
 /// The group of the service.
 const GROUP: &str = "fieldbridge";
 /// The configuration holds no secret, and the service's user must read it whoever has written it.
-const CONFIGURATION_MODE: u32 = 0o644;
+pub(super) const CONFIGURATION_MODE: u32 = 0o644;
 
 /// A place that is free, or holds only what the package has installed.
 pub(super) struct Place {
@@ -110,12 +110,12 @@ impl From<io::Error> for Failed {
 }
 
 /// A key's file is named after its device.
-fn is_plain(device: &str) -> bool {
+pub(super) fn is_plain(device: &str) -> bool {
     !device.starts_with('.') && device.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c))
 }
 
 /// A new file that only its owner reads and, if root writes it where the service is installed, the service's group.
-fn write_key(path: &Path, key: &str) -> io::Result<()> {
+pub(super) fn write_key(path: &Path, key: &str) -> io::Result<()> {
     let group = service_group().filter(|_| rustix::process::geteuid().is_root());
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         fs::create_dir_all(folder)?;

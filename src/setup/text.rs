@@ -187,7 +187,7 @@ impl Draft {
 }
 
 /// A file below the configuration's folder moves with it.
-fn shown(file: &Path, folder: &Path) -> String {
+pub(super) fn shown(file: &Path, folder: &Path) -> String {
     file.strip_prefix(folder).unwrap_or(file).display().to_string()
 }
 

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 
 use crate::time::{Timestamp, EARLIEST_BELIEVABLE};
 
+/// The name of the event that the clock is not believed, by which the journal knows it.
+pub const CLOCK_DOUBTED: &str = "clock-doubted";
+
 /// So far a clock may stand behind the latest time that was witnessed: a box whose clock is saved when it is shut down
 /// resumes a little before that, and clocks are put right by small steps.
 const SLACK: Duration = Duration::from_secs(120);
@@ -137,7 +140,7 @@ impl WallClock {
         match judgement {
             Judgement::Doubted(doubt) => {
                 if changed {
-                    tracing::warn!("{doubt}");
+                    tracing::warn!(name: CLOCK_DOUBTED, "{doubt}");
                 }
                 return Err(doubt);
             }

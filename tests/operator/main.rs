@@ -1,9 +1,10 @@
 //! What users and their scripts meet, and the rules of the house. Proves G2, G3, G5, G8, G11 and G14 where they are the
 //! operator's.
 //!
-//! - `cli`, `init`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
+//! - `cli`, `init`, `add`, `config`, `check_live`, `inspect`, `reload`, `demo`: the program at its user's hands.
 //! - `import`: profiles from what others have written.
 //! - `seen`: the gateway as it is seen from outside.
+//! - `bundle`, `journal`: what is seen of it from elsewhere.
 //! - `secrets`: what nobody may see.
 //! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
 
@@ -12,6 +13,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod add;
+mod bundle;
 mod check_live;
 mod cli;
 mod config;
@@ -20,6 +23,7 @@ mod documented;
 mod import;
 mod init;
 mod inspect;
+mod journal;
 mod manual;
 mod reload;
 mod secrets;

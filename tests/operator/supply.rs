@@ -196,5 +196,5 @@ fn the_number_of_dependencies_is_known() {
     }
     println!("{} crates in the program, {} with what builds and tests it", shipped.len() - 1, nodes.len() - 1);
     // Not a goal, but no number to pass unseen either.
-    assert!(shipped.len() < 180, "{} crates", shipped.len());
+    assert!(shipped.len() < 185, "{} crates", shipped.len());
 }

@@ -63,7 +63,7 @@ fn of_one(section: Section, key: &str) -> Option<Shape> {
             "bus" => Tables(keys::BUS),
             "device" => Tables(keys::DEVICE),
             "profile" => Tables(keys::PROFILE),
-            _ => return None,
+            name => return Section::of_table(name).map(Shape::Table),
         },
         title if title == keys::PROFILE.title && key == "command" => Tables(keys::COMMAND),
         title if title == keys::MESSAGE.title && key == "value" => Text,
@@ -84,11 +84,6 @@ fn of_one(section: Section, key: &str) -> Option<Shape> {
 /// Keys that hold tables.
 fn of_table(key: &str) -> Option<Shape> {
     let section = match key {
-        "hub" => keys::HUB,
-        "admin" => keys::ADMIN,
-        "ledger" => keys::LEDGER,
-        "metrics" => keys::METRICS,
-        "web" => keys::WEB,
         "addresses" => keys::ADDRESSES,
         "rs485" => keys::RS485,
         "frame" => keys::FRAME,
@@ -109,9 +104,8 @@ fn of_table(key: &str) -> Option<Shape> {
 fn of_any(key: &str) -> Option<Shape> {
     use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Text, Texts, Units, Value, Word, Words};
     let shape = match key {
-        "host" | "address" | "gateway" | "proxy" | "api_version" | "mqtt" | "mqtt-ws" | "amqp" | "amqp-ws"
-        | "https" => Text,
-        "listen" => Text,
+        "host" | "listen" | "address" | "gateway" | "proxy" | "api_version" | "mqtt" | "mqtt-ws" | "amqp"
+        | "amqp-ws" | "https" => Text,
         "socket"
         | "path"
         | "port"
@@ -144,7 +138,7 @@ fn of_any(key: &str) -> Option<Shape> {
         "bit" => Integer(0, 15),
         "count" => Integer(1, 2000),
         "unavailable" => Integer(i64::MIN, i64::MAX),
-        "function" => OneOf(&[5, 6, 15, 16, 22]),
+        "function" => OneOf(&[5, 6, 15, 16, 22, 23]),
         "scale" | "offset" | "tolerance" => Number,
         "range" => Pair,
         "units" => Units,

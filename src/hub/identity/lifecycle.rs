@@ -18,6 +18,7 @@ use crate::hub::account::Account;
 use crate::hub::transport::{Attachment, Entry, NoteLate, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
+use crate::log::events;
 use crate::time::Timestamp;
 
 /// Look-up, TCP and TLS together.
@@ -162,7 +163,9 @@ impl Identity {
             if self.shared.replace_unreachable(by, Some(&text)).as_ref() != Some(&text) {
                 match trouble {
                     Trouble::NoHandles(_) => tracing::error!("{text}"),
-                    _ => tracing::warn!(transport = %by, "no identity can reach the hub: {text}"),
+                    _ => {
+                        tracing::warn!(name: events::HUB_UNREACHABLE, transport = %by, "no identity can reach the hub: {text}")
+                    }
                 }
             }
             return;
@@ -170,7 +173,7 @@ impl Identity {
         if streak.told.as_ref() == Some(&text) {
             tracing::debug!(device = %self.id, seconds, "no connection to the hub: {text}");
         } else {
-            tracing::warn!(device = %self.id, "no connection to the hub: {text}");
+            tracing::warn!(name: events::DEVICE_DISCONNECTED, device = %self.id, "no connection to the hub: {text}");
             streak.told = Some(text);
         }
     }
@@ -216,7 +219,7 @@ impl Identity {
                 Err(trouble) => trouble.is_beyond_tcp(),
             };
             if is_there && self.shared.replace_unreachable(account.transport, None).is_some() {
-                tracing::info!(transport = %account.transport, "the hub can be reached");
+                tracing::info!(name: events::HUB_REACHED, transport = %account.transport, "the hub can be reached");
             }
             reached?
         };

@@ -1,6 +1,7 @@
 //! What a package tells its user, held to the code: the manual pages fieldbridge(1) and fieldbridge.toml(5), the
-//! completions of the shells, the schema of the configuration and the list of what the program contains (packaging/man,
-//! packaging/completions, packaging/fieldbridge.schema.json, packaging/copyright). It proves none of the guarantees.
+//! completions of the shells, the schema of the configuration, the journal's catalogue and the list of what the program
+//! contains (packaging/man, packaging/completions, packaging/fieldbridge.schema.json, packaging/fieldbridge.catalog,
+//! packaging/copyright). It proves none of the guarantees.
 //!
 //! All of them are made here, from the definition of the command line (src/cli/mod.rs), the reference configuration
 //! (config/fieldbridge.reference.toml), Cargo.lock, and the hand-written parts (the files that end in `.in`), and are
@@ -74,6 +75,38 @@ fn the_page_of_the_program_is_in_step_with_its_command_line() {
 #[test]
 fn the_page_of_the_configuration_is_in_step_with_the_reference() {
     is_in_step("packaging/man/fieldbridge.toml.5", &keys::page(&read("packaging/man/fieldbridge.toml.5.in")));
+}
+
+#[test]
+fn the_catalogue_of_the_journal_is_in_step_with_the_events() {
+    is_in_step("packaging/fieldbridge.catalog", &catalogue());
+}
+
+/// What `journalctl --catalog` shows beside a line (systemd's "Message Catalog": each entry begins with its id).
+fn catalogue() -> String {
+    let mut text =
+        "# What the events of fieldbridge mean, for journalctl --catalog. Made from src/log/events.rs.\n".to_owned();
+    for kind in fieldbridge::log::events::KINDS {
+        let (id, subject) = (kind.id, kind.subject);
+        text += &format!("\n-- {id}\nSubject: {subject}\nDefined-By: fieldbridge\n\n{}\n", wrapped(kind.meaning));
+    }
+    text
+}
+
+/// A paragraph in lines of 80 characters.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().unwrap();
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.len() + 1 + word.len() <= 80 {
+            last.push_str(&format!(" {word}"));
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
 }
 
 #[test]
