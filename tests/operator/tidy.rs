@@ -277,6 +277,7 @@ fn each_library_is_named_only_where_it_belongs() {
                 "proof/crash.rs",
                 "bus/port/tcp.rs",
                 "systemd.rs",
+                "cli/status.rs",
                 "handles.rs",
                 "operate/admin/server.rs",
                 "operate/exec.rs",
