@@ -72,13 +72,14 @@ fn configuration(snapshot: &Snapshot, all: &mut Vec<Attention>) {
     }
     if !configuration.changed_files.is_empty() {
         let files: Vec<&str> = configuration.changed_files.iter().map(String::as_str).collect();
-        let what = format!("what runs is not what the files say: {} since they were read", have_changed(&files));
+        let what = format!("what runs may not be what the files say: {}", have_changed(&files));
         all.push(told(what, "`fieldbridge check`, then `fieldbridge reload`"));
     }
 }
 
 fn have_changed(files: &[&str]) -> String {
-    format!("{} {} changed", listed(files), if files.len() == 1 { "has" } else { "have" })
+    let changed = if files.len() == 1 { "has changed since it was read" } else { "have changed since they were read" };
+    format!("{} {changed}", listed(files))
 }
 
 /// One bus or device that has something, and what.

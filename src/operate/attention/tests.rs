@@ -126,7 +126,7 @@ fn doubts_the_ledger_the_clock_and_the_configuration_are_told_with_what_to_do() 
         "the ledger is NOT WRITABLE: the disk is full; until it is, nothing is taken from the hub; free some",
         "clock NOT BELIEVED",
         "REFUSED",
-        "a.toml has changed since they were read; `fieldbridge check`",
+        "a.toml has changed since it was read; `fieldbridge check`",
     ]) {
         assert!(found.contains(told), "{told:?} is not in {found:?}");
     }

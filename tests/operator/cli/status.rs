@@ -32,7 +32,7 @@ fn a_refused_reload_is_seen_in_the_status() {
     plant.site.settled();
     says(&plant.site.command(&["status"]), 0, "Everything works.", "");
     plant.site.configure("unit = 1", "unit = 300");
-    says(&plant.site.command(&["status"]), 1, "fieldbridge.toml has changed since they were read", "");
+    says(&plant.site.command(&["status"]), 1, "fieldbridge.toml has changed since it was read", "");
     says(&plant.site.command(&["reload"]), 78, "", "device.pump.unit");
     says(&plant.site.command(&["status"]), 1, "REFUSED", "");
     says(&plant.site.command(&["status"]), 1, "device.pump.unit", "");
@@ -179,4 +179,49 @@ fn status_that_is_watched_through_a_pipe_is_printed_anew() {
     let pictures = lines.map_while(Result::ok).filter(|line| line.starts_with("fieldbridge ")).take(2).count();
     assert_eq!(pictures, 2);
     watch.kill().and_then(|()| watch.wait()).expect("it can be ended");
+}
+
+/// Runs a program on a terminal of 60 columns, prints what that has shown, and ends as the program did.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        piece = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not piece:
+        break
+    sys.stdout.buffer.write(piece)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn on_a_terminal_it_is_wrapped_and_in_colour_unless_somebody_wants_none() {
+    let site = Site::new("127.0.0.1:1", &support::pump("127.0.0.1:1", "after-execution", ""));
+    let _daemon = site.start();
+    eventually("it has tried", || (!site.status()["devices"][0]["lastError"].is_null()).then_some(()));
+    let shown = |no_color: &str| {
+        let output = Command::new("python3")
+            .args(["-c", ON_A_TERMINAL, PROGRAM, "status", "--config"])
+            .arg(site.path("fieldbridge.toml"))
+            .env("TERM", "xterm")
+            .env("NO_COLOR", no_color)
+            .stdin(Stdio::null())
+            .output()
+            .expect("python3 can be run");
+        says(&output, 1, "you:", "");
+        stdout(&output).replace("\r\n", "\n")
+    };
+    let coloured = shown("");
+    assert!(coloured.starts_with("\x1b[1;31m"), "{coloured:?}");
+    let plain = shown("1");
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+    let (problems, _) = plain.split_once("\n\nfieldbridge ").expect("the rest follows");
+    assert!(problems.lines().count() > 4, "each is longer than a line: {problems}");
+    assert!(problems.lines().all(|line| line.chars().count() <= 60), "{problems}");
 }
