@@ -1,8 +1,8 @@
-//! Modbus on a line in either framing, RTU and ASCII, against a scripted unit at the far end of a pseudo-terminal or of a
-//! connection.
+//! Modbus on a line in either framing, RTU and ASCII, against a scripted unit at the far end of a pseudo-terminal or of
+//! a connection.
 //!
-//! Proves G3 at the line (a request is sent once), G8 (whatever the line says ends in an outcome) and G12 (a late answer,
-//! or an echo of another write, confirms nothing).
+//! Proves G3 at the line (a request is sent once), G8 (whatever the line says ends in an outcome) and G12 (a late
+//! answer, or an echo of another write, confirms nothing).
 
 use crate::modbus_tcp::Server;
 use crate::peers::{ascii, call, hasty, listening, patient, read, rtu, write, Peer, Pty, Running};
