@@ -2220,12 +2220,16 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__status)
-            opts="-h --json --watch --config --help"
+            opts="-h --json --watch --format --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "prometheus" -- "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -91,6 +91,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand add; and __fish_
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand add; and __fish_seen_subcommand_from device" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand add; and __fish_seen_subcommand_from help" -f -a "device" -d 'Add a device, in a file of its own in `conf.d`'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand add; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l format -d 'Print it in another format' -r -f -a "prometheus\t'OpenMetrics, as Prometheus reads it'"
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l config -d 'Main configuration file; drop-ins are looked for in `conf.d` beside it' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l json -d 'Print one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand status" -l watch -d 'Show it again every two seconds, until Ctrl-C'
