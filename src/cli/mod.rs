@@ -94,8 +94,8 @@ enum Action {
     /// Show whether anything needs you, and what the running daemon sees: identities, buses, peripherals, ledger.
     ///
     /// What is wrong comes first, with what to do. Exit status 1 if something needs a person, but not with --json,
-    /// where it stands in the member `attention`. With --format prometheus it tells its metrics, as [metrics] listen does
-    /// to whoever scrapes them. Example: fieldbridge status --watch
+    /// where it stands in the member `attention`. With --format prometheus it tells its metrics, as [metrics] listen
+    /// does to whoever scrapes them. Example: fieldbridge status --watch
     Status {
         /// Print one JSON document.
         #[arg(long)]

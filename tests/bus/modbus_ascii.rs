@@ -1,7 +1,8 @@
 //! Modbus ASCII against a scripted unit at the far end of a pseudo-terminal: what only its digits bring with them.
 //!
-//! What holds in either framing is shown in `modbus_line`, what is no matter of the framing in `modbus_rtu`. Proves here
-//! G3 at the line, G8 (whatever the line says ends in an outcome) and G12 (a late answer, or an echo, confirms nothing).
+//! What holds in either framing is shown in `modbus_line`, what is no matter of the framing in `modbus_rtu`. Proves
+//! here G3 at the line, G8 (whatever the line says ends in an outcome) and G12 (a late answer, or an echo, confirms
+//! nothing).
 
 use std::time::Duration;
 

@@ -137,7 +137,7 @@ async fn behind_what_others_say_and_silence_the_late_answer_is_nobodys() {
             peer.say(&bytes).await;
             let wire = patient(asking).await.unwrap();
             assert!(matches!(wire, Wire::BadReply(_)), "{what}: {wire:?}");
-            // The unit may still answer: nothing goes out that this would answer. It is sent once, over this connection.
+            // The unit may still answer: nothing goes out that this would answer. It is sent once, over this one.
             let next = line.call_meanwhile(call(7, read(32, 2)));
             peer.hear_nothing().await;
             peer.say(&bytes).await;
