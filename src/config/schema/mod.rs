@@ -1,6 +1,6 @@
 //! The JSON Schema (2020-12) of a file of the configuration, for editors. Pure.
 //!
-//! It is made of the tables of [`keys`], of what [`shapes`] says of each key's value, and of what the reference
+//! It is made of the tables of [`keys`], of what `shapes` says of each key's value, and of what the reference
 //! configuration says of the key. `tests/operator/config/schema.rs` holds it to what `check` takes and refuses.
 //!
 //! Invariants
