@@ -32,7 +32,8 @@ is_version() { at "dpkg-query --show --showformat='\${Version}' fieldbridge" | g
 check "the newest of two versions is installed" is_version "$old_version"
 says_what_to_do() { grep -F "fill in $config" "$work/apt" && is ExecMainStatus 78; }
 check "it says what to do while hub.host is empty, and the service ends with 78" says_what_to_do
-check "the journal names the key and the remedy" journal_has "$config:9:1: hub.host: "
+host_line=$(at "grep -n '^host = ' $config" | cut -d: -f1)
+check "the journal names the key and the remedy" journal_has "$config:$host_line:1: hub.host: "
 not_tried_again() { is NRestarts 0 && is ActiveState failed && is SubState failed; }
 check "the service is not tried again with the same file" not_tried_again
 check "the service is enabled" at "systemctl is-enabled fieldbridge"
@@ -113,7 +114,9 @@ upgrade() {
     is ActiveState active && is_version "$new_version"
 }
 was_restarted_between() { # commands were carried out by the daemon before, and by the one after
-    after=$(at "fieldbridge status --json" | sed 's/.*"executed":\([0-9]*\),"hub":"[a-z]*","id":"valve-3".*/\1/')
+    after=$(at "fieldbridge status --json" | python3 -c '
+import json, sys
+print(next(device["executed"] for device in json.load(sys.stdin)["devices"] if device["id"] == "valve-3"))')
     echo "$after of $n by the daemon after the upgrade"
     [ "$after" -gt 0 ] && [ "$after" -lt "$n" ]
 }

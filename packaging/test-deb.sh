@@ -34,11 +34,12 @@ echo "== the installed configuration" >&2
 dpkg-deb --extract "$deb" "$root"
 [ "$(dpkg-deb --info "$deb" conffiles)" = /etc/fieldbridge/fieldbridge.toml ] || fail "the conffiles are others"
 installed=$root/usr/bin/fieldbridge
+host_line=$(grep -n "^host = " "$root/etc/fieldbridge/fieldbridge.toml" | cut -d: -f1)
 for command in check run; do
     status=0
     "$installed" "$command" --config "$root/etc/fieldbridge/fieldbridge.toml" >"$work/said" 2>&1 || status=$?
     [ "$status" = 78 ] || fail "$command ends with $status as installed: $(cat "$work/said")"
-    for word in "$root/etc/fieldbridge/fieldbridge.toml:9:1: hub.host: " "systemctl restart fieldbridge"; do
+    for word in "$root/etc/fieldbridge/fieldbridge.toml:$host_line:1: hub.host: " "systemctl restart fieldbridge"; do
         grep -qF "$word" "$work/said" || fail "$command does not say $word: $(cat "$work/said")"
     done
 done
