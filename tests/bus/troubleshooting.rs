@@ -136,13 +136,16 @@ fn server(answers: Answers) -> String {
     address
 }
 
-/// A server that talks from the beginning, and never stops.
+/// A server that talks from the beginning, and never stops. Several talk at once: on a busy machine one would have to
+/// wait for its turn, and the line would be quiet meanwhile.
 fn babbler() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            while stream.write_all(&[b'~'; 4096]).is_ok() {}
+        for stream in listener.incoming().flatten() {
+            for mut stream in (0..8).filter_map(|_| stream.try_clone().ok()) {
+                std::thread::spawn(move || while stream.write_all(&[b'~'; 65_536]).is_ok() {});
+            }
         }
     });
     address
