@@ -149,6 +149,7 @@ pub(in crate::bus) async fn read_until(
             Some(alarm) => alarm.until(moment).await,
             None => until(moment).await,
         }
+        catch_up().await;
     };
     tokio::select! {
         biased;
