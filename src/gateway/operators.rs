@@ -14,7 +14,7 @@ use crate::bus::BusHandle;
 use crate::config::Fingerprints;
 use crate::device::Context;
 use crate::doctor;
-use crate::ledger::doubt::Resolution;
+use crate::ledger::row::Resolution;
 use crate::ledger::LedgerError;
 use crate::log;
 use crate::log::throttle::EACH;

@@ -11,45 +11,17 @@ use rusqlite::{params, Connection, OptionalExtension};
 
 use super::condition::classify;
 use super::disk::SystemDisk;
+use super::row::Resolution;
 use super::writer::Kind;
 use super::{backup, schema, store, Ledger, LedgerError};
 use crate::command::outcome::State;
-use crate::time::Timestamp;
 
 /// Open doubts that are counted at most, over all devices.
 pub const COUNTED_MAX: u32 = 10_000;
-/// What a person may say of one, bytes.
-const NOTE_BYTES_MAX: usize = 1000;
 
 /// What [`schema`]'s index has, in the words that let SQLite see it.
 pub(super) const OPEN: &str =
     "INDEXED BY command_open_doubt WHERE state = 'in_doubt' AND resolved_at IS NULL AND error_code IS NOT 'unconfirmed'";
-
-/// That somebody has looked at what a command in doubt has done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolution {
-    /// When. [`Timestamp::UNKNOWN`]: the clock was not believed.
-    pub at: Timestamp,
-    /// The user who says so.
-    pub by: String,
-    /// What the user has found.
-    pub note: Option<String>,
-}
-
-impl Resolution {
-    /// That this user says so now.
-    ///
-    /// # Errors
-    /// What is wrong with the note, in a sentence.
-    pub fn new(at: Timestamp, by: String, note: Option<String>) -> Result<Resolution, String> {
-        match note.as_ref().map(String::len) {
-            Some(length) if length > NOTE_BYTES_MAX => {
-                Err(format!("the note has {length} bytes, and {NOTE_BYTES_MAX} are kept; say it shorter"))
-            }
-            _ => Ok(Resolution { at, by, note }),
-        }
-    }
-}
 
 /// Of each device that has some, how many of its commands are in doubt that nobody has looked at.
 pub type OpenDoubts = Vec<(String, u64)>;

@@ -3,10 +3,12 @@
 use rusqlite::{Row, ToSql};
 use serde_json::{json, Value as Json};
 
-use super::doubt::Resolution;
 use crate::command::outcome::{Code, Fault, State};
 use crate::command::Envelope;
 use crate::time::Timestamp;
+
+/// What a person may say of one, bytes.
+const NOTE_BYTES_MAX: usize = 1000;
 
 /// Number of a row; grows in the order of first receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +23,32 @@ impl RowId {
     /// The number, as `list` shows it and `show` takes it.
     pub fn number(self) -> i64 {
         self.0
+    }
+}
+
+/// That somebody has looked at what a command in doubt has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// When. [`Timestamp::UNKNOWN`]: the clock was not believed.
+    pub at: Timestamp,
+    /// The user who says so.
+    pub by: String,
+    /// What the user has found.
+    pub note: Option<String>,
+}
+
+impl Resolution {
+    /// That this user says so now.
+    ///
+    /// # Errors
+    /// What is wrong with the note, in a sentence.
+    pub fn new(at: Timestamp, by: String, note: Option<String>) -> Result<Resolution, String> {
+        match note.as_ref().map(String::len) {
+            Some(length) if length > NOTE_BYTES_MAX => {
+                Err(format!("the note has {length} bytes, and {NOTE_BYTES_MAX} are kept; say it shorter"))
+            }
+            _ => Ok(Resolution { at, by, note }),
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use crate::exit::Exit;
-use crate::ledger::doubt::{resolve_alone, Resolution};
+use crate::ledger::doubt::resolve_alone;
+use crate::ledger::row::Resolution;
 use crate::ledger::LedgerError;
 use crate::operate::admin::{client, Request};
 use crate::operate::exec;

@@ -12,7 +12,7 @@ use crate::support::Site;
 use fieldbridge::command::decide::Known;
 use fieldbridge::command::outcome::State;
 use fieldbridge::ledger::disk::beside;
-use fieldbridge::ledger::doubt::Resolution;
+use fieldbridge::ledger::row::Resolution;
 use fieldbridge::ledger::{Ledger, Reader};
 use fieldbridge::proof::crash::Point;
 use fieldbridge::time::Timestamp;
