@@ -187,6 +187,8 @@ key() { # of a new device
 inside python3 /srv/peripherals /srv/effects "$port" >"$work/peripherals" 2>&1 </dev/null &
 inside python3 -m http.server --bind 127.0.0.1 --directory /srv/repo 8099 >"$work/served" 2>&1 </dev/null &
 eventually 10 grep -q ready "$work/peripherals" || give_up "the peripherals start: $(cat "$work/peripherals")"
+is_served() { inside python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8099)).close()'; }
+eventually 30 is_served || give_up "the repository is not served: $(cat "$work/served")"
 
 # -- What can be asked.
 property() { at "systemctl show --property=$1 --value fieldbridge"; }

@@ -19,9 +19,9 @@ executes() { # id: a message that is executed once, by the serial line
 
 echo "== fresh"
 installs() { at "apt install --yes ./fieldbridge_${1}_$arch.deb"; }
-knows_the_repository() { # as docs/INSTALLATION.md has it
+knows_the_repository() { # as docs/INSTALLATION.md has it; apt by itself takes a server that is away for a warning
     at "cp /srv/repo/fieldbridge-archive-keyring.gpg /usr/share/keyrings/" &&
-        at "cp /srv/repo/fieldbridge.sources /etc/apt/sources.list.d/" && at "apt update"
+        at "cp /srv/repo/fieldbridge.sources /etc/apt/sources.list.d/" && at "apt update --error-on=any"
 }
 check "apt update takes the signed index of the repository" knows_the_repository
 is_found_by_hash() { grep -E 'GET /dists/stable/main/binary-[a-z0-9]+/by-hash/SHA(256|512)/[0-9a-f]+ .* 200 ' "$work/served"; }
