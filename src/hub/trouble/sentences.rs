@@ -30,7 +30,9 @@ impl Trouble {
             Self::Credential(why) => why.what.clone(),
             Self::Slow(seconds) => format!("the hub did not answer within {seconds} s"),
             Self::Refused(code) => format!("the hub refused the connection: {}", refusal(*code).0),
-            Self::NotGranted => "the hub did not grant the subscription with QoS 1".into(),
+            Self::NotGranted => {
+                "the hub did not grant the subscription with QoS 1, without which messages would be lost".into()
+            }
             Self::Closed => "the hub closed the connection".into(),
             Self::TokenExpired => "the hub does not let the device in, as its token has expired".into(),
             Self::Kicked => "the hub keeps closing the connection soon after it is made".into(),
@@ -85,17 +87,20 @@ impl Trouble {
             Self::WebSocket(why) | Self::Tls(why) | Self::CertificateRefused(why) | Self::Credential(why) => &why.remedy,
             Self::Slow(_) | Self::TokenUnanswered(_) => "it may be throttling, or the uplink is bad",
             Self::Refused(code) => refusal(*code).1,
-            Self::NotGranted => "without it messages would be lost",
-            Self::Closed => "it gives no reason over MQTT",
-            Self::TokenExpired => "is the clock right?",
-            Self::Kicked => "does another client use this device id?",
-            Self::HalfOpen => "the connection is dead",
+            Self::NotGranted => "check that `hub.host` names an IoT Hub; the daemon tries again",
+            Self::Closed => {
+                "it gives no reason over MQTT; the daemon connects anew. If this comes again and again, look whether another \
+                 client uses the device id"
+            }
+            Self::TokenExpired => "is the clock right? `timedatectl` shows it",
+            Self::Kicked => "look for another client with this device id, and end it",
+            Self::HalfOpen => "the connection is dead, and is made anew; if this comes again and again, check the uplink",
             Self::Broken(_) | Self::EventUnacknowledged(_) | Self::Protocol(_) => "",
             Self::Http { status, .. } => no_by_http(*status).1,
             Self::NotTheHub(_) => {
                 "look for a log-in page of the network or for a proxy, and let connections to `hub.host` through"
             }
-            Self::LedgerSlow => "the disk may be failing",
+            Self::LedgerSlow => "look at the disk: it may be full, slow or failing",
             Self::Ambiguous(_) => "the connection is made anew",
             Self::LeftBehind => "the connection is made anew to get the rest",
             Self::Abandoned => "the connection is made anew to get it again",
@@ -194,10 +199,10 @@ pub(super) fn certificate(error: &CertificateError, server_name: &str) -> Compla
             Complaint::new(format!("the certificate is not for {server_name}"), "check `hub.host` and `hub.address`")
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            Complaint::new("the hub's certificate has expired", "is the clock right?")
+            Complaint::new("the hub's certificate has expired", "is the clock right? `timedatectl` shows it")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Complaint::new("the hub's certificate is not valid yet", "is the clock right?")
+            Complaint::new("the hub's certificate is not valid yet", "is the clock right? `timedatectl` shows it")
         }
         other => Complaint::bare(format!("the hub's certificate is refused: {other}")),
     }
