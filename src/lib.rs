@@ -41,6 +41,7 @@ pub mod bus;
 pub mod device;
 pub mod hub;
 pub mod import;
+pub mod provisioning;
 
 pub mod cli;
 pub mod doctor;

@@ -31,6 +31,9 @@ _fieldbridge() {
             fieldbridge,demo)
                 cmd="fieldbridge__subcmd__demo"
                 ;;
+            fieldbridge,derive-keys)
+                cmd="fieldbridge__subcmd__derive__subcmd__keys"
+                ;;
             fieldbridge,exec)
                 cmd="fieldbridge__subcmd__exec"
                 ;;
@@ -147,6 +150,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,demo)
                 cmd="fieldbridge__subcmd__help__subcmd__demo"
+                ;;
+            fieldbridge__subcmd__help,derive-keys)
+                cmd="fieldbridge__subcmd__help__subcmd__derive__subcmd__keys"
                 ;;
             fieldbridge__subcmd__help,exec)
                 cmd="fieldbridge__subcmd__help__subcmd__exec"
@@ -344,7 +350,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
+            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -711,6 +717,32 @@ _fieldbridge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fieldbridge__subcmd__derive__subcmd__keys)
+            opts="-h --group-key-file --output --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group-key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fieldbridge__subcmd__exec)
             opts="-h --override --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -794,7 +826,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import send feedback demo help"
+            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -922,6 +954,20 @@ _fieldbridge() {
         fieldbridge__subcmd__help__subcmd__demo__subcmd__peripheral)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__derive__subcmd__keys)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

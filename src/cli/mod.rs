@@ -4,6 +4,7 @@
 mod bundle;
 mod bus;
 mod check;
+mod derive;
 mod import;
 mod ledger;
 mod lock;
@@ -261,6 +262,13 @@ enum Action {
         #[command(subcommand)]
         action: ImportAction,
     },
+    /// Derive the keys of devices that enrol as a group with the Device Provisioning Service, on a PC.
+    ///
+    /// The group's key makes the key of every device of its group, so it never belongs on a gateway: derive keys where
+    /// it is kept, and bring each gateway only the keys of its own devices. One line each, an id and its key. An id is
+    /// taken as it is written, capitals too: `registration_id` in the configuration must be the same. Exit status 1 if
+    /// the group's key can't be used. Example: fieldbridge derive-keys --group-key-file group.key pump-7 pump-8
+    DeriveKeys(derive::Options),
     /// Send a message to a device, as its back end does.
     ///
     /// By the right of a shared access policy or of Microsoft Entra. With --wait, also wait for the hub's feedback;
@@ -347,6 +355,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
             Ok(())
         }
         Action::Import { action } => import::run(action),
+        Action::DeriveKeys(options) => derive::run(&options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
         #[cfg(feature = "backend")]

@@ -1,6 +1,7 @@
 //! The command line as its users and their scripts meet it: exit statuses, what goes to which output, the shapes of
 //! `--json`, and what must never be printed. The daemon's manners towards systemd are at the end.
 
+mod derive;
 mod ledger;
 mod locking;
 mod status;
