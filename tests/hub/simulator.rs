@@ -3,6 +3,7 @@
 mod amqp;
 mod faults;
 mod https;
+mod methods;
 mod websocket;
 
 use std::io;

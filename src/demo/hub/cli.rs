@@ -11,6 +11,7 @@
 //! {"op":"send","device":"pump-7","messageId":"m-1","properties":{"command":"set-speed"},"body":{"value":42.5},"ack":"full"}
 //! {"op":"feedback","wait":1,"timeoutMs":5000}
 //! {"op":"telemetry","wait":1,"timeoutMs":5000}
+//! {"op":"call","device":"pump-7","method":"read-speed","payload":{"messageId":"m-2"},"timeout":10}
 //! {"op":"fault","device":"pump-7","fault":"lose-puback"}
 //! {"op":"cut","device":"pump-7"}
 //! ```
@@ -26,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{json, Map, Value as Json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::{Ack, C2d, Cut, Fault, Options, SimHub};
+use super::{Ack, C2d, Cut, Fault, MethodCall, Options, SimHub};
 
 /// The command line of the simulator.
 #[derive(Debug, Args)]
@@ -76,6 +77,18 @@ enum Command {
         #[serde(flatten)]
         wait: Wait,
     },
+    /// Calls a direct method, and answers with its `status` and `payload`, or with the hub's `errorCode` beside `error`.
+    Call {
+        device: String,
+        method: String,
+        #[serde(default)]
+        payload: Json,
+        /// In seconds, as is `connectTimeout`.
+        #[serde(default = "thirty")]
+        timeout: f64,
+        #[serde(default)]
+        connect_timeout: f64,
+    },
     Purge {
         device: String,
     },
@@ -112,6 +125,10 @@ enum Command {
 
 fn not_authorized() -> u8 {
     5
+}
+
+fn thirty() -> f64 {
+    30.0
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -251,6 +268,15 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
             let found = hub.wait_wire(wait.wait, wait.limit(), |_| true).await;
             let found = found.map_err(|error| error.to_string())?;
             Ok(json!({"wire": found.iter().map(super::WireEvent::to_json).collect::<Json>()}))
+        }
+        Command::Call { device, method, payload, timeout, connect_timeout } => {
+            let seconds = |of: f64| Duration::try_from_secs_f64(of).map_err(|error| error.to_string());
+            let call = MethodCall::new(&method, payload).within(seconds(timeout)?);
+            let answered = hub.call(&device, call.once_there_within(seconds(connect_timeout)?)).await;
+            Ok(answered.map_or_else(
+                |error| json!({"error": error.to_string(), "errorCode": error.number()}),
+                |answer| answer.to_json(),
+            ))
         }
         Command::Purge { device } => Ok(json!({ "totalMessagesPurged": hub.purge(&device) })),
         Command::Cut { device, reset } => {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::Seq;
 use super::queue::{Queue, Queued};
-use super::topic::c2d_filter;
+use super::topic::{c2d_filter, METHODS_FILTER};
 use super::wire::Effect;
 use super::{Auth, Fault, OutOfOrder, PacketIds, Redelivery};
 use crate::demo::hub::Options;
@@ -45,6 +45,9 @@ pub(super) struct Link {
     pub token_expires: Option<Timestamp>,
     /// SUBSCRIBE came on this connection.
     pub has_subscribed: bool,
+    /// It listens for direct methods.
+    pub hears_methods: bool,
+    calls: u64,
     /// Bytes to send as they are.
     pub injected: VecDeque<Vec<u8>>,
     in_flight: VecDeque<(u16, Seq)>,
@@ -61,6 +64,8 @@ impl Link {
             clean,
             token_expires,
             has_subscribed: false,
+            hears_methods: false,
+            calls: 0,
             injected: VecDeque::new(),
             in_flight: VecDeque::new(),
             outdated: BTreeSet::new(),
@@ -149,6 +154,21 @@ impl Device {
         self.filters.contains_key(&self.c2d_filter)
     }
 
+    /// Whether it is there for direct methods.
+    pub fn hears_methods(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.hears_methods)
+    }
+
+    /// The number of the next call on its present connection.
+    pub fn number_call(&mut self) -> u64 {
+        let link = self.link.iter_mut();
+        link.map(|link| {
+            link.calls += 1;
+            link.calls
+        })
+        .sum()
+    }
+
     /// Starts a connection and says whether there was a session. A clean one discards what was there.
     pub fn attach(&mut self, link: Link) -> (bool, Vec<Queued>) {
         let session_present = self.has_session && !link.clean;
@@ -180,6 +200,7 @@ impl Device {
     pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Vec<Queued> {
         let is_first = filter == self.c2d_filter && !self.is_subscribed();
         self.filters.insert(filter.to_owned(), qos);
+        self.link.iter_mut().for_each(|link| link.hears_methods |= filter == METHODS_FILTER);
         if is_first {
             self.queue.drain()
         } else {
@@ -190,6 +211,7 @@ impl Device {
     /// Ends a subscription; with that for messages the queue goes.
     pub fn unsubscribe(&mut self, filter: &str) -> Vec<Queued> {
         self.filters.remove(filter);
+        self.link.iter_mut().for_each(|link| link.hears_methods &= filter != METHODS_FILTER);
         if filter != self.c2d_filter {
             vec![]
         } else {

@@ -134,17 +134,20 @@ fn act(
     }
 }
 
+/// The answer to everything, while everything is refused.
+pub(super) fn busy(state: &State, now: Now) -> Option<Answer> {
+    let (_, code) = state.refusal.filter(|(until, _)| now.mono < *until)?;
+    if code == 3 {
+        return Some(failed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
+    }
+    let mut answer = failed(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException");
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Some(answer)
+}
+
 fn refuse(state: &mut State, who: &Who, headers: &HeaderMap, thumbprints: &[String], now: Now) -> Option<Answer> {
-    match state.refusal {
-        Some((until, 3)) if now.mono < until => {
-            return Some(failed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
-        }
-        Some((until, _)) if now.mono < until => {
-            let mut answer = failed(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException");
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return Some(answer);
-        }
-        _ => {}
+    if let Some(busy) = busy(state, now) {
+        return Some(busy);
     }
     let Some(device) = state.devices.get_mut(&who.device) else {
         return Some(failed(StatusCode::NOT_FOUND, "DeviceNotFound"));
@@ -249,7 +252,7 @@ fn properties(headers: &HeaderMap) -> Properties {
 }
 
 /// An error, as the hub words it.
-fn failed(status: StatusCode, code: &str) -> Answer {
+pub(super) fn failed(status: StatusCode, code: &str) -> Answer {
     let said = json!({
         "Message": format!("ErrorCode:{code};{}", status.canonical_reason().unwrap_or_default()),
         "ExceptionMessage": "",

@@ -18,17 +18,20 @@
 //!   see its sequence number, when it was enqueued, and how often it was abandoned.
 //! - AMQP ends a link where MQTT ends the connection: an expired token, a second receiver, a disabled device.
 //! - Feedback is one queue for the whole hub, in batches.
+//! - A direct method goes to a device that listens for it, and its answer back to whoever called; nothing of it is
+//!   kept for later.
 //! - What devices send is read over AMQP, as from an event hub, by whoever shows a token for it.
 //!
-//! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), direct methods, wills,
-//! modules, batches of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end and its
+//! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), wills, modules, batches
+//! of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end but for direct methods,
 //! file notifications, certificate chains, quotas. Time is the machine's.
 //!
-//! Inside, `state`, `device`, `queue`, `feedback`, `mqtt` and `amqp::peer` decide without I/O; `listen`, `connection`,
-//! `web`, `websocket`, `https` and `amqp` move the bytes.
+//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `mqtt` and `amqp::peer` decide without I/O; `listen`, `connection`,
+//! `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
 
 mod amqp;
 mod auth;
+mod calls;
 pub mod cli;
 mod connection;
 mod device;
@@ -36,6 +39,7 @@ mod feedback;
 mod https;
 mod listen;
 mod message;
+mod method;
 mod mqtt;
 mod options;
 mod queue;
@@ -45,6 +49,7 @@ mod state;
 mod stream;
 mod tls;
 mod topic;
+mod twins;
 mod web;
 mod websocket;
 mod wire;
@@ -65,6 +70,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use auth::Auth;
 pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
+pub use method::{CallError, MethodAnswer, MethodCall};
 pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
 pub use tls::ClientCert;
 pub use wire::{Effect, End, Settlement, Wire, WireEvent};

@@ -13,7 +13,7 @@ use super::device::{Delivery, Line, Link};
 use super::message::Status;
 use super::options::{Fault, Kick, Late, OutOfOrder};
 use super::state::{Now, State, Who, D2C_BYTES_MAX};
-use super::topic::{c2d_filter, c2d_topic, d2c_properties};
+use super::topic::{answered_method, c2d_filter, c2d_topic, d2c_properties, method_topic};
 use super::wire::{Effect, End, Wire};
 use super::Cut;
 use crate::time::Timestamp;
@@ -94,6 +94,12 @@ impl State {
         if let Some(bytes) = link.injected.pop_front() {
             return Some(Step::Write(bytes.into()));
         }
+        if link.hears_methods && self.has_call(&who.device) {
+            let (request, call) = self.next_call(who, now)?;
+            let topic = method_topic(&call.name, request);
+            return Some(Step::Write(publish_bytes(topic.as_bytes(), None, false, &call.body())));
+        }
+        let device = self.own_device(who)?;
         if !device.has_deliverable(now.mono, &options) {
             return None;
         }
@@ -223,6 +229,8 @@ impl State {
             return self.violation(who, "a QoS 2 publish", now);
         } else if publish.size() > D2C_BYTES_MAX {
             return self.violation(who, "more than 256 KiB", now);
+        } else if publish.topic.starts_with("$iothub/methods/") {
+            return self.on_method_answer(who, &publish, now);
         } else if publish.topic.starts_with("$iothub/") {
             return Some(Step::Write(answer_twin(&publish)));
         }
@@ -236,6 +244,14 @@ impl State {
             self.end_own(who, End::Fault, now);
             return Some(Step::Close);
         }
+        (publish.pkid != 0).then(|| write(Packet::PubAck(PubAck::new(publish.pkid))))
+    }
+
+    fn on_method_answer(&mut self, who: &Who, publish: &Publish, now: Now) -> Option<Step> {
+        let Some((status, request)) = answered_method(&publish.topic) else {
+            return self.violation(who, "a publish to a topic of methods that is no answer", now);
+        };
+        self.answer_call(who, request, status, &publish.payload);
         (publish.pkid != 0).then(|| write(Packet::PubAck(PubAck::new(publish.pkid))))
     }
 }

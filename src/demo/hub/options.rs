@@ -240,6 +240,8 @@ pub enum Fault {
     RejectTelemetry,
     /// The next token over AMQP is never answered, and does not count.
     IgnoreToken,
+    /// The next answer to a direct method is lost: whoever called hears of no answer in time.
+    LoseMethodAnswer,
 }
 
 /// When a hub that wants no connections ends each.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::auth::{self, Proof};
+use super::calls::Calls;
 use super::device::Device;
 use super::feedback::{Batch, Batches};
 use super::message::{C2d, D2c, Feedback, SendError, Seq, Status};
@@ -62,6 +63,8 @@ pub(super) struct State {
     feedback_at: Instant,
     /// Feedback that the back end has not taken yet.
     pub batches: Batches,
+    /// Direct methods under way.
+    pub calls: Calls,
     /// AMQP connections.
     pub sides: BTreeMap<u64, Side>,
     /// Shared access policies: names and keys.
@@ -89,6 +92,7 @@ impl State {
             feedback_waiting: Vec::new(),
             feedback_at: Instant::now(),
             batches: Batches::default(),
+            calls: Calls::default(),
             sides: BTreeMap::new(),
             policies: BTreeMap::from([("service".to_owned(), new_key())]),
             refusal: None,
@@ -228,6 +232,7 @@ impl State {
         if self.batches.has_free(now.mono) {
             self.wake_listeners();
         }
+        self.end_calls(now);
         self.tick_amqp(now);
     }
 

@@ -12,6 +12,23 @@ pub(super) fn c2d_filter(device: &str) -> String {
     format!("devices/{device}/messages/devicebound/#")
 }
 
+/// The filter under which a device listens for direct methods.
+pub(super) const METHODS_FILTER: &str = "$iothub/methods/POST/#";
+
+/// The topic of a direct method. Its number is hexadecimal.
+pub(super) fn method_topic(name: &str, request: u64) -> String {
+    format!("$iothub/methods/POST/{name}/?$rid={request:x}")
+}
+
+/// The status and the request's number in the topic of an answer to a direct method, or `None` where it is none. What
+/// is no number of the hub's is no request.
+pub(super) fn answered_method(topic: &str) -> Option<(i32, Option<u64>)> {
+    let (status, rest) = topic.strip_prefix("$iothub/methods/res/")?.split_once('/')?;
+    let query = rest.strip_prefix('?')?;
+    let request = query.split('&').find_map(|pair| pair.strip_prefix("$rid="))?;
+    Some((status.parse().ok()?, u64::from_str_radix(request, 16).ok()))
+}
+
 /// The topic of a delivery.
 pub(super) fn c2d_topic(device: &str, message: &C2d, expires: Timestamp, style: &BagStyle) -> Vec<u8> {
     if let Some(topic) = &message.topic {
@@ -159,6 +176,16 @@ mod tests {
             "devices/foo/messages/devicebound/?empty=&paren=(*)&null&$.mid=m\
              &$.to=%2Fdevices%2Ffoo%2Fmessages%2Fdevicebound&$.exp=1970-01-01T00%3A00%3A00.0000000Z/"
         );
+    }
+
+    #[test]
+    fn an_answer_to_a_method_says_to_which_with_what_status() {
+        assert_eq!(method_topic("reset", 26), "$iothub/methods/POST/reset/?$rid=1a");
+        assert_eq!(answered_method("$iothub/methods/res/200/?$rid=1a"), Some((200, Some(26))));
+        assert_eq!(answered_method("$iothub/methods/res/-1/?$rid=?"), Some((-1, None)));
+        for wrong in ["$iothub/methods/res/ok/?$rid=1", "$iothub/methods/res/200/", "$iothub/twin/res/200/?$rid=1"] {
+            assert_eq!(answered_method(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What comes through the web's port: a WebSocket's handshake, or a request of the device interface over HTTPS.
+//! What comes through the web's port: a WebSocket's handshake, or a request over HTTPS, of a device's or of
+//! the back end's.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use super::site::{empty, Answer, Site};
 use super::state::State;
 use super::stream::{Ahead, Stream, OPEN_TIMEOUT};
 use super::websocket::{self, Protocol, Socket};
-use super::{amqp, connection, https, Shared};
+use super::{amqp, connection, https, twins, Shared};
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<String>) {
@@ -38,7 +39,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<
 
 /// An error is a connection that ends without an answer.
 async fn answer(site: Arc<Site>, mut request: Request<Incoming>) -> io::Result<Answer> {
-    if !request.headers().contains_key(UPGRADE) {
+    if twins::is_asked(&request) {
+        return twins::answer(&site, request).await;
+    } else if !request.headers().contains_key(UPGRADE) {
         return https::answer(&site, request).await;
     }
     let (protocol, accept) = match websocket::handshake(&request) {

@@ -132,6 +132,22 @@ pub enum Wire {
         /// Whether it was stored.
         stored: bool,
     },
+    /// A direct method went to the device.
+    Called {
+        /// Its number on the connection.
+        request: u64,
+        /// Its name.
+        method: String,
+    },
+    /// The device's answer to one.
+    Answered {
+        /// Which; `None` where the device's words are no number.
+        request: Option<u64>,
+        /// What the device made of it.
+        status: i32,
+        /// Whether the call was waiting for it.
+        known: bool,
+    },
     /// PINGREQ.
     Ping,
     /// A request over HTTPS was answered.

@@ -304,6 +304,8 @@ async fn as_a_process_it_takes_and_gives_lines_of_json() {
     assert_eq!(sent, json!({"ok": true, "seq": 1}));
     let refused = ask(json!({"op": "send", "device": "x"})).await;
     assert_eq!(refused, json!({"ok": false, "error": "the hub has no such device"}));
+    let away = ask(json!({"op": "call", "device": "d", "method": "reset", "payload": 1, "timeout": 5})).await;
+    assert_eq!((&away["ok"], &away["errorCode"]), (&json!(false), &json!(404_103)));
     let late = ask(json!({"op": "telemetry", "wait": 1, "timeoutMs": 1})).await;
     assert_eq!(late["ok"], false);
     for command in [
