@@ -77,7 +77,8 @@ enum Command {
         #[serde(flatten)]
         wait: Wait,
     },
-    /// Calls a direct method, and answers with its `status` and `payload`, or with the hub's `errorCode` beside `error`.
+    /// Calls a direct method, and answers with its `status` and `payload`, or with the hub's `errorCode` beside the
+    /// error.
     Call {
         device: String,
         method: String,

@@ -184,8 +184,8 @@ impl CallError {
         let message = match self.number() {
             Some(number) => {
                 let tracking = format!("{:016x}-G:0-TimeStamp:{now}", fastrand::u64(..));
-                let said = self.to_string();
-                json!({"errorCode": number, "trackingId": tracking, "message": said, "info": {}, "timestampUtc": now.to_string()})
+                let (said, at) = (self.to_string(), now.to_string());
+                json!({"errorCode": number, "trackingId": tracking, "message": said, "info": {}, "timestampUtc": at})
                     .to_string()
             }
             None => format!("ErrorCode:{};{self}", self.code()),

@@ -26,8 +26,8 @@
 //! of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end but for direct methods,
 //! file notifications, certificate chains, quotas. Time is the machine's.
 //!
-//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `mqtt` and `amqp::peer` decide without I/O; `listen`, `connection`,
-//! `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
+//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `mqtt` and `amqp::peer` decide without I/O; `listen`,
+//! `connection`, `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
 
 mod amqp;
 mod auth;
