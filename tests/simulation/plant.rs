@@ -357,7 +357,7 @@ impl Plant {
             instrument::hears(&self, wire, &request);
         }
         if request.protocol != Protocol::Text {
-            let is_echo = request.asks.is_some() && fate.code().is_none();
+            let is_echo = request.asks.is_some() && !request.exchanges() && fate.code().is_none();
             request.bend = self.bends[usize::from(request.protocol != Protocol::Tcp)].next(&self.world, is_echo);
         }
         let mut saying = match fate {
@@ -479,7 +479,7 @@ impl Plant {
         match (request.protocol, fate.code()) {
             (Protocol::Text, code) => instrument::saying(self, request, code.is_some()),
             (_, Some(code)) => Saying { bytes: request.refusal(code), meaning: Meaning::No },
-            (_, None) if request.asks.is_some() => {
+            (_, None) if request.asks.is_some() && !request.exchanges() => {
                 Saying { bytes: request.confirmation(stands), meaning: Meaning::Yes }
             }
             (_, None) => {

@@ -100,13 +100,23 @@ pub fn request(
     }
 }
 
-/// Unit, function, address and one value, or, for one bit, two masks.
+/// Unit, function, address and one value; for one bit, two masks; where it is read as well, what and how much of it.
 fn content_len(function: u8) -> usize {
-    if function == 22 {
-        8
-    } else {
-        6
+    match function {
+        22 => 8,
+        23 => 13,
+        _ => 6,
     }
+}
+
+/// What stands behind the function of a request that reads what it writes, as if it only wrote (Modbus Application
+/// Protocol V1.1b3, 6.17: reading comes first in the frame, and last on the peripheral).
+fn exchanged(world: &World, content: &[u8]) -> [u8; 4] {
+    let (read, written) = content.split_at(4);
+    if read != &written[..4] || written[2..5] != [0, 1, 2] {
+        world.violate(format!("G12: what is written is not what is read: {content:02X?}"));
+    }
+    [written[0], written[1], written[5], written[6]]
 }
 
 fn command(framing: Framing, payload: &[u8], line: &[u8], written: Instant) -> Option<Request> {
@@ -157,7 +167,12 @@ fn in_bytes(framing: Framing, payload: &[u8]) -> Option<(u8, u16)> {
 
 impl Request {
     fn of(world: &World, protocol: Protocol, transaction: [u8; 2], bytes: &[u8], written: Instant) -> Request {
-        let mut words = bytes[2..].chunks(2).map(|word| u16::from_be_bytes([word[0], word[1]]));
+        let exchanged = (bytes[1] == 23).then(|| exchanged(world, &bytes[2..]));
+        let mut words = exchanged
+            .as_ref()
+            .map_or(&bytes[2..], |four| &four[..])
+            .chunks(2)
+            .map(|word| u16::from_be_bytes([word[0], word[1]]));
         let (unit, function, address) = (bytes[0], bytes[1], words.next().unwrap_or_default());
         let words: Vec<u16> = words.collect();
         let sequence = sequences::written(function, address, &words).unwrap_or_else(|why| {
@@ -193,6 +208,11 @@ impl Request {
         self.address
     }
 
+    /// Whether it writes a register and is answered with what stands there.
+    pub fn exchanges(&self) -> bool {
+        self.function == 23
+    }
+
     /// Whether it reads a register where it was written.
     pub fn looks_where_it_was_written(&self) -> bool {
         self.asks.is_none() && matches!(self.address, SET_VERIFIED | PULSE_VERIFIED)
@@ -208,7 +228,7 @@ impl Request {
         let [high, low] = self.address.to_be_bytes();
         let [stands_high, stands_low] = stands.to_be_bytes();
         match self.function {
-            3 | 4 => self.framed(&[self.unit, self.function, 2, stands_high, stands_low]),
+            3 | 4 | 23 => self.framed(&[self.unit, self.function, 2, stands_high, stands_low]),
             function => {
                 let echoed = self.words.iter().map(|word| if self.bend.echoes_else { !word } else { *word });
                 let content: Vec<u8> = echoed.flat_map(u16::to_be_bytes).collect();

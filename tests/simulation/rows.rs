@@ -230,8 +230,10 @@ fn judge_command(
     let of_step = |at: usize| asked(parts[at]).filter(move |heard| at == 0 || heard.is_last_of(sequence, its));
     let is_done = |at: usize| of_step(at).any(|heard| heard.is_done);
     let is_confirmed = |at: usize| of_step(at).any(|heard| heard.confirmed_at.is_some());
-    let is_shown =
-        |at: usize| its.iter().any(|read| asks_for(read, parts[at].address()) && read.told == Some(message.value));
+    let shows = |at: usize, heard: &Heard| {
+        asks_for(heard, parts[at].address()) || is_of(heard, sequence, message.value, parts[at])
+    };
+    let is_shown = |at: usize| its.iter().any(|read| shows(at, read) && read.told == Some(message.value));
     let steps = 0..parts.len();
     let (code, failed_at) = (row.error.as_deref().unwrap_or_default(), failed_step(command, events));
     match row.state.as_str() {

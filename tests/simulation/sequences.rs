@@ -25,27 +25,33 @@ pub enum Part {
     Mask(u16),
     /// A value by the power of ten in the register behind it.
     Scaled(u16),
+    /// A register that is written and read back in one exchange, by function 23.
+    Exchanged(u16),
 }
 
 impl Part {
     /// The register that it writes.
     pub fn address(self) -> u16 {
         match self {
-            Part::Word(at) | Part::Bit(at) | Part::Mask(at) | Part::Scaled(at) => at,
+            Part::Word(at) | Part::Bit(at) | Part::Mask(at) | Part::Scaled(at) | Part::Exchanged(at) => at,
         }
     }
 
     /// The register that is read first.
     pub fn reads(self) -> Option<u16> {
         match self {
-            Part::Word(_) | Part::Mask(_) => None,
+            Part::Word(_) | Part::Mask(_) | Part::Exchanged(_) => None,
             Part::Bit(at) => Some(at),
             Part::Scaled(at) => Some(at + 1),
         }
     }
 
     fn is_of(self, function: u8, address: u16) -> bool {
-        let own = if matches!(self, Part::Mask(_)) { 22 } else { 6 };
+        let own = match self {
+            Part::Mask(_) => 22,
+            Part::Exchanged(_) => 23,
+            _ => 6,
+        };
         (own, self.address()) == (function, address)
     }
 }
@@ -62,12 +68,13 @@ pub enum Sequence {
     StepsOnce,
     /// Each write is read back.
     StepsVerified,
+    Exchange,
 }
 
 use Sequence::*;
 
 /// All of them.
-const ALL: [Sequence; 7] = [Bit, Scaled, Steps, BitOnce, MaskOnce, StepsOnce, StepsVerified];
+const ALL: [Sequence; 8] = [Bit, Scaled, Steps, BitOnce, MaskOnce, StepsOnce, StepsVerified, Exchange];
 
 /// The bits that no command has: those of whoever else writes there.
 const FOREIGN: u16 = 1 | 1 << 14 | 1 << 15;
@@ -89,17 +96,18 @@ impl Sequence {
             Steps => "steps",
             StepsOnce => "steps-once",
             StepsVerified => "steps-verified",
+            Exchange => "exchange",
         }
     }
 
     /// Whether it must not be done twice.
     pub fn once(self) -> bool {
-        matches!(self, BitOnce | MaskOnce | StepsOnce | StepsVerified)
+        matches!(self, BitOnce | MaskOnce | StepsOnce | StepsVerified | Exchange)
     }
 
     /// Whether each write is read back.
     pub fn is_verified(self) -> bool {
-        self == StepsVerified
+        matches!(self, StepsVerified | Exchange)
     }
 
     /// Its writes.
@@ -112,6 +120,7 @@ impl Sequence {
             Steps => &[Part::Word(60), Part::Word(61), Part::Word(60)],
             StepsOnce => &[Part::Word(62), Part::Bit(63), Part::Word(64)],
             StepsVerified => &[Part::Word(65), Part::Word(66)],
+            Exchange => &[Part::Exchanged(70)],
         }
     }
 
@@ -120,7 +129,7 @@ impl Sequence {
         match self {
             Bit | BitOnce | MaskOnce => None,
             Scaled => Some(SCALED_FROM + number),
-            Steps | StepsOnce | StepsVerified => Some(number),
+            Steps | StepsOnce | StepsVerified | Exchange => Some(number),
         }
     }
 }
@@ -157,7 +166,7 @@ pub fn written(function: u8, address: u16, words: &[u16]) -> Result<Option<Writt
     };
     let Some((sequence, part)) = ALL.into_iter().find_map(of) else { return Ok(None) };
     let (number, made_of) = match (part, words) {
-        (Part::Word(_), [value]) => Some((*value, None)),
+        (Part::Word(_) | Part::Exchanged(_), [value]) => Some((*value, None)),
         (Part::Bit(_), [word]) => one_bit(word & !FOREIGN).map(|number| (number, Some(word & FOREIGN))),
         (Part::Mask(_), [and, or]) => one_bit(*or).filter(|_| !and == *or).map(|number| (number, None)),
         (Part::Scaled(_), [value]) => unscaled(*value).map(|(value, by)| (value - SCALED_FROM, Some(by))),
@@ -209,7 +218,7 @@ impl Turning {
     /// Perhaps another message in this one's place.
     pub fn turn(&mut self, message: &mut Message) {
         let Some(dice) = &mut self.0 else { return };
-        let (is_turned, sequence) = (dice.u8(..10) < 7, ALL[dice.usize(..10) % ALL.len()]);
+        let (is_turned, sequence) = (dice.u8(..10) < 7, ALL[dice.usize(..11) % ALL.len()]);
         if !is_turned || message.line == "/dev/text" || message.asks == Asks::Nothing {
             return;
         }
@@ -250,6 +259,7 @@ pub fn commands(wanted: &[(Sequence, u16)], deadline: &str, pulses: bool) -> Str
             Part::Word(address) => format!("write = {{ {} }}", at(address)),
             Part::Bit(address) => format!("write = {{ {}, bit = {number} }}", at(address)),
             Part::Mask(address) => format!("write = {{ {}, bit = {number} }}\nfunction = 22", at(address)),
+            Part::Exchanged(address) => format!("write = {{ {} }}\nfunction = 23\nverify = true", at(address)),
             Part::Scaled(address) => {
                 format!("write = {{ {}, scale_register = {{ address = {} }} }}", at(address), address + 1)
             }
