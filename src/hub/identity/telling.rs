@@ -147,6 +147,10 @@ impl Telling {
 impl Drop for Telling {
     fn drop(&mut self) {
         let left = self.news.count() + usize::from(self.in_hand.is_some());
+        // Whoever tells this device's news after this one says so.
+        if let Some(InHand { lost, .. }) = self.in_hand.take() {
+            self.news.lose_taken(lost);
+        }
         if left > 0 {
             tracing::warn!(device = %self.device, left, "what its peripheral has said by itself is lost: the hub was not reached in time");
         }
@@ -197,6 +201,18 @@ mod tests {
         assert_eq!(telling.next(Instant::now()).unwrap().body, r#"{"dropped":3}"#);
         telling.give_up();
         assert_eq!(telling.next(Instant::now()).unwrap().body, r#"{"dropped":4}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_in_hand_at_the_end_is_said_to_be_lost_by_whoever_tells_the_next() {
+        let (mut telling, news) = telling();
+        (0..3).for_each(|_| news.pass_over());
+        put(&news, 1);
+        assert!(telling.next(Instant::now()).is_some());
+        drop(telling);
+        put(&news, 1);
+        let mut next = Telling::new("d", news);
+        assert_eq!(next.next(Instant::now()).unwrap().body, r#"{"dropped":4}"#);
     }
 
     #[tokio::test(start_paused = true)]
