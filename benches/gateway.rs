@@ -1,5 +1,6 @@
 //! What the gateway costs: latency from the hub's PUBLISH to the frame on the wire and to the PUBACK, beside the
-//! flush of the same disk; flushes for each command; resident memory over TLS.
+//! flush of the same disk; what those who look at the gateway add to that; flushes for each command; resident memory
+//! over TLS.
 //!
 //! `cargo bench --bench gateway` prints the tables of docs/PERFORMANCE.md. The built daemon runs as a process of its
 //! own; hub and slave are scripted here, so their own time is a few microseconds. `FIELDBRIDGE_TABLES=latency,flushes`
@@ -9,9 +10,13 @@
 mod support;
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldbridge::demo::hub::{Options, SimHub};
@@ -33,7 +38,8 @@ fn main() {
         return;
     }
     machine();
-    let tables: [(&str, fn()); 4] = [("latency", latency), ("flushes", flushes), ("years", years), ("memory", memory)];
+    let tables: [(&str, fn()); 5] =
+        [("latency", latency), ("lookers", lookers), ("flushes", flushes), ("years", years), ("memory", memory)];
     let wanted = std::env::var("FIELDBRIDGE_TABLES").ok();
     for (name, table) in tables {
         if wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|one| one == name)) {
@@ -62,17 +68,7 @@ fn latency() {
         let flush_before = flush(&site.path("probe"));
         let _daemon = site.start();
         let mut client = broker.serve();
-        let (mut wire, mut ack) = (Vec::new(), Vec::new());
-        for number in 1..=WARM_UP + COMMANDS {
-            let sent = Instant::now();
-            client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
-            let acked = wait_for_end(&mut client, number);
-            let written = slave.wait_for_write(number);
-            if number > WARM_UP {
-                wire.push(written.duration_since(sent));
-                ack.push(acked.duration_since(sent));
-            }
-        }
+        let (mut wire, mut ack) = commanded(&mut client, &slave, command, 1..=WARM_UP + COMMANDS);
         let flush = (flush_before + flush(&site.path("probe"))) / 2;
         let limit = flush * commits + Duration::from_micros(500);
         let p50 = percentile(&mut ack, 50);
@@ -89,6 +85,95 @@ fn latency() {
         println!("{:34} append of 4 KiB and fdatasync on the same disk, same run: p50 {} ms", "", millis(flush));
     }
     println!("limit: the route's commits x that flush + 0.5 ms\n");
+}
+
+/// What commands of these numbers take, one after the other, but for the first few: to the wire, and to the PUBACK.
+fn commanded(
+    client: &mut Client,
+    slave: &Slave,
+    command: &str,
+    numbers: RangeInclusive<u16>,
+) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut wire, mut ack) = (Vec::new(), Vec::new());
+    let counts_from = numbers.start() + WARM_UP;
+    for number in numbers {
+        let sent = Instant::now();
+        client.deliver(number, &format!("m-{number}"), &format!(r#"{{"command":"{command}","value":{number}}}"#));
+        let acked = wait_for_end(client, number);
+        let written = slave.wait_for_write(number);
+        if number >= counts_from {
+            wire.push(written.duration_since(sent));
+            ack.push(acked.duration_since(sent));
+        }
+    }
+    (wire, ack)
+}
+
+/// What those who look cost a command: the page and the metrics, asked for as somebody in a cabinet and a Prometheus do,
+/// and again and again by several at once.
+fn lookers() {
+    println!("to PUBACK in ms over {COMMANDS} commands that must not be repeated, beside those who look");
+    println!("{:52} {:>9} {:>9} {:>10} {:>9}", "who looks", "p50", "p99", "p99/alone", "answers/s");
+    let (broker, slave) = (Broker::new(), Slave::new());
+    let (page, metrics) = (listener(), listener());
+    let more = format!("[web]\nlisten = \"{page}\"\n[metrics]\nlisten = \"{metrics}\"\n");
+    let site = Site::new(&broker.address(), &(pump(slave.address(), "after-execution", "") + &more));
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    let (mut next, mut alone) = (1, None);
+    let kinds: [(&str, usize, Duration); 3] = [
+        ("nobody", 0, Duration::ZERO),
+        ("1 page and 1 scrape, each every second", 1, Duration::from_secs(1)),
+        ("4 pages and 4 scrapes, each without a pause", 4, Duration::ZERO),
+    ];
+    for (name, each, pause) in kinds {
+        let (is_over, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let looking: Vec<_> = [(&page, "/"), (&metrics, "/metrics")]
+            .into_iter()
+            .flat_map(|place| std::iter::repeat_n(place, each))
+            .map(|(address, path)| {
+                let (address, is_over) = (address.clone(), is_over.clone());
+                std::thread::spawn(move || look(&address, path, pause, &is_over))
+            })
+            .collect();
+        let (_, mut ack) = commanded(&mut client, &slave, "pulse", next..=next + WARM_UP + COMMANDS - 1);
+        next += WARM_UP + COMMANDS;
+        let took = begun.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        let answers: u32 = looking.into_iter().map(|one| one.join().expect("it is answered")).sum();
+        let (p50, p99) = (percentile(&mut ack, 50), percentile(&mut ack, 99));
+        let alone = alone.get_or_insert(p99);
+        println!(
+            "{name:52} {:>9} {:>9} {:>9.2}x {:>9.0}",
+            millis(p50),
+            millis(p99),
+            p99.as_secs_f64() / alone.as_secs_f64(),
+            f64::from(answers) / took.as_secs_f64()
+        );
+    }
+    println!();
+}
+
+/// A loopback address that nobody listens at.
+fn listener() -> String {
+    let (host, port) = support::free_address();
+    format!("{host}:{port}")
+}
+
+/// Asks for a page until it is over. How often it was given.
+fn look(address: &str, path: &str, pause: Duration, is_over: &AtomicBool) -> u32 {
+    let mut answers = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address).expect("the gateway listens there");
+        let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).expect("it takes the request");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("it answers to the end");
+        assert!(said.starts_with("HTTP/1.1 200"), "{said:.200}");
+        answers += 1;
+        std::thread::sleep(pause);
+    }
+    answers
 }
 
 /// When the PUBACK came; events before it are acknowledged.

@@ -215,7 +215,7 @@ impl Context {
         let started = Instant::now();
         let mut waiting = Waiting::default();
         for left in left {
-            waiting.push(Job::new(Work::left(left, started), None, self.health.pend()));
+            waiting.push(Job::new(Work::left(left, started, &self.receipts), None, self.health.pend()));
         }
         let mut assigned = self.assignment.clone();
         loop {
@@ -435,6 +435,7 @@ impl Context {
             (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
                 Ok((row, receipt)) => {
                     work.row = Some(row);
+                    work.key.iter().for_each(|key| self.receipts.stands_in(*key, row));
                     self.time(&work);
                     work.origin.complete(receipt);
                     Some(work)

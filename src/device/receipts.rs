@@ -5,6 +5,8 @@
 //! - Memory is bounded: [`RECEIPTS_MAX`] messages for the whole gateway. The oldest are forgotten, which is logged.
 //! - A message is forgotten when its row is final, as the ledger knows it then, and when the hub can't have it any
 //!   more.
+//! - What has a row is known by that as well: whoever finds the row again in the same life, when a reload brings its
+//!   device back, goes by the monotonic clock and not by the row's.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +20,7 @@ use crate::command::decide;
 use crate::command::message::{Digest, Gist};
 use crate::command::Envelope;
 use crate::hub::FirstReceipts;
+use crate::ledger::row::RowId;
 use crate::time::Timestamp;
 
 /// Messages whose first receipt is remembered: a thousand identities with a full queue of 50 at the hub each. They take
@@ -87,6 +90,8 @@ struct Memory {
     known: HashMap<[u8; 16], Vec<First>>,
     /// In the order of receipt.
     order: BTreeMap<u64, [u8; 16]>,
+    /// Those that have a row which is not final.
+    rows: HashMap<RowId, Key>,
 }
 
 /// A message's first receipt, with its place in the order of all.
@@ -95,11 +100,12 @@ struct First {
     place: u64,
     key: Key,
     received: Received,
+    row: Option<RowId>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Memory { began: Instant::now(), next: 0, known: HashMap::new(), order: BTreeMap::new() }
+        Memory { began: Instant::now(), next: 0, known: HashMap::new(), order: BTreeMap::new(), rows: HashMap::new() }
     }
 }
 
@@ -138,9 +144,30 @@ impl Receipts {
         let received = Received { at: received.at.checked_sub(age).unwrap_or(received.at), ..received };
         let place = memory.next;
         memory.next += 1;
-        memory.known.entry(key.digest).or_insert_with(|| Vec::with_capacity(1)).push(First { place, key, received });
+        memory.known.entry(key.digest).or_insert_with(|| Vec::with_capacity(1)).push(First {
+            place,
+            key,
+            received,
+            row: None,
+        });
         memory.order.insert(place, key.digest);
         received
+    }
+
+    /// A message has a row from now on.
+    pub(super) fn stands_in(&self, key: Key, row: RowId) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = memory.find(key) {
+            first.row = Some(row);
+            memory.rows.insert(row, key);
+        }
+    }
+
+    /// When the message of a row came first, if that was in this life of the daemon, and under which key it is known.
+    pub(super) fn of_row(&self, row: RowId) -> Option<(Key, Received)> {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = *memory.rows.get(&row)?;
+        memory.find(key).map(|first| (key, first.received))
     }
 
     /// A message's row is final.
@@ -164,7 +191,9 @@ impl Memory {
     fn remove(&mut self, place: u64) {
         let Some(digest) = self.order.remove(&place) else { return };
         if let Entry::Occupied(mut known) = self.known.entry(digest) {
-            known.get_mut().retain(|first| first.place != place);
+            for first in known.get_mut().extract_if(.., |first| first.place == place) {
+                first.row.iter().for_each(|row| drop(self.rows.remove(row)));
+            }
             if known.get().is_empty() {
                 known.remove();
             }
@@ -213,6 +242,21 @@ mod tests {
         receipts.forget(named(1));
         assert_eq!(receipts.first(named(1), received(10, base), &Envelope::default()), received(10, base));
         assert_eq!(receipts.first(named(2), received(11, base), &Envelope::default()), received(1, base));
+    }
+
+    #[test]
+    fn whoever_finds_its_row_again_in_this_life_knows_when_it_came_until_that_is_final() {
+        let (receipts, base) = (Receipts::default(), Instant::now());
+        let row = RowId::of(7);
+        assert_eq!(receipts.of_row(row), None);
+        receipts.stands_in(named(1), row);
+        assert_eq!(receipts.of_row(row), None, "it came in another life");
+        receipts.first(named(1), received(3, base), &Envelope::default());
+        receipts.stands_in(named(1), row);
+        assert_eq!(receipts.of_row(row), Some((named(1), received(3, base))));
+        receipts.forget(named(1));
+        assert_eq!(receipts.of_row(row), None);
+        assert!(receipts.0.lock().unwrap().rows.is_empty(), "nothing is left of it");
     }
 
     #[test]

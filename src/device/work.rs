@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lockout::Barred;
 use super::origin::Origin;
-use super::receipts::Key;
+use super::receipts::{Key, Receipts};
 use super::CLOCK_PERIOD;
 use crate::command::decide::{self, Age, Checked, Deadline, Freshness, Known, Past, Settle, Verdict};
 use crate::command::newest;
@@ -43,8 +43,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// A command that an earlier life of the daemon left; this one began at `started`.
-    pub(super) fn left(left: Unfinished, started: Instant) -> Work {
+    /// A command that an earlier life of the daemon left, or an earlier stay of its device in this one's configuration;
+    /// this one began at `started`.
+    pub(super) fn left(left: Unfinished, started: Instant, receipts: &Receipts) -> Work {
+        let known = receipts.of_row(left.row);
         Work {
             row: Some(left.row),
             origin: Origin::Message(None),
@@ -64,9 +66,9 @@ impl Work {
                 expires_at: left.expires_at,
                 envelope: left.envelope,
             },
-            received: started,
-            key: None,
-            earlier_life: true,
+            received: known.map_or(started, |(_, received)| received.at),
+            key: known.map(|(key, _)| key),
+            earlier_life: known.is_none(),
             outdated: CancellationToken::new(),
             _room: None,
         }
