@@ -192,7 +192,9 @@ impl Memory {
         let Some(digest) = self.order.remove(&place) else { return };
         if let Entry::Occupied(mut known) = self.known.entry(digest) {
             for first in known.get_mut().extract_if(.., |first| first.place == place) {
-                first.row.iter().for_each(|row| drop(self.rows.remove(row)));
+                if let Some(row) = first.row {
+                    self.rows.remove(&row);
+                }
             }
             if known.get().is_empty() {
                 known.remove();
