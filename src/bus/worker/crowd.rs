@@ -134,7 +134,7 @@ impl Working<'_, Many> {
                 self.turn_has_ended(&lanes);
             }
             let ends = stop.is_cancelled() || self.callers.are_gone() && lanes.all.is_empty();
-            let changes = self.configured.has_changed().unwrap_or(false);
+            let changes = self.configured.borrow().has_changed();
             match (ends, changes) {
                 (true, _) if self.link.count() == 0 => break,
                 (false, true) if lanes.all.is_empty() => return Some(self.hand_over()),

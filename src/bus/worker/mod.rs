@@ -265,7 +265,7 @@ impl<L: Link> Working<'_, L> {
         while !stop.is_cancelled() && !self.callers.are_gone() {
             self.pulse.allow(OPENING_MAX);
             self.stay_in_touch();
-            if !self.callers.turns.has_begun() && self.configured.has_changed().unwrap_or(false) {
+            if !self.callers.turns.has_begun() && self.configured.borrow().has_changed() {
                 return Some(self.hand_over());
             }
             let due = self.callers.turns.due(&Present { link: &self.link, page: &self.page });

@@ -521,3 +521,17 @@ async fn a_bus_that_never_idles_is_closed_after_each_turn_and_tells_as_ever_that
     let status = bus.handle.status();
     assert_eq!((status.state.as_str(), status.last_error), ("closed", None));
 }
+
+/// In real time: whoever is never done lets no simulated time pass.
+#[tokio::test]
+async fn settings_that_come_right_before_everybody_goes_do_not_keep_it_busy() {
+    let Running { handle, stop, worker, .. } = start(Script::default());
+    let mut turn = handle.turn().await.unwrap();
+    assert_eq!(turn.exchange(&call(1)).await, Wire::Answered(Answer::Written));
+    // They are taken up behind this turn, by when nobody is there who could change them again.
+    handle.configure(&crate::config::Bus { retries: 7, ..handle.settings() });
+    drop(handle);
+    drop(turn);
+    tokio::time::timeout(Duration::from_secs(10), worker).await.expect("it comes to its end").unwrap();
+    assert!(!stop.is_cancelled());
+}
