@@ -39,6 +39,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use manners::STRIKES;
 use schedule::{run, tell_the_log, watch_for_panics, Desk};
@@ -46,6 +47,8 @@ use world::Report;
 
 /// Schedules of a run, unless `FIELDBRIDGE_ROUNDS` says otherwise.
 const SCHEDULES: u64 = 5_000;
+/// So long a schedule takes at most, in real time. It takes tens of milliseconds.
+const SCHEDULE_MAX: Duration = Duration::from_secs(120);
 /// Violating schedules that are shown.
 const SHOWN_MAX: usize = 5;
 
@@ -197,19 +200,45 @@ impl Sum {
     }
 }
 
+/// Simulated time stands still while something is busy: who turns in circles comes to no end, and no violation shows it.
+fn watch_for_circles(begun: &Mutex<BTreeMap<usize, (u64, Instant)>>, is_over: impl Fn() -> bool) {
+    while !is_over() {
+        let oldest = begun.lock().expect("nobody panics while adding").values().min_by_key(|(_, at)| *at).copied();
+        if let Some((seed, _)) = oldest.filter(|(_, at)| at.elapsed() > SCHEDULE_MAX) {
+            eprintln!("scripts/simulate.sh 1 {seed}: it comes to no end: something turns in circles");
+            std::process::abort();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Counts whoever has come to the end, of whatever kind.
+struct Done<'a>(&'a AtomicU64);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 fn run_all(first: u64, count: u64) -> Sum {
     let (next, sum) = (AtomicU64::new(first), Mutex::new(Sum::default()));
     let workers = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    let (begun, all_done) = (Mutex::new(BTreeMap::new()), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let desk = Desk::new();
+        scope.spawn(|| watch_for_circles(&begun, || all_done.load(Ordering::Relaxed) == workers as u64));
+        for worker in 0..workers {
+            let (begun, all_done, next, sum) = (&begun, &all_done, &next, &sum);
+            scope.spawn(move || {
+                let (desk, _done) = (Desk::new(), Done(all_done));
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         return;
                     }
+                    begun.lock().expect("nobody panics while adding").insert(worker, (seed, Instant::now()));
                     let report = run(seed, &desk, false);
+                    begun.lock().expect("nobody panics while adding").remove(&worker);
                     sum.lock().expect("nobody panics while adding").add(seed, report);
                 }
             });

@@ -209,7 +209,7 @@ impl Serving {
             correlation: request.header("iothub-correlationid").map(str::to_owned),
             body: String::from_utf8(request.body.clone()).expect("an event is UTF-8"),
         };
-        self.hub.comes(&event);
+        self.hub.comes_by_https(device, &event);
         if self.strikes("https: an event is lost on its way", lost / 2) {
             return self.wire.cut(End::Reset);
         }
