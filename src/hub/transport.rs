@@ -165,6 +165,11 @@ pub trait Attachment: Send {
     /// The attachment is over; for a transport that knows no other way, also to leave deliveries with the hub.
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>>;
 
+    /// Whether the hub can be told that a message is refused. If not, such a message is completed.
+    fn can_reject(&self) -> bool {
+        true
+    }
+
     /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it does
     /// not take it.
     ///
