@@ -140,7 +140,7 @@ mod tests {
     fn the_remedy_begins_at_the_first_semicolon_that_nobody_has_written() {
         for (sentence, what, remedy) in [
             ("is empty; give it a value; or not", "is empty", "give it a value; or not"),
-            ("\"a; b\" is none of \"x\"; write \"x\"", "\"a; b\" is none of \"x\"", "write \"x\""),
+            ("\"a; b\" is not one of \"x\"; write \"x\"", "\"a; b\" is not one of \"x\"", "write \"x\""),
             (r#""a\"; b" is wrong; mend it"#, r#""a\"; b" is wrong"#, "mend it"),
             ("its quote \" is missing; add it", "its quote \" is missing", "add it"),
             ("nothing to do", "nothing to do", ""),

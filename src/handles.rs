@@ -13,6 +13,25 @@ use tokio::sync::Notify;
 const APART: usize = 96;
 /// Handles of a bus: its line, one that takes its place, one that is tried beside it, and one more.
 const BUS: usize = 4;
+/// Connections of each kind of view, the metrics and the page, that are served at the same time.
+pub const LOOKERS_MAX: usize = 16;
+/// Handles of a kind of view: whoever looks, the listener, and one for the next that comes.
+const VIEW: usize = LOOKERS_MAX + 2;
+
+/// What needs handles beside the connections to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Others {
+    /// Buses.
+    pub buses: usize,
+    /// Kinds of view that are listened for: metrics, the page.
+    pub views: usize,
+}
+
+impl Others {
+    fn handles(self) -> usize {
+        APART.saturating_add(self.buses.saturating_mul(BUS)).saturating_add(self.views.saturating_mul(VIEW))
+    }
+}
 
 /// How many handles the process may have open at most, if the system tells.
 pub fn limit() -> usize {
@@ -33,21 +52,23 @@ pub fn raise() {
     }
 }
 
-/// Connections to the hub that a limit has room for, beside so many buses. At least one.
-pub fn for_hub(limit: usize, buses: usize) -> usize {
-    limit.saturating_sub(APART.saturating_add(buses.saturating_mul(BUS))).max(1)
+/// Connections to the hub that a limit has room for, beside these. At least one.
+pub fn for_hub(limit: usize, others: Others) -> usize {
+    limit.saturating_sub(others.handles()).max(1)
 }
 
 /// What is to be said of a configuration that needs more than a limit gives, and what to do.
-pub fn note(connections: usize, buses: usize, limit: usize) -> Option<(String, String)> {
-    let room = for_hub(limit, buses);
+pub fn note(connections: usize, others: Others, limit: usize) -> Option<(String, String)> {
+    let room = for_hub(limit, others);
+    let Others { buses, views } = others;
+    let lookers = if views == 0 { "" } else { " and those who look at metrics and page" };
     let what = format!(
-        "the limit of open files is {limit}, which is enough for {room} connections to the hub beside {buses} buses"
+        "the limit of open files is {limit}, which is enough for {room} connections to the hub beside {buses} buses{lookers}"
     );
     let remedy = format!(
         "the identities that are configured have {connections}, and those that find no place will wait: raise it to {} or \
          more (LimitNOFILE= in a file of /etc/systemd/system/fieldbridge.service.d/, or ulimit -n)",
-        connections.saturating_add(APART).saturating_add(buses.saturating_mul(BUS))
+        connections.saturating_add(others.handles())
     );
     (connections > room).then_some((what, remedy))
 }
@@ -135,11 +156,17 @@ mod tests {
 
     #[test]
     fn connections_leave_handles_for_the_rest_and_one_is_always_allowed() {
-        assert_eq!(for_hub(8192, 4), 8192 - APART - 4 * BUS);
-        assert_eq!(for_hub(64, 4), 1);
-        assert_eq!(note(1000, 4, 8192), None);
-        let (what, remedy) = note(1000, 4, 1024).unwrap();
-        assert!(what.contains("1024"), "{what}");
+        let others = |views| Others { buses: 4, views };
+        assert_eq!(for_hub(8192, others(0)), 8192 - APART - 4 * BUS);
+        assert_eq!(for_hub(8192, others(2)), 8192 - APART - 4 * BUS - 2 * (LOOKERS_MAX + 2));
+        assert_eq!(for_hub(64, others(0)), 1);
+        assert_eq!(note(1000, others(2), 8192), None);
+        let (what, remedy) = note(1000, others(0), 1024).unwrap();
+        assert!(what.contains("1024") && what.ends_with("beside 4 buses"), "{what}");
+        // Who looks from outside takes none of what is for the hub.
+        let room = 1000 + APART + 4 * BUS;
+        assert_eq!(note(1000, others(0), room), None);
+        assert!(note(1000, others(1), room).unwrap().0.contains("those who look"));
         assert!(remedy.contains("have 1000") && remedy.contains("LimitNOFILE"), "{remedy}");
     }
 

@@ -201,7 +201,7 @@ fn sasl(body: &[u8]) -> Result<Sasl, FrameError> {
         Some(0x42) => read(body).map(Sasl::Challenge),
         Some(0x43) => read(body).map(Sasl::Response),
         Some(0x44) => read(body).map(Sasl::Outcome),
-        _ => Err(malformed("it is none of SASL's")),
+        _ => Err(malformed("it is not a frame of SASL")),
     }
 }
 

@@ -125,7 +125,7 @@ fn take(message: &mut Message, code: u64, value: Value) -> Result<(), String> {
         (VALUE, Value::Binary(data)) => message.body = data.into_vec(),
         (VALUE, Value::String(text)) => message.body = text.into_bytes(),
         (VALUE, Value::Null) => {}
-        (VALUE, other) => message.body = text(&other).ok_or("its body is a value that is no text")?.into_bytes(),
+        (VALUE, other) => message.body = text(&other).ok_or("its body is a value that is not text")?.into_bytes(),
         (SEQUENCE, _) => return Err("its body is a list, where bytes or text are expected".into()),
         (DELIVERY_ANNOTATIONS | FOOTER, _) => {}
         (HEADER | PROPERTIES | MESSAGE_ANNOTATIONS | APPLICATION_PROPERTIES | DATA, _) => {

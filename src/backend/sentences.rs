@@ -159,7 +159,7 @@ mod tests {
         let ended = conditions.into_iter().map(|condition| Trouble::from_amqp(condition, "why"));
         let answers = [401, 403, 404, 408, 429, 500, 503].into_iter().map(|status| Trouble::of_token(status, text()));
         let web_sockets = [
-            ("\"h\" is no host name", "check `hub.host`"),
+            ("\"h\" is not a host name", "check `hub.host`"),
             ("it opened, but not for AMQPWSB10", "is it a hub's? check `hub.host` and `hub.address`"),
             ("the server refuses it (401)", "check `hub.host`, and that the hub lets this network in"),
             ("the server can't take it now (503)", "it may be throttling, the daemon tries again"),

@@ -62,7 +62,7 @@ impl Policy {
             value.filter(|value| !value.is_empty()).ok_or_else(|| format!("holds no {what}; {COPY}"))
         };
         let key = part(key, "SharedAccessKey")?;
-        let key = BASE64_STANDARD.decode(key).map_err(|_| format!("holds a key that is no base64; {COPY}"))?;
+        let key = BASE64_STANDARD.decode(key).map_err(|_| format!("holds a key that is not base64; {COPY}"))?;
         Ok(Policy { host: part(host, "HostName")?, name: part(name, "SharedAccessKeyName")?, key })
     }
 
@@ -168,7 +168,7 @@ mod tests {
             (format!("HostName=h;DeviceId=d;SharedAccessKey={KEY}"), "of a device"),
             (format!("HostName=h;SharedAccessKey={KEY}"), "no SharedAccessKeyName"),
             (format!("SharedAccessKeyName=s;SharedAccessKey={KEY}"), "no HostName"),
-            ("HostName=h;SharedAccessKeyName=s;SharedAccessKey=hush hush".to_owned(), "no base64"),
+            ("HostName=h;SharedAccessKeyName=s;SharedAccessKey=hush hush".to_owned(), "not base64"),
             (String::new(), "no SharedAccessKey"),
             ("hush".to_owned(), "NAME=VALUE"),
             (format!("Endpoint=sb://hush;SharedAccessKey={KEY}"), "no policy's string"),

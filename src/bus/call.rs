@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Patience;
 use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::quirks::Quirks;
-use crate::time::until;
+use crate::time::{until, Timestamp};
 
 /// How one exchange on a line ended. Reasons are sentences for the person on site.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,19 +107,24 @@ pub struct Permit(Arc<Given>);
 #[derive(Debug, Default)]
 struct Given {
     taken_back: CancellationToken,
-    /// Whether a byte has left. Locked while the line is offered the first: it leaves before the permit is taken back,
-    /// or not at all.
-    used: Mutex<bool>,
+    /// When the first byte has left. Locked while the line is offered it: it leaves before the permit is taken back, or
+    /// not at all.
+    used: Mutex<Option<Timestamp>>,
 }
 
 impl Permit {
     /// Takes it back: nothing of the call is sent, however far it has come. `false`: its first byte has left.
     pub fn take_back(&self) -> bool {
         let used = self.used();
-        if !*used {
+        if used.is_none() {
             self.0.taken_back.cancel();
         }
-        !*used
+        used.is_none()
+    }
+
+    /// When the first byte has left, by the wall clock, if one has.
+    pub fn used_at(&self) -> Option<Timestamp> {
+        *self.used()
     }
 
     fn is_taken_back(&self) -> bool {
@@ -143,11 +148,13 @@ impl Permit {
             return Poll::Pending;
         }
         let written = write();
-        *used |= matches!(written, Poll::Ready(Ok(1..)));
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            used.get_or_insert_with(Timestamp::now);
+        }
         written
     }
 
-    fn used(&self) -> MutexGuard<'_, bool> {
+    fn used(&self) -> MutexGuard<'_, Option<Timestamp>> {
         // It is right, whoever panicked while holding it.
         self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,21 @@
-//! What became of the exchanges of a bus, unit by unit, for `status`. Each id is a byte: there are at most 256.
+//! What became of the exchanges of a bus, unit by unit, and how long its callers waited: for `status` now, and for
+//! whoever watches the bus over months.
+//!
+//! Invariants
+//! - An exchange is counted once, when it has ended: whoever asks for sums is told what the units add up to.
+//! - Each unit is a byte and each end one of five words: it is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::bus::call::Wire;
-use crate::bus::meter::Meter;
+use crate::health::meters::{BusReadings, Histogram};
 use crate::health::snapshot::{Bar, Times, Unit};
 use crate::peripheral::exchange::Refusal;
+
+/// The words for what came of an exchange.
+pub const RESULTS: [&str; 5] = ["ok", "exception", "timeout", "bad_reply", "not_sent"];
 
 /// Where the histogram of round trips has its steps, in milliseconds. No answer is waited for longer than the last.
 const STEPS: [u32; 14] = [2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000, 4_000_000];
@@ -16,13 +24,16 @@ const STEPS: [u32; 14] = [2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 
 #[derive(Debug, Default)]
 pub(in crate::bus) struct Counts {
     units: Mutex<BTreeMap<u8, Counted>>,
-    /// The same for whoever watches it over months.
-    pub(in crate::bus) meter: Meter,
+    waits: Histogram,
 }
 
 #[derive(Debug, Default)]
 struct Counted {
     unit: Unit,
+    /// Exchanges that ended with a refusal, by an exception or in words.
+    refused: u64,
+    /// What was asked, and nothing of it left.
+    not_sent: u64,
     /// Exchanges that were answered, and how long all of them took.
     answered: u32,
     took: Duration,
@@ -37,14 +48,22 @@ impl Counts {
         let counted = all.entry(unit).or_default();
         counted.unit.unit = unit;
         match wire {
-            Wire::NotSent(_) => return,
+            Wire::NotSent(_) => {
+                counted.not_sent += 1;
+                return;
+            }
             Wire::NoAnswer(_) => counted.unit.timeouts += 1,
             Wire::BadReply(_) => {
                 counted.unit.bad_replies += 1;
                 counted.unit.checksum_errors += u64::from(garbled);
             }
-            Wire::Refused(Refusal::Exception(code)) => *counted.unit.exceptions.entry(*code).or_default() += 1,
-            Wire::Answered(_) | Wire::Refused(Refusal::Text(_)) | Wire::Broadcast => {}
+            Wire::Refused(refusal) => {
+                counted.refused += 1;
+                if let Refusal::Exception(code) = refusal {
+                    *counted.unit.exceptions.entry(*code).or_default() += 1;
+                }
+            }
+            Wire::Answered(_) | Wire::Broadcast => {}
         }
         counted.unit.exchanges += 1;
         if matches!(wire, Wire::Answered(_) | Wire::Refused(_)) {
@@ -56,6 +75,29 @@ impl Counts {
             let times = counted.unit.milliseconds.get_or_insert_default();
             (times.last, times.mean, times.max) = (last, mean, times.max.max(last));
         }
+    }
+
+    /// Somebody has waited so long for a turn, and was given it.
+    pub(in crate::bus) fn waited(&self, time: Duration) {
+        self.waits.observe(time);
+    }
+
+    /// Exchanges of which at least one byte was sent, and those of them to which nothing came back in time.
+    pub(in crate::bus) fn sums(&self) -> (u64, u64) {
+        let all = self.all();
+        all.values().fold((0, 0), |(exchanges, timeouts), counted| {
+            (exchanges + counted.unit.exchanges, timeouts + counted.unit.timeouts)
+        })
+    }
+
+    /// What came of each unit's exchanges, under its word. Where the protocol has no units, none is named.
+    pub(in crate::bus) fn reading(&self, has_units: bool) -> BusReadings {
+        let all = self.all();
+        let exchanges = all.iter().flat_map(|(unit, counted)| {
+            let unit = if has_units { unit.to_string() } else { String::new() };
+            RESULTS.into_iter().zip(counted.results()).map(move |(result, count)| ((unit.clone(), result), count))
+        });
+        BusReadings { exchanges: exchanges.collect(), waits: self.waits.reading() }
     }
 
     /// Each unit of which something was sent to.
@@ -71,6 +113,13 @@ impl Counts {
 }
 
 impl Counted {
+    /// As many as there are [`RESULTS`].
+    fn results(&self) -> [u64; RESULTS.len()] {
+        let Unit { exchanges, timeouts, bad_replies, .. } = self.unit;
+        let ok = exchanges - self.refused - timeouts - bad_replies;
+        [ok, self.refused, timeouts, bad_replies, self.not_sent]
+    }
+
     fn told(&self) -> Unit {
         let bars = STEPS.iter().zip(self.steps).map(|(up_to, count)| Bar { up_to: *up_to, count });
         let histogram = bars.filter(|bar| bar.count > 0).collect();
@@ -113,5 +162,32 @@ mod tests {
         };
         let nine = Unit { unit: 9, exchanges: 2, bad_replies: 2, checksum_errors: 1, ..Unit::default() };
         assert_eq!(counts.units(), [seven, nine]);
+        assert_eq!(counts.sums(), (6, 1));
+    }
+
+    #[test]
+    fn each_end_has_its_word_and_the_words_add_up_to_what_was_sent_and_what_was_not() {
+        let (counts, took) = (Counts::default(), Duration::from_millis(3));
+        let ends = [
+            Wire::Answered(Answer::Written),
+            Wire::Broadcast,
+            Wire::Refused(Refusal::Exception(2)),
+            Wire::Refused(Refusal::Text("ERR".into())),
+            Wire::NoAnswer("silence".into()),
+            Wire::BadReply("noise".into()),
+        ];
+        ends.iter().for_each(|wire| counts.ended(7, wire, false, took));
+        counts.ended(9, &Wire::NotSent("closed".into()), false, took);
+        counts.waited(took);
+        let BusReadings { exchanges, waits } = counts.reading(true);
+        let of = |unit: &str| RESULTS.map(|result| exchanges[&(unit.to_owned(), result)]);
+        assert_eq!((of("7"), of("9")), ([2, 2, 1, 1, 0], [0, 0, 0, 0, 1]));
+        assert_eq!(waits.counts.iter().sum::<u64>(), 1);
+        let sent: u64 = exchanges.iter().filter(|((_, result), _)| *result != "not_sent").map(|(_, count)| count).sum();
+        assert_eq!(counts.sums(), (sent, 1));
+        // A line of text has no unit.
+        let text = Counts::default();
+        text.ended(0, &Wire::Refused(Refusal::Text("ERR".into())), false, took);
+        assert_eq!(text.reading(false).exchanges[&(String::new(), "exception")], 1);
     }
 }

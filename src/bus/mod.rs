@@ -27,7 +27,6 @@ mod debts;
 mod ears;
 mod lineup;
 mod link;
-mod meter;
 mod modbus;
 mod port;
 pub mod presence;
@@ -46,9 +45,9 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use counts::RESULTS;
 pub use ears::{Hearing, Overheard};
 pub use lineup::Class;
-pub use meter::RESULTS;
 pub use port::error::{Cause, NotOpened};
 pub use port::owed::{Hardware, Owed};
 pub use port::{Lines, Opener, Opening, Port, SystemLines};
@@ -85,8 +84,6 @@ pub fn new(name: &str, config: &config::Bus) -> (BusHandle, Worker) {
         state: BusState::Opening,
         last_error: None,
         cause: None,
-        exchanges: 0,
-        timeouts: 0,
     });
     let handle = BusHandle {
         queue: asks,
@@ -169,7 +166,7 @@ impl Caller<'_> {
         let asked = Instant::now();
         self.bus.queue.send(grant).await.map_err(|_| Closed)?;
         let turn = granted.await.map_err(|_| Closed)?;
-        self.bus.counts.meter.waited(asked.elapsed());
+        self.bus.counts.waited(asked.elapsed());
         Ok(turn)
     }
 }
@@ -257,12 +254,13 @@ impl BusHandle {
     pub fn snapshot(&self) -> snapshot::Bus {
         let is_text = matches!(self.config.borrow().kind, config::BusKind::Serial { .. });
         let units = if is_text { Vec::new() } else { self.counts.units() };
-        snapshot::Bus { units, ..self.status().snapshot() }
+        let (exchanges, timeouts) = self.counts.sums();
+        snapshot::Bus { units, exchanges, timeouts, ..self.status().snapshot() }
     }
 
     /// What was counted of it, for whoever watches it over months.
     pub fn readings(&self) -> BusReadings {
-        self.counts.meter.reading(self.config.borrow().kind.is_modbus())
+        self.counts.reading(self.config.borrow().kind.is_modbus())
     }
 
     /// What the bus looks like now.
@@ -375,10 +373,6 @@ pub struct BusStatus {
     pub last_error: Option<String>,
     /// Why it can't be opened, for whoever decides by it.
     pub cause: Option<Cause>,
-    /// Exchanges of which at least one byte was sent.
-    pub exchanges: u64,
-    /// Those of them to which nothing came back in time.
-    pub timeouts: u64,
 }
 
 impl BusStatus {
@@ -387,11 +381,10 @@ impl BusStatus {
         self.state == BusState::Open
     }
 
-    /// As a snapshot has it, but for the units.
+    /// As a snapshot has it, but for what is counted.
     fn snapshot(&self) -> snapshot::Bus {
-        let BusStatus { name, kind, state, last_error, cause, exchanges, timeouts } = self.clone();
-        let (kind, units) = (kind.to_owned(), Vec::new());
-        snapshot::Bus { name, kind, state, last_error, cause, exchanges, timeouts, units, events: None }
+        let BusStatus { name, kind, state, last_error, cause } = self.clone();
+        snapshot::Bus { name, kind: kind.to_owned(), state, last_error, cause, ..snapshot::Bus::default() }
     }
 }
 

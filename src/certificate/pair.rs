@@ -119,7 +119,7 @@ fn pair(cert_file: &Path, key_file: &Path) -> Result<CertifiedKey, Misfit> {
     let mut own = None;
     for (at, (line, der)) in chain.iter().enumerate() {
         let is_own = fits(der).map_err(|error| {
-            let what = format!("what stands in line {line} is no certificate ({error})");
+            let what = format!("what stands in line {line} is not a certificate ({error})");
             Misfit::Certificate(Complaint::new(what, "copy the file again").of(&file))
         })?;
         own = own.or(is_own.then_some(at));

@@ -41,7 +41,7 @@ pub struct Block {
 pub fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
-        return Err(Complaint::new("is no regular file", "name the file that holds it"));
+        return Err(Complaint::new("is not a regular file", "name the file that holds it"));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;

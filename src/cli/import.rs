@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<String, Exit> {
     let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
     // One more than is taken, so that a larger file is seen to be one.
     File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    let wrong = "is no text in UTF-8; is it the right file?";
+    let wrong = "is not text in UTF-8; is it the right file?";
     String::from_utf8(bytes).map_err(|_| Exit::No(format!("{shown} {wrong}")))
 }
 

@@ -67,7 +67,7 @@ pub(super) enum LedgerAction {
     },
     /// Replace the ledger by a backup, while the daemon does not run.
     ///
-    /// The backup is proven first; exit status 74 if it is no sound backup. What is there is moved aside to
+    /// The backup is proven first; exit status 74 if it is not a sound backup. What is there is moved aside to
     /// ledger.db.old-TIME. Commands that must not be repeated end in doubt until nothing of before can be left.
     /// Example: fieldbridge ledger restore /media/usb/ledger-2026-11-28.db
     Restore {

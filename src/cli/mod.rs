@@ -81,8 +81,9 @@ enum Action {
     },
     /// Write a first configuration: one bus, one device, one profile.
     ///
-    /// What no option says is asked for, if there is a terminal. The device's key is read from a file, or asked for
-    /// without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
+    /// What no option says is asked for, if there is a terminal: one thing at a time, each answer judged at once, and
+    /// then line and hub are tried before anything is written, if you want that. The device's key is read from a file,
+    /// or asked for without showing it. Nothing that was edited is overwritten. Example: fieldbridge init --host
     /// contoso.azure-devices.net --device pump-7 --modbus-tcp 10.0.0.12:502 --unit 7 --key-file pump-7.key
     Init(setup::Options),
     /// Add to the configuration what is in it already in another form.
@@ -137,8 +138,9 @@ enum Action {
     },
     /// Tell one command's story in plain words, with times, as far as the ledger knows it.
     ///
-    /// When it came, what it waited behind, what went on the wire and how that ended, whether the hub has its event.
-    /// One argument is the number of a row, two are a device and a message's id. Exit status 1 if there is no such row.
+    /// When it came, what it waited behind, when it went on the wire, how that ended, when the hub was told and how,
+    /// whether the hub has its event. What is not known, such as after a power cut, is said so. One argument is the
+    /// number of a row, two are a device and a message's id. Exit status 1 if there is no such row.
     /// Example: fieldbridge explain pump-7 m-1
     Explain {
         /// Number of the row, or device id at the hub.
@@ -212,7 +214,7 @@ enum Action {
     /// Show registers of a device as every type and order of bytes.
     ///
     /// A value that is known at the peripheral's own display tells which is right. The types of 16 bits are shown with
-    /// their bytes as they come, and turned round (BADC). What is no value of a type is shown as "-". Nothing is
+    /// their bytes as they come, and turned round (BADC). What is not a value of a type is shown as "-". Nothing is
     /// written. Exit status 1 if the peripheral does not answer, or by an exception. Example: fieldbridge decode pump-7
     /// holding 0
     Decode(bus::DecodeOptions),
@@ -318,7 +320,7 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::Check { file, live: true, json } => check::check_live(file.as_deref().unwrap_or(config), json),
         Action::Init(options) => {
             systemd::seclude();
-            setup::run(config, options)
+            setup::run(config, options, environment())
         }
         Action::Add { action: AddAction::Device(device) } => {
             systemd::seclude();
@@ -382,7 +384,7 @@ fn run_daemon(path: &Path) -> Result<(), Exit> {
     loaded.notes.iter().for_each(|note| tracing::warn!(target: EACH, "{note}"));
     let config = loaded.config;
     let connections = transports::connections(config.devices.values());
-    if let Some((what, remedy)) = handles::note(connections, config.buses.len(), handles::limit()) {
+    if let Some((what, remedy)) = handles::note(connections, config.other_handles(), handles::limit()) {
         tracing::warn!(target: EACH, "{what}; {remedy}");
     }
     to_its_end(async {

@@ -41,7 +41,7 @@ struct Units(Vec<u8>);
 
 /// Units as a person writes them.
 fn units(text: &str) -> Result<Units, String> {
-    let wrong = |part: &str| format!("{part:?} is no unit from 0 to 255, and no range of them such as 1-20");
+    let wrong = |part: &str| format!("{part:?} is not a unit from 0 to 255, and no range of them such as 1-20");
     let mut units = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -140,7 +140,7 @@ fn line(found: &scan::Found) -> Option<String> {
             let name = meaning.split(';').next().unwrap_or_default();
             Some(format!("unit {unit} answers{took}, by Modbus exception {code} ({name})"))
         }
-        (false, _, Some(why)) => Some(format!("unit {unit}: what comes back is no answer: {why}")),
+        (false, _, Some(why)) => Some(format!("unit {unit}: what comes back is not an answer: {why}")),
         (false, _, None) => None,
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(of("1-247").unwrap().len(), 247);
         assert_eq!(of("0-255").unwrap().len(), 256);
         for text in ["", "1,", "256", "1-256", "a", "1-2-3", "-1"] {
-            assert!(of(text).unwrap_err().contains("no unit from 0 to 255"), "{text}");
+            assert!(of(text).unwrap_err().contains("not a unit from 0 to 255"), "{text}");
         }
         assert!(of("9-1").unwrap_err().contains("write 1-9"));
     }
@@ -192,6 +192,6 @@ mod tests {
         let said = line(&scan::Found { exception: Some(2), ..there }).unwrap();
         assert_eq!(said, "unit 7 answers in 12.3 ms, by Modbus exception 2 (illegal data address)");
         let said = line(&scan::Found { disturbed: Some("noise".into()), ..none }).unwrap();
-        assert!(said.contains("unit 7: what comes back is no answer: noise"));
+        assert!(said.contains("unit 7: what comes back is not an answer: noise"));
     }
 }

@@ -59,16 +59,16 @@ pub(super) fn check_host(host: &str) -> Result<(), String> {
     }
     for label in host.split('.') {
         if label.is_empty() {
-            return Err("is no host name: it has an empty part between dots or at an end".into());
+            return Err("is not a host name: it has an empty part between dots or at an end".into());
         }
         if label.len() > 63 {
-            return Err("is no host name: a part is longer than 63 characters".into());
+            return Err("is not a host name: a part is longer than 63 characters".into());
         }
         if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
-            return Err(format!("is no host name: it must not hold the character {c:?}"));
+            return Err(format!("is not a host name: it must not hold the character {c:?}"));
         }
         if label.starts_with('-') || label.ends_with('-') {
-            return Err("is no host name: a part begins or ends with a hyphen".into());
+            return Err("is not a host name: a part begins or ends with a hyphen".into());
         }
     }
     Ok(())

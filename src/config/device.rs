@@ -346,7 +346,7 @@ fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
     }
     let names = Quirk::ALL.map(Quirk::as_str);
     let Some(given) = given.as_array() else {
-        let why = ("is no list", format!("write it in brackets, such as quirks = [{:?}]", names[0]));
+        let why = ("is not a list", format!("write it in brackets, such as quirks = [{:?}]", names[0]));
         table.wrong("quirks", why);
         return Quirks::NONE;
     };

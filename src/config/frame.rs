@@ -83,7 +83,7 @@ pub(super) fn mark(table: &Table, key: &str) -> Option<Vec<u8>> {
         Some(bytes) if (1..=MARK_BYTES_MAX).contains(&bytes.len()) => return Some(bytes),
         Some(bytes) if bytes.is_empty() => table.wrong(key, ("is empty", "remove it, or write a byte")),
         Some(_) => table.wrong(key, (format!("is longer than {MARK_BYTES_MAX} bytes"), expected)),
-        None => table.wrong(key, ("holds what is no byte", expected)),
+        None => table.wrong(key, ("holds what is not a byte", expected)),
     }
     None
 }
@@ -168,7 +168,7 @@ fn kind(section: &Table, name: &str) -> Option<checksum::Kind> {
             |known| format!("did you mean {known:?}?"),
         ),
     };
-    section.wrong("kind", ("is no checksum that is known", remedy));
+    section.wrong("kind", ("is not a checksum that is known", remedy));
     None
 }
 

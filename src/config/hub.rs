@@ -100,12 +100,12 @@ pub(super) fn admin_socket(root: &Table) -> Option<PathBuf> {
 /// What stands where the socket is to be made, if it can't be made there.
 pub(super) fn in_the_way(path: &Path) -> Option<Complaint> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        let what = format!("{} is there already and is no socket", path.display());
+        let what = format!("{} is there already and is not a socket", path.display());
         return Some(Complaint::new(what, "choose another path"));
     }
     let is_file = |folder: &&Path| fs::metadata(folder).is_ok_and(|found| !found.is_dir());
     let file = path.ancestors().skip(1).find(is_file)?;
-    let what = format!("{} is no folder, so nothing can be made in it", file.display());
+    let what = format!("{} is not a folder, so nothing can be made in it", file.display());
     Some(Complaint::new(what, "correct the path"))
 }
 
@@ -135,8 +135,7 @@ fn host(table: &Table) -> Option<String> {
     let host = table.text("host")?.to_lowercase();
     match check_hub_host(&host) {
         Ok(()) if !pair::is_server_name(&host) => {
-            table
-                .wrong("host", ("is no name that a server can have in TLS", format!("it must be like {HOST_EXAMPLE}")));
+            table.wrong("host", ("is not a name for a server in TLS", format!("it must be like {HOST_EXAMPLE}")));
             None
         }
         Ok(()) => {
@@ -241,10 +240,10 @@ mod tests {
         let file = folder.path().join("a; b");
         fs::write(&file, "").expect("it can be written");
         for (path, what, remedy) in [
-            (file.clone(), format!("{} is there already and is no socket", file.display()), "choose another path"),
+            (file.clone(), format!("{} is there already and is not a socket", file.display()), "choose another path"),
             (
                 file.join("c"),
-                format!("{} is no folder, so nothing can be made in it", file.display()),
+                format!("{} is not a folder, so nothing can be made in it", file.display()),
                 "correct the path",
             ),
         ] {

@@ -495,7 +495,7 @@ fn read_file(path: &Path) -> Result<String, Unread> {
         return Err(Complaint::new("is a folder", "name the file in it").into());
     }
     if !metadata.is_file() {
-        return Err(Complaint::new("is no regular file", "name one here").into());
+        return Err(Complaint::new("is not a regular file", "name one here").into());
     }
     let mut bytes = Vec::new();
     fs::File::open(path)

@@ -50,6 +50,7 @@ use std::time::Duration;
 pub use crate::command::decide::Settle;
 use crate::command::Form;
 use crate::complaint::Complaint;
+use crate::handles::Others;
 use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
 use crate::peripheral::{Command, Events};
@@ -85,6 +86,13 @@ pub struct Config {
     pub buses: BTreeMap<String, Bus>,
     /// Devices by their id at the hub.
     pub devices: BTreeMap<String, Device>,
+}
+
+impl Config {
+    /// What needs handles beside the connections to the hub.
+    pub fn other_handles(&self) -> Others {
+        Others { buses: self.buses.len(), views: [&self.metrics, &self.web].into_iter().flatten().count() }
+    }
 }
 
 /// `[hub]`

@@ -280,7 +280,7 @@ fn reference(section: &Section, register: i64) -> Option<(Table, u16)> {
         }
     }
     let why = (
-        format!("{register} is no reference number"),
+        format!("{register} is not a reference number"),
         "they are 1 to 9999 for coils, 10001 to 19999 for discrete inputs, 30001 to 39999 for input registers, 40001 to \
          49999 for holding registers, or of six digits, such as 400001",
     );

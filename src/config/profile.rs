@@ -298,7 +298,7 @@ fn units(section: &Table) -> Vec<u8> {
     let unit = |unit: &Json| u8::try_from(unit.as_i64()?).ok();
     let units: Option<Vec<u8>> = given.as_array().and_then(|units| units.iter().map(unit).collect());
     let Some(units) = units else {
-        section.wrong("units", ("is no list of unit ids", "write it in brackets, such as units = [3, 4]"));
+        section.wrong("units", ("is not a list of unit ids", "write it in brackets, such as units = [3, 4]"));
         return vec![];
     };
     let why = match units.iter().enumerate().find(|(at, unit)| units[..*at].contains(unit)) {
@@ -336,7 +336,7 @@ fn function(table: &Table, point: &Point, rule: Option<&Rule>) -> Function {
         _ if function == one => format!("{one} writes one of the {what}, and this command writes {count}"),
         5 | 6 | 15 | 16 | 23 => format!("{function} writes {not_these}, and this command writes {what}"),
         1..=4 => format!("{function} reads, and this command writes"),
-        _ => format!("{function} is none of those that write {what}"),
+        _ => format!("{function} is not one of those that write {what}"),
     };
     let remedy = match count {
         _ if function == 22 && !point.table.is_bits() => "say which bit, such as bit = 0, or leave it out".to_owned(),

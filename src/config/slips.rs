@@ -110,7 +110,7 @@ fn header(code: &str) -> Complaint {
     if !code.contains(']') {
         return Complaint::new("the bracket that closes the table's name is missing", "write ] behind it");
     }
-    Complaint::new("this is no table's name", "write [NAME] alone on its line, such as [hub] or [bus.line-a]")
+    Complaint::new("this is not a table's name", "write [NAME] alone on its line, such as [hub] or [bus.line-a]")
 }
 
 /// `{ table: "holding" }` and its like.
@@ -312,8 +312,8 @@ fn word(key: &str, bare: &str) -> Option<Complaint> {
         "true" | "false" => {
             return Some(Complaint::new("true and false are written small", format!("write {key} = {lower}")))
         }
-        "yes" | "on" | "y" => return Some(Complaint::new("this is no value", format!("write {key} = true"))),
-        "no" | "off" | "n" => return Some(Complaint::new("this is no value", format!("write {key} = false"))),
+        "yes" | "on" | "y" => return Some(Complaint::new("this is not a value", format!("write {key} = true"))),
+        "no" | "off" | "n" => return Some(Complaint::new("this is not a value", format!("write {key} = false"))),
         "null" | "nil" | "undefined" => return Some(Complaint::new("there is no such value", "leave the line out")),
         "none" | "even" | "odd" | "big" | "little" => {
             return Some(Complaint::new("text stands in quotes", format!("write {key} = \"{lower}\"")));

@@ -99,7 +99,9 @@ pub(super) fn expression<T, E: Display>(
     compile: impl FnOnce(&str) -> Result<T, E>,
 ) -> Option<T> {
     let text = table.text(key)?;
-    compile(text).map_err(|error| table.wrong(key, (format!("is no regular expression: {error}"), "correct it"))).ok()
+    compile(text)
+        .map_err(|error| table.wrong(key, (format!("is not a regular expression: {error}"), "correct it")))
+        .ok()
 }
 
 fn check_send(table: &Table, send: &str) {

@@ -44,6 +44,11 @@ impl TransportKind {
         }
     }
 
+    /// Whether each message says when the hub took it, so that an old one is told from a new one.
+    pub fn tells_enqueued_time(self) -> bool {
+        !matches!(self, Self::Mqtt | Self::MqttWs)
+    }
+
     /// Whether it goes through a WebSocket.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::MqttWs | Self::AmqpWs)

@@ -281,7 +281,7 @@ impl<'a> Table<'a> {
             _ => return self.mistyped(key, value, expected, "write it so, in quotes"),
         };
         let Ok(duration) = humantime::parse_duration(text) else {
-            self.wrong(key, (format!("{} is no duration", shown(text)), format!("write {expected}")));
+            self.wrong(key, (format!("{} is not a duration", shown(text)), format!("write {expected}")));
             return None;
         };
         if duration < span.min || duration > span.max {
@@ -310,7 +310,7 @@ impl<'a> Table<'a> {
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let hint = nearest(text, choices.iter().map(|(word, _)| *word))
             .map_or_else(|| "write one of these".to_owned(), |word| format!("did you mean {word:?}?"));
-        self.wrong(key, (format!("{} is none of {}", shown(text), words.join(", ")), hint));
+        self.wrong(key, (format!("{} is not one of {}", shown(text), words.join(", ")), hint));
         None
     }
 

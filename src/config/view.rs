@@ -91,7 +91,7 @@ fn address(text: &str, example: &str) -> Result<SocketAddr, Complaint> {
         _ if text.contains("://") => format!("leave out the scheme and the path: \"{example}\""),
         _ => format!("it must be an IP address of this machine with a port, such as \"{example}\", or \"unix:PATH\""),
     };
-    Err(Complaint::new("is no address to listen at", remedy))
+    Err(Complaint::new("is not an address to listen at", remedy))
 }
 
 /// `hosts`, in lower case.
@@ -108,7 +108,7 @@ fn hosts(table: &Table) -> Vec<String> {
             return Vec::new();
         }
         Some(_) => {
-            table.wrong("hosts", ("is no list of names", remedy));
+            table.wrong("hosts", ("is not a list of names", remedy));
             return Vec::new();
         }
     };
@@ -117,7 +117,7 @@ fn hosts(table: &Table) -> Vec<String> {
         match name.as_str().map(|name| (name, check_host(name))) {
             Some((name, Ok(()))) => hosts.push(name.to_lowercase()),
             Some((name, Err(why))) => table.wrong("hosts", (format!("has {name:?}, which {why}"), remedy)),
-            None => table.wrong("hosts", ("has something that is no text", remedy)),
+            None => table.wrong("hosts", ("has something that is not text", remedy)),
         }
     }
     hosts

@@ -103,10 +103,7 @@ fn gateway(table: &Table) -> Option<String> {
         return None;
     }
     if !pair::is_server_name(&name) {
-        table.wrong(
-            "gateway",
-            ("is no name that a server can have in TLS", "write the name in the gateway's certificate"),
-        );
+        table.wrong("gateway", ("is not a name for a server in TLS", "write the name in the gateway's certificate"));
         return None;
     }
     Some(name)

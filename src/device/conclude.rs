@@ -23,7 +23,14 @@ impl Context {
     /// Makes an outcome durable, tells who asked for the command, and has the event published.
     pub(super) async fn conclude(&self, mut work: Work, outcome: Outcome, attempts: u32) {
         let finished_at = Timestamp::now();
-        let finish = Finish { row: work.row, new: work.new.clone(), outcome: outcome.clone(), attempts, finished_at };
+        let finish = Finish {
+            row: work.row,
+            new: work.new.clone(),
+            outcome: outcome.clone(),
+            attempts,
+            sent_at: work.sent_at,
+            finished_at,
+        };
         let Some(receipt) = self.record(finish, &mut work.origin).await else { return };
         self.forget(&work);
         self.time(&work);

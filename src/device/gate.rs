@@ -9,6 +9,7 @@ use crate::bus::call::Permit;
 use crate::command::decide::{Deadline, Freshness};
 use crate::command::outcome::{Outcome, State};
 use crate::device::run::{Gate, Go};
+use crate::time::Timestamp;
 
 /// Lets a command pass while its deadline, who asked for it, the ledger and the daemon allow it.
 pub(super) struct CommandGate<'a> {
@@ -111,6 +112,10 @@ impl Gate for CommandGate<'_> {
             true => self.context.lockouts.permit(self.work.barred()),
             false => Permit::default(),
         }
+    }
+
+    fn has_left(&mut self, at: Timestamp) {
+        self.work.sent_at.get_or_insert(at);
     }
 
     fn locked_out(&self) -> Option<Outcome> {

@@ -81,6 +81,7 @@ impl Context {
             earlier_life: false,
             interrupted: None,
             restored: false,
+            sent_at: None,
             outdated: CancellationToken::new(),
             _room: None,
         };

@@ -172,7 +172,7 @@ impl Operator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Settlement, Settlements};
+    use crate::hub::{Settled, Settlement, Settlements};
     use crate::ledger::row::RowId;
     use crate::ledger::Ledger;
 
@@ -190,7 +190,7 @@ mod tests {
                 State::Rejected | State::Expired => Settlement::Reject(7),
                 _ => Settlement::Complete(7),
             };
-            assert_eq!(settled.try_recv(), Ok(expected), "{end}");
+            assert_eq!(settled.try_recv(), Ok(Settled { settlement: expected, row: Some(RowId::of(1)) }), "{end}");
             // What was settled when it was accepted is not settled again.
             origin.conclude(&outcome, receipt(), || unreachable!("nobody but the hub is told"));
             assert!(settled.try_recv().is_err() && !origin.is_live());

@@ -24,6 +24,7 @@ use crate::peripheral::exchange::{Refusal, Request};
 use crate::peripheral::registers::Point;
 use crate::peripheral::{exception, Action, Command, Prepared};
 use crate::proof::crash;
+use crate::time::Timestamp;
 use attempt::Sent;
 use away::Asking;
 
@@ -87,6 +88,9 @@ pub trait Gate {
 
     /// Leave for one exchange, which a lock takes back.
     fn permit(&self) -> Permit;
+
+    /// The first byte of one of its requests has left, at this time by the wall clock.
+    fn has_left(&mut self, at: Timestamp);
 
     /// How the command would have ended if a lock had barred it from the beginning, if one bars it now.
     fn locked_out(&self) -> Option<Outcome>;

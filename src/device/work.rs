@@ -17,6 +17,7 @@ use crate::ledger::row::{RowId, Source, Unfinished};
 use crate::ledger::NewRow;
 use crate::peripheral::{Action, Command};
 use crate::time::trust::WallClock;
+use crate::time::Timestamp;
 
 /// A command on its way.
 pub(super) struct Work {
@@ -35,6 +36,8 @@ pub(super) struct Work {
     pub(super) earlier_life: bool,
     /// It was `executing` when the daemon died, after so many attempts.
     pub(super) interrupted: Option<u32>,
+    /// When its first byte left in this life of the daemon, by the wall clock.
+    pub(super) sent_at: Option<Timestamp>,
     /// A backup had it as accepted, and it may have been executed since.
     pub(super) restored: bool,
     /// Cancelled when a newer one is to be done in its place.
@@ -54,6 +57,7 @@ impl Work {
             refused: None,
             interrupted: (left.state == State::Executing).then_some(left.attempts),
             restored: left.restored,
+            sent_at: None,
             new: NewRow {
                 hub: left.hub,
                 source: left.source,

@@ -36,8 +36,9 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
             found.push(Problem::warning(&loaded.origins, "hub.host", why));
         }
     }
-    let (connections, buses) = (transports::connections(loaded.config.devices.values()), loaded.config.buses.len());
-    if let Some(why) = handles::note(connections, buses, unit::handles().unwrap_or_else(handles::most)) {
+    let connections = transports::connections(loaded.config.devices.values());
+    let others = loaded.config.other_handles();
+    if let Some(why) = handles::note(connections, others, unit::handles().unwrap_or_else(handles::most)) {
         found.push(Problem::warning(&loaded.origins, "device", why));
     }
     found

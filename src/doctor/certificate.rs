@@ -39,13 +39,13 @@ impl Life {
         let days = ends.since(now).as_secs() / DAY;
         if now < begins {
             let remedy = format!("is the clock right? {remedy}");
-            Finding::fail(about, format!("{what} counts only from {begins} on")).remedy(remedy)
+            Finding::fail(about, format!("{what} is not valid before {begins}")).remedy(remedy)
         } else if now >= ends {
             Finding::fail(about, format!("{what} has expired at {ends}")).remedy(remedy)
         } else if ends.since(now) < SOON {
             Finding::warn(about, format!("{what} expires in {days} days, at {ends}")).remedy(remedy)
         } else {
-            Finding::ok(about, format!("{what} counts until {ends}"))
+            Finding::ok(about, format!("{what} is valid until {ends}"))
         }
     }
 }
@@ -60,9 +60,9 @@ mod tests {
         let day = |n: u64| Timestamp(0).plus(Duration::from_secs(n * DAY));
         let life = Life { begins: day(100), ends: day(200) };
         for (now, verdict, said) in [
-            (99, Verdict::Fail, "counts only from 1970-04-11"),
-            (100, Verdict::Ok, "counts until 1970-07-20"),
-            (170, Verdict::Ok, "counts until 1970-07-20"),
+            (99, Verdict::Fail, "is not valid before 1970-04-11"),
+            (100, Verdict::Ok, "is valid until 1970-07-20"),
+            (170, Verdict::Ok, "is valid until 1970-07-20"),
             (171, Verdict::Warn, "expires in 29 days"),
             (199, Verdict::Warn, "expires in 1 days"),
             (200, Verdict::Fail, "has expired at 1970-07-20"),

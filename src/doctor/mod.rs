@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 
 use crate::complaint::Complaint;
-use crate::config::{key_path, Loaded, Origins, Problem, Severity};
+use crate::config::{key_path, Config, Loaded, Origins, Problem, Severity};
 use crate::operate::text::printable;
 
 /// How long the buses may take, all of them side by side.
@@ -192,6 +192,18 @@ pub async fn check(loaded: Loaded, tell: impl Fn(&[Finding])) -> Vec<Finding> {
         all.extend(found);
     }
     all
+}
+
+/// Looks at the buses and what is on them, and at nothing else.
+pub async fn lines(config: Config) -> Vec<Finding> {
+    let daemon = daemon::ask(&config).await;
+    buses::check(config, daemon).await
+}
+
+/// Looks at the hub, and whether it lets each identity in, and at nothing else.
+pub async fn hub(config: Config) -> Vec<Finding> {
+    let daemon = daemon::ask(&config).await;
+    hub::check(config, daemon).await
 }
 
 /// What comes of some work within a limit.

@@ -12,7 +12,7 @@ use super::{within, Finding};
 use crate::bus::call::{Call, Permit, Wire};
 use crate::bus::BusHandle;
 use crate::config::Device;
-use crate::peripheral::exchange::{Refusal, Request};
+use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::registers::{Point, Table};
 use crate::peripheral::{exception, Action, Command};
 
@@ -22,6 +22,8 @@ const ATTEMPTS: u32 = 2;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long the bus may keep a question waiting, beside other commands' timeouts.
 const TURN_LIMIT: Duration = Duration::from_secs(15);
+/// Bits or words of an answer that are told.
+const SHOWN_MAX: usize = 4;
 /// What a gateway between networks says of the device behind it when that does not answer.
 const NOT_BEHIND_THE_GATEWAY: [u8; 2] = [exception::NO_PATH, exception::NO_RESPONSE];
 
@@ -126,7 +128,13 @@ fn not_asked(device: &Device, why: &str) -> Finding {
 fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
     let fail = |said: String, remedy: &str| Finding::fail(about, said).remedy(remedy);
     match end {
-        Wire::Answered(_) => Finding::ok(about, format!("unit {unit} answers (read {what})")),
+        Wire::Answered(answer) => Finding::ok(
+            about,
+            match shown(answer) {
+                Some(value) => format!("unit {unit} answers: {what} is {value}"),
+                None => format!("unit {unit} answers (read {what})"),
+            },
+        ),
         Wire::Refused(Refusal::Exception(code)) if NOT_BEHIND_THE_GATEWAY.contains(code) => fail(
             format!("the gateway before it answers, and unit {unit} does not (Modbus exception {code})"),
             "check the unit id, the wiring behind that gateway, and its settings",
@@ -143,10 +151,21 @@ fn judge(about: &str, unit: u8, what: &str, end: &Wire) -> Finding {
         ),
         Wire::Broadcast => Finding::warn(about, "sent to all units, and none answers that"),
         Wire::BadReply(why) => fail(
-            format!("what comes back is no answer: {why}"),
+            format!("what comes back is not an answer: {why}"),
             "check baud and parity, that no other device has this unit id, and that the adapter does not echo",
         ),
     }
+}
+
+/// The first few of what stands there, as it came: bits, or words of 16 bits.
+fn shown(answer: &Answer) -> Option<String> {
+    let all: Vec<String> = match answer {
+        Answer::Words(words) => words.iter().map(u16::to_string).collect(),
+        Answer::Bits(bits) => bits.iter().map(|bit| if *bit { "on" } else { "off" }.to_owned()).collect(),
+        _ => return None,
+    };
+    let more = if all.len() > SHOWN_MAX { " …" } else { "" };
+    (!all.is_empty()).then(|| all[..all.len().min(SHOWN_MAX)].join(", ") + more)
 }
 
 #[cfg(test)]
@@ -157,7 +176,6 @@ mod tests {
     use super::super::Verdict;
     use super::*;
     use crate::config::{Credential, OnUnreachable, Patience, Settle, TransportKind};
-    use crate::peripheral::exchange::Answer;
     use crate::peripheral::quirks::Quirks;
 
     fn device(profile: &str) -> Device {
@@ -246,7 +264,9 @@ mod tests {
     fn an_exception_is_an_answer_unless_a_gateway_gives_it() {
         let exception = |code| Wire::Refused(Refusal::Exception(code));
         for (end, verdict, said) in [
-            (Wire::Answered(Answer::Words(vec![1])), Verdict::Ok, "unit 7 answers (read x)"),
+            (Wire::Answered(Answer::Words(vec![1])), Verdict::Ok, "unit 7 answers: x is 1"),
+            (Wire::Answered(Answer::Bits(vec![true; 9])), Verdict::Ok, "x is on, on, on, on …"),
+            (Wire::Answered(Answer::Written), Verdict::Ok, "unit 7 answers (read x)"),
             (exception(2), Verdict::Ok, "Modbus exception 2, illegal data address"),
             (exception(5), Verdict::Ok, "Modbus exception 5"),
             (exception(10), Verdict::Fail, "unit 7 does not"),

@@ -319,7 +319,7 @@ impl Gateway {
             buses: CancellationToken::new(),
             helpers: CancellationToken::new(),
         };
-        let places = Places::new(handles::for_hub(handles::limit(), config.buses.len()));
+        let places = Places::new(handles::for_hub(handles::limit(), config.other_handles()));
         let pace = Arc::default();
         let transports = Arc::new(Transports::over(&dial, &pace, &places));
         let shared = Arc::new(Shared::new(transports, pace, places, ways.crash()));
@@ -433,7 +433,7 @@ impl Gateway {
         let access = Arc::new(Access { hub: config.hub.clone(), trust });
         self.retention.send_replace(config.ledger.retention);
         let socket_before = registry.config.admin_socket.clone();
-        self.shared.set_connections_max(handles::for_hub(handles::limit(), config.buses.len()));
+        self.shared.set_connections_max(handles::for_hub(handles::limit(), config.other_handles()));
         self.ways.change(&config);
         let changes = registry.change(self, tasks, &access, config);
         registry.refused = None;

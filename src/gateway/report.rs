@@ -55,6 +55,10 @@ impl Served {
         let away_since = standing.away_since.zip(now).map(|(since, now)| now.minus(since.elapsed()).to_string());
         let locked = self.context.lockouts.shown(&self.context.id);
         let (last_success, last_failure) = self.health.ends.told(|ago| now.map(|now| now.minus(ago).to_string()));
+        let ledger = &self.context.ledger;
+        // By its time a message from before is told from what came since, once there is a time to compare with.
+        let tells = present.device.transport.tells_enqueued_time() && ledger.epoch().is_some();
+        let distrusted = !tells && ledger.distrusts(hub, &self.context.id);
         let (hub_host, present) = (hub.to_owned(), standing.present);
         snapshot::Device {
             hub_host,
@@ -62,6 +66,7 @@ impl Served {
             present,
             away_since,
             in_doubt_open,
+            distrusted,
             last_success,
             last_failure,
             ..snapshot
@@ -84,6 +89,8 @@ impl Gateway {
         let of_device = |(id, served): (&String, &Served)| {
             served.snapshot(&registry.config.hub.host, open_doubts.get(id).copied().unwrap_or(0))
         };
+        let host = &registry.config.hub.host;
+        let distrusted = registry.devices.keys().any(|id| self.ledger.distrusts(host, id));
         let mut snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -109,6 +116,7 @@ impl Gateway {
                 ok: health.ok,
                 rows,
                 in_doubt_open: open_doubts.values().sum(),
+                distrusted,
                 last_error: health.last_error,
             },
             outbox: snapshot::Outbox { pending: (stock.events - of_removed_devices).max(0), of_removed_devices },

@@ -113,6 +113,8 @@ pub struct Device {
     pub in_doubt_open: u64,
     /// Commands that wait or run.
     pub pending: u64,
+    /// Commands that must not be repeated end in doubt: a ledger that this one has replaced may have executed them.
+    pub distrusted: bool,
     /// The last command that its peripheral has done, since the start.
     pub last_success: Option<Done>,
     /// The last that failed at it, or ended in doubt.
@@ -332,6 +334,8 @@ pub struct Ledger {
     pub rows: i64,
     /// Commands in doubt that nobody has looked at, also of devices that are not configured any more.
     pub in_doubt_open: u64,
+    /// It is new, or from a backup, and does not know of all devices what was before.
+    pub distrusted: bool,
     /// Why it can't be written.
     pub last_error: Option<String>,
 }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ring::hmac;
 use tokio_util::codec::Decoder as _;
 
-use super::{Settlement, Settlements, Ticket, WINDOW_MAX};
+use super::{Settled, Settlement, Settlements, Ticket, WINDOW_MAX};
 use crate::hub::auth::sas;
 use crate::hub::mqtt::connection::{Codec, Received};
 use crate::hub::mqtt::session::{Incoming, Session};
@@ -223,19 +223,19 @@ pub fn session(bytes: &[u8]) {
                 8..=12 if !tickets.is_empty() => {
                     let ticket = tickets.swap_remove(source.within(0..=tickets.len() - 1));
                     assert!(ticket.is_live());
-                    ticket.settle(Settlement::Complete(ticket.number));
+                    ticket.settle(Settlement::Complete(ticket.number), None);
                 }
                 // One that outlived its connection.
                 13 if !stale.is_empty() => {
                     let ticket = stale.swap_remove(source.within(0..=stale.len() - 1));
                     assert!(!ticket.is_live());
-                    ticket.settle(Settlement::Complete(ticket.number));
+                    ticket.settle(Settlement::Complete(ticket.number), None);
                 }
                 14 => complete(&mut session, &mut rows, u64::from(source.u8()) + 300),
                 15 => break,
                 _ => {}
             }
-            while let Ok(Settlement::Complete(number)) = settled.try_recv() {
+            while let Ok(Settled { settlement: Settlement::Complete(number), .. }) = settled.try_recv() {
                 complete(&mut session, &mut rows, number);
             }
             assert_eq!(session.waiting(), rows.iter().filter(|row| !row.acked).count());

@@ -42,6 +42,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::command::message::Gist;
+use crate::ledger::row::RowId;
 use crate::ledger::Receipt;
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
@@ -111,7 +112,7 @@ pub struct Ticket {
 /// Where the tickets of one connection are settled.
 #[derive(Debug, Clone)]
 pub struct Settlements {
-    queue: mpsc::Sender<Settlement>,
+    queue: mpsc::Sender<Settled>,
     /// A delivery was given back: the connection is about to be dropped, and what came behind it comes again.
     given_back: Arc<AtomicBool>,
 }
@@ -129,9 +130,18 @@ pub enum Settlement {
     Leave(u64),
 }
 
+/// A settlement, with what it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What is to become of the delivery.
+    pub settlement: Settlement,
+    /// The row that says so.
+    pub row: Option<RowId>,
+}
+
 impl Settlements {
     /// For a new connection, with room for `most` deliveries that are not settled.
-    pub fn new(most: usize) -> (Settlements, mpsc::Receiver<Settlement>) {
+    pub fn new(most: usize) -> (Settlements, mpsc::Receiver<Settled>) {
         let (queue, settled) = mpsc::channel(most);
         (Settlements { queue, given_back: Arc::default() }, settled)
     }
@@ -168,14 +178,14 @@ impl Ticket {
 
     /// Lets the hub forget the message: what it stands on is durable. If the connection is gone, the hub will deliver
     /// the message again, and the ledger will know it.
-    pub fn complete(self, _stands_on: Receipt) {
-        self.settle(Settlement::Complete(self.number));
+    pub fn complete(self, stands_on: Receipt) {
+        self.settle(Settlement::Complete(self.number), Some(stands_on.row()));
         crash::point(Point::SettlementQueued);
     }
 
     /// The same, where the message is refused: by those transports that can, its sender is told.
-    pub fn reject(self, _stands_on: Receipt) {
-        self.settle(Settlement::Reject(self.number));
+    pub fn reject(self, stands_on: Receipt) {
+        self.settle(Settlement::Reject(self.number), Some(stands_on.row()));
         crash::point(Point::SettlementQueued);
     }
 
@@ -194,14 +204,14 @@ impl Ticket {
         if let Some(settlements) = &self.settlements {
             settlements.given_back.store(true, Ordering::Relaxed);
         }
-        self.settle(how);
+        self.settle(how, None);
     }
 
-    fn settle(&self, settlement: Settlement) {
+    fn settle(&self, settlement: Settlement, row: Option<RowId>) {
         // The queue has a place for every delivery of its connection that is not settled, so it is never full; closed
         // means that the connection is gone, and with it the delivery.
         if let Some(settlements) = &self.settlements {
-            let _ = settlements.queue.try_send(settlement);
+            let _ = settlements.queue.try_send(Settled { settlement, row });
         }
     }
 }

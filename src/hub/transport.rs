@@ -176,6 +176,11 @@ pub trait Attachment: Send {
         Box::pin(async { Ok(()) })
     }
 
+    /// Whether the hub can be told that a message is refused. If not, such a message is completed.
+    fn can_reject(&self) -> bool {
+        true
+    }
+
     /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it does
     /// not take it.
     ///

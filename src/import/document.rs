@@ -221,7 +221,7 @@ fn placed(open: &mut [Open], node: Node) -> Result<Option<Node>, Complaint> {
         Some(Open::Map(_, entries, key)) => match key.take() {
             Some(key) => entries.push((key, node)),
             None => {
-                let name = node.text().ok_or_else(|| Complaint::new("a key is no text", "correct it there"))?;
+                let name = node.text().ok_or_else(|| Complaint::new("a key is not text", "correct it there"))?;
                 *key = Some(name.to_owned());
             }
         },

@@ -53,7 +53,7 @@ const PROPERTIES: [&str; 15] = [
 /// Makes commands of a profile's resources.
 pub(super) fn profile(root: &Node, draft: &mut Draft) -> Result<(), Fault> {
     let Some(resources) = root.get("deviceResources") else {
-        let why = "is no device profile of EdgeX: it has no \"deviceResources\"";
+        let why = "is not a device profile of EdgeX: it has no \"deviceResources\"";
         return Err(fault(root, why, "take the profile, and not the list of devices"));
     };
     let text = |key: &str| root.get(key).and_then(Node::text);
@@ -137,14 +137,16 @@ fn table(attributes: &Node) -> Result<Table, String> {
     let name = attributes.get("primaryTable").and_then(Node::text).ok_or("it has no primaryTable: is it of Modbus?")?;
     let upper = name.trim().to_ascii_uppercase();
     let known = TABLES.iter().find(|(known, _)| *known == upper);
-    known.map(|(_, table)| *table).ok_or_else(|| format!("its primaryTable {:?} is none of Modbus", comment(name)))
+    known
+        .map(|(_, table)| *table)
+        .ok_or_else(|| format!("its primaryTable {:?} is not a table of Modbus", comment(name)))
 }
 
 fn address(attributes: &Node) -> Result<u16, String> {
     let given = attributes.get("startingAddress").ok_or("it has no startingAddress")?;
     let address = given.integer().and_then(|address| u16::try_from(address).ok());
     let shown = || comment(given.text().unwrap_or_default());
-    address.ok_or_else(|| format!("its startingAddress {:?} is no number from 0 to 65535", shown()))
+    address.ok_or_else(|| format!("its startingAddress {:?} is not a number from 0 to 65535", shown()))
 }
 
 fn kind(attributes: &Node, value: &Node) -> Result<(&'static str, u8), String> {
@@ -176,7 +178,7 @@ fn order(attributes: &Node, kind: &str, words: u8) -> Result<Option<Key>, String
 /// A scale or an offset.
 fn factor(value: &Node, key: &str) -> Result<Option<f64>, String> {
     let Some(given) = value.get(key).filter(|given| given.text() != Some("")) else { return Ok(None) };
-    given.number().map(Some).ok_or_else(|| format!("its {key} is no number"))
+    given.number().map(Some).ok_or_else(|| format!("its {key} is not a number"))
 }
 
 /// What changes a value on its way in EdgeX, and has no like here.

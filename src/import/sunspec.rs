@@ -193,7 +193,7 @@ fn scale(point: &Placed<'_>, points: &[Placed<'_>]) -> Result<Option<Key>, Strin
     let Some(factor) = point.node.get("sf") else { return Ok(None) };
     if let Some(power) = factor.integer() {
         if !POWERS.contains(&power) {
-            return Err(format!("its scale factor {power} is none of -10 to 10"));
+            return Err(format!("its scale factor {power} is not one of -10 to 10"));
         }
         // By its decimal digits: a power that is multiplied out would not be the nearest number.
         let scale = format!("1e{power}").parse().unwrap_or(1.0);

@@ -149,7 +149,7 @@ impl Href {
         let path = rest.split_once('/').map_or("", |(_, path)| path);
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        let number = |text: &str| text.parse::<i64>().map_err(|_| format!("{:?} is no number", comment(text)));
+        let number = |text: &str| text.parse::<i64>().map_err(|_| format!("{:?} is not a number", comment(text)));
         let of_query = |names: [&str; 2]| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(name, _)| names.contains(name)).map(|(_, value)| number(value)).transpose()

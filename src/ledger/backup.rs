@@ -86,7 +86,7 @@ pub fn restore(ledger: &Path, from: &Path, home: &str) -> Result<Option<PathBuf>
     let source = schema::open_to_copy(from)?;
     schema::prove_all(&source).map_err(|why| LedgerError::Untrusted {
         path: from.to_owned(),
-        why: Complaint::bare(format!("is no sound backup: {why}. The ledger is as it was")),
+        why: Complaint::bare(format!("is not a sound backup: {why}. The ledger is as it was")),
     })?;
     let late_window = late_window_of(&ledger);
     let left_out = EVENTS_LEFT_OUT * fastrand::i64(1..1_000_000);

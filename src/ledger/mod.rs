@@ -96,7 +96,14 @@ pub struct Health {
 
 /// Proof that the row a completion stands on is durable. Only this module makes one.
 #[derive(Debug)]
-pub struct Receipt(());
+pub struct Receipt(RowId);
+
+impl Receipt {
+    /// The row that it is of.
+    pub fn row(&self) -> RowId {
+        self.0
+    }
+}
 
 /// What the ledger knows of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +153,8 @@ pub struct Finish {
     pub outcome: Outcome,
     /// Attempts on the wire that were begun.
     pub attempts: u32,
+    /// When its first byte left the gateway, if that is known: not where an earlier life has sent it.
+    pub sent_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Timestamp,
 }
@@ -403,7 +412,7 @@ impl Ledger {
         crash::point(Point::BeforeAccept);
         let row = self.ask(Kind::Write, insert).await?;
         crash::point(Point::AcceptKnown);
-        Ok((row, Receipt(())))
+        Ok((row, Receipt(row)))
     }
 
     /// On return the command stands as `executing`: the next step may put it on the wire.
@@ -425,7 +434,7 @@ impl Ledger {
         let (age, uuid, tails) = (self.age(), self.uuid.clone(), self.tails.clone());
         let writes = self.writes(&finish.new);
         let device = finish.new.device.clone();
-        let hand_over = move |event: &Option<Event>| {
+        let hand_over = move |(_, event): &(RowId, Option<Event>)| {
             if let Some(event) = event {
                 tails.add(&device, event.clone());
             }
@@ -435,9 +444,9 @@ impl Ledger {
             store::finish(db, &finish, &uuid, age)
         };
         crash::point(Point::BeforeOutcome);
-        self.ask_then(Kind::Write, write, Some(Box::new(hand_over))).await?;
+        let (row, _) = self.ask_then(Kind::Write, write, Some(Box::new(hand_over))).await?;
         crash::point(Point::OutcomeKnown);
-        Ok(Receipt(()))
+        Ok(Receipt(row))
     }
 
     /// A message whose row is durable was delivered again. The count follows with a later commit.
@@ -445,7 +454,15 @@ impl Ledger {
         let (age, now) = (self.age(), Timestamp::now());
         // One that finds the queue full is not counted. The row is known for the retention time all the same.
         let _ = self.asks.try_send(note(move |db| store::count_delivery(db, row, now, age)));
-        Receipt(())
+        Receipt(row)
+    }
+
+    /// The hub was told what became of a message, in these words. That is noted with a later commit, such as the one
+    /// that removes its event: it costs none of its own.
+    pub fn settled(&self, row: RowId, how: String) {
+        let now = Timestamp::now();
+        // One that finds the queue full is not noted: then it is not known when the hub was told.
+        let _ = self.asks.try_send(note(move |db| store::note_settled(db, row, now, &how)));
     }
 
     /// The hub has acknowledged an event. It is removed with a later commit; until then a crash publishes it again.

@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - An outcome and its result event are written by the same call, hence the same transaction (G7).
-//! - A final row is never changed again, but for counting deliveries and noting that somebody has looked at a doubt
-//!   (module `doubt`).
+//! - A final row is never changed again, but for counting deliveries, noting that the hub was told, and that somebody
+//!   has looked at a doubt (module `doubt`).
 //! - Only final rows are deleted, and only by [`prune`], which measures age by the ledger's own clock (G10).
 
 use std::time::Duration;
@@ -83,17 +83,18 @@ pub fn begin(db: &Connection, row: RowId, now: Timestamp) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Writes an outcome and its result event. What an operator at the gateway asked for has no event: it was answered.
-pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlite::Result<Option<Event>> {
+/// Writes an outcome and its result event, and gives both. What an operator at the gateway asked for has no event: it
+/// was answered.
+pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlite::Result<(RowId, Option<Event>)> {
     let (new, outcome) = (&finish.new, &finish.outcome);
     assert!(outcome.state.is_final(), "an outcome is a final state");
-    let kept = match finish.row {
-        Some(row) => end_row(db, row, finish)?,
+    let (row, kept) = match finish.row {
+        Some(row) => (row, end_row(db, row, finish)?),
         None => {
             let mut history = entry(new.received_at, "received", None);
-            history.push_str(&last_entry(finish));
+            history.push_str(&last_entries(finish));
             insert_row(db, new, (outcome.state, finish.attempts), Some(finish), age, &history)?;
-            new.envelope.clone()
+            (RowId(db.last_insert_rowid()), new.envelope.clone())
         }
     };
     crash::point(Point::OutcomeWithoutEvent);
@@ -124,7 +125,7 @@ pub fn finish(db: &Connection, finish: &Finish, uuid: &str, age: i64) -> rusqlit
         });
     }
     crash::in_transaction(Point::OutcomeUncommitted, Point::OutcomeCommitted);
-    Ok(event)
+    Ok((row, event))
 }
 
 /// Ends a row that is not final, and tells what its message says of itself: that of the delivery that the row was made
@@ -148,7 +149,7 @@ fn end_row(db: &Connection, row: RowId, finish: &Finish) -> rusqlite::Result<Env
                 fault.map(|fault| fault.code.as_str()),
                 fault.map(|fault| fault.message.as_str()),
                 fault.and_then(|fault| fault.modbus_exception),
-                last_entry(finish),
+                last_entries(finish),
             ],
             |row| envelope(row, 0),
         )
@@ -156,9 +157,11 @@ fn end_row(db: &Connection, row: RowId, finish: &Finish) -> rusqlite::Result<Env
     Ok(ended.expect("a row ends once"))
 }
 
-fn last_entry(finish: &Finish) -> String {
+/// When it was sent, and how it ended.
+fn last_entries(finish: &Finish) -> String {
     let message = finish.outcome.fault.as_ref().map(|fault| fault.message.as_str());
-    entry(finish.finished_at, finish.outcome.state.as_str(), message)
+    let sent = finish.sent_at.map(|at| entry(at, "sent", None)).unwrap_or_default();
+    sent + &entry(finish.finished_at, finish.outcome.state.as_str(), message)
 }
 
 /// Counts one more delivery of a message, and starts its retention anew.
@@ -170,6 +173,13 @@ pub fn count_delivery(db: &Connection, row: RowId, at: Timestamp, age: i64) -> r
     )?
     .execute(params![row, age, HISTORY_BYTES_MAX, entry(at, "delivered-again", None)])?;
     crash::in_transaction(Point::DuplicateUncommitted, Point::DuplicateCommitted);
+    Ok(())
+}
+
+/// Notes that the hub was told what became of a message, and in which words.
+pub fn note_settled(db: &Connection, row: RowId, at: Timestamp, how: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE command SET history = history || ?3 WHERE id = ?1 AND length(history) < ?2")?
+        .execute(params![row, HISTORY_BYTES_MAX, entry(at, "settled", Some(how))])?;
     Ok(())
 }
 

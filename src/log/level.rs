@@ -32,7 +32,7 @@ pub fn set(text: &str) -> Result<(), String> {
 fn read(text: &str) -> Result<EnvFilter, String> {
     let wrong = |part: &str| {
         let levels = LEVELS.join(", ");
-        format!("{part:?} is no level; write one of {levels}, or a list by module: info,fieldbridge::bus=debug")
+        format!("{part:?} is not a level; write one of {levels}, or a list by module: info,fieldbridge::bus=debug")
     };
     for part in text.split(',') {
         // A word that is no level would be taken for the name of a module that is to say everything.

@@ -2,7 +2,8 @@
 //!
 //! Each place in the source has a budget of lines for each device, bus or operator. Within it every line is written.
 //! Beyond it lines are counted, and the last of them is written with their number as soon as there is a place again, so
-//! that the log ends with how things stand. One subject's flood takes nothing from another's budget.
+//! that the log ends with how things stand. It is the same event then, with its name and its fields. One subject's
+//! flood takes nothing from another's budget.
 //!
 //! A command that was done is worth a line: the target [`COMMANDS`] has a budget that honest traffic does not use up.
 //! Left alone are lines of target [`EACH`], which nobody outside can cause at will, and those below `info`, which
@@ -14,16 +15,18 @@
 //! - Memory is bounded, whatever comes: `BUDGETS_MAX` budgets, a line of `LINE_BYTES_MAX` bytes each. Beyond them a
 //!   place has one budget for all other subjects.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::callsite::Identifier;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::dispatcher::get_default;
+use tracing::field::{display, Field, Value, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use crate::time::Timestamp;
@@ -39,7 +42,7 @@ pub const PER_HOUR: u32 = 4;
 
 /// Budgets that are kept at most.
 const BUDGETS_MAX: usize = 8192;
-/// What is kept of a line.
+/// What is kept of a line, with its fields.
 const LINE_BYTES_MAX: usize = 512;
 /// For what a peer can cause at will.
 const FEW: Terms = Terms { burst: BURST, refill: Duration::from_secs(3600 / PER_HOUR as u64) };
@@ -49,6 +52,14 @@ const MANY: Terms = Terms { burst: 600, refill: Duration::from_secs(1) };
 const REPORT_PERIOD: Duration = Duration::from_secs(30);
 /// Whom or what a line is about, and how it ended. Their values come from the configuration or from the source.
 const SUBJECTS: [&str; 5] = ["device", "bus", "uid", "state", "code"];
+
+/// Fields of an event at most, its message among them: the library gives it no more.
+const FIELDS_MAX: usize = 32;
+
+thread_local! {
+    /// What was left out is being told.
+    static TELLS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The budgets of a log.
 #[derive(Debug, Clone, Default)]
@@ -81,9 +92,8 @@ struct Held {
     count: u64,
     since: Timestamp,
     last: Timestamp,
-    level: Level,
     /// The last of them.
-    line: String,
+    line: Line,
 }
 
 impl Budget {
@@ -116,7 +126,7 @@ impl Budget {
 
 impl Throttle {
     /// Whether a line may be written now. If not, it is counted, and may be the one that is kept.
-    fn admit(&self, key: Key, terms: Terms, level: Level, line: impl FnOnce() -> String) -> bool {
+    fn admit(&self, key: Key, terms: Terms, line: impl FnOnce() -> Line) -> bool {
         let (now, date) = (Instant::now(), Timestamp::now());
         let mut budgets = self.lock();
         let key = match budgets.len() >= BUDGETS_MAX && !budgets.contains_key(&key) {
@@ -128,8 +138,8 @@ impl Throttle {
         if budget.held.is_none() && budget.take(now) {
             return true;
         }
-        let held = budget.held.get_or_insert(Held { count: 0, since: date, last: date, level, line: String::new() });
-        (held.count, held.last, held.level, held.line) = (held.count + 1, date, level, line());
+        let (count, since) = budget.held.as_ref().map_or((0, date), |held| (held.count, held.since));
+        budget.held = Some(Held { count: count + 1, since, last: date, line: line() });
         false
     }
 
@@ -174,34 +184,30 @@ impl Throttle {
 
 impl Held {
     fn write(&self) {
-        let Held { count, since, last, level, line } = self;
+        let Held { count, since, last, line } = self;
         let count = match count {
             1 => format!("at {last}"),
             count => format!("at {last}, the last of {count} like it since {since}; the others were left out"),
         };
-        match *level {
-            Level::ERROR => tracing::error!(target: EACH, "{line} ({count})"),
-            Level::WARN => tracing::warn!(target: EACH, "{line} ({count})"),
-            _ => tracing::info!(target: EACH, "{line} ({count})"),
-        }
+        line.say(&format!("{} ({count})", line.message));
     }
 }
 
 impl<S: Subscriber> Layer<S> for Throttle {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if metadata.target() == EACH || *metadata.level() > Level::INFO {
+        if TELLS.get() || metadata.target() == EACH || *metadata.level() > Level::INFO {
             return true;
         }
         let mut subject = Subject(DefaultHasher::new());
         event.record(&mut subject);
         let line = || {
-            let mut line = Line::default();
+            let mut line = Line { metadata, message: String::new(), fields: Vec::new(), left: LINE_BYTES_MAX };
             event.record(&mut line);
-            line.end()
+            line
         };
         let terms = if metadata.target() == COMMANDS { MANY } else { FEW };
-        self.admit((metadata.callsite(), subject.0.finish()), terms, *metadata.level(), line)
+        self.admit((metadata.callsite(), subject.0.finish()), terms, line)
     }
 }
 
@@ -217,29 +223,83 @@ impl Visit for Subject {
     }
 }
 
-/// A line as text.
-#[derive(Default)]
+/// A line as it was said.
+#[derive(Debug)]
 struct Line {
+    metadata: &'static Metadata<'static>,
     message: String,
-    fields: String,
+    fields: Vec<(Field, Said)>,
+    /// Bytes that may be kept of what follows.
+    left: usize,
+}
+
+/// A field's value as it was written.
+#[derive(Debug)]
+enum Said {
+    Text(String),
+    Other(String),
 }
 
 impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let said = Said::Text(self.cut(value.to_owned()));
+        self.fields.push((field.clone(), said));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
+        let text = self.cut(format!("{value:?}"));
+        match field.name() {
+            "message" => self.message = text,
+            _ => self.fields.push((field.clone(), Said::Other(text))),
+        }
     }
 }
 
 impl Line {
-    fn end(self) -> String {
-        let mut line = self.message + &self.fields;
-        let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
-        line.truncate(end.unwrap_or_default());
-        line
+    /// As much of it as may be kept.
+    fn cut(&mut self, mut text: String) -> String {
+        let end = (0..=self.left.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        self.left -= text.len();
+        text
+    }
+
+    /// Says it again with another message, past the budgets: the same event with the same fields.
+    fn say(&self, message: &str) {
+        let all = self.metadata.fields();
+        let (Some(first), message) = (all.iter().next(), display(message)) else { return };
+        let said: Vec<(&Field, Box<dyn Value + '_>)> =
+            self.fields.iter().map(|(field, said)| (field, said.value())).collect();
+        let of_message = all.field("message");
+        let mut values: [(&Field, Option<&dyn Value>); FIELDS_MAX] = [(&first, None); FIELDS_MAX];
+        let told = of_message.iter().map(|field| (field, &message as &dyn Value));
+        let told = told.chain(said.iter().map(|(field, value)| (*field, &**value)));
+        for (place, (field, value)) in values.iter_mut().zip(told) {
+            *place = (field, Some(value));
+        }
+        TELLS.set(true);
+        get_default(|log| {
+            if log.enabled(self.metadata) {
+                log.event(&Event::new(self.metadata, &all.value_set(&values)));
+            }
+        });
+        TELLS.set(false);
+    }
+}
+
+#[cfg(test)]
+impl Line {
+    fn bytes(&self) -> usize {
+        LINE_BYTES_MAX - self.left
+    }
+}
+
+impl Said {
+    fn value(&self) -> Box<dyn Value + '_> {
+        match self {
+            Said::Text(text) => Box::new(text.as_str()),
+            Said::Other(text) => Box::new(display(text)),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ const LOOK: &str = "see docs/TROUBLESHOOTING.md, and ask it: `fieldbridge check 
 pub fn of(snapshot: &Snapshot) -> Vec<Attention> {
     let mut all = Vec::new();
     ledger(snapshot, &mut all);
+    distrust(snapshot, &mut all);
     clock(snapshot, &mut all);
     configuration(snapshot, &mut all);
     buses(snapshot, &mut all);
@@ -52,6 +53,25 @@ fn ledger(snapshot: &Snapshot, all: &mut Vec<Attention>) {
     let why = heard(snapshot.ledger.last_error.as_deref().unwrap_or("it is not known why"), "look at the disk");
     let what = format!("the ledger is NOT WRITABLE: {}; until it is, nothing is taken from the hub", why.what);
     all.push(told(what, why.remedy));
+}
+
+/// Devices that are connected, and of which the hub has not shown yet that nothing of before is left: that takes long
+/// where commands never pause.
+fn distrust(snapshot: &Snapshot, all: &mut Vec<Attention>) {
+    let devices = snapshot.devices.iter().filter(|device| device.distrusted && device.hub == LinkState::Connected);
+    let names: Vec<&str> = devices.map(|device| &*device.id).collect();
+    if names.is_empty() {
+        return;
+    }
+    let what = format!(
+        "the ledger is new, or from a backup: commands of {} that must not be repeated end in doubt until the hub shows \
+         that nothing from before is left",
+        listed(&names)
+    );
+    let remedy =
+        "wait for a pause of commands, 80 s after the device has connected; if you know that nothing from before \
+                  is left, stop the daemon, `fieldbridge ledger new --trust`, and start it";
+    all.push(told(what, remedy));
 }
 
 fn clock(snapshot: &Snapshot, all: &mut Vec<Attention>) {

@@ -214,7 +214,7 @@ fn parts_of_hex(text: &str) -> Result<Vec<Part>, Complaint> {
             let (byte, behind) = byte(rest).ok_or_else(|| {
                 let shown: String = rest.chars().take(2).collect();
                 Complaint::new(
-                    format!("holds {shown:?}, which is no byte in two hexadecimal digits"),
+                    format!("holds {shown:?}, which is not a byte in two hexadecimal digits"),
                     "write bytes such as 02 4F 0D, and the value as {value:u16be}",
                 )
             })?;
@@ -283,15 +283,15 @@ mod tests {
     #[test]
     fn what_is_wrong_with_bytes_is_told() {
         for (text, told) in [
-            ("0", "\"0\", which is no byte"),
+            ("0", "\"0\", which is not a byte"),
             ("0x02", "\"0x\""),
             ("02 4g", "\"4g\""),
-            ("+1", "no byte"),
-            ("é0", "no byte"),
+            ("+1", "not a byte"),
+            ("é0", "not a byte"),
             ("", "holds no byte"),
             ("02 {value}", "as which bytes"),
             ("02 {value:u16}", "no place"),
-            ("02 {Value:u8}", "no byte"),
+            ("02 {Value:u8}", "not a byte"),
         ] {
             for why in [Wording::of_hex(text).unwrap_err(), Picture::new(text).unwrap_err()] {
                 assert!(why.to_string().contains(told), "{text}: {why}");

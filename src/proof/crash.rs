@@ -301,7 +301,7 @@ mod points {
             let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
             let point = Point::ALL.iter().find(|point| point.name() == name);
             let point = *point.unwrap_or_else(|| panic!("{VARIABLE}: no point is called {name:?}"));
-            let times = times.parse().unwrap_or_else(|_| panic!("{VARIABLE}: {times:?} is no number of times"));
+            let times = times.parse().unwrap_or_else(|_| panic!("{VARIABLE}: {times:?} is not a number of times"));
             Some(Trap { point, left: AtomicU32::new(times) })
         };
         TRAP.get_or_init(read).as_ref()

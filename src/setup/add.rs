@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::dialogue;
 use super::place::{is_plain, write_key, CONFIGURATION_MODE};
 use super::question::{self, Asking};
 use super::text::shown;
@@ -102,7 +103,7 @@ fn described(
         (Some(unit), _) => Some(unit),
         (None, true) => {
             let unit = asking.text("--unit", None, "Modbus unit id that the peripheral is set to", None)?;
-            Some(unit.parse().map_err(|_| format!("{unit:?} is no unit id; they are 0 to 255"))?)
+            Some(unit.parse().map_err(|_| format!("{unit:?} is not a unit id; they are 0 to 255"))?)
         }
         (None, false) => None,
     };
@@ -119,7 +120,7 @@ fn described(
             match device.key_file {
                 Some(file) if file == Path::new("-") => (new(), Some(question::standard_input()?)),
                 Some(file) => (format!("key_file = {}", path(&file)?), None),
-                None => (new(), Some(asking.secret("--key-file", "Device key, base64 (it is not shown)")?)),
+                None => (new(), Some(dialogue::key(asking)?)),
             }
         }
     };

@@ -1,14 +1,17 @@
-//! `init`: a first configuration, from options or answers; `add device`: one more device. What they write is checked as
-//! `check` would before it gets its name, and nothing that a person has written is overwritten.
+//! `init`: a first configuration, from options or answers, which a person can try before it is written; `add device`:
+//! one more device. What they write is checked as `check` would before it gets its name, and nothing that a person has
+//! written is overwritten.
 //!
 //! Invariant: a key is taken from a file, from standard input or from a prompt that does not show it, and is written to
 //! a file of its own. It is in no option and in no configuration.
 
 mod add;
+mod dialogue;
 mod place;
 mod question;
 mod reachable;
 mod text;
+mod trial;
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +19,12 @@ use clap::{Args, ValueEnum};
 
 use crate::config::shipped::Shipped;
 use crate::config::{proxy_address, TransportKind};
-use crate::doctor::{names_that_stay, BY_ID};
 use crate::exit::Exit;
 pub use add::{device as add_device, NewDevice};
+use dialogue::Line;
 use place::Place;
 use question::Asking;
-use text::{Bus, Draft, Secret};
+use text::{Draft, Secret};
 
 /// What the options say; the rest is asked for.
 #[derive(Debug, Args)]
@@ -94,27 +97,30 @@ impl Parity {
 /// # Errors
 /// [`Exit::Usage`] if an answer is missing, [`Exit::No`] if something is there already, [`Exit::Config`] if the
 /// answers make no configuration.
-pub fn run(main: &Path, options: Options) -> Result<(), Exit> {
+pub fn run(main: &Path, options: Options, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), Exit> {
     let output = options.output.clone().unwrap_or_else(|| main.to_owned());
     let place = Place::free(&output).map_err(Exit::No)?;
-    let asking = Asking::new();
-    let (draft, secret) = answers(&asking, options).map_err(Exit::Usage)?;
+    let (asking, shipped) = (Asking::new(), Shipped::of_this_process());
+    let (mut draft, mut secret) = answers(&asking, options, &shipped).map_err(Exit::Usage)?;
+    if asking.is_somebody_there() {
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        dialogue::try_out(&asking, &mut draft, &mut secret, &shipped, &environment).map_err(Exit::Usage)?;
+    }
     let written = place.write(&draft, secret)?;
     question::say(&next_steps(&draft, &output, &written, main));
     Ok(())
 }
 
-fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>), String> {
-    let shipped = Shipped::of_this_process();
-    let profile = options.profile.as_deref().map(|name| text::profile(name, &shipped)).transpose()?;
-    let speaks_text = profile.as_ref().is_some_and(|profile| profile.speaks_text);
-    let host = asking.text("--host", options.host, "Host name of the hub, such as contoso.azure-devices.net", None)?;
+fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draft, Option<String>), String> {
+    let mut profile = options.profile.as_deref().map(|name| text::profile(name, shipped)).transpose()?;
+    let host = dialogue::host(asking, options.host, None)?;
     let transport = match options.transport {
         // What a proxy reaches can't be seen from here.
         None if options.proxy.is_none() && asking.is_somebody_there() => reachable::proposal(&host)
             .map(|proposal| {
                 let question = "Port 8883 of the hub can't be reached from here, and 443 can. Transport";
-                transport(&asking.text("--transport", None, question, Some(proposal.as_str()))?)
+                let wrong = |name: &str| transport(name).err();
+                transport(&asking.judged("--transport", None, question, Some(proposal.as_str()), wrong)?)
             })
             .transpose()?,
         given => given,
@@ -122,26 +128,16 @@ fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>),
     let proxy = options.proxy;
     // Before anything is written: it may hold a password.
     proxy.as_deref().map_or(Ok(String::new()), proxy_address).map_err(|why| format!("--proxy {why}"))?;
-    let device = asking.text("--device", options.device, "Device id at the hub", None)?;
-    let bus = match options.modbus_tcp {
-        Some(_) if speaks_text => return Err("this profile speaks lines of text, on a serial port; give --port".into()),
-        Some(address) => Bus::Tcp { address },
-        None => {
-            let ports = names_that_stay(Path::new(BY_ID));
-            let port = asking.port(options.port, &ports)?;
-            let baud = asking.number("--baud", options.baud, "Bits a second", 19200)?;
-            Bus::Serial { port, baud, parity: options.parity.unwrap_or(Parity::Even), speaks_text }
-        }
-    };
-    let unit = match speaks_text {
-        true => None,
-        false => Some(asking.number("--unit", options.unit, "Modbus unit id", 1)?),
-    };
+    let types_key = options.connection_string_file.is_none() && options.key_file.is_none();
+    let device = dialogue::device(asking, options.device, None, types_key)?;
+    let Options { port, modbus_tcp, baud, parity, unit, .. } = options;
+    let line = Line { port, modbus_tcp, baud, parity, unit };
+    let (bus, unit) = dialogue::bus(asking, line, &mut profile, shipped, None)?;
     let (secret, content) = match (options.connection_string_file, options.key_file) {
         (Some(file), _) => (Secret::ConnectionString(absolute(&file)?), None),
         (None, Some(file)) if file == Path::new("-") => (Secret::NewKey, Some(question::standard_input()?)),
         (None, Some(file)) => (Secret::Key(absolute(&file)?), None),
-        (None, None) => (Secret::NewKey, Some(asking.secret("--key-file", "Device key, base64 (it is not shown)")?)),
+        (None, None) => (Secret::NewKey, Some(dialogue::key(asking)?)),
     };
     Ok((Draft { host, transport, proxy, device, bus, unit, secret, profile }, content))
 }
@@ -149,7 +145,7 @@ fn answers(asking: &Asking, options: Options) -> Result<(Draft, Option<String>),
 /// A transport by its name.
 fn transport(name: &str) -> Result<TransportKind, String> {
     let known = TransportKind::ALL.into_iter().find(|kind| kind.as_str() == name);
-    known.ok_or_else(|| format!("{name:?} is none of {}", TransportKind::ALL.map(TransportKind::as_str).join(", ")))
+    known.ok_or_else(|| format!("{name:?} is not one of {}", TransportKind::ALL.map(TransportKind::as_str).join(", ")))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {

@@ -53,10 +53,7 @@ impl Place {
         if let Some(key) = &key {
             let path = self.folder.join(draft.key_file());
             if !is_plain(&draft.device) {
-                return Err(Exit::No(format!(
-                    "{:?} is no device id that a file can be named after; name the file by --key-file",
-                    draft.device
-                )));
+                return Err(Exit::No(no_file_after(&draft.device)));
             }
             write_key(&path, key).map_err(|error| trouble(&path, error))?;
             made.push(path);
@@ -112,6 +109,11 @@ impl From<io::Error> for Failed {
 /// A key's file is named after its device.
 pub(super) fn is_plain(device: &str) -> bool {
     !device.starts_with('.') && device.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c))
+}
+
+/// That none can be.
+pub(super) fn no_file_after(device: &str) -> String {
+    format!("no file can be named after the device id {device:?}; put its key into a file, and name that by --key-file")
 }
 
 /// A new file that only its owner reads and, if root writes it where the service is installed, the service's group.

@@ -1,9 +1,9 @@
 //! Questions on a terminal. Without one nothing is asked: what is missing is named.
+//!
+//! Invariant: whoever answers nothing any more (Ctrl-D) ends it all, and is not asked for ever.
 
-use std::fmt::Display;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 
 use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions};
 
@@ -39,28 +39,62 @@ impl Asking {
             (None, None) if !self.is_terminal => Err(format!("{option} is missing: {question}")),
             (None, default) => {
                 let shown = default.map(|default| format!(" [{default}]")).unwrap_or_default();
-                prompt(&format!("{question}{shown}: "));
-                let answer = line()?;
-                match (answer.as_str(), default) {
-                    ("", Some(default)) => Ok(default.to_owned()),
-                    ("", None) => Err(format!("nothing was answered; {option} says it as well")),
-                    _ => Ok(answer),
+                loop {
+                    prompt(&format!("{question}{shown}: "));
+                    let answer = answer()?;
+                    match (answer.as_str(), default) {
+                        ("", Some(default)) => return Ok(default.to_owned()),
+                        ("", None) => prompt("  this one has no answer of its own: type it, or end by Ctrl-C\n"),
+                        _ => return Ok(answer),
+                    }
                 }
             }
         }
     }
 
-    /// The same for a number.
-    pub(super) fn number<T>(&self, option: &str, given: Option<T>, question: &str, default: T) -> Result<T, String>
-    where
-        T: FromStr + Display,
-    {
-        let text = self.text(option, given.map(|given| given.to_string()), question, Some(&default.to_string()))?;
-        text.parse().map_err(|_| format!("{text:?} is no number that fits; {option} says it as well"))
+    /// The same, asked until `wrong` finds nothing wrong with a person's answer. What an option says is judged later.
+    pub(super) fn judged(
+        &self,
+        option: &str,
+        given: Option<String>,
+        question: &str,
+        default: Option<&str>,
+        wrong: impl Fn(&str) -> Option<String>,
+    ) -> Result<String, String> {
+        if given.is_some() || !self.is_terminal {
+            return self.text(option, given, question, default);
+        }
+        loop {
+            let answer = self.text(option, None, question, default)?;
+            match wrong(&answer) {
+                Some(why) => prompt(&format!("  {why}\n")),
+                None => return Ok(answer),
+            }
+        }
+    }
+
+    /// One of a few answers, of which the first is proposed.
+    pub(super) fn choice<'a>(&self, question: &str, answers: &[&'a str]) -> Result<&'a str, String> {
+        let of = |answer: &str| answers.iter().copied().find(|one| one.eq_ignore_ascii_case(answer));
+        let wrong =
+            |answer: &str| of(answer).is_none().then(|| format!("{answer:?} is not one of {}", answers.join(", ")));
+        let first = answers.first().copied().unwrap_or_default();
+        let answer = self.judged("an answer", None, question, Some(first), wrong)?;
+        Ok(of(&answer).unwrap_or(first))
+    }
+
+    /// Yes or no. `proposed` is what an empty answer says.
+    pub(super) fn yes(&self, question: &str, proposed: bool) -> Result<bool, String> {
+        Ok(self.choice(question, if proposed { &["y", "n"] } else { &["n", "y"] })? == "y")
     }
 
     /// The serial port, from a list of those that are there.
-    pub(super) fn port(&self, given: Option<PathBuf>, there: &[PathBuf]) -> Result<PathBuf, String> {
+    pub(super) fn port(
+        &self,
+        given: Option<PathBuf>,
+        before: Option<&Path>,
+        there: &[PathBuf],
+    ) -> Result<PathBuf, String> {
         if let Some(given) = given {
             return Ok(given);
         }
@@ -70,24 +104,51 @@ impl Asking {
             let list = if there.is_empty() { "  no adapter is plugged in\n".to_owned() } else { list.concat() };
             return Err(format!("--port or --modbus-tcp is missing; serial ports with names that stay:\n{list}"));
         }
+        prompt(if there.is_empty() { "No adapter with a name that stays is plugged in.\n" } else { "Serial ports:\n" });
         prompt(&list.concat());
-        let default = there.first().map(|port| port.display().to_string());
-        let answer = self.text("--port", None, "Serial port, by number or path", default.as_deref())?;
-        Ok(answer.parse().ok().and_then(|n: usize| there.get(n.checked_sub(1)?).cloned()).unwrap_or(answer.into()))
+        let default = before.or(there.first().map(PathBuf::as_path)).map(|port| port.display().to_string());
+        loop {
+            let answer = self.text("--port", None, "Port, by number or path", default.as_deref())?;
+            let numbered = answer.parse().ok().map(|n: usize| there.get(n.wrapping_sub(1)).cloned());
+            let port = match numbered {
+                Some(None) => {
+                    prompt(&format!("  there is no number {answer} in the list\n"));
+                    continue;
+                }
+                Some(Some(port)) => port,
+                None => PathBuf::from(answer),
+            };
+            if port.exists()
+                || self.yes(&format!("{} is not there now. Take it all the same (y or n)", port.display()), false)?
+            {
+                return Ok(port);
+            }
+        }
     }
 
     /// What is not shown while it is typed.
-    pub(super) fn secret(&self, option: &str, question: &str) -> Result<String, String> {
+    pub(super) fn secret(
+        &self,
+        option: &str,
+        question: &str,
+        wrong: impl Fn(&str) -> Option<String>,
+    ) -> Result<String, String> {
         if !self.is_terminal {
             return Err(format!("{option} is missing: {question}"));
         }
-        // Before the question: what is typed or pasted right after it is neither shown nor dropped.
-        let shown = Echo::off()?;
-        prompt(&format!("{question}: "));
-        let answer = line();
-        drop(shown);
-        prompt("\n");
-        answer
+        loop {
+            // Before the question: what is typed or pasted right after it is neither shown nor dropped.
+            let shown = Echo::off()?;
+            prompt(&format!("{question}: "));
+            let answer = answer();
+            drop(shown);
+            prompt("\n");
+            let answer = answer?;
+            match wrong(&answer) {
+                Some(why) => prompt(&format!("  {why}\n")),
+                None => return Ok(answer),
+            }
+        }
     }
 }
 
@@ -115,7 +176,7 @@ impl Drop for Echo {
 }
 
 /// A question, beside the data on standard output.
-fn prompt(text: &str) {
+pub(super) fn prompt(text: &str) {
     let mut error = std::io::stderr();
     let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
 }
@@ -126,10 +187,20 @@ pub(super) fn say(text: &str) {
 }
 
 fn line() -> Result<String, String> {
+    Ok(answer_or_end()?.unwrap_or_default())
+}
+
+/// A person's answer.
+fn answer() -> Result<String, String> {
+    answer_or_end()?.ok_or_else(|| "the dialogue was ended, and nothing is written".to_owned())
+}
+
+/// `None`: nobody answers any more.
+fn answer_or_end() -> Result<Option<String>, String> {
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer);
-    read.map_err(|error| format!("the answer can't be read: {error}"))?;
-    Ok(answer.trim().to_owned())
+    let read = read.map_err(|error| format!("the answer can't be read: {error}"))?;
+    Ok((read > 0).then(|| answer.trim().to_owned()))
 }
 
 /// All of standard input, as one line.

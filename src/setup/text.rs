@@ -32,6 +32,7 @@ read = { table = "holding", address = 0 }
 const READING_COMMAND: &str = "read-first";
 
 /// Everything that a first configuration says.
+#[derive(Clone)]
 pub(super) struct Draft {
     pub(super) host: String,
     pub(super) transport: Option<TransportKind>,
@@ -43,13 +44,22 @@ pub(super) struct Draft {
     pub(super) profile: Option<Profile>,
 }
 
+/// How characters are made on a serial line. Without a number of stop bits the program's own is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Characters {
+    pub(super) parity: Parity,
+    pub(super) stop_bits: Option<u8>,
+}
+
 /// The one bus.
+#[derive(Clone)]
 pub(super) enum Bus {
-    Serial { port: PathBuf, baud: u32, parity: Parity, speaks_text: bool },
+    Serial { port: PathBuf, baud: u32, characters: Characters, speaks_text: bool },
     Tcp { address: String },
 }
 
 /// Where the device's secret is.
+#[derive(Clone)]
 pub(super) enum Secret {
     /// In this file.
     Key(PathBuf),
@@ -60,6 +70,7 @@ pub(super) enum Secret {
 }
 
 /// A profile of the examples, or one that is shipped.
+#[derive(Clone)]
 pub(super) struct Profile {
     name: String,
     /// What is written of it; nothing of one that is shipped, which is found by its name.
@@ -123,7 +134,37 @@ fn names() -> Vec<&'static str> {
     names
 }
 
+/// The names of all profiles that speak lines of text.
+pub(super) fn names_of_text(shipped: &Shipped) -> Vec<String> {
+    let all = names().into_iter().map(str::to_owned).chain(shipped.names());
+    all.filter(|name| profile(name, shipped).is_ok_and(|profile| profile.speaks_text)).collect()
+}
+
+impl Bus {
+    /// Where it is: a port, or an address.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Bus::Serial { port, .. } => port.display().to_string(),
+            Bus::Tcp { address } => address.clone(),
+        }
+    }
+}
+
 impl Draft {
+    /// With nothing wrong in it, to put one answer into.
+    pub(super) fn to_judge_by() -> Draft {
+        Draft {
+            host: "hub.example".into(),
+            transport: None,
+            proxy: None,
+            device: "device".into(),
+            bus: Bus::Tcp { address: "localhost:502".into() },
+            unit: Some(1),
+            secret: Secret::NewKey,
+            profile: None,
+        }
+    }
+
     /// The command that is to be tried first: one that reads, if there is one.
     pub(super) fn first_command(&self) -> String {
         let commands = self.profile.as_ref().map(|profile| &profile.commands[..]).unwrap_or_default();
@@ -156,7 +197,7 @@ impl Draft {
             Bus::Tcp { address } => {
                 let _ = writeln!(out, "[bus.line-a]\nkind = \"modbus-tcp\"\naddress = {}\n", quoted(address));
             }
-            Bus::Serial { port, baud, parity, speaks_text } => {
+            Bus::Serial { port, baud, characters: Characters { parity, stop_bits }, speaks_text } => {
                 let kind = if *speaks_text { "serial" } else { "modbus-rtu" };
                 let port = quoted(&port.display().to_string());
                 let parity = parity.as_str();
@@ -164,6 +205,9 @@ impl Draft {
                     out,
                     "[bus.line-a]\nkind = \"{kind}\"\nport = {port}\nbaud = {baud}\nparity = \"{parity}\""
                 );
+                if let Some(stop_bits) = stop_bits {
+                    let _ = writeln!(out, "stop_bits = {stop_bits}");
+                }
                 let line = self.profile.as_ref().filter(|_| *speaks_text).map(|profile| &*profile.line);
                 out.push_str(line.unwrap_or_default());
                 out.push('\n');

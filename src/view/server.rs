@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{host, metrics, page, Source, Views};
 use crate::config::{Listen, View};
+use crate::handles;
 use crate::log::throttle::EACH;
 use crate::net::served::{self, Asked, Told};
 use crate::net::Stream;
 use crate::operate::admin::server as socket;
 
-/// Connections of each kind that are served at the same time.
-pub const CONNECTIONS_MAX: usize = 16;
+/// Connections of each kind that are served at the same time: handles are kept for so many.
+pub const CONNECTIONS_MAX: usize = handles::LOOKERS_MAX;
 /// Longest that one takes from its beginning to its end.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a picture is shown before another is taken.

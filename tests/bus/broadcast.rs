@@ -38,7 +38,7 @@ async fn what_goes_to_all_units_is_answered_by_none_and_left_alone_before_the_ne
             assert!(asked.elapsed() >= longer.unwrap_or(TURNAROUND), "{:?}", asked.elapsed());
             peer.say(&frame(&[7, 3, 2, 0, 1])).await;
             assert_eq!(patient(asking).await.unwrap(), Wire::Answered(Answer::Words(vec![1])));
-            assert_eq!((line.status().exchanges, line.status().timeouts), (2, 0));
+            assert_eq!((line.snapshot().exchanges, line.snapshot().timeouts), (2, 0));
         }
     }
 }

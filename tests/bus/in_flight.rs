@@ -76,7 +76,7 @@ async fn each_answer_is_its_own_requests_in_whatever_order_they_come() {
     let mut units: Vec<u8> = asked.iter().map(|asked| asked.unit).collect();
     units.sort_unstable();
     assert_eq!(units, [1, 2, 3, 4, 5]);
-    assert_eq!(line.status().exchanges, 5);
+    assert_eq!(line.snapshot().exchanges, 5);
 }
 
 #[tokio::test]

@@ -374,7 +374,7 @@ async fn of_eight_requests_at_once_each_has_its_own_answer() {
         });
     }
     units.join_all().await;
-    assert_eq!((line.status().exchanges, line.status().timeouts), (16 * 25 * 2, 0));
+    assert_eq!((line.snapshot().exchanges, line.snapshot().timeouts), (16 * 25 * 2, 0));
 }
 
 #[test]

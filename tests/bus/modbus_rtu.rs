@@ -39,7 +39,7 @@ async fn silence_is_no_answer_and_the_request_is_sent_once() {
     assert!(matches!(&wire, Wire::NoAnswer(why) if why.contains("unit 7")), "{wire:?}");
     pty.peer.hear(&asks(7, 16)).await;
     pty.peer.hear_nothing().await;
-    assert_eq!((line.status().exchanges, line.status().timeouts), (1, 1));
+    assert_eq!((line.snapshot().exchanges, line.snapshot().timeouts), (1, 1));
     assert_eq!(line.status().state.as_str(), "open");
 }
 
@@ -372,7 +372,7 @@ async fn what_the_turnaround_has_made_too_late_is_not_sent() {
     let wire = line.call(Call { not_after: Some(soon), ..call(7, write(16, 5)) }).await;
     assert!(matches!(&wire, Wire::NotSent(why) if why.contains("in time")), "{wire:?}");
     peer.hear_nothing().await;
-    assert_eq!((line.status().state.as_str(), line.status().exchanges), ("open", 1));
+    assert_eq!((line.status().state.as_str(), line.snapshot().exchanges), ("open", 1));
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ async fn with_each(what: impl AsyncFn(&mut Turn)) {
         let mut turn = line.bus.turn().await.unwrap();
         what(&mut turn).await;
         drop(turn);
-        assert_eq!(line.status().timeouts, 0, "{}", line.status().kind);
+        assert_eq!(line.snapshot().timeouts, 0, "{}", line.status().kind);
     }
 }
 
@@ -321,7 +321,7 @@ async fn of_eight_requests_at_once_none_is_given_the_answer_of_another_unit() {
         });
     }
     asked.join_all().await;
-    assert!(line.status().exchanges > 0);
+    assert!(line.snapshot().exchanges > 0);
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn a_reply_confirms_refuses_or_is_passed_over() {
         pty.peer.say(reply.as_bytes()).await;
         assert_eq!(patient(asking).await.unwrap(), wire, "{reply:?}");
     }
-    assert_eq!((line.status().kind, line.status().exchanges), ("serial", 7));
+    assert_eq!((line.status().kind, line.snapshot().exchanges), ("serial", 7));
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn what_is_no_reply_is_a_bad_reply_and_silence_none() {
     assert!(matches!(wire, Wire::NoAnswer(_)), "{wire:?}");
     pty.peer.hear(b"T\r\n").await;
     pty.peer.hear_nothing().await;
-    assert_eq!((line.status().exchanges, line.status().timeouts), (1, 1));
+    assert_eq!((line.snapshot().exchanges, line.snapshot().timeouts), (1, 1));
 }
 
 #[tokio::test]

@@ -238,5 +238,5 @@ async fn through_reboots_and_power_cuts_a_row_outlives_every_redelivery_and_goes
 
 fn finished(id: &str) -> Finish {
     let new = NewRow { received_at: Timestamp(0), ..reset(Some(id)) };
-    Finish { row: None, new, outcome: Outcome::succeeded(None), attempts: 1, finished_at: Timestamp(0) }
+    Finish { row: None, new, outcome: Outcome::succeeded(None), attempts: 1, sent_at: None, finished_at: Timestamp(0) }
 }

@@ -86,6 +86,8 @@ fn commands_are_run_completed_rejected_and_told_of() {
     }
     assert_eq!(site.device_status("pump")["transport"], "amqp");
     site.settled();
+    let how = ids.map(|id| site.settled_how(id));
+    assert_eq!(how, ["completed by amqp", "rejected by amqp", "rejected by amqp", "completed by amqp"]);
     assert!(daemon.terminate().success());
     assert!(!hub.is_connected("pump"), "it took leave");
 }

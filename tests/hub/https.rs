@@ -92,6 +92,7 @@ fn what_is_refused_is_rejected_at_the_hub() {
     site.wait_for_row("m-1", "rejected");
     site.settled();
     assert_eq!(events(&hub), [("m-1".to_owned(), "rejected".to_owned())]);
+    assert_eq!(site.settled_how("m-1"), "rejected by https");
     let row = &site.rows()[0];
     assert!(row["sequenceNumber"].is_u64() && row["enqueuedAt"].is_string(), "{row}");
 }

@@ -75,7 +75,14 @@ async fn record(ledger: &Ledger, id: &str) {
     let new = reset(Some(id));
     let outcome = Outcome::succeeded(None);
     ledger
-        .finish(Finish { row: None, new, outcome, attempts: 1, finished_at: Timestamp(1_800_000_000_500) })
+        .finish(Finish {
+            row: None,
+            new,
+            outcome,
+            attempts: 1,
+            sent_at: None,
+            finished_at: Timestamp(1_800_000_000_500),
+        })
         .await
         .unwrap();
 }

@@ -202,7 +202,8 @@ impl Pair<'_> {
             State::Succeeded => Outcome::succeeded(Some(json!({ "a": [1.5, "ä\n"] }))),
             state => Outcome::ended(state, Fault::new(Code::Timeout, "no answer\n\"in time\"")),
         };
-        let finish = |row, new| Finish { row, new, outcome, attempts, finished_at: Timestamp(1_800_000_000_999) };
+        let finish =
+            |row, new| Finish { row, new, outcome, attempts, sent_at: None, finished_at: Timestamp(1_800_000_000_999) };
         let open: Vec<Row> = self.unfinished().into_iter().cloned().collect();
         let message = if choice & 0x80 != 0 && !open.is_empty() {
             let row = &open[usize::from(choice) % open.len()];

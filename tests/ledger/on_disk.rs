@@ -36,6 +36,7 @@ fn finish(new: NewRow) -> Finish {
         new,
         outcome: Outcome::succeeded(Some(json!(7))),
         attempts: 1,
+        sent_at: None,
         finished_at: Timestamp(1_800_000_000_500),
     }
 }
@@ -137,17 +138,19 @@ async fn the_same_id_with_another_body_gets_a_row_of_its_own_once() {
 }
 
 #[tokio::test]
-async fn redeliveries_are_counted_and_seen_beside_the_running_daemon() {
+async fn redeliveries_and_settlements_are_noted_and_seen_beside_the_running_daemon() {
     let (_folder, path, ledger) = fresh();
     ledger.finish(finish(message(Some("m"), 1))).await.unwrap();
     let row = ledger.lookup(HUB, "pump", Some("m"), [1; 32]).await.unwrap().row.unwrap();
-    let _receipt = ledger.delivered_again(row);
-    // A later write takes the note along.
+    let receipt = ledger.delivered_again(row);
+    ledger.settled(receipt.row(), "completed by mqtt".into());
+    // A later write takes the notes along.
     ledger.finish(finish(message(Some("n"), 1))).await.unwrap();
     let record = Reader::open(&path).unwrap().show("pump", "m").unwrap().unwrap();
     assert_eq!(record.deliveries, 2);
     let events: Vec<_> = record.history.iter().map(|entry| entry["event"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(events, ["received", "succeeded", "delivered-again"]);
+    assert_eq!(events, ["received", "succeeded", "delivered-again", "settled"]);
+    assert_eq!(record.history[3]["detail"], "completed by mqtt");
     ledger.close().await;
 }
 

@@ -341,9 +341,13 @@ fn a_row_has_the_shape_that_scripts_rely_on() {
     has_shape(&list, &example, "row");
     let mut with_history = example.clone();
     with_history["history"] = json!([{"at": "2026-11-22T10:00:00.123Z", "event": "received"}]);
-    let shown = row(&["ledger", "show", "pump", "m-1", "--json"]);
+    assert_eq!(plant.site.settled_how("m-1"), "completed by mqtt");
+    let mut shown = row(&["ledger", "show", "pump", "m-1", "--json"]);
+    // What is told in words has them beside the others.
+    shown["history"][3].as_object_mut().and_then(|entry| entry.remove("detail")).expect("it has");
     has_shape(&shown, &with_history, "row");
-    assert_eq!(shown["history"].as_array().map(Vec::len), Some(2));
+    let events: Vec<_> = shown["history"].as_array().expect("a list").iter().map(|entry| &entry["event"]).collect();
+    assert_eq!(events, ["received", "sent", "succeeded", "settled"]);
 
     let mut failed = example;
     (failed["value"], failed["error"]) =

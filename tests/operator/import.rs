@@ -144,7 +144,7 @@ fn what_a_profile_cannot_say_is_listed_in_it_and_beside_it() {
             2,
             &[
                 "DoorBit: its mask has no like in a profile",
-                "Compressor: its startingAddress \"10.10\" is no number from 0 to 65535",
+                "Compressor: its startingAddress \"10.10\" is not a number from 0 to 65535",
                 "Counts: a profile has no type \"Int16Array\"",
                 "read-TooFar: read.address: it reaches to 65536 from here, and the last address is 65535",
                 "Virtual: it has no attributes, so nobody knows where it lies",
@@ -182,7 +182,7 @@ fn what_is_no_such_file_is_refused_with_the_line_and_what_to_do() {
     let points = |points: &str| format!("{{\n\"id\": 1, \"group\": {{\n\"points\": [\n{points}\n]}}}}").into_bytes();
     let table: [(&[&str], Vec<u8>, &str); 16] = [
         (&["edgex"], b"".to_vec(), "holds nothing; is it the right file?"),
-        (&["edgex"], b"\xFF\xFE".to_vec(), "is no text in UTF-8; is it the right file?"),
+        (&["edgex"], b"\xFF\xFE".to_vec(), "is not text in UTF-8; is it the right file?"),
         (&["edgex"], vec![b'#'; (2 << 20) + 1], "is larger than 2 MiB"),
         (&["wot"], b"{\n\"a\": 1,\n}".to_vec(), "line 3: is no JSON: key must be a string; correct it there"),
         (&["edgex"], b"name: a\n  b: [1\n".to_vec(), "line 2: is no YAML: "),
@@ -191,7 +191,7 @@ fn what_is_no_such_file_is_refused_with_the_line_and_what_to_do() {
         (&["edgex"], b"a: 1\n---\nb: 1\n".to_vec(), "a second document begins here; write each into a file of its own"),
         (&["edgex"], "[".repeat(70).into_bytes(), "is no JSON"),
         (&["edgex"], ("[".repeat(70) + &"]".repeat(70)).into_bytes(), "is deeper than 64 levels"),
-        (&["edgex"], b"\n\nname: a\n".to_vec(), "line 3: is no device profile of EdgeX"),
+        (&["edgex"], b"\n\nname: a\n".to_vec(), "line 3: is not a device profile of EdgeX"),
         (&["wot"], b"{\"title\": 1}".to_vec(), "line 1: is no Thing Description"),
         (&sunspec, b"{\"id\": 1}".to_vec(), "line 1: is no SunSpec model"),
         (&sunspec, points("{\"name\": \"A\", \"type\": \"int17\"}"), "line 4: the point \"A\" has the type \"int17\""),

@@ -1,12 +1,15 @@
 //! `init` writes a configuration that `check` finds good, overwrites nothing that a person has written, and puts the
-//! device's key nowhere but into a file of its own.
+//! device's key nowhere but into a file of its own. On a terminal each answer is judged when it is given, and line and
+//! hub are tried before anything is written.
 
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::hub::Hub;
 use crate::support::profiles;
+use crate::support::slave::Slave;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -187,7 +190,12 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
     let tcp = &["--modbus-tcp", "h:502"][..];
     for (args, input, status, said) in [
         (vec!["--host", "https://contoso", "--device", "d", "--key-file", "-"], KEY, 78, "hub.host"),
-        (vec!["--host", "h.example", "--device", "../d", "--key-file", "-"], KEY, 1, "is no device id"),
+        (
+            vec!["--host", "h.example", "--device", "../d", "--key-file", "-"],
+            KEY,
+            1,
+            "no file can be named after the device id",
+        ),
         (vec!["--host", "h.example", "--device", "d e", "--key-file", "pump-7.key"], "", 78, "device id holds"),
         (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "no base64!", 78, "put only the key into it"),
         (vec!["--host", "h.example", "--device", "d", "--key-file", "-"], "", 2, "holds no key"),
@@ -217,10 +225,10 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Answers each prompt on a terminal of its own, and prints all that the terminal has shown.
+/// Answers each prompt on a terminal of its own, and prints all that the terminal has shown. The answer ^C is the key.
 const PERSON: &str = r#"
 import os, pty, signal, sys
-signal.alarm(60)
+signal.alarm(120)
 answers = sys.argv[1].split("|")
 pid, terminal = pty.fork()
 if pid == 0:
@@ -235,31 +243,123 @@ while True:
         break
     shown += piece
     if shown.endswith(b": ") and answers:
-        os.write(terminal, answers.pop(0).encode() + b"\n")
+        answer = answers.pop(0)
+        os.write(terminal, b"\x03" if answer == "^C" else answer.encode() + b"\n")
 sys.stdout.buffer.write(shown)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
+impl Place {
+    /// A person answers so. What the terminal has shown, and how it ended.
+    fn dialogue(&self, answers: &str, args: &[&str], environment: &[(&str, &str)]) -> (String, Option<i32>) {
+        let mut command = Command::new("python3");
+        command.args(["-c", PERSON, answers, PROGRAM, "init"]).args(args);
+        command.arg("--config").arg(self.path("fieldbridge.toml")).envs(environment.iter().copied());
+        let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!shown.contains(&KEY[..8]), "the key was shown: {shown}");
+        (shown, output.status.code())
+    }
+}
+
 #[test]
 fn on_a_terminal_it_asks_and_does_not_show_the_key() {
     let place = Place::new();
-    let answers = format!("contoso.azure-devices.net|pump-7|/dev/ttyUSB7|9600|42|{KEY}");
-    let mut command = Command::new("python3");
-    command.args(["-c", PERSON, &answers, PROGRAM, "init", "--transport", "mqtt", "--config"]);
-    command.arg(place.path("fieldbridge.toml"));
-    let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{shown}");
-    for question in ["Host name", "Device id", "Serial port", "Bits a second [19200]", "unit id [1]", "not shown"] {
+    let answers = format!("contoso.azure-devices.net|pump-7|1|/dev/ttyUSB7|y|9600|8n1|42|{KEY}|n|n");
+    let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &[]);
+    assert_eq!(status, Some(0), "{shown}");
+    for question in [
+        "Host name",
+        "Device id",
+        "1 Modbus RTU",
+        "Port, by number or path",
+        "/dev/ttyUSB7 is not there now",
+        "Bits a second [19200]",
+        "8E1  even parity",
+        "8N1  no parity",
+        "unit id that the peripheral is set to [1]",
+        "not shown",
+        "which changes nothing: open /dev/ttyUSB7 and read something of unit 42.",
+        "which changes nothing: connect to contoso.azure-devices.net as pump-7 for a moment.",
+    ] {
         assert!(shown.contains(question), "{question}: {shown}");
     }
-    assert!(shown.contains("/dev/ttyUSB7") && !shown.contains(&KEY[..8]), "{shown}");
     check(&place.path("fieldbridge.toml"));
     let config = place.config();
-    for line in ["port = \"/dev/ttyUSB7\"", "baud = 9600", "unit = 42", "key_file = \"keys/pump-7.key\""] {
+    for line in [
+        "port = \"/dev/ttyUSB7\"",
+        "baud = 9600",
+        "parity = \"none\"\nstop_bits = 1\n",
+        "unit = 42",
+        "key_file = \"keys/pump-7.key\"",
+    ] {
         assert!(config.contains(line), "{line}: {config}");
     }
     assert_eq!(std::fs::read_to_string(place.path("keys/pump-7.key")).unwrap().trim(), KEY);
+}
+
+#[test]
+fn each_answer_is_judged_at_once_and_asked_for_again() {
+    let place = Place::new();
+    let answers =
+        format!("|https://contoso|h.example|d e|../d|pump-7|4|3|pump|scale|/dev/null|0|9600|8X1||no base64!|{KEY}|n|n");
+    let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &[]);
+    assert_eq!(status, Some(0), "{shown}");
+    for said in [
+        "this one has no answer of its own",
+        "https",
+        "device id",
+        "no file can be named after the device id \"../d\"",
+        "\"4\" is not one of 1, 2 and 3",
+        "pump speaks Modbus",
+        "\"8X1\" is not one of 8E1, 8N1, 8N2, 8O1",
+        "base64",
+    ] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    assert!(!shown.contains("/proc/"), "{shown}");
+    check(&place.path("fieldbridge.toml"));
+    assert!(
+        place.config().contains("kind = \"serial\"") && place.config().contains("baud = 9600"),
+        "{}",
+        place.config()
+    );
+}
+
+#[test]
+fn line_and_hub_are_tried_before_anything_is_written_and_again_with_other_answers() {
+    let (hub, slave) = (Hub::plain(&["pump-7"]), Slave::new());
+    slave.set_register(0, 1234);
+    let place = Place::new();
+    let (address, socket, ledger) = (hub.addr().to_string(), place.path("admin.sock"), place.path("ledger.db"));
+    let environment = [
+        ("FIELDBRIDGE__HUB__ADDRESS", &*address),
+        ("FIELDBRIDGE__HUB__TLS", "false"),
+        ("FIELDBRIDGE__ADMIN__SOCKET", socket.to_str().unwrap()),
+        ("FIELDBRIDGE__LEDGER__PATH", ledger.to_str().unwrap()),
+    ];
+    let (host, slave_at) = (hub.host(), slave.address());
+    let begin = format!("{host}|pump-8|2|127.0.0.1:1|7|{KEY}|y");
+    // Whoever ends it in the middle of it has written nothing.
+    for end in ["^C", "o|^C", "g|^C"] {
+        let (shown, status) = place.dialogue(&format!("{begin}|{end}"), &["--transport", "mqtt"], &environment);
+        assert_ne!(status, Some(0), "{shown}");
+        assert!(shown.contains("FAIL  bus line-a: "), "{shown}");
+        assert_eq!(place.names(), ["pump-7.key"], "{shown}");
+    }
+    let answers = format!("{begin}|m|o|{slave_at}|1|y|m|o||pump-7|{KEY}");
+    let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &environment);
+    assert_eq!(status, Some(0), "{shown}");
+    assert_eq!(shown.matches("FAIL  bus line-a: ").count(), 2, "{shown}");
+    assert_eq!(shown.matches("FAIL  identity pump-8: ").count(), 2, "{shown}");
+    for said in ["unit 1 answers: holding register 0 of read-first is 1234", "ok    identity pump-7: "] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    assert!(shown.find("ok    identity pump-7: ") < shown.find("wrote "), "{shown}");
+    let config = place.config();
+    assert!(config.contains(slave_at) && config.contains("[device.\"pump-7\"]"), "{config}");
+    check(&place.path("fieldbridge.toml"));
+    assert!(slave.writes().is_empty());
 }
 
 #[test]
@@ -272,12 +372,9 @@ fn where_only_the_port_of_the_web_is_open_it_proposes_what_goes_through_it() {
     let _web = std::net::TcpListener::bind((host.as_str(), 443)).unwrap();
     for (answer, written) in [("", "mqtt-ws"), ("amqp-ws", "amqp-ws")] {
         let place = Place::new();
-        let answers = format!("{host}|{answer}|pump-7|/dev/ttyUSB7|9600|42|{KEY}");
-        let mut command = Command::new("python3");
-        command.args(["-c", PERSON, &answers, PROGRAM, "init", "--config"]).arg(place.path("fieldbridge.toml"));
-        let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
-        let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && shown.contains("443 can. Transport [mqtt-ws]: "), "{shown}");
+        let answers = format!("{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
+        let (shown, status) = place.dialogue(&answers, &[], &[]);
+        assert!(status == Some(0) && shown.contains("443 can. Transport [mqtt-ws]: "), "{shown}");
         assert!(place.config().contains(&format!("transport = \"{written}\"\n")), "{}", place.config());
         check(&place.path("fieldbridge.toml"));
     }

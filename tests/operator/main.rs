@@ -6,7 +6,8 @@
 //! - `seen`: the gateway as it is seen from outside.
 //! - `bundle`, `journal`: what is seen of it from elsewhere.
 //! - `secrets`: what nobody may see.
-//! - `documented`, `manual`, `supply`, `tidy`: documents, pages, dependencies and source keep to their rules.
+//! - `documented`, `manual`, `pictures`, `supply`, `tidy`: documents, pages, pictures, dependencies and source keep to
+//!   their rules.
 
 #![allow(clippy::unwrap_used)] // clippy knows only functions that are marked as tests
 
@@ -25,6 +26,7 @@ mod init;
 mod inspect;
 mod journal;
 mod manual;
+mod pictures;
 mod reload;
 mod secrets;
 mod seen;

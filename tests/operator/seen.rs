@@ -244,7 +244,10 @@ fn a_place_that_cant_be_had_is_tried_again_and_the_gateway_runs_meanwhile() {
     site.configure("unix:metrics.sock", "unix:device.key");
     let check = site.command(&["check"]);
     let told = String::from_utf8_lossy(&check.stderr).into_owned();
-    assert!(check.status.code() == Some(78) && told.contains("metrics.listen") && told.contains("no socket"), "{told}");
+    assert!(
+        check.status.code() == Some(78) && told.contains("metrics.listen") && told.contains("not a socket"),
+        "{told}"
+    );
     assert!(site.path("device.key").exists());
 }
 

@@ -119,8 +119,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["breaker", "call", "lineup"],
             // Ports know bytes, and no framing.
             &["port"],
-            &["debts", "ears", "link", "meter", "tap", "turns"],
-            &["counts"],
+            &["counts", "debts", "ears", "link", "tap", "turns"],
             &["modbus", "presence", "text"],
             &["speech", "worker"],
         ],

@@ -122,6 +122,11 @@ impl Running {
         tokio::spawn(async move { bus.turn().await.unwrap().exchange(&call).await })
     }
 
+    /// As `status` shows it.
+    pub fn snapshot(&self) -> fieldbridge::health::snapshot::Bus {
+        self.bus.snapshot()
+    }
+
     pub fn status(&self) -> BusStatus {
         self.bus.status()
     }

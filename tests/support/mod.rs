@@ -119,6 +119,17 @@ impl Site {
         })
     }
 
+    /// What the hub was told of a message, and how, once that stands in its row.
+    pub fn settled_how(&self, message_id: &str) -> String {
+        eventually(&format!("what the hub was told of {message_id}"), || {
+            let row = self.rows().into_iter().find(|row| row["messageId"] == message_id)?;
+            let shown = self.command(&["ledger", "show", &row["row"].to_string(), "--json"]);
+            let shown: Json = serde_json::from_slice(&shown.stdout).ok()?;
+            let entry = shown["history"].as_array()?.iter().find(|entry| entry["event"] == "settled")?;
+            entry["detail"].as_str().map(str::to_owned)
+        })
+    }
+
     /// What `status` says of a device of the running daemon.
     pub fn device_status(&self, id: &str) -> Json {
         let status = self.status();

@@ -301,7 +301,7 @@ fn to_machine(answer: &Answer, name: &str, is_one_meant: bool) -> Result<Found, 
         200 => match token_in(&answer.body) {
             Ok((bearer, life)) => Ok(Found::Token(Token::new(bearer, life))),
             // A captive portal answers for every address.
-            Err(why) => Ok(Found::Nobody(format!("what answers at {name} is no managed identity ({why})"))),
+            Err(why) => Ok(Found::Nobody(format!("what answers at {name} is not a managed identity ({why})"))),
         },
         // "The metadata service retries" (Microsoft): it is there, and can't now.
         410 | 429 | 500..=599 => Err(EntraError::Unreachable(format!(

@@ -57,7 +57,7 @@ const TAKE_UP: Duration = Duration::from_millis(200);
 
 /// What a person is told of an adapter that hears itself.
 const ECHOES: &str =
-    "what is sent comes back as an echo, which is no answer: set the adapter so that it does not receive \
+    "what is sent comes back as an echo, which is not an answer: set the adapter so that it does not receive \
                       while it sends, or write echo = \"strip\" if it can't";
 
 /// And of one that should and doesn't.

@@ -277,12 +277,7 @@ impl Working<'_, Many> {
         while let Some(Done { key, call, ended, took }) = self.link.take_ended() {
             crash::point(Point::ExchangeEnded);
             self.counts.ended(call.unit, &ended.wire, false, took);
-            self.counts.meter.ended(call.unit, &ended.wire);
             self.note_presence(&call, &ended);
-            self.status.send_modify(|status| {
-                status.exchanges += 1;
-                status.timeouts += u64::from(matches!(ended.wire, Wire::NoAnswer(_)));
-            });
             debug!(bus = %self.name, unit = call.unit, outcome = word(&ended.wire), "exchange");
             let turnaround = bounded(call.own_turnaround().unwrap_or(self.configured.borrow().turnaround));
             if !turnaround.is_zero() {

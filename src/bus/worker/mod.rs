@@ -390,25 +390,30 @@ impl<L: Link> Working<'_, L> {
     /// Does one exchange for the holder of the turn. `None`: the line was opened anew, and must be tried first.
     async fn exchange(&mut self, call: &Call, asked: Instant, stop: &CancellationToken) -> Option<Wire> {
         let caller = self.callers.turns.begin()?;
-        let mut ended = self.attempt(call, asked, caller, stop).await?;
+        let mut took = Duration::ZERO;
+        let mut ended = self.attempt(call, asked, caller, stop, &mut took).await?;
         if let Ended { wire: Wire::NotSent(_), lost: Some(_) } = ended {
             // The line turned out to be closed before it took a byte: once more, on a new one.
-            ended = self.attempt(call, asked, caller, stop).await?;
+            ended = self.attempt(call, asked, caller, stop, &mut took).await?;
         }
         crash::point(Point::ExchangeEnded);
         self.note_presence(call, &ended);
         let wire = ended.wire;
-        self.counts.meter.ended(call.unit, &wire);
-        self.status.send_modify(|status| {
-            status.exchanges += u64::from(!matches!(wire, Wire::NotSent(_)));
-            status.timeouts += u64::from(matches!(wire, Wire::NoAnswer(_)));
-        });
+        self.counts.ended(call.unit, &wire, self.link.has_garbled(), took);
         debug!(bus = %self.name, unit = call.unit, outcome = word(&wire), "exchange");
         Some(wire)
     }
 
-    /// One exchange, on a line that is opened for it if need be. `None`: the line must be tried first.
-    async fn attempt(&mut self, call: &Call, asked: Instant, caller: u64, stop: &CancellationToken) -> Option<Ended> {
+    /// One exchange, on a line that is opened for it if need be, and how long it took there. `None`: the line must be
+    /// tried first.
+    async fn attempt(
+        &mut self,
+        call: &Call,
+        asked: Instant,
+        caller: u64,
+        stop: &CancellationToken,
+        took: &mut Duration,
+    ) -> Option<Ended> {
         if !self.link.is_open() {
             match &self.reopening.failed {
                 // It was tried just now, while the caller was asking.
@@ -447,7 +452,7 @@ impl<L: Link> Working<'_, L> {
         crash::stick(Part::Bus).await;
         let begun = Instant::now();
         let ended = self.link.exchange(call, caller).await;
-        self.counts.ended(call.unit, &ended.wire, self.link.has_garbled(), begun.elapsed());
+        *took = begun.elapsed();
         if self.link.endpoint().is_some() {
             self.page.note(self.link.owed_until());
         }

@@ -223,7 +223,7 @@ async fn a_call_tries_the_line_once_and_at_once() {
     bus.line.with(|script| script.absent = false);
     assert_eq!(bus.ask(1).await.unwrap(), ANSWERED);
     assert!(asked.elapsed() < Duration::from_millis(10));
-    assert_eq!(bus.handle.status().exchanges, 1);
+    assert_eq!(bus.handle.snapshot().exchanges, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,7 +142,7 @@ impl<'a> Token<'a> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let signed = format!("{}\n{}", self.resource, self.expiry);
         hmac::verify(&key, signed.as_bytes(), &self.signature).map_err(|_| "the signature does not fit the key")?;
-        let seconds: i64 = self.expiry.parse().map_err(|_| "se is no number")?;
+        let seconds: i64 = self.expiry.parse().map_err(|_| "se is not a number")?;
         let expires = Timestamp(seconds.saturating_mul(1000));
         if expires.plus(options.clock_skew) < now {
             return Err(format!("the token expired at {expires}"));

@@ -129,7 +129,9 @@ impl Plan<'_> {
     async fn put(&self, call: Call, held: &mut Turn, gate: &mut impl Gate, progress: Progress) -> Result<Wire, Ran> {
         let permit = gate.permit();
         if progress == Progress::OnTheWire {
-            let wire = held.exchange(&Call { permit, ..call }).await;
+            let call = Call { permit, ..call };
+            let wire = held.exchange(&call).await;
+            note_time(gate, &call);
             return unless_locked_out(gate, wire);
         }
         let not_after = gate.not_after();
@@ -140,9 +142,16 @@ impl Plan<'_> {
             Err(ran) if call.permit.take_back() => return Err(ran),
             Err(_) => exchange.await,
         };
+        note_time(gate, &call);
         match wire {
             Wire::NotSent(_) if Instant::now() >= not_after => Err(Ran::Finished(gate.expired(), 0)),
             wire => unless_locked_out(gate, wire),
         }
+    }
+}
+
+fn note_time(gate: &mut impl Gate, call: &Call) {
+    if let Some(at) = call.permit.used_at() {
+        gate.has_left(at);
     }
 }

@@ -49,6 +49,8 @@ struct TestGate {
     insists: bool,
     /// The permit that was given last.
     permit: Arc<Mutex<Permit>>,
+    /// When something of it has left.
+    sent_at: Option<Timestamp>,
 }
 
 impl TestGate {
@@ -64,6 +66,7 @@ impl TestGate {
             locked,
             insists: false,
             permit,
+            sent_at: None,
         }
     }
 }
@@ -104,6 +107,10 @@ impl Gate for TestGate {
 
     fn insists(&self) -> bool {
         self.insists
+    }
+
+    fn has_left(&mut self, at: Timestamp) {
+        self.sent_at.get_or_insert(at);
     }
 
     fn permit(&self) -> Permit {

@@ -87,7 +87,7 @@ fn trouble(answer: &Answer) -> Trouble {
         200..=299 | 401..=404 if answer.is_page() => {
             Trouble::NotTheHub(format!("HTTP {status} with a page for browsers"))
         }
-        200..=299 => Trouble::NotTheHub(format!("HTTP {status}, which is no answer of a hub's")),
+        200..=299 => Trouble::NotTheHub(format!("HTTP {status}, which is not an answer of a hub's")),
         _ => {
             let said = if answer.is_page() { String::new() } else { said(&answer.body) };
             let retry_after = answer.header("retry-after").and_then(|text| text.trim().parse().ok());

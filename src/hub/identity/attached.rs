@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 use super::outbox::Outbox;
 use super::remains::Remains;
 use super::token::{pause_before_renewal, Which};
+use super::unheard::Unheard;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
 use crate::command::{Form, Message};
@@ -24,7 +25,7 @@ use crate::hub::account::Account;
 use crate::hub::call::{Answered, Answers};
 use crate::hub::transport::{Attachment, Inbound};
 use crate::hub::trouble::Trouble;
-use crate::hub::{Delivery, FirstReceipts, Settlement, Settlements, Ticket};
+use crate::hub::{Delivery, FirstReceipts, Settled, Settlement, Settlements, Ticket};
 use crate::proof::crash::{self, Part, Point};
 use crate::time::{until, Timestamp};
 
@@ -64,6 +65,7 @@ pub(super) struct Serving<'a> {
     /// Messages are to stay at the hub: it ends when there is nothing to publish any more.
     pub(super) held: bool,
     pub(super) remains: Remains,
+    pub(super) unheard: Unheard,
 }
 
 /// A delivery that was left with the hub.
@@ -97,7 +99,7 @@ fn receipt(came: Option<std::time::Instant>, now: Instant, wall: Timestamp) -> (
 impl Serving<'_> {
     pub(super) async fn run(
         &mut self,
-        settled: &mut mpsc::Receiver<Settlement>,
+        settled: &mut mpsc::Receiver<Settled>,
         answered: &mut mpsc::Receiver<Answered>,
         outbox: &mut Outbox,
     ) -> Result<Ending, Trouble> {
@@ -124,7 +126,7 @@ impl Serving<'_> {
             let (due, acks_late_at) = (outbox.due(), outbox.due().unwrap_or(alive_at));
             tokio::select! {
                 inbound = self.attachment.next() => self.on_inbound(inbound?, outbox).await?,
-                Some(settlement) = settled.recv() => self.on_settlement(settlement, settled).await?,
+                Some(first) = settled.recv() => self.on_settlement(first, settled).await?,
                 Some(answered) = answered.recv() => self.on_answered(answered).await?,
                 stirred = outbox.stirred(), if self.subscribed => {
                     stirred?;
@@ -186,16 +188,26 @@ impl Serving<'_> {
     /// Tells the hub what is settled and answered before the connection ends.
     async fn tell_all(
         &mut self,
-        settled: &mut mpsc::Receiver<Settlement>,
+        settled: &mut mpsc::Receiver<Settled>,
         answered: &mut mpsc::Receiver<Answered>,
     ) -> Result<(), Trouble> {
-        while let Ok(settlement) = settled.try_recv() {
-            self.on_settlement(settlement, settled).await?;
+        while let Ok(first) = settled.try_recv() {
+            self.on_settlement(first, settled).await?;
         }
         while let Ok(answered) = answered.try_recv() {
             self.on_answered(answered).await?;
         }
+        self.note_what_was_told();
         Ok(())
+    }
+
+    /// Notes with the rows what the hub was told of them.
+    fn note_what_was_told(&mut self) {
+        let heard = self.unheard.heard(self.attachment.oldest());
+        for (row, end) in heard {
+            let word = end.word(self.attachment.can_reject());
+            self.identity.ledger.settled(row, format!("{word} by {}", self.account.transport));
+        }
     }
 
     /// What is to be done before anything is waited for. Gives how it ends, if it does.
@@ -203,6 +215,7 @@ impl Serving<'_> {
         &mut self,
         configured: &mut watch::Receiver<Arc<Account>>,
     ) -> Result<Option<Ending>, Trouble> {
+        self.note_what_was_told();
         let pulse = &self.identity.health.pulse;
         pulse.allow(Duration::ZERO);
         crash::stick(Part::Session).await;
@@ -351,14 +364,13 @@ impl Serving<'_> {
     }
 
     /// Tells the hub what is settled, and everything else that has been settled meanwhile.
-    async fn on_settlement(
-        &mut self,
-        first: Settlement,
-        settled: &mut mpsc::Receiver<Settlement>,
-    ) -> Result<(), Trouble> {
+    async fn on_settlement(&mut self, first: Settled, settled: &mut mpsc::Receiver<Settled>) -> Result<(), Trouble> {
         self.identity.health.pulse.allow(Duration::ZERO);
-        let mut settlements = vec![first];
-        settlements.extend(std::iter::from_fn(|| settled.try_recv().ok()));
+        let mut settlements = Vec::new();
+        for settled in std::iter::once(first).chain(std::iter::from_fn(|| settled.try_recv().ok())) {
+            self.unheard.note(settled);
+            settlements.push(settled.settlement);
+        }
         let leaves = settlements.iter().any(|settlement| matches!(settlement, Settlement::Leave(_)));
         if leaves {
             // Nor is anything that came behind it given back.

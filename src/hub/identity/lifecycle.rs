@@ -10,6 +10,7 @@ use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
 use super::token::{TokenLife, Which};
+use super::unheard::Unheard;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::config::TransportKind;
 use crate::handles::Place;
@@ -310,6 +311,7 @@ impl Identity {
             which,
             reconfigured: false,
             remains: Remains::new(&self.ledger, &account.access.hub.host, &self.id, since, tells_enqueued_time),
+            unheard: Unheard::default(),
             left: None,
             turn: None,
             has_turn: false,

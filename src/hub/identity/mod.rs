@@ -20,6 +20,7 @@ mod outbox;
 mod remains;
 mod telling;
 mod token;
+mod unheard;
 
 use std::sync::Arc;
 use std::time::Duration;

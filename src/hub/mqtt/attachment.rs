@@ -364,6 +364,10 @@ impl Attachment for Attached {
         Box::pin(self.connection.publish(topic, packet_id, body))
     }
 
+    fn can_reject(&self) -> bool {
+        false
+    }
+
     fn unsettled(&self) -> usize {
         self.session.waiting()
     }

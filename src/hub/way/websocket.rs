@@ -39,7 +39,7 @@ pub(super) async fn open(
 ) -> Result<Box<dyn Stream>, Trouble> {
     let query = if has_certificate { "" } else { "?iothub-no-client-cert=true" };
     if format!("wss://{host}/").parse::<Uri>().is_err() {
-        return Err(Trouble::WebSocket(Complaint::new(format!("{host:?} is no host name"), "check `hub.host`")));
+        return Err(Trouble::WebSocket(Complaint::new(format!("{host:?} is not a host name"), "check `hub.host`")));
     }
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
     let request = format!(

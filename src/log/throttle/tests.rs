@@ -148,11 +148,41 @@ async fn the_memory_is_bounded_and_an_old_subject_keeps_its_budget() {
     assert_eq!(written.about("old"), 2);
     let long = "ä".repeat(100_000);
     (0..100).for_each(|_| tracing::error!(device = "long", "{long}"));
-    let longest = quiet.lock().values().flat_map(|budget| &budget.held).map(|held| held.line.len()).max();
+    let longest = quiet.lock().values().flat_map(|budget| &budget.held).map(|held| held.line.bytes()).max();
     assert!(longest.is_some_and(|longest| longest > 500 && longest <= LINE_BYTES_MAX), "{longest:?}");
     tokio::time::sleep(4 * HOUR).await;
     flaps("new", 1);
     assert!(quiet.lock().len() < 10, "what is idle is forgotten when there is no room");
+}
+
+/// The name of each event, and its fields but for the message.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl<S: Subscriber> tracing_subscriber::Layer<S> for Heard {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut line = Line { metadata, message: String::new(), fields: Vec::new(), left: LINE_BYTES_MAX };
+        event.record(&mut line);
+        let fields = line.fields.iter().map(|(field, said)| format!(" {}={said:?}", field.name()));
+        self.0.lock().unwrap().push(format!("{}{}", metadata.name(), fields.collect::<String>()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_later_is_the_same_event_with_its_name_and_its_fields() {
+    let (quiet, heard) = (Throttle::default(), Heard::default());
+    let subscriber = tracing_subscriber::registry().with(quiet.clone()).with(heard.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let message_id: Option<&str> = Some("m-1");
+    for n in 0..20_u32 {
+        tracing::warn!(name: "command-in-doubt", device = %"pump", message_id, n, code = None::<&str>, "finished");
+    }
+    quiet.report_all();
+    let heard = heard.0.lock().unwrap();
+    assert_eq!(heard.len(), BURST as usize + 1);
+    let at = |n: u32| format!("command-in-doubt device=Other(\"pump\") message_id=Text(\"m-1\") n=Other(\"{n}\")");
+    assert_eq!((&*heard[0], heard.last()), (&*at(0), Some(&at(19))));
 }
 
 #[tokio::test(start_paused = true)]

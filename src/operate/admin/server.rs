@@ -165,7 +165,7 @@ fn stands_there(path: &Path, named: &Named) -> Result<bool, Unbound> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => Ok(true),
         Ok(_) => {
-            let what = format!("{} is there already and is no socket", path.display());
+            let what = format!("{} is there already and is not a socket", path.display());
             Err(Unbound::Lasting(Complaint::new(what, format!("check `{}`", named.key))))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

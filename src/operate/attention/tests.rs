@@ -43,6 +43,19 @@ fn where_all_is_well_and_where_all_is_as_somebody_wants_it_nobody_is_needed() {
 }
 
 #[test]
+fn a_ledger_that_knows_nothing_of_before_needs_somebody_who_does_while_commands_come() {
+    let mut snapshot = well(2);
+    snapshot.ledger.distrusted = true;
+    assert_eq!(of(&snapshot), [], "messages say when the hub took them");
+    snapshot.devices.iter_mut().for_each(|device| device.distrusted = true);
+    let (what, remedy) = one(&snapshot);
+    assert!(what.contains("commands of pump-1 and pump-2 that must not be repeated end in doubt until"), "{what}");
+    assert!(remedy.contains("`fieldbridge ledger new --trust`"), "{remedy}");
+    snapshot.devices.iter_mut().for_each(|device| device.hub = LinkState::Connecting);
+    assert_eq!(of(&snapshot), [], "nothing comes");
+}
+
+#[test]
 fn sixty_devices_with_one_cause_are_one_line() {
     let mut snapshot = well(60);
     for device in &mut snapshot.devices {

@@ -84,6 +84,6 @@ mod tests {
         assert_eq!(names(&[7]), of_one);
         assert_eq!(names(&[7, 7]).len(), of_one.len() + 4 * 4);
         assert_eq!(names(&[7; 5]).len(), of_one.len() + 7 * 4);
-        assert_eq!(of(&[1, 2, 3], "u32 ABCD"), Some(json!([0x1_0002])), "what is left over is no value");
+        assert_eq!(of(&[1, 2, 3], "u32 ABCD"), Some(json!([0x1_0002])), "what is left over is not a value");
     }
 }

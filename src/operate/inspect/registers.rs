@@ -76,7 +76,7 @@ impl Piece {
     pub fn of(table: &str, address: u16, count: u16) -> Result<Piece, String> {
         let named = TABLES.iter().find(|(name, _)| *name == table);
         let (_, table) =
-            named.ok_or_else(|| format!("{table:?} is no table: it is coil, discrete, holding or input"))?;
+            named.ok_or_else(|| format!("{table:?} is not a table: it is coil, discrete, holding or input"))?;
         match Piece::split(*table, address, count.into(), 1)?[..] {
             [piece] => Ok(piece),
             _ => Err(format!("one request reads at most {} of them, not {count}", table.most(false))),

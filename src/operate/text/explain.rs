@@ -17,10 +17,11 @@ pub fn story(row: &Record, around: &Around) -> Vec<(Option<String>, String)> {
     asked(row, &mut story);
     behind(around, &mut story);
     let is_end = |entry: &Json| State::from_name(text(entry, "event")).is_some_and(State::is_final);
-    for entry in row.history.iter().filter(|entry| text(entry, "event") != "received") {
+    for entry in row.history.iter().filter(|entry| !matches!(text(entry, "event"), "received" | "settled")) {
         let at = entry["at"].as_str().map(str::to_owned);
         match text(entry, "event") {
-            "accepted" => story.push((at, "recorded as accepted; the hub was told that it is here".into())),
+            "accepted" => story.push((at, "recorded as accepted: it is not lost any more".into())),
+            "sent" => story.push((at, "its first byte went on the wire".into())),
             "executing" => {
                 story.push((at, "recorded as about to go on the wire, as it must not be repeated".into()));
             }
@@ -32,6 +33,7 @@ pub fn story(row: &Record, around: &Around) -> Vec<(Option<String>, String)> {
             other => story.push((at, format!("{other} {}", text(entry, "detail")).trim().to_owned())),
         }
     }
+    settled(row, &mut story);
     if !row.state.is_final() {
         let what = match row.state {
             State::Accepted => "it waits for its turn",
@@ -50,6 +52,29 @@ pub fn story(row: &Record, around: &Around) -> Vec<(Option<String>, String)> {
 
 fn text<'a>(entry: &'a Json, key: &str) -> &'a str {
     entry[key].as_str().unwrap_or_default()
+}
+
+fn has(row: &Record, event: &str) -> bool {
+    row.history.iter().any(|entry| text(entry, "event") == event)
+}
+
+/// When the hub was told what became of the message: recorded later, and told where it happened.
+fn settled(row: &Record, story: &mut Vec<(Option<String>, String)>) {
+    for entry in row.history.iter().filter(|entry| text(entry, "event") == "settled") {
+        let at = entry["at"].as_str().map(str::to_owned);
+        let then = match text(entry, "detail").starts_with("rejected") {
+            true => "its sender can learn that it is refused",
+            false => "it does not deliver it again",
+        };
+        let place = story.iter().position(|(other, _)| other.is_some() && at.is_some() && *other > at);
+        let what = format!("the hub was told: {}; {then}", text(entry, "detail"));
+        story.insert(place.unwrap_or(story.len()), (at, what));
+    }
+    if matches!(row.source, Source::Hub) && row.state.is_final() && !has(row, "settled") {
+        let what =
+            "when the hub was told of this is not noted: that follows within seconds, unless the daemon ended before";
+        story.push((None, what.into()));
+    }
 }
 
 /// Who asked for what, when that came.
@@ -86,6 +111,9 @@ fn end(row: &Record, at: Option<String>, story: &mut Vec<(Option<String>, String
         1 => "after one attempt on the wire".to_owned(),
         more => format!("after {more} attempts on the wire"),
     };
+    if row.attempts > 0 && !has(row, "sent") && !has(row, "executing") {
+        story.push((None, "when it went on the wire is not noted".into()));
+    }
     let what = match row.state {
         State::Succeeded => format!("done, {attempts}: the peripheral confirmed"),
         State::Failed => format!("failed, {attempts}"),
@@ -158,9 +186,28 @@ mod tests {
                 "T2 in doubt, after one attempt on the wire: whether it was done is not known: unit 7 did not answer (timeout); \
                  recorded with its result event, in one; 2500 ms after it came",
                 "T9 the hub delivered it again; it was known, and not run again for that",
+                " when the hub was told of this is not noted: that follows within seconds, unless the daemon ended before",
                 " that the hub has its result event is not noted yet",
             ]
         );
+        // What is noted late is told where it belongs.
+        let events = [("received", 0), ("sent", 1), ("succeeded", 2), ("delivered-again", 9)];
+        let mut history = events.map(|(event, at)| json!({ "at": format!("T{at}"), "event": event })).to_vec();
+        history.push(json!({ "at": "T3", "event": "settled", "detail": "completed by mqtt" }));
+        let row = Record { state: State::Succeeded, fault: None, history, ..record() };
+        assert_eq!(
+            told(&row, &Around::default())[1..],
+            [
+                "T1 its first byte went on the wire",
+                "T2 done, after one attempt on the wire: the peripheral confirmed; recorded with its result event, in one; \
+                 2500 ms after it came",
+                "T3 the hub was told: completed by mqtt; it does not deliver it again",
+                "T9 the hub delivered it again; it was known, and not run again for that",
+                " the hub has its result event",
+            ]
+        );
+        let history = row.history.iter().filter(|entry| entry["event"] != "sent").cloned().collect();
+        assert_eq!(told(&Record { history, ..row }, &Around::default())[1], " when it went on the wire is not noted");
         let row = Record {
             source: Source::Local { user: "pi".into() },
             received_at: Timestamp::UNKNOWN,

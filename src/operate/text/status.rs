@@ -76,6 +76,10 @@ fn settings(of: &Snapshot, page: Page) -> String {
     let events = counted(of.outbox.pending.unsigned_abs(), "event", "events");
     let doubts = of.ledger.in_doubt_open;
     out += &page.wrap(2, &format!("ledger {state}, {rows}, {doubts} in doubt; outbox {events}"));
+    if of.ledger.distrusted {
+        let is = "is new, or from a backup: what must not be repeated, and may have been done before, ends in doubt";
+        out += &page.wrap(2, &format!("the ledger {is}"));
+    }
     if of.outbox.of_removed_devices > 0 {
         let more = of.outbox.of_removed_devices;
         let is = "of devices that are not configured any more: each is published when its device is back";

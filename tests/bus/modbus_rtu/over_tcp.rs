@@ -43,7 +43,7 @@ async fn a_line_that_is_closed_after_each_turn_owes_on_its_next_connection_what_
     old.hear(&asks(7, 16)).await;
     assert!(matches!(patient(asking).await.unwrap(), Wire::NoAnswer(_)));
     old.ends().await;
-    assert_eq!((line.until("closed").await.last_error, line.status().timeouts), (None, 1));
+    assert_eq!((line.until("closed").await.last_error, line.snapshot().timeouts), (None, 1));
     // What would be answered alike waits, what wouldn't opens the line, and hears the late answer.
     let alike = line.call_meanwhile(call(7, read(32, 2)));
     let other = line.call_meanwhile(call(7, read(32, 1)));

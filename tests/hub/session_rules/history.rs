@@ -50,6 +50,8 @@ fn where_the_hub_knows_a_session_a_new_ledger_calls_in_doubt_what_must_not_be_re
         }
         assert_eq!(slave.writes(), [(0, 7)]);
         assert_eq!(site.device_status("pump")["inDoubt"], 2);
+        let told = site.status()["attention"].to_string();
+        assert!(told.contains("commands of pump that must not be repeated end in doubt until"), "{told}");
         // Delivered again they are known.
         client.deliver(5, "pulse", &command("pulse", 7));
         assert_eq!(client.collect(1, 0).0, [5]);

@@ -72,7 +72,14 @@ fn message(device: u32, id: &str, digest: [u8; 32]) -> NewRow {
 }
 
 fn finish(new: NewRow) -> Finish {
-    Finish { row: None, new, outcome: Outcome::succeeded(None), attempts: 1, finished_at: Timestamp(1_800_000_000_500) }
+    Finish {
+        row: None,
+        new,
+        outcome: Outcome::succeeded(None),
+        attempts: 1,
+        sent_at: None,
+        finished_at: Timestamp(1_800_000_000_500),
+    }
 }
 
 /// What an operation costs.

@@ -33,7 +33,7 @@ fn each_identity_that_the_hub_refuses_is_named() {
     found.says("ok", "identity pump", "a token made now");
     found.says("fail", "identity wrong", "check that the device exists at this hub");
     found.says("ok", "identity x", "with its certificate");
-    found.says("ok", "certificate x", "counts until");
+    found.says("ok", "certificate x", "is valid until");
     found.says("fail", "identity y", "not authorized");
     assert!(plant.hub.wire().iter().any(|event| matches!(event.what, Wire::Refused { code: 5, .. })));
     // A key that belongs to another certificate is seen before anything is tried.
@@ -53,10 +53,10 @@ fn a_devices_certificate_is_judged_by_its_dates() {
     let day = Duration::from_secs(24 * 3600);
     let now = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970");
     for (begins, ends, verdict, said) in [
-        (now - 9 * day, now + 300 * day, "ok", "counts until"),
+        (now - 9 * day, now + 300 * day, "ok", "is valid until"),
         (now - 9 * day, now + 20 * day, "warn", "expires in 19 days"),
         (now - 9 * day, now - day, "fail", "has expired"),
-        (now + day, now + 300 * day, "fail", "counts only from"),
+        (now + day, now + 300 * day, "fail", "is not valid before"),
     ] {
         let mut params = CertificateParams::new([]).expect("no names are good names");
         (params.not_before, params.not_after) = (begins, ends);

@@ -151,14 +151,14 @@ fn a_sound_site_is_found_sound_and_nothing_is_changed() {
     found.says("ok", "bus plant", "opens");
     found.says("ok", "bus line", &line.path().display().to_string());
     found.says("ok", "bus text", "opens");
-    found.says("ok", "peripheral tcp-pump", "unit 1 answers (read holding register 0 of read)");
+    found.says("ok", "peripheral tcp-pump", "unit 1 answers: holding register 0 of read is ");
     found.says("ok", "peripheral pump", "unit 1 answers");
     found.says("warn", "peripheral scale", "fieldbridge exec scale open");
     found.says("ok", "hub name", "has an address");
     found.says("ok", "hub TCP", "takes connections");
     found.says("ok", "hub TLS", "hub.fieldbridge.test");
-    found.says("ok", "certificate of the hub", "counts until");
-    found.says("ok", "certificate of hub.ca_file", "counts until");
+    found.says("ok", "certificate of the hub", "is valid until");
+    found.says("ok", "certificate of hub.ca_file", "is valid until");
     for id in ["identity pump", "identity scale", "identity tcp-pump"] {
         found.says("ok", id, "accepts it, with a token made now");
     }

@@ -64,9 +64,9 @@ fn a_slave_that_says_nothing_fails_and_one_that_refuses_answers() {
     found.says("ok", "peripheral pump", "unit 1 answers");
     // A device that only takes writes is read all the same, and never written.
     plant.site.configure("[profile.pump.command.read]\nread = { table = \"holding\", address = 0 }\n", "");
-    live(&plant.site).says("ok", "peripheral pump", "(read holding register 3 of pulse-verified)");
+    live(&plant.site).says("ok", "peripheral pump", "holding register 3 of pulse-verified is ");
     plant.site.configure("verify = true", "verify = false");
-    live(&plant.site).says("ok", "peripheral pump", "(read holding register 2 of pulse)");
+    live(&plant.site).says("ok", "peripheral pump", "holding register 2 of pulse is ");
     assert_eq!((slave.writes(), slave.met()), (vec![], 0));
 
     // Two that take connections: one says nothing, the other what nobody understands.

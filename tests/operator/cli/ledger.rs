@@ -185,22 +185,24 @@ fn the_story_of_a_command_is_told_in_plain_words() {
     let mut plant = Plant::start();
     plant.deliver(1, "m-1", "pulse", 7);
     plant.site.settled();
-    // That the hub has an event is noted with a later commit.
-    let output = eventually("the event is out of the ledger", || {
+    // That the hub was told, and has the event, is noted with a later commit.
+    let output = eventually("the end of the story", || {
         let output = plant.site.command(&["explain", "pump", "m-1"]);
-        stdout(&output).contains("the hub has its result event").then_some(output)
+        stdout(&output).ends_with("\n- the hub has its result event\n").then_some(output)
     });
     says(&output, 0, "received from the hub hub.example, for pump: pulse 7", "");
     for part in [
         "recorded as about to go on the wire, as it must not be repeated",
         "done, after one attempt on the wire: the peripheral confirmed",
+        "its first byte went on the wire",
         "; recorded with its result event, in one; ",
+        "the hub was told: completed by mqtt; it does not deliver it again",
         "the hub has its result event",
     ] {
         says(&output, 0, part, "");
     }
     let document: Json = serde_json::from_slice(&plant.site.command(&["explain", "1", "--json"]).stdout).expect("JSON");
-    assert_eq!(document["story"].as_array().map(Vec::len), Some(4), "{document}");
+    assert_eq!(document["story"].as_array().map(Vec::len), Some(6), "{document}");
     says(&plant.site.command(&["explain", "pump", "m-9"]), 1, "", "no message \"m-9\"");
 }
 

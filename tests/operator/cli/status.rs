@@ -74,13 +74,13 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "hub": {"host": "…", "connected": 3, "identities": 3},
         "devices": [{"id": "pump-7", "bus": "line-a", "hub": "connected", "hubHost": "…", "transport": "mqtt", "lastError": null,
                      "locked": null, "present": true, "awaySince": null, "received": 10, "executed": 8, "duplicates": 2,
-                     "inDoubt": 0, "inDoubtOpen": 0, "pending": 0, "lastFailure": null,
+                     "inDoubt": 0, "inDoubtOpen": 0, "distrusted": false, "pending": 0, "lastFailure": null,
                      "lastSuccess": {"at": null, "secondsAgo": 3, "command": "set"}}],
         "buses": [{"name": "line-a", "kind": "modbus-rtu", "state": "open", "lastError": null, "exchanges": 8, "timeouts": 0,
                    "units": [{"unit": 7, "exchanges": 8, "timeouts": 0, "badReplies": 0, "checksumErrors": 0,
                               "exceptions": {}, "milliseconds": {"last": 1.0, "mean": 1.0, "max": 1.0,
                               "histogram": [{"upTo": 10, "count": 1}]}}], "events": null}],
-        "ledger": {"ok": true, "rows": 10, "inDoubtOpen": 0, "lastError": null},
+        "ledger": {"ok": true, "rows": 10, "inDoubtOpen": 0, "distrusted": false, "lastError": null},
         "outbox": {"pending": 0, "ofRemovedDevices": 0}, "attention": [{"what": "…", "remedy": "…"}]});
     let status = plant.site.status();
     has_shape(&status, &example, "status");
@@ -88,7 +88,7 @@ fn status_has_the_shape_that_scripts_rely_on() {
     assert_eq!(success["command"], "set");
     let device = json!({"id": "pump", "bus": "plant", "hub": "connected", "hubHost": "hub.example", "transport": "mqtt",
         "lastError": null, "locked": null, "present": true, "awaySince": null, "received": 2, "executed": 1, "duplicates": 1,
-        "inDoubt": 0, "inDoubtOpen": 0, "pending": 0, "lastFailure": null, "lastSuccess": success});
+        "inDoubt": 0, "inDoubtOpen": 0, "distrusted": false, "pending": 0, "lastFailure": null, "lastSuccess": success});
     assert_eq!(status["devices"], json!([device]));
     let units = &status["buses"][0]["units"];
     assert_eq!((&units[0]["unit"], &units[0]["exchanges"], &units[0]["timeouts"]), (&json!(1), &json!(1), &json!(0)));
@@ -96,7 +96,10 @@ fn status_has_the_shape_that_scripts_rely_on() {
         "units": units, "events": null});
     assert_eq!(status["buses"], json!([bus]));
     assert_eq!(status["hub"], json!({"host": "hub.example", "connected": 1, "identities": 1}));
-    assert_eq!(status["ledger"], json!({"ok": true, "rows": 1, "inDoubtOpen": 0, "lastError": null}));
+    assert_eq!(
+        status["ledger"],
+        json!({"ok": true, "rows": 1, "inDoubtOpen": 0, "distrusted": false, "lastError": null})
+    );
     assert_eq!(status["attention"], json!([]));
     let output = plant.site.command(&["status"]);
     for part in [

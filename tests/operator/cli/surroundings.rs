@@ -88,7 +88,7 @@ fn the_daemon_raises_its_limit_of_open_files_as_far_as_it_may() {
 fn the_log_says_more_from_when_somebody_asks_for_that() {
     let site = idle_site();
     let daemon = site.start();
-    says(&site.command(&["log-level", "debgu"]), 1, "", "\"debgu\" is no level; write one of off, error, warn");
+    says(&site.command(&["log-level", "debgu"]), 1, "", "\"debgu\" is not a level; write one of off, error, warn");
     says(&site.command(&["log-level", "error"]), 0, "the daemon's log says error until its next start", "");
     let _ = site.command(&["reload"]);
     says(&site.command(&["log-level", "debug"]), 0, "says debug", "");

@@ -50,7 +50,7 @@ const FUNCTION: &[Case] = &[
         ".function",
         "6 writes one of the holding registers, and this command writes 2; write 16, or leave it out",
     ),
-    ("write = { register = 40001 }\nfunction = 21\nidempotent = true", ".function", "none of those that write"),
+    ("write = { register = 40001 }\nfunction = 21\nidempotent = true", ".function", "not one of those that write"),
     (
         "write = { register = 40001 }\nfunction = 23\nidempotent = true",
         ".function",

@@ -56,7 +56,7 @@ fn a_certificate_and_a_key_that_can_begin_none_are_refused_with_the_file_and_the
         (pems::OWN, KEY, "cert_key_file", "cert.key", "no PEM text"),
         (pems::OWN_KEY, pems::OWN_KEY, "cert_file", "cert.pem", "no certificate"),
         (&pems::OWN[..200], pems::OWN_KEY, "cert_file", "cert.pem", "cut short"),
-        (&pems::OWN.replacen("MII", "AII", 1), pems::OWN_KEY, "cert_file", "cert.pem", "no certificate"),
+        (&pems::OWN.replacen("MII", "AII", 1), pems::OWN_KEY, "cert_file", "cert.pem", "not a certificate"),
         (&format!("\"{}\"", pems::OWN), pems::OWN_KEY, "cert_file", "cert.pem", "a quote"),
         (
             pems::OWN,
@@ -163,7 +163,9 @@ fn a_file_that_holds_a_key_in_another_form_is_told_by_its_name() {
 fn what_stands_in_the_way_of_the_admin_socket_is_told() {
     let site = Site::good();
     site.write("taken", "");
-    for (path, told) in [("taken", "is no socket"), ("keys", "is no socket"), ("taken/admin.sock", "is no folder")] {
+    for (path, told) in
+        [("taken", "is not a socket"), ("keys", "is not a socket"), ("taken/admin.sock", "is not a folder")]
+    {
         site.write("conf.d/50-case.toml", format!("[admin]\nsocket = '{path}'"));
         let problems = lines(&site.problems());
         assert!(problems.contains("admin.socket: ") && problems.contains(told), "{problems}");

@@ -242,7 +242,7 @@ fn wrong_values(spot: &Spot) -> Vec<(Json, String)> {
             // Of more than a few the message does not list all.
             Some(words) if words.len() < 20 => {
                 let words: Vec<String> = words.iter().map(Json::to_string).collect();
-                vec![(json!("no-such-word"), format!("is none of {}; ", words.join(", ")))]
+                vec![(json!("no-such-word"), format!("is not one of {}; ", words.join(", ")))]
             }
             _ => vec![],
         },

@@ -85,7 +85,7 @@ fn a_missing_or_unreadable_main_file_is_a_problem_and_never_a_default() {
     assert!(fieldbridge::config::load(std::path::Path::new(""), []).is_err());
     assert!(fieldbridge::config::load(std::path::Path::new("/"), []).is_err());
     let problems = fieldbridge::config::load(std::path::Path::new("/dev/null"), []).unwrap_err();
-    assert!(lines(&problems).contains("no regular file"), "{}", lines(&problems));
+    assert!(lines(&problems).contains("not a regular file"), "{}", lines(&problems));
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Many {
     /// Sends a request on the open connection.
     pub(in crate::bus) async fn send(&mut self, key: u64, call: &Call) -> Sent {
         let Some(encoded) = Pdu::of(&call.request).and_then(|pdu| pdu.encode()) else {
-            return Sent::Not("this bus speaks Modbus, and the request is none of its".into());
+            return Sent::Not("this bus speaks Modbus, and the request is not one of Modbus".into());
         };
         // Before a byte of it is sent: what has come by now, the end of the connection too.
         port::catch_up().await;
