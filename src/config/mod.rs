@@ -22,6 +22,7 @@ mod layer;
 mod load;
 mod message;
 mod point;
+mod poll;
 mod problem;
 mod profile;
 pub mod reference;
@@ -34,6 +35,7 @@ mod slips;
 mod standing;
 mod steps;
 mod syntax;
+mod telemetry;
 mod text;
 mod transport;
 mod tree;
@@ -52,7 +54,7 @@ use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
-use crate::peripheral::{Command, Events};
+use crate::peripheral::{Command, Events, Poll};
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
 pub use load::{load, load_adding, load_telling, places, profile_problems, Loaded, Places, Refused};
@@ -60,6 +62,7 @@ pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use registration::{group_key, registration_id};
 pub use standing::Standing;
+pub use telemetry::{messages_a_day, S1_MESSAGES};
 pub use transport::TransportKind;
 pub use way::proxy_address;
 #[cfg(feature = "backend")]
@@ -77,6 +80,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The ledger file.
     pub ledger: Ledger,
+    /// Where what polls read waits for the hub, and how it is sent.
+    pub telemetry: crate::telemetry::Settings,
     /// Where metrics are told, if they are.
     pub metrics: Option<View>,
     /// Where the page is shown, if it is.
@@ -444,12 +449,14 @@ pub struct Device {
     pub form: std::sync::Arc<Form>,
     /// Its profile's commands by name.
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
+    /// What is read of it again and again, by name.
+    pub polls: std::sync::Arc<BTreeMap<String, Poll>>,
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
-        let Device { transport, credential, secondary, events, settle, form, commands, .. } = self;
+        let Device { transport, credential, secondary, events, settle, form, commands, polls, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -465,6 +472,7 @@ impl fmt::Debug for Device {
             .field("settle", settle)
             .field("form", form)
             .field("commands", commands)
+            .field("polls", polls)
             .finish()
     }
 }

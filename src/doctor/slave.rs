@@ -235,6 +235,7 @@ mod tests {
             settle: Settle::AfterExecution,
             form: Arc::default(),
             commands: Arc::new(BTreeMap::new()),
+            polls: Arc::default(),
         };
         assert!(question(&empty).unwrap_err().contains("no commands"));
         let all = Device { unit: 0, broadcast: true, ..device(open) };

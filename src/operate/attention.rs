@@ -29,6 +29,7 @@ pub fn of(snapshot: &Snapshot) -> Vec<Attention> {
     silent(snapshot, &mut all);
     identities(snapshot, &mut all);
     doubts(snapshot, &mut all);
+    telemetry(snapshot, &mut all);
     all
 }
 
@@ -51,6 +52,14 @@ fn ledger(snapshot: &Snapshot, all: &mut Vec<Attention>) {
     }
     let why = heard(snapshot.ledger.last_error.as_deref().unwrap_or("it is not known why"), "look at the disk");
     let what = format!("the ledger is NOT WRITABLE: {}; until it is, nothing is taken from the hub", why.what);
+    all.push(told(what, why.remedy));
+}
+
+fn telemetry(snapshot: &Snapshot, all: &mut Vec<Attention>) {
+    let Some(telemetry) = snapshot.telemetry.as_ref().filter(|telemetry| !telemetry.ok) else { return };
+    let why = heard(telemetry.last_error.as_deref().unwrap_or("it is not known why"), "look at the disk");
+    let what =
+        format!("telemetry can't be kept: {}; commands go on, and what does not reach the hub soon is lost", why.what);
     all.push(told(what, why.remedy));
 }
 

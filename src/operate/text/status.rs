@@ -76,6 +76,12 @@ fn settings(of: &Snapshot, page: Page) -> String {
     let events = counted(of.outbox.pending.unsigned_abs(), "event", "events");
     let doubts = of.ledger.in_doubt_open;
     out += &page.wrap(2, &format!("ledger {state}, {rows}, {doubts} in doubt; outbox {events}"));
+    if let Some(telemetry) = &of.telemetry {
+        let state = if telemetry.ok { "ok" } else { "NOT WRITABLE" };
+        let pending = counted(telemetry.pending, "message waits", "messages wait");
+        let (samples, lost) = (counted(telemetry.samples, "sample", "samples"), telemetry.lost);
+        out += &page.wrap(2, &format!("telemetry {state}, {samples}, {lost} lost; {pending}"));
+    }
     if of.outbox.of_removed_devices > 0 {
         let more = of.outbox.of_removed_devices;
         let is = "of devices that are not configured any more: each is published when its device is back";
