@@ -36,11 +36,13 @@ pub mod command;
 pub mod config;
 pub mod ledger;
 pub mod peripheral;
+pub mod telemetry;
 
 pub mod bus;
 pub mod device;
 pub mod hub;
 pub mod import;
+pub mod polling;
 pub mod provisioning;
 
 pub mod cli;

@@ -1,15 +1,16 @@
 //! Who waits for a bus, and who is given it next. Pure: no channel, no clock.
 //!
 //! Invariants
-//! - Commands go before what can wait: attempts at somebody who is away, and what an operator looks at. After so many
-//!   commands in a row one of those goes all the same: nobody waits for ever.
+//! - Commands go before what can wait: attempts at somebody who is away, what an operator looks at, and behind both
+//!   what is polled. After so many in a row that went before those one of them goes all the same: nobody waits for
+//!   ever.
 //! - Among commands the devices take turns, one command each: next is a command of the device that had the bus longest
 //!   ago. Those of one device go in the order in which they came.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Commands in a row that may go before what can wait.
+/// Turns in a row that may go before what can wait behind them.
 pub(in crate::bus) const IN_A_ROW_MAX: u32 = 8;
 
 /// Devices of which it is remembered when they had the bus. With more, all are forgotten: it begins anew.
@@ -22,6 +23,8 @@ pub enum Class {
     Command,
     /// What can wait: an attempt at somebody who is away, or what an operator looks at.
     Look,
+    /// What is read again and again: it can wait for both.
+    Poll,
 }
 
 /// Those who wait.
@@ -32,8 +35,10 @@ pub(in crate::bus) struct Lineup<G> {
     /// The number of the last turn of each device.
     served: HashMap<Arc<str>, u64>,
     turns: u64,
-    /// Commands that went while something else waited, since that went last.
+    /// Commands that went while something to be looked at waited, since one of those went last.
     in_a_row: u32,
+    /// Turns that went while a poll waited, since one went last.
+    before_polls: u32,
 }
 
 #[derive(Debug)]
@@ -46,7 +51,7 @@ struct Waits<G> {
 impl<G> Lineup<G> {
     /// Nobody waits.
     pub(in crate::bus) fn new() -> Lineup<G> {
-        Lineup { waiting: VecDeque::new(), served: HashMap::new(), turns: 0, in_a_row: 0 }
+        Lineup { waiting: VecDeque::new(), served: HashMap::new(), turns: 0, in_a_row: 0, before_polls: 0 }
     }
 
     /// How many wait.
@@ -66,13 +71,22 @@ impl<G> Lineup<G> {
 
     /// Takes out who is next.
     pub(in crate::bus) fn next(&mut self) -> Option<G> {
-        let look = self.waiting.iter().position(|waits| waits.class == Class::Look);
+        let first = |class| self.waiting.iter().position(|waits| waits.class == class);
+        let (look, poll) = (first(Class::Look), first(Class::Poll));
         let at = match (self.command(), look) {
+            (None, None) => poll?,
             (Some(_), Some(look)) if self.in_a_row >= IN_A_ROW_MAX => look,
             (command, look) => command.or(look)?,
         };
+        let at = poll.filter(|_| self.before_polls >= IN_A_ROW_MAX).unwrap_or(at);
         let Waits { class, of, grant } = self.waiting.remove(at)?;
-        self.in_a_row = if class == Class::Command && look.is_some() { self.in_a_row + 1 } else { 0 };
+        match class {
+            Class::Command if look.is_some() => self.in_a_row += 1,
+            // A poll between two commands makes nobody's wait shorter.
+            Class::Poll if look.is_some() => {}
+            _ => self.in_a_row = 0,
+        }
+        self.before_polls = if class != Class::Poll && poll.is_some() { self.before_polls + 1 } else { 0 };
         self.turns += 1;
         if let Some(device) = of {
             if self.served.len() >= DEVICES_MAX {
@@ -142,6 +156,30 @@ mod tests {
         lineup.push(Class::Look, None, 90);
         lineup.push(Class::Command, None, 91);
         assert_eq!([lineup.next(), lineup.next()], [Some(91), Some(90)]);
+    }
+
+    #[test]
+    fn polls_go_behind_everything_but_not_for_ever_and_cost_the_others_none_of_their_places() {
+        let mut lineup = Lineup::new();
+        let mut went = String::new();
+        for _ in 0..40 {
+            // All three always want it.
+            for (class, of) in [(Class::Poll, 'p'), (Class::Look, 'l'), (Class::Command, 'c')] {
+                if lineup.waiting.iter().all(|waits| waits.grant != of) {
+                    lineup.push(class, None, of);
+                }
+            }
+            went.extend(lineup.next());
+        }
+        for ten in went.as_bytes().chunks(10) {
+            let count = |of: u8| ten.iter().filter(|who| **who == of).count();
+            assert_eq!([count(b'c'), count(b'l'), count(b'p')], [8, 1, 1], "{went}");
+        }
+        let mut lineup = Lineup::new();
+        lineup.push(Class::Poll, None, 'p');
+        lineup.push(Class::Look, None, 'l');
+        lineup.push(Class::Command, None, 'c');
+        assert_eq!(std::iter::from_fn(|| lineup.next()).collect::<String>(), "clp");
     }
 
     #[test]

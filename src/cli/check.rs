@@ -26,12 +26,17 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Exit> {
     let mut remarks = loaded.notes.clone();
     remarks.extend(doctor::around(&loaded));
     remarks.extend(doctor::dates(&loaded));
+    let config = &loaded.config;
+    let messages = config::messages_a_day(&config.telemetry, config.devices.values());
     if json {
-        print(&document(true, &loaded.files, remarks.iter().map(Problem::to_json).collect()).to_string());
+        let mut document = document(true, &loaded.files, remarks.iter().map(Problem::to_json).collect());
+        if messages > 0 {
+            document["telemetry"] = serde_json::json!({ "dailyMessages": messages });
+        }
+        print(&document.to_string());
         return Ok(());
     }
     tell(&remarks);
-    let config = loaded.config;
     let of = |severity| remarks.iter().filter(|remark| remark.severity == severity).count();
     let beside = match (of(Severity::Warning), of(Severity::Note)) {
         (0, 0) => String::new(),
@@ -46,7 +51,19 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Exit> {
         config.hub.host
     );
     print(&status::page().paint(Tone::Good, &told));
+    if messages > 0 {
+        print(&telemetry_told(messages));
+    }
     Ok(())
+}
+
+/// What the polls come to.
+fn telemetry_told(messages: u64) -> String {
+    let percent = (messages as f64 / config::S1_MESSAGES as f64 * 100.0).ceil();
+    let digits = messages.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    format!("telemetry: up to {} messages a day, {percent} % of one S1 unit", groups.join(","))
 }
 
 fn counted(count: usize, one: &str, more: &str) -> String {
@@ -258,6 +275,12 @@ mod tests {
 
     fn finding(verdict: Verdict, about: &str, said: &str) -> Finding {
         Finding { verdict, about: about.into(), said: said.into(), remedy: None }
+    }
+
+    #[test]
+    fn the_messages_of_a_day_are_told_as_people_read_them() {
+        assert_eq!(telemetry_told(144_000), "telemetry: up to 144,000 messages a day, 36 % of one S1 unit");
+        assert_eq!(telemetry_told(24), "telemetry: up to 24 messages a day, 1 % of one S1 unit");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::frame::{Ends, Frame};
 use crate::peripheral::quirks::{Quirk, Quirks};
-use crate::peripheral::{Action, Command, Events};
+use crate::peripheral::{Action, Command, Events, Poll};
 
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
@@ -145,6 +145,10 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         commands: match kind {
             Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed(profile, frame),
             _ => Arc::clone(&profile.commands),
+        },
+        polls: match kind {
+            Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed_polls(profile, frame),
+            _ => Arc::clone(&profile.polls),
         },
     })
 }
@@ -297,6 +301,11 @@ fn check_units(table: &Table, broadcast: bool, profile: &Profile) {
     const ALL: &str = "0 is all units of the line: a broadcast, which nobody answers";
     let commands = || profile.commands.values().flat_map(Command::each);
     let units_of = |command: &Command| command.read_back.as_ref().map(|rule| rule.units.is_empty());
+    if let Some(name) = profile.polls.keys().next().filter(|_| broadcast) {
+        let what = format!("{ALL}, and poll {name:?} reads");
+        table.wrong("unit", (what, "give the device a profile of its own, without polls"));
+        return;
+    }
     let why = if broadcast {
         let read = commands().find(|command| matches!(command.action, Action::Read(_)));
         let first = commands().find(|command| command.reads_first());
@@ -452,6 +461,23 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
         );
         table.wrong("profile", why);
     }
+    let is_text = |poll: &Poll| matches!(poll.command.action, Action::Send(_));
+    let misfit = profile.polls.iter().find(|(_, poll)| is_text(poll) != (kind == Kind::Serial));
+    if let Some((name, _)) = misfit {
+        let does = if kind == Kind::Serial { "reads registers" } else { "sends text" };
+        let why = format!("its poll {name:?} {does}, and bus {bus_name:?} is {speaks}");
+        table.wrong("profile", (why, "choose another profile or bus"));
+    }
+}
+
+/// The polls of a profile on a bus whose lines carry frames.
+fn framed_polls(profile: &Profile, frame: &Frame) -> Arc<BTreeMap<String, Poll>> {
+    let frame = Arc::new(frame.clone());
+    let framed = |poll: &Poll| {
+        let command = Command { frame: Some(Arc::clone(&frame)), ..poll.command.clone() };
+        Poll { command, ..poll.clone() }
+    };
+    Arc::new(profile.polls.iter().map(|(name, poll)| (name.clone(), framed(poll))).collect())
 }
 
 /// The commands of a profile on a bus whose lines carry frames.

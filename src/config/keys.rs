@@ -27,7 +27,7 @@ impl Section {
 /// The top of the configuration.
 pub const ROOT: Section = Section {
     title: "the configuration",
-    keys: &["hub", "admin", "ledger", "metrics", "web", "bus", "device", "profile"],
+    keys: &["hub", "admin", "ledger", "telemetry", "metrics", "web", "bus", "device", "profile"],
 };
 
 /// `[hub]`
@@ -60,6 +60,12 @@ pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
 
 /// `[ledger]`
 pub const LEDGER: Section = Section { title: "[ledger]", keys: &["path", "retention"] };
+
+/// `[telemetry]`
+pub const TELEMETRY: Section = Section {
+    title: "[telemetry]",
+    keys: &["path", "max_size", "batch_size", "batch_delay", "newest_first", "daily_messages"],
+};
 
 /// `[metrics]`
 pub const METRICS: Section = Section { title: "[metrics]", keys: &["listen", "hosts"] };
@@ -139,7 +145,7 @@ pub const DEVICE: Section = Section {
 };
 
 /// `[profile.NAME]`
-pub const PROFILE: Section = Section { title: "[profile.NAME]", keys: &["message", "command"] };
+pub const PROFILE: Section = Section { title: "[profile.NAME]", keys: &["message", "command", "poll"] };
 
 /// `[profile.NAME.message]`
 pub const MESSAGE: Section =
@@ -172,6 +178,27 @@ pub const COMMAND: Section = Section {
         "deadline",
         "min_interval",
         "latest_wins",
+    ],
+};
+
+/// `[profile.NAME.poll.NAME]`
+pub const POLL: Section = Section {
+    title: "[profile.NAME.poll.NAME]",
+    keys: &[
+        "read",
+        "send",
+        "send_hex",
+        "expect",
+        "expect_hex",
+        "refuse",
+        "until",
+        "result",
+        "values",
+        "unavailable",
+        "every",
+        "report",
+        "deadband",
+        "max_silence",
     ],
 };
 
@@ -208,12 +235,13 @@ pub const READ_BACK: Section =
     Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 23] = [
+pub const SECTIONS: [Section; 25] = [
     ROOT,
     HUB,
     ADDRESSES,
     ADMIN,
     LEDGER,
+    TELEMETRY,
     METRICS,
     WEB,
     MODBUS_RTU,
@@ -228,6 +256,7 @@ pub const SECTIONS: [Section; 23] = [
     PROFILE,
     MESSAGE,
     COMMAND,
+    POLL,
     STEP,
     POINT,
     SCALE_REGISTER,

@@ -22,6 +22,7 @@ mod layer;
 mod load;
 mod message;
 mod point;
+mod poll;
 mod problem;
 mod profile;
 pub mod reference;
@@ -34,6 +35,7 @@ mod slips;
 mod standing;
 mod steps;
 mod syntax;
+mod telemetry;
 mod text;
 mod transport;
 mod tree;
@@ -53,7 +55,7 @@ use crate::complaint::Complaint;
 use crate::handles::Others;
 use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
-use crate::peripheral::{Command, Events};
+use crate::peripheral::{Command, Events, Poll};
 pub use address::is_loopback;
 pub use fingerprint::Fingerprints;
 pub use load::{load, load_adding, load_telling, places, profile_problems, Loaded, Places, Refused};
@@ -61,6 +63,7 @@ pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use registration::{group_key, registration_id};
 pub use standing::Standing;
+pub use telemetry::{messages_a_day, S1_MESSAGES};
 pub use transport::TransportKind;
 pub use way::proxy_address;
 #[cfg(feature = "backend")]
@@ -78,6 +81,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The ledger file.
     pub ledger: Ledger,
+    /// Where what polls read waits for the hub, and how it is sent.
+    pub telemetry: crate::telemetry::Settings,
     /// Where metrics are told, if they are.
     pub metrics: Option<View>,
     /// Where the page is shown, if it is.
@@ -454,12 +459,15 @@ pub struct Device {
     pub form: std::sync::Arc<Form>,
     /// Its profile's commands by name.
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
+    /// What is read of it again and again, by name.
+    pub polls: std::sync::Arc<BTreeMap<String, Poll>>,
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
-        let Device { transport, credential, secondary, events, settle, method_timeout, form, commands, .. } = self;
+        let Device { transport, credential, secondary, events, settle, method_timeout, form, .. } = self;
+        let Device { commands, polls, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -476,6 +484,7 @@ impl fmt::Debug for Device {
             .field("method_timeout", method_timeout)
             .field("form", form)
             .field("commands", commands)
+            .field("polls", polls)
             .finish()
     }
 }

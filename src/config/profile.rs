@@ -9,11 +9,11 @@ use serde_json::Value as Json;
 use super::bus::RESPONSE_TIMEOUT;
 use super::text::{check_sent, template};
 use super::tree::{Span, Table};
-use super::{keys, message, point, steps};
+use super::{keys, message, point, poll, steps};
 use crate::command::Form;
 use crate::complaint::Complaint;
 use crate::peripheral::registers::{self, DataType, Point, WORDS_WRITTEN_AND_READ_MAX};
-use crate::peripheral::{Action, Command, Function, Names, Rule};
+use crate::peripheral::{Action, Command, Function, Names, Poll, Rule};
 
 const DEADLINE: Span = Span { min: Duration::from_millis(100), max: Duration::from_secs(24 * 3600), because: "" };
 const MIN_INTERVAL: Span = Span { min: Duration::ZERO, max: Duration::from_secs(24 * 3600), because: "" };
@@ -29,6 +29,8 @@ pub(super) struct Profile {
     pub commands: Arc<BTreeMap<String, Command>>,
     /// The names of all, in order.
     pub names: Vec<String>,
+    /// What is read again and again, by name.
+    pub polls: Arc<BTreeMap<String, Poll>>,
     /// The form of messages to devices with it.
     pub form: Form,
     /// Commands that need a Modbus bus.
@@ -56,7 +58,8 @@ pub(super) fn profiles(root: &Table) -> BTreeMap<String, Profile> {
 fn profile(table: &Table) -> Profile {
     let (form, numbers_as_text) = message::form(table);
     let tables = table.tables("command", keys::COMMAND);
-    if tables.is_empty() {
+    let polls = poll::polls(table);
+    if tables.is_empty() && !table.has("poll") {
         table.note_here(("has no commands, so a device with it can do nothing", "add [profile.NAME.command.NAME]"));
     }
     let names = tables.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -75,7 +78,8 @@ fn profile(table: &Table) -> Profile {
             commands.insert(name.to_owned(), command.taking_numbers_as_text(numbers_as_text));
         }
     }
-    Profile { path: table.path_of().to_owned(), commands: Arc::new(commands), names, form, registers, sends }
+    let (path, commands, polls) = (table.path_of().to_owned(), Arc::new(commands), Arc::new(polls));
+    Profile { path, commands, names, polls, form, registers, sends }
 }
 
 /// The keys that say what a command does.
@@ -107,8 +111,8 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     Some(Command { idempotent, timeout, deadline, min_interval, latest_wins, ..command? })
 }
 
-/// What stands beside an action, in a command or in one of its steps.
-fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> {
+/// What stands beside an action, in a command, in one of its steps or in a poll.
+pub(super) fn beside(table: &Table, action: Option<Action>, name: &str) -> Option<Command> {
     let range = range(table);
     let names = names(table, action.as_ref());
     let unavailable = unavailable(table, action.as_ref());
@@ -238,6 +242,11 @@ fn refuse_keys_of_other_actions(table: &Table) {
         Some(action) => action,
         None => return,
     };
+    refuse_keys_of(table, action, "command");
+}
+
+/// The same where the action is known: of a command or a poll.
+pub(super) fn refuse_keys_of(table: &Table, action: &str, what: &str) {
     for (key, owners) in [
         ("value", ["write", "send"].as_slice()),
         ("range", &["write", "send"]),
@@ -259,7 +268,7 @@ fn refuse_keys_of_other_actions(table: &Table) {
                 continue;
             }
             let owners = owners.join(" or ");
-            let why = (format!("belongs to a {owners}, and this command is a {action}"), "remove it");
+            let why = (format!("belongs to a {owners}, and this {what} is a {action}"), "remove it");
             table.wrong(key, why);
         }
     }

@@ -95,6 +95,7 @@ fn section_of(table: &str, kind_of_bus: &str) -> Option<Section> {
         "profile" if table.ends_with(".scale_register") => keys::SCALE_REGISTER,
         "profile" if table.ends_with(".message") => keys::MESSAGE,
         "profile" if table.ends_with(".read_back") => keys::READ_BACK,
+        "profile" if table.contains(".poll.") => keys::POLL,
         "profile" => keys::COMMAND,
         name => return Section::of_table(name),
     };
@@ -123,6 +124,11 @@ fn as_elsewhere(section: &Section, key: &str, entries: &[Entry]) -> Option<Entry
             (keys::POINT.title, "As in the write, and of it where it is left out.", 0)
         }
         title if title == keys::SCALE_REGISTER.title => (keys::POINT.title, "As in the table around it.", usize::MAX),
+        title
+            if title == keys::POLL.title && !["read", "every", "report", "deadband", "max_silence"].contains(&key) =>
+        {
+            (keys::COMMAND.title, "As in a command.", 0)
+        }
         title if title == keys::STEP.title && !["write", "read_back"].contains(&key) => {
             (keys::COMMAND.title, "As in a command, and of this step alone.", 0)
         }

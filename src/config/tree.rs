@@ -583,5 +583,6 @@ pub(super) fn as_json(value: &Value) -> Option<Json> {
     }
 }
 
+mod size;
 #[cfg(test)]
 mod tests;

@@ -297,8 +297,9 @@ impl<'a> Plan<'a> {
 
 /// A read of a device's unit that changes nothing, as its profile has one: whose answer shows whether the line echoes,
 /// and whether the unit is there.
-pub(super) fn harmless(device: &Device) -> Option<Request> {
-    let commands = || device.commands.values().flat_map(Command::each);
+pub fn harmless(device: &Device) -> Option<Request> {
+    let polls = || device.polls.values().map(|poll| &poll.command);
+    let commands = || device.commands.values().flat_map(Command::each).chain(polls());
     let reads = commands().filter_map(|command| match &command.action {
         Action::Read(point) => Some(point),
         _ => None,

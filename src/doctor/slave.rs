@@ -254,6 +254,7 @@ mod tests {
             method_timeout: std::time::Duration::from_secs(25),
             form: Arc::default(),
             commands: Arc::new(BTreeMap::new()),
+            polls: Arc::default(),
         };
         assert!(question(&empty).unwrap_err().contains("no commands"));
         let all = Device { unit: 0, broadcast: true, ..device(open) };

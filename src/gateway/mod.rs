@@ -51,6 +51,7 @@ use crate::operate::admin::server::{self, Unbound};
 use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
+use crate::telemetry::Store;
 use crate::view::Views;
 use registry::{by_device, Begin, Registry};
 use reload::Reload;
@@ -80,6 +81,8 @@ struct Gateway {
     /// Which devices are locked, whether they are configured or not.
     lockouts: Arc<Lockouts>,
     intervals: Arc<Intervals>,
+    /// What polls have read, until the hub has it.
+    telemetry: Store,
     /// From a message's first receipt to its settlement.
     completion: Arc<Histogram>,
     /// What lay in the ledger when that was last counted for those who look.
@@ -261,6 +264,8 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     }
     // Whoever comes next may lock devices by the file.
     gateway.lockouts.close().await;
+    // The last that was read goes out with the last results, as far as it can.
+    gateway.telemetry.close_all();
     crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
     let links_ended = join("links", &mut tasks.links).await;
@@ -268,6 +273,7 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     stops.buses.cancel();
     let buses_ended = join("buses", &mut tasks.buses).await;
     crash::point(Point::BusesEnded);
+    gateway.telemetry.finish().await;
     stops.helpers.cancel();
     executors_ended && executed.is_ok() && links_ended && buses_ended
 }
@@ -323,6 +329,7 @@ impl Gateway {
         let pace = Arc::default();
         let transports = Arc::new(Transports::over(&dial, &pace, &places));
         let shared = Arc::new(Shared::new(transports, pace, places, ways.crash()));
+        let telemetry = Store::new(config.telemetry.clone());
         let lockouts = Arc::new(Lockouts::at(lockout::path_beside(&config.ledger.path)));
         let registry = Mutex::new(Registry::new(config));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
@@ -337,6 +344,7 @@ impl Gateway {
             receipts,
             lockouts,
             intervals: Arc::default(),
+            telemetry,
             completion: Arc::default(),
             stock: Mutex::default(),
             views,
@@ -378,6 +386,7 @@ impl Gateway {
         for (device, left) in &left {
             tracing::warn!(%device, commands = left.len(), "unfinished commands of a device that is no longer configured stay in the ledger");
         }
+        registry.let_poll(self);
         drop(registry);
         if let Some(until) = locked_until {
             let seconds = until.saturating_duration_since(self.started).as_secs();
@@ -453,6 +462,8 @@ impl Gateway {
         let stop = &self.stops.helpers;
         spawn_helper(tasks, "ledger keeper", stop.clone(), async move { ledger.keep(retention).await });
         spawn_helper(tasks, "log", stop.clone(), log::report());
+        let telemetry = self.telemetry.clone();
+        spawn_helper(tasks, "telemetry", stop.clone(), async move { telemetry.keep().await });
         let (ledger, ways) = (self.ledger.clone(), self.ways.to_be_noted());
         spawn_helper(tasks, "ways", stop.clone(), ways.note(ledger));
         let gateway = self.clone();

@@ -27,6 +27,7 @@ use crate::hub::identity::Identity;
 use crate::hub::news::News;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
+use crate::polling::{Polled, Poller};
 use crate::view::Views;
 
 /// Who is served.
@@ -67,6 +68,18 @@ pub(super) struct Running {
     pub(super) handle: BusHandle,
     /// Its end is no fault.
     leave: CancellationToken,
+    /// Ends its polls, and with them a handle that keeps it.
+    ends_polls: CancellationToken,
+    /// Devices that are polled on it.
+    polled: watch::Sender<Polled>,
+}
+
+impl Running {
+    /// Nobody is given it any more.
+    fn let_go(&self) {
+        self.leave.cancel();
+        self.ends_polls.cancel();
+    }
 }
 
 /// What a device begins with.
@@ -114,7 +127,29 @@ impl Registry {
         };
         let leave = gateway.stops.buses.child_token();
         spawn(&mut tasks.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
-        self.buses.insert(name.to_owned(), Running { handle, leave });
+        let (polled, devices) = watch::channel(Polled::default());
+        let (store, ledger) = (gateway.telemetry.clone(), gateway.ledger.clone());
+        let poller = Poller { bus: handle.clone(), devices, store, ledger };
+        let ends_polls = gateway.stops.executors.child_token();
+        let run = poller.run(ends_polls.clone());
+        spawn(&mut tasks.executors, format!("polls on bus {name}"), ends_polls.clone(), run);
+        self.buses.insert(name.to_owned(), Running { handle, leave, ends_polls, polled });
+    }
+
+    /// Tells each bus whom to poll.
+    pub(super) fn let_poll(&self, gateway: &Gateway) {
+        for (name, running) in &self.buses {
+            let devices = self.config.devices.values().filter(|device| device.bus == *name && !device.polls.is_empty());
+            let devices: Vec<Arc<config::Device>> = devices.cloned().map(Arc::new).collect();
+            if !devices.is_empty() {
+                gateway.telemetry.begin();
+            }
+            running.polled.send_if_modified(|polled| {
+                let is_changed = **polled != devices;
+                *polled = Arc::new(devices);
+                is_changed
+            });
+        }
     }
 
     /// Starts a device that is configured, on a bus that runs.
@@ -160,6 +195,7 @@ impl Registry {
             ledger: gateway.ledger.clone(),
             event_bell,
             news: news.clone(),
+            telemetry: gateway.telemetry.clone(),
             health: health.clone(),
             leaves: leave.clone(),
             stop: gateway.stops.links.child_token(),
@@ -189,6 +225,7 @@ impl Registry {
         self.change_buses(gateway, tasks, &old, &mut changes);
         self.change_devices(gateway, tasks, access, &old, &mut changes);
         self.let_buses_go(&mut changes);
+        self.let_poll(gateway);
         changes
     }
 
@@ -202,6 +239,13 @@ impl Registry {
         }
         if old.ledger.retention != self.config.ledger.retention {
             changes.settings.push("ledger.retention");
+        }
+        if old.telemetry != self.config.telemetry {
+            changes.settings.push("telemetry");
+            gateway.telemetry.configure(&self.config.telemetry);
+        }
+        if old.telemetry.path != self.config.telemetry.path {
+            changes.at_restart.push("telemetry.path");
         }
         if old.admin_socket != self.config.admin_socket {
             changes.settings.push("admin.socket");
@@ -236,7 +280,7 @@ impl Registry {
                 true => running.handle.configure(now),
                 // What a command in hand still has to say there, this one does not understand: it is another bus.
                 false => {
-                    running.leave.cancel();
+                    running.let_go();
                     self.add_bus(gateway, tasks, &name);
                 }
             }
@@ -283,7 +327,7 @@ impl Registry {
         self.buses.retain(|name, running| {
             let stays = configured.contains_key(name);
             if !stays {
-                running.leave.cancel();
+                running.let_go();
                 changes.buses.removed.push(name.clone());
             }
             stays

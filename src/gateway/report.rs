@@ -9,6 +9,7 @@ use crate::health::snapshot::{self, BusState, Snapshot};
 use crate::health::LinkState;
 use crate::operate::attention;
 use crate::systemd;
+use crate::telemetry::Standing;
 use crate::time::Timestamp;
 
 /// How often the status line is written, if it has changed.
@@ -120,6 +121,7 @@ impl Gateway {
                 last_error: health.last_error,
             },
             outbox: snapshot::Outbox { pending: (stock.events - of_removed_devices).max(0), of_removed_devices },
+            telemetry: self.telemetry.standing().map(telemetry),
             attention: Vec::new(),
         };
         snapshot.attention = attention::of(&snapshot);
@@ -172,6 +174,11 @@ impl Gateway {
         }
         line
     }
+}
+
+fn telemetry(standing: Standing) -> snapshot::Telemetry {
+    let Standing { samples, published, lost, pending, bytes, trouble } = standing;
+    snapshot::Telemetry { ok: trouble.is_none(), samples, published, pending, lost, bytes, last_error: trouble }
 }
 
 /// Those that are not connected since their units are away.

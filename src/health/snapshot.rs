@@ -27,6 +27,9 @@ pub struct Snapshot {
     pub ledger: Ledger,
     /// Result events that the hub does not have yet.
     pub outbox: Outbox,
+    /// What polls have read, where there are polls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// What needs a person; an older program does not say.
     pub attention: Vec<Attention>,
 }
@@ -348,6 +351,26 @@ pub struct Outbox {
     pub pending: i64,
     /// Of devices that are not configured any more: each is published when its device is back.
     pub of_removed_devices: i64,
+}
+
+/// What polls have read, on its way to the hub.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Telemetry {
+    /// Its file can be written.
+    pub ok: bool,
+    /// Samples that were read and are told, since the start.
+    pub samples: u64,
+    /// Messages that the hub has taken, since the start.
+    pub published: u64,
+    /// Messages that the hub does not have yet.
+    pub pending: u64,
+    /// Samples that were lost for want of room, or since the hub did not take them, since the start.
+    pub lost: u64,
+    /// Bytes that its file uses.
+    pub bytes: u64,
+    /// Why it can't be written.
+    pub last_error: Option<String>,
 }
 
 impl Snapshot {

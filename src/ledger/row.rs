@@ -162,6 +162,10 @@ pub enum EventKind {
     Result,
     /// What a peripheral has said by itself. No ledger holds it.
     News,
+    /// What polls have read. A store of its own holds it.
+    Telemetry,
+    /// That some of that is lost.
+    TelemetryGap,
 }
 
 impl EventKind {
@@ -170,6 +174,8 @@ impl EventKind {
         match self {
             EventKind::Result => "command-result",
             EventKind::News => "event",
+            EventKind::Telemetry => "telemetry",
+            EventKind::TelemetryGap => "telemetry-gap",
         }
     }
 }

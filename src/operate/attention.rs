@@ -30,6 +30,7 @@ pub fn of(snapshot: &Snapshot) -> Vec<Attention> {
     silent(snapshot, &mut all);
     identities(snapshot, &mut all);
     doubts(snapshot, &mut all);
+    telemetry(snapshot, &mut all);
     all
 }
 
@@ -72,6 +73,14 @@ fn distrust(snapshot: &Snapshot, all: &mut Vec<Attention>) {
         "wait for a pause of commands, 80 s after the device has connected; if you know that nothing from before \
                   is left, stop the daemon, `fieldbridge ledger new --trust`, and start it";
     all.push(told(what, remedy));
+}
+
+fn telemetry(snapshot: &Snapshot, all: &mut Vec<Attention>) {
+    let Some(telemetry) = snapshot.telemetry.as_ref().filter(|telemetry| !telemetry.ok) else { return };
+    let why = heard(telemetry.last_error.as_deref().unwrap_or("it is not known why"), "look at the disk");
+    let what =
+        format!("telemetry can't be kept: {}; commands go on, and what does not reach the hub soon is lost", why.what);
+    all.push(told(what, why.remedy));
 }
 
 fn clock(snapshot: &Snapshot, all: &mut Vec<Attention>) {

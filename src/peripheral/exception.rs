@@ -1,5 +1,9 @@
 //! Modbus exception codes (Modbus Application Protocol V1.1b3, section 7).
 
+/// There is nothing at the address, or not as much as was asked for.
+pub const ILLEGAL_ADDRESS: u8 = 2;
+/// A value, or a length, that the peripheral does not take.
+pub const ILLEGAL_VALUE: u8 = 3;
 /// The peripheral has begun, and takes its time.
 pub const ACKNOWLEDGE: u8 = 5;
 /// The peripheral is too busy to begin.
@@ -26,8 +30,8 @@ fn known(code: u8) -> (&'static str, &'static str) {
             "illegal function",
             "the peripheral does not know this kind of request; for a write, try another `function`",
         ),
-        2 => ("illegal data address", "check `address` and `table`"),
-        3 => ("illegal data value", "the peripheral does not take this value or length"),
+        ILLEGAL_ADDRESS => ("illegal data address", "check `address` and `table`"),
+        ILLEGAL_VALUE => ("illegal data value", "the peripheral does not take this value or length"),
         4 => ("server device failure", "the peripheral could not do it"),
         ACKNOWLEDGE => ("acknowledge", "the peripheral has begun and takes its time"),
         BUSY => ("server device busy", "the peripheral did not take the request"),

@@ -26,6 +26,7 @@ pub fn render(of: &Snapshot, readings: &Readings) -> String {
     hub(&mut out, of, readings);
     commands(&mut out, of, readings);
     ledger(&mut out, of, readings);
+    telemetry(&mut out, of);
     buses(&mut out, of, readings);
     out.0.push_str("# EOF\n");
     out.0
@@ -103,6 +104,23 @@ fn ledger(out: &mut Text, of: &Snapshot, readings: &Readings) {
     out.distribution(name, &[], &readings.commits);
     out.family("fieldbridge_outbox_pending", "gauge", "Result events that the hub does not have yet, as last counted.");
     out.sample("fieldbridge_outbox_pending", &[], of.outbox.pending);
+}
+
+fn telemetry(out: &mut Text, of: &Snapshot) {
+    let Some(telemetry) = &of.telemetry else { return };
+    out.family("fieldbridge_telemetry_ok", "gauge", "1 if the file of telemetry can be written.");
+    out.sample("fieldbridge_telemetry_ok", &[], u8::from(telemetry.ok));
+    for (name, help, count) in [
+        ("fieldbridge_telemetry_samples", "Samples that were read and are told.", telemetry.samples),
+        ("fieldbridge_telemetry_published", "Messages of telemetry that the hub has taken.", telemetry.published),
+        ("fieldbridge_telemetry_lost", "Samples that the hub never has.", telemetry.lost),
+    ] {
+        out.family(name, "counter", help);
+        out.sample(&format!("{name}_total"), &[], count);
+    }
+    let help = "Messages of telemetry that the hub does not have yet.";
+    out.family("fieldbridge_telemetry_pending", "gauge", help);
+    out.sample("fieldbridge_telemetry_pending", &[], telemetry.pending);
 }
 
 fn buses(out: &mut Text, of: &Snapshot, readings: &Readings) {

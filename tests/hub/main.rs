@@ -13,6 +13,7 @@
 //! - `methods`: direct methods, called once and again.
 //! - `mirror`: messages that stay at the hub while their unit is away.
 //! - `ways`: proxies, a gateway, and where each transport goes.
+//! - `telemetry`: what polls read, at the hub.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
 //!   hub.
 
@@ -35,5 +36,6 @@ mod sdk_agreement;
 mod senders;
 mod session_rules;
 mod simulator;
+mod telemetry;
 mod tls;
 mod ways;

@@ -23,6 +23,9 @@ use crate::peripheral::STEPS_MAX;
 /// for `check`.
 const DURATION: &str = "^( *[0-9]+ *[a-zA-Zµ]+)+ *$|^0$";
 
+/// A number with its unit.
+const SIZE: &str = "^ *[0-9]+ *([kKMG]i?)?B? *$";
+
 /// Where the package has it.
 pub const INSTALLED: &str = "/usr/share/fieldbridge/fieldbridge.schema.json";
 
@@ -105,6 +108,7 @@ fn value(shape: Shape, entries: &[Entry]) -> Map<String, Json> {
             json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 })
         }
         Shape::Duration => json!({ "type": "string", "pattern": DURATION }),
+        Shape::Size => json!({ "type": "string", "pattern": SIZE }),
         Shape::Word(words) => json!({ "enum": words }),
         Shape::OneOf(numbers) => json!({ "enum": numbers }),
         Shape::Words(words) => json!({ "type": "array", "items": { "enum": words } }),

@@ -19,6 +19,8 @@ pub(in crate::config) enum Shape {
     Pair,
     /// Text such as `30s`.
     Duration,
+    /// Text such as `64MiB`.
+    Size,
     /// One of these words.
     Word(Vec<&'static str>),
     /// One of these numbers.
@@ -46,7 +48,7 @@ pub(in crate::config) enum Shape {
 impl Shape {
     /// Whether its value is a string in any case.
     pub(in crate::config) fn is_text(&self) -> bool {
-        matches!(self, Shape::Text | Shape::Duration | Shape::Word(_))
+        matches!(self, Shape::Text | Shape::Duration | Shape::Size | Shape::Word(_))
     }
 }
 
@@ -66,6 +68,7 @@ fn of_one(section: Section, key: &str) -> Option<Shape> {
             name => return Section::of_table(name).map(Shape::Table),
         },
         title if title == keys::PROFILE.title && key == "command" => Tables(keys::COMMAND),
+        title if title == keys::PROFILE.title && key == "poll" => Tables(keys::POLL),
         title if title == keys::MESSAGE.title && key == "value" => Text,
         title if title == keys::CHECKSUM.title && key == "kind" => {
             Word(checksum::KINDS.iter().map(|(name, _)| *name).collect())
@@ -102,7 +105,7 @@ fn of_table(key: &str) -> Option<Shape> {
 
 /// Keys that hold the same in every section.
 fn of_any(key: &str) -> Option<Shape> {
-    use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Text, Texts, Units, Value, Word, Words};
+    use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Size, Text, Texts, Units, Value, Word, Words};
     let shape = match key {
         "host" | "listen" | "address" | "gateway" | "proxy" | "api_version" | "mqtt" | "mqtt-ws" | "amqp"
         | "amqp-ws" | "https" => Text,
@@ -118,11 +121,15 @@ fn of_any(key: &str) -> Option<Shape> {
         | "proxy_credentials_file" => Text,
         "bus" | "profile" | "default_command" | "command" | "delimiter" => Text,
         "send" | "send_hex" | "expect" | "expect_hex" | "refuse" | "until" | "pattern" | "events" => Text,
-        "tls" | "low_latency" | "rts_on_send" | "numbers_as_text" | "idempotent" | "verify" | "latest_wins" => Boolean,
+        "tls" | "low_latency" | "rts_on_send" | "numbers_as_text" | "idempotent" | "verify" | "latest_wins"
+        | "newest_first" => Boolean,
         "keepalive" | "token_lifetime" | "poll_interval" | "retention" => Duration,
         "response_timeout" | "retry_pause" | "turnaround" | "late_window" | "connect_pause" | "idle_close"
         | "probe_interval" | "wake_after" | "delay_before" | "delay_after" | "idle" => Duration,
         "timeout" | "deadline" | "method_timeout" | "min_interval" | "after" | "within" => Duration,
+        "every" | "max_silence" | "batch_delay" => Duration,
+        "max_size" | "batch_size" => Size,
+        "daily_messages" => Integer(0, 1_000_000_000),
         "start" | "end" | "escape" | "wake" => Bytes,
         "connect_rate" => Integer(1, 1000),
         "baud" => Integer(50, 4_000_000),
@@ -139,7 +146,7 @@ fn of_any(key: &str) -> Option<Shape> {
         "count" => Integer(1, 2000),
         "unavailable" => Integer(i64::MIN, i64::MAX),
         "function" => OneOf(&[5, 6, 15, 16, 22, 23]),
-        "scale" | "offset" | "tolerance" => Number,
+        "scale" | "offset" | "tolerance" | "deadband" => Number,
         "range" => Pair,
         "units" => Units,
         "hosts" => Texts,
@@ -161,6 +168,7 @@ fn word(key: &str) -> Option<Vec<&'static str>> {
         "covers" => vec!["payload", "frame"],
         "settle" => vec!["after-execution", "after-accept"],
         "on_unreachable" => vec!["fail", "hold", "mirror"],
+        "report" => vec!["always", "change"],
         "result" => vec!["text", "number", "hex"],
         "table" => TABLES.map(|(name, _)| name).to_vec(),
         "type" => TYPES.map(|(name, _)| name).to_vec(),

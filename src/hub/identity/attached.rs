@@ -177,6 +177,7 @@ impl Serving<'_> {
         if !self.leaves {
             self.attachment.take_no_more().await?;
         }
+        outbox.hold_readings();
         // The bell may have rung for one, and nobody has listened yet.
         outbox.look_again();
         match self.subscribed {

@@ -65,7 +65,8 @@ impl Identity {
     /// Runs until it is stopped.
     pub async fn run(&self) {
         let mut streak = Streak::default();
-        let mut outbox = Outbox::new(&self.id, self.ledger.clone(), self.event_bell.clone(), self.news.clone());
+        let (ledger, bell, news) = (self.ledger.clone(), self.event_bell.clone(), self.news.clone());
+        let mut outbox = Outbox::new(&self.id, ledger, bell, news, self.telemetry.outlet(&self.id));
         let mut configured = self.account.clone();
         let mut met = Met::default();
         let mut which = Which::default();

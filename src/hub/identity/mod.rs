@@ -1,5 +1,6 @@
 //! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached,
-//! `outbox` publishes its result events, and behind them what `telling` has to tell of its peripheral.
+//! `outbox` publishes its result events, and behind them what `telling` has to tell of its peripheral and what
+//! `readings` has from its polls.
 //!
 //! Invariants
 //! - Everything that belongs to a connection is made for it and dropped with it (G6).
@@ -17,6 +18,7 @@ mod calls;
 mod hurdles;
 mod lifecycle;
 mod outbox;
+mod readings;
 mod remains;
 mod telling;
 mod token;
@@ -36,6 +38,7 @@ use super::trouble::Trouble;
 use super::Intake;
 use crate::health::DeviceHealth;
 use crate::ledger::Ledger;
+use crate::telemetry::Store;
 
 /// How often a clock that can't be believed is looked at again.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
@@ -60,6 +63,8 @@ pub struct Identity {
     pub event_bell: Arc<Notify>,
     /// What its peripheral says by itself.
     pub news: Arc<News>,
+    /// Where what polls have read of it waits.
+    pub telemetry: Store,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
     /// No message is begun any more: it is about to be stopped.

@@ -8,7 +8,8 @@
 //! - Each event of the ledger is known here (on the wire, waiting, acknowledged, set aside), or `unread` says that the
 //!   ledger is to be read from `cursor` on.
 //! - Few events are unacknowledged at a time, and none for long.
-//! - What a peripheral says by itself goes when no result event is left to be published.
+//! - What a peripheral says by itself goes when no result event is left to be published, and behind that what polls
+//!   have read.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{timeout, Instant};
 
 use super::hurdles::Hurdles;
+use super::readings::Readings;
 use super::telling::Telling;
 use crate::hub::news::News;
 use crate::hub::transport::Attachment;
@@ -28,6 +30,7 @@ use crate::hub::LEDGER_PATIENCE;
 use crate::ledger::row::Event;
 use crate::ledger::Ledger;
 use crate::proof::crash::{self, Part, Point};
+use crate::telemetry::Outlet;
 
 /// Events on the wire that the hub has not acknowledged.
 const IN_FLIGHT_MAX: usize = 16;
@@ -46,6 +49,7 @@ enum Stirred {
     Bell,
     Read(Read),
     News,
+    Readings,
 }
 
 enum Read {
@@ -79,6 +83,7 @@ pub(in crate::hub) struct Outbox {
     paused_until: Option<Instant>,
     has_told_of_a_pause: bool,
     telling: Telling,
+    readings: Readings,
 }
 
 struct OnTheWire {
@@ -87,7 +92,13 @@ struct OnTheWire {
 }
 
 impl Outbox {
-    pub(in crate::hub) fn new(device: &str, ledger: Ledger, bell: Arc<Notify>, news: Arc<News>) -> Self {
+    pub(in crate::hub) fn new(
+        device: &str,
+        ledger: Ledger,
+        bell: Arc<Notify>,
+        news: Arc<News>,
+        outlet: Outlet,
+    ) -> Self {
         Outbox {
             device: device.to_owned(),
             ledger,
@@ -102,20 +113,22 @@ impl Outbox {
             paused_until: None,
             has_told_of_a_pause: false,
             telling: Telling::new(device, news),
+            readings: Readings::new(device, outlet),
         }
     }
 
     /// Waits until there may be something more to publish. Cancel-safe.
     pub(in crate::hub) async fn stirred(&mut self) -> Result<(), Trouble> {
         let may_tell = self.may_tell();
-        let Outbox { bell, reading, telling, .. } = self;
+        let Outbox { bell, reading, telling, readings, .. } = self;
         let read = tokio::select! {
             () = bell.notified() => Stirred::Bell,
             read = under_way(reading) => Stirred::Read(read),
             () = telling.stirred(), if may_tell => Stirred::News,
+            () = readings.stirred(), if may_tell => Stirred::Readings,
         };
         match read {
-            Stirred::News => {}
+            Stirred::News | Stirred::Readings => {}
             Stirred::Bell => self.look_again(),
             Stirred::Read(Read::Events { is_full, events }) => self.has_read(is_full, events),
             // The events stay in the ledger, and are looked for again with the next one or the next connection.
@@ -134,6 +147,12 @@ impl Outbox {
     /// From now on nothing is held back.
     pub(in crate::hub) fn hurry(&mut self) {
         self.telling.hurry();
+        self.hold_readings();
+    }
+
+    /// What polls have read waits for the next connection: this one is about to end.
+    pub(in crate::hub) fn hold_readings(&mut self) {
+        self.readings.rest();
     }
 
     /// There may be new events.
@@ -199,6 +218,10 @@ impl Outbox {
                 attachment.publish(event).await?;
             }
         }
+        while self.may_tell() {
+            let Some(event) = self.readings.next(Instant::now()) else { break };
+            attachment.publish(event).await?;
+        }
         Ok(())
     }
 
@@ -245,6 +268,10 @@ impl Outbox {
 
     /// The hub has the event with this number.
     pub(in crate::hub) async fn acknowledged(&mut self, seq: i64) -> Result<(), Trouble> {
+        if Readings::is_of(seq) {
+            self.readings.acknowledged(seq);
+            return Ok(());
+        }
         let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return Ok(()) };
         if Telling::is_of(seq) {
             self.telling.acknowledged();
@@ -267,6 +294,9 @@ impl Outbox {
     /// The hub does not take the event with this number: others go before it, and it is tried again after a while. If
     /// as many are set aside as may be, it is for none of them.
     pub(in crate::hub) fn refused(&mut self, seq: i64, why: &str) {
+        if Readings::is_of(seq) {
+            return self.readings.refused(seq, why);
+        }
         let Some(OnTheWire { message_id, .. }) = self.in_flight.remove(&seq) else { return };
         if Telling::is_of(seq) {
             return self.telling.give_up();
@@ -285,6 +315,10 @@ impl Outbox {
 
     /// The hub takes no events at present, or not this one: none is published for a while.
     pub(in crate::hub) fn postponed(&mut self, seq: i64, why: &str, is_suspect: bool) {
+        if Readings::is_of(seq) {
+            self.readings.again(seq, is_suspect);
+            return self.pause(why);
+        }
         if Telling::is_of(seq) {
             self.telling.again();
         } else if is_suspect && self.in_flight.contains_key(&seq) {
@@ -351,11 +385,13 @@ impl Outbox {
             && !self.unread
             && self.reading.is_none()
             && self.telling.is_idle()
+            && self.readings.is_idle()
     }
 
     /// When the hub must have acknowledged what is on the wire. `None`: nothing is.
     pub(in crate::hub) fn due(&self) -> Option<Instant> {
-        self.in_flight.values().map(|event| event.sent + PATIENCE).min()
+        let sent = self.in_flight.values().map(|event| event.sent);
+        sent.chain(self.readings.since()).min().map(|sent| sent + PATIENCE)
     }
 
     /// Whether the hub acknowledges in time.
@@ -375,6 +411,7 @@ impl Outbox {
         }
         self.in_flight.clear();
         self.telling.again();
+        self.readings.connection_ended(refused);
         self.begin_anew();
     }
 

@@ -80,6 +80,12 @@ fn settings(of: &Snapshot, page: Page) -> String {
         let is = "is new, or from a backup: what must not be repeated, and may have been done before, ends in doubt";
         out += &page.wrap(2, &format!("the ledger {is}"));
     }
+    if let Some(telemetry) = &of.telemetry {
+        let state = if telemetry.ok { "ok" } else { "NOT WRITABLE" };
+        let pending = counted(telemetry.pending, "message waits", "messages wait");
+        let (samples, lost) = (counted(telemetry.samples, "sample", "samples"), telemetry.lost);
+        out += &page.wrap(2, &format!("telemetry {state}, {samples}, {lost} lost; {pending}"));
+    }
     if of.outbox.of_removed_devices > 0 {
         let more = of.outbox.of_removed_devices;
         let is = "of devices that are not configured any more: each is published when its device is back";

@@ -86,7 +86,8 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     };
     see(keys::ROOT, &tree);
     let [admin, ledger] = [(keys::ADMIN, "admin"), (keys::LEDGER, "ledger")];
-    for (section, key) in [(keys::HUB, "hub"), admin, ledger, (keys::METRICS, "metrics"), (keys::WEB, "web")] {
+    let [telemetry, metrics] = [(keys::TELEMETRY, "telemetry"), (keys::METRICS, "metrics")];
+    for (section, key) in [(keys::HUB, "hub"), admin, ledger, telemetry, metrics, (keys::WEB, "web")] {
         see(section, table(&tree[key]));
     }
     see(keys::ADDRESSES, table(&table(&tree["hub"])["addresses"]));
@@ -115,6 +116,9 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
         see(keys::PROFILE, profile);
         if let Some(message) = profile.get("message") {
             see(keys::MESSAGE, table(message));
+        }
+        for poll in profile.get("poll").into_iter().flat_map(|polls| table(polls).values().map(table)) {
+            see(keys::POLL, poll);
         }
         for command in table(&profile["command"]).values().map(table) {
             see(keys::COMMAND, command);

@@ -234,7 +234,10 @@ fn wrong_values(spot: &Spot) -> Vec<(Json, String)> {
         }
         Some("boolean") => vec![(json!("maybe"), "expected true or false".into())],
         Some("number") => vec![(json!("much"), "expected a number".into())],
-        Some("string") if node["pattern"].is_string() => vec![(json!(7), "expected a duration".into())],
+        Some("string") if node["pattern"].is_string() => {
+            let is_size = node["pattern"].as_str().is_some_and(|pattern| pattern.contains('B'));
+            vec![(json!(7), if is_size { "expected a size".into() } else { "expected a duration".into() })]
+        }
         Some("string") => vec![(json!(7), "expected a string".into()), (json!(""), String::new())],
         Some("object") => vec![(json!(7), "expected ".into())],
         Some("array") => vec![(json!(7), String::new())],

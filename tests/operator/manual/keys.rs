@@ -62,7 +62,8 @@ fn kind(entry: &Entry) -> &'static str {
         && inner.ends_with(['s', 'm', 'h', 'd']);
     match entry.key.as_str() {
         "value" if entry.section != keys::MESSAGE.title => "a value of the command's type",
-        "scale" | "offset" | "tolerance" => "number",
+        "scale" | "offset" | "tolerance" | "deadband" => "number",
+        "max_size" | "batch_size" => "size",
         "range" => "array of two numbers",
         "quirks" | "hosts" => "array of names",
         "units" => "array of integers",

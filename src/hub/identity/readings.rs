@@ -1,0 +1,119 @@
+//! What polls have read of one device, on the wire: behind every result event, and behind what its peripheral says by
+//! itself.
+//!
+//! Invariants
+//! - Few messages of it are on the wire at a time, so that a result event waits behind no more than those.
+//! - It leaves its store only after the hub has acknowledged it. What a connection leaves unacknowledged is published
+//!   again on the next, under the same id.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use crate::ledger::row::{Event, EventKind, NEWS_FROM};
+use crate::telemetry::{Kind, Outlet, FROM};
+
+/// Messages that the hub has not acknowledged.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// What is to be told of one device.
+pub(super) struct Readings {
+    device: String,
+    outlet: Outlet,
+    /// When each was sent, by its number.
+    in_flight: HashMap<i64, Instant>,
+    /// No more goes on this connection.
+    rests: bool,
+    has_told_of_a_refusal: bool,
+}
+
+impl Readings {
+    pub(super) fn new(device: &str, outlet: Outlet) -> Readings {
+        let (in_flight, rests, has_told_of_a_refusal) = (HashMap::new(), false, false);
+        Readings { device: device.to_owned(), outlet, in_flight, rests, has_told_of_a_refusal }
+    }
+
+    /// Whether a message is one of these, by its number.
+    pub(super) fn is_of(seq: i64) -> bool {
+        (FROM..NEWS_FROM).contains(&seq)
+    }
+
+    /// Whether more may go.
+    fn has_room(&self) -> bool {
+        !self.rests && self.in_flight.len() < IN_FLIGHT_MAX
+    }
+
+    /// Waits until there may be something to publish. Cancel-safe.
+    pub(super) async fn stirred(&self) {
+        match self.has_room() {
+            true => self.outlet.stirred().await,
+            false => std::future::pending().await,
+        }
+    }
+
+    /// The next one that is to be published now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Event> {
+        let batch = self.has_room().then(|| self.outlet.take()).flatten()?;
+        self.in_flight.insert(batch.number, now);
+        let kind = match batch.kind {
+            Kind::Samples => EventKind::Telemetry,
+            Kind::Gap => EventKind::TelemetryGap,
+        };
+        Some(Event { kind, seq: batch.number, id: batch.id, message_id: None, body: batch.body })
+    }
+
+    /// Whether nothing is on the wire. What waits does so in its store.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Since when the oldest on the wire is there.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.in_flight.values().min().copied()
+    }
+
+    /// No more goes on this connection: it is about to end.
+    pub(super) fn rest(&mut self) {
+        self.rests = true;
+    }
+
+    /// The hub has it.
+    pub(super) fn acknowledged(&mut self, number: i64) {
+        if self.in_flight.remove(&number).is_some() {
+            self.has_told_of_a_refusal = false;
+            self.outlet.acknowledged(number);
+        }
+    }
+
+    /// The hub does not take it, and takes others.
+    pub(super) fn refused(&mut self, number: i64, why: &str) {
+        if self.in_flight.remove(&number).is_some() {
+            if !std::mem::replace(&mut self.has_told_of_a_refusal, true) {
+                tracing::warn!(device = %self.device, "the hub does not take a message of telemetry ({why}): it is lost");
+            }
+            self.outlet.lose(number);
+        }
+    }
+
+    /// It is published again.
+    pub(super) fn again(&mut self, number: i64, is_suspect: bool) {
+        if self.in_flight.remove(&number).is_some() {
+            self.outlet.again(number, is_suspect);
+        }
+    }
+
+    /// What was on the wire is published again on the next connection. `refused`: this one has ended badly, perhaps for
+    /// one of them.
+    pub(super) fn connection_ended(&mut self, refused: bool) {
+        self.rests = false;
+        // If there were several nobody knows for which.
+        let is_suspect = refused && self.in_flight.len() == 1;
+        self.in_flight.drain().for_each(|(number, _)| self.outlet.again(number, is_suspect));
+    }
+}
+
+impl Drop for Readings {
+    fn drop(&mut self) {
+        self.connection_ended(false);
+    }
+}

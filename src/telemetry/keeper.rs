@@ -1,0 +1,136 @@
+//! The thread that alone touches the file: it opens it, writes what waits, loads what goes next.
+//!
+//! Invariants
+//! - What is wrong with the file is said once, and once more when it is right again.
+//! - A file that can't be had now is tried again with each writing: what waits meanwhile stays in memory, bounded.
+
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::oneshot;
+
+use super::file::{move_aside, File, Trouble};
+use super::shelf::Load;
+use super::store::Inner;
+
+/// What it is asked for.
+pub(super) enum Job {
+    /// To write what waits.
+    Write,
+    Load(Load),
+    /// To write what waits, and say that it has.
+    Finish(oneshot::Sender<()>),
+}
+
+/// Its work.
+pub(super) struct Keeper {
+    inner: Weak<Inner>,
+    path: PathBuf,
+    file: Option<File>,
+    /// What is wrong, as it was said.
+    said: Option<String>,
+}
+
+impl Keeper {
+    pub(super) fn new(inner: Weak<Inner>, path: PathBuf) -> Keeper {
+        Keeper { inner, path, file: None, said: None }
+    }
+
+    /// Works until nobody is left who could ask for something.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            let Some(inner) = self.inner.upgrade() else { return };
+            match job {
+                Job::Write => self.write(&inner),
+                Job::Load(load) => self.load(&inner, &load),
+                Job::Finish(done) => {
+                    self.write(&inner);
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, inner: &Arc<Inner>) {
+        inner.note_written();
+        let outcome = self.opened(inner).and_then(|file| {
+            let (plan, max_size) = {
+                let shelf = inner.shelf();
+                (shelf.plan(), shelf.settings.max_size)
+            };
+            if !plan.is_empty() {
+                let dropped = file.write(&plan, max_size)?;
+                let stored = file.stored()?;
+                inner.shelf().written(&plan, &dropped, stored);
+            }
+            Ok(())
+        });
+        self.judge(inner, outcome);
+    }
+
+    fn load(&mut self, inner: &Arc<Inner>, load: &Load) {
+        let found = self.opened(inner).and_then(|file| file.load(load));
+        let (found, outcome) = match found {
+            Ok(found) => (Some(found), Ok(())),
+            Err(trouble) => (None, Err(trouble)),
+        };
+        inner.shelf().loaded(load, found);
+        self.judge(inner, outcome);
+    }
+
+    /// The file, opened if it is not yet.
+    fn opened(&mut self, inner: &Arc<Inner>) -> Result<&mut File, Trouble> {
+        if self.file.is_none() {
+            let file = File::open(&self.path)?;
+            let contents = file.contents()?;
+            let stored = file.stored()?;
+            let mut shelf = inner.shelf();
+            shelf.stored = stored;
+            shelf.begin_with(contents.last, contents.devices, contents.gaps);
+            drop(shelf);
+            self.file = Some(file);
+        }
+        self.file.as_mut().ok_or_else(|| Trouble::Passing("it is not open".into()))
+    }
+
+    /// Says what is wrong, once, and moves a damaged file aside.
+    fn judge(&mut self, inner: &Arc<Inner>, outcome: Result<(), Trouble>) {
+        inner.shelf().note_known();
+        let Err(trouble) = outcome else {
+            if self.said.take().is_some() {
+                tracing::info!(path = %self.path.display(), "the store of telemetry can be written again");
+            }
+            return inner.set_trouble(None);
+        };
+        let why = trouble.told(&self.path);
+        if let Trouble::Damaged(_) = trouble {
+            self.file = None;
+            inner.shelf().file_is_lost();
+            match move_aside(&self.path) {
+                Ok(aside) => {
+                    let aside = aside.display();
+                    tracing::warn!(
+                        "{why}: it is moved to {aside}, and what it held of telemetry does not get to the hub"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    let why = format!("{why}, and can't be moved aside ({error}); remove it");
+                    return self.say(inner, why);
+                }
+            }
+        }
+        self.say(inner, why);
+    }
+
+    fn say(&mut self, inner: &Arc<Inner>, why: String) {
+        inner.set_trouble(Some(why.clone()));
+        if self.said.is_none() {
+            tracing::warn!(
+                "{why}; telemetry waits in memory meanwhile, as far as there is room; commands go on as ever"
+            );
+            self.said = Some(why);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+use std::time::Duration;
+
+use super::*;
+
+const DEVICE: &str = "pump";
+
+fn settings() -> Settings {
+    Settings {
+        path: "telemetry.db".into(),
+        max_size: 1 << 20,
+        batch_size: 512,
+        batch_delay: Duration::from_secs(10),
+        newest_first: false,
+        daily_messages: 0,
+    }
+}
+
+/// A shelf with so many complete batches of one sample each.
+fn with(settings: Settings, count: i64) -> (Shelf, Instant) {
+    let now = Instant::now();
+    let mut shelf = Shelf::new(settings, "life".into(), now);
+    shelf.note_known();
+    (1..=count).for_each(|at| add(&mut shelf, at, now));
+    (shelf, now)
+}
+
+fn add(shelf: &mut Shelf, at: i64, now: Instant) {
+    shelf.add(&DEVICE.into(), "{}", Timestamp(at), now);
+    shelf.close_due(now, true);
+}
+
+/// What goes next, by the time of its first sample.
+fn next(shelf: &mut Shelf, now: Instant) -> Option<(i64, i64)> {
+    match shelf.take(&DEVICE.into(), now) {
+        Next::Batch(batch) => Some((batch.number, batch.holds.first)),
+        _ => None,
+    }
+}
+
+/// Writes as a file does that has room for so many batches.
+fn write(shelf: &mut Shelf, file: &mut BTreeMap<i64, Batch>, room: usize) {
+    let plan = shelf.plan();
+    plan.delete.iter().for_each(|number| drop(file.remove(number)));
+    file.extend(plan.insert.iter().map(|batch| (batch.number, Batch { is_stored: true, ..batch.clone() })));
+    let mut dropped = Vec::new();
+    while file.len() > room {
+        let (number, batch) = file.pop_first().unwrap();
+        dropped.push((batch.device, number, batch.holds));
+    }
+    shelf.written(&plan, &dropped, (file.len() as u64, 0));
+}
+
+fn load(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>) {
+    let Some(load) = shelf.to_load(&DEVICE.into()) else { return };
+    let all: Vec<Batch> = match load.newest_first {
+        true => file.values().rev().take(load.most).cloned().collect(),
+        false => file.values().take(load.most).cloned().collect(),
+    };
+    shelf.loaded(&load, Some(all));
+}
+
+/// Everything that goes, each acknowledged at once.
+fn all(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>, now: Instant) -> Vec<i64> {
+    let mut went = Vec::new();
+    loop {
+        match shelf.take(&DEVICE.into(), now) {
+            Next::Batch(batch) => {
+                shelf.acknowledged(&DEVICE.into(), batch.number);
+                went.push(batch.holds.first);
+            }
+            Next::Load => load(shelf, file),
+            Next::Later(_) | Next::Nothing => return went,
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_complete_when_it_is_full_or_old_and_holds_what_fits() {
+    let (mut shelf, now) = with(settings(), 0);
+    let element = "x".repeat(100);
+    assert!(shelf.add(&DEVICE.into(), &element, Timestamp(1), now));
+    assert_eq!(shelf.due_at(), Some(now + Duration::from_secs(10)));
+    assert!(!shelf.add(&DEVICE.into(), &element, Timestamp(2), now));
+    assert!(!shelf.add(&DEVICE.into(), &element, Timestamp(3), now));
+    assert_eq!(next(&mut shelf, now), None);
+    assert!(shelf.add(&DEVICE.into(), &element, Timestamp(4), now), "512 bytes with its properties are full");
+    let Next::Batch(batch) = shelf.take(&DEVICE.into(), now) else { panic!("it is complete") };
+    assert_eq!((batch.holds.samples, batch.id.as_str()), (3, "life-1"));
+    shelf.close_due(now + Duration::from_secs(10), false);
+    assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(4));
+}
+
+#[test]
+fn what_the_hub_acknowledges_before_it_is_written_never_touches_the_file() {
+    let (mut shelf, now) = with(settings(), 3);
+    assert!(shelf.has_to_write());
+    assert_eq!(all(&mut shelf, &BTreeMap::new(), now), [1, 2, 3]);
+    assert!(shelf.plan().is_empty() && !shelf.has_to_write());
+    assert_eq!((shelf.pending(), shelf.counts.published), (0, 3));
+}
+
+#[test]
+fn what_was_written_comes_back_in_order_and_leaves_the_file_after_the_acknowledgement_only() {
+    for (newest_first, expected) in [(false, (1..=40).collect()), (true, (1..=40).rev().collect::<Vec<i64>>())] {
+        let (mut shelf, now) = with(Settings { newest_first, ..settings() }, 40);
+        let mut file = BTreeMap::new();
+        write(&mut shelf, &mut file, 100);
+        assert_eq!((file.len(), shelf.pending()), (40, 40));
+        assert_eq!(all(&mut shelf, &file, now), expected);
+        assert_eq!((file.len(), shelf.pending()), (40, 0));
+        write(&mut shelf, &mut file, 100);
+        assert_eq!((file.len(), shelf.pending()), (0, 0));
+    }
+}
+
+#[test]
+fn the_newest_goes_first_where_that_is_asked_for_and_behind_the_backlog_where_not() {
+    for (newest_first, expected) in [(true, [4, 5, 3]), (false, [1, 2, 3])] {
+        let (mut shelf, now) = with(Settings { newest_first, ..settings() }, 3);
+        let mut file = BTreeMap::new();
+        write(&mut shelf, &mut file, 100);
+        let mut went = Vec::new();
+        for newer in [4, 5, 6] {
+            if newer < 6 {
+                add(&mut shelf, newer, now);
+            }
+            if let Next::Load = shelf.take(&DEVICE.into(), now) {
+                load(&mut shelf, &file);
+            } else {
+                let taken: Vec<i64> = shelf.devices[DEVICE].taken.values().map(|batch| batch.holds.first).collect();
+                went.extend(taken.into_iter().filter(|first| !went.contains(first)).collect::<Vec<_>>());
+                continue;
+            }
+            went.extend(next(&mut shelf, now).map(|(_, first)| first));
+        }
+        assert_eq!(went, expected);
+    }
+}
+
+#[test]
+fn what_a_connection_leaves_goes_again_under_its_id_and_what_ends_three_of_them_is_lost_and_told() {
+    let (mut shelf, now) = with(settings(), 2);
+    let device: Arc<str> = DEVICE.into();
+    let (first, _) = next(&mut shelf, now).unwrap();
+    for _ in 0..2 {
+        shelf.again(&device, first, true);
+        assert_eq!(next(&mut shelf, now).map(|(number, _)| number), Some(first));
+    }
+    shelf.again(&device, first, false);
+    assert_eq!(next(&mut shelf, now).map(|(number, _)| number), Some(first));
+    shelf.again(&device, first, true);
+    let Next::Batch(gap) = shelf.take(&device, now) else { panic!("a gap is told first") };
+    assert_eq!((gap.kind, gap.holds), (Kind::Gap, Gap { samples: 1, first: 1, last: 1 }));
+    shelf.again(&device, gap.number, false);
+    let Next::Batch(again) = shelf.take(&device, now) else { panic!("it is told again") };
+    assert_eq!(again.id, gap.id);
+    shelf.acknowledged(&device, gap.number);
+    assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(2));
+    assert_eq!(shelf.counts.lost, 1);
+}
+
+#[test]
+fn for_want_of_room_the_oldest_go_and_one_gap_tells_of_all() {
+    let (mut shelf, now) = with(settings(), 10);
+    let mut file = BTreeMap::new();
+    write(&mut shelf, &mut file, 4);
+    (11..=12).for_each(|at| add(&mut shelf, at, now));
+    write(&mut shelf, &mut file, 4);
+    assert!(shelf.plan().gaps.is_empty(), "the file has counted it as well");
+    let Next::Batch(gap) = shelf.take(&DEVICE.into(), now) else { panic!("a gap is told first") };
+    assert_eq!(gap.holds, Gap { samples: 8, first: 1, last: 8 });
+    // It stands in the file until the hub has it.
+    assert!(shelf.plan().gaps.is_empty());
+    shelf.acknowledged(&DEVICE.into(), gap.number);
+    assert_eq!(shelf.plan().gaps, [(DEVICE.into(), Gap::default())]);
+    assert_eq!(all(&mut shelf, &file, now), [9, 10, 11, 12]);
+    assert_eq!(shelf.counts.lost, 8);
+}
+
+#[test]
+fn while_nothing_can_be_written_memory_is_bounded_and_the_oldest_goes() {
+    let (mut shelf, now) = with(settings(), 0);
+    let element = "x".repeat(300);
+    for at in 0..10_000 {
+        shelf.add(&DEVICE.into(), &element, Timestamp(at), now);
+    }
+    assert!(shelf.waiting <= MEMORY_MAX, "{}", shelf.waiting);
+    let Next::Batch(gap) = shelf.take(&DEVICE.into(), now) else { panic!("a gap is told first") };
+    assert_eq!((gap.kind, gap.holds.first, gap.holds.samples), (Kind::Gap, 0, shelf.counts.lost));
+    let (_, oldest) = next(&mut shelf, now).unwrap();
+    assert_eq!(oldest, gap.holds.last + 1);
+}
+
+#[test]
+fn a_file_that_is_lost_takes_with_it_what_it_alone_held() {
+    let (mut shelf, now) = with(settings(), 3);
+    let mut file = BTreeMap::new();
+    write(&mut shelf, &mut file, 100);
+    load(&mut shelf, &file);
+    assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(1));
+    shelf.file_is_lost();
+    assert_eq!(shelf.plan().insert.len(), 3, "all three were in memory");
+    assert_eq!(all(&mut shelf, &BTreeMap::new(), now), [2, 3]);
+}
+
+#[test]
+fn no_more_goes_than_the_day_has_messages_for() {
+    let (mut shelf, now) = with(Settings { daily_messages: 24, ..settings() }, 3);
+    assert!(next(&mut shelf, now).is_some());
+    let Next::Later(at) = shelf.take(&DEVICE.into(), now) else { panic!("one an hour") };
+    assert!(at > now + Duration::from_secs(1800));
+    assert!(next(&mut shelf, at).is_some());
+}
+
+#[test]
+fn nothing_goes_before_the_file_is_known_and_what_was_read_before_that_goes_behind_it() {
+    let now = Instant::now();
+    let mut shelf = Shelf::new(settings(), "life".into(), now);
+    add(&mut shelf, 9, now);
+    assert!(next(&mut shelf, now).is_none());
+    shelf.begin_with(FROM + 7, vec![DEVICE.into()], Vec::new());
+    shelf.note_known();
+    let (earlier, _) = with(settings(), 7);
+    let batches = earlier.devices[DEVICE].fresh.values().skip(5);
+    let file: BTreeMap<i64, Batch> =
+        batches.map(|batch| (batch.number, Batch { is_stored: true, ..batch.clone() })).collect();
+    assert_eq!(all(&mut shelf, &file, now), [6, 7, 9]);
+    assert_eq!(shelf.next, FROM + 9);
+}

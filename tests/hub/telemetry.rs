@@ -1,0 +1,242 @@
+//! What polls read, at the hub. Proves what telemetry may not do: hold up a result event (G7) or a command, be lost
+//! without a word, or fill a disk (G16); and G11 for a unit that is away.
+
+use std::collections::BTreeSet;
+
+use serde_json::{json, Value as Json};
+
+use crate::support::broker::Broker;
+use crate::support::hub::Hub;
+use crate::support::slave::Slave;
+use crate::support::transports::By;
+use crate::support::{eventually, pump, Site};
+use fieldbridge::demo::hub::D2c;
+
+/// Two polls side by side, and one of another table.
+const POLLS: &str =
+    "[profile.pump.poll.speed]\nread = { table = \"holding\", address = 20, scale = 0.1 }\nevery = \"200ms\"\n\
+                     [profile.pump.poll.level]\nread = { table = \"holding\", address = 21 }\nevery = \"200ms\"\n";
+
+/// A site with one device that is polled, and its store of telemetry beside the ledger.
+fn site(hub: &str, slave: &Slave, telemetry: &str, polls: &str) -> Site {
+    let site = Site::with_hub(hub, &pump(slave.address(), "after-execution", "response_timeout = \"300ms\""));
+    let path = site.path("telemetry.db").display().to_string();
+    let config = site.path("fieldbridge.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(config, format!("{text}\n[telemetry]\npath = \"{path}\"\n{telemetry}\n{polls}")).unwrap();
+    site
+}
+
+fn at(hub: &Hub, slave: &Slave, telemetry: &str, polls: &str) -> Site {
+    let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
+    site(&head, slave, telemetry, polls)
+}
+
+/// What the hub has of a kind.
+fn of_kind(hub: &Hub, kind: &str) -> Vec<D2c> {
+    hub.telemetry().into_iter().filter(|event| event.property("fieldbridge") == Some(kind)).collect()
+}
+
+/// The samples that the hub has, in the order in which they came; what came again is told by its id.
+fn samples(hub: &Hub) -> Vec<Json> {
+    let mut seen = BTreeSet::new();
+    let is_new = |event: &D2c| seen.insert(event.property("$.mid").map(str::to_owned));
+    let bodies = of_kind(hub, "telemetry").into_iter().filter(is_new).map(|event| event.json());
+    bodies.flat_map(|body| body.as_array().expect("a body is a list").clone()).collect()
+}
+
+/// Waits until the hub has a sample that is like this.
+fn sampled(hub: &Hub, what: &str, is_it: impl Fn(&Json) -> bool) -> Json {
+    eventually(what, || samples(hub).into_iter().find(|sample| is_it(sample)))
+}
+
+#[test]
+fn what_polls_read_reaches_the_hub_by_each_transport_and_neighbours_are_read_in_one_request() {
+    for by in By::ALL {
+        let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+        slave.set_register(20, 425);
+        slave.set_register(21, 7);
+        let head = format!("host = \"{}\"\ntls = false\n{}", hub.host(), by.keys(by.address(&hub)));
+        let site = site(&head, &slave, "batch_delay = \"300ms\"", POLLS);
+        by.trust(&site);
+        let _daemon = site.start();
+        let sample =
+            sampled(&hub, "a sample of both", |sample| sample["values"] == json!({ "speed": 42.5, "level": 7 }));
+        assert_eq!(sample["quality"], json!({ "speed": "good", "level": "good" }), "{by:?}");
+        assert!(sample["ts"].as_str().is_some_and(|ts| ts.ends_with('Z') && ts.len() == 24), "{sample}");
+        assert_eq!(sample.get("clockOk"), None);
+        let asked = slave.asked();
+        assert!(asked.contains(&vec![3, 0, 20, 0, 2]) && !asked.contains(&vec![3, 0, 20, 0, 1]), "{asked:?}");
+        let events = of_kind(&hub, "telemetry");
+        let ids: BTreeSet<&str> = events.iter().filter_map(|event| event.property("$.mid")).collect();
+        assert_eq!(ids.len(), events.len(), "each has an id of its own");
+        assert_eq!(events[0].property("$.ct"), Some("application/json"));
+        assert_eq!(events[0].property("$.cid"), None);
+        // Nothing of it stands in the ledger.
+        assert_eq!((site.rows().len(), site.status()["outbox"]["pending"].clone()), (0, json!(0)));
+        let telemetry = eventually("what was sent is acknowledged", || {
+            let telemetry = site.status()["telemetry"].clone();
+            (telemetry["published"].as_u64() > Some(0)).then_some(telemetry)
+        });
+        assert_eq!((&telemetry["ok"], &telemetry["lost"]), (&json!(true), &json!(0)));
+    }
+}
+
+#[test]
+fn only_changes_are_told_where_that_is_asked_for_and_what_stands_still_after_the_longest_silence() {
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let polls = "[profile.pump.poll.level]\nread = { table = \"holding\", address = 21 }\nevery = \"100ms\"\n\
+                 report = \"change\"\ndeadband = 5\n\
+                 [profile.pump.poll.life]\nread = { table = \"holding\", address = 30 }\nevery = \"100ms\"\n\
+                 report = \"change\"\nmax_silence = \"1s\"\n";
+    let site = at(&hub, &slave, "batch_delay = \"0s\"", polls);
+    let _daemon = site.start();
+    let told = |name: &str| -> Vec<Json> {
+        samples(&hub).iter().filter_map(|sample| sample["values"].get(name).cloned()).collect()
+    };
+    eventually("the first is told", || (told("level") == [json!(0)]).then_some(()));
+    slave.set_register(21, 5);
+    let before = slave.requests();
+    slave.wait_for_requests(before + 6);
+    slave.set_register(21, 6);
+    eventually("the change is told", || (told("level") == [json!(0), json!(6)]).then_some(()));
+    eventually("what stands still is told", || (told("life").len() >= 3).then_some(()));
+    assert_eq!(told("level"), [json!(0), json!(6)]);
+}
+
+#[test]
+fn a_unit_that_is_away_has_a_quality_and_a_command_is_told_before_all() {
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let site = at(&hub, &slave, "batch_delay = \"100ms\"", POLLS);
+    site.configure("response_timeout = \"300ms\"", "response_timeout = \"300ms\"\nprobe_interval = \"300ms\"");
+    let _daemon = site.start();
+    sampled(&hub, "a value", |sample| sample["quality"]["level"] == "good");
+    slave.silence(1);
+    let silent = sampled(&hub, "silence", |sample| sample["quality"]["level"] == "timeout");
+    assert_eq!(silent["values"], json!({ "speed": null, "level": null }));
+    sampled(&hub, "it is away", |sample| sample["quality"]["level"] == "unreachable");
+    let said = site.command(&["exec", "pump", "read", "--json"]);
+    assert!(!said.status.success());
+    slave.wake(1);
+    let count = samples(&hub).len();
+    eventually("it is back", || {
+        samples(&hub)[count..].iter().any(|sample| sample["quality"]["level"] == "good").then_some(())
+    });
+    // One exception of what was asked together is for one of them, perhaps: each is asked alone then.
+    slave.set_unreadable(Some(2));
+    sampled(&hub, "a refusal", |sample| sample["quality"]["level"] == "exception");
+    assert!(slave.asked().contains(&vec![3, 0, 21, 0, 1]));
+}
+
+#[test]
+fn what_is_not_acknowledged_comes_again_under_its_id_also_after_a_kill() {
+    let (broker, slave) = (Broker::new(), Slave::new());
+    let head = format!("host = \"hub.example\"\naddress = \"{}\"\ntls = false\n", broker.address());
+    let site = site(&head, &slave, "batch_delay = \"0s\"", POLLS);
+    let daemon = site.start();
+    let mut client = broker.serve();
+    let id = |topic: &str| topic.split("%24.mid=").nth(1).and_then(|rest| rest.split('&').next()).unwrap().to_owned();
+    let (first, body) = client.next_event_unacknowledged();
+    assert!(first.ends_with("&fieldbridge=telemetry"), "{first}");
+    drop(client);
+    let mut client = broker.serve();
+    let (again, same) = client.next_event_unacknowledged();
+    assert_eq!((id(&again), same), (id(&first), body));
+    // Nobody acknowledges it for longer than it waits in memory; then the process ends without a word.
+    eventually("it is written", || (site.path("telemetry.db").metadata().ok()?.len() > 0).then_some(()));
+    eventually("the batch is in the file", || {
+        let db = rusqlite::Connection::open(site.path("telemetry.db")).ok()?;
+        let count = db.query_row("SELECT count(*) FROM batch WHERE id = ?1", [id(&first)], |row| row.get::<_, i64>(0));
+        (count.ok()? == 1).then_some(())
+    });
+    daemon.kill();
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    let (after, _) = client.next_event();
+    assert_eq!(id(&after), id(&first));
+}
+
+#[test]
+fn a_result_event_waits_for_no_telemetry() {
+    let (broker, slave) = (Broker::new(), Slave::new());
+    let head = format!("host = \"hub.example\"\naddress = \"{}\"\ntls = false\n", broker.address());
+    let site = site(&head, &slave, "batch_delay = \"0s\"", POLLS);
+    let _daemon = site.start();
+    let mut client = broker.serve();
+    // As much telemetry as may be on the wire is never acknowledged.
+    for _ in 0..4 {
+        assert!(client.next_event_unacknowledged().0.ends_with("&fieldbridge=telemetry"));
+    }
+    let before = slave.requests();
+    slave.wait_for_requests(before + 4);
+    client.deliver(7, "m-1", r#"{"command": "set", "value": 5}"#);
+    let (topic, body) = client.next_event_unacknowledged();
+    assert!(topic.ends_with("&fieldbridge=command-result"), "{topic}");
+    assert_eq!((&body["messageId"], &body["status"]), (&json!("m-1"), &json!("succeeded")));
+}
+
+#[test]
+fn a_time_without_uplink_is_caught_up_in_order_also_over_a_restart() {
+    let (mut hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    let polls = "[profile.pump.poll.many]\nread = { table = \"holding\", address = 100, count = 125 }\nevery = \"100ms\"\n\
+                 [profile.pump.poll.more]\nread = { table = \"holding\", address = 300, count = 125 }\nevery = \"100ms\"\n";
+    let site = at(&hub, &slave, "batch_delay = \"100ms\"", polls);
+    let daemon = site.start();
+    sampled(&hub, "a value", |sample| sample["quality"]["many"] == "good");
+    hub.unplug();
+    let waits = eventually("it waits in the file", || {
+        let telemetry = site.status()["telemetry"].clone();
+        (telemetry["pending"].as_u64()? > 20 && telemetry["bytes"].as_u64()? > 20_000).then_some(telemetry)
+    });
+    assert_eq!(waits["ok"], true);
+    assert!(daemon.terminate().success());
+    let before = samples(&hub);
+    hub.plug_in();
+    let _daemon = site.start();
+    eventually("all that waited is there", || {
+        let pending = site.status()["telemetry"]["pending"].as_u64()?;
+        (samples(&hub).len() > before.len() + 20 && pending < 10).then_some(())
+    });
+    let times: Vec<String> =
+        samples(&hub).iter().map(|sample| sample["ts"].as_str().unwrap_or_default().to_owned()).collect();
+    assert!(times.is_sorted(), "the oldest goes first");
+    assert_eq!(of_kind(&hub, "telemetry-gap").len(), 0);
+}
+
+#[test]
+fn a_command_waits_for_one_exchange_of_a_bus_that_polls_fill() {
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    // More than the bus can carry.
+    let polls: String = (0..40)
+        .map(|n| {
+            format!(
+                "[profile.pump.poll.p{n}]\nread = {{ table = \"holding\", address = {} }}\nevery = \"100ms\"\n",
+                2 * n + 20
+            )
+        })
+        .collect();
+    let site = at(&hub, &slave, "batch_delay = \"200ms\"", &polls);
+    let _daemon = site.start();
+    sampled(&hub, "a value", |sample| sample["quality"]["p0"] == "good");
+    for value in 1..=10 {
+        let said = site.command(&["exec", "pump", "set-verified", &value.to_string()]);
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(slave.count(1, value), 1);
+    }
+    // Between the two requests of a command nothing is polled.
+    let asked = slave.asked();
+    let writes = asked.iter().enumerate().filter(|(_, request)| request[0] == 6);
+    for (at, _) in writes {
+        if let Some(next) = asked.get(at + 1) {
+            assert_eq!(next, &vec![3, 0, 1, 0, 1], "the read-back follows the write");
+        }
+    }
+    eventually("each poll has its turn", || {
+        let names: BTreeSet<String> = samples(&hub)
+            .iter()
+            .filter_map(|sample| sample["values"].as_object().cloned())
+            .flat_map(|values| values.into_iter().map(|(name, _)| name))
+            .collect();
+        (names.len() == 40).then_some(())
+    });
+}
