@@ -4,13 +4,13 @@
 //! - No message here repeats what stands in a file, nor a path that looks like the secret itself.
 //! - Certificates and keys are judged by what connects with them: what is good here can begin a handshake.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use super::secret::{is_secret, odd_length, parse_connection_string, parse_key, text};
 use super::tree::Table;
-use super::{Credential, Hub};
+use super::{Credential, Device, Hub};
 use crate::certificate::pair::{self, Misfit};
 use crate::certificate::pem;
 use crate::complaint::Complaint;
@@ -49,7 +49,13 @@ fn key(table: &Table) -> Option<Credential> {
 
 fn connection_string(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
     let parsed = secret(table, "connection_string_file", parse_connection_string)?;
-    if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
+    if hub.is_some_and(|hub| hub.host.is_empty()) {
+        let why = (
+            "names its hub, and [hub] does not",
+            "write the hub's host name as host in [hub], or give the device a key_file, to be assigned to its hub",
+        );
+        table.wrong("connection_string_file", why);
+    } else if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
         let why = (
             format!("is for the hub {:?}, and hub.host is {:?}", parsed.host, hub.host),
             "use the string of a device at that hub",
@@ -192,6 +198,44 @@ fn note_exposure(table: &Table, key: &str, path: &Path) {
 /// service, so the group counts only where the owner isn't root.
 fn is_exposed(mode: u32, owner: u32) -> bool {
     mode & 0o007 != 0 || (mode & 0o070 != 0 && owner != 0)
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(_) => f.write_str("Key(…)"),
+            Self::Certificate { cert_file, key_file, .. } => {
+                f.debug_struct("Certificate").field("cert_file", cert_file).field("key_file", key_file).finish()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
+        let Device { transport, registration, credential, secondary, events, settle, method_timeout, .. } = self;
+        let Device { form, commands, polls, .. } = self;
+        f.debug_struct("Device")
+            .field("id", id)
+            .field("bus", bus)
+            .field("unit", unit)
+            .field("patience", patience)
+            .field("broadcast", broadcast)
+            .field("quirks", quirks)
+            .field("on_unreachable", on_unreachable)
+            .field("transport", transport)
+            .field("registration", registration)
+            .field("credential", credential)
+            .field("secondary", &secondary.as_ref().map(|_| "…"))
+            .field("events", events)
+            .field("settle", settle)
+            .field("method_timeout", method_timeout)
+            .field("form", form)
+            .field("commands", commands)
+            .field("polls", polls)
+            .finish()
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Section {
 /// The top of the configuration.
 pub const ROOT: Section = Section {
     title: "the configuration",
-    keys: &["hub", "admin", "ledger", "telemetry", "metrics", "web", "bus", "device", "profile"],
+    keys: &["hub", "provisioning", "admin", "ledger", "telemetry", "metrics", "web", "bus", "device", "profile"],
 };
 
 /// `[hub]`
@@ -54,6 +54,10 @@ pub const HUB: Section = Section {
 /// `hub.addresses`
 pub const ADDRESSES: Section =
     Section { title: "hub.addresses", keys: &["mqtt", "mqtt-ws", "amqp", "amqp-ws", "https"] };
+
+/// `[provisioning]`
+pub const PROVISIONING: Section =
+    Section { title: "[provisioning]", keys: &["id_scope", "host", "address", "ca_file"] };
 
 /// `[admin]`
 pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
@@ -132,6 +136,7 @@ pub const DEVICE: Section = Section {
         "on_unreachable",
         "profile",
         "transport",
+        "registration_id",
         "key_file",
         "secondary_key_file",
         "connection_string_file",
@@ -235,10 +240,11 @@ pub const READ_BACK: Section =
     Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 25] = [
+pub const SECTIONS: [Section; 26] = [
     ROOT,
     HUB,
     ADDRESSES,
+    PROVISIONING,
     ADMIN,
     LEDGER,
     TELEMETRY,

@@ -25,6 +25,7 @@ mod point;
 mod poll;
 mod problem;
 mod profile;
+mod provisioning;
 pub mod reference;
 mod registration;
 pub mod schema;
@@ -77,6 +78,8 @@ const NAME_CHARS_MAX: usize = 128;
 pub struct Config {
     /// The hub and how to reach it.
     pub hub: Hub,
+    /// The service that says which hub a device belongs to, if one does.
+    pub provisioning: Option<Provisioning>,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
     /// The ledger file.
@@ -103,7 +106,8 @@ impl Config {
 /// `[hub]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hub {
-    /// Host name of the hub, lower case: TLS server name, user name, SAS audience.
+    /// Host name of the hub, lower case: TLS server name, user name, SAS audience. Empty where every device has its
+    /// own, which it is assigned to.
     pub host: String,
     /// The transport of every device that names none.
     pub transport: TransportKind,
@@ -135,10 +139,35 @@ impl Hub {
         self.addresses.get(&transport).expect("each transport has an address")
     }
 
+    /// The hub of this name in its place: what devices are assigned to. What was said of where it is, and not of where
+    /// the configured one is, holds for it, too.
+    #[must_use]
+    pub fn assigned(&self, host: &str) -> Hub {
+        let usual = |host: &str, kind: TransportKind| format!("{host}:{}", kind.port(self.tls));
+        let address = |(kind, address): (&TransportKind, &String)| match *address == usual(&self.host, *kind) {
+            true => (*kind, usual(host, *kind)),
+            false => (*kind, address.clone()),
+        };
+        Hub { host: host.to_owned(), addresses: self.addresses.iter().map(address).collect(), ..self.clone() }
+    }
+
     /// The name that is expected in TLS.
     pub fn server_name(&self) -> &str {
         self.gateway.as_deref().unwrap_or(&self.host)
     }
+}
+
+/// `[provisioning]`: the Device Provisioning Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provisioning {
+    /// Which instance of the service: what it was given when it was made.
+    pub id_scope: String,
+    /// Host name, lower case: TLS server name.
+    pub host: String,
+    /// Where to connect, `HOST:PORT`.
+    pub address: String,
+    /// Trust anchors to use instead of the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// An HTTP proxy that connections are made through, by CONNECT. `Debug` never shows the password.
@@ -445,6 +474,9 @@ pub struct Device {
     pub on_unreachable: OnUnreachable,
     /// How its messages come.
     pub transport: TransportKind,
+    /// Under which id it registers with the service that says which hub it belongs to; `None`: it belongs to
+    /// `hub.host`.
+    pub registration: Option<String>,
     /// How it proves its identity.
     pub credential: Credential,
     /// The key to try when the hub refuses the first.
@@ -463,32 +495,6 @@ pub struct Device {
     pub polls: std::sync::Arc<BTreeMap<String, Poll>>,
 }
 
-impl fmt::Debug for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
-        let Device { transport, credential, secondary, events, settle, method_timeout, form, .. } = self;
-        let Device { commands, polls, .. } = self;
-        f.debug_struct("Device")
-            .field("id", id)
-            .field("bus", bus)
-            .field("unit", unit)
-            .field("patience", patience)
-            .field("broadcast", broadcast)
-            .field("quirks", quirks)
-            .field("on_unreachable", on_unreachable)
-            .field("transport", transport)
-            .field("credential", credential)
-            .field("secondary", &secondary.as_ref().map(|_| "…"))
-            .field("events", events)
-            .field("settle", settle)
-            .field("method_timeout", method_timeout)
-            .field("form", form)
-            .field("commands", commands)
-            .field("polls", polls)
-            .finish()
-    }
-}
-
 /// How an identity is proven. `Debug` never shows the secret.
 #[derive(Clone, PartialEq)]
 pub enum Credential {
@@ -503,17 +509,6 @@ pub enum Credential {
         /// SHA-256 of what stood in both, so that a certificate that was renewed in its place is known as another one.
         contents: [u8; 32],
     },
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(_) => f.write_str("Key(…)"),
-            Self::Certificate { cert_file, key_file, .. } => {
-                f.debug_struct("Certificate").field("cert_file", cert_file).field("key_file", key_file).finish()
-            }
-        }
-    }
 }
 
 /// The path of a key as TOML writes it, for [`Origins`] and [`Problem`].

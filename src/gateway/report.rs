@@ -88,7 +88,7 @@ impl Gateway {
         let doubt = self.ledger.wall_clock().now().err();
         let registry = self.registry();
         let of_device = |(id, served): (&String, &Served)| {
-            served.snapshot(&registry.config.hub.host, open_doubts.get(id).copied().unwrap_or(0))
+            served.snapshot(&registry.hub_of(id), open_doubts.get(id).copied().unwrap_or(0))
         };
         let host = &registry.config.hub.host;
         let distrusted = registry.devices.keys().any(|id| self.ledger.distrusts(host, id));
@@ -107,7 +107,7 @@ impl Gateway {
                 changed_files,
             },
             hub: snapshot::Hub {
-                host: registry.config.hub.host.clone(),
+                host: registry.hub_host(),
                 connected: registry.connected(),
                 identities: registry.devices.len(),
             },

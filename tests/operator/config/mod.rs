@@ -7,6 +7,7 @@ mod files;
 mod mistakes;
 mod pems;
 mod polls;
+mod provisioning;
 mod reference;
 mod schema;
 mod show;

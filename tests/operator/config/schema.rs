@@ -238,6 +238,8 @@ fn wrong_values(spot: &Spot) -> Vec<(Json, String)> {
             let is_size = node["pattern"].as_str().is_some_and(|pattern| pattern.contains('B'));
             vec![(json!(7), if is_size { "expected a size".into() } else { "expected a duration".into() })]
         }
+        // It may be empty where a service says which hub a device belongs to.
+        Some("string") if spot.key == "hub.host" => vec![(json!(7), "expected a string".into())],
         Some("string") => vec![(json!(7), "expected a string".into()), (json!(""), String::new())],
         Some("object") => vec![(json!(7), "expected ".into())],
         Some("array") => vec![(json!(7), String::new())],
