@@ -434,7 +434,7 @@ impl Shelf {
     }
 
     /// What is to be loaded of a device, unless that is under way.
-    pub(super) fn to_load(&mut self, device: &Arc<str>) -> Option<Load> {
+    pub(super) fn begin_load(&mut self, device: &Arc<str>) -> Option<Load> {
         let (newest_first, gone) = (self.settings.newest_first, self.gone.len());
         let of = self.of(device);
         if std::mem::replace(&mut of.is_loading, true) {

@@ -241,7 +241,7 @@ impl Outlet {
             Next::Load => {
                 let desk = self.store.0.desk();
                 let Some(jobs) = &desk.jobs else { return None };
-                if let Some(load) = shelf.to_load(&self.device) {
+                if let Some(load) = shelf.begin_load(&self.device) {
                     let _ = jobs.send(Job::Load(load));
                 }
                 None

@@ -135,6 +135,9 @@ impl SimHub {
     }
 
     /// The same for who waits elsewhere: the call is made when this returns.
+    ///
+    /// # Errors
+    /// The same, once it is waited for.
     pub fn calling(&self, device: &str, call: MethodCall) -> impl Future<Output = Answered> + Send + 'static {
         let begun = self.shared.with(|state| state.begin_call(device, call, Now::read()));
         // A hub that stops answers nobody.

@@ -50,14 +50,15 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> io::Resul
     until(Instant::now() + site.shared.with(|state| state.throttle)).await;
     let who = Who { device, connection: site.connection };
     let begun = site.shared.with(|state| match refuse(state, &parts.headers, Now::read()) {
-        Some(refusal) => Err(refusal),
+        Some(refusal) => Err(Box::new(refusal)),
         None => {
             let call = MethodCall::parse(&body);
-            call.and_then(|call| state.begin_call(&who.device, call, Now::read())).map_err(|error| told(&error))
+            let begun = call.and_then(|call| state.begin_call(&who.device, call, Now::read()));
+            begun.map_err(|error| Box::new(told(&error)))
         }
     });
     let answer = match begun {
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
         Ok(end) => match end.await.unwrap_or(Err(CallError::NoAnswer)) {
             Ok(answered) => with_json(StatusCode::OK, &answered.to_json()),
             Err(error) => told(&error),

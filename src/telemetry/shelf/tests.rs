@@ -51,7 +51,7 @@ fn write(shelf: &mut Shelf, file: &mut BTreeMap<i64, Batch>, room: usize) {
 }
 
 fn load(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>) {
-    let Some(load) = shelf.to_load(&DEVICE.into()) else { return };
+    let Some(load) = shelf.begin_load(&DEVICE.into()) else { return };
     let all: Vec<Batch> = match load.newest_first {
         true => file.values().rev().take(load.most).cloned().collect(),
         false => file.values().take(load.most).cloned().collect(),
