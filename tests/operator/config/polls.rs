@@ -52,7 +52,7 @@ fn what_is_asked_carries_no_value_and_goes_over_the_bus_that_its_device_has() {
         "without a value",
     );
     let site = Site::good();
-    site.write("conf.d/50-case.toml", &poll("scale", "read = { register = 40001 }"));
+    site.write("conf.d/50-case.toml", poll("scale", "read = { register = 40001 }"));
     let problems = lines(&site.problems());
     assert!(problems.contains("its poll \"p\" reads registers, and bus \"scale-port\" is a serial line"), "{problems}");
 }
