@@ -1,5 +1,6 @@
 // Microsoft's device and service SDKs for Node.js as a peer of the tests; commands and events as in python_sdk.py, and:
 //   "way" of "connect": mqtt (default), mqtt-ws, amqp, amqp-ws, http
+//   {"op":"register","host":…,…}, over http, mqtt or mqtt-ws
 //   {"op":"service","way":"amqp"|"amqp-ws","connectionString":…,"address":…,"caFile":…}, or with "bearer" and "host"
 //   {"op":"command","device":…,"body":…,"messageId":…,"ack":…,"properties":{…}}
 //   {"op":"feedback","release":true|false}: from now on feedback is completed, but for the first batch if so said
@@ -94,6 +95,29 @@ async function connect(command) {
   return client;
 }
 
+function provisioningTransport(way) {
+  // Loaded when they are needed: they are not of the device's own packages.
+  const mqtt = require('azure-iot-provisioning-device-mqtt');
+  const { Http: ProvisioningHttp } = require('azure-iot-provisioning-device-http');
+  const ways = { http: ProvisioningHttp, mqtt: mqtt.Mqtt, 'mqtt-ws': mqtt.MqttWs };
+  return new ways[way]();
+}
+
+async function register(command) {
+  const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
+  const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
+  const { X509Security } = require('azure-iot-security-x509');
+  const { host, idScope, registrationId, key } = command;
+  addresses[host] = command.gateway;
+  const read = (name) => fs.readFileSync(command[name], 'ascii');
+  const security = key
+    ? new SymmetricKeySecurityClient(registrationId, key)
+    : new X509Security(registrationId, { cert: read('certFile'), key: read('keyFile') });
+  const client = ProvisioningDeviceClient.create(host, idScope, provisioningTransport(command.way), security);
+  const result = await client.register();
+  return { status: result.status, hub: result.assignedHub, device: result.deviceId };
+}
+
 async function connectService(command) {
   // The service's packages take no authority of a caller's; Node's own list is read at start.
   const hub = require('azure-iothub');
@@ -146,6 +170,8 @@ async function main() {
       } else if (command.op === 'send') {
         await client.sendEvent(makeMessage(command));
         say('sent');
+      } else if (command.op === 'register') {
+        say('registered', await register(command));
       } else if (command.op === 'service') {
         client = await connectService(command);
         await client.open();

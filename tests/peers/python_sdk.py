@@ -4,6 +4,8 @@ Takes one JSON command a line on standard input and prints one JSON event a line
   {"op":"connect","gateway":…,"caFile":…,"host":…,"device":…} with "key", or with "certFile" and "keyFile";
    "way":"mqtt-ws" goes through a WebSocket
   {"op":"send","body":…,"messageId":…,"properties":{…}}
+  {"op":"register","gateway":…,"caFile":…,"idScope":…,"registrationId":…} with a key or a certificate as above: with the
+   Device Provisioning Service
   {"op":"close"}
 """
 
@@ -12,7 +14,7 @@ import logging
 import sys
 import threading
 
-from azure.iot.device import IoTHubDeviceClient, Message, X509
+from azure.iot.device import IoTHubDeviceClient, Message, ProvisioningDeviceClient, X509
 
 # Every lost connection would print a traceback.
 logging.disable(logging.CRITICAL)
@@ -55,6 +57,29 @@ def make_client(command):
     )
 
 
+def register(command):
+    with open(command["caFile"], encoding="ascii") as file:
+        options = {
+            "server_verification_cert": file.read(),
+            "websockets": command.get("way") == "mqtt-ws",
+        }
+    # The service is known to it by its address.
+    host, scope = command["gateway"], command["idScope"]
+    known_as = command["registrationId"]
+    if "key" in command:
+        client = ProvisioningDeviceClient.create_from_symmetric_key(
+            host, known_as, scope, command["key"], **options
+        )
+    else:
+        x509 = X509(command["certFile"], command["keyFile"])
+        client = ProvisioningDeviceClient.create_from_x509_certificate(
+            host, known_as, scope, x509, **options
+        )
+    result = client.register()
+    state = result.registration_state
+    say("registered", status=result.status, hub=state.assigned_hub, device=state.device_id)
+
+
 def main():
     client = None
     for line in sys.stdin:
@@ -71,6 +96,8 @@ def main():
                 message.custom_properties = command["properties"]
                 client.send_message(message)
                 say("sent")
+            elif command["op"] == "register":
+                register(command)
             elif command["op"] == "close":
                 client.shutdown()
                 say("closed")

@@ -66,6 +66,25 @@ pub(super) fn check_proof(
     }
 }
 
+/// Whether a token is one for a registration with the provisioning service, or why not.
+pub(super) fn check_registration(
+    audience: &str,
+    token: &str,
+    key: &[u8],
+    options: &Options,
+    now: Timestamp,
+) -> Result<(), String> {
+    let token = Token::parse(token)?;
+    // One of Microsoft's clients names none.
+    if token.policy.is_some_and(|name| name != "registration") {
+        return Err("a token of a shared access policy".into());
+    }
+    if token.audience != audience {
+        return Err(format!("a token for {}", token.audience));
+    }
+    token.verify(key, options, now).map(drop)
+}
+
 /// Whether a token with this audience is for the endpoint of events.
 fn is_for_events(audience: &str, host: &str) -> bool {
     let audience = audience.to_ascii_lowercase();

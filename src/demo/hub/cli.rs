@@ -4,7 +4,8 @@
 //! The first line it prints has `ok`, `host`, `caFile`, and where it listens: `address` for MQTT, `webAddress` for
 //! WebSockets and HTTPS, `amqpAddress` for AMQP; and what a back end shows, `serviceConnectionString` to send and
 //! `eventConnectionString` to read events. The ports of the latter two are chosen by switches,
-//! `{"web-port":443,"amqp-port":5671}`. Every answer has `ok`, and where that is false `error`. For example:
+//! `{"web-port":443,"amqp-port":5671}`. `idScope` is that of the provisioning service, which answers at the addresses
+//! for MQTT and HTTPS. Every answer has `ok`, and where that is false `error`. For example:
 //!
 //! ```text
 //! {"op":"addDevice","device":"pump-7"}
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use serde_json::{json, Map, Value as Json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::{Ack, C2d, Cut, Fault, MethodCall, Options, SimHub};
+use super::{Ack, C2d, ClientCert, Cut, Fault, MethodCall, Options, SimHub};
 
 /// The command line of the simulator.
 #[derive(Debug, Args)]
@@ -59,6 +60,14 @@ enum Command {
         #[serde(default)]
         x509: bool,
     },
+    /// Lets a device register with the provisioning service. Answers with `key`, or with `certFile` and `keyFile`.
+    Enroll {
+        registration_id: String,
+        #[serde(default)]
+        x509: bool,
+    },
+    /// Lets all devices register whose keys are derived from the one that it answers with.
+    EnrollGroup,
     Send {
         device: String,
         #[serde(flatten)]
@@ -208,6 +217,7 @@ pub async fn serve(
     options.bind = args.bind;
     options.host = args.host.clone();
     options.tls = !args.plain;
+    let id_scope = options.id_scope.clone();
     let mut hub = SimHub::start(options).await?;
     let ca_file = hub.ca_file(&args.dir)?;
     let ready = json!({
@@ -215,6 +225,7 @@ pub async fn serve(
         "webAddress": hub.https_addr(),
         "amqpAddress": hub.amqp_addr(),
         "host": hub.host(),
+        "idScope": id_scope,
         "caFile": ca_file,
         "serviceConnectionString": hub.service_connection_string(),
         "eventConnectionString": hub.event_connection_string(),
@@ -251,6 +262,12 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
         Command::AddDevice { device, x509: true } => {
             add_cert_device(hub, args, &device).map_err(|error| error.to_string())
         }
+        Command::Enroll { registration_id, x509: false } => Ok(json!({ "key": hub.enroll_key(&registration_id) })),
+        Command::Enroll { registration_id, x509: true } => {
+            let made = hub.enroll_cert(&registration_id).and_then(|cert| written(args, &registration_id, &cert));
+            made.map_err(|error| error.to_string())
+        }
+        Command::EnrollGroup => Ok(json!({ "key": hub.enroll_group() })),
         Command::Send { device, message } => {
             let sent = hub.send(&device, message.into_c2d()?);
             sent.map(|seq| json!({ "seq": seq })).map_err(|error| error.to_string())
@@ -318,15 +335,15 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
 
 fn add_cert_device(hub: &SimHub, args: &HubArgs, device: &str) -> io::Result<Json> {
     let cert = hub.add_cert_device(device)?;
+    let mut made = written(args, device, &cert)?;
+    made["connectionString"] = hub.connection_string(device).into();
+    Ok(made)
+}
+
+fn written(args: &HubArgs, device: &str, cert: &ClientCert) -> io::Result<Json> {
     let cert_file = args.dir.join(format!("{device}-cert.pem"));
     let key_file = args.dir.join(format!("{device}-key.pem"));
-    std::fs::write(&cert_file, cert.cert_pem)?;
-    std::fs::write(&key_file, cert.key_pem)?;
-    let connection_string = hub.connection_string(device);
-    Ok(json!({
-        "certFile": cert_file,
-        "keyFile": key_file,
-        "thumbprint": cert.thumbprint,
-        "connectionString": connection_string,
-    }))
+    std::fs::write(&cert_file, &cert.cert_pem)?;
+    std::fs::write(&key_file, &cert.key_pem)?;
+    Ok(json!({ "certFile": cert_file, "keyFile": key_file, "thumbprint": cert.thumbprint }))
 }

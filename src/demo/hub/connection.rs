@@ -17,7 +17,7 @@ use super::mqtt::Step;
 use super::state::{Now, State, Who};
 use super::stream::{close, Stream, OPEN_TIMEOUT};
 use super::wire::End;
-use super::Shared;
+use super::{provisioning, Shared};
 use crate::time::until;
 
 /// The hub waits 1.5 times the keep-alive, and never longer than this (29.45 minutes).
@@ -38,6 +38,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: &[St
     let codec = Codec { max_incoming_size: PACKET_BYTES_MAX, max_outgoing_size: PACKET_BYTES_MAX };
     let mut stream = Framed::new(stream, codec);
     let Ok(Some(Ok(Packet::Connect(connect)))) = timeout(OPEN_TIMEOUT, stream.next()).await else { return };
+    if provisioning::mqtt::registrant(&connect).is_some() {
+        return provisioning::mqtt::serve(shared, stream, &connect, thumbprints).await;
+    }
     // CONNACK comes late when it is throttled, so late that the client may have given up.
     let delay = shared.with(|state| state.connack_delay + state.throttle);
     until(Instant::now() + delay).await;

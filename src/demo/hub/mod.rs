@@ -21,6 +21,7 @@
 //! - A direct method goes to a device that listens for it, and its answer back to whoever called; nothing of it is
 //!   kept for later.
 //! - What devices send is read over AMQP, as from an event hub, by whoever shows a token for it.
+//! - The Device Provisioning Service answers at the same ports, over HTTPS and MQTT.
 //!
 //! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), wills, modules, batches
 //! of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end but for direct methods,
@@ -42,6 +43,7 @@ mod message;
 mod method;
 mod mqtt;
 mod options;
+mod provisioning;
 mod queue;
 mod side;
 mod site;
@@ -72,6 +74,7 @@ pub use auth::Auth;
 pub use message::{Ack, C2d, D2c, Feedback, SendError, Seq, Status};
 pub use method::{CallError, MethodAnswer, MethodCall};
 pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
+pub use provisioning::{Enrollment, Outcome};
 pub use tls::ClientCert;
 pub use wire::{Effect, End, Settlement, Wire, WireEvent};
 

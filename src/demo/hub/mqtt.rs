@@ -260,7 +260,7 @@ fn write(packet: Packet) -> Step {
     Step::Write(encode(&packet))
 }
 
-fn encode(packet: &Packet) -> Bytes {
+pub(super) fn encode(packet: &Packet) -> Bytes {
     let mut bytes = BytesMut::new();
     packet.write(&mut bytes, usize::MAX).expect("the hub's own packets are well formed");
     bytes.freeze()
@@ -286,7 +286,7 @@ fn answer_twin(publish: &Publish) -> Bytes {
 }
 
 /// A PUBLISH, written by hand: rumqttc's type has text for a topic, and tests need other bytes too.
-fn publish_bytes(topic: &[u8], pkid: Option<u16>, dup: bool, body: &[u8]) -> Bytes {
+pub(super) fn publish_bytes(topic: &[u8], pkid: Option<u16>, dup: bool, body: &[u8]) -> Bytes {
     let topic_len = u16::try_from(topic.len()).expect("send refuses longer topics");
     let mut left = 2 + topic.len() + pkid.map_or(0, |_| 2) + body.len();
     let mut bytes = vec![0x30 | u8::from(dup) << 3 | u8::from(pkid.is_some()) << 1];

@@ -18,6 +18,7 @@
 //! | `uuid_message_ids`, `bearer` | 4: what a sender's SDK makes of ids; who may send |
 //! | `feedback_max_delivery_count` | 2: the hub's default; its feedback counts what is given back as messages do |
 //! | `queue_limit`, `default_ttl`, `feedback_interval` | 1.9 and 2: the hub's limits and defaults |
+//! | `id_scope`, `registration_polls` | 6: chosen by the service; how often it says "assigning" depends on its load |
 //! | `tls13` | 7: not at the classic host name |
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -169,6 +170,10 @@ pub struct Options {
     /// Longest wait for a batch of 64 feedback records to fill: 15 s at the hub; zero releases each at once.
     #[serde(with = "millis")]
     pub feedback_interval: Duration,
+    /// The id scope of the provisioning service.
+    pub id_scope: String,
+    /// How often the provisioning service answers that a registration is not over yet.
+    pub registration_polls: u32,
     /// How often a batch of feedback may be given back before it is lost: 10 by default at the hub.
     pub feedback_max_delivery_count: u32,
 }
@@ -204,6 +209,8 @@ impl Default for Options {
             token_grace: Duration::from_secs(300),
             feedback_interval: Duration::ZERO,
             feedback_max_delivery_count: 10,
+            id_scope: "0ne00000000".into(),
+            registration_polls: 1,
         }
     }
 }

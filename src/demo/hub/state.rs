@@ -13,6 +13,7 @@ use super::calls::Calls;
 use super::device::Device;
 use super::feedback::{Batch, Batches};
 use super::message::{C2d, D2c, Feedback, SendError, Seq, Status};
+use super::provisioning::Service;
 use super::queue::{Held, LockToken, Queued};
 use super::side::{Side, STOLEN, UNAUTHORIZED};
 use super::topic::c2d_topic;
@@ -67,6 +68,8 @@ pub(super) struct State {
     pub calls: Calls,
     /// AMQP connections.
     pub sides: BTreeMap<u64, Side>,
+    /// The provisioning service.
+    pub service: Service,
     /// Shared access policies: names and keys.
     pub policies: BTreeMap<String, Vec<u8>>,
     /// Until when every CONNECT is refused, and with which code.
@@ -94,6 +97,7 @@ impl State {
             batches: Batches::default(),
             calls: Calls::default(),
             sides: BTreeMap::new(),
+            service: Service::default(),
             policies: BTreeMap::from([("service".to_owned(), new_key())]),
             refusal: None,
             kick: None,

@@ -16,7 +16,7 @@ use super::site::{empty, Answer, Site};
 use super::state::State;
 use super::stream::{Ahead, Stream, OPEN_TIMEOUT};
 use super::websocket::{self, Protocol, Socket};
-use super::{amqp, connection, https, twins, Shared};
+use super::{amqp, connection, https, provisioning, twins, Shared};
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<String>) {
@@ -39,7 +39,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, thumbprints: Vec<
 
 /// An error is a connection that ends without an answer.
 async fn answer(site: Arc<Site>, mut request: Request<Incoming>) -> io::Result<Answer> {
-    if twins::is_asked(&request) {
+    if provisioning::https::is_meant(&request) {
+        return provisioning::https::answer(&site, request).await;
+    } else if twins::is_asked(&request) {
         return twins::answer(&site, request).await;
     } else if !request.headers().contains_key(UPGRADE) {
         return https::answer(&site, request).await;
