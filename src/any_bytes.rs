@@ -26,6 +26,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("modbus_rtu", crate::bus::any_bytes::modbus_rtu),
     ("modbus_tcp", crate::bus::any_bytes::modbus_tcp),
     ("mqtt", crate::hub::any_bytes::mqtt),
+    ("provisioning", crate::provisioning::any_bytes::provisioning),
     ("registers", crate::peripheral::any_bytes::registers),
     ("rtu_line", crate::bus::any_bytes::rtu_line),
     ("sas", crate::hub::any_bytes::sas),

@@ -39,11 +39,14 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Exit> {
             format!(" ({}, {})", counted(warnings, "warning", "warnings"), counted(notes, "note", "notes"))
         }
     };
+    let hub = match (&config.provisioning, config.hub.host.as_str()) {
+        (Some(service), "") => format!("hubs as {} assigns them", service.host),
+        (_, host) => format!("hub {host}"),
+    };
     let told = format!(
-        "the configuration is good: {} on {}, hub {}{beside}",
+        "the configuration is good: {} on {}, {hub}{beside}",
         counted(config.devices.len(), "device", "devices"),
         counted(config.buses.len(), "bus", "buses"),
-        config.hub.host
     );
     print(&status::page().paint(Tone::Good, &told));
     Ok(())

@@ -49,7 +49,13 @@ fn key(table: &Table) -> Option<Credential> {
 
 fn connection_string(table: &Table, id: &str, hub: Option<&Hub>) -> Option<Credential> {
     let parsed = secret(table, "connection_string_file", parse_connection_string)?;
-    if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
+    if hub.is_some_and(|hub| hub.host.is_empty()) {
+        let why = (
+            "names its hub, and [hub] does not",
+            "write the hub's host name as host in [hub], or give the device a key_file, to be assigned to its hub",
+        );
+        table.wrong("connection_string_file", why);
+    } else if let Some(hub) = hub.filter(|hub| hub.host != parsed.host) {
         let why = (
             format!("is for the hub {:?}, and hub.host is {:?}", parsed.host, hub.host),
             "use the string of a device at that hub",

@@ -7,6 +7,7 @@ use super::bus::{Entry, Kind, RESPONSE_TIMEOUT, RETRIES, TURNAROUND};
 use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
+use super::provisioning::registration;
 use super::text::{expression, lacks_end};
 use super::tree::{join, Table};
 use super::way::transport;
@@ -23,12 +24,12 @@ use crate::peripheral::{Action, Command, Events};
 /// Every device by id; those that something is wrong with are left out.
 pub(super) fn devices(
     root: &Table,
-    hub: Option<&Hub>,
+    (hub, is_assigned): (Option<&Hub>, bool),
     buses: &BTreeMap<String, Entry>,
     profiles: &BTreeMap<String, Profile>,
 ) -> BTreeMap<String, Device> {
     let tables = root.tables("device", keys::DEVICE);
-    let around = Around { hub, buses, profiles };
+    let around = Around { hub, is_assigned, buses, profiles };
     let mut seen = Seen::default();
     let devices =
         tables.iter().filter_map(|(id, table)| Some(((*id).to_owned(), device(table, id, &around, &mut seen)?)));
@@ -50,6 +51,8 @@ pub(super) fn devices(
 /// What devices refer to.
 struct Around<'a> {
     hub: Option<&'a Hub>,
+    /// Devices are assigned to their hubs.
+    is_assigned: bool,
     buses: &'a BTreeMap<String, Entry>,
     profiles: &'a BTreeMap<String, Profile>,
 }
@@ -82,7 +85,7 @@ impl Seen<'_> {
 
 /// Looks at all of one device, whatever is wrong with it.
 fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'a>) -> Option<Device> {
-    let Around { hub, buses, profiles } = *around;
+    let Around { hub, is_assigned, buses, profiles } = *around;
     let transport = transport(table).or(hub.map(|hub| hub.transport)).unwrap_or(TransportKind::Mqtt);
     if let Err(why) = check_id(id, transport) {
         table.wrong_here(why);
@@ -121,6 +124,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let default_command = profile.and_then(|profile| default_command(table, profile));
     let credential = credential(table, id, hub);
     let secondary = secondary(table, credential.as_ref());
+    let registration = registration(table, id, is_assigned);
     hub.into_iter().for_each(|hub| check_way(table, hub, transport, credential.as_ref()));
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, entry), (_, profile)) = (bus?, profile?);
@@ -134,6 +138,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         quirks,
         on_unreachable,
         transport,
+        registration,
         credential: credential?,
         secondary,
         events,

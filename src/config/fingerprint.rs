@@ -16,6 +16,9 @@ const BYTES: usize = 8;
 pub struct Fingerprints {
     /// `[hub]`
     pub hub: String,
+    /// `[provisioning]`
+    #[serde(default)]
+    pub provisioning: String,
     /// `[ledger]`
     pub ledger: String,
     /// Buses by name.
@@ -29,6 +32,7 @@ impl Fingerprints {
     pub fn of(config: &Config) -> Fingerprints {
         Fingerprints {
             hub: of_hub(&config.hub),
+            provisioning: digest(&config.provisioning, b""),
             ledger: digest(&config.ledger, b""),
             buses: config.buses.iter().map(|(name, bus)| (name.clone(), of_bus(bus))).collect(),
             devices: config.devices.iter().map(|(id, device)| (id.clone(), of_device(device))).collect(),
@@ -53,7 +57,11 @@ impl Fingerprints {
     /// What differs in another configuration, by what it is called there.
     pub fn differences(&self, other: &Fingerprints) -> Vec<String> {
         let mut found = Vec::new();
-        for (name, own, others) in [("hub", &self.hub, &other.hub), ("ledger", &self.ledger, &other.ledger)] {
+        for (name, own, others) in [
+            ("hub", &self.hub, &other.hub),
+            ("provisioning", &self.provisioning, &other.provisioning),
+            ("ledger", &self.ledger, &other.ledger),
+        ] {
             if own != others {
                 found.push(format!("[{name}] changed"));
             }

@@ -38,10 +38,11 @@ const RETENTION: Span = Span {
     because: ": the hub may deliver a message again for 2 days, and what is forgotten by then is executed again",
 };
 
-/// `[hub]`; `None` where something is wrong with it.
-pub(super) fn hub(root: &Table) -> Option<Hub> {
+/// `[hub]`; `None` where something is wrong with it. Where devices are assigned to their hubs, it may have no name.
+pub(super) fn hub(root: &Table, is_assigned: bool) -> Option<Hub> {
     let table = root.table_or_empty("hub", keys::HUB);
-    let host = host(&table);
+    let is_nameless = is_assigned && (!table.has("host") || table.is_empty_text("host"));
+    let host = if is_nameless { Some(String::new()) } else { host(&table) };
     let tls = table.boolean("tls").unwrap_or(true);
     let Ways { transport, addresses, gateway, proxy, poll_interval } = ways(&table, host.as_deref(), tls);
     let ca_file = table.path("ca_file");

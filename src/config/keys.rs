@@ -27,7 +27,7 @@ impl Section {
 /// The top of the configuration.
 pub const ROOT: Section = Section {
     title: "the configuration",
-    keys: &["hub", "admin", "ledger", "metrics", "web", "bus", "device", "profile"],
+    keys: &["hub", "provisioning", "admin", "ledger", "metrics", "web", "bus", "device", "profile"],
 };
 
 /// `[hub]`
@@ -54,6 +54,10 @@ pub const HUB: Section = Section {
 /// `hub.addresses`
 pub const ADDRESSES: Section =
     Section { title: "hub.addresses", keys: &["mqtt", "mqtt-ws", "amqp", "amqp-ws", "https"] };
+
+/// `[provisioning]`
+pub const PROVISIONING: Section =
+    Section { title: "[provisioning]", keys: &["id_scope", "host", "address", "ca_file"] };
 
 /// `[admin]`
 pub const ADMIN: Section = Section { title: "[admin]", keys: &["socket"] };
@@ -126,6 +130,7 @@ pub const DEVICE: Section = Section {
         "on_unreachable",
         "profile",
         "transport",
+        "registration_id",
         "key_file",
         "secondary_key_file",
         "connection_string_file",
@@ -207,10 +212,11 @@ pub const READ_BACK: Section =
     Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
-pub const SECTIONS: [Section; 23] = [
+pub const SECTIONS: [Section; 24] = [
     ROOT,
     HUB,
     ADDRESSES,
+    PROVISIONING,
     ADMIN,
     LEDGER,
     METRICS,

@@ -16,7 +16,8 @@ use config::{Map, Value, ValueKind};
 use super::layer::{Layer, ROOT};
 use super::shipped::{self, Shipped};
 use super::tree::{join, Walk};
-use super::{bus, device, environment, hub, keys, profile, syntax, view, Config, Origins, Place, Problem, Severity};
+use super::{bus, device, environment, hub, keys, profile, provisioning, syntax, view};
+use super::{Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
 use crate::complaint::Complaint;
 
@@ -231,16 +232,17 @@ impl Sources {
 /// Walks the whole tree, whatever it finds.
 fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let root = walk.root(root, keys::ROOT);
-    let hub = hub::hub(&root);
+    let provisioning = provisioning::provisioning(&root);
+    let hub = hub::hub(&root, provisioning.is_some());
     let admin_socket = hub::admin_socket(&root);
     let ledger = hub::ledger(&root);
     let (metrics, web) = view::views(&root);
     let buses = bus::buses(&root);
     let profiles = profile::profiles(&root);
-    let devices = device::devices(&root, hub.as_ref(), &buses, &profiles);
+    let devices = device::devices(&root, (hub.as_ref(), provisioning.is_some()), &buses, &profiles);
     let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
-    let (hub, admin_socket, ledger) = (hub?, admin_socket?, ledger?);
-    Some(Config { hub, admin_socket, ledger, metrics, web, buses, devices })
+    let (hub, provisioning, admin_socket, ledger) = (hub?, provisioning.flatten(), admin_socket?, ledger?);
+    Some(Config { hub, provisioning, admin_socket, ledger, metrics, web, buses, devices })
 }
 
 /// What was read so far.

@@ -24,6 +24,7 @@ mod message;
 mod point;
 mod problem;
 mod profile;
+mod provisioning;
 pub mod reference;
 mod registration;
 pub mod schema;
@@ -73,6 +74,8 @@ const NAME_CHARS_MAX: usize = 128;
 pub struct Config {
     /// The hub and how to reach it.
     pub hub: Hub,
+    /// The service that says which hub a device belongs to, if one does.
+    pub provisioning: Option<Provisioning>,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
     /// The ledger file.
@@ -90,7 +93,8 @@ pub struct Config {
 /// `[hub]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hub {
-    /// Host name of the hub, lower case: TLS server name, user name, SAS audience.
+    /// Host name of the hub, lower case: TLS server name, user name, SAS audience. Empty where every device has its
+    /// own, which it is assigned to.
     pub host: String,
     /// The transport of every device that names none.
     pub transport: TransportKind,
@@ -122,10 +126,35 @@ impl Hub {
         self.addresses.get(&transport).expect("each transport has an address")
     }
 
+    /// The hub of this name in its place: what devices are assigned to. What was said of where it is, and not of where
+    /// the configured one is, holds for it, too.
+    #[must_use]
+    pub fn assigned(&self, host: &str) -> Hub {
+        let usual = |host: &str, kind: TransportKind| format!("{host}:{}", kind.port(self.tls));
+        let address = |(kind, address): (&TransportKind, &String)| match *address == usual(&self.host, *kind) {
+            true => (*kind, usual(host, *kind)),
+            false => (*kind, address.clone()),
+        };
+        Hub { host: host.to_owned(), addresses: self.addresses.iter().map(address).collect(), ..self.clone() }
+    }
+
     /// The name that is expected in TLS.
     pub fn server_name(&self) -> &str {
         self.gateway.as_deref().unwrap_or(&self.host)
     }
+}
+
+/// `[provisioning]`: the Device Provisioning Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provisioning {
+    /// Which instance of the service: what it was given when it was made.
+    pub id_scope: String,
+    /// Host name, lower case: TLS server name.
+    pub host: String,
+    /// Where to connect, `HOST:PORT`.
+    pub address: String,
+    /// Trust anchors to use instead of the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// An HTTP proxy that connections are made through, by CONNECT. `Debug` never shows the password.
@@ -432,6 +461,9 @@ pub struct Device {
     pub on_unreachable: OnUnreachable,
     /// How its messages come.
     pub transport: TransportKind,
+    /// Under which id it registers with the service that says which hub it belongs to; `None`: it belongs to
+    /// `hub.host`.
+    pub registration: Option<String>,
     /// How it proves its identity.
     pub credential: Credential,
     /// The key to try when the hub refuses the first.
@@ -449,7 +481,7 @@ pub struct Device {
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
-        let Device { transport, credential, secondary, events, settle, form, commands, .. } = self;
+        let Device { transport, registration, credential, secondary, events, settle, form, commands, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -459,6 +491,7 @@ impl fmt::Debug for Device {
             .field("quirks", quirks)
             .field("on_unreachable", on_unreachable)
             .field("transport", transport)
+            .field("registration", registration)
             .field("credential", credential)
             .field("secondary", &secondary.as_ref().map(|_| "…"))
             .field("events", events)

@@ -12,6 +12,7 @@ use crate::complaint::Complaint;
 use crate::config::{key_path, Loaded, Problem};
 use crate::handles;
 use crate::hub::transports;
+use crate::provisioning::book::{self, Book};
 
 /// Names of adapters that are listed.
 const LISTED_MAX: usize = 8;
@@ -35,6 +36,10 @@ pub fn around(loaded: &Loaded) -> Vec<Problem> {
         if let Err(why) = Trust::load(None) {
             found.push(Problem::warning(&loaded.origins, "hub.host", why));
         }
+    }
+    if loaded.config.provisioning.is_some() {
+        let (_, damaged) = Book::read(&book::path_beside(&loaded.config.ledger.path));
+        found.extend(damaged.map(|why| Problem::warning(&loaded.origins, "provisioning", why)));
     }
     let (connections, buses) = (transports::connections(loaded.config.devices.values()), loaded.config.buses.len());
     if let Some(why) = handles::note(connections, buses, unit::handles().unwrap_or_else(handles::most)) {

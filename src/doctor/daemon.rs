@@ -143,7 +143,9 @@ impl Daemon {
                 let host = &status.hub.host;
                 let differences = match runs_on {
                     Some(runs_on) => runs_on.differences(&Fingerprints::of(config)),
-                    None if *host != config.hub.host => vec!["hub.host changed".to_owned()],
+                    None if *host != config.hub.host && config.provisioning.is_none() => {
+                        vec!["hub.host changed".to_owned()]
+                    }
                     None => Vec::new(),
                 };
                 if !differences.is_empty() {

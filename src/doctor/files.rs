@@ -12,7 +12,7 @@ use super::user::{User, Wish, SERVICE};
 use super::{Finding, Verdict};
 use crate::certificate::pair;
 use crate::complaint::Complaint;
-use crate::config::{Config, Credential, Hub};
+use crate::config::{Config, Credential, Hub, Provisioning};
 use crate::ledger::{LedgerError, Reader};
 use crate::time::Timestamp;
 
@@ -93,6 +93,10 @@ pub(super) fn certificates(config: &Config) -> Vec<Finding> {
         .collect();
     if let Hub { ca_file: Some(path), .. } = &config.hub {
         findings.push(judge("certificate of hub.ca_file", path, "put the authority's new certificate into it"));
+    }
+    if let Some(Provisioning { ca_file: Some(path), .. }) = &config.provisioning {
+        let remedy = "put the authority's new certificate into it";
+        findings.push(judge("certificate of provisioning.ca_file", path, remedy));
     }
     findings
 }

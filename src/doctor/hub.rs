@@ -84,7 +84,8 @@ impl Route {
     }
 }
 
-pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
+/// Looks at a hub and its devices. `configured` is what the files say of the hub, which may be another one.
+pub(super) async fn check(config: Config, configured: &Hub, daemon: &Daemon) -> Vec<Finding> {
     let mut findings = Vec::new();
     let trust = match (config.hub.tls, Trust::load(config.hub.ca_file.as_deref())) {
         (false, _) => None,
@@ -107,7 +108,7 @@ pub(super) async fn check(config: Config, daemon: Daemon) -> Vec<Finding> {
             reached.insert(route.transport);
         }
     }
-    findings.extend(identities(&hub, &config, &daemon, &reached).await);
+    findings.extend(identities(&hub, (&config, configured), daemon, &reached).await);
     findings
 }
 
@@ -336,7 +337,7 @@ fn judge_chain(chain: &[Vec<u8>]) -> Finding {
 /// One line for each identity, in the order of their names; new connections at the rate that is configured.
 async fn identities(
     means: &Arc<Means>,
-    config: &Config,
+    (config, configured): (&Config, &Hub),
     daemon: &Daemon,
     reached: &BTreeSet<TransportKind>,
 ) -> Vec<Finding> {
@@ -348,7 +349,7 @@ async fn identities(
     let turns = |asked: usize| u32::try_from(asked * visits).unwrap_or(u32::MAX);
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     for device in config.devices.values() {
-        if let Some(finding) = without_asking(config, device, daemon, reached.contains(&device.transport)) {
+        if let Some(finding) = without_asking(configured, device, daemon, reached.contains(&device.transport)) {
             findings.insert(device.id.clone(), finding);
             continue;
         }
@@ -377,12 +378,12 @@ async fn identities(
 }
 
 /// What is said of an identity that is not to be connected.
-fn without_asking(config: &Config, device: &Device, daemon: &Daemon, is_reached: bool) -> Option<Finding> {
+fn without_asking(configured: &Hub, device: &Device, daemon: &Daemon, is_reached: bool) -> Option<Finding> {
     let needs_a_token = matches!(device.credential, Credential::Key(_));
     match daemon {
         Daemon::Mute { .. } => Some(not_asked(device, "the daemon, which can't be asked, may have it connected")),
         Daemon::Running { .. } if daemon.device(&device.id).is_some() => {
-            let is_another = daemon.has_another_hub(&config.hub) || daemon.has_another_device(device);
+            let is_another = daemon.has_another_hub(configured) || daemon.has_another_device(device);
             Some(match is_another {
                 true => not_asked(device, "the running daemon has it with other settings").remedy(RELOAD_FIRST),
                 false => told_by_the_daemon(device, daemon),

@@ -1,8 +1,8 @@
 //! `check --live`: whether what the configuration names is there and works. Each thing that is looked at ends in one
 //! [`Finding`], a line with its remedy.
 //!
-//! `files`, `ports`, `buses`, [`slave`], `clock` and `hub` each look at one thing; `certificate` knows dates, `account`
-//! permissions; `daemon` asks the running daemon where only one may act.
+//! `files`, `ports`, `buses`, [`slave`], `clock`, `provisioning` and `hub` each look at one thing; `certificate` knows
+//! dates, `account` permissions; `daemon` asks the running daemon where only one may act.
 //!
 //! Invariants
 //! - Nothing is written to a peripheral: Modbus is only read, and to a line of text nothing is sent.
@@ -19,6 +19,7 @@ mod daemon;
 mod files;
 mod hub;
 mod ports;
+mod provisioning;
 pub mod slave;
 mod socket;
 mod unit;
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value as Json};
 
 use crate::complaint::Complaint;
-use crate::config::{key_path, Loaded, Origins, Problem, Severity};
+use crate::config::{key_path, Config, Loaded, Origins, Problem, Severity};
 use crate::operate::text::printable;
 
 /// How long the buses may take, all of them side by side.
@@ -137,10 +138,12 @@ impl Finding {
     fn key(&self) -> Option<String> {
         let (kind, name) = self.about.split_once(' ').unwrap_or((&self.about, ""));
         match (kind, name) {
+            ("certificate", "of provisioning.ca_file") => Some("provisioning.ca_file".to_owned()),
             ("certificate", "of hub.ca_file") => Some("hub.ca_file".to_owned()),
             ("hub", _) | ("certificate", "of the hub") => Some("hub".to_owned()),
             ("bus", name) => Some(key_path(&["bus", name])),
-            ("peripheral" | "identity" | "certificate", name) => Some(key_path(&["device", name])),
+            ("provisioning", "") => Some("provisioning".to_owned()),
+            ("peripheral" | "identity" | "certificate" | "provisioning", name) => Some(key_path(&["device", name])),
             ("ledger", _) => Some("ledger".to_owned()),
             _ => None,
         }
@@ -180,7 +183,7 @@ impl fmt::Display for Finding {
 pub async fn check(loaded: Loaded, tell: impl Fn(&[Finding])) -> Vec<Finding> {
     let Loaded { config, files, .. } = loaded;
     let daemon = daemon::ask(&config).await;
-    let hub = tokio::spawn(hub::check(config.clone(), daemon.clone()));
+    let hub = tokio::spawn(hubs(config.clone(), daemon.clone()));
     let buses = tokio::spawn(buses::check(config.clone(), daemon.clone()));
     let mut all = daemon.findings(&config);
     all.push(clock::check());
@@ -192,6 +195,15 @@ pub async fn check(loaded: Loaded, tell: impl Fn(&[Finding])) -> Vec<Finding> {
         all.extend(found);
     }
     all
+}
+
+/// The hub that is configured, or those that devices are assigned to.
+async fn hubs(config: Config, daemon: daemon::Daemon) -> Vec<Finding> {
+    let (mut findings, each) = provisioning::check(&config, &daemon).await;
+    for one in each {
+        findings.extend(hub::check(one, &config.hub, &daemon).await);
+    }
+    findings
 }
 
 /// What comes of some work within a limit.

@@ -230,6 +230,7 @@ mod tests {
             quirks: Quirks::NONE,
             on_unreachable: OnUnreachable::default(),
             transport: TransportKind::Mqtt,
+            registration: None,
             credential: Credential::Key(vec![]),
             secondary: None,
             settle: Settle::AfterExecution,

@@ -7,6 +7,7 @@
 //! - A stop goes along the flow: no new commands, the one in hand to its outcome, its PUBACK to the hub, then buses,
 //!   then the ledger.
 
+mod assigning;
 mod locking;
 mod operators;
 mod registry;
@@ -38,7 +39,7 @@ use crate::exit::Exit;
 use crate::handles::{self, Places};
 use crate::health::meters::Histogram;
 use crate::health::pulse;
-use crate::hub::account::{Access, Account};
+use crate::hub::account::Access;
 use crate::hub::dial::{Dial, Network};
 use crate::hub::pace::Shared;
 use crate::hub::transport::Rest;
@@ -52,6 +53,7 @@ use crate::operate::admin::Reply;
 use crate::proof::crash::{self, Point};
 use crate::systemd::{self, Demand, Demands, Signals};
 use crate::view::Views;
+use assigning::Assigning;
 use registry::{by_device, Begin, Registry};
 use reload::Reload;
 use seen::Stock;
@@ -69,6 +71,8 @@ const EXECUTIONS_MAX: u32 = 16;
 struct Gateway {
     ledger: Ledger,
     shared: Arc<Shared>,
+    /// Which hubs devices were assigned to.
+    assigning: Assigning,
     lines: Arc<dyn Lines>,
     /// What the units at each port may still answer.
     owed: Owed,
@@ -323,6 +327,7 @@ impl Gateway {
         let pace = Arc::default();
         let transports = Arc::new(Transports::over(&dial, &pace, &places));
         let shared = Arc::new(Shared::new(transports, pace, places, ways.crash()));
+        let assigning = Assigning::beside(&config, dial);
         let lockouts = Arc::new(Lockouts::at(lockout::path_beside(&config.ledger.path)));
         let registry = Mutex::new(Registry::new(config));
         let (receipts, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX as usize)));
@@ -330,6 +335,7 @@ impl Gateway {
         Gateway {
             ledger,
             shared,
+            assigning,
             lines,
             owed,
             registry,
@@ -369,7 +375,7 @@ impl Gateway {
         let access = Arc::new(Access { hub: config.hub, trust });
         let mut locked_until = None;
         for device in config.devices.into_values().map(Arc::new) {
-            let account = Account::of(&device, &access);
+            let account = registry.account(self, &device, &access);
             self.shared.begins_with(&account, &device.id);
             locked_until = locked_until.max(self.shared.locked_until(&account, &device.id));
             let left = left.remove(&device.id).unwrap_or_default();
@@ -387,6 +393,7 @@ impl Gateway {
             );
         }
         self.spawn_helpers(tasks);
+        self.assign(tasks);
         self.let_look(tasks);
         if let Some(listener) = operators {
             self.serve_operators(listener, tasks);
@@ -398,7 +405,7 @@ impl Gateway {
         tracing::info!(
             name: events::READY,
             version = env!("CARGO_PKG_VERSION"),
-            hub = %registry.config.hub.host,
+            hub = %registry.hub_host(),
             devices = registry.devices.len(),
             buses = registry.buses.len(),
             "ready"
@@ -436,6 +443,7 @@ impl Gateway {
         self.shared.set_connections_max(handles::for_hub(handles::limit(), config.buses.len()));
         self.ways.change(&config);
         let changes = registry.change(self, tasks, &access, config);
+        self.assigning.look_again();
         registry.refused = None;
         drop(registry);
         if let Some(listener) = listener {

@@ -75,7 +75,7 @@ impl Gateway {
     /// Runs an operator's command. It comes to its end, and its row too, if its operator goes away.
     async fn execute(&self, context: Context, asked: exec::Asked) -> Reply {
         let stopping = || Reply::Error("the daemon is stopping".into());
-        let (hub, stop) = (self.registry().config.hub.host.clone(), self.stops.executors.clone());
+        let (hub, stop) = (self.registry().hub_of(&context.id), self.stops.executors.clone());
         let place = tokio::select! {
             biased;
             () = stop.cancelled() => return stopping(),

@@ -8,7 +8,7 @@
 //!   waits for them all the same, if this one does not end well (G12).
 //! - A bus that is not configured any more ends when nobody who was given it has a command in hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +128,7 @@ impl Registry {
         begin: Begin,
     ) {
         let (assignment, assigned) = watch::channel(Arc::new(self.assignment(device)));
-        let account = Account::of(device, access);
+        let account = self.account(gateway, device, access);
         let (account, configured) = watch::channel(Arc::new(account));
         let event_bell = Arc::new(Notify::new());
         let health = Arc::new(DeviceHealth::new(&device.id, gateway.completion.clone()));
@@ -170,6 +170,43 @@ impl Registry {
         self.devices.insert(device.id.clone(), served);
     }
 
+    /// Whom a device connects as, at the hub that it was assigned to if it is to be assigned to one.
+    pub(super) fn account(&self, gateway: &Gateway, device: &config::Device, access: &Arc<Access>) -> Account {
+        let account = Account::of(device, access);
+        match &device.registration {
+            Some(_) => account.assigned(gateway.assigning.hub_of(&self.config, device).as_deref()),
+            None => account,
+        }
+    }
+
+    /// The hub that a device belongs to; empty while it is assigned to none.
+    pub(super) fn hub_of(&self, device: &str) -> String {
+        let served = self.devices.get(device);
+        served.map_or_else(String::new, |served| served.account.borrow().access.hub.host.clone())
+    }
+
+    /// The hub that is configured, or the only one that devices were assigned to; else empty.
+    pub(super) fn hub_host(&self) -> String {
+        if !self.config.hub.host.is_empty() {
+            return self.config.hub.host.clone();
+        }
+        let hubs: BTreeSet<String> = self.devices.keys().map(|id| self.hub_of(id)).collect();
+        let mut hubs = hubs.into_iter().filter(|host| !host.is_empty());
+        hubs.next().filter(|_| hubs.next().is_none()).unwrap_or_default()
+    }
+
+    /// A device was assigned to a hub. If that is another one, it connects there.
+    #[cfg(feature = "https")]
+    pub(super) fn move_to(&self, device: &str, hub: &str) {
+        let Some(served) = self.devices.get(device) else { return };
+        served.account.send_if_modified(|present| {
+            let account = Account::clone(present).assigned(Some(hub));
+            let is_another = present.access.hub.host != hub;
+            *present = Arc::new(account);
+            is_another
+        });
+    }
+
     fn assignment(&self, device: &Arc<config::Device>) -> Assignment {
         Assignment { device: device.clone(), bus: self.buses[&device.bus].handle.clone() }
     }
@@ -197,6 +234,9 @@ impl Registry {
     fn change_settings(&self, gateway: &Gateway, old: &Config, changes: &mut Changes) {
         if old.hub != self.config.hub {
             changes.settings.push("hub");
+        }
+        if old.provisioning != self.config.provisioning {
+            changes.settings.push("provisioning");
         }
         if old.hub.host != self.config.hub.host {
             gateway.ledger.moved_to(&self.config.hub.host);
@@ -257,9 +297,10 @@ impl Registry {
         let devices: Vec<Arc<config::Device>> = self.config.devices.values().cloned().map(Arc::new).collect();
         for device in &devices {
             let assigned = self.devices.contains_key(&device.id).then(|| self.assignment(device));
+            let account = self.account(gateway, device, access);
             let Some((served, assignment)) = self.devices.get_mut(&device.id).zip(assigned) else {
                 let after = self.leaving.remove(&device.id);
-                gateway.shared.goes_on_with(&Account::of(device, access), &device.id);
+                gateway.shared.goes_on_with(&account, &device.id);
                 self.add_device(gateway, tasks, access, device, Begin::After(after));
                 changes.devices.added.push(device.id.clone());
                 continue;
@@ -269,7 +310,6 @@ impl Registry {
                 served.assignment.send_replace(Arc::new(assignment));
                 changes.devices.changed.push(device.id.clone());
             }
-            let account = Account::of(device, access);
             served.account.send_if_modified(|present| {
                 let ends_the_connection = !account.connects_as(present);
                 *present = Arc::new(account);

@@ -223,7 +223,11 @@ fn shown(names: &[String]) -> String {
 impl Changes {
     /// Between what a daemon runs on and another configuration.
     pub fn between(before: &Fingerprints, after: &Fingerprints) -> Changes {
-        let settings = [("hub", before.hub != after.hub), ("ledger", before.ledger != after.ledger)];
+        let settings = [
+            ("hub", before.hub != after.hub),
+            ("provisioning", before.provisioning != after.provisioning),
+            ("ledger", before.ledger != after.ledger),
+        ];
         Changes {
             devices: Names::between(&before.devices, &after.devices),
             buses: Names::between(&before.buses, &after.buses),

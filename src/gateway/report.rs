@@ -82,7 +82,7 @@ impl Gateway {
         let doubt = self.ledger.wall_clock().now().err();
         let registry = self.registry();
         let of_device = |(id, served): (&String, &Served)| {
-            served.snapshot(&registry.config.hub.host, open_doubts.get(id).copied().unwrap_or(0))
+            served.snapshot(&registry.hub_of(id), open_doubts.get(id).copied().unwrap_or(0))
         };
         let mut snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -99,7 +99,7 @@ impl Gateway {
                 changed_files,
             },
             hub: snapshot::Hub {
-                host: registry.config.hub.host.clone(),
+                host: registry.hub_host(),
                 connected: registry.connected(),
                 identities: registry.devices.len(),
             },

@@ -5,7 +5,7 @@ pub mod meters;
 pub mod pulse;
 pub mod snapshot;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::health::meters::{DeviceReadings, Histogram, Tally};
@@ -24,6 +24,28 @@ impl Counter {
 
     /// The count.
     pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often something was refused in a row.
+#[derive(Debug, Default)]
+pub struct Refusals(AtomicU32);
+
+impl Refusals {
+    /// One more.
+    pub fn add(&self) {
+        // One that would wrap round has been refused for long enough.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_add(1));
+    }
+
+    /// It was granted, or asked of somebody else.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// How often.
+    pub fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -49,6 +71,8 @@ pub struct DeviceHealth {
     pub states: Tally,
     /// Attempts to connect, by what came of them.
     pub connects: Tally,
+    /// How often its hub has not let it in, as if it did not belong there, since it last did.
+    pub refusals: Refusals,
     /// From a message's first receipt to its settlement; it is one for all devices.
     pub completion: Arc<Histogram>,
     /// Whether its link and its outbox move.
@@ -70,6 +94,7 @@ impl DeviceHealth {
             in_doubt: Counter::default(),
             states: Tally::default(),
             connects: Tally::default(),
+            refusals: Refusals::default(),
             completion,
             pulse: Pulse::default(),
             ends: ends::Ends::default(),

@@ -44,6 +44,19 @@ impl Account {
         }
     }
 
+    /// The same at the hub that the device was assigned to; `None`: to none yet.
+    #[must_use]
+    pub fn assigned(self, hub: Option<&str>) -> Account {
+        let Access { hub: configured, trust } = &*self.access;
+        let access = Access { hub: configured.assigned(hub.unwrap_or_default()), trust: trust.clone() };
+        Account { access: Arc::new(access), ..self }
+    }
+
+    /// Whether it is known which hub it belongs to.
+    pub fn has_hub(&self) -> bool {
+        !self.access.hub.host.is_empty()
+    }
+
     /// Whether the hub is reached for it as for `other`: a connection on which nobody has shown himself is as good for
     /// the one as for the other.
     pub fn reaches_as(&self, other: &Account) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{sleep_until, Instant};
 
 use super::account::Account;
@@ -66,6 +66,8 @@ pub struct Shared {
     pub(in crate::hub) places: Arc<Places>,
     /// What all devices may keep of waiting messages beyond their shares.
     common: Arc<Common>,
+    /// Rings when a hub has refused a device again.
+    refused: Notify,
     /// Why the hub can't be reached, as it was logged last, by the transport. It is the same for all its identities.
     unreachable: std::sync::Mutex<BTreeMap<TransportKind, String>>,
 }
@@ -74,7 +76,15 @@ impl Shared {
     /// For identities that reach the hub in this way and at this pace, with as many connections at a time as there are
     /// places, after a life of the daemon that may have crashed.
     pub fn new(transport: Arc<dyn Transport>, pace: Arc<Pace>, places: Arc<Places>, crash: Option<Crash>) -> Self {
-        Shared { transport, pace, crash, places, common: Arc::default(), unreachable: std::sync::Mutex::default() }
+        Shared {
+            transport,
+            pace,
+            crash,
+            places,
+            common: Arc::default(),
+            refused: Notify::default(),
+            unreachable: std::sync::Mutex::default(),
+        }
     }
 
     /// From now on there may be so many connections at a time.
@@ -113,6 +123,16 @@ impl Shared {
         let crash = self.crash.filter(|crash| crash.by_others && !crash.for_others);
         let until = crash.map(|crash| crash.begun + lock::time());
         until.filter(|until| *until > Instant::now())
+    }
+
+    /// A hub has refused a device again.
+    pub(in crate::hub) fn tell_refused(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Waits until a hub has refused a device again, since this was asked last. For one who waits. Cancel-safe.
+    pub async fn refused(&self) {
+        self.refused.notified().await;
     }
 
     /// Room for one more device.

@@ -7,6 +7,7 @@
 //! - `entra`: tokens of Microsoft Entra, through a proxy.
 //! - `events`: what an instrument says by itself, at the hub.
 //! - `poison`: bytes of every kind, from the hub and from peripherals.
+//! - `provisioning`: the hub that a device is assigned to.
 //! - `senders`: messages as their senders have them.
 //! - `https`: the transport by polling, against our simulator of the hub.
 //! - `identity`, `tls`: who is believed.
@@ -29,6 +30,7 @@ mod identity;
 mod mirror;
 mod mosquitto;
 mod poison;
+mod provisioning;
 mod sdk_agreement;
 mod senders;
 mod session_rules;

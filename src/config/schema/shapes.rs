@@ -104,8 +104,8 @@ fn of_table(key: &str) -> Option<Shape> {
 fn of_any(key: &str) -> Option<Shape> {
     use Shape::{Boolean, Bytes, Duration, Integer, Number, OneOf, Pair, Text, Texts, Units, Value, Word, Words};
     let shape = match key {
-        "host" | "listen" | "address" | "gateway" | "proxy" | "api_version" | "mqtt" | "mqtt-ws" | "amqp"
-        | "amqp-ws" | "https" => Text,
+        "host" | "id_scope" | "registration_id" | "listen" | "address" | "gateway" | "proxy" | "api_version"
+        | "mqtt" | "mqtt-ws" | "amqp" | "amqp-ws" | "https" => Text,
         "socket"
         | "path"
         | "port"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::attached::{note_receipt, Serving};
@@ -71,6 +72,7 @@ impl Identity {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = self.health.pulse.during(async {
+                    self.assigned(&mut configured).await;
                     self.held_back(&mut outbox).await;
                     self.ready().await;
                 }) => {}
@@ -96,6 +98,10 @@ impl Identity {
                 Ending::Renew | Ending::Held | Ending::LedgerUnwell | Ending::ClockUnset | Ending::Reconfigured => {}
                 Ending::Trouble(trouble) => {
                     which = self.key_after(&trouble, &account, which);
+                    if trouble.may_be_elsewhere() {
+                        self.health.refusals.add();
+                        self.shared.tell_refused();
+                    }
                     let wait = streak.backoff.next(fastrand::f64()).max(trouble.retry_after().unwrap_or_default());
                     self.tell(account.transport, &trouble, wait, &mut streak);
                     self.health.pulse.allow(wait);
@@ -121,6 +127,16 @@ impl Identity {
             tracing::info!(device = %self.id, "the hub refuses the device's {which} key; the {next} one is tried");
         }
         next
+    }
+
+    /// Waits until it is known which hub it belongs to.
+    async fn assigned(&self, configured: &mut watch::Receiver<Arc<Account>>) {
+        while !configured.borrow_and_update().has_hub() {
+            if configured.changed().await.is_err() {
+                // Whoever says so has gone, and the identity is about to be stopped.
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Waits while its messages are to stay at the hub, until there is something to publish.
@@ -323,6 +339,11 @@ impl Identity {
         self.deliveries.forget();
         outbox.connection_ended(matches!(&ending, Ending::Trouble(trouble) if trouble.may_be_of_an_event()));
         let lived = since.elapsed();
+        // By HTTPS it is the first request that the hub says no to.
+        let is_refused = matches!(&ending, Ending::Trouble(trouble) if trouble.may_be_elsewhere());
+        if serving.subscribed && !(is_refused && lived < SHORT_LIFE) {
+            self.health.refusals.forget();
+        }
         let (worked, token_end, is_one_connection) =
             (serving.worked, serving.token_end, serving.attachment.is_one_connection());
         match ending {

@@ -183,6 +183,16 @@ impl Trouble {
         )
     }
 
+    /// Whether it may mean that the device does not belong to this hub, or that there is no such hub any more.
+    pub fn may_be_elsewhere(&self) -> bool {
+        match self {
+            Trouble::Http { status, .. } => matches!(status, 401 | 404),
+            Trouble::TokenRefused { status, .. } => matches!(status, 401 | 404),
+            Trouble::NotFound(_) | Trouble::NotLetIn(_) | Trouble::Lookup { .. } => true,
+            _ => self.is_refusal(),
+        }
+    }
+
     /// Whether the hub may take what was shown if it is shown again: it said nothing of it, or that it can't now.
     pub fn is_of_the_moment(&self) -> bool {
         match self {
@@ -287,6 +297,20 @@ mod tests {
         ] {
             assert_eq!(trouble.complaint(), Complaint::new(what, remedy), "{trouble:?}");
             assert_eq!(trouble.to_string(), trouble.complaint().to_string());
+        }
+    }
+
+    #[test]
+    fn what_a_hub_says_of_a_device_that_is_not_its_own_is_told_from_what_passes() {
+        let http = |status| Trouble::Http { status, said: String::new(), retry_after: None };
+        let token = |status| Trouble::TokenRefused { status, description: String::new() };
+        for trouble in [Trouble::Refused(5), http(401), http(404), token(404), Trouble::NotFound(String::new())] {
+            assert!(trouble.may_be_elsewhere(), "{trouble:?}");
+        }
+        let busy = Trouble::Throttled(String::new());
+        for trouble in [Trouble::Refused(3), http(429), http(503), token(503), busy, Trouble::Closed, Trouble::Slow(1)]
+        {
+            assert!(!trouble.may_be_elsewhere(), "{trouble:?}");
         }
     }
 

@@ -69,8 +69,12 @@ fn settings(of: &Snapshot, page: Page) -> String {
         0 => String::new(),
         held => format!(", {held} held since their units are away"),
     };
-    let host = printable(&hub.host);
-    out += &page.wrap(2, &format!("hub {host}: {} of {} identities connected{held}", hub.connected, hub.identities));
+    let host = match printable(&hub.host).as_str() {
+        // Each device is assigned to its own, or to none yet.
+        "" => "hubs".to_owned(),
+        host => format!("hub {host}"),
+    };
+    out += &page.wrap(2, &format!("{host}: {} of {} identities connected{held}", hub.connected, hub.identities));
     let state = if of.ledger.ok { "ok" } else { "NOT WRITABLE" };
     let rows = counted(of.ledger.rows.unsigned_abs(), "row", "rows");
     let events = counted(of.outbox.pending.unsigned_abs(), "event", "events");

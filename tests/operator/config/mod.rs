@@ -6,6 +6,7 @@ mod defaults;
 mod files;
 mod mistakes;
 mod pems;
+mod provisioning;
 mod reference;
 mod schema;
 mod show;

@@ -89,6 +89,7 @@ fn the_reference_names_every_key_that_the_code_knows_and_no_other() {
     for (section, key) in [(keys::HUB, "hub"), admin, ledger, (keys::METRICS, "metrics"), (keys::WEB, "web")] {
         see(section, table(&tree[key]));
     }
+    see(keys::PROVISIONING, table(&tree["provisioning"]));
     see(keys::ADDRESSES, table(&table(&tree["hub"])["addresses"]));
     for bus in table(&tree["bus"]).values().map(table) {
         let section = match bus["kind"].to_string().as_str() {

@@ -235,6 +235,8 @@ fn wrong_values(spot: &Spot) -> Vec<(Json, String)> {
         Some("boolean") => vec![(json!("maybe"), "expected true or false".into())],
         Some("number") => vec![(json!("much"), "expected a number".into())],
         Some("string") if node["pattern"].is_string() => vec![(json!(7), "expected a duration".into())],
+        // It may be empty where a service says which hub a device belongs to.
+        Some("string") if spot.key == "hub.host" => vec![(json!(7), "expected a string".into())],
         Some("string") => vec![(json!(7), "expected a string".into()), (json!(""), String::new())],
         Some("object") => vec![(json!(7), "expected ".into())],
         Some("array") => vec![(json!(7), String::new())],
