@@ -255,18 +255,8 @@ async fn answer(output: &mut (impl AsyncWrite + Unpin), result: Result<Json, Str
 async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json, String> {
     let done = json!({});
     match command {
-        Command::AddDevice { device, x509: false } => {
-            let key = hub.add_key_device(&device);
-            Ok(json!({"key": key, "connectionString": hub.connection_string(&device)}))
-        }
-        Command::AddDevice { device, x509: true } => {
-            add_cert_device(hub, args, &device).map_err(|error| error.to_string())
-        }
-        Command::Enroll { registration_id, x509: false } => Ok(json!({ "key": hub.enroll_key(&registration_id) })),
-        Command::Enroll { registration_id, x509: true } => {
-            let made = hub.enroll_cert(&registration_id).and_then(|cert| written(args, &registration_id, &cert));
-            made.map_err(|error| error.to_string())
-        }
+        Command::AddDevice { device, x509 } => add_device(hub, args, &device, x509),
+        Command::Enroll { registration_id, x509 } => enroll(hub, args, &registration_id, x509),
         Command::EnrollGroup => Ok(json!({ "key": hub.enroll_group() })),
         Command::Send { device, message } => {
             let sent = hub.send(&device, message.into_c2d()?);
@@ -333,17 +323,30 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
     }
 }
 
-fn add_cert_device(hub: &SimHub, args: &HubArgs, device: &str) -> io::Result<Json> {
-    let cert = hub.add_cert_device(device)?;
-    let mut made = written(args, device, &cert)?;
+fn add_device(hub: &SimHub, args: &HubArgs, device: &str, x509: bool) -> Result<Json, String> {
+    let mut made = match x509 {
+        false => json!({ "key": hub.add_key_device(device) }),
+        true => written(args, device, hub.add_cert_device(device))?,
+    };
     made["connectionString"] = hub.connection_string(device).into();
     Ok(made)
 }
 
-fn written(args: &HubArgs, device: &str, cert: &ClientCert) -> io::Result<Json> {
-    let cert_file = args.dir.join(format!("{device}-cert.pem"));
-    let key_file = args.dir.join(format!("{device}-key.pem"));
-    std::fs::write(&cert_file, &cert.cert_pem)?;
-    std::fs::write(&key_file, &cert.key_pem)?;
-    Ok(json!({ "certFile": cert_file, "keyFile": key_file, "thumbprint": cert.thumbprint }))
+fn enroll(hub: &SimHub, args: &HubArgs, registration_id: &str, x509: bool) -> Result<Json, String> {
+    match x509 {
+        false => Ok(json!({ "key": hub.enroll_key(registration_id) })),
+        true => written(args, registration_id, hub.enroll_cert(registration_id)),
+    }
+}
+
+/// Where a certificate is that was made, if it was.
+fn written(args: &HubArgs, device: &str, made: io::Result<ClientCert>) -> Result<Json, String> {
+    let write = |cert: ClientCert| {
+        let cert_file = args.dir.join(format!("{device}-cert.pem"));
+        let key_file = args.dir.join(format!("{device}-key.pem"));
+        std::fs::write(&cert_file, &cert.cert_pem)?;
+        std::fs::write(&key_file, &cert.key_pem)?;
+        Ok(json!({ "certFile": cert_file, "keyFile": key_file, "thumbprint": cert.thumbprint }))
+    };
+    made.and_then(write).map_err(|error: io::Error| error.to_string())
 }
