@@ -200,7 +200,8 @@ impl Sum {
     }
 }
 
-/// Simulated time stands still while something is busy: who turns in circles comes to no end, and no violation shows it.
+/// Simulated time stands still while something is busy: who turns in circles comes to no end, and no violation shows
+/// it.
 fn watch_for_circles(begun: &Mutex<BTreeMap<usize, (u64, Instant)>>, is_over: impl Fn() -> bool) {
     while !is_over() {
         let oldest = begun.lock().expect("nobody panics while adding").values().min_by_key(|(_, at)| *at).copied();
