@@ -4,6 +4,7 @@ use serde_json::{json, Value as Json};
 
 use super::envelope::Envelope;
 use super::message::{Form, Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
+use super::method::Method;
 use super::outcome::Code;
 use crate::proof::bytes::Source;
 
@@ -35,6 +36,22 @@ pub fn message(bytes: &[u8]) {
     what_is_kept_is_small_and_the_same(&message, &form);
     digests_differ(&message);
     an_order_is_read_as_it_was_written(&message, &form);
+    a_call_is_the_same_however_it_is_written(bytes);
+}
+
+/// A call is of bounded size, and the same if its payload is written anew.
+fn a_call_is_the_same_however_it_is_written(payload: &[u8]) {
+    let of = |payload: &[u8]| Method { name: "set".into(), payload: payload.to_vec() }.condense();
+    let gist = of(payload);
+    assert!(gist.weight() < 128 * 1024 && gist.command.as_deref() == Some("set"));
+    assert!(gist.id.as_ref().is_none_or(|id| !id.is_empty() && id.len() <= MESSAGE_ID_BYTES_MAX));
+    match &gist.fault {
+        Some(fault) => assert!(!fault.message.is_empty() && fault.message.len() < 1000, "{}", fault.message),
+        None => {
+            let again = of(json!({ "value": gist.value, "messageId": gist.id }).to_string().as_bytes());
+            assert_eq!((again.id, again.digest), (gist.id, gist.digest));
+        }
+    }
 }
 
 /// Any that can be configured.

@@ -137,7 +137,7 @@ fn weight(value: &Json) -> usize {
 }
 
 /// Whether any command could take a value of this shape and size.
-fn check_shape(value: &Json) -> Result<(), Fault> {
+pub(super) fn check_shape(value: &Json) -> Result<(), Fault> {
     let bad = |message: String| Err(Fault::new(Code::BadValue, message));
     let elements = match value {
         Json::Object(_) => return bad("expected one value or a list of values, got an object".into()),
@@ -324,7 +324,7 @@ impl Content {
 }
 
 /// With no more memory than it needs.
-fn shrunk(mut value: Json) -> Json {
+pub(super) fn shrunk(mut value: Json) -> Json {
     if let Json::Array(elements) = &mut value {
         elements.shrink_to_fit();
     }

@@ -8,9 +8,11 @@ pub mod encoding;
 pub mod envelope;
 pub mod excerpt;
 pub mod message;
+pub mod method;
 pub mod newest;
 pub mod outcome;
 
 pub use envelope::Envelope;
 pub use message::{Form, Message, Order};
+pub use method::{Answer, Method};
 pub use outcome::{Code, Fault, Outcome, State};

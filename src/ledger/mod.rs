@@ -26,6 +26,7 @@ mod integrity;
 mod keeper;
 mod listing;
 mod lives;
+mod lookup;
 mod mark;
 mod offline;
 mod progress;
@@ -68,9 +69,10 @@ use condition::Condition;
 use disk::{Disk, SystemDisk};
 use filter::{Filter, Writes};
 use integrity::{ProofTask, Proving};
+use lookup::Asked;
 use mark::Mark;
 use reader::{Look, Reading};
-use row::{Event, RowId, Source, Unfinished};
+use row::{Event, Record, RowId, Source, Unfinished};
 use tails::Tails;
 use trust::Trust;
 use writer::{Ask, Kind, Task, Then, Writer};
@@ -309,7 +311,8 @@ impl Ledger {
         }
     }
 
-    /// What is known of a message that a hub, by its host name in lower case, has delivered. Writes nothing.
+    /// What is known of a message that a hub, by its host name in lower case, has delivered, by its bytes alone. Writes
+    /// nothing.
     pub async fn lookup(
         &self,
         hub: &str,
@@ -317,18 +320,25 @@ impl Ledger {
         message_id: Option<&str>,
         digest: Digest,
     ) -> Result<Lookup, LedgerError> {
+        self.look_up((hub, device), (message_id, digest), None).await
+    }
+
+    /// What is known of a message or a call. Both share their ids: the same command with the same value as JSON is the
+    /// same under one id, whichever came first. Writes nothing.
+    pub async fn find(&self, new: &NewRow) -> Result<Lookup, LedgerError> {
         crash::point(Point::BeforeLookup);
-        let found = self.look_up(hub, device, message_id, digest).await?;
+        let (is_call, command, value) = (new.source == Source::Method, new.command.clone(), new.value.clone());
+        let asked = Some(Asked { is_call, command, value });
+        let found = self.look_up((&new.hub, &new.device), (new.message_id.as_deref(), new.digest), asked).await?;
         crash::point(Point::LookedUp);
         Ok(found)
     }
 
     async fn look_up(
         &self,
-        hub: &str,
-        device: &str,
-        message_id: Option<&str>,
-        digest: Digest,
+        (hub, device): (&str, &str),
+        (message_id, digest): (Option<&str>, Digest),
+        asked: Option<Asked>,
     ) -> Result<Lookup, LedgerError> {
         // Most messages are new, and nobody need look for them.
         let unseen = message_id.is_none_or(|id| self.filter.is_new(device, id));
@@ -336,7 +346,12 @@ impl Ledger {
             return Ok(Lookup { known: Known::New, row: None, elsewhere: None });
         };
         let (hub, device, age) = (hub.to_owned(), device.to_owned(), self.age());
-        self.look(move |db| store::lookup(db, &hub, &device, &message_id, &digest, age)).await
+        self.look(move |db| lookup::lookup(db, (&hub, &device), (&message_id, &digest), asked.as_ref(), age)).await
+    }
+
+    /// A row, whatever its state. `None`: there is none of this number.
+    pub async fn record(&self, row: RowId) -> Result<Option<Record>, LedgerError> {
+        self.look(move |db| store::show_row(db, row.0)).await
     }
 
     /// Whether an earlier ledger may know of commands of this device that this one does not know (G15).

@@ -3,7 +3,7 @@
 use rusqlite::{Row, ToSql};
 use serde_json::{json, Value as Json};
 
-use crate::command::outcome::{Code, Fault, State};
+use crate::command::outcome::{Code, Fault, Outcome, Report, State};
 use crate::command::Envelope;
 use crate::time::Timestamp;
 
@@ -234,6 +234,23 @@ impl Record {
             fault,
             history: history.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
         })
+    }
+
+    /// How it ended, and the result event of that. `None`: it has not.
+    pub fn end(&self) -> Option<(Outcome, Json)> {
+        let finished_at = self.finished_at?;
+        let outcome = Outcome { state: self.state, value: self.value.clone(), fault: self.fault.clone() };
+        let report = Report {
+            message_id: self.message_id.as_deref(),
+            command: self.command.as_deref(),
+            requested: self.requested.as_ref(),
+            envelope: &self.envelope,
+            attempts: self.attempts,
+            received_at: self.received_at,
+            finished_at,
+        };
+        let event = report.to_event(&outcome);
+        Some((outcome, event))
     }
 
     /// As `ledger list --json` prints it.

@@ -12,9 +12,7 @@ use rusqlite::{params, Connection, OptionalExtension};
 use serde_json::json;
 
 use super::row::{envelope, Event, EventKind, Record, RowId, Source, Unfinished};
-use super::{Finish, Lookup, NewRow};
-use crate::command::decide::Known;
-use crate::command::message::Digest;
+use super::{Finish, NewRow};
 use crate::command::outcome::{Report, State};
 use crate::command::Envelope;
 use crate::proof::crash::{self, Point};
@@ -27,64 +25,6 @@ const HISTORY_BYTES_MAX: i64 = 4096;
 
 /// Noted in the place of ways while they change.
 pub const CHANGING: &[u8] = &[];
-
-/// As long as a hub keeps a message at most, s.
-const MESSAGE_LIFE: i64 = 2 * 86_400;
-
-/// What the ledger knows of a message.
-pub fn lookup(
-    db: &Connection,
-    hub: &str,
-    device: &str,
-    message_id: &str,
-    digest: &Digest,
-    age: i64,
-) -> rusqlite::Result<Lookup> {
-    let mut found = Lookup { known: Known::New, row: None, elsewhere: None };
-    let home: Option<(i64, i64)> = db
-        .prepare_cached("SELECT id, since FROM hub WHERE host = ?1")?
-        .query_row([hub], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((hub, _)) = home {
-        let same: Option<(i64, String)> = db
-            .prepare_cached(
-                "SELECT id, state FROM command WHERE hub = ?1 AND device = ?2 AND message_id = ?3 AND digest = ?4",
-            )?
-            .query_row(params![hub, device, message_id, digest], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((row, state)) = same {
-            return Ok(Lookup { known: Known::Row(known_state(1, &state)?), row: Some(RowId(row)), elsewhere: None });
-        }
-        let is_reused = db
-            .prepare_cached("SELECT 1 FROM command WHERE hub = ?1 AND device = ?2 AND message_id = ?3 LIMIT 1")?
-            .exists(params![hub, device, message_id])?;
-        if is_reused {
-            found.known = Known::OtherBody;
-            return Ok(found);
-        }
-    }
-    // One hub can have two names, and a gateway can be moved. What may have been on the wire counts most.
-    let (hub, since) = home.unwrap_or((0, age));
-    let has_moved = since > 0 && age - since < MESSAGE_LIFE || hub == 0;
-    let elsewhere: Option<String> = db
-        .prepare_cached(
-            "SELECT command.state FROM hub CROSS JOIN command
-             WHERE hub.id <> ?1 AND command.hub = hub.id AND device = ?2 AND message_id = ?3 AND digest = ?4
-                AND (?5 OR seen > ?6)
-             ORDER BY command.state IN ('accepted', 'rejected', 'expired') LIMIT 1",
-        )?
-        .query_row(params![hub, device, message_id, digest, has_moved, age - MESSAGE_LIFE], |row| row.get(0))
-        .optional()?;
-    found.elsewhere = elsewhere.map(|state| known_state(0, &state)).transpose()?;
-    Ok(found)
-}
-
-fn known_state(column: usize, name: &str) -> rusqlite::Result<State> {
-    State::from_name(name).ok_or_else(|| {
-        let why = format!("no state is called {name:?}");
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
-    })
-}
 
 /// The key of a hub, which gets one if it has none.
 fn hub_key(db: &Connection, host: &str, age: i64) -> rusqlite::Result<i64> {
