@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bus::{Entry, Kind, RESPONSE_TIMEOUT, RETRIES, TURNAROUND};
 use super::credential::{credential, secondary};
@@ -9,7 +10,7 @@ use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
 use super::provisioning::registration;
 use super::text::{expression, lacks_end};
-use super::tree::{join, Table};
+use super::tree::{join, Span, Table};
 use super::way::transport;
 use super::{
     is_loopback, Bus, BusKind, Credential, Cut, Device, Hub, OnUnreachable, Patience, Settle, TransportKind,
@@ -121,6 +122,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let on_unreachable = on_unreachable(table, bus.and_then(|(_, bus)| bus.bus.as_ref()));
     let settle =
         table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
+    let method_timeout = table.duration("method_timeout", &METHOD_TIMEOUTS);
     let default_command = profile.and_then(|profile| default_command(table, profile));
     let credential = credential(table, id, hub);
     let secondary = secondary(table, credential.as_ref());
@@ -143,6 +145,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         secondary,
         events,
         settle: settle.unwrap_or(Settle::AfterExecution),
+        method_timeout: method_timeout.unwrap_or(METHOD_TIMEOUT),
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
         commands: match kind {
             Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed(profile, frame),
@@ -163,6 +166,16 @@ fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, 
         _ => {}
     }
 }
+
+/// How long who calls a direct method waits for its end: a while less than a caller does that says nothing of it, 30 s,
+/// as the answer has to come through. Nobody waits for longer than 300 s ("Understand and invoke direct methods from
+/// IoT Hub", Microsoft).
+const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
+const METHOD_TIMEOUTS: Span = Span {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(300),
+    because: ": the hub lets nobody who calls a direct method wait for longer than 300s",
+};
 
 /// What a device id may hold beside letters and digits ("Understand the identity registry", Microsoft).
 const ID_CHARS: &str = "-.+%_#*?!(),:=@;$'";

@@ -137,6 +137,7 @@ pub const DEVICE: Section = Section {
         "cert_file",
         "cert_key_file",
         "settle",
+        "method_timeout",
         "default_command",
         "events",
     ],

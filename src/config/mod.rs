@@ -472,6 +472,8 @@ pub struct Device {
     pub events: Option<Events>,
     /// When its messages are completed.
     pub settle: Settle,
+    /// How long who calls a direct method waits for the end before it is only promised.
+    pub method_timeout: Duration,
     /// How its messages are read.
     pub form: std::sync::Arc<Form>,
     /// Its profile's commands by name.
@@ -481,7 +483,8 @@ pub struct Device {
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Device { id, bus, unit, patience, broadcast, quirks, on_unreachable, .. } = self;
-        let Device { transport, registration, credential, secondary, events, settle, form, commands, .. } = self;
+        let Device { transport, registration, credential, secondary, events, .. } = self;
+        let Device { settle, method_timeout, form, commands, .. } = self;
         f.debug_struct("Device")
             .field("id", id)
             .field("bus", bus)
@@ -496,6 +499,7 @@ impl fmt::Debug for Device {
             .field("secondary", &secondary.as_ref().map(|_| "…"))
             .field("events", events)
             .field("settle", settle)
+            .field("method_timeout", method_timeout)
             .field("form", form)
             .field("commands", commands)
             .finish()

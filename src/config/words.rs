@@ -119,6 +119,11 @@ const KEYS: &[Alias] = &[
         " As a duration, such as 10s",
     ),
     ("on_unreachable", &["when_unreachable", "on_offline", "when_offline", "if_offline", "on_away"], ""),
+    (
+        "method_timeout",
+        &["call_timeout", "direct_method_timeout", "invoke_timeout"],
+        "",
+    ),
     ("idle_close", &["idle_timeout", "disconnect_after", "close_after", "inactivity_timeout", "keep_open"], ""),
     (
         "key_file",

@@ -29,7 +29,7 @@ impl Context {
         self.time(&work);
         self.health.states.add(outcome.state.as_str());
         let event = || event(&work.new, &outcome, attempts, finished_at);
-        work.origin.conclude(outcome.state, receipt, event);
+        work.origin.conclude(&outcome, receipt, event);
         self.note_end(&work, &outcome);
         match work.origin.operator().map(|operator| operator.uid) {
             Some(uid) => self.log_for_operator(&work, &outcome, attempts, uid),

@@ -7,7 +7,7 @@ use tokio::time::{sleep_until, Instant};
 use super::{Context, Origin, Work};
 use crate::bus::call::Permit;
 use crate::command::decide::{Deadline, Freshness};
-use crate::command::outcome::Outcome;
+use crate::command::outcome::{Outcome, State};
 use crate::device::run::{Gate, Go};
 
 /// Lets a command pass while its deadline, who asked for it, the ledger and the daemon allow it.
@@ -59,7 +59,7 @@ impl Gate for CommandGate<'_> {
         if let Some(outcome) = self.locked_out().or_else(|| self.work.superseded()) {
             return Go::End(outcome);
         }
-        let forgotten = self.work.row.is_none() && !self.work.is_wanted();
+        let forgotten = !self.work.is_recorded() && !self.work.is_wanted();
         self.is_unrecordable = !self.context.ledger.is_well();
         let stops = self.context.stop.is_cancelled() || self.is_unrecordable;
         // A clock that is doubted again tells no age: the command waits for it.
@@ -85,7 +85,7 @@ impl Gate for CommandGate<'_> {
             () = self.is_barred() => {}
             () = self.work.outdated.cancelled() => {}
             // One that has a row is the gateway's own.
-            () = self.work.origin.dies(), if self.work.row.is_none() => {}
+            () = self.work.origin.dies(), if !self.work.is_recorded() => {}
             () = sleep_until(look) => {}
         }
     }
@@ -118,9 +118,20 @@ impl Gate for CommandGate<'_> {
     }
 
     async fn record_executing(&mut self) -> bool {
-        match self.context.ledger.begin(self.work.row, self.work.new.clone()).await {
+        let caller = self.work.origin.caller().cloned();
+        // Who promises the end of a call may be giving it a row just now.
+        let mut called = match &caller {
+            Some(caller) => Some(caller.row().await),
+            None => None,
+        };
+        let given = called.as_ref().and_then(|row| row.map(|(row, _)| row));
+        match self.context.ledger.begin(self.work.row.or(given), self.work.new.clone()).await {
             Ok(row) => {
                 self.work.row = Some(row);
+                if let (Some(called), Some(caller)) = (&mut called, &caller) {
+                    **called = Some((row, State::Executing));
+                    caller.set_recorded(true);
+                }
                 // From here on it may have been on the wire, whatever happens: it can only be resolved, not begun
                 // again.
                 self.work.interrupted = Some(self.work.interrupted.unwrap_or(0) + 1);

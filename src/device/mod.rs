@@ -22,9 +22,12 @@
 //! - Queues are bounded. A full one holds up the intake; if the link's queue is full too, the rest is left with the
 //!   hub.
 
+mod caller;
+mod calls;
 mod conclude;
 pub mod events;
 mod gate;
+mod inbox;
 mod intervals;
 pub mod lockout;
 mod operator;
@@ -48,22 +51,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::BusHandle;
 use crate::command::decide::{self, Checked, Deadline, Execution, Freshness, Known, Verdict};
-use crate::command::outcome::{bounded, Code, Fault, Outcome, State};
+use crate::command::outcome::{Code, Fault, Outcome, State};
 use crate::config::{Device, Settle};
-use crate::device::queue::Refused;
 use crate::device::run::{Plan, Ran};
 use crate::health::{DeviceHealth, Pending};
-use crate::hub::{Delivery, FirstReceipts, Intake, Ticket, WINDOW_MAX};
+use crate::hub::{Ticket, WINDOW_MAX};
 use crate::ledger::row::{RowId, Source, Unfinished};
-use crate::ledger::{Ledger, LedgerError, NewRow};
+use crate::ledger::{Ledger, LedgerError};
 use crate::proof::crash::{self, Point};
 use gate::CommandGate;
 use origin::Origin;
 use probe::Stirs;
-use receipts::{Key, Own};
 use waiting::{InHand, Outdated, Waiting};
 use work::Work;
 
+pub use inbox::{channels, Arrival, Inbox};
 pub use intervals::Intervals;
 pub use lockout::{Lock, Lockouts};
 pub use operator::Order;
@@ -126,77 +128,30 @@ pub struct Job {
 /// Kept by a delivery for as long as the executor has not judged it, and run it.
 type Unjudged = Arc<()>;
 
-/// Where a device's link delivers.
-pub struct Inbox {
-    receipts: Arc<Own>,
-    deliveries: queue::Sender<Delivery>,
-    jobs: queue::Sender<Job>,
-    ended: Arc<Notify>,
-}
-
-impl Inbox {
-    /// Rung when a connection has ended.
-    pub fn ended(&self) -> Arc<Notify> {
-        self.ended.clone()
-    }
-}
-
-impl Intake for Inbox {
-    fn receipts(&self) -> Arc<dyn FirstReceipts> {
-        self.receipts.clone()
-    }
-
-    fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>> {
-        match self.deliveries.try_send(delivery) {
-            Err(Refused::Full(delivery)) => Err(Box::new(delivery)),
-            // Nothing new is begun during a stop; the hub keeps the message.
-            Ok(()) | Err(Refused::Closed(_)) => Ok(()),
-        }
-    }
-
-    fn forget(&self) {
-        self.deliveries.retain(|delivery| delivery.ticket.is_live());
-        self.jobs.retain(|job| job.work.is_ours());
-        self.ended.notify_one();
-    }
-}
-
-/// The two ends of a device's context: where its link delivers, and the tasks.
-pub fn channels(
-    device: &str,
-    receipts: &Arc<Receipts>,
-) -> (Inbox, queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>) {
-    let (deliveries, inbox) = queue::bounded(WINDOW_MAX);
-    // The executor takes what is offered at once, as far as it has room.
-    let (offer, jobs) = queue::bounded(1);
-    let receipts = Arc::new(Own { device: device.to_owned(), receipts: receipts.clone() });
-    let intake = Inbox { receipts, deliveries, jobs: offer.clone(), ended: Arc::default() };
-    (intake, inbox, offer, jobs)
-}
-
 impl Context {
     /// Takes deliveries until it is stopped.
-    pub async fn run_intake(&self, mut inbox: queue::Receiver<Delivery>, executor: queue::Sender<Job>) {
+    pub async fn run_intake(&self, mut inbox: queue::Receiver<Arrival>, executor: queue::Sender<Job>) {
         let unjudged = Unjudged::default();
         loop {
-            let delivery = tokio::select! {
+            let arrival = tokio::select! {
                 () = self.stop.cancelled() => return,
-                delivery = inbox.recv() => match delivery {
-                    Some(delivery) => delivery,
+                arrival = inbox.recv() => match arrival {
+                    Some(arrival) => arrival,
                     None => return self.stop.cancelled().await,
                 },
             };
             // While nothing comes, which is most of the time, it takes no memory.
-            Box::pin(self.take_in(delivery, &unjudged, &executor)).await;
+            Box::pin(self.take_in(arrival, &unjudged, &executor)).await;
         }
     }
 
-    /// Takes a delivery, and hands it to the executor unless it is at its end.
-    async fn take_in(&self, delivery: Delivery, unjudged: &Unjudged, executor: &queue::Sender<Job>) {
+    /// Takes what has come, and hands it to the executor unless it is at its end.
+    async fn take_in(&self, arrival: Arrival, unjudged: &Unjudged, executor: &queue::Sender<Job>) {
         let pending = self.health.pend();
-        let Some(work) = self.receive(delivery) else { return };
-        // After a change of `settle` some may wait to be judged: none is accepted past them (G5).
-        let waits = Arc::strong_count(unjudged) > 1;
+        let Some(work) = self.receive(arrival) else { return };
+        // Calls wait to be judged, as nothing is settled with them, and after a change of `settle` others may: none is
+        // accepted past them (G5).
+        let waits = work.origin.caller().is_some() || Arc::strong_count(unjudged) > 1;
         let job = match self.present().device.settle {
             Settle::AfterAccept if !waits => match self.judge(work).await {
                 Some(work) => Job::new(work, None, pending),
@@ -222,7 +177,10 @@ impl Context {
             self.show_held();
             let job = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => {
+                    waiting.take_all().into_iter().for_each(|job| self.leave_to_the_next_life(job.work));
+                    return;
+                }
                 Some(job) = async { waiting.next() } => job,
                 job = jobs.recv() => match job {
                     Some(job) => job,
@@ -268,7 +226,10 @@ impl Context {
                     ending = None;
                     back.into_iter().for_each(|job| waiting.put_back(job));
                 }
-                Some(job) = jobs.recv(), if waiting.has_room() => waiting.push(job),
+                Some(job) = jobs.recv(), if waiting.has_room() => {
+                    let job = if running { in_hand.join(job) } else { Some(job) };
+                    job.into_iter().for_each(|job| waiting.push(job));
+                }
                 Ok(()) = assigned.changed() => {}
                 Ok(()) = locked.changed() => {}
                 () = self.ended.notified() => waiting.forget(),
@@ -317,10 +278,13 @@ impl Context {
                 Some(Box::pin(self.end_waiting(job)))
             }
             Some(Outdated::Unasked(job)) => Some(Box::pin(self.judged(job))),
-            None => {
-                let over = waiting.take_over(&in_hand.name, &device, is_over)?;
-                Some(Box::pin(self.end_waiting(over)))
-            }
+            None => match waiting.take_over(&in_hand.name, &device, is_over) {
+                Some(over) => Some(Box::pin(self.end_waiting(over))),
+                None => {
+                    let (due, is_first) = waiting.take_due(&in_hand.name, Instant::now())?;
+                    Some(Box::pin(self.promise_waiting(due, is_first)))
+                }
+            },
         }
     }
 
@@ -350,47 +314,6 @@ impl Context {
         }
     }
 
-    /// Takes what is to be known of a delivery. One whose connection is gone comes again.
-    fn receive(&self, delivery: Delivery) -> Option<Work> {
-        let Delivery { hub, gist, received_at, received, ticket, room } = delivery;
-        let key = Key::of(&hub, &self.id, &gist);
-        if !ticket.is_live() {
-            return None;
-        }
-        if let Some(expiry) = &gist.unread_expiry {
-            tracing::warn!(device = %self.id, expiry, "a message's expiry can't be read, and is left to the hub");
-        }
-        let judge = |name: &String| check(&self.present().device, name, gist.value.as_ref(), gist.id.as_deref()).err();
-        let refused = gist.fault.or_else(|| gist.command.as_ref().and_then(judge));
-        // What was asked for is told, and kept, also of what can't be done.
-        let value = if refused.is_some() { gist.value.map(bounded) } else { gist.value };
-        let new = NewRow {
-            hub: hub.to_string(),
-            source: Source::Hub,
-            device: self.id.clone(),
-            message_id: gist.id,
-            digest: gist.digest,
-            command: gist.command,
-            value,
-            received_at,
-            expires_at: gist.expires_at,
-            envelope: gist.envelope,
-        };
-        Some(Work {
-            row: None,
-            origin: Origin::Message(Some(ticket)),
-            new,
-            refused,
-            received,
-            key: Some(key),
-            earlier_life: false,
-            interrupted: None,
-            restored: false,
-            outdated: CancellationToken::new(),
-            _room: Some(room),
-        })
-    }
-
     /// Asks the ledger what is known of a message, and settles it unless it is to be run.
     async fn judge(&self, mut work: Work) -> Option<Work> {
         if !work.is_wanted() {
@@ -402,7 +325,7 @@ impl Context {
             Some(fault) => Err(fault),
             None => check(&device, work.command_name(), new.value.as_ref(), new.message_id.as_deref()),
         };
-        let lookup = match self.ledger.lookup(&new.hub, &new.device, new.message_id.as_deref(), new.digest).await {
+        let lookup = match self.ledger.find(new).await {
             Ok(lookup) => lookup,
             Err(error) => return self.leave(work, &error),
         };
@@ -410,9 +333,15 @@ impl Context {
         let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
         let enqueued_at = work.new.envelope.enqueued_at;
         let past = decide::past(distrusts, enqueued_at, self.ledger.epoch(), lookup.elsewhere.is_some());
-        let verdict = decide::on_delivery(lookup.known, past, checked, device.settle);
+        // With a call nothing is settled: its answer waits for its end.
+        let settle = work.origin.caller().map_or(device.settle, |_| Settle::AfterExecution);
+        let verdict = decide::on_delivery(lookup.known, past, checked, settle);
         let verdict = verdict.unless_barred(|| self.locked_out(&work).and_then(|outcome| outcome.fault));
         match (verdict, lookup.row) {
+            (Verdict::Complete | Verdict::Refuse, Some(row)) if work.origin.caller().is_some() => {
+                self.answer_again(work, row).await;
+                None
+            }
             (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
                 self.settle_again(work, row, matches!(verdict, Verdict::Refuse));
                 None
@@ -505,16 +434,19 @@ impl Context {
             let execution = match (work.interrupted, &work.origin) {
                 (Some(attempts), _) => Execution::interrupted(route, attempts),
                 (None, Origin::Operator(_)) => Execution::on_the_record(route),
-                (None, Origin::Message(_)) => Execution::new(route),
+                (None, Origin::Message(_) | Origin::Method(_)) => Execution::new(route),
             };
-            let heeds_locks = work.heeds_locks(plan.command);
+            let (heeds_locks, called) = (work.heeds_locks(plan.command), work.called());
             let mut gate = CommandGate::new(self, &mut work, deadline, heeds_locks);
-            let ran = self.run_spaced(&plan, &present.bus, execution, &mut gate).await;
+            let ran = self.promising(called, self.run_spaced(&plan, &present.bus, execution, &mut gate)).await;
             let is_unrecordable = gate.is_unrecordable();
+            work.take_row().await;
             match ran {
                 Ran::Finished(outcome, attempts) => return self.conclude(work, outcome, attempts).await,
                 Ran::NotNow if matches!(work.origin, Origin::Operator(_)) => return self.send_away(work).await,
                 Ran::NotNow if is_unrecordable && work.row.is_none() => return self.leave_unsettled(work),
+                // Nobody would bring it again: what may be repeated is begun anew.
+                Ran::Interrupted(_) if may_repeat && work.origin.caller().is_some() => {}
                 Ran::NotNow | Ran::Interrupted(_) if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
                 // It is not told to be undone, and goes on as one that an earlier life has left.
@@ -523,7 +455,7 @@ impl Context {
             // It is the gateway's own: it waits here until the ledger can be written, or for the daemon's next life.
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return self.leave_to_the_next_life(work),
                 () = self.ledger.well() => {}
             }
         }
@@ -561,8 +493,9 @@ impl Context {
         self.still_wanted(work).into_iter().for_each(Ticket::leave);
     }
 
-    /// What settles a message. A stop ends the connection anyway, after what is settled on it.
+    /// What settles a message. A stop ends the connection anyway, after what is settled on it. Who has called is told.
     fn still_wanted(&self, mut work: Work) -> Option<Ticket> {
+        self.turn_away(&mut work);
         work.origin.take_ticket().filter(|_| !self.stop.is_cancelled())
     }
 }

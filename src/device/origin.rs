@@ -1,8 +1,8 @@
 //! Who asked for a command, for how long that counts, and how its end is told to them.
 //!
 //! Invariants
-//! - Who asked is told of the end once, and only after it is durable: a message is settled at the hub, a person is
-//!   answered. A person is told before if the ledger can't take the end, and that it can't.
+//! - Who asked is told of the end once, and only after it is durable: a message is settled at the hub, a call and a
+//!   person are answered. A person is told before if the ledger can't take the end, and that it can't.
 
 use std::future::pending;
 
@@ -10,7 +10,9 @@ use serde_json::Value as Json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Caller;
 use crate::command::outcome::{Code, Fault, Outcome, State};
+use crate::command::Answer;
 use crate::hub::Ticket;
 use crate::ledger::Receipt;
 
@@ -18,6 +20,8 @@ use crate::ledger::Receipt;
 pub(super) enum Origin {
     /// A message of the hub. What settles it, unless that was done, or an earlier life of the daemon took it.
     Message(Option<Ticket>),
+    /// Direct methods of the hub: the same one, called for once or several times.
+    Method(Caller),
     /// A person at this machine.
     Operator(Operator),
 }
@@ -44,10 +48,12 @@ pub enum Told {
 }
 
 impl Origin {
-    /// Whether it still counts: a message whose connection is gone comes again, and a person may go away.
+    /// Whether it still counts: a message whose connection is gone comes again, a caller hears nothing on one that is
+    /// gone, and a person may go away.
     pub(super) fn is_live(&self) -> bool {
         match self {
             Origin::Message(ticket) => ticket.as_ref().is_some_and(Ticket::is_live),
+            Origin::Method(caller) => caller.is_live(),
             Origin::Operator(operator) => !operator.gone.is_cancelled(),
         }
     }
@@ -73,15 +79,16 @@ impl Origin {
     /// Returns when [`Origin::withdrawn`] has something to say. Cancel-safe.
     pub(super) async fn goes(&self) {
         match self {
-            Origin::Message(_) => pending().await,
+            Origin::Message(_) | Origin::Method(_) => pending().await,
             Origin::Operator(operator) => operator.gone.cancelled().await,
         }
     }
 
-    /// Returns when a message's connection has ended. Cancel-safe.
+    /// Returns when the connection of a message, or of a call, has ended. Cancel-safe.
     pub(super) async fn dies(&self) {
         match self {
             Origin::Message(Some(ticket)) => ticket.dies().await,
+            Origin::Method(caller) => caller.dies().await,
             Origin::Message(None) | Origin::Operator(_) => pending().await,
         }
     }
@@ -100,11 +107,12 @@ impl Origin {
         }
     }
 
-    /// Tells a durable end: `event` is what a person is told of it.
-    pub(super) fn conclude(&mut self, end: State, receipt: Receipt, event: impl FnOnce() -> Json) {
+    /// Tells a durable end: `event` is what a caller or a person is told of it.
+    pub(super) fn conclude(&mut self, end: &Outcome, receipt: Receipt, event: impl FnOnce() -> Json) {
         match self {
             Origin::Operator(operator) => operator.tell(|| Told::Ended(event())),
-            message if end.is_refusal() => message.reject(receipt),
+            Origin::Method(caller) => caller.tell(&Answer::ended(end, event())),
+            message if end.state.is_refusal() => message.reject(receipt),
             message => message.complete(receipt),
         }
     }
@@ -113,15 +121,30 @@ impl Origin {
     pub(super) fn take_ticket(&mut self) -> Option<Ticket> {
         match self {
             Origin::Message(ticket) => ticket.take(),
-            Origin::Operator(_) => None,
+            Origin::Method(_) | Origin::Operator(_) => None,
         }
     }
 
     /// The person, if one asked.
     pub(super) fn operator(&mut self) -> Option<&mut Operator> {
         match self {
-            Origin::Message(_) => None,
+            Origin::Message(_) | Origin::Method(_) => None,
             Origin::Operator(operator) => Some(operator),
+        }
+    }
+
+    /// Those who have called for it, if it is a method's.
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        match self {
+            Origin::Method(caller) => Some(caller),
+            Origin::Message(_) | Origin::Operator(_) => None,
+        }
+    }
+
+    /// Answers those who have called for it, if it is a method's.
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        if let Some(caller) = self.caller() {
+            caller.tell(answer);
         }
     }
 }
@@ -161,14 +184,15 @@ mod tests {
         for end in State::ALL.into_iter().filter(|state| state.is_final()) {
             let (settlements, mut settled) = Settlements::new(1);
             let mut origin = Origin::Message(Some(Ticket::new(7, settlements)));
-            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            let outcome = Outcome { state: end, value: None, fault: None };
+            origin.conclude(&outcome, receipt(), || unreachable!("nobody but the hub is told"));
             let expected = match end {
                 State::Rejected | State::Expired => Settlement::Reject(7),
                 _ => Settlement::Complete(7),
             };
             assert_eq!(settled.try_recv(), Ok(expected), "{end}");
             // What was settled when it was accepted is not settled again.
-            origin.conclude(end, receipt(), || unreachable!("nobody but the hub is told"));
+            origin.conclude(&outcome, receipt(), || unreachable!("nobody but the hub is told"));
             assert!(settled.try_recv().is_err() && !origin.is_live());
         }
         ledger.close().await;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Caller;
 use super::{Job, Work, QUEUE_MAX};
 use crate::command::decide::{Deadline, Settle};
 use crate::command::message::Digest;
@@ -33,6 +34,9 @@ pub(super) struct InHand {
     pub(super) name: Name,
     command: String,
     may_end: bool,
+    digest: Digest,
+    /// Those who have called for it, if it is a method's.
+    caller: Option<Caller>,
     /// One that waits may be to be done in its place, and the ledger was not asked yet.
     pub(super) is_in_question: bool,
     /// Cancelled when a newer one is to be done in its place.
@@ -45,9 +49,33 @@ impl InHand {
             name: Name::of(work),
             command: work.command_name().to_owned(),
             may_end: work.is_unbegun(),
+            digest: work.new.digest,
+            caller: work.origin.caller().cloned(),
             is_in_question: false,
             outdated: work.outdated.clone(),
         }
+    }
+
+    /// Who calls for it once more waits for its end, and the call is none of its own. Else it comes back.
+    pub(super) fn join(&self, job: Job) -> Option<Job> {
+        match self.caller.as_ref().filter(|_| is_of(&job.work, &self.name, &self.digest)) {
+            Some(caller) => job.joins(caller),
+            None => Some(job),
+        }
+    }
+}
+
+/// Whether this is another call for the command of this id.
+fn is_of(work: &Work, name: &Name, digest: &Digest) -> bool {
+    let is_named = matches!(name, Name::Id(_));
+    is_named && work.origin.caller().is_some() && work.new.digest == *digest && Name::of(work) == *name
+}
+
+impl Job {
+    /// Its callers wait for the end of another command from now on. It comes back if that is over.
+    fn joins(self, caller: &Caller) -> Option<Job> {
+        let is_joined = self.work.origin.caller().is_some_and(|own| caller.join(own));
+        (!is_joined).then_some(self)
     }
 }
 
@@ -77,9 +105,16 @@ impl Waiting {
         self.jobs.retain(|job| job.work.is_ours());
     }
 
-    /// Takes one in.
-    pub(super) fn push(&mut self, mut job: Job) {
+    /// Takes one in. Who calls once more for one that waits waits for the same.
+    pub(super) fn push(&mut self, job: Job) {
         self.forget();
+        let is_same = |other: &&Job| is_of(&job.work, &Name::of(&other.work), &other.work.new.digest);
+        let caller = self.jobs.iter().find(is_same).and_then(|other| other.work.origin.caller()).cloned();
+        let job = match caller {
+            Some(caller) => job.joins(&caller),
+            None => Some(job),
+        };
+        let Some(mut job) = job else { return };
         job.number = self.next;
         self.next += 1;
         self.jobs.push_back(job);
@@ -96,9 +131,34 @@ impl Waiting {
         self.jobs.insert(place, job);
     }
 
-    /// When a deadline may have passed.
+    /// When a deadline may have passed, or a caller is to be promised the end.
     pub(super) fn next_look(&self, in_hand: &Name, device: &Device, clock: &WallClock) -> Option<Instant> {
-        self.free(in_hand, device).map(|(at, deadline)| self.jobs[at].work.next_look(deadline, clock)).min()
+        let looks = self.free(in_hand, device).map(|(at, deadline)| self.jobs[at].work.next_look(deadline, clock));
+        let promises = self.calls(in_hand).filter_map(|(at, _)| self.jobs[at].work.origin.caller()?.due());
+        looks.chain(promises).min()
+    }
+
+    /// Takes out the first one whose callers have waited long enough to be promised the end, and whether it is the
+    /// first of its id: no other waits before it, or is in hand.
+    pub(super) fn take_due(&mut self, in_hand: &Name, now: Instant) -> Option<(Job, bool)> {
+        let is_due =
+            |(at, _): &(usize, bool)| self.jobs[*at].work.origin.caller().is_some_and(|caller| caller.is_due(now));
+        let (at, is_first) = self.calls(in_hand).find(is_due)?;
+        Some((self.jobs.remove(at)?, is_first))
+    }
+
+    /// The places of calls, and whether each is the first of its id.
+    fn calls<'a>(&'a self, in_hand: &'a Name) -> impl Iterator<Item = (usize, bool)> + 'a {
+        let mut ahead = HashSet::from([in_hand.clone()]);
+        self.jobs.iter().enumerate().filter_map(move |(at, job)| {
+            let is_first = ahead.insert(Name::of(&job.work));
+            job.work.origin.caller().is_some().then_some((at, is_first))
+        })
+    }
+
+    /// Takes out all.
+    pub(super) fn take_all(&mut self) -> VecDeque<Job> {
+        std::mem::take(&mut self.jobs)
     }
 
     /// Takes out the first one that is over before its turn.

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Caller;
 use super::lockout::Barred;
 use super::origin::Origin;
 use super::receipts::{Key, Receipts};
@@ -74,9 +75,15 @@ impl Work {
         }
     }
 
-    /// Whether whoever asked for it still waits: a message whose connection is gone is delivered again.
+    /// Whether whoever asked for it still waits: a message whose connection is gone is delivered again, and nobody
+    /// hears the answer to a call.
     pub(super) fn is_wanted(&self) -> bool {
         self.origin.is_live()
+    }
+
+    /// Whether it has a row that is not final, or is being given one.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.row.is_some() || self.origin.caller().is_some_and(Caller::is_recorded)
     }
 
     /// Whether it has a row that is not final, or will come to one: else it may be forgotten.

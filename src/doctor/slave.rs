@@ -234,6 +234,7 @@ mod tests {
             credential: Credential::Key(vec![]),
             secondary: None,
             settle: Settle::AfterExecution,
+            method_timeout: std::time::Duration::from_secs(25),
             form: Arc::default(),
             commands: Arc::new(BTreeMap::new()),
         };

@@ -20,12 +20,11 @@ use super::reload::Changes;
 use super::{spawn, Gateway, TaskGroups};
 use crate::bus::{self, BusHandle, Hearing};
 use crate::config::{self, Config};
-use crate::device::{self, events, queue, Assignment, Context, Job};
+use crate::device::{self, events, queue, Arrival, Assignment, Context, Job};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
 use crate::hub::identity::Identity;
 use crate::hub::news::News;
-use crate::hub::Delivery;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
 use crate::view::Views;
@@ -346,7 +345,7 @@ impl Registry {
 }
 
 /// What a device's intake and executor take their work from: deliveries, and where to and from where jobs go.
-type Queues = (queue::Receiver<Delivery>, queue::Sender<Job>, queue::Receiver<Job>);
+type Queues = (queue::Receiver<Arrival>, queue::Sender<Job>, queue::Receiver<Job>);
 
 /// Starts a device's three tasks. The last of them to end says that the device is gone.
 fn start(
@@ -421,7 +420,8 @@ async fn begin_with(
         match context.ledger.unfinished(Some(&context.id)).await {
             Ok(mut left) => {
                 // An operator's command of this life goes on by itself, whatever becomes of its device meanwhile.
-                left.retain(|one| one.source == Source::Hub || !context.ledger.is_of_this_life(one.row));
+                let is_operators = |one: &Unfinished| matches!(one.source, Source::Local { .. });
+                left.retain(|one| !is_operators(one) || !context.ledger.is_of_this_life(one.row));
                 return Some(left);
             }
             Err(LedgerError::Full(_) | LedgerError::Locked(_)) => {}

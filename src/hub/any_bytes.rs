@@ -24,6 +24,7 @@ const PREFIX: &str = "devices/pump.7/messages/devicebound/";
 pub fn topic(bytes: &[u8]) {
     any_topic(bytes);
     any_topic(&[PREFIX.as_bytes(), bytes].concat());
+    any_call(&[b"$iothub/methods/POST/", bytes].concat());
     written_properties_are_read(&mut Source::new(bytes));
     a_result_event_is_whole(&mut Source::new(bytes));
 }
@@ -48,6 +49,16 @@ fn any_topic(topic: &[u8]) {
     let again = parse_c2d(DEVICE, (PREFIX.to_owned() + &parts.map(Option::unwrap_or_default).concat()).as_bytes(), b"");
     assert_eq!((again.malformed, again.id, again.command), (None, message.id, message.command));
     assert_eq!(again.expires_at, message.expires_at.filter(|_| expiry.is_some()));
+}
+
+/// A call is answered under the request id that it came with, or not at all.
+fn any_call(topic: &[u8]) {
+    let Some(Ok((id, name))) = topic::called(topic) else { return };
+    assert!(!name.is_empty() && name.len() <= 3 * topic.len() && id.iter().all(u8::is_ascii_graphic));
+    let answer = topic::answer(200, &id);
+    assert!(
+        answer.is_ascii() && answer.strip_prefix("$iothub/methods/res/200/?$rid=") == std::str::from_utf8(&id).ok()
+    );
 }
 
 /// Writes text for a bag: each byte as `%XX` (1), as `%xx` (2), or as it is where that means the same (0).

@@ -1,4 +1,5 @@
-//! The hub's side: one session for each identity, from which [`Delivery`]s come and to which settlements go.
+//! The hub's side: one session for each identity, from which [`Delivery`]s and [`Call`]s come, and to which settlements
+//! and answers go.
 //!
 //! What the rest of the gateway sees of the hub is in this file. [`identity`] decides when to connect and what to send,
 //! [`transport`] is the seam below it; [`mqtt`] and its neighbours are the transports that there are.
@@ -15,6 +16,7 @@ pub mod amqp;
 #[cfg(any(test, feature = "proof"))]
 pub mod any_bytes;
 pub mod auth;
+pub mod call;
 pub mod dial;
 #[cfg(feature = "https")]
 pub mod https;
@@ -43,6 +45,7 @@ use crate::command::message::Gist;
 use crate::ledger::Receipt;
 use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
+pub use call::Call;
 use room::Held;
 
 /// A ledger that takes longer to answer a connection hangs; the connection can't be kept alive meanwhile.
@@ -79,7 +82,14 @@ pub trait Intake: Send + Sync {
     /// As many wait as may. It comes back.
     fn offer(&self, delivery: Delivery) -> Result<(), Box<Delivery>>;
 
-    /// A connection has ended: drops what waits and came on it, as the hub will deliver it again.
+    /// Takes a call, behind what was offered before. It must not wait.
+    ///
+    /// # Errors
+    /// As many wait as may. It comes back.
+    fn offer_call(&self, call: Call) -> Result<(), Box<Call>>;
+
+    /// A connection has ended: drops what waits and came on it, as the hub will deliver it again, and nobody waits for
+    /// the answer to a call.
     fn forget(&self);
 }
 

@@ -6,7 +6,8 @@
 //! long while the hub throttles.
 //!
 //! Invariants
-//! - Whatever belongs to an attachment ends with it: a settlement or an acknowledgement reaches no other one (G6).
+//! - Whatever belongs to an attachment ends with it: a settlement, an answer or an acknowledgement reaches no other one
+//!   (G6).
 //! - Deliveries are numbered from 1 on in the order in which they came, and are completed at the hub in that order
 //!   (G5).
 
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::call::{Answered, CallId};
 use super::trouble::Trouble;
 use super::Settlement;
-use crate::command::Message;
+use crate::command::{Message, Method};
 use crate::config::{Hub, Settle};
 use crate::ledger::row::Event;
 
@@ -128,7 +130,7 @@ pub trait Attachment: Send {
         Box::pin(async { Ok(()) })
     }
 
-    /// Asks for the device's messages. [`Inbound::Ready`] says that they come.
+    /// Asks for the device's messages, and for calls. [`Inbound::Ready`] says that they come.
     ///
     /// # Errors
     /// The attachment is over.
@@ -164,6 +166,15 @@ pub trait Attachment: Send {
     /// # Errors
     /// The attachment is over; for a transport that knows no other way, also to leave deliveries with the hub.
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>>;
+
+    /// Answers a call that [`Inbound::Call`] has brought on this attachment. Whether the answer comes through, nobody
+    /// tells: who has no answer calls again.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn answer(&mut self, _answered: Answered) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Sends a result event. [`Inbound::Published`] says that the hub has it, [`Inbound::EventRefused`] that it does
     /// not take it.
@@ -227,6 +238,13 @@ pub enum Inbound {
         number: Option<u64>,
         /// The message.
         message: Message,
+    },
+    /// A call of a direct method. A transport that has none of these brings none.
+    Call {
+        /// By what [`Attachment::answer`] knows it.
+        call: CallId,
+        /// What is called.
+        method: Method,
     },
     /// A message that can't be taken on this attachment, which is to be ended: it comes again.
     Unclear {

@@ -113,6 +113,12 @@ points! {
     PublishRead = "publish-read",
     /// A delivery was passed on to its device; nobody has looked at it.
     DeliveryPassedOn = "delivery-passed-on",
+    /// A call was passed on to its device; nobody has looked at it.
+    CallPassedOn = "call-passed-on",
+    /// A call's end is durable, and its answer on its way; it is not written.
+    AnswerTaken = "answer-taken",
+    /// A call's answer is written.
+    AnswerWritten = "answer-written",
     /// A delivery is about to be judged; the ledger was not asked.
     BeforeLookup = "before-lookup",
     /// The ledger has said what it knows of a message; nothing was decided.

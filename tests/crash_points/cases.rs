@@ -184,7 +184,7 @@ fn is_passed_by_the_unknown(point: Point) -> bool {
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for wiring in [Wiring::Text, Wiring::Rtu, Wiring::Tcp] {
-        for &point in Point::ALL.iter().filter(|point| phase(**point) != Phase::Tools) {
+        for &point in Point::ALL.iter().filter(|point| !phase(**point).is_of_others()) {
             let on_the_bus = matches!(phase(point), Phase::Turn | Phase::Begun | Phase::OnTheWire);
             if wiring != Wiring::Tcp && !on_the_bus {
                 continue;
@@ -308,7 +308,7 @@ pub fn pairs(random: &mut fastrand::Rng, count: usize) -> Vec<Case> {
     // These need a slave that can't be read, or a full disk, which would spoil the other commands too.
     let is_ordinary = |point: &Point| {
         let spoils = matches!(point, Point::BeforeReadBackAgain | Point::BallastGivenUp | Point::BallastRegained);
-        !spoils && phase(*point) != Phase::Tools
+        !spoils && !phase(*point).is_of_others()
     };
     let points: Vec<Point> = Point::ALL.iter().copied().filter(is_ordinary).collect();
     let case = |random: &mut fastrand::Rng| {

@@ -66,8 +66,17 @@ pub enum Phase {
     StopAsked,
     /// A stop that need not wait for it any more.
     Stopping,
+    /// A call of a direct method (tests/hub/methods.rs).
+    Calls,
     /// A tool that copies or replaces the ledger while no daemon runs (tests/ledger/life.rs).
     Tools,
+}
+
+impl Phase {
+    /// Whether no message leads there.
+    pub fn is_of_others(self) -> bool {
+        matches!(self, Phase::Calls | Phase::Tools)
+    }
 }
 
 /// Where a point stands. A new point must be placed here.
@@ -77,6 +86,7 @@ pub fn phase(point: Point) -> Phase {
         ReplacementComplete | ReplacementPlanned | PartMovedAside | ReplacementNamed | BackupCopied | RestoreCopied => {
             Phase::Tools
         }
+        CallPassedOn | AnswerTaken | AnswerWritten => Phase::Calls,
         LedgerBegun | MigrationUncommitted | MigrationCommitted | LedgerComplete | LedgerSynced | LedgerNamed
         | LedgerMade | BallastWritten => Phase::Creation,
         LockHeld | LedgerOpened | LogMoved | LedgerProven | LifeBegun | BallastLaid | UnfinishedRead | BeforeReady => {
@@ -130,7 +140,7 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle, is_new: bool) -> Left {
         // It is recorded with its outcome, or not at all.
         Phase::Received | Phase::OnTheWire if kind == Kind::Unknown => (Nothing, Nothing, Wire::Untouched),
         _ if kind == Kind::Unknown => (Final, Final, Wire::Untouched),
-        Phase::Creation | Phase::Received | Phase::Tools => (Nothing, Nothing, Wire::Untouched),
+        Phase::Creation | Phase::Received | Phase::Calls | Phase::Tools => (Nothing, Nothing, Wire::Untouched),
         Phase::Accepted => (Accepted, Accepted, Wire::Untouched),
         Phase::Turn => (waiting, waiting, Wire::Untouched),
         Phase::Begun => (begun, begun, Wire::Untouched),

@@ -11,6 +11,7 @@
 //! - `senders`: messages as their senders have them.
 //! - `https`: the transport by polling, against our simulator of the hub.
 //! - `identity`, `tls`: who is believed.
+//! - `methods`: direct methods, called once and again.
 //! - `mirror`: messages that stay at the hub while their unit is away.
 //! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
@@ -27,6 +28,7 @@ mod entra;
 mod events;
 mod https;
 mod identity;
+mod methods;
 mod mirror;
 mod mosquitto;
 mod poison;

@@ -129,7 +129,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "hub",
         &[
             &["in_order", "lock", "news", "properties", "room", "trouble"],
-            &["account", "auth", "dial"],
+            &["account", "auth", "call", "dial"],
             &["transport", "way"],
             &["left", "pace"],
             // What connects knows the seam, and no transport.

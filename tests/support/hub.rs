@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::thread::JoinHandle;
 
-use fieldbridge::demo::hub::{Auth, Options, SimHub};
+use fieldbridge::demo::hub::{Auth, CallError, MethodAnswer, MethodCall, Options, SimHub};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -44,6 +44,21 @@ impl Hub {
         let thread = thread.expect("a thread can be started");
         let (hub, runtime) = take.recv().expect("the simulator starts");
         Hub { hub: Some(hub), stop: Some(stop), thread: Some(thread), runtime }
+    }
+
+    /// Calls a device's direct method, and waits for the answer.
+    ///
+    /// # Errors
+    /// The device has not answered.
+    pub fn calls(&self, device: &str, call: MethodCall) -> Result<MethodAnswer, CallError> {
+        self.runtime.block_on(self.call(device, call))
+    }
+
+    /// The same beside the test.
+    pub fn begins_to_call(&self, device: &str, call: MethodCall) -> JoinHandle<Result<MethodAnswer, CallError>> {
+        let (runtime, device) = (self.runtime.clone(), device.to_owned());
+        let call = self.hub.as_ref().expect("it is there until it is dropped").calling(&device, call);
+        std::thread::spawn(move || runtime.block_on(call))
     }
 
     /// Loses the network: every connection ends, and new ones are refused by the system.

@@ -122,7 +122,7 @@ fn of_any(key: &str) -> Option<Shape> {
         "keepalive" | "token_lifetime" | "poll_interval" | "retention" => Duration,
         "response_timeout" | "retry_pause" | "turnaround" | "late_window" | "connect_pause" | "idle_close"
         | "probe_interval" | "wake_after" | "delay_before" | "delay_after" | "idle" => Duration,
-        "timeout" | "deadline" | "min_interval" | "after" | "within" => Duration,
+        "timeout" | "deadline" | "method_timeout" | "min_interval" | "after" | "within" => Duration,
         "start" | "end" | "escape" | "wake" => Bytes,
         "connect_rate" => Integer(1, 1000),
         "baud" => Integer(50, 4_000_000),

@@ -9,6 +9,7 @@
 //! - An answer to a call that is over, or that went over another connection, is passed over.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -24,7 +25,7 @@ use super::SimHub;
 /// Most calls under way.
 const CALLS_MAX: usize = 1024;
 
-pub(super) type Answered = Result<MethodAnswer, CallError>;
+pub type Answered = Result<MethodAnswer, CallError>;
 
 /// The calls under way, in the order in which they were made.
 #[derive(Debug, Default)]
@@ -130,9 +131,14 @@ impl SimHub {
     /// # Errors
     /// The device has not answered, or the hub does not take the call.
     pub async fn call(&self, device: &str, call: MethodCall) -> Result<MethodAnswer, CallError> {
+        self.calling(device, call).await
+    }
+
+    /// The same for who waits elsewhere: the call is made when this returns.
+    pub fn calling(&self, device: &str, call: MethodCall) -> impl Future<Output = Answered> + Send + 'static {
         let begun = self.shared.with(|state| state.begin_call(device, call, Now::read()));
         // A hub that stops answers nobody.
-        begun?.await.unwrap_or(Err(CallError::NoAnswer))
+        async move { begun?.await.unwrap_or(Err(CallError::NoAnswer)) }
     }
 
     /// Whether a device is connected and listens for direct methods.

@@ -21,6 +21,7 @@ use crate::command::message::Gist;
 use crate::command::{Form, Message};
 use crate::health::{pulse, LinkState};
 use crate::hub::account::Account;
+use crate::hub::call::{Answered, Answers};
 use crate::hub::transport::{Attachment, Inbound};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Delivery, FirstReceipts, Settlement, Settlements, Ticket};
@@ -37,6 +38,7 @@ pub(super) struct Serving<'a> {
     pub(super) identity: &'a Identity,
     pub(super) attachment: Box<dyn Attachment>,
     pub(super) settlements: Settlements,
+    pub(super) answers: Answers,
     pub(super) worked: bool,
     pub(super) subscribed: bool,
     pub(super) renewed: bool,
@@ -96,6 +98,7 @@ impl Serving<'_> {
     pub(super) async fn run(
         &mut self,
         settled: &mut mpsc::Receiver<Settlement>,
+        answered: &mut mpsc::Receiver<Answered>,
         outbox: &mut Outbox,
     ) -> Result<Ending, Trouble> {
         let identity = self.identity;
@@ -108,7 +111,7 @@ impl Serving<'_> {
                 self.hold(outbox).await?;
             }
             if self.held && self.subscribed && outbox.is_idle() {
-                self.tell_what_is_settled(settled).await?;
+                self.tell_all(settled, answered).await?;
                 return Ok(Ending::Held);
             }
             if let Some(ending) = self.before_it_waits(&mut configured).await? {
@@ -122,6 +125,7 @@ impl Serving<'_> {
             tokio::select! {
                 inbound = self.attachment.next() => self.on_inbound(inbound?, outbox).await?,
                 Some(settlement) = settled.recv() => self.on_settlement(settlement, settled).await?,
+                Some(answered) = answered.recv() => self.on_answered(answered).await?,
                 stirred = outbox.stirred(), if self.subscribed => {
                     stirred?;
                     outbox.publish_more(&mut *self.attachment).await?;
@@ -156,7 +160,7 @@ impl Serving<'_> {
                     }
                 }
                 () = identity.stop.cancelled() => {
-                    self.tell_what_is_settled(settled).await?;
+                    self.tell_all(settled, answered).await?;
                     self.publish_the_last(outbox).await?;
                     return Ok(Ending::Stop);
                 }
@@ -179,9 +183,17 @@ impl Serving<'_> {
         }
     }
 
-    async fn tell_what_is_settled(&mut self, settled: &mut mpsc::Receiver<Settlement>) -> Result<(), Trouble> {
+    /// Tells the hub what is settled and answered before the connection ends.
+    async fn tell_all(
+        &mut self,
+        settled: &mut mpsc::Receiver<Settlement>,
+        answered: &mut mpsc::Receiver<Answered>,
+    ) -> Result<(), Trouble> {
         while let Ok(settlement) = settled.try_recv() {
             self.on_settlement(settlement, settled).await?;
+        }
+        while let Ok(answered) = answered.try_recv() {
+            self.on_answered(answered).await?;
         }
         Ok(())
     }
@@ -211,6 +223,7 @@ impl Serving<'_> {
         self.identity.health.pulse.allow(Duration::ZERO);
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
+            Inbound::Call { call, method } => self.on_call(call, method).await,
             Inbound::Unclear { message, why } => {
                 self.note_receipt(message);
                 Err(Trouble::Ambiguous(why))
@@ -260,7 +273,8 @@ impl Serving<'_> {
                         Inbound::Delivery { message, .. } | Inbound::Unclear { message, .. } => {
                             self.note_receipt(message);
                         }
-                        Inbound::Ready | Inbound::NotRenewed(_) => {}
+                        // Whoever calls now has no answer, and finds nobody the next time.
+                        Inbound::Ready | Inbound::NotRenewed(_) | Inbound::Call { .. } => {}
                     },
                     stirred = outbox.stirred() => stirred?,
                 }
@@ -412,10 +426,15 @@ impl Serving<'_> {
     /// Nor is it for a new token that can't be made: the old one lives on for a while.
     fn is_to_be_renewed(&self) -> bool {
         let now = Instant::now();
-        let due = self.renewal.is_some_and(|renewal| {
-            now >= renewal + RENEWAL_PATIENCE || (now >= renewal && self.attachment.unsettled() == 0)
-        });
+        let due = self
+            .renewal
+            .is_some_and(|renewal| now >= renewal + RENEWAL_PATIENCE || (now >= renewal && !self.is_waited_for()));
         self.has_turn && due && self.identity.ledger.wall_clock().now().is_ok()
+    }
+
+    /// Whether the hub waits for settlements or answers on this connection.
+    fn is_waited_for(&self) -> bool {
+        self.attachment.unsettled() > 0 || self.answers.outstanding() > 0
     }
 
     /// When the renewal is to be looked at next. While deliveries wait, their settlement wakes the loop.
@@ -427,7 +446,7 @@ impl Serving<'_> {
         }
         // Whatever is due and not done waits for the clock.
         let settled_at = renewal + RENEWAL_PATIENCE;
-        if now < settled_at && self.attachment.unsettled() > 0 {
+        if now < settled_at && self.is_waited_for() {
             settled_at
         } else {
             now + CLOCK_PERIOD

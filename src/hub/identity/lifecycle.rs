@@ -16,6 +16,7 @@ use crate::config::TransportKind;
 use crate::handles::Place;
 use crate::health::LinkState;
 use crate::hub::account::Account;
+use crate::hub::call::Answers;
 use crate::hub::transport::{Attachment, Entry, NoteLate, Reached};
 use crate::hub::trouble::Trouble;
 use crate::hub::{Settlements, WINDOW_MAX};
@@ -307,11 +308,13 @@ impl Identity {
     ) -> Served {
         let Established { attachment, token, since, held, _place } = established;
         let (settlements, mut settled) = Settlements::new(WINDOW_MAX + 1);
+        let (answers, mut answered) = Answers::new();
         let tells_enqueued_time = attachment.tells_enqueued_time();
         let mut serving = Serving {
             identity: self,
             attachment,
             settlements,
+            answers,
             worked: false,
             subscribed: false,
             renewed: streak.renewing,
@@ -329,13 +332,14 @@ impl Identity {
             leaves: false,
             held,
         };
-        let ending = serving.run(&mut settled, outbox).await.unwrap_or_else(Ending::Trouble);
+        let ending = serving.run(&mut settled, &mut answered, outbox).await.unwrap_or_else(Ending::Trouble);
         if !self.ledger.is_well() || matches!(ending, Ending::LedgerUnwell | Ending::Trouble(Trouble::LedgerSlow)) {
             serving.attachment.give_nothing_back();
         }
         serving.note_what_is_left_behind();
-        // From here on every ticket of this connection is dead, however long the goodbye takes.
+        // From here on every ticket and every reply of this connection is dead, however long the goodbye takes.
         settled.close();
+        answered.close();
         self.deliveries.forget();
         outbox.connection_ended(matches!(&ending, Ending::Trouble(trouble) if trouble.may_be_of_an_event()));
         let lived = since.elapsed();

@@ -13,6 +13,7 @@
 
 mod attached;
 pub mod backoff;
+mod calls;
 mod hurdles;
 mod lifecycle;
 mod outbox;

@@ -15,9 +15,10 @@ use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
 use super::ping::Ping;
 use super::session::{self, Incoming, Session};
 use super::topic;
-use crate::command::Message;
+use crate::command::{Message, Method};
 use crate::config::{Hub, TransportKind};
 use crate::hub::account::Account;
+use crate::hub::call::{Answered, CallId};
 use crate::hub::dial::Dial;
 use crate::hub::left::Left;
 use crate::hub::lock::Recipient;
@@ -175,11 +176,14 @@ impl Attached {
         match received {
             Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
             Received::PubAck(packet_id) => Ok(self.published.remove(&packet_id).map(Inbound::Published)),
-            Received::SubAck { granted: true } => {
+            Received::SubAck { granted: true, grants_calls } => {
                 crash::point(Point::SubscriptionGranted);
+                if !grants_calls {
+                    tracing::debug!(device = %self.device, "the hub passes no calls of direct methods on");
+                }
                 Ok(Some(Inbound::Ready))
             }
-            Received::SubAck { granted: false } => Err(Trouble::NotGranted),
+            Received::SubAck { granted: false, .. } => Err(Trouble::NotGranted),
             Received::PingResp => {
                 self.ping.answered();
                 Ok(None)
@@ -198,6 +202,19 @@ impl Attached {
     ) -> Result<Option<Inbound>, Trouble> {
         crash::point(Point::PublishRead);
         let device = &self.device;
+        if let Some(called) = topic::called(topic) {
+            return match called {
+                Ok((rid, name)) if qos == 0 => {
+                    let method = Method { name, payload: payload.to_vec() };
+                    Ok(Some(Inbound::Call { call: CallId(rid.into()), method }))
+                }
+                // Nobody knows whom to answer, and its caller gives up by itself.
+                _ => {
+                    tracing::debug!(device = %device, topic = %topic.escape_ascii(), "a call that can't be answered");
+                    Ok(None)
+                }
+            };
+        }
         let number = match qos {
             1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
                 Incoming::New(number) => Some(number),
@@ -309,7 +326,7 @@ impl Attachment for Attached {
     }
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
-        Box::pin(async { self.connection.subscribe(&topic::c2d_filter(&self.device)).await })
+        Box::pin(async { self.connection.subscribe(&topic::c2d_filter(&self.device), topic::CALLS).await })
     }
 
     fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
@@ -332,6 +349,11 @@ impl Attachment for Attached {
 
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>> {
         Box::pin(self.tell(settlements))
+    }
+
+    fn answer(&mut self, answered: Answered) -> Pending<'_, Result<(), Trouble>> {
+        let Answered { call, answer } = answered;
+        Box::pin(self.connection.answer(topic::answer(answer.status, &call.0), answer.body))
     }
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {

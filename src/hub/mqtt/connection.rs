@@ -77,10 +77,12 @@ pub enum Received {
     },
     /// The hub has one of our messages.
     PubAck(u16),
-    /// The answer to SUBSCRIBE: whether QoS 1 was granted.
+    /// The answer to SUBSCRIBE.
     SubAck {
-        /// QoS 1 was granted.
+        /// QoS 1 was granted for messages.
         granted: bool,
+        /// Calls come, too.
+        grants_calls: bool,
     },
     /// The answer to PINGREQ.
     PingResp,
@@ -136,12 +138,13 @@ impl Connection {
         self.send(Packet::Connect(connect)).await
     }
 
-    /// Subscribes with QoS 1.
+    /// Subscribes to messages with QoS 1, and to calls with QoS 0, as they are sent once.
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn subscribe(&mut self, filter: &str) -> Result<(), Trouble> {
-        let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
+    pub async fn subscribe(&mut self, messages: &str, calls: &str) -> Result<(), Trouble> {
+        let mut subscribe = Subscribe::new(messages, QoS::AtLeastOnce);
+        subscribe.add(calls.to_owned(), QoS::AtMostOnce);
         subscribe.pkid = SUBSCRIBE_PACKET_ID;
         self.send(Packet::Subscribe(subscribe)).await
     }
@@ -154,6 +157,14 @@ impl Connection {
         let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, Bytes::from(body));
         publish.pkid = packet_id;
         self.send(Packet::Publish(publish)).await
+    }
+
+    /// Publishes with QoS 0.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn answer(&mut self, topic: String, body: String) -> Result<(), Trouble> {
+        self.send(Packet::Publish(Publish::from_bytes(topic, QoS::AtMostOnce, Bytes::from(body)))).await
     }
 
     /// Acknowledges messages of this connection, in this order, in one write.
@@ -272,9 +283,16 @@ fn received(packet: Packet) -> Received {
     match packet {
         Packet::ConnAck(ack) => Received::ConnAck { code: ack.code as u8, session_present: ack.session_present },
         Packet::PubAck(ack) => Received::PubAck(ack.pkid),
-        Packet::SubAck(ack) => Received::SubAck {
-            granted: ack.return_codes.iter().all(|code| *code == SubscribeReasonCode::Success(QoS::AtLeastOnce)),
-        },
+        Packet::SubAck(ack) => {
+            let granted = |at: usize, qos: &[QoS]| match ack.return_codes.get(at) {
+                Some(SubscribeReasonCode::Success(code)) => qos.contains(code),
+                _ => false,
+            };
+            Received::SubAck {
+                granted: granted(0, &[QoS::AtLeastOnce]),
+                grants_calls: granted(1, &[QoS::AtMostOnce, QoS::AtLeastOnce]),
+            }
+        }
         Packet::PingResp => Received::PingResp,
         Packet::Disconnect => Received::Unexpected("DISCONNECT"),
         _ => Received::Unexpected("a packet that only a client sends"),

@@ -22,6 +22,35 @@ pub fn c2d_filter(device: &str) -> String {
     format!("devices/{device}/messages/devicebound/#")
 }
 
+/// The topic filter of calls of direct methods.
+pub const CALLS: &str = "$iothub/methods/POST/#";
+
+/// Longest request id that is answered to. The hub's are numbers.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Why a call can't be answered: its topic names no request, or no method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswerable;
+
+/// The request id and the name of the method of a topic `$iothub/methods/POST/{name}/?$rid={request id}`. `None`: it is
+/// no such topic.
+pub fn called(topic: &[u8]) -> Option<Result<(Vec<u8>, String), Unanswerable>> {
+    let rest = topic.strip_prefix(b"$iothub/methods/POST/")?;
+    let parts = rest.iter().rposition(|byte| *byte == b'/').map(|at| (&rest[..at], &rest[at + 1..]));
+    let request = parts.and_then(|(name, bag)| {
+        let mut pairs = bag.strip_prefix(b"?")?.split(|byte| *byte == b'&');
+        let id = pairs.find_map(|pair| pair.strip_prefix(b"$rid=").or_else(|| pair.strip_prefix(b"%24rid=")))?;
+        let is_one = !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.iter().all(u8::is_ascii_graphic);
+        (is_one && !name.is_empty()).then(|| (id.to_vec(), percent_decoded(name).into_owned()))
+    });
+    Some(request.ok_or(Unanswerable))
+}
+
+/// The topic of an answer. The request id is said as it came.
+pub fn answer(status: u16, request_id: &[u8]) -> String {
+    format!("$iothub/methods/res/{status}/?$rid={}", String::from_utf8_lossy(request_id))
+}
+
 /// Reads a C2D message from the topic that it was delivered on.
 pub fn parse_c2d(device: &str, topic: &[u8], body: &[u8]) -> Message {
     let mut message = Message { body: body.to_vec(), ..Message::default() };
@@ -128,6 +157,21 @@ mod tests {
 
     fn parse(topic: &str) -> Message {
         parse_c2d("foo", topic.as_bytes(), b"")
+    }
+
+    #[test]
+    fn a_call_is_read_from_its_topic_and_answered_under_its_request_id() {
+        let read = |topic: &str| called(topic.as_bytes());
+        let call = |id: &str, name: &str| Some(Ok((id.as_bytes().to_vec(), name.to_owned())));
+        assert_eq!(read("$iothub/methods/POST/set-speed/?$rid=1"), call("1", "set-speed"));
+        assert_eq!(read("$iothub/methods/POST/a%20b/?$rid=7f&more=1"), call("7f", "a b"));
+        assert_eq!(read("$iothub/methods/POST/a/b/?x=1&%24rid=2"), call("2", "a/b"));
+        for broken in ["set/", "set/?", "set/?$rid=", "/?$rid=1", "set", "", "set/?$rid=a b", "set?$rid=1"] {
+            assert_eq!(read(&format!("$iothub/methods/POST/{broken}")), Some(Err(Unanswerable)), "{broken}");
+        }
+        assert_eq!(read(&format!("$iothub/methods/POST/set/?$rid={}", "1".repeat(200))), Some(Err(Unanswerable)));
+        assert_eq!(read("devices/d/messages/devicebound/$iothub/methods/POST/"), None);
+        assert_eq!(answer(200, b"7f"), "$iothub/methods/res/200/?$rid=7f");
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(device.commands["read-speed"].idempotent);
     assert_eq!(config.devices["scale"].unit, 0);
     assert_eq!((device.patience, device.on_unreachable), (Patience::default(), OnUnreachable::Fail));
+    assert_eq!(device.method_timeout, Duration::from_secs(25));
 }
 
 #[test]

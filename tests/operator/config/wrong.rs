@@ -120,6 +120,8 @@ const BUS: &[Case] = &[
         "device.pump-7.on_unreachable",
         "none of \"fail\", \"hold\", \"mirror\"",
     ),
+    ("[device.pump-7]\nmethod_timeout = '301s'", "device.pump-7.method_timeout", "1s to 5m"),
+    ("[device.pump-7]\ncall_timeout = '5s'", "device.pump-7.call_timeout", "did you mean \"method_timeout\"?"),
     ("[bus.plant]\nidle_close = '25h'", "bus.plant.idle_close", "0ms to 1d"),
     ("[bus.plant]\nmax_in_flight = 17", "bus.plant.max_in_flight", "1 to 16"),
     ("[bus.plant]\npipelining = 4", "bus.plant.pipelining", "did you mean \"max_in_flight\"?"),

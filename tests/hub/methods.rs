@@ -1,0 +1,348 @@
+//! Direct methods, against the simulator of the hub: a call is a command as a message is, in the same lane and the same
+//! ledger, and only how it is told of differs. Proves G2, G3, G5, G7 and G14 for calls: also for those that are made
+//! again because nobody heard the answer, after a crash, and by a message in place of a call.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fieldbridge::demo::hub::{C2d, CallError, Cut, Fault, MethodAnswer, MethodCall};
+use serde_json::{json, Value as Json};
+
+use crate::support::hub::Hub;
+use crate::support::slave::{Mood, Slave};
+use crate::support::{eventually, pump, Daemon, Site};
+
+/// Longer than any test holds an answer back.
+const LONG: &str = "response_timeout = \"20s\"";
+/// A caller's patience that is to run out.
+const BRIEF: Duration = Duration::from_secs(3);
+
+/// A site with one pump.
+struct Plant {
+    hub: Hub,
+    slave: Slave,
+    site: Site,
+}
+
+type Answered = Result<MethodAnswer, CallError>;
+
+impl Plant {
+    fn new(settle: &str) -> Plant {
+        let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+        let site = Site::at(&hub, &pump(slave.address(), settle, LONG));
+        Plant { hub, slave, site }
+    }
+
+    /// Who calls is promised the end after a second.
+    fn impatient(settle: &str) -> Plant {
+        let plant = Plant::new(settle);
+        plant.site.configure("unit = 1\n", "unit = 1\nmethod_timeout = \"1s\"\n");
+        plant
+    }
+
+    fn start(&self) -> Daemon {
+        let daemon = self.site.start();
+        self.listens();
+        daemon
+    }
+
+    fn listens(&self) {
+        eventually("the device listens for calls", || self.hub.hears_methods("pump").then_some(()));
+    }
+
+    /// A daemon that ends at a point.
+    #[cfg(feature = "proof")]
+    fn start_to_crash(&self, at: &str) -> Daemon {
+        let daemon = self.site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", at)]);
+        daemon.wait_until_ready();
+        self.listens();
+        daemon
+    }
+
+    fn call(&self, method: &str, payload: Json) -> Answered {
+        self.hub.calls("pump", MethodCall::new(method, payload))
+    }
+
+    /// Calls, and gives the status with what came with it.
+    fn ask(&self, method: &str, payload: Json) -> (i32, Json) {
+        let MethodAnswer { status, payload } = self.call(method, payload).expect("the device answers");
+        (status, payload)
+    }
+
+    /// Calls beside the test.
+    fn begin(&self, method: &str, payload: Json) -> JoinHandle<Answered> {
+        self.hub.begins_to_call("pump", MethodCall::new(method, payload))
+    }
+
+    fn send(&self, id: &str, command: &str, value: u16) {
+        self.hub.send("pump", C2d::new(id, value.to_string()).property("command", command)).unwrap();
+    }
+
+    /// The bodies of the result events so far.
+    fn events(&self) -> Vec<Json> {
+        self.hub.telemetry().iter().map(|event| serde_json::from_slice(&event.body).unwrap()).collect()
+    }
+
+    fn wait_for_event(&self, id: &str) -> Json {
+        eventually(&format!("the event of {id}"), || self.events().into_iter().find(|event| event["messageId"] == id))
+    }
+}
+
+fn asked(id: &str, value: impl Into<Json>) -> Json {
+    json!({ "messageId": id, "value": value.into() })
+}
+
+#[test]
+fn a_call_becomes_one_write_one_row_one_event_and_its_answer_and_again_the_same_answer() {
+    for settle in ["after-execution", "after-accept"] {
+        let plant = Plant::new(settle);
+        let daemon = plant.start();
+        let (status, body) = plant.ask("pulse", asked("c-1", 7));
+        assert_eq!((status, &body["status"], &body["value"]), (200, &"succeeded".into(), &7.into()));
+        assert_eq!(plant.wait_for_event("c-1"), body, "the body is the event");
+        assert_eq!(plant.ask("pulse", asked("c-1", 7.0)), (200, body.clone()));
+        // A life later the ledger knows it still.
+        daemon.kill();
+        let _daemon = plant.start();
+        assert_eq!(plant.ask("pulse", json!({ "value": 7, "messageId": "c-1" })), (200, body));
+        assert_eq!(plant.slave.writes(), [(2, 7)]);
+        let rows = plant.site.rows();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((&rows[0]["source"], &rows[0]["requested"]), (&"method".into(), &7.into()));
+        // One that the daemon died with is not counted, perhaps.
+        eventually("it is counted", || {
+            plant.site.rows()[0]["deliveries"].as_u64().filter(|count| (2..4).contains(count))
+        });
+        assert_eq!(plant.events().len(), 1);
+    }
+}
+
+#[test]
+fn a_call_without_an_id_is_a_command_each_time_and_may_not_ask_for_what_must_not_be_repeated() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    for value in [3, 3] {
+        let (status, body) = plant.ask("set", value.into());
+        assert_eq!((status, &body["messageId"], &body["value"]), (200, &Json::Null, &value.into()));
+    }
+    let (status, body) = plant.ask("read", Json::Null);
+    assert_eq!((status, &body["value"]), (200, &3.into()));
+    let (status, body) = plant.ask("pulse", 3.into());
+    assert_eq!((status, &body["error"]["code"]), (400, &"no-message-id".into()));
+    assert_eq!(plant.slave.writes(), [(0, 3), (0, 3)]);
+    eventually("an event for each", || (plant.events().len() == 4).then_some(()));
+}
+
+#[test]
+fn what_is_not_done_has_the_status_of_its_reason_and_a_row() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    assert_eq!(plant.ask("pulse", asked("used", 1)).0, 200);
+    plant.slave.next_mood(Mood::Refusing(4));
+    let mut expected = vec!["succeeded".to_owned()];
+    for (method, payload, status, code) in [
+        ("pulse", asked("c-1", 5), 500, "exception"),
+        ("open", asked("c-2", 5), 404, "unknown-command"),
+        ("set", asked("c-3", "x"), 400, "bad-value"),
+        ("set", asked("c-4", 70_000), 400, "out-of-range"),
+        ("set", json!({ "messageId": "c-5", "value": 1, "more": 1 }), 400, "bad-value"),
+        ("pulse", asked("used", 2), 409, "message-id-reused"),
+        ("set", asked("used", 1), 409, "message-id-reused"),
+    ] {
+        let (found, body) = plant.ask(method, payload.clone());
+        assert_eq!((found, &body["error"]["code"]), (status, &code.into()), "{method} {payload}: {body}");
+        expected.push(code.to_owned());
+    }
+    assert!(plant.site.command(&["lock", "pump"]).status.success());
+    let (status, body) = plant.ask("pulse", asked("c-6", 6));
+    assert_eq!((status, &body["error"]["code"]), (403, &"locked-out".into()));
+    expected.push("locked-out".into());
+    let end = |row: &Json| row["error"]["code"].as_str().or(row["state"].as_str()).unwrap().to_owned();
+    assert_eq!(plant.site.rows().iter().map(end).collect::<Vec<_>>(), expected);
+    // The same refusal again, from the ledger.
+    assert_eq!(plant.ask("open", asked("c-2", 5)).0, 404);
+    assert_eq!(plant.site.rows().len(), expected.len());
+    assert_eq!(plant.slave.writes(), [(2, 1)]);
+}
+
+#[test]
+fn messages_and_calls_share_their_ids() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    plant.send("m-1", "pulse", 5);
+    plant.wait_for_event("m-1");
+    let (status, body) = plant.ask("pulse", asked("m-1", 5));
+    assert_eq!((status, &body), (200, &plant.wait_for_event("m-1")));
+    assert_eq!(plant.ask("pulse", asked("m-1", 6)).0, 409);
+    // The other way round: the message is completed, and not done.
+    assert_eq!(plant.ask("pulse", asked("c-2", 9)).0, 200);
+    plant.send("c-2", "pulse", 9);
+    eventually("an empty queue", || (plant.hub.queue_len("pump") == 0).then_some(()));
+    plant.send("c-2", "pulse", 8);
+    eventually("an empty queue", || (plant.hub.queue_len("pump") == 0).then_some(()));
+    let reused = |event: &Json| event["error"]["code"] == "message-id-reused";
+    eventually("two refusals", || (plant.events().iter().filter(|event| reused(event)).count() == 2).then_some(()));
+    assert_eq!(plant.slave.writes(), [(2, 5), (2, 9)]);
+}
+
+#[test]
+fn who_can_t_be_kept_waiting_is_promised_the_end_which_comes_as_the_event() {
+    for (method, register, state) in [("set", 0, "accepted"), ("pulse", 2, "executing")] {
+        let plant = Plant::impatient("after-execution");
+        let _daemon = plant.start();
+        plant.slave.set_mood(Mood::Held);
+        let promised = json!({ "messageId": "c-1", "command": method, "status": state });
+        assert_eq!(plant.ask(method, asked("c-1", 7)), (202, promised.clone()));
+        plant.site.wait_for_row("c-1", state);
+        // Whoever calls again waits for the same command, and is promised the same.
+        assert_eq!(plant.ask(method, asked("c-1", 7)), (202, promised));
+        // One behind it waits for its turn, and is promised its end as well.
+        let (status, body) = plant.ask("set", asked("c-2", 8));
+        assert_eq!((status, &body["status"]), (202, &"accepted".into()));
+        assert_eq!(plant.events(), [] as [Json; 0]);
+        plant.slave.set_mood(Mood::Good);
+        plant.slave.let_one_go();
+        let (first, second) = (plant.wait_for_event("c-1"), plant.wait_for_event("c-2"));
+        assert_eq!(
+            (plant.ask(method, asked("c-1", 7)), plant.ask("set", asked("c-2", 8))),
+            ((200, first), (200, second))
+        );
+        assert_eq!(plant.slave.writes(), [(register, 7), (0, 8)]);
+    }
+}
+
+#[test]
+fn calls_and_messages_are_done_in_the_order_in_which_they_came() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    plant.slave.set_mood(Mood::Held);
+    plant.send("m-1", "pulse", 1);
+    plant.slave.wait_for_write(1);
+    let second = plant.begin("set", asked("c-2", 2));
+    let received = |count: u64| plant.site.device_status("pump")["received"] == count;
+    eventually("the call is received", || received(2).then_some(()));
+    plant.send("m-3", "set", 3);
+    eventually("the message is received", || received(3).then_some(()));
+    plant.slave.set_mood(Mood::Good);
+    plant.slave.let_one_go();
+    assert_eq!(second.join().unwrap().unwrap().status, 200);
+    plant.wait_for_event("m-3");
+    assert_eq!(plant.slave.writes(), [(2, 1), (0, 2), (0, 3)]);
+}
+
+#[test]
+fn a_caller_who_is_gone_ends_nothing_that_has_begun_and_learns_the_end_by_calling_again() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    plant.slave.set_mood(Mood::Held);
+    let lost = plant.begin("pulse", asked("c-1", 7));
+    plant.slave.wait_for_write(7);
+    // One that has not begun ends with the connection that nobody hears the answer on.
+    let not_begun = plant.begin("set", asked("c-2", 8));
+    eventually("both are received", || (plant.site.device_status("pump")["received"] == 2).then_some(()));
+    plant.hub.cut("pump", Cut::Reset);
+    eventually("it is connected anew", || plant.hub.hears_methods("pump").then_some(()));
+    plant.slave.set_mood(Mood::Good);
+    plant.slave.let_one_go();
+    let event = plant.wait_for_event("c-1");
+    assert_eq!(plant.ask("pulse", asked("c-1", 7)), (200, event));
+    assert_eq!(plant.ask("set", asked("c-2", 9)).0, 200, "nothing was recorded under this id");
+    assert_eq!(plant.slave.writes(), [(2, 7), (0, 9)]);
+    drop((lost, not_begun));
+}
+
+#[test]
+fn an_answer_that_is_lost_at_the_hub_is_given_again_and_the_command_not_repeated() {
+    let plant = Plant::new("after-execution");
+    let _daemon = plant.start();
+    plant.hub.fault("pump", Fault::LoseMethodAnswer);
+    let lost = plant.hub.calls("pump", MethodCall::new("pulse", asked("c-1", 7)).within(BRIEF));
+    assert_eq!(lost, Err(CallError::NoAnswer));
+    let (status, body) = plant.ask("pulse", asked("c-1", 7));
+    assert_eq!((status, &body), (200, &plant.wait_for_event("c-1")));
+    assert_eq!(plant.slave.writes(), [(2, 7)]);
+}
+
+#[test]
+fn a_promise_outlives_a_stop_in_order() {
+    let plant = Plant::impatient("after-execution");
+    let daemon = plant.start();
+    plant.slave.set_mood(Mood::Held);
+    plant.send("m-1", "set", 1);
+    plant.slave.wait_for_write(1);
+    assert_eq!(plant.ask("pulse", asked("c-2", 2)).0, 202);
+    plant.slave.set_mood(Mood::Good);
+    let stopped = std::thread::spawn(move || daemon.terminate());
+    plant.slave.let_one_go();
+    assert!(stopped.join().unwrap().success());
+    let _daemon = plant.start();
+    let event = plant.wait_for_event("c-2");
+    assert_eq!((plant.ask("pulse", asked("c-2", 2)), plant.slave.count(2, 2)), ((200, event), 1));
+}
+
+#[cfg(feature = "proof")]
+mod crashes {
+    use super::*;
+
+    /// Calls, and the daemon dies meanwhile; then another one lives. Gives what the same call is answered.
+    fn call_again(plant: &Plant, at: &str, method: &str) -> (i32, Json) {
+        let mut daemon = plant.start_to_crash(at);
+        let calls = plant.hub.begins_to_call("pump", MethodCall::new(method, asked("c-1", 7)).within(BRIEF));
+        assert!(!daemon.wait().success(), "{at}");
+        let _daemon = plant.start();
+        let answer = plant.ask(method, asked("c-1", 7));
+        if at != "answer-written" {
+            assert!(calls.join().unwrap().is_err(), "{at}: nobody has answered");
+        }
+        plant.wait_for_event("c-1");
+        assert_eq!(plant.site.rows().len(), 1, "{at}");
+        answer
+    }
+
+    #[test]
+    fn whenever_the_daemon_dies_a_call_that_is_made_again_is_not_done_twice() {
+        for (at, method, status, code) in [
+            ("call-passed-on", "pulse", 200, Json::Null),
+            ("before-executing", "pulse", 200, Json::Null),
+            ("executing-known", "pulse", 500, "interrupted".into()),
+            ("request-written", "pulse", 500, "interrupted".into()),
+            ("request-written", "pulse-verified", 200, Json::Null),
+            ("outcome-known", "pulse", 200, Json::Null),
+            ("answer-taken", "pulse", 200, Json::Null),
+            ("answer-written", "pulse", 200, Json::Null),
+            ("answer-taken", "set", 200, Json::Null),
+        ] {
+            let plant = Plant::new("after-execution");
+            // From now on nothing of before is left at the hub.
+            plant.start().terminate();
+            let (found, body) = call_again(&plant, at, method);
+            assert_eq!((found, &body["error"]["code"]), (status, &code), "{at}, {method}: {body}");
+            let writes = plant.slave.writes().len();
+            assert!(writes <= 1 && (writes == 1 || status != 200), "{at}, {method}: {writes}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_repeated_and_was_not_recorded_is_done_when_it_is_called_again() {
+        for at in ["request-written", "before-outcome"] {
+            let plant = Plant::new("after-execution");
+            plant.start().terminate();
+            assert_eq!(call_again(&plant, at, "set").0, 200);
+        }
+    }
+
+    #[test]
+    fn a_promise_outlives_a_crash() {
+        let plant = Plant::impatient("after-execution");
+        let daemon = plant.start();
+        plant.slave.set_mood(Mood::Held);
+        plant.send("m-1", "set", 1);
+        plant.slave.wait_for_write(1);
+        assert_eq!(plant.ask("pulse", asked("c-2", 2)).0, 202);
+        daemon.kill();
+        plant.slave.set_mood(Mood::Good);
+        let _daemon = plant.start();
+        let event = plant.wait_for_event("c-2");
+        assert_eq!((plant.ask("pulse", asked("c-2", 2)), plant.slave.count(2, 2)), ((200, event), 1));
+    }
+}
