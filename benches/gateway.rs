@@ -109,8 +109,8 @@ fn commanded(
     (wire, ack)
 }
 
-/// What those who look cost a command: the page and the metrics, asked for as somebody in a cabinet and a Prometheus do,
-/// and again and again by several at once.
+/// What those who look cost a command: the page and the metrics, asked for as somebody in a cabinet and a Prometheus
+/// do, and again and again by several at once.
 fn lookers() {
     println!("to PUBACK in ms over {COMMANDS} commands that must not be repeated, beside those who look");
     println!("{:52} {:>9} {:>9} {:>10} {:>9}", "who looks", "p50", "p99", "p99/alone", "answers/s");
