@@ -111,6 +111,36 @@ async fn what_was_begun_is_found_unfinished_in_the_order_of_receipt() {
 }
 
 #[tokio::test]
+async fn a_call_and_a_message_of_one_id_are_the_same_by_command_and_value_and_their_row_tells_the_event() {
+    let (_folder, _path, ledger) = fresh();
+    let call = |id, body, value| NewRow { source: Source::Method, value: Some(value), ..message(Some(id), body) };
+    ledger.finish(finish(call("by-call", 1, json!(7)))).await.unwrap();
+    ledger.finish(finish(message(Some("by-message"), 2))).await.unwrap();
+    let refused = Outcome::ended(State::Rejected, Fault::new(Code::MessageIdReused, "because"));
+    ledger.finish(Finish { outcome: refused, ..finish(call("by-call", 3, json!(8))) }).await.unwrap();
+    let other_command = |new: NewRow| NewRow { command: Some("other".into()), ..new };
+    for (asked, expected) in [
+        (message(Some("by-call"), 9), Known::Row(State::Succeeded)),
+        (call("by-message", 9, json!(7.0)), Known::Row(State::Succeeded)),
+        (call("by-message", 9, json!(8)), Known::OtherBody),
+        (other_command(call("by-message", 9, json!(7))), Known::OtherBody),
+        // Among themselves their bytes decide, or what a call's digest is of.
+        (message(Some("by-message"), 9), Known::OtherBody),
+        (call("by-call", 9, json!(7)), Known::OtherBody),
+        // What was refused under the id of another is no command's.
+        (NewRow { value: Some(json!(8)), ..message(Some("by-call"), 9) }, Known::OtherBody),
+        (message(Some("new"), 9), Known::New),
+    ] {
+        assert_eq!(ledger.find(&asked).await.unwrap().known, expected, "{asked:?}");
+    }
+    let row = ledger.find(&message(Some("by-call"), 9)).await.unwrap().row.unwrap();
+    let (outcome, event) = ledger.record(row).await.unwrap().and_then(|record| record.end()).unwrap();
+    let told = ledger.events("pump", 0, 1).await.unwrap().remove(0);
+    assert_eq!((outcome.state, serde_json::from_str(&told.body).ok()), (State::Succeeded, Some(event)));
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn messages_without_an_id_are_never_taken_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&folder.path().join("ledger.db"), HUB, &[]).unwrap();

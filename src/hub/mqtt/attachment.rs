@@ -481,6 +481,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_is_answered_under_its_request_id_and_one_that_names_none_is_passed_over() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut attachment = attach(&mut far, near, true).await;
+        attachment.receive().await.unwrap();
+        let filters = b"\0\x20devices/d/messages/devicebound/#\x01\0\x16$iothub/methods/POST/#\0";
+        hear(&mut far, &[&[0x82, 2 + filters.len() as u8, 0, 1], &filters[..]].concat()).await;
+        // Whoever passes no calls on passes messages on all the same.
+        far.write_all(&[0x90, 4, 0, 1, 1, 0x80]).await.unwrap();
+        assert!(matches!(attachment.next().await, Ok(Inbound::Ready)));
+
+        let called = |topic: &[u8], payload: &[u8]| {
+            let head = [0x30, (2 + topic.len() + payload.len()) as u8, 0, topic.len() as u8];
+            [&head[..], topic, payload].concat()
+        };
+        far.write_all(&called(b"$iothub/methods/POST/set/", b"1")).await.unwrap();
+        far.write_all(&called(b"$iothub/methods/POST/set/?$rid=7f", b"42")).await.unwrap();
+        let Ok(Inbound::Call { call, method }) = attachment.next().await else { panic!("a call came") };
+        assert_eq!(method, Method { name: "set".into(), payload: b"42".to_vec() });
+        let answer = crate::command::Answer { status: 200, body: "{}".into() };
+        attachment.answer(Answered { call, answer }).await.unwrap();
+        hear(&mut far, &called(b"$iothub/methods/res/200/?$rid=7f", b"{}")).await;
+        assert_eq!(attachment.unsettled(), 0);
+    }
+
+    #[tokio::test]
     async fn a_delivery_is_left_with_the_hub_by_ending_the_attachment() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let mut attachment = attach(&mut far, near, false).await;
