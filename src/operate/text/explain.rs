@@ -20,9 +20,16 @@ pub fn story(row: &Record, around: &Around) -> Vec<(Option<String>, String)> {
     for entry in row.history.iter().filter(|entry| text(entry, "event") != "received") {
         let at = entry["at"].as_str().map(str::to_owned);
         match text(entry, "event") {
+            "accepted" if row.source == Source::Method => {
+                story.push((at, "recorded as accepted, so that its end could be promised to who had called".into()));
+            }
             "accepted" => story.push((at, "recorded as accepted; the hub was told that it is here".into())),
             "executing" => {
                 story.push((at, "recorded as about to go on the wire, as it must not be repeated".into()));
+            }
+            "delivered-again" if row.source == Source::Method => {
+                let what = "called for again, or sent as a message; it was known, and not run again for that";
+                story.push((at, what.into()));
             }
             "delivered-again" => {
                 story.push((at, "the hub delivered it again; it was known, and not run again for that".into()));
@@ -168,6 +175,19 @@ mod tests {
             history: vec![json!({ "at": null, "event": "received" })],
             ..record()
         };
+        let called = Record {
+            source: Source::Method,
+            history: ["received", "accepted", "delivered-again"].map(|event| json!({ "event": event })).to_vec(),
+            ..record()
+        };
+        assert_eq!(
+            told(&called, &Around::default())[..3],
+            [
+                "2027-01-15T08:00:00.000Z received from the hub h.example, by a direct method, for pump-7: reset 5",
+                " recorded as accepted, so that its end could be promised to who had called",
+                " called for again, or sent as a message; it was known, and not run again for that",
+            ]
+        );
         let told = told(&row, &Around::default());
         assert_eq!(told[0], " received from pi, at the gateway, for pump-7: reset 5");
         assert_eq!(told[1..], [" it may be on the wire now, or was when the daemon ended last"]);
