@@ -109,11 +109,11 @@ fn a_call_becomes_one_write_one_row_one_event_and_its_answer_and_again_the_same_
         let rows = plant.site.rows();
         assert_eq!(rows.len(), 1);
         assert_eq!((&rows[0]["source"], &rows[0]["requested"]), (&"method".into(), &7.into()));
-        // One that the daemon died with is not counted, perhaps.
-        eventually("it is counted", || {
-            plant.site.rows()[0]["deliveries"].as_u64().filter(|count| (2..4).contains(count))
-        });
         assert_eq!(plant.events().len(), 1);
+        // That it came again is noted with the next commit; the daemon died with the first of these notes.
+        assert_eq!(plant.ask("set", asked("c-2", 1)).0, 200);
+        let deliveries = || plant.site.rows()[0]["deliveries"].as_u64();
+        eventually("it is noted", || deliveries().filter(|count| (2..4).contains(count)));
     }
 }
 
