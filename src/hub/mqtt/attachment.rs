@@ -202,18 +202,15 @@ impl Attached {
     ) -> Result<Option<Inbound>, Trouble> {
         crash::point(Point::PublishRead);
         let device = &self.device;
-        if let Some(called) = topic::called(topic) {
-            return match called {
-                Ok((rid, name)) if qos == 0 => {
-                    let method = Method { name, payload: payload.to_vec() };
-                    Ok(Some(Inbound::Call { call: CallId(rid.into()), method }))
-                }
+        // With another QoS it is none, and a message of nobody's.
+        if let Some(called) = topic::called(topic).filter(|_| qos == 0) {
+            let Ok((rid, name)) = called else {
                 // Nobody knows whom to answer, and its caller gives up by itself.
-                _ => {
-                    tracing::debug!(device = %device, topic = %topic.escape_ascii(), "a call that can't be answered");
-                    Ok(None)
-                }
+                tracing::debug!(device = %device, topic = %topic[..topic.len().min(120)].escape_ascii(), "a call that can't be answered");
+                return Ok(None);
             };
+            let method = Method { name, payload: payload.to_vec() };
+            return Ok(Some(Inbound::Call { call: CallId(rid.into()), method }));
         }
         let number = match qos {
             1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
