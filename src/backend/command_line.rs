@@ -1,4 +1,4 @@
-//! The options of `fieldbridge send` and `fieldbridge feedback`, and what they mean. Whatever would change a message in
+//! The options of `fieldbridge send`, `call` and `feedback`, and what they mean. Whatever would change a message in
 //! silence is wrong usage.
 
 use std::collections::BTreeSet;
@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde_json::{json, Value as Json};
 
 use super::entra::Entra;
 use super::message::{new_id, Ack, Outgoing, ID_CHARS_MAX, MESSAGE_BYTES_MAX, TTL_MAX};
+use super::method::{Call, PAYLOAD_BYTES_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
 use super::sentences::in_options;
 use super::who::{Policy, Who};
 use super::{Backend, BackendError, Place};
@@ -34,7 +36,7 @@ pub struct Access {
     /// machine's managed identity, else whoever is logged in to az.
     #[arg(long, requires = "hub")]
     entra: bool,
-    /// How the hub is reached.
+    /// How the hub is reached; direct methods go by HTTPS, whatever is said here.
     #[arg(long, value_name = "NAME", default_value = "amqp")]
     transport: Transport,
     /// Where to connect in place of the hub's own address.
@@ -131,6 +133,29 @@ pub struct SendOptions {
     pub(super) access: Access,
 }
 
+/// What is to be called.
+#[derive(Debug, Args)]
+pub struct CallOptions {
+    /// Device id at the hub.
+    device: String,
+    /// The direct method: of a device behind fieldbridge, the command's name.
+    method: String,
+    /// What it is called with: JSON if it parses, else text.
+    #[arg(allow_negative_numbers = true)]
+    payload: Option<String>,
+    /// The id by which the gateway knows the call again; the payload becomes {"messageId": ID, "value": PAYLOAD}.
+    #[arg(long, value_name = "ID", value_parser = message_id)]
+    message_id: Option<String>,
+    /// How long the device may take, 5s to 5m in whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = patience)]
+    timeout: Duration,
+    /// Print the answer as one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
 /// Which feedback is to be printed.
 #[derive(Debug, Args)]
 pub struct FeedbackOptions {
@@ -150,6 +175,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("it must be longer than nothing".into()),
         Err(error) => Err(format!("{error}; write it as 30s, 2m or 1h")),
     }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|patience| match (TIMEOUT_MIN..=TIMEOUT_MAX).contains(&patience) {
+        true if patience.subsec_nanos() == 0 => Ok(patience),
+        true => Err("the hub counts whole seconds".into()),
+        false => Err("the hub lets a device have 5s to 5m".into()),
+    })
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
@@ -199,12 +232,8 @@ impl Access {
         Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }
 
-    fn place(&self) -> Result<Place, BackendError> {
+    fn place(&self, transport: TransportKind) -> Result<Place, BackendError> {
         let usage = |option: &str, why: String| BackendError::Nobody(format!("{option} {why}"));
-        let transport = match self.transport {
-            Transport::Amqp => TransportKind::Amqp,
-            Transport::AmqpWs => TransportKind::AmqpWs,
-        };
         if !transport.is_built() {
             return Err(usage("--transport", format!("{transport} is not in this program")));
         }
@@ -226,7 +255,38 @@ impl Access {
     }
 
     pub(super) async fn connect(&self) -> Result<Backend, BackendError> {
-        Backend::connect(self.who()?, &self.place()?).await
+        let transport = match self.transport {
+            Transport::Amqp => TransportKind::Amqp,
+            Transport::AmqpWs => TransportKind::AmqpWs,
+        };
+        Backend::connect(self.who()?, &self.place(transport)?).await
+    }
+}
+
+impl CallOptions {
+    pub(super) fn call(&self) -> Result<Call, Exit> {
+        let json = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Json::from(text.as_str()));
+        let value = self.payload.as_ref().map(json);
+        let payload = match &self.message_id {
+            None => value,
+            Some(id) => {
+                let mut envelope = json!({ "messageId": id });
+                value.into_iter().for_each(|value| envelope["value"] = value);
+                Some(envelope)
+            }
+        };
+        let length = payload.as_ref().map_or(0, |payload| payload.to_string().len());
+        if length > PAYLOAD_BYTES_MAX {
+            let why = format!("the payload has {length} bytes, and a call has at most {PAYLOAD_BYTES_MAX}");
+            return Err(Exit::Usage(why));
+        }
+        let (device, method) = (self.device.clone(), self.method.clone());
+        Ok(Call { device, method, payload, timeout: self.timeout })
+    }
+
+    /// By what right, and where. By HTTPS in any case: a hub has methods for back ends in no other way.
+    pub(super) fn place(&self) -> Result<(Who, Place), BackendError> {
+        Ok((self.access.who()?, self.access.place(TransportKind::Https)?))
     }
 }
 
@@ -326,6 +386,33 @@ mod tests {
         let outgoing = data.outgoing().unwrap();
         assert_eq!((&outgoing.body[..], outgoing.message_id.as_str()), (&b"bare text"[..], "m"));
         assert_eq!((outgoing.ack, outgoing.properties.len()), (Ack::Negative, 0));
+    }
+
+    #[test]
+    fn a_call_is_made_of_its_arguments() {
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: CallOptions,
+        }
+        let parsed = |args: &[&str]| Line::try_parse_from([&["call"], args].concat()).map(|line| line.options);
+        let call = |args: &[&str]| parsed(args).unwrap().call().unwrap();
+        let bare = call(&["pump-7", "reset"]);
+        assert_eq!((bare.payload.clone(), bare.timeout.as_secs(), bare.has_id()), (None, 30, false));
+        assert_eq!(call(&["d", "m", "-4.5", "--timeout", "5m"]).payload, Some(json!(-4.5)));
+        assert_eq!(call(&["d", "m", "bare text"]).payload, Some(json!("bare text")));
+        assert!(call(&["d", "m", r#"{"messageId":"a","value":1}"#]).has_id());
+        let wrapped = call(&["d", "m", "on", "--message-id", "c-1"]);
+        assert_eq!(wrapped.payload, Some(json!({"messageId": "c-1", "value": "on"})));
+        assert_eq!(call(&["d", "m", "--message-id", "c-1"]).payload, Some(json!({"messageId": "c-1"})));
+        for wrong in
+            [&["d"][..], &["d", "m", "--timeout", "4s"], &["d", "m", "--timeout", "301s"], &["d", "m", "--wait"]]
+        {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(parsed(&["d", "m", "--timeout", "5500ms"]).is_err());
+        let long = "x".repeat(PAYLOAD_BYTES_MAX);
+        assert_eq!(parsed(&["d", "m", &long]).unwrap().call().unwrap_err().exit_status(), 2);
     }
 
     #[test]

@@ -432,7 +432,7 @@ fn over(why: Trouble, is_let_in: bool) -> BackendError {
 }
 
 /// What the way to the hub is made with.
-fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
+pub(super) fn account(host: &str, place: &Place) -> Result<Account, BackendError> {
     let trust =
         Trust::load(place.ca_file.as_deref()).map_err(|why| BackendError::Nobody(in_options(&why.to_string())))?;
     let address = |kind: TransportKind| match &place.address {

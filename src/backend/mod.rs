@@ -1,10 +1,10 @@
 //! The back end's half: sends commands to devices, and learns what became of them.
 //!
 //! [`Backend`] is the face of it for programs: [`Backend::connect`], then [`Backend::send`], [`Backend::wait_for`],
-//! [`Backend::next_batch`]; examples/backend.rs shows it. `who` says by what right, [`entra`] has tokens of Microsoft
-//! Entra, `connection` drives AMQP, `renewal` says when a token is due, [`message`] is what is sent, [`feedback`] what
-//! comes back, `sentences` what is said of troubles. `command_line` has the options of `fieldbridge send` and
-//! `fieldbridge feedback`, and `run` does what they say.
+//! [`Backend::next_batch`]; examples/backend.rs shows it. [`method::call`] calls a direct method. `who` says by what
+//! right, [`entra`] has tokens of Microsoft Entra, `connection` drives AMQP, `renewal` says when a token is due,
+//! [`message`] is what is sent, [`feedback`] what comes back, `sentences` what is said of troubles. `command_line` has
+//! the options of `fieldbridge send`, `call` and `feedback`, and `run` does what they say.
 //!
 //! Sources: "Send cloud-to-device messages" and "Communicate with your IoT hub by using the AMQP Protocol" (Microsoft),
 //! and its SDK for services in Node.
@@ -21,6 +21,7 @@ mod connection;
 pub mod entra;
 pub mod feedback;
 pub mod message;
+pub mod method;
 mod renewal;
 pub mod run;
 mod sentences;
@@ -42,7 +43,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(60);
 /// Where the hub is, and how it is reached.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// [`TransportKind::Amqp`] or [`TransportKind::AmqpWs`].
+    /// [`TransportKind::Amqp`] or [`TransportKind::AmqpWs`]; direct methods go by HTTPS whatever stands here.
     pub transport: TransportKind,
     /// `HOST:PORT` to connect to in place of the hub's own.
     pub address: Option<String>,

@@ -1,4 +1,4 @@
-//! `fieldbridge send` and `fieldbridge feedback`: what they do with the hub, and what they say of it.
+//! `fieldbridge send`, `call` and `feedback`: what they do with the hub, and what they say of it.
 //!
 //! Invariants
 //! - A message's id is told before the message is sent. Once the hub has it, nothing asks to send it again: what comes
@@ -11,9 +11,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{sleep, timeout, timeout_at, Instant};
 
-use super::command_line::{FeedbackOptions, SendOptions};
+use super::command_line::{CallOptions, FeedbackOptions, SendOptions};
 use super::feedback::{End, Record};
 use super::message::{Ack, Outgoing};
+use super::method::{self, Answered, Call, CallError};
 use super::{Backend, BackendError};
 use crate::exit::Exit;
 use crate::hub::identity::backoff::Backoff;
@@ -64,6 +65,63 @@ pub async fn send(
         Ok(record) if record.is_success() => Ok(()),
         Ok(record) => Err(Exit::No(format!("the message ended as {}", printable(record.status())))),
         Err(why) => Err(Exit::No(format!("sent as {id}; no feedback{why}"))),
+    }
+}
+
+/// Calls a direct method, and prints the device's answer.
+///
+/// # Errors
+/// The hub says no, or the device by its status; nothing says by what right; the hub or the device can't be reached, or
+/// nobody knows whether it was; what is to be printed can't be.
+pub async fn call(options: &CallOptions, print: impl Fn(&str) -> io::Result<()>) -> Result<(), Exit> {
+    let call = options.call()?;
+    let (who, place) = options.place()?;
+    let answered = method::call(&who, &place, &call).await.map_err(|error| uncalled(error, &call))?;
+    let text = match options.json {
+        true => answered.to_json().to_string(),
+        false => answer_shown(&answered),
+    };
+    print(&text).map_err(|error| unprinted(&error, &format!("the device has answered with {}", answered.status)))?;
+    match answered.is_success() {
+        true => Ok(()),
+        false => Err(Exit::No(format!("{}{}", not_done(&answered), what_to_do(&answered, &call)))),
+    }
+}
+
+/// An answer, on one line or two.
+fn answer_shown(answered: &Answered) -> String {
+    let status = answered.status;
+    match answered.payload.is_null() {
+        true => format!("status {status}"),
+        false => format!("status {status}\n{}", printable(&answered.payload.to_string())),
+    }
+}
+
+/// What a device's no says: a gateway's has the reason with it.
+fn not_done(answered: &Answered) -> String {
+    let reason = answered.payload.pointer("/error/message").and_then(serde_json::Value::as_str);
+    let reason = reason.map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    format!("the device answers with status {}{reason}", answered.status)
+}
+
+fn what_to_do(answered: &Answered, call: &Call) -> &'static str {
+    match answered.payload.pointer("/error/code").and_then(serde_json::Value::as_str) {
+        Some("no-message-id") if !call.has_id() => "; give it one: `--message-id ID`",
+        _ => "",
+    }
+}
+
+/// Why a call has no answer.
+fn uncalled(error: CallError, call: &Call) -> Exit {
+    match error {
+        CallError::Undone(error) => error.into(),
+        CallError::Garbled(why) => Exit::No(why),
+        CallError::Unknown(_) => Exit::NotRunning(match call.has_id() {
+            true => format!(
+                "{error}; call it again with the same message id: a gateway runs it once, and says how it ended"
+            ),
+            false => format!("{error}; look at the result event before you call it again, and give a `--message-id`"),
+        }),
     }
 }
 
@@ -217,6 +275,32 @@ async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_have_been_done_is_to_be_called_again_under_its_id_only() {
+        let timeout = Duration::from_secs(30);
+        let of = |payload| Call { device: "d".into(), method: "m".into(), payload, timeout };
+        let unknown = || CallError::Unknown("it did not answer".into());
+        let with_id = uncalled(unknown(), &of(Some(json!({"messageId": "c-1"}))));
+        assert_eq!(with_id.exit_status(), 75);
+        assert!(with_id.to_string().contains("with the same message id"), "{with_id}");
+        let bare = uncalled(unknown(), &of(None));
+        assert!(bare.to_string().contains("before you call it again"), "{bare}");
+        assert_eq!(uncalled(CallError::Garbled("no JSON".into()), &of(None)).exit_status(), 1);
+    }
+
+    #[test]
+    fn a_devices_no_is_shown_with_its_reason_and_what_to_do() {
+        let (status, code) = (400, "no-message-id");
+        let payload = json!({"error": {"code": code, "message": "it has\u{9b}2J no id"}});
+        let answered = Answered { status, payload };
+        assert!(answer_shown(&answered).starts_with("status 400\n{"));
+        assert!(!answer_shown(&answered).contains('\u{9b}'), "nothing steers the terminal");
+        assert!(not_done(&answered).starts_with("the device answers with status 400: it has"));
+        let timeout = Duration::from_secs(30);
+        let call = Call { device: "d".into(), method: "m".into(), payload: None, timeout };
+        assert!(what_to_do(&answered, &call).contains("`--message-id ID`"));
+    }
 
     #[test]
     fn what_may_have_been_sent_is_to_be_sent_again_under_its_id() {

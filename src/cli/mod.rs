@@ -281,6 +281,17 @@ enum Action {
     /// fieldbridge send pump-7 set-speed 42.5 --connection-string-file service.connection --ttl 30s --wait
     #[cfg(feature = "backend")]
     Send(Box<backend::SendOptions>),
+    /// Call a direct method of a device, as its back end does, and print the device's answer.
+    ///
+    /// The device has to be connected: nothing waits for it. To a device behind fieldbridge a method is a command, and
+    /// its answer the result event. By the right of a shared access policy or of Microsoft Entra, and by HTTPS, which
+    /// is all that the hub has for it: port 443, whatever --transport says. Exit status 0 if the device answers with
+    /// 200, or with 202: it is not over yet, and the event follows; 1 with another status, or if the hub says no; 75 if
+    /// the hub or the device can't be reached, or if nobody knows whether it was done: call again then, with the same
+    /// --message-id. Example: fieldbridge call pump-7 set-speed 42.5 --message-id c-1 --connection-string-file
+    /// service.connection
+    #[cfg(feature = "backend")]
+    Call(Box<backend::CallOptions>),
     /// Print what became of messages, as the hub says it, and take that from the hub's one queue.
     ///
     /// Whoever else waits for feedback does not get what is printed here. What can't be printed stays at the hub, and
@@ -360,6 +371,8 @@ pub fn run(cli: Cli) -> Result<(), Exit> {
         Action::DeriveKeys(options) => derive::run(&options),
         #[cfg(feature = "backend")]
         Action::Send(options) => at_the_hub(back_end::send(&options, put, print_error)),
+        #[cfg(feature = "backend")]
+        Action::Call(options) => at_the_hub(back_end::call(&options, put)),
         #[cfg(feature = "backend")]
         Action::Feedback(options) => at_the_hub(back_end::feedback(&options, put, print_error)),
         #[cfg(feature = "demo")]

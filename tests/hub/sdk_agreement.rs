@@ -4,6 +4,7 @@
 //! they find it as a gateway's, while user names and tokens keep the hub's name; all else is led there by that name.
 // The helpers are tests too, and clippy knows only functions marked as such.
 
+mod methods;
 mod provisioning;
 mod service;
 

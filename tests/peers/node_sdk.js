@@ -3,6 +3,8 @@
 //   {"op":"register","host":…,…}, over http, mqtt or mqtt-ws
 //   {"op":"service","way":"amqp"|"amqp-ws","connectionString":…,"address":…,"caFile":…}, or with "bearer" and "host"
 //   {"op":"command","device":…,"body":…,"messageId":…,"ack":…,"properties":{…}}
+//   {"op":"method","name":…,"status":…,"payload":…}: from now on calls of this method are told, and answered so
+//   {"op":"invoke","device":…,"name":…,"payload":…,"timeout":seconds}, by a "service" that need not be opened: its "way" is http
 //   {"op":"feedback","release":true|false}: from now on feedback is completed, but for the first batch if so said
 // It runs with NODE_PATH set to the folder its packages were installed to.
 'use strict';
@@ -150,6 +152,19 @@ async function receiveFeedback(service, command) {
   });
 }
 
+function answerMethod(client, command) {
+  client.onDeviceMethod(command.name, (request, response) => {
+    say('method', { name: request.methodName, payload: request.payload === undefined ? null : request.payload });
+    response.send(command.status, command.payload, (error) => say('answered', { error: error ? error.name : null }));
+  });
+}
+
+async function invoke(service, command) {
+  const call = { methodName: command.name, payload: command.payload, responseTimeoutInSeconds: command.timeout };
+  const { result } = await service.invokeDeviceMethod(command.device, call);
+  say('invoked', result);
+}
+
 function makeMessage(command) {
   const message = new Message(command.body);
   message.messageId = command.messageId;
@@ -174,7 +189,9 @@ async function main() {
         say('registered', await register(command));
       } else if (command.op === 'service') {
         client = await connectService(command);
-        await client.open();
+        if (command.way !== 'http') {
+          await client.open();
+        }
         say('connected');
       } else if (command.op === 'command') {
         const message = makeMessage(command);
@@ -183,6 +200,11 @@ async function main() {
         message.expiryTimeUtc = command.expiry;
         await client.send(command.device, message);
         say('sent');
+      } else if (command.op === 'method') {
+        answerMethod(client, command);
+        say('answering');
+      } else if (command.op === 'invoke') {
+        await invoke(client, command);
       } else if (command.op === 'feedback') {
         await receiveFeedback(client, command);
         say('receiving');

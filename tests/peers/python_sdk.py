@@ -6,6 +6,7 @@ Takes one JSON command a line on standard input and prints one JSON event a line
   {"op":"send","body":…,"messageId":…,"properties":{…}}
   {"op":"register","gateway":…,"caFile":…,"idScope":…,"registrationId":…} with a key or a certificate as above: with the
    Device Provisioning Service
+  {"op":"method","name":…,"status":…,"payload":…}: from now on calls of this method are told, and answered so
   {"op":"close"}
 """
 
@@ -14,7 +15,13 @@ import logging
 import sys
 import threading
 
-from azure.iot.device import IoTHubDeviceClient, Message, ProvisioningDeviceClient, X509
+from azure.iot.device import (
+    IoTHubDeviceClient,
+    Message,
+    MethodResponse,
+    ProvisioningDeviceClient,
+    X509,
+)
 
 # Every lost connection would print a traceback.
 logging.disable(logging.CRITICAL)
@@ -36,6 +43,16 @@ def on_message(message):
         properties=message.custom_properties,
         body=message.data.decode(),
     )
+
+
+def answer_method(client, command):
+    def on_method(request):
+        say("method", name=request.name, payload=request.payload)
+        response = MethodResponse.create_from_method_request(request, command["status"], command["payload"])
+        client.send_method_response(response)
+        say("answered", error=None)
+
+    client.on_method_request_received = on_method
 
 
 def make_client(command):
@@ -98,6 +115,9 @@ def main():
                 say("sent")
             elif command["op"] == "register":
                 register(command)
+            elif command["op"] == "method":
+                answer_method(client, command)
+                say("answering")
             elif command["op"] == "close":
                 client.shutdown()
                 say("closed")

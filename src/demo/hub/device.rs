@@ -116,6 +116,10 @@ pub(super) struct Device {
     pub queue: Queue,
     /// Its link over AMQP.
     pub receiver: Option<Receiver>,
+    /// Its link for direct methods over AMQP.
+    pub method_link: Option<Receiver>,
+    /// Calls that went over AMQP.
+    calls: u64,
     /// It has used AMQP or HTTPS.
     pub is_kept: bool,
     c2d_filter: String,
@@ -132,6 +136,8 @@ impl Device {
             filters: BTreeMap::new(),
             queue: Queue::default(),
             receiver: None,
+            method_link: None,
+            calls: 0,
             is_kept: false,
             c2d_filter: c2d_filter(id),
             has_session: false,
@@ -156,17 +162,17 @@ impl Device {
 
     /// Whether it is there for direct methods.
     pub fn hears_methods(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.hears_methods)
+        self.method_link.is_some() || self.link.as_ref().is_some_and(|link| link.hears_methods)
     }
 
     /// The number of the next call on its present connection.
     pub fn number_call(&mut self) -> u64 {
-        let link = self.link.iter_mut();
-        link.map(|link| {
-            link.calls += 1;
-            link.calls
-        })
-        .sum()
+        let calls = match &mut self.link {
+            Some(link) => &mut link.calls,
+            None => &mut self.calls,
+        };
+        *calls += 1;
+        *calls
     }
 
     /// Starts a connection and says whether there was a session. A clean one discards what was there.

@@ -18,8 +18,8 @@
 //!   see its sequence number, when it was enqueued, and how often it was abandoned.
 //! - AMQP ends a link where MQTT ends the connection: an expired token, a second receiver, a disabled device.
 //! - Feedback is one queue for the whole hub, in batches.
-//! - A direct method goes to a device that listens for it, and its answer back to whoever called; nothing of it is
-//!   kept for later.
+//! - A direct method goes to a device that listens for it, over MQTT or AMQP, and its answer back to whoever called;
+//!   nothing of it is kept for later.
 //! - What devices send is read over AMQP, as from an event hub, by whoever shows a token for it.
 //! - The Device Provisioning Service answers at the same ports, over HTTPS and MQTT.
 //!

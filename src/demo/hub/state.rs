@@ -209,10 +209,11 @@ impl State {
     pub fn wake(&mut self, id: &str) {
         let Some(device) = self.devices.get(id) else { return };
         device.link.iter().for_each(|link| link.line.wake.notify_one());
-        let Some(receiver) = &device.receiver else { return };
-        receiver.line.wake.notify_one();
-        if let Some(side) = self.sides.get_mut(&receiver.connection) {
-            side.due.insert(id.to_owned());
+        for receiver in device.receiver.iter().chain(&device.method_link) {
+            receiver.line.wake.notify_one();
+            if let Some(side) = self.sides.get_mut(&receiver.connection) {
+                side.due.insert(id.to_owned());
+            }
         }
     }
 

@@ -14,9 +14,13 @@ use crate::amqp::types::messaging::{
 use crate::amqp::types::primitives::SimpleValue;
 use crate::demo::hub::feedback::Batch;
 use crate::demo::hub::message::{Ack, Feedback};
+use crate::demo::hub::method::MethodCall;
 use crate::demo::hub::queue::{LockToken, Queued};
 use crate::demo::hub::Options;
 
+/// What direct methods and their answers are known by.
+const METHOD_NAME: &str = "IoThub-methodname";
+const METHOD_STATUS: &str = "IoThub-status";
 /// What feedback says of its content.
 const FEEDBACK: &str = "application/vnd.microsoft.iothub.feedback.json";
 
@@ -171,6 +175,28 @@ pub(super) fn delivery(device: &str, queued: &Queued, token: LockToken, options:
     bytes
 }
 
+/// A direct method. Its id is a UUID, as the vendor's SDKs meet it: the connection, and the number on that.
+pub(super) fn method(connection: u64, request: u64, call: &MethodCall) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let id = (u128::from(connection) << 64) | u128::from(request);
+    let properties =
+        Properties { correlation_id: Some(MessageId::Uuid(id.to_be_bytes().into())), ..Properties::default() };
+    section(&mut bytes, &properties);
+    let name = (METHOD_NAME.to_owned(), SimpleValue::String(call.name.clone()));
+    section(&mut bytes, &ApplicationProperties([name].into_iter().collect()));
+    section(&mut bytes, &Data(call.body().into()));
+    bytes
+}
+
+/// The status of a device's answer to a direct method, and which it is of this connection. `None`: it has no status.
+pub(super) fn method_answer(received: &Received, connection: u64) -> Option<(i32, Option<u64>)> {
+    let status = received.application(METHOD_STATUS)?.parse().ok()?;
+    let id = received.properties.correlation_id.as_ref().map(id_text);
+    let id = id.and_then(|text| LockToken::parse(&text)).map(|token| u128::from_be_bytes(token.0));
+    let own = id.filter(|id| id >> 64 == u128::from(connection));
+    Some((status, own.map(|id| id as u64)))
+}
+
 /// A batch of feedback.
 pub(super) fn feedback(host: &str, batch: &Batch) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -235,6 +261,19 @@ mod tests {
         let pair = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
         let expected = [pair("iothub-ack", Some("full")), pair("command", Some("x")), pair("null", None)];
         assert_eq!(read.application, expected);
+    }
+
+    #[test]
+    fn an_answer_to_a_method_is_known_by_the_id_that_it_came_with() {
+        let read = decode(&method(7, 9, &MethodCall::new("reset", 1))).unwrap();
+        assert_eq!((read.application(METHOD_NAME), &read.body[..]), (Some("reset"), &b"1"[..]));
+        let mut answer = Received { properties: read.properties, ..Received::default() };
+        assert_eq!(method_answer(&answer, 7), None);
+        answer.application.push((METHOD_STATUS.into(), Some("200".into())));
+        assert_eq!(method_answer(&answer, 7), Some((200, Some(9))));
+        assert_eq!(method_answer(&answer, 8), Some((200, None)), "it is of another connection");
+        answer.properties.correlation_id = Some(MessageId::String("00000000-0000-0007-0000-000000000009".into()));
+        assert_eq!(method_answer(&answer, 7), Some((200, Some(9))));
     }
 
     #[test]

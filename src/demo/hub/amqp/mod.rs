@@ -2,7 +2,7 @@
 //!
 //! `peer`, `session` and `rules` decide without I/O; the task in here moves the bytes.
 //!
-//! Not modelled: the links of twins and direct methods (nothing ever comes on them), file notifications, transactions,
+//! Not modelled: the links of twins (nothing ever comes on them), file notifications, transactions,
 //! resumption of links.
 
 mod events;

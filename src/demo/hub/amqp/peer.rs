@@ -11,9 +11,9 @@ use super::events;
 use super::message::{self, Received};
 use super::purpose::Purpose;
 use super::rules::Shown;
-use super::session::{error, Arrived, Link, Sent, Session, WINDOW};
+use super::session::{answer_attach, error, not_found, Arrived, Link, Sent, Session, WINDOW};
 use crate::amqp::frame::{Body, Frame, FRAME_MAX, FRAME_MIN};
-use crate::amqp::types::definitions::{Error, Handle, ReceiverSettleMode, Role, SenderSettleMode};
+use crate::amqp::types::definitions::{Error, Handle, Role};
 use crate::amqp::types::messaging::{Accepted, DeliveryState, Rejected, TargetArchetype};
 use crate::amqp::types::performatives::{
     Attach, Begin, ChannelMax, Close, Disposition, Flow, MaxFrameSize, Open, Performative, Transfer,
@@ -55,6 +55,8 @@ pub(super) struct Peer {
     names: BTreeSet<String>,
     /// Links to devices' messages: by the device, the session's channel and the handle.
     receivers: BTreeMap<String, (u16, u32)>,
+    /// Links to devices' methods, likewise.
+    callers: BTreeMap<String, (u16, u32)>,
     /// Links on which there may be something to send, for each device whose messages go over one; and the others that
     /// the hub sends on, which are few.
     due: BTreeSet<(u16, u32)>,
@@ -77,6 +79,7 @@ impl Peer {
             last_link: 0,
             names: BTreeSet::new(),
             receivers: BTreeMap::new(),
+            callers: BTreeMap::new(),
             due: BTreeSet::new(),
             others: BTreeSet::new(),
             answers: VecDeque::new(),
@@ -227,6 +230,11 @@ impl Peer {
                         self.receivers.insert(device, (channel, handle));
                         self.due.insert((channel, handle));
                     }
+                    Purpose::Methods(device) => {
+                        state.attach_methods(&who, number);
+                        self.callers.insert(device, (channel, handle));
+                        self.due.insert((channel, handle));
+                    }
                     Purpose::Feedback | Purpose::EventStream(_) => {
                         state.sides.entry(self.number).or_default().listens = true;
                         self.others.insert((channel, handle));
@@ -319,6 +327,15 @@ impl Peer {
                     self.ending = Some(Ending::After(End::Fault));
                     return None;
                 }
+            }
+            Purpose::MethodAnswers(device) => {
+                let Some((status, request)) = message::method_answer(received, self.number) else {
+                    return Some(rejected(
+                        "com.microsoft:argument-error",
+                        "ErrorCode:ArgumentInvalid;no IoThub-status",
+                    ));
+                };
+                state.answer_call(&self.who(device), request, status, &received.body);
             }
             Purpose::Commands => {
                 if let Err((condition, description)) = super::service::send(state, received, now) {
@@ -417,6 +434,7 @@ impl Peer {
         let who = self.who(link.purpose.device().unwrap_or_default());
         match &link.purpose {
             Purpose::Devicebound(_) => state.detach_receiver(&who, link.number),
+            Purpose::Methods(_) => state.detach_methods(&who, link.number),
             Purpose::Feedback => state.unlock_feedback(self.number),
             _ => {}
         }
@@ -428,7 +446,9 @@ impl Peer {
         self.end_links(state, now);
         let woken = state.sides.get_mut(&self.number).map(|side| std::mem::take(&mut side.due)).unwrap_or_default();
         let mut places = std::mem::take(&mut self.due);
-        places.extend(woken.iter().filter_map(|device| self.receivers.get(device)));
+        places.extend(
+            woken.iter().flat_map(|device| [&self.receivers, &self.callers].map(|of| of.get(device))).flatten(),
+        );
         places.extend(&self.others);
         for (channel, handle) in places {
             let link = self.sessions.get(&channel).and_then(|session| session.links.get(&handle));
@@ -514,6 +534,12 @@ impl Peer {
                 }
                 None => return false,
             },
+            Purpose::Methods(id) => match state.next_amqp_call(&self.who(id), number, now) {
+                Some((request, call)) => {
+                    (number.to_be_bytes().to_vec(), message::method(self.number, request, &call), Sent::Answer)
+                }
+                None => return false,
+            },
             Purpose::Devicebound(id) => match self.next_message(state, id, number, now) {
                 Some(next) => next,
                 None => return false,
@@ -566,32 +592,6 @@ fn wanted(outcome: Option<&DeliveryState>) -> Option<Settlement> {
     }
 }
 
-fn not_found() -> Error {
-    error("amqp:not-found", "ErrorCode:ArgumentInvalid;there is nothing at this address")
-}
-
 fn rejected(condition: &str, description: &str) -> DeliveryState {
     DeliveryState::Rejected(Rejected { error: Some(error(condition, description)) })
-}
-
-/// The hub's side of a link; one that is refused has no terminus there.
-fn answer_attach(attach: Attach, hub_sends: bool, is_refused: bool) -> Attach {
-    let source = attach.source.filter(|_| !(is_refused && hub_sends));
-    let target = attach.target.filter(|_| !is_refused || hub_sends);
-    Attach {
-        name: attach.name,
-        handle: attach.handle,
-        role: if hub_sends { Role::Sender } else { Role::Receiver },
-        snd_settle_mode: SenderSettleMode::Mixed,
-        rcv_settle_mode: ReceiverSettleMode::First,
-        source,
-        target,
-        unsettled: None,
-        incomplete_unsettled: false,
-        initial_delivery_count: hub_sends.then_some(0),
-        max_message_size: Some(if hub_sends { 65_536 } else { 262_144 }),
-        offered_capabilities: None,
-        desired_capabilities: None,
-        properties: None,
-    }
 }

@@ -15,6 +15,10 @@ pub(super) enum Purpose {
     Devicebound(String),
     /// A device's telemetry.
     Events(String),
+    /// Direct methods, to the device that listens for them.
+    Methods(String),
+    /// What the device answers to them.
+    MethodAnswers(String),
     /// Something of a device's that is not modelled: nothing ever goes over it.
     Idle(String),
     /// Messages to devices, from the back end.
@@ -56,7 +60,9 @@ impl Purpose {
         match (what.to_ascii_lowercase().as_str(), hub_sends) {
             ("messages/devicebound", true) => Some(Purpose::Devicebound(id)),
             ("messages/events", false) => Some(Purpose::Events(id)),
-            ("methods/devicebound" | "twin", _) => Some(Purpose::Idle(id)),
+            ("methods/devicebound", true) => Some(Purpose::Methods(id)),
+            ("methods/devicebound", false) => Some(Purpose::MethodAnswers(id)),
+            ("twin", _) => Some(Purpose::Idle(id)),
             _ => None,
         }
     }
@@ -64,9 +70,10 @@ impl Purpose {
     /// Whether the hub is the sender.
     pub fn hub_sends(&self) -> bool {
         match self {
-            Purpose::TokenAnswers | Purpose::Devicebound(_) | Purpose::Feedback => true,
+            Purpose::TokenAnswers | Purpose::Devicebound(_) | Purpose::Methods(_) | Purpose::Feedback => true,
             Purpose::EventStream(_) | Purpose::Facts => true,
-            Purpose::Tokens | Purpose::Events(_) | Purpose::Idle(_) | Purpose::Commands | Purpose::Questions => false,
+            Purpose::Tokens | Purpose::Events(_) | Purpose::MethodAnswers(_) | Purpose::Idle(_) => false,
+            Purpose::Commands | Purpose::Questions => false,
         }
     }
 
@@ -74,6 +81,7 @@ impl Purpose {
     pub fn device(&self) -> Option<&str> {
         match self {
             Purpose::Devicebound(id) | Purpose::Events(id) | Purpose::Idle(id) => Some(id),
+            Purpose::Methods(id) | Purpose::MethodAnswers(id) => Some(id),
             _ => None,
         }
     }
@@ -85,6 +93,7 @@ impl Purpose {
             Purpose::EventStream(_) | Purpose::Questions | Purpose::Facts => Some(Right::Read),
             Purpose::Tokens | Purpose::TokenAnswers => None,
             Purpose::Devicebound(_) | Purpose::Events(_) | Purpose::Idle(_) => None,
+            Purpose::Methods(_) | Purpose::MethodAnswers(_) => None,
         }
     }
 }
@@ -99,6 +108,9 @@ mod tests {
         assert_eq!(Purpose::of("/devices/a%20b/messages/devicebound", true), device);
         assert_eq!(Purpose::of("amqps://hub/devices/a b/messages/deviceBound", true), device);
         assert_eq!(Purpose::of("/devices/D/messages/events", false), Some(Purpose::Events("D".into())));
+        let methods = "/devices/d/methods/devicebound";
+        assert_eq!(Purpose::of(methods, true), Some(Purpose::Methods("d".into())));
+        assert_eq!(Purpose::of(methods, false), Some(Purpose::MethodAnswers("d".into())));
         assert_eq!(Purpose::of("$cbs", true), Some(Purpose::TokenAnswers));
         assert_eq!(Purpose::of("amqps://hub/$cbs", false), Some(Purpose::Tokens));
         assert_eq!(Purpose::of("/messages/devicebound", false), Some(Purpose::Commands));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::demo::hub::auth::{self, Proof};
 use crate::demo::hub::device::{Line, Receiver};
+use crate::demo::hub::method::MethodCall;
 use crate::demo::hub::side::{Order, Right, Which};
 use crate::demo::hub::state::{Now, State, Who};
 use crate::demo::hub::topic::percent_decode;
@@ -64,6 +65,7 @@ impl State {
                 device.receiver = None;
                 over.push(id.clone());
             }
+            device.method_link.take_if(|link| link.connection == connection);
             if !keeps {
                 device.queue.unlock(connection);
             }
@@ -225,6 +227,27 @@ impl State {
         if !keeps {
             device.queue.unlock(who.connection);
         }
+    }
+
+    /// Gives a device's direct methods to a link. One that had them before gets no more.
+    pub fn attach_methods(&mut self, who: &Who, link: u64) {
+        let Some(side) = self.sides.get(&who.connection) else { return };
+        let line = side.line.clone();
+        let Some(device) = self.devices.get_mut(&who.device) else { return };
+        device.method_link = Some(Receiver { connection: who.connection, link, line });
+    }
+
+    /// A link to a device's direct methods is gone.
+    pub fn detach_methods(&mut self, who: &Who, link: u64) {
+        let Some(device) = self.devices.get_mut(&who.device) else { return };
+        device.method_link.take_if(|own| own.connection == who.connection && own.link == link);
+    }
+
+    /// The next call for a device, if it goes over this link, with its number on the connection.
+    pub fn next_amqp_call(&mut self, who: &Who, link: u64, now: Now) -> Option<(u64, MethodCall)> {
+        let own = self.devices.get(&who.device)?.method_link.as_ref()?;
+        let is_own = own.connection == who.connection && own.link == link;
+        is_own.then(|| self.next_call(who, now)).flatten()
     }
 
     /// Has a device's link detached, with a condition, and says whether there was one.

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::purpose::Purpose;
 use crate::amqp::frame::{Body, Frame};
-use crate::amqp::types::definitions::{Error, ErrorCondition, Handle, Role};
+use crate::amqp::types::definitions::{Error, ErrorCondition, Handle, ReceiverSettleMode, Role, SenderSettleMode};
 use crate::amqp::types::messaging::DeliveryState;
-use crate::amqp::types::performatives::{Detach, Disposition, Flow, Performative, Transfer};
+use crate::amqp::types::performatives::{Attach, Detach, Disposition, Flow, Performative, Transfer};
 use crate::demo::hub::queue::LockToken;
 
 /// Transfers that a client may send before it hears of more.
@@ -231,6 +231,32 @@ impl Session {
     pub fn detach(&self, handle: u32, error: Option<Error>) -> Frame {
         self.frame(Performative::Detach(Detach { handle: Handle(handle), closed: true, error }))
     }
+}
+
+/// The hub's side of a link; one that is refused has no terminus there.
+pub(super) fn answer_attach(attach: Attach, hub_sends: bool, is_refused: bool) -> Attach {
+    let source = attach.source.filter(|_| !(is_refused && hub_sends));
+    let target = attach.target.filter(|_| !is_refused || hub_sends);
+    Attach {
+        name: attach.name,
+        handle: attach.handle,
+        role: if hub_sends { Role::Sender } else { Role::Receiver },
+        snd_settle_mode: SenderSettleMode::Mixed,
+        rcv_settle_mode: ReceiverSettleMode::First,
+        source,
+        target,
+        unsettled: None,
+        incomplete_unsettled: false,
+        initial_delivery_count: hub_sends.then_some(0),
+        max_message_size: Some(if hub_sends { 65_536 } else { 262_144 }),
+        offered_capabilities: None,
+        desired_capabilities: None,
+        properties: None,
+    }
+}
+
+pub(super) fn not_found() -> Error {
+    error("amqp:not-found", "ErrorCode:ArgumentInvalid;there is nothing at this address")
 }
 
 /// An error of the hub's.
