@@ -268,8 +268,6 @@ async fn stop(gateway: &Gateway, mut tasks: TaskGroups) -> bool {
     }
     // Whoever comes next may lock devices by the file.
     gateway.lockouts.close().await;
-    // The last that was read goes out with the last results, as far as it can.
-    gateway.telemetry.close_all();
     crash::point(Point::ExecutorsEnded);
     stops.links.cancel();
     let links_ended = join("links", &mut tasks.links).await;

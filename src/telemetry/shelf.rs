@@ -1,5 +1,5 @@
-//! What is on its way to the hub, for each device, and what goes next. Pure: times are arguments, and what the file
-//! does is told.
+//! What is on its way to the hub, for each device, and what goes next. Pure but for the bells that it rings: times are
+//! arguments, and what the file does is told.
 //!
 //! Invariants
 //! - Each batch is in one place: waiting in memory, loaded from the file, taken, or in the file alone, of which

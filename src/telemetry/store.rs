@@ -133,11 +133,6 @@ impl Store {
         }
     }
 
-    /// Nothing more is collected: what is there may be published.
-    pub fn close_all(&self) {
-        self.0.shelf().close_due(Instant::now().into_std(), true);
-    }
-
     /// Completes batches in time, and has written what waits, for as long as it is polled.
     pub async fn keep(&self) {
         // Since when something waits to be written: most of it is at the hub before it is.
@@ -162,9 +157,9 @@ impl Store {
         }
     }
 
-    /// Writes what is left, as far as that is possible soon.
+    /// Nothing more is collected: writes what is left, as far as that is possible soon.
     pub async fn finish(&self) {
-        self.close_all();
+        self.0.shelf().close_due(Instant::now().into_std(), true);
         let (done, finished) = oneshot::channel();
         let Some(jobs) = self.0.desk().jobs.clone() else { return };
         if jobs.send(Job::Finish(done)).is_ok() && timeout(FINISH_PATIENCE, finished).await.is_err() {

@@ -2,8 +2,13 @@
 //! without a word, or fill a disk (G16); and G11 for a unit that is away.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{json, Value as Json};
+use tokio_serial::{SerialPort as _, SerialStream};
 
 use crate::support::broker::Broker;
 use crate::support::hub::Hub;
@@ -239,4 +244,84 @@ fn a_command_waits_for_one_exchange_of_a_bus_that_polls_fill() {
             .collect();
         (names.len() == 40).then_some(())
     });
+}
+
+/// A scale that answers `W` with a weight, until it is dropped.
+struct Scale {
+    near: SerialStream,
+    stop: Arc<AtomicBool>,
+    answering: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Scale {
+    fn new() -> Scale {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let (mut far, near) = SerialStream::pair().expect("a pseudo-terminal can be made");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let answering = std::thread::spawn(move || {
+            let (mut heard, mut chunk) = (Vec::new(), [0; 64]);
+            while !stopped.load(Ordering::Relaxed) {
+                let length = far.read(&mut chunk).unwrap_or(0);
+                heard.extend(&chunk[..length]);
+                if heard.ends_with(b"W\r\n") {
+                    heard.clear();
+                    far.write_all(b"W   12.5 kg\r\n").expect("a pseudo-terminal takes it");
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Scale { near, stop, answering: Some(answering) }
+    }
+}
+
+impl Drop for Scale {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.answering.take().into_iter().for_each(|answering| drop(answering.join()));
+    }
+}
+
+#[test]
+fn a_line_of_text_is_polled_too() {
+    let (hub, scale) = (Hub::plain(&["scale"]), Scale::new());
+    let head = format!("host = \"{}\"\naddress = \"{}\"\ntls = false\n", hub.host(), hub.addr());
+    let port = scale.near.name().expect("a pseudo-terminal has a name");
+    let site = Site::with_hub(
+        &head,
+        &format!(
+            "[bus.scale-port]\nkind = \"serial\"\nport = \"{port}\"\nbaud = 115200\nresponse_timeout = \"300ms\"\n\
+             [device.scale]\nbus = \"scale-port\"\nprofile = \"scale\"\nkey_file = \"device.key\"\n\
+             [profile.scale.poll.weight]\nsend = \"W\\r\\n\"\nexpect = \"^W +([0-9.]+) kg\"\nevery = \"100ms\"\n\
+             [telemetry]\nbatch_delay = \"0s\"\n"
+        ),
+    );
+    let path = site.path("telemetry.db").display().to_string();
+    site.configure("[telemetry]\n", &format!("[telemetry]\npath = \"{path}\"\n"));
+    let _daemon = site.start();
+    let sample = sampled(&hub, "a weight", |sample| sample["quality"]["weight"] == "good");
+    assert_eq!(sample["values"], json!({ "weight": 12.5 }));
+}
+
+#[test]
+fn devices_of_a_bus_with_several_requests_under_way_are_polled_beside_one_another() {
+    let (hub, slave) = (Hub::plain(&["pump", "pump-2", "pump-3"]), Slave::new());
+    let device = |unit: u8| {
+        format!("[device.pump-{unit}]\nbus = \"plant\"\nunit = {unit}\nprofile = \"pump\"\nkey_file = \"device.key\"\n")
+    };
+    let site = at(&hub, &slave, "batch_delay = \"0s\"", &format!("{}{}{POLLS}", device(2), device(3)));
+    site.configure("response_timeout = \"300ms\"", "response_timeout = \"300ms\"\nmax_in_flight = 4");
+    slave.silence(3);
+    let _daemon = site.start();
+    let told = |device: &str, quality: &str| {
+        eventually(&format!("{quality} of {device}"), || {
+            let of_it = of_kind(&hub, "telemetry").into_iter().filter(|event| event.device == device);
+            of_it.map(|event| event.json()).find(|body| body[0]["quality"]["level"] == quality)
+        })
+    };
+    told("pump", "good");
+    told("pump-2", "good");
+    told("pump-3", "timeout");
+    told("pump-3", "unreachable");
 }

@@ -265,7 +265,7 @@ fn each_library_is_named_only_where_it_belongs() {
         ("serde_amqp::", &["amqp/", "demo/hub/"]),
         ("hyper::", &["net/http.rs", "net/served.rs", "demo/hub/"]),
         ("rumqttc::", &["hub/mqtt/", "demo/hub/"]),
-        ("rusqlite::", &["ledger/", "telemetry/file.rs"]),
+        ("rusqlite::", &["ledger/", "telemetry/"]),
         ("tokio_modbus::", &["demo/"]),
         ("tokio_serial::", &["bus/", "demo/"]),
         ("tokio_rustls::", &["certificate/pair.rs", "hub/auth/tls.rs", "hub/trouble/", "demo/hub/"]),

@@ -24,13 +24,15 @@ pub(super) struct Readings {
     in_flight: HashMap<i64, Instant>,
     /// No more goes on this connection.
     rests: bool,
+    /// The last connection has ended badly with some of these: one goes at a time, so that it shows for which.
+    is_cautious: bool,
     has_told_of_a_refusal: bool,
 }
 
 impl Readings {
     pub(super) fn new(device: &str, outlet: Outlet) -> Readings {
-        let (in_flight, rests, has_told_of_a_refusal) = (HashMap::new(), false, false);
-        Readings { device: device.to_owned(), outlet, in_flight, rests, has_told_of_a_refusal }
+        let (in_flight, rests, is_cautious) = (HashMap::new(), false, false);
+        Readings { device: device.to_owned(), outlet, in_flight, rests, is_cautious, has_told_of_a_refusal: false }
     }
 
     /// Whether a message is one of these, by its number.
@@ -40,7 +42,7 @@ impl Readings {
 
     /// Whether more may go.
     fn has_room(&self) -> bool {
-        !self.rests && self.in_flight.len() < IN_FLIGHT_MAX
+        !self.rests && self.in_flight.len() < if self.is_cautious { 1 } else { IN_FLIGHT_MAX }
     }
 
     /// Waits until there may be something to publish. Cancel-safe.
@@ -80,7 +82,7 @@ impl Readings {
     /// The hub has it.
     pub(super) fn acknowledged(&mut self, number: i64) {
         if self.in_flight.remove(&number).is_some() {
-            self.has_told_of_a_refusal = false;
+            (self.has_told_of_a_refusal, self.is_cautious) = (false, false);
             self.outlet.acknowledged(number);
         }
     }
@@ -106,6 +108,7 @@ impl Readings {
     /// one of them.
     pub(super) fn connection_ended(&mut self, refused: bool) {
         self.rests = false;
+        self.is_cautious |= refused && !self.in_flight.is_empty();
         // If there were several nobody knows for which.
         let is_suspect = refused && self.in_flight.len() == 1;
         self.in_flight.drain().for_each(|(number, _)| self.outlet.again(number, is_suspect));
@@ -115,5 +118,66 @@ impl Readings {
 impl Drop for Readings {
     fn drop(&mut self) {
         self.connection_ended(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::{Sample, Settings, Store};
+    use crate::time::Timestamp;
+
+    /// A device with messages of one sample each.
+    fn readings(folder: &std::path::Path, count: i64) -> (Readings, Store) {
+        let store = Store::new(Settings {
+            path: folder.join("telemetry.db"),
+            max_size: 1 << 20,
+            batch_size: 4096,
+            batch_delay: Duration::ZERO,
+            newest_first: false,
+            daily_messages: 0,
+        });
+        store.begin();
+        let device: Arc<str> = "pump".into();
+        for at in 1..=count {
+            let readings = vec![("level".to_owned(), Ok(at.into()))];
+            store.add(&device, &Sample { at: Timestamp(at), clock_ok: true, readings });
+        }
+        (Readings::new("pump", store.outlet("pump")), store)
+    }
+
+    /// So many, once they are there, and no more for now.
+    async fn taken(readings: &mut Readings, count: usize) -> Vec<Event> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.extend(readings.next(Instant::now()));
+            tokio::task::yield_now().await;
+        }
+        assert!(readings.next(Instant::now()).is_none());
+        all
+    }
+
+    #[tokio::test]
+    async fn one_that_connections_end_with_is_found_alone_lost_and_told_and_the_others_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut readings, store) = readings(folder.path(), 6);
+        let first = taken(&mut readings, IN_FLIGHT_MAX).await;
+        assert!(first.iter().all(|event| Readings::is_of(event.seq) && event.kind == EventKind::Telemetry));
+        readings.connection_ended(true);
+        for _ in 0..3 {
+            assert_eq!(taken(&mut readings, 1).await[0].id, first[0].id);
+            readings.connection_ended(true);
+        }
+        let gap = taken(&mut readings, 1).await;
+        assert_eq!(gap[0].kind, EventKind::TelemetryGap);
+        readings.acknowledged(gap[0].seq);
+        let others = taken(&mut readings, IN_FLIGHT_MAX).await;
+        assert_eq!(others[0].id, first[1].id);
+        others.iter().for_each(|event| readings.acknowledged(event.seq));
+        assert_eq!(taken(&mut readings, 1).await[0].kind, EventKind::Telemetry);
+        assert_eq!(store.standing().map(|standing| standing.lost), Some(1));
     }
 }
