@@ -19,12 +19,16 @@ fn hub() -> Hub {
     for _ in 0..20 {
         let octet = || fastrand::u8(1..255);
         let host = format!("127.{}.{}.{}", octet(), octet(), octet());
-        let address = (host.parse::<std::net::IpAddr>().unwrap(), 8883);
-        if std::net::TcpListener::bind(address).is_ok() {
-            return Hub::start(Options { host, bind: address.into(), ..Options::default() });
+        let address: std::net::IpAddr = host.parse().unwrap();
+        if [8883, 5671, 443].iter().all(|port| std::net::TcpListener::bind((address, *port)).is_ok()) {
+            let bind = (address, 8883).into();
+            return Hub::start(Options { host, bind, amqp_port: 5671, web_port: 443, ..Options::default() });
         }
     }
-    panic!("no loopback address where the port of MQTT is free");
+    panic!(
+        "no loopback address where a hub's ports are free; below 1024 they are for root, or for all after `sysctl \
+         net.ipv4.ip_unprivileged_port_start=443`"
+    );
 }
 
 /// A service that assigns the device `pump` to a hub, which has it.
@@ -89,6 +93,22 @@ fn a_device_comes_to_the_hub_that_it_is_assigned_to_and_after_a_restart_without_
     is_at(&hub, &site);
     assert_eq!(pulse(&hub, "m-2"), Status::Success);
     assert_eq!(service.registrations("pump"), 1);
+}
+
+#[test]
+fn by_each_transport_a_device_comes_to_the_hub_that_it_is_assigned_to() {
+    let (hub, slave) = (hub(), Slave::new());
+    let service = service(&hub);
+    for transport in ["mqtt-ws", "amqp", "amqp-ws", "https"] {
+        let site = site(&service, &[&hub], &slave, &format!("key_file = \"device.key\"\ntransport = \"{transport}\""));
+        let daemon = site.start();
+        eventually(transport, || {
+            let device = site.device_status("pump");
+            let is_there = device["hub"] == "connected" && device["transport"] == transport;
+            (is_there && device["hubHost"] == hub.host().as_str()).then_some(())
+        });
+        daemon.terminate();
+    }
 }
 
 #[test]
