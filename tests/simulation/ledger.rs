@@ -26,6 +26,8 @@ pub struct Row {
     pub digest: Vec<u8>,
     pub state: String,
     pub error: Option<String>,
+    /// A direct method asked for it.
+    pub is_call: bool,
 }
 
 impl Row {
@@ -91,8 +93,15 @@ impl Witness {
         Arc::new(Witness { world: world.clone(), disk: disk.clone(), looks, lost: Mutex::default() })
     }
 
-    /// What would be left: the rows, and the number of events in the outbox.
+    /// What would be left: the rows of messages, and the number of events in the outbox.
     pub fn remains(&self) -> Result<(Vec<Row>, i64), String> {
+        let (mut rows, events) = self.all_remains()?;
+        rows.retain(|row| !row.is_call);
+        Ok((rows, events))
+    }
+
+    /// The same with the rows of calls.
+    pub fn all_remains(&self) -> Result<(Vec<Row>, i64), String> {
         let log = self.disk.durable(Path::new(&format!("{PATH}-wal")));
         match self.disk.durable(Path::new(PATH)) {
             Some(file) => self.read(file, log),
@@ -112,8 +121,8 @@ impl Witness {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let db = Connection::open_with_flags_and_vfs(REMAINS, flags, VFS)?;
             let mut rows = db.prepare(
-                "SELECT device, message_id, digest, state, error_code, host FROM command JOIN hub ON hub.id = hub
-                     WHERE source = 'hub' ORDER BY command.id",
+                "SELECT device, message_id, digest, state, error_code, host, source = 'method'
+                     FROM command JOIN hub ON hub.id = hub WHERE source <> 'local' ORDER BY command.id",
             )?;
             let rows = rows.query_map([], |row| {
                 Ok(Row {
@@ -123,6 +132,7 @@ impl Witness {
                     state: row.get(3)?,
                     error: row.get(4)?,
                     hub: row.get(5)?,
+                    is_call: row.get(6)?,
                 })
             })?;
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
@@ -149,11 +159,12 @@ impl Witness {
     fn rows_of(&self, message: &Message, sent: Instant) -> Vec<Row> {
         let digest = digest(message);
         let lost = self.lost.lock().expect("nobody panics").clone().filter(|(at, _)| sent <= *at);
-        match lost.map_or_else(|| self.remains().map(|(rows, _)| rows), |(_, rows)| Ok(rows)) {
+        match lost.map_or_else(|| self.all_remains().map(|(rows, _)| rows), |(_, rows)| Ok(rows)) {
             Ok(rows) => rows
                 .into_iter()
                 .filter(|row| row.hub == message.hub && row.device == message.device && row.message_id == message.id)
-                .filter(|row| row.digest == digest)
+                // No message has the id of a call.
+                .filter(|row| row.is_call || row.digest == digest)
                 .collect(),
             Err(error) => {
                 self.world.violate(format!("G9: what is durable of the ledger can't be read: {error}"));
@@ -171,6 +182,18 @@ impl Witness {
         let rows = self.rows_of(message, Instant::now());
         if !rows.iter().any(|row| row.is_final() || message.after_accept) {
             self.world.violate(format!("G1: PUBACK for {message:?}, and durable is {rows:?}"));
+        }
+    }
+
+    /// The gateway answers a call, with its end or that this will be told: the row that this stands on must be durable.
+    pub fn expect_answered(&self, message: &Message, is_end: bool) {
+        if !self.looks {
+            return;
+        }
+        self.world.count("witness: rows behind an answer");
+        let rows = self.rows_of(message, Instant::now());
+        if !rows.iter().any(|row| row.is_final() || !is_end) {
+            self.world.violate(format!("G1: an answer to {message:?}, and durable is {rows:?}"));
         }
     }
 

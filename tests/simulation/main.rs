@@ -10,6 +10,7 @@ mod alarms;
 mod amqp;
 mod backups;
 mod bends;
+mod calls;
 mod disk;
 mod fates;
 mod framing;
@@ -53,7 +54,7 @@ const SCHEDULE_MAX: Duration = Duration::from_secs(120);
 const SHOWN_MAX: usize = 5;
 
 /// What must have happened in a run, or it has tested nothing.
-const MUST_STRIKE: [&str; 100] = [
+const MUST_STRIKE: [&str; 110] = [
     "amqp: a disposition comes too late for its lock",
     "amqp: a disposition is lost with its connection",
     "amqp: a message in several frames",
@@ -76,6 +77,15 @@ const MUST_STRIKE: [&str; 100] = [
     "amqp: says nothing of an event",
     "amqp: says nothing to a token",
     "amqp: what is said of an event is lost",
+    "calls: an answer comes too late",
+    "calls: an answer is lost",
+    "calls: failed",
+    "calls: in doubt",
+    "calls: nobody answers",
+    "calls: promised",
+    "calls: succeeded",
+    "calls: the end again",
+    "witness: rows behind an answer",
     "clock: jumps",
     "clock: put back",
     "clock: put back, and synchronised",
@@ -121,6 +131,7 @@ const MUST_STRIKE: [&str; 100] = [
     "hub: refuses the login",
     "judged: a command among reports",
     "judged: a value beside what was said",
+    "judged: the order of calls and messages",
     "ledger: trusted",
     "line: a dead one, beside sound ones",
     "line: can't be opened",

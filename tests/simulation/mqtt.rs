@@ -9,12 +9,14 @@ use super::wire::Wire;
 pub enum Packet {
     /// 3.1
     Connect { client: String, host: String, password: String },
-    /// 3.8, with its packet id.
-    Subscribe(u16),
+    /// 3.8, with its packet id, and what it subscribes to.
+    Subscribe(u16, Vec<String>),
     /// 3.4
     PubAck(u16),
     /// 3.3, QoS 1.
     Publish { topic: String, packet_id: u16, body: Vec<u8> },
+    /// 3.3, QoS 0.
+    Once { topic: String, body: Vec<u8> },
     /// 3.12
     Ping,
     /// 3.14
@@ -29,10 +31,11 @@ pub fn connack(session_present: bool, code: u8) -> [u8; 4] {
     [0x20, 2, u8::from(session_present), code]
 }
 
-/// 3.9, QoS 1 granted.
-pub fn suback(id: u16) -> [u8; 5] {
+/// 3.9, QoS 1 granted for the first of so many, and QoS 0 for the others.
+pub fn suback(id: u16, filters: usize) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
-    [0x90, 3, high, low, 1]
+    let codes = (0..filters).map(|at| u8::from(at == 0));
+    [0x90, 2 + filters as u8, high, low].into_iter().chain(codes).collect()
 }
 
 /// 3.4
@@ -43,11 +46,20 @@ pub fn puback(id: u16) -> [u8; 4] {
 
 /// 3.3, QoS 1.
 pub fn publish(topic: &str, id: u16, body: &[u8], again: bool) -> Vec<u8> {
+    packet(if again { 0x3a } else { 0x32 }, topic, &id.to_be_bytes(), body)
+}
+
+/// 3.3, QoS 0.
+pub fn publish_once(topic: &str, body: &[u8]) -> Vec<u8> {
+    packet(0x30, topic, &[], body)
+}
+
+fn packet(first: u8, topic: &str, id: &[u8], body: &[u8]) -> Vec<u8> {
     let mut rest = (topic.len() as u16).to_be_bytes().to_vec();
     rest.extend(topic.as_bytes());
-    rest.extend(id.to_be_bytes());
+    rest.extend(id);
     rest.extend(body);
-    let mut packet = vec![if again { 0x3a } else { 0x32 }];
+    let mut packet = vec![first];
     let mut length = rest.len();
     loop {
         let byte = (length % 128) as u8;
@@ -112,12 +124,20 @@ fn read(first: u8, mut rest: &[u8]) -> Packet {
             let host = user.split('/').next().unwrap_or_default().to_owned();
             Packet::Connect { client, host, password: text(&mut rest) }
         }
+        3 if first & 6 == 0 => Packet::Once { topic: text(&mut rest), body: rest.to_vec() },
         3 => {
             let (topic, packet_id) = (text(&mut rest), number(&mut rest));
             Packet::Publish { topic, packet_id, body: rest.to_vec() }
         }
         4 => Packet::PubAck(number(&mut rest)),
-        8 => Packet::Subscribe(number(&mut rest)),
+        8 => {
+            let (id, mut filters) = (number(&mut rest), Vec::new());
+            while !rest.is_empty() {
+                filters.push(text(&mut rest));
+                rest = &rest[1..];
+            }
+            Packet::Subscribe(id, filters)
+        }
         12 => Packet::Ping,
         14 => Packet::Disconnect,
         other => panic!("a client sent a packet of type {other}"),

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::absences::{absences, Absence};
 use super::alarms::Alarms;
 use super::bends::Bends;
+use super::calls;
 use super::framing::Framing;
 use super::manners::{Manner, Manners};
 use super::patience::Patience;
@@ -250,6 +251,8 @@ pub struct Scenario {
     /// When the faults end.
     pub chaos: Duration,
     pub happenings: Vec<(Duration, Happening)>,
+    /// What is called for by direct methods.
+    pub calls: Vec<(Duration, Message)>,
     /// The first is the one at the beginning and at the end.
     pub configurations: Vec<Configuration>,
     pub devices: Vec<String>,
@@ -289,13 +292,13 @@ impl Scenario {
         all.filter(|one| one.id == device).map(|one| one.over).collect()
     }
 
-    /// The messages, in the order in which they are sent.
+    /// The messages, in the order in which they are sent, and behind them what is called for.
     pub fn messages(&self) -> Vec<Message> {
         let sent = self.happenings.iter().filter_map(|(_, happening)| match happening {
             Happening::Send(message, _) => Some(message.clone()),
             _ => None,
         });
-        sent.collect()
+        sent.chain(self.calls.iter().map(|(_, message)| message.clone())).collect()
     }
 
     /// A schedule from the world's dice.
@@ -350,6 +353,7 @@ impl Scenario {
         }
         happenings.sort_by_key(|(at, _)| *at);
         let absences = if manners.have(Manner::Leaves) { absences(world, &devices, &happenings) } else { Vec::new() };
+        let calls = calls::wanted(world, &manners, (&faults, &configurations), chaos);
         let devices = devices.into_iter().map(|device| device.id).collect();
         // What is lost with a ledger is known to nobody.
         let trusts = !manners.have(Manner::LostLedger) && world.chance(600) && !manners.have(Manner::RestoredLedger);
@@ -365,6 +369,7 @@ impl Scenario {
             deadline: tuning.deadline,
             chaos,
             happenings,
+            calls,
             configurations,
             devices,
             witnessed: world.chance(250),

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarms;
 use super::backups::Backups;
+use super::calls;
 use super::disk::{Mounted, Sickness, SimDisk};
 use super::hub::{Hub, State, ToHub};
 use super::instrument;
@@ -254,6 +255,7 @@ impl Schedule {
         let instrument = tokio::spawn(instrument::live(self.plant.clone()));
         let alarms = tokio::spawn(alarms::live(self.plant.clone()));
         let backups = tokio::spawn(self.backups.clone().live());
+        self.hub.calls(&self.scenario.calls);
         self.world.slow_down(self.scenario.faults.slowness);
         let chaos = Instant::now() + self.scenario.chaos;
         while Instant::now() < chaos {
@@ -274,9 +276,12 @@ impl Schedule {
         self.settings.change(Some(0));
         self.world.note(format_args!("peace"));
         self.live(None).await;
-        match self.witness.remains() {
+        match self.witness.all_remains() {
             Ok((rows, _)) => {
-                judge(&self.world, &self.scenario, &self.hub, &rows, &self.lost.borrow(), &self.plant.record())
+                let (called, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.is_call);
+                let record = self.plant.record();
+                calls::judge(&self.world, &self.scenario, &self.hub, &called, &record);
+                judge(&self.world, &self.scenario, &self.hub, &rows, &self.lost.borrow(), &record)
             }
             Err(error) => self.world.violate(format!("the ledger can't be read at the end: {error}")),
         }
@@ -444,7 +449,11 @@ impl Schedule {
     /// Whether nothing is left to do for anybody.
     fn is_done(&self) -> bool {
         self.hub.is_empty()
-            && self.witness.remains().is_ok_and(|(rows, events)| events == 0 && rows.iter().all(|row| row.is_final()))
+            && self.hub.callers_know()
+            && self
+                .witness
+                .all_remains()
+                .is_ok_and(|(rows, events)| events == 0 && rows.iter().all(|row| row.is_final()))
     }
 }
 

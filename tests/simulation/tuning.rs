@@ -79,6 +79,8 @@ pub struct Tuning {
     pub in_flight: usize,
     /// What of what the instrument says by itself is an event.
     pub alarms: Option<Alarms>,
+    /// How long who calls a direct method waits for its end.
+    method_timeout: &'static str,
 }
 
 /// What is said of units that are away.
@@ -180,6 +182,7 @@ impl Tuning {
             rows: Vec::new(),
             in_flight: 1,
             alarms: manners.have(Manner::Alarms).then(|| Alarms::of(world, manners)),
+            method_timeout: ["1s", "3s", "25s"][world.dice("method timeout").usize(..3)],
         };
         if manners.have(Manner::Sequences) {
             tuning.retries = tuning.retries.max(world.dice("repetitions").u64(..3));
@@ -349,8 +352,9 @@ fn text(tuning: &Tuning, devices: &[Device], key_file: &str) -> String {
         let _ = write!(
             text,
             "[device.{}]\nbus = \"{bus}\"\n{unit}{quirks}profile = \"{profile}\"\nkey_file = \"{key_file}\"\nsettle = \"{settle}\"\n{away}\
-             transport = \"{}\"\n",
+             method_timeout = \"{}\"\ntransport = \"{}\"\n",
             device.id,
+            tuning.method_timeout,
             device.over.word(tuning.websockets)
         );
     }

@@ -6,6 +6,7 @@
 //! here, G1, G5 and G6.
 
 mod amqp;
+mod calls;
 mod https;
 mod mqtt;
 mod news;
@@ -27,6 +28,7 @@ use super::scenario::{Faults, Message, Over, Scenario, HUBS};
 use super::tunnel;
 use super::wire::{End, Wire};
 use super::world::World;
+pub use calls::Answer;
 pub use news::News;
 
 /// Longest time that a message is locked for its receiver (IOTHUB.md, 1.8).
@@ -126,6 +128,7 @@ struct Inner {
     events: BTreeMap<String, Vec<Event>>,
     /// What instruments have said by themselves.
     news: News,
+    calls: calls::Calls,
     /// Every connection that may stand.
     wires: Vec<Wire>,
     /// The connection of each device that speaks MQTT.
@@ -159,6 +162,8 @@ pub struct Hub {
     keeps_ledger: bool,
     /// Rings when a message was sent, or another can be delivered now.
     sent: Notify,
+    /// Rings when a call was answered.
+    sent_answer: Arc<Notify>,
     inner: Mutex<Inner>,
 }
 
@@ -169,6 +174,7 @@ impl Hub {
             sent: Vec::new(),
             events: BTreeMap::new(),
             news: News::default(),
+            calls: calls::Calls::default(),
             wires: Vec::new(),
             connected: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -191,6 +197,7 @@ impl Hub {
             loses_sessions: has(Manner::LostSessions),
             keeps_ledger: !has(Manner::LostLedger) && !has(Manner::RestoredLedger) && !has(Manner::OtherHub),
             sent: Notify::new(),
+            sent_answer: Arc::default(),
             inner: Mutex::new(inner),
         })
     }

@@ -255,7 +255,14 @@ impl Serving {
         self.wire.overhear(move |bytes| {
             let Some(hub) = hub.upgrade() else { return };
             for packet in splitter.take(bytes) {
-                let Packet::PubAck(id) = packet else { continue };
+                let id = match packet {
+                    Packet::PubAck(id) => id,
+                    Packet::Once { topic, body } => {
+                        hub.expect_answered(&topic, &body);
+                        continue;
+                    }
+                    _ => continue,
+                };
                 let delivered = outstanding.lock().expect("nobody panics while holding it");
                 let found = delivered.iter().find(|(outstanding, _)| *outstanding == id);
                 if let Some((_, index)) = found {
@@ -270,16 +277,20 @@ impl Serving {
         let world = self.hub.world.clone();
         match packet {
             Packet::Connect { .. } => world.violate(format!("{}: a second CONNECT", self.client)),
-            Packet::Subscribe(id) => {
+            Packet::Subscribe(id, filters) => {
                 self.subscribed = true;
+                if filters.iter().any(|filter| filter == "$iothub/methods/POST/#") {
+                    self.hub.listens(&self.client, self.number);
+                }
                 let (host, client) = (self.host.clone(), self.client.clone());
                 let mut inner = self.hub.lock();
                 inner.sessions.insert((host.clone(), client.clone()));
                 inner.subscribed.insert((host, client, self.wire.life));
                 drop(inner);
-                self.wire.send(&mqtt::suback(id));
+                self.wire.send(&mqtt::suback(id, filters.len()));
             }
             Packet::PubAck(id) => self.on_puback(id),
+            Packet::Once { topic, body } => self.hub.is_answered(self.number, &topic, &body),
             Packet::Publish { topic, packet_id, body } => {
                 let event = mqtt::event(&topic, body);
                 self.hub.comes(&event);
