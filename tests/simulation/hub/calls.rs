@@ -102,7 +102,9 @@ impl Hub {
         let mut is_known = false;
         loop {
             let is_peace = world.faults_are_over();
-            let patience = if is_peace { PATIENCE } else { Duration::from_millis(dice.u64(300..40_000)) };
+            // Half of them have none.
+            let patience = [500, 40_000][dice.usize(..2)];
+            let patience = if is_peace { PATIENCE } else { Duration::from_millis(dice.u64(20..patience)) };
             let answer = self.call(&message, patience).await;
             world.note(format_args!("{message:?} is called for, and answered {answer:?}"));
             match &answer {
