@@ -90,8 +90,8 @@ impl Gateway {
         let of_device = |(id, served): (&String, &Served)| {
             served.snapshot(&registry.hub_of(id), open_doubts.get(id).copied().unwrap_or(0))
         };
-        let host = &registry.config.hub.host;
-        let distrusted = registry.devices.keys().any(|id| self.ledger.distrusts(host, id));
+        let distrusts = |hub: &str, id: &str| !hub.is_empty() && self.ledger.distrusts(hub, id);
+        let distrusted = registry.devices.keys().any(|id| distrusts(&registry.hub_of(id), id));
         let mut snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs(),

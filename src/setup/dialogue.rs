@@ -217,8 +217,8 @@ pub(super) fn try_out(
             (Part::Line, None) => format!("open {}", draft.bus.place()),
             (Part::Hub, _) => format!("connect to {} as {} for a moment", draft.host, draft.device),
         };
-        prompt(&format!("A try, which changes nothing: {what}.\n"));
-        if !asking.yes("Try it (y or n)", true)? {
+        prompt(&format!("A try would {what}.\n"));
+        if !asking.yes("Try it? Nothing is changed by it (y or n)", true)? {
             continue;
         }
         while !works(draft, typed_key.as_deref(), part, environment) {

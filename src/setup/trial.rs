@@ -137,6 +137,9 @@ mod tests {
         let new_key = || Draft { secret: Secret::NewKey, ..sound() };
         assert_eq!(judge(&new_key(), Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")), None);
         let said = why(new_key(), Some("no base64!"));
-        assert!(said.contains("base64") && !said.contains("no base64!") && !said.contains("/proc/"), "{said}");
+        assert!(
+            said.contains("put only the key into it") && !said.contains("no base64!") && !said.contains("/proc/"),
+            "{said}"
+        );
     }
 }

@@ -279,8 +279,8 @@ fn on_a_terminal_it_asks_and_does_not_show_the_key() {
         "8N1  no parity",
         "unit id that the peripheral is set to [1]",
         "not shown",
-        "which changes nothing: open /dev/ttyUSB7 and read something of unit 42.",
-        "which changes nothing: connect to contoso.azure-devices.net as pump-7 for a moment.",
+        "A try would open /dev/ttyUSB7 and read something of unit 42.",
+        "A try would connect to contoso.azure-devices.net as pump-7 for a moment.",
     ] {
         assert!(shown.contains(question), "{question}: {shown}");
     }
