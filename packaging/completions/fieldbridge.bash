@@ -19,6 +19,9 @@ _fieldbridge() {
             fieldbridge,add)
                 cmd="fieldbridge__subcmd__add"
                 ;;
+            fieldbridge,call)
+                cmd="fieldbridge__subcmd__call"
+                ;;
             fieldbridge,check)
                 cmd="fieldbridge__subcmd__check"
                 ;;
@@ -138,6 +141,9 @@ _fieldbridge() {
                 ;;
             fieldbridge__subcmd__help,add)
                 cmd="fieldbridge__subcmd__help__subcmd__add"
+                ;;
+            fieldbridge__subcmd__help,call)
+                cmd="fieldbridge__subcmd__help__subcmd__call"
                 ;;
             fieldbridge__subcmd__help,check)
                 cmd="fieldbridge__subcmd__help__subcmd__check"
@@ -350,7 +356,7 @@ _fieldbridge() {
 
     case "${cmd}" in
         fieldbridge)
-            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send feedback demo help"
+            opts="-h -V --config --help --version run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send call feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -470,6 +476,60 @@ _fieldbridge() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__call)
+            opts="-h --message-id --timeout --json --connection-string-file --hub --entra --transport --address --ca-file --proxy --proxy-credentials-file --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --message-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connection-string-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hub)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -W "amqp amqp-ws" -- "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy-credentials-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -826,7 +886,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__help)
-            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send feedback demo help"
+            opts="run check init add status reload log-level ledger explain exec lock unlock read scan decode watch profile config support-bundle schema import derive-keys send call feedback demo help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -856,6 +916,20 @@ _fieldbridge() {
         fieldbridge__subcmd__help__subcmd__add__subcmd__device)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fieldbridge__subcmd__help__subcmd__call)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
