@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - A device that has a hub is registered again only after that has refused it several times in a row, and not again
-//!   before [`AGAIN_AFTER`]: where the fault is the hub's or the key's, the service can't help.
+//!   before `AGAIN_AFTER`: where the fault is the hub's or the key's, the service can't help.
 //! - What fails is tried again after waits that grow, and never before the service wants it.
 
 use std::time::Duration;
