@@ -353,6 +353,10 @@ impl Registry {
                 served.assignment.send_replace(Arc::new(assignment));
                 changes.devices.changed.push(device.id.clone());
             }
+            if served.account.borrow().access.hub.host != account.access.hub.host {
+                // At another hub, too, an earlier life may have left something, a moment ago.
+                gateway.shared.goes_on_with(&account, &device.id);
+            }
             served.account.send_if_modified(|present| {
                 let ends_the_connection = !account.connects_as(present);
                 *present = Arc::new(account);

@@ -113,7 +113,11 @@ fn metrics_are_what_prometheus_reads_and_count_what_was_done() {
 
 #[test]
 fn every_name_that_rules_dashboard_and_page_use_is_told() {
-    let (_slave, site, _daemon) = plant("[metrics]\nlisten = \"unix:metrics.sock\"\n");
+    // What is told of telemetry is told where something is polled.
+    let (_slave, site, _daemon) = plant(
+        "[metrics]\nlisten = \"unix:metrics.sock\"\n[telemetry]\npath = \"telemetry.db\"\n\
+         [profile.pump.poll.speed]\nread = { table = \"holding\", address = 0 }\nevery = \"1h\"\n",
+    );
     let text = at_socket(&site.path("metrics.sock"), "/metrics");
     let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let name = regex_lite::Regex::new("fieldbridge_[a-z_]+").expect("it is one");

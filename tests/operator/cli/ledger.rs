@@ -188,7 +188,9 @@ fn the_story_of_a_command_is_told_in_plain_words() {
     // That the hub was told, and has the event, is noted with a later commit.
     let output = eventually("the end of the story", || {
         let output = plant.site.command(&["explain", "pump", "m-1"]);
-        stdout(&output).ends_with("\n- the hub has its result event\n").then_some(output)
+        let said = stdout(&output);
+        let is_noted = said.contains("the hub was told: ") && said.ends_with("\n- the hub has its result event\n");
+        is_noted.then_some(output)
     });
     says(&output, 0, "received from the hub hub.example, for pump: pulse 7", "");
     for part in [
