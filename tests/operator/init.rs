@@ -233,6 +233,8 @@ told = (b"FAIL", b"ok", b"warning", b"note")
 answers = sys.argv[1].split("|")
 pid, terminal = pty.fork()
 if pid == 0:
+    # Whoever runs this in the background ignores it, and that is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.argv[2], sys.argv[2:])
 shown = b""
 while True:
