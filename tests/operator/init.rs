@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::support::hub::Hub;
+use crate::support::person;
 use crate::support::profiles;
 use crate::support::slave::Slave;
 
@@ -225,40 +226,11 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Answers each prompt on a terminal of its own, and prints all that the terminal has shown. The answer ^C is the key.
-const PERSON: &str = r#"
-import os, pty, select, signal, sys
-signal.alarm(120)
-told = (b"FAIL", b"ok", b"warning", b"note")
-answers = sys.argv[1].split("|")
-pid, terminal = pty.fork()
-if pid == 0:
-    # Whoever runs this in the background ignores it, and that is inherited.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execv(sys.argv[2], sys.argv[2:])
-shown = b""
-while True:
-    try:
-        piece = os.read(terminal, 1024)
-    except OSError:
-        break
-    if not piece:
-        break
-    shown += piece
-    # What is told has colons, too, and may come in pieces.
-    asked = shown.endswith(b": ") and not shown.rsplit(b"\n", 1)[-1].startswith(told)
-    if asked and answers and not select.select([terminal], [], [], 0.1)[0]:
-        answer = answers.pop(0)
-        os.write(terminal, b"\x03" if answer == "^C" else answer.encode() + b"\n")
-sys.stdout.buffer.write(shown)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-
 impl Place {
     /// A person answers so. What the terminal has shown, and how it ended.
     fn dialogue(&self, answers: &str, args: &[&str], environment: &[(&str, &str)]) -> (String, Option<i32>) {
         let mut command = Command::new("python3");
-        command.args(["-c", PERSON, answers, PROGRAM, "init"]).args(args);
+        command.args(person::answering(answers, 0)).args([PROGRAM, "init"]).args(args);
         command.arg("--config").arg(self.path("fieldbridge.toml")).envs(environment.iter().copied());
         let output = command.stdin(Stdio::null()).output().expect("this test needs python3");
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();

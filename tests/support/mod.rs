@@ -13,6 +13,7 @@ pub mod hub;
 pub mod instrument;
 pub mod many;
 pub mod old_ledger;
+pub mod person;
 pub mod process;
 pub mod profiles;
 pub mod pty;
