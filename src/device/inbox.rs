@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::caller::Caller;
 use super::origin::Origin;
@@ -141,19 +140,6 @@ impl Context {
             expires_at: gist.expires_at,
             envelope: gist.envelope,
         };
-        Work {
-            row: None,
-            origin,
-            new,
-            refused,
-            received: tokio::time::Instant::now(),
-            key: None,
-            earlier_life: false,
-            interrupted: None,
-            restored: false,
-            sent_at: None,
-            outdated: CancellationToken::new(),
-            _room: None,
-        }
+        Work::new(origin, new, refused)
     }
 }

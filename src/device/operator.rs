@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::origin::{Operator, Origin, Told};
@@ -71,20 +70,7 @@ impl Context {
             expires_at: None,
             envelope: Envelope::default(),
         };
-        let mut work = Work {
-            row: None,
-            origin: Origin::Operator(operator),
-            new,
-            refused: None,
-            received: Instant::now(),
-            key: None,
-            earlier_life: false,
-            interrupted: None,
-            restored: false,
-            sent_at: None,
-            outdated: CancellationToken::new(),
-            _room: None,
-        };
+        let mut work = Work::new(Origin::Operator(operator), new, None);
         if let Some(fault) = refused {
             return self.conclude(work, Outcome::ended(State::Rejected, fault), 0).await;
         }

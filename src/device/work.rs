@@ -47,6 +47,24 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// A command that has just come, of which nothing is recorded or done.
+    pub(super) fn new(origin: Origin, new: NewRow, refused: Option<Fault>) -> Work {
+        Work {
+            row: None,
+            origin,
+            new,
+            refused,
+            received: Instant::now(),
+            key: None,
+            earlier_life: false,
+            interrupted: None,
+            restored: false,
+            sent_at: None,
+            outdated: CancellationToken::new(),
+            _room: None,
+        }
+    }
+
     /// A command that an earlier life of the daemon left, or an earlier stay of its device in this one's configuration;
     /// this one began at `started`.
     pub(super) fn left(left: Unfinished, started: Instant, receipts: &Receipts) -> Work {
