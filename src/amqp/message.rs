@@ -207,12 +207,25 @@ pub enum Body<'a> {
 /// # Errors
 /// Something of it has no encoding.
 pub fn write(properties: &Properties, application: &[(&str, &str)], body: Body) -> Result<Vec<u8>, FrameError> {
+    let texts = application.iter().map(|(name, value)| (*name, SimpleValue::String((*value).to_owned())));
+    write_values(properties, texts, body)
+}
+
+/// The same, with application properties that need be no texts.
+///
+/// # Errors
+/// Something of it has no encoding.
+pub fn write_values<'a>(
+    properties: &Properties,
+    application: impl IntoIterator<Item = (&'a str, SimpleValue)>,
+    body: Body,
+) -> Result<Vec<u8>, FrameError> {
     let mut bytes = written(properties)?;
-    if !application.is_empty() {
-        let mut map = OrderedMap::new();
-        for (name, value) in application {
-            map.insert((*name).to_owned(), SimpleValue::String((*value).to_owned()));
-        }
+    let mut map = OrderedMap::new();
+    for (name, value) in application {
+        map.insert(name.to_owned(), value);
+    }
+    if !map.is_empty() {
         bytes.extend(written(&ApplicationProperties(map))?);
     }
     bytes.extend(match body {

@@ -41,7 +41,7 @@ pub fn message(bytes: &[u8]) {
 
 /// A call is of bounded size, and the same if its payload is written anew.
 fn a_call_is_the_same_however_it_is_written(payload: &[u8]) {
-    let of = |payload: &[u8]| Method { name: "set".into(), payload: payload.to_vec() }.condense();
+    let of = |payload: &[u8]| Method { name: "set".into(), payload: payload.to_vec(), unread: None }.condense();
     let gist = of(payload);
     assert!(gist.weight() < 128 * 1024 && gist.command.as_deref() == Some("set"));
     assert!(gist.id.as_ref().is_none_or(|id| !id.is_empty() && id.len() <= MESSAGE_ID_BYTES_MAX));

@@ -29,6 +29,8 @@ pub struct Method {
     pub name: String,
     /// What came with it: JSON, or nothing.
     pub payload: Vec<u8>,
+    /// Why the rest of it could not be read, by the transport that brought it.
+    pub unread: Option<Fault>,
 }
 
 /// What a payload says.
@@ -64,6 +66,9 @@ impl Method {
     /// value.
     fn asked(&self) -> Asked {
         let bad = |code, why: String| Asked { id: None, value: None, fault: Some(Fault::new(code, why)) };
+        if let Some(fault) = &self.unread {
+            return bad(fault.code, fault.message.clone());
+        }
         if self.payload.len() > PAYLOAD_BYTES_MAX {
             let bytes = self.payload.len();
             return bad(

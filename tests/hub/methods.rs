@@ -5,7 +5,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fieldbridge::demo::hub::{C2d, CallError, Cut, Fault, MethodAnswer, MethodCall};
+use fieldbridge::demo::hub::{C2d, CallError, Cut, Fault, MethodAnswer, MethodCall, Wire, WireEvent};
 use serde_json::{json, Value as Json};
 
 use crate::support::hub::Hub;
@@ -26,16 +26,31 @@ struct Plant {
 
 type Answered = Result<MethodAnswer, CallError>;
 
+/// The lines of `[hub]` by which a device is reached so.
+fn way(hub: &Hub, by: &str) -> String {
+    let address = match by {
+        "mqtt" => hub.addr(),
+        "amqp" => hub.amqp_addr(),
+        _ => hub.ws_addr(),
+    };
+    format!("transport = \"{by}\"\naddress = \"{address}\"\n")
+}
+
 impl Plant {
-    fn new(settle: &str) -> Plant {
+    fn new(by: &str, settle: &str) -> Plant {
         let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
-        let site = Site::at(&hub, &pump(slave.address(), settle, LONG));
+        let head = format!("host = \"{}\"\ntls = false\n{}", hub.host(), way(&hub, by));
+        let site = Site::with_hub(&head, &pump(slave.address(), settle, LONG));
+        if by != "mqtt" {
+            // Only MQTT's sessions show by themselves that nothing was before.
+            assert!(site.command(&["ledger", "new", "--trust"]).status.success());
+        }
         Plant { hub, slave, site }
     }
 
     /// Who calls is promised the end after a second.
-    fn impatient(settle: &str) -> Plant {
-        let plant = Plant::new(settle);
+    fn impatient(by: &str, settle: &str) -> Plant {
+        let plant = Plant::new(by, settle);
         plant.site.configure("unit = 1\n", "unit = 1\nmethod_timeout = \"1s\"\n");
         plant
     }
@@ -88,14 +103,45 @@ impl Plant {
     }
 }
 
+/// Each of these tests for each transport that has calls.
+macro_rules! by_each_transport {
+    ($($(#[$when:meta])? $test:ident: $play:path,)+) => {
+        mod by_mqtt {
+            $($(#[$when])? #[test] fn $test() { $play("mqtt"); })+
+        }
+        mod by_amqp {
+            $($(#[$when])? #[test] fn $test() { $play("amqp"); })+
+        }
+        mod by_amqp_in_a_websocket {
+            $($(#[$when])? #[test] fn $test() { $play("amqp-ws"); })+
+        }
+    };
+}
+
+by_each_transport! {
+    a_call_becomes_one_write_one_row_one_event_and_its_answer_and_again_the_same_answer:
+        super::becomes_one_write,
+    messages_and_calls_share_their_ids: super::share_their_ids,
+    who_can_t_be_kept_waiting_is_promised_the_end_which_comes_as_the_event: super::is_promised_the_end,
+    calls_and_messages_are_done_in_the_order_in_which_they_came: super::are_done_in_order,
+    a_caller_who_is_gone_ends_nothing_that_has_begun_and_learns_the_end_by_calling_again: super::goes_away,
+    an_answer_that_is_lost_at_the_hub_is_given_again_and_the_command_not_repeated: super::is_lost_at_the_hub,
+    a_promise_outlives_a_stop_in_order: super::outlives_a_stop,
+    #[cfg(feature = "proof")]
+    whenever_the_daemon_dies_a_call_that_is_made_again_is_not_done_twice: super::crashes::is_not_done_twice,
+    #[cfg(feature = "proof")]
+    what_may_be_repeated_and_was_not_recorded_is_done_when_it_is_called_again: super::crashes::is_done_again,
+    #[cfg(feature = "proof")]
+    a_promise_outlives_a_crash: super::crashes::outlives_a_crash,
+}
+
 fn asked(id: &str, value: impl Into<Json>) -> Json {
     json!({ "messageId": id, "value": value.into() })
 }
 
-#[test]
-fn a_call_becomes_one_write_one_row_one_event_and_its_answer_and_again_the_same_answer() {
+fn becomes_one_write(by: &str) {
     for settle in ["after-execution", "after-accept"] {
-        let plant = Plant::new(settle);
+        let plant = Plant::new(by, settle);
         let daemon = plant.start();
         let (status, body) = plant.ask("pulse", asked("c-1", 7));
         assert_eq!((status, &body["status"], &body["value"]), (200, &"succeeded".into(), &7.into()));
@@ -120,7 +166,7 @@ fn a_call_becomes_one_write_one_row_one_event_and_its_answer_and_again_the_same_
 
 #[test]
 fn a_call_without_an_id_is_a_command_each_time_and_may_not_ask_for_what_must_not_be_repeated() {
-    let plant = Plant::new("after-execution");
+    let plant = Plant::new("mqtt", "after-execution");
     let _daemon = plant.start();
     for value in [3, 3] {
         let (status, body) = plant.ask("set", value.into());
@@ -136,7 +182,7 @@ fn a_call_without_an_id_is_a_command_each_time_and_may_not_ask_for_what_must_not
 
 #[test]
 fn what_is_not_done_has_the_status_of_its_reason_and_a_row() {
-    let plant = Plant::new("after-execution");
+    let plant = Plant::new("mqtt", "after-execution");
     let _daemon = plant.start();
     assert_eq!(plant.ask("pulse", asked("used", 1)).0, 200);
     plant.slave.next_mood(Mood::Refusing(4));
@@ -166,9 +212,8 @@ fn what_is_not_done_has_the_status_of_its_reason_and_a_row() {
     assert_eq!(plant.slave.writes(), [(2, 1)]);
 }
 
-#[test]
-fn messages_and_calls_share_their_ids() {
-    let plant = Plant::new("after-execution");
+fn share_their_ids(by: &str) {
+    let plant = Plant::new(by, "after-execution");
     let _daemon = plant.start();
     plant.send("m-1", "pulse", 5);
     plant.wait_for_event("m-1");
@@ -186,10 +231,9 @@ fn messages_and_calls_share_their_ids() {
     assert_eq!(plant.slave.writes(), [(2, 5), (2, 9)]);
 }
 
-#[test]
-fn who_can_t_be_kept_waiting_is_promised_the_end_which_comes_as_the_event() {
+fn is_promised_the_end(by: &str) {
     for (method, register, state) in [("set", 0, "accepted"), ("pulse", 2, "executing")] {
-        let plant = Plant::impatient("after-execution");
+        let plant = Plant::impatient(by, "after-execution");
         let _daemon = plant.start();
         plant.slave.set_mood(Mood::Held);
         let promised = json!({ "messageId": "c-1", "command": method, "status": state });
@@ -212,9 +256,8 @@ fn who_can_t_be_kept_waiting_is_promised_the_end_which_comes_as_the_event() {
     }
 }
 
-#[test]
-fn calls_and_messages_are_done_in_the_order_in_which_they_came() {
-    let plant = Plant::new("after-execution");
+fn are_done_in_order(by: &str) {
+    let plant = Plant::new(by, "after-execution");
     let _daemon = plant.start();
     plant.slave.set_mood(Mood::Held);
     plant.send("m-1", "pulse", 1);
@@ -231,9 +274,8 @@ fn calls_and_messages_are_done_in_the_order_in_which_they_came() {
     assert_eq!(plant.slave.writes(), [(2, 1), (0, 2), (0, 3)]);
 }
 
-#[test]
-fn a_caller_who_is_gone_ends_nothing_that_has_begun_and_learns_the_end_by_calling_again() {
-    let plant = Plant::new("after-execution");
+fn goes_away(by: &str) {
+    let plant = Plant::new(by, "after-execution");
     let _daemon = plant.start();
     plant.slave.set_mood(Mood::Held);
     let lost = plant.begin("pulse", asked("c-1", 7));
@@ -252,9 +294,8 @@ fn a_caller_who_is_gone_ends_nothing_that_has_begun_and_learns_the_end_by_callin
     drop((lost, not_begun));
 }
 
-#[test]
-fn an_answer_that_is_lost_at_the_hub_is_given_again_and_the_command_not_repeated() {
-    let plant = Plant::new("after-execution");
+fn is_lost_at_the_hub(by: &str) {
+    let plant = Plant::new(by, "after-execution");
     let _daemon = plant.start();
     plant.hub.fault("pump", Fault::LoseMethodAnswer);
     let lost = plant.hub.calls("pump", MethodCall::new("pulse", asked("c-1", 7)).within(BRIEF));
@@ -264,9 +305,8 @@ fn an_answer_that_is_lost_at_the_hub_is_given_again_and_the_command_not_repeated
     assert_eq!(plant.slave.writes(), [(2, 7)]);
 }
 
-#[test]
-fn a_promise_outlives_a_stop_in_order() {
-    let plant = Plant::impatient("after-execution");
+fn outlives_a_stop(by: &str) {
+    let plant = Plant::impatient(by, "after-execution");
     let daemon = plant.start();
     plant.slave.set_mood(Mood::Held);
     plant.send("m-1", "set", 1);
@@ -279,6 +319,87 @@ fn a_promise_outlives_a_stop_in_order() {
     let _daemon = plant.start();
     let event = plant.wait_for_event("c-2");
     assert_eq!((plant.ask("pulse", asked("c-2", 2)), plant.slave.count(2, 2)), ((200, event), 1));
+}
+
+/// How often links for the device's calls were attached, over AMQP.
+fn links_of_calls(plant: &Plant) -> usize {
+    let is_one =
+        |event: &&WireEvent| format!("{:?}", event.what).contains("Attached { address: \"/devices/pump/methods");
+    plant.hub.wire().iter().filter(is_one).count()
+}
+
+#[test]
+fn a_call_that_is_made_again_after_the_device_has_changed_its_transport_is_answered_from_the_ledger() {
+    let plant = Plant::new("mqtt", "after-execution");
+    let mut last = "mqtt";
+    for (number, by) in ["mqtt", "amqp", "amqp-ws", "mqtt"].into_iter().enumerate() {
+        plant.site.configure(&way(&plant.hub, last), &way(&plant.hub, by));
+        last = by;
+        let daemon = plant.start();
+        let id = format!("c-{number}");
+        assert_eq!(plant.ask("pulse", asked(&id, number as u16)).0, 200, "{by}");
+        for before in 0..=number {
+            let (status, body) = plant.ask("pulse", asked(&format!("c-{before}"), before as u16));
+            assert_eq!((status, &body["value"]), (200, &before.into()), "{by}: {body}");
+        }
+        assert!(daemon.terminate().success());
+    }
+    assert_eq!(plant.slave.writes(), [(2, 0), (2, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn links_for_calls_that_the_hub_ends_are_made_anew_and_messages_go_on_meanwhile() {
+    for condition in ["amqp:internal-error", "amqp:link:stolen", "amqp:unauthorized-access"] {
+        let plant = Plant::new("amqp", "after-execution");
+        let _daemon = plant.start();
+        assert_eq!(plant.ask("pulse", asked("c-1", 1)).0, 200);
+        let before = links(&plant, CALLS);
+        plant.hub.detach_links_of(CALLS, condition);
+        plant.send("m-2", "pulse", 2);
+        plant.wait_for_event("m-2");
+        eventually("they are made anew", || (links(&plant, CALLS) == before + 2).then_some(()));
+        plant.listens();
+        assert_eq!(plant.ask("pulse", asked("c-1", 1)).0, 200);
+        assert_eq!(plant.ask("pulse", asked("c-3", 3)).0, 200);
+        assert_eq!(plant.slave.writes(), [(2, 1), (2, 2), (2, 3)]);
+        assert_eq!(links(&plant, MESSAGES), 1, "{condition}");
+    }
+}
+
+#[test]
+fn an_answer_whose_links_have_ended_goes_nowhere_and_is_given_to_who_calls_again() {
+    let plant = Plant::new("amqp", "after-execution");
+    let _daemon = plant.start();
+    plant.slave.set_mood(Mood::Held);
+    let lost = plant.hub.begins_to_call("pump", MethodCall::new("pulse", asked("c-1", 7)).within(BRIEF));
+    plant.slave.wait_for_write(7);
+    let before = links(&plant, CALLS);
+    plant.hub.detach_links_of(CALLS, "amqp:internal-error");
+    eventually("they are made anew", || (links(&plant, CALLS) == before + 2).then_some(()));
+    plant.slave.set_mood(Mood::Good);
+    plant.slave.let_one_go();
+    let event = plant.wait_for_event("c-1");
+    assert_eq!(plant.ask("pulse", asked("c-1", 7)), (200, event));
+    assert_eq!(lost.join().unwrap(), Err(CallError::NoAnswer));
+    assert_eq!(plant.slave.writes(), [(2, 7)]);
+}
+
+#[test]
+fn more_calls_than_a_device_takes_are_told_to_wait_and_the_others_are_done() {
+    for by in ["mqtt", "amqp"] {
+        let plant = Plant::new(by, "after-execution");
+        let _daemon = plant.start();
+        plant.slave.set_mood(Mood::Held);
+        let calls: Vec<_> = (0..40).map(|number| plant.begin("set", asked(&format!("c-{number}"), number))).collect();
+        let is_received = || plant.site.device_status("pump")["received"] == 40;
+        eventually("all are received", || is_received().then_some(()));
+        plant.slave.set_mood(Mood::Good);
+        plant.slave.let_one_go();
+        let status: Vec<i32> = calls.into_iter().map(|call| call.join().unwrap().unwrap().status).collect();
+        let count = |wanted| status.iter().filter(|status| **status == wanted).count();
+        assert_eq!((count(200), count(503)), (32, 8), "{by}: {status:?}");
+        assert_eq!(plant.slave.writes().len(), 32);
+    }
 }
 
 #[cfg(feature = "proof")]
@@ -300,8 +421,7 @@ mod crashes {
         answer
     }
 
-    #[test]
-    fn whenever_the_daemon_dies_a_call_that_is_made_again_is_not_done_twice() {
+    pub fn is_not_done_twice(by: &str) {
         for (at, method, status, code) in [
             ("call-passed-on", "pulse", 200, Json::Null),
             ("before-executing", "pulse", 200, Json::Null),
@@ -313,7 +433,7 @@ mod crashes {
             ("answer-written", "pulse", 200, Json::Null),
             ("answer-taken", "set", 200, Json::Null),
         ] {
-            let plant = Plant::new("after-execution");
+            let plant = Plant::new(by, "after-execution");
             // From now on nothing of before is left at the hub.
             plant.start().terminate();
             let (found, body) = call_again(&plant, at, method);
@@ -323,18 +443,16 @@ mod crashes {
         }
     }
 
-    #[test]
-    fn what_may_be_repeated_and_was_not_recorded_is_done_when_it_is_called_again() {
+    pub fn is_done_again(by: &str) {
         for at in ["request-written", "before-outcome"] {
-            let plant = Plant::new("after-execution");
+            let plant = Plant::new(by, "after-execution");
             plant.start().terminate();
             assert_eq!(call_again(&plant, at, "set").0, 200);
         }
     }
 
-    #[test]
-    fn a_promise_outlives_a_crash() {
-        let plant = Plant::impatient("after-execution");
+    pub fn outlives_a_crash(by: &str) {
+        let plant = Plant::impatient(by, "after-execution");
         let daemon = plant.start();
         plant.slave.set_mood(Mood::Held);
         plant.send("m-1", "set", 1);

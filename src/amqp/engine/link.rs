@@ -36,6 +36,8 @@ pub(super) struct Link {
     address: String,
     local: Option<String>,
     properties: Option<Fields>,
+    /// Whoever sends settles as it does.
+    is_once: bool,
     state: State,
     /// The handle that the peer uses for it.
     peers: Option<u32>,
@@ -116,11 +118,15 @@ struct Sending {
 impl Link {
     pub(super) fn new(handle: u32, attaching: Attaching) -> Link {
         let Attaching { name, address, local, direction, properties } = attaching;
+        let is_once = matches!(direction, Direction::InOnce(_) | Direction::OutOnce(_));
         let end = match direction {
-            Direction::In(window) => End::Receiver(Receiver { window, ..Receiver::default() }),
-            Direction::Out(most) => End::Sender(Sender { most, ..Sender::default() }),
+            Direction::In(window) | Direction::InOnce(window) => {
+                End::Receiver(Receiver { window, ..Receiver::default() })
+            }
+            Direction::Out(most) | Direction::OutOnce(most) => End::Sender(Sender { most, ..Sender::default() }),
         };
-        Link { handle, name, address, local, properties, state: State::Wanted, peers: None, credit: 0, count: 0, end }
+        let (state, peers, credit, count) = (State::Wanted, None, 0, 0);
+        Link { handle, name, address, local, properties, is_once, state, peers, credit, count, end }
     }
 
     fn id(&self, session: SessionId) -> LinkId {
@@ -157,7 +163,7 @@ impl Link {
             name: self.name.clone(),
             handle: Handle(self.handle),
             role: self.role(),
-            snd_settle_mode: SenderSettleMode::Unsettled,
+            snd_settle_mode: if self.is_once { SenderSettleMode::Settled } else { SenderSettleMode::Unsettled },
             rcv_settle_mode: ReceiverSettleMode::First,
             source: Some(Box::new(source)),
             target: Some(Box::new(TargetArchetype::Target(target))),
@@ -309,7 +315,9 @@ impl Link {
                     self.credit -= 1;
                     self.count = self.count.wrapping_add(1);
                     sender.tags = sender.tags.wrapping_add(1);
-                    sender.unsettled.push_back((id, sending.number));
+                    if !self.is_once {
+                        sender.unsettled.push_back((id, sending.number));
+                    }
                     sending.begun = Some(id);
                     (id, Some(sender.tags.to_be_bytes().to_vec().into()))
                 }
@@ -321,7 +329,7 @@ impl Link {
                 delivery_id: Some(id),
                 message_format: tag.is_some().then_some(0),
                 delivery_tag: tag,
-                settled: Some(false),
+                settled: Some(self.is_once),
                 more,
                 rcv_settle_mode: None,
                 state: None,
@@ -472,7 +480,11 @@ impl Link {
     }
 
     pub(super) fn detach(&mut self, session: SessionId, out: &mut Out) {
-        self.detach_for(session, None, out);
+        match self.state {
+            // The peer knows nothing of it.
+            State::Wanted => self.state = State::Gone,
+            _ => self.detach_for(session, None, out),
+        }
     }
 
     fn detach_for(&mut self, session: SessionId, error: Option<definitions::Error>, out: &mut Out) {

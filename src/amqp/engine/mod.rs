@@ -90,8 +90,12 @@ pub struct Attaching {
 pub enum Direction {
     /// To us, so many of them at a time that are not settled.
     In(u32),
+    /// The same, where the peer is asked to settle each as it sends it.
+    InOnce(u32),
     /// To the peer; at most so many that wait, or whose end it has not told.
     Out(usize),
+    /// The same, where each is settled as it is sent: nothing is told of what becomes of it. At most so many wait.
+    OutOnce(usize),
 }
 
 /// Why the peer ended something. Both texts are as [`said`] leaves them.
@@ -289,12 +293,12 @@ impl Engine {
     }
 
     /// Deliveries that came on a session, and have not been told of: of one whose end does not wait for its turn.
-    pub fn deliveries_of(&mut self, session: SessionId) -> Vec<Delivery> {
+    pub fn deliveries_of(&mut self, session: SessionId) -> Vec<(LinkId, Delivery)> {
         let is_its = |event: &Event| matches!(event, Event::Delivered(link, _) if link.session == session);
         let (its, others) = self.out.events.drain(..).partition::<VecDeque<_>, _>(is_its);
         self.out.events = others;
         let delivery = |event| match event {
-            Event::Delivered(_, delivery) => Some(delivery),
+            Event::Delivered(link, delivery) => Some((link, delivery)),
             _ => None,
         };
         its.into_iter().filter_map(delivery).collect()
@@ -559,6 +563,13 @@ impl Engine {
     pub fn resume(&mut self, link: LinkId) {
         if let Some((session, out)) = self.session(link.session) {
             session.resume(link.handle, out);
+        }
+    }
+
+    /// Ends a link. Nothing is told of that, or of it, any more, but for deliveries that were on their way.
+    pub fn detach(&mut self, link: LinkId) {
+        if let Some((session, out)) = self.session(link.session) {
+            session.detach(link.handle, out);
         }
     }
 

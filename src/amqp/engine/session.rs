@@ -57,7 +57,7 @@ impl Session {
         if self.end_wanted {
             return self.end(out);
         }
-        for link in &mut self.links {
+        for link in self.links.iter_mut().filter(|link| !link.is_gone()) {
             link.attach(self.id, out);
         }
     }
@@ -81,6 +81,12 @@ impl Session {
                 self.state = State::Ending;
             }
             State::Ending => {}
+        }
+    }
+
+    pub(super) fn detach(&mut self, handle: u32, out: &mut Out) {
+        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state != State::Ending) {
+            link.detach(self.id, out);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The engine against a peer that is written out frame by frame.
 
+mod once;
+
 use fe2o3_amqp_types::definitions::{AmqpError, Handle, Role};
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Rejected};
 use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, End as EndFrame, Flow, Transfer};

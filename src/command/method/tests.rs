@@ -1,7 +1,7 @@
 use super::*;
 
 fn gist(name: &str, payload: &str) -> Gist {
-    Method { name: name.into(), payload: payload.as_bytes().to_vec() }.condense()
+    Method { name: name.into(), payload: payload.as_bytes().to_vec(), unread: None }.condense()
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! An identity's attachment by AMQP: a session of a connection that others have parts of, with a link for its messages,
-//! and one for its events once there is any.
+//! two for calls of its methods, and one for its events once there is any.
 //!
 //! Invariants
 //! - The hub is told of deliveries in the order of their receipt (G5), and each is settled with that.
@@ -17,12 +17,14 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
+use super::calls::Listening;
 use super::handle::{read, Command, Hold, Signal, Waiting};
 use super::locked::{Left, Locked};
-use super::message::{self, audience, devicebound, events};
+use super::message::{self, audience, devicebound, events, methods};
 use crate::amqp::engine::{Delivery, Settle};
 use crate::command::Message;
 use crate::config::Settle as SettleWhen;
+use crate::hub::call::{Answered, CallId};
 use crate::hub::in_order::InOrder;
 use crate::hub::lock::Recipient;
 use crate::hub::transport::{Attachment, Entry, Inbound, Pending, Reached};
@@ -35,7 +37,7 @@ use crate::proof::crash::{self, Point};
 const WINDOW_AFTER_EXECUTION: u32 = 4;
 /// Deliveries at a time that are settled as soon as they are recorded.
 const WINDOW_AFTER_ACCEPT: u32 = 16;
-/// What may wait for the identity: deliveries, acknowledged events, and what there is beside.
+/// What may wait for the identity: deliveries, calls, acknowledged events, and what there is beside.
 const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
@@ -91,6 +93,8 @@ impl Reached for Shared {
                 order: InOrder::default(),
                 locked,
                 attach_due: None,
+                listening: Listening::new(Instant::now()),
+                taken: None,
                 idle_until: Instant::now() + IDLE,
                 is_over: false,
                 gives_back: true,
@@ -149,6 +153,9 @@ struct Attached {
     locked: Locked,
     /// The hub must have answered to the Attach by then.
     attach_due: Option<Instant>,
+    listening: Listening,
+    /// A call that it has and the connection knows nothing of.
+    taken: Option<u32>,
     idle_until: Instant,
     /// It has ended, and its connection has not.
     is_over: bool,
@@ -159,13 +166,35 @@ struct Attached {
 impl Attached {
     async fn next_inbound(&mut self) -> Result<Inbound, Trouble> {
         self.seat.waiting.begin_turn();
-        match self.seat.signals.recv().await {
+        loop {
+            if let Some(delivery) = self.taken {
+                self.seat.want(Command::Taken { user: self.seat.user, delivery }).await?;
+                self.taken = None;
+            }
+            let signal = self.seat.signals.recv().await;
+            if let Some(inbound) = self.on_signal(signal)? {
+                return Ok(inbound);
+            }
+        }
+    }
+
+    /// What a signal is to the identity, if anything.
+    fn on_signal(&mut self, signal: Option<Signal>) -> Result<Option<Inbound>, Trouble> {
+        let inbound = match signal {
             Some(Signal::Ready) => {
                 crash::point(Point::SubscriptionGranted);
                 self.attach_due = None;
+                self.listening.begin(Instant::now());
                 Ok(Inbound::Ready)
             }
             Some(Signal::Delivered(delivery, came)) => Ok(self.on_delivery(&delivery, came)),
+            Some(Signal::Called(delivery, pair)) => return Ok(self.on_call(&delivery, pair)),
+            Some(Signal::Deaf(why)) => {
+                let pause = self.listening.ended(Instant::now(), fastrand::f64());
+                let (device, seconds) = (&self.device, pause.as_secs_f32());
+                tracing::debug!(device = %device, seconds, "the hub passes no calls of direct methods on: {why}");
+                return Ok(None);
+            }
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
             Some(Signal::Refused(event, why)) => Ok(Inbound::EventRefused { event, why }),
             Some(Signal::Postponed(event, why, is_suspect)) => Ok(Inbound::EventPostponed { event, why, is_suspect }),
@@ -175,6 +204,24 @@ impl Attached {
                 Err(trouble)
             }
             None => Err(self.seat.hold.why()),
+        };
+        inbound.map(Some)
+    }
+
+    /// A call. `None`: it is one that can't be answered.
+    fn on_call(&mut self, delivery: &Delivery, pair: u64) -> Option<Inbound> {
+        crash::point(Point::PublishRead);
+        self.taken = Some(delivery.id);
+        match message::called(&delivery.payload, delivery.is_whole) {
+            Ok((id, method)) => {
+                let call = CallId([&pair.to_be_bytes()[..], &id].concat().into());
+                Some(Inbound::Call { call, method })
+            }
+            // Its caller gives up by itself.
+            Err(why) => {
+                tracing::debug!(device = %self.device, "a call that can't be answered: {why}");
+                None
+            }
         }
     }
 
@@ -272,24 +319,38 @@ impl Attachment for Attached {
     }
 
     fn keep_alive_at(&self) -> Instant {
-        self.attach_due.unwrap_or(self.idle_until)
+        let due = self.attach_due.unwrap_or(self.idle_until);
+        self.listening.due().map_or(due, |ask| ask.min(due))
     }
 
-    /// The connection keeps itself alive. What may be due here is the hub's answer.
+    /// The connection keeps itself alive. What may be due here is the hub's answer, or a question.
     fn keep_alive(&mut self) -> Pending<'_, Result<(), Trouble>> {
         let now = Instant::now();
         self.idle_until = now + IDLE;
-        let is_late = self.attach_due.is_some_and(|due| due <= now);
         Box::pin(async move {
-            match is_late {
-                true => Err(Trouble::Slow(ATTACH_PATIENCE.as_secs())),
-                false => Ok(()),
+            if self.attach_due.is_some_and(|due| due <= now) {
+                return Err(Trouble::Slow(ATTACH_PATIENCE.as_secs()));
             }
+            if self.listening.due().is_some_and(|due| due <= now) {
+                self.listening.asks(now);
+                self.seat.want(Command::Listen { user: self.seat.user, at: methods(&self.device) }).await?;
+            }
+            Ok(())
         })
     }
 
     fn settle(&mut self, settlements: Vec<Settlement>) -> Pending<'_, Result<bool, Trouble>> {
         Box::pin(self.settle_all(settlements))
+    }
+
+    fn answer(&mut self, answered: Answered) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async move {
+            let Answered { call, answer } = answered;
+            let (pair, id) = call.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+            let pair = u64::from_be_bytes(*pair);
+            let message = message::answer(id, &answer).map_err(|error| Trouble::Protocol(error.to_string()))?;
+            self.seat.want(Command::Answer { user: self.seat.user, pair, message: Bytes::from(message) }).await
+        })
     }
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {

@@ -5,8 +5,8 @@
 //! - What happens to one identity is told to it alone; when the connection ends, each learns why.
 //! - The task waits for no identity: what one does not take ends that one's part (G11). All queues are bounded.
 //! - When no handle is left, the connection is closed.
-//! - What comes for an identity that is there no more is noted: the hub may keep it locked, and what is behind it is
-//!   not to be run before (G5).
+//! - A message that comes for an identity that is there no more is noted: the hub may keep it locked, and what is
+//!   behind it is not to be run before (G5).
 //! - An uplink that takes less than there is to be sent, for long, ends the connection, and not the memory.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout, Instant};
 
+use super::calls::Pair;
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
 use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
 use super::locked::Late;
@@ -94,7 +95,6 @@ async fn drive(dial: Arc<dyn Dial>, account: Account, mut ends: Ends) {
 /// An identity that is served.
 struct User {
     session: SessionId,
-    receiver: Option<LinkId>,
     sender: Option<LinkId>,
     /// Events whose end the hub has not told.
     events: usize,
@@ -106,6 +106,10 @@ struct User {
 struct Part {
     user: u64,
     late: Late,
+    /// The link of its messages.
+    receiver: Option<LinkId>,
+    /// The links of its calls, or those before.
+    calls: Option<Pair>,
 }
 
 /// Who asked for a token to be shown.
@@ -216,19 +220,31 @@ impl Driver {
             Command::Join { user, signals, late } => self.join(user, signals, late),
             Command::Receive { user, from, window } => {
                 let link = self.attach(user, "in", from, Direction::In(window));
-                match (self.users.get_mut(&user), link) {
-                    (Some(served), Some(_)) => served.receiver = link,
+                match (self.part_of(user), link) {
+                    (Some(part), Some(_)) => part.receiver = link,
                     _ => self.over(user, Trouble::NoSession),
                 }
             }
             Command::TakeNoMore { user } => {
-                if let Some(link) = self.users.get(&user).and_then(|user| user.receiver) {
+                if let Some(link) = self.part_of(user).and_then(|part| part.receiver) {
                     self.engine.pause(link);
+                }
+            }
+            Command::Listen { user, at } => self.listen(user, &at),
+            Command::Taken { user, delivery } => {
+                if let Some(pair) = self.part_of(user).and_then(|part| part.calls) {
+                    pair.taken(&mut self.engine, delivery);
+                }
+            }
+            Command::Answer { user, pair, message } => {
+                let calls = self.part_of(user).and_then(|part| part.calls).filter(|calls| calls.number == pair);
+                if !calls.is_some_and(|calls| calls.answer(&mut self.engine, message)) {
+                    tracing::debug!("an answer to a call that the hub has given up goes nowhere");
                 }
             }
             Command::Publish { user, to, seq, message } => self.publish(user, to, seq, message),
             Command::Settle { user, delivery, how } => {
-                if let Some(link) = self.users.get(&user).and_then(|user| user.receiver) {
+                if let Some(link) = self.part_of(user).and_then(|part| part.receiver) {
                     self.engine.settle(link, delivery, how);
                 }
             }
@@ -248,8 +264,8 @@ impl Driver {
         }
         match self.engine.begin() {
             Some(session) => {
-                self.sessions.insert(session, Part { user, late });
-                let served = User { session, receiver: None, sender: None, events: 0, signals, is_leaving: false };
+                self.sessions.insert(session, Part { user, late, receiver: None, calls: None });
+                let served = User { session, sender: None, events: 0, signals, is_leaving: false };
                 self.users.insert(user, served);
             }
             // The channel is new, and has room.
@@ -263,6 +279,22 @@ impl Driver {
         let name = format!("{}-{user}-{which}-{}", self.container, self.links);
         self.engine
             .attach(session, Attaching { name, address, local: None, direction, properties: Some(self.client.clone()) })
+    }
+
+    /// Asks for an identity's calls.
+    fn listen(&mut self, user: u64, at: &str) {
+        let Some(session) = self.users.get(&user).filter(|user| !user.is_leaving).map(|user| user.session) else {
+            return;
+        };
+        self.links += 1;
+        let name = format!("{}-{user}", self.container);
+        let pair = Pair::attach(&mut self.engine, session, (self.links, &name), at, &self.client);
+        if let Some(mut before) = self.part_of(user).and_then(|part| std::mem::replace(&mut part.calls, pair)) {
+            before.end(&mut self.engine);
+        }
+        if pair.is_none() {
+            self.tell(user, Signal::Deaf("the session has no room for its links".into()));
+        }
     }
 
     fn publish(&mut self, user: u64, to: String, seq: i64, message: Bytes) {
@@ -286,7 +318,9 @@ impl Driver {
     fn over(&mut self, user: u64, trouble: Trouble) {
         if let Some(served) = self.users.remove(&user) {
             // Their deadlines count from now (G13), whatever ends here.
-            for delivery in self.engine.deliveries_of(served.session) {
+            let receiver = self.sessions.get(&served.session).and_then(|part| part.receiver);
+            let all = self.engine.deliveries_of(served.session).into_iter();
+            for (_, delivery) in all.filter(|(link, _)| receiver == Some(*link)) {
                 if let Err(untold) = served.signals.try_send(Signal::Delivered(delivery, Instant::now())) {
                     self.came_late(served.session, untold.into_inner());
                 }
@@ -321,8 +355,7 @@ impl Driver {
             Event::Opened { .. } => {}
             Event::Closed(problem) => return Err(dismissed(problem)),
             Event::Attached(link) => {
-                let user = self.user_of(link.session);
-                if user.is_some_and(|user| self.users[&user].receiver == Some(link)) {
+                if self.is_of_messages(link) {
                     self.signal(link, Signal::Ready);
                 }
             }
@@ -355,8 +388,17 @@ impl Driver {
         Ok(())
     }
 
-    /// A link has ended. That of the events ends the rest only if the hub may have ended it for one of them.
+    /// A link has ended. Those of calls end nothing else, and that of the events ends the rest only if the hub may have
+    /// ended it for one of them.
     fn on_detached(&mut self, link: LinkId, problem: Option<Problem>) {
+        let part = self.sessions.get_mut(&link.session);
+        if let Some(calls) = part.and_then(|part| part.calls.as_mut()).filter(|calls| calls.has(link)) {
+            if calls.end(&mut self.engine) {
+                let why = problem.map(|it| format!("{} {}", it.condition, it.description));
+                self.signal(link, Signal::Deaf(why.unwrap_or_else(|| "it gives no reason".into())));
+            }
+            return;
+        }
         let user = self.user_of(link.session);
         let Some(served) = user.and_then(|user| self.users.get_mut(&user)) else { return };
         match (served.sender == Some(link) && !served.is_leaving, served.events, user) {
@@ -380,11 +422,27 @@ impl Driver {
         self.over(user, Trouble::from_amqp(&condition, &description));
     }
 
+    fn part_of(&mut self, user: u64) -> Option<&mut Part> {
+        self.sessions.get_mut(&self.users.get(&user)?.session)
+    }
+
+    fn is_of_messages(&self, link: LinkId) -> bool {
+        self.sessions.get(&link.session).is_some_and(|part| part.receiver == Some(link))
+    }
+
     fn user_of(&self, session: SessionId) -> Option<u64> {
         self.sessions.get(&session).map(|part| part.user).filter(|user| self.users.contains_key(user))
     }
 
     fn on_delivered(&mut self, link: LinkId, delivery: Delivery) {
+        if !self.is_of_messages(link) {
+            // What is called of whom nobody serves any more, nobody hears.
+            let calls = self.sessions.get(&link.session).and_then(|part| part.calls);
+            if let Some(calls) = calls.filter(|calls| calls.brings(link)) {
+                self.signal(link, Signal::Called(delivery, calls.number));
+            }
+            return;
+        }
         let signal = Signal::Delivered(delivery, Instant::now());
         match self.user_of(link.session) {
             Some(user) => self.tell(user, signal),
@@ -432,7 +490,8 @@ impl Driver {
             while turned.is_ok() && !self.engine.is_closed() {
                 turned = self.wire.turn(&mut self.engine).await;
                 while let Some(event) = self.engine.event() {
-                    if let Event::Delivered(link, delivery) = event {
+                    let Event::Delivered(link, delivery) = event else { continue };
+                    if self.is_of_messages(link) {
                         self.came_late(link.session, Signal::Delivered(delivery, Instant::now()));
                     }
                 }

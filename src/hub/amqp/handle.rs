@@ -41,6 +41,12 @@ pub(super) enum Command {
     Receive { user: u64, from: String, window: u32 },
     /// To have no more messages than are on their way.
     TakeNoMore { user: u64 },
+    /// To have calls of direct methods from there.
+    Listen { user: u64, at: String },
+    /// It has the call that came as this delivery, and has room for another.
+    Taken { user: u64, delivery: u32 },
+    /// To have a call answered that this pair of links brought.
+    Answer { user: u64, pair: u64, message: Bytes },
     /// To have an event sent to there.
     Publish { user: u64, to: String, seq: i64, message: Bytes },
     /// To have the hub told of a delivery.
@@ -55,6 +61,10 @@ pub(super) enum Signal {
     Ready,
     /// A message, and when it had come.
     Delivered(Delivery, Instant),
+    /// A call, and the pair of links that brought it.
+    Called(Delivery, u64),
+    /// No calls come, or none come any more, for this reason.
+    Deaf(String),
     /// The hub has the event with this number of the ledger.
     Published(i64),
     /// The hub does not take the event with this number, for this reason.

@@ -7,12 +7,14 @@
 //! - Any bytes give a [`Message`]; what can't be understood is named in `malformed`, with what could be read (G8).
 
 use crate::amqp::types::messaging::{MessageId, Properties};
+use crate::amqp::types::primitives::SimpleValue;
 
 use crate::amqp::frame::FrameError;
 use crate::amqp::message::{self, number, text, Body};
 use crate::amqp::Value;
 use crate::command::excerpt::truncated;
-use crate::command::Message;
+use crate::command::outcome::{Code, Fault};
+use crate::command::{self, Message, Method};
 use crate::complaint::said;
 use crate::hub::properties::{parse_expiry, percent_encoded};
 use crate::ledger::row::Event;
@@ -26,6 +28,11 @@ pub fn devicebound(device: &str) -> String {
 /// Where a device's events go.
 pub fn events(device: &str) -> String {
     format!("/devices/{}/messages/events", percent_encoded(device))
+}
+
+/// Where calls of a device's methods come from, and where their answers go.
+pub fn methods(device: &str) -> String {
+    format!("/devices/{}/methods/devicebound", percent_encoded(device))
 }
 
 /// What a device's token is of.
@@ -58,6 +65,65 @@ pub fn c2d(payload: &[u8], is_whole: bool) -> Message {
         malformed: why.map(|why| format!("the message can't be read: {why}")),
         body: read.body,
     }
+}
+
+/// What a call names its method by, and an answer its status (IoT Hub's SDKs).
+const METHOD_NAME: &str = "IoThub-methodname";
+const METHOD_STATUS: &str = "IoThub-status";
+
+/// Longest id of a call that is answered to, in bytes. The hub's have sixteen.
+const CALL_ID_BYTES_MAX: usize = 128;
+
+/// Reads a call of a direct method: the id that it is answered under, as [`answer`] takes it, and what is called.
+/// `is_whole`: no end of it was left out.
+///
+/// # Errors
+/// Why nobody can answer it.
+pub fn called(payload: &[u8], is_whole: bool) -> Result<(Vec<u8>, Method), &'static str> {
+    let (read, why) = message::read(payload);
+    let id =
+        read.correlation_id.as_ref().and_then(id_bytes).ok_or("it has no correlation id that can be answered to")?;
+    let name = read.property(METHOD_NAME).and_then(text).filter(|name| !name.is_empty());
+    let unread = match (is_whole, why) {
+        (false, _) => Some(Fault::new(Code::TooLarge, "the call is larger than any of a hub")),
+        (true, Some(why)) => Some(Fault::new(Code::BadValue, format!("the call can't be read: {why}"))),
+        (true, None) => None,
+    };
+    Ok((id, Method { name: name.ok_or("it names no method")?, payload: read.body, unread }))
+}
+
+/// Writes the answer to a call with this id, which is said in the type that it came in.
+///
+/// # Errors
+/// It has no encoding, or the id is none that [`called`] has given.
+pub fn answer(id: &[u8], answer: &command::Answer) -> Result<Vec<u8>, FrameError> {
+    let id = id_of(id).ok_or_else(|| FrameError::Malformed("an answer to no call".into()))?;
+    let properties = Properties { correlation_id: Some(id), ..Properties::default() };
+    let status = [(METHOD_STATUS, SimpleValue::Int(answer.status.into()))];
+    message::write_values(&properties, status, Body::Data(answer.body.as_bytes()))
+}
+
+/// An id of any of the types that it may have ("Messaging", 3.2.11), as bytes of our own: its type, and what it is.
+fn id_bytes(id: &Value) -> Option<Vec<u8>> {
+    let (kind, id) = match id {
+        Value::String(text) => (b's', text.as_bytes()),
+        Value::Ulong(number) => (b'n', &number.to_be_bytes()[..]),
+        Value::Uuid(uuid) => (b'u', &uuid.as_inner()[..]),
+        Value::Binary(bytes) => (b'b', &bytes[..]),
+        _ => return None,
+    };
+    (!id.is_empty() && id.len() <= CALL_ID_BYTES_MAX).then(|| [&[kind], id].concat())
+}
+
+fn id_of(bytes: &[u8]) -> Option<MessageId> {
+    let (kind, id) = bytes.split_first()?;
+    Some(match kind {
+        b's' => MessageId::String(String::from_utf8(id.to_vec()).ok()?),
+        b'n' => MessageId::Ulong(u64::from_be_bytes(id.try_into().ok()?)),
+        b'u' => MessageId::Uuid(<[u8; 16]>::try_from(id).ok()?.into()),
+        b'b' => MessageId::Binary(id.to_vec().into()),
+        _ => return None,
+    })
 }
 
 /// Reads a time: AMQP's own, milliseconds since 1970, or RFC 3339. 0 and nothing are none.
@@ -225,8 +291,66 @@ mod tests {
         assert_eq!(message::read(&super::event(&event).unwrap()).0.correlation_id, None);
     }
 
+    fn call(id: Value, name: &str, body: &[u8]) -> Vec<u8> {
+        let fields = [vec![Value::Null; 5], vec![id]].concat();
+        let name = map(&[("IoThub-methodname", Value::String(name.into()))]);
+        [section(0x73, &Value::List(fields)), section(0x74, &name), body.to_vec()].concat()
+    }
+
+    fn data(bytes: &[u8]) -> Vec<u8> {
+        section(0x75, &Value::Binary(bytes.to_vec().into()))
+    }
+
+    #[test]
+    fn a_call_is_answered_under_the_id_that_it_came_with_in_its_own_type() {
+        for id in [
+            Value::Uuid([7; 16].into()),
+            Value::String("r-1 ü".into()),
+            Value::Ulong(u64::MAX),
+            Value::Binary(b"\xff\x00".to_vec().into()),
+        ] {
+            let (own, method) = called(&call(id.clone(), "set-speed", &data(b"42.5")), true).unwrap();
+            assert_eq!(method, Method { name: "set-speed".into(), payload: b"42.5".to_vec(), unread: None });
+            let said = command::Answer { status: 404, body: "{}".into() };
+            let (read, why) = message::read(&answer(&own, &said).unwrap());
+            assert_eq!((&read.correlation_id, why), (&Some(id), None));
+            assert_eq!((read.property("IoThub-status"), &read.body[..]), (Some(&Value::Int(404)), &b"{}"[..]));
+        }
+        assert!(answer(b"x", &command::Answer { status: 200, body: "{}".into() }).is_err());
+    }
+
+    #[test]
+    fn a_call_that_names_no_method_or_nobody_to_answer_to_can_not_be_answered() {
+        let id = || Value::String("r-1".into());
+        for (id, name) in
+            [(Value::Null, "set"), (Value::Bool(true), "set"), (Value::String("".into()), "set"), (id(), "")]
+        {
+            assert!(called(&call(id, name, b""), true).is_err());
+        }
+        assert!(called(&call(Value::String("r".repeat(CALL_ID_BYTES_MAX + 1)), "set", b""), true).is_err());
+        assert!(called(b"anything", true).is_err() && called(b"", true).is_err());
+        assert_eq!(called(&call(id(), "set", b""), true).unwrap().1.payload, b"");
+    }
+
+    #[test]
+    fn what_can_not_be_read_of_a_call_is_refused_and_not_done_as_far_as_it_could_be_read() {
+        let id = || Value::String("r-1".into());
+        let joined = called(&call(id(), "set", &[data(b"4"), data(b"2")].concat()), true).unwrap().1;
+        assert_eq!((&joined.payload[..], joined.unread), (&b"42"[..], None));
+        let cut = &call(id(), "set", &[data(b"4"), data(b"2")].concat());
+        for (bytes, is_whole, code) in [
+            (&cut[..cut.len() - 1], true, Code::BadValue),
+            (&cut[..cut.len() - 1], false, Code::TooLarge),
+            (&call(id(), "set", &section(0x76, &Value::List(vec![]))), true, Code::BadValue),
+        ] {
+            let gist = called(bytes, is_whole).unwrap().1.condense();
+            assert_eq!((gist.value, gist.fault.map(|fault| fault.code)), (None, Some(code)));
+        }
+    }
+
     #[test]
     fn addresses_take_any_device_id() {
+        assert_eq!(methods("pump 7#a"), "/devices/pump%207%23a/methods/devicebound");
         assert_eq!(devicebound("pump 7#a"), "/devices/pump%207%23a/messages/devicebound");
         assert_eq!(events("d"), "/devices/d/messages/events");
         assert_eq!(audience("h.azure-devices.net", "d%"), "h.azure-devices.net%2Fdevices%2Fd%25");

@@ -1,5 +1,6 @@
 //! Identities over AMQP against a hub that is written out: it answers as a hub does, unless a test says otherwise.
 
+mod calls;
 mod hub;
 mod leaving;
 mod order;

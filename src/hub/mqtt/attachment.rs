@@ -209,7 +209,7 @@ impl Attached {
                 tracing::debug!(device = %device, topic = %topic[..topic.len().min(120)].escape_ascii(), "a call that can't be answered");
                 return Ok(None);
             };
-            let method = Method { name, payload: payload.to_vec() };
+            let method = Method { name, payload: payload.to_vec(), unread: None };
             return Ok(Some(Inbound::Call { call: CallId(rid.into()), method }));
         }
         let number = match qos {
@@ -499,7 +499,7 @@ mod tests {
         far.write_all(&called(b"$iothub/methods/POST/set/", b"1")).await.unwrap();
         far.write_all(&called(b"$iothub/methods/POST/set/?$rid=7f", b"42")).await.unwrap();
         let Ok(Inbound::Call { call, method }) = attachment.next().await else { panic!("a call came") };
-        assert_eq!(method, Method { name: "set".into(), payload: b"42".to_vec() });
+        assert_eq!(method, Method { name: "set".into(), payload: b"42".to_vec(), unread: None });
         let answer = crate::command::Answer { status: 200, body: "{}".into() };
         attachment.answer(Answered { call, answer }).await.unwrap();
         hear(&mut far, &called(b"$iothub/methods/res/200/?$rid=7f", b"{}")).await;

@@ -1,5 +1,7 @@
 //! The hub's end of a connection, written out: it answers as a hub does.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::DuplexStream;
@@ -7,7 +9,7 @@ use tokio_util::codec::Framed;
 
 use crate::amqp::frame::{Body, Codec, Frame, Item, Protocol, Sasl};
 use crate::amqp::message::{self, text};
-use crate::amqp::types::definitions::{Error, ErrorCondition, Handle, Role};
+use crate::amqp::types::definitions::{Error, ErrorCondition, Handle, Role, SenderSettleMode};
 use crate::amqp::types::messaging::{Accepted, DeliveryState, MessageId, Properties, TargetArchetype};
 use crate::amqp::types::performatives::{
     Attach, Begin, Close, Detach, Disposition, End, Flow, Open, Performative, Transfer,
@@ -24,6 +26,10 @@ pub(super) struct Hub {
     pub(super) status: &'static str,
     /// Sessions that it takes.
     pub(super) sessions: u16,
+    /// Which pair each link for calls says that it is of.
+    pub(super) pairs: Vec<String>,
+    /// How many messages may go in all on each link, by its channel and its handle.
+    pub(super) may_send: HashMap<(u16, u32), u32>,
     is_open: bool,
 }
 
@@ -34,6 +40,7 @@ pub(super) enum Heard {
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
     Event { channel: u16, id: u32, message: Box<message::Message> },
+    Answer { message: Box<message::Message> },
     Told { first: u32, how: &'static str },
     Ended { channel: u16 },
     Closed { why: Option<Error> },
@@ -50,7 +57,9 @@ pub(super) struct Asked {
 impl Hub {
     pub(super) fn on(stream: DuplexStream) -> Hub {
         let framed = Framed::new(stream, Codec::default());
-        Hub { framed, mechanism: "ANONYMOUS", silent_to: "", status: "200", sessions: 1024, is_open: false }
+        let (pairs, may_send) = Default::default();
+        let (silent_to, status, sessions, is_open) = ("", "200", 1024, false);
+        Hub { framed, mechanism: "ANONYMOUS", silent_to, status, sessions, pairs, may_send, is_open }
     }
 
     pub(super) async fn say(&mut self, channel: u16, performative: Performative) {
@@ -101,7 +110,8 @@ impl Hub {
                         return heard;
                     }
                 }
-                Performative::Flow(Flow { handle: Some(_), link_credit: Some(credit), .. }) => {
+                Performative::Flow(Flow { handle: Some(of), link_credit: Some(credit), delivery_count, .. }) => {
+                    self.may_send.insert((channel, of.0), delivery_count.unwrap_or_default() + credit);
                     return Heard::Credit { channel, credit };
                 }
                 Performative::Transfer(transfer) => return self.on_transfer(channel, transfer, &payload).await,
@@ -141,6 +151,13 @@ impl Hub {
             _ => None,
         };
         let address = theirs.expect("an address");
+        if address.ends_with("/methods/devicebound") {
+            assert_eq!(attach.snd_settle_mode, SenderSettleMode::Settled);
+            let properties = attach.properties.as_ref().expect("it says of itself");
+            assert!(properties.get(&"com.microsoft:api-version".into()).is_some());
+            let pair = properties.get(&"com.microsoft:channel-correlation-id".into()).and_then(text);
+            self.pairs.push(pair.expect("it is of a pair"));
+        }
         let is_sender = attach.role == Role::Sender;
         let role = if is_sender { Role::Receiver } else { Role::Sender };
         let initial_delivery_count = (!is_sender).then_some(0);
@@ -157,6 +174,10 @@ impl Hub {
         let (message, why) = message::read(payload);
         assert_eq!(why, None);
         let id = transfer.delivery_id.unwrap();
+        if message.property("IoThub-status").is_some() {
+            assert_eq!(transfer.settled, Some(true));
+            return Heard::Answer { message: Box::new(message) };
+        }
         let Some(of) = message.property("name").and_then(text) else {
             return Heard::Event { channel, id, message: Box::new(message) };
         };
@@ -270,9 +291,33 @@ impl Hub {
         .await
     }
 
+    /// A call of a device's method, under an id.
+    pub(super) async fn call(&mut self, link: (u16, u32), id: u32, call: MessageId, name: &str, body: &[u8]) {
+        let properties = Properties { correlation_id: Some(call), ..Properties::default() };
+        let message = message::write(&properties, &[("IoThub-methodname", name)], message::Body::Data(body)).unwrap();
+        self.transfer(link.0, link.1, id, &message, 1).await;
+    }
+
+    /// The next answer to a call.
+    pub(super) async fn answer_to_a_call(&mut self) -> message::Message {
+        self.until(|heard| match heard {
+            Heard::Answer { message } => Some((**message).clone()),
+            _ => None,
+        })
+        .await
+    }
+
     /// The link of a device's messages, once it is asked for.
     pub(super) async fn link(&mut self, device: &str) -> (u16, u32) {
-        let wanted = format!("/devices/{device}/messages/devicebound");
+        self.link_at(&format!("/devices/{device}/messages/devicebound")).await
+    }
+
+    /// One of the links of a device's methods, once it is asked for.
+    pub(super) async fn methods(&mut self, device: &str) -> (u16, u32) {
+        self.link_at(&format!("/devices/{device}/methods/devicebound")).await
+    }
+
+    async fn link_at(&mut self, wanted: &str) -> (u16, u32) {
         self.until(|heard| match heard {
             Heard::Link { channel, handle, address } if *address == wanted => Some((*channel, *handle)),
             _ => None,
