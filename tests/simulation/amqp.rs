@@ -38,6 +38,16 @@ pub fn frame(channel: u16, performative: Performative, payload: &[u8]) -> Vec<u8
 
 /// A message in so many frames at least, but for the last of them, which comes by itself.
 pub fn transfers(channel: u16, handle: u32, delivery: u32, message: &[u8], frames: usize) -> (Vec<u8>, Vec<u8>) {
+    pieces((channel, handle), (delivery, false), message, frames)
+}
+
+/// The same of one that is settled already, or not.
+pub fn pieces(
+    (channel, handle): (u16, u32),
+    (delivery, is_settled): (u32, bool),
+    message: &[u8],
+    frames: usize,
+) -> (Vec<u8>, Vec<u8>) {
     let size = message.len().div_ceil(frames).clamp(1, FRAME_MAX - 512);
     let pieces: Vec<&[u8]> = message.chunks(size).collect();
     let frame_of = |(at, piece): (usize, &&[u8])| {
@@ -47,7 +57,7 @@ pub fn transfers(channel: u16, handle: u32, delivery: u32, message: &[u8], frame
             delivery_id: is_first.then_some(delivery),
             delivery_tag: is_first.then(|| delivery.to_be_bytes().to_vec().into()),
             message_format: is_first.then_some(0),
-            settled: is_first.then_some(false),
+            settled: is_first.then_some(is_settled),
             more: at + 1 < pieces.len(),
             rcv_settle_mode: None,
             state: None,
@@ -135,6 +145,27 @@ pub fn answer(to: &str, status: i32) -> Vec<u8> {
     bytes.extend(section(&ApplicationProperties(said)));
     bytes.extend(section(&AmqpValue(Value::Null)));
     bytes
+}
+
+/// A call of a direct method, under an id that the hub's own have the type of.
+pub fn call(request: u64, method: &str, payload: &[u8]) -> Vec<u8> {
+    let id = u128::from(request).to_be_bytes();
+    let properties = Properties { correlation_id: Some(MessageId::Uuid(id.into())), ..Properties::default() };
+    let mut bytes = section(&properties);
+    let mut said = OrderedMap::new();
+    said.insert("IoThub-methodname".to_owned(), SimpleValue::String(method.to_owned()));
+    bytes.extend(section(&ApplicationProperties(said)));
+    bytes.extend(section(&Data(payload.to_vec().into())));
+    bytes
+}
+
+/// Reads the answer to a call: to which, its status, and its body.
+pub fn answer_to_a_call(payload: &[u8]) -> Option<(u64, u16, String)> {
+    let (read, why) = message::read(payload);
+    let Some(Value::Uuid(id)) = read.correlation_id.as_ref().filter(|_| why.is_none()) else { return None };
+    let request = u128::from_be_bytes(*id.as_inner()).try_into().ok()?;
+    let Some(Value::Int(status)) = read.property("IoThub-status") else { return None };
+    Some((request, (*status).try_into().ok()?, String::from_utf8(read.body).ok()?))
 }
 
 fn section(value: &impl serde::Serialize) -> Vec<u8> {

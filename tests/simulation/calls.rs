@@ -18,8 +18,8 @@ const VALUES_FROM: u16 = 9_000;
 /// Most calls of a schedule.
 const CALLS_MAX: u64 = 8;
 
-/// What is called for, by dice of its own: in some schedules, where all devices are reached by MQTT and the ledger
-/// stays what it is. What is written by a call is not read back, so that what is said of messages needs to know of
+/// What is called for, by dice of its own: in some schedules, of devices that are reached by MQTT or AMQP, where the
+/// ledger stays what it is. What is written by a call is not read back, so that what is said of messages needs to know of
 /// none.
 pub fn wanted(
     world: &World,
@@ -31,8 +31,8 @@ pub fn wanted(
     let forgets = [Manner::LostLedger, Manner::RestoredLedger, Manner::OtherHub, Manner::Moves];
     let is_quiet = faults.dead_line.is_some() || forgets.into_iter().any(|manner| manners.have(manner));
     let all = || configurations.iter().flat_map(|one| &one.devices);
-    let by_mqtt = |id: &str| all().filter(|one| one.id == id).all(|one| one.over == Over::Mqtt);
-    let is_called = |device: &&Device| device.bus != "text" && by_mqtt(&device.id);
+    let has_calls = |id: &str| all().filter(|one| one.id == id).all(|one| one.over != Over::Https);
+    let is_called = |device: &&Device| device.bus != "text" && has_calls(&device.id);
     let called: Vec<&Device> = configurations[0].devices.iter().filter(is_called).collect();
     if is_quiet || called.is_empty() || dice.u8(..10) < 6 {
         return Vec::new();

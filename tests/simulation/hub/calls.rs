@@ -10,6 +10,7 @@ use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::super::mqtt;
 use super::super::scenario::Message;
+use super::super::wire::Wire;
 use super::Hub;
 
 /// How long a caller waits in peace: longer than any command takes.
@@ -38,16 +39,26 @@ impl Answer {
 /// A call under way.
 struct Try {
     message: Message,
-    /// The connection that it went over.
-    connection: u64,
+    /// The connection of MQTT's, or the pair of AMQP's links, that it goes over.
+    over: u64,
+    /// It waits for nothing but its answer.
+    is_sent: bool,
     answer: Option<Answer>,
+}
+
+/// Where a device listens.
+enum Listening {
+    /// On a connection.
+    Mqtt(u64),
+    /// On a pair of links of a connection.
+    Amqp(u64, Wire),
 }
 
 /// The calls of a hub.
 #[derive(Default)]
 pub struct Calls {
-    /// The connection on which each device listens.
-    listening: BTreeMap<String, u64>,
+    /// Where each device listens.
+    listening: BTreeMap<String, Listening>,
     /// By request id: none is used twice, so that a stale answer is known.
     tries: BTreeMap<u64, Try>,
     /// What each call was answered, by the value that it asks for.
@@ -92,7 +103,46 @@ impl Hub {
 
     /// A device has subscribed to calls on a connection.
     pub(super) fn listens(&self, device: &str, connection: u64) {
-        self.lock().calls.listening.insert(device.to_owned(), connection);
+        self.lock().calls.listening.insert(device.to_owned(), Listening::Mqtt(connection));
+    }
+
+    /// A device has attached a pair of links for calls.
+    pub(super) fn listens_by_amqp(&self, device: &str, pair: u64, wire: &Wire) {
+        self.lock().calls.listening.insert(device.to_owned(), Listening::Amqp(pair, wire.clone()));
+    }
+
+    /// Whether a device's calls go over this pair of links.
+    pub(super) fn is_called_over(&self, device: &str, pair: u64) -> bool {
+        matches!(self.lock().calls.listening.get(device), Some(Listening::Amqp(own, _)) if *own == pair)
+    }
+
+    /// A pair of links has ended.
+    pub(super) fn listens_no_more(&self, device: &str, pair: u64) {
+        if self.is_called_over(device, pair) {
+            self.lock().calls.listening.remove(device);
+        }
+    }
+
+    /// The next call that is to go over a pair of links: its number, what it asks for, and its payload.
+    pub(super) fn next_call(&self, pair: u64) -> Option<(u64, Message)> {
+        let inner = self.lock();
+        let next = inner.calls.tries.iter().find(|(_, one)| one.over == pair && !one.is_sent);
+        next.map(|(request, one)| (*request, one.message.clone()))
+    }
+
+    /// It has gone out.
+    pub(super) fn call_is_sent(&self, request: u64) {
+        self.lock().calls.tries.entry(request).and_modify(|one| one.is_sent = true);
+    }
+
+    /// What is to be done when the gateway has read a call.
+    pub(super) fn on_called(self: &Arc<Self>, value: u16, life: u64) -> impl FnOnce() + Send + 'static {
+        // The wire is the hub's own.
+        let hub = Arc::downgrade(self);
+        move || {
+            let Some(hub) = hub.upgrade() else { return };
+            hub.lock().calls.received.entry(value).or_default().push((life, Instant::now()));
+        }
     }
 
     async fn calls_until_it_knows(self: Arc<Self>, at: Instant, message: Message) {
@@ -139,27 +189,33 @@ impl Hub {
 
     /// One call. `None`: no answer came in time, or the device is not there.
     async fn call(self: &Arc<Self>, message: &Message, patience: Duration) -> Option<Answer> {
-        let (request, wire, on_the_way) = {
+        let (request, by_mqtt, on_the_way) = {
             let mut inner = self.lock();
-            let number = *inner.calls.listening.get(&message.device)?;
-            let (connection, wire) = inner.connected.get(&message.device).cloned()?;
-            if connection != number || wire.is_over() {
+            let (over, by_mqtt, wire) = match inner.calls.listening.get(&message.device)? {
+                Listening::Amqp(pair, wire) => (*pair, false, wire.clone()),
+                Listening::Mqtt(number) => {
+                    let own = inner.connected.get(&message.device).filter(|(connection, _)| connection == number);
+                    (*number, true, own?.1.clone())
+                }
+            };
+            if wire.is_over() {
                 return None;
             }
             inner.last += 1;
             let request = inner.last;
-            let one = Try { message: message.clone(), connection, answer: None };
+            let one = Try { message: message.clone(), over, is_sent: by_mqtt, answer: None };
             inner.calls.tries.insert(request, one);
-            (request, wire, self.sent_answer.clone())
+            (request, by_mqtt.then_some(wire), self.sent_answer.clone())
         };
-        let payload = json!({ "messageId": message.id, "value": message.value }).to_string();
-        let topic = format!("$iothub/methods/POST/{}/?$rid={request}", message.asks.command());
-        // The wire is the hub's own.
-        let (hub, value, life) = (Arc::downgrade(self), message.value, wire.life);
-        wire.send_and_tell(&mqtt::publish_once(&topic, payload.as_bytes()), move || {
-            let Some(hub) = hub.upgrade() else { return };
-            hub.lock().calls.received.entry(value).or_default().push((life, Instant::now()));
-        });
+        match by_mqtt {
+            Some(wire) => {
+                let topic = format!("$iothub/methods/POST/{}/?$rid={request}", message.asks.command());
+                let packet = mqtt::publish_once(&topic, payload(message).as_bytes());
+                wire.send_and_tell(&packet, self.on_called(message.value, wire.life));
+            }
+            // Whoever has its links sends it when there is credit.
+            None => self.sent.notify_waiters(),
+        }
         let answered = async {
             loop {
                 let told = on_the_way.notified();
@@ -176,26 +232,22 @@ impl Hub {
     }
 
     /// The gateway is about to answer a call: what that says must be durable (G1).
-    pub(super) fn expect_answered(&self, topic: &str, body: &[u8]) {
-        let Some((request, answer)) = read(topic, body) else {
-            return self.world.violate(format!("an answer that none can read: {topic}"));
-        };
+    pub(super) fn expect_answered(&self, request: u64, answer: &Answer) {
         let message = self.lock().calls.tries.get(&request).map(|one| one.message.clone());
         if let Some(message) = message.filter(|_| !answer.is_not_taken()) {
             self.witness.expect_answered(&message, answer.is_end());
         }
     }
 
-    /// An answer has come over a connection.
-    pub(super) fn is_answered(&self, connection: u64, topic: &str, body: &[u8]) {
-        let Some((request, answer)) = read(topic, body) else { return };
+    /// An answer has come over a connection of MQTT's, or a pair of AMQP's links.
+    pub(super) fn is_answered(&self, over: u64, request: u64, answer: Answer) {
         if self.world.strikes("calls: an answer is lost", self.faults.lost_acks) {
             return;
         }
         let mut inner = self.lock();
         match inner.calls.tries.get_mut(&request) {
-            Some(one) if one.connection == connection => one.answer = Some(answer),
-            Some(_) => self.world.violate(format!("G6: an answer on another connection: {topic}")),
+            Some(one) if one.over == over => one.answer = Some(answer),
+            Some(_) => self.world.violate(format!("G6: an answer on another connection: {answer:?}")),
             None => self.world.count("calls: an answer comes too late"),
         }
         drop(inner);
@@ -203,8 +255,13 @@ impl Hub {
     }
 }
 
-/// The request that an answer is for, and what it says.
-fn read(topic: &str, body: &[u8]) -> Option<(u64, Answer)> {
+/// What goes to the device.
+pub(super) fn payload(message: &Message) -> String {
+    json!({ "messageId": message.id, "value": message.value }).to_string()
+}
+
+/// The request that an answer of MQTT's is for, and what it says.
+pub(super) fn read(topic: &str, body: &[u8]) -> Option<(u64, Answer)> {
     let (status, request) = topic.strip_prefix("$iothub/methods/res/")?.split_once("/?$rid=")?;
     let body = String::from_utf8(body.to_vec()).ok()?;
     Some((request.parse().ok()?, Answer { status: status.parse().ok()?, body }))

@@ -9,7 +9,7 @@ use tokio::time::{sleep_until, Instant};
 
 use super::super::mqtt::{self, Packet};
 use super::super::wire::{End, Wire};
-use super::{at_or_never, cut, Hub, State};
+use super::{at_or_never, calls, cut, Hub, State};
 
 /// What was delivered on a connection and not acknowledged, in order.
 type Outstanding = Arc<Mutex<VecDeque<(u16, usize)>>>;
@@ -258,7 +258,10 @@ impl Serving {
                 let id = match packet {
                     Packet::PubAck(id) => id,
                     Packet::Once { topic, body } => {
-                        hub.expect_answered(&topic, &body);
+                        match calls::read(&topic, &body) {
+                            Some((request, answer)) => hub.expect_answered(request, &answer),
+                            None => hub.world.violate(format!("an answer that none can read: {topic}")),
+                        }
                         continue;
                     }
                     _ => continue,
@@ -290,7 +293,11 @@ impl Serving {
                 self.wire.send(&mqtt::suback(id, filters.len()));
             }
             Packet::PubAck(id) => self.on_puback(id),
-            Packet::Once { topic, body } => self.hub.is_answered(self.number, &topic, &body),
+            Packet::Once { topic, body } => {
+                if let Some((request, answer)) = calls::read(&topic, &body) {
+                    self.hub.is_answered(self.number, request, answer);
+                }
+            }
             Packet::Publish { topic, packet_id, body } => {
                 let event = mqtt::event(&topic, body);
                 self.hub.comes(&event);

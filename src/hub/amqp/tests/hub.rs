@@ -154,8 +154,8 @@ impl Hub {
         if address.ends_with("/methods/devicebound") {
             assert_eq!(attach.snd_settle_mode, SenderSettleMode::Settled);
             let properties = attach.properties.as_ref().expect("it says of itself");
-            assert!(properties.get(&"com.microsoft:api-version".into()).is_some());
-            let pair = properties.get(&"com.microsoft:channel-correlation-id".into()).and_then(text);
+            assert!(properties.get("com.microsoft:api-version").is_some());
+            let pair = properties.get("com.microsoft:channel-correlation-id").and_then(text);
             self.pairs.push(pair.expect("it is of a pair"));
         }
         let is_sender = attach.role == Role::Sender;

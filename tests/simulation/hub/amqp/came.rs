@@ -102,7 +102,9 @@ impl Serving {
             let Some(at) = queue.iter().position(|(given, _)| *given == id) else {
                 return self.hub.world.violate(format!("G6: #{number} settles {id}, which it does not have"));
             };
-            if at > 0 && said != Said::Abandon {
+            // What is no message has no place in their order.
+            let is_first = queue[at].1.is_none() || queue.iter().take(at).all(|(_, lock)| lock.is_none());
+            if !is_first && said != Said::Abandon {
                 self.hub.world.violate(format!("G5: #{number} settles {id} out of order"));
             }
             queue.remove(at).and_then(|(_, lock)| lock)

@@ -4,6 +4,7 @@
 //! Its numbers are not the client's: it has channels, handles and counts of its own, some of them about to run over.
 
 mod came;
+mod methods;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -62,12 +63,16 @@ enum Kind {
     Answers,
     Messages(String),
     Events(String),
+    Calls(String),
+    CallAnswers(String),
 }
 
 struct Link {
     kind: Kind,
-    /// Among all links of messages.
+    /// Among all links; those of a pair have one.
     number: u64,
+    /// Which pair it says that it is of.
+    pair: Option<String>,
     /// How many messages went or came on it, and how many more may.
     count: u32,
     credit: u32,
@@ -120,6 +125,7 @@ impl Serving {
     async fn run(&mut self, mut reader: amqp::Reader) {
         loop {
             let next = if self.is_silent { None } else { self.next_delivery() };
+            let called = if self.is_silent { None } else { self.next_call() };
             let planned = self.plans.iter().map(|(at, _)| *at).min();
             tokio::select! {
                 biased;
@@ -136,6 +142,11 @@ impl Serving {
                 () = at_or_never(next.as_ref().map(|(at, ..)| *at)) => {
                     if let Some((_, key, index)) = next {
                         self.deliver(key, index);
+                    }
+                }
+                () = at_or_never(called.as_ref().map(|(at, ..)| *at)) => {
+                    if let Some((_, key, request, message)) = called {
+                        self.call(key, request, &message);
                     }
                 }
                 () = self.hub.sent.notified() => {}
@@ -222,6 +233,7 @@ impl Serving {
                 self.detach(key, "amqp:link:stolen");
             }
         }
+        self.leave_calls_to_others();
     }
 
     fn detach(&mut self, key: Key, condition: &'static str) {
@@ -235,8 +247,10 @@ impl Serving {
 
     /// A link has ended: what came on it can be delivered elsewhere.
     fn unlock_of(&self, key: Key) {
-        if matches!(self.links[&key].kind, Kind::Messages(_)) {
-            self.unlock(|channel| channel == key.0);
+        match &self.links[&key] {
+            Link { kind: Kind::Messages(_), .. } => self.unlock(|channel| channel == key.0),
+            Link { kind: Kind::Calls(device), number, .. } => self.hub.listens_no_more(device, *number),
+            _ => {}
         }
     }
 
@@ -247,6 +261,7 @@ impl Serving {
         }
         let error = Some(amqp::error("amqp:internal-error"));
         self.say(channel, Performative::End(End { error }));
+        self.end_calls(channel);
         self.sessions.entry(channel).and_modify(|session| session.is_over = true);
         self.links.iter_mut().filter(|((of, _), _)| *of == channel).for_each(|(_, link)| link.is_over = true);
         self.unlock(|of| of == channel);
@@ -322,13 +337,16 @@ impl Serving {
 
     /// Looks at each disposition when the gateway writes it: what it stands on must be durable by then (G1).
     fn watch_dispositions(&self) {
-        let mut splitter = amqp::Splitter::default();
+        let (mut splitter, mut answers) = (amqp::Splitter::default(), methods::Answers::default());
         // The wire is the hub's own.
         let (hub, given) = (Arc::downgrade(&self.hub), self.given.clone());
         self.wire.overhear(move |bytes| {
             let Some(hub) = hub.upgrade() else { return };
             for item in splitter.take(bytes) {
-                let Item::Frame(Frame { channel, body: Body::Performative(performative), .. }) = item else { continue };
+                let Item::Frame(Frame { channel, body: Body::Performative(performative), payload }) = item else {
+                    continue;
+                };
+                answers.look(&hub, channel, &performative, &payload);
                 let Performative::Disposition(Disposition { first, last, state, role, .. }) = performative else {
                     continue;
                 };
@@ -415,6 +433,7 @@ impl Serving {
 
     fn on_end(&mut self, channel: u16) {
         self.unlock(|of| of == channel);
+        self.end_calls(channel);
         self.links.retain(|(of, _), _| *of != channel);
         self.given().remove(&channel);
         if self.sessions.remove(&channel).is_some_and(|session| !session.is_over) {
@@ -424,15 +443,12 @@ impl Serving {
 
     fn on_attach(&mut self, channel: u16, attach: Attach) {
         let (handle, is_receiver) = (attach.handle.0, attach.role == Role::Receiver);
-        let address = match (&attach.source, attach.target.as_deref()) {
-            (Some(source), _) if is_receiver => source.address.clone(),
-            (_, Some(TargetArchetype::Target(target))) => target.address.clone(),
-            _ => None,
-        };
-        let kind = Kind::of(&address.unwrap_or_default(), is_receiver);
+        let (kind, pair) = (Kind::of(&address(&attach), is_receiver), methods::pair(&attach));
         let refuses = self.strikes("amqp: refuses a link", self.hub.faults.refusals / 2);
         let is_allowed = match &kind {
-            Kind::Messages(device) | Kind::Events(device) => self.tokens.contains_key(device),
+            Kind::Messages(device) | Kind::Events(device) | Kind::Calls(device) | Kind::CallAnswers(device) => {
+                self.tokens.contains_key(device)
+            }
             Kind::Tokens | Kind::Answers => true,
         };
         let role = if is_receiver { Role::Sender } else { Role::Receiver };
@@ -443,9 +459,10 @@ impl Serving {
                 (answer.source.filter(|_| !is_receiver), answer.target.filter(|_| is_receiver));
         }
         self.say(channel, Performative::Attach(answer));
-        let number = self.hub.number();
+        let number = self.number_of(pair.as_deref());
         let link = Link {
             number,
+            pair,
             count: if is_receiver { self.first } else { 0 },
             credit: 0,
             partial: (0, Vec::new()),
@@ -461,8 +478,10 @@ impl Serving {
             (_, true) => return self.detach(key, "com.microsoft:device-container-throttled"),
             _ => {}
         }
-        if let Kind::Messages(device) = &kind {
-            self.hub.is_attached(device, number);
+        match &kind {
+            Kind::Messages(device) => self.hub.is_attached(device, number),
+            Kind::Calls(device) => self.hub.listens_by_amqp(device, number, &self.wire),
+            _ => {}
         }
         if !is_receiver {
             self.grant(key);
@@ -471,6 +490,7 @@ impl Serving {
             let fault = match kind {
                 Kind::Messages(_) => "amqp: detaches the link of messages",
                 Kind::Events(_) => "amqp: detaches the link of events",
+                Kind::Calls(_) | Kind::CallAnswers(_) => "amqp: detaches a link of calls",
                 Kind::Tokens | Kind::Answers => "amqp: detaches $cbs",
             };
             let condition = ["amqp:internal-error", "com.microsoft:timeout", "amqp:link:detach-forced"];
@@ -528,6 +548,7 @@ impl Serving {
         match kind {
             Kind::Tokens => self.on_token(channel, id, &message),
             Kind::Events(device) => self.on_event(channel, id, &device, &message),
+            Kind::CallAnswers(_) => self.on_answer(key, transfer, &message),
             other => panic!("nothing can be sent on {other:?}"),
         }
         match is_spent {
@@ -548,13 +569,28 @@ impl Kind {
             (["$cbs"], false) => Kind::Tokens,
             (["devices", device, "messages", "devicebound"], true) => Kind::Messages((*device).to_owned()),
             (["devices", device, "messages", "events"], false) => Kind::Events((*device).to_owned()),
+            (["devices", device, "methods", "devicebound"], true) => Kind::Calls((*device).to_owned()),
+            (["devices", device, "methods", "devicebound"], false) => Kind::CallAnswers((*device).to_owned()),
             _ => panic!("no link of a hub's has the address {address:?}"),
         }
     }
 
     fn is_of(&self, device: &str) -> bool {
-        matches!(self, Kind::Messages(of) | Kind::Events(of) if of == device)
+        match self {
+            Kind::Messages(of) | Kind::Events(of) | Kind::Calls(of) | Kind::CallAnswers(of) => of == device,
+            Kind::Tokens | Kind::Answers => false,
+        }
     }
+}
+
+/// What a link is to.
+fn address(attach: &Attach) -> String {
+    let address = match (&attach.source, attach.target.as_deref()) {
+        (Some(source), _) if attach.role == Role::Receiver => source.address.clone(),
+        (_, Some(TargetArchetype::Target(target))) => target.address.clone(),
+        _ => None,
+    };
+    address.unwrap_or_default()
 }
 
 /// Whether a number is one of those from `first` to `last`, or `first` itself.
