@@ -479,12 +479,15 @@ impl Link {
         }
     }
 
-    pub(super) fn detach(&mut self, session: SessionId, out: &mut Out) {
+    /// `false`: it has ended before.
+    pub(super) fn detach(&mut self, session: SessionId, out: &mut Out) -> bool {
+        let had_ended = matches!(self.state, State::Detaching | State::Gone);
         match self.state {
             // The peer knows nothing of it.
             State::Wanted => self.state = State::Gone,
             _ => self.detach_for(session, None, out),
         }
+        !had_ended
     }
 
     fn detach_for(&mut self, session: SessionId, error: Option<definitions::Error>, out: &mut Out) {

@@ -566,11 +566,9 @@ impl Engine {
         }
     }
 
-    /// Ends a link. Nothing is told of that, or of it, any more, but for deliveries that were on their way.
-    pub fn detach(&mut self, link: LinkId) {
-        if let Some((session, out)) = self.session(link.session) {
-            session.detach(link.handle, out);
-        }
+    /// Ends a link. Nothing is told of it any more, but for deliveries that were on their way. `false`: it had ended.
+    pub fn detach(&mut self, link: LinkId) -> bool {
+        self.session(link.session).is_some_and(|(session, out)| session.detach(link.handle, out))
     }
 
     /// Ends a session: its links are detached first. [`Event::Ended`] says when the peer has answered.

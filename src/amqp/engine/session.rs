@@ -84,10 +84,9 @@ impl Session {
         }
     }
 
-    pub(super) fn detach(&mut self, handle: u32, out: &mut Out) {
-        if let Some(link) = self.links.get_mut(handle as usize).filter(|_| self.state != State::Ending) {
-            link.detach(self.id, out);
-        }
+    pub(super) fn detach(&mut self, handle: u32, out: &mut Out) -> bool {
+        let link = self.links.get_mut(handle as usize).filter(|_| self.state != State::Ending);
+        link.is_some_and(|link| link.detach(self.id, out))
     }
 
     pub(super) fn attach(&mut self, attaching: Attaching, out: &mut Out) -> Option<LinkId> {

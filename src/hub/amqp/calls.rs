@@ -32,8 +32,9 @@ const LONG: Duration = Duration::from_secs(600);
 pub(super) struct Pair {
     /// What no other pair of the connection has.
     pub(super) number: u64,
-    calls: LinkId,
-    answers: LinkId,
+    /// Each, until its end is told of or wanted: another link has its name then.
+    calls: Option<LinkId>,
+    answers: Option<LinkId>,
     stands: bool,
 }
 
@@ -57,7 +58,7 @@ impl Pair {
         };
         let answers = link(Direction::OutOnce(CALLS_MAX), "answers")?;
         match link(Direction::InOnce(WINDOW), "calls") {
-            Some(calls) => Some(Pair { number, calls, answers, stands: true }),
+            Some(calls) => Some(Pair { number, calls: Some(calls), answers: Some(answers), stands: true }),
             None => {
                 engine.detach(answers);
                 None
@@ -65,31 +66,37 @@ impl Pair {
         }
     }
 
-    /// Whether a link is one of the two.
-    pub(super) fn has(&self, link: LinkId) -> bool {
-        self.calls == link || self.answers == link
-    }
-
     /// Whether calls come on a link that somebody is to hear of.
     pub(super) fn brings(&self, link: LinkId) -> bool {
-        self.stands && self.calls == link
+        self.stands && self.calls == Some(link)
     }
 
     /// There is room for another call in the place of one.
     pub(super) fn taken(&self, engine: &mut Engine, delivery: u32) {
-        engine.settle(self.calls, delivery, Settle::Accept);
+        if let Some(calls) = self.calls {
+            engine.settle(calls, delivery, Settle::Accept);
+        }
     }
 
     /// Sends an answer. `false`: it goes nowhere.
     pub(super) fn answer(&self, engine: &mut Engine, message: Bytes) -> bool {
-        self.stands && engine.send(self.answers, 0, message)
+        self.answers.is_some_and(|answers| self.stands && engine.send(answers, 0, message))
     }
 
-    /// Ends what is left of it. Says whether it has stood until now.
-    pub(super) fn end(&mut self, engine: &mut Engine) -> bool {
-        engine.detach(self.calls);
-        engine.detach(self.answers);
-        std::mem::replace(&mut self.stands, false)
+    /// The hub has ended a link. `None`: it is none of the two; else whether the pair has stood until now.
+    pub(super) fn on_detached(&mut self, engine: &mut Engine, link: LinkId) -> Option<bool> {
+        [&mut self.calls, &mut self.answers].into_iter().find(|own| **own == Some(link))?.take();
+        let has_stood = self.stands;
+        self.end(engine);
+        Some(has_stood)
+    }
+
+    /// Ends what is left of it. That of one which the hub has ended as well will be told of still.
+    pub(super) fn end(&mut self, engine: &mut Engine) {
+        for link in [&mut self.calls, &mut self.answers] {
+            link.take_if(|link| engine.detach(*link));
+        }
+        self.stands = false;
     }
 }
 

@@ -288,11 +288,12 @@ impl Driver {
         };
         self.links += 1;
         let name = format!("{}-{user}", self.container);
-        let pair = Pair::attach(&mut self.engine, session, (self.links, &name), at, &self.client);
-        if let Some(mut before) = self.part_of(user).and_then(|part| std::mem::replace(&mut part.calls, pair)) {
+        let Some(part) = self.sessions.get_mut(&session) else { return };
+        if let Some(mut before) = part.calls.take() {
             before.end(&mut self.engine);
         }
-        if pair.is_none() {
+        part.calls = Pair::attach(&mut self.engine, session, (self.links, &name), at, &self.client);
+        if part.calls.is_none() {
             self.tell(user, Signal::Deaf("the session has no room for its links".into()));
         }
     }
@@ -391,9 +392,9 @@ impl Driver {
     /// A link has ended. Those of calls end nothing else, and that of the events ends the rest only if the hub may have
     /// ended it for one of them.
     fn on_detached(&mut self, link: LinkId, problem: Option<Problem>) {
-        let part = self.sessions.get_mut(&link.session);
-        if let Some(calls) = part.and_then(|part| part.calls.as_mut()).filter(|calls| calls.has(link)) {
-            if calls.end(&mut self.engine) {
+        let calls = self.sessions.get_mut(&link.session).and_then(|part| part.calls.as_mut());
+        if let Some(has_stood) = calls.and_then(|calls| calls.on_detached(&mut self.engine, link)) {
+            if has_stood {
                 let why = problem.map(|it| format!("{} {}", it.condition, it.description));
                 self.signal(link, Signal::Deaf(why.unwrap_or_else(|| "it gives no reason".into())));
             }

@@ -28,8 +28,7 @@ fn a_link_that_is_ended_on_our_side_is_not_told_of_and_its_place_is_free_when_th
     let mut talk = Talk::open();
     let link = talk.attached(Direction::InOnce(1));
     talk.said();
-    talk.engine.detach(link);
-    talk.engine.detach(link);
+    assert!(talk.engine.detach(link) && !talk.engine.detach(link));
     assert!(matches!(&talk.said()[..], [(0, Performative::Detach(_))]), "once");
     talk.say(9, Performative::Detach(Detach { handle: Handle(5), closed: true, error: None })).unwrap();
     assert!(talk.said().is_empty());

@@ -39,7 +39,7 @@ pub(super) enum Heard {
     Token { of: String, token: String, asked: Asked },
     Link { channel: u16, handle: u32, address: String },
     Credit { channel: u16, credit: u32 },
-    Event { channel: u16, id: u32, message: Box<message::Message> },
+    Event { channel: u16, handle: u32, id: u32, message: Box<message::Message> },
     Answer { message: Box<message::Message> },
     Told { first: u32, how: &'static str },
     Ended { channel: u16 },
@@ -179,7 +179,8 @@ impl Hub {
             return Heard::Answer { message: Box::new(message) };
         }
         let Some(of) = message.property("name").and_then(text) else {
-            return Heard::Event { channel, id, message: Box::new(message) };
+            let handle = transfer.handle.0;
+            return Heard::Event { channel, handle, id, message: Box::new(message) };
         };
         let of_device = of.rsplit("%2F").next().unwrap_or_default();
         let asked = Asked { channel, id, request: message.id.as_ref().and_then(text).unwrap() };
@@ -284,8 +285,14 @@ impl Hub {
 
     /// The next event that is published: its channel and its number there.
     pub(super) async fn event(&mut self) -> (u16, u32) {
+        let ((channel, _), id) = self.event_on().await;
+        (channel, id)
+    }
+
+    /// The same with the link that it came on.
+    pub(super) async fn event_on(&mut self) -> ((u16, u32), u32) {
         self.until(|heard| match heard {
-            Heard::Event { channel, id, .. } => Some((*channel, *id)),
+            Heard::Event { channel, handle, id, .. } => Some(((*channel, *handle), *id)),
             _ => None,
         })
         .await
