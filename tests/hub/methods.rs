@@ -321,12 +321,14 @@ fn outlives_a_stop(by: &str) {
     assert_eq!((plant.ask("pulse", asked("c-2", 2)), plant.slave.count(2, 2)), ((200, event), 1));
 }
 
-/// How often links for the device's calls were attached, over AMQP.
-fn links_of_calls(plant: &Plant) -> usize {
-    let is_one =
-        |event: &&WireEvent| format!("{:?}", event.what).contains("Attached { address: \"/devices/pump/methods");
+/// How often links with this address were attached, over AMQP.
+fn links(plant: &Plant, wanted: &str) -> usize {
+    let is_one = |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address == wanted);
     plant.hub.wire().iter().filter(is_one).count()
 }
+
+const CALLS: &str = "/devices/pump/methods/devicebound";
+const MESSAGES: &str = "/devices/pump/messages/devicebound";
 
 #[test]
 fn a_call_that_is_made_again_after_the_device_has_changed_its_transport_is_answered_from_the_ledger() {
