@@ -207,3 +207,23 @@ fn through_port_443_it_is_the_same() {
     assert!(sent.status.success() && said(&sent).contains("Success"), "{}", said(&sent));
     assert_eq!(slave.writes(), [(0, 5)]);
 }
+
+#[test]
+fn a_call_has_the_answer_of_a_device_that_is_reached_by_amqp_and_again_the_same_one() {
+    let (hub, slave, site) = plant("");
+    let _daemon = site.start();
+    eventually("the device listens for calls", || hub.hears_methods("pump").then_some(()));
+    let address = hub.https_addr().to_string();
+    let call = |id: &str, method: &str| {
+        let args = ["call", "pump", method, "5", "--message-id", id, "--json", "--address", &address];
+        let output = back_end(&hub, &site, &args);
+        let answered: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        (output.status.code(), answered)
+    };
+    let (exit, answered) = call("c-1", "set");
+    assert_eq!((exit, &answered["status"], &answered["payload"]["value"]), (Some(0), &200.into(), &5.into()));
+    assert_eq!(call("c-1", "set"), (exit, answered));
+    let (exit, refused) = call("c-2", "dance");
+    assert_eq!((exit, &refused["status"]), (Some(1), &404.into()));
+    assert_eq!(slave.writes(), [(0, 5)]);
+}
