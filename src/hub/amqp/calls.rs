@@ -1,8 +1,8 @@
 //! An identity's links for calls of direct methods: one that brings them, and one that their answers go out on.
 //!
 //! Both have one address, and the hub is told by a property that they belong together; each message is settled by
-//! whoever sends it (IoT Hub's SDK for .NET). A hub may refuse them, or end them: that takes nothing from the identity's
-//! messages and events.
+//! whoever sends it (IoT Hub's SDK for .NET). A hub may refuse them, or end them: that takes nothing from the messages
+//! and events of the identity.
 //!
 //! Invariants
 //! - The two end together, and nothing else of the identity ends with them.
