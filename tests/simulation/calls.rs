@@ -13,8 +13,8 @@ use super::record::Record;
 use super::scenario::{Asks, Configuration, Device, Faults, Message, Over, Scenario, HUBS, LINES};
 use super::world::World;
 
-/// The first of the values that calls ask for: no message has so large a one.
-const VALUES_FROM: u16 = 9_000;
+/// The first of the values that calls ask for: no message's is so large, and a register holds ten times as much.
+const VALUES_FROM: u16 = 6_000;
 /// Most calls of a schedule.
 const CALLS_MAX: u64 = 8;
 
