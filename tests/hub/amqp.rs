@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fieldbridge::demo::hub::{Ack, Auth, C2d, Cut, Effect, Fault, Options, Status, Wire, WireEvent};
+use fieldbridge::demo::hub::{Ack, Auth, C2d, Cut, Effect, Fault, MethodCall, Options, Status, Wire, WireEvent};
 
 use crate::support::hub::Hub;
 use crate::support::process::Figures;
@@ -50,7 +50,7 @@ fn feedback(hub: &Hub, count: usize) -> Vec<(String, Status)> {
 
 fn connections(hub: &Hub) -> BTreeSet<u64> {
     let attached = |event: &WireEvent| match &event.what {
-        Wire::Attached { address } => address.contains("devicebound").then_some(event.connection),
+        Wire::Attached { address } => address.contains("messages/devicebound").then_some(event.connection),
         _ => None,
     };
     hub.wire().iter().filter_map(attached).collect()
@@ -263,9 +263,13 @@ fn a_token_that_the_hub_does_not_take_now_is_shown_again_while_the_one_before_co
     assert_eq!(feedback(&hub, 1)[0].1, Status::Success);
     assert_eq!(connections(&hub).len(), 1);
     let wire = hub.wire();
-    let for_messages =
-        |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address.contains("devicebound"));
+    let for_messages = |event: &&WireEvent| matches!(&event.what, Wire::Attached { address } if address.contains("messages/devicebound"));
     assert_eq!(wire.iter().filter(for_messages).count(), 1, "its link has stood all the time");
+    // So have those of its calls.
+    let is_for_calls = |what: &Wire| matches!(what, Wire::Attached { address } if address.contains("methods/"));
+    let answered = hub.calls("pump", MethodCall::new("set", 2)).expect("the device answers");
+    assert_eq!((answered.status, &answered.payload["value"]), (200, &2.into()));
+    assert_eq!(hub.wire().iter().filter(|event| is_for_calls(&event.what)).count(), 2);
     assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
 }
 
@@ -308,7 +312,11 @@ fn a_link_for_events_that_the_hub_detaches_is_made_anew_and_not_resumed() {
         let gone = || hub.wire().iter().filter(|event| is_gone(event)).count();
         eventually("it is detached", || (gone() == usize::from(n)).then_some(()));
     }
-    assert_eq!((links("devicebound"), connections(&hub).len()), (1, 1), "its messages' link has stood all the time");
+    assert_eq!(
+        (links("messages/devicebound"), connections(&hub).len()),
+        (1, 1),
+        "its messages' link has stood all the time"
+    );
     assert!(!daemon.log().contains("no connection to the hub"), "it is no trouble");
 }
 
@@ -333,7 +341,7 @@ fn identities_are_attached_at_the_pace_that_is_configured_and_none_waits_for_ano
     assert!(took < Duration::from_secs(20), "they have waited for those that the hub leaves alone: {took:?}");
     assert!(unheard.iter().all(|id| !hub.is_connected(id)));
     let wire = hub.wire();
-    let is_link = |what: &Wire| matches!(what, Wire::Attached { address } if address.contains("devicebound"));
+    let is_link = |what: &Wire| matches!(what, Wire::Attached { address } if address.contains("messages/devicebound"));
     let at: Vec<_> = wire.iter().filter(|event| is_link(&event.what)).map(|event| event.at).collect();
     let span = at[at.len() - 1].duration_since(at[0]);
     assert_eq!((at.len(), connections(&hub).len()), (heard.len(), 1));
