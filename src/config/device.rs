@@ -128,6 +128,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let secondary = secondary(table, credential.as_ref());
     let registration = registration(table, id, is_assigned);
     hub.into_iter().for_each(|hub| check_way(table, hub, transport, credential.as_ref()));
+    profile.into_iter().for_each(|(_, profile)| note_no_twin(table, transport, profile));
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, entry), (_, profile)) = (bus?, profile?);
     let kind = entry.bus.as_ref().map(|settings| &settings.kind);
@@ -168,6 +169,18 @@ fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, 
         }
         Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => check_framed(table, name, frame, profile),
         _ => {}
+    }
+}
+
+/// Remarks on set points that no transport brings.
+fn note_no_twin(table: &Table, transport: TransportKind, profile: &Profile) {
+    let desired = profile.commands.values().find(|command| command.desired.is_some());
+    if let Some(command) = desired.filter(|_| !transport.has_twin()) {
+        let why = format!(
+            "its command {:?} has a desired property, and by {transport} nothing of the device's twin comes or goes",
+            command.name
+        );
+        table.note("profile", (why, "reach the device by mqtt or mqtt-ws, or ask for the command by a message"));
     }
 }
 

@@ -13,6 +13,8 @@
 //! {"op":"feedback","wait":1,"timeoutMs":5000}
 //! {"op":"telemetry","wait":1,"timeoutMs":5000}
 //! {"op":"call","device":"pump-7","method":"read-speed","payload":{"messageId":"m-2"},"timeout":10}
+//! {"op":"desire","device":"pump-7","desired":{"speed":42.5}}
+//! {"op":"twin","device":"pump-7"}
 //! {"op":"fault","device":"pump-7","fault":"lose-puback"}
 //! {"op":"cut","device":"pump-7"}
 //! ```
@@ -98,6 +100,15 @@ enum Command {
         timeout: f64,
         #[serde(default)]
         connect_timeout: f64,
+    },
+    /// Answers with the device's `twin`.
+    Twin {
+        device: String,
+    },
+    /// Changes what is desired of a device by a patch, and answers with its `version` after it.
+    Desire {
+        device: String,
+        desired: Json,
     },
     Purge {
         device: String,
@@ -285,6 +296,14 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
                 |error| json!({"error": error.to_string(), "errorCode": error.number()}),
                 |answer| answer.to_json(),
             ))
+        }
+        Command::Twin { device } => match hub.twin(&device) {
+            Some(twin) => Ok(json!({ "twin": twin })),
+            None => Err(format!("there is no device {device}")),
+        },
+        Command::Desire { device, desired } => {
+            let version = hub.desire(&device, desired).map_err(|error| error.to_string())?;
+            Ok(json!({ "version": version }))
         }
         Command::Purge { device } => Ok(json!({ "totalMessagesPurged": hub.purge(&device) })),
         Command::Cut { device, reset } => {
