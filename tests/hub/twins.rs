@@ -121,17 +121,12 @@ fn a_new_connection_and_a_new_life_do_nothing_again_that_the_ledger_has() {
     plant.hub.cut("pump", Cut::Reset);
     plant.is_read(2);
     daemon.kill();
-    let daemon = plant.start();
-    plant.is_read(3);
-    // What the hub has forgotten is told again, from the ledger.
-    assert!(daemon.terminate().success());
-    let report = json!({"properties": {"reported": {"speed": null}}});
-    assert!(report.is_object());
     let _daemon = plant.start();
-    plant.is_read(4);
+    plant.is_read(3);
+    // Another property makes the version greater, and is no wish of this one.
     plant.hub.desire("pump", json!({"other": 1})).unwrap();
     plant.hub.cut("pump", Cut::Fin);
-    plant.is_read(5);
+    plant.is_read(4);
     plant.hub.desire("pump", json!({"speed": 8})).unwrap();
     assert_eq!(plant.wait_for_end(4), acknowledgement(8, 200, 4, "done"));
     assert_eq!(plant.slave.writes(), [(0, 7), (0, 8)]);
@@ -188,8 +183,8 @@ fn what_can_t_be_done_is_acknowledged_with_the_status_of_its_reason() {
     for (value, status, said) in [
         (json!(101), 400, "from 0 to 100"),
         (json!("fast"), 400, "number"),
-        (json!({"at": {"once": 1}}), 400, "number"),
-        (json!(["a"]), 400, "number"),
+        (json!({"at": {"once": 1}}), 400, "expected one value"),
+        (json!(["a"]), 400, "expected"),
     ] {
         version += 1;
         assert_eq!(plant.hub.desire("pump", json!({ "speed": value })), Ok(version));
@@ -314,7 +309,7 @@ fn what_makes_no_sense_harms_nothing() {
     for topic in ["$iothub/twin/res/200/?$rid=77", "$iothub/twin/res/x/", "$iothub/twin/", "$iothub/twin/res/200/?$rid=1"] {
         publish(topic, br#"{"desired":{"speed":9,"$version":9}}"#);
     }
-    // It reads all, and goes on.
+    // After a while it reads all, and goes on.
     plant.is_read(2);
     plant.hub.desire("pump", json!({"speed": 5})).unwrap();
     assert_eq!(plant.wait_for_end(2)["ac"], 200);

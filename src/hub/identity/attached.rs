@@ -145,7 +145,7 @@ impl Serving<'_> {
                     outbox.publish_more(&mut *self.attachment).await?;
                 },
                 () = until(twin_at.unwrap_or(alive_at)), if twin_at.is_some() => self.ask_for_twin(outbox).await?,
-                () = identity.board.rung() => {}
+                () = identity.board.rung() => self.on_wishes_ended(outbox).await?,
                 () = identity.room.freed(), if self.left.is_some() => {}
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
                 () = until(turn_at), if self.turn.is_some() && !self.has_turn => {

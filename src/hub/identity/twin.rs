@@ -361,6 +361,7 @@ impl Twin {
                 self.complain(format!("a change of the device's twin can't be read: {why}"));
                 // Reading all shows what there is.
                 self.is_to_be_read = true;
+                self.not_before = self.not_before.max(now + PAUSE.0);
                 return vec![];
             }
         };

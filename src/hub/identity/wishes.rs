@@ -29,14 +29,23 @@ impl Serving<'_> {
     /// When something is to be done about the twin, if something is.
     pub(super) fn twin_at(&mut self, outbox: &mut Outbox) -> Option<Instant> {
         let (identity, now) = (self.identity, Instant::now());
-        let takes_wishes = self.takes_wishes();
         self.twin.note((identity.stand)());
-        self.twin.note_ends(identity.board.take_ends(), takes_wishes, now);
         let may_report = outbox.may_tell();
         if self.twin.wants_turn(now, may_report) {
             self.twin.take_turn(identity.shared.pace.twin_turn());
         }
         self.twin.due(may_report)
+    }
+
+    /// Wishes have ended: their result events go first.
+    pub(super) async fn on_wishes_ended(&mut self, outbox: &mut Outbox) -> Result<(), Trouble> {
+        let (ends, takes_wishes) = (self.identity.board.take_ends(), self.takes_wishes());
+        self.twin.note_ends(ends, takes_wishes, Instant::now());
+        outbox.look_again();
+        match self.subscribed {
+            true => outbox.publish_more(&mut *self.attachment).await,
+            false => Ok(()),
+        }
     }
 
     /// Does what is due.

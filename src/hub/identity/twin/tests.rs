@@ -192,6 +192,8 @@ fn what_can_t_be_read_is_left_until_it_changes() {
     bench.later(3600);
     assert_eq!(bench.asks(), None);
     assert_eq!(bench.twin.changed(b"\xff", &bench.commands, bench.now), []);
+    assert_eq!(bench.asks(), None, "whoever sends nonsense again and again is not asked each time");
+    bench.later(15);
     assert_eq!(bench.reads(json!({"desired": {"speed": 4, "$version": 2}})), set(2, 4));
 }
 
