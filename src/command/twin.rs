@@ -21,7 +21,7 @@ use super::envelope::Envelope;
 use super::excerpt::truncated;
 use super::message::{check_shape, shrunk, Digest, Gist, COMMAND_BYTES_MAX};
 use super::method::{normal, status};
-use super::outcome::{bounded, Fault, Outcome};
+use super::outcome::{bounded, in_short, Fault, Outcome};
 
 /// Largest twin that is read: both sections have 32 KiB at most, and some around them and in them.
 pub const TWIN_BYTES_MAX: usize = 256 * 1024;
@@ -163,18 +163,33 @@ impl Acknowledgement {
             Some(Fault { message, .. }) => truncated(message, SENTENCE_BYTES_MAX).to_owned(),
             None => "done".to_owned(),
         };
-        Acknowledgement { value: bounded(value), status: status(outcome), version, sentence }
+        Acknowledgement { value: told(value), status: status(outcome), version, sentence }
     }
 
     /// That its command is not over.
     pub fn under_way(value: Json, version: u64) -> Acknowledgement {
         let sentence = "it waits for its turn, or is being done".to_owned();
-        Acknowledgement { value: bounded(value), status: 202, version, sentence }
+        Acknowledgement { value: told(value), status: 202, version, sentence }
     }
 
     /// As it is reported.
     pub fn to_json(&self) -> Json {
         json!({ "value": self.value, "ac": self.status, "av": self.version, "ad": self.sentence })
+    }
+}
+
+/// A value as it stands in an acknowledgement. What is nested is no command's, and could be deeper than a twin may be:
+/// it is told as a text.
+fn told(value: Json) -> Json {
+    let is_nested = |value: &Json| value.is_object() || value.is_array();
+    let is_deep = match &value {
+        Json::Array(elements) => elements.iter().any(is_nested),
+        other => other.is_object(),
+    };
+    if is_deep {
+        in_short(&value).into()
+    } else {
+        bounded(value)
     }
 }
 
@@ -254,5 +269,12 @@ mod tests {
             assert!(told.to_json().to_string().len() < 2048, "{}", told.to_json());
         }
         assert_eq!(Acknowledgement::under_way(json!(4), 7).to_json()["ac"], 202);
+        for (value, told) in [
+            (json!([1, 2]), json!([1, 2])),
+            (json!({"a": {"b": 1}}), json!(r#"{"a":{"b":1}}"#)),
+            (json!([[1]]), json!("[[1]]")),
+        ] {
+            assert_eq!(Acknowledgement::under_way(value, 7).value, told);
+        }
     }
 }

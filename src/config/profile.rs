@@ -129,7 +129,10 @@ fn desired(table: &Table, command: &Command, idempotent: bool) -> Option<String>
     } else if name.is_empty() || name.len() > twin::NAME_BYTES_MAX || !name.chars().all(is_of_a_name) {
         ("must be 1 to 128 letters, digits, '-' and '_'", "name a desired property, such as \"speed\"")
     } else if !takes_value {
-        ("names a value to be set, and this command takes none", "remove it, or name it in a command that takes a value")
+        (
+            "names a value to be set, and this command takes none",
+            "remove it, or name it in a command that takes a value",
+        )
     } else if !idempotent {
         (
             "names a value that is set again where nobody knows whether it was set, and this command must not be repeated",

@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Who asked is told of the end once, and only after it is durable: a message is settled at the hub, a call and a
-//!   person are answered, what is desired is acknowledged. A person is told before if the ledger can't take the end, and that it can't.
+//!   person are answered, what is desired is acknowledged. A person is told before if the ledger can't take the end,
+//!   and that it can't.
 
 use std::future::pending;
 
@@ -91,7 +92,8 @@ impl Origin {
     /// The end of what is desired no more, or otherwise.
     pub(super) fn replaced(&self) -> Option<Outcome> {
         let Origin::Twin(wish) = self else { return None };
-        let why = "the desired property was changed or removed before this value was sent, and only what is desired is \
+        let why =
+            "the desired property was changed or removed before this value was sent, and only what is desired is \
                    done; nothing was sent";
         wish.is_outdated().then(|| Outcome::ended(State::Expired, Fault::new(Code::Superseded, why)))
     }

@@ -99,7 +99,10 @@ fn what_is_desired_is_done_once_recorded_told_and_acknowledged() {
         assert_eq!(plant.hub.desire("pump", json!({"speed": 42, "colour": "red"})), Ok(2));
         assert_eq!(plant.wait_for_end(2), acknowledgement(42, 200, 2, "done"));
         let event = plant.wait_for_event("desired:speed:2");
-        assert_eq!((&event["command"], &event["status"], &event["value"]), (&json!("set"), &json!("succeeded"), &42.into()));
+        assert_eq!(
+            (&event["command"], &event["status"], &event["value"]),
+            (&json!("set"), &json!("succeeded"), &42.into())
+        );
         let rows = plant.site.rows();
         assert_eq!((rows.len(), &rows[0]["source"], &rows[0]["requested"]), (1, &json!("twin"), &json!(42)));
         assert_eq!(plant.slave.writes(), [(0, 42)]);
@@ -249,6 +252,25 @@ fn the_twin_is_told_of_the_gateway_and_whether_the_peripheral_is_there() {
 }
 
 #[test]
+fn a_device_whose_connection_is_held_back_says_first_that_its_unit_is_away_and_reads_its_twin_when_that_is_back() {
+    let timing = "response_timeout = \"150ms\"\nretries = 0\nunreachable_after = 1\nprobe_interval = \"1s\"";
+    let plant = Plant::with("after-execution", timing);
+    plant.site.configure("unit = 1\n", "unit = 1\non_unreachable = \"mirror\"\n");
+    let _daemon = plant.start();
+    plant.is_read(1);
+    plant.slave.silence(1);
+    plant.hub.desire("pump", json!({"speed": 1})).unwrap();
+    eventually("it is held back", || (plant.site.device_status("pump")["hub"] == "held").then_some(()));
+    let told = plant.hub.reported("pump");
+    assert_eq!((&told["fieldbridge"]["present"], &told["speed"]["ac"]), (&json!(false), &json!(500)), "{told}");
+    plant.hub.desire("pump", json!({"speed": 2})).unwrap();
+    plant.slave.wake(1);
+    assert_eq!(plant.wait_for_end(3), acknowledgement(2, 200, 3, "done"));
+    plant.wait_for_presence(&true.into());
+    assert_eq!(plant.slave.writes(), [(0, 2)]);
+}
+
+#[test]
 fn a_device_without_set_points_asks_for_nothing_and_tells_of_the_gateway_once_for_each_connection() {
     let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
     let site = Site::at(&hub, &pump(slave.address(), "after-execution", LONG));
@@ -306,7 +328,9 @@ fn what_makes_no_sense_harms_nothing() {
     }
     publish(desired, &vec![b' '; 300_000]);
     publish(desired, format!("{{\"speed\":{}1{},\"$version\":2}}", "[".repeat(5000), "]".repeat(5000)).as_bytes());
-    for topic in ["$iothub/twin/res/200/?$rid=77", "$iothub/twin/res/x/", "$iothub/twin/", "$iothub/twin/res/200/?$rid=1"] {
+    for topic in
+        ["$iothub/twin/res/200/?$rid=77", "$iothub/twin/res/x/", "$iothub/twin/", "$iothub/twin/res/200/?$rid=1"]
+    {
         publish(topic, br#"{"desired":{"speed":9,"$version":9}}"#);
     }
     // After a while it reads all, and goes on.

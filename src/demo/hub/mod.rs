@@ -28,8 +28,8 @@
 //! the back end but for direct methods and twins, file notifications, certificate chains, quotas. Time is the
 //! machine's.
 //!
-//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `twin`, `mqtt` and `amqp::peer` decide without I/O; `listen`,
-//! `connection`, `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
+//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `twin`, `mqtt` and `amqp::peer` decide without I/O;
+//! `listen`, `connection`, `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
 
 mod amqp;
 mod auth;

@@ -231,10 +231,7 @@ mod tests {
     #[test]
     fn a_request_for_the_twin_says_what_it_asks_for_and_its_id() {
         assert_eq!(twin_asked("$iothub/twin/GET/?$rid=1a"), Some((TwinAsked::Get, "1a")));
-        assert_eq!(
-            twin_asked("$iothub/twin/PATCH/properties/reported/?x=1&$rid=7"),
-            Some((TwinAsked::Report, "7"))
-        );
+        assert_eq!(twin_asked("$iothub/twin/PATCH/properties/reported/?x=1&$rid=7"), Some((TwinAsked::Report, "7")));
         for wrong in ["GET/", "GET/?$rid=", "GET/?rid=1", "PATCH/properties/desired/?$rid=1", "PUT/?$rid=1", ""] {
             assert_eq!(twin_asked(&format!("$iothub/twin/{wrong}")), None, "{wrong}");
         }

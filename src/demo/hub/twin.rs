@@ -317,7 +317,8 @@ mod tests {
         let deep = |depth| (1..depth).fold(json!({"a": 1}), |inner, _| json!({ "a": inner }));
         assert_eq!((merged(deep(DEPTH_MAX)), merged(deep(DEPTH_MAX + 1))), (Ok(2), Err(400)));
         assert_eq!(merged(json!({"a": "x".repeat(TEXT_BYTES_MAX + 1)})), Err(400));
-        let many: Json = (0..9).map(|at| (at.to_string(), json!("x".repeat(TEXT_BYTES_MAX)))).collect::<Map<_, _>>().into();
+        let many: Json =
+            (0..9).map(|at| (at.to_string(), json!("x".repeat(TEXT_BYTES_MAX)))).collect::<Map<_, _>>().into();
         assert_eq!(merged(many), Err(413));
     }
 }

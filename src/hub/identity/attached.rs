@@ -186,7 +186,7 @@ impl Serving<'_> {
             self.attachment.take_no_more().await?;
         }
         outbox.hold_readings();
-        self.twin.hold();
+        self.twin.hold((self.identity.stand)());
         // The bell may have rung for one, and nobody has listened yet.
         outbox.look_again();
         match self.subscribed {

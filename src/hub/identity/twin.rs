@@ -99,7 +99,11 @@ impl Allowance {
     /// When there may be one.
     fn at(&self) -> Instant {
         let (_, each) = REPORTS;
-        if self.left > 0 { self.since } else { self.since + each }
+        if self.left > 0 {
+            self.since
+        } else {
+            self.since + each
+        }
     }
 
     fn take(&mut self, now: Instant) {
@@ -155,9 +159,10 @@ impl Twin {
         (self.under_way, self.heard, self.turn) = (None, None, None);
     }
 
-    /// Nothing is desired on this connection, which is there to publish only.
-    pub(super) fn hold(&mut self) {
+    /// Nothing is desired on this connection any more, which is there to publish only: also how things stand.
+    pub(super) fn hold(&mut self, facts: Facts) {
         self.is_to_be_read = false;
+        self.note(facts);
     }
 
     /// How things stand now.
@@ -236,7 +241,11 @@ impl Twin {
         if let Some(UnderWay { asked, .. }) = self.under_way.take() {
             self.is_to_be_read |= asked == Asked::Get;
             let seconds = PATIENCE.as_secs();
-            self.fail(&format!("the hub has not answered a request for the device's twin within {seconds} s"), now, jitter);
+            self.fail(
+                &format!("the hub has not answered a request for the device's twin within {seconds} s"),
+                now,
+                jitter,
+            );
             return None;
         }
         self.turn?;
@@ -271,7 +280,13 @@ impl Twin {
     }
 
     /// The hub has answered. Gives what is to be done with what is desired.
-    pub(super) fn answered(&mut self, answer: TwinAnswer, commands: &Commands, now: Instant, jitter: f64) -> Vec<Change> {
+    pub(super) fn answered(
+        &mut self,
+        answer: TwinAnswer,
+        commands: &Commands,
+        now: Instant,
+        jitter: f64,
+    ) -> Vec<Change> {
         // One that is not waited for any more.
         let Some(UnderWay { asked, .. }) = self.under_way.take_if(|under_way| under_way.number == answer.number) else {
             return vec![];
@@ -281,14 +296,20 @@ impl Twin {
             (200..300, Asked::Report(report)) => self.has_told(report),
             (status @ (408 | 429 | 500..), asked) => {
                 self.is_to_be_read |= asked == Asked::Get;
-                self.fail(&format!("the hub takes no requests for the device's twin at present (status {status})"), now, jitter);
+                self.fail(
+                    &format!("the hub takes no requests for the device's twin at present (status {status})"),
+                    now,
+                    jitter,
+                );
             }
             (status, Asked::Get) => {
                 self.complain(format!("the hub does not give out the device's twin (status {status}); set points wait for the next connection"));
             }
             // The same would be refused again.
             (status, Asked::Report(report)) => {
-                self.complain(format!("the hub does not take what the device's twin is to report (status {status}); it is left out"));
+                self.complain(format!(
+                    "the hub does not take what the device's twin is to report (status {status}); it is left out"
+                ));
                 self.has_told(report);
             }
         }
@@ -365,8 +386,7 @@ impl Twin {
                 return vec![];
             }
         };
-        let is_being_read =
-            self.is_to_be_read || matches!(&self.under_way, Some(UnderWay { asked: Asked::Get, .. }));
+        let is_being_read = self.is_to_be_read || matches!(&self.under_way, Some(UnderWay { asked: Asked::Get, .. }));
         match self.version {
             Some(known) if version <= known => vec![],
             Some(known) if version == known + 1 && !is_being_read => {

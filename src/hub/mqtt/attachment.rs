@@ -520,7 +520,8 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         let mut attachment = attach(&mut far, near, true).await;
         attachment.receive().await.unwrap();
-        let filters = b"\0\x20devices/d/messages/devicebound/#\x01\0\x16$iothub/methods/POST/#\0\0\x12$iothub/twin/res/#\0";
+        let filters =
+            b"\0\x20devices/d/messages/devicebound/#\x01\0\x16$iothub/methods/POST/#\0\0\x12$iothub/twin/res/#\0";
         hear(&mut far, &[&[0x82, 2 + filters.len() as u8, 0, 1], &filters[..]].concat()).await;
         // Whoever passes no calls on passes messages on all the same.
         far.write_all(&[0x90, 4, 0, 1, 1, 0x80]).await.unwrap();

@@ -203,8 +203,16 @@ async fn a_hub_may_hold_messages_for_whoever_it_has_not_refused() {
                 let reached = site.transport.reach(&site.account).await.unwrap();
                 let hub = &site.account.access.hub;
                 let (settle, token, note_late) = (site.account.settle, None, Arc::new(drop));
-                let entry =
-                    Entry { hub, device: "d", token, is_to_stay: true, wants_messages: true, hears_desired: false, settle, note_late };
+                let entry = Entry {
+                    hub,
+                    device: "d",
+                    token,
+                    is_to_stay: true,
+                    wants_messages: true,
+                    hears_desired: false,
+                    settle,
+                    note_late,
+                };
                 let closed = async {
                     let mut far = far;
                     assert_eq!(far.read_u8().await.unwrap(), 0x10, "CONNECT");

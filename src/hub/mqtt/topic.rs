@@ -61,8 +61,7 @@ pub fn about_twin(topic: &[u8]) -> Option<Option<AboutTwin>> {
     }
     let answer = || {
         let (status, bag) = std::str::from_utf8(rest).ok()?.strip_prefix("res/")?.split_once("/?")?;
-        let id =
-            bag.split('&').find_map(|pair| pair.strip_prefix("$rid=").or_else(|| pair.strip_prefix("%24rid=")))?;
+        let id = bag.split('&').find_map(|pair| pair.strip_prefix("$rid=").or_else(|| pair.strip_prefix("%24rid=")))?;
         Some(AboutTwin::Answer { number: id.parse().ok()?, status: status.parse().ok()? })
     };
     Some(answer())

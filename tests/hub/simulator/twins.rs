@@ -55,7 +55,8 @@ async fn a_device_reads_its_twin_and_reports_to_it() {
     ask(&mut client, format!("{REPORT}1"), json!({"a": {"b": 1}}).to_string()).await;
     assert_eq!(told(&mut client).await, ("$iothub/twin/res/204/?$rid=1&$version=2".into(), Json::Null));
     assert_eq!(hub.reported("d"), json!({"a": {"b": 1}}));
-    for (body, status) in [("[1]", 400), ("{", 400), ("{\"a.b\":1}", 400), (&json!({"a": vec!["x"; 9000]}).to_string(), 413)]
+    for (body, status) in
+        [("[1]", 400), ("{", 400), ("{\"a.b\":1}", 400), (&json!({"a": vec!["x"; 9000]}).to_string(), 413)]
     {
         ask(&mut client, format!("{REPORT}2"), body).await;
         assert_eq!(told(&mut client).await.0, format!("$iothub/twin/res/{status}/?$rid=2"));

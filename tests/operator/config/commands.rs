@@ -42,13 +42,17 @@ fn the_names_of_values_are_checked() {
 const DESIRED: &[Case] = &[
     ("write = { register = 40001 }\nidempotent = false\ndesired = 'speed'", ".desired", "must not be repeated"),
     ("write = { register = 40001 }\nidempotent = true\ndesired = 'fieldbridge'", ".desired", "tells of itself"),
-    ("write = { register = 40001 }\nidempotent = true\ndesired = ''", ".desired", "must be 1 to 128 letters"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = ''", ".desired", "is empty"),
     ("write = { register = 40001 }\nidempotent = true\ndesired = 'a.b'", ".desired", "must be 1 to 128 letters"),
     ("write = { register = 40001 }\nidempotent = true\ndesired = 'a b'", ".desired", "must be 1 to 128 letters"),
     ("write = { register = 40001 }\nidempotent = true\ndesired = 5", ".desired", "write text, in quotes"),
     ("write = { register = 40001 }\nvalue = 5\nidempotent = true\ndesired = 'a'", ".desired", "takes none"),
     ("read = { register = 40001 }\ndesired = 'speed'", ".desired", "takes none"),
-    ("steps = [{ write = { register = 40001 }, value = 1 }]\nidempotent = true\ndesired = 'a'", ".desired", "takes none"),
+    (
+        "steps = [{ write = { register = 40001 }, value = 1 }]\nidempotent = true\ndesired = 'a'",
+        ".desired",
+        "takes none",
+    ),
     ("read = { register = 40001 }\nsetpoint = 'speed'", ".setpoint", "did you mean \"desired\"?"),
 ];
 

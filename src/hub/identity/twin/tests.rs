@@ -108,7 +108,10 @@ fn what_has_not_ended_soon_is_told_to_be_under_way() {
     assert_eq!(bench.asks(), None);
     bench.later(1);
     let told = bench.tells();
-    assert_eq!((&told["speed"]["ac"], &told["speed"]["av"], &told["speed"]["value"]), (&json!(202), &json!(2), &json!(4)));
+    assert_eq!(
+        (&told["speed"]["ac"], &told["speed"]["av"], &told["speed"]["value"]),
+        (&json!(202), &json!(2), &json!(4))
+    );
     bench.ends(2, Some(&json!(4)));
     assert_eq!(bench.tells(), json!({"speed": acknowledged(4, 2)}));
 }
@@ -128,6 +131,7 @@ fn changes_are_taken_in_order_and_where_one_is_missing_all_is_read_again() {
     bench.later(16);
     assert_eq!(bench.reads(json!({"desired": {"speed": 10, "$version": 9}})), set(9, 10));
     assert_eq!(bench.changed(json!({"speed": null, "$version": 10})), [Change::Withdrawn("speed".into())]);
+    assert_eq!(bench.tells(), json!({"speed": null}));
     assert_eq!(bench.changed(json!({"speed": null, "$version": 11})), []);
 }
 
@@ -244,9 +248,8 @@ fn a_connection_for_a_new_token_tells_nothing_that_the_hub_has() {
 #[test]
 fn commands_events_go_before_reports_and_a_connection_to_publish_only_reads_nothing() {
     let mut bench = Bench::new();
-    bench.stands(Some(false));
-    bench.twin.hold();
-    assert_eq!(bench.twin.due(false), None);
+    bench.twin.hold(Facts { configuration: "c0".into(), present: Some(false) });
+    assert!(bench.twin.due(false).is_none() && !bench.twin.is_idle());
     assert_eq!(bench.tells()["fieldbridge"]["present"], false);
     assert!(bench.twin.is_idle());
 }
