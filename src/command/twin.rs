@@ -25,8 +25,8 @@ use super::outcome::{bounded, in_short, Fault, Outcome};
 
 /// Largest twin that is read: both sections have 32 KiB at most, and some around them and in them.
 pub const TWIN_BYTES_MAX: usize = 256 * 1024;
-/// Longest name of a desired property that can be configured, bytes.
-pub const NAME_BYTES_MAX: usize = 128;
+/// Longest name of a desired property that can be configured, bytes: the hub takes message ids of up to 128 characters.
+pub const NAME_BYTES_MAX: usize = 64;
 /// The property that tells of the gateway itself, and is no set point's.
 pub const GATEWAY: &str = "fieldbridge";
 /// Longest sentence of an acknowledgement, bytes.

@@ -127,7 +127,7 @@ fn desired(table: &Table, command: &Command, idempotent: bool) -> Option<String>
     let why = if name == twin::GATEWAY {
         ("is the property by which the gateway tells of itself", "choose another name")
     } else if name.is_empty() || name.len() > twin::NAME_BYTES_MAX || !name.chars().all(is_of_a_name) {
-        ("must be 1 to 128 letters, digits, '-' and '_'", "name a desired property, such as \"speed\"")
+        ("must be 1 to 64 letters, digits, '-' and '_'", "name a desired property, such as \"speed\"")
     } else if !takes_value {
         (
             "names a value to be set, and this command takes none",
