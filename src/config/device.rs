@@ -113,7 +113,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
-        check_together(table, (name, bus), unit, profile);
+        check_together(table, (name, bus), (unit, transport), profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
         }
@@ -128,7 +128,6 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let secondary = secondary(table, credential.as_ref());
     let registration = registration(table, id, is_assigned);
     hub.into_iter().for_each(|hub| check_way(table, hub, transport, credential.as_ref()));
-    profile.into_iter().for_each(|(_, profile)| note_no_twin(table, transport, profile));
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, entry), (_, profile)) = (bus?, profile?);
     let kind = entry.bus.as_ref().map(|settings| &settings.kind);
@@ -160,8 +159,14 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
 }
 
 /// Whether a profile's commands go over a bus as it is.
-fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, profile: &Profile) {
+fn check_together(
+    table: &Table,
+    (name, bus): (&str, &Entry),
+    (unit, transport): (Option<u8>, TransportKind),
+    profile: &Profile,
+) {
     check_fit(table, name, bus.kind, profile);
+    note_no_twin(table, transport, profile);
     check_units(table, is_broadcast(unit, bus.kind), profile);
     match bus.bus.as_ref().map(|settings| &settings.kind) {
         Some(BusKind::Serial { cut: Cut::Delimiter(delimiter), .. }) => {
