@@ -152,8 +152,8 @@ impl Context {
     async fn take_in(&self, arrival: Arrival, unjudged: &Unjudged, executor: &queue::Sender<Job>) {
         let pending = self.health.pend();
         let Some(work) = self.receive(arrival) else { return };
-        // Calls and set points wait to be judged, as nothing is settled with them, and after a change of `settle` others
-        // may: none is accepted past them (G5).
+        // Calls and set points wait to be judged, as nothing is settled with them, and after a change of `settle`
+        // others may: none is accepted past them (G5).
         let waits = work.origin.is_told_its_end() || Arc::strong_count(unjudged) > 1;
         let job = match self.present().device.settle {
             Settle::AfterAccept if !waits => match self.judge(work).await {

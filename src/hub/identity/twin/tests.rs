@@ -131,7 +131,7 @@ fn changes_are_taken_in_order_and_where_one_is_missing_all_is_read_again() {
     bench.later(16);
     assert_eq!(bench.reads(json!({"desired": {"speed": 10, "$version": 9}})), set(9, 10));
     assert_eq!(bench.changed(json!({"speed": null, "$version": 10})), [Change::Withdrawn("speed".into())]);
-    assert_eq!(bench.tells(), json!({"speed": null}));
+    assert_eq!(bench.tells().get("speed"), Some(&Json::Null));
     assert_eq!(bench.changed(json!({"speed": null, "$version": 11})), []);
 }
 
