@@ -461,6 +461,7 @@ pub(super) fn account(host: &str, place: &Place) -> Result<Account, BackendError
         secondary: None,
         settle: SettleMode::AfterExecution,
         form: Arc::default(),
+        desired: Arc::default(),
     })
 }
 

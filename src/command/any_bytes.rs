@@ -5,7 +5,8 @@ use serde_json::{json, Value as Json};
 use super::envelope::Envelope;
 use super::message::{Form, Message, Order, BODY_BYTES_MAX, COMMAND_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
 use super::method::Method;
-use super::outcome::Code;
+use super::outcome::{Code, Outcome};
+use super::twin::{Acknowledgement, Desired, Twin, Wanted};
 use crate::proof::bytes::Source;
 
 /// A message is an order or a fault, of bounded size and always the same; an order that is written is the one that is
@@ -37,6 +38,29 @@ pub fn message(bytes: &[u8]) {
     digests_differ(&message);
     an_order_is_read_as_it_was_written(&message, &form);
     a_call_is_the_same_however_it_is_written(bytes);
+    a_twin_is_no_twin_or_asks_for_little(bytes);
+}
+
+/// A twin is read, or what is wrong is told in a sentence; what is kept of a set point, and told of its end, is small.
+fn a_twin_is_no_twin_or_asks_for_little(body: &[u8]) {
+    let is_known = |name: &str| name.len() < 8;
+    let read = [Twin::read(body, is_known).map(|twin| twin.desired), Desired::read(body, is_known)];
+    for read in read {
+        let Desired { version, values } = match read {
+            Ok(desired) => desired,
+            Err(why) => {
+                assert!(!why.is_empty() && why.len() < 1000, "{why}");
+                continue;
+            }
+        };
+        for (name, value) in values {
+            assert!(is_known(&name));
+            let gist = Wanted { name, version }.condense("set", value.clone());
+            assert!(gist.weight() < 128 * 1024 && gist.id.is_some_and(|id| id.len() <= MESSAGE_ID_BYTES_MAX));
+            let told = Acknowledgement::ended(&Outcome::succeeded(None), value, version).to_json().to_string();
+            assert!(told.len() < 4096, "{told}");
+        }
+    }
 }
 
 /// A call is of bounded size, and the same if its payload is written anew.

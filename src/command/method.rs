@@ -141,7 +141,7 @@ fn too_long() -> Fault {
 }
 
 /// The same value, written in one way: JSON has one kind of numbers, and no order of fields.
-fn normal(value: &Json) -> Json {
+pub(super) fn normal(value: &Json) -> Json {
     match value {
         Json::Number(number) => Json::Number(normal_number(number)),
         Json::Array(elements) => elements.iter().map(normal).collect(),
@@ -199,7 +199,7 @@ impl Answer {
 pub const NOT_TAKEN: &str = "not-taken";
 
 /// The status that an end has for a caller, in the words of HTTP.
-fn status(outcome: &Outcome) -> u16 {
+pub(super) fn status(outcome: &Outcome) -> u16 {
     let code = outcome.fault.as_ref().map(|fault| fault.code);
     match (outcome.state, code) {
         (State::Succeeded, _) => 200,

@@ -11,6 +11,7 @@ pub mod message;
 pub mod method;
 pub mod newest;
 pub mod outcome;
+pub mod twin;
 
 pub use envelope::Envelope;
 pub use message::{Form, Message, Order};

@@ -113,7 +113,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
-        check_together(table, (name, bus), unit, profile);
+        check_together(table, (name, bus), (unit, transport), profile);
         if let Some(settings) = &bus.bus {
             seen.late.extend(late_on(profile, (id, &patience), (name, settings)));
         }
@@ -159,8 +159,14 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
 }
 
 /// Whether a profile's commands go over a bus as it is.
-fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, profile: &Profile) {
+fn check_together(
+    table: &Table,
+    (name, bus): (&str, &Entry),
+    (unit, transport): (Option<u8>, TransportKind),
+    profile: &Profile,
+) {
     check_fit(table, name, bus.kind, profile);
+    note_no_twin(table, transport, profile);
     check_units(table, is_broadcast(unit, bus.kind), profile);
     match bus.bus.as_ref().map(|settings| &settings.kind) {
         Some(BusKind::Serial { cut: Cut::Delimiter(delimiter), .. }) => {
@@ -168,6 +174,18 @@ fn check_together(table: &Table, (name, bus): (&str, &Entry), unit: Option<u8>, 
         }
         Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => check_framed(table, name, frame, profile),
         _ => {}
+    }
+}
+
+/// Remarks on set points that no transport brings.
+fn note_no_twin(table: &Table, transport: TransportKind, profile: &Profile) {
+    let desired = profile.commands.values().find(|command| command.desired.is_some());
+    if let Some(command) = desired.filter(|_| !transport.has_twin()) {
+        let why = format!(
+            "its command {:?} has a desired property, and by {transport} nothing of the device's twin comes or goes",
+            command.name
+        );
+        table.note("profile", (why, "reach the device by mqtt or mqtt-ws, or ask for the command by a message"));
     }
 }
 

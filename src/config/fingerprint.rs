@@ -81,6 +81,11 @@ impl Fingerprints {
     }
 }
 
+/// Of a device and its bus, without a secret: what a device's twin is told of its configuration.
+pub fn of_device_and_bus(device: &Device, bus: &Bus) -> String {
+    digest(&(device, bus), b"")
+}
+
 fn of_hub(hub: &Hub) -> String {
     let secret = hub.proxy.as_ref().and_then(|Proxy { credentials, .. }| credentials.as_deref());
     digest(hub, secret.unwrap_or_default().as_bytes())

@@ -183,6 +183,7 @@ pub const COMMAND: Section = Section {
         "deadline",
         "min_interval",
         "latest_wins",
+        "desired",
     ],
 };
 

@@ -58,7 +58,7 @@ use crate::peripheral::frame::Frame;
 use crate::peripheral::quirks::Quirks;
 use crate::peripheral::{Command, Events, Poll};
 pub use address::is_loopback;
-pub use fingerprint::Fingerprints;
+pub use fingerprint::{of_device_and_bus, Fingerprints};
 pub use load::{load, load_adding, load_telling, places, profile_problems, Loaded, Places, Refused};
 pub use point::{meant_by, ORDERS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
@@ -493,6 +493,14 @@ pub struct Device {
     pub commands: std::sync::Arc<BTreeMap<String, Command>>,
     /// What is read of it again and again, by name.
     pub polls: std::sync::Arc<BTreeMap<String, Poll>>,
+}
+
+impl Device {
+    /// Its commands for desired properties of its twin, by the names of these.
+    pub fn desired(&self) -> BTreeMap<String, String> {
+        let named = |(name, command): (&String, &Command)| Some((command.desired.clone()?, name.clone()));
+        self.commands.iter().filter_map(named).collect()
+    }
 }
 
 /// How an identity is proven. `Debug` never shows the secret.

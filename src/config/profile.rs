@@ -10,7 +10,7 @@ use super::bus::RESPONSE_TIMEOUT;
 use super::text::{check_sent, template};
 use super::tree::{Span, Table};
 use super::{keys, message, point, poll, steps};
-use crate::command::Form;
+use crate::command::{twin, Form};
 use crate::complaint::Complaint;
 use crate::peripheral::registers::{self, DataType, Point, WORDS_WRITTEN_AND_READ_MAX};
 use crate::peripheral::{Action, Command, Function, Names, Poll, Rule};
@@ -65,19 +65,21 @@ fn profile(table: &Table) -> Profile {
     let names = tables.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut commands = BTreeMap::new();
     let (mut registers, mut sends) = (Vec::new(), Vec::new());
-    for (name, table) in tables {
+    for (name, table) in &tables {
+        let name = *name;
         if let Err(why) = super::check_name(name) {
             table.wrong_here(why);
         }
-        match action_key(&table) {
+        match action_key(table) {
             Some("send" | "send_hex") => sends.push(name.to_owned()),
             Some(_) => registers.push(name.to_owned()),
             None => {}
         }
-        if let Some(command) = command(&table, name) {
+        if let Some(command) = command(table, name) {
             commands.insert(name.to_owned(), command.taking_numbers_as_text(numbers_as_text));
         }
     }
+    check_desired(&tables, &commands);
     let (path, commands, polls) = (table.path_of().to_owned(), Arc::new(commands), Arc::new(polls));
     Profile { path, commands, names, polls, form, registers, sends }
 }
@@ -108,7 +110,51 @@ fn command(table: &Table, name: &str) -> Option<Command> {
     }
     let latest_wins = table.boolean("latest_wins").unwrap_or(false);
     let idempotent = idempotent(table)?;
-    Some(Command { idempotent, timeout, deadline, min_interval, latest_wins, ..command? })
+    let command = command?;
+    let desired = desired(table, &command, idempotent);
+    Some(Command { idempotent, timeout, deadline, min_interval, latest_wins, desired, ..command })
+}
+
+/// The desired property that a command sets, if it can set one.
+fn desired(table: &Table, command: &Command, idempotent: bool) -> Option<String> {
+    let name = table.text("desired")?;
+    let takes_value = match &command.action {
+        Action::Read(_) | Action::Steps(_) => false,
+        Action::Write(_) => command.fixed.is_none(),
+        Action::Send(template) => command.fixed.is_none() && template.send.takes_value(),
+    };
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let why = if name == twin::GATEWAY {
+        ("is the property by which the gateway tells of itself", "choose another name")
+    } else if name.is_empty() || name.len() > twin::NAME_BYTES_MAX || !name.chars().all(is_of_a_name) {
+        ("must be 1 to 64 letters, digits, '-' and '_'", "name a desired property, such as \"speed\"")
+    } else if !takes_value {
+        (
+            "names a value to be set, and this command takes none",
+            "remove it, or name it in a command that takes a value",
+        )
+    } else if !idempotent {
+        (
+            "names a value that is set again where nobody knows whether it was set, and this command must not be repeated",
+            "remove it, and ask for this command by a message or a direct method",
+        )
+    } else {
+        return Some(name.to_owned());
+    };
+    table.wrong("desired", why);
+    None
+}
+
+/// Reports a desired property that two commands would set.
+fn check_desired(tables: &[(&str, Table)], commands: &BTreeMap<String, Command>) {
+    let mut seen = BTreeMap::new();
+    for (name, table) in tables {
+        let Some(desired) = commands.get(*name).and_then(|command| command.desired.as_deref()) else { continue };
+        if let Some(other) = seen.insert(desired, *name) {
+            let why = format!("{desired:?} is set by command {other:?} already");
+            table.wrong("desired", (why, "let one command set it"));
+        }
+    }
 }
 
 /// What stands beside an action, in a command, in one of its steps or in a poll.

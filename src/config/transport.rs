@@ -49,6 +49,11 @@ impl TransportKind {
         !matches!(self, Self::Mqtt | Self::MqttWs)
     }
 
+    /// Whether the device's twin is read and reported to by it.
+    pub fn has_twin(self) -> bool {
+        matches!(self, Self::Mqtt | Self::MqttWs)
+    }
+
     /// Whether it goes through a WebSocket.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::MqttWs | Self::AmqpWs)

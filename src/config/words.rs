@@ -221,6 +221,11 @@ const KEYS: &[Alias] = &[
         &["last_wins", "newest_wins", "latest_only", "newest_only", "coalesce", "supersede", "overwrite"],
         " It is true or false",
     ),
+    (
+        "desired",
+        &["desired_property", "twin", "twin_property", "set_point", "setpoint", "property"],
+        " It is the name of a desired property, such as \"speed\"",
+    ),
     ("expect", &["response", "reply", "regex", "match", "answer", "pattern_ok", "ok", "success"], ""),
     ("refuse", &["error", "reject", "nak", "failure", "fail"], ""),
     ("send", &["request", "text", "query", "cmd", "transmit", "tx"], ""),

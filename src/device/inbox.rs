@@ -1,4 +1,4 @@
-//! Where a device's link delivers: messages and calls, in one queue.
+//! Where a device's link delivers: messages, calls and set points, in one queue.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::work::Work;
 use super::{check, Context, Job, Receipts};
 use crate::command::message::Gist;
 use crate::command::outcome::bounded;
-use crate::hub::{Call, Delivery, FirstReceipts, Intake, WINDOW_MAX};
+use crate::hub::{Call, Delivery, FirstReceipts, Intake, SetPoint, WINDOW_MAX};
 use crate::ledger::row::Source;
 use crate::ledger::NewRow;
 use crate::time::Timestamp;
@@ -24,6 +24,8 @@ pub enum Arrival {
     Message(Delivery),
     /// A call of a direct method.
     Call(Call),
+    /// A desired property of its twin.
+    SetPoint(SetPoint),
 }
 
 impl Arrival {
@@ -32,6 +34,7 @@ impl Arrival {
         match self {
             Arrival::Message(delivery) => delivery.ticket.is_live(),
             Arrival::Call(call) => call.reply.is_live(),
+            Arrival::SetPoint(set_point) => set_point.wish.is_live(),
         }
     }
 }
@@ -71,6 +74,15 @@ impl Intake for Inbox {
         }
     }
 
+    fn offer_set_point(&self, set_point: SetPoint) -> Result<(), Box<SetPoint>> {
+        match self.arrivals.try_send(Arrival::SetPoint(set_point)) {
+            Err(Refused::Full(Arrival::SetPoint(back)) | Refused::Closed(Arrival::SetPoint(back))) => {
+                Err(Box::new(back))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn forget(&self) {
         self.arrivals.retain(Arrival::is_live);
         self.jobs.retain(|job| job.work.is_ours());
@@ -92,8 +104,8 @@ pub fn channels(
 }
 
 impl Context {
-    /// Takes what is to be known of what has come. A message whose connection is gone comes again; who has called on
-    /// one does not hear the answer.
+    /// Takes what is to be known of what has come. A message whose connection is gone comes again, as does what is
+    /// desired; who has called on one does not hear the answer.
     pub(super) fn receive(&self, arrival: Arrival) -> Option<Work> {
         if !arrival.is_live() {
             return None;
@@ -101,6 +113,7 @@ impl Context {
         match arrival {
             Arrival::Message(delivery) => Some(self.receive_message(delivery)),
             Arrival::Call(call) => Some(self.receive_call(call)),
+            Arrival::SetPoint(set_point) => Some(self.receive_set_point(set_point)),
         }
     }
 
@@ -119,6 +132,12 @@ impl Context {
         let Call { hub, gist, received_at, received, reply, room } = call;
         let origin = Origin::Method(Caller::new(reply, received + self.present().device.method_timeout));
         let work = self.asked_for(&hub, gist, (Source::Method, origin), received_at);
+        Work { received, _room: Some(room), ..work }
+    }
+
+    fn receive_set_point(&self, set_point: SetPoint) -> Work {
+        let SetPoint { hub, gist, received_at, received, wish, room } = set_point;
+        let work = self.asked_for(&hub, gist, (Source::Twin, Origin::Twin(wish)), received_at);
         Work { received, _room: Some(room), ..work }
     }
 

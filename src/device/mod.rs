@@ -37,6 +37,7 @@ pub mod queue;
 mod receipts;
 pub mod run;
 mod waiting;
+mod wishes;
 mod work;
 
 use std::future::Future;
@@ -83,6 +84,8 @@ pub struct Assignment {
     pub device: Arc<Device>,
     /// Its bus.
     pub bus: BusHandle,
+    /// A digest of what is configured for it.
+    pub configuration: Arc<str>,
 }
 
 /// What the intake and the executor of a device share.
@@ -149,9 +152,9 @@ impl Context {
     async fn take_in(&self, arrival: Arrival, unjudged: &Unjudged, executor: &queue::Sender<Job>) {
         let pending = self.health.pend();
         let Some(work) = self.receive(arrival) else { return };
-        // Calls wait to be judged, as nothing is settled with them, and after a change of `settle` others may: none is
-        // accepted past them (G5).
-        let waits = work.origin.caller().is_some() || Arc::strong_count(unjudged) > 1;
+        // Calls and set points wait to be judged, as nothing is settled with them, and after a change of `settle`
+        // others may: none is accepted past them (G5).
+        let waits = work.origin.is_told_its_end() || Arc::strong_count(unjudged) > 1;
         let job = match self.present().device.settle {
             Settle::AfterAccept if !waits => match self.judge(work).await {
                 Some(work) => Job::new(work, None, pending),
@@ -333,13 +336,18 @@ impl Context {
         let distrusts = self.ledger.distrusts(&work.new.hub, &self.id);
         let enqueued_at = work.new.envelope.enqueued_at;
         let past = decide::past(distrusts, enqueued_at, self.ledger.epoch(), lookup.elsewhere.is_some());
-        // With a call nothing is settled: its answer waits for its end.
-        let settle = work.origin.caller().map_or(device.settle, |_| Settle::AfterExecution);
-        let verdict = decide::on_delivery(lookup.known, past, checked, settle);
+        // With a call or a set point nothing is settled: what is told of it waits for its end.
+        let settle = if work.origin.is_told_its_end() { Settle::AfterExecution } else { device.settle };
+        let known = wishes::known(&lookup, work.origin.wish().is_some());
+        let verdict = decide::on_delivery(known, past, checked, settle);
         let verdict = verdict.unless_barred(|| self.locked_out(&work).and_then(|outcome| outcome.fault));
         match (verdict, lookup.row) {
             (Verdict::Complete | Verdict::Refuse, Some(row)) if work.origin.caller().is_some() => {
                 self.answer_again(work, row).await;
+                None
+            }
+            (Verdict::Complete | Verdict::Refuse, Some(row)) if work.origin.wish().is_some() => {
+                self.acknowledge_again(work, row).await;
                 None
             }
             (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
@@ -434,7 +442,7 @@ impl Context {
             let execution = match (work.interrupted, &work.origin) {
                 (Some(attempts), _) => Execution::interrupted(route, attempts),
                 (None, Origin::Operator(_)) => Execution::on_the_record(route),
-                (None, Origin::Message(_) | Origin::Method(_)) => Execution::new(route),
+                (None, Origin::Message(_) | Origin::Method(_) | Origin::Twin(_)) => Execution::new(route),
             };
             let (heeds_locks, called) = (work.heeds_locks(plan.command), work.called());
             let mut gate = CommandGate::new(self, &mut work, deadline, heeds_locks);
@@ -446,7 +454,7 @@ impl Context {
                 Ran::NotNow if matches!(work.origin, Origin::Operator(_)) => return self.send_away(work).await,
                 Ran::NotNow if is_unrecordable && work.row.is_none() => return self.leave_unsettled(work),
                 // Nobody would bring it again: what may be repeated is begun anew.
-                Ran::Interrupted(_) if may_repeat && work.origin.caller().is_some() => {}
+                Ran::Interrupted(_) if may_repeat && work.origin.is_told_its_end() => {}
                 Ran::NotNow | Ran::Interrupted(_) if work.row.is_none() => return self.give_back(work),
                 Ran::NotNow => {}
                 // It is not told to be undone, and goes on as one that an earlier life has left.

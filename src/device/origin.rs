@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Who asked is told of the end once, and only after it is durable: a message is settled at the hub, a call and a
-//!   person are answered. A person is told before if the ledger can't take the end, and that it can't.
+//!   person are answered, what is desired is acknowledged. A person is told before if the ledger can't take the end,
+//!   and that it can't.
 
 use std::future::pending;
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::caller::Caller;
 use crate::command::outcome::{Code, Fault, Outcome, State};
 use crate::command::Answer;
+use crate::hub::twin::Wish;
 use crate::hub::Ticket;
 use crate::ledger::Receipt;
 
@@ -22,6 +24,8 @@ pub(super) enum Origin {
     Message(Option<Ticket>),
     /// Direct methods of the hub: the same one, called for once or several times.
     Method(Caller),
+    /// A desired property of the device's twin.
+    Twin(Wish),
     /// A person at this machine.
     Operator(Operator),
 }
@@ -54,6 +58,7 @@ impl Origin {
         match self {
             Origin::Message(ticket) => ticket.as_ref().is_some_and(Ticket::is_live),
             Origin::Method(caller) => caller.is_live(),
+            Origin::Twin(wish) => wish.is_live(),
             Origin::Operator(operator) => !operator.gone.is_cancelled(),
         }
     }
@@ -63,6 +68,11 @@ impl Origin {
         matches!(self, Origin::Message(Some(ticket)) if ticket.is_live())
     }
 
+    /// Whether it is told how it ended, and the hub keeps nothing of it meanwhile.
+    pub(super) fn is_told_its_end(&self) -> bool {
+        matches!(self, Origin::Method(_) | Origin::Twin(_))
+    }
+
     /// Whether it is to be done also if its device is locked.
     pub(super) fn overrides(&self) -> bool {
         matches!(self, Origin::Operator(Operator { overrides: true, .. }))
@@ -70,16 +80,29 @@ impl Origin {
 
     /// The end of a command that nobody wants any more, and nobody will bring again.
     pub(super) fn withdrawn(&self) -> Option<Outcome> {
-        let Origin::Operator(operator) = self else { return None };
         let why = "whoever asked for it went away before it was sent; nothing was done";
         let outcome = || Outcome::ended(State::Expired, Fault::new(Code::Expired, why));
-        operator.gone.is_cancelled().then(outcome)
+        match self {
+            Origin::Operator(operator) => operator.gone.is_cancelled().then(outcome),
+            Origin::Twin(_) => self.replaced(),
+            Origin::Message(_) | Origin::Method(_) => None,
+        }
+    }
+
+    /// The end of what is desired no more, or otherwise.
+    pub(super) fn replaced(&self) -> Option<Outcome> {
+        let Origin::Twin(wish) = self else { return None };
+        let why =
+            "the desired property was changed or removed before this value was sent, and only what is desired is \
+                   done; nothing was sent";
+        wish.is_outdated().then(|| Outcome::ended(State::Expired, Fault::new(Code::Superseded, why)))
     }
 
     /// Returns when [`Origin::withdrawn`] has something to say. Cancel-safe.
     pub(super) async fn goes(&self) {
         match self {
             Origin::Message(_) | Origin::Method(_) => pending().await,
+            Origin::Twin(wish) => wish.is_replaced().await,
             Origin::Operator(operator) => operator.gone.cancelled().await,
         }
     }
@@ -89,6 +112,7 @@ impl Origin {
         match self {
             Origin::Message(Some(ticket)) => ticket.dies().await,
             Origin::Method(caller) => caller.dies().await,
+            Origin::Twin(wish) => wish.dies().await,
             Origin::Message(None) | Origin::Operator(_) => pending().await,
         }
     }
@@ -112,6 +136,7 @@ impl Origin {
         match self {
             Origin::Operator(operator) => operator.tell(|| Told::Ended(event())),
             Origin::Method(caller) => caller.tell(&Answer::ended(end, event())),
+            Origin::Twin(wish) => wish.tell(end),
             message if end.state.is_refusal() => message.reject(receipt),
             message => message.complete(receipt),
         }
@@ -121,14 +146,14 @@ impl Origin {
     pub(super) fn take_ticket(&mut self) -> Option<Ticket> {
         match self {
             Origin::Message(ticket) => ticket.take(),
-            Origin::Method(_) | Origin::Operator(_) => None,
+            Origin::Method(_) | Origin::Twin(_) | Origin::Operator(_) => None,
         }
     }
 
     /// The person, if one asked.
     pub(super) fn operator(&mut self) -> Option<&mut Operator> {
         match self {
-            Origin::Message(_) | Origin::Method(_) => None,
+            Origin::Message(_) | Origin::Method(_) | Origin::Twin(_) => None,
             Origin::Operator(operator) => Some(operator),
         }
     }
@@ -137,7 +162,15 @@ impl Origin {
     pub(super) fn caller(&self) -> Option<&Caller> {
         match self {
             Origin::Method(caller) => Some(caller),
-            Origin::Message(_) | Origin::Operator(_) => None,
+            Origin::Message(_) | Origin::Twin(_) | Origin::Operator(_) => None,
+        }
+    }
+
+    /// What is desired, if it is that.
+    pub(super) fn wish(&mut self) -> Option<&mut Wish> {
+        match self {
+            Origin::Twin(wish) => Some(wish),
+            Origin::Message(_) | Origin::Method(_) | Origin::Operator(_) => None,
         }
     }
 

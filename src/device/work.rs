@@ -174,7 +174,8 @@ impl Work {
 
     /// How it ends if a newer one is to be done in its place.
     pub(super) fn superseded(&self) -> Option<Outcome> {
-        self.outdated.is_cancelled().then(|| newest::superseded(self.command_name()))
+        let by_another = self.outdated.is_cancelled().then(|| newest::superseded(self.command_name()));
+        by_another.or_else(|| self.origin.replaced())
     }
 
     /// Whether nothing can have begun of it, as far as is known.

@@ -241,6 +241,7 @@ impl Means {
             secondary: None,
             settle: Settle::AfterExecution,
             form: Arc::default(),
+            desired: Arc::default(),
         };
         match within(STEP_LIMIT, way::websocket(stream, &account)).await.unwrap_or_else(slow) {
             Ok(_) => {
@@ -307,7 +308,8 @@ impl Means {
         let reached = within(STEP_LIMIT, self.transport.reach(&account)).await.unwrap_or_else(slow)?;
         let (hub, device, settle) = (&self.hub, device.id.as_str(), device.settle);
         let note_late: NoteLate = Arc::new(drop);
-        let entry = Entry { hub, device, token, is_to_stay, wants_messages: false, settle, note_late };
+        let (wants_messages, hears_desired) = (false, false);
+        let entry = Entry { hub, device, token, is_to_stay, wants_messages, hears_desired, settle, note_late };
         let entered = within(CONNACK_LIMIT, reached.attach(entry)).await;
         let mut attachment = entered.unwrap_or_else(throttled)?;
         let was_known = attachment.was_known();

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::reload::Changes;
 use super::{spawn, Gateway, TaskGroups};
 use crate::bus::{self, BusHandle, Hearing};
-use crate::config::{self, Config};
+use crate::config::{self, of_device_and_bus, Config};
 use crate::device::{self, events, queue, Arrival, Assignment, Context, Job};
 use crate::health::DeviceHealth;
 use crate::hub::account::{Access, Account};
@@ -195,6 +195,11 @@ impl Registry {
             ledger: gateway.ledger.clone(),
             event_bell,
             news: news.clone(),
+            board: Arc::default(),
+            stand: Box::new({
+                let context = context.clone();
+                move || context.facts()
+            }),
             telemetry: gateway.telemetry.clone(),
             health: health.clone(),
             leaves: leave.clone(),
@@ -243,7 +248,8 @@ impl Registry {
     }
 
     fn assignment(&self, device: &Arc<config::Device>) -> Assignment {
-        Assignment { device: device.clone(), bus: self.buses[&device.bus].handle.clone() }
+        let configuration = of_device_and_bus(device, &self.config.buses[&device.bus]).into();
+        Assignment { device: device.clone(), bus: self.buses[&device.bus].handle.clone(), configuration }
     }
 
     /// Takes up a configuration: touches what it changes, and nothing else.

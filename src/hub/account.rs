@@ -1,5 +1,6 @@
 //! Whom an identity connects as, and to what: the part of the configuration that a connection is made with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::certificate::Trust;
@@ -29,6 +30,8 @@ pub struct Account {
     pub settle: Settle,
     /// How its messages are read. A change of it ends no connection: what comes from then on is read so.
     pub form: Arc<Form>,
+    /// Its commands for desired properties, by the names of these.
+    pub desired: Arc<BTreeMap<String, String>>,
 }
 
 impl Account {
@@ -41,6 +44,7 @@ impl Account {
             secondary: device.secondary.clone(),
             settle: device.settle,
             form: device.form.clone(),
+            desired: Arc::new(device.desired()),
         }
     }
 
@@ -89,6 +93,8 @@ impl Account {
             // Only what the transport goes by.
             && (self.transport != TransportKind::Https || hub.poll_interval == others.poll_interval)
             && (self.settle == other.settle || matches!(self.transport, TransportKind::Mqtt | TransportKind::MqttWs))
+            // What it listens for, and what it has to look at again.
+            && (self.desired == other.desired || !self.transport.has_twin())
             && self.credential == other.credential
             && self.secondary == other.secondary
     }

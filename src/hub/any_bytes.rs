@@ -12,7 +12,7 @@ use super::{Settled, Settlement, Settlements, Ticket, WINDOW_MAX};
 use crate::hub::auth::sas;
 use crate::hub::mqtt::connection::{Codec, Received};
 use crate::hub::mqtt::session::{Incoming, Session};
-use crate::hub::mqtt::topic::{self, c2d_filter, parse_c2d};
+use crate::hub::mqtt::topic::{self, c2d_filter, parse_c2d, AboutTwin};
 use crate::ledger::row::EventKind;
 use crate::proof::bytes::Source;
 
@@ -25,6 +25,7 @@ pub fn topic(bytes: &[u8]) {
     any_topic(bytes);
     any_topic(&[PREFIX.as_bytes(), bytes].concat());
     any_call(&[b"$iothub/methods/POST/", bytes].concat());
+    any_word_about_a_twin(&[b"$iothub/twin/", bytes].concat());
     written_properties_are_read(&mut Source::new(bytes));
     a_result_event_is_whole(&mut Source::new(bytes));
 }
@@ -59,6 +60,14 @@ fn any_call(topic: &[u8]) {
     assert!(
         answer.is_ascii() && answer.strip_prefix("$iothub/methods/res/200/?$rid=") == std::str::from_utf8(&id).ok()
     );
+}
+
+/// An answer about a twin is known by the same number and status when it is written anew, or is none.
+fn any_word_about_a_twin(topic: &[u8]) {
+    let about = topic::about_twin(topic).expect("the topic is a twin's");
+    if let Some(AboutTwin::Answer { number, status }) = about {
+        assert_eq!(topic::about_twin(format!("$iothub/twin/res/{status}/?$rid={number}").as_bytes()), Some(about));
+    }
 }
 
 /// Writes text for a bag: each byte as `%XX` (1), as `%xx` (2), or as it is where that means the same (0).

@@ -32,6 +32,7 @@ pub mod room;
 pub mod transport;
 pub mod transports;
 pub mod trouble;
+pub mod twin;
 pub mod way;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,7 @@ use crate::proof::crash::{self, Point};
 use crate::time::Timestamp;
 pub use call::Call;
 use room::Held;
+pub use twin::SetPoint;
 
 /// A ledger that takes longer to answer a connection hangs; the connection can't be kept alive meanwhile.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
@@ -89,8 +91,14 @@ pub trait Intake: Send + Sync {
     /// As many wait as may. It comes back.
     fn offer_call(&self, call: Call) -> Result<(), Box<Call>>;
 
-    /// A connection has ended: drops what waits and came on it, as the hub will deliver it again, and nobody waits for
-    /// the answer to a call.
+    /// Takes a set point, behind what was offered before. It must not wait.
+    ///
+    /// # Errors
+    /// As many wait as may. It comes back.
+    fn offer_set_point(&self, set_point: SetPoint) -> Result<(), Box<SetPoint>>;
+
+    /// A connection has ended: drops what waits and came on it, as the hub will deliver it again, nobody waits for
+    /// the answer to a call, and what is desired is read again.
     fn forget(&self);
 }
 

@@ -17,25 +17,41 @@ use crate::handles::Places;
 /// TLS handshakes at the same time: bounds their memory.
 const HANDSHAKES_MAX: usize = 16;
 
+/// Requests for twins in a second, over all identities: a hub takes 50 of all its devices.
+const TWINS_RATE: u32 = 10;
+
 /// How often connections to the hub are made, and how many are in the making, over all identities and transports.
 pub struct Pace {
     next_connect: std::sync::Mutex<Instant>,
+    next_twin: std::sync::Mutex<Instant>,
     handshakes: Semaphore,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { next_connect: std::sync::Mutex::new(Instant::now()), handshakes: Semaphore::new(HANDSHAKES_MAX) }
+        let now = Instant::now();
+        let (next_connect, next_twin) = (now.into(), now.into());
+        Pace { next_connect, next_twin, handshakes: Semaphore::new(HANDSHAKES_MAX) }
     }
+}
+
+/// Takes the next turn of those that come at most so often in a second, and says when it is.
+fn take(next: &std::sync::Mutex<Instant>, rate: u32) -> Instant {
+    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = (*next).max(Instant::now());
+    *next = turn + Duration::from_secs(1) / rate;
+    turn
 }
 
 impl Pace {
     /// Takes the next turn to connect, and says when it is: at most `rate` a second.
     pub(in crate::hub) fn turn(&self, rate: u32) -> Instant {
-        let mut next = self.next_connect.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = (*next).max(Instant::now());
-        *next = turn + Duration::from_secs(1) / rate;
-        turn
+        take(&self.next_connect, rate)
+    }
+
+    /// Takes the next turn to ask for a twin, and says when it is.
+    pub(in crate::hub) fn twin_turn(&self) -> Instant {
+        take(&self.next_twin, TWINS_RATE)
     }
 
     /// Waits for a turn and a handshake. Nobody holds a handshake while it waits for its turn; and a turn that came

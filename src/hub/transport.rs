@@ -106,6 +106,8 @@ pub struct Entry<'a> {
     pub token: Option<String>,
     /// Whether the hub keeps what waits for the device when the attachment ends. If not, that is lost.
     pub is_to_stay: bool,
+    /// Whether changes of what is desired are to be told, where there is a twin.
+    pub hears_desired: bool,
     /// Whether the device's messages are wanted. If not, none is to be taken out of its queue, as after
     /// [`Attachment::take_no_more`].
     pub wants_messages: bool,
@@ -176,6 +178,19 @@ pub trait Attachment: Send {
         Box::pin(async { Ok(()) })
     }
 
+    /// Whether the device's twin can be asked for, once [`Inbound::Ready`] has come.
+    fn has_twin(&self) -> bool {
+        false
+    }
+
+    /// Asks for the device's twin, or reports to it. [`Inbound::Twin`] has the answer, if there is one.
+    ///
+    /// # Errors
+    /// The attachment is over.
+    fn ask_twin(&mut self, _request: TwinRequest) -> Pending<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Whether the hub can be told that a message is refused. If not, such a message is completed.
     fn can_reject(&self) -> bool {
         true
@@ -233,6 +248,35 @@ pub trait Attachment: Send {
     fn detach(self: Box<Self>) -> Pending<'static, Vec<Message>>;
 }
 
+/// A request for a device's twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinRequest {
+    /// By what its answer is known on its attachment.
+    pub number: u64,
+    /// What is to be merged into what the device reports, JSON. `None`: all of the twin is asked for.
+    pub patch: Option<String>,
+}
+
+/// The answer to a request for a device's twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinAnswer {
+    /// The request's number.
+    pub number: u64,
+    /// In the words of HTTP.
+    pub status: u16,
+    /// All of the twin, if that was asked for: as it came.
+    pub body: Vec<u8>,
+}
+
+/// What the hub says of a device's twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TwinWord {
+    /// An answer.
+    Answer(TwinAnswer),
+    /// What is desired has changed: the patch, as it came.
+    Changed(Vec<u8>),
+}
+
 /// What the hub sends.
 pub enum Inbound {
     /// The device's messages come from now on, and its events may go.
@@ -251,6 +295,8 @@ pub enum Inbound {
         /// What is called.
         method: Method,
     },
+    /// Something about the device's twin. A transport that has none brings none.
+    Twin(TwinWord),
     /// A message that can't be taken on this attachment, which is to be ended: it comes again.
     Unclear {
         /// The message.

@@ -337,7 +337,8 @@ impl Ledger {
     pub async fn find(&self, new: &NewRow) -> Result<Lookup, LedgerError> {
         crash::point(Point::BeforeLookup);
         let (is_call, command, value) = (new.source == Source::Method, new.command.clone(), new.value.clone());
-        let asked = Some(Asked { is_call, command, value });
+        // What is desired is told apart by its digest alone: its id is of its own making.
+        let asked = (new.source != Source::Twin).then_some(Asked { is_call, command, value });
         let found = self.look_up((&new.hub, &new.device), (new.message_id.as_deref(), new.digest), asked).await?;
         crash::point(Point::LookedUp);
         Ok(found)

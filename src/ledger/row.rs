@@ -59,6 +59,8 @@ pub enum Source {
     Hub,
     /// A direct method.
     Method,
+    /// A desired property of the device's twin.
+    Twin,
     /// An operator at the gateway.
     Local {
         /// Who that was.
@@ -72,6 +74,7 @@ impl Source {
         match self {
             Source::Hub => "hub",
             Source::Method => "method",
+            Source::Twin => "twin",
             Source::Local { .. } => "local",
         }
     }
@@ -80,7 +83,7 @@ impl Source {
     pub fn user(&self) -> Option<&str> {
         match self {
             Source::Local { user } => Some(user),
-            Source::Hub | Source::Method => None,
+            Source::Hub | Source::Method | Source::Twin => None,
         }
     }
 }
@@ -359,6 +362,7 @@ fn source(row: &Row, column: usize, user: usize) -> rusqlite::Result<Source> {
     known(column, &row.get::<_, String>(column)?, |name| match name {
         "hub" => Some(Source::Hub),
         "method" => Some(Source::Method),
+        "twin" => Some(Source::Twin),
         "local" => Some(Source::Local { user: user.clone().unwrap_or_default() }),
         _ => None,
     })

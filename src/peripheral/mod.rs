@@ -81,6 +81,8 @@ pub struct Command {
     pub min_interval: Duration,
     /// Of those that wait, only the newest is done.
     pub latest_wins: bool,
+    /// The desired property of the device's twin whose values it sets.
+    pub desired: Option<String>,
 }
 
 /// By which Modbus function a command writes.
@@ -157,6 +159,7 @@ impl Command {
             deadline: Command::DEADLINE,
             min_interval: Duration::ZERO,
             latest_wins: false,
+            desired: None,
         }
     }
 

@@ -13,6 +13,7 @@
 //! - `identity`, `tls`: who is believed.
 //! - `methods`: direct methods, called once and again.
 //! - `mirror`: messages that stay at the hub while their unit is away.
+//! - `twins`: what a device's twin desires, and what it is told.
 //! - `ways`: proxies, a gateway, and where each transport goes.
 //! - `telemetry`: what polls read, at the hub.
 //! - `mosquitto`, `sdk_agreement`, `simulator`: a broker and clients that are not ours, and our own simulator of the
@@ -40,4 +41,5 @@ mod session_rules;
 mod simulator;
 mod telemetry;
 mod tls;
+mod twins;
 mod ways;

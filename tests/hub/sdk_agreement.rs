@@ -7,6 +7,7 @@
 mod methods;
 mod provisioning;
 mod service;
+mod twins;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -4,6 +4,7 @@ mod amqp;
 mod faults;
 mod https;
 mod methods;
+mod twins;
 mod websocket;
 
 use std::io;

@@ -128,7 +128,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "hub",
         &[
             &["in_order", "lock", "news", "properties", "room", "trouble"],
-            &["account", "auth", "call", "dial"],
+            &["account", "auth", "call", "dial", "twin"],
             &["transport", "way"],
             &["left", "pace"],
             // What connects knows the seam, and no transport.

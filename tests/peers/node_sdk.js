@@ -5,6 +5,10 @@
 //   {"op":"command","device":…,"body":…,"messageId":…,"ack":…,"properties":{…}}
 //   {"op":"method","name":…,"status":…,"payload":…}: from now on calls of this method are told, and answered so
 //   {"op":"invoke","device":…,"name":…,"payload":…,"timeout":seconds}, by a "service" that need not be opened: its "way" is http
+//   {"op":"twin"}: the device's twin, and from now on what is desired of it is told
+//   {"op":"report","patch":{…}}, once the twin is there
+//   {"op":"registry","connectionString":…,"address":…}, for: {"op":"getTwin","device":…} and
+//   {"op":"updateTwin","device":…,"patch":{…},"etag":…}
 //   {"op":"feedback","release":true|false}: from now on feedback is completed, but for the first batch if so said
 // It runs with NODE_PATH set to the folder its packages were installed to.
 'use strict';
@@ -165,6 +169,27 @@ async function invoke(service, command) {
   say('invoked', result);
 }
 
+async function readTwin(client) {
+  const twin = await client.getTwin();
+  say('twin', { desired: twin.properties.desired, reported: twin.properties.reported });
+  // It tells of all that is there, and then of each change.
+  twin.on('properties.desired', (delta) => say('desired', { delta }));
+  return twin;
+}
+
+function report(twin, patch) {
+  twin.properties.reported.update(patch, (error) => say('reported', { error: error ? error.name : null }));
+}
+
+function connectRegistry(command) {
+  addresses[/HostName=([^;]*)/.exec(command.connectionString)[1]] = command.address;
+  return require('azure-iothub').Registry.fromConnectionString(command.connectionString);
+}
+
+function tellTwin(event, { responseBody: { etag, properties } }) {
+  say(event, { etag, properties });
+}
+
 function makeMessage(command) {
   const message = new Message(command.body);
   message.messageId = command.messageId;
@@ -176,6 +201,7 @@ function makeMessage(command) {
 
 async function main() {
   let client = null;
+  let twin = null;
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     try {
@@ -205,6 +231,17 @@ async function main() {
         say('answering');
       } else if (command.op === 'invoke') {
         await invoke(client, command);
+      } else if (command.op === 'twin') {
+        twin = await readTwin(client);
+      } else if (command.op === 'report') {
+        report(twin, command.patch);
+      } else if (command.op === 'registry') {
+        client = connectRegistry(command);
+        say('connected');
+      } else if (command.op === 'getTwin') {
+        tellTwin('got', await client.getTwin(command.device));
+      } else if (command.op === 'updateTwin') {
+        tellTwin('updated', await client.updateTwin(command.device, command.patch, command.etag));
       } else if (command.op === 'feedback') {
         await receiveFeedback(client, command);
         say('receiving');

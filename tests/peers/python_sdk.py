@@ -7,6 +7,8 @@ Takes one JSON command a line on standard input and prints one JSON event a line
   {"op":"register","gateway":…,"caFile":…,"idScope":…,"registrationId":…} with a key or a certificate as above: with the
    Device Provisioning Service
   {"op":"method","name":…,"status":…,"payload":…}: from now on calls of this method are told, and answered so
+  {"op":"twin"}: the device's twin, and from now on what is desired of it is told
+  {"op":"report","patch":{…}}
   {"op":"close"}
 """
 
@@ -53,6 +55,12 @@ def answer_method(client, command):
         say("answered", error=None)
 
     client.on_method_request_received = on_method
+
+
+def read_twin(client):
+    client.on_twin_desired_properties_patch_received = lambda delta: say("desired", delta=delta)
+    twin = client.get_twin()
+    say("twin", desired=twin["desired"], reported=twin["reported"])
 
 
 def make_client(command):
@@ -118,6 +126,11 @@ def main():
             elif command["op"] == "method":
                 answer_method(client, command)
                 say("answering")
+            elif command["op"] == "twin":
+                read_twin(client)
+            elif command["op"] == "report":
+                client.patch_twin_reported_properties(command["patch"])
+                say("reported", error=None)
             elif command["op"] == "close":
                 client.shutdown()
                 say("closed")

@@ -31,10 +31,11 @@ pub fn connack(session_present: bool, code: u8) -> [u8; 4] {
     [0x20, 2, u8::from(session_present), code]
 }
 
-/// 3.9, QoS 1 granted for the first of so many, and QoS 0 for the others.
+/// 3.9, QoS 1 granted for the first of so many, and QoS 0 for the second.
 pub fn suback(id: u16, filters: usize) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
-    let codes = (0..filters).map(|at| u8::from(at == 0));
+    // Messages, calls, and nothing of twins, which are not modelled.
+    let codes = (0..filters).map(|at| [1, 0].get(at).copied().unwrap_or(0x80));
     [0x90, 2 + filters as u8, high, low].into_iter().chain(codes).collect()
 }
 

@@ -120,7 +120,7 @@ fn of_any(key: &str) -> Option<Shape> {
         | "cert_key_file"
         | "proxy_credentials_file" => Text,
         "bus" | "profile" | "default_command" | "command" | "delimiter" => Text,
-        "send" | "send_hex" | "expect" | "expect_hex" | "refuse" | "until" | "pattern" | "events" => Text,
+        "send" | "send_hex" | "expect" | "expect_hex" | "refuse" | "until" | "pattern" | "events" | "desired" => Text,
         "tls" | "low_latency" | "rts_on_send" | "numbers_as_text" | "idempotent" | "verify" | "latest_wins"
         | "newest_first" => Boolean,
         "keepalive" | "token_lifetime" | "poll_interval" | "retention" => Duration,

@@ -13,6 +13,8 @@
 //! {"op":"feedback","wait":1,"timeoutMs":5000}
 //! {"op":"telemetry","wait":1,"timeoutMs":5000}
 //! {"op":"call","device":"pump-7","method":"read-speed","payload":{"messageId":"m-2"},"timeout":10}
+//! {"op":"desire","device":"pump-7","desired":{"speed":42.5}}
+//! {"op":"twin","device":"pump-7"}
 //! {"op":"fault","device":"pump-7","fault":"lose-puback"}
 //! {"op":"cut","device":"pump-7"}
 //! ```
@@ -98,6 +100,15 @@ enum Command {
         timeout: f64,
         #[serde(default)]
         connect_timeout: f64,
+    },
+    /// Answers with the device's `twin`.
+    Twin {
+        device: String,
+    },
+    /// Changes what is desired of a device by a patch, and answers with its `version` after it.
+    Desire {
+        device: String,
+        desired: Json,
     },
     Purge {
         device: String,
@@ -278,14 +289,11 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
             Ok(json!({"wire": found.iter().map(super::WireEvent::to_json).collect::<Json>()}))
         }
         Command::Call { device, method, payload, timeout, connect_timeout } => {
-            let seconds = |of: f64| Duration::try_from_secs_f64(of).map_err(|error| error.to_string());
             let call = MethodCall::new(&method, payload).within(seconds(timeout)?);
-            let answered = hub.call(&device, call.once_there_within(seconds(connect_timeout)?)).await;
-            Ok(answered.map_or_else(
-                |error| json!({"error": error.to_string(), "errorCode": error.number()}),
-                |answer| answer.to_json(),
-            ))
+            call_method(hub, &device, call.once_there_within(seconds(connect_timeout)?)).await
         }
+        Command::Twin { device } => twin(hub, &device),
+        Command::Desire { device, desired } => desire(hub, &device, desired),
         Command::Purge { device } => Ok(json!({ "totalMessagesPurged": hub.purge(&device) })),
         Command::Cut { device, reset } => {
             let how = if reset { Cut::Reset } else { Cut::Fin };
@@ -321,6 +329,27 @@ async fn act(hub: &mut SimHub, args: &HubArgs, command: Command) -> Result<Json,
             Ok(done)
         }
     }
+}
+
+async fn call_method(hub: &SimHub, device: &str, call: MethodCall) -> Result<Json, String> {
+    Ok(hub.call(device, call).await.map_or_else(
+        |error| json!({"error": error.to_string(), "errorCode": error.number()}),
+        |answer| answer.to_json(),
+    ))
+}
+
+fn seconds(of: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(of).map_err(|error| error.to_string())
+}
+
+fn twin(hub: &SimHub, device: &str) -> Result<Json, String> {
+    let twin = hub.twin(device).ok_or_else(|| format!("there is no device {device}"))?;
+    Ok(json!({ "twin": twin }))
+}
+
+fn desire(hub: &SimHub, device: &str, desired: Json) -> Result<Json, String> {
+    let version = hub.desire(device, desired).map_err(|error| error.to_string())?;
+    Ok(json!({ "version": version }))
 }
 
 fn add_device(hub: &SimHub, args: &HubArgs, device: &str, x509: bool) -> Result<Json, String> {

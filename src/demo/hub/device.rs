@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::Seq;
 use super::queue::{Queue, Queued};
-use super::topic::{c2d_filter, METHODS_FILTER};
+use super::topic::{c2d_filter, DESIRED_FILTER, METHODS_FILTER, TWIN_FILTER};
+use super::twin::Twin;
 use super::wire::Effect;
 use super::{Auth, Fault, OutOfOrder, PacketIds, Redelivery};
 use crate::demo::hub::Options;
@@ -47,6 +48,12 @@ pub(super) struct Link {
     pub has_subscribed: bool,
     /// It listens for direct methods.
     pub hears_methods: bool,
+    /// It hears the answers to its requests for its twin.
+    pub hears_twin: bool,
+    /// It hears of what is desired.
+    pub hears_desired: bool,
+    /// Of what it is to hear next: the version, and the patch.
+    pub desired: VecDeque<(u64, String)>,
     calls: u64,
     /// Bytes to send as they are.
     pub injected: VecDeque<Vec<u8>>,
@@ -65,11 +72,24 @@ impl Link {
             token_expires,
             has_subscribed: false,
             hears_methods: false,
+            hears_twin: false,
+            hears_desired: false,
+            desired: VecDeque::new(),
             calls: 0,
             injected: VecDeque::new(),
             in_flight: VecDeque::new(),
             outdated: BTreeSet::new(),
             last_pkid: 0,
+        }
+    }
+
+    /// It listens for what comes under this filter, or does so no more.
+    fn hear(&mut self, filter: &str, listens: bool) {
+        match filter {
+            METHODS_FILTER => self.hears_methods = listens,
+            TWIN_FILTER => self.hears_twin = listens,
+            DESIRED_FILTER => self.hears_desired = listens,
+            _ => {}
         }
     }
 
@@ -116,6 +136,7 @@ pub(super) struct Device {
     pub queue: Queue,
     /// Its link over AMQP.
     pub receiver: Option<Receiver>,
+    pub twin: Twin,
     /// Its link for direct methods over AMQP.
     pub method_link: Option<Receiver>,
     /// Calls that went over AMQP.
@@ -136,6 +157,7 @@ impl Device {
             filters: BTreeMap::new(),
             queue: Queue::default(),
             receiver: None,
+            twin: Twin::new(),
             method_link: None,
             calls: 0,
             is_kept: false,
@@ -206,7 +228,7 @@ impl Device {
     pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Vec<Queued> {
         let is_first = filter == self.c2d_filter && !self.is_subscribed();
         self.filters.insert(filter.to_owned(), qos);
-        self.link.iter_mut().for_each(|link| link.hears_methods |= filter == METHODS_FILTER);
+        self.link.iter_mut().for_each(|link| link.hear(filter, true));
         if is_first {
             self.queue.drain()
         } else {
@@ -217,7 +239,7 @@ impl Device {
     /// Ends a subscription; with that for messages the queue goes.
     pub fn unsubscribe(&mut self, filter: &str) -> Vec<Queued> {
         self.filters.remove(filter);
-        self.link.iter_mut().for_each(|link| link.hears_methods &= filter != METHODS_FILTER);
+        self.link.iter_mut().for_each(|link| link.hear(filter, false));
         if filter != self.c2d_filter {
             vec![]
         } else {

@@ -20,15 +20,16 @@
 //! - Feedback is one queue for the whole hub, in batches.
 //! - A direct method goes to a device that listens for it, over MQTT or AMQP, and its answer back to whoever called;
 //!   nothing of it is kept for later.
+//! - A device's twin is asked for and reported to over MQTT; over AMQP nothing comes of that.
 //! - What devices send is read over AMQP, as from an event hub, by whoever shows a token for it.
 //! - The Device Provisioning Service answers at the same ports, over HTTPS and MQTT.
 //!
-//! Not modelled: twins (over MQTT requests are answered as if empty; over AMQP nothing comes), wills, modules, batches
-//! of telemetry over HTTPS, shared access policies for devices, the REST calls of the back end but for direct methods,
-//! file notifications, certificate chains, quotas. Time is the machine's.
+//! Not modelled: wills, modules, batches of telemetry over HTTPS, shared access policies for devices, the REST calls of
+//! the back end but for direct methods and twins, file notifications, certificate chains, quotas. Time is the
+//! machine's.
 //!
-//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `mqtt` and `amqp::peer` decide without I/O; `listen`,
-//! `connection`, `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
+//! Inside, `state`, `device`, `queue`, `feedback`, `calls`, `twin`, `mqtt` and `amqp::peer` decide without I/O;
+//! `listen`, `connection`, `web`, `websocket`, `https`, `twins` and `amqp` move the bytes.
 
 mod amqp;
 mod auth;
@@ -51,6 +52,7 @@ mod state;
 mod stream;
 mod tls;
 mod topic;
+mod twin;
 mod twins;
 mod web;
 mod websocket;
@@ -76,6 +78,7 @@ pub use method::{CallError, MethodAnswer, MethodCall};
 pub use options::{BagStyle, Cut, Discarded, Fault, Kick, Late, Options, OutOfOrder, PacketIds, Redelivery};
 pub use provisioning::{Enrollment, Outcome};
 pub use tls::ClientCert;
+pub use twin::TwinError;
 pub use wire::{Effect, End, Settlement, Wire, WireEvent};
 
 use device::Device;

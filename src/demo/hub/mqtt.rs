@@ -13,7 +13,7 @@ use super::device::{Delivery, Line, Link};
 use super::message::Status;
 use super::options::{Fault, Kick, Late, OutOfOrder};
 use super::state::{Now, State, Who, D2C_BYTES_MAX};
-use super::topic::{answered_method, c2d_filter, c2d_topic, d2c_properties, method_topic};
+use super::topic::{answered_method, c2d_filter, c2d_topic, d2c_properties, desired_topic, method_topic};
 use super::wire::{Effect, End, Wire};
 use super::Cut;
 use crate::time::Timestamp;
@@ -93,6 +93,10 @@ impl State {
         }
         if let Some(bytes) = link.injected.pop_front() {
             return Some(Step::Write(bytes.into()));
+        }
+        if let Some((version, patch)) = link.desired.pop_front() {
+            let topic = desired_topic(version);
+            return Some(Step::Write(publish_bytes(topic.as_bytes(), None, false, patch.as_bytes())));
         }
         if link.hears_methods && self.has_call(&who.device) {
             let (request, call) = self.next_call(who, now)?;
@@ -232,7 +236,7 @@ impl State {
         } else if publish.topic.starts_with("$iothub/methods/") {
             return self.on_method_answer(who, &publish, now);
         } else if publish.topic.starts_with("$iothub/") {
-            return Some(Step::Write(answer_twin(&publish)));
+            return self.on_twin_publish(who, &publish, now);
         }
         let Some(mut properties) = d2c_properties(&who.device, &publish.topic) else {
             return self.violation(who, "a publish to a foreign topic", now);
@@ -245,6 +249,17 @@ impl State {
             return Some(Step::Close);
         }
         (publish.pkid != 0).then(|| write(Packet::PubAck(PubAck::new(publish.pkid))))
+    }
+
+    fn on_twin_publish(&mut self, who: &Who, publish: &Publish, now: Now) -> Option<Step> {
+        let Ok(answer) = self.on_twin_request(who, &publish.topic, &publish.payload, now) else {
+            return self.violation(who, "a publish to a topic of the hub's that is no request", now);
+        };
+        let puback = (publish.pkid != 0).then(|| encode(&Packet::PubAck(PubAck::new(publish.pkid))));
+        match (puback, answer) {
+            (Some(puback), Some(Step::Write(answer))) => Some(Step::Write([puback, answer].concat().into())),
+            (puback, answer) => puback.map(Step::Write).or(answer),
+        }
     }
 
     fn on_method_answer(&mut self, who: &Who, publish: &Publish, now: Now) -> Option<Step> {
@@ -264,25 +279,6 @@ pub(super) fn encode(packet: &Packet) -> Bytes {
     let mut bytes = BytesMut::new();
     packet.write(&mut bytes, usize::MAX).expect("the hub's own packets are well formed");
     bytes.freeze()
-}
-
-/// PUBACK as needed, and an answer to requests for the device twin, on which the vendor's SDKs wait. Twins are not
-/// modelled: this one is empty.
-fn answer_twin(publish: &Publish) -> Bytes {
-    let mut answer = BytesMut::new();
-    if publish.pkid != 0 {
-        answer.extend_from_slice(&encode(&Packet::PubAck(PubAck::new(publish.pkid))));
-    }
-    let (status, body, request) = match publish.topic.split_once("?$rid=") {
-        Some(("$iothub/twin/GET/", id)) => {
-            ("200", r#"{"desired":{"$version":1},"reported":{"$version":1}}"#, id.to_owned())
-        }
-        Some(("$iothub/twin/PATCH/properties/reported/", id)) => ("204", "", format!("{id}&$version=2")),
-        _ => return answer.freeze(),
-    };
-    let topic = format!("$iothub/twin/res/{status}/?$rid={request}");
-    answer.extend_from_slice(&publish_bytes(topic.as_bytes(), None, false, body.as_bytes()));
-    answer.freeze()
 }
 
 /// A PUBLISH, written by hand: rumqttc's type has text for a topic, and tests need other bytes too.

@@ -249,6 +249,10 @@ pub enum Fault {
     IgnoreToken,
     /// The next answer to a direct method is lost: whoever called hears of no answer in time.
     LoseMethodAnswer,
+    /// The next request for a device's twin is refused with this status.
+    RefuseTwin(u16),
+    /// The next request for a device's twin is acted upon, and never answered.
+    LoseTwin,
 }
 
 /// When a hub that wants no connections ends each.

@@ -29,6 +29,46 @@ pub(super) fn answered_method(topic: &str) -> Option<(i32, Option<u64>)> {
     Some((status.parse().ok()?, u64::from_str_radix(request, 16).ok()))
 }
 
+/// The filter under which a device hears the answers to its requests for its twin.
+pub(super) const TWIN_FILTER: &str = "$iothub/twin/res/#";
+/// The filter under which it hears of what is desired.
+pub(super) const DESIRED_FILTER: &str = "$iothub/twin/PATCH/properties/desired/#";
+
+/// What a device asks for of its twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TwinAsked {
+    /// All of it.
+    Get,
+    /// To change what it has reported.
+    Report,
+}
+
+impl TwinAsked {
+    pub fn name(self) -> &'static str {
+        match self {
+            TwinAsked::Get => "GET",
+            TwinAsked::Report => "PATCH reported",
+        }
+    }
+}
+
+/// What the topic of a request for the twin asks for, and the request's id; `None`: it is none.
+pub(super) fn twin_asked(topic: &str) -> Option<(TwinAsked, &str)> {
+    let (what, query) = topic.strip_prefix("$iothub/twin/")?.split_once("/?")?;
+    let asked = match what {
+        "GET" => TwinAsked::Get,
+        "PATCH/properties/reported" => TwinAsked::Report,
+        _ => return None,
+    };
+    let request = query.split('&').find_map(|pair| pair.strip_prefix("$rid="))?;
+    (!request.is_empty()).then_some((asked, request))
+}
+
+/// The topic by which a device hears of what is desired.
+pub(super) fn desired_topic(version: u64) -> String {
+    format!("$iothub/twin/PATCH/properties/desired/?$version={version}")
+}
+
 /// The topic of a delivery.
 pub(super) fn c2d_topic(device: &str, message: &C2d, expires: Timestamp, style: &BagStyle) -> Vec<u8> {
     if let Some(topic) = &message.topic {
@@ -185,6 +225,15 @@ mod tests {
         assert_eq!(answered_method("$iothub/methods/res/-1/?$rid=?"), Some((-1, None)));
         for wrong in ["$iothub/methods/res/ok/?$rid=1", "$iothub/methods/res/200/", "$iothub/twin/res/200/?$rid=1"] {
             assert_eq!(answered_method(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_request_for_the_twin_says_what_it_asks_for_and_its_id() {
+        assert_eq!(twin_asked("$iothub/twin/GET/?$rid=1a"), Some((TwinAsked::Get, "1a")));
+        assert_eq!(twin_asked("$iothub/twin/PATCH/properties/reported/?x=1&$rid=7"), Some((TwinAsked::Report, "7")));
+        for wrong in ["GET/", "GET/?$rid=", "GET/?rid=1", "PATCH/properties/desired/?$rid=1", "PUT/?$rid=1", ""] {
+            assert_eq!(twin_asked(&format!("$iothub/twin/{wrong}")), None, "{wrong}");
         }
     }
 

@@ -1,11 +1,12 @@
-//! What the back end asks for over HTTPS of a device's twin: of all that only direct methods.
+//! What the back end asks for over HTTPS of a device: its twin, and direct methods.
 
 use std::io;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};
 use hyper::{HeaderMap, Method, Request, StatusCode};
+use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::auth::{self, is_version};
@@ -15,19 +16,46 @@ use super::side::Right;
 use super::site::{empty, Answer, Site};
 use super::state::{Now, State, Who};
 use super::topic::percent_decode;
+use super::twin::TwinError;
 use super::wire::Wire;
 use crate::time::until;
 
 /// What stands around a payload in a request.
 const AROUND_BYTES_MAX: usize = 4096;
 
-/// The device whose methods are asked for; `None`: the path is not of twins at all.
-fn device(path: &str) -> Option<Result<String, StatusCode>> {
+/// What is asked for of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// A direct method.
+    Method,
+    /// Its twin.
+    Get,
+    /// To merge something into its twin, or to put it in the place of what is desired.
+    Change { replaces: bool },
+}
+
+impl Call {
+    fn name(self) -> &'static str {
+        match self {
+            Call::Method => "POST methods",
+            Call::Get => "GET twin",
+            Call::Change { replaces: false } => "PATCH twin",
+            Call::Change { replaces: true } => "PUT twin",
+        }
+    }
+}
+
+/// The device that is asked for, and whether its methods are; `None`: the path is not of twins at all.
+fn device(path: &str) -> Option<Result<(String, bool), StatusCode>> {
     let mut parts = path.trim_start_matches('/').split('/');
     parts.next().filter(|part| part.eq_ignore_ascii_case("twins"))?;
     let id = parts.next().and_then(percent_decode).filter(|id| !id.is_empty());
-    let is_method = parts.next().is_some_and(|part| part.eq_ignore_ascii_case("methods")) && parts.next().is_none();
-    Some(id.filter(|_| is_method).ok_or(StatusCode::NOT_FOUND))
+    let is_method = match (parts.next(), parts.next()) {
+        (None, _) => Some(false),
+        (Some(part), None) if part.eq_ignore_ascii_case("methods") => Some(true),
+        _ => None,
+    };
+    Some(id.zip(is_method).ok_or(StatusCode::NOT_FOUND))
 }
 
 /// Whether a request is one that [`answer`] answers.
@@ -38,8 +66,8 @@ pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
 /// Answers a request. An error is a connection that ends without an answer.
 pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> io::Result<Answer> {
     let (parts, body) = request.into_parts();
-    let device = match understand(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default()) {
-        Ok(device) => device,
+    let (device, call) = match understand(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default()) {
+        Ok(asked) => asked,
         Err(status) => return Ok(failed(status, "ArgumentInvalid")),
     };
     let body = match Limited::new(body, PAYLOAD_BYTES_MAX + AROUND_BYTES_MAX).collect().await {
@@ -49,6 +77,13 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> io::Resul
     };
     until(Instant::now() + site.shared.with(|state| state.throttle)).await;
     let who = Who { device, connection: site.connection };
+    if call != Call::Method {
+        return Ok(site.shared.with(|state| {
+            let answer = answer_twin(state, &who, call, &parts.headers, &body, Now::read());
+            state.log(&who, Wire::Request { what: call.name().into(), status: answer.status().as_u16() });
+            answer
+        }));
+    }
     let begun = site.shared.with(|state| match refuse(state, &parts.headers, Now::read()) {
         Some(refusal) => Err(Box::new(refusal)),
         None => {
@@ -65,18 +100,49 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> io::Resul
         },
     };
     let status = answer.status().as_u16();
-    site.shared.with(|state| state.log(&who, Wire::Request { what: "POST methods".into(), status }));
+    site.shared.with(|state| state.log(&who, Wire::Request { what: call.name().into(), status }));
     Ok(answer)
 }
 
-fn understand(method: &Method, path: &str, query: &str) -> Result<String, StatusCode> {
-    let device = device(path).unwrap_or(Err(StatusCode::NOT_FOUND))?;
-    let has_version = query.split('&').filter_map(|pair| pair.strip_prefix("api-version=")).any(is_version);
-    match (method, has_version) {
-        (_, false) => Err(StatusCode::BAD_REQUEST),
-        (&Method::POST, true) => Ok(device),
-        _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+/// Answers a request for a twin.
+fn answer_twin(state: &mut State, who: &Who, call: Call, headers: &HeaderMap, body: &[u8], now: Now) -> Answer {
+    if let Some(refusal) = refuse(state, headers, now) {
+        return refusal;
     }
+    let twin = match call {
+        Call::Change { replaces } => {
+            let etag = headers.get(IF_MATCH).and_then(|value| value.to_str().ok());
+            let patch = serde_json::from_slice(body).map_err(|error| TwinError::Invalid(error.to_string()));
+            patch.and_then(|patch: Json| state.update_twin(&who.device, &patch, (etag, replaces), now))
+        }
+        Call::Get | Call::Method => state.twin(&who.device),
+    };
+    match twin {
+        Ok(twin) => {
+            let mut answer = with_json(StatusCode::OK, &twin);
+            let etag = format!("{}", twin["etag"]).parse().expect("letters and digits are good for a header");
+            answer.headers_mut().insert(ETAG, etag);
+            answer
+        }
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status()).expect("a status of the table");
+            failed(status, error.code())
+        }
+    }
+}
+
+fn understand(method: &Method, path: &str, query: &str) -> Result<(String, Call), StatusCode> {
+    let (device, is_method) = device(path).unwrap_or(Err(StatusCode::NOT_FOUND))?;
+    let has_version = query.split('&').filter_map(|pair| pair.strip_prefix("api-version=")).any(is_version);
+    let call = match (method, is_method) {
+        _ if !has_version => return Err(StatusCode::BAD_REQUEST),
+        (&Method::POST, true) => Call::Method,
+        (&Method::GET, false) => Call::Get,
+        (&Method::PATCH, false) => Call::Change { replaces: false },
+        (&Method::PUT, false) => Call::Change { replaces: true },
+        _ => return Err(StatusCode::METHOD_NOT_ALLOWED),
+    };
+    Ok((device, call))
 }
 
 fn refuse(state: &State, headers: &HeaderMap, now: Now) -> Option<Answer> {
@@ -114,11 +180,16 @@ mod tests {
     fn a_call_is_known_by_its_method_path_and_version() {
         let asked = |method, path: &str, query| understand(&method, path, query).map_err(|status| status.as_u16());
         let version = "api-version=2021-04-12";
-        assert_eq!(asked(Method::POST, "/twins/a%20b/methods", version), Ok("a b".to_owned()));
-        assert_eq!(asked(Method::POST, "/Twins/d/Methods", version), Ok("d".to_owned()));
+        let of = |device: &str, call| Ok((device.to_owned(), call));
+        assert_eq!(asked(Method::POST, "/twins/a%20b/methods", version), of("a b", Call::Method));
+        assert_eq!(asked(Method::POST, "/Twins/d/Methods", version), of("d", Call::Method));
+        assert_eq!(asked(Method::GET, "/twins/d", version), of("d", Call::Get));
+        assert_eq!(asked(Method::PATCH, "/twins/d", version), of("d", Call::Change { replaces: false }));
+        assert_eq!(asked(Method::PUT, "/twins/d", version), of("d", Call::Change { replaces: true }));
+        assert_eq!(asked(Method::DELETE, "/twins/d", version), Err(405));
         assert_eq!(asked(Method::POST, "/twins/d/methods", ""), Err(400));
         assert_eq!(asked(Method::GET, "/twins/d/methods", version), Err(405));
-        for wrong in ["/twins/d", "/twins//methods", "/twins/d/methods/x", "/devices/d/methods"] {
+        for wrong in ["/twins/", "/twins//methods", "/twins/d/modules/m", "/twins/d/methods/x", "/devices/d/methods"] {
             assert_eq!(asked(Method::POST, wrong, version), Err(404), "{wrong}");
         }
     }

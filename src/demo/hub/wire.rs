@@ -148,6 +148,13 @@ pub enum Wire {
         /// Whether the call was waiting for it.
         known: bool,
     },
+    /// A request of the device for its twin was answered, or its answer lost.
+    Twin {
+        /// What was asked for.
+        what: String,
+        /// The status.
+        status: u16,
+    },
     /// PINGREQ.
     Ping,
     /// A request over HTTPS was answered.

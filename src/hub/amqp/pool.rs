@@ -73,6 +73,7 @@ fn owned(account: &Account) -> Account {
         secondary: None,
         settle: account.settle,
         form: account.form.clone(),
+        desired: Arc::default(),
     }
 }
 

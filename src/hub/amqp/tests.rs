@@ -76,6 +76,7 @@ fn account(access: &Arc<Access>) -> Account {
         secondary: None,
         settle: Settle::AfterExecution,
         form: Arc::default(),
+        desired: Arc::default(),
     }
 }
 
@@ -83,7 +84,7 @@ fn entry<'a>(account: &'a Account, device: &'a str) -> Entry<'a> {
     let token = matches!(account.credential, Credential::Key(_)).then(|| format!("token of {device}"));
     let hub = &account.access.hub;
     let (settle, note_late) = (account.settle, Arc::new(drop));
-    Entry { hub, device, token, is_to_stay: true, wants_messages: true, settle, note_late }
+    Entry { hub, device, token, is_to_stay: true, wants_messages: true, hears_desired: false, settle, note_late }
 }
 
 async fn attach(amqp: &Amqp, account: &Account, device: &str) -> Result<Box<dyn Attachment>, Trouble> {

@@ -138,6 +138,7 @@ fn site_with(settle: Settle, lines: &str) -> Site {
             secondary: None,
             settle,
             form: Arc::default(),
+            desired: Arc::default(),
         },
         transport: Https::over(Arc::new(Pairs(dialled)), Arc::default()),
     }
@@ -150,6 +151,7 @@ fn entry(account: &Account) -> Entry<'_> {
         token: None,
         is_to_stay: true,
         wants_messages: true,
+        hears_desired: false,
         settle: account.settle,
         note_late: Arc::new(drop),
     }

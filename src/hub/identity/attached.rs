@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
 use super::remains::Remains;
 use super::token::{pause_before_renewal, Which};
+use super::twin::Twin;
 use super::unheard::Unheard;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::command::message::Gist;
@@ -40,6 +42,9 @@ pub(super) struct Serving<'a> {
     pub(super) attachment: Box<dyn Attachment>,
     pub(super) settlements: Settlements,
     pub(super) answers: Answers,
+    pub(super) twin: &'a mut Twin,
+    /// Ends what was desired on it, and not begun.
+    pub(super) wishes: CancellationToken,
     pub(super) worked: bool,
     pub(super) subscribed: bool,
     pub(super) renewed: bool,
@@ -112,7 +117,7 @@ impl Serving<'_> {
             if *held.borrow_and_update() && !self.held {
                 self.hold(outbox).await?;
             }
-            if self.held && self.subscribed && outbox.is_idle() {
+            if self.held && self.subscribed && outbox.is_idle() && self.twin.is_idle() {
                 self.tell_all(settled, answered).await?;
                 return Ok(Ending::Held);
             }
@@ -124,6 +129,7 @@ impl Serving<'_> {
             let proven_at = self.proven_at.unwrap_or(alive_at);
             let unsettled = self.attachment.unsettled();
             let (due, acks_late_at) = (outbox.due(), outbox.due().unwrap_or(alive_at));
+            let twin_at = self.twin_at(outbox);
             tokio::select! {
                 inbound = self.attachment.next() => self.on_inbound(inbound?, outbox).await?,
                 Some(first) = settled.recv() => self.on_settlement(first, settled).await?,
@@ -138,6 +144,8 @@ impl Serving<'_> {
                     // One that was set aside may be due.
                     outbox.publish_more(&mut *self.attachment).await?;
                 },
+                () = until(twin_at.unwrap_or(alive_at)), if twin_at.is_some() => self.ask_for_twin(outbox).await?,
+                () = identity.board.rung() => self.on_wishes_ended(outbox).await?,
                 () = identity.room.freed(), if self.left.is_some() => {}
                 () = sleep_until(renewal_at), if self.renewal.is_some() => {}
                 () = until(turn_at), if self.turn.is_some() && !self.has_turn => {
@@ -178,6 +186,7 @@ impl Serving<'_> {
             self.attachment.take_no_more().await?;
         }
         outbox.hold_readings();
+        self.twin.hold((self.identity.stand)());
         // The bell may have rung for one, and nobody has listened yet.
         outbox.look_again();
         match self.subscribed {
@@ -238,6 +247,10 @@ impl Serving<'_> {
         match inbound {
             Inbound::Delivery { number, message } => self.on_delivery(number, message),
             Inbound::Call { call, method } => self.on_call(call, method).await,
+            Inbound::Twin(word) => {
+                self.on_twin(word);
+                Ok(())
+            }
             Inbound::Unclear { message, why } => {
                 self.note_receipt(message);
                 Err(Trouble::Ambiguous(why))
@@ -266,6 +279,7 @@ impl Serving<'_> {
                     (false, Some(_)) => tracing::debug!(%device, "connected to the hub, for now"),
                 }
                 self.identity.health.set_link(LinkState::Connected, None);
+                self.begin_twin();
                 outbox.publish_more(&mut *self.attachment).await
             }
         }
@@ -288,7 +302,7 @@ impl Serving<'_> {
                             self.note_receipt(message);
                         }
                         // Whoever calls now has no answer, and finds nobody the next time.
-                        Inbound::Ready | Inbound::NotRenewed(_) | Inbound::Call { .. } => {}
+                        Inbound::Ready | Inbound::NotRenewed(_) | Inbound::Call { .. } | Inbound::Twin(_) => {}
                     },
                     stirred = outbox.stirred() => stirred?,
                 }

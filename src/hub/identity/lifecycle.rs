@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::attached::{note_receipt, Serving};
 use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::remains::{Met, Remains};
 use super::token::{TokenLife, Which};
+use super::twin::Twin;
 use super::unheard::Unheard;
 use super::{Ending, Identity, CLOCK_PERIOD};
 use crate::config::TransportKind;
@@ -68,6 +70,7 @@ impl Identity {
         let mut streak = Streak::default();
         let (ledger, bell, news) = (self.ledger.clone(), self.event_bell.clone(), self.news.clone());
         let mut outbox = Outbox::new(&self.id, ledger, bell, news, self.telemetry.outlet(&self.id));
+        let mut twin = Twin::new(&self.id, Instant::now());
         let mut configured = self.account.clone();
         let mut met = Met::default();
         let mut which = Which::default();
@@ -89,7 +92,7 @@ impl Identity {
                 }
                 made = Box::pin(self.connect_and_meet(&account, which, &mut met, std::mem::take(&mut streak.has_turn))) => match made {
                     Ok(established) => {
-                        let served = self.serve(established, &mut outbox, &streak, &account, which).await;
+                        let served = self.serve(established, (&mut outbox, &mut twin), &streak, &account, which).await;
                         streak.after(served)
                     }
                     Err(ending) => ending,
@@ -283,7 +286,8 @@ impl Identity {
         let held = *self.held.borrow();
         let wants_messages = !self.leaves.is_cancelled() && !held;
         let (settle, note_late) = (account.settle, self.note_late(&hub.host));
-        let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, settle, note_late };
+        let hears_desired = !account.desired.is_empty();
+        let entry = Entry { hub, device, token, is_to_stay: true, wants_messages, hears_desired, settle, note_late };
         let attachment = reached.attach(entry).await?;
         self.ledger.wall_clock().hub_agrees(date);
         tracing::debug!(device, ?which, was_known = attachment.was_known(), "the hub lets the device in");
@@ -303,7 +307,7 @@ impl Identity {
     async fn serve(
         &self,
         established: Established,
-        outbox: &mut Outbox,
+        (outbox, twin): (&mut Outbox, &mut Twin),
         streak: &Streak,
         account: &Arc<Account>,
         which: Which,
@@ -317,6 +321,8 @@ impl Identity {
             attachment,
             settlements,
             answers,
+            twin,
+            wishes: CancellationToken::new(),
             worked: false,
             subscribed: false,
             renewed: streak.renewing,
@@ -343,6 +349,8 @@ impl Identity {
         // From here on every ticket and every reply of this connection is dead, however long the goodbye takes.
         settled.close();
         answered.close();
+        serving.wishes.cancel();
+        serving.twin.ended();
         self.deliveries.forget();
         outbox.connection_ended(matches!(&ending, Ending::Trouble(trouble) if trouble.may_be_of_an_event()));
         let lived = since.elapsed();

@@ -1,6 +1,6 @@
 //! One identity at the hub: `lifecycle` connects it again and again, `attached` serves it while it is attached,
 //! `outbox` publishes its result events, and behind them what `telling` has to tell of its peripheral and what
-//! `readings` has from its polls.
+//! `readings` has from its polls. What is done about its twin is decided in `twin`, and done in `wishes`.
 //!
 //! Invariants
 //! - Everything that belongs to a connection is made for it and dropped with it (G6).
@@ -22,7 +22,9 @@ mod readings;
 mod remains;
 mod telling;
 mod token;
+mod twin;
 mod unheard;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ use super::news::News;
 use super::pace::Shared;
 use super::room::Room;
 use super::trouble::Trouble;
+use super::twin::{Board, Stand};
 use super::Intake;
 use crate::health::DeviceHealth;
 use crate::ledger::Ledger;
@@ -65,6 +68,10 @@ pub struct Identity {
     pub news: Arc<News>,
     /// Where what polls have read of it waits.
     pub telemetry: Store,
+    /// What is desired of it, and what became of that.
+    pub board: Arc<Board>,
+    /// What its twin is told of it by itself.
+    pub stand: Stand,
     /// What is known of the device.
     pub health: Arc<DeviceHealth>,
     /// No message is begun any more: it is about to be stopped.

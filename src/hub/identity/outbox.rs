@@ -139,7 +139,7 @@ impl Outbox {
     }
 
     /// Whether what the peripheral has said may go now: all result events that there are have gone.
-    fn may_tell(&mut self) -> bool {
+    pub(in crate::hub) fn may_tell(&mut self) -> bool {
         let has_room = self.in_flight.len() < self.window();
         has_room && self.waiting.is_empty() && !self.unread && self.reading.is_none() && !self.is_paused()
     }

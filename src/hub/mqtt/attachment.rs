@@ -14,7 +14,7 @@ use tokio::time::{timeout, Instant};
 use super::connection::{Connection, Login, Received, SUBSCRIBE_PACKET_ID};
 use super::ping::Ping;
 use super::session::{self, Incoming, Session};
-use super::topic;
+use super::topic::{self, AboutTwin};
 use crate::command::{Message, Method};
 use crate::config::{Hub, TransportKind};
 use crate::hub::account::Account;
@@ -22,7 +22,9 @@ use crate::hub::call::{Answered, CallId};
 use crate::hub::dial::Dial;
 use crate::hub::left::Left;
 use crate::hub::lock::Recipient;
-use crate::hub::transport::{Attachment, Crash, Entry, Inbound, Pending, Reached, Rest, Transport};
+use crate::hub::transport::{
+    Attachment, Crash, Entry, Inbound, Pending, Reached, Rest, Transport, TwinAnswer, TwinRequest, TwinWord,
+};
 use crate::hub::trouble::Trouble;
 use crate::hub::{lock, way, Settlement, WINDOW_MAX};
 use crate::ledger::row::Event;
@@ -81,9 +83,10 @@ struct AtTheHub {
 impl Reached for AtTheHub {
     fn attach<'a>(self: Box<Self>, entry: Entry<'a>) -> Pending<'a, Result<Box<dyn Attachment>, Trouble>> {
         Box::pin(async move {
-            let Entry { hub, device, token, is_to_stay, .. } = entry;
+            let Entry { hub, device, token, is_to_stay, hears_desired, .. } = entry;
             let login = Login::of(hub, device, token.unwrap_or_default());
             let mut attached = Attached::new(*self, hub, device);
+            attached.hears_desired = hears_desired;
             attached.enter(&login, is_to_stay).await?;
             crash::point(Point::LoginAccepted);
             Ok(Box::new(attached) as Box<dyn Attachment>)
@@ -102,6 +105,10 @@ struct Attached {
     published: HashMap<u16, i64>,
     last_packet_id: u16,
     keepalive: Duration,
+    /// Changes of what is desired are to be told.
+    hears_desired: bool,
+    /// The hub answers for the device's twin.
+    has_twin: bool,
     /// For all that is known the hub has it, and hands out messages to it.
     is_served: bool,
     /// One came that is settled by nobody here.
@@ -124,6 +131,8 @@ impl Attached {
             published: HashMap::new(),
             last_packet_id: SUBSCRIBE_PACKET_ID,
             keepalive: hub.keepalive,
+            hears_desired: false,
+            has_twin: false,
             is_served: false,
             leaves_one: false,
             inherited: None,
@@ -176,8 +185,9 @@ impl Attached {
         match received {
             Received::Publish { qos, packet_id, topic, payload } => self.on_publish(qos, packet_id, &topic, &payload),
             Received::PubAck(packet_id) => Ok(self.published.remove(&packet_id).map(Inbound::Published)),
-            Received::SubAck { granted: true, grants_calls } => {
+            Received::SubAck { granted: true, grants_calls, grants_twin } => {
                 crash::point(Point::SubscriptionGranted);
+                self.has_twin = grants_twin;
                 if !grants_calls {
                     tracing::debug!(device = %self.device, "the hub passes no calls of direct methods on");
                 }
@@ -211,6 +221,15 @@ impl Attached {
             };
             let method = Method { name, payload: payload.to_vec(), unread: None };
             return Ok(Some(Inbound::Call { call: CallId(rid.into()), method }));
+        }
+        if let Some(about) = topic::about_twin(topic).filter(|_| qos == 0) {
+            let body = payload.to_vec();
+            return Ok(about.map(|about| {
+                Inbound::Twin(match about {
+                    AboutTwin::Answer { number, status } => TwinWord::Answer(TwinAnswer { number, status, body }),
+                    AboutTwin::Changed => TwinWord::Changed(body),
+                })
+            }));
         }
         let number = match qos {
             1 => match self.session.on_publish(packet_id, session::digest(topic, payload)) {
@@ -323,7 +342,11 @@ impl Attachment for Attached {
     }
 
     fn receive(&mut self) -> Pending<'_, Result<(), Trouble>> {
-        Box::pin(async { self.connection.subscribe(&topic::c2d_filter(&self.device), topic::CALLS).await })
+        Box::pin(async {
+            let once = [topic::CALLS, topic::TWIN, topic::DESIRED];
+            let once = if self.hears_desired { &once[..] } else { &once[..2] };
+            self.connection.subscribe(&topic::c2d_filter(&self.device), once).await
+        })
     }
 
     fn next(&mut self) -> Pending<'_, Result<Inbound, Trouble>> {
@@ -350,7 +373,17 @@ impl Attachment for Attached {
 
     fn answer(&mut self, answered: Answered) -> Pending<'_, Result<(), Trouble>> {
         let Answered { call, answer } = answered;
-        Box::pin(self.connection.answer(topic::answer(answer.status, &call.0), answer.body))
+        Box::pin(self.connection.publish_once(topic::answer(answer.status, &call.0), answer.body))
+    }
+
+    fn has_twin(&self) -> bool {
+        self.has_twin
+    }
+
+    fn ask_twin(&mut self, request: TwinRequest) -> Pending<'_, Result<(), Trouble>> {
+        let TwinRequest { number, patch } = request;
+        let topic = topic::twin_request(number, patch.is_some());
+        Box::pin(self.connection.publish_once(topic, patch.unwrap_or_default()))
     }
 
     fn publish(&mut self, event: Event) -> Pending<'_, Result<(), Trouble>> {
@@ -435,6 +468,7 @@ mod tests {
             token: Some("token".into()),
             is_to_stay: true,
             wants_messages: true,
+            hears_desired: false,
             settle: account.settle,
             note_late: Arc::new(drop),
         };
@@ -486,7 +520,8 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         let mut attachment = attach(&mut far, near, true).await;
         attachment.receive().await.unwrap();
-        let filters = b"\0\x20devices/d/messages/devicebound/#\x01\0\x16$iothub/methods/POST/#\0";
+        let filters =
+            b"\0\x20devices/d/messages/devicebound/#\x01\0\x16$iothub/methods/POST/#\0\0\x12$iothub/twin/res/#\0";
         hear(&mut far, &[&[0x82, 2 + filters.len() as u8, 0, 1], &filters[..]].concat()).await;
         // Whoever passes no calls on passes messages on all the same.
         far.write_all(&[0x90, 4, 0, 1, 1, 0x80]).await.unwrap();

@@ -83,6 +83,8 @@ pub enum Received {
         granted: bool,
         /// Calls come, too.
         grants_calls: bool,
+        /// And so does what there is of the twin.
+        grants_twin: bool,
     },
     /// The answer to PINGREQ.
     PingResp,
@@ -138,13 +140,15 @@ impl Connection {
         self.send(Packet::Connect(connect)).await
     }
 
-    /// Subscribes to messages with QoS 1, and to calls with QoS 0, as they are sent once.
+    /// Subscribes to messages with QoS 1, and with QoS 0 to what is sent once: calls, then answers about the twin.
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn subscribe(&mut self, messages: &str, calls: &str) -> Result<(), Trouble> {
+    pub async fn subscribe(&mut self, messages: &str, once: &[&str]) -> Result<(), Trouble> {
         let mut subscribe = Subscribe::new(messages, QoS::AtLeastOnce);
-        subscribe.add(calls.to_owned(), QoS::AtMostOnce);
+        for filter in once {
+            subscribe.add((*filter).to_owned(), QoS::AtMostOnce);
+        }
         subscribe.pkid = SUBSCRIBE_PACKET_ID;
         self.send(Packet::Subscribe(subscribe)).await
     }
@@ -163,7 +167,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn answer(&mut self, topic: String, body: String) -> Result<(), Trouble> {
+    pub async fn publish_once(&mut self, topic: String, body: String) -> Result<(), Trouble> {
         self.send(Packet::Publish(Publish::from_bytes(topic, QoS::AtMostOnce, Bytes::from(body)))).await
     }
 
@@ -291,6 +295,7 @@ fn received(packet: Packet) -> Received {
             Received::SubAck {
                 granted: granted(0, &[QoS::AtLeastOnce]),
                 grants_calls: granted(1, &[QoS::AtMostOnce, QoS::AtLeastOnce]),
+                grants_twin: granted(2, &[QoS::AtMostOnce, QoS::AtLeastOnce]),
             }
         }
         Packet::PingResp => Received::PingResp,

@@ -45,6 +45,7 @@ pub(super) fn account() -> Account {
         secondary: None,
         settle: Settle::AfterExecution,
         form: Arc::default(),
+        desired: Arc::default(),
     }
 }
 
@@ -71,6 +72,7 @@ impl Site {
             token: Some("token".into()),
             is_to_stay: true,
             wants_messages: true,
+            hears_desired: false,
             settle: self.account.settle,
             note_late: Arc::new(drop),
         };
@@ -110,6 +112,7 @@ impl Site {
             secondary: None,
             settle: self.account.settle,
             form: self.account.form.clone(),
+            desired: Arc::default(),
         }
     }
 }
@@ -200,8 +203,16 @@ async fn a_hub_may_hold_messages_for_whoever_it_has_not_refused() {
                 let reached = site.transport.reach(&site.account).await.unwrap();
                 let hub = &site.account.access.hub;
                 let (settle, token, note_late) = (site.account.settle, None, Arc::new(drop));
-                let entry =
-                    Entry { hub, device: "d", token, is_to_stay: true, wants_messages: true, settle, note_late };
+                let entry = Entry {
+                    hub,
+                    device: "d",
+                    token,
+                    is_to_stay: true,
+                    wants_messages: true,
+                    hears_desired: false,
+                    settle,
+                    note_late,
+                };
                 let closed = async {
                     let mut far = far;
                     assert_eq!(far.read_u8().await.unwrap(), 0x10, "CONNECT");

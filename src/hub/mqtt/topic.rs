@@ -25,6 +25,48 @@ pub fn c2d_filter(device: &str) -> String {
 /// The topic filter of calls of direct methods.
 pub const CALLS: &str = "$iothub/methods/POST/#";
 
+/// The topic filter of answers about the twin.
+pub const TWIN: &str = "$iothub/twin/res/#";
+
+/// The topic filter of changes of what is desired.
+pub const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/#";
+
+/// What the hub says of a twin, by its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AboutTwin {
+    /// The answer to a request.
+    Answer {
+        /// The request's number.
+        number: u64,
+        /// In the words of HTTP.
+        status: u16,
+    },
+    /// What is desired has changed.
+    Changed,
+}
+
+/// The topic of a request for the twin: for all of it, or to report.
+pub fn twin_request(number: u64, is_report: bool) -> String {
+    let what = if is_report { "PATCH/properties/reported" } else { "GET" };
+    format!("$iothub/twin/{what}/?$rid={number}")
+}
+
+/// What a topic says of the twin: `$iothub/twin/res/{status}/?$rid={number}`, or
+/// `$iothub/twin/PATCH/properties/desired/?…`. `None`: it is of something else; `Some(None)`: it is an answer to
+/// nothing that was asked here.
+pub fn about_twin(topic: &[u8]) -> Option<Option<AboutTwin>> {
+    let rest = topic.strip_prefix(b"$iothub/twin/")?;
+    if rest.starts_with(b"PATCH/properties/desired/") {
+        return Some(Some(AboutTwin::Changed));
+    }
+    let answer = || {
+        let (status, bag) = std::str::from_utf8(rest).ok()?.strip_prefix("res/")?.split_once("/?")?;
+        let id = bag.split('&').find_map(|pair| pair.strip_prefix("$rid=").or_else(|| pair.strip_prefix("%24rid=")))?;
+        Some(AboutTwin::Answer { number: id.parse().ok()?, status: status.parse().ok()? })
+    };
+    Some(answer())
+}
+
 /// Longest request id that is answered to. The hub's are numbers.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -172,6 +214,23 @@ mod tests {
         assert_eq!(read(&format!("$iothub/methods/POST/set/?$rid={}", "1".repeat(200))), Some(Err(Unanswerable)));
         assert_eq!(read("devices/d/messages/devicebound/$iothub/methods/POST/"), None);
         assert_eq!(answer(200, b"7f"), "$iothub/methods/res/200/?$rid=7f");
+    }
+
+    #[test]
+    fn an_answer_about_the_twin_is_known_by_its_number_and_a_change_by_its_topic() {
+        assert_eq!(twin_request(7, false), "$iothub/twin/GET/?$rid=7");
+        assert_eq!(twin_request(8, true), "$iothub/twin/PATCH/properties/reported/?$rid=8");
+        let answer = |number, status| Some(Some(AboutTwin::Answer { number, status }));
+        let about = |rest: &str| about_twin(format!("$iothub/twin/{rest}").as_bytes());
+        assert_eq!(about("res/200/?$rid=7"), answer(7, 200));
+        assert_eq!(about("res/204/?$rid=8&$version=3"), answer(8, 204));
+        assert_eq!(about("res/429/?x=1&%24rid=9"), answer(9, 429));
+        assert_eq!(about("PATCH/properties/desired/?$version=3"), Some(Some(AboutTwin::Changed)));
+        for broken in ["res/200/", "res/ok/?$rid=1", "res/200/?$rid=x", "res/200/?$rid=", "res/200?$rid=1", "", "?"] {
+            assert_eq!(about(broken), Some(None), "{broken}");
+        }
+        assert_eq!(about_twin(b"$iothub/twin/res/\xff/?$rid=1"), Some(None));
+        assert_eq!(about_twin(b"devices/d/messages/devicebound/"), None);
     }
 
     #[test]

@@ -164,6 +164,7 @@ mod tests {
                     secondary: None,
                     settle: Settle::AfterExecution,
                     form: Arc::default(),
+                    desired: Arc::default(),
                 };
                 let (near, mut far) = duplex(4096);
                 let asked = async {

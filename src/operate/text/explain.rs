@@ -95,6 +95,7 @@ fn asked(row: &Record, story: &mut Vec<(Option<String>, String)>) {
     let from = match &row.source {
         Source::Hub => format!("from the hub {}", row.hub),
         Source::Method => format!("from the hub {}, by a direct method", row.hub),
+        Source::Twin => format!("from the hub {}, by a desired property of the device's twin", row.hub),
         Source::Local { user } => format!("from {user}, at the gateway"),
     };
     let at = row.received_at.known().map(|at| at.to_string());

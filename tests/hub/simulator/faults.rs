@@ -215,18 +215,6 @@ async fn qos_2_is_granted_as_1_and_qos_0_completes_on_sending() {
 }
 
 #[tokio::test]
-async fn a_request_for_the_twin_is_answered_as_empty() {
-    let hub = hub(|_| {}).await;
-    let mut client = connected(&hub).await;
-    client.subscribe("$iothub/twin/res/#", QoS::AtMostOnce).await;
-    client.next().await;
-    client.telemetry("$iothub/twin/GET/?$rid=abc", QoS::AtMostOnce).await;
-    assert_eq!(client.publish().await.topic, "$iothub/twin/res/200/?$rid=abc");
-    client.telemetry("$iothub/twin/PATCH/properties/reported/?$rid=1", QoS::AtMostOnce).await;
-    assert_eq!(client.publish().await.topic, "$iothub/twin/res/204/?$rid=1&$version=2");
-}
-
-#[tokio::test]
 async fn any_bytes_can_be_sent_and_a_poisonous_topic_comes_again() {
     let hub = hub(|options| {
         options.bag = BagStyle { raw_dollar: true, ..BagStyle::default() };

@@ -106,6 +106,16 @@ fn an_interval_that_no_deadline_outlasts_is_noted() {
 }
 
 #[test]
+fn set_points_of_a_device_that_has_no_twin_are_noted() {
+    each_makes_one_note(&[(
+        "[device.pump-7]\ntransport = 'https'\n[profile.pump.command.c]\nwrite = { register = 40001 }\n\
+         idempotent = true\ndesired = 'speed'",
+        "device.pump-7.profile",
+        "nothing of the device's twin comes or goes",
+    )]);
+}
+
+#[test]
 fn events_that_take_every_line_or_that_a_closed_port_does_not_hear_are_noted() {
     each_makes_one_note(&[
         ("[device.scale]\nevents = '.*'", "device.scale.events", "matches every line"),

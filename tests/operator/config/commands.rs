@@ -39,6 +39,35 @@ fn the_names_of_values_are_checked() {
     }
 }
 
+const DESIRED: &[Case] = &[
+    ("write = { register = 40001 }\nidempotent = false\ndesired = 'speed'", ".desired", "must not be repeated"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = 'fieldbridge'", ".desired", "tells of itself"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = ''", ".desired", "is empty"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = 'a.b'", ".desired", "must be 1 to 64 letters"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = 'a b'", ".desired", "must be 1 to 64 letters"),
+    ("write = { register = 40001 }\nidempotent = true\ndesired = 5", ".desired", "write text, in quotes"),
+    ("write = { register = 40001 }\nvalue = 5\nidempotent = true\ndesired = 'a'", ".desired", "takes none"),
+    ("read = { register = 40001 }\ndesired = 'speed'", ".desired", "takes none"),
+    (
+        "steps = [{ write = { register = 40001 }, value = 1 }]\nidempotent = true\ndesired = 'a'",
+        ".desired",
+        "takes none",
+    ),
+    ("read = { register = 40001 }\nsetpoint = 'speed'", ".setpoint", "did you mean \"desired\"?"),
+];
+
+#[test]
+fn a_desired_property_is_checked() {
+    let bench = Bench::new();
+    for (command, key, fragment) in DESIRED {
+        let text = format!("[profile.pump.command.c]\n{command}");
+        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
+    }
+    let set = "write = { register = 40001 }\nidempotent = true\ndesired = 'speed'";
+    let twice = format!("[profile.pump.command.c]\n{set}\n[profile.pump.command.d]\n{set}");
+    bench.makes_one_problem(&twice, "profile.pump.command.d.desired", "is set by command \"c\" already");
+}
+
 const FUNCTION: &[Case] = &[
     ("read = { register = 40001 }\nfunction = 3", ".function", "belongs to a write"),
     ("write = { register = 40001 }\nfunction = 3\nidempotent = true", ".function", "3 reads, and this command writes"),
