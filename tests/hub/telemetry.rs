@@ -84,6 +84,12 @@ fn what_polls_read_reaches_the_hub_by_each_transport_and_neighbours_are_read_in_
             (telemetry["published"].as_u64() > Some(0)).then_some(telemetry)
         });
         assert_eq!((&telemetry["ok"], &telemetry["lost"]), (&json!(true), &json!(0)));
+        let shown = site.status()["devices"][0]["polls"].clone();
+        for (poll, value) in [("speed", json!(42.5)), ("level", json!(7))] {
+            assert_eq!((&shown[poll]["value"], &shown[poll]["quality"]), (&value, &json!("good")), "{by:?}: {shown}");
+            assert!(shown[poll]["secondsAgo"].as_u64().is_some_and(|ago| ago < 30), "{by:?}: {shown}");
+            assert!(shown[poll]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{by:?}: {shown}");
+        }
     }
 }
 
