@@ -56,3 +56,18 @@ pub struct Settings {
     /// Messages a day that are sent at most, over all devices; 0: as many as there are.
     pub daily_messages: u32,
 }
+
+#[cfg(test)]
+impl Settings {
+    /// A small file in this folder; each sample is a message at once.
+    pub fn to_test(folder: &std::path::Path) -> Settings {
+        Settings {
+            path: folder.join("telemetry.db"),
+            max_size: 1 << 20,
+            batch_size: 4096,
+            batch_delay: Duration::ZERO,
+            newest_first: false,
+            daily_messages: 0,
+        }
+    }
+}

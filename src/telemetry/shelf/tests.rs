@@ -4,15 +4,10 @@ use super::*;
 
 const DEVICE: &str = "pump";
 
+/// Small batches that are collected for a while.
 fn settings() -> Settings {
-    Settings {
-        path: "telemetry.db".into(),
-        max_size: 1 << 20,
-        batch_size: 512,
-        batch_delay: Duration::from_secs(10),
-        newest_first: false,
-        daily_messages: 0,
-    }
+    let small = Settings::to_test(std::path::Path::new(""));
+    Settings { batch_size: 512, batch_delay: Duration::from_secs(10), ..small }
 }
 
 /// A shelf with so many complete batches of one sample each.

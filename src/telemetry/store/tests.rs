@@ -5,14 +5,7 @@ use crate::telemetry::Kind;
 use crate::time::Timestamp;
 
 fn settings(folder: &std::path::Path) -> Settings {
-    Settings {
-        path: folder.join("telemetry.db"),
-        max_size: 1 << 20,
-        batch_size: 4096,
-        batch_delay: Duration::ZERO,
-        newest_first: false,
-        daily_messages: 0,
-    }
+    Settings::to_test(folder)
 }
 
 fn sample(at: i64, text: &str) -> Sample {
