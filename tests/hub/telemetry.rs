@@ -1,6 +1,8 @@
 //! What polls read, at the hub. Proves what telemetry may not do: hold up a result event (G7) or a command, be lost
 //! without a word, or fill a disk (G16); and G11 for a unit that is away.
 
+mod full_disk;
+
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
