@@ -263,7 +263,8 @@ impl Story {
                 self.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
             }
             "az" if command.contains("invoke-device-method") => {
-                let payload = serde_json::from_str(&after("--method-payload")).expect("a payload is JSON");
+                let payload: serde_json::Value =
+                    serde_json::from_str(&after("--method-payload")).expect("a payload is JSON");
                 let answer = self.hub.calls(DEVICE, MethodCall::new(&after("--method-name"), payload));
                 assert_eq!(answer.expect("the device answers").status, 200, "{command}");
             }
