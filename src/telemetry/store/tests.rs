@@ -57,6 +57,30 @@ async fn what_the_hub_did_not_acknowledge_is_there_in_the_next_life_under_its_id
 }
 
 #[tokio::test]
+async fn a_life_that_ended_without_a_word_is_told_of_by_the_next_and_one_that_stopped_in_order_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Arc::from("pump");
+    let mut kinds = Vec::new();
+    for is_stopped in [false, true, true] {
+        let store = Store::new(Settings::to_test(folder.path()));
+        let mut outlet = store.outlet("pump");
+        store.begin();
+        store.add(&device, &sample(1, "x"));
+        let mut before = Vec::new();
+        while before.last() != Some(&Kind::Samples) {
+            let batch = next(&mut outlet).await;
+            outlet.acknowledged(batch.number);
+            before.push(batch.kind);
+        }
+        kinds.push(before);
+        if is_stopped {
+            store.finish().await;
+        }
+    }
+    assert_eq!(kinds, [vec![Kind::Samples], vec![Kind::Gap, Kind::Samples], vec![Kind::Samples]]);
+}
+
+#[tokio::test]
 async fn a_store_that_is_full_loses_the_oldest_and_says_so_also_in_the_next_life() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(settings(folder.path()));
