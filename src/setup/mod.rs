@@ -39,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "ID")]
     device: Option<String>,
     /// Its id in the enrollment, if that is another one.
-    #[arg(long, value_name = "ID", requires = "id_scope")]
+    #[arg(long, value_name = "ID", requires = "id_scope", conflicts_with_all = ["host", "connection_string_file"])]
     registration_id: Option<String>,
     /// How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is
     /// open.
