@@ -1658,7 +1658,7 @@ _fieldbridge() {
             return 0
             ;;
         fieldbridge__subcmd__init)
-            opts="-h --host --device --transport --proxy --port --modbus-tcp --baud --parity --unit --key-file --connection-string-file --profile --output --config --help"
+            opts="-h --host --id-scope --device --registration-id --transport --proxy --port --modbus-tcp --baud --parity --unit --key-file --connection-string-file --profile --output --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1668,7 +1668,15 @@ _fieldbridge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --id-scope)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --registration-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -61,7 +61,9 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -l live -
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -l json -d 'Print what was found as one JSON document'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l host -d 'Host name of the hub, such as contoso.azure-devices.net' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l id-scope -d 'ID Scope of the Device Provisioning Service that assigns the device to its hub, in place of a hub\'s name' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l device -d 'The device\'s id at the hub' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l registration-id -d 'Its id in the enrollment, if that is another one' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l transport -d 'How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is open' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l proxy -d 'HTTP proxy to go through, such as http://proxy:3128' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l port -d 'Serial port of the bus; best one from /dev/serial/by-id' -r -F

@@ -174,7 +174,16 @@ pub struct Answer {
     pub body: String,
 }
 
+/// The statuses that answers have.
+pub const STATUSES: [&str; 10] = ["200", "202", "400", "403", "404", "408", "409", "413", "500", "503"];
+
 impl Answer {
+    /// Its status, as one of [`STATUSES`].
+    pub fn status_word(&self) -> &'static str {
+        let own = self.status.to_string();
+        STATUSES.into_iter().find(|word| *word == own).unwrap_or("500")
+    }
+
     /// That the command has ended so, which is durable: `event` is its result event.
     pub fn ended(outcome: &Outcome, event: Json) -> Answer {
         Answer { status: status(outcome), body: fitting(event) }

@@ -15,5 +15,5 @@ pub mod twin;
 
 pub use envelope::Envelope;
 pub use message::{Form, Message, Order};
-pub use method::{Answer, Method};
+pub use method::{Answer, Method, STATUSES};
 pub use outcome::{Code, Fault, Outcome, State};

@@ -27,6 +27,10 @@ socket = "admin.sock"
 [ledger]
 path = "ledger.db"
 
+[telemetry]
+path = "telemetry.db"
+batch_delay = "0s"
+
 [bus.line-a]
 kind = "modbus-rtu"
 port = "RTU"
@@ -91,6 +95,11 @@ idempotent = false
 write = { table = "holding", address = 20 }
 idempotent = false
 verify = true
+
+[profile.dispenser.poll.dose]
+read = { table = "holding", address = 10 }
+every = "250ms"
+report = "change"
 
 [profile.valve.command.open]
 write = { table = "coil", address = 3 }
@@ -232,6 +241,17 @@ impl Stage {
         self.hub.telemetry().iter().filter(about).map(|event| event.json()).collect()
     }
 
+    /// The values of a poll that the hub has of a device, in the order in which they came.
+    #[cfg(feature = "backend")]
+    pub fn values(&self, device: &str, poll: &str) -> Vec<Json> {
+        let is_own = |event: &&crate::demo::hub::D2c| {
+            event.device == device && event.property("fieldbridge") == Some("telemetry")
+        };
+        let samples = self.hub.telemetry().iter().filter(is_own).map(|event| event.json()).collect::<Vec<_>>();
+        let samples = samples.iter().filter_map(Json::as_array).flatten();
+        samples.filter_map(|sample| sample["values"].get(poll).cloned()).collect()
+    }
+
     /// How often the hub has completed messages with this id.
     pub fn completions(&self, id: &str) -> usize {
         self.ended_as(id, &[Status::Success])
@@ -292,16 +312,18 @@ impl Stage {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
     }
 
-    /// Runs a command of the back end's, beside the hub, and gives its exit status and what it prints.
+    /// Runs a command of the back end's, beside the hub, and gives its exit status and what it prints. A direct method
+    /// is called over HTTPS, all else is AMQP.
     #[cfg(feature = "backend")]
     pub async fn back_end(&self, args: &[&str]) -> Result<(Option<i32>, String), String> {
+        let address = if args.starts_with(&["call"]) { self.hub.https_addr() } else { self.hub.amqp_addr() };
         let output = tokio::process::Command::new(&self.program)
             .args(args)
             .arg("--connection-string-file")
             .arg(self.folder.join("service.connection"))
             .arg("--ca-file")
             .arg(self.folder.join("hub-ca.pem"))
-            .args(["--address", &self.hub.amqp_addr().to_string()])
+            .args(["--address", &address.to_string()])
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();

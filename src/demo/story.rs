@@ -20,6 +20,8 @@ pub async fn tell() -> Result<(), String> {
     story.definite_no().await?;
     #[cfg(feature = "backend")]
     story.back_end().await?;
+    #[cfg(feature = "backend")]
+    story.calls_and_values().await?;
     story.duplicate().await?;
     story.kill_in_the_middle().await?;
     story.network_drops().await?;
@@ -99,6 +101,31 @@ impl Story {
             say(&format!("      result: {}", outcome(&event)));
             expect(id, &event, status)?;
         }
+        Ok(())
+    }
+
+    #[cfg(feature = "backend")]
+    async fn calls_and_values(&mut self) -> Result<(), String> {
+        self.chapter("A call, which has its answer at once, and the same one again; values that are read regularly");
+        let (id, effect) = ("c-1", register(10, 9));
+        self.stage.wait("the device listens for calls", |stage| stage.hub.hears_methods("dispenser-1")).await?;
+        for _ in 1..=2 {
+            say(&format!("  $ fieldbridge call dispenser-1 dispense 9 --message-id {id}"));
+            let call = ["call", "dispenser-1", "dispense", "9", "--message-id", id];
+            let (ended, printed) = self.stage.back_end(&call).await?;
+            printed.lines().for_each(|line| say(&format!("      {line}")));
+            if ended != Some(0) {
+                return Err(format!("`fieldbridge call` of {id} was to end with 0, and ended with {ended:?}"));
+            }
+            self.tally.called(id, Kind::Once, effect.clone());
+        }
+        let doses = self.count(&effect);
+        say(&format!("  on the slave: {doses}; the second call was answered from the ledger"));
+        self.stage
+            .wait("the hub has the new dose", |stage| stage.values("dispenser-1", "dose").contains(&9.into()))
+            .await?;
+        let values: Vec<String> = self.stage.values("dispenser-1", "dose").iter().map(Json::to_string).collect();
+        say(&format!("  telemetry of dispenser-1, a poll that reports changes: dose {}", values.join(", ")));
         Ok(())
     }
 

@@ -28,6 +28,8 @@ struct Entry {
     kind: Kind,
     /// How often it was sent: with the same id.
     sent: usize,
+    /// It was called as a direct method, which settles nothing.
+    is_call: bool,
 }
 
 /// All messages that were sent.
@@ -41,6 +43,7 @@ pub struct Tally {
 pub struct Counts {
     sent: usize,
     settled: usize,
+    called: usize,
     executed: usize,
     refused: usize,
     duplicates: usize,
@@ -57,8 +60,15 @@ impl Tally {
     pub fn sent(&mut self, id: &str, kind: Kind, effect: Option<String>) {
         match self.entries.iter_mut().find(|entry| entry.id == id) {
             Some(entry) => entry.sent += 1,
-            None => self.entries.push(Entry { id: id.to_owned(), effect, kind, sent: 1 }),
+            None => self.entries.push(Entry { id: id.to_owned(), effect, kind, sent: 1, is_call: false }),
         }
+    }
+
+    /// Books a direct method that was called, and answered. A second time with the same id is a duplicate.
+    #[cfg(feature = "backend")]
+    pub fn called(&mut self, id: &str, kind: Kind, effect: Option<String>) {
+        self.sent(id, kind, effect);
+        self.entries.iter_mut().filter(|entry| entry.id == id).for_each(|entry| entry.is_call = true);
     }
 
     /// Counts.
@@ -69,7 +79,9 @@ impl Tally {
             let status = stage.events(&entry.id).first().map(|event| event["status"].clone()).unwrap_or(Json::Null);
             let settlements = stage.settlements(&entry.id);
             let done = entry.effect.as_ref().map_or(0, |effect| effects.iter().filter(|line| *line == effect).count());
-            counts.sent += entry.sent;
+            let to_settle = if entry.is_call { 0 } else { entry.sent };
+            counts.called += entry.sent - to_settle;
+            counts.sent += to_settle;
             counts.settled += settlements;
             counts.duplicates += entry.sent.saturating_sub(done.max(1));
             counts.unexplained -= done;
@@ -78,7 +90,7 @@ impl Tally {
             counts.executed += ran;
             counts.refused += usize::from(status == "failed" || status == "rejected" || status == "expired");
             let reported_otherwise = status != "succeeded" && !status.is_null();
-            counts.lost += usize::from(settlements < entry.sent || (ran == 0 && !reported_otherwise));
+            counts.lost += usize::from(settlements < to_settle || (ran == 0 && !reported_otherwise));
             counts.repeated += if entry.kind == Kind::Once { done.saturating_sub(1) } else { 0 };
             counts.false_success += usize::from(status == "succeeded" && ran == 0);
         }
@@ -115,8 +127,9 @@ impl Counts {
         let rows = [
             ("messages sent by the back end", self.sent, ""),
             ("completed or rejected", self.settled, "counted in the hub's feedback"),
+            ("calls answered", self.called, ""),
             ("executed", self.executed, "counted on the peripherals (reads: by their result)"),
-            ("duplicates suppressed", self.duplicates, "completed again, not executed again"),
+            ("duplicates suppressed", self.duplicates, "completed or answered again, not executed again"),
             ("refused, with a reason", self.refused, "bad value, refusal of the peripheral"),
             ("in doubt, and said so", self.in_doubt, "the daemon was killed in the middle"),
             ("lost", self.lost, ""),

@@ -38,11 +38,11 @@ impl Context {
         let event = || event(&work.new, &outcome, attempts, finished_at);
         work.origin.conclude(&outcome, receipt, event);
         self.note_end(&work, &outcome);
+        self.count(&outcome, attempts);
         match work.origin.operator().map(|operator| operator.uid) {
             Some(uid) => self.log_for_operator(&work, &outcome, attempts, uid),
             None => {
                 self.event_bell.notify_one();
-                self.count(&outcome, attempts);
                 self.log(&work, &outcome, attempts);
             }
         }

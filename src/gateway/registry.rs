@@ -27,6 +27,7 @@ use crate::hub::identity::Identity;
 use crate::hub::news::News;
 use crate::ledger::row::{Source, Unfinished};
 use crate::ledger::LedgerError;
+use crate::polling::latest::Latest;
 use crate::polling::{Polled, Poller};
 use crate::view::Views;
 
@@ -72,6 +73,8 @@ pub(super) struct Running {
     ends_polls: CancellationToken,
     /// Devices that are polled on it.
     polled: watch::Sender<Polled>,
+    /// What its polls came to last.
+    pub(super) latest: Latest,
 }
 
 impl Running {
@@ -128,12 +131,12 @@ impl Registry {
         let leave = gateway.stops.buses.child_token();
         spawn(&mut tasks.buses, format!("bus {name}"), leave.clone(), worker.run(gateway.stops.buses.clone()));
         let (polled, devices) = watch::channel(Polled::default());
-        let (store, ledger) = (gateway.telemetry.clone(), gateway.ledger.clone());
-        let poller = Poller { bus: handle.clone(), devices, store, ledger };
+        let (store, ledger, latest) = (gateway.telemetry.clone(), gateway.ledger.clone(), Latest::default());
+        let poller = Poller { bus: handle.clone(), devices, store, latest: latest.clone(), ledger };
         let ends_polls = gateway.stops.executors.child_token();
         let run = poller.run(ends_polls.clone());
         spawn(&mut tasks.executors, format!("polls on bus {name}"), ends_polls.clone(), run);
-        self.buses.insert(name.to_owned(), Running { handle, leave, ends_polls, polled });
+        self.buses.insert(name.to_owned(), Running { handle, leave, ends_polls, polled, latest });
     }
 
     /// Tells each bus whom to poll.

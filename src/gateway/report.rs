@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::registry::{Registry, Running, Served};
 use super::seen::Stock;
 use super::Gateway;
@@ -11,6 +13,9 @@ use crate::operate::attention;
 use crate::systemd;
 use crate::telemetry::Standing;
 use crate::time::Timestamp;
+
+/// Polls that are told of, over all devices: a status is one reply of a bounded size.
+const POLLS_TOLD_MAX: usize = 4096;
 
 /// How often the status line is written, if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
@@ -27,6 +32,17 @@ impl Registry {
             dropped: sum.dropped + more.dropped,
         });
         snapshot::Bus { events, ..running.handle.snapshot() }
+    }
+
+    /// What the polls of each device came to last, as many as are told.
+    fn add_polls(&self, devices: &mut [snapshot::Device], now: Option<Timestamp>) {
+        let (mut left, instant) = (POLLS_TOLD_MAX, Instant::now().into_std());
+        for device in devices {
+            let Some(running) = self.buses.get(&device.bus) else { continue };
+            let polls = running.latest.told(&device.id, instant, |ago| now.map(|now| now.minus(ago).to_string()));
+            device.polls = polls.into_iter().take(left).collect();
+            left -= device.polls.len();
+        }
     }
 
     fn linked(&self, state: LinkState) -> usize {
@@ -85,7 +101,8 @@ impl Gateway {
         let health = self.ledger.health().borrow().clone();
         let (rows, of_removed_devices, open_doubts) = (stock.rows, stock.of_removed_devices, &stock.in_doubt);
         let (file, changed_files) = (stock.file.clone(), stock.changed_files.clone());
-        let doubt = self.ledger.wall_clock().now().err();
+        let now = self.ledger.wall_clock().now();
+        let (now, doubt) = (now.as_ref().ok().copied(), now.err());
         let registry = self.registry();
         let of_device = |(id, served): (&String, &Served)| {
             served.snapshot(&registry.hub_of(id), open_doubts.get(id).copied().unwrap_or(0))
@@ -124,6 +141,7 @@ impl Gateway {
             telemetry: self.telemetry.standing().map(telemetry),
             attention: Vec::new(),
         };
+        registry.add_polls(&mut snapshot.devices, now);
         snapshot.attention = attention::of(&snapshot);
         snapshot
     }

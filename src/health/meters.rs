@@ -84,6 +84,8 @@ pub struct DeviceReadings {
     pub ends: BTreeMap<&'static str, u64>,
     /// Attempts to connect to the hub, by what came of them.
     pub connects: BTreeMap<&'static str, u64>,
+    /// Calls of direct methods that were answered, by the answer's status.
+    pub calls: BTreeMap<&'static str, u64>,
     /// Commands in doubt that nobody has dealt with, when that was last counted.
     pub in_doubt_open: u64,
 }

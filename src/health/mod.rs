@@ -61,7 +61,7 @@ pub struct DeviceHealth {
     pub id: String,
     /// Deliveries from the hub.
     pub received: Counter,
-    /// Commands that ended with an attempt on the wire behind them.
+    /// Commands that ended with an attempt on the wire behind them, whoever asked for them.
     pub executed: Counter,
     /// Deliveries of messages whose row was there already.
     pub duplicates: Counter,
@@ -71,6 +71,8 @@ pub struct DeviceHealth {
     pub states: Tally,
     /// Attempts to connect, by what came of them.
     pub connects: Tally,
+    /// Calls of direct methods that were answered, by the answer's status.
+    pub calls: Tally,
     /// How often its hub has not let it in, as if it did not belong there, since it last did.
     pub refusals: Refusals,
     /// From a message's first receipt to its settlement; it is one for all devices.
@@ -94,6 +96,7 @@ impl DeviceHealth {
             in_doubt: Counter::default(),
             states: Tally::default(),
             connects: Tally::default(),
+            calls: Tally::default(),
             refusals: Refusals::default(),
             completion,
             pulse: Pulse::default(),
@@ -139,13 +142,15 @@ impl DeviceHealth {
             duplicates: self.duplicates.get(),
             in_doubt: self.in_doubt.get(),
             pending: self.pending.load(Ordering::Relaxed),
+            calls: self.calls.reading().into_iter().map(|(status, count)| (status.to_owned(), count)).collect(),
             ..snapshot::Device::default()
         }
     }
 
     /// What was counted of it.
     pub fn readings(&self) -> DeviceReadings {
-        DeviceReadings { ends: self.states.reading(), connects: self.connects.reading(), in_doubt_open: 0 }
+        let (ends, connects, calls) = (self.states.reading(), self.connects.reading(), self.calls.reading());
+        DeviceReadings { ends, connects, calls, in_doubt_open: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, (LinkState, Option<String>)> {

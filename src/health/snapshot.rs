@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// A daemon at a moment. What an older program leaves out is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ pub struct Device {
     pub away_since: Option<String>,
     /// Deliveries from the hub.
     pub received: u64,
-    /// Commands that ended with an attempt on the wire behind them.
+    /// Commands that ended with an attempt on the wire behind them, whoever asked for them.
     pub executed: u64,
     /// Deliveries of messages whose row was there already.
     pub duplicates: u64,
@@ -122,7 +123,38 @@ pub struct Device {
     pub last_success: Option<Done>,
     /// The last that failed at it, or ended in doubt.
     pub last_failure: Option<Undone>,
+    /// Calls of direct methods that were answered since the start, by the answer's status, where there are some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub calls: BTreeMap<String, u64>,
+    /// What its polls came to last, by their names, where it has some that were asked.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub polls: BTreeMap<String, Poll>,
 }
+
+impl Device {
+    /// Calls that were answered, and those of them whose command was not done, and will not be.
+    pub fn calls_told(&self) -> (u64, u64) {
+        let failed = self.calls.iter().filter(|(status, _)| !status.starts_with('2')).map(|(_, count)| count).sum();
+        (self.calls.values().sum(), failed)
+    }
+}
+
+/// What a poll came to last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Poll {
+    /// What was read; a long one is cut to a text. `null` where nothing was, or where there is no value.
+    pub value: Json,
+    /// `good`, or a word for why nothing was read.
+    pub quality: String,
+    /// When the answer had come, where the clock is believed.
+    pub at: Option<String>,
+    /// Seconds since then.
+    pub seconds_ago: u64,
+}
+
+/// The quality of a value that was read.
+pub const GOOD: &str = "good";
 
 /// A command that was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

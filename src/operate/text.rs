@@ -8,7 +8,7 @@ pub mod any_bytes;
 mod explain;
 mod ledger;
 pub mod page;
-mod status;
+pub mod status;
 
 pub use explain::story;
 pub use ledger::{csv, csv_head, not_looked_through, row, rows, Columns};

@@ -1,5 +1,5 @@
 //! The polls of one bus: what is due is asked of the bus behind everything else, and what is news goes into the store
-//! of telemetry. `plan` says what is asked together, `schedule` when.
+//! of telemetry. `plan` says what is asked together, `schedule` when; `latest` has what each came to last.
 //!
 //! Invariants
 //! - At most so many askings wait for the bus as it does at once: the queue of the bus stays free for commands. Each
@@ -8,6 +8,7 @@
 //! - Who is away is left alone, but for the attempts that anybody may make; a lock bars no poll.
 //! - Nobody waits for the store.
 
+pub mod latest;
 mod plan;
 mod schedule;
 
@@ -29,6 +30,7 @@ use crate::peripheral::exchange::{Answer, Refusal, Request};
 use crate::peripheral::{exception, Command, Prepared, Reading};
 use crate::telemetry::{Sample, Store};
 use crate::time::{until, Timestamp};
+use latest::Latest;
 use schedule::{Due, Schedule};
 
 /// Devices of a bus that are polled, or not.
@@ -42,6 +44,8 @@ pub struct Poller {
     pub devices: watch::Receiver<Polled>,
     /// Where what is news goes.
     pub store: Store,
+    /// Where all that is read is looked up.
+    pub latest: Latest,
     /// Knows whether the clock is believed.
     pub ledger: Ledger,
 }
@@ -64,7 +68,7 @@ impl Poller {
     /// Polls until it is stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let (mut schedule, mut under_way) = (Schedule::default(), JoinSet::new());
-        schedule.take_up(&self.devices.borrow_and_update().clone(), Instant::now().into_std());
+        self.take_up(&mut schedule);
         loop {
             let most = self.bus.settings().max_in_flight;
             let due_at = schedule.due_at().filter(|_| under_way.len() < most).map(Instant::from_std);
@@ -72,10 +76,7 @@ impl Poller {
                 biased;
                 () = stop.cancelled() => return,
                 changed = self.devices.changed() => match changed {
-                    Ok(()) => {
-                        let devices = self.devices.borrow_and_update().clone();
-                        schedule.take_up(&devices, Instant::now().into_std());
-                    }
+                    Ok(()) => self.take_up(&mut schedule),
                     Err(_) => return stop.cancelled().await,
                 },
                 Some(ended) = under_way.join_next() => match ended {
@@ -93,6 +94,12 @@ impl Poller {
         }
     }
 
+    fn take_up(&mut self, schedule: &mut Schedule) {
+        let devices = self.devices.borrow_and_update().clone();
+        schedule.take_up(&devices, Instant::now().into_std());
+        self.latest.take_up(&devices);
+    }
+
     /// Takes in what an asking came to.
     fn take(&self, schedule: &mut Schedule, due: &Due, readings: Readings) {
         let now = Instant::now().into_std();
@@ -108,6 +115,7 @@ impl Poller {
             }
         };
         schedule.ended(due, now);
+        self.latest.note(&due.device, &readings, now);
         let news = schedule.news(due, readings, now);
         if news.is_empty() {
             return;

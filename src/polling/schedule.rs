@@ -133,14 +133,14 @@ impl Polled {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::config;
 
     /// Devices with polls of these, each every so many seconds.
-    fn devices(profile: &str, ids: &[&str]) -> Vec<Arc<Device>> {
+    pub fn devices(profile: &str, ids: &[&str]) -> Vec<Arc<Device>> {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("main.toml");
         std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
@@ -155,7 +155,7 @@ mod tests {
         config.devices.into_values().map(Arc::new).collect()
     }
 
-    const TWO: &str = "[profile.p.poll.fast]\nread = { table = \"input\", address = 1 }\nevery = \"1s\"\n\
+    pub const TWO: &str = "[profile.p.poll.fast]\nread = { table = \"input\", address = 1 }\nevery = \"1s\"\n\
                        [profile.p.poll.slow]\nread = { table = \"input\", address = 2 }\nevery = \"5s\"";
 
     /// How often each is asked on a bus where an exchange takes so long, in a minute.

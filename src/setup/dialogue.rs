@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::place::{is_plain, no_file_after};
 use super::question::{prompt, Asking};
-use super::text::{self, Bus, Characters, Draft, Profile, Secret};
+use super::text::{self, At, Bus, Characters, Draft, Profile, Secret};
 use super::trial::{judge, Part, Trial};
 use super::Parity;
 use crate::config::shipped::Shipped;
@@ -33,11 +33,72 @@ pub(super) struct Line {
     pub(super) unit: Option<u8>,
 }
 
-/// The hub's name, as options or a person say it.
-pub(super) fn host(asking: &Asking, given: Option<String>, before: Option<&str>) -> Result<String, String> {
+/// What the options say of the hub.
+#[derive(Default)]
+pub(super) struct Hub {
+    pub(super) host: Option<String>,
+    pub(super) id_scope: Option<String>,
+    pub(super) registration_id: Option<String>,
+}
+
+/// Which hub the device belongs to, as options or a person say it. `before` is the answer of before.
+pub(super) fn at(asking: &Asking, given: Hub, before: Option<&At>) -> Result<At, String> {
+    let is_assigned = match (&given.host, &given.id_scope) {
+        (Some(_), _) => false,
+        (None, Some(_)) => true,
+        (None, None) => asking.is_somebody_there() && is_assigned(asking, before)?,
+    };
+    if !is_assigned {
+        let before = before.and_then(|before| match before {
+            At::Hub(host) => Some(host.as_str()),
+            At::Assigned { .. } => None,
+        });
+        return host(asking, given.host, before).map(At::Hub);
+    }
+    let (scope_before, registration_before) = match before {
+        Some(At::Assigned { id_scope, registration_id }) => (Some(id_scope.as_str()), registration_id.clone()),
+        _ => (None, None),
+    };
+    let question = "ID Scope of the provisioning service, as its overview shows it, such as 0ne00123ABC";
+    let wrong = |scope: &str| {
+        let at = At::Assigned { id_scope: scope.to_owned(), registration_id: None };
+        judge(&Draft { at, ..Draft::to_judge_by() }, None)
+    };
+    let id_scope = asking.judged("--id-scope", given.id_scope, question, scope_before, wrong)?;
+    Ok(At::Assigned { id_scope, registration_id: given.registration_id.or(registration_before) })
+}
+
+/// Whether a service assigns the device to its hub.
+fn is_assigned(asking: &Asking, before: Option<&At>) -> Result<bool, String> {
+    prompt(
+        "Which hub does the device belong to?\n  1 to one whose name you know\n  2 to the one that the Device \
+         Provisioning Service (DPS) assigns it to: you know its ID Scope\n",
+    );
+    let proposed = if matches!(before, Some(At::Assigned { .. })) { "2" } else { "1" };
+    let wrong = |answer: &str| (!["1", "2"].contains(&answer)).then(|| format!("{answer:?} is neither 1 nor 2"));
+    Ok(asking.judged("--host or --id-scope", None, "Number", Some(proposed), wrong)? == "2")
+}
+
+/// The hub's name.
+fn host(asking: &Asking, given: Option<String>, before: Option<&str>) -> Result<String, String> {
     let question = "Host name of the hub, such as contoso.azure-devices.net";
-    let wrong = |host: &str| judge(&Draft { host: host.to_owned(), ..Draft::to_judge_by() }, None);
+    let wrong = |host: &str| judge(&Draft { at: At::Hub(host.to_owned()), ..Draft::to_judge_by() }, None);
     asking.judged("--host", given, question, before, wrong)
+}
+
+/// Under which id the device is enrolled, where a service assigns it.
+pub(super) fn registration(asking: &Asking, at: At, device: &str) -> Result<At, String> {
+    let (At::Assigned { id_scope, registration_id }, true) = (&at, asking.is_somebody_there()) else { return Ok(at) };
+    let assigned = |registration: &str| At::Assigned {
+        id_scope: id_scope.clone(),
+        registration_id: (registration != device).then(|| registration.to_owned()),
+    };
+    let wrong = |registration: &str| {
+        judge(&Draft { at: assigned(registration), device: device.to_owned(), ..Draft::to_judge_by() }, None)
+    };
+    let proposed = registration_id.as_deref().unwrap_or(device);
+    let question = "Registration id of its enrollment";
+    Ok(assigned(&asking.judged("--registration-id", None, question, Some(proposed), wrong)?))
 }
 
 /// The device's id. A file is named after it where its key is typed.
@@ -215,10 +276,21 @@ pub(super) fn try_out(
         let what = match (part, draft.unit) {
             (Part::Line, Some(unit)) => format!("open {} and read something of unit {unit}", draft.bus.place()),
             (Part::Line, None) => format!("open {}", draft.bus.place()),
-            (Part::Hub, _) => format!("connect to {} as {} for a moment", draft.host, draft.device),
+            (Part::Hub, _) => match &draft.at {
+                At::Hub(host) => format!("connect to {host} as {} for a moment", draft.device),
+                At::Assigned { .. } => {
+                    let device = &draft.device;
+                    format!("register {device} with the provisioning service, and connect to its hub for a moment")
+                }
+            },
         };
         prompt(&format!("A try would {what}.\n"));
-        if !asking.yes("Try it? Nothing is changed by it (y or n)", true)? {
+        // A device that is registered for the first time is assigned by that.
+        let question = match (part, &draft.at) {
+            (Part::Hub, At::Assigned { .. }) => "Try it? Nothing is changed on this machine (y or n)",
+            _ => "Try it? Nothing is changed by it (y or n)",
+        };
+        if !asking.yes(question, true)? {
             continue;
         }
         while !works(draft, typed_key.as_deref(), part, environment) {
@@ -264,8 +336,9 @@ fn ask_again(
             (draft.bus, draft.unit) = (bus, unit);
         }
         Part::Hub => {
-            draft.host = host(asking, None, Some(&draft.host))?;
+            draft.at = at(asking, Hub::default(), Some(&draft.at))?;
             draft.device = device(asking, None, Some(&draft.device), true)?;
+            draft.at = registration(asking, draft.at.clone(), &draft.device)?;
             (draft.secret, *typed_key) = (Secret::NewKey, Some(key(asking)?));
         }
     }

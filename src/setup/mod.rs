@@ -21,10 +21,10 @@ use crate::config::shipped::Shipped;
 use crate::config::{proxy_address, TransportKind};
 use crate::exit::Exit;
 pub use add::{device as add_device, NewDevice};
-use dialogue::Line;
+use dialogue::{Hub, Line};
 use place::Place;
 use question::Asking;
-use text::{Draft, Secret};
+use text::{At, Draft, Secret};
 
 /// What the options say; the rest is asked for.
 #[derive(Debug, Args)]
@@ -32,9 +32,15 @@ pub struct Options {
     /// Host name of the hub, such as contoso.azure-devices.net.
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    /// ID Scope of the Device Provisioning Service that assigns the device to its hub, in place of a hub's name.
+    #[arg(long, value_name = "SCOPE", conflicts_with_all = ["host", "connection_string_file"])]
+    id_scope: Option<String>,
     /// The device's id at the hub.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
+    /// Its id in the enrollment, if that is another one.
+    #[arg(long, value_name = "ID", requires = "id_scope", conflicts_with_all = ["host", "connection_string_file"])]
+    registration_id: Option<String>,
     /// How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is
     /// open.
     #[arg(long, value_name = "NAME", value_parser = transport)]
@@ -113,10 +119,17 @@ pub fn run(main: &Path, options: Options, environment: impl IntoIterator<Item = 
 
 fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draft, Option<String>), String> {
     let mut profile = options.profile.as_deref().map(|name| text::profile(name, shipped)).transpose()?;
-    let host = dialogue::host(asking, options.host, None)?;
+    let Options { host, id_scope, registration_id, .. } = options;
+    let is_told = registration_id.is_some();
+    let at = dialogue::at(asking, Hub { host, id_scope, registration_id }, None)?;
+    let known = match &at {
+        At::Hub(host) => Some(host.as_str()),
+        At::Assigned { .. } => None,
+    };
     let transport = match options.transport {
         // What a proxy reaches can't be seen from here.
-        None if options.proxy.is_none() && asking.is_somebody_there() => reachable::proposal(&host)
+        None if options.proxy.is_none() && asking.is_somebody_there() => known
+            .and_then(reachable::proposal)
             .map(|proposal| {
                 let question = "Port 8883 of the hub can't be reached from here, and 443 can. Transport";
                 let wrong = |name: &str| transport(name).err();
@@ -130,6 +143,7 @@ fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draf
     proxy.as_deref().map_or(Ok(String::new()), proxy_address).map_err(|why| format!("--proxy {why}"))?;
     let types_key = options.connection_string_file.is_none() && options.key_file.is_none();
     let device = dialogue::device(asking, options.device, None, types_key)?;
+    let at = if is_told { at } else { dialogue::registration(asking, at, &device)? };
     let Options { port, modbus_tcp, baud, parity, unit, .. } = options;
     let line = Line { port, modbus_tcp, baud, parity, unit };
     let (bus, unit) = dialogue::bus(asking, line, &mut profile, shipped, None)?;
@@ -139,7 +153,7 @@ fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draf
         (None, Some(file)) => (Secret::Key(absolute(&file)?), None),
         (None, None) => (Secret::NewKey, Some(dialogue::key(asking)?)),
     };
-    Ok((Draft { host, transport, proxy, device, bus, unit, secret, profile }, content))
+    Ok((Draft { at, transport, proxy, device, bus, unit, secret, profile }, content))
 }
 
 /// A transport by its name.

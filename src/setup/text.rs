@@ -34,7 +34,7 @@ const READING_COMMAND: &str = "read-first";
 /// Everything that a first configuration says.
 #[derive(Clone)]
 pub(super) struct Draft {
-    pub(super) host: String,
+    pub(super) at: At,
     pub(super) transport: Option<TransportKind>,
     pub(super) proxy: Option<String>,
     pub(super) device: String,
@@ -42,6 +42,15 @@ pub(super) struct Draft {
     pub(super) unit: Option<u8>,
     pub(super) secret: Secret,
     pub(super) profile: Option<Profile>,
+}
+
+/// Which hub the device belongs to.
+#[derive(Clone)]
+pub(super) enum At {
+    /// The one with this name.
+    Hub(String),
+    /// The one that the Device Provisioning Service assigns. Without a registration id the device's own is taken.
+    Assigned { id_scope: String, registration_id: Option<String> },
 }
 
 /// How characters are made on a serial line. Without a number of stop bits the program's own is taken.
@@ -154,7 +163,7 @@ impl Draft {
     /// With nothing wrong in it, to put one answer into.
     pub(super) fn to_judge_by() -> Draft {
         Draft {
-            host: "hub.example".into(),
+            at: At::Hub("hub.example".into()),
             transport: None,
             proxy: None,
             device: "device".into(),
@@ -180,12 +189,18 @@ impl Draft {
         format!("keys/{}.key", self.device)
     }
 
-    /// The configuration, for a file in this folder.
-    pub(super) fn text(&self, folder: &Path) -> String {
-        let about = "# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.";
-        let mut out = format!("{}\n{about}\n\n", schema::LINE);
-        let host = quoted(&self.host);
-        let _ = writeln!(out, "[hub]\nhost = {host}");
+    /// The sections that say which hub it is, and how it is reached.
+    fn hub(&self) -> String {
+        let mut out = match &self.at {
+            At::Hub(host) => format!("[hub]\nhost = {}\n", quoted(host)),
+            At::Assigned { id_scope, .. } => {
+                let about = "# The Device Provisioning Service says which hub the device belongs to.";
+                format!("{about}\n[provisioning]\nid_scope = {}\n", quoted(id_scope))
+            }
+        };
+        if matches!(self.at, At::Assigned { .. }) && (self.transport.is_some() || self.proxy.is_some()) {
+            out.push_str("\n[hub]\n");
+        }
         if let Some(transport) = self.transport {
             let _ = writeln!(out, "transport = \"{transport}\"");
         }
@@ -193,6 +208,14 @@ impl Draft {
             let _ = writeln!(out, "proxy = {}", quoted(proxy));
         }
         out.push('\n');
+        out
+    }
+
+    /// The configuration, for a file in this folder.
+    pub(super) fn text(&self, folder: &Path) -> String {
+        let about = "# The configuration of fieldbridge. fieldbridge.reference.toml explains every key.";
+        let mut out = format!("{}\n{about}\n\n", schema::LINE);
+        out.push_str(&self.hub());
         match &self.bus {
             Bus::Tcp { address } => {
                 let _ = writeln!(out, "[bus.line-a]\nkind = \"modbus-tcp\"\naddress = {}\n", quoted(address));
@@ -222,6 +245,9 @@ impl Draft {
             Secret::ConnectionString(file) => ("connection_string_file", shown(file, folder)),
             Secret::NewKey => ("key_file", self.key_file()),
         };
+        if let At::Assigned { registration_id: Some(id), .. } = &self.at {
+            let _ = writeln!(out, "registration_id = {}", quoted(id));
+        }
         let name = self.profile.as_ref().map_or("first", |profile| &profile.name);
         let _ = writeln!(out, "profile = {}\n{key} = {}\n", quoted(name), quoted(&file));
         out.push_str(self.profile.as_ref().map_or(READING, |profile| &profile.text));

@@ -125,6 +125,7 @@ fn in_memory(text: &str) -> io::Result<(File, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text::At;
     use super::*;
 
     #[test]
@@ -132,8 +133,20 @@ mod tests {
         let sound = Draft::to_judge_by;
         assert_eq!(judge(&sound(), None), None);
         let why = |draft: Draft, key: Option<&str>| judge(&draft, key).expect("it is wrong");
-        assert!(why(Draft { host: "https://contoso".into(), ..sound() }, None).starts_with("host: "), "it says which");
+        assert!(
+            why(Draft { at: At::Hub("https://contoso".into()), ..sound() }, None).starts_with("host: "),
+            "it says which"
+        );
         assert!(why(Draft { device: "d e".into(), ..sound() }, None).contains("device id"));
+        let assigned = |id_scope: &str, registration_id: Option<&str>| {
+            let registration_id = registration_id.map(str::to_owned);
+            Draft { at: At::Assigned { id_scope: id_scope.into(), registration_id }, ..sound() }
+        };
+        if cfg!(feature = "https") {
+            assert_eq!(judge(&assigned("0ne00123ABC", Some("sn-007")), None), None);
+            assert!(why(assigned("hub.example", None), None).contains("ID Scope"));
+            assert!(why(assigned("0ne00123ABC", Some("sn 007")), None).contains("registration id"));
+        }
         let new_key = || Draft { secret: Secret::NewKey, ..sound() };
         assert_eq!(judge(&new_key(), Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")), None);
         let said = why(new_key(), Some("no base64!"));

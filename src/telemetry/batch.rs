@@ -78,6 +78,12 @@ impl Gap {
     }
 }
 
+/// The body of the event that tells that a life has ended without a word before then: what was not told of before that
+/// may be lost.
+pub(super) fn body_of_a_crash(until: Timestamp) -> String {
+    json!({ "gap": { "from": null, "until": until.to_string(), "samples": null } }).to_string()
+}
+
 /// A batch while it is collected.
 #[derive(Debug, Default)]
 pub(super) struct Open {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::oneshot;
 
 use super::file::{move_aside, File, Trouble};
+use super::life;
 use super::shelf::Load;
 use super::store::Inner;
 
@@ -30,11 +31,13 @@ pub(super) struct Keeper {
     file: Option<File>,
     /// What is wrong, as it was said.
     said: Option<String>,
+    /// The mark of this life was made.
+    has_begun: bool,
 }
 
 impl Keeper {
     pub(super) fn new(inner: Weak<Inner>, path: PathBuf) -> Keeper {
-        Keeper { inner, path, file: None, said: None }
+        Keeper { inner, path, file: None, said: None, has_begun: false }
     }
 
     /// Works until nobody is left who could ask for something.
@@ -46,6 +49,7 @@ impl Keeper {
                 Job::Load(load) => self.load(&inner, &load),
                 Job::Finish(done) => {
                     self.write(&inner);
+                    self.end_life(&inner);
                     let _ = done.send(());
                 }
             }
@@ -90,8 +94,19 @@ impl Keeper {
             shelf.begin_with(contents.last, contents.devices, contents.gaps);
             drop(shelf);
             self.file = Some(file);
+            if !std::mem::replace(&mut self.has_begun, true) && life::begin(&self.path) {
+                inner.shelf().begin_after_a_crash();
+            }
         }
         self.file.as_mut().ok_or_else(|| Trouble::Passing("it is not open".into()))
+    }
+
+    /// Nothing that was read is in memory only: what could not be written, or told, leaves the mark as after a crash.
+    fn end_life(&self, inner: &Inner) {
+        let shelf = inner.shelf();
+        if self.has_begun && !shelf.has_to_write() && !shelf.owes_word_of_a_crash() {
+            life::end(&self.path);
+        }
     }
 
     /// Says what is wrong, once, and moves a damaged file aside.

@@ -19,12 +19,14 @@
 //!   cut what the system had not written yet. The file is sound after either.
 //! - A batch has one id for as long as it lives. It leaves the store after the hub's acknowledgement only, or as lost.
 //! - Memory and file are bounded. What is lost for want of room, the oldest first, is counted, and told in a gap event.
+//! - A life that ended without a word is told of by the next one: what was lost with it, nobody knows.
 //! - A file that can't be opened or is damaged is moved aside; one that can't be written holds up nobody.
 
 mod batch;
 mod budget;
 mod file;
 mod keeper;
+mod life;
 pub mod sample;
 mod shelf;
 mod store;
@@ -55,4 +57,19 @@ pub struct Settings {
     pub newest_first: bool,
     /// Messages a day that are sent at most, over all devices; 0: as many as there are.
     pub daily_messages: u32,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// A small file in this folder; each sample is a message at once.
+    pub fn to_test(folder: &std::path::Path) -> Settings {
+        Settings {
+            path: folder.join("telemetry.db"),
+            max_size: 1 << 20,
+            batch_size: 4096,
+            batch_delay: Duration::ZERO,
+            newest_first: false,
+            daily_messages: 0,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use crate::command::outcome::Code;
+use crate::health::snapshot::GOOD;
 use crate::time::Timestamp;
 
 /// Bytes of an element beside its values.
@@ -11,9 +12,6 @@ pub const ELEMENT_BYTES: usize = 60;
 pub const VALUE_BYTES: usize = 25;
 /// Bytes of a message's properties: the hub counts them as part of it.
 pub const PROPERTY_BYTES: usize = 160;
-
-/// The quality of a value that was read.
-const GOOD: &str = "good";
 
 /// What was read at one time of one device.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,15 +24,20 @@ pub struct Sample {
     pub readings: Vec<(String, Result<Json, Code>)>,
 }
 
+/// The quality that a reading is told with.
+pub fn quality_of(reading: &Result<Json, Code>) -> &'static str {
+    match reading {
+        Ok(_) => GOOD,
+        Err(code) => code.as_str(),
+    }
+}
+
 impl Sample {
     /// As an element of a message. Where there is no value, null stands in its place, and its quality says why.
     pub fn element(&self) -> String {
         let (mut values, mut quality) = (Map::new(), Map::new());
         for (name, reading) in &self.readings {
-            let (value, word) = match reading {
-                Ok(value) => (value.clone(), GOOD),
-                Err(code) => (Json::Null, code.as_str()),
-            };
+            let (value, word) = (reading.clone().unwrap_or_default(), quality_of(reading));
             values.insert(name.clone(), value);
             quality.insert(name.clone(), word.into());
         }

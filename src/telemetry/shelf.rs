@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Gap, Kind, Open, FROM};
+use super::batch::{body_of_a_crash, Batch, Gap, Kind, Open, FROM};
 use super::budget::{units, Budget};
 use super::sample::PROPERTY_BYTES;
 use super::Settings;
@@ -42,6 +42,8 @@ pub(super) struct Shelf {
     devices: BTreeMap<Arc<str>, Of>,
     /// Bytes of what waits in memory.
     waiting: usize,
+    /// The life before has ended without a word.
+    is_after_a_crash: bool,
     gone: BTreeSet<i64>,
     /// Batches in the file, those that are gone included, and bytes of it that are used.
     pub(super) stored: (u64, u64),
@@ -75,6 +77,10 @@ struct Of {
     again: Option<Batch>,
     /// What stands in the file of it.
     stored_gap: Gap,
+    /// When something was read of it first in this life.
+    begun: Option<Timestamp>,
+    /// The life before has ended without a word: what was read before then may be lost.
+    crash: Option<Timestamp>,
     bell: Arc<Notify>,
 }
 
@@ -142,7 +148,8 @@ impl Shelf {
         let (devices, gone) = (BTreeMap::new(), BTreeSet::new());
         let (stored, counts) = ((0, 0), Counts::default());
         let (next, base, is_known, waiting) = (FROM + 1, FROM, false, 0);
-        Shelf { settings, budget, life, next, base, is_known, devices, waiting, gone, stored, counts }
+        let is_after_a_crash = false;
+        Shelf { settings, budget, life, next, base, is_known, devices, waiting, is_after_a_crash, gone, stored, counts }
     }
 
     pub(super) fn configure(&mut self, settings: Settings) {
@@ -162,6 +169,7 @@ impl Shelf {
     /// Takes in an element of a device's. Whether a batch was begun or completed by it.
     pub(super) fn add(&mut self, device: &Arc<str>, element: &str, at: Timestamp, now: Instant) -> bool {
         self.counts.samples += 1;
+        self.note_begun(device, at);
         let most = self.settings.batch_size.saturating_sub(PROPERTY_BYTES);
         let of = self.of(device);
         let is_full = of.open.as_ref().is_some_and(|(open, _)| !open.has_room(element, most));
@@ -175,6 +183,30 @@ impl Shelf {
             self.close(device);
         }
         is_full || is_begun
+    }
+
+    fn note_begun(&mut self, device: &Arc<str>, at: Timestamp) {
+        let is_after_a_crash = self.is_after_a_crash;
+        let of = self.of(device);
+        if of.begun.is_none() {
+            of.begun = Some(at);
+            of.crash = Some(at).filter(|_| is_after_a_crash);
+        }
+    }
+
+    /// The life before has ended without a word. Each device that is polled in this one is told of it.
+    pub(super) fn begin_after_a_crash(&mut self) {
+        self.is_after_a_crash = true;
+        for of in self.devices.values_mut() {
+            of.crash = of.begun;
+        }
+    }
+
+    /// Whether the hub has not been told yet that the life before has ended without a word.
+    pub(super) fn owes_word_of_a_crash(&self) -> bool {
+        let is_of_a_crash = |batch: &Batch| batch.kind == Kind::Gap && batch.holds.samples == 0;
+        let owes = |of: &Of| of.crash.is_some() || of.taken.values().chain(&of.again).any(is_of_a_crash);
+        self.devices.values().any(owes)
     }
 
     /// The batch that is collected is complete.
@@ -233,7 +265,7 @@ impl Shelf {
         }
         let newest_first = self.settings.newest_first;
         let of = self.of(device);
-        let is_of_a_gap = of.again.is_some() || of.gap.samples > 0;
+        let is_of_a_gap = of.again.is_some() || of.gap.samples > 0 || of.crash.is_some();
         let bytes = match of.peek(newest_first) {
             _ if is_of_a_gap => 0,
             Some(batch) => batch.body.len(),
@@ -259,6 +291,9 @@ impl Shelf {
         if is_of_a_gap {
             if let Some(again) = of.again.take() {
                 return Some(again);
+            }
+            if let Some(until) = of.crash.take() {
+                return Some(self.make(device, Kind::Gap, body_of_a_crash(until), Gap::default()));
             }
             let gap = std::mem::take(&mut of.gap);
             return Some(self.make(device, Kind::Gap, gap.body(), gap));

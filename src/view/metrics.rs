@@ -10,6 +10,7 @@ use std::fmt::{Display, Write as _};
 
 use crate::bus::RESULTS as EXCHANGES;
 use crate::command::outcome::State;
+use crate::command::STATUSES;
 use crate::health::meters::{Distribution, Readings, BOUNDS};
 use crate::health::snapshot::{BusState, LinkState, Snapshot};
 use crate::hub::trouble::result::RESULTS as CONNECTS;
@@ -72,6 +73,14 @@ fn commands(out: &mut Text, of: &Snapshot, readings: &Readings) {
     out.family(name, "counter", "Deliveries of messages that the ledger knew already: settled, not executed.");
     for device in &of.devices {
         out.sample(&format!("{name}_total"), &[("device", &device.id)], device.duplicates);
+    }
+    let name = "fieldbridge_method_calls";
+    out.family(name, "counter", "Calls of direct methods that were answered, by the answer's status.");
+    for (id, device) in &readings.devices {
+        for status in STATUSES {
+            let count = device.calls.get(status).copied().unwrap_or(0);
+            out.sample(&format!("{name}_total"), &[("device", id), ("status", status)], count);
+        }
     }
     out.family("fieldbridge_commands_pending", "gauge", "Commands that wait or run.");
     for device in &of.devices {
@@ -202,7 +211,8 @@ mod tests {
         let exchanges = BTreeMap::from([(("7".to_owned(), "ok"), 5)]);
         let line = BusReadings { exchanges, waits: waits.reading() };
         let ends = BTreeMap::from([("succeeded", 2)]);
-        let counted = DeviceReadings { ends, in_doubt_open: 1, ..DeviceReadings::default() };
+        let calls = BTreeMap::from([("202", 3)]);
+        let counted = DeviceReadings { ends, calls, in_doubt_open: 1, ..DeviceReadings::default() };
         let (devices, buses) = (BTreeMap::from([(id, counted)]), BTreeMap::from([("line".to_owned(), line)]));
         (of, Readings { devices, buses, ..Readings::default() })
     }
@@ -216,6 +226,8 @@ mod tests {
             "fieldbridge_hub_connected{device=\"pump \\\"7\\\"\\\\\\n\"} 1",
             "fieldbridge_commands_total{device=\"pump \\\"7\\\"\\\\\\n\",state=\"succeeded\"} 2",
             "fieldbridge_commands_total{device=\"pump \\\"7\\\"\\\\\\n\",state=\"in_doubt\"} 0",
+            "fieldbridge_method_calls_total{device=\"pump \\\"7\\\"\\\\\\n\",status=\"202\"} 3",
+            "fieldbridge_method_calls_total{device=\"pump \\\"7\\\"\\\\\\n\",status=\"503\"} 0",
             "fieldbridge_in_doubt_open{device=\"pump \\\"7\\\"\\\\\\n\"} 1",
             "fieldbridge_peripheral_present{device=\"pump \\\"7\\\"\\\\\\n\"} 0",
             "fieldbridge_bus_open{bus=\"line\"} 1",

@@ -4,11 +4,13 @@
 //! Invariants
 //! - What is told is rendered from the daemon's snapshot, by functions that ask nobody.
 //! - Whoever looks costs the command path nothing that grows with how often: a picture is taken at most once a second,
-//!   connections are few, and they are served by a thread of their own.
+//!   connections are few, they are served by a thread of their own, and all together are answered at a pace
+//!   ([`pace`]).
 //! - Whatever goes wrong here is logged, and nothing else ends by it.
 
 pub mod host;
 pub mod metrics;
+pub mod pace;
 pub mod page;
 #[cfg(feature = "web")]
 pub mod server;

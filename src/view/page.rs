@@ -13,14 +13,18 @@ use ring::digest::{digest, SHA256};
 
 use crate::command::outcome::State;
 use crate::complaint::steers;
-use crate::health::snapshot::{Attention, Bus, BusState, Device, LinkState, Snapshot};
+use crate::health::snapshot::{Attention, Bus, BusState, Device, LinkState, Snapshot, GOOD};
 use crate::ledger::row::Record;
+use crate::operate::text::status::{age, calls, value};
 
 /// Its media type.
 pub const KIND: &str = "text/html; charset=utf-8";
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+
+/// Polls that are shown.
+const POLLS_SHOWN_MAX: usize = 300;
 
 /// What is shown.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +70,7 @@ pub fn render(seen: &Seen) -> String {
     verdict(&mut out, wanted);
     in_doubt(&mut out, seen);
     devices(&mut out, of);
+    polls(&mut out, of);
     buses(&mut out, of);
     last(&mut out, seen);
     let up = humantime::format_duration(std::time::Duration::from_secs(of.uptime_seconds));
@@ -124,7 +129,8 @@ fn in_doubt(out: &mut String, seen: &Seen) {
 }
 
 fn devices(out: &mut String, of: &Snapshot) {
-    let heads = ["Device", "Hub", "Peripheral", "Bus", "Received", "Executed", "In doubt", "Waiting", "Trouble"];
+    let heads =
+        ["Device", "Hub", "Peripheral", "Bus", "Received", "Calls", "Executed", "In doubt", "Waiting", "Trouble"];
     let rows = of.devices.iter().map(|device| {
         let mark = if matches!(device.hub, LinkState::Connected | LinkState::Held) { "good" } else { "bad" };
         let counts = [device.received, device.executed, device.in_doubt, device.pending].map(|count| count.to_string());
@@ -135,6 +141,7 @@ fn devices(out: &mut String, of: &Snapshot) {
             presence(device),
             escaped(&device.bus),
             received,
+            escaped(&calls(device)),
             executed,
             in_doubt,
             pending,
@@ -142,6 +149,26 @@ fn devices(out: &mut String, of: &Snapshot) {
         ]
     });
     table(out, "Devices", &heads, rows);
+}
+
+/// What polls came to last.
+fn polls(out: &mut String, of: &Snapshot) {
+    let all = of.devices.iter().flat_map(|device| device.polls.iter().map(move |(name, poll)| (device, name, poll)));
+    let count = all.clone().count();
+    if count == 0 {
+        return;
+    }
+    let rows = all.take(POLLS_SHOWN_MAX).map(|(device, name, poll)| {
+        let mark = if poll.quality == GOOD { "good" } else { "bad" };
+        let what = format!("{} {name}", device.id);
+        let read = format!("{} ago", age(poll.seconds_ago));
+        [escaped(&what), escaped(&value(&poll.value)), marked(mark, &poll.quality), read]
+    });
+    table(out, "Values", &["Poll", "Value", "Quality", "Read"], rows);
+    if count > POLLS_SHOWN_MAX {
+        let more = count - POLLS_SHOWN_MAX;
+        let _ = writeln!(out, "<p class=\"quiet\">{more} more: <code>fieldbridge status</code> shows them</p>");
+    }
 }
 
 fn presence(device: &Device) -> String {
@@ -263,8 +290,10 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value as Json;
+
     use super::*;
-    use crate::health::snapshot::{Clock, Configuration, Ledger, Lock};
+    use crate::health::snapshot::{Clock, Configuration, Ledger, Lock, Poll};
 
     fn well() -> Seen {
         let device =
@@ -295,6 +324,9 @@ mod tests {
             away_since: Some(hostile.into()),
             present: Some(false),
             locked: Some(Lock { reason: Some(hostile.into()), ..Lock::default() }),
+            calls: [(hostile.to_owned(), 1)].into(),
+            polls: [(hostile.to_owned(), Poll { value: hostile.into(), quality: hostile.into(), ..Poll::default() })]
+                .into(),
             ..Device::default()
         };
         seen.status.buses[0].last_error = Some(hostile.into());
@@ -325,6 +357,31 @@ mod tests {
         assert!(page.contains("2 things need you") && page.contains("<title>! "), "{page}");
         assert!(page.contains("<strong>the ledger can&#39;t be written</strong><p>free some space</p></li>"), "{page}");
         assert!(page.contains("<strong>pump-1 &amp; pump-2 are away</strong></li>"), "{page}");
+    }
+
+    #[test]
+    fn what_polls_have_read_stands_with_its_quality_and_age_and_no_more_than_a_browser_bears() {
+        let mut seen = well();
+        assert!(!render(&seen).contains("<h2>Values</h2>"));
+        let poll =
+            |value: Json, quality: &str, seconds_ago| Poll { value, quality: quality.into(), at: None, seconds_ago };
+        seen.status.devices[0].polls = [
+            ("level".to_owned(), poll(Json::Null, "timeout", 600)),
+            ("speed".to_owned(), poll(42.5.into(), "good", 3)),
+        ]
+        .into();
+        let page = render(&seen);
+        let row = |cells: &[&str]| cells.iter().map(|cell| format!("<div>{cell}</div></td>")).collect::<Vec<_>>();
+        for cells in [
+            row(&["pump-1 speed", "42.5", "<span class=\"good\">good</span>", "3 s ago"]),
+            row(&["pump-1 level", "-", "<span class=\"bad\">timeout</span>", "10 min ago"]),
+        ] {
+            assert!(cells.iter().all(|cell| page.contains(cell)), "{cells:?} in {page}");
+        }
+        let many = |n: usize| (format!("p{n:03}"), poll(1.into(), "good", 1));
+        seen.status.devices[0].polls = (0..POLLS_SHOWN_MAX + 7).map(many).collect();
+        let page = render(&seen);
+        assert!(page.contains("7 more: ") && page.matches("1 s ago").count() == POLLS_SHOWN_MAX, "{page}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariants
 //! - At most [`CONNECTIONS_MAX`] connections of each kind, each with a deadline; who comes beyond waits in the system's
 //!   queue.
+//! - All that is answered over HTTP shares one pace, in turns: who looks at the one waits for no crowd at the other.
 //! - A port or a socket that can't be had is tried again and again, and the daemon goes on meanwhile.
 
 use std::future::Future;
@@ -16,6 +17,7 @@ use tokio::sync::{oneshot, watch, Mutex, Semaphore};
 use tokio::time::{sleep, timeout, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::{host, metrics, page, Source, Views};
 use crate::config::{Listen, View};
 use crate::handles;
@@ -69,17 +71,36 @@ pub async fn watch_over(mut wanted: watch::Receiver<Views>, source: Arc<dyn Sour
 async fn listen_for_all(wanted: watch::Receiver<Views>, source: Arc<dyn Source>) {
     let scraped = Arc::new(Scraped { source: source.clone(), picture: Picture::new() });
     let shown = Arc::new(Shown { source, picture: Picture::new(), policy: page::policy() });
-    let metrics = wanted.clone();
+    let (metrics, gate) = (wanted.clone(), Gate::new());
+    let (scrape, show) = (move |asked| scraped.clone().answer(asked), move |asked| shown.clone().answer(asked));
     tokio::join!(
-        listen_for(metrics, "metrics", |views| views.metrics.as_ref(), move |asked| scraped.clone().answer(asked)),
-        listen_for(wanted, "web", |views| views.web.as_ref(), move |asked| shown.clone().answer(asked)),
+        listen_for(metrics, ("metrics", &gate), |views| views.metrics.as_ref(), scrape),
+        listen_for(wanted, ("web", &gate), |views| views.web.as_ref(), show),
     );
+}
+
+/// Lets connections in, of each kind in turn, at a pace.
+struct Gate(Mutex<Pace>);
+
+impl Gate {
+    fn new() -> Gate {
+        Gate(Mutex::new(Pace::new(Instant::now().into_std())))
+    }
+
+    /// Returns when one may be let in. Who waits here is called in the order of coming.
+    async fn pass(&self) {
+        let mut pace = self.0.lock().await;
+        let wait = pace.begin(Instant::now().into_std());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+    }
 }
 
 /// Listens at one kind, wherever that is wanted at present.
 async fn listen_for<A: Future<Output = Told> + Send + 'static>(
     mut wanted: watch::Receiver<Views>,
-    what: &'static str,
+    (what, gate): (&'static str, &Gate),
     of: impl Fn(&Views) -> Option<&View>,
     answer: impl Fn(Asked) -> A + Clone + Send + Sync + 'static,
 ) {
@@ -87,7 +108,7 @@ async fn listen_for<A: Future<Output = Told> + Send + 'static>(
     loop {
         let listening = async {
             match &present {
-                Some(view) => listen(what, view, &answer).await,
+                Some(view) => listen((what, gate), view, &answer).await,
                 None => std::future::pending().await,
             }
         };
@@ -104,7 +125,7 @@ async fn listen_for<A: Future<Output = Told> + Send + 'static>(
 
 /// Listens at one place for as long as it is polled.
 async fn listen<A: Future<Output = Told> + Send + 'static>(
-    what: &'static str,
+    (what, gate): (&'static str, &Gate),
     view: &View,
     answer: &(impl Fn(Asked) -> A + Clone + Send + Sync + 'static),
 ) {
@@ -129,6 +150,7 @@ async fn listen<A: Future<Output = Told> + Send + 'static>(
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        gate.pass().await;
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -302,6 +324,32 @@ mod tests {
         sleep(FRESH).await;
         picture.taken(take()).await;
         assert_eq!(taken.into_inner(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_at_one_place_is_let_in_at_its_pace_and_holds_up_nobody_at_the_other() {
+        let gate = Gate::new();
+        let begun = Instant::now();
+        let crowd = async {
+            for _ in 0..1000 {
+                gate.pass().await;
+            }
+            begun.elapsed()
+        };
+        let scraper = async {
+            let mut longest = Duration::ZERO;
+            for _ in 0..4 {
+                sleep(Duration::from_secs(1)).await;
+                let asked = Instant::now();
+                gate.pass().await;
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        };
+        let (took, longest) = tokio::join!(crowd, scraper);
+        // Timers end with the next millisecond.
+        assert!((Duration::from_millis(4_500)..Duration::from_secs(7)).contains(&took), "{took:?}");
+        assert!(longest <= Duration::from_millis(15), "{longest:?}");
     }
 
     #[test]

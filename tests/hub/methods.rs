@@ -208,6 +208,14 @@ fn what_is_not_done_has_the_status_of_its_reason_and_a_row() {
     assert_eq!(plant.site.rows().iter().map(end).collect::<Vec<_>>(), expected);
     // The same refusal again, from the ledger.
     assert_eq!(plant.ask("open", asked("c-2", 5)).0, 404);
+    let counted = json!({ "200": 1, "400": 3, "403": 1, "404": 2, "409": 2, "500": 1 });
+    eventually("each answer is counted", || (plant.site.device_status("pump")["calls"] == counted).then_some(()));
+    let shown = plant.site.command(&["status"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("  10, 9 failed  "), "{shown}");
+    let told = plant.site.command(&["status", "--format", "prometheus"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("fieldbridge_method_calls_total{device=\"pump\",status=\"409\"} 2\n"), "{told}");
     assert_eq!(plant.site.rows().len(), expected.len());
     assert_eq!(plant.slave.writes(), [(2, 1)]);
 }

@@ -14,23 +14,6 @@ fn key() -> Auth {
     Auth::Key((0..32).collect())
 }
 
-/// A hub that is found by its name, which is an address: its ports are those of a hub.
-fn hub() -> Hub {
-    for _ in 0..20 {
-        let octet = || fastrand::u8(1..255);
-        let host = format!("127.{}.{}.{}", octet(), octet(), octet());
-        let address: std::net::IpAddr = host.parse().unwrap();
-        if [8883, 5671, 443].iter().all(|port| std::net::TcpListener::bind((address, *port)).is_ok()) {
-            let bind = (address, 8883).into();
-            return Hub::start(Options { host, bind, amqp_port: 5671, web_port: 443, ..Options::default() });
-        }
-    }
-    panic!(
-        "no loopback address where a hub's ports are free; below 1024 they are for root, or for all after `sysctl \
-         net.ipv4.ip_unprivileged_port_start=443`"
-    );
-}
-
 /// A service that assigns the device `pump` to a hub, which has it.
 fn service(hub: &Hub) -> Hub {
     let service = Hub::start(Options::default());
@@ -78,7 +61,7 @@ fn remembered(site: &Site) -> Json {
 
 #[test]
 fn a_device_comes_to_the_hub_that_it_is_assigned_to_and_after_a_restart_without_the_service_too() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let mut service = service(&hub);
     let site = site(&service, &[&hub], &slave, "key_file = \"device.key\"");
     let daemon = site.start();
@@ -97,7 +80,7 @@ fn a_device_comes_to_the_hub_that_it_is_assigned_to_and_after_a_restart_without_
 
 #[test]
 fn by_each_transport_a_device_comes_to_the_hub_that_it_is_assigned_to() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let service = service(&hub);
     for transport in ["mqtt-ws", "amqp", "amqp-ws", "https"] {
         let site = site(&service, &[&hub], &slave, &format!("key_file = \"device.key\"\ntransport = \"{transport}\""));
@@ -113,7 +96,7 @@ fn by_each_transport_a_device_comes_to_the_hub_that_it_is_assigned_to() {
 
 #[test]
 fn a_certificate_and_a_second_key_register_too() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let service = service(&hub);
     let certificate = service.enroll_cert("pump").unwrap();
     let thumbprints = Auth::Thumbprints(vec![certificate.thumbprint.clone()]);
@@ -137,7 +120,7 @@ fn a_certificate_and_a_second_key_register_too() {
 
 #[test]
 fn a_device_that_its_hub_refuses_is_assigned_anew_and_what_it_did_is_not_done_again() {
-    let (old, new, slave) = (hub(), hub(), Slave::new());
+    let (old, new, slave) = (Hub::found_by_its_name(), Hub::found_by_its_name(), Slave::new());
     let service = service(&old);
     let site = site(&service, &[&old, &new], &slave, "key_file = \"device.key\"");
     let daemon = site.start();
@@ -160,7 +143,7 @@ fn a_device_that_its_hub_refuses_is_assigned_anew_and_what_it_did_is_not_done_ag
 
 #[test]
 fn what_the_service_says_no_to_is_told_and_tried_again() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let service = service(&hub);
     let site = site(&service, &[&hub], &slave, "key_file = \"device.key\"\nregistration_id = \"sn-007\"");
     let daemon = site.start();
@@ -186,7 +169,7 @@ fn what_the_service_says_no_to_is_told_and_tried_again() {
 
 #[test]
 fn a_damaged_memory_is_told_and_made_anew() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let service = service(&hub);
     let site = site(&service, &[&hub], &slave, "key_file = \"device.key\"");
     site.write("provisioning.json", "{\"devices\":{\"pump\":");
@@ -202,7 +185,7 @@ fn a_damaged_memory_is_told_and_made_anew() {
 
 #[test]
 fn a_live_check_registers_what_has_no_daemon_and_asks_the_daemon_of_the_rest() {
-    let (hub, slave) = (hub(), Slave::new());
+    let (hub, slave) = (Hub::found_by_its_name(), Slave::new());
     let service = service(&hub);
     let site = site(&service, &[&hub], &slave, "key_file = \"device.key\"");
     let checked = || {

@@ -81,6 +81,8 @@ impl Place {
             ("keys/private.pem", &private),
             ("keys/cert.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
             ("keys/proxy", &format!("gate:{PASSWORD}")),
+            // What somebody has put there by mistake.
+            ("provisioning.json", &format!("{{\"devices\":{{\"pump-7\":{{\"assignedHub\":\"h.example\"}}}}}} {KEY}")),
         ] {
             std::fs::write(place.path(name), text).unwrap();
         }
@@ -158,6 +160,8 @@ fn no_member_holds_a_key_or_a_password_whatever_the_system_has_written_down() {
         assert!(members[name].contains("[hidden] tty [hidden]"), "{name}: {}", members[name]);
     }
     assert!(!members["unit.txt"].contains("TOKEN=anything") && !members["unit-files.txt"].contains("TOKEN=anything"));
+    let assigned = &members["provisioning.json"];
+    assert!(assigned.contains("h.example") && assigned.ends_with("[hidden]"), "{assigned}");
     assert!(members["config.toml"].contains("key_file = \"keys/first\""), "{}", members["config.toml"]);
     assert!(members["config.toml"].contains("fieldbridge.toml:"), "{}", members["config.toml"]);
 }

@@ -17,5 +17,9 @@ fn the_demo_tells_its_story_and_every_count_is_right() {
     let said = |what: &str| assert!(story.contains(what), "{what}: {story}");
     said("b-1  Success\n");
     said("b-2  Rejected\n");
+    assert_eq!(count("calls answered"), 2, "{story}");
+    said("on the slave: 1; the second call was answered from the ledger");
+    let doses = story.lines().find_map(|line| line.split_once("reports changes: dose ")).expect("telemetry is told").1;
+    assert!(doses.contains("5") && doses.contains("9"), "{doses}");
     assert!(count("executed ") > 0 && count("duplicates suppressed") > 0 && count("in doubt") > 0, "{story}");
 }

@@ -23,7 +23,7 @@ use clap::Parser as _;
 use fieldbridge::cli::Cli;
 use fieldbridge::command::outcome::{Code, Fault, Outcome, Report, State};
 use fieldbridge::command::Envelope;
-use fieldbridge::demo::hub::{Auth, C2d, Options};
+use fieldbridge::demo::hub::{Auth, C2d, D2c, MethodCall, Options};
 use fieldbridge::time::Timestamp;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldbridge");
@@ -136,6 +136,8 @@ impl Story {
         let hub = Hub::start(Options { host: HOST.into(), ..Options::default() });
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("hub-ca.pem"), hub.ca_pem()).expect("it can be written");
+        std::fs::write(folder.path().join("service.connection"), hub.service_connection_string())
+            .expect("it can be written");
         // As the package installs it.
         let installed = include_str!("../../config/fieldbridge.toml");
         std::fs::write(folder.path().join("fieldbridge.toml"), installed).expect("it can be written");
@@ -153,6 +155,7 @@ impl Story {
         command.args(words.iter().map(|word| match word.strip_prefix("/media/usb/") {
             Some(name) => self.path(name),
             None if word == PORT => port.clone(),
+            None if word == "service.connection" => self.path(word),
             None => word.clone(),
         }));
         command.args(["--config", &self.path("fieldbridge.toml")]);
@@ -160,6 +163,8 @@ impl Story {
         command.env("FIELDBRIDGE__HUB__CA_FILE", self.path("hub-ca.pem"));
         command.env("FIELDBRIDGE__ADMIN__SOCKET", self.path("admin.sock"));
         command.env("FIELDBRIDGE__LEDGER__PATH", self.path("ledger.db"));
+        command.env("FIELDBRIDGE__TELEMETRY__PATH", self.path("telemetry.db"));
+        command.env("FIELDBRIDGE__TELEMETRY__BATCH_DELAY", "0s");
         command.env_remove("NOTIFY_SOCKET");
         command
     }
@@ -214,12 +219,21 @@ impl Story {
     /// Does what a reader does with one command.
     fn follow(&mut self, command: &str) {
         let words = words(bare(command));
+        let after = |option: &str| {
+            let at = words.iter().position(|word| word == option).unwrap_or_else(|| panic!("no {option}"));
+            words[at + 1].clone()
+        };
         match words[0].as_str() {
             "fieldbridge" if words[1] == "run" => self.start(),
             "fieldbridge" => {
                 let mut args = words[1..].to_vec();
                 if args[0] == "add" {
                     self.hub.add_device(&args[2], Auth::Key((0..32).collect()));
+                }
+                if args[0] == "call" {
+                    let (address, ca_file) = (self.hub.https_addr().to_string(), self.path("hub-ca.pem"));
+                    args.extend(["--address".into(), address, "--ca-file".into(), ca_file]);
+                    eventually("the device listens for calls", || self.hub.hears_methods(DEVICE).then_some(()));
                 }
                 if ["init", "add"].contains(&&*args[0]) {
                     // The key is asked for on a terminal, which tests/operator/init.rs has; here it comes by a pipe.
@@ -248,11 +262,13 @@ impl Story {
             "az" if command.contains("device-identity create") => {
                 self.hub.add_device(DEVICE, Auth::Key((0..32).collect()));
             }
+            "az" if command.contains("invoke-device-method") => {
+                let payload: serde_json::Value =
+                    serde_json::from_str(&after("--method-payload")).expect("a payload is JSON");
+                let answer = self.hub.calls(DEVICE, MethodCall::new(&after("--method-name"), payload));
+                assert_eq!(answer.expect("the device answers").status, 200, "{command}");
+            }
             "az" if command.contains("c2d-message send") => {
-                let after = |option: &str| {
-                    let at = words.iter().position(|word| word == option).unwrap_or_else(|| panic!("no {option}"));
-                    words[at + 1].clone()
-                };
                 let (id, properties) = (after("--message-id"), after("--properties"));
                 let (name, value) = properties.split_once('=').expect("a property has a value");
                 self.deliver(&id, C2d::new(id.as_str(), after("--data")).property(name, value));
@@ -297,12 +313,18 @@ fn the_first_half_hour_leads_to_a_command_that_came_from_the_cloud() {
             story.follow(&command);
         }
     }
-    assert!(story.executed >= 17, "{} commands were executed", story.executed);
+    assert!(story.executed >= 21, "{} commands were executed", story.executed);
     assert!(story.sent.contains("m-1") && story.sent.contains("m-2"));
     let events = story.hub.telemetry();
     let result = String::from_utf8_lossy(&events[0].body).into_owned();
     assert!(result.contains(r#""messageId":"m-1""#) && result.contains(r#""status":"succeeded""#), "{result}");
-    assert_eq!(story.slave.writes(), [(0, 425), (0, 550)]);
+    assert_eq!(story.slave.writes(), [(0, 425), (0, 550), (0, 600), (0, 650)]);
+    eventually("the hub has what is read regularly", || {
+        let events = story.hub.telemetry();
+        let has_current =
+            |event: &D2c| String::from_utf8_lossy(&event.body).contains(r#""quality":{"current":"good"}"#);
+        events.iter().any(has_current).then_some(())
+    });
     assert!(story.hub.is_subscribed(DEVICE));
 }
 

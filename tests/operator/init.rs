@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use fieldbridge::demo::hub::{Auth, Enrollment, Options};
+
 use crate::support::hub::Hub;
 use crate::support::person;
 use crate::support::profiles;
@@ -242,10 +244,11 @@ impl Place {
 #[test]
 fn on_a_terminal_it_asks_and_does_not_show_the_key() {
     let place = Place::new();
-    let answers = format!("contoso.azure-devices.net|pump-7|1|/dev/ttyUSB7|y|9600|8n1|42|{KEY}|n|n");
+    let answers = format!("1|contoso.azure-devices.net|pump-7|1|/dev/ttyUSB7|y|9600|8n1|42|{KEY}|n|n");
     let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &[]);
     assert_eq!(status, Some(0), "{shown}");
     for question in [
+        "Which hub does the device belong to?",
         "Host name",
         "Device id",
         "1 Modbus RTU",
@@ -278,11 +281,13 @@ fn on_a_terminal_it_asks_and_does_not_show_the_key() {
 #[test]
 fn each_answer_is_judged_at_once_and_asked_for_again() {
     let place = Place::new();
-    let answers =
-        format!("|https://contoso|h.example|d e|../d|pump-7|4|3|pump|scale|/dev/null|0|9600|8X1||no base64!|{KEY}|n|n");
+    let answers = format!(
+        "3|||https://contoso|h.example|d e|../d|pump-7|4|3|pump|scale|/dev/null|0|9600|8X1||no base64!|{KEY}|n|n"
+    );
     let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &[]);
     assert_eq!(status, Some(0), "{shown}");
     for said in [
+        "\"3\" is neither 1 nor 2",
         "this one has no answer of its own",
         "https",
         "device id",
@@ -316,7 +321,7 @@ fn line_and_hub_are_tried_before_anything_is_written_and_again_with_other_answer
         ("FIELDBRIDGE__LEDGER__PATH", ledger.to_str().unwrap()),
     ];
     let (host, slave_at) = (hub.host(), slave.address());
-    let begin = format!("{host}|pump-8|2|127.0.0.1:1|7|{KEY}|y");
+    let begin = format!("|{host}|pump-8|2|127.0.0.1:1|7|{KEY}|y");
     // Whoever ends it in the middle of it has written nothing.
     for end in ["^C", "o|^C", "g|^C"] {
         let (shown, status) = place.dialogue(&format!("{begin}|{end}"), &["--transport", "mqtt"], &environment);
@@ -324,7 +329,7 @@ fn line_and_hub_are_tried_before_anything_is_written_and_again_with_other_answer
         assert!(shown.contains("FAIL  bus line-a: "), "{shown}");
         assert_eq!(place.names(), ["pump-7.key"], "{shown}");
     }
-    let answers = format!("{begin}|m|o|{slave_at}|1|y|m|o||pump-7|{KEY}");
+    let answers = format!("{begin}|m|o|{slave_at}|1|y|m|o|||pump-7|{KEY}");
     let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &environment);
     assert_eq!(status, Some(0), "{shown}");
     assert_eq!(shown.matches("FAIL  bus line-a: ").count(), 2, "{shown}");
@@ -340,6 +345,85 @@ fn line_and_hub_are_tried_before_anything_is_written_and_again_with_other_answer
 }
 
 #[test]
+fn a_device_that_a_service_assigns_is_asked_for_its_scope_and_its_registration_and_tried_there() {
+    let (hub, service, slave) = (Hub::found_by_its_name(), Hub::start(Options::default()), Slave::new());
+    let key = || Auth::Key((0..32).collect());
+    hub.add_device("pump-7", key());
+    let enrollment = Enrollment { hub: Some(hub.host()), device: Some("pump-7".into()), ..Enrollment::new(key()) };
+    service.enroll("sn-007", enrollment);
+    let place = Place::new();
+    std::fs::write(place.path("hub.pem"), hub.ca_pem()).unwrap();
+    std::fs::write(place.path("service.pem"), service.ca_pem()).unwrap();
+    let paths =
+        ["admin.sock", "ledger.db", "hub.pem", "service.pem"].map(|name| place.path(name).display().to_string());
+    let (host, address) = (service.host(), service.https_addr().to_string());
+    let environment = [
+        ("FIELDBRIDGE__ADMIN__SOCKET", &*paths[0]),
+        ("FIELDBRIDGE__LEDGER__PATH", &paths[1]),
+        ("FIELDBRIDGE__HUB__CA_FILE", &paths[2]),
+        ("FIELDBRIDGE__PROVISIONING__CA_FILE", &paths[3]),
+        ("FIELDBRIDGE__PROVISIONING__HOST", &host),
+        ("FIELDBRIDGE__PROVISIONING__ADDRESS", &address),
+    ];
+    let slave_at = slave.address();
+    let answers =
+        format!("2|no scope|0ne00000000|pump-7|sn 7|sn-008|2|{slave_at}|1|{KEY}|n|y|o|2||pump-7|sn-007|{KEY}");
+    let (shown, status) = place.dialogue(&answers, &["--transport", "mqtt"], &environment);
+    assert_eq!(status, Some(0), "{shown}");
+    for said in [
+        "ID Scope of the provisioning service",
+        "is no ID Scope",
+        "Registration id of its enrollment [pump-7]",
+        "no registration id holds",
+        "register pump-7 with the provisioning service",
+        "FAIL  provisioning pump-7: ",
+        "ok    provisioning pump-7: ",
+        "ok    identity pump-7: ",
+    ] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let config = place.config();
+    for line in
+        ["[provisioning]\nid_scope = \"0ne00000000\"\n", "registration_id = \"sn-007\"", "[hub]\ntransport = \"mqtt\""]
+    {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    assert!(!config.contains("host = "), "{config}");
+    check(&place.path("fieldbridge.toml"));
+    assert_eq!(hub.telemetry().len(), 0);
+}
+
+#[test]
+fn options_say_the_scope_in_the_place_of_a_hub() {
+    let line = &["--device", "pump-7", "--modbus-tcp", "h:502", "--unit", "7", "--key-file", "pump-7.key"][..];
+    let place = Place::new();
+    let scope = ["--id-scope", "0ne00123ABC"];
+    let output = place.init(&[&scope[..], line].concat(), "");
+    assert!(output.status.success(), "{}", text(&output));
+    let config = place.config();
+    assert!(config.contains("[provisioning]\nid_scope = \"0ne00123ABC\"") && !config.contains("[hub]"), "{config}");
+    assert!(!config.contains("registration_id"), "{config}");
+    check(&place.path("fieldbridge.toml"));
+    let place = Place::new();
+    let named = ["--registration-id", "sn-007", "--proxy", "http://proxy:3128"];
+    let output = place.init(&[&scope[..], &named, line].concat(), "");
+    assert!(output.status.success(), "{}", text(&output));
+    let config = place.config();
+    assert!(config.contains("registration_id = \"sn-007\"") && config.contains("[hub]\nproxy = "), "{config}");
+    check(&place.path("fieldbridge.toml"));
+    for (wrong, status) in [
+        (&["--id-scope", "0ne00123ABC", "--host", "h.example"][..], 2),
+        (&["--registration-id", "sn-007", "--host", "h.example"], 2),
+        (&["--id-scope", "a scope"], 78),
+    ] {
+        let place = Place::new();
+        let output = place.init(&[wrong, line].concat(), "");
+        assert_eq!(output.status.code(), Some(status), "{wrong:?}: {}", text(&output));
+        assert_eq!(place.names(), ["pump-7.key"]);
+    }
+}
+
+#[test]
 fn where_only_the_port_of_the_web_is_open_it_proposes_what_goes_through_it() {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         eprintln!("SKIPPED: this test needs root, to listen at port 443");
@@ -349,7 +433,7 @@ fn where_only_the_port_of_the_web_is_open_it_proposes_what_goes_through_it() {
     let _web = std::net::TcpListener::bind((host.as_str(), 443)).unwrap();
     for (answer, written) in [("", "mqtt-ws"), ("amqp-ws", "amqp-ws")] {
         let place = Place::new();
-        let answers = format!("{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
+        let answers = format!("|{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
         let (shown, status) = place.dialogue(&answers, &[], &[]);
         assert!(status == Some(0) && shown.contains("443 can. Transport [mqtt-ws]: "), "{shown}");
         assert!(place.config().contains(&format!("transport = \"{written}\"\n")), "{}", place.config());

@@ -223,7 +223,7 @@ fn the_dialogue_of_init_is_as_its_picture_shows_it() {
         return;
     }
     let scene = Scene::new();
-    let answers = format!("{HOST}|pump-7|1|1|||7|{KEY}|y|o|1|||1|y|y");
+    let answers = format!("1|{HOST}|pump-7|1|1|||7|{KEY}|y|o|1|||1|y|y");
     scene.slave.silence(7);
     let shown = scene.shown(&["init", "--transport", "mqtt"], &answers);
     let (shown, _) = shown.split_once("Next:").unwrap_or_else(|| panic!("it wrote nothing: {shown}"));

@@ -90,6 +90,8 @@ fn metrics_are_what_prometheus_reads_and_count_what_was_done() {
     let families = parsed(body(&answer));
     let of = |name: &str, labels: &[(&str, &str)]| value(&families, name, labels);
     assert!(families["fieldbridge_completion_seconds"]["type"] == "histogram");
+    assert_eq!(site.device_status("pump")["executed"], 1, "what an operator has done counts as what the hub asks for");
+    assert_eq!(of("fieldbridge_method_calls_total", &[("device", "pump"), ("status", "200")]), 0.0);
     let (pump, ok) = (("device", "pump"), ("result", "ok"));
     assert_eq!(of("fieldbridge_hub_connected", &[pump]), 0.0);
     assert!(of("fieldbridge_commands_total", &[pump, ("state", "succeeded")]) >= 1.0);

@@ -46,6 +46,23 @@ impl Hub {
         Hub { hub: Some(hub), stop: Some(stop), thread: Some(thread), runtime }
     }
 
+    /// A hub that is found by its name, which is an address: its ports are those of a hub.
+    pub fn found_by_its_name() -> Hub {
+        for _ in 0..20 {
+            let octet = || fastrand::u8(1..255);
+            let host = format!("127.{}.{}.{}", octet(), octet(), octet());
+            let address: std::net::IpAddr = host.parse().unwrap();
+            if [8883, 5671, 443].iter().all(|port| std::net::TcpListener::bind((address, *port)).is_ok()) {
+                let bind = (address, 8883).into();
+                return Hub::start(Options { host, bind, amqp_port: 5671, web_port: 443, ..Options::default() });
+            }
+        }
+        panic!(
+            "no loopback address where a hub's ports are free; below 1024 they are for root, or for all after `sysctl \
+             net.ipv4.ip_unprivileged_port_start=443`"
+        );
+    }
+
     /// Calls a device's direct method, and waits for the answer.
     ///
     /// # Errors

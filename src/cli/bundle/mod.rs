@@ -12,7 +12,7 @@ mod said;
 mod secrets;
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use self::secrets::Secrets;
 use super::{environment, print, print_error};
 use crate::config::{self, show};
 use crate::exit::Exit;
+use crate::provisioning::book;
 use crate::time::Timestamp;
 
 /// Bytes that are packed at most, before they are compressed.
@@ -66,6 +67,7 @@ enum Source {
     /// The first of these programs that has something to say.
     Programs(Vec<(String, Vec<String>)>),
     Look(fn() -> String),
+    File(PathBuf),
 }
 
 impl Part {
@@ -154,7 +156,9 @@ fn parts(main: &Path, since: Duration) -> Vec<Part> {
     let back = format!("--since=-{}s", since.as_secs());
     let lines = format!("--lines={JOURNAL_LINES_MAX}");
     let folder = config::places(main, environment()).ok().and_then(|places| Some(places.ledger.parent()?.to_owned()));
-    let folder = folder.unwrap_or_else(|| PathBuf::from("/var/lib/fieldbridge")).display().to_string();
+    let folder = folder.unwrap_or_else(|| PathBuf::from("/var/lib/fieldbridge"));
+    let assigned = book::path_beside(&folder.join("ledger.db"));
+    let folder = folder.display().to_string();
     let journal = ["--unit=fieldbridge.service", &back, &lines, "--output=short-iso-precise", "--no-pager", "--all"];
     let kernel = ["--dmesg", "--lines=20000", "--no-pager"];
     let unit = "fieldbridge.service";
@@ -163,6 +167,7 @@ fn parts(main: &Path, since: Duration) -> Vec<Part> {
         Part::new("config.toml", "`config show --origin`", ours(&["config", "show", "--origin"])),
         Part::new("check.json", "`check --json`", ours(&["check", "--json"])),
         Part::new("status.json", "`status --json`", ours(&["status", "--json"])),
+        Part::new("provisioning.json", "which hub each device was assigned to", Source::File(assigned)),
         Part::new(
             "ledger-last.jsonl",
             "the last rows of the ledger",
@@ -217,6 +222,12 @@ fn gather(part: Part, room: usize) -> Gathered {
     let mut gathered = Gathered { content: Vec::new(), remarks: Vec::new() };
     match part.from {
         Source::Look(look) => gathered.content = look().into_bytes(),
+        Source::File(path) => match beginning(&path, most) {
+            Ok(content) => gathered.content = content,
+            // Most gateways have no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => gathered.remarks.push(format!("{} can't be read: {error}", path.display())),
+        },
         Source::Programs(programs) => {
             for (program, args) in programs {
                 match said(&program, &args, most) {
@@ -242,6 +253,13 @@ fn gather(part: Part, room: usize) -> Gathered {
     gathered.content = kept.into_bytes();
     gathered.content.truncate(most);
     gathered
+}
+
+/// What a file begins with.
+fn beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(most as u64).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// A time as a part of a file's name: `20261122T100000Z`.

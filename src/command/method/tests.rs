@@ -1,5 +1,24 @@
 use super::*;
 
+#[test]
+fn every_status_that_an_answer_can_have_is_in_the_list_of_them() {
+    let ends = State::ALL.into_iter().flat_map(|state| {
+        let ends =
+            Code::ALL.into_iter().map(move |code| Outcome { state, value: None, fault: Some(Fault::new(code, "why")) });
+        ends.chain([Outcome { state, value: None, fault: None }])
+    });
+    let mut seen: Vec<&str> = ends
+        .map(|end| Answer::ended(&end, json!({})))
+        .map(|answer| {
+            assert_eq!(answer.status_word(), answer.status.to_string());
+            answer.status_word()
+        })
+        .collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, STATUSES, "and no other is");
+}
+
 fn gist(name: &str, payload: &str) -> Gist {
     Method { name: name.into(), payload: payload.as_bytes().to_vec(), unread: None }.condense()
 }

@@ -8,42 +8,17 @@
 //!   not known.
 //! - An answer to a call that is over, or that went over another connection, is passed over.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use super::method::{CallError, MethodAnswer, MethodCall, PAYLOAD_BYTES_MAX};
+use super::method::{Answered, CallError, MethodAnswer, MethodCall, Pending, CALLS_MAX, PAYLOAD_BYTES_MAX};
 use super::options::Fault;
 use super::state::{Now, State, Who};
 use super::wire::Wire;
 use super::SimHub;
-
-/// Most calls under way.
-const CALLS_MAX: usize = 1024;
-
-pub type Answered = Result<MethodAnswer, CallError>;
-
-/// The calls under way, in the order in which they were made.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    pending: BTreeMap<u64, Pending>,
-    last: u64,
-}
-
-#[derive(Debug)]
-struct Pending {
-    device: String,
-    call: MethodCall,
-    /// Until when the device has to come, or once it has the call, to answer.
-    until: Instant,
-    /// The connection that it went over, and its number there.
-    sent: Option<(u64, u64)>,
-    reply: oneshot::Sender<Answered>,
-}
 
 impl State {
     /// Begins a call. Its end comes through what is given back.

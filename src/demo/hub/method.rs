@@ -3,15 +3,20 @@
 //! Names, limits and answers are those of the devguide's page on direct methods; the numbers of errors and their words
 //! were seen in what users of the hub report.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{json, Value as Json};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::time::Timestamp;
 
 /// The largest payload of a call, and of its answer.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
+/// Most calls under way.
+pub(super) const CALLS_MAX: usize = 1024;
 /// What no name of a method may hold, beside spaces and what is not printable ASCII.
 const NAME_EXCLUDES: &str = "$()<>@,;:\\\"/[]?={}";
 const TIMEOUT_MIN: Duration = Duration::from_secs(5);
@@ -192,6 +197,28 @@ impl CallError {
         };
         json!({ "Message": message, "ExceptionMessage": "" })
     }
+}
+
+/// How a call ends.
+pub type Answered = Result<MethodAnswer, CallError>;
+
+/// The calls under way, in the order in which they were made.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) last: u64,
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) device: String,
+    pub(super) call: MethodCall,
+    /// Until when the device has to come, or once it has the call, to answer.
+    pub(super) until: Instant,
+    /// The connection that it went over, and its number there.
+    pub(super) sent: Option<(u64, u64)>,
+    pub(super) reply: oneshot::Sender<Answered>,
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::auth::{self, Proof};
-use super::calls::Calls;
 use super::device::Device;
 use super::feedback::{Batch, Batches};
 use super::message::{C2d, D2c, Feedback, SendError, Seq, Status};
-use super::provisioning::Service;
+use super::method::Calls;
+use super::provisioning::service::Service;
 use super::queue::{Held, LockToken, Queued};
 use super::side::{Side, STOLEN, UNAUTHORIZED};
 use super::topic::c2d_topic;

@@ -54,7 +54,9 @@ impl Serving<'_> {
         self.identity.health.pulse.allow(std::time::Duration::ZERO);
         crash::point(Point::AnswerTaken);
         self.worked = true;
+        let status = answered.answer.status_word();
         self.attachment.answer(answered).await?;
+        self.identity.health.calls.add(status);
         crash::point(Point::AnswerWritten);
         Ok(())
     }

@@ -124,7 +124,6 @@ impl Drop for Readings {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::telemetry::{Sample, Settings, Store};
@@ -132,14 +131,7 @@ mod tests {
 
     /// A device with messages of one sample each.
     fn readings(folder: &std::path::Path, count: i64) -> (Readings, Store) {
-        let store = Store::new(Settings {
-            path: folder.join("telemetry.db"),
-            max_size: 1 << 20,
-            batch_size: 4096,
-            batch_delay: Duration::ZERO,
-            newest_first: false,
-            daily_messages: 0,
-        });
+        let store = Store::new(Settings::to_test(folder));
         store.begin();
         let device: Arc<str> = "pump".into();
         for at in 1..=count {

@@ -132,7 +132,7 @@ pub enum Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::snapshot::{Attention, Device, Snapshot, Undone};
+    use crate::health::snapshot::{Attention, Device, Poll, Snapshot, Undone};
 
     #[test]
     fn the_status_of_a_thousand_devices_that_all_fail_is_one_reply() {
@@ -146,6 +146,13 @@ mod tests {
             ..Device::default()
         };
         let attention = vec![Attention { what: words(100), remedy: words(100) }; 100];
+        // As many polls as are told, each with as long a value as is kept.
+        let polls = |n: usize| {
+            (0..9)
+                .filter(move |_| n < 456)
+                .map(|n| (words(6) + &n.to_string(), Poll { value: words(50).into(), ..Poll::default() }))
+        };
+        let device = |n: usize| Device { polls: polls(n).collect(), ..device(n) };
         let snapshot = Snapshot { devices: (0..1000).map(device).collect(), attention, ..Snapshot::default() };
         let reply = serde_json::to_vec(&Reply::Ok(serde_json::json!(snapshot))).unwrap();
         assert!((reply.len() as u64) < REPLY_BYTES_MAX / 2, "{} bytes", reply.len());

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value as Json;
+
 use super::page::{Page, Tone};
 use super::printable;
 use crate::health::snapshot::{Device, LinkState, Lock, Snapshot};
@@ -19,7 +21,7 @@ pub fn status(of: &Snapshot, page: Page) -> String {
         let why = device.last_error.as_deref().unwrap_or("the hub may keep messages locked");
         out += &page.wrap(2, &printable(&format!("{} waits: {why}", device.id)));
     }
-    let heads = ["id", "transport", "received", "duplicates", "pending", "hub"];
+    let heads = ["id", "transport", "received", "duplicates", "calls", "pending", "hub"];
     let _ = write!(out, "\nidentities\n{}", page.table(&heads, &of.devices.iter().map(identity).collect::<Vec<_>>()));
     let buses: Vec<Vec<String>> = of.buses.iter().map(bus).collect();
     let heads = ["name", "kind", "state", "exchanges", "timeouts", "last error"];
@@ -27,6 +29,11 @@ pub fn status(of: &Snapshot, page: Page) -> String {
     let heads = ["device", "bus", "answers", "executed", "in doubt", "last success", "last failure"];
     let rows: Vec<Vec<String>> = of.devices.iter().map(peripheral).collect();
     let _ = write!(out, "\nperipherals\n{}", page.table(&heads, &rows));
+    let rows: Vec<Vec<String>> = of.devices.iter().flat_map(polls).collect();
+    if !rows.is_empty() {
+        let heads = ["device", "poll", "quality", "read", "value"];
+        let _ = write!(out, "\npolls\n{}", page.table(&heads, &rows));
+    }
     out
 }
 
@@ -103,9 +110,34 @@ fn counted(count: u64, one: &str, more: &str) -> String {
 }
 
 fn identity(device: &Device) -> Vec<String> {
-    let counts = [device.received, device.duplicates, device.pending].map(|count| count.to_string());
+    let [received, duplicates, pending] =
+        [device.received, device.duplicates, device.pending].map(|count| count.to_string());
     let names = [&device.id, &device.transport].map(String::clone);
-    [names.to_vec(), counts.to_vec(), vec![device.hub.as_str().to_owned()]].concat()
+    [names.to_vec(), vec![received, duplicates, calls(device), pending], vec![device.hub.as_str().to_owned()]].concat()
+}
+
+/// How many calls of direct methods were answered, and of how many the command was not done.
+pub fn calls(device: &Device) -> String {
+    match device.calls_told() {
+        (all, 0) => all.to_string(),
+        (all, failed) => format!("{all}, {failed} failed"),
+    }
+}
+
+fn polls(device: &Device) -> impl Iterator<Item = Vec<String>> + '_ {
+    device.polls.iter().map(|(name, poll)| {
+        let (quality, read) = (poll.quality.clone(), format!("{} ago", age(poll.seconds_ago)));
+        vec![device.id.clone(), name.clone(), quality, read, value(&poll.value)]
+    })
+}
+
+/// What a poll has read: a text without quotes, and a dash where there is no value.
+pub fn value(of: &Json) -> String {
+    match of {
+        Json::Null => "-".to_owned(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn bus(bus: &crate::health::snapshot::Bus) -> Vec<String> {
@@ -131,7 +163,7 @@ fn peripheral(device: &Device) -> Vec<String> {
 }
 
 /// How long ago something was, as a person says it.
-pub(super) fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),
@@ -151,7 +183,7 @@ fn lock_told(lock: &Lock) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::snapshot::{self, Attention, Done, Undone};
+    use crate::health::snapshot::{self, Attention, Done, Poll, Undone};
 
     #[test]
     fn what_is_wrong_comes_first_and_then_how_each_peripheral_did() {
@@ -164,6 +196,12 @@ mod tests {
                 present: Some(true),
                 last_success: Some(Done { seconds_ago: 300, command: "set".into(), at: None }),
                 last_failure: Some(Undone { seconds_ago: 90_000, code: "timeout".into(), ..Undone::default() }),
+                calls: [("200".to_owned(), 4), ("202".to_owned(), 1), ("503".to_owned(), 2)].into(),
+                polls: [
+                    ("level".to_owned(), Poll { quality: "timeout".into(), seconds_ago: 600, ..Poll::default() }),
+                    ("speed".to_owned(), Poll { value: 42.5.into(), quality: "good".into(), ..Poll::default() }),
+                ]
+                .into(),
                 ..Device::default()
             }],
             ..Snapshot::default()
@@ -172,6 +210,9 @@ mod tests {
         assert!(text.starts_with("Everything works.\n\nfieldbridge "), "{text}");
         assert!(text.contains("ledger ok, 1 row, 0 in doubt; outbox 0 events\n"), "{text}");
         assert!(text.contains("pump-7  line  yes      0         0         5 min ago: set  25 h ago: "), "{text}");
+        assert!(text.contains("  7, 2 failed  "), "{text}");
+        assert!(text.contains("pump-7  level  timeout  10 min ago  -\n"), "{text}");
+        assert!(text.contains("pump-7  speed  good     0 s ago     42.5\n"), "{text}");
         let attention = |what: &str| Attention { what: what.into(), remedy: "do this".into() };
         snapshot.attention = vec![attention("one is wrong"), attention("another is")];
         let text = status(&snapshot, Page { width: Some(14), colour: false });

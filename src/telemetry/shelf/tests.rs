@@ -4,15 +4,10 @@ use super::*;
 
 const DEVICE: &str = "pump";
 
+/// Small batches that are collected for a while.
 fn settings() -> Settings {
-    Settings {
-        path: "telemetry.db".into(),
-        max_size: 1 << 20,
-        batch_size: 512,
-        batch_delay: Duration::from_secs(10),
-        newest_first: false,
-        daily_messages: 0,
-    }
+    let small = Settings::to_test(std::path::Path::new(""));
+    Settings { batch_size: 512, batch_delay: Duration::from_secs(10), ..small }
 }
 
 /// A shelf with so many complete batches of one sample each.
@@ -72,6 +67,37 @@ fn all(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>, now: Instant) -> Vec<i64>
             Next::Later(_) | Next::Nothing => return went,
         }
     }
+}
+
+#[test]
+fn after_a_crash_each_device_that_is_polled_is_told_once_that_something_may_be_missing_and_until_when() {
+    let now = Instant::now();
+    let mut shelf = Shelf::new(settings(), "life".into(), now);
+    let other: Arc<str> = "valve".into();
+    shelf.bell(&"silent".into());
+    // One was read before it was known, and one is after.
+    add(&mut shelf, 7_000, now);
+    shelf.begin_after_a_crash();
+    shelf.note_known();
+    shelf.add(&other, "{}", Timestamp(9_000), now);
+    let word = |shelf: &mut Shelf, device: &Arc<str>| match shelf.take(device, now) {
+        Next::Batch(batch) => (batch.number, batch.kind, batch.body),
+        other => panic!("{other:?}"),
+    };
+    let body = |until: &str| format!(r#"{{"gap":{{"from":null,"samples":null,"until":"{until}"}}}}"#);
+    let (number, kind, told) = word(&mut shelf, &DEVICE.into());
+    assert_eq!((kind, told), (Kind::Gap, body("1970-01-01T00:00:07.000Z")));
+    assert_eq!(word(&mut shelf, &other).2, body("1970-01-01T00:00:09.000Z"));
+    assert!(matches!(shelf.take(&"silent".into(), now), Next::Nothing), "nothing is read of it");
+    // It is owed until the hub has it, and told again under its id.
+    shelf.again(&DEVICE.into(), number, false);
+    assert!(shelf.owes_word_of_a_crash());
+    assert_eq!(word(&mut shelf, &DEVICE.into()).0, number);
+    shelf.acknowledged(&DEVICE.into(), number);
+    shelf.acknowledged(&other, number + 1);
+    assert!(!shelf.owes_word_of_a_crash());
+    assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(7_000));
+    assert!(next(&mut shelf, now).is_none());
 }
 
 #[test]

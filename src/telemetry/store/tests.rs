@@ -5,14 +5,7 @@ use crate::telemetry::Kind;
 use crate::time::Timestamp;
 
 fn settings(folder: &std::path::Path) -> Settings {
-    Settings {
-        path: folder.join("telemetry.db"),
-        max_size: 1 << 20,
-        batch_size: 4096,
-        batch_delay: Duration::ZERO,
-        newest_first: false,
-        daily_messages: 0,
-    }
+    Settings::to_test(folder)
 }
 
 fn sample(at: i64, text: &str) -> Sample {
@@ -61,6 +54,30 @@ async fn what_the_hub_did_not_acknowledge_is_there_in_the_next_life_under_its_id
     store.finish().await;
     let standing = store.standing().unwrap();
     assert_eq!((standing.pending, standing.published, standing.lost), (0, 3, 0));
+}
+
+#[tokio::test]
+async fn a_life_that_ended_without_a_word_is_told_of_by_the_next_and_one_that_stopped_in_order_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Arc::from("pump");
+    let mut kinds = Vec::new();
+    for is_stopped in [false, true, true] {
+        let store = Store::new(Settings::to_test(folder.path()));
+        let mut outlet = store.outlet("pump");
+        store.begin();
+        store.add(&device, &sample(1, "x"));
+        let mut before = Vec::new();
+        while before.last() != Some(&Kind::Samples) {
+            let batch = next(&mut outlet).await;
+            outlet.acknowledged(batch.number);
+            before.push(batch.kind);
+        }
+        kinds.push(before);
+        if is_stopped {
+            store.finish().await;
+        }
+    }
+    assert_eq!(kinds, [vec![Kind::Samples], vec![Kind::Gap, Kind::Samples], vec![Kind::Samples]]);
 }
 
 #[tokio::test]

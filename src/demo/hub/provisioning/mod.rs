@@ -8,13 +8,14 @@
 
 pub(super) mod https;
 pub(super) mod mqtt;
-
-use std::collections::BTreeMap;
+pub(super) mod service;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use ring::hmac;
 use serde_json::{json, Value as Json};
 
+use self::service::Operation;
+pub use self::service::{Enrollment, Outcome};
 use super::auth::{Auth, Proof};
 use super::state::{new_key, Now, State};
 use super::{ClientCert, SimHub};
@@ -23,61 +24,6 @@ use super::{ClientCert, SimHub};
 const RETRY_AFTER: u32 = 1;
 /// Operations that are remembered.
 const OPERATIONS_MAX: usize = 1000;
-
-/// A device that may register.
-#[derive(Debug, Clone)]
-pub struct Enrollment {
-    /// How it proves who it is, here and at the hub.
-    pub auth: Auth,
-    /// The hub that it is assigned to; `None`: this one, which makes it then.
-    pub hub: Option<String>,
-    /// Its id at the hub; `None`: its registration id.
-    pub device: Option<String>,
-    /// What a registration comes to.
-    pub outcome: Outcome,
-    /// `connectionProfile` of what is answered, if it has one.
-    pub profile: Option<String>,
-}
-
-/// What a registration comes to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// The device is assigned to its hub.
-    #[default]
-    Assigned,
-    /// It fails, for want of a hub.
-    Failed,
-    /// The enrollment is disabled.
-    Disabled,
-}
-
-impl Enrollment {
-    /// For this hub, under the registration id.
-    pub fn new(auth: Auth) -> Enrollment {
-        Enrollment { auth, hub: None, device: None, outcome: Outcome::Assigned, profile: None }
-    }
-}
-
-#[derive(Debug)]
-struct Operation {
-    registration: String,
-    /// How often it is answered still that it is not over.
-    left: u32,
-}
-
-/// What the service knows.
-#[derive(Debug, Default)]
-pub(super) struct Service {
-    /// By registration id, in lower case.
-    enrollments: BTreeMap<String, Enrollment>,
-    /// Keys of groups.
-    groups: Vec<Vec<u8>>,
-    /// By id, in the order of their making.
-    operations: BTreeMap<String, Operation>,
-    last_operation: u64,
-    /// Until it is told otherwise it answers 429.
-    throttles: bool,
-}
 
 /// An answer: a status as in HTTP, after how many seconds to ask again, and what is said.
 #[derive(Debug)]
