@@ -320,7 +320,7 @@ impl Ledger {
         }
     }
 
-    /// What is known of a message that a hub, by its host name in lower case, has delivered, by its bytes alone. Writes
+    /// What is known of a message that a hub, by its host name in lower case, has delivered, whatever it asks for. Writes
     /// nothing.
     pub async fn lookup(
         &self,
@@ -329,7 +329,7 @@ impl Ledger {
         message_id: Option<&str>,
         digest: Digest,
     ) -> Result<Lookup, LedgerError> {
-        self.look_up((hub, device), (message_id, digest), None).await
+        self.look_up((hub, device), (message_id, digest), Asked::default()).await
     }
 
     /// What is known of a message or a call. Both share their ids: the same command with the same value as JSON is the
@@ -337,7 +337,7 @@ impl Ledger {
     pub async fn find(&self, new: &NewRow) -> Result<Lookup, LedgerError> {
         crash::point(Point::BeforeLookup);
         let (is_call, command, value) = (new.source == Source::Method, new.command.clone(), new.value.clone());
-        let asked = Some(Asked { is_call, command, value });
+        let asked = Asked { is_call, command, value };
         let found = self.look_up((&new.hub, &new.device), (new.message_id.as_deref(), new.digest), asked).await?;
         crash::point(Point::LookedUp);
         Ok(found)
@@ -347,7 +347,7 @@ impl Ledger {
         &self,
         (hub, device): (&str, &str),
         (message_id, digest): (Option<&str>, Digest),
-        asked: Option<Asked>,
+        asked: Asked,
     ) -> Result<Lookup, LedgerError> {
         // Most messages are new, and nobody need look for them.
         let unseen = message_id.is_none_or(|id| self.filter.is_new(device, id));
@@ -355,7 +355,7 @@ impl Ledger {
             return Ok(Lookup { known: Known::New, row: None, elsewhere: None });
         };
         let (hub, device, age) = (hub.to_owned(), device.to_owned(), self.age());
-        self.look(move |db| lookup::lookup(db, (&hub, &device), (&message_id, &digest), asked.as_ref(), age)).await
+        self.look(move |db| lookup::lookup(db, (&hub, &device), (&message_id, &digest), &asked, age)).await
     }
 
     /// A row, whatever its state. `None`: there is none of this number.
