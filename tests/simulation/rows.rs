@@ -59,7 +59,9 @@ pub fn judge(
         if line.name == NET && !line.is_crossed {
             judge_crowd(world, scenario, heard);
         }
-        if !scenario.manners.have(Manner::LineEchoes) {
+        // Whoever hears what was said to another, or what is no answer at all, is there.
+        let is_disturbed = line.name == NET && record.is_disturbed;
+        if !scenario.manners.have(Manner::LineEchoes) && !line.is_crossed && !is_disturbed {
             judge_patience(world, scenario, line.name, heard);
         }
     }
