@@ -351,7 +351,7 @@ impl Context {
                 None
             }
             (verdict @ (Verdict::Complete | Verdict::Refuse), Some(row)) => {
-                self.settle_again(work, row, matches!(verdict, Verdict::Refuse));
+                self.settle_again(work, (row, lookup.known), matches!(verdict, Verdict::Refuse));
                 None
             }
             (Verdict::Reject(fault), _) => {
@@ -372,7 +372,7 @@ impl Context {
             (Verdict::Accept, _) => match self.ledger.accept(work.new.clone()).await {
                 Ok((row, receipt)) => {
                     work.row = Some(row);
-                    work.key.iter().for_each(|key| self.receipts.stands_in(*key, row));
+                    self.note_row(&work, row);
                     self.time(&work);
                     work.origin.complete(receipt);
                     Some(work)
@@ -390,12 +390,15 @@ impl Context {
         }
     }
 
-    /// Settles a message whose row is final as the row says.
-    fn settle_again(&self, mut work: Work, row: RowId, is_refused: bool) {
+    /// Settles a message as the row says that is final, or that it was accepted with.
+    fn settle_again(&self, mut work: Work, (row, known): (RowId, Known), is_refused: bool) {
         self.health.duplicates.add();
         tracing::debug!(device = %self.id, message_id = work.message_id(), "delivered again: settled, not run");
         crash::point(Point::DuplicateKnown);
-        self.forget(&work);
+        match known {
+            Known::Row(state) if !state.is_final() => self.note_row(&work, row),
+            _ => self.forget(&work),
+        }
         let receipt = self.ledger.delivered_again(row);
         self.time(&work);
         match is_refused {
@@ -478,6 +481,11 @@ impl Context {
             }
         }
         true
+    }
+
+    /// It has a row that is not final.
+    fn note_row(&self, work: &Work, row: RowId) {
+        work.key.iter().for_each(|key| self.receipts.stands_in(*key, row));
     }
 
     /// Its row is final: whoever delivers it again is told so by the ledger.

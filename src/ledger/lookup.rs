@@ -14,6 +14,7 @@ use crate::command::outcome::State;
 const MESSAGE_LIFE: i64 = 2 * 86_400;
 
 /// What is asked for, where it may be known otherwise than by its bytes.
+#[derive(Default)]
 pub struct Asked {
     /// By a direct method.
     pub is_call: bool,
@@ -73,27 +74,53 @@ pub fn lookup(
 }
 
 /// The row of this id that a call made, where a message is asked for, or the other way round: of the same command and
-/// the same value.
+/// the same value. What came under the id of another is none that it could be, and so there is one such row at most.
 fn same_otherwise(
     db: &Connection,
     hub: i64,
     (device, message_id): (&str, &str),
     asked: &Asked,
 ) -> rusqlite::Result<Option<(RowId, State)>> {
-    // What came under the id of another is none that it could be.
-    let mut rows = db.prepare_cached(
-        "SELECT id, state, name, requested FROM command WHERE hub = ?1 AND device = ?2 AND message_id = ?3
-            AND (source = 'method') <> ?4 AND error_code IS NOT 'message-id-reused' ORDER BY id",
-    )?;
-    let mut rows = rows.query(params![hub, device, message_id, asked.is_call])?;
-    while let Some(row) = rows.next()? {
-        let (name, requested): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-        let requested = requested.and_then(|text| serde_json::from_str::<Json>(&text).ok());
-        if name == asked.command && method::is_same_value(requested.as_ref(), asked.value.as_ref()) {
-            return Ok(Some((RowId(row.get(0)?), known_state(1, &row.get::<_, String>(1)?)?)));
-        }
-    }
-    Ok(None)
+    let of_a_call = first(db, OF_A_CALL, params![hub, device, message_id])?;
+    let first = match (asked.is_call, of_a_call) {
+        (false, of_a_call) => of_a_call,
+        // Its id is that of another call.
+        (true, Some(_)) => None,
+        (true, None) => first(db, OF_A_MESSAGE, params![hub, device, message_id, LOOKED_AT_MAX])?,
+    };
+    let same = first.filter(|first| {
+        let requested = first.requested.as_deref().and_then(|text| serde_json::from_str::<Json>(text).ok());
+        first.name == asked.command && method::is_same_value(requested.as_ref(), asked.value.as_ref())
+    });
+    same.map(|same| Ok((RowId(same.row), known_state(1, &same.state)?))).transpose()
+}
+
+/// How many rows of one id are looked at for the message that was the first: a call under an id that more messages have
+/// shared is refused as one under the id of another, whatever it asks for.
+const LOOKED_AT_MAX: i64 = 256;
+
+/// Found by an index of its own, for messages ask this too, under ids that they use again and again.
+const OF_A_CALL: &str = "SELECT id, state, name, requested FROM command INDEXED BY command_called
+    WHERE source = 'method' AND error_code IS NOT 'message-id-reused' AND hub = ?1 AND device = ?2 AND message_id = ?3";
+
+const OF_A_MESSAGE: &str = "SELECT id, state, name, requested FROM
+    (SELECT id, state, name, requested, source, error_code FROM command
+        WHERE hub = ?1 AND device = ?2 AND message_id = ?3 LIMIT ?4)
+    WHERE source <> 'method' AND error_code IS NOT 'message-id-reused' LIMIT 1";
+
+/// What was the first under an id.
+struct First {
+    row: i64,
+    state: String,
+    name: Option<String>,
+    requested: Option<String>,
+}
+
+fn first(db: &Connection, sql: &str, of: impl rusqlite::Params) -> rusqlite::Result<Option<First>> {
+    let read = |row: &rusqlite::Row| {
+        Ok(First { row: row.get(0)?, state: row.get(1)?, name: row.get(2)?, requested: row.get(3)? })
+    };
+    db.prepare_cached(sql)?.query_row(of, read).optional()
 }
 
 fn known_state(column: usize, name: &str) -> rusqlite::Result<State> {

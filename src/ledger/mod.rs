@@ -320,7 +320,7 @@ impl Ledger {
         }
     }
 
-    /// What is known of a message that a hub, by its host name in lower case, has delivered, by its bytes alone. Writes
+    /// What is known of a message that a hub, by its host name in lower case, has delivered, whatever it asks for. Writes
     /// nothing.
     pub async fn lookup(
         &self,
@@ -329,7 +329,7 @@ impl Ledger {
         message_id: Option<&str>,
         digest: Digest,
     ) -> Result<Lookup, LedgerError> {
-        self.look_up((hub, device), (message_id, digest), None).await
+        self.look_up((hub, device), (message_id, digest), Some(Asked::default())).await
     }
 
     /// What is known of a message or a call. Both share their ids: the same command with the same value as JSON is the

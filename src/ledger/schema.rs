@@ -13,7 +13,8 @@
 //!   and hub have told (`correlation_id`, `sequence_number`, `enqueued_at`, `delivery_count`) is of the delivery that
 //!   the row was made for, NULL where they have not. Unique: hub, device, message id and digest; the same id with
 //!   another digest is a row of its own, `rejected` with `message-id-reused`. Partial indexes: what is not finished,
-//!   what may be pruned (by `seen`), what did not succeed, what is in doubt and was not `resolved_at` any time.
+//!   what may be pruned (by `seen`), what did not succeed, what is in doubt and was not `resolved_at` any time, what a direct
+//!   method was the first to ask for under its id.
 //! - `outbox`: result events that the hub has not acknowledged.
 //! - `hub`: each hub that was ever configured, and since which age of the ledger it is, or was last.
 //! - `trusted`: devices of which a new ledger knows enough.
@@ -45,7 +46,7 @@ use crate::proof::crash::{self, Point};
 const APPLICATION_ID: i32 = 0x6662_7231;
 
 /// One entry a schema version, applied in order; `user_version` counts how many a file has seen.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     "
     CREATE TABLE command (
         id               INTEGER PRIMARY KEY AUTOINCREMENT, -- order of first receipt
@@ -147,6 +148,11 @@ const MIGRATIONS: [&str; 7] = [
     ALTER TABLE command ADD COLUMN resolution TEXT;         -- what was found
     CREATE INDEX command_open_doubt ON command (device)
         WHERE state = 'in_doubt' AND resolved_at IS NULL AND error_code IS NOT 'unconfirmed';
+",
+    // Messages and calls share their ids: whether a call made the first row of one is seen without looking at the others.
+    "
+    CREATE INDEX command_called ON command (hub, device, message_id)
+        WHERE source = 'method' AND error_code IS NOT 'message-id-reused';
 ",
 ];
 

@@ -63,6 +63,17 @@ impl Length {
 }
 
 impl Frame {
+    /// The bytes of a payload, by their places in it, that say how long the frame is.
+    pub fn counts_in_payload(&self) -> std::ops::Range<usize> {
+        match self.ends {
+            Ends::Length(Length { at, size, .. }) => {
+                let [from, to] = [at, at + size].map(|place| place.saturating_sub(self.start.len()));
+                from..to
+            }
+            Ends::AtItsEnd | Ends::Fixed(_) | Ends::Idle(_) => 0..0,
+        }
+    }
+
     /// Bytes of the checksum on the line.
     pub fn sum_size(&self) -> usize {
         self.checksum.map_or(0, |checksum| checksum.size())

@@ -88,10 +88,11 @@ impl Place {
 }
 
 /// Versions that a ledger of the first release goes through, each by a transaction of its own.
-const VERSIONS: std::ops::RangeInclusive<i64> = 3..=7;
+const VERSIONS: std::ops::RangeInclusive<i64> = 3..=8;
 
-/// Makes of a ledger of version 7 one of version 6, which did not know that somebody has looked at a doubt.
-const WITHOUT_RESOLUTIONS: &str = "DROP INDEX command_open_doubt; ALTER TABLE command DROP COLUMN resolved_at;
+/// Makes of a ledger of this version one of version 6, which did not know that somebody has looked at a doubt.
+const WITHOUT_RESOLUTIONS: &str =
+    "DROP INDEX command_called; DROP INDEX command_open_doubt; ALTER TABLE command DROP COLUMN resolved_at;
     ALTER TABLE command DROP COLUMN resolved_by; ALTER TABLE command DROP COLUMN resolution; PRAGMA user_version = 6;";
 
 #[tokio::test]

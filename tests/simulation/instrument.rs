@@ -94,7 +94,10 @@ pub(super) fn saying(plant: &Plant, request: &Request, refuses: bool) -> Saying 
         return saying;
     }
     if !refuses && plant.shows(Manner::SeveralLines, "instrument: the last line of an answer never comes", 150) {
-        saying.meaning = Meaning::Nothing;
+        // The end of the answer to the same question asked again may end it.
+        if let Meaning::Reading(text) = std::mem::replace(&mut saying.meaning, Meaning::Nothing) {
+            plant.lock().record.of(request.value).readings.push(text);
+        }
         return saying;
     }
     saying.bytes.extend(b"END\r\n");
@@ -209,6 +212,7 @@ fn speak_in_lines(plant: &Arc<Plant>, saying: &Saying) {
 
 /// Sends bytes in the instrument's way, and tells when the first arrives.
 fn say(plant: &Plant, wire: &Wire, bytes: &[u8]) -> Instant {
+    plant.world.tell(|| format!("the instrument says {:?}", bytes.escape_ascii().to_string()));
     match plant.shows(Manner::Trickles, "instrument: bytes at the line's speed", 900) {
         true => wire.trickle(bytes),
         false => wire.say(bytes),

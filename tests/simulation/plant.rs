@@ -1,6 +1,8 @@
 //! The peripherals: slow, mute, late, garbled, refusing, or doing what they were told without saying so. What they have
 //! done and said is kept here, and nowhere else.
 
+mod late;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::framing::Framing;
 use super::instrument::{self, Spoke};
 use super::ledger::Witness;
 use super::manners::{Manner, Manners};
-use super::patience::{Patience, Patiences, TAKING_UP};
+use super::patience::{Patiences, TAKING_UP};
 use super::record::{Heard, Last, Place, Record};
 use super::request::{request, Protocol, Request};
 use super::scenario::{Asks, Faults, Message, Scenario};
@@ -259,7 +261,9 @@ impl Plant {
         match self.order(request) {
             Some(message) if asks.once() => {
                 let alike = |other: &&Message| (other.value, other.asks) == (message.value, asks);
-                self.witness.expect_executing(&self.messages.iter().filter(alike).collect::<Vec<_>>(), request.written);
+                let alike: Vec<&Message> = self.messages.iter().filter(alike).collect();
+                let may_be_over = self.lock().record.of(request.value).overheard;
+                self.witness.expect_executing(&alike, request.written, may_be_over);
             }
             _ => {}
         }
@@ -359,13 +363,13 @@ impl Plant {
         if request.protocol != Protocol::Text {
             let is_echo = request.asks.is_some() && !request.exchanges() && fate.code().is_none();
             request.bend = self.bends[usize::from(request.protocol != Protocol::Tcp)].next(&self.world, is_echo);
+            if request.protocol == Protocol::Tcp && self.is_crowded && request.bend.transaction != 0 {
+                // Perhaps that of another that is under way, or was.
+                self.lock().record.is_crossed = true;
+            }
         }
         let mut saying = match fate {
-            Fate::Mute | Fate::DoneAndMute => {
-                let mut inner = self.lock();
-                let heard = inner.record.heard_at(line, request.place(line).1, request.written);
-                return heard.for_each(|heard| heard.is_mute = true);
-            }
+            Fate::Mute | Fate::DoneAndMute => return self.says_nothing(line, &request),
             Fate::Cut => {
                 self.lock().record.line_failed(line);
                 return wire.cut(End::Reset);
@@ -374,11 +378,14 @@ impl Plant {
         };
         let at = match fate.is_late() {
             true => self.late(opened, &request),
-            false => Instant::now() + self.world.time(2, 60),
+            false => Some(Instant::now() + self.world.time(2, 60)),
         };
+        let Some(at) = at else { return self.says_nothing(line, &request) };
         if fate == Fate::Garbled {
             self.garble(&request, &mut saying);
         }
+        let is_flawed = fate == Fate::Garbled || request.bend.is_unnamed;
+        self.lock().record.is_disturbed |= is_flawed && self.is_crowded && request.protocol == Protocol::Tcp;
         if request.bend.is_unnamed {
             saying.meaning = Meaning::Nothing;
         }
@@ -397,29 +404,6 @@ impl Plant {
             }
             plant.say(&line, &wire, &request, saying, fate);
         });
-    }
-
-    /// When an answer comes that comes late, to what was asked on a line that was opened then.
-    fn late(&self, opened: Instant, request: &Request) -> Instant {
-        let (world, written) = (&self.world, request.written);
-        let Patience { timeout, window } = self.patiences.of_a_line(opened);
-        let (soonest, mut latest) = (timeout + Duration::from_millis(50), window - self.ahead);
-        if self.late_in_a_row && request.sequence.is_some() {
-            // While the same is asked once more.
-            latest = latest.min(soonest + Duration::from_millis(600));
-        }
-        if self.manners.have(Manner::LateAnswers) {
-            world.count("slave: answers as late as it can");
-        }
-        let is_last = self.shows(Manner::OtherPatience, "slave: answers at the end of its window", 500);
-        let from = if is_last { latest - Duration::from_millis(20) } else { soonest };
-        let at = written + world.time(from.as_millis() as u64, latest.as_millis() as u64);
-        self.patiences.owes(at);
-        let is_killing = self.killing > 0 && self.manners.have(Manner::OtherPatience);
-        if is_killing && world.strikes("crash: while an answer is owed", 500) {
-            world.die_within(world.time(timeout.as_millis() as u64, latest.as_millis() as u64));
-        }
-        at
     }
 
     fn note_request(&self, line: &str, request: &Request, (life, opened): (u64, Instant)) {

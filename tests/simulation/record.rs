@@ -95,6 +95,8 @@ pub struct Record {
     heard: usize,
     /// Somebody was answered under another's transaction.
     pub is_crossed: bool,
+    /// Something that is no answer came where others were waited for, and may have been heard as one of theirs.
+    pub is_disturbed: bool,
     /// What the instrument has said that is an event.
     pub alarms: Vec<Alarm>,
     /// What it has said as an answer.

@@ -246,7 +246,9 @@ impl Request {
         let Bend { transaction, unit, more, miscounts, .. } = self.bend;
         let mut content = bytes.to_vec();
         content[0] = unit.unwrap_or(content[0]);
-        content.extend((0..more).map(|at| at.wrapping_mul(7)));
+        // Not what would stand there if the frame were over: that one would be whole.
+        let first = !crc(&content)[0];
+        content.extend((0..more).map(|at| first.wrapping_add(at.wrapping_mul(7))));
         match self.protocol {
             Protocol::Rtu => [&content[..], &crc(&content)].concat(),
             Protocol::Ascii => ascii(&content),

@@ -59,7 +59,9 @@ pub fn judge(
         if line.name == NET && !line.is_crossed {
             judge_crowd(world, scenario, heard);
         }
-        if !scenario.manners.have(Manner::LineEchoes) {
+        // Whoever hears what was said to another, or what is no answer at all, is there.
+        let is_disturbed = line.name == NET && record.is_disturbed;
+        if !scenario.manners.have(Manner::LineEchoes) && !line.is_crossed && !is_disturbed {
             judge_patience(world, scenario, line.name, heard);
         }
     }
@@ -81,15 +83,16 @@ fn judge_write(world: &World, line: &Line, (heard, at): (&[Asked], usize)) {
     let before = &heard[..at];
     let mut from = at;
     if let Some(register) = written.part.reads() {
-        let read = before.iter().rposition(|asked| is_own(asked) && asks_for(asked.1, register));
-        let told = read.and_then(|read| heard[read].1.told);
+        let reads: Vec<usize> =
+            (0..at).rev().filter(|at| is_own(&heard[*at]) && asks_for(heard[*at].1, register)).collect();
+        let told = readings(heard, &reads);
         world.count("judged: a write that is made of a reading");
-        if told != written.made_of && !line.is_crossed {
+        if !told.contains(&written.made_of) && !line.is_crossed {
             world.violate(format!(
                 "G12: on {name} {written:?} is made of another reading than the last one, which said {told:?}: {write:?}"
             ));
         }
-        from = read.unwrap_or(at);
+        from = reads.first().copied().unwrap_or(at);
     }
     let Some(earlier) = step_before(written.sequence, write, before.iter().filter(|asked| is_own(asked))) else {
         return judge_between(world, line, (heard, from, at));
@@ -105,6 +108,17 @@ fn judge_write(world: &World, line: &Line, (heard, at): (&[Asked], usize)) {
         from = from.min(before.iter().position(|(_, other)| other.number == last.number).unwrap_or(from));
     }
     judge_between(world, line, (heard, from, at));
+}
+
+/// What the last of these reads may have been told, the newest first. The same question that is asked again is answered
+/// by the answer to the earlier one, too, if that comes late.
+fn readings(heard: &[Asked], reads: &[usize]) -> Vec<Option<u16>> {
+    let Some((last, earlier)) = reads.split_first().map(|(last, earlier)| (heard[*last].1, earlier)) else {
+        return vec![None];
+    };
+    let late = earlier.iter().map(|read| heard[*read].1);
+    let late = late.take_while(|read| read.said_at.is_some_and(|at| at >= last.written));
+    std::iter::once(last).chain(late).map(|read| read.told).collect()
 }
 
 fn asks_for(heard: &Heard, register: u16) -> bool {

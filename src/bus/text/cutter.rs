@@ -34,10 +34,17 @@ impl Cutter {
     }
 
     /// What others of its kind have in common with a line: its text, or where a frame holds none, its length and how it
-    /// begins.
+    /// begins. The number of its bytes in it is no beginning: frames of each kind have it.
     pub(super) fn likeness<'a>(&self, line: &'a TextLine) -> Cow<'a, str> {
         let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n');
-        match line.bytes.first().filter(|_| matches!(self, Cutter::Frames(_)) && !line.bytes.iter().all(is_text)) {
+        let first = match self {
+            Cutter::Frames(frames) if !line.bytes.iter().all(is_text) => {
+                let counts = frames.frame().counts_in_payload();
+                (0..).zip(&line.bytes).find(|(at, _)| !counts.contains(at)).map(|(_, byte)| byte)
+            }
+            _ => None,
+        };
+        match first {
             // In letters, for two lines are alike whatever their numbers are.
             Some(first) => {
                 let letters = format!("{first:03}:{:04}", line.bytes.len());
@@ -126,5 +133,31 @@ impl Cutter {
             Cutter::Lines(lines) => lines.feed(bytes),
             Cutter::Frames(frames) => frames.feed(bytes, now),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peripheral::frame::{Ends, Frame, Length};
+
+    #[test]
+    fn frames_of_bytes_are_alike_by_their_length_and_by_how_they_begin_behind_it() {
+        let length = |at| Ends::Length(Length { at, size: 1, little: false, adds: 1 });
+        let likeness = |ends, bytes: &[u8]| {
+            let frame = Frame { start: vec![0xAA], end: vec![], ends, escape: None, checksum: None };
+            let cutter = Cutter::new(Cut::Frame(frame));
+            cutter.likeness(&TextLine::of(bytes.to_vec(), cutter.place(), true)).into_owned()
+        };
+        for (ends, one, other, are_alike) in [
+            (length(1), [3, b'W', 0, 7], [3, b'W', 9, 9], true),
+            (length(1), [3, b'W', 0, 7], [3, b'R', 0, 7], false),
+            (length(2), [b'W', 3, 0, 7], [b'R', 3, 0, 7], false),
+            (Ends::Fixed(5), [1, 3, 0, 7], [1, 9, 9, 9], true),
+            (Ends::Fixed(5), [1, 3, 0, 7], [2, 3, 0, 7], false),
+        ] {
+            assert_eq!(likeness(ends, &one) == likeness(ends, &other), are_alike, "{ends:?} {one:?} {other:?}");
+        }
+        assert_ne!(likeness(length(1), &[2, b'W', 0]), likeness(length(1), &[3, b'W', 0, 7]));
     }
 }

@@ -125,12 +125,12 @@ impl Frames {
             self.rest.push(*byte);
             self.heard = Some(now);
             self.begin();
-            frames.extend(match self.frame.ends {
-                Ends::AtItsEnd if self.frame.escape.is_some() => self.escaped_end(*byte),
-                Ends::AtItsEnd => self.end(),
-                Ends::Fixed(_) | Ends::Length(_) => self.counted(),
-                Ends::Idle(_) => None,
-            });
+            match self.frame.ends {
+                Ends::AtItsEnd if self.frame.escape.is_some() => frames.extend(self.escaped_end(*byte)),
+                Ends::AtItsEnd => frames.extend(self.end()),
+                Ends::Fixed(_) | Ends::Length(_) => frames.extend(self.counted()),
+                Ends::Idle(_) => {}
+            }
             if self.rest.len() > FRAME_BYTES_MAX {
                 self.long.get_or_insert(self.place - self.rest.len() as u64);
                 self.rest.clear();
@@ -191,40 +191,43 @@ impl Frames {
         frame
     }
 
-    /// Looks whether there is a whole frame, where its length is known. Behind one that is none, the next start is
-    /// looked for; without a start nobody knows where the next begins, until the line is quiet.
-    fn counted(&mut self) -> Option<TextLine> {
-        loop {
+    /// The whole frames that there are, where their length is known. Behind one that is none, the next start is looked
+    /// for; without a start nobody knows where the next begins, until the line is quiet. What seemed to be a long frame
+    /// may have hidden several.
+    fn counted(&mut self) -> Vec<TextLine> {
+        let mut frames = Vec::new();
+        while !self.rest.is_empty() {
             let length = match self.frame.ends {
-                Ends::Length(length) => length.of(&self.rest)?,
-                Ends::Fixed(length) => i64::try_from(length).unwrap_or(i64::MAX),
-                Ends::AtItsEnd | Ends::Idle(_) => return None,
+                Ends::Length(length) => length.of(&self.rest),
+                Ends::Fixed(length) => Some(i64::try_from(length).unwrap_or(i64::MAX)),
+                Ends::AtItsEnd | Ends::Idle(_) => None,
             };
+            let Some(length) = length else { break };
             let length = usize::try_from(length).unwrap_or_default();
             if !(self.frame.least()..=FRAME_BYTES_MAX).contains(&length) {
                 let why = format!("a frame whose length is {length}, which none can have");
                 self.flaw = Some((self.place, why));
             } else if self.rest.len() < length {
-                return None;
+                break;
             } else if let Some(frame) = self.opened(0, length) {
                 let is_proven = self.frame.checksum.is_some() || !self.frame.end.is_empty();
-                let known = self.known || is_proven;
-                self.align();
-                self.known = known;
-                return Some(frame);
+                self.known |= is_proven;
+                self.rest.drain(..length);
+                (self.long, self.looked) = (None, 0);
+                self.begin();
+                frames.push(frame);
+                continue;
             }
             self.looked += 1;
             if self.frame.start.is_empty() || self.looked > LOOKS_MAX {
                 self.rest.clear();
                 self.known = false;
-                return None;
+                break;
             }
             self.rest.remove(0);
             self.begin();
-            if self.rest.is_empty() {
-                return None;
-            }
         }
+        frames
     }
 
     /// The frame that stands there in what is kept, if it is one.
@@ -342,6 +345,17 @@ mod tests {
             let mut frames = aligned(counted());
             assert_eq!(cut(&mut frames, &[noise, &sealed[..]].concat()), [whole(&[3, 7, 7])], "{noise:?}");
         }
+    }
+
+    #[test]
+    fn what_seemed_to_be_a_long_frame_hides_none_of_those_within_it() {
+        let sealed = counted().seal(&[3, 7, 7]).unwrap();
+        // As long as four of them are with it, and half of a fifth.
+        let noise = [2, 4 * sealed.len() as u8 + 2];
+        let stream = [&noise[..], &sealed.repeat(5)].concat();
+        let mut frames = aligned(counted());
+        assert_eq!(cut(&mut frames, &stream), vec![whole(&[3, 7, 7]); 5]);
+        assert!(!frames.is_within());
     }
 
     #[test]

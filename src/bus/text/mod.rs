@@ -319,10 +319,13 @@ impl Text {
         let likeness = self.listening.likeness(line);
         let is_report = self.listening.may_be_a_report(&likeness, Instant::now().into_std());
         let may_be_an_event = self.ears.want(&line.text);
-        if may_be_an_event && !reply.is_next_echo(&line.bytes) {
+        let is_echo = reply.is_next_echo(&line.bytes);
+        let wire = reply.take(&line.bytes, is_report || may_be_an_event);
+        if may_be_an_event && !is_echo {
             self.ears.hear(&line.text, &line.bytes, true);
+            reply.hear_event(&line.bytes);
         }
-        reply.take(&line.bytes, is_report || may_be_an_event)
+        wire
     }
 
     /// Until when the reply is waited for; `None`: no longer. What began before the deadline may end.

@@ -6,6 +6,8 @@
 //! - With `until` the reply is every line up to the one that matches it, and `expect` is tried on all of it.
 //! - What the instrument may have said by itself confirms no command and refuses nothing. Where it is asked for a
 //!   reading, it has given one by that.
+//! - Behind an event that the command takes for its reply nothing confirms or refuses it either: if it was the reply,
+//!   that is what an instrument says behind one.
 
 use std::collections::VecDeque;
 
@@ -67,6 +69,8 @@ pub(in crate::bus) struct Reply<'a> {
     overheard: bool,
     /// Whether all lines that were passed over were events.
     events_only: bool,
+    /// An event said what ends the reply: what follows may be the rest of it.
+    may_be_over: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -104,6 +108,7 @@ impl<'a> Reply<'a> {
             doubted: false,
             overheard: false,
             events_only: false,
+            may_be_over: false,
         })
     }
 
@@ -146,6 +151,14 @@ impl<'a> Reply<'a> {
             || self.picture.is_some_and(|picture| picture.read(line).is_some())
     }
 
+    /// An event of a device has come that may be the end of the reply, if the command expects just that.
+    pub(in crate::bus) fn hear_event(&mut self, line: &[u8]) {
+        let text = &*String::from_utf8_lossy(line);
+        let is_expected = self.expect.is_some_and(|expect| expect.is_match(text))
+            || self.picture.is_some_and(|picture| picture.read(line).is_some());
+        self.may_be_over |= self.until.is_none() && (is_expected || self.refused(text).is_some());
+    }
+
     /// Whether a line is what may come back of the command next.
     pub(in crate::bus) fn is_next_echo(&self, line: &[u8]) -> bool {
         self.echoes.front().is_some_and(|echo| echo.is(line, &String::from_utf8_lossy(line)))
@@ -161,6 +174,7 @@ impl<'a> Reply<'a> {
             return None;
         }
         self.pass(line);
+        let is_doubtful = is_doubtful || self.may_be_over;
         let refusal = self.refused(line);
         let counts = !is_doubtful || self.is_reading && refusal.is_none();
         *(if counts { &mut self.doubted } else { &mut self.overheard }) |= is_doubtful;
@@ -375,6 +389,20 @@ mod tests {
             let mut reply = Reply::to(&request, b"\r\n").unwrap();
             assert!(lines.iter().all(|(line, is_doubtful)| reply.take(line, *is_doubtful).is_none()));
             assert!(matches!(reply.take("END", false), Some(Wire::BadReply(_))), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_an_event_that_may_have_been_the_reply_is_none() {
+        let request = Request::line(b"T 1\r\n".to_vec(), regex("([0-9.]+) kg"), regex("^ERR"));
+        for (event, is_over) in [("W 1 kg", true), ("ERR 3", true), ("ALARM 7", false)] {
+            for (line, wire) in [("ERR none", no("ERR none")), ("T 2 kg", yes("2"))] {
+                let mut reply = Reply::to(&request, b"\r\n").unwrap();
+                reply.hear_event(event.as_bytes());
+                assert_eq!(reply.take(event, true), None);
+                assert_eq!(reply.take(line, false), wire.filter(|_| !is_over), "{line} behind {event}");
+                assert_eq!(reply.is_overheard(), true, "{line} behind {event}");
+            }
         }
     }
 

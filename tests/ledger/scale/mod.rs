@@ -18,7 +18,7 @@ use fieldbridge::command::Envelope;
 use fieldbridge::ledger::row::Source;
 use fieldbridge::ledger::{Finish, Ledger, NewRow, Reader};
 use fieldbridge::time::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{params, Connection};
 use tempfile::TempDir;
 
 const HUB: &str = "a.azure-devices.net";
@@ -27,7 +27,7 @@ const DEEPER: u64 = 24;
 /// What may cost more because other rows lie beside, in steps.
 const STEPS_MORE: u64 = 200;
 
-/// A ledger with so many rows, of which a tenth reuse one message id.
+/// A ledger with so many rows, of which a tenth have one message id, whose reuse was refused.
 struct Filled {
     _folder: TempDir,
     path: PathBuf,
@@ -47,6 +47,13 @@ async fn filled(rows: u32) -> Filled {
     db.execute(without_id, [rows - 5]).unwrap();
     // The newest but one that is in doubt, of an operator's.
     assert_eq!(db.execute(without_id, [rows - 93]).unwrap(), 1);
+    // Whoever uses an id again and again for another command has it refused, whether by messages or by calls.
+    let reused = "UPDATE command SET error_code = 'message-id-reused', source = ?1
+         WHERE hub = 1 AND device = ?2 AND message_id = 'heartbeat' AND id > ?3";
+    for (source, device, first) in [("hub", "device-0", DEVICES), ("method", "device-10", 10)] {
+        assert!(db.execute(reused, params![source, device, first]).unwrap() as u32 > rows / 300, "{device}");
+    }
+    db.execute("UPDATE command SET source = 'method' WHERE id = 10", []).unwrap();
     db.close().unwrap();
     println!(
         "{rows} rows: made in {:.1} s, {} MB",
@@ -153,6 +160,19 @@ async fn lookups(ledger: &Ledger, filled: &Filled, costs: &mut Costs) {
     assert_eq!(found.row.map(|row| row.number()), Some(known.into()));
     let reused = ledger.lookup(HUB, "device-0", Some("heartbeat"), [7; 32]);
     assert_eq!(costs.of("look-up, reused", reused).await.unwrap().known, Known::OtherBody);
+    for (what, source, device, value, row) in [
+        ("look-up, reused by messages, of a message", Source::Hub, 0, 42.5, None),
+        ("look-up, reused by messages, of a call", Source::Method, 0, 42.5, Some(DEVICES)),
+        ("look-up, reused by messages, of another call", Source::Method, 0, 1.0, None),
+        ("look-up, reused by calls, of a message", Source::Hub, 10, 42.5, Some(10)),
+        ("look-up, reused by calls, of another message", Source::Hub, 10, 1.0, None),
+        ("look-up, reused by calls, of a call", Source::Method, 10, 42.5, None),
+    ] {
+        let asked = NewRow { source, value: Some(value.into()), ..message(device, "heartbeat", [7; 32]) };
+        let found = costs.of(what, ledger.find(&asked)).await.unwrap();
+        assert_eq!(found.row.map(|row| row.number()), row.map(i64::from), "{what}");
+        assert_eq!(found.known == Known::OtherBody, row.is_none(), "{what}");
+    }
     let elsewhere = ledger.lookup("b.azure-devices.net", &device, Some(&id), digest(known));
     assert!(costs.of("look-up, at another hub", elsewhere).await.unwrap().elsewhere.is_some());
     let new = ledger.lookup(HUB, "device-1", Some("new"), [7; 32]);
@@ -219,14 +239,14 @@ async fn what_an_operation_costs_does_not_grow_with_the_rows() {
         of_size.0.push(("prune, 40 rows", prune_cost(&filled).await));
         columns.push((of_size, scan_costs(&filled)));
     }
-    println!("{:28}{}", "pages, steps (ms)", sizes.iter().map(|rows| format!("{rows:>27}")).collect::<String>());
+    println!("{:46}{}", "pages, steps (ms)", sizes.iter().map(|rows| format!("{rows:>27}")).collect::<String>());
     let mut grown = Vec::new();
     for (number, (what, least)) in columns[0].0 .0.iter().enumerate() {
         let cells: Vec<Cost> = columns.iter().map(|(costs, _)| costs.0[number].1).collect();
         let cell = |Cost { pages, steps, time }: &Cost| {
             format!("{pages:>8} {steps:>8} ({:>6.2})", time.as_secs_f64() * 1000.0)
         };
-        println!("{what:28}{}", cells.iter().map(cell).collect::<String>());
+        println!("{what:46}{}", cells.iter().map(cell).collect::<String>());
         // Each of the devices' questions may go down one level more.
         let deeper = if what.starts_with("reload") { DEEPER + u64::from(DEVICES) } else { DEEPER };
         let has_grown =
