@@ -141,7 +141,7 @@ pub struct CallOptions {
     /// The direct method: of a device behind fieldbridge, the command's name.
     method: String,
     /// What it is called with: JSON if it parses, else text.
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_hyphen_values = true, value_parser = payload)]
     payload: Option<String>,
     /// The id by which the gateway knows the call again; the payload becomes {"messageId": ID, "value": PAYLOAD}.
     #[arg(long, value_name = "ID", value_parser = message_id)]
@@ -167,6 +167,14 @@ pub struct FeedbackOptions {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) access: Access,
+}
+
+/// A payload. Some begin with a hyphen, such as `-ON`; one with two is a slip of the pen in an option.
+fn payload(text: &str) -> Result<String, String> {
+    match text.starts_with("--") {
+        true => Err("there is no such option; a text that begins so is written as JSON: '\"--text\"'".into()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -397,6 +405,11 @@ mod tests {
         }
         let parsed = |args: &[&str]| Line::try_parse_from([&["call"], args].concat()).map(|line| line.options);
         let call = |args: &[&str]| parsed(args).unwrap().call().unwrap();
+        for (text, payload) in [("-ON", json!("-ON")), ("-4.5", json!(-4.5)), ("-", json!("-"))] {
+            assert_eq!(call(&["pump-7", "set", text]).payload, Some(payload), "{text}");
+        }
+        assert!(parsed(&["pump-7", "set", "-ON", "--json"]).unwrap().json);
+        assert!(parsed(&["pump-7", "set", "--jsn"]).unwrap_err().to_string().contains("no such option"));
         let bare = call(&["pump-7", "reset"]);
         assert_eq!((bare.payload.clone(), bare.timeout.as_secs(), bare.has_id()), (None, 30, false));
         assert_eq!(call(&["d", "m", "-4.5", "--timeout", "5m"]).payload, Some(json!(-4.5)));

@@ -37,6 +37,7 @@ pub(super) enum LedgerAction {
         #[arg(value_name = "ROW|DEVICE")]
         row_or_device: String,
         /// The message's id.
+        #[arg(allow_hyphen_values = true, value_parser = message_id)]
         message_id: Option<String>,
         /// Print one JSON document.
         #[arg(long)]
@@ -52,6 +53,7 @@ pub(super) enum LedgerAction {
         #[arg(value_name = "ROW|DEVICE")]
         row_or_device: String,
         /// The message's id.
+        #[arg(allow_hyphen_values = true, value_parser = message_id)]
         message_id: Option<String>,
         /// What you have found.
         #[arg(long, value_name = "TEXT")]
@@ -151,6 +153,14 @@ impl clap::ValueEnum for StateName {
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
+}
+
+/// A message's id. Some begin with a hyphen; one with two is a slip of the pen in an option.
+pub(super) fn message_id(text: &str) -> Result<String, String> {
+    match text.starts_with("--") {
+        true => Err("there is no such option; a row whose id begins so is named by its number".into()),
+        false => Ok(text.to_owned()),
     }
 }
 

@@ -147,6 +147,7 @@ enum Action {
         #[arg(value_name = "ROW|DEVICE")]
         row_or_device: String,
         /// The message's id.
+        #[arg(allow_hyphen_values = true, value_parser = ledger::message_id)]
         message_id: Option<String>,
         /// Print one JSON document.
         #[arg(long)]

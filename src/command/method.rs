@@ -63,7 +63,7 @@ impl Method {
     }
 
     /// An object of `messageId` and `value`, or one of them, and nothing else is the envelope; anything else is the
-    /// value.
+    /// value. An object of nothing is no value: so calls `az iot hub invoke-device-method` where no payload is named.
     fn asked(&self) -> Asked {
         let bad = |code, why: String| Asked { id: None, value: None, fault: Some(Fault::new(code, why)) };
         if let Some(fault) = &self.unread {
@@ -113,7 +113,7 @@ impl Method {
 }
 
 fn is_envelope(fields: &Map<String, Json>) -> bool {
-    !fields.is_empty() && fields.keys().all(|name| name == "messageId" || name == "value")
+    fields.keys().all(|name| name == "messageId" || name == "value")
 }
 
 fn enveloped(mut fields: Map<String, Json>) -> Asked {
@@ -158,11 +158,12 @@ fn normal_number(number: &Number) -> Number {
 }
 
 /// Whether two values are the same as JSON; null is none. One of them may be as it is kept of a command that can't be
-/// executed.
+/// executed, which of a long one is its beginning and its length.
 pub fn is_same_value(one: Option<&Json>, other: Option<&Json>) -> bool {
-    let plain = |value: Option<&Json>| value.filter(|value| !value.is_null()).map(normal);
-    let (one, other) = (plain(one), plain(other));
-    one == other || one.map(bounded) == other.map(bounded)
+    let (one, other) = (one.filter(|one| !one.is_null()), other.filter(|other| !other.is_null()));
+    let kept = |value: Option<&Json>| value.cloned().map(bounded);
+    let (plain, others) = (one.map(normal), other.map(normal));
+    plain == others || plain == kept(other) || kept(one) == others
 }
 
 /// What is answered to a call.

@@ -122,7 +122,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     let on_unreachable = on_unreachable(table, bus.and_then(|(_, bus)| bus.bus.as_ref()));
     let settle =
         table.choice("settle", &[("after-execution", Settle::AfterExecution), ("after-accept", Settle::AfterAccept)]);
-    let method_timeout = table.duration("method_timeout", &METHOD_TIMEOUTS);
+    let method_timeout = method_timeout(table, transport);
     let default_command = profile.and_then(|profile| default_command(table, profile));
     let credential = credential(table, id, hub);
     let secondary = secondary(table, credential.as_ref());
@@ -145,7 +145,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         secondary,
         events,
         settle: settle.unwrap_or(Settle::AfterExecution),
-        method_timeout: method_timeout.unwrap_or(METHOD_TIMEOUT),
+        method_timeout,
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
         commands: match kind {
             Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed(profile, frame),
@@ -156,6 +156,15 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
             _ => Arc::clone(&profile.polls),
         },
     })
+}
+
+/// How long who calls waits. Where no call can come that is remarked upon.
+fn method_timeout(table: &Table, transport: TransportKind) -> Duration {
+    if table.has("method_timeout") && transport == TransportKind::Https {
+        let what = "has no effect: no direct method comes over HTTPS";
+        table.note("method_timeout", (what, "remove it, or take another transport"));
+    }
+    table.duration("method_timeout", &METHOD_TIMEOUTS).unwrap_or(METHOD_TIMEOUT)
 }
 
 /// Whether a profile's commands go over a bus as it is.

@@ -17,7 +17,7 @@ use super::load::{merged, Merged};
 use super::reference::{self, Entry};
 use super::schema::shapes::{shape, Shape};
 use super::tree::{as_json, join};
-use super::{bus, secret, Place, Problem};
+use super::{bus, secret, telemetry, Place, Problem};
 
 /// What stands in the place of what is not shown.
 const HIDDEN: &str = "…";
@@ -267,10 +267,19 @@ impl Showing<'_> {
             _ => return,
         };
         for (name, value) in defaults.into_iter().filter(|(name, _)| !entries.contains_key(*name)) {
+            let is_beside = section == keys::TELEMETRY && name == "path";
+            let value = if is_beside { self.beside_the_ledger().unwrap_or(value) } else { value };
             let json = reference::literal(&value).as_ref().and_then(as_json).unwrap_or_default();
             let (key, name) = (join(&at.path, name), name.to_owned());
             self.items.push(Item::Setting(Setting { key, name, value, json, origin: None }));
         }
+    }
+
+    /// Where telemetry is kept by the side of a ledger that is said.
+    fn beside_the_ledger(&self) -> Option<String> {
+        let ValueKind::Table(ledger) = &self.merged.root.get("ledger")?.kind else { return None };
+        let ledger = ledger.get("path").and_then(text)?;
+        Some(quoted(telemetry::beside_the_ledger(Path::new(ledger)).to_str()?))
     }
 
     /// Whether the bus of a device is known, and no line of text.

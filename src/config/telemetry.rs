@@ -10,7 +10,8 @@ use crate::complaint::Complaint;
 use crate::peripheral::{Action, Poll};
 use crate::telemetry::{Settings, ELEMENT_BYTES, PROPERTY_BYTES, UNIT_BYTES, VALUE_BYTES};
 
-const DEFAULT_PATH: &str = "/var/lib/fieldbridge/telemetry.db";
+/// Its name, beside the ledger.
+const DEFAULT_NAME: &str = "telemetry.db";
 const DEFAULT_SIZE: u64 = 64 << 20;
 const DEFAULT_BATCH: u64 = 4 << 10;
 const DEFAULT_DELAY: Duration = Duration::from_secs(10);
@@ -23,7 +24,9 @@ pub const S1_MESSAGES: u64 = 400_000;
 /// `[telemetry]`; `None` where something is wrong with it.
 pub(super) fn telemetry(root: &Table, ledger: Option<&Path>) -> Option<Settings> {
     let table = root.table_or_empty("telemetry", keys::TELEMETRY);
-    let path = if table.has("path") { table.path("path") } else { Some(PathBuf::from(DEFAULT_PATH)) };
+    // Where the ledger can't be read, nothing comes of this either.
+    let beside = || ledger.map(beside_the_ledger);
+    let path = if table.has("path") { table.path("path") } else { beside() };
     if path.as_ref().is_some_and(|path| path.is_dir()) {
         table.wrong("path", ("is a folder", "name the database file in it"));
     }
@@ -38,6 +41,11 @@ pub(super) fn telemetry(root: &Table, ledger: Option<&Path>) -> Option<Settings>
     let daily_messages = table.small("daily_messages", 0..=1_000_000_000).unwrap_or(0);
     let batch_size = usize::try_from(batch_size).unwrap_or(UNIT_BYTES);
     Some(Settings { path: path?, max_size, batch_size, batch_delay, newest_first, daily_messages })
+}
+
+/// Where it is if nothing is said: a ledger has its own, so that two daemons with a ledger each have two.
+pub(super) fn beside_the_ledger(ledger: &Path) -> PathBuf {
+    ledger.with_file_name(DEFAULT_NAME)
 }
 
 /// Warns of more than is sent a day.
@@ -68,7 +76,13 @@ pub fn messages_a_day<'a>(settings: &Settings, devices: impl Iterator<Item = &'a
             0.0 => samples,
             delay => samples.min(DAY / delay),
         };
-        by_time.max(bytes / body).max(bytes / UNIT_BYTES as f64)
+        let batches = by_time.max(bytes / body);
+        if batches == 0.0 {
+            return 0.0;
+        }
+        // Each is counted in units that it has begun.
+        let size = (bytes / batches + PROPERTY_BYTES as f64).min(settings.batch_size as f64);
+        batches * (size / UNIT_BYTES as f64).ceil()
     };
     devices.map(of_device).sum::<f64>().ceil() as u64
 }

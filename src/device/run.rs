@@ -118,7 +118,8 @@ impl<'a> Plan<'a> {
     pub fn new(device: &'a Device, name: &str, value: Option<&Json>) -> Result<Plan<'a>, Fault> {
         let command = device.commands.get(name).ok_or_else(|| {
             let known: Vec<&str> = device.commands.keys().map(String::as_str).collect();
-            let message = format!("{} has no command {name:?}; it has {}", device.id, known.join(", "));
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("{} has no command {name:?}; it has {known}", device.id);
             Fault::new(Code::UnknownCommand, message)
         })?;
         let parts = command.parts(value)?.into_iter().map(|(command, prepared)| Part { command, prepared }).collect();

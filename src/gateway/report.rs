@@ -138,7 +138,7 @@ impl Gateway {
                 last_error: health.last_error,
             },
             outbox: snapshot::Outbox { pending: (stock.events - of_removed_devices).max(0), of_removed_devices },
-            telemetry: self.telemetry.standing().map(telemetry),
+            telemetry: self.telemetry.standing(|id| registry.devices.contains_key(id)).map(telemetry),
             attention: Vec::new(),
         };
         registry.add_polls(&mut snapshot.devices, now);
@@ -195,8 +195,9 @@ impl Gateway {
 }
 
 fn telemetry(standing: Standing) -> snapshot::Telemetry {
-    let Standing { samples, published, lost, pending, bytes, trouble } = standing;
-    snapshot::Telemetry { ok: trouble.is_none(), samples, published, pending, lost, bytes, last_error: trouble }
+    let Standing { samples, published, lost, pending, of_removed_devices, bytes, trouble } = standing;
+    let (ok, last_error) = (trouble.is_none(), trouble);
+    snapshot::Telemetry { ok, samples, published, pending, of_removed_devices, lost, bytes, last_error }
 }
 
 /// Those that are not connected since their units are away.

@@ -397,6 +397,8 @@ pub struct Telemetry {
     pub published: u64,
     /// Messages that the hub does not have yet.
     pub pending: u64,
+    /// Such messages of devices that are not configured any more: each goes when its device is back.
+    pub of_removed_devices: u64,
     /// Samples that were lost for want of room, or since the hub did not take them, since the start.
     pub lost: u64,
     /// Bytes that its file uses.

@@ -31,7 +31,7 @@ use crate::peripheral::{exception, Command, Prepared, Reading};
 use crate::telemetry::{Sample, Store};
 use crate::time::{until, Timestamp};
 use latest::Latest;
-use schedule::{Due, Schedule};
+use schedule::{Due, Heard, Parting, Schedule};
 
 /// Devices of a bus that are polled, or not.
 pub type Polled = Arc<Vec<Arc<Device>>>;
@@ -54,14 +54,13 @@ pub struct Poller {
 struct Ended {
     due: Due,
     /// `None`: the bus is gone.
-    readings: Option<Readings>,
+    came_to: Option<CameTo>,
 }
 
 /// What it came to.
-enum Readings {
-    Of(Vec<(String, Reading)>),
-    /// What was asked together is refused together.
-    Refused,
+struct CameTo {
+    readings: Vec<(String, Reading)>,
+    heard: Heard,
 }
 
 impl Poller {
@@ -80,9 +79,9 @@ impl Poller {
                     Err(_) => return stop.cancelled().await,
                 },
                 Some(ended) = under_way.join_next() => match ended {
-                    Ok(Ended { due, readings: Some(readings) }) => self.take(&mut schedule, &due, readings),
+                    Ok(Ended { due, came_to: Some(came_to) }) => self.take(&mut schedule, &due, came_to),
                     // The bus is gone, and this one is about to be stopped.
-                    Ok(Ended { readings: None, .. }) => return stop.cancelled().await,
+                    Ok(Ended { came_to: None, .. }) => return stop.cancelled().await,
                     Err(error) => tracing::error!(%error, "a poll has ended badly"),
                 },
                 () = until(due_at.unwrap_or_else(Instant::now)), if due_at.is_some() => {
@@ -101,20 +100,21 @@ impl Poller {
     }
 
     /// Takes in what an asking came to.
-    fn take(&self, schedule: &mut Schedule, due: &Due, readings: Readings) {
+    fn take(&self, schedule: &mut Schedule, due: &Due, came_to: CameTo) {
         let now = Instant::now().into_std();
-        let readings = match readings {
-            Readings::Of(readings) => readings,
-            Readings::Refused => {
-                if schedule.part(due, now) {
-                    let names: Vec<&str> = due.asking.polls.iter().map(|(name, _)| name.as_str()).collect();
-                    let (device, polls) = (&due.device.id, names.join(", "));
+        let CameTo { readings, heard } = came_to;
+        if let Some(parting) = schedule.ended(due, heard, now) {
+            let names: Vec<&str> = due.asking.polls.iter().map(|(name, _)| name.as_str()).collect();
+            let (device, polls) = (&due.device.id, names.join(", "));
+            match parting {
+                Parting::ForNow => tracing::debug!(%device, %polls, "these polls are tried apart"),
+                Parting::ForGood => {
                     tracing::info!(%device, %polls, "these polls can't be read together: each is asked alone from now on");
                 }
-                return;
             }
-        };
-        schedule.ended(due, now);
+            // What each comes to is told.
+            return;
+        }
         self.latest.note(&due.device, &readings, now);
         let news = schedule.news(due, readings, now);
         if news.is_empty() {
@@ -129,21 +129,16 @@ impl Poller {
 
 /// Asks what is due.
 async fn ask(bus: BusHandle, due: Due) -> Ended {
-    let readings = match due.asking.span {
+    let came_to = match due.asking.span {
         Some(span) => together(&bus, &due, span.read()).await,
         None => alone(&bus, &due).await,
     };
-    Ended { due, readings }
+    Ended { due, came_to }
 }
 
 /// Reads what lies side by side, and gives each poll its part.
-async fn together(bus: &BusHandle, due: &Due, request: Request) -> Option<Readings> {
+async fn together(bus: &BusHandle, due: &Due, request: Request) -> Option<CameTo> {
     let answer = exchange(bus, &due.device, request).await?;
-    let for_its_extent =
-        [exception::ILLEGAL_ADDRESS, exception::ILLEGAL_VALUE].map(|code| Err(Refused::Exception(code)));
-    if for_its_extent.contains(&answer) && due.asking.polls.len() > 1 {
-        return Some(Readings::Refused);
-    }
     let reading = |(name, from): &(String, usize)| {
         let read = || -> Reading {
             let poll = due.device.polls.get(name).ok_or(Code::BadReply)?;
@@ -154,23 +149,24 @@ async fn together(bus: &BusHandle, due: &Due, request: Request) -> Option<Readin
         };
         (name.clone(), read())
     };
-    Some(Readings::Of(due.asking.polls.iter().map(reading).collect()))
+    Some(CameTo { readings: due.asking.polls.iter().map(reading).collect(), heard: heard(&answer) })
 }
 
 /// Asks one poll by its own request, and by a second one where the first only reads its scale.
-async fn alone(bus: &BusHandle, due: &Due) -> Option<Readings> {
+async fn alone(bus: &BusHandle, due: &Due) -> Option<CameTo> {
     let (name, _) = due.asking.polls.first()?;
+    let told = |reading, heard| Some(CameTo { readings: vec![(name.clone(), reading)], heard });
     let command = &due.device.polls.get(name)?.command;
     let mut prepared = match command.prepare(None) {
         Ok(prepared) => prepared,
-        Err(fault) => return Some(Readings::Of(vec![(name.clone(), Err(fault.code))])),
+        Err(fault) => return told(Err(fault.code), Heard::Nothing),
     };
     let mut answer = exchange(bus, &due.device, prepared.request.clone()).await?;
     if prepared.is_first() {
         let follow = |first| command.follow(&prepared, first).map_err(|fault| fault.code);
         match answer.as_ref().map_err(Refused::code).and_then(follow) {
             Ok(next) => prepared = next,
-            Err(code) => return Some(Readings::Of(vec![(name.clone(), Err(code))])),
+            Err(code) => return told(Err(code), heard(&answer)),
         }
         answer = exchange(bus, &due.device, prepared.request.clone()).await?;
     }
@@ -178,7 +174,17 @@ async fn alone(bus: &BusHandle, due: &Due) -> Option<Readings> {
         Ok(answer) => interpreted(command, &prepared, answer),
         Err(refused) => Err(refused.code()),
     };
-    Some(Readings::Of(vec![(name.clone(), reading)]))
+    told(reading, heard(&answer))
+}
+
+/// What an answer, or that there is none, says of the request.
+fn heard(answer: &Result<Answer, Refused>) -> Heard {
+    match answer {
+        Ok(_) => Heard::Well,
+        Err(Refused::Exception(exception::ILLEGAL_ADDRESS | exception::ILLEGAL_VALUE)) => Heard::ForItsExtent,
+        Err(Refused::Exception(_) | Refused::For(Code::Timeout | Code::BadReply | Code::Refused)) => Heard::Badly,
+        Err(Refused::For(_)) => Heard::Nothing,
+    }
 }
 
 fn interpreted(command: &Command, prepared: &Prepared, answer: &Answer) -> Reading {

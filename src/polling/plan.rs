@@ -65,17 +65,15 @@ pub fn length(poll: &Poll) -> usize {
     point(poll).map_or(0, Point::span)
 }
 
-/// How the polls of a device are asked, in the order of their tables and addresses. `apart`: those that are to be asked
-/// alone.
-pub fn askings(polls: &BTreeMap<String, Poll>, apart: impl Fn(&str) -> bool) -> Vec<Asking> {
+/// How the polls of a device are asked, in the order of their tables and addresses.
+pub fn askings(polls: &BTreeMap<String, Poll>) -> Vec<Asking> {
     let rank = |table: Table| match table {
         Table::Coil => 0,
         Table::Discrete => 1,
         Table::Holding => 2,
         Table::Input => 3,
     };
-    let (together, alone): (Vec<_>, Vec<_>) =
-        polls.iter().partition(|(name, poll)| point(poll).is_some() && !apart(name));
+    let (together, alone): (Vec<_>, Vec<_>) = polls.iter().partition(|(_, poll)| point(poll).is_some());
     let mut together: Vec<(&String, &Poll, &Point)> =
         together.into_iter().filter_map(|(name, poll)| Some((name, poll, point(poll)?))).collect();
     together.sort_by_key(|(_, poll, point)| (poll.every, rank(point.table), point.address, point.span()));
@@ -90,15 +88,25 @@ pub fn askings(polls: &BTreeMap<String, Poll>, apart: impl Fn(&str) -> bool) -> 
         let span = Some(Span { table: point.table, address: point.address, count });
         askings.push(Asking { every: poll.every, polls: vec![(name.clone(), 0)], span });
     }
-    let alone = alone.into_iter().map(|(name, poll)| {
-        let polls = vec![(name.clone(), 0)];
-        Asking { every: poll.every, polls, span: None }
-    });
-    askings.extend(alone);
+    askings.extend(alone.into_iter().map(|(name, poll)| Asking::alone(name, poll.every)));
     askings
 }
 
 impl Asking {
+    fn alone(name: &str, every: Duration) -> Asking {
+        Asking { every, polls: vec![(name.to_owned(), 0)], span: None }
+    }
+
+    /// Whether it is for several.
+    pub fn is_for_several(&self) -> bool {
+        self.polls.len() > 1
+    }
+
+    /// The same, each asked alone.
+    pub fn parts(&self) -> Vec<Asking> {
+        self.polls.iter().map(|(name, _)| Asking::alone(name, self.every)).collect()
+    }
+
     /// Takes in another point, which begins no sooner than the last, if it lies beside what there is or in it.
     fn take_in(&mut self, name: &str, point: &Point) -> bool {
         let Some(span) = &mut self.span else { return false };
@@ -126,13 +134,13 @@ mod tests {
     }
 
     /// What is asked: where from, how much, and which polls.
-    fn asked(polls: &[(&str, Table, u16, DataType, u64)], apart: &[&str]) -> Vec<(u16, u16, Vec<String>)> {
+    fn asked(polls: &[(&str, Table, u16, DataType, u64)]) -> Vec<(u16, u16, Vec<String>)> {
         let polls = polls.iter().map(|(name, table, address, kind, every)| {
             ((*name).to_owned(), poll(Point::new(*table, *address, *kind), *every))
         });
         let polls: BTreeMap<String, Poll> = polls.collect();
         let names = |asking: &Asking| asking.polls.iter().map(|(name, at)| format!("{name}@{at}")).collect();
-        let askings = askings(&polls, |name| apart.contains(&name));
+        let askings = askings(&polls);
         let told = |asking: &Asking| {
             let (address, count) = asking.span.map_or((0, 0), |span| (span.address, span.count));
             (address, count, names(asking))
@@ -156,10 +164,9 @@ mod tests {
             (address, count, names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(
-            asked(&polls, &[]),
+            asked(&polls),
             [of(10, 3, &["a@0", "b@1", "f@2"]), of(14, 1, &["c@0"]), of(15, 1, &["e@0"]), of(13, 1, &["d@0"])]
         );
-        assert_eq!(asked(&polls[..2], &["b"]), [of(10, 1, &["a@0"]), of(0, 0, &["b@0"])]);
     }
 
     #[test]
@@ -167,20 +174,30 @@ mod tests {
         let polls: BTreeMap<String, Poll> = (0..300_u16)
             .map(|at| (format!("p{at:03}"), poll(Point::new(Table::Holding, at, DataType::U16), 1)))
             .collect();
-        let askings = askings(&polls, |_| false);
+        let askings = askings(&polls);
         let counts: Vec<u16> = askings.iter().filter_map(|asking| asking.span).map(|span| span.count).collect();
         assert_eq!(counts, [125, 125, 50]);
     }
 
     #[test]
-    fn what_has_a_scale_register_is_asked_alone() {
+    fn what_has_a_scale_register_is_asked_alone_and_so_is_each_part_of_what_is_parted() {
         let place = ScaleRegister { table: Table::Holding, address: 5 };
         let scaled = Point { scale_register: Some(place), ..Point::new(Table::Holding, 1, DataType::I16) };
         let polls = BTreeMap::from([
             ("a".to_owned(), poll(Point::new(Table::Holding, 0, DataType::U16), 1)),
             ("b".to_owned(), poll(scaled, 1)),
         ]);
-        assert_eq!(askings(&polls, |_| false).len(), 2);
+        assert_eq!(askings(&polls).len(), 2);
+        let polls = BTreeMap::from(["a", "b"].map(|name| {
+            let address = u16::from(name == "b");
+            (name.to_owned(), poll(Point::new(Table::Holding, address, DataType::U16), 1))
+        }));
+        let askings = askings(&polls);
+        let [both] = &askings[..] else { panic!("they lie side by side") };
+        let parts = both.parts();
+        let part = |at: usize| (parts[at].polls.clone(), parts[at].span, parts[at].every);
+        assert_eq!(part(0), (vec![("a".to_owned(), 0)], None, both.every));
+        assert_eq!(part(1), (vec![("b".to_owned(), 0)], None, both.every));
     }
 
     #[test]

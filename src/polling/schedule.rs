@@ -5,6 +5,9 @@
 //! - A bus that does not keep up leaves out times, evenly, and catches up on none: each is asked as often as there is
 //!   room for.
 //! - A device that stays as it is keeps its times over a reload.
+//! - What is read together has to show that it can be: some peripherals are silent to a request for more registers
+//!   than they like. Until it has, it is asked in parts as soon as it was not answered well, before anything else of
+//!   the device that might not be either; once the parts have been answered, once more together, and then it is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,8 +29,8 @@ pub struct Schedule {
 struct Polled {
     device: Arc<Device>,
     askings: Vec<Planned>,
-    /// Polls that are asked alone, since what they were asked with was refused.
-    apart: BTreeSet<String>,
+    /// What is asked in parts, and is to be tried together once more.
+    parted: Vec<Parted>,
     told: BTreeMap<String, Option<Told>>,
 }
 
@@ -36,6 +39,39 @@ struct Planned {
     asking: Arc<Asking>,
     due: Instant,
     is_under_way: bool,
+    /// It was answered well.
+    has_worked: bool,
+    /// It was asked in parts before, which were answered well.
+    is_second: bool,
+}
+
+#[derive(Debug)]
+struct Parted {
+    whole: Arc<Asking>,
+    /// Polls of it that were answered well.
+    well: BTreeSet<String>,
+}
+
+/// What was heard of one asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// An answer to it.
+    Well,
+    /// That what it asks for is not there, perhaps a part of it (exceptions 2 and 3).
+    ForItsExtent,
+    /// Silence, a refusal, or what is no answer.
+    Badly,
+    /// Nothing: it was not sent.
+    Nothing,
+}
+
+/// For how long what was asked together is asked in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// Until each part was answered well: perhaps nobody was there.
+    ForNow,
+    /// Until the next start, or a change of the device.
+    ForGood,
 }
 
 /// What is to be asked.
@@ -64,48 +100,43 @@ impl Schedule {
     }
 
     fn waiting(&self) -> impl Iterator<Item = (&Planned, &Polled)> {
-        let each = self.devices.values().flat_map(|polled| polled.askings.iter().map(move |asking| (asking, polled)));
-        each.filter(|(planned, _)| !planned.is_under_way)
+        self.devices.values().flat_map(|polled| {
+            let is_free = polled.is_free();
+            polled.askings.iter().filter(move |planned| is_free(planned)).map(move |planned| (planned, polled))
+        })
     }
 
     /// What is due longest. It is under way from then on.
     pub fn begin(&mut self, now: Instant) -> Option<Due> {
         let each = self.devices.values_mut().flat_map(|polled| {
-            let device = polled.device.clone();
-            polled.askings.iter_mut().map(move |planned| (planned, device.clone()))
+            let (device, is_free) = (polled.device.clone(), polled.is_free());
+            let free = polled.askings.iter_mut().filter(move |planned| is_free(planned));
+            free.map(move |planned| (planned, device.clone()))
         });
-        let due = each.filter(|(planned, _)| !planned.is_under_way && planned.due <= now);
+        let due = each.filter(|(planned, _)| planned.due <= now);
         let (planned, device) = due.min_by_key(|(planned, _)| planned.due)?;
         planned.is_under_way = true;
         Some(Due { device, asking: planned.asking.clone() })
     }
 
-    /// It was asked.
-    pub fn ended(&mut self, due: &Due, now: Instant) {
-        let Some(polled) = self.of(due) else { return };
-        let own = polled.askings.iter_mut().find(|planned| Arc::ptr_eq(&planned.asking, &due.asking));
-        let Some(planned) = own else { return };
+    /// It was asked. If it is parted there is nothing to tell of: its parts are asked next.
+    pub fn ended(&mut self, due: &Due, heard: Heard, now: Instant) -> Option<Parting> {
+        let polled = self.of(due)?;
+        let at = polled.askings.iter().position(|planned| Arc::ptr_eq(&planned.asking, &due.asking))?;
+        let planned = &mut polled.askings[at];
+        planned.has_worked |= heard == Heard::Well;
+        if let Some(parting) = planned.parting(heard) {
+            polled.part(at, parting);
+            return Some(parting);
+        }
         planned.is_under_way = false;
         let (every, late) = (planned.asking.every, now.saturating_duration_since(planned.due));
         let times = u32::try_from(late.as_millis() / every.as_millis().max(1)).unwrap_or(u32::MAX - 1);
         planned.due += every.saturating_mul(times + 1);
-    }
-
-    /// What was read together is refused, perhaps for one of them: each is asked alone from now on. `false`: it was
-    /// one.
-    pub fn part(&mut self, due: &Due, now: Instant) -> bool {
-        if due.asking.polls.len() < 2 {
-            return false;
+        if heard == Heard::Well {
+            polled.answered(&due.asking);
         }
-        let Some(polled) = self.of(due) else { return false };
-        polled.apart.extend(due.asking.polls.iter().map(|(name, _)| name.clone()));
-        polled.askings.retain(|planned| !Arc::ptr_eq(&planned.asking, &due.asking));
-        let all = askings(&polled.device.polls, |name| polled.apart.contains(name));
-        let is_new =
-            |asking: &Asking| asking.polls.iter().any(|(name, _)| due.asking.polls.iter().any(|(old, _)| old == name));
-        let new = all.into_iter().filter(is_new);
-        polled.askings.extend(new.map(|asking| Planned { asking: Arc::new(asking), due: now, is_under_way: false }));
-        true
+        None
     }
 
     /// Those of these readings that are told, at a time. Of a device that has changed meanwhile none is.
@@ -126,9 +157,71 @@ impl Schedule {
 
 impl Polled {
     fn new(device: Arc<Device>, now: Instant) -> Polled {
-        let planned = |asking| Planned { asking: Arc::new(asking), due: now, is_under_way: false };
-        let askings = askings(&device.polls, |_| false).into_iter().map(planned).collect();
-        Polled { device, askings, apart: BTreeSet::new(), told: BTreeMap::new() }
+        let askings = askings(&device.polls).into_iter().map(|asking| Planned::new(asking, now)).collect();
+        Polled { device, askings, parted: Vec::new(), told: BTreeMap::new() }
+    }
+
+    /// Which of its askings may begin: of those that have to show that they can be answered, one at a time.
+    fn is_free(&self) -> impl Fn(&Planned) -> bool {
+        let is_tried = self.askings.iter().any(|planned| planned.is_under_way && planned.is_on_trial());
+        move |planned| !(planned.is_under_way || is_tried && planned.is_on_trial())
+    }
+
+    /// The parts are due as it was, and stand in its place.
+    fn part(&mut self, at: usize, parting: Parting) {
+        let whole = self.askings.remove(at);
+        let parts = whole.asking.parts().into_iter().map(|part| Planned::new(part, whole.due));
+        self.askings.splice(at..at, parts);
+        if parting == Parting::ForNow {
+            self.parted.push(Parted { whole: whole.asking, well: BTreeSet::new() });
+        }
+    }
+
+    /// Each part of what was parted for now has to be, before it is asked together again.
+    fn answered(&mut self, asking: &Asking) {
+        let is_in = |polls: &[(String, usize)], name: &str| polls.iter().any(|(other, _)| other == name);
+        let [(name, _)] = &asking.polls[..] else { return };
+        let Some(at) = self.parted.iter().position(|parted| is_in(&parted.whole.polls, name)) else { return };
+        let parted = &mut self.parted[at];
+        parted.well.insert(name.clone());
+        if parted.well.len() < parted.whole.polls.len() {
+            return;
+        }
+        let whole = self.parted.remove(at).whole;
+        let is_part = |planned: &Planned| {
+            let polls = &planned.asking.polls;
+            polls.len() == 1 && is_in(&whole.polls, &polls[0].0)
+        };
+        let due = self.askings.iter().filter(|planned| is_part(planned)).map(|planned| planned.due).min();
+        let place = self.askings.iter().position(is_part);
+        self.askings.retain(|planned| !is_part(planned));
+        if let Some((due, place)) = due.zip(place) {
+            let whole = Asking::clone(&whole);
+            self.askings.insert(place, Planned { is_second: true, ..Planned::new(whole, due) });
+        }
+    }
+}
+
+impl Planned {
+    fn new(asking: Asking, due: Instant) -> Planned {
+        Planned { asking: Arc::new(asking), due, is_under_way: false, has_worked: false, is_second: false }
+    }
+
+    /// Whether it has to show that it can be answered.
+    fn is_on_trial(&self) -> bool {
+        self.asking.is_for_several() && !self.has_worked
+    }
+
+    /// Whether it is asked in parts after that.
+    fn parting(&self, heard: Heard) -> Option<Parting> {
+        match heard {
+            _ if !self.asking.is_for_several() => None,
+            Heard::ForItsExtent => Some(Parting::ForGood),
+            Heard::Badly if self.has_worked => None,
+            Heard::Badly if self.is_second => Some(Parting::ForGood),
+            Heard::Badly => Some(Parting::ForNow),
+            Heard::Well | Heard::Nothing => None,
+        }
     }
 }
 
@@ -170,7 +263,7 @@ pub(super) mod tests {
                 continue;
             };
             now += takes;
-            schedule.ended(&due, now);
+            schedule.ended(&due, Heard::Well, now);
             *counts.entry(format!("{}.{}", due.device.id, due.asking.polls[0].0)).or_default() += 1;
         }
         counts
@@ -196,7 +289,7 @@ pub(super) mod tests {
             begun.push(due);
         }
         assert_eq!((begun.len(), schedule.due_at()), (4, None));
-        begun.iter().for_each(|due| schedule.ended(due, now));
+        begun.iter().for_each(|due| assert_eq!(schedule.ended(due, Heard::Well, now), None));
         schedule.take_up(&two[..1], now + Duration::from_millis(500));
         assert_eq!(schedule.due_at(), Some(now + Duration::from_secs(1)));
         let later = now + Duration::from_secs(9);
@@ -207,18 +300,85 @@ pub(super) mod tests {
         assert!(schedule.news(of_b, vec![("fast".into(), Ok(1.into()))], now).is_empty());
     }
 
+    const NEIGHBOURS: &str = "[profile.p.poll.x]\nread = { table = \"input\", address = 1 }\nevery = \"1s\"\n\
+                              [profile.p.poll.y]\nread = { table = \"input\", address = 2 }\nevery = \"1s\"";
+
+    /// What may begin at that time, by the polls that each is for.
+    fn begun(schedule: &mut Schedule, now: Instant) -> Vec<(Due, String)> {
+        let names = |due: &Due| due.asking.polls.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("+");
+        let with_names = |due: Due| {
+            let names = names(&due);
+            (due, names)
+        };
+        std::iter::from_fn(|| schedule.begin(now)).map(with_names).collect()
+    }
+
+    /// What was begun is answered so; gives what that is parted for, and what begins next.
+    fn asked_so(schedule: &mut Schedule, heard: Heard, now: Instant) -> (Vec<Option<Parting>>, Vec<String>) {
+        let all = begun(schedule, now);
+        let parted = all.iter().map(|(due, _)| schedule.ended(due, heard, now)).collect();
+        (parted, all.into_iter().map(|(_, names)| names).collect())
+    }
+
     #[test]
     fn what_is_refused_together_is_asked_alone_from_then_on() {
-        let profile = "[profile.p.poll.x]\nread = { table = \"input\", address = 1 }\nevery = \"1s\"\n\
-                       [profile.p.poll.y]\nread = { table = \"input\", address = 2 }\nevery = \"1s\"";
-        let (one, now) = (devices(profile, &["a"]), Instant::now());
+        for answered_before in [false, true] {
+            let (one, now) = (devices(NEIGHBOURS, &["a"]), Instant::now());
+            let mut schedule = Schedule::default();
+            schedule.take_up(&one, now);
+            let mut now = now;
+            if answered_before {
+                assert_eq!(asked_so(&mut schedule, Heard::Well, now), (vec![None], vec!["x+y".into()]));
+                now += Duration::from_secs(1);
+            }
+            let refused = asked_so(&mut schedule, Heard::ForItsExtent, now);
+            assert_eq!(refused, (vec![Some(Parting::ForGood)], vec!["x+y".into()]));
+            for _ in 0..3 {
+                let alone = asked_so(&mut schedule, Heard::Well, now);
+                assert_eq!(alone, (vec![None, None], vec!["x".into(), "y".into()]));
+                now += Duration::from_secs(1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_never_answered_together_is_tried_apart_and_known_after_one_more_try() {
+        for (second, parted, then) in
+            [(Heard::Well, None, vec!["x+y"]), (Heard::Badly, Some(Parting::ForGood), vec!["x", "y"])]
+        {
+            let (one, mut now) = (devices(NEIGHBOURS, &["a"]), Instant::now());
+            let mut schedule = Schedule::default();
+            schedule.take_up(&one, now);
+            let first = asked_so(&mut schedule, Heard::Badly, now);
+            assert_eq!(first, (vec![Some(Parting::ForNow)], vec!["x+y".into()]));
+            // The peripheral is switched off: nothing is known.
+            for heard in [Heard::Badly, Heard::Nothing] {
+                assert_eq!(asked_so(&mut schedule, heard, now).1, ["x", "y"]);
+                now += Duration::from_secs(1);
+            }
+            assert_eq!(asked_so(&mut schedule, Heard::Well, now).1, ["x", "y"]);
+            now += Duration::from_secs(1);
+            assert_eq!(asked_so(&mut schedule, second, now), (vec![parted], vec!["x+y".into()]));
+            now += Duration::from_secs(1);
+            assert_eq!(asked_so(&mut schedule, Heard::Badly, now).1, then);
+            now += Duration::from_secs(1);
+            assert_eq!(asked_so(&mut schedule, Heard::Well, now).1, then, "silence of what has worked is silence");
+        }
+    }
+
+    #[test]
+    fn of_what_has_to_show_that_it_can_be_answered_one_is_tried_at_a_time_and_its_parts_go_next() {
+        let more = "\n[profile.p.poll.v]\nread = { table = \"holding\", address = 1 }\nevery = \"1s\"\n\
+                    [profile.p.poll.w]\nread = { table = \"holding\", address = 2 }\nevery = \"1s\"";
+        let (one, now) = (devices(&format!("{NEIGHBOURS}{more}"), &["a"]), Instant::now());
         let mut schedule = Schedule::default();
         schedule.take_up(&one, now);
-        let due = schedule.begin(now).unwrap();
-        assert_eq!(due.asking.polls.len(), 2);
-        assert!(schedule.part(&due, now));
-        let alone: Vec<Due> = std::iter::from_fn(|| schedule.begin(now)).collect();
-        assert_eq!(alone.iter().map(|due| due.asking.polls.len()).collect::<Vec<_>>(), [1, 1]);
-        assert!(!schedule.part(&alone[0], now));
+        let first = begun(&mut schedule, now);
+        assert_eq!(first.iter().map(|(_, names)| names.as_str()).collect::<Vec<_>>(), ["v+w"]);
+        assert_eq!(schedule.due_at(), None, "nothing else may begin before that has ended");
+        let later = now + Duration::from_millis(300);
+        assert_eq!(schedule.ended(&first[0].0, Heard::Badly, later), Some(Parting::ForNow));
+        let names: Vec<String> = begun(&mut schedule, later).into_iter().map(|(_, names)| names).collect();
+        assert_eq!(names, ["v", "w", "x+y"]);
     }
 }

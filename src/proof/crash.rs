@@ -207,6 +207,14 @@ points! {
     EventRemovalUncommitted = "event-removal-uncommitted",
     /// The removal of an event is committed; nothing follows from it.
     EventRemovalCommitted = "event-removal-committed",
+    /// A batch of telemetry is published; that is not noted.
+    TelemetryPublished = "telemetry-published",
+    /// The hub has acknowledged a batch of telemetry; its store does not know.
+    TelemetryAcknowledged = "telemetry-acknowledged",
+    /// Batches are written into the store of telemetry, and taken out; that is not committed.
+    TelemetryUncommitted = "telemetry-uncommitted",
+    /// What was written into the store of telemetry and taken out is committed; nothing follows from it.
+    TelemetryCommitted = "telemetry-committed",
     /// A new configuration was read; nothing of it is taken up.
     ConfigurationRead = "configuration-read",
     /// A new configuration is in force; who asked for it was not told.

@@ -5,17 +5,20 @@
 //!   the last commits. No commit of the ledger waits for it.
 //! - Its pages in use are no more than `max_size`: the oldest batches go, in the transaction that would pass it. Beside
 //!   it lies a log of a few MiB.
+//! - One daemon has it: a lock on a file beside it says so, which no tool that looks into it needs.
 //! - Nothing is written while the file system has less room than [`RESERVE`]: what is left is the ledger's.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::{params, Connection, ErrorCode, Row};
+use rusqlite::{params, Connection, ErrorCode, Row, TransactionBehavior};
 
 use super::batch::{Batch, Gap, Kind};
-use super::shelf::{Load, Plan};
+use super::shelf::{Load, Plan, Stored};
+use crate::proof::crash::{self, Point};
 
 /// Room that is left to others: the ledger's ballast, a checkpoint, and some.
 const RESERVE: u64 = 16 << 20;
@@ -24,6 +27,8 @@ const APPLICATION: i32 = 0x4642_7465;
 const VERSION: i32 = 1;
 /// Batches that are dropped at a time, the oldest.
 const DROP_STEP: i64 = 16;
+/// How long a tool that looks into it may keep it, at a time. What finds it locked then is tried again.
+const BUSY_PATIENCE: Duration = Duration::from_millis(500);
 
 const SCHEMA: &str = "
     CREATE TABLE batch (
@@ -42,6 +47,8 @@ pub(super) enum Trouble {
     Damaged(String),
     /// The disk is full, or nearly so.
     Full(String),
+    /// Another daemon has it.
+    InUse,
     /// Something that may pass.
     Passing(String),
 }
@@ -53,6 +60,9 @@ impl Trouble {
         match self {
             Trouble::Damaged(why) => format!("{path} is damaged ({why})"),
             Trouble::Full(why) => format!("{path} can't be written ({why}); free some space"),
+            Trouble::InUse => {
+                format!("{path} is another daemon's, which uses it; stop that, or name another file as telemetry.path")
+            }
             Trouble::Passing(why) => {
                 format!("{path} can't be used ({why}); check its folder, its owner and telemetry.path")
             }
@@ -78,14 +88,25 @@ impl From<rusqlite::Error> for Trouble {
 pub(super) struct File {
     db: Connection,
     folder: PathBuf,
+    /// Given up when the database is closed.
+    _lock: Lock,
+}
+
+/// The right to use it. It is given up by name: a process that is being started elsewhere in the program has a copy of
+/// the handle for a moment, which would keep it.
+struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// What an opened file holds.
 pub(super) struct Contents {
     /// The highest number.
     pub(super) last: i64,
-    /// Devices that it has something of.
-    pub(super) devices: Vec<Arc<str>>,
+    pub(super) stored: Stored,
     pub(super) gaps: Vec<(Arc<str>, Gap)>,
 }
 
@@ -100,7 +121,9 @@ impl File {
         if is_new {
             has_room(folder)?;
         }
+        let lock = hold(path, folder)?;
         let db = Connection::open(path)?;
+        db.busy_timeout(BUSY_PATIENCE)?;
         let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         // Also one that was begun and not finished.
         let is_empty = db.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
@@ -123,7 +146,7 @@ impl File {
         }
         let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         match verdict.as_str() {
-            "ok" => Ok(File { db, folder: folder.to_owned() }),
+            "ok" => Ok(File { db, folder: folder.to_owned(), _lock: lock }),
             _ => Err(Trouble::Damaged(verdict)),
         }
     }
@@ -131,11 +154,9 @@ impl File {
     /// What it holds.
     pub(super) fn contents(&self) -> Result<Contents, Trouble> {
         let last = self.db.query_row("SELECT coalesce(max(number), 0) FROM batch", [], |row| row.get(0))?;
-        let mut devices = self.db.prepare("SELECT DISTINCT device FROM batch")?;
-        let devices = devices.query_map([], |row| Ok(row.get::<_, String>(0)?.into()))?.collect::<Result<_, _>>()?;
         let mut gaps = self.db.prepare("SELECT device, samples, first, last FROM gap")?;
         let gaps = gaps.query_map([], |row| Ok((row.get::<_, String>(0)?.into(), gap(row, 1)?)))?;
-        Ok(Contents { last, devices, gaps: gaps.collect::<Result<_, _>>()? })
+        Ok(Contents { last, stored: self.stored()?, gaps: gaps.collect::<Result<_, _>>()? })
     }
 
     /// Batches of a device, the oldest or the newest first.
@@ -190,14 +211,27 @@ impl File {
             }
             dropped.extend(more);
         }
+        crash::point(Point::TelemetryUncommitted);
         transaction.commit()?;
+        crash::point(Point::TelemetryCommitted);
         Ok(dropped)
     }
 
-    /// Batches that it holds, and bytes that are in use.
-    pub(super) fn stored(&self) -> Result<(u64, u64), Trouble> {
-        let count = self.db.prepare_cached("SELECT count(*) FROM batch")?.query_row([], |row| row.get::<_, i64>(0))?;
-        Ok((u64::try_from(count).unwrap_or_default(), used(&self.db)?))
+    /// Whether it could be written now. Nothing is.
+    pub(super) fn try_out(&mut self) -> Result<(), Trouble> {
+        has_room(&self.folder)?;
+        self.db.transaction_with_behavior(TransactionBehavior::Immediate)?.commit()?;
+        Ok(())
+    }
+
+    /// What it holds, in numbers.
+    pub(super) fn stored(&self) -> Result<Stored, Trouble> {
+        let mut counts = self.db.prepare_cached("SELECT device, count(*) FROM batch GROUP BY device")?;
+        let counts = counts.query_map([], |row| {
+            let count = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+            Ok((Arc::<str>::from(row.get::<_, String>(0)?), count))
+        })?;
+        Ok(Stored { batches: counts.collect::<Result<_, _>>()?, bytes: used(&self.db)? })
     }
 }
 
@@ -239,6 +273,30 @@ fn drop_the_oldest(db: &Connection, taken: &BTreeSet<i64>) -> rusqlite::Result<D
     Ok(oldest)
 }
 
+/// Takes the right to use it, or finds that another daemon has it.
+fn hold(path: &Path, folder: &Path) -> Result<Lock, Trouble> {
+    let passing = |error: std::io::Error| Trouble::Passing(error.to_string());
+    // One file by two names is one.
+    let real = path.canonicalize().or_else(|_| {
+        let name = path.file_name().ok_or_else(|| std::io::Error::other("it is not a file's path"))?;
+        folder.canonicalize().map(|folder| folder.join(name))
+    });
+    let lock = beside(&real.map_err(passing)?, ".lock");
+    let file = fs::File::options().create(true).truncate(false).write(true).open(lock).map_err(passing)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(Trouble::InUse),
+        Err(TryLockError::Error(error)) => Err(passing(error)),
+    }
+}
+
+/// What lies beside it under its name and this.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Whether there is more room than is left to others.
 fn has_room(folder: &Path) -> Result<(), Trouble> {
     let found = rustix::fs::statvfs(folder).map_err(|error| Trouble::Passing(error.to_string()))?;
@@ -253,15 +311,10 @@ fn has_room(folder: &Path) -> Result<(), Trouble> {
 
 /// Moves a damaged file aside, in the place of one before it, with what SQLite has beside it. Gives where it is.
 pub(super) fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = beside(".damaged");
+    let aside = beside(path, ".damaged");
     fs::rename(path, &aside)?;
     for suffix in ["-wal", "-shm"] {
-        match fs::remove_file(beside(suffix)) {
+        match fs::remove_file(beside(path, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -1,8 +1,10 @@
 //! The thread that alone touches the file: it opens it, writes what waits, loads what goes next.
 //!
 //! Invariants
-//! - What is wrong with the file is said once, and once more when it is right again.
+//! - What is wrong with the file is said once, and once more when it is right again: when something could be written,
+//!   or nothing was to be and it could have been. What can be read on a full disk shows nothing.
 //! - A file that can't be had now is tried again with each writing: what waits meanwhile stays in memory, bounded.
+//! - After the last writing the file is closed, and others may have it.
 
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -20,7 +22,7 @@ pub(super) enum Job {
     /// To write what waits.
     Write,
     Load(Load),
-    /// To write what waits, and say that it has.
+    /// To write what waits, and say that it has: nothing more is asked for.
     Finish(oneshot::Sender<()>),
 }
 
@@ -50,7 +52,9 @@ impl Keeper {
                 Job::Finish(done) => {
                     self.write(&inner);
                     self.end_life(&inner);
+                    drop(self.file.take());
                     let _ = done.send(());
+                    return;
                 }
             }
         }
@@ -58,6 +62,7 @@ impl Keeper {
 
     fn write(&mut self, inner: &Arc<Inner>) {
         inner.note_written();
+        let is_in_trouble = self.said.is_some();
         let outcome = self.opened(inner).and_then(|file| {
             let (plan, max_size) = {
                 let shelf = inner.shelf();
@@ -67,6 +72,8 @@ impl Keeper {
                 let dropped = file.write(&plan, max_size)?;
                 let stored = file.stored()?;
                 inner.shelf().written(&plan, &dropped, stored);
+            } else if is_in_trouble {
+                file.try_out()?;
             }
             Ok(())
         });
@@ -74,13 +81,13 @@ impl Keeper {
     }
 
     fn load(&mut self, inner: &Arc<Inner>, load: &Load) {
-        let found = self.opened(inner).and_then(|file| file.load(load));
-        let (found, outcome) = match found {
-            Ok(found) => (Some(found), Ok(())),
-            Err(trouble) => (None, Err(trouble)),
-        };
-        inner.shelf().loaded(load, found);
-        self.judge(inner, outcome);
+        match self.opened(inner).and_then(|file| file.load(load)) {
+            Ok(found) => inner.shelf().loaded(load, Some(found)),
+            Err(trouble) => {
+                inner.shelf().loaded(load, None);
+                self.judge(inner, Err(trouble));
+            }
+        }
     }
 
     /// The file, opened if it is not yet.
@@ -88,10 +95,8 @@ impl Keeper {
         if self.file.is_none() {
             let file = File::open(&self.path)?;
             let contents = file.contents()?;
-            let stored = file.stored()?;
             let mut shelf = inner.shelf();
-            shelf.stored = stored;
-            shelf.begin_with(contents.last, contents.devices, contents.gaps);
+            shelf.begin_with(contents.last, contents.stored, contents.gaps);
             drop(shelf);
             self.file = Some(file);
             if !std::mem::replace(&mut self.has_begun, true) && life::begin(&self.path) {

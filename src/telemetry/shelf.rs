@@ -7,6 +7,7 @@
 //! - What the file holds of batches that the hub has stands in `gone`, until it is taken out there: none of it is
 //!   loaded.
 //! - What waits in memory is bounded, also while nothing can be written: the oldest is lost then, whoever's it is.
+//! - Each sample that is lost stands in one gap, until the hub has that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,10 +45,19 @@ pub(super) struct Shelf {
     waiting: usize,
     /// The life before has ended without a word.
     is_after_a_crash: bool,
-    gone: BTreeSet<i64>,
-    /// Batches in the file, those that are gone included, and bytes of it that are used.
-    pub(super) stored: (u64, u64),
+    /// With whose it is.
+    gone: BTreeMap<i64, Arc<str>>,
+    pub(super) stored: Stored,
     pub(super) counts: Counts,
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Batches of each device, those that are gone included.
+    pub(super) batches: BTreeMap<Arc<str>, u64>,
+    /// Bytes of it that are used.
+    pub(super) bytes: u64,
 }
 
 /// Since the start.
@@ -73,8 +83,8 @@ struct Of {
     is_loading: bool,
     /// What is lost, and was not told of.
     gap: Gap,
-    /// A gap that was on the wire, and is told of again.
-    again: Option<Batch>,
+    /// Gaps that were on the wire, and are told of again: no more than may be on the wire at once.
+    again: BTreeMap<i64, Batch>,
     /// What stands in the file of it.
     stored_gap: Gap,
     /// When something was read of it first in this life.
@@ -124,7 +134,7 @@ impl Of {
     /// What is lost, told of or about to be, as far as the hub does not have it.
     fn gaps(&self) -> Gap {
         let on_the_wire = self.taken.values().filter(|batch| batch.kind == Kind::Gap).map(|batch| batch.holds);
-        on_the_wire.chain(self.again.iter().map(|batch| batch.holds)).fold(self.gap, Gap::and)
+        on_the_wire.chain(self.again.values().map(|batch| batch.holds)).fold(self.gap, Gap::and)
     }
 
     fn lose(&mut self, holds: Gap) {
@@ -145,8 +155,8 @@ impl Of {
 impl Shelf {
     pub(super) fn new(settings: Settings, life: String, now: Instant) -> Shelf {
         let budget = Budget::new(settings.daily_messages, now);
-        let (devices, gone) = (BTreeMap::new(), BTreeSet::new());
-        let (stored, counts) = ((0, 0), Counts::default());
+        let (devices, gone) = (BTreeMap::new(), BTreeMap::new());
+        let (stored, counts) = (Stored::default(), Counts::default());
         let (next, base, is_known, waiting) = (FROM + 1, FROM, false, 0);
         let is_after_a_crash = false;
         Shelf { settings, budget, life, next, base, is_known, devices, waiting, is_after_a_crash, gone, stored, counts }
@@ -155,6 +165,8 @@ impl Shelf {
     pub(super) fn configure(&mut self, settings: Settings) {
         self.budget.change(settings.daily_messages);
         self.settings = settings;
+        // What waits for the next day's messages may go now.
+        self.devices.values().for_each(|of| of.bell.notify_one());
     }
 
     /// What rings when something of a device may be published.
@@ -265,7 +277,7 @@ impl Shelf {
         }
         let newest_first = self.settings.newest_first;
         let of = self.of(device);
-        let is_of_a_gap = of.again.is_some() || of.gap.samples > 0 || of.crash.is_some();
+        let is_of_a_gap = !of.again.is_empty() || of.gap.samples > 0 || of.crash.is_some();
         let bytes = match of.peek(newest_first) {
             _ if is_of_a_gap => 0,
             Some(batch) => batch.body.len(),
@@ -289,7 +301,7 @@ impl Shelf {
     fn take_now(&mut self, device: &Arc<str>, is_of_a_gap: bool, newest_first: bool) -> Option<Batch> {
         let of = self.of(device);
         if is_of_a_gap {
-            if let Some(again) = of.again.take() {
+            if let Some((_, again)) = of.again.pop_first() {
                 return Some(again);
             }
             if let Some(until) = of.crash.take() {
@@ -312,7 +324,7 @@ impl Shelf {
         let Some(batch) = self.of(device).taken.remove(&number) else { return };
         self.counts.published += 1;
         if batch.is_stored {
-            self.gone.insert(number);
+            self.gone.insert(number, batch.device);
         }
     }
 
@@ -326,7 +338,7 @@ impl Shelf {
         }
         let Some(mut batch) = of.taken.remove(&number) else { return };
         match (batch.kind, batch.is_stored) {
-            (Kind::Gap, _) => of.again = Some(batch),
+            (Kind::Gap, _) => drop(of.again.insert(number, batch)),
             (Kind::Samples, true) => drop(of.ready.insert(number, batch)),
             (Kind::Samples, false) => {
                 if number <= self.base {
@@ -350,7 +362,7 @@ impl Shelf {
         of.lose(batch.holds);
         self.counts.lost += batch.holds.samples;
         if batch.is_stored {
-            self.gone.insert(number);
+            self.gone.insert(number, batch.device);
         }
     }
 
@@ -361,7 +373,7 @@ impl Shelf {
 
     /// What is to be done in the file.
     pub(super) fn plan(&self) -> Plan {
-        let mut plan = Plan { delete: self.gone.iter().copied().collect(), ..Plan::default() };
+        let mut plan = Plan { delete: self.gone.keys().copied().collect(), ..Plan::default() };
         for (device, of) in &self.devices {
             let on_the_wire = of.taken.values().filter(|batch| batch.kind == Kind::Samples);
             plan.taken.extend(on_the_wire.clone().map(|batch| batch.number));
@@ -385,10 +397,10 @@ impl Shelf {
         !self.gone.is_empty() || self.devices.values().any(waits)
     }
 
-    /// That was done; for want of room these were taken out, the oldest. `stored`: batches in the file, and bytes.
-    pub(super) fn written(&mut self, plan: &Plan, dropped: &[(Arc<str>, i64, Gap)], stored: (u64, u64)) {
+    /// That was done; for want of room these were taken out, the oldest. `stored`: what is in the file now.
+    pub(super) fn written(&mut self, plan: &Plan, dropped: &[(Arc<str>, i64, Gap)], stored: Stored) {
         self.stored = stored;
-        self.gone.retain(|number| plan.delete.binary_search(number).is_err());
+        self.gone.retain(|number, _| plan.delete.binary_search(number).is_err());
         for (device, gaps) in &plan.gaps {
             self.of(device).stored_gap = *gaps;
         }
@@ -401,7 +413,7 @@ impl Shelf {
                 batch.is_stored = true;
             } else {
                 // The hub has it by now.
-                self.gone.insert(*number);
+                self.gone.insert(*number, device.clone());
             }
         }
         for (device, number, holds) in dropped {
@@ -417,13 +429,14 @@ impl Shelf {
     }
 
     /// What stands in a file that was just opened.
-    pub(super) fn begin_with(&mut self, last: i64, devices: Vec<Arc<str>>, gaps: Vec<(Arc<str>, Gap)>) {
+    pub(super) fn begin_with(&mut self, last: i64, stored: Stored, gaps: Vec<(Arc<str>, Gap)>) {
         self.number_from(last);
-        for device in devices {
-            let of = self.of(&device);
+        for device in stored.batches.keys() {
+            let of = self.of(device);
             of.unread = true;
             of.bell.notify_one();
         }
+        self.stored = stored;
         for (device, gap) in gaps {
             let of = self.of(&device);
             (of.gap, of.stored_gap) = (of.gap.and(gap), gap);
@@ -455,7 +468,7 @@ impl Shelf {
     /// The file is lost with all that stood in it.
     pub(super) fn file_is_lost(&mut self) {
         self.gone.clear();
-        self.stored = (0, 0);
+        self.stored = Stored::default();
         for of in self.devices.values_mut() {
             (of.unread, of.stored_gap) = (false, Gap::default());
             // What is in memory still can be written anew.
@@ -487,20 +500,22 @@ impl Shelf {
         let Some(found) = found else { return };
         of.unread = found.len() >= load.most;
         for batch in found {
-            if !gone.contains(&batch.number) && !of.taken.contains_key(&batch.number) {
+            if !gone.contains_key(&batch.number) && !of.taken.contains_key(&batch.number) {
                 of.ready.insert(batch.number, batch);
             }
         }
         of.bell.notify_one();
     }
 
-    /// Messages that the hub does not have yet.
-    pub(super) fn pending(&self) -> u64 {
-        let in_memory = self.devices.values().map(|of| {
-            let taken = of.taken.values().filter(|batch| !batch.is_stored).count();
-            of.fresh.len() + taken
-        });
-        self.stored.0.saturating_sub(self.gone.len() as u64) + in_memory.sum::<usize>() as u64
+    /// Messages that the hub does not have yet, of some of the devices.
+    pub(super) fn pending(&self, is_meant: impl Fn(&str) -> bool) -> u64 {
+        let in_memory = |of: &Of| of.fresh.len() + of.taken.values().filter(|batch| !batch.is_stored).count();
+        let devices = self.devices.iter().filter(|(device, _)| is_meant(device));
+        let in_memory: usize = devices.map(|(_, of)| in_memory(of)).sum();
+        let stored: u64 =
+            self.stored.batches.iter().filter(|(device, _)| is_meant(device)).map(|(_, count)| count).sum();
+        let gone = self.gone.values().filter(|device| is_meant(device)).count();
+        stored.saturating_sub(gone as u64) + in_memory as u64
     }
 }
 

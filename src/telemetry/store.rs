@@ -53,6 +53,8 @@ pub struct Standing {
     pub lost: u64,
     /// Messages that the hub does not have yet.
     pub pending: u64,
+    /// Such messages of devices that are not configured any more: each goes when its device is back.
+    pub of_removed_devices: u64,
     /// Bytes that the file uses.
     pub bytes: u64,
     /// Why the file can't be written.
@@ -74,8 +76,13 @@ impl Inner {
         self.desk().is_to_write = false;
     }
 
+    /// While there is some the file is tried now and then.
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        let is_new = trouble.is_some();
         self.desk().trouble = trouble;
+        if is_new {
+            self.bell.notify_one();
+        }
     }
 }
 
@@ -135,7 +142,7 @@ impl Store {
 
     /// Completes batches in time, and has written what waits, for as long as it is polled.
     pub async fn keep(&self) {
-        // Since when something waits to be written: most of it is at the hub before it is.
+        // Since when something waits to be written: most of it is at the hub before it is. Or since when it could not.
         let mut since: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -144,6 +151,7 @@ impl Store {
                 shelf.close_due(now.into_std(), false);
                 (shelf.due_at().map(Instant::from_std), shelf.has_to_write())
             };
+            let waits = waits || self.0.desk().trouble.is_some();
             since = waits.then(|| since.unwrap_or(now));
             if since.is_some_and(|since| since + FLUSH_PERIOD <= now) {
                 self.write();
@@ -157,7 +165,7 @@ impl Store {
         }
     }
 
-    /// Nothing more is collected: writes what is left, as far as that is possible soon.
+    /// Nothing more is collected: writes what is left, as far as that is possible soon, and gives up the file.
     pub async fn finish(&self) {
         self.0.shelf().close_due(Instant::now().into_std(), true);
         let (done, finished) = oneshot::channel();
@@ -175,8 +183,8 @@ impl Store {
         desk.is_to_write = desk.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Write).is_ok());
     }
 
-    /// How it stands; `None`: there are no polls.
-    pub fn standing(&self) -> Option<Standing> {
+    /// How it stands, with these devices configured; `None`: there are no polls.
+    pub fn standing(&self, is_configured: impl Fn(&str) -> bool) -> Option<Standing> {
         let desk = self.0.desk();
         if desk.jobs.is_none() && desk.trouble.is_none() {
             return None;
@@ -189,8 +197,9 @@ impl Store {
             samples: counts.samples,
             published: counts.published,
             lost: counts.lost,
-            pending: shelf.pending(),
-            bytes: shelf.stored.1,
+            pending: shelf.pending(&is_configured),
+            of_removed_devices: shelf.pending(|device| !is_configured(device)),
+            bytes: shelf.stored.bytes,
             trouble,
         })
     }
@@ -214,16 +223,17 @@ impl Outlet {
     pub async fn stirred(&self) {
         match self.held_until {
             None => self.bell.notified().await,
-            Some(at) => until(at).await,
+            // Another limit may hold meanwhile.
+            Some(at) => tokio::select! {
+                () = self.bell.notified() => {}
+                () = until(at) => {}
+            },
         }
     }
 
     /// The next that is to be published now, if it is at hand.
     pub fn take(&mut self) -> Taken {
         let now = Instant::now();
-        if self.held_until.is_some_and(|at| at > now) {
-            return None;
-        }
         self.held_until = None;
         let mut shelf = self.store.0.shelf();
         match shelf.take(&self.device, now.into_std()) {

@@ -68,6 +68,8 @@ pub enum Phase {
     Stopping,
     /// A call of a direct method (tests/hub/methods.rs).
     Calls,
+    /// What polls have read, on its way to the hub (tests/hub/telemetry.rs).
+    Telemetry,
     /// A tool that copies or replaces the ledger while no daemon runs (tests/ledger/life.rs).
     Tools,
 }
@@ -75,7 +77,7 @@ pub enum Phase {
 impl Phase {
     /// Whether no message leads there.
     pub fn is_of_others(self) -> bool {
-        matches!(self, Phase::Calls | Phase::Tools)
+        matches!(self, Phase::Calls | Phase::Telemetry | Phase::Tools)
     }
 }
 
@@ -87,6 +89,7 @@ pub fn phase(point: Point) -> Phase {
             Phase::Tools
         }
         CallPassedOn | AnswerTaken | AnswerWritten => Phase::Calls,
+        TelemetryPublished | TelemetryAcknowledged | TelemetryUncommitted | TelemetryCommitted => Phase::Telemetry,
         LedgerBegun | MigrationUncommitted | MigrationCommitted | LedgerComplete | LedgerSynced | LedgerNamed
         | LedgerMade | BallastWritten => Phase::Creation,
         LockHeld | LedgerOpened | LogMoved | LedgerProven | LifeBegun | BallastLaid | UnfinishedRead | BeforeReady => {
@@ -140,7 +143,9 @@ pub fn left_at(point: Point, kind: Kind, settle: Settle, is_new: bool) -> Left {
         // It is recorded with its outcome, or not at all.
         Phase::Received | Phase::OnTheWire if kind == Kind::Unknown => (Nothing, Nothing, Wire::Untouched),
         _ if kind == Kind::Unknown => (Final, Final, Wire::Untouched),
-        Phase::Creation | Phase::Received | Phase::Calls | Phase::Tools => (Nothing, Nothing, Wire::Untouched),
+        Phase::Creation | Phase::Received | Phase::Calls | Phase::Telemetry | Phase::Tools => {
+            (Nothing, Nothing, Wire::Untouched)
+        }
         Phase::Accepted => (Accepted, Accepted, Wire::Untouched),
         Phase::Turn => (waiting, waiting, Wire::Untouched),
         Phase::Begun => (begun, begun, Wire::Untouched),

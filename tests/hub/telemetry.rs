@@ -344,3 +344,133 @@ fn devices_of_a_bus_with_several_requests_under_way_are_polled_beside_one_anothe
     told("pump-3", "timeout");
     told("pump-3", "unreachable");
 }
+
+#[test]
+fn a_unit_that_is_silent_to_long_requests_is_asked_in_parts_and_is_not_away() {
+    let (hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+    slave.set_longest_read(1);
+    // As many requests for several as make a unit away.
+    let names: Vec<String> = (0..6).map(|n| format!("p{n}")).collect();
+    let poll = |(n, name): (usize, &String)| {
+        let address = 20 + 10 * (n / 2) + n % 2;
+        format!(
+            "[profile.pump.poll.{name}]\nread = {{ table = \"holding\", address = {address} }}\nevery = \"200ms\"\n"
+        )
+    };
+    let site = at(&hub, &slave, "batch_delay = \"0s\"", &names.iter().enumerate().map(poll).collect::<String>());
+    let _daemon = site.start();
+    for name in &names {
+        sampled(&hub, name, |sample| sample["quality"][name] == "good");
+    }
+    let before = slave.requests();
+    slave.wait_for_requests(before + 20);
+    let is_unreachable = |sample: &Json| {
+        names.iter().any(|name| sample["quality"][name] == "unreachable" || sample["quality"][name] == "timeout")
+    };
+    assert_eq!(samples(&hub).into_iter().find(is_unreachable), None);
+    assert_eq!(site.device_status("pump")["present"], true);
+    let long: Vec<Vec<u8>> = slave.asked().into_iter().filter(|asked| asked[4] > 1).collect();
+    assert_eq!(long.len(), 6, "each is tried twice, and never again: {long:?}");
+}
+
+#[test]
+fn messages_of_a_device_that_is_not_configured_any_more_are_counted_apart_and_go_when_it_is_back() {
+    let (mut hub, slave) = (Hub::plain(&["pump", "pump-2"]), Slave::new());
+    let second = "[device.pump-2]\nbus = \"plant\"\nunit = 2\nprofile = \"pump\"\nkey_file = \"device.key\"\n";
+    let site = at(&hub, &slave, "batch_delay = \"0s\"", &format!("{second}{POLLS}"));
+    let _daemon = site.start();
+    sampled(&hub, "a value", |sample| sample["quality"]["level"] == "good");
+    hub.unplug();
+    let count = |name: &str| site.status()["telemetry"][name].as_u64();
+    eventually("both wait", || (count("pending") > Some(10)).then_some(()));
+    assert_eq!(count("ofRemovedDevices"), Some(0));
+    site.configure(second, "");
+    assert!(site.command(&["reload"]).status.success());
+    let removed =
+        eventually("those of the second are told apart", || count("ofRemovedDevices").filter(|count| *count > 3));
+    let said = String::from_utf8(site.command(&["status"]).stdout).unwrap();
+    assert!(said.contains("of telemetry, of devices that are not configured any more"), "{said}");
+    hub.plug_in();
+    eventually("the first one's go", || (count("pending") < Some(5)).then_some(()));
+    assert_eq!(count("ofRemovedDevices"), Some(removed));
+    let text = std::fs::read_to_string(site.path("fieldbridge.toml")).unwrap();
+    std::fs::write(site.path("fieldbridge.toml"), format!("{text}{second}")).unwrap();
+    assert!(site.command(&["reload"]).status.success());
+    eventually("the second one's go", || (count("pending") < Some(5)).then_some(()));
+    assert_eq!(count("ofRemovedDevices"), Some(0));
+}
+
+#[cfg(feature = "proof")]
+mod crashes {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Ids of the batches in a store, if it is there.
+    fn stored(site: &Site) -> rusqlite::Result<BTreeSet<String>> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let db = rusqlite::Connection::open_with_flags(site.path("telemetry.db"), flags)?;
+        let mut find = db.prepare("SELECT id FROM batch")?;
+        let found = find.query_map([], |row| row.get(0))?;
+        found.collect()
+    }
+
+    /// The ids under which the hub has each sample, by its time.
+    fn told(hub: &Hub) -> BTreeMap<String, BTreeSet<String>> {
+        let mut told = BTreeMap::<String, BTreeSet<String>>::new();
+        for event in of_kind(hub, "telemetry") {
+            let id = event.property("$.mid").expect("it has an id").to_owned();
+            for sample in event.json().as_array().expect("a body is a list") {
+                told.entry(sample["ts"].to_string()).or_default().insert(id.clone());
+            }
+        }
+        told
+    }
+
+    /// The daemon dies there, with an uplink or without one, or as soon as it has one again; then another one lives.
+    /// What was written gets to the hub, and nothing gets there twice under several ids.
+    fn dies(at: &str, unplugs: bool, is_plugged_in: bool) {
+        let (mut hub, slave) = (Hub::plain(&["pump"]), Slave::new());
+        let site = super::at(&hub, &slave, "batch_delay = \"0s\"", POLLS);
+        if unplugs {
+            hub.unplug();
+        }
+        let mut daemon = site.spawn(&[], &[("FIELDBRIDGE_CRASH_AT", at)]);
+        if is_plugged_in {
+            eventually("some are written", || stored(&site).ok().filter(|ids| !ids.is_empty()));
+            hub.plug_in();
+        }
+        assert!(!daemon.wait().success(), "{at}");
+        let written = stored(&site).unwrap_or_default();
+        assert!(!at.starts_with("telemetry-committed") || is_plugged_in || !written.is_empty(), "{at}");
+        let before = told(&hub).len();
+        if unplugs && !is_plugged_in {
+            hub.plug_in();
+        }
+        let _daemon = site.start();
+        eventually(&format!("{at}: what was written is there, and more"), || {
+            let told = told(&hub);
+            let ids: BTreeSet<&String> = told.values().flatten().collect();
+            (written.iter().all(|id| ids.contains(id)) && told.len() > before + written.len()).then_some(())
+        });
+        let twice: Vec<_> = told(&hub).into_iter().filter(|(_, ids)| ids.len() > 1).collect();
+        assert!(twice.is_empty(), "{at}: {twice:?}");
+    }
+
+    #[test]
+    fn whenever_the_daemon_dies_nothing_is_told_under_two_ids_and_what_was_written_is_not_lost() {
+        std::thread::scope(|scope| {
+            for (at, unplugs, is_plugged_in) in [
+                ("telemetry-published:3", false, false),
+                ("telemetry-acknowledged:3", false, false),
+                ("telemetry-uncommitted", true, false),
+                ("telemetry-committed", true, false),
+                // What the hub has acknowledged is taken out.
+                ("telemetry-uncommitted:2", true, true),
+                ("telemetry-committed:2", true, true),
+            ] {
+                scope.spawn(move || dies(at, unplugs, is_plugged_in));
+            }
+        });
+    }
+}

@@ -67,6 +67,8 @@ struct Inner {
     silent: Vec<u8>,
     /// Reads are answered with this exception.
     unreadable: Option<u8>,
+    /// Reads of more registers than this are not answered.
+    longest_read: Option<u16>,
     /// Answers that may go although the mood is to hold them.
     let_go: usize,
     weather: Option<(fastrand::Rng, Weather)>,
@@ -125,6 +127,11 @@ impl Slave {
     /// From now on every read request is answered with this exception, or again with what stands there.
     pub fn set_unreadable(&self, exception: Option<u8>) {
         self.lock().unreadable = exception;
+    }
+
+    /// From now on a read of more registers is not answered, as some peripherals have it.
+    pub fn set_longest_read(&self, registers: u16) {
+        self.lock().longest_read = Some(registers);
     }
 
     /// From now on nothing answers as this unit.
@@ -280,6 +287,9 @@ impl Slave {
             return Reaction::Silence;
         }
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
+        if pdu[0] == 3 && inner.longest_read.is_some_and(|most| word(3) > most) {
+            return Reaction::Silence;
+        }
         let at_once = |answer| Reaction::Answer(answer, Duration::ZERO);
         match (pdu[0], inner.unreadable) {
             (1 | 3, Some(exception)) => at_once(vec![pdu[0] | 0x80, exception]),

@@ -28,6 +28,8 @@ fn an_object_of_message_id_and_value_is_the_envelope_and_anything_else_the_value
     for (payload, id, value) in [
         ("", None, None),
         ("null", None, None),
+        ("{}", None, None),
+        (" { } ", None, None),
         ("7.5", None, Some(json!(7.5))),
         ("\"on\"", None, Some(json!("on"))),
         ("[1,2]", None, Some(json!([1, 2]))),
@@ -50,7 +52,7 @@ fn what_no_command_takes_is_refused_with_its_reason_under_its_id_where_that_can_
     for (payload, id, code, why) in [
         ("{", None, Code::BadValue, "is not JSON"),
         ("\u{1}", None, Code::BadValue, "is not JSON"),
-        ("{}", None, Code::BadValue, "an object"),
+        (r#"{"value":{}}"#, None, Code::BadValue, "an object"),
         (r#"{"value":1,"more":2}"#, None, Code::BadValue, "an object"),
         (r#"{"messageId":7,"value":1}"#, None, Code::BadValue, "is not a text"),
         (r#"{"messageId":"m","value":{"a":1}}"#, Some("m"), Code::BadValue, "an object"),
@@ -82,7 +84,9 @@ fn the_same_command_and_the_same_value_are_the_same_call_however_they_are_writte
         assert_ne!(digest("set", other), one, "{other}");
     }
     assert_ne!(digest("se", "42"), one);
-    assert_eq!(digest("set", ""), digest("set", "null"));
+    for none in ["null", "{}", r#"{"messageId":"m"}"#] {
+        assert_eq!(digest("set", none), digest("set", ""), "{none}");
+    }
     assert_ne!(digest("set", "{"), digest("set", "{{"));
     // No message has it.
     let message = crate::command::Message { command: Some("set".into()), body: b"42".to_vec(), ..Default::default() };
@@ -99,7 +103,14 @@ fn values_are_the_same_as_json_and_null_is_none() {
     );
     // As it is kept of one that can't be executed.
     let long = json!("x".repeat(5000));
-    assert!(same(long.clone(), bounded(long.clone())) && !same(long, bounded(json!("y".repeat(5000)))));
+    assert!(same(long.clone(), bounded(long.clone())) && same(bounded(long.clone()), long.clone()));
+    assert!(!same(long.clone(), bounded(json!("y".repeat(5000)))));
+    let many = json!(vec![1.0; 2000]);
+    assert!(same(many.clone(), bounded(many.clone())) && same(many, json!(vec![1; 2000])));
+    // Two that are whole differ also behind what would be kept of them.
+    let mut other = "x".repeat(5000);
+    other.replace_range(4990.., "yyyyyyyyyy");
+    assert!(same(bounded(long.clone()), bounded(json!(other))) && !same(long, json!(other)));
 }
 
 #[test]

@@ -33,6 +33,24 @@ fn an_exception_is_a_refusal_unless_it_leaves_open_what_was_done() {
     }
 }
 
+#[test]
+fn a_device_without_the_command_that_is_asked_for_says_which_it_has_or_that_it_has_none() {
+    let told = |commands: &str| {
+        let poll = "[profile.p.poll.x]\nread = { table = \"holding\", address = 0 }\nevery = \"1s\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("main.toml");
+        std::fs::write(folder.path().join("k"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let bus = "[hub]\nhost = \"h.example\"\n[bus.b]\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:502\"\n";
+        let device = "[device.d]\nbus = \"b\"\nunit = 1\nprofile = \"p\"\nkey_file = \"k\"\n";
+        std::fs::write(&main, format!("{bus}{device}{poll}{commands}")).unwrap();
+        let config = config::load(&main, []).unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        Plan::new(&config.devices["d"], "stop", None).map(drop).unwrap_err().message
+    };
+    assert_eq!(told(""), "d has no command \"stop\"; it has none");
+    let read = "[profile.p.command.look]\nread = { table = \"holding\", address = 0 }\n";
+    assert_eq!(told(read), "d has no command \"stop\"; it has look");
+}
+
 /// A gate of which a test says what it does.
 struct TestGate {
     deadline: Instant,

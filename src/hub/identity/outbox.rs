@@ -221,6 +221,7 @@ impl Outbox {
         while self.may_tell() {
             let Some(event) = self.readings.next(Instant::now()) else { break };
             attachment.publish(event).await?;
+            crash::point(Point::TelemetryPublished);
         }
         Ok(())
     }
@@ -269,6 +270,7 @@ impl Outbox {
     /// The hub has the event with this number.
     pub(in crate::hub) async fn acknowledged(&mut self, seq: i64) -> Result<(), Trouble> {
         if Readings::is_of(seq) {
+            crash::point(Point::TelemetryAcknowledged);
             self.readings.acknowledged(seq);
             return Ok(());
         }

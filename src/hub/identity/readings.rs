@@ -170,6 +170,6 @@ mod tests {
         assert_eq!(others[0].id, first[1].id);
         others.iter().for_each(|event| readings.acknowledged(event.seq));
         assert_eq!(taken(&mut readings, 1).await[0].kind, EventKind::Telemetry);
-        assert_eq!(store.standing().map(|standing| standing.lost), Some(1));
+        assert_eq!(store.standing(|_| true).map(|standing| standing.lost), Some(1));
     }
 }

@@ -96,6 +96,11 @@ fn settings(of: &Snapshot, page: Page) -> String {
         let pending = counted(telemetry.pending, "message waits", "messages wait");
         let (samples, lost) = (counted(telemetry.samples, "sample", "samples"), telemetry.lost);
         out += &page.wrap(2, &format!("telemetry {state}, {samples}, {lost} lost; {pending}"));
+        if telemetry.of_removed_devices > 0 {
+            let more = counted(telemetry.of_removed_devices, "more message", "more messages");
+            let is = "of telemetry, of devices that are not configured any more: they go when their devices are back";
+            out += &page.wrap(2, &format!("{more} {is}"));
+        }
     }
     if of.outbox.of_removed_devices > 0 {
         let more = of.outbox.of_removed_devices;

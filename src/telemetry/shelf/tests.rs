@@ -42,7 +42,9 @@ fn write(shelf: &mut Shelf, file: &mut BTreeMap<i64, Batch>, room: usize) {
         let (number, batch) = file.pop_first().unwrap();
         dropped.push((batch.device, number, batch.holds));
     }
-    shelf.written(&plan, &dropped, (file.len() as u64, 0));
+    let mut stored = Stored::default();
+    file.values().for_each(|batch| *stored.batches.entry(batch.device.clone()).or_default() += 1);
+    shelf.written(&plan, &dropped, stored);
 }
 
 fn load(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>) {
@@ -122,7 +124,7 @@ fn what_the_hub_acknowledges_before_it_is_written_never_touches_the_file() {
     assert!(shelf.has_to_write());
     assert_eq!(all(&mut shelf, &BTreeMap::new(), now), [1, 2, 3]);
     assert!(shelf.plan().is_empty() && !shelf.has_to_write());
-    assert_eq!((shelf.pending(), shelf.counts.published), (0, 3));
+    assert_eq!((shelf.pending(|_| true), shelf.counts.published), (0, 3));
 }
 
 #[test]
@@ -131,11 +133,11 @@ fn what_was_written_comes_back_in_order_and_leaves_the_file_after_the_acknowledg
         let (mut shelf, now) = with(Settings { newest_first, ..settings() }, 40);
         let mut file = BTreeMap::new();
         write(&mut shelf, &mut file, 100);
-        assert_eq!((file.len(), shelf.pending()), (40, 40));
+        assert_eq!((file.len(), shelf.pending(|_| true)), (40, 40));
         assert_eq!(all(&mut shelf, &file, now), expected);
-        assert_eq!((file.len(), shelf.pending()), (40, 0));
+        assert_eq!((file.len(), shelf.pending(|_| true)), (40, 0));
         write(&mut shelf, &mut file, 100);
-        assert_eq!((file.len(), shelf.pending()), (0, 0));
+        assert_eq!((file.len(), shelf.pending(|_| true)), (0, 0));
     }
 }
 
@@ -244,7 +246,8 @@ fn nothing_goes_before_the_file_is_known_and_what_was_read_before_that_goes_behi
     let mut shelf = Shelf::new(settings(), "life".into(), now);
     add(&mut shelf, 9, now);
     assert!(next(&mut shelf, now).is_none());
-    shelf.begin_with(FROM + 7, vec![DEVICE.into()], Vec::new());
+    let stored = Stored { batches: [(DEVICE.into(), 2)].into(), bytes: 0 };
+    shelf.begin_with(FROM + 7, stored, Vec::new());
     shelf.note_known();
     let (earlier, _) = with(settings(), 7);
     let batches = earlier.devices[DEVICE].fresh.values().skip(5);
@@ -252,4 +255,46 @@ fn nothing_goes_before_the_file_is_known_and_what_was_read_before_that_goes_behi
         batches.map(|batch| (batch.number, Batch { is_stored: true, ..batch.clone() })).collect();
     assert_eq!(all(&mut shelf, &file, now), [6, 7, 9]);
     assert_eq!(shelf.next, FROM + 9);
+}
+
+#[test]
+fn every_gap_that_was_on_the_wire_is_told_again() {
+    let (mut shelf, now) = with(settings(), 4);
+    let device: Arc<str> = DEVICE.into();
+    let mut gaps = Vec::new();
+    for lost in 1..=2 {
+        let (number, first) = next(&mut shelf, now).unwrap();
+        assert_eq!(first, lost);
+        shelf.lose(&device, number);
+        let Next::Batch(gap) = shelf.take(&device, now) else { panic!("a gap is told first") };
+        gaps.push((gap.number, gap.id, gap.holds));
+    }
+    // The connection ends with both on the wire.
+    gaps.iter().for_each(|(number, ..)| shelf.again(&device, *number, false));
+    assert_eq!(shelf.plan().gaps, [(device.clone(), Gap { samples: 2, first: 1, last: 2 })]);
+    for told in gaps {
+        let Next::Batch(gap) = shelf.take(&device, now) else { panic!("it is told again") };
+        assert_eq!((gap.number, gap.id, gap.holds), told);
+        shelf.acknowledged(&device, gap.number);
+    }
+    assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(3));
+    assert!(shelf.plan().gaps.is_empty());
+}
+
+#[test]
+fn what_waits_is_counted_apart_for_devices_that_are_gone() {
+    let (mut shelf, now) = with(settings(), 3);
+    let mut file = BTreeMap::new();
+    write(&mut shelf, &mut file, 100);
+    let other: Arc<str> = "valve".into();
+    shelf.add(&other, "{}", Timestamp(9), now);
+    shelf.close_due(now, true);
+    let counts = |shelf: &Shelf| [DEVICE, "valve"].map(|id| shelf.pending(|device| device == id));
+    assert_eq!(counts(&shelf), [3, 1]);
+    load(&mut shelf, &file);
+    let (number, _) = next(&mut shelf, now).unwrap();
+    shelf.acknowledged(&DEVICE.into(), number);
+    assert_eq!(counts(&shelf), [2, 1]);
+    write(&mut shelf, &mut file, 100);
+    assert_eq!((counts(&shelf), file.len()), ([2, 1], 3));
 }

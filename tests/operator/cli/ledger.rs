@@ -45,6 +45,18 @@ fn the_ledger_is_read_beside_the_daemon_and_without_it() {
 }
 
 #[test]
+fn an_id_may_begin_with_a_hyphen_and_a_slip_in_an_option_is_none() {
+    let mut plant = Plant::start();
+    plant.deliver(1, "-m", "set", 7);
+    let site = &plant.site;
+    says(&site.command(&["ledger", "show", "pump", "-m"]), 0, "state       succeeded", "");
+    says(&site.command(&["explain", "pump", "-m"]), 0, "for pump: set 7", "");
+    says(&site.command(&["ledger", "resolve", "pump", "-m", "--note", "x"]), 1, "", "nothing to resolve");
+    says(&site.command(&["ledger", "show", "pump", "--jsn"]), 2, "", "no such option");
+    says(&site.command(&["ledger", "list", "--json", "--format", "csv"]), 2, "", "cannot be used with");
+}
+
+#[test]
 fn ledger_list_selects_by_device_state_and_number() {
     let mut plant = Plant::start();
     for n in 0..5 {

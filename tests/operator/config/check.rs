@@ -116,6 +116,15 @@ fn set_points_of_a_device_that_has_no_twin_are_noted() {
 }
 
 #[test]
+fn a_patience_of_callers_where_no_call_can_come_is_noted() {
+    each_makes_one_note(&[(
+        "[device.pump-7]\ntransport = 'https'\nmethod_timeout = '10s'",
+        "device.pump-7.method_timeout",
+        "no direct method comes over HTTPS",
+    )]);
+}
+
+#[test]
 fn events_that_take_every_line_or_that_a_closed_port_does_not_hear_are_noted() {
     each_makes_one_note(&[
         ("[device.scale]\nevents = '.*'", "device.scale.events", "matches every line"),

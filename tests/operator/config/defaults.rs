@@ -23,6 +23,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.hub.token_lifetime, Duration::from_secs(3600));
     assert_eq!(config.admin_socket, Path::new("/run/fieldbridge/admin.sock"));
     assert_eq!(config.ledger.path, Path::new("/var/lib/fieldbridge/ledger.db"));
+    assert_eq!(config.telemetry.path, Path::new("/var/lib/fieldbridge/telemetry.db"));
     assert_eq!(config.ledger.retention, Duration::from_secs(7 * 86_400));
 
     let rtu = &config.buses["line-a"];

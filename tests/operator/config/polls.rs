@@ -92,6 +92,12 @@ fn a_day_has_as_many_messages_as_the_polls_make_and_more_than_are_sent_is_a_warn
     assert_eq!(of_a_day(&poll("1s")).0, 2 * 8_640, "ten samples are one message");
     assert_eq!(of_a_day(&(poll("1m") + "[telemetry]\nbatch_delay = '0s'")).0, 2 * 1_440);
     assert!(of_a_day(&poll("100ms")).0 > 2 * 8_640, "a message is full before it is old");
+    // Each message counts as often as it has units of 4 KiB: one that is full as two, and one that is old soon as one.
+    let large = "[telemetry]\nbatch_size = '6KiB'\n";
+    let (full, old) = (of_a_day(&(poll("100ms") + large + "batch_delay = '1d'")).0, of_a_day(&(poll("10s") + large)).0);
+    let of_4_kib = of_a_day(&(poll("100ms") + "[telemetry]\nbatch_delay = '1d'")).0;
+    assert!(full > of_4_kib * 5 / 4 && full < of_4_kib * 3 / 2, "{full} of 6 KiB, {of_4_kib} of 4 KiB");
+    assert_eq!(old, 2 * 8_640);
     assert_eq!(of_a_day("").0, 0);
     let (_, notes) = of_a_day(&(poll("10s") + "[telemetry]\ndaily_messages = 5000"));
     assert!(notes.contains("up to 17280 messages a day, and 5000 are sent"), "{notes}");

@@ -53,6 +53,15 @@ fn the_defaults_that_are_shown_are_those_in_force() {
 }
 
 #[test]
+fn what_lies_beside_the_ledger_is_shown_where_it_is() {
+    let site = Site::good();
+    site.write("conf.d/10-ledger.toml", "[ledger]\npath = 'state/ledger.db'\n");
+    let shown = shown(&site, &[], false);
+    assert!(shown.contains("#path = \"state/telemetry.db\""), "{shown}");
+    assert_eq!(site.loaded().config.telemetry.path, site.path("state/telemetry.db"));
+}
+
+#[test]
 fn each_value_tells_where_it_comes_from() {
     let site = Site::good();
     site.write("conf.d/10-line.toml", "# A slow line.\n[bus.line-a]\nretries = 4\n");

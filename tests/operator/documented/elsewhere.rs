@@ -66,6 +66,10 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
 pub const AZ: &[(&str, &[&str])] = &[
     ("az iot hub device-identity create", &["--hub-name", "--device-id"]),
     ("az iot hub device-identity show", &["--hub-name", "--device-id", "--query", "--output"]),
+    (
+        "az iot hub invoke-device-method",
+        &["--hub-name", "--device-id", "--method-name", "--method-payload", "--timeout"],
+    ),
     ("az iot hub monitor-events", &["--hub-name", "--device-id", "--properties"]),
     (
         "az iot hub invoke-device-method",
