@@ -3,7 +3,7 @@
 use serde_json::{json, Value as Json};
 
 use super::placeholder::Place;
-use super::registers::{DataType, Order, Point, ScaleRegister, Table};
+use super::registers::{DataType, Encoding, Order, Pad, Point, ScaleRegister, Table};
 use super::text::VALUE_BYTES_MAX;
 use super::{Action, Command, Function, Meaning, Names, Pattern, Prepared, Rule, Template};
 use crate::command::outcome::Code;
@@ -50,6 +50,8 @@ fn point(source: &mut Source) -> Point {
             .u8()
             .is_multiple_of(4)
             .then(|| ScaleRegister { table: *source.pick(&[Table::Holding, Table::Input]), address: source.u16() }),
+        pad: *source.pick(&[Pad::Nul, Pad::Space]),
+        encoding: *source.pick(&[Encoding::Utf8, Encoding::Latin1]),
     }
 }
 
@@ -170,7 +172,7 @@ fn is_exact(point: &Point, found: &Answer) -> bool {
         }
         (DataType::String, Answer::Words(words)) => {
             let text = point.unpack_text(words);
-            point.pack_text(&text) == *words && !text.contains(['\u{FFFD}']) && !text.contains(char::is_control)
+            point.pack_text(&text).as_ref() == Ok(words) && !text.contains(char::is_control)
         }
         _ => plain,
     }
