@@ -126,6 +126,19 @@ async fn where_any_transaction_or_unit_is_taken_the_connection_is_replaced_after
     }
 }
 
+#[tokio::test]
+async fn who_answers_under_any_transaction_is_asked_under_0_each_time_for_some_hear_nothing_else() {
+    let server = Server::bind().await;
+    let line = Running::start(BusKind::ModbusTcp { address: server.address() });
+    let mut stream = server.accept().await;
+    for value in [42, 43, 44] {
+        let asking = line.call_meanwhile(bent(call(7, read(16, 2)), &[Quirk::TransactionId]));
+        stream.hear(&tcp(0, 7, &[3, 0, 16, 0, 2])).await;
+        stream.say(&tcp(0, 7, &[3, 4, 0, 0, 0, value])).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, value.into()]));
+    }
+}
+
 /// How a frame is made of its content.
 type Frame = fn(&[u8]) -> Vec<u8>;
 
