@@ -221,8 +221,7 @@ fn check_escape(table: &Table, escape: &[u8], marks: [&[u8]; 2], ends: Ends) -> 
 
 /// Whether start and end are the escape and another byte each, so that the escape alone is doubled within a payload.
 fn are_doubled(marks: [&[u8]; 2], escape: u8) -> bool {
-    let is_one =
-        |mark: &[u8]| mark.is_empty() || matches!(mark, [first, second] if *first == escape && *second != escape);
+    let is_one = |mark: &[u8]| matches!(mark, [first, second] if *first == escape && *second != escape);
     marks.iter().all(|mark| is_one(mark)) && marks[0] != marks[1]
 }
 

@@ -87,7 +87,7 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
         _ => DataType::Bool,
     };
     let kind = given_kind.unwrap_or(default_kind);
-    check_type(&section, table, kind);
+    check_type(&section, table, kind, count);
     check_order(&section, kind, word_order);
     let scale_register = scale_register(&section, table, kind);
     let pad = section.choice("pad", &PADS);
@@ -152,7 +152,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
         (false, false) => write.kind,
     };
     let kind = given_kind.unwrap_or(default_kind);
-    check_type(section, table, kind);
+    check_type(section, table, kind, count);
     check_order(section, kind, word_order);
     let scale_register = scale_register(section, table, kind);
     let encoding = section.choice("encoding", &ENCODINGS);
@@ -312,7 +312,7 @@ fn plural(table: Table) -> &'static str {
     }
 }
 
-fn check_type(section: &Section, table: Table, kind: DataType) {
+fn check_type(section: &Section, table: Table, kind: DataType, count: Option<u16>) {
     if table.is_bits() && kind != DataType::Bool {
         let why = (format!("{} hold single bits", plural(table)), "remove it");
         section.wrong("type", why);
@@ -323,7 +323,7 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
         let why = (format!("is for the bytes of registers, and {} hold single bits", plural(table)), "remove it");
         section.wrong(key, why);
     }
-    if kind == DataType::String && !section.has("count") {
+    if kind == DataType::String && count.is_none() && !section.has("count") {
         section.absent("count", ("is missing", "a string needs its number of registers, two bytes each"));
     }
     for key in ["pad", "encoding"].into_iter().filter(|key| kind != DataType::String && section.has(key)) {

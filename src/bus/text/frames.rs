@@ -210,14 +210,14 @@ impl Frames {
         if is(&self.frame.start) {
             self.rest = self.frame.start.clone();
             self.long = None;
+        } else if is(&self.frame.end) && (begun || self.long.is_some()) {
+            let frame = self.opened(0, self.rest.len());
+            self.align();
+            return frame;
         } else if !begun {
             // What comes before a start is nobody's; an escape may begin one.
             self.rest.clear();
             self.rest.extend(self.escaped.then_some(escape));
-        } else if is(&self.frame.end) {
-            let frame = self.opened(0, self.rest.len());
-            self.align();
-            return frame;
         }
         None
     }
