@@ -73,8 +73,8 @@ impl Need {
     }
 }
 
-/// A number in decimal digits, with a sign and a point if it has them. What has zeros in front, or an exponent, is rather
-/// a code: "007" and "00E6" are none.
+/// A number in decimal digits, with a sign and a point if it has them. What has zeros in front, or an exponent, is
+/// rather a code: "007" and "00E6" are none.
 fn number(text: &str) -> Option<Json> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.") {
