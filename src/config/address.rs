@@ -14,9 +14,9 @@ pub fn is_loopback(address: &str) -> bool {
     port.parse::<u16>().is_ok() && host.eq_ignore_ascii_case("localhost")
 }
 
-/// An address as `HOST:PORT`, with the default port, if there is one, where it gives none; or what is wrong with it. What
-/// is spelled in several ways is spelled in one: names have small letters (RFC 4343), and an IPv6 address its shortest
-/// form (RFC 5952), or that of the IPv4 address that it stands for.
+/// An address as `HOST:PORT`, with the default port, if there is one, where it gives none; or what is wrong with it.
+/// What is spelled in several ways is spelled in one: names have small letters (RFC 4343), and an IPv6 address its
+/// shortest form (RFC 5952), or that of the IPv4 address that it stands for.
 pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<String, Complaint> {
     let default_port = || default_port.ok_or_else(|| Complaint::bare("names no port, and there is no usual one"));
     if let Some((scheme, rest)) = text.split_once("://") {

@@ -184,8 +184,8 @@ pub(super) fn looks_for_end(template: &Template, delimiter: &[u8]) -> Option<&'s
     })
 }
 
-/// Whether an expression matches nothing without this sign, as far as that is plain: where there is no choice in it, and
-/// nothing in brackets may be left out.
+/// Whether an expression matches nothing without this sign, as far as that is plain: where there is no choice in it,
+/// and nothing in brackets may be left out.
 fn is_needed(expression: &str, sign: char, escape: &str) -> bool {
     if ["|", ")?", ")*", "){0"].iter().any(|choice| expression.contains(choice)) {
         return false;

@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - No text of a sender reaches a line unless the command's `pattern` matches all of it; never with a control
-//!   character in it, never with a sign that stands behind its place, which may end it or a command, and never with what
-//!   ends a line on its bus: a value can't smuggle in a second command.
+//!   character in it, never with a sign that stands behind its place, which may end it or a command, and never with
+//!   what ends a line on its bus: a value can't smuggle in a second command.
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
