@@ -13,8 +13,8 @@ use crate::peripheral::frame::{hex, Ends, Frame, Length, FRAME_BYTES_MAX};
 
 /// Longer than any start or end in use.
 const MARK_BYTES_MAX: usize = 16;
-/// As many as go before what slow buses say: M-Bus wakes its meters by 2.2 s of 0x55, 528 bytes at 2400 baud (EN
-/// 1434-3), at 2400 baud, HART begins with a preamble of up to 20.
+/// As many as go before what slow buses say: the optical heads of heat meters are woken by about 2.2 s of 0x55, which
+/// are 528 bytes at 2400 baud, and HART begins with a preamble of up to 20.
 const WAKE_BYTES_MAX: usize = 1024;
 /// From less than a character of most lines on, up to as long as any instrument pauses within what it says.
 const IDLE: Span = Span { min: Duration::from_millis(2), max: Duration::from_secs(5), because: "" };
