@@ -140,8 +140,8 @@ fn a_spelled_value_is_the_value(write: &Command, value: &Json) {
     let lenient = Command { numbers_as_text: true, ..write.clone() };
     let prepared = |value: &Json| lenient.prepare(Some(value));
     let spelled = match value {
-        Json::Bool(_) | Json::Number(_) => value.to_string().into(),
-        Json::Array(all) => all.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect(),
+        Json::Bool(_) | Json::Number(_) => decimal(value).into(),
+        Json::Array(all) => all.iter().map(|one| one.as_str().map_or_else(|| decimal(one), str::to_owned)).collect(),
         other => other.clone(),
     };
     match (write.prepare(Some(value)), prepared(&spelled)) {
@@ -149,6 +149,16 @@ fn a_spelled_value_is_the_value(write: &Command, value: &Json) {
             assert_eq!(format!("{:?}", plain.request), format!("{:?}", lenient.request), "{spelled}");
         }
         (plain, lenient) => assert_eq!(plain.is_ok(), lenient.is_ok(), "{spelled}"),
+    }
+}
+
+/// A value as it is spelled without an exponent.
+fn decimal(value: &Json) -> String {
+    let (text, number) = (value.to_string(), value.as_f64().unwrap_or_default().to_string());
+    match (text.contains('e') && value.is_number(), number.contains('.')) {
+        (false, _) => text,
+        (true, true) => number,
+        (true, false) => number + ".0",
     }
 }
 
