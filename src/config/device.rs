@@ -476,8 +476,11 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
     }
 }
 
+/// What a profile has of something, by its name.
+type ByName<T> = Arc<BTreeMap<String, T>>;
+
 /// The commands and polls of a profile as a bus carries them: in frames, or in lines with an end that could be typed.
-fn fitted(profile: &Profile, kind: Option<&BusKind>) -> (Arc<BTreeMap<String, Command>>, Arc<BTreeMap<String, Poll>>) {
+fn fitted(profile: &Profile, kind: Option<&BusKind>) -> (ByName<Command>, ByName<Poll>) {
     let (frame, delimiter) = match kind {
         Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => (Some(Arc::new(frame.clone())), None),
         // No control character is ever a part of a value.
