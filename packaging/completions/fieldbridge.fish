@@ -65,7 +65,7 @@ complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l id-scop
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l device -d 'The device\'s id at the hub' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l registration-id -d 'Its id in the enrollment, if that is another one' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l transport -d 'How messages come: mqtt, mqtt-ws, amqp, amqp-ws or https. Without it a person is asked where only port 443 is open' -r
-complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l proxy -d 'HTTP proxy to go through, such as http://proxy:3128' -r
+complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l proxy -d 'HTTP proxy to go through, such as http://proxy:3128. Without it a person is asked where neither port is open' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l port -d 'Serial port of the bus; best one from /dev/serial/by-id' -r -F
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l modbus-tcp -d 'Modbus TCP server, in place of a serial port' -r
 complete -c fieldbridge -n "__fish_fieldbridge_using_subcommand init" -l baud -d 'Bits a second on the serial port' -r

@@ -2,6 +2,8 @@
 //! silence is wrong usage.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use super::sentences::in_options;
 use super::who::{Policy, Who};
 use super::{Backend, BackendError, Place};
 use crate::certificate::{pem, Trust};
+use crate::complaint::Complaint;
 use crate::config::{Proxy, TransportKind};
 use crate::exit::Exit;
 use crate::operate::text::printable;
@@ -235,7 +238,12 @@ impl Access {
             return Err(BackendError::Nobody(why.into()));
         };
         // Entra is no hub: a hub's own authority does not sign its certificate.
-        let trust = Trust::load(None).map_err(|why| BackendError::Nobody(in_options(&why.to_string())))?;
+        let trust = || {
+            Trust::load(None).map_err(|why| {
+                let remedy = "install the package ca-certificates, or set SSL_CERT_FILE to a file with CA certificates";
+                Complaint::new(format!("Entra is reached by TLS, and {}", why.what), remedy)
+            })
+        };
         let entra = Entra::of(|name| std::env::var(name).ok(), trust, self.proxy()?)?;
         Ok(Who::Entra { host: host.to_lowercase(), entra: Box::new(entra) })
     }
@@ -304,18 +312,24 @@ impl SendOptions {
             (Some(value), _, _) => value.clone().into_bytes(),
             (None, Some(data), _) => data.clone().into_bytes(),
             (None, None, Some(file)) => {
-                let read = std::fs::read(file);
-                let bytes = read.map_err(|error| Exit::Usage(format!("{} can't be read: {error}", file.display())))?;
-                if bytes.len() > MESSAGE_BYTES_MAX {
-                    let (file, length) = (file.display(), bytes.len());
-                    return Err(Exit::Usage(format!(
-                        "{file} has {length} bytes, and a message to a device has at most {MESSAGE_BYTES_MAX}"
-                    )));
-                }
-                bytes
+                let read = File::open(file).and_then(|file| {
+                    let (mut bytes, most) = (Vec::new(), MESSAGE_BYTES_MAX as u64 + 1);
+                    file.take(most).read_to_end(&mut bytes).map(|_| bytes)
+                });
+                read.map_err(|error| Exit::Usage(format!("{} can't be read: {error}", file.display())))?
             }
             (None, None, None) => Vec::new(),
         };
+        if body.len() > MESSAGE_BYTES_MAX {
+            let what = match (&self.value, &self.data_file) {
+                (None, Some(file)) => file.display().to_string(),
+                (None, None) => "--data".to_owned(),
+                (Some(_), _) => "VALUE".to_owned(),
+            };
+            return Err(Exit::Usage(format!(
+                "{what} is longer than the {MESSAGE_BYTES_MAX} bytes that a message to a device may have; send less"
+            )));
+        }
         let ack = self.acknowledged()?;
         let command = self.command.iter().map(|name| (COMMAND.to_owned(), name.clone()));
         Ok(Outgoing {
@@ -394,6 +408,32 @@ mod tests {
         let outgoing = data.outgoing().unwrap();
         assert_eq!((&outgoing.body[..], outgoing.message_id.as_str()), (&b"bare text"[..], "m"));
         assert_eq!((outgoing.ack, outgoing.properties.len()), (Ack::Negative, 0));
+    }
+
+    #[test]
+    fn a_body_that_no_message_has_is_wrong_usage_wherever_it_comes_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, most) = (folder.path().join("body"), MESSAGE_BYTES_MAX);
+        for (length, is_sent) in [(most, true), (most + 1, false)] {
+            let text = "x".repeat(length);
+            std::fs::write(&file, &text).unwrap();
+            let file = file.to_str().unwrap();
+            for (args, what) in [
+                (&["d", "print", &text][..], "VALUE"),
+                (&["d", "--data", &text], "--data"),
+                (&["d", "--data-file", file], file),
+            ] {
+                match parsed(args).unwrap().outgoing() {
+                    Ok(outgoing) => assert!(is_sent && outgoing.body.len() == length, "{what}"),
+                    Err(exit) => {
+                        assert!(!is_sent && exit.exit_status() == 2, "{what}");
+                        assert!(exit.to_string().starts_with(&format!("{what} is longer than the {most}")), "{exit}");
+                    }
+                }
+            }
+        }
+        let endless = parsed(&["d", "--data-file", "/dev/zero"]).unwrap().outgoing();
+        assert_eq!(endless.unwrap_err().exit_status(), 2);
     }
 
     #[test]

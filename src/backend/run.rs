@@ -222,11 +222,12 @@ pub async fn feedback(
     print: impl Fn(&str) -> io::Result<()>,
     tell: impl Fn(&str),
 ) -> Result<(), Exit> {
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut has_stood) = (Backoff::default(), false);
     loop {
-        match follow(options, &print, &mut backoff).await {
+        match follow(options, &print, (&mut backoff, &mut has_stood)).await {
             Ok(()) => return Ok(()),
-            Err(Stop::Hub(BackendError::Unreachable(why))) if options.follow => {
+            // What has never been reached is more likely another place than one that is away for a while.
+            Err(Stop::Hub(BackendError::Unreachable(why))) if options.follow && has_stood => {
                 tell(&why);
                 sleep(backoff.next(fastrand::f64())).await;
             }
@@ -239,9 +240,10 @@ pub async fn feedback(
 async fn follow(
     options: &FeedbackOptions,
     print: &impl Fn(&str) -> io::Result<()>,
-    backoff: &mut Backoff,
+    (backoff, has_stood): (&mut Backoff, &mut bool),
 ) -> Result<(), Stop> {
     let mut backend = options.access.connect().await.map_err(Stop::Hub)?;
+    *has_stood = true;
     let ended = loop {
         let next = match options.follow {
             true => backend.next_batch().await,

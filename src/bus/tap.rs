@@ -205,6 +205,10 @@ impl Lines for TappedLines {
     fn hardware(&self, path: &Path) -> Option<Hardware> {
         self.lines.hardware(path)
     }
+
+    fn peer(&self, address: &str) -> Option<Hardware> {
+        self.lines.peer(address)
+    }
 }
 
 struct TappedOpener {

@@ -22,6 +22,9 @@ use crate::peripheral::exception;
 /// anything: commands must have their part of that.
 const OWED_MAX: usize = 32;
 
+/// All units of a serial line.
+const BROADCAST: u8 = 0;
+
 /// Which units are asked.
 #[derive(Debug, Args)]
 pub struct ScanOptions {
@@ -65,21 +68,24 @@ fn units(text: &str) -> Result<Units, String> {
 /// The bus can't be asked, or no unit answers.
 pub fn run(config: &Path, options: &ScanOptions) -> Result<(), Exit> {
     let Units(units) = &options.units;
-    let found = to_its_end(async {
+    let mut found = Vec::new();
+    let ended = to_its_end(async {
         let way = Way::find(config, |config| match config.buses.contains_key(&options.bus) {
             true => Ok(options.bus.clone()),
             false => Err(Exit::No(no_bus(&options.bus, config.buses.keys()))),
         });
         let way = way.await?;
-        let found = all(&way, options).await;
+        let ended = all(&way, options, &mut found).await;
         way.leave().await;
-        found
-    })??;
+        ended
+    })?;
     let there = found.iter().filter(|found| found.answers).count();
-    if options.json {
+    // What was found before something went wrong is no less true for that.
+    if options.json && (ended.is_ok() || !found.is_empty()) {
         let found: Json = found.iter().map(scan::Found::to_json).collect();
         print(&found.to_string());
     }
+    ended?;
     let of = units.len();
     if there == 0 {
         let remedy = "check power, A and B (swapped?), baud and parity";
@@ -92,10 +98,12 @@ pub fn run(config: &Path, options: &ScanOptions) -> Result<(), Exit> {
 }
 
 /// What each unit is found to be, told while it is found.
-async fn all(way: &Way, options: &ScanOptions) -> Result<Vec<scan::Found>, Exit> {
+async fn all(way: &Way, options: &ScanOptions, all: &mut Vec<scan::Found>) -> Result<(), Exit> {
+    if options.units.0.contains(&BROADCAST) {
+        way.check_broadcast(&options.bus)?;
+    }
     let mut progress = Progress { shown: !options.json && std::io::stderr().is_terminal() };
     let mut owing = VecDeque::new();
-    let mut all = Vec::new();
     for (at, unit) in options.units.0.iter().enumerate() {
         progress.show(&format!("unit {unit} ({} of {})", at + 1, options.units.0.len()));
         if owing.len() >= OWED_MAX {
@@ -114,10 +122,30 @@ async fn all(way: &Way, options: &ScanOptions) -> Result<Vec<scan::Found>, Exit>
         }
         all.push(found);
     }
-    Ok(all)
+    Ok(())
 }
 
 impl Way {
+    /// Refuses unit 0 where it is all of them.
+    fn check_broadcast(&self, bus: &str) -> Result<(), Exit> {
+        let kind = match self {
+            Way::Alone(at) => at.0.buses.get(bus).map(|bus| bus.kind.as_str().to_owned()),
+            Way::Daemon(socket) => {
+                let status = client::ask(socket, &Request::Status {})?;
+                let buses = status["buses"].as_array().cloned().unwrap_or_default();
+                let kind = buses.iter().find(|found| found["name"] == bus).and_then(|found| found["kind"].as_str());
+                kind.map(str::to_owned)
+            }
+        };
+        match kind.as_deref() {
+            Some(kind @ ("modbus-rtu" | "modbus-ascii")) => Err(Exit::Usage(format!(
+                "unit 0 is a broadcast on a bus of kind {kind}: all units hear it, and none answers, so leave it out of \
+                 --units (see `fieldbridge scan --help`)"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     async fn ask(&self, bus: &str, unit: u8) -> Result<scan::Found, Exit> {
         match self {
             Way::Daemon(socket) => understood(client::ask(socket, &Request::Scan { bus: bus.to_owned(), unit })?),

@@ -15,6 +15,8 @@ pub fn is_loopback(address: &str) -> bool {
 }
 
 /// An address as `HOST:PORT`, with the default port, if there is one, where it gives none; or what is wrong with it.
+/// What is spelled in several ways is spelled in one: names have small letters (RFC 4343), and an IPv6 address its
+/// shortest form (RFC 5952), or that of the IPv4 address that it stands for.
 pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<String, Complaint> {
     let default_port = || default_port.ok_or_else(|| Complaint::bare("names no port, and there is no usual one"));
     if let Some((scheme, rest)) = text.split_once("://") {
@@ -25,7 +27,7 @@ pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<Str
         ));
     }
     if let Ok(bare) = text.parse::<Ipv6Addr>() {
-        return Ok(format!("[{bare}]:{}", default_port()?));
+        return Ok(SocketAddr::new(IpAddr::V6(bare).to_canonical(), default_port()?).to_string());
     }
     let (host, port) = match text.rsplit_once(':') {
         // The colons within brackets belong to the address.
@@ -41,12 +43,12 @@ pub(super) fn host_and_port(text: &str, default_port: Option<u16>) -> Result<Str
     let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     match bracketed {
         Some(inner) => match inner.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => {}
+            Ok(address @ IpAddr::V6(_)) => return Ok(SocketAddr::new(address.to_canonical(), port).to_string()),
             _ => return Err(Complaint::bare("has no valid IPv6 address in its brackets")),
         },
         None => check_host(host).map_err(Complaint::bare)?,
     }
-    Ok(format!("{host}:{port}"))
+    Ok(format!("{}:{port}", host.to_ascii_lowercase()))
 }
 
 /// What is wrong with a host name, if anything (RFC 1123, 2.1).
@@ -113,6 +115,11 @@ mod tests {
             ("::1", "[::1]:502"),
             ("[fe80::1]", "[fe80::1]:502"),
             ("[fe80::1]:503", "[fe80::1]:503"),
+            ("PLC.Plant:4001", "plc.plant:4001"),
+            ("[FE80:0:0::0001]:503", "[fe80::1]:503"),
+            ("FE80::0:1", "[fe80::1]:502"),
+            ("[::ffff:10.0.0.12]:503", "10.0.0.12:503"),
+            ("::ffff:10.0.0.12", "10.0.0.12:502"),
         ] {
             assert_eq!(host_and_port(text, Some(502)), Ok(full.to_owned()), "{text}");
         }

@@ -11,6 +11,7 @@ use super::keys::{self, Section};
 use super::text::{no_end, note_bytes};
 use super::tree::{Span, Table};
 use super::{frame, Bus, BusKind, Cut, Endpoint, LowLatency, Parity, Rs485, SerialPort, Wake};
+use crate::complaint::Complaint;
 
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_UNREACHABLE_AFTER: u32 = 3;
@@ -211,6 +212,7 @@ fn bus(table: &Table, kind: Option<Kind>) -> Option<Bus> {
         Kind::Serial => {
             let endpoint = endpoint(table, kind);
             let wake = wake(table);
+            check_wake(table, endpoint.as_ref(), wake.as_ref());
             BusKind::Serial { cut: cut(table)?, endpoint: endpoint?, wake }
         }
     };
@@ -278,6 +280,10 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
     if !table.has("baud") {
         table.absent("baud", ("is missing", "set it as on the peripherals, such as 9600 or 19200"));
     }
+    if let Some(why) = table.text("port").and_then(no_port) {
+        table.wrong("port", why);
+        return None;
+    }
     let path = table.path("port");
     if path.is_some() && table.text("port").is_some_and(|text| !text.starts_with('/')) {
         table.note("port", ("is taken from the folder of the configuration", "a serial port is usually under /dev"));
@@ -320,6 +326,24 @@ fn serial_port(table: &Table, kind: Kind) -> Option<SerialPort> {
         Some(false) => LowLatency::Unwanted,
     };
     Some(SerialPort { path: path?, baud: baud?, parity, data_bits, stop_bits, rs485, low_latency })
+}
+
+/// What is wrong with the name of a port that is none of this system.
+fn no_port(text: &str) -> Option<Complaint> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let place = rest.split(['/', '?']).next().filter(|place| !place.is_empty()).unwrap_or("HOST:PORT");
+        let what = format!("is a place in the network ({scheme}), and port is of this machine");
+        return Some(Complaint::new(what, format!("write address = {place:?} in the place of port, baud and parity")));
+    }
+    let name = text.trim_start_matches("\\\\.\\");
+    let number = name.get(..3).filter(|com| com.eq_ignore_ascii_case("com")).map(|_| &name[3..])?;
+    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| {
+        Complaint::new(
+            format!("{name} is what Windows calls a port"),
+            "write its path here, such as \"/dev/ttyS0\", or a name that `ls /dev/serial/by-id` shows",
+        )
+    })
 }
 
 /// How the port's driver is to switch the direction of the line.
@@ -369,7 +393,20 @@ fn wake(table: &Table) -> Option<Wake> {
     if table.has("wake_after") && !table.has("wake") {
         table.wrong("wake_after", ("has no effect without wake", "write what wakes the instrument, as wake = \"\\r\""));
     }
-    Some(Wake { bytes: frame::mark(table, "wake")?, after })
+    Some(Wake { bytes: frame::wake(table)?, after })
+}
+
+/// Reports a wake that takes the line for long: whoever waits for a turn waits behind it.
+fn check_wake(table: &Table, endpoint: Option<&Endpoint>, wake: Option<&Wake>) {
+    /// A character of eight bits with parity.
+    const BITS: usize = 11;
+    const LONGEST: usize = 10;
+    let (Some(Endpoint::Serial(port)), Some(wake)) = (endpoint, wake) else { return };
+    let seconds = (wake.bytes.len() * BITS).div_ceil(usize::try_from(port.baud).unwrap_or(usize::MAX).max(1));
+    if seconds > LONGEST {
+        let why = format!("takes {seconds}s at {} baud, and may take {LONGEST}s", port.baud);
+        table.wrong("wake", (why, "shorten it, or correct baud"));
+    }
 }
 
 fn delimiter(table: &Table) -> Option<Vec<u8>> {

@@ -9,7 +9,7 @@ use super::credential::{credential, secondary};
 use super::keys::{self, nearest};
 use super::profile::{too_soon, Profile};
 use super::provisioning::registration;
-use super::text::{expression, lacks_end};
+use super::text::{expression, lacks_end, looks_for_end};
 use super::tree::{join, Span, Table};
 use super::way::transport;
 use super::{
@@ -109,7 +109,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         seen.any_unit.insert(id, (name, unit));
     }
     if let Some((name, settings)) = bus.and_then(|(name, bus)| Some((name, bus.bus.as_ref()?))) {
-        check_in_flight(table, name, settings, quirks);
+        note_in_flight(table, name, settings, quirks);
     }
     let profile = reference(table, "profile", profiles);
     if let (Some((name, bus)), Some((_, profile))) = (bus, profile) {
@@ -130,7 +130,7 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
     hub.into_iter().for_each(|hub| check_way(table, hub, transport, credential.as_ref()));
     let broadcast = is_broadcast(unit, bus.and_then(|(_, bus)| bus.kind));
     let ((bus, entry), (_, profile)) = (bus?, profile?);
-    let kind = entry.bus.as_ref().map(|settings| &settings.kind);
+    let (commands, polls) = fitted(profile, entry.bus.as_ref().map(|settings| &settings.kind));
     Some(Device {
         id: id.to_owned(),
         bus: bus.to_owned(),
@@ -147,14 +147,8 @@ fn device<'a>(table: &Table, id: &'a str, around: &Around<'a>, seen: &mut Seen<'
         settle: settle.unwrap_or(Settle::AfterExecution),
         method_timeout,
         form: Arc::new(Form { default_command, ..profile.form.clone() }),
-        commands: match kind {
-            Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed(profile, frame),
-            _ => Arc::clone(&profile.commands),
-        },
-        polls: match kind {
-            Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => framed_polls(profile, frame),
-            _ => Arc::clone(&profile.polls),
-        },
+        commands,
+        polls,
     })
 }
 
@@ -180,6 +174,7 @@ fn check_together(
     match bus.bus.as_ref().map(|settings| &settings.kind) {
         Some(BusKind::Serial { cut: Cut::Delimiter(delimiter), .. }) => {
             note_missing_end(table, name, delimiter, profile);
+            warn_of_ends(table, name, delimiter, profile);
         }
         Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => check_framed(table, name, frame, profile),
         _ => {}
@@ -412,17 +407,23 @@ fn quirks(table: &Table, kind: Option<Kind>) -> Quirks {
     quirks
 }
 
-/// Reports a device whose answers can't be told from others' where several are awaited.
-fn check_in_flight(table: &Table, bus: &str, settings: &Bus, quirks: Quirks) {
-    const ONE_AT_A_TIME: [Quirk; 3] = [Quirk::TransactionId, Quirk::UnitId, Quirk::Length];
-    let most = settings.max_in_flight;
-    if let Some(quirk) = ONE_AT_A_TIME.into_iter().find(|quirk| most > 1 && quirks.has(*quirk)) {
-        let what = format!(
-            "{:?} takes answers that are told by nothing but their order, and up to {most} requests are under way at \
-             once on bus {bus:?} (max_in_flight)",
-            quirk.as_str()
-        );
-        table.wrong("quirks", (what, "remove max_in_flight from the bus, or put the device on a bus of its own"));
+/// Remarks on a device whose answers can't be told from others' where several are awaited.
+fn note_in_flight(table: &Table, bus: &str, settings: &Bus, quirks: Quirks) {
+    let Some(quirk) = quirks.one_at_a_time().filter(|_| settings.max_in_flight > 1) else { return };
+    let what = format!(
+        "{:?} takes answers that are told by nothing but their order, so that on bus {bus:?} one request at a time is \
+         under way, whatever its max_in_flight says",
+        quirk.as_str()
+    );
+    table.note("quirks", (what, "for more of them at once, put the device on a bus of its own"));
+}
+
+/// One request at a time on every bus with a device that needs it.
+pub(super) fn hold_to_one(buses: &mut BTreeMap<String, Bus>, devices: &BTreeMap<String, Device>) {
+    for device in devices.values().filter(|device| device.quirks.one_at_a_time().is_some()) {
+        if let Some(bus) = buses.get_mut(&device.bus) {
+            bus.max_in_flight = 1;
+        }
     }
 }
 
@@ -502,21 +503,24 @@ fn check_fit(table: &Table, bus_name: &str, kind: Option<Kind>, profile: &Profil
     }
 }
 
-/// The polls of a profile on a bus whose lines carry frames.
-fn framed_polls(profile: &Profile, frame: &Frame) -> Arc<BTreeMap<String, Poll>> {
-    let frame = Arc::new(frame.clone());
-    let framed = |poll: &Poll| {
-        let command = Command { frame: Some(Arc::clone(&frame)), ..poll.command.clone() };
-        Poll { command, ..poll.clone() }
-    };
-    Arc::new(profile.polls.iter().map(|(name, poll)| (name.clone(), framed(poll))).collect())
-}
+/// What a profile has of something, by its name.
+type ByName<T> = Arc<BTreeMap<String, T>>;
 
-/// The commands of a profile on a bus whose lines carry frames.
-fn framed(profile: &Profile, frame: &Frame) -> Arc<BTreeMap<String, Command>> {
-    let frame = Arc::new(frame.clone());
-    let framed = |command: &Command| Command { frame: Some(Arc::clone(&frame)), ..command.clone() };
-    Arc::new(profile.commands.iter().map(|(name, command)| (name.clone(), framed(command))).collect())
+/// The commands and polls of a profile as a bus carries them: in frames, or in lines with an end that could be typed.
+fn fitted(profile: &Profile, kind: Option<&BusKind>) -> (ByName<Command>, ByName<Poll>) {
+    let (frame, delimiter) = match kind {
+        Some(BusKind::Serial { cut: Cut::Frame(frame), .. }) => (Some(Arc::new(frame.clone())), None),
+        // No control character is ever a part of a value.
+        Some(BusKind::Serial { cut: Cut::Delimiter(end), .. }) if !end.iter().any(u8::is_ascii_control) => {
+            (None, Some(Arc::from(String::from_utf8_lossy(end).as_ref())))
+        }
+        _ => return (Arc::clone(&profile.commands), Arc::clone(&profile.polls)),
+    };
+    let fit = |command: &Command| Command { frame: frame.clone(), delimiter: delimiter.clone(), ..command.clone() };
+    let commands = profile.commands.iter().map(|(name, command)| (name.clone(), fit(command))).collect();
+    let poll = |poll: &Poll| Poll { command: fit(&poll.command), ..poll.clone() };
+    let polls = profile.polls.iter().map(|(name, of)| (name.clone(), poll(of))).collect();
+    (Arc::new(commands), Arc::new(polls))
 }
 
 /// Reports what can't stand in a frame, or would stand there twice.
@@ -563,6 +567,22 @@ fn note_missing_end(table: &Table, bus_name: &str, delimiter: &[u8], profile: &P
             "most instruments wait for one: write it in send, such as \"T\\r\\n\"",
         );
         table.note("profile", why);
+    }
+}
+
+/// Warns of a command whose reply is to hold the end of a line, where that is cut off before anything is compared.
+fn warn_of_ends(table: &Table, bus_name: &str, delimiter: &[u8], profile: &Profile) {
+    let looks = |command: &Command| match &command.action {
+        Action::Send(template) => looks_for_end(template, delimiter).map(|key| (key, command.name.clone())),
+        _ => None,
+    };
+    if let Some((key, name)) = profile.commands.values().find_map(looks) {
+        let end = String::from_utf8_lossy(delimiter);
+        let what = format!(
+            "`{key}` of its command {name:?} looks for the end of a line, and never matches: {end:?}, with which replies \
+             on bus {bus_name:?} end, is cut off before"
+        );
+        table.warn("profile", (what, "leave \\r and \\n out of it; the end of a reply is $"));
     }
 }
 

@@ -13,8 +13,11 @@ use crate::peripheral::frame::{hex, Ends, Frame, Length, FRAME_BYTES_MAX};
 
 /// Longer than any start or end in use.
 const MARK_BYTES_MAX: usize = 16;
-/// Shorter than a character of most lines, and as long as an instrument is believed to pause within what it says.
-const IDLE: Span = Span { min: Duration::from_millis(2), max: Duration::from_millis(200), because: "" };
+/// As many as go before what slow buses say: the optical heads of heat meters are woken by about 2.2 s of 0x55, which
+/// are 528 bytes at 2400 baud, and HART begins with a preamble of up to 20.
+const WAKE_BYTES_MAX: usize = 1024;
+/// From less than a character of most lines on, up to as long as any instrument pauses within what it says.
+const IDLE: Span = Span { min: Duration::from_millis(2), max: Duration::from_secs(5), because: "" };
 const LENGTH_AT: RangeInclusive<i64> = 0..=255;
 
 /// What people call a checksum elsewhere, and what it is here.
@@ -60,8 +63,18 @@ pub(super) fn frame(table: &Table) -> Option<Frame> {
     Some(frame)
 }
 
+/// What stands around a payload.
+fn mark(table: &Table, key: &str) -> Option<Vec<u8>> {
+    bytes(table, key, MARK_BYTES_MAX)
+}
+
+/// What wakes an instrument.
+pub(super) fn wake(table: &Table) -> Option<Vec<u8>> {
+    bytes(table, "wake", WAKE_BYTES_MAX)
+}
+
 /// Bytes that are written as a text, as the number of one, or as the numbers of some.
-pub(super) fn mark(table: &Table, key: &str) -> Option<Vec<u8>> {
+fn bytes(table: &Table, key: &str, most: usize) -> Option<Vec<u8>> {
     if !table.has(key) {
         return None;
     }
@@ -80,9 +93,9 @@ pub(super) fn mark(table: &Table, key: &str) -> Option<Vec<u8>> {
     };
     let expected = "write a text, as \"\\u0002\", the number of a byte, as 0x02, or of some, as [0xAA, 0x55]";
     match bytes {
-        Some(bytes) if (1..=MARK_BYTES_MAX).contains(&bytes.len()) => return Some(bytes),
+        Some(bytes) if (1..=most).contains(&bytes.len()) => return Some(bytes),
         Some(bytes) if bytes.is_empty() => table.wrong(key, ("is empty", "remove it, or write a byte")),
-        Some(_) => table.wrong(key, (format!("is longer than {MARK_BYTES_MAX} bytes"), expected)),
+        Some(_) => table.wrong(key, (format!("is longer than {most} bytes"), expected)),
         None => table.wrong(key, ("holds what is not a byte", expected)),
     }
     None
@@ -191,9 +204,11 @@ fn check_escape(table: &Table, escape: &[u8], marks: [&[u8]; 2], ends: Ends) -> 
         (_, Ends::Fixed(_) | Ends::Length(_) | Ends::Idle(_)) => {
             ("is for a frame that ends with end, and this one does not", "remove it")
         }
-        ([_], _) if marks.iter().any(|mark| mark.len() > 1) => {
-            ("stands before single bytes, and start or end are longer", "make them one byte, or remove it")
-        }
+        ([byte], _) if are_doubled(marks, *byte) => return Some(*byte),
+        ([_], _) if marks.iter().any(|mark| mark.len() > 1) => (
+            "stands before single bytes, and start or end are longer",
+            "make them one byte, or two of which the escape is the first, as [0x10, 0x02] and [0x10, 0x03]",
+        ),
         ([byte], _) if marks.contains(&[*byte].as_slice()) => {
             ("is the start or the end of a frame", "correct one of them")
         }
@@ -202,6 +217,12 @@ fn check_escape(table: &Table, escape: &[u8], marks: [&[u8]; 2], ends: Ends) -> 
     };
     table.wrong("escape", why);
     None
+}
+
+/// Whether start and end are the escape and another byte each, so that the escape alone is doubled within a payload.
+fn are_doubled(marks: [&[u8]; 2], escape: u8) -> bool {
+    let is_one = |mark: &[u8]| matches!(mark, [first, second] if *first == escape && *second != escape);
+    marks.iter().all(|mark| is_one(mark)) && marks[0] != marks[1]
 }
 
 /// Whether a frame of the length that is said holds what stands around its payload.

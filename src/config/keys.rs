@@ -214,31 +214,32 @@ pub const STEP: Section = Section {
     keys: &["write", "function", "value", "values", "unavailable", "range", "verify", "read_back"],
 };
 
+/// Where a value stands, and how it lies there.
+const PLACE: &[&str] = &[
+    "table",
+    "address",
+    "register",
+    "type",
+    "bit",
+    "count",
+    "order",
+    "word_order",
+    "byte_order",
+    "scale",
+    "offset",
+    "scale_register",
+    "encoding",
+];
+
 /// The table that `read` and `write` hold.
-pub const POINT: Section = Section {
-    title: "read and write",
-    keys: &[
-        "table",
-        "address",
-        "register",
-        "type",
-        "bit",
-        "count",
-        "order",
-        "word_order",
-        "byte_order",
-        "scale",
-        "offset",
-        "scale_register",
-    ],
-};
+pub const POINT: Section = Section { title: "read and write", keys: &joined::<14>(&[PLACE, &["pad"]]) };
 
 /// The table that `scale_register` holds.
 pub const SCALE_REGISTER: Section = Section { title: "scale_register", keys: &["table", "address", "register"] };
 
 /// The table that `read_back` holds.
 pub const READ_BACK: Section =
-    Section { title: "read_back", keys: &joined::<16>(&[POINT.keys, &["units", "after", "within", "tolerance"]]) };
+    Section { title: "read_back", keys: &joined::<17>(&[PLACE, &["units", "after", "within", "tolerance"]]) };
 
 /// Every section, in the order of the reference file. [`BUS`] is left out: it is the union of the kinds.
 pub const SECTIONS: [Section; 26] = [

@@ -242,7 +242,8 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let profiles = profile::profiles(&root);
     let devices = device::devices(&root, (hub.as_ref(), provisioning.is_some()), &buses, &profiles);
     telemetry.iter().for_each(|settings| telemetry::check_day(&root, settings, &devices));
-    let buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
+    let mut buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
+    device::hold_to_one(&mut buses, &devices);
     let (hub, provisioning, admin_socket) = (hub?, provisioning.flatten(), admin_socket?);
     let (ledger, telemetry) = (ledger?, telemetry?);
     Some(Config { hub, provisioning, admin_socket, ledger, telemetry, metrics, web, buses, devices })

@@ -60,7 +60,7 @@ use crate::peripheral::{Command, Events, Poll};
 pub use address::is_loopback;
 pub use fingerprint::{of_device_and_bus, Fingerprints};
 pub use load::{load, load_adding, load_telling, places, profile_problems, Loaded, Places, Refused};
-pub use point::{meant_by, ORDERS, TABLES, TYPES};
+pub use point::{meant_by, ENCODINGS, ORDERS, PADS, TABLES, TYPES};
 pub use problem::{Origins, Place, Problem, Severity};
 pub use registration::{group_key, registration_id};
 pub use standing::Standing;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::keys;
 use super::tree::Table as Section;
-use crate::peripheral::registers::{DataType, Order, Point, ScaleRegister, Table, BITS_READ_MAX};
+use crate::peripheral::registers::{DataType, Encoding, Order, Pad, Point, ScaleRegister, Table, BITS_READ_MAX};
 
 /// The tables by their names.
 pub const TABLES: [(&str, Table); 4] =
@@ -28,6 +28,12 @@ pub const TYPES: [(&str, DataType); 12] = [
 
 /// Values of a point: the most that any request moves.
 const COUNTS: RangeInclusive<i64> = 1..=BITS_READ_MAX as i64;
+
+/// What a text is filled up with, by its names.
+pub const PADS: [(&str, Pad); 2] = [("nul", Pad::Nul), ("space", Pad::Space)];
+
+/// How the characters of a text are bytes, by its names.
+pub const ENCODINGS: [(&str, Encoding); 2] = [("utf-8", Encoding::Utf8), ("latin-1", Encoding::Latin1)];
 
 const ENDS: [(&str, Order); 2] = [("big", Order::Big), ("little", Order::Little)];
 
@@ -81,9 +87,14 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
         _ => DataType::Bool,
     };
     let kind = given_kind.unwrap_or(default_kind);
-    check_type(&section, table, kind);
+    check_type(&section, table, kind, count);
     check_order(&section, kind, word_order);
     let scale_register = scale_register(&section, table, kind);
+    let pad = section.choice("pad", &PADS);
+    if !is_write && kind == DataType::String && section.has("pad") {
+        section.wrong("pad", ("is for what is written: read, neither zeros nor spaces are of the text", "remove it"));
+    }
+    let encoding = section.choice("encoding", &ENCODINGS);
     if is_write && table == Table::Holding && kind == DataType::Bool && !section.has("bit") {
         let why = (
             "writes the whole register as 0 or 1, over whatever its other 15 bits hold",
@@ -102,6 +113,8 @@ pub(super) fn point(command: &Section, key: &str) -> Option<Point> {
         offset: offset.unwrap_or(0.0),
         bit,
         scale_register,
+        pad: pad.unwrap_or(Pad::Nul),
+        encoding: encoding.unwrap_or(Encoding::Utf8),
         ..Point::new(table, address, kind)
     })
 }
@@ -139,9 +152,10 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
         (false, false) => write.kind,
     };
     let kind = given_kind.unwrap_or(default_kind);
-    check_type(section, table, kind);
+    check_type(section, table, kind, count);
     check_order(section, kind, word_order);
     let scale_register = scale_register(section, table, kind);
+    let encoding = section.choice("encoding", &ENCODINGS);
     let is_alike = |kind: DataType| (kind == DataType::Bool, kind == DataType::String);
     if is_alike(kind) != is_alike(write.kind) || (count != write.count && kind != DataType::String) {
         let key = ["type", "count", "table", "register"].into_iter().find(|key| section.has(key));
@@ -161,6 +175,7 @@ pub(super) fn shown_at(section: &Section, write: &Point) -> Option<Point> {
         offset: offset.unwrap_or(as_offset),
         bit,
         scale_register: scale_register.or(write.scale_register.filter(|_| !is_bits(table))),
+        encoding: encoding.unwrap_or(write.encoding),
         ..Point::new(table, address, kind)
     })
 }
@@ -297,7 +312,7 @@ fn plural(table: Table) -> &'static str {
     }
 }
 
-fn check_type(section: &Section, table: Table, kind: DataType) {
+fn check_type(section: &Section, table: Table, kind: DataType, count: Option<u16>) {
     if table.is_bits() && kind != DataType::Bool {
         let why = (format!("{} hold single bits", plural(table)), "remove it");
         section.wrong("type", why);
@@ -308,8 +323,11 @@ fn check_type(section: &Section, table: Table, kind: DataType) {
         let why = (format!("is for the bytes of registers, and {} hold single bits", plural(table)), "remove it");
         section.wrong(key, why);
     }
-    if kind == DataType::String && !section.has("count") {
+    if kind == DataType::String && count.is_none() && !section.has("count") {
         section.absent("count", ("is missing", "a string needs its number of registers, two bytes each"));
+    }
+    for key in ["pad", "encoding"].into_iter().filter(|key| kind != DataType::String && section.has(key)) {
+        section.wrong(key, ("is for texts, and this point holds none", "remove it, or write type = \"string\""));
     }
     if matches!(kind, DataType::Bool | DataType::String) {
         for key in ["scale", "offset"] {

@@ -175,7 +175,7 @@ pub(super) fn beside(table: &Table, action: Option<Action>, name: &str) -> Optio
     match &command.action {
         Action::Read(_) | Action::Steps(_) => {}
         Action::Write(point) => check_written(table, point, range),
-        Action::Send(template) => check_sent(table, template),
+        Action::Send(template) => check_sent(table, template, range),
     }
     check_fixed(table, &command);
     check_names(table, &command);
@@ -320,8 +320,20 @@ pub(super) fn refuse_keys_of(table: &Table, action: &str, what: &str) {
     }
 }
 
+fn is_duration(text: &str) -> bool {
+    humantime::parse_duration(text).is_ok()
+}
+
 /// How a write is read back, by `read_back` or by `verify = true`.
 fn read_back(table: &Table, write: &Point) -> Option<Rule> {
+    if let Some(within) = table.json("verify").filter(|given| given.as_str().is_some_and(is_duration)) {
+        let why = (
+            "is true or false",
+            format!("to say for how long it is looked for, write read_back = {{ within = {within} }}"),
+        );
+        table.wrong("verify", why);
+        return Some(Rule::exact(write));
+    }
     let verify = table.boolean("verify");
     if !table.has("read_back") {
         return verify.filter(|verify| *verify).map(|_| Rule::exact(write));

@@ -167,8 +167,38 @@ pub(super) fn lacks_end(template: &Template, delimiter: &[u8]) -> bool {
     ends_in_control(delimiter) && !ends_in_control(send) && !send.ends_with(delimiter)
 }
 
+/// The key whose expression wants a sign of the end of a line, where replies on its bus end with this.
+pub(super) fn looks_for_end(template: &Template, delimiter: &[u8]) -> Option<&'static str> {
+    let cut = |sign: char| delimiter.contains(&(sign as u8));
+    // The lines of a reply of several are joined by line feeds.
+    let feeds_count = template.until.is_some();
+    let keys = [
+        ("expect", &template.expect, feeds_count),
+        ("refuse", &template.refuse, false),
+        ("until", &template.until, false),
+    ];
+    let wants = |regex: &Regex, sign, escape| cut(sign) && is_needed(regex.as_str(), sign, escape);
+    keys.into_iter().find_map(|(key, regex, feeds_count)| {
+        let regex = regex.as_ref()?;
+        (wants(regex, '\r', "\\r") || !feeds_count && wants(regex, '\n', "\\n")).then_some(key)
+    })
+}
+
+/// Whether an expression matches nothing without this sign, as far as that is plain: where there is no choice in it,
+/// and nothing in brackets may be left out.
+fn is_needed(expression: &str, sign: char, escape: &str) -> bool {
+    if ["|", ")?", ")*", "){0"].iter().any(|choice| expression.contains(choice)) {
+        return false;
+    }
+    let Ok(other) = Regex::new(r"\\\\|\[(?:\\.|[^\]])*\]") else { return false };
+    let plain = other.replace_all(expression, "");
+    let may_lack = |behind: &str| ["?", "*", "{0"].iter().any(|often| behind.starts_with(often));
+    let needed = |written: &str| plain.match_indices(written).any(|(at, _)| !may_lack(&plain[at + written.len()..]));
+    needed(escape) || needed(&sign.to_string())
+}
+
 /// What is wrong with the keys beside a line that is sent.
-pub(super) fn check_sent(table: &Table, template: &Template) {
+pub(super) fn check_sent(table: &Table, template: &Template, range: Option<(f64, f64)>) {
     let (takes_value, sent_by) = (template.send.takes_value(), sent_by(table));
     for key in ["value", "range", "pattern"] {
         if table.has(key) && !takes_value {
@@ -181,6 +211,9 @@ pub(super) fn check_sent(table: &Table, template: &Template) {
             let why = (format!("stands beside {other}, which says already what is sent"), "keep one of them");
             table.wrong("pattern", why);
         }
+    }
+    if let Some(Err(why)) = range.map(|range| template.send.check_range(range)) {
+        table.wrong("range", why);
     }
     if table.has("pattern") && template.send.takes_numbers_alone() {
         let why =
@@ -216,6 +249,30 @@ mod tests {
             ("} {", None),
         ] {
             assert_eq!(other_placeholder(send), found, "{send}");
+        }
+    }
+
+    #[test]
+    fn an_expression_that_wants_the_end_of_a_line_never_matches_where_that_is_cut_off() {
+        for (expect, until, delimiter, is_vain) in [
+            (r"^OK\r\n$", None, "\r\n", true),
+            ("^OK\r\n", None, "\r\n", true),
+            (r"^W ([0-9.]+)\n", None, "\n", true),
+            (r"^OK\r$", None, "\r", true),
+            (r"^OK\r$", None, "\n", false),
+            (r"^OK\r\nREADY", None, ">", false),
+            (r"^OK\r?\n*$", None, "\r\n", false),
+            (r"^OK(\r\n)?$", None, "\r\n", false),
+            (r"^OK|\n", None, "\r\n", false),
+            (r"^[^\r\n]+$", None, "\r\n", false),
+            (r"^C:\\new$", None, "\r\n", false),
+            (r"^A 1\nB 2", Some("^OK$"), "\r\n", false),
+            (r"^A 1\r\nB 2", Some("^OK$"), "\r\n", true),
+            (r"^A 1\nB 2", Some(r"^OK\n"), "\r\n", true),
+        ] {
+            let regex = |text: &str| Some(Regex::new(text).unwrap());
+            let template = Template { expect: regex(expect), until: until.and_then(regex), ..Template::default() };
+            assert_eq!(looks_for_end(&template, delimiter.as_bytes()).is_some(), is_vain, "{expect:?} {delimiter:?}");
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn ways(table: &Table, host: Option<&str>, tls: bool) -> Ways {
     let addresses = BTreeMap::from(addresses);
     let proxy = proxy(table);
     if !tls {
-        check_plain(table, &addresses[&transport], proxy.is_some());
+        check_plain(table, &addresses[&transport], proxy.as_ref());
     }
     let poll_interval = table.duration("poll_interval", &POLL_INTERVAL);
     if poll_interval.is_some_and(|interval| interval < DEFAULT_POLL_INTERVAL) {
@@ -178,7 +178,7 @@ pub fn proxy_credentials(bytes: &[u8]) -> Result<String, Complaint> {
     super::secret::proxy_credentials(super::secret::text(bytes)?)
 }
 
-fn check_plain(table: &Table, address: &str, is_proxied: bool) {
+fn check_plain(table: &Table, address: &str, proxy: Option<&Proxy>) {
     if !is_loopback(address) {
         table.wrong(
             "tls",
@@ -187,8 +187,12 @@ fn check_plain(table: &Table, address: &str, is_proxied: bool) {
                 "remove this line, or set hub.address to a loopback address such as \"127.0.0.1:1883\"",
             ),
         );
-    } else if is_proxied {
-        table.wrong("tls", ("without TLS the proxy can read and send commands", "remove this line, or the proxy"));
+    } else if proxy.is_some_and(|proxy| !is_loopback(&proxy.address)) {
+        let why =
+            ("without TLS the proxy can read and send commands", "remove this line, or name a proxy on this machine");
+        table.wrong("tls", why);
+    } else if proxy.is_some() {
+        table.note("tls", ("without TLS the proxy on this machine can read and send commands", "is it meant so?"));
     } else if table.has("ca_file") {
         table.note("ca_file", Complaint::bare("is not used, because tls is false"));
     }

@@ -49,6 +49,8 @@ const KEYS: &[Alias] = &[
     ),
     ("word_order", &["word_swap", "swap_words", "wordorder"], ""),
     ("byte_order", &["byteorder", "byte_swap", "swap_bytes"], ""),
+    ("pad", &["padding", "pad_char", "fill", "fill_char", "filler"], " It is nul or space"),
+    ("encoding", &["charset", "codepage", "code_page", "character_set", "text_encoding"], " It is utf-8 or latin-1"),
     ("type", &["datatype", "data_type", "format", "kind", "value_type"], ""),
     ("scale", &["factor", "multiplier", "gain", "resolution", "scaling", "multiply", "divisor"], ""),
     ("offset", &["bias", "add", "shift"], ""),
@@ -321,6 +323,10 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("word_order", "little", &["lsw", "lsw_first", "low", "low_first", "le", "swap", "swapped", "reverse", "true"]),
     ("byte_order", "big", &["msb", "msb_first", "be", "network", "false"]),
     ("byte_order", "little", &["lsb", "lsb_first", "le", "swap", "swapped", "intel", "true"]),
+    ("pad", "nul", &["null", "zero", "zeros", "0", "none"]),
+    ("pad", "space", &["spaces", "blank", "blanks"]),
+    ("encoding", "utf-8", &["utf8", "ascii", "us-ascii", "unicode"]),
+    ("encoding", "latin-1", &["latin1", "iso-8859-1", "iso8859-1", "windows-1252", "ansi", "l1"]),
     ("settle", "after-accept", &["early", "at-receipt", "on-receipt", "receipt"]),
     ("settle", "after-execution", &["late", "done", "after-done", "end"]),
 ];
@@ -418,6 +424,8 @@ mod tests {
             (keys::POINT, "datatype", "type"),
             (keys::POINT, "endianness", "order"),
             (keys::READ_BACK, "swap", "order"),
+            (keys::POINT, "padding", "pad"),
+            (keys::READ_BACK, "charset", "encoding"),
             (keys::POINT, "word_swap", "word_order"),
             (keys::SERIAL, "terminator", "delimiter"),
             (keys::COMMAND, "nan_value", "unavailable"),
@@ -459,6 +467,8 @@ mod tests {
             ("kind", "modbusascii", "\"modbus-ascii\""),
             ("kind", "ASCII", "\"modbus-ascii\" for Modbus"),
             ("table", "4x", "\"holding\""),
+            ("encoding", "ISO-8859-1", "\"latin-1\""),
+            ("pad", "zero", "\"nul\""),
         ] {
             let found = instead(key, written).map(|why| why.to_string()).unwrap_or_default();
             assert!(found.contains(told), "{key} = {written}: {found}");

@@ -3,7 +3,7 @@
 use serde_json::{json, Value as Json};
 
 use super::placeholder::Place;
-use super::registers::{DataType, Order, Point, ScaleRegister, Table};
+use super::registers::{DataType, Encoding, Order, Pad, Point, ScaleRegister, Table};
 use super::text::VALUE_BYTES_MAX;
 use super::{Action, Command, Function, Meaning, Names, Pattern, Prepared, Rule, Template};
 use crate::command::outcome::Code;
@@ -50,6 +50,8 @@ fn point(source: &mut Source) -> Point {
             .u8()
             .is_multiple_of(4)
             .then(|| ScaleRegister { table: *source.pick(&[Table::Holding, Table::Input]), address: source.u16() }),
+        pad: *source.pick(&[Pad::Nul, Pad::Space]),
+        encoding: *source.pick(&[Encoding::Utf8, Encoding::Latin1]),
     }
 }
 
@@ -138,8 +140,8 @@ fn a_spelled_value_is_the_value(write: &Command, value: &Json) {
     let lenient = Command { numbers_as_text: true, ..write.clone() };
     let prepared = |value: &Json| lenient.prepare(Some(value));
     let spelled = match value {
-        Json::Bool(_) | Json::Number(_) => value.to_string().into(),
-        Json::Array(all) => all.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect(),
+        Json::Bool(_) | Json::Number(_) => decimal(value).into(),
+        Json::Array(all) => all.iter().map(|one| one.as_str().map_or_else(|| decimal(one), str::to_owned)).collect(),
         other => other.clone(),
     };
     match (write.prepare(Some(value)), prepared(&spelled)) {
@@ -147,6 +149,16 @@ fn a_spelled_value_is_the_value(write: &Command, value: &Json) {
             assert_eq!(format!("{:?}", plain.request), format!("{:?}", lenient.request), "{spelled}");
         }
         (plain, lenient) => assert_eq!(plain.is_ok(), lenient.is_ok(), "{spelled}"),
+    }
+}
+
+/// A value as it is spelled without an exponent.
+fn decimal(value: &Json) -> String {
+    let (text, number) = (value.to_string(), value.as_f64().unwrap_or_default().to_string());
+    match (text.contains('e') && value.is_number(), number.contains('.')) {
+        (false, _) => text,
+        (true, true) => number,
+        (true, false) => number + ".0",
     }
 }
 
@@ -170,7 +182,7 @@ fn is_exact(point: &Point, found: &Answer) -> bool {
         }
         (DataType::String, Answer::Words(words)) => {
             let text = point.unpack_text(words);
-            point.pack_text(&text) == *words && !text.contains(['\u{FFFD}']) && !text.contains(char::is_control)
+            point.pack_text(&text).as_ref() == Ok(words) && !text.contains(char::is_control)
         }
         _ => plain,
     }

@@ -20,7 +20,8 @@ pub struct Frame {
     pub end: Vec<u8>,
     /// How the last byte is known.
     pub ends: Ends,
-    /// Stands before a `start`, an `end` and itself, each of which is one byte then, within the payload.
+    /// Stands before a `start`, an `end` and itself, each of which is one byte then, within the payload. Or `start` and
+    /// `end` are the escape and another byte each, and it stands before itself alone.
     pub escape: Option<u8>,
     /// Stands between the payload and `end`.
     pub checksum: Option<Checksum>,
@@ -95,6 +96,11 @@ impl Frame {
 
     fn sum(&self, payload: &[u8]) -> Vec<u8> {
         self.checksum.map_or_else(Vec::new, |checksum| checksum.of(&self.start, payload))
+    }
+
+    /// The escape, where `start` and `end` begin with it.
+    pub fn doubled(&self) -> Option<u8> {
+        self.escape.filter(|escape| [&self.start, &self.end].iter().any(|mark| mark.len() == 2 && mark[0] == *escape))
     }
 
     /// The bytes that an escape stands before.
@@ -206,6 +212,21 @@ mod tests {
             wrong[1] ^= 0x40;
             assert!(frame.open(&wrong).is_err());
         }
+    }
+
+    #[test]
+    fn where_start_and_end_begin_with_the_escape_it_is_doubled_and_nothing_else() {
+        let (start, end) = (vec![0x10, 2], vec![0x10, 3]);
+        let doubled = Frame { start, end, escape: Some(0x10), checksum: None, ..frame(Ends::AtItsEnd) };
+        for (payload, whole) in [
+            (&b"A"[..], &[0x10, 2, b'A', 0x10, 3][..]),
+            (&[0x10], &[0x10, 2, 0x10, 0x10, 0x10, 3]),
+            (&[2, 0x10, 3], &[0x10, 2, 2, 0x10, 0x10, 3, 0x10, 3]),
+        ] {
+            assert_eq!(doubled.seal(payload).unwrap(), whole, "{payload:02X?}");
+            assert_eq!(doubled.open(whole).unwrap(), payload);
+        }
+        assert!(doubled.open(&[0x10, 2, b'A', 0x10, 0x10, 3]).is_err(), "an escape that is doubled ends no frame");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use meaning::Meaning;
 pub use names::Names;
 pub use poll::{Poll, Reading, Report};
 pub use read_back::{Found, Rule};
-use registers::{DataType, Point, Raw, Table, WORDS_WRITTEN_AND_READ_MAX};
+use registers::{DataType, Point, Raw, Table, Unfit, WORDS_WRITTEN_AND_READ_MAX};
 pub use text::{Pattern, Template, PLACEHOLDER};
 pub use wording::{Picture, Wording};
 
@@ -73,6 +73,8 @@ pub struct Command {
     pub range: Option<(f64, f64)>,
     /// What is sent stands in such a frame: its bus's.
     pub frame: Option<Arc<Frame>>,
+    /// What ends a line on its bus, where that could be typed.
+    pub delimiter: Option<Arc<str>>,
     /// Replaces the device's and the bus's `response_timeout`.
     pub timeout: Option<Duration>,
     /// The command must have reached the wire this long after its receipt.
@@ -155,6 +157,7 @@ impl Command {
             numbers_as_text: false,
             range: None,
             frame: None,
+            delimiter: None,
             timeout: None,
             deadline: Command::DEADLINE,
             min_interval: Duration::ZERO,
@@ -362,8 +365,9 @@ impl Command {
     fn encode(&self, point: &Point, value: &Json) -> Result<(Request, Json), Fault> {
         let address = point.address;
         if point.kind == DataType::String {
-            let text = text_for(point, value)?;
-            return Ok((self.write_words(address, point.pack_text(text)), text.into()));
+            let words = text_in(point, value)?;
+            let written = point.unpack_text(&words).into();
+            return Ok((self.write_words(address, words), written));
         }
         let mut raws = Vec::new();
         let mut written = Vec::new();
@@ -451,7 +455,7 @@ impl Command {
             let meant = self.resolved(value)?;
             value::within_text(&meant, self.range)?;
             let own = self.fixed.is_some() || self.names.is_some();
-            let (payload, held) = template.filled(&self.name, &meant, own)?;
+            let (payload, held) = template.filled((&self.name, self.delimiter.as_deref()), &meant, own)?;
             // Where bytes hold a number only nearly, what they hold may have left the range.
             held.as_ref().map_or(Ok(()), |held| value::within_text(held, self.range))?;
             let written = match self.names {
@@ -512,16 +516,17 @@ fn one_or_all(point: &Point, mut values: Vec<Json>) -> Json {
     }
 }
 
-/// A text that fits the point.
-fn text_for<'a>(point: &Point, value: &'a Json) -> Result<&'a str, Fault> {
-    let room = point.span() * 2;
+/// The registers of a text that fits the point.
+fn text_in(point: &Point, value: &Json) -> Result<Vec<u16>, Fault> {
     let text = value.as_str().ok_or_else(|| value::wrong("a text", value))?;
     text::no_control(text)?;
-    if text.len() > room {
-        return Err(Fault::new(
-            Code::OutOfRange,
-            format!("expected a text of at most {room} bytes, got {}", text.len()),
-        ));
-    }
-    Ok(text)
+    point.pack_text(text).map_err(|unfit| match unfit {
+        Unfit::Length { room, takes } => {
+            Fault::new(Code::OutOfRange, format!("expected a text of at most {room} bytes, got {takes}"))
+        }
+        Unfit::Character(char) => Fault::new(
+            Code::BadValue,
+            format!("expected characters that the point's encoding, Latin-1, has, and {char:?} is none"),
+        ),
+    })
 }

@@ -115,14 +115,46 @@ impl Place {
         }
     }
 
+    /// Whether limits of the value are ones that stand there.
+    pub(super) fn check_range(&self, (low, high): (f64, f64)) -> Result<(), Complaint> {
+        let Some((least, most)) = self.limits().filter(|(least, most)| low < *least || high > *most) else {
+            return Ok(());
+        };
+        let what = format!(
+            "is {low} to {high}, and {self} holds {least} to {most}, so that messages within it would be refused"
+        );
+        Err(Complaint::new(what, format!("narrow it, or write another place than {self}")))
+    }
+
+    /// Least and greatest number that stand there, where there are such.
+    fn limits(&self) -> Option<(f64, f64)> {
+        match self.form {
+            Form::Plain | Form::Bytes { kind: Kind::Float, .. } => None,
+            Form::Hex { padding, .. } => Some((0.0, hex_most(padding) as f64)),
+            Form::Bytes { kind, size, .. } => {
+                let (low, high) = limits(kind, size).into_inner();
+                Some((low as f64, high as f64))
+            }
+            Form::Decimal { sign, padding, decimals } => {
+                let width = padding.width()?;
+                let point = usize::from(decimals > 0);
+                // As many nines as there is room for.
+                let nines = |sign: usize| match width.saturating_sub(sign + point + decimals) {
+                    0 => 0.0,
+                    digits => format!("{:9<digits$}.{:9<decimals$}", "", "").parse().unwrap_or(0.0),
+                };
+                Some((0.0 - nines(1), nines(usize::from(sign))))
+            }
+        }
+    }
+
     /// The bytes of a number there, and the number that they are.
     pub(super) fn write(&self, value: &Json) -> Result<(Vec<u8>, Json), Fault> {
         let number = value::number(value).ok_or_else(|| value::wrong("a number", value))?;
         match self.form {
             Form::Plain | Form::Decimal { .. } => self.decimal(value, number),
             Form::Hex { upper, padding } => {
-                let most = padding.width().map_or(u64::MAX, |width| u64::MAX >> (64 - 4 * width.min(16)));
-                let whole = self.whole(value, 0..=i128::from(most))?;
+                let whole = self.whole(value, 0..=i128::from(hex_most(padding)))?;
                 let digits = if upper { format!("{whole:X}") } else { format!("{whole:x}") };
                 Ok((padding.filled("", &digits), value::whole(whole)))
             }
@@ -264,6 +296,11 @@ fn held(kind: Kind, bytes: &[u8]) -> Json {
     }
 }
 
+/// The greatest number that so many hexadecimal digits are.
+fn hex_most(padding: Padding) -> u64 {
+    padding.width().map_or(u64::MAX, |width| u64::MAX >> (64 - 4 * width.min(16)))
+}
+
 fn limits(kind: Kind, size: usize) -> RangeInclusive<i128> {
     let span = 1_i128 << (8 * size);
     match kind {
@@ -383,6 +420,34 @@ mod tests {
         for (form, value, code, told) in table {
             let fault = place(form).write(&value).unwrap_err();
             assert!(fault.code == code && fault.message.contains(told), "{form} {value}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn limits_that_a_place_does_not_hold_are_told() {
+        for (form, range, told) in [
+            ("02X", (0.0, 255.0), None),
+            ("02X", (0.0, 1000.0), Some("is 0 to 1000, and {value:02X} holds 0 to 255")),
+            ("02X", (-5.0, 5.0), Some("is -5 to 5, and {value:02X} holds 0 to 255")),
+            ("X", (0.0, 1e6), None),
+            ("u8", (0.0, 256.0), Some("holds 0 to 255")),
+            ("i8", (-128.0, 127.0), None),
+            ("u16le", (-1.0, 0.0), Some("holds 0 to 65535")),
+            ("f32be", (-1e6, 1e6), None),
+            ("03d", (-99.0, 999.0), None),
+            ("03d", (0.0, 5000.0), Some("holds -99 to 999")),
+            ("03d", (-100.0, 0.0), Some("holds -99 to 999")),
+            ("+3d", (-99.0, 100.0), Some("holds -99 to 99")),
+            ("d", (-1e9, 1e9), None),
+            ("05.1f", (-99.9, 999.9), None),
+            ("05.1f", (0.0, 1000.0), Some("holds -99.9 to 999.9")),
+            ("+06.2f", (-100.0, 100.0), Some("holds -99.99 to 99.99")),
+        ] {
+            let why = place(form).check_range(range).err().map(|why| why.to_string());
+            match told {
+                None => assert_eq!(why, None, "{form} {range:?}"),
+                Some(told) => assert!(why.as_ref().is_some_and(|why| why.contains(told)), "{form} {range:?}: {why:?}"),
+            }
         }
     }
 

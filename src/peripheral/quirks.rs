@@ -5,8 +5,8 @@
 /// One way to bend the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quirk {
-    /// It answers under another transaction id (Modbus TCP). What a server says on a new connection to what it was
-    /// asked on the one before is taken for the answer.
+    /// It answers under another transaction id, or requests under 0 alone (Modbus TCP). It is asked under 0; what a
+    /// server says on a new connection to what it was asked on the one before is taken for the answer.
     TransactionId,
     /// It answers under another unit id. What another unit says, or another master is told, is taken for the answer.
     UnitId,
@@ -49,6 +49,11 @@ impl Quirks {
     /// Whether this is one of them.
     pub fn has(self, quirk: Quirk) -> bool {
         self.0 & bit(quirk) != 0
+    }
+
+    /// The first of them by which an answer is told by nothing but its order, so that one request at a time is awaited.
+    pub fn one_at_a_time(self) -> Option<Quirk> {
+        [Quirk::TransactionId, Quirk::UnitId, Quirk::Length].into_iter().find(|quirk| self.has(*quirk))
     }
 
     /// The same, and this one.

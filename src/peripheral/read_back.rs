@@ -1,8 +1,9 @@
 //! Whether what was written stands where it is to show, and when that is looked for.
 //!
 //! Invariants
-//! - In the place and form in which it was written, a value is compared bit by bit: an engineering value could hide a
-//!   difference. Elsewhere, and where a tolerance is given, engineering values are compared.
+//! - In the place and form in which it was written, a number is compared bit by bit: an engineering value could hide a
+//!   difference. Elsewhere, and where a tolerance is given, engineering values are compared. So are texts: with what a
+//!   peripheral fills its registers up behind one is its own affair.
 //! - Of a register of which one bit was written, nothing but that bit is looked at.
 //! - What is no number is never nearly right.
 //! - What says that there is no value neither confirms nor denies one.
@@ -13,7 +14,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::first::First;
-use super::registers::Point;
+use super::registers::{DataType, Point};
 use super::{Action, Command, Prepared};
 use crate::peripheral::exchange::{Answer, Request};
 
@@ -82,7 +83,7 @@ impl Command {
         let fits = match (&prepared.request, answer) {
             (Request::WriteBits { bits, .. }, Answer::Bits(found)) => bits == found,
             (Request::WriteWords { words, .. } | Request::WriteAndReadWords { words, .. }, Answer::Words(found))
-                if as_written && rule.tolerance == 0.0 =>
+                if as_written && rule.tolerance == 0.0 && rule.point.kind != DataType::String =>
             {
                 words == found
             }

@@ -46,6 +46,55 @@ pub struct Point {
     pub bit: Option<u8>,
     /// Where the power of ten stands by which the scale is multiplied.
     pub scale_register: Option<ScaleRegister>,
+    /// What a text that is shorter than its registers is filled up with.
+    pub pad: Pad,
+    /// How the characters of a text are bytes.
+    pub encoding: Encoding,
+}
+
+/// What stands behind a text in registers. Read, either is none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pad {
+    /// Zero bytes.
+    Nul,
+    /// Spaces.
+    Space,
+}
+
+impl Pad {
+    fn byte(self) -> u8 {
+        match self {
+            Pad::Nul => 0,
+            Pad::Space => b' ',
+        }
+    }
+}
+
+/// How the characters of a text are bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF-8. Bytes that are none are read as ISO 8859-1: controllers that know no other have umlauts of that.
+    Utf8,
+    /// ISO 8859-1, one byte a character: U+0000 to U+00FF.
+    Latin1,
+}
+
+impl Encoding {
+    /// The bytes of a text; the error is the first character that it has none for.
+    fn bytes(self, text: &str) -> Result<Vec<u8>, char> {
+        match self {
+            Encoding::Utf8 => Ok(text.as_bytes().to_vec()),
+            Encoding::Latin1 => text.chars().map(|char| u8::try_from(char).map_err(|_| char)).collect(),
+        }
+    }
+
+    /// The text of bytes: every byte is a character of ISO 8859-1.
+    fn text(self, bytes: &[u8]) -> String {
+        match (self, std::str::from_utf8(bytes)) {
+            (Encoding::Utf8, Ok(text)) => text.to_owned(),
+            _ => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        }
+    }
 }
 
 /// A register whose signed 16 bits are a power of ten, in an order of its own, the most significant byte first.
@@ -112,7 +161,7 @@ pub enum DataType {
     Bcd16,
     /// Eight decimal digits in 32 bits.
     Bcd32,
-    /// Text, two bytes a register, padded with zero bytes.
+    /// Text, two bytes a register.
     String,
 }
 
@@ -136,6 +185,15 @@ pub(super) enum Raw {
     F32(f32),
     /// `f64`
     F64(f64),
+}
+
+/// Why a text can't stand in a point's registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// The point's encoding has no such character.
+    Character(char),
+    /// It takes more bytes than there is room for.
+    Length { room: usize, takes: usize },
 }
 
 impl DataType {
@@ -183,6 +241,8 @@ impl Point {
             offset: 0.0,
             bit: None,
             scale_register: None,
+            pad: Pad::Nul,
+            encoding: Encoding::Utf8,
         }
     }
 
@@ -316,18 +376,22 @@ impl Point {
         format!("{registers} {held}, where each four bits are to be a digit from 0 to 9: check the type and the order")
     }
 
-    /// Registers of a text, padded with zero bytes to the point's length.
-    pub(super) fn pack_text(&self, text: &str) -> Vec<u16> {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.resize(self.span() * 2, 0);
-        self.to_words(&bytes)
+    /// Registers of a text, filled up to the point's length.
+    pub(super) fn pack_text(&self, text: &str) -> Result<Vec<u16>, Unfit> {
+        let (room, mut bytes) = (self.span() * 2, self.encoding.bytes(text).map_err(Unfit::Character)?);
+        if bytes.len() > room {
+            return Err(Unfit::Length { room, takes: bytes.len() });
+        }
+        bytes.resize(room, self.pad.byte());
+        Ok(self.to_words(&bytes))
     }
 
-    /// The text in registers, up to its first zero byte: what stands behind that is the remains of a longer one.
+    /// The text in registers, up to its first zero byte, as what stands behind that is the remains of a longer one,
+    /// and without the spaces that fill it up.
     pub(super) fn unpack_text(&self, words: &[u16]) -> String {
         let bytes = self.to_bytes(words);
         let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-        String::from_utf8_lossy(text).into_owned()
+        self.encoding.text(text).trim_end_matches(' ').to_owned()
     }
 
     fn to_words(&self, bytes: &[u8]) -> Vec<u16> {

@@ -73,15 +73,20 @@ impl Need {
     }
 }
 
-/// A number in decimal digits, with a sign, a point and an exponent if it has them.
+/// A number in decimal digits, with a sign and a point if it has them. What has zeros in front, or an exponent, is
+/// rather a code: "007" and "00E6" are none.
 fn number(text: &str) -> Option<Json> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.") {
+        return None;
+    }
     if let Ok(whole) = text.parse::<i64>() {
         return Some(whole.into());
     }
     if let Ok(whole) = text.parse::<u64>() {
         return Some(whole.into());
     }
-    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.".contains(&byte));
     let float = text.parse::<f64>().ok().filter(|_| is_decimal)?;
     Number::from_f64(float).map(Json::Number)
 }
@@ -131,13 +136,14 @@ mod tests {
     #[test]
     fn numbers_and_truth_that_come_as_text_are_taken_for_what_the_command_needs_where_that_is_allowed() {
         let speed = spelled(write(Point { scale: 0.1, ..holding(U16) }));
-        for (text, meant) in [("12.5", json!(12.5)), (" 12.50\n", json!(12.5)), ("+7", json!(7)), ("1e2", json!(100))] {
+        for (text, meant) in [("12.5", json!(12.5)), (" 12.50\n", json!(12.5)), ("+7", json!(7)), ("0.5", json!(0.5))] {
             let found = written(&speed, json!(text)).unwrap();
             assert_eq!(found.as_f64(), meant.as_f64(), "{text}");
             let strict = Command { numbers_as_text: false, ..speed.clone() };
             assert_eq!(written(&strict, json!(text)).unwrap_err().code, Code::BadValue);
         }
-        for text in ["", "12,5", "0x10", "inf", "NaN", "twelve", "true", "1 2"] {
+        let codes = ["1e2", "00E6", "007", "007.50", "-01", "1E+3"];
+        for text in ["", "12,5", "0x10", "inf", "NaN", "twelve", "true", "1 2"].into_iter().chain(codes) {
             assert_eq!(written(&speed, json!(text)).unwrap_err().code, Code::BadValue, "{text}");
         }
         let whole = spelled(write(holding(U64)));
@@ -173,7 +179,7 @@ mod tests {
         assert_eq!(written(&spelled(write(text)), json!("12")).unwrap(), json!("12"));
         assert_eq!(written(&spelled(Action::send(any_text)), json!("007")).unwrap(), json!("007"));
         let line = spelled(Action::send(send()));
-        assert_eq!(written(&line, json!("007.50")).unwrap(), json!(7.5));
+        assert_eq!(written(&line, json!("7.50")).unwrap(), json!(7.5));
         assert_eq!(written(&line, json!("True")).unwrap(), json!(true));
         assert_eq!(written(&line, json!("on")).unwrap_err().code, Code::BadValue, "it is no word of a line's");
     }

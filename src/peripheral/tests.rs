@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+mod lines;
 mod modbus;
 
 use super::registers::{Order, Table};
@@ -179,7 +180,7 @@ fn a_text_lies_in_ascending_registers_and_ends_at_the_first_zero() {
     assert_eq!(words(&prepared), [0x4142, 0x4300, 0]);
     assert_eq!(read(&text, &[0x4142, 0x0043, 0x4400]), json!("AB"));
     assert_eq!(read(&Point { byte_order: Little, ..text.clone() }, &[0x4241, 0x0043, 0]), "ABC");
-    assert_eq!(read(&text, &[0xFF41, 0x4200, 0]), json!("\u{FFFD}AB"));
+    assert_eq!(read(&text, &[0xFF41, 0x4200, 0]), json!("\u{FF}AB"));
     assert_eq!(write(&text).prepare(Some(&json!("äöü"))).unwrap().written, Some(json!("äöü")));
     assert_eq!(refusal(&write(&text), &json!("äöüx")).0, Code::OutOfRange);
     assert_eq!(refusal(&write(&text), &json!("A\0B")).0, Code::BadValue);
@@ -387,7 +388,7 @@ fn a_value_can_not_smuggle_in_a_second_command() {
     }
     assert!(send_text("{value}").prepare(Some(&json!("x".repeat(1024)))).is_ok());
     assert_eq!(refusal(&send_text("{value}"), &json!("x".repeat(1025))).0, Code::OutOfRange);
-    // Nor with the sign that ends it in the line, even if any text is allowed.
+    // Nor with a sign that stands behind it in the line, even if any text is allowed.
     let (code, message) = refusal(&send_text("VOLT {value};"), &json!("5;OUTP ON"));
     assert_eq!((code, message.contains("a text without ';'")), (Code::BadValue, true), "{message}");
     assert_eq!(refusal(&send_text("NAME \"{value}\"\r\n"), &json!("a\" RESET \"")).0, Code::BadValue);

@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - No text of a sender reaches a line unless the command's `pattern` matches all of it; never with a control
-//!   character in it, and never with the sign behind its place, which ends it: a value can't smuggle in a second
-//!   command.
+//!   character in it, never with a sign that stands behind its place, which may end it or a command, and never with
+//!   what ends a line on its bus: a value can't smuggle in a second command.
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
@@ -83,14 +83,19 @@ impl PartialEq for Pattern {
 
 impl Template {
     /// What is sent for a value that was resolved, and the number that stands there, if it can be nothing else.
-    /// `own`: it is the profile's own and no sender's.
-    pub(super) fn filled(&self, command: &str, value: &Json, own: bool) -> Result<(Vec<u8>, Option<Json>), Fault> {
+    /// `delimiter`: what ends a line on the bus. `own`: it is the profile's own and no sender's.
+    pub(super) fn filled(
+        &self,
+        (command, delimiter): (&str, Option<&str>),
+        value: &Json,
+        own: bool,
+    ) -> Result<(Vec<u8>, Option<Json>), Fault> {
         if self.send.takes_numbers_alone() && !value.is_number() {
             return Err(value::wrong("a number", value));
         }
         let text = printed(value)?;
         if !own {
-            self.allow(command, value, &text)?;
+            self.allow((command, delimiter), value, &text)?;
         }
         self.send.filled(value, &text)
     }
@@ -105,7 +110,7 @@ impl Template {
     }
 
     /// Whether a sender may say this.
-    fn allow(&self, command: &str, value: &Json, text: &str) -> Result<(), Fault> {
+    fn allow(&self, (command, delimiter): (&str, Option<&str>), value: &Json, text: &str) -> Result<(), Fault> {
         match &self.pattern {
             Some(pattern) if !pattern.matches(text) => {
                 return Err(value::wrong(&format!("a value that matches {:?}", pattern.text), value));
@@ -120,16 +125,26 @@ impl Template {
             }
             _ => {}
         }
-        match self.ends().find(|end| value.is_string() && text.contains(*end)) {
-            Some(end) => Err(value::wrong(&format!("a text without {end:?}, which ends the value in the line"), value)),
+        if !value.is_string() {
+            return Ok(());
+        }
+        let signs = || self.send.behind_places().filter(u8::is_ascii_punctuation).map(char::from);
+        if let Some(sign) = signs().find(|sign| text.contains(*sign)) {
+            let expected = format!("a text without {sign:?}, which stands behind the value in the line and may end it");
+            return Err(value::wrong(&expected, value));
+        }
+        match delimiter.filter(|delimiter| ends(text, delimiter)) {
+            Some(delimiter) => {
+                Err(value::wrong(&format!("a text without {delimiter:?}, which ends a line on this bus"), value))
+            }
             None => Ok(()),
         }
     }
+}
 
-    /// The signs that stand directly behind a value's places.
-    fn ends(&self) -> impl Iterator<Item = char> + '_ {
-        self.send.behind_places().filter(u8::is_ascii_punctuation).map(char::from)
-    }
+/// Whether a text ends a line, or nearly so: what stands around it in the line may do the rest.
+fn ends(text: &str, delimiter: &str) -> bool {
+    text.contains(delimiter) || text.contains(|sign: char| sign.is_ascii_punctuation() && delimiter.contains(sign))
 }
 
 /// A value as it stands in a line: numbers by their shortest digits and never with an exponent, which few instruments

@@ -115,12 +115,18 @@ impl Wording {
         }
     }
 
-    /// The first byte behind each place.
+    /// The bytes that stand behind a place.
     pub(super) fn behind_places(&self) -> impl Iterator<Item = u8> + '_ {
-        self.parts.windows(2).filter_map(|pair| match pair {
-            [Part::Value(_), Part::Bytes(bytes)] => bytes.first().copied(),
-            _ => None,
-        })
+        let behind = self.parts.iter().skip_while(|part| !matches!(part, Part::Value(_)));
+        behind.filter_map(|part| if let Part::Bytes(bytes) = part { Some(bytes) } else { None }).flatten().copied()
+    }
+
+    /// Whether limits of the value are ones that each of its places can hold.
+    ///
+    /// # Errors
+    /// A sentence without subject.
+    pub fn check_range(&self, range: (f64, f64)) -> Result<(), Complaint> {
+        self.places().try_for_each(|place| place.check_range(range))
     }
 
     /// What is sent for a value, which stands in plain places as this text. With it the number that stands there, if
@@ -260,7 +266,7 @@ mod tests {
         assert_eq!((fixed.fixed(), fixed.end(), fixed.takes_value()), (Some(&[2, 3][..]), &[2, 3][..], false));
         let open = Wording::from("S {value};\n");
         assert_eq!((open.fixed(), open.end()), (None, &b";\n"[..]));
-        assert_eq!(open.behind_places().collect::<Vec<_>>(), b";");
+        assert_eq!(open.behind_places().collect::<Vec<_>>(), b";\n");
         assert!(open.takes_value() && !open.takes_numbers_alone());
         assert!(Wording::from("{value:d}").takes_numbers_alone());
         assert_eq!(Wording::from("{value:q}").fixed(), Some(&b"{value:q}"[..]));

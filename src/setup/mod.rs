@@ -45,7 +45,8 @@ pub struct Options {
     /// open.
     #[arg(long, value_name = "NAME", value_parser = transport)]
     transport: Option<TransportKind>,
-    /// HTTP proxy to go through, such as http://proxy:3128.
+    /// HTTP proxy to go through, such as http://proxy:3128. Without it a person is asked where neither port is
+    /// open.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// Serial port of the bus; best one from /dev/serial/by-id.
@@ -138,7 +139,10 @@ fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draf
             .transpose()?,
         given => given,
     };
-    let proxy = options.proxy;
+    let (transport, proxy) = match (transport, options.proxy) {
+        (None, None) if asking.is_somebody_there() => reachable::by_proxy(asking, &host)?,
+        told => told,
+    };
     // Before anything is written: it may hold a password.
     proxy.as_deref().map_or(Ok(String::new()), proxy_address).map_err(|why| format!("--proxy {why}"))?;
     let types_key = options.connection_string_file.is_none() && options.key_file.is_none();

@@ -217,7 +217,7 @@ impl Shelf {
     /// Whether the hub has not been told yet that the life before has ended without a word.
     pub(super) fn owes_word_of_a_crash(&self) -> bool {
         let is_of_a_crash = |batch: &Batch| batch.kind == Kind::Gap && batch.holds.samples == 0;
-        let owes = |of: &Of| of.crash.is_some() || of.taken.values().chain(&of.again).any(is_of_a_crash);
+        let owes = |of: &Of| of.crash.is_some() || of.taken.values().chain(of.again.values()).any(is_of_a_crash);
         self.devices.values().any(owes)
     }
 

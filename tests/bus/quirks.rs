@@ -104,7 +104,9 @@ async fn a_connection_of_which_nobody_knows_where_the_next_frame_begins_is_repla
             }
         };
         let asked = peer.hear_any().await;
-        peer.say(&tcp(asked[1], 7, &[3, 4, 0, 0, 0, 1])).await;
+        // Behind one that was asked under 0 it is any other.
+        let said = [&asked[..2], &tcp(0, 7, &[3, 4, 0, 0, 0, 1])[2..]].concat();
+        peer.say(&said).await;
         assert_eq!(patient(next).await.unwrap(), words(&[0, 1]), "behind {says:02x?}");
     }
 }
@@ -123,6 +125,19 @@ async fn where_any_transaction_or_unit_is_taken_the_connection_is_replaced_after
         let _ = tokio::io::AsyncWriteExt::write_all(&mut *old, &tcp(0, 7, &[6, 0, 16, 0, 5])).await;
         new.say(&tcp(0, 7, &[0x86, 4])).await;
         assert_eq!(patient(asking).await.unwrap(), exception(4));
+    }
+}
+
+#[tokio::test]
+async fn who_answers_under_any_transaction_is_asked_under_0_each_time_for_some_hear_nothing_else() {
+    let server = Server::bind().await;
+    let line = Running::start(BusKind::ModbusTcp { address: server.address() });
+    let mut stream = server.accept().await;
+    for value in [42, 43, 44] {
+        let asking = line.call_meanwhile(bent(call(7, read(16, 2)), &[Quirk::TransactionId]));
+        stream.hear(&tcp(0, 7, &[3, 0, 16, 0, 2])).await;
+        stream.say(&tcp(0, 7, &[3, 4, 0, 0, 0, value])).await;
+        assert_eq!(patient(asking).await.unwrap(), words(&[0, value.into()]));
     }
 }
 

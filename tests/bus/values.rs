@@ -237,3 +237,88 @@ idempotent = false
     let asked: [&[u8]; 3] = [&[16, 0, 20, 0, 1, 2, 0x05, 0xDC], &[15, 0, 9, 0, 1, 1, 1], &[5, 0, 9, 0, 0]];
     assert_eq!(plant.slave.other_writes(), asked);
 }
+
+/// Eight bytes in four registers.
+fn text_registers(text: &[u8; 8]) -> Vec<u16> {
+    text.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+}
+
+#[test]
+fn a_text_is_filled_up_and_encoded_as_the_profile_says_and_read_without_what_fills_it_up() {
+    let plant = plant(
+        r#"
+[profile.pump.command.label]
+write = { table = "holding", address = 20, type = "string", count = 4 }
+verify = true
+idempotent = false
+
+[profile.pump.command.old-label]
+write = { table = "holding", address = 20, type = "string", count = 4, pad = "space", encoding = "latin-1" }
+verify = true
+idempotent = false
+
+[profile.pump.command.read-label]
+read = { table = "holding", address = 20, type = "string", count = 4 }
+
+[profile.pump.command.read-old-label]
+read = { table = "holding", address = 20, type = "string", count = 4, encoding = "latin-1" }
+"#,
+    );
+    for (command, text, bytes) in [
+        ("label", "Tür", b"T\xC3\xBCr\0\0\0\0"),
+        ("old-label", "Tür", b"T\xFCr     "),
+        ("old-label", "Öfen 1-3", b"\xD6fen 1-3"),
+    ] {
+        assert_eq!(plant.value(command, &json!(text)), text);
+        let asked = [&[16, 0, 20, 0, 4, 8], &bytes[..]].concat();
+        assert_eq!(plant.slave.other_writes().last(), Some(&asked), "{command} {text}");
+    }
+    for (bytes, read, as_latin_1) in [
+        (b"ABC     ", "ABC", "ABC"),
+        (b"ABC \0XY\0", "ABC", "ABC"),
+        (b"  A B  \0", "  A B", "  A B"),
+        (b"Ger\xE4t\0\0\0", "Gerät", "Gerät"),
+        (b"Ger\xC3\xA4t\0\0", "Gerät", "Ger\u{C3}\u{A4}t"),
+        (b"        ", "", ""),
+    ] {
+        plant.set_registers(20, &text_registers(bytes));
+        assert_eq!(plant.value("read-label", &Json::Null), read, "{bytes:02x?}");
+        assert_eq!(plant.value("read-old-label", &Json::Null), as_latin_1, "{bytes:02x?}");
+    }
+    let writes = plant.slave.other_writes().len();
+    for (command, value, code, told) in [
+        ("old-label", "10 €", "bad-value", "'€' is none"),
+        ("label", "ÄÖÜäöü", "out-of-range", "at most 8 bytes, got 12"),
+        ("label", "A\u{0}B", "bad-value", "control"),
+    ] {
+        let (found, message) = plant.fault(command, &json!(value));
+        assert!(found == code && message.contains(told), "{value}: {found}, {message}");
+    }
+    assert_eq!(plant.slave.other_writes().len(), writes);
+}
+
+#[test]
+fn a_text_that_the_peripheral_keeps_with_other_bytes_behind_it_is_confirmed_and_another_text_is_not() {
+    let plant = plant(
+        r#"
+[profile.pump.command.label]
+write = { table = "holding", address = 20, type = "string", count = 4 }
+read_back = { address = 30, within = "100ms" }
+idempotent = false
+"#,
+    );
+    for (shown, is_confirmed) in [
+        (b"ABC\0\0\0\0\0", true),
+        (b"ABC     ", true),
+        (b"ABC\0EFGH", true),
+        (b"ABCD\0\0\0\0", false),
+        (b" ABC\0\0\0\0", false),
+        (b"abc\0\0\0\0\0", false),
+    ] {
+        plant.set_registers(30, &text_registers(shown));
+        let row = plant.row("label", &json!("ABC"));
+        let state = if is_confirmed { "succeeded" } else { "failed" };
+        assert_eq!(row["state"], state, "{shown:02x?}: {row}");
+        assert!(is_confirmed || row["error"]["code"] == "verify-mismatch", "{row}");
+    }
+}

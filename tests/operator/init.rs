@@ -2,7 +2,7 @@
 //! device's key nowhere but into a file of its own. On a terminal each answer is judged when it is given, and line and
 //! hub are tried before anything is written.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -437,6 +437,48 @@ fn where_only_the_port_of_the_web_is_open_it_proposes_what_goes_through_it() {
         let (shown, status) = place.dialogue(&answers, &[], &[]);
         assert!(status == Some(0) && shown.contains("443 can. Transport [mqtt-ws]: "), "{shown}");
         assert!(place.config().contains(&format!("transport = \"{written}\"\n")), "{}", place.config());
+        check(&place.path("fieldbridge.toml"));
+    }
+}
+
+/// A proxy that refuses its first visitor, and lets the next ones through to nowhere.
+fn proxy() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for (visit, stream) in listener.incoming().enumerate() {
+            let Ok(mut stream) = stream else { return };
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                asked.extend(byte);
+            }
+            let status = if visit == 0 { "403 Forbidden" } else { "200 OK" };
+            let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn where_neither_port_is_open_it_asks_for_a_proxy_and_takes_one_that_leads_to_the_hub() {
+    // Nobody listens there.
+    let host = format!("127.{}.{}.{}", fastrand::u8(1..=254), fastrand::u8(1..=254), fastrand::u8(1..=254));
+    let proxy = proxy();
+    for (answer, is_taken) in [(format!("https://p:1|{proxy}|{proxy}"), true), (String::new(), false)] {
+        let place = Place::new();
+        let answers = format!("{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
+        let (shown, status) = place.dialogue(&answers, &[], &[]);
+        assert!(status == Some(0) && shown.contains("Neither port 8883 nor 443 of the hub"), "{shown}");
+        let config = place.config();
+        let has = config.contains(&format!("proxy = \"{proxy}\"")) && config.contains("transport = \"mqtt-ws\"");
+        assert_eq!(has, is_taken, "{config}");
+        if is_taken {
+            assert!(shown.contains("by TLS, which is not supported") && shown.contains("403"), "{shown}");
+        }
         check(&place.path("fieldbridge.toml"));
     }
 }

@@ -1,6 +1,8 @@
 //! What a person sees of a bus, through the daemon and without it: `read`, `decode` and `scan`. Nothing is written;
 //! commands of others keep their turns (G11), and whoever goes away leaves nothing to be sent.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{json, Value as Json};
@@ -228,5 +230,49 @@ fn units_that_answer_are_found_where_no_daemon_runs() {
     let slave = Slave::new();
     let (_port, site) = line(&slave);
     finds_the_units(&site, &slave, "line");
-    says(&site.command(&["scan", "line", "--units", "0"]), 1, "unit 0 is broadcast");
+    let before = slave.requests();
+    says(
+        &site.command(&["scan", "line", "--units", "2,0-255"]),
+        2,
+        "unit 0 is a broadcast on a bus of kind modbus-rtu",
+    );
+    let daemon = site.start();
+    says(&site.command(&["scan", "line", "--units", "0"]), 2, "leave it out of --units");
+    assert_eq!(slave.requests(), before, "nothing was asked");
+    drop(daemon);
+}
+
+/// A server that answers two requests, and is gone.
+fn short_lived() -> String {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = server.local_addr().expect("it has one").to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("it is connected to");
+        drop(server);
+        for _ in 0..2 {
+            let mut asked = [0; 12];
+            stream.read_exact(&mut asked).expect("it is asked");
+            let said = [&asked[..5], &[5], &asked[6..8], &[2, 0, 7]].concat();
+            stream.write_all(&said).expect("it answers");
+        }
+    });
+    address
+}
+
+#[test]
+fn what_was_found_before_a_line_is_lost_is_printed() {
+    for args in [&["scan", "plant", "--units", "1-9", "--json"][..], &["scan", "plant", "--units", "1-9"]] {
+        let site = Site::new("127.0.0.1:1", &pump(&short_lived(), "after-execution", "response_timeout = \"3s\""));
+        let output = site.command(args);
+        let (said, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.code() == Some(1) && error.contains("can't be reached"), "{said}{error}");
+        if args.contains(&"--json") {
+            let found: Json = serde_json::from_slice(&output.stdout).expect("one document");
+            let found: Vec<_> =
+                found.as_array().expect("a list").iter().map(|of| (&of["unit"], &of["answers"])).collect();
+            assert_eq!(found, [(&json!(1), &json!(true)), (&json!(2), &json!(true))]);
+        } else {
+            assert!(said.starts_with("unit 1 answers") && said.lines().count() == 2, "{said}");
+        }
+    }
 }

@@ -29,6 +29,7 @@ use tokio::time::{timeout, Instant};
 use super::sentences::sentence;
 use crate::certificate::Trust;
 use crate::command::excerpt::truncated;
+use crate::complaint::Complaint;
 use crate::config::Proxy;
 use crate::hub::auth::tls;
 use crate::hub::dial::Network;
@@ -116,7 +117,8 @@ pub struct Entra {
     /// Of several identities of the machine's the one that is meant.
     client: Option<String>,
     path: Option<String>,
-    trust: Trust,
+    /// Where TLS is used.
+    trust: Option<Trust>,
     proxy: Option<Proxy>,
 }
 
@@ -131,13 +133,14 @@ impl Entra {
     /// Who asks, by the variables of the environment: an application by AZURE_TENANT_ID, AZURE_CLIENT_ID and
     /// AZURE_CLIENT_SECRET; else the machine, by the identity AZURE_CLIENT_ID if that is set; else `az`, which is
     /// looked for on PATH. AZURE_AUTHORITY_HOST and AZURE_POD_IDENTITY_AUTHORITY_HOST say where, if not at the usual
-    /// hosts. Entra is asked through the proxy, if there is one.
+    /// hosts. Entra is asked through the proxy, if there is one. `trust` is wanted only where TLS is used: neither the
+    /// machine's metadata nor `az` needs it.
     ///
     /// # Errors
-    /// [`EntraError::Nobody`]: a secret without whose it is, or a host that is none.
+    /// [`EntraError::Nobody`]: a secret without whose it is, a host that is none, or nothing to tell the hosts by.
     pub fn of(
         environment: impl Fn(&str) -> Option<String>,
-        trust: Trust,
+        trust: impl FnOnce() -> Result<Trust, Complaint>,
         proxy: Option<Proxy>,
     ) -> Result<Entra, EntraError> {
         let variable = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
@@ -163,14 +166,13 @@ impl Entra {
                 })
             }
         };
-        Ok(Entra {
-            application,
-            metadata: host("AZURE_POD_IDENTITY_AUTHORITY_HOST", METADATA)?,
-            client: variable("AZURE_CLIENT_ID"),
-            path: variable("PATH"),
-            trust,
-            proxy,
-        })
+        let metadata = host("AZURE_POD_IDENTITY_AUTHORITY_HOST", METADATA)?;
+        let is_by_tls = application.as_ref().map_or(metadata.is_tls, |application| application.authority.is_tls);
+        let trust = match is_by_tls {
+            true => Some(trust().map_err(|why| EntraError::Nobody(why.to_string()))?),
+            false => None,
+        };
+        Ok(Entra { application, metadata, client: variable("AZURE_CLIENT_ID"), path: variable("PATH"), trust, proxy })
     }
 
     /// Asks for a token.
@@ -257,7 +259,8 @@ impl Entra {
         let stream: Box<dyn Stream> = match endpoint.is_tls {
             false => tcp,
             true => {
-                let secured = tls::secure(self.trust.plain(), &endpoint.host, tcp).await;
+                let trust = self.trust.as_ref().ok_or("TLS was not expected there")?;
+                let secured = tls::secure(trust.plain(), &endpoint.host, tcp).await;
                 let why = |why| format!("TLS failed: {why} (does a proxy intercept it, and is the clock right?)");
                 Box::new(secured.map_err(why)?)
             }

@@ -49,7 +49,7 @@ fn trust() -> Trust {
 
 fn entra(variables: &[(&str, &str)]) -> Result<Entra, EntraError> {
     let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    Entra::of(value, trust(), None)
+    Entra::of(value, || Ok(trust()), None)
 }
 
 async fn of_application(status: &str, body: &str) -> (Result<Token, EntraError>, String) {
@@ -229,4 +229,17 @@ async fn where_nobody_is_all_that_was_tried_is_told() {
     for part in ["AZURE_CLIENT_SECRET is not set", "no managed identity answers at 127.0.0.1", "there is no `az`"] {
         assert!(why.contains(part), "{why}");
     }
+}
+
+#[test]
+fn trust_anchors_are_read_only_where_tls_is_used() {
+    let none = || Err(Complaint::new("there are none", "set SSL_CERT_FILE"));
+    let of = |variables: &[(&str, &str)]| {
+        let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+        Entra::of(value, none, None).map(drop).map_err(|why| why.to_string())
+    };
+    assert_eq!(of(&[]), Ok(()), "the machine's metadata is asked without TLS");
+    assert_eq!(of(&[("AZURE_CLIENT_ID", "c")]), Ok(()));
+    let secret = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"), ("AZURE_CLIENT_SECRET", "s")];
+    assert!(of(&secret).is_err_and(|why| why.contains("SSL_CERT_FILE")));
 }

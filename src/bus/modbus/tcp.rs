@@ -63,6 +63,17 @@ impl Tcp {
         Tcp { address, timeout, turnaround, connection: None, transaction, quiet_until, lines }
     }
 
+    /// The transaction that a request goes out under. Who answers under any has, often enough, never looked at it, and
+    /// some of these take none but 0.
+    fn next_transaction(&mut self, quirks: Quirks) -> u16 {
+        if quirks.has(Quirk::TransactionId) {
+            return 0;
+        }
+        let transaction = self.transaction;
+        self.transaction = transaction.wrapping_add(1);
+        transaction
+    }
+
     /// One exchange. Gives its end, and whether the connection is in step: nothing is to come that was not asked for.
     async fn put(&mut self, stream: &mut dyn Stream, call: &Call) -> Result<(Wire, bool), Broken> {
         let Some(pdu) = Pdu::of(&call.request) else {
@@ -77,8 +88,7 @@ impl Tcp {
             () = until(self.quiet_until) => {}
         }
         still_open(stream).await?;
-        let frame = framed(self.transaction, call.unit, &encoded);
-        self.transaction = self.transaction.wrapping_add(1);
+        let frame = framed(self.next_transaction(call.quirks), call.unit, &encoded);
         let timeout = call.own_timeout().map_or(self.timeout, bounded);
         let limit = timeout.min(WRITE_TIMEOUT);
         port::write_by(stream, &frame, limit, call).await.map_err(|cut| Broken {

@@ -64,6 +64,10 @@ pub trait Lines: fmt::Debug + Send + Sync {
     fn hardware(&self, path: &Path) -> Option<Hardware> {
         Hardware::of_device(path)
     }
+    /// Who has answered at an address that was just connected to, beside that: a server may have several names.
+    fn peer(&self, _address: &str) -> Option<Hardware> {
+        None
+    }
 }
 
 /// Opens one port, as often as it is needed.
@@ -83,6 +87,10 @@ impl Lines for SystemLines {
 
     fn opener(&self, port: &SerialPort) -> Box<dyn Opener> {
         Box::new(serial::SerialOpener::new(port.clone()))
+    }
+
+    fn peer(&self, address: &str) -> Option<Hardware> {
+        tcp::peer(address)
     }
 }
 

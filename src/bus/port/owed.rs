@@ -6,9 +6,9 @@
 //! Invariants
 //! - Every bus of a daemon notes its requests in one book before their first byte leaves, and asks it before each of
 //!   its own: what one bus has asked keeps every other bus on the same port silent until it can't be answered any more.
-//! - A serial port is known by its device number and by the path that leads to it, a server's line by the address: it
-//!   is the same port under another path, and an adapter that was pulled and came back under another number is the
-//!   same by its path.
+//! - A serial port is known by its device number and by the path that leads to it, a server's line by the address in
+//!   the configuration and by who has answered there: it is the same port under another path or name, and an adapter
+//!   that was pulled and came back under another number is the same by its path.
 //! - What has lapsed is forgotten: the book holds no more than what was asked within one window.
 
 use std::collections::BTreeMap;

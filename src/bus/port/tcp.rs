@@ -1,7 +1,9 @@
 //! Connecting to a peripheral, or to a server that has a line of its own.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -9,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::error::{Cause, NotOpened};
+use super::owed::Hardware;
 use super::{shown, Lines, Opener, Opening, Port, CONNECT_TIMEOUT};
 use crate::net::{self, Stream};
 
@@ -47,11 +50,33 @@ impl Port for Box<dyn Stream> {
     fn discard(&self) {}
 }
 
+/// Who has answered last at each address: a server may have several names. Names are those of the configuration; of
+/// these, more than so many are not kept.
+static PEERS: Mutex<BTreeMap<String, SocketAddr>> = Mutex::new(BTreeMap::new());
+const PEERS_MAX: usize = 4096;
+
+/// Who has answered last at an address.
+pub(super) fn peer(address: &str) -> Option<Hardware> {
+    let peers = PEERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let peer = peers.get(address)?;
+    Some(Hardware::Address(SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string()))
+}
+
+fn note_peer(address: &str, stream: &TcpStream) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let mut peers = PEERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if peers.len() >= PEERS_MAX && !peers.contains_key(address) {
+        peers.pop_first();
+    }
+    peers.insert(address.to_owned(), peer);
+}
+
 /// Connects to `HOST:PORT`; a name is looked up now. The error is a sentence that names the address.
 pub(super) async fn open(address: &str, limit: Duration) -> Result<TcpStream, NotOpened> {
     // The look-up has its part in the limit.
     let why = match timeout(limit, net::connect(address, limit)).await {
         Ok(Ok(stream)) => {
+            note_peer(address, &stream);
             if let Err(error) = notice_its_end(&stream) {
                 tracing::debug!(%address, %error, "a connection will not notice soon that its peer is gone");
             }

@@ -24,7 +24,12 @@ fn frame(source: &mut Source) -> Frame {
         _ => Frame { start, end: vec![], ends: Ends::Idle(Duration::from_millis(20)), escape: None, checksum },
     };
     let is_single = frame.start.len() < 2 && frame.end.len() == 1;
-    Frame { escape: escape.filter(|_| is_single && frame.ends == Ends::AtItsEnd), ..frame }
+    match escape.filter(|_| frame.ends == Ends::AtItsEnd) {
+        None => frame,
+        escape if is_single => Frame { escape, ..frame },
+        // DLE STX and DLE ETX.
+        escape => Frame { start: vec![0x10, 2], end: vec![0x10, 3], escape, ..frame },
+    }
 }
 
 /// Whatever comes in whatever pieces: a frame that is found stood there, made as the bus says; the same are found

@@ -124,6 +124,11 @@ impl Frames {
             self.place += 1;
             self.rest.push(*byte);
             self.heard = Some(now);
+            if let Some(escape) = self.frame.doubled() {
+                frames.extend(self.doubled_end(*byte, escape));
+                self.bound();
+                continue;
+            }
             self.begin();
             match self.frame.ends {
                 Ends::AtItsEnd if self.frame.escape.is_some() => frames.extend(self.escaped_end(*byte)),
@@ -131,13 +136,18 @@ impl Frames {
                 Ends::Fixed(_) | Ends::Length(_) => frames.extend(self.counted()),
                 Ends::Idle(_) => {}
             }
-            if self.rest.len() > FRAME_BYTES_MAX {
-                self.long.get_or_insert(self.place - self.rest.len() as u64);
-                self.rest.clear();
-                self.known = Frames::shows_its_start(&self.frame);
-            }
+            self.bound();
         }
         frames
+    }
+
+    /// Drops what is longer than any frame.
+    fn bound(&mut self) {
+        if self.rest.len() > FRAME_BYTES_MAX {
+            self.long.get_or_insert(self.place - self.rest.len() as u64);
+            self.rest.clear();
+            self.known = Frames::shows_its_start(&self.frame);
+        }
     }
 
     /// Drops what comes before a start.
@@ -189,6 +199,27 @@ impl Frames {
         let frame = self.opened(0, self.rest.len());
         self.align();
         frame
+    }
+
+    /// The same where a start or an end is an escape and another byte, and an escape within a payload is two of them.
+    fn doubled_end(&mut self, byte: u8, escape: u8) -> Option<TextLine> {
+        let begun = self.rest.len() > self.frame.start.len();
+        let is_escaped = std::mem::replace(&mut self.escaped, false);
+        self.escaped = !is_escaped && byte == escape;
+        let is = |mark: &[u8]| is_escaped && mark == [escape, byte];
+        if is(&self.frame.start) {
+            self.rest = self.frame.start.clone();
+            self.long = None;
+        } else if is(&self.frame.end) && (begun || self.long.is_some()) {
+            let frame = self.opened(0, self.rest.len());
+            self.align();
+            return frame;
+        } else if !begun {
+            // What comes before a start is nobody's; an escape may begin one.
+            self.rest.clear();
+            self.rest.extend(self.escaped.then_some(escape));
+        }
+        None
     }
 
     /// The whole frames that there are, where their length is known. Behind one that is none, the next start is looked
@@ -292,12 +323,14 @@ mod tests {
         let binary = Frame { checksum: checksum(Spelling::BigEndian), ..digits() };
         let module = Frame { start: vec![], end: b"\r".to_vec(), ..digits() };
         let fixed = Frame { ends: Ends::Fixed(5), ..binary.clone() };
+        let doubled = Frame { start: vec![0x10, 2], end: vec![0x10, 3], ..escaped.clone() };
         for (frame, payloads) in [
             (digits(), [&b"AB"[..], b"C", b""]),
             // A checksum that is an end, or a start.
             (binary, [b"AB", b"AC", b"x"]),
             (module, [b"!01", b">+1", b"?"]),
             (escaped, [&[2, 3, 0x10], &[1, 3], &[0x13, 0x10]]),
+            (doubled, [&[2, 0x10, 3], &[0x10, 0x10], &[0x10, 2, 3]]),
             (counted(), [&[3, 2, 9], &[1], &[2, 2]]),
             (fixed, [b"\x02\x03", b"\x03\x03", b"AB"]),
         ] {
@@ -372,6 +405,26 @@ mod tests {
                 assert_eq!(found.iter().map(|line| line.is_since(asked)).collect::<Vec<_>>(), [false, true]);
             }
         }
+    }
+
+    #[test]
+    fn what_is_doubled_in_a_payload_neither_begins_nor_ends_a_frame() {
+        let doubled =
+            Frame { start: vec![0x10, 2], end: vec![0x10, 3], escape: Some(0x10), checksum: None, ..digits() };
+        let payload = [b'x', 0x10, 2, 0x10, 3, b'y'];
+        let sealed = doubled.seal(&payload).unwrap();
+        // Whoever begins to listen in the middle of it hears none, and the next one.
+        for at in 1..sealed.len() {
+            let mut frames = Frames::new(doubled.clone());
+            let cut = cut(&mut frames, &[&sealed[at..], b"zz", &sealed[..]].concat());
+            // Between the two bytes of a doubled escape nobody can tell.
+            let is_between = sealed[at - 1..=at] == [0x10, 0x10];
+            assert!(cut == [whole(&payload)] || is_between, "from {at}: {cut:02X?}");
+            assert!(cut.last() == Some(&whole(&payload)), "from {at}: {cut:02X?}");
+        }
+        // A frame that is begun anew.
+        let mut frames = aligned(doubled.clone());
+        assert_eq!(cut(&mut frames, &[&sealed[..3], &sealed[..]].concat()), [whole(&payload)]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! without its answer being mistaken. Pure.
 //!
 //! When nothing has come for the *quiet* time, an instrument has said what it had to say. That is as long as it may
-//! take to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), and twenty characters at the line's
-//! speed, for what adapters and drivers collect before they pass it on.
+//! take to answer at all (the bus's `response_timeout`, within 250 ms and 1 s), or as the silence that ends its frames,
+//! if that is longer, and twenty characters at the line's speed, for what adapters and drivers collect before they pass
+//! it on.
 //!
 //! Invariants
 //! - When an exchange ends, its rest belongs to nobody: another question waits until the line has been quiet. A
@@ -28,6 +29,7 @@ use crate::bus::text::reports::{Reports, When, PATIENCE};
 use crate::bus::text::splitter::{Place, TextLine};
 use crate::config::Cut;
 use crate::peripheral::exchange::Request;
+use crate::peripheral::frame::{Ends, Frame};
 
 /// Least and most that an instrument is believed to pause within what it says.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -62,6 +64,8 @@ struct Beginning {
 pub(in crate::bus) struct Listening {
     cutter: Cutter,
     quiet: Duration,
+    /// What ends a frame, if it is silence.
+    silence: Duration,
     turnaround: Duration,
     opened: Instant,
     /// When the last byte came, or the line was opened.
@@ -91,10 +95,16 @@ impl Listening {
         turnaround: Duration,
         now: Instant,
     ) -> Listening {
-        let quiet = timeout.clamp(PAUSE.0, PAUSE.1) + timing.on_wire(UNDER_WAY);
+        let cut = cut.into();
+        let silence = match &cut {
+            Cut::Frame(Frame { ends: Ends::Idle(silence), .. }) => *silence,
+            _ => Duration::ZERO,
+        };
+        let quiet = timeout.clamp(PAUSE.0, PAUSE.1).max(silence) + timing.on_wire(UNDER_WAY);
         Listening {
-            cutter: Cutter::new(cut.into()),
+            cutter: Cutter::new(cut),
             quiet,
+            silence,
             turnaround,
             opened: now,
             heard: now,
@@ -278,10 +288,10 @@ impl Listening {
     }
 
     /// Until when the line that may be the answer is waited for, if one has begun before the deadline: as long as it
-    /// goes on, and no longer than `most` beyond the deadline.
+    /// goes on, and no longer than `most`, and the silence that ends it, beyond the deadline.
     pub(in crate::bus) fn ends_by(&self, asked: Place, deadline: Instant, most: Duration) -> Option<Instant> {
         let is_coming = self.cutter.is_within_since(asked) && self.begun.at < deadline;
-        is_coming.then(|| (self.heard + self.quiet).min(deadline + most))
+        is_coming.then(|| (self.heard + self.quiet).min(deadline + most + self.silence))
     }
 
     /// Whether more has come in one line since this place than is kept of one.
@@ -312,8 +322,6 @@ mod tests {
     use super::*;
     use crate::bus::call::Call;
     use crate::config::{Endpoint, LowLatency, Parity, SerialPort};
-    use crate::peripheral::exchange::Request;
-    use crate::peripheral::frame::{Ends, Frame};
 
     const MS: Duration = Duration::from_millis(1);
     /// Twenty characters of 10 ms, and the pause of an instrument that answers within 500 ms.

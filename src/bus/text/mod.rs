@@ -165,7 +165,8 @@ impl Text {
             Call { request: Request::line(wake.bytes, None, None), permit: call.permit.to_try(), ..call.clone() };
         let Request::Line { bytes, .. } = &waking.request else { return Ok(()) };
         self.listening.ask(now);
-        let written = port::write_by(stream, bytes, self.timing.sending(bytes.len()) + WRITE_SLACK, &waking).await;
+        let sending = self.timing.sending(bytes.len());
+        let written = port::write_by(stream, bytes, sending + WRITE_SLACK, &waking).await;
         let woken = Question::of(caller, &waking);
         match written {
             Err(cut) if cut.sent == 0 && call.is_called_off() => {
@@ -176,7 +177,8 @@ impl Text {
             // What it says to that is nobody's, as what it says behind an answer.
             Ok(()) => {
                 let turnaround = call.own_turnaround().map(bounded);
-                self.listening.end(woken, true, turnaround, Instant::now().into_std());
+                // The system takes it at once; the instrument has heard it when it has gone over the line.
+                self.listening.end(woken, true, turnaround, (Instant::now() + sending).into_std());
                 self.listening.has_woken();
             }
         }

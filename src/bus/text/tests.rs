@@ -9,6 +9,7 @@ use super::*;
 use crate::config::{LowLatency, Parity, SerialPort};
 use crate::peripheral::exchange::{Answer, Refusal};
 
+mod idle;
 mod wake;
 
 const MS: Duration = Duration::from_millis(1);

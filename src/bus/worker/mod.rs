@@ -314,7 +314,10 @@ impl<L: Link> Working<'_, L> {
     fn find_port(&mut self) {
         match self.link.endpoint() {
             None => return,
-            Some(Endpoint::Tcp(address)) => self.page.is_at(Hardware::Address(address.clone())),
+            Some(Endpoint::Tcp(address)) => {
+                self.page.is_at(Hardware::Address(address.clone()));
+                self.lines.peer(address).into_iter().for_each(|peer| self.page.is_at(peer));
+            }
             Some(Endpoint::Serial(port)) => {
                 self.page.is_at(Hardware::Path(port.path.clone()));
                 self.lines.hardware(&port.path).into_iter().for_each(|hardware| self.page.is_at(hardware));

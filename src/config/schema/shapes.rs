@@ -1,7 +1,7 @@
 //! What the value of each key looks like.
 
 use crate::config::keys::{self, Section};
-use crate::config::{bus, TransportKind, ORDERS, TABLES, TYPES};
+use crate::config::{bus, TransportKind, ENCODINGS, ORDERS, PADS, TABLES, TYPES};
 use crate::peripheral::checksum;
 use crate::peripheral::quirks::Quirk;
 
@@ -174,6 +174,8 @@ fn word(key: &str) -> Option<Vec<&'static str>> {
         "type" => TYPES.map(|(name, _)| name).to_vec(),
         "order" => ORDERS.map(|(name, _)| name).to_vec(),
         "word_order" | "byte_order" => vec!["big", "little"],
+        "pad" => PADS.map(|(name, _)| name).to_vec(),
+        "encoding" => ENCODINGS.map(|(name, _)| name).to_vec(),
         _ => return None,
     };
     Some(words)

@@ -82,16 +82,27 @@ async fn what_a_server_has_kept_for_the_next_connection_answers_nobody_however_l
 }
 
 #[tokio::test]
-async fn what_one_bus_has_asked_keeps_another_at_the_same_server_silent() {
-    let (server, owed) = (Server::bind().await, Owed::default());
-    let old = Running::sharing(line_at(&server), &owed);
+async fn what_one_bus_has_asked_keeps_another_at_the_same_server_silent_whatever_name_it_has_for_it() {
+    let at = |server: &Server, is_by_name: bool| match is_by_name {
+        false => line_at(server),
+        true => BusKind::ModbusRtu(Endpoint::Tcp(server.address().replace("127.0.0.1", "localhost"))),
+    };
+    for [first, second] in [[false, false], [true, false], [false, true]] {
+        let server = Server::bind().await;
+        what_is_owed_is_kept(&server, [at(&server, first), at(&server, second)]).await;
+    }
+}
+
+async fn what_is_owed_is_kept(server: &Server, [first, second]: [BusKind; 2]) {
+    let owed = Owed::default();
+    let old = Running::sharing(first, &owed);
     let mut peer = server.accept().await;
     assert!(matches!(old.call(hasty(7, read(16, 2))).await, Wire::NoAnswer(_)));
     peer.hear(&asks(7, 16)).await;
     assert!(owed.is_any());
     old.stop.cancel();
     patient(old.worker).await.unwrap();
-    let new = Running::sharing(line_at(&server), &owed);
+    let new = Running::sharing(second, &owed);
     let mut peer = server.accept().await;
     let asking = new.call_meanwhile(call(7, read(32, 2)));
     peer.hear_nothing().await;

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 
 use serde_json::Value as Json;
 
-use super::{begun, foreign_feedback, json, listeners, listens, patient_hub, plant_of, said};
+use super::{back_end, begun, foreign_feedback, json, listeners, listens, patient_hub, plant_of, said};
 use crate::support::eventually;
 use crate::support::process::Killed;
 
@@ -53,4 +53,15 @@ fn feedback_is_followed_over_a_connection_that_is_lost() {
     }
     listens(&hub, 2);
     assert!(listeners(&hub) >= 3);
+}
+
+#[test]
+fn feedback_is_not_followed_where_no_connection_has_ever_stood() {
+    let (hub, _slave, site) = plant_of(patient_hub(), "");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = closed.local_addr().expect("it has one").to_string();
+    drop(closed);
+    let followed = back_end(&hub, &site, &["feedback", "--follow", "--address", &address]);
+    assert_eq!(followed.status.code(), Some(75), "{}", said(&followed));
+    assert!(said(&followed).contains("refuses") || said(&followed).contains("reached"), "{}", said(&followed));
 }

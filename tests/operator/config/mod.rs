@@ -3,6 +3,7 @@
 mod check;
 mod commands;
 mod defaults;
+mod edges;
 mod files;
 mod mistakes;
 mod pems;

@@ -180,7 +180,6 @@ const FRAME: &[Case] = &[
     ("fixed = 3\nstart = 2\nend = 3\nchecksum = { kind = 'crc16-modbus', as = 'hex' }", ".fixed", "take 6 bytes"),
     ("fixed = 9\nidle = '20ms'", ".idle", "stands beside fixed"),
     ("idle = '20ms'\nend = 3", ".idle", "stands beside end"),
-    ("idle = '1s'", ".idle", "2ms to 200ms"),
     ("fixed = 9\nlength = { at = 0 }", ".length", "stands beside fixed"),
     ("length = { size = 1 }", ".length.at", "is missing"),
     ("length = { at = 0 }\nstart = 2", ".length", "within the start"),
@@ -256,12 +255,6 @@ const DEVICE: &[Case] = &[
             "[device.pump-7]\nquirks = ['unit-id']\n[device.d]\nbus = 'line-a'\nunit = 9\nprofile = 'pump'\nkey_file = 'keys/good.key'",
             "device.pump-7.quirks",
             "has unit 9 of device \"d\" beside unit 7",
-        ),
-        (
-            "[bus.plant]\nmax_in_flight = 4\n[device.d]\nbus = 'plant'\nunit = 9\nprofile = 'pump'\nkey_file = 'keys/good.key'\n\
-             quirks = ['transaction-id']",
-            "device.d.quirks",
-            "up to 4 requests are under way at once on bus \"plant\" (max_in_flight)",
         ),
         ("[device.scale]\nprofile = 'pump'", "device.scale.profile", "\"read-speed\""),
         ("[device.pump-7]\nprofile = 'scale'", "device.pump-7.profile", "\"tare\" sends text"),

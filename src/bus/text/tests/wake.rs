@@ -90,3 +90,26 @@ async fn a_deadline_that_passes_behind_a_wake_sends_nothing_more() {
     assert!(matches!(wire, Wire::NotSent(_)), "{wire:?}");
     assert_eq!(heard, "\r|");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_wake_has_gone_over_the_line_before_the_silence_behind_it_begins() {
+    let mut bench = bench(2400, Duration::ZERO);
+    bench.text.wake = Some(Wake { bytes: vec![0x55; 528], after: AFTER });
+    let Bench { mut text, mut hear, .. } = bench;
+    let instrument = async {
+        let mut woken = [0; 528];
+        hear.read_exact(&mut woken).await.unwrap();
+        let at = Instant::now();
+        let mut tare = [0; 3];
+        hear.read_exact(&mut tare).await.unwrap();
+        assert_eq!(tare, *b"T\r\n");
+        at.elapsed()
+    };
+    let tare = call("T\r\n", "^OK", None);
+    let waited = tokio::select! {
+        waited = instrument => waited,
+        _ = ask(&mut text, &tare, 1) => panic!("it has heard nothing"),
+    };
+    // 528 characters of ten bits at 2400 baud are 2.2 s, and as long as an answer may take is silence.
+    assert!(waited >= Duration::from_millis(3_000), "{waited:?}");
+}
