@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(gist.digest, wanted(8).condense("set-speed", json!(4.0)).digest, "the id tells them apart");
         assert_ne!(gist.digest, wanted(7).condense("set-speed", json!(5)).digest);
         assert_ne!(gist.digest, wanted(7).condense("set", json!(4)).digest);
-        let call = crate::command::Method { name: "set-speed".into(), payload: b"4".to_vec() };
+        let call = crate::command::Method { name: "set-speed".into(), payload: b"4".to_vec(), unread: None };
         assert_ne!(gist.digest, call.condense().digest);
         let nested = wanted(7).condense("set-speed", (0..100).fold(json!(1), |inner, _| json!([inner])));
         assert!(nested.fault.is_some());

@@ -140,7 +140,9 @@ fn answers(asking: &Asking, options: Options, shipped: &Shipped) -> Result<(Draf
         given => given,
     };
     let (transport, proxy) = match (transport, options.proxy) {
-        (None, None) if asking.is_somebody_there() => reachable::by_proxy(asking, &host)?,
+        (None, None) if asking.is_somebody_there() => {
+            known.map_or(Ok((None, None)), |host| reachable::by_proxy(asking, host))?
+        }
         told => told,
     };
     // Before anything is written: it may hold a password.

@@ -401,7 +401,7 @@ mod tests {
                 reply.hear_event(event.as_bytes());
                 assert_eq!(reply.take(event, true), None);
                 assert_eq!(reply.take(line, false), wire.filter(|_| !is_over), "{line} behind {event}");
-                assert_eq!(reply.is_overheard(), true, "{line} behind {event}");
+                assert!(reply.is_overheard(), "{line} behind {event}");
             }
         }
     }
