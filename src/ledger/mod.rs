@@ -320,8 +320,8 @@ impl Ledger {
         }
     }
 
-    /// What is known of a message that a hub, by its host name in lower case, has delivered, whatever it asks for. Writes
-    /// nothing.
+    /// What is known of a message that a hub, by its host name in lower case, has delivered, whatever it asks for.
+    /// Writes nothing.
     pub async fn lookup(
         &self,
         hub: &str,

@@ -470,7 +470,7 @@ fn where_neither_port_is_open_it_asks_for_a_proxy_and_takes_one_that_leads_to_th
     let proxy = proxy();
     for (answer, is_taken) in [(format!("https://p:1|{proxy}|{proxy}"), true), (String::new(), false)] {
         let place = Place::new();
-        let answers = format!("{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
+        let answers = format!("|{host}|{answer}|pump-7|1|/dev/null|9600||42|{KEY}|n|n");
         let (shown, status) = place.dialogue(&answers, &[], &[]);
         assert!(status == Some(0) && shown.contains("Neither port 8883 nor 443 of the hub"), "{shown}");
         let config = place.config();

@@ -99,6 +99,12 @@ async fn a_life_that_ended_without_a_word_is_told_of_by_the_next_and_one_that_st
         if is_stopped {
             store.finish().await;
         }
+        drop((store, outlet));
+        // Its file is given up a moment later.
+        let lock = std::fs::File::open(folder.path().join("telemetry.db.lock")).unwrap();
+        while lock.try_lock().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     assert_eq!(kinds, [vec![Kind::Samples], vec![Kind::Gap, Kind::Samples], vec![Kind::Samples]]);
 }
