@@ -108,7 +108,7 @@ stage lint lint
 stage "plain program" plain_program
 stage build scripts/proof.sh test --quiet --no-run --lib --bins --tests
 # The same schedules each time, so that a change is judged by itself. New ones are looked for by hand.
-in_spare_time simulation scripts/simulate.sh 5000 1
+in_spare_time simulation scripts/simulate.sh 3000 1
 # It waits even more than the others.
 beside faults env RUST_TEST_THREADS=8 scripts/proof.sh test --no-fail-fast --test faults
 # This program can be made to stick, so that systemd is seen to start it again.

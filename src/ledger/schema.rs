@@ -6,15 +6,15 @@
 //! - `journal_mode=WAL` and `synchronous=FULL` are set and read back: what is committed survives a power cut.
 //!
 //! The tables, as all migrations leave them
-//! - `command`: one row a message, or a command of an operator's (`source` is `local`, `user` says whose, and there is
-//!   no message id). `id` is the order of recording, `hub` a key of table `hub`, `digest` the SHA-256 of the property
-//!   `command` and the body, `requested` the value asked for, `value` the result (JSON), `seen` the age of the ledger
-//!   when it was last delivered (s), `history` a JSON object a line. Times are wall clock, ms since 1970. What sender
-//!   and hub have told (`correlation_id`, `sequence_number`, `enqueued_at`, `delivery_count`) is of the delivery that
-//!   the row was made for, NULL where they have not. Unique: hub, device, message id and digest; the same id with
-//!   another digest is a row of its own, `rejected` with `message-id-reused`. Partial indexes: what is not finished,
-//!   what may be pruned (by `seen`), what did not succeed, what is in doubt and was not `resolved_at` any time, what a direct
-//!   method was the first to ask for under its id.
+//! - `command`: one row a message, or a command of an operator's (`source` is `local`, `user` says whose, and there
+//!   is no message id). `id` is the order of recording, `hub` a key of table `hub`, `digest` the SHA-256 of the
+//!   property `command` and the body, `requested` the value asked for, `value` the result (JSON), `seen` the age of
+//!   the ledger when it was last delivered (s), `history` a JSON object a line. Times are wall clock, ms since 1970.
+//!   What sender and hub have told (`correlation_id`, `sequence_number`, `enqueued_at`, `delivery_count`) is of the
+//!   delivery that the row was made for, NULL where they have not. Unique: hub, device, message id and digest; the
+//!   same id with another digest is a row of its own, `rejected` with `message-id-reused`. Partial indexes: what is
+//!   not finished, what may be pruned (by `seen`), what did not succeed, what is in doubt and was not `resolved_at`
+//!   any time, what a direct method was the first to ask for under its id.
 //! - `outbox`: result events that the hub has not acknowledged.
 //! - `hub`: each hub that was ever configured, and since which age of the ledger it is, or was last.
 //! - `trusted`: devices of which a new ledger knows enough.
@@ -149,7 +149,7 @@ const MIGRATIONS: [&str; 8] = [
     CREATE INDEX command_open_doubt ON command (device)
         WHERE state = 'in_doubt' AND resolved_at IS NULL AND error_code IS NOT 'unconfirmed';
 ",
-    // Messages and calls share their ids: whether a call made the first row of one is seen without looking at the others.
+    // Messages and calls share their ids: whether a call made the first row of one is seen without looking at others.
     "
     CREATE INDEX command_called ON command (hub, device, message_id)
         WHERE source = 'method' AND error_code IS NOT 'message-id-reused';

@@ -17,8 +17,8 @@ impl Plant {
         heard.for_each(|heard| heard.is_mute = true);
     }
 
-    /// When an answer comes that comes late, to what was asked on a line that was opened then. `None`: whoever asked may
-    /// wait so long that it would not be late within the window of whoever else it may have been.
+    /// When an answer comes that comes late, to what was asked on a line that was opened then. `None`: whoever asked
+    /// may wait so long that it would not be late within the window of whoever else it may have been.
     pub(super) fn late(&self, opened: Instant, request: &Request) -> Option<Instant> {
         let (world, written) = (&self.world, request.written);
         let Patience { timeout, window } = self.patiences.of_a_line(opened);
