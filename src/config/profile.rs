@@ -128,6 +128,8 @@ fn desired(table: &Table, command: &Command, idempotent: bool) -> Option<String>
         ("is the property by which the gateway tells of itself", "choose another name")
     } else if name.is_empty() || name.len() > twin::NAME_BYTES_MAX || !name.chars().all(is_of_a_name) {
         ("must be 1 to 64 letters, digits, '-' and '_'", "name a desired property, such as \"speed\"")
+    } else if matches!(command.action, Action::Steps(_)) {
+        ("names a value to be set, and a command of several steps can't be desired", "remove it")
     } else if !takes_value {
         (
             "names a value to be set, and this command takes none",

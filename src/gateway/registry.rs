@@ -357,9 +357,14 @@ impl Registry {
                 changes.devices.added.push(device.id.clone());
                 continue;
             };
-            if old.devices.get(&device.id) != Some(&**device) {
+            let is_changed = old.devices.get(&device.id) != Some(&**device);
+            // That of its bus is a part of it.
+            let is_configured_anew = served.assignment.borrow().configuration != assignment.configuration;
+            if is_changed || is_configured_anew {
                 served.hearing = events::listen(device, &assignment.bus, &served.news, &gateway.ledger);
                 served.assignment.send_replace(Arc::new(assignment));
+            }
+            if is_changed {
                 changes.devices.changed.push(device.id.clone());
             }
             if served.account.borrow().access.hub.host != account.access.hub.host {

@@ -158,6 +158,9 @@ impl Frame {
         let body = whole.strip_prefix(&self.start[..]).ok_or("a frame that does not begin as they all do")?;
         let body = body.strip_suffix(&self.end[..]).ok_or("a frame that does not end as they all do")?;
         let body = match self.escape {
+            Some(escape) if self.doubled().is_some() => {
+                undoubled(body, escape).ok_or("a frame with an escape before something else than an escape")?
+            }
             Some(escape) => unescaped(body, escape).ok_or("a frame that is cut behind an escape")?,
             None => body.to_vec(),
         };
@@ -179,6 +182,18 @@ fn unescaped(body: &[u8], escape: u8) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+/// The same where an escape stands before itself only.
+fn undoubled(body: &[u8], escape: u8) -> Option<Vec<u8>> {
+    let (mut plain, mut bytes) = (Vec::with_capacity(body.len()), body.iter());
+    while let Some(byte) = bytes.next() {
+        if *byte == escape && bytes.next() != Some(&escape) {
+            return None;
+        }
+        plain.push(*byte);
+    }
+    Some(plain)
+}
+
 /// Bytes for a person.
 pub fn hex(bytes: &[u8]) -> String {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
@@ -193,6 +208,25 @@ mod tests {
     fn frame(ends: Ends) -> Frame {
         let checksum = Checksum { kind: Kind::Xor8, spelling: Spelling::BigEndian, covers_start: false };
         Frame { start: vec![2], end: vec![3], ends, escape: None, checksum: Some(checksum) }
+    }
+
+    #[test]
+    fn where_an_escape_is_doubled_one_before_another_byte_is_a_flaw() {
+        let plain = Frame {
+            start: vec![0x10, 2],
+            end: vec![0x10, 3],
+            escape: Some(0x10),
+            checksum: None,
+            ..frame(Ends::AtItsEnd)
+        };
+        let whole = |body: &[u8]| [&[0x10, 2][..], body, &[0x10, 3]].concat();
+        assert_eq!(plain.open(&whole(&[0x41, 0x10, 0x10, 0x42])), Ok(vec![0x41, 0x10, 0x42]));
+        for flawed in [&[0x10, 0x41][..], &[0x41, 0x10], &[0x10, 0x10, 0x10, 5]] {
+            assert!(
+                plain.open(&whole(flawed)).unwrap_err().contains("an escape before something else"),
+                "{flawed:02X?}"
+            );
+        }
     }
 
     #[test]
