@@ -16,7 +16,7 @@ use config::{Map, Value, ValueKind};
 use super::layer::{Layer, ROOT};
 use super::shipped::{self, Shipped};
 use super::tree::{join, Walk};
-use super::{bus, device, environment, hub, keys, profile, provisioning, syntax, telemetry, view};
+use super::{bus, device, environment, hub, keys, profile, provisioning, syntax, telemetry, unit, view};
 use super::{Config, Origins, Place, Problem, Severity};
 use crate::certificate::pem::unreadable;
 use crate::complaint::Complaint;
@@ -243,7 +243,7 @@ fn build(walk: &Walk, root: &Map<String, Value>) -> Option<Config> {
     let devices = device::devices(&root, (hub.as_ref(), provisioning.is_some()), &buses, &profiles);
     telemetry.iter().for_each(|settings| telemetry::check_day(&root, settings, &devices));
     let mut buses = buses.into_iter().filter_map(|(name, entry)| Some((name, entry.bus?))).collect();
-    device::hold_to_one(&mut buses, &devices);
+    unit::hold_to_one(&mut buses, &devices);
     let (hub, provisioning, admin_socket) = (hub?, provisioning.flatten(), admin_socket?);
     let (ledger, telemetry) = (ledger?, telemetry?);
     Some(Config { hub, provisioning, admin_socket, ledger, telemetry, metrics, web, buses, devices })

@@ -40,6 +40,7 @@ mod telemetry;
 mod text;
 mod transport;
 mod tree;
+mod unit;
 mod view;
 mod way;
 mod words;
