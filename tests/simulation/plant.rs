@@ -527,6 +527,7 @@ impl Plant {
     /// Says something once more on a connection, behind whatever is said there meanwhile, perhaps.
     fn say_again(&self, wire: &Wire, bytes: Vec<u8>) {
         if self.shows(Manner::SideBySide, "slave: says an answer again, behind others", 100) {
+            self.lock().record.is_disturbed = true;
             let (wire, pause) = (wire.clone(), self.world.time(0, 3_000));
             tokio::spawn(async move {
                 sleep(pause).await;
