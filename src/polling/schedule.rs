@@ -8,8 +8,8 @@
 //! - What is read together has to show that it can be: some peripherals are silent to a request for more registers
 //!   than they like. Until it has, it is asked in parts as soon as it was not answered well, before anything else of
 //!   the device that might not be either; once the parts have been answered, once more together, and then it is known.
-//! - What was answered together and is refused once is asked in parts, and together again once those were answered. What
-//!   is refused a second time is asked in parts for good.
+//! - What was answered together and is refused once is asked in parts, and together again once those were answered.
+//!   What is refused a second time is asked in parts for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
