@@ -94,8 +94,8 @@ impl Store {
         Store(Arc::new(Inner { shelf, desk: Mutex::default(), bell: Notify::new() }))
     }
 
-    /// There are polls, of these devices: what an earlier life has left is looked for, and the file is kept from now on.
-    /// If that life ended without a word, they are told of it; whoever is polled later is not.
+    /// There are polls, of these devices: what an earlier life has left is looked for, and the file is kept from now
+    /// on. If that life ended without a word, they are told of it; whoever is polled later is not.
     pub fn begin<'a>(&self, polled: impl IntoIterator<Item = &'a str>) {
         // Never both locks in this order.
         let path = self.0.shelf().settings.path.clone();
