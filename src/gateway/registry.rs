@@ -141,12 +141,14 @@ impl Registry {
 
     /// Tells each bus whom to poll.
     pub(super) fn let_poll(&self, gateway: &Gateway) {
+        let polled = |device: &&config::Device| !device.polls.is_empty();
+        let all: Vec<&str> = self.config.devices.values().filter(polled).map(|device| device.id.as_str()).collect();
+        if !all.is_empty() {
+            gateway.telemetry.begin(all);
+        }
         for (name, running) in &self.buses {
-            let devices = self.config.devices.values().filter(|device| device.bus == *name && !device.polls.is_empty());
+            let devices = self.config.devices.values().filter(polled).filter(|device| device.bus == *name);
             let devices: Vec<Arc<config::Device>> = devices.cloned().map(Arc::new).collect();
-            if !devices.is_empty() {
-                gateway.telemetry.begin();
-            }
             running.polled.send_if_modified(|polled| {
                 let is_changed = **polled != devices;
                 *polled = Arc::new(devices);

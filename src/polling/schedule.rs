@@ -8,6 +8,8 @@
 //! - What is read together has to show that it can be: some peripherals are silent to a request for more registers
 //!   than they like. Until it has, it is asked in parts as soon as it was not answered well, before anything else of
 //!   the device that might not be either; once the parts have been answered, once more together, and then it is known.
+//! - What was answered together and is refused once is asked in parts, and together again once those were answered.
+//!   What is refused a second time is asked in parts for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -216,6 +218,8 @@ impl Planned {
     fn parting(&self, heard: Heard) -> Option<Parting> {
         match heard {
             _ if !self.asking.is_for_several() => None,
+            // What has worked may be refused in passing, by a peripheral that starts for example.
+            Heard::ForItsExtent if self.has_worked && !self.is_second => Some(Parting::ForNow),
             Heard::ForItsExtent => Some(Parting::ForGood),
             Heard::Badly if self.has_worked => None,
             Heard::Badly if self.is_second => Some(Parting::ForGood),
@@ -322,21 +326,43 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_refused_together_is_asked_alone_from_then_on() {
-        for answered_before in [false, true] {
-            let (one, now) = (devices(NEIGHBOURS, &["a"]), Instant::now());
+        let (one, mut now) = (devices(NEIGHBOURS, &["a"]), Instant::now());
+        let mut schedule = Schedule::default();
+        schedule.take_up(&one, now);
+        let refused = asked_so(&mut schedule, Heard::ForItsExtent, now);
+        assert_eq!(refused, (vec![Some(Parting::ForGood)], vec!["x+y".into()]));
+        for _ in 0..3 {
+            let alone = asked_so(&mut schedule, Heard::Well, now);
+            assert_eq!(alone, (vec![None, None], vec!["x".into(), "y".into()]));
+            now += Duration::from_secs(1);
+        }
+    }
+
+    #[test]
+    fn what_has_worked_together_and_is_refused_in_passing_is_tried_together_again() {
+        for is_refused_at_once in [false, true] {
+            let (one, mut now) = (devices(NEIGHBOURS, &["a"]), Instant::now());
             let mut schedule = Schedule::default();
             schedule.take_up(&one, now);
-            let mut now = now;
-            if answered_before {
-                assert_eq!(asked_so(&mut schedule, Heard::Well, now), (vec![None], vec!["x+y".into()]));
+            let mut ask = |heard| {
+                let asked = asked_so(&mut schedule, heard, now);
                 now += Duration::from_secs(1);
+                asked
+            };
+            let (whole, parts) = (vec!["x+y".to_owned()], vec!["x".to_owned(), "y".to_owned()]);
+            assert_eq!(ask(Heard::Well), (vec![None], whole.clone()));
+            assert_eq!(ask(Heard::ForItsExtent), (vec![Some(Parting::ForNow)], whole.clone()));
+            // As long as a part is refused too, they stay apart.
+            assert_eq!(ask(Heard::ForItsExtent).1, parts);
+            assert_eq!(ask(Heard::Well).1, parts);
+            if !is_refused_at_once {
+                assert_eq!(ask(Heard::Well), (vec![None], whole.clone()));
+                assert_eq!(ask(Heard::Badly), (vec![None], whole.clone()));
             }
-            let refused = asked_so(&mut schedule, Heard::ForItsExtent, now);
-            assert_eq!(refused, (vec![Some(Parting::ForGood)], vec!["x+y".into()]));
+            let second = ask(Heard::ForItsExtent);
+            assert_eq!(second, (vec![Some(Parting::ForGood)], whole), "the second time decides");
             for _ in 0..3 {
-                let alone = asked_so(&mut schedule, Heard::Well, now);
-                assert_eq!(alone, (vec![None, None], vec!["x".into(), "y".into()]));
-                now += Duration::from_secs(1);
+                assert_eq!(ask(Heard::Well), (vec![None, None], parts.clone()));
             }
         }
     }

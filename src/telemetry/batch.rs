@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{json, Map, Value as Json};
 
 use crate::time::Timestamp;
 
@@ -17,6 +17,14 @@ pub enum Kind {
     Samples,
     /// That something which was read is lost.
     Gap,
+}
+
+/// A time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) at: Timestamp,
+    /// Whether the clock that has shown it was believed.
+    pub(super) clock_ok: bool,
 }
 
 /// One message.
@@ -51,6 +59,13 @@ pub struct Gap {
     pub last: i64,
 }
 
+impl Batch {
+    /// Whether it tells of a crash, of which nobody knows what it has lost.
+    pub(super) fn is_of_a_crash(&self) -> bool {
+        self.kind == Kind::Gap && self.holds.samples == 0
+    }
+}
+
 impl Gap {
     /// One sample.
     pub fn of(at: Timestamp) -> Gap {
@@ -80,8 +95,15 @@ impl Gap {
 
 /// The body of the event that tells that a life has ended without a word before then: what was not told of before that
 /// may be lost.
-pub(super) fn body_of_a_crash(until: Timestamp) -> String {
-    json!({ "gap": { "from": null, "until": until.to_string(), "samples": null } }).to_string()
+pub(super) fn body_of_a_crash(until: Shown) -> String {
+    let mut gap = Map::new();
+    gap.insert("from".into(), Json::Null);
+    gap.insert("until".into(), until.at.to_string().into());
+    gap.insert("samples".into(), Json::Null);
+    if !until.clock_ok {
+        gap.insert("clockOk".into(), false.into());
+    }
+    json!({ "gap": gap }).to_string()
 }
 
 /// A batch while it is collected.
@@ -130,6 +152,16 @@ mod tests {
         assert_eq!(
             gap.body(),
             r#"{"gap":{"from":"1970-01-01T00:00:01.000Z","samples":2,"until":"1970-01-01T00:00:05.000Z"}}"#
+        );
+    }
+
+    #[test]
+    fn the_word_of_a_crash_says_if_its_time_is_of_a_clock_that_was_not_believed() {
+        let told = |clock_ok| body_of_a_crash(Shown { at: Timestamp(1_000), clock_ok });
+        assert_eq!(told(true), r#"{"gap":{"from":null,"samples":null,"until":"1970-01-01T00:00:01.000Z"}}"#);
+        assert_eq!(
+            told(false),
+            r#"{"gap":{"clockOk":false,"from":null,"samples":null,"until":"1970-01-01T00:00:01.000Z"}}"#
         );
     }
 

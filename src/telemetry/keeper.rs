@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::oneshot;
 
 use super::file::{move_aside, File, Trouble};
-use super::life;
+use super::life::{self, Before, Owed};
 use super::shelf::Load;
 use super::store::Inner;
 
@@ -35,11 +35,13 @@ pub(super) struct Keeper {
     said: Option<String>,
     /// The mark of this life was made.
     has_begun: bool,
+    /// Devices that were polled when it began: what a crash before has lost may be theirs.
+    polled: Vec<Arc<str>>,
 }
 
 impl Keeper {
-    pub(super) fn new(inner: Weak<Inner>, path: PathBuf) -> Keeper {
-        Keeper { inner, path, file: None, said: None, has_begun: false }
+    pub(super) fn new(inner: Weak<Inner>, path: PathBuf, polled: Vec<Arc<str>>) -> Keeper {
+        Keeper { inner, path, file: None, said: None, has_begun: false, polled }
     }
 
     /// Works until nobody is left who could ask for something.
@@ -99,18 +101,24 @@ impl Keeper {
             shelf.begin_with(contents.last, contents.stored, contents.gaps);
             drop(shelf);
             self.file = Some(file);
-            if !std::mem::replace(&mut self.has_begun, true) && life::begin(&self.path) {
-                inner.shelf().begin_after_a_crash();
+            if !std::mem::replace(&mut self.has_begun, true) {
+                let owed = match life::begin(&self.path) {
+                    Before::InOrder => Owed::new(),
+                    Before::Owing(owed) => owed,
+                    Before::WithoutAWord => self.polled.drain(..).map(|device| (device, None)).collect(),
+                };
+                inner.shelf().owe_word_of_a_crash(owed);
             }
         }
         self.file.as_mut().ok_or_else(|| Trouble::Passing("it is not open".into()))
     }
 
-    /// Nothing that was read is in memory only: what could not be written, or told, leaves the mark as after a crash.
+    /// Nothing that was read is in memory only: what could not be written leaves the mark as after a crash. Who could
+    /// not be told of an earlier one is noted in it.
     fn end_life(&self, inner: &Inner) {
         let shelf = inner.shelf();
-        if self.has_begun && !shelf.has_to_write() && !shelf.owes_word_of_a_crash() {
-            life::end(&self.path);
+        if self.has_begun && !shelf.has_to_write() {
+            life::end(&self.path, &shelf.owes_word_of_a_crash());
         }
     }
 

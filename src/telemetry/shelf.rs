@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::batch::{body_of_a_crash, Batch, Gap, Kind, Open, FROM};
+use super::batch::{body_of_a_crash, Batch, Gap, Kind, Open, Shown, FROM};
 use super::budget::{units, Budget};
+use super::life::Owed;
 use super::sample::PROPERTY_BYTES;
 use super::Settings;
-use crate::time::Timestamp;
 
 /// Bytes that wait in memory at most.
 const MEMORY_MAX: usize = 2 << 20;
@@ -43,8 +43,6 @@ pub(super) struct Shelf {
     devices: BTreeMap<Arc<str>, Of>,
     /// Bytes of what waits in memory.
     waiting: usize,
-    /// The life before has ended without a word.
-    is_after_a_crash: bool,
     /// With whose it is.
     gone: BTreeMap<i64, Arc<str>>,
     pub(super) stored: Stored,
@@ -78,6 +76,8 @@ struct Of {
     ready: BTreeMap<i64, Batch>,
     /// On the wire.
     taken: BTreeMap<i64, Batch>,
+    /// Of these, what the file had and has no room for: it is not written again before it comes back.
+    dropped: BTreeSet<i64>,
     /// The file may hold others.
     unread: bool,
     is_loading: bool,
@@ -88,10 +88,18 @@ struct Of {
     /// What stands in the file of it.
     stored_gap: Gap,
     /// When something was read of it first in this life.
-    begun: Option<Timestamp>,
-    /// The life before has ended without a word: what was read before then may be lost.
-    crash: Option<Timestamp>,
+    begun: Option<Shown>,
+    word: Option<Word>,
     bell: Arc<Notify>,
+}
+
+/// That an earlier life has ended without a word, which the hub is owed until it has it.
+#[derive(Debug)]
+struct Word {
+    /// What was read before then may be lost. `None`: nothing was read since.
+    until: Option<Shown>,
+    /// It is on the wire, or was and goes again as it is.
+    is_told: bool,
 }
 
 /// What may be published.
@@ -141,13 +149,46 @@ impl Of {
         self.gap = self.gap.and(holds);
     }
 
+    fn note_begun(&mut self, shown: Shown) {
+        let begun = *self.begun.get_or_insert(shown);
+        if let Some(word) = &mut self.word {
+            word.until.get_or_insert(begun);
+        }
+    }
+
+    /// Whether it is to be told of a crash now.
+    fn has_a_word(&self) -> bool {
+        self.word.as_ref().is_some_and(|word| word.until.is_some() && !word.is_told)
+    }
+
+    /// Until when something may be missing, if it is to be told of that now.
+    fn take_word(&mut self) -> Option<Shown> {
+        let word = self.word.as_mut().filter(|word| !word.is_told)?;
+        let until = word.until?;
+        word.is_told = true;
+        Some(until)
+    }
+
+    /// It is not on the wire any more.
+    fn off_the_wire(&mut self, number: i64) -> Option<Batch> {
+        self.dropped.remove(&number);
+        self.taken.remove(&number)
+    }
+
+    /// That it was told of a crash has come to an end.
+    fn note_told(&mut self, batch: &Batch) {
+        self.word.take_if(|_| batch.is_of_a_crash());
+    }
+
     /// The next of what was read, if it is in memory.
     fn peek(&self, newest_first: bool) -> Option<&Batch> {
+        let (ready, fresh) = (self.ready.values(), self.fresh.values());
+        let number = |batch: &&Batch| batch.number;
         match newest_first {
-            true => self.fresh.values().next_back().or(self.ready.values().next_back()),
-            // What is in the file is older.
+            true => [ready, fresh].into_iter().filter_map(|mut all| all.next_back()).max_by_key(number),
+            // What is in the file is older, but for what was put out of it.
             false if self.ready.is_empty() && self.unread => None,
-            false => self.ready.values().next().or(self.fresh.values().next()),
+            false => [ready, fresh].into_iter().filter_map(|mut all| all.next()).min_by_key(number),
         }
     }
 }
@@ -158,8 +199,7 @@ impl Shelf {
         let (devices, gone) = (BTreeMap::new(), BTreeMap::new());
         let (stored, counts) = (Stored::default(), Counts::default());
         let (next, base, is_known, waiting) = (FROM + 1, FROM, false, 0);
-        let is_after_a_crash = false;
-        Shelf { settings, budget, life, next, base, is_known, devices, waiting, is_after_a_crash, gone, stored, counts }
+        Shelf { settings, budget, life, next, base, is_known, devices, waiting, gone, stored, counts }
     }
 
     pub(super) fn configure(&mut self, settings: Settings) {
@@ -179,9 +219,9 @@ impl Shelf {
     }
 
     /// Takes in an element of a device's. Whether a batch was begun or completed by it.
-    pub(super) fn add(&mut self, device: &Arc<str>, element: &str, at: Timestamp, now: Instant) -> bool {
+    pub(super) fn add(&mut self, device: &Arc<str>, element: &str, shown: Shown, now: Instant) -> bool {
         self.counts.samples += 1;
-        self.note_begun(device, at);
+        self.of(device).note_begun(shown);
         let most = self.settings.batch_size.saturating_sub(PROPERTY_BYTES);
         let of = self.of(device);
         let is_full = of.open.as_ref().is_some_and(|(open, _)| !open.has_room(element, most));
@@ -190,35 +230,27 @@ impl Shelf {
         }
         let open = &mut self.of(device).open;
         let is_begun = open.is_none();
-        open.get_or_insert_with(|| (Open::default(), now)).0.push(element, at);
+        open.get_or_insert_with(|| (Open::default(), now)).0.push(element, shown.at);
         if self.settings.batch_delay.is_zero() {
             self.close(device);
         }
         is_full || is_begun
     }
 
-    fn note_begun(&mut self, device: &Arc<str>, at: Timestamp) {
-        let is_after_a_crash = self.is_after_a_crash;
-        let of = self.of(device);
-        if of.begun.is_none() {
-            of.begun = Some(at);
-            of.crash = Some(at).filter(|_| is_after_a_crash);
+    /// An earlier life has ended without a word, of which these are to be told: with the first that is read of each, if
+    /// it is not known yet until when something may be missing.
+    pub(super) fn owe_word_of_a_crash(&mut self, owed: Owed) {
+        for (device, known) in owed {
+            let of = self.of(&device);
+            of.word = Some(Word { until: known.or(of.begun), is_told: false });
+            of.bell.notify_one();
         }
     }
 
-    /// The life before has ended without a word. Each device that is polled in this one is told of it.
-    pub(super) fn begin_after_a_crash(&mut self) {
-        self.is_after_a_crash = true;
-        for of in self.devices.values_mut() {
-            of.crash = of.begun;
-        }
-    }
-
-    /// Whether the hub has not been told yet that the life before has ended without a word.
-    pub(super) fn owes_word_of_a_crash(&self) -> bool {
-        let is_of_a_crash = |batch: &Batch| batch.kind == Kind::Gap && batch.holds.samples == 0;
-        let owes = |of: &Of| of.crash.is_some() || of.taken.values().chain(of.again.values()).any(is_of_a_crash);
-        self.devices.values().any(owes)
+    /// To whom that word is owed still.
+    pub(super) fn owes_word_of_a_crash(&self) -> Owed {
+        let until = |of: &Of| of.word.as_ref().map(|word| word.until);
+        self.devices.iter().filter_map(|(device, of)| Some((device.clone(), until(of)?))).collect()
     }
 
     /// The batch that is collected is complete.
@@ -277,7 +309,7 @@ impl Shelf {
         }
         let newest_first = self.settings.newest_first;
         let of = self.of(device);
-        let is_of_a_gap = !of.again.is_empty() || of.gap.samples > 0 || of.crash.is_some();
+        let is_of_a_gap = !of.again.is_empty() || of.gap.samples > 0 || of.has_a_word();
         let bytes = match of.peek(newest_first) {
             _ if is_of_a_gap => 0,
             Some(batch) => batch.body.len(),
@@ -304,7 +336,7 @@ impl Shelf {
             if let Some((_, again)) = of.again.pop_first() {
                 return Some(again);
             }
-            if let Some(until) = of.crash.take() {
+            if let Some(until) = of.take_word() {
                 return Some(self.make(device, Kind::Gap, body_of_a_crash(until), Gap::default()));
             }
             let gap = std::mem::take(&mut of.gap);
@@ -321,7 +353,9 @@ impl Shelf {
 
     /// The hub has it.
     pub(super) fn acknowledged(&mut self, device: &Arc<str>, number: i64) {
-        let Some(batch) = self.of(device).taken.remove(&number) else { return };
+        let of = self.of(device);
+        let Some(batch) = of.off_the_wire(number) else { return };
+        of.note_told(&batch);
         self.counts.published += 1;
         if batch.is_stored {
             self.gone.insert(number, batch.device);
@@ -336,28 +370,32 @@ impl Shelf {
         if batch.tries >= TRIES_MAX {
             return self.lose(device, number);
         }
-        let Some(mut batch) = of.taken.remove(&number) else { return };
+        let Some(batch) = of.off_the_wire(number) else { return };
         match (batch.kind, batch.is_stored) {
             (Kind::Gap, _) => drop(of.again.insert(number, batch)),
             (Kind::Samples, true) => drop(of.ready.insert(number, batch)),
-            (Kind::Samples, false) => {
-                if number <= self.base {
-                    batch.number = self.next;
-                    self.next += 1;
-                }
-                self.waiting += batch.body.len();
-                self.of(device).fresh.insert(batch.number, batch);
-            }
+            (Kind::Samples, false) => self.keep_in_memory(device, batch),
         }
+    }
+
+    /// It is in memory, and not in the file, nor on the wire any more.
+    fn keep_in_memory(&mut self, device: &Arc<str>, mut batch: Batch) {
+        batch.is_stored = false;
+        if batch.number <= self.base {
+            batch.number = self.next;
+            self.next += 1;
+        }
+        self.waiting += batch.body.len();
+        self.of(device).fresh.insert(batch.number, batch);
     }
 
     /// The hub does not take it.
     pub(super) fn lose(&mut self, device: &Arc<str>, number: i64) {
         let of = self.of(device);
-        let Some(batch) = of.taken.remove(&number) else { return };
+        let Some(batch) = of.off_the_wire(number) else { return };
         if batch.kind == Kind::Gap {
             // Whoever does not take that takes no word of it either.
-            return;
+            return of.note_told(&batch);
         }
         of.lose(batch.holds);
         self.counts.lost += batch.holds.samples;
@@ -377,7 +415,7 @@ impl Shelf {
         for (device, of) in &self.devices {
             let on_the_wire = of.taken.values().filter(|batch| batch.kind == Kind::Samples);
             plan.taken.extend(on_the_wire.clone().map(|batch| batch.number));
-            let not_stored = on_the_wire.filter(|batch| !batch.is_stored && batch.number > self.base);
+            let not_stored = on_the_wire.filter(|batch| self.is_to_be_written(of, batch));
             plan.insert.extend(of.fresh.values().chain(not_stored).cloned());
             let gaps = of.gaps();
             if gaps != of.stored_gap {
@@ -387,11 +425,18 @@ impl Shelf {
         plan
     }
 
+    /// Whether one that is on the wire is to be written meanwhile.
+    fn is_to_be_written(&self, of: &Of, batch: &Batch) -> bool {
+        batch.kind == Kind::Samples
+            && !batch.is_stored
+            && batch.number > self.base
+            && !of.dropped.contains(&batch.number)
+    }
+
     /// Whether something is.
     pub(super) fn has_to_write(&self) -> bool {
         let waits = |of: &Of| {
-            let not_stored =
-                |batch: &Batch| batch.kind == Kind::Samples && !batch.is_stored && batch.number > self.base;
+            let not_stored = |batch: &Batch| self.is_to_be_written(of, batch);
             !of.fresh.is_empty() || of.taken.values().any(not_stored) || of.gaps() != of.stored_gap
         };
         !self.gone.is_empty() || self.devices.values().any(waits)
@@ -404,7 +449,8 @@ impl Shelf {
         for (device, gaps) in &plan.gaps {
             self.of(device).stored_gap = *gaps;
         }
-        for Batch { device, number, .. } in &plan.insert {
+        let put_out: BTreeSet<i64> = dropped.iter().map(|(_, number, _)| *number).collect();
+        for Batch { device, number, .. } in plan.insert.iter().filter(|batch| !put_out.contains(&batch.number)) {
             let of = self.of(device);
             if let Some(batch) = of.fresh.remove(number) {
                 of.unread = true;
@@ -417,15 +463,38 @@ impl Shelf {
             }
         }
         for (device, number, holds) in dropped {
-            let of = self.of(device);
-            of.ready.remove(number);
             if !plan.taken.contains(number) {
-                of.lose(*holds);
                 // As it stands in the file.
+                let of = self.of(device);
                 of.stored_gap = of.stored_gap.and(*holds);
-                self.counts.lost += holds.samples;
             }
+            self.put_out(plan, device, *number, *holds);
         }
+    }
+
+    /// The file has no room for it. What is or was on the wire is not lost for that: it is in memory.
+    fn put_out(&mut self, plan: &Plan, device: &Arc<str>, number: i64, holds: Gap) {
+        // Perhaps the hub has it by now, or does not take it: then it is not the file's to lose.
+        let is_over = self.gone.remove(&number).is_some();
+        let was_taken = plan.taken.contains(&number);
+        let of = self.of(device);
+        if let Some(batch) = of.taken.get_mut(&number) {
+            batch.is_stored = false;
+            of.dropped.insert(number);
+            return;
+        }
+        match of.ready.remove(&number) {
+            Some(batch) if was_taken => return self.keep_in_memory(device, batch),
+            Some(_) => {}
+            None if was_taken || is_over => return,
+            None => match of.fresh.remove(&number) {
+                Some(batch) => self.waiting -= batch.body.len(),
+                None if plan.insert.iter().any(|batch| batch.number == number) => return,
+                None => {}
+            },
+        }
+        self.of(device).lose(holds);
+        self.counts.lost += holds.samples;
     }
 
     /// What stands in a file that was just opened.
@@ -471,6 +540,7 @@ impl Shelf {
         self.stored = Stored::default();
         for of in self.devices.values_mut() {
             (of.unread, of.stored_gap) = (false, Gap::default());
+            of.dropped.clear();
             // What is in memory still can be written anew.
             for mut batch in std::mem::take(&mut of.ready).into_values() {
                 batch.is_stored = false;

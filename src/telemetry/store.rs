@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, Notify};
 use tokio::time::{sleep_until, timeout, Instant};
 
-use super::batch::Batch;
+use super::batch::{Batch, Shown};
 use super::keeper::{Job, Keeper};
 use super::shelf::{Next, Shelf};
 use super::{Sample, Settings, FLUSH_PERIOD};
@@ -94,8 +94,9 @@ impl Store {
         Store(Arc::new(Inner { shelf, desk: Mutex::default(), bell: Notify::new() }))
     }
 
-    /// There are polls: what an earlier life has left is looked for, and the file is kept from now on.
-    pub fn begin(&self) {
+    /// There are polls, of these devices: what an earlier life has left is looked for, and the file is kept from now
+    /// on. If that life ended without a word, they are told of it; whoever is polled later is not.
+    pub fn begin<'a>(&self, polled: impl IntoIterator<Item = &'a str>) {
         // Never both locks in this order.
         let path = self.0.shelf().settings.path.clone();
         let mut desk = self.0.desk();
@@ -103,7 +104,7 @@ impl Store {
             return;
         }
         let (jobs, asked) = mpsc::channel();
-        let keeper = Keeper::new(Arc::downgrade(&self.0), path);
+        let keeper = Keeper::new(Arc::downgrade(&self.0), path, polled.into_iter().map(Arc::from).collect());
         let thread = std::thread::Builder::new().name("telemetry".into()).spawn(move || keeper.run(&asked));
         match thread {
             Ok(_) => {
@@ -134,8 +135,8 @@ impl Store {
 
     /// Takes in what was read of a device.
     pub fn add(&self, device: &Arc<str>, sample: &Sample) {
-        let element = sample.element();
-        if self.0.shelf().add(device, &element, sample.at, Instant::now().into_std()) {
+        let (element, shown) = (sample.element(), Shown { at: sample.at, clock_ok: sample.clock_ok });
+        if self.0.shelf().add(device, &element, shown, Instant::now().into_std()) {
             self.0.bell.notify_one();
         }
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
-use super::calls::Listening;
+use super::calls::{Ended, Listening, Step};
 use super::handle::{read, Command, Hold, Signal, Waiting};
 use super::locked::{Left, Locked};
 use super::message::{self, audience, devicebound, events, methods};
@@ -40,7 +40,7 @@ const WINDOW_AFTER_ACCEPT: u32 = 16;
 /// What may wait for the identity: deliveries, calls, acknowledged events, and what there is beside.
 const SIGNALS_MAX: usize = 64;
 /// How long the hub may take to answer to an Attach. It throttles by delaying it.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// The hub answers to an Attach before it looks at who asks, and detaches a link that it does not permit: one that
 /// stands for so long is permitted.
 const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -190,9 +190,20 @@ impl Attached {
             Some(Signal::Delivered(delivery, came)) => Ok(self.on_delivery(&delivery, came)),
             Some(Signal::Called(delivery, pair)) => return Ok(self.on_call(&delivery, pair)),
             Some(Signal::Deaf(why)) => {
-                let pause = self.listening.ended(Instant::now(), fastrand::f64());
+                let Ended { pause, is_news } = self.listening.ended(Instant::now(), fastrand::f64());
                 let (device, seconds) = (&self.device, pause.as_secs_f32());
                 tracing::debug!(device = %device, seconds, "the hub passes no calls of direct methods on: {why}");
+                if is_news {
+                    tracing::info!(
+                        device = %device,
+                        "calls of direct methods do not reach this device ({why}); the hub is asked for them again and \
+                         again, and messages and events go on"
+                    );
+                }
+                return Ok(None);
+            }
+            Some(Signal::Heard) => {
+                self.listening.stands(Instant::now());
                 return Ok(None);
             }
             Some(Signal::Published(seq)) => Ok(Inbound::Published(seq)),
@@ -331,11 +342,16 @@ impl Attachment for Attached {
             if self.attach_due.is_some_and(|due| due <= now) {
                 return Err(Trouble::Slow(ATTACH_PATIENCE.as_secs()));
             }
-            if self.listening.due().is_some_and(|due| due <= now) {
-                self.listening.asks(now);
-                self.seat.want(Command::Listen { user: self.seat.user, at: methods(&self.device) }).await?;
+            let user = self.seat.user;
+            match self.listening.step(now) {
+                Some(Step::Ask) => self.seat.want(Command::Listen { user, at: methods(&self.device) }).await,
+                Some(Step::GiveUp) => self.seat.want(Command::GiveUp { user }).await,
+                Some(Step::Tell) => {
+                    tracing::info!(device = %self.device, "calls of direct methods reach this device again");
+                    Ok(())
+                }
+                None => Ok(()),
             }
-            Ok(())
         })
     }
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout, Instant};
 
+use super::attachment::ATTACH_PATIENCE;
 use super::calls::Pair;
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
 use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
@@ -231,6 +232,13 @@ impl Driver {
                 }
             }
             Command::Listen { user, at } => self.listen(user, &at),
+            Command::GiveUp { user } => {
+                let part = self.users.get(&user).and_then(|user| self.sessions.get_mut(&user.session));
+                if part.and_then(|part| part.calls.as_mut()).is_some_and(|calls| calls.give_up(&mut self.engine)) {
+                    let patience = ATTACH_PATIENCE.as_secs();
+                    self.tell(user, Signal::Deaf(format!("it does not answer within {patience} s")));
+                }
+            }
             Command::Taken { user, delivery } => {
                 if let Some(pair) = self.part_of(user).and_then(|part| part.calls) {
                     pair.taken(&mut self.engine, delivery);
@@ -356,7 +364,11 @@ impl Driver {
             Event::Opened { .. } => {}
             Event::Closed(problem) => return Err(dismissed(problem)),
             Event::Attached(link) => {
-                if self.is_of_messages(link) {
+                let part = self.sessions.get_mut(&link.session);
+                let calls = part.and_then(|part| part.calls.as_mut());
+                if calls.is_some_and(|calls| calls.on_attached(link)) {
+                    self.signal(link, Signal::Heard);
+                } else if self.is_of_messages(link) {
                     self.signal(link, Signal::Ready);
                 }
             }

@@ -43,6 +43,8 @@ pub(super) enum Command {
     TakeNoMore { user: u64 },
     /// To have calls of direct methods from there.
     Listen { user: u64, at: String },
+    /// To ask for calls no longer, if the hub has not answered yet.
+    GiveUp { user: u64 },
     /// It has the call that came as this delivery, and has room for another.
     Taken { user: u64, delivery: u32 },
     /// To have a call answered that this pair of links brought.
@@ -63,6 +65,8 @@ pub(super) enum Signal {
     Delivered(Delivery, Instant),
     /// A call, and the pair of links that brought it.
     Called(Delivery, u64),
+    /// Its calls come from now on, if the hub permits it.
+    Heard,
     /// No calls come, or none come any more, for this reason.
     Deaf(String),
     /// The hub has the event with this number of the ledger.

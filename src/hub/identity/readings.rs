@@ -132,7 +132,7 @@ mod tests {
     /// A device with messages of one sample each.
     fn readings(folder: &std::path::Path, count: i64) -> (Readings, Store) {
         let store = Store::new(Settings::to_test(folder));
-        store.begin();
+        store.begin(["pump"]);
         let device: Arc<str> = "pump".into();
         for at in 1..=count {
             let readings = vec![("level".to_owned(), Ok(at.into()))];

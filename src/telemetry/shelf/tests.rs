@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::time::Timestamp;
 
 const DEVICE: &str = "pump";
 
@@ -20,8 +21,12 @@ fn with(settings: Settings, count: i64) -> (Shelf, Instant) {
 }
 
 fn add(shelf: &mut Shelf, at: i64, now: Instant) {
-    shelf.add(&DEVICE.into(), "{}", Timestamp(at), now);
+    shelf.add(&DEVICE.into(), "{}", shown(at), now);
     shelf.close_due(now, true);
+}
+
+fn shown(at: i64) -> Shown {
+    Shown { at: Timestamp(at), clock_ok: true }
 }
 
 /// What goes next, by the time of its first sample.
@@ -72,16 +77,17 @@ fn all(shelf: &mut Shelf, file: &BTreeMap<i64, Batch>, now: Instant) -> Vec<i64>
 }
 
 #[test]
-fn after_a_crash_each_device_that_is_polled_is_told_once_that_something_may_be_missing_and_until_when() {
+fn after_a_crash_each_device_that_was_polled_is_told_once_that_something_may_be_missing_and_until_when() {
     let now = Instant::now();
     let mut shelf = Shelf::new(settings(), "life".into(), now);
     let other: Arc<str> = "valve".into();
-    shelf.bell(&"silent".into());
-    // One was read before it was known, and one is after.
+    // One was read before it was known, and one is after; one is polled since later, and one was never read.
     add(&mut shelf, 7_000, now);
-    shelf.begin_after_a_crash();
+    shelf.owe_word_of_a_crash([DEVICE, "silent", "valve"].map(|device| (device.into(), None)).into());
     shelf.note_known();
-    shelf.add(&other, "{}", Timestamp(9_000), now);
+    shelf.add(&other, "{}", Shown { clock_ok: false, ..shown(9_000) }, now);
+    shelf.add(&"newcomer".into(), "{}", shown(9_000), now);
+    shelf.close_due(now, true);
     let word = |shelf: &mut Shelf, device: &Arc<str>| match shelf.take(device, now) {
         Next::Batch(batch) => (batch.number, batch.kind, batch.body),
         other => panic!("{other:?}"),
@@ -89,29 +95,51 @@ fn after_a_crash_each_device_that_is_polled_is_told_once_that_something_may_be_m
     let body = |until: &str| format!(r#"{{"gap":{{"from":null,"samples":null,"until":"{until}"}}}}"#);
     let (number, kind, told) = word(&mut shelf, &DEVICE.into());
     assert_eq!((kind, told), (Kind::Gap, body("1970-01-01T00:00:07.000Z")));
-    assert_eq!(word(&mut shelf, &other).2, body("1970-01-01T00:00:09.000Z"));
+    let unclear = r#"{"gap":{"clockOk":false,"from":null,"samples":null,"until":"1970-01-01T00:00:09.000Z"}}"#;
+    assert_eq!(word(&mut shelf, &other).2, unclear);
+    assert_eq!(word(&mut shelf, &"newcomer".into()).1, Kind::Samples, "it has lost nothing");
     assert!(matches!(shelf.take(&"silent".into(), now), Next::Nothing), "nothing is read of it");
     // It is owed until the hub has it, and told again under its id.
     shelf.again(&DEVICE.into(), number, false);
-    assert!(shelf.owes_word_of_a_crash());
+    let owed = [
+        (DEVICE.into(), Some(shown(7_000))),
+        ("silent".into(), None),
+        (other.clone(), Some(Shown { clock_ok: false, ..shown(9_000) })),
+    ];
+    assert_eq!(shelf.owes_word_of_a_crash(), Owed::from(owed));
     assert_eq!(word(&mut shelf, &DEVICE.into()).0, number);
     shelf.acknowledged(&DEVICE.into(), number);
-    shelf.acknowledged(&other, number + 1);
-    assert!(!shelf.owes_word_of_a_crash());
+    shelf.lose(&other, number + 1);
+    assert_eq!(shelf.owes_word_of_a_crash(), Owed::from([("silent".into(), None)]));
     assert_eq!(next(&mut shelf, now).map(|(_, first)| first), Some(7_000));
     assert!(next(&mut shelf, now).is_none());
+}
+
+#[test]
+fn the_word_of_a_crash_tells_of_the_time_until_which_it_is_owed_and_not_of_the_life_that_tells_it() {
+    let now = Instant::now();
+    let mut shelf = Shelf::new(settings(), "life".into(), now);
+    shelf.note_known();
+    shelf.owe_word_of_a_crash([(DEVICE.into(), Some(shown(7_000)))].into());
+    let Next::Batch(word) = shelf.take(&DEVICE.into(), now) else { panic!("nothing is to be read first") };
+    assert_eq!(word.body, body_of_a_crash(shown(7_000)));
+    add(&mut shelf, 9_000, now);
+    assert_eq!(shelf.owes_word_of_a_crash(), Owed::from([(DEVICE.into(), Some(shown(7_000)))]));
+    shelf.acknowledged(&DEVICE.into(), word.number);
+    assert_eq!((next(&mut shelf, now).map(|(_, first)| first), next(&mut shelf, now)), (Some(9_000), None));
+    assert_eq!(shelf.owes_word_of_a_crash(), Owed::new());
 }
 
 #[test]
 fn a_batch_is_complete_when_it_is_full_or_old_and_holds_what_fits() {
     let (mut shelf, now) = with(settings(), 0);
     let element = "x".repeat(100);
-    assert!(shelf.add(&DEVICE.into(), &element, Timestamp(1), now));
+    assert!(shelf.add(&DEVICE.into(), &element, shown(1), now));
     assert_eq!(shelf.due_at(), Some(now + Duration::from_secs(10)));
-    assert!(!shelf.add(&DEVICE.into(), &element, Timestamp(2), now));
-    assert!(!shelf.add(&DEVICE.into(), &element, Timestamp(3), now));
+    assert!(!shelf.add(&DEVICE.into(), &element, shown(2), now));
+    assert!(!shelf.add(&DEVICE.into(), &element, shown(3), now));
     assert_eq!(next(&mut shelf, now), None);
-    assert!(shelf.add(&DEVICE.into(), &element, Timestamp(4), now), "512 bytes with its properties are full");
+    assert!(shelf.add(&DEVICE.into(), &element, shown(4), now), "512 bytes with its properties are full");
     let Next::Batch(batch) = shelf.take(&DEVICE.into(), now) else { panic!("it is complete") };
     assert_eq!((batch.holds.samples, batch.id.as_str()), (3, "life-1"));
     shelf.close_due(now + Duration::from_secs(10), false);
@@ -206,11 +234,92 @@ fn for_want_of_room_the_oldest_go_and_one_gap_tells_of_all() {
 }
 
 #[test]
+fn what_a_full_file_puts_out_while_it_is_on_the_wire_is_in_memory_and_is_written_when_it_comes_back() {
+    let (mut shelf, now) = with(settings(), 2);
+    let (device, mut file): (Arc<str>, _) = (DEVICE.into(), BTreeMap::new());
+    write(&mut shelf, &mut file, 100);
+    load(&mut shelf, &file);
+    let (first, _) = next(&mut shelf, now).unwrap();
+    add(&mut shelf, 3, now);
+    write(&mut shelf, &mut file, 2);
+    assert_eq!(file.values().map(|batch| batch.holds.first).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((shelf.counts.lost, shelf.pending(|_| true)), (0, 3));
+    // It would put out others each time.
+    assert!(!shelf.has_to_write() && shelf.plan().is_empty());
+    shelf.again(&device, first, false);
+    assert!(shelf.has_to_write());
+    write(&mut shelf, &mut file, 3);
+    assert_eq!((file.len(), shelf.counts.lost), (3, 0));
+    // The second was loaded before.
+    assert_eq!(all(&mut shelf, &file, now), [2, 1, 3]);
+    assert!(shelf.plan().gaps.is_empty());
+}
+
+/// With two batches, of which the first is put out of the file by a writing in which this happens before and between;
+/// what gets to the hub then, and what is lost.
+fn put_out(before: fn(&mut Shelf, Instant), between: fn(&mut Shelf, Instant)) -> (Vec<i64>, u64) {
+    let (mut shelf, now) = with(settings(), 2);
+    let mut file = BTreeMap::new();
+    write(&mut shelf, &mut file, 100);
+    load(&mut shelf, &file);
+    before(&mut shelf, now);
+    let plan = shelf.plan();
+    between(&mut shelf, now);
+    let (number, batch) = file.pop_first().unwrap();
+    let stored = Stored { batches: [(DEVICE.into(), 1)].into(), bytes: 0 };
+    shelf.written(&plan, &[(DEVICE.into(), number, batch.holds)], stored);
+    // What is on the wire still comes back.
+    shelf.again(&DEVICE.into(), number, false);
+    let lost = shelf.counts.lost;
+    let mut went = all(&mut shelf, &file, now);
+    write(&mut shelf, &mut file, 100);
+    assert_eq!((file.len(), shelf.pending(|_| true), shelf.has_to_write()), (0, 0, false));
+    // A gap is told before all, and has the time of the first that it is for.
+    went.sort_unstable();
+    (went, lost)
+}
+
+#[test]
+fn what_is_put_out_of_the_file_is_lost_only_if_it_was_nowhere_else() {
+    let nothing = |_: &mut Shelf, _| {};
+    let take = |shelf: &mut Shelf, now| assert_eq!(next(shelf, now).map(|(_, first)| first), Some(1));
+    let back = |shelf: &mut Shelf, _| shelf.again(&DEVICE.into(), FROM + 1, false);
+    let told = |shelf: &mut Shelf, _| shelf.acknowledged(&DEVICE.into(), FROM + 1);
+    let take_and_told = |shelf: &mut Shelf, now| {
+        assert!(next(shelf, now).is_some());
+        shelf.acknowledged(&DEVICE.into(), FROM + 1);
+    };
+    // The first of these is the gap.
+    assert_eq!(put_out(nothing, nothing), (vec![1, 2], 1));
+    assert_eq!(put_out(take, nothing), (vec![1, 2], 0), "it is on the wire");
+    assert_eq!(put_out(nothing, take), (vec![1, 2], 0), "it is on the wire since");
+    assert_eq!(put_out(take, back), (vec![1, 2], 0), "it was on the wire");
+    assert_eq!(put_out(take, told), (vec![2], 0), "the hub has it");
+    assert_eq!(put_out(nothing, take_and_told), (vec![2], 0), "the hub has it");
+}
+
+#[test]
+fn what_was_to_be_written_and_put_out_at_once_is_told_if_it_came_back_from_the_wire_meanwhile() {
+    let (mut shelf, now) = with(settings(), 2);
+    let (number, _) = next(&mut shelf, now).unwrap();
+    let plan = shelf.plan();
+    assert!(plan.taken.contains(&number) && plan.insert.len() == 2);
+    shelf.again(&DEVICE.into(), number, false);
+    let holds = Gap { samples: 1, first: 1, last: 1 };
+    let stored = Stored { batches: [(DEVICE.into(), 1)].into(), bytes: 0 };
+    shelf.written(&plan, &[(DEVICE.into(), number, holds)], stored);
+    assert_eq!((shelf.plan().insert.len(), shelf.counts.lost), (1, 0));
+    let second = plan.insert.iter().find(|batch| batch.number != number).unwrap();
+    let file = [(second.number, Batch { is_stored: true, ..second.clone() })].into();
+    assert_eq!(all(&mut shelf, &file, now), [1, 2]);
+}
+
+#[test]
 fn while_nothing_can_be_written_memory_is_bounded_and_the_oldest_goes() {
     let (mut shelf, now) = with(settings(), 0);
     let element = "x".repeat(300);
     for at in 0..10_000 {
-        shelf.add(&DEVICE.into(), &element, Timestamp(at), now);
+        shelf.add(&DEVICE.into(), &element, shown(at), now);
     }
     assert!(shelf.waiting <= MEMORY_MAX, "{}", shelf.waiting);
     let Next::Batch(gap) = shelf.take(&DEVICE.into(), now) else { panic!("a gap is told first") };
@@ -287,7 +396,7 @@ fn what_waits_is_counted_apart_for_devices_that_are_gone() {
     let mut file = BTreeMap::new();
     write(&mut shelf, &mut file, 100);
     let other: Arc<str> = "valve".into();
-    shelf.add(&other, "{}", Timestamp(9), now);
+    shelf.add(&other, "{}", shown(9), now);
     shelf.close_due(now, true);
     let counts = |shelf: &Shelf| [DEVICE, "valve"].map(|id| shelf.pending(|device| device == id));
     assert_eq!(counts(&shelf), [3, 1]);

@@ -138,6 +138,29 @@ async fn an_answer_reaches_no_other_pair_of_links() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn links_that_the_hub_does_not_answer_to_are_given_up_and_asked_for_again() {
+    let (amqp, mut hubs) = transport(1);
+    let (account, hub) = (account(&access()), &mut hubs[0]);
+    hub.is_silent_to_calls = true;
+    let (mut device, _) = listening(&amqp, &account, hub).await;
+    let asked = Instant::now();
+    assert!(timeout(device.keep_alive_at() - asked, with_hub(hub, device.next())).await.is_err());
+    assert_eq!(asked.elapsed().as_secs(), 60);
+    device.keep_alive().await.unwrap();
+    assert!(timeout(Duration::from_millis(1), with_hub(hub, device.next())).await.is_err(), "it goes on");
+    let pause = device.keep_alive_at() - Instant::now();
+    assert!((2..=5).contains(&pause.as_secs()), "{pause:?}");
+    hub.is_silent_to_calls = false;
+    let (channel, _, calls) = asks(&mut device, hub).await;
+    // These are answered to, and stay for longer than that.
+    assert!(timeout(Duration::from_secs(90), with_hub(hub, device.next())).await.is_err());
+    hub.call((channel, calls), 1, uuid(1), "set", b"1").await;
+    let (call, _) = with_hub(hub, next_call(&mut device)).await;
+    device.answer(answered(call, 200)).await.unwrap();
+    assert_eq!(hub.answer_to_a_call().await.property("IoThub-status"), Some(&Value::Int(200)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_called_of_one_who_has_left_is_no_message_that_was_left_behind() {
     let (amqp, mut hubs) = transport(1);
     let (account, hub) = (account(&access()), &mut hubs[0]);

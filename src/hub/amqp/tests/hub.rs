@@ -22,6 +22,8 @@ pub(super) struct Hub {
     pub(super) mechanism: &'static str,
     /// Whose tokens it says nothing to.
     pub(super) silent_to: &'static str,
+    /// It says nothing to links that bring calls.
+    pub(super) is_silent_to_calls: bool,
     /// What it answers to other tokens that are good.
     pub(super) status: &'static str,
     /// Sessions that it takes.
@@ -58,8 +60,9 @@ impl Hub {
     pub(super) fn on(stream: DuplexStream) -> Hub {
         let framed = Framed::new(stream, Codec::default());
         let (pairs, may_send) = Default::default();
-        let (silent_to, status, sessions, is_open) = ("", "200", 1024, false);
-        Hub { framed, mechanism: "ANONYMOUS", silent_to, status, sessions, pairs, may_send, is_open }
+        let (silent_to, is_silent_to_calls, status, sessions, is_open) = ("", false, "200", 1024, false);
+        let mechanism = "ANONYMOUS";
+        Hub { framed, mechanism, silent_to, is_silent_to_calls, status, sessions, pairs, may_send, is_open }
     }
 
     pub(super) async fn say(&mut self, channel: u16, performative: Performative) {
@@ -157,6 +160,9 @@ impl Hub {
             assert!(properties.get("com.microsoft:api-version").is_some());
             let pair = properties.get("com.microsoft:channel-correlation-id").and_then(text);
             self.pairs.push(pair.expect("it is of a pair"));
+            if self.is_silent_to_calls && attach.role == Role::Receiver {
+                return Some(Heard::Link { channel, handle, address });
+            }
         }
         let is_sender = attach.role == Role::Sender;
         let role = if is_sender { Role::Receiver } else { Role::Sender };
