@@ -409,7 +409,8 @@ impl Twin {
         match value {
             Json::Null => drop(self.told.remove(&name)),
             Json::Object(mut fields) => {
-                fields.retain(|field, value| !value.is_null() && !(name == GATEWAY && field == MARK));
+                let is_mark = |field: &str| name == GATEWAY && field == MARK;
+                fields.retain(|field, value| !value.is_null() && !is_mark(field));
                 self.told.insert(name, fields.into());
             }
             value => drop(self.told.insert(name, value)),
