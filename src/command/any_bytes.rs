@@ -55,7 +55,7 @@ fn a_twin_is_no_twin_or_asks_for_little(body: &[u8]) {
         };
         for (name, value) in values {
             assert!(is_known(&name));
-            let gist = Wanted { name, version }.condense("set", value.clone());
+            let gist = Wanted { name, version }.condense("set", value.clone(), "m");
             assert!(gist.weight() < 128 * 1024 && gist.id.is_some_and(|id| id.len() <= MESSAGE_ID_BYTES_MAX));
             let told = Acknowledgement::ended(&Outcome::succeeded(None), value, version).to_json().to_string();
             assert!(told.len() < 4096, "{told}");

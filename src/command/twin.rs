@@ -29,6 +29,9 @@ pub const TWIN_BYTES_MAX: usize = 256 * 1024;
 pub const NAME_BYTES_MAX: usize = 64;
 /// The property that tells of the gateway itself, and is no set point's.
 pub const GATEWAY: &str = "fieldbridge";
+/// The status of what is done, and of what is not over.
+const DONE: u16 = 200;
+const UNDER_WAY: u16 = 202;
 /// Longest sentence of an acknowledgement, bytes.
 const SENTENCE_BYTES_MAX: usize = 512;
 
@@ -112,10 +115,11 @@ impl Wanted {
         format!("desired:{}:{}", self.name, self.version)
     }
 
-    /// What is kept of it while it waits for its command to be done.
-    pub fn condense(&self, command: &str, value: Json) -> Gist {
+    /// What is kept of it while it waits for its command to be done. `mark`: of the twin that it stands in, by which
+    /// it is told from the same in another, whose versions are the same.
+    pub fn condense(&self, command: &str, value: Json, mark: &str) -> Gist {
         let fault = check_shape(&value).err();
-        let digest = self.digest(command, &value);
+        let digest = self.digest(command, &value, mark);
         let value = Some(if fault.is_some() { bounded(value) } else { shrunk(value) });
         Gist {
             id: Some(self.message_id()),
@@ -130,12 +134,14 @@ impl Wanted {
     }
 
     /// The digest of what it asks for, which no message and no call has.
-    fn digest(&self, command: &str, value: &Json) -> Digest {
+    fn digest(&self, command: &str, value: &Json, mark: &str) -> Digest {
         let mut context = Context::new(&SHA256);
         // A message's begins with the length of a name or the largest number, a call's with the one below.
         context.update(&(u64::MAX - 2).to_be_bytes());
         context.update(&(command.len() as u64).to_be_bytes());
         context.update(command.as_bytes());
+        context.update(&(mark.len() as u64).to_be_bytes());
+        context.update(mark.as_bytes());
         context.update(normal(value).to_string().as_bytes());
         let mut digest = Digest::default();
         digest.copy_from_slice(context.finish().as_ref());
@@ -169,13 +175,24 @@ impl Acknowledgement {
     /// That its command is not over.
     pub fn under_way(value: Json, version: u64) -> Acknowledgement {
         let sentence = "it waits for its turn, or is being done".to_owned();
-        Acknowledgement { value: told(value), status: 202, version, sentence }
+        Acknowledgement { value: told(value), status: UNDER_WAY, version, sentence }
     }
 
     /// As it is reported.
     pub fn to_json(&self) -> Json {
         json!({ "value": self.value, "ac": self.status, "av": self.version, "ad": self.sentence })
     }
+}
+
+/// Whether an acknowledgement, as it was reported, says how a value has ended that stood in this version.
+pub fn is_end(reported: &Json, value: &Json, version: u64) -> bool {
+    let is_over = reported["ac"].as_u64().is_some_and(|status| status != u64::from(UNDER_WAY));
+    is_over && reported["av"] == version && normal(&reported["value"]) == normal(&told(value.clone()))
+}
+
+/// Whether an acknowledgement, as it was reported, says that it is done.
+pub fn is_done(reported: &Json) -> bool {
+    reported["ac"] == DONE
 }
 
 /// A value as it stands in an acknowledgement. What is nested is no command's, and could be deeper than a twin may be:
@@ -239,15 +256,16 @@ mod tests {
     #[test]
     fn a_set_point_is_known_by_its_name_its_version_and_what_it_asks_for() {
         let wanted = |version| Wanted { name: "speed".into(), version };
-        let gist = wanted(7).condense("set-speed", json!(4));
+        let gist = wanted(7).condense("set-speed", json!(4), "m");
         assert_eq!((gist.id.as_deref(), gist.command.as_deref()), (Some("desired:speed:7"), Some("set-speed")));
         assert_eq!((gist.value, gist.fault), (Some(json!(4)), None));
-        assert_eq!(gist.digest, wanted(8).condense("set-speed", json!(4.0)).digest, "the id tells them apart");
-        assert_ne!(gist.digest, wanted(7).condense("set-speed", json!(5)).digest);
-        assert_ne!(gist.digest, wanted(7).condense("set", json!(4)).digest);
+        assert_eq!(gist.digest, wanted(8).condense("set-speed", json!(4.0), "m").digest, "the id tells them apart");
+        assert_ne!(gist.digest, wanted(7).condense("set-speed", json!(5), "m").digest);
+        assert_ne!(gist.digest, wanted(7).condense("set", json!(4), "m").digest);
+        assert_ne!(gist.digest, wanted(7).condense("set-speed", json!(4), "n").digest, "it is another device's by now");
         let call = crate::command::Method { name: "set-speed".into(), payload: b"4".to_vec(), unread: None };
         assert_ne!(gist.digest, call.condense().digest);
-        let nested = wanted(7).condense("set-speed", (0..100).fold(json!(1), |inner, _| json!([inner])));
+        let nested = wanted(7).condense("set-speed", (0..100).fold(json!(1), |inner, _| json!([inner])), "m");
         assert!(nested.fault.is_some());
     }
 
@@ -268,7 +286,20 @@ mod tests {
             assert_eq!(told.status, status, "{state} {code:?}");
             assert!(told.to_json().to_string().len() < 2048, "{}", told.to_json());
         }
-        assert_eq!(Acknowledgement::under_way(json!(4), 7).to_json()["ac"], 202);
+        let under_way = Acknowledgement::under_way(json!(4), 7).to_json();
+        assert_eq!(under_way["ac"], 202);
+        assert!(is_done(&done.to_json()) && !is_done(&under_way));
+        for (reported, value, version, is_its) in [
+            (done.to_json(), json!(4.0), 7, true),
+            (json!({"value": 4, "ac": 500, "av": 7}), json!(4), 7, true),
+            (done.to_json(), json!(5), 7, false),
+            (done.to_json(), json!(4), 8, false),
+            (under_way, json!(4), 7, false),
+            (json!({"value": 4, "av": 7}), json!(4), 7, false),
+            (json!("4"), json!(4), 7, false),
+        ] {
+            assert_eq!(is_end(&reported, &value, version), is_its, "{reported} {value} {version}");
+        }
         for (value, told) in [
             (json!([1, 2]), json!([1, 2])),
             (json!({"a": {"b": 1}}), json!(r#"{"a":{"b":1}}"#)),

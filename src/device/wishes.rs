@@ -18,8 +18,10 @@ impl Context {
 
     /// Acknowledges what is desired from the row that is known of it. Where that can't be read it is given back.
     pub(super) async fn acknowledge_again(&self, mut work: Work, row: RowId) {
+        self.health.duplicates.add();
         tracing::debug!(device = %self.id, message_id = work.message_id(), "desired as before: acknowledged from the ledger, not done");
         crash::point(Point::DuplicateKnown);
+        self.ledger.delivered_again(row);
         let record = match self.ledger.record(row).await {
             Ok(record) => record,
             Err(error) => return drop(self.leave(work, &error)),

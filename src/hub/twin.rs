@@ -100,8 +100,9 @@ impl Board {
         }
         let older = written.newest.insert(wanted.name.clone(), outdated.clone());
         written.ends.remove(&wanted.name);
-        drop(written);
+        // Before anybody else writes here, or its end would stand as that of the newer one.
         older.into_iter().for_each(|older| older.cancel());
+        drop(written);
         Some(Wish { board: self.clone(), wanted, value, outdated, ended: ended.clone(), is_over: false })
     }
 
@@ -110,8 +111,8 @@ impl Board {
         let mut written = self.written();
         let older = written.newest.remove(name);
         written.ends.remove(name);
-        drop(written);
         older.into_iter().for_each(|older| older.cancel());
+        drop(written);
     }
 
     /// What the newest wishes have come to, of each name one.

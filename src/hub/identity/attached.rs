@@ -117,7 +117,7 @@ impl Serving<'_> {
             if *held.borrow_and_update() && !self.held {
                 self.hold(outbox).await?;
             }
-            if self.held && self.subscribed && outbox.is_idle() && self.twin.is_idle() {
+            if self.held && self.subscribed && outbox.is_idle() && self.twin.is_idle(Instant::now()) {
                 self.tell_all(settled, answered).await?;
                 return Ok(Ending::Held);
             }

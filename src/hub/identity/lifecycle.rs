@@ -79,7 +79,8 @@ impl Identity {
                 () = self.stop.cancelled() => break,
                 () = self.health.pulse.during(async {
                     self.assigned(&mut configured).await;
-                    self.held_back(&mut outbox).await;
+                    let has_twin = configured.borrow().transport.has_twin();
+                    self.held_back(&mut outbox, &mut twin, has_twin).await;
                     self.ready().await;
                 }) => {}
             }
@@ -145,12 +146,15 @@ impl Identity {
         }
     }
 
-    /// Waits while its messages are to stay at the hub, until there is something to publish.
-    async fn held_back(&self, outbox: &mut Outbox) {
+    /// Waits while its messages are to stay at the hub, until there is something to publish, or to tell the twin.
+    async fn held_back(&self, outbox: &mut Outbox, twin: &mut Twin, has_twin: bool) {
         let mut held = self.held.clone();
         loop {
             let is_held = *held.borrow_and_update();
-            if !is_held || outbox.has_something().await {
+            twin.note((self.stand)());
+            let twin_at = twin.untold_at().filter(|_| has_twin);
+            let tells_twin = twin_at.is_some_and(|at| at <= Instant::now());
+            if !is_held || tells_twin || outbox.has_something().await {
                 return;
             }
             self.health.set_link(LinkState::Held, None);
@@ -159,6 +163,7 @@ impl Identity {
                 changed = held.changed() => if changed.is_err() { return },
                 // Nothing is being read: that can't be too slow.
                 _ = outbox.stirred() => {}
+                () = sleep_until(twin_at.unwrap_or_else(Instant::now)), if twin_at.is_some() => {}
             }
         }
     }

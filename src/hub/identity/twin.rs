@@ -7,15 +7,19 @@
 //!   holds up nothing else.
 //! - What is reported is the newest there is when it is sent: what was overtaken before is never told.
 //! - What is desired is taken once: a value that stands in a twin that is read again is not asked for again in this
-//!   life of the daemon, unless it was given back with nothing done.
+//!   life of the daemon, unless it was given back with nothing done, or it was not done and something was written
+//!   meanwhile. Nor is it in a later life if the twin says how it has ended in that version: the ledger may have
+//!   forgotten it by then.
+//! - Nothing is taken from a twin before it bears a mark of this gateway's: by that one with the same versions, of a
+//!   device that was registered anew, is told from it, also after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{json, Map, Value as Json};
 use tokio::time::Instant;
 
-use crate::command::twin::{Acknowledgement, Desired, Twin as Whole, Wanted, GATEWAY};
+use crate::command::twin::{is_done, is_end, Acknowledgement, Desired, Twin as Whole, Wanted, GATEWAY};
 use crate::hub::transport::{TwinAnswer, TwinRequest};
 use crate::hub::twin::{End, Facts};
 
@@ -29,6 +33,10 @@ const REPORTS: (u32, Duration) = (4, Duration::from_secs(10));
 const UNDER_WAY_AFTER: Duration = Duration::from_secs(5);
 /// Most acknowledgements in a report.
 const TOLD_AT_ONCE_MAX: usize = 16;
+/// By what a twin is known again, among what it is told of the gateway.
+const MARK: &str = "mark";
+/// Longest mark that is taken for one, in bytes.
+const MARK_BYTES_MAX: usize = 64;
 
 /// The commands that a device has for desired properties, by the names of these.
 pub(super) type Commands = BTreeMap<String, String>;
@@ -62,6 +70,8 @@ pub(super) struct Twin {
     device: String,
     /// The hub answers on this connection.
     is_there: bool,
+    /// The last connection had no twin.
+    is_missing: bool,
     under_way: Option<UnderWay>,
     /// All is to be read.
     is_to_be_read: bool,
@@ -75,14 +85,22 @@ pub(super) struct Twin {
     allowance: Allowance,
     /// The version of what is known as desired.
     version: Option<u64>,
-    /// What was desired last, by name, and was not given back.
-    desired: BTreeMap<String, Json>,
+    /// The mark of the twin that this was read in.
+    mark: String,
+    /// One for a twin that has none, until that bears it.
+    new_mark: Option<String>,
+    /// The hub does not take one.
+    is_unmarkable: bool,
+    /// What was desired last, by name, in which version, and was not given back.
+    desired: BTreeMap<String, (u64, Json)>,
     /// What is not over, and when that is to be told.
     pending: BTreeMap<String, (Instant, Acknowledgement)>,
     /// What is to be told next of each name; null: nothing is to stand there.
     untold: BTreeMap<String, Json>,
-    /// What the hub has.
+    /// What the hub has, but for the mark.
     told: BTreeMap<String, Json>,
+    /// What the hub has refused together, and is to be told each by itself.
+    one_by_one: BTreeSet<String>,
     facts: Option<Facts>,
     /// The last trouble that was logged, so that a lasting one is logged once.
     complained: Option<String>,
@@ -125,6 +143,7 @@ impl Twin {
         Twin {
             device: device.to_owned(),
             is_there: false,
+            is_missing: false,
             under_way: None,
             is_to_be_read: false,
             heard: None,
@@ -134,10 +153,14 @@ impl Twin {
             last_number: 0,
             allowance: Allowance { left: REPORTS.0, since: now },
             version: None,
+            mark: String::new(),
+            new_mark: None,
+            is_unmarkable: false,
             desired: BTreeMap::new(),
             pending: BTreeMap::new(),
             untold: BTreeMap::new(),
             told: BTreeMap::new(),
+            one_by_one: BTreeSet::new(),
             facts: None,
             complained: None,
         }
@@ -146,22 +169,29 @@ impl Twin {
     /// A connection stands. `has_commands`: something may be desired. `renews`: it replaces one whose token ran out,
     /// and what the hub has was not changed by anybody else meanwhile.
     pub(super) fn begin(&mut self, has_commands: bool, renews: bool, now: Instant) {
-        (self.is_there, self.is_to_be_read) = (true, has_commands);
-        (self.failures, self.not_before, self.turn) = (0, now, None);
+        (self.is_there, self.is_missing, self.is_to_be_read) = (true, false, has_commands);
+        self.not_before = now;
+        // One that has not come yet counts still: who comes and goes would use up those of the others.
+        self.turn = self.turn.filter(|turn| *turn > now);
         if !renews {
             self.told.clear();
         }
     }
 
+    /// A connection stands on which the hub has no twin.
+    pub(super) fn is_not_there(&mut self) {
+        self.is_missing = true;
+    }
+
     /// The connection has ended. What it was asked for is asked for on the next.
     pub(super) fn ended(&mut self) {
         (self.is_there, self.is_to_be_read) = (false, false);
-        (self.under_way, self.heard, self.turn) = (None, None, None);
+        (self.under_way, self.heard, self.new_mark) = (None, None, None);
     }
 
     /// Nothing is desired on this connection any more, which is there to publish only: also how things stand.
     pub(super) fn hold(&mut self, facts: Facts) {
-        self.is_to_be_read = false;
+        (self.is_to_be_read, self.new_mark) = (false, None);
         self.note(facts);
     }
 
@@ -173,6 +203,10 @@ impl Twin {
     /// What wishes have come to.
     pub(super) fn note_ends(&mut self, ends: Vec<End>, has_commands: bool, now: Instant) {
         for End { wanted, told } in ends {
+            // Of one that was taken anew, or is desired no more, nobody wants to know.
+            if self.desired.get(&wanted.name).is_none_or(|(version, _)| *version != wanted.version) {
+                continue;
+            }
             self.pending.remove(&wanted.name);
             match told {
                 Some(told) => drop(self.untold.insert(wanted.name, told.to_json())),
@@ -204,17 +238,32 @@ impl Twin {
 
     /// When a report is due by itself, if one is.
     fn report_at(&self) -> Option<Instant> {
-        let has_news = !self.untold.is_empty() || self.gateway_untold().is_some();
+        let has_news = self.has_news();
         let pending = self.pending.values().map(|(at, _)| *at).min();
         let at = if has_news { Some(self.not_before) } else { pending };
         at.map(|at| at.max(self.allowance.at()))
+    }
+
+    /// Whether there is something that the hub is to have and does not.
+    fn has_news(&self) -> bool {
+        !self.untold.is_empty() || self.gateway_untold().is_some()
+    }
+
+    /// When there is to be a connection for what the hub does not have, if there is something.
+    pub(super) fn untold_at(&self) -> Option<Instant> {
+        (!self.is_missing && self.has_news()).then_some(self.not_before)
     }
 
     /// What is to be reported of the gateway, if the hub does not have it.
     fn gateway_untold(&self) -> Option<Json> {
         let Facts { configuration, present } = self.facts.as_ref()?;
         let version = env!("CARGO_PKG_VERSION");
-        let all = json!({ "version": version, "configuration": **configuration, "present": present });
+        let mut all = json!({ "version": version, "configuration": **configuration, "present": present });
+        // It is told once: a twin that has none of its own must not get that of an earlier one.
+        if let Some(mark) = &self.new_mark {
+            all[MARK] = mark.as_str().into();
+            return Some(all);
+        }
         // A null is not kept in a twin: it removes.
         let kept: Map<String, Json> = match &all {
             Json::Object(all) => all.iter().filter(|(_, value)| !value.is_null()).map(pair).collect(),
@@ -267,6 +316,19 @@ impl Twin {
 
     /// What is to be reported now.
     fn report(&mut self, now: Instant) -> Map<String, Json> {
+        // What is to be told of an earlier twin is none of this one's.
+        if self.new_mark.is_some() {
+            return self.gateway_untold().map(|gateway| (GATEWAY.to_owned(), gateway)).into_iter().collect();
+        }
+        while let Some(name) = self.one_by_one.pop_first() {
+            let untold = match name == GATEWAY {
+                true => self.gateway_untold(),
+                false => self.untold.get(&name).cloned(),
+            };
+            if let Some(value) = untold {
+                return Map::from_iter([(name, value)]);
+            }
+        }
         let due: Vec<String> =
             self.pending.iter().filter(|(_, (at, _))| *at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
@@ -305,13 +367,7 @@ impl Twin {
             (status, Asked::Get) => {
                 self.complain(format!("the hub does not give out the device's twin (status {status}); set points wait for the next connection"));
             }
-            // The same would be refused again.
-            (status, Asked::Report(report)) => {
-                self.complain(format!(
-                    "the hub does not take what the device's twin is to report (status {status}); it is left out"
-                ));
-                self.has_told(report);
-            }
+            (status, Asked::Report(report)) => self.refused(status, report),
         }
         vec![]
     }
@@ -319,6 +375,27 @@ impl Twin {
     /// The hub has what was reported.
     fn has_told(&mut self, report: Map<String, Json>) {
         (self.failures, self.complained) = (0, None);
+        self.is_over(report);
+    }
+
+    /// The hub does not take what was reported, and would not the next time.
+    fn refused(&mut self, status: u16, report: Map<String, Json>) {
+        if report.len() > 1 && matches!(status, 400 | 413) {
+            // It may be for one of them only.
+            return self.one_by_one.extend(report.into_iter().map(|(name, _)| name));
+        }
+        self.complain(format!(
+            "the hub does not take what the device's twin is to report (status {status}); it is left out"
+        ));
+        self.is_unmarkable |= self.new_mark.is_some();
+        self.is_over(report);
+    }
+
+    /// Something was reported, and is not to be reported again.
+    fn is_over(&mut self, report: Map<String, Json>) {
+        if report.get(GATEWAY).is_some_and(|gateway| gateway.get(MARK).is_some()) && self.new_mark.take().is_some() {
+            self.is_to_be_read = true;
+        }
         for (name, value) in report {
             if self.untold.get(&name) == Some(&value) {
                 self.untold.remove(&name);
@@ -332,7 +409,8 @@ impl Twin {
         match value {
             Json::Null => drop(self.told.remove(&name)),
             Json::Object(mut fields) => {
-                fields.retain(|_, field| !field.is_null());
+                let is_mark = |field: &str| name == GATEWAY && field == MARK;
+                fields.retain(|field, value| !value.is_null() && !is_mark(field));
                 self.told.insert(name, fields.into());
             }
             value => drop(self.told.insert(name, value)),
@@ -341,7 +419,7 @@ impl Twin {
 
     /// All was read.
     fn read(&mut self, body: &[u8], commands: &Commands, now: Instant, jitter: f64) -> Vec<Change> {
-        let Whole { desired: Desired { version, mut values }, reported } =
+        let Whole { desired: Desired { version, mut values }, mut reported } =
             match Whole::read(body, |name| commands.contains_key(name)) {
                 Ok(whole) => whole,
                 Err(why) => {
@@ -350,8 +428,22 @@ impl Twin {
                 }
             };
         (self.failures, self.complained) = (0, None);
+        let mark = take_mark(&mut reported);
         self.told = reported;
-        self.version = Some(version);
+        if mark.is_none() && !self.is_unmarkable {
+            // It is new to this gateway: it is marked, and read again.
+            self.version = None;
+            self.new_mark.get_or_insert_with(|| format!("{:016x}", jitter.to_bits()));
+            return vec![];
+        }
+        let mark = mark.unwrap_or_default();
+        let is_another = mark != self.mark;
+        if is_another {
+            (self.mark, self.version) = (mark, None);
+            (self.pending, self.untold, self.one_by_one) = Default::default();
+        }
+        self.new_mark = None;
+        let is_newer = self.version.replace(version).is_some_and(|before| version > before);
         values.retain(|_, value| !value.is_null());
         let mut changes = Vec::new();
         for name in commands.keys().filter(|name| !values.contains_key(*name)) {
@@ -361,9 +453,13 @@ impl Twin {
             }
         }
         for (name, value) in values {
-            match self.desired.get(&name) == Some(&value) {
+            match self.desired.get(&name).filter(|_| !is_another) {
                 // It was taken, and its end has been told or will be. What the hub has forgotten is told again.
-                true if self.is_heard_of(&name) => {}
+                Some((_, known)) if *known == value && self.stands(&name, is_newer) => {}
+                // An earlier life has told its end: the ledger may have no row of it any more.
+                None if self.told.get(&name).is_some_and(|told| is_end(told, &value, version)) => {
+                    self.desired.insert(name, (version, value));
+                }
                 _ => changes.extend(self.take(name, value, version, now)),
             }
         }
@@ -402,9 +498,15 @@ impl Twin {
         }
     }
 
-    /// Whether what became of a name is told, or will be.
-    fn is_heard_of(&self, name: &str) -> bool {
-        self.told.contains_key(name) || self.pending.contains_key(name) || self.untold.contains_key(name)
+    /// Whether what became of a name is told, or will be, and counts for the version that was read. `is_newer`:
+    /// something was written that was not heard of, perhaps the same value once more, which is then to be done if it
+    /// was not.
+    fn stands(&self, name: &str, is_newer: bool) -> bool {
+        let told = self.untold.get(name).or_else(|| self.told.get(name));
+        match self.pending.contains_key(name) {
+            true => !is_newer,
+            false => told.is_some_and(|told| !is_newer || is_done(told)),
+        }
     }
 
     fn take(&mut self, name: String, value: Json, version: u64, now: Instant) -> Option<Change> {
@@ -418,7 +520,7 @@ impl Twin {
             return (was_told || was_desired).then_some(Change::Withdrawn(name));
         }
         self.untold.remove(&name);
-        self.desired.insert(name.clone(), value.clone());
+        self.desired.insert(name.clone(), (version, value.clone()));
         let under_way = Acknowledgement::under_way(value.clone(), version);
         self.pending.insert(name.clone(), (now + UNDER_WAY_AFTER, under_way));
         Some(Change::Set(Wanted { name, version }, value))
@@ -429,7 +531,6 @@ impl Twin {
         let pause = PAUSE.0.saturating_mul(1 << self.failures.min(10)).min(PAUSE.1);
         self.failures += 1;
         self.not_before = now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0));
-        self.turn = None;
         self.complain(format!("{why}; it is tried again from time to time"));
     }
 
@@ -440,15 +541,26 @@ impl Twin {
         }
     }
 
-    /// Whether nothing is to be told any more, as far as the hub takes it. What is not over is told when it is.
-    pub(super) fn is_idle(&self) -> bool {
-        let has_told = self.under_way.is_none() && self.untold.is_empty() && self.gateway_untold().is_none();
-        !self.is_there || self.failures > 0 || has_told
+    /// Whether nothing is to be told at present. What is not over is told when it is, and what the hub does not take
+    /// for now is tried again later, on another connection if need be ([`Twin::untold_at`]).
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        !self.is_there || (self.under_way.is_none() && (!self.has_news() || self.not_before > now))
+    }
+
+    /// The mark of the twin in which that was read which is desired. Empty: it has none.
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
     }
 }
 
 fn pair((name, value): (&String, &Json)) -> (String, Json) {
     (name.clone(), value.clone())
+}
+
+/// Takes the mark out of what a twin has of the gateway.
+fn take_mark(reported: &mut BTreeMap<String, Json>) -> Option<String> {
+    let mark = reported.get_mut(GATEWAY)?.as_object_mut()?.remove(MARK)?;
+    mark.as_str().filter(|mark| (1..=MARK_BYTES_MAX).contains(&mark.len())).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ impl Serving<'_> {
     pub(super) fn begin_twin(&mut self) {
         if self.attachment.has_twin() {
             self.twin.begin(self.takes_wishes(), self.renewed, Instant::now());
+        } else {
+            self.twin.is_not_there();
         }
     }
 
@@ -78,7 +80,7 @@ impl Serving<'_> {
     fn pass_wish_on(&mut self, wanted: Wanted, value: serde_json::Value) {
         let identity = self.identity;
         let Some(command) = self.account.desired.get(&wanted.name) else { return };
-        let gist = wanted.condense(command, value.clone());
+        let gist = wanted.condense(command, value.clone(), self.twin.mark());
         let Some(wish) = identity.board.wish(wanted, value, &self.wishes) else { return };
         if !self.takes_wishes() {
             return;

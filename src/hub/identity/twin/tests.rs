@@ -1,4 +1,5 @@
 use super::*;
+use crate::command::outcome::{Code, Fault, State};
 use crate::command::Outcome;
 
 /// A twin with a device whose command `set-speed` sets `speed`, on a connection that stands.
@@ -46,8 +47,13 @@ impl Bench {
         self.twin.answered(answer, &self.commands, self.now, 0.5)
     }
 
-    /// All is asked for, and is this.
-    fn reads(&mut self, twin: Json) -> Vec<Change> {
+    /// All is asked for, and is this, with the gateway's mark.
+    fn reads(&mut self, mut twin: Json) -> Vec<Change> {
+        twin["reported"]["fieldbridge"]["mark"] = "m".into();
+        self.reads_as_it_is(twin)
+    }
+
+    fn reads_as_it_is(&mut self, twin: Json) -> Vec<Change> {
         let Some(TwinRequest { number, patch: None }) = self.asks() else { panic!("all is asked for") };
         self.answered(number, 200, &twin.to_string())
     }
@@ -61,6 +67,19 @@ impl Bench {
 
     fn changed(&mut self, patch: Json) -> Vec<Change> {
         self.twin.changed(patch.to_string().as_bytes(), &self.commands, self.now)
+    }
+
+    /// The connection is lost, and the next one stands.
+    fn reconnects(&mut self) {
+        self.twin.ended();
+        self.twin.begin(true, false, self.now);
+    }
+
+    fn fails(&mut self, version: u64, value: u64) {
+        let wanted = Wanted { name: "speed".into(), version };
+        let outcome = Outcome::ended(State::Failed, Fault::new(Code::Timeout, "no answer"));
+        let told = Some(Acknowledgement::ended(&outcome, value.into(), version));
+        self.twin.note_ends(vec![End { wanted, told }], true, self.now);
     }
 
     fn ends(&mut self, version: u64, told: Option<&Json>) {
@@ -90,7 +109,7 @@ fn all_is_read_once_set_points_are_taken_and_their_ends_told() {
     assert_eq!(bench.asks(), None);
     bench.ends(7, Some(&json!(4)));
     assert_eq!(bench.tells(), json!({"speed": acknowledged(4, 7)}));
-    assert!(bench.asks().is_none() && bench.twin.is_idle());
+    assert!(bench.asks().is_none() && bench.twin.is_idle(bench.now));
     // The next connection reads what is known.
     bench.twin.ended();
     assert_eq!(bench.twin.due(true), None);
@@ -219,8 +238,13 @@ fn whoever_flaps_is_told_of_now_and_then_and_only_the_newest() {
 #[test]
 fn many_set_points_are_told_of_in_several_reports() {
     let mut bench = Bench::settled(json!({"$version": 1}));
-    for at in 0..40 {
-        let wanted = Wanted { name: format!("p{at}"), version: 2 };
+    let names = || (0..40).map(|at| format!("p{at}"));
+    bench.commands = names().map(|name| (name, "set".into())).collect();
+    let mut all: Map<String, Json> = names().map(|name| (name, 1.into())).collect();
+    all.insert("$version".into(), 2.into());
+    assert_eq!(bench.changed(all.into()).len(), 40);
+    for name in names() {
+        let wanted = Wanted { name, version: 2 };
         let told = Some(Acknowledgement::ended(&Outcome::succeeded(None), json!(1), 2));
         bench.twin.note_ends(vec![End { wanted, told }], true, bench.now);
     }
@@ -231,7 +255,7 @@ fn many_set_points_are_told_of_in_several_reports() {
         })
         .collect();
     assert_eq!(counts, [16, 16, 8]);
-    assert!(bench.twin.is_idle());
+    assert!(bench.twin.is_idle(bench.now));
 }
 
 #[test]
@@ -249,7 +273,164 @@ fn a_connection_for_a_new_token_tells_nothing_that_the_hub_has() {
 fn commands_events_go_before_reports_and_a_connection_to_publish_only_reads_nothing() {
     let mut bench = Bench::new();
     bench.twin.hold(Facts { configuration: "c0".into(), present: Some(false) });
-    assert!(bench.twin.due(false).is_none() && !bench.twin.is_idle());
+    assert!(bench.twin.due(false).is_none() && !bench.twin.is_idle(bench.now));
     assert_eq!(bench.tells()["fieldbridge"]["present"], false);
-    assert!(bench.twin.is_idle());
+    assert!(bench.twin.is_idle(bench.now));
+}
+
+#[test]
+fn nothing_is_taken_from_a_twin_before_it_is_marked_and_one_with_another_mark_is_heeded_anew() {
+    let desired = json!({"speed": 4, "$version": 2});
+    let mut bench = Bench::new();
+    bench.stands(Some(true));
+    assert_eq!(bench.reads_as_it_is(json!({ "desired": desired })), []);
+    let first = bench.tells();
+    let mark = first["fieldbridge"]["mark"].clone();
+    assert!(mark.is_string(), "{first}");
+    let reported = json!({ "fieldbridge": first["fieldbridge"] });
+    assert_eq!(bench.reads_as_it_is(json!({"desired": desired, "reported": reported})), set(2, 4));
+    assert_eq!(bench.twin.mark(), mark);
+    assert_eq!(bench.asks(), None, "it is told once");
+    // The device is registered anew, before the hub was told of the end.
+    bench.ends(2, Some(&json!(4)));
+    bench.reconnects();
+    assert_eq!(bench.reads_as_it_is(json!({"desired": desired, "reported": {}})), []);
+    let second = bench.tells();
+    assert_eq!(second.as_object().map(Map::len), Some(1), "what became of the earlier one's is told of that: {second}");
+    assert_eq!(bench.reads(json!({ "desired": desired })), set(2, 4), "whoever has marked it");
+    assert_eq!(bench.twin.mark(), "m");
+}
+
+#[test]
+fn a_new_twin_that_takes_no_mark_is_heeded_without_one_and_that_of_an_earlier_one_is_not_told() {
+    let mut bench = Bench::settled(json!({"$version": 1}));
+    bench.twin.ended();
+    bench.twin.begin(false, false, bench.now);
+    assert_eq!(bench.tells()["fieldbridge"].get("mark"), None, "it may be another twin by now");
+    bench.reconnects();
+    let twin = json!({"desired": {"speed": 4, "$version": 2}});
+    assert_eq!(bench.reads_as_it_is(twin.clone()), []);
+    let Some(TwinRequest { number, patch: Some(patch) }) = bench.asks() else { panic!("a report") };
+    assert!(patch.contains("mark"), "{patch}");
+    bench.answered(number, 413, "");
+    assert_eq!((bench.reads_as_it_is(twin), bench.twin.mark()), (set(2, 4), ""));
+}
+
+#[test]
+fn what_an_earlier_life_has_told_the_end_of_is_not_asked_for_again_whatever_the_ledger_has_forgotten() {
+    let of = |told: Json| {
+        let mut bench = Bench::new();
+        bench.stands(None);
+        bench.reads(json!({"desired": {"speed": 4, "$version": 7}, "reported": {"speed": told}}))
+    };
+    assert_eq!(of(acknowledged(4, 7)), []);
+    assert_eq!(of(json!({"value": 4, "ac": 500, "av": 7, "ad": "no answer"})), []);
+    assert_eq!(of(json!({"value": 4, "ac": 202, "av": 7, "ad": "it waits"})), set(7, 4));
+    assert_eq!(of(acknowledged(4, 6)), set(7, 4));
+    assert_eq!(of(acknowledged(5, 7)), set(7, 4));
+}
+
+#[test]
+fn what_was_not_done_is_done_once_more_if_something_was_written_meanwhile_and_what_was_done_is_not() {
+    let desired = |version: u64| json!({"speed": 1, "$version": version});
+    let failed = json!({"value": 1, "ac": 500, "av": 2, "ad": "no answer"});
+    let mut bench = Bench::settled(desired(2));
+    bench.fails(2, 1);
+    assert_eq!(bench.tells(), json!({ "speed": failed }));
+    bench.reconnects();
+    assert_eq!(bench.reads(json!({"desired": desired(2), "reported": {"speed": failed}})), [], "nothing was written");
+    bench.reconnects();
+    assert_eq!(bench.reads(json!({"desired": desired(3), "reported": {"speed": failed}})), set(3, 1));
+    // It is being done when the next is written.
+    bench.reconnects();
+    assert_eq!(bench.reads(json!({"desired": desired(3), "reported": {"speed": failed}})), []);
+    bench.reconnects();
+    assert_eq!(bench.reads(json!({"desired": desired(4), "reported": {"speed": failed}})), set(4, 1));
+    bench.fails(3, 1);
+    bench.ends(4, Some(&json!(1)));
+    assert_eq!(bench.tells()["speed"], acknowledged(1, 4), "of the older nobody wants to know");
+    bench.reconnects();
+    let done = json!({"speed": acknowledged(1, 4)});
+    assert_eq!(bench.reads(json!({"desired": desired(5), "reported": done})), []);
+}
+
+#[test]
+fn the_end_of_what_was_taken_anew_or_is_desired_no_more_is_passed_over() {
+    let mut bench = Bench::settled(json!({"speed": 1, "$version": 2}));
+    assert_eq!(bench.changed(json!({"speed": 2, "$version": 3})), set(3, 2));
+    bench.ends(2, Some(&json!(1)));
+    bench.ends(2, None);
+    assert_eq!(bench.asks(), None);
+    bench.ends(3, Some(&json!(2)));
+    assert_eq!(bench.tells(), json!({"speed": acknowledged(2, 3)}));
+    bench.changed(json!({"speed": null, "$version": 4}));
+    bench.ends(3, Some(&json!(2)));
+    assert_eq!(bench.tells(), json!({"speed": null}));
+}
+
+#[test]
+fn whoever_is_held_back_comes_again_later_and_later_for_what_the_hub_did_not_take() {
+    let mut bench = Bench::settled(json!({"$version": 1}));
+    assert_eq!(bench.twin.untold_at(), None);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        bench.twin.ended();
+        bench.twin.begin(false, false, bench.now);
+        bench.twin.hold(Facts { configuration: "c0".into(), present: Some(false) });
+        assert!(!bench.twin.is_idle(bench.now), "it is not told yet");
+        let Some(TwinRequest { number, patch: Some(_) }) = bench.asks() else { panic!("a report") };
+        assert!(!bench.twin.is_idle(bench.now));
+        bench.answered(number, 429, "");
+        assert!(bench.twin.is_idle(bench.now), "the connection ends");
+        let at = bench.twin.untold_at().expect("there is to be another");
+        pauses.push((at - bench.now).as_secs());
+        bench.now = at;
+    }
+    assert_eq!(pauses, [15, 30, 60, 120]);
+    bench.twin.ended();
+    bench.twin.begin(false, false, bench.now);
+    assert_eq!(bench.tells()["fieldbridge"]["present"], false);
+    assert_eq!(bench.twin.untold_at(), None);
+    bench.stands(Some(true));
+    assert!(bench.twin.untold_at().is_some());
+    bench.twin.is_not_there();
+    assert_eq!(bench.twin.untold_at(), None, "nobody comes for a twin that is not there");
+}
+
+#[test]
+fn a_turn_that_has_not_come_counts_on_the_next_connection_too() {
+    let mut bench = Bench::new();
+    assert!(bench.twin.wants_turn(bench.now, true));
+    bench.twin.take_turn(bench.now + Duration::from_secs(9));
+    for _ in 0..3 {
+        bench.reconnects();
+        bench.later(2);
+        assert!(!bench.twin.wants_turn(bench.now, true), "it has one");
+    }
+    bench.later(3);
+    assert!(bench.asks().is_some());
+    bench.reconnects();
+    bench.twin.take_turn(bench.now + Duration::from_secs(9));
+    bench.later(9);
+    bench.reconnects();
+    assert!(bench.twin.wants_turn(bench.now, true), "its time has gone by");
+}
+
+#[test]
+fn of_what_is_refused_together_each_is_told_by_itself_and_what_is_not_taken_is_left_out() {
+    let mut bench = Bench::settled(json!({"speed": 1, "$version": 2}));
+    bench.stands(Some(false));
+    bench.ends(2, Some(&json!(1)));
+    let together = bench.asks().unwrap();
+    assert!(together.patch.is_some_and(|patch| patch.contains("speed") && patch.contains("fieldbridge")));
+    bench.answered(together.number, 400, "");
+    let alone = bench.asks().unwrap();
+    assert!(alone.patch.is_some_and(|patch| !patch.contains("speed")));
+    bench.answered(alone.number, 400, "");
+    let complaint = bench.twin.complained.clone();
+    assert!(complaint.is_some(), "it was logged, and is not each time");
+    bench.later(10);
+    assert_eq!(bench.tells(), json!({"speed": acknowledged(1, 2)}));
+    bench.later(3600);
+    assert!(bench.asks().is_none() && bench.twin.is_idle(bench.now));
 }
