@@ -285,7 +285,7 @@ fn the_twin_is_told_of_the_gateway_and_whether_the_peripheral_is_there() {
     // That of the bus alone, taken up by a reload.
     plant.site.configure("response_timeout = \"150ms\"", "response_timeout = \"160ms\"");
     assert!(plant.site.command(&["reload"]).status.success());
-    let reloaded = other_than(&[configuration.clone()]);
+    let reloaded = other_than(std::slice::from_ref(&configuration));
     assert!(daemon.terminate().success());
     plant.site.configure("range = [0, 100]", "range = [0, 99]");
     let _daemon = plant.start();
