@@ -51,7 +51,7 @@ const DESIRED: &[Case] = &[
     (
         "steps = [{ write = { register = 40001 }, value = 1 }]\nidempotent = true\ndesired = 'a'",
         ".desired",
-        "takes none",
+        "a command of several steps can't be desired",
     ),
     ("read = { register = 40001 }\nsetpoint = 'speed'", ".setpoint", "did you mean \"desired\"?"),
 ];
