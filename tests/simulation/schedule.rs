@@ -411,7 +411,7 @@ impl Schedule {
         };
         let stop = CancellationToken::new();
         let told = Told { stop: stop.clone(), settings: self.settings.clone() };
-        let running = gateway::run_in(surroundings, self.settings.present(), ledger.clone(), told);
+        let running = gateway::run_in(surroundings, present, ledger.clone(), told);
         tokio::pin!(running);
         let ended = tokio::select! {
             ended = &mut running => ended,
