@@ -190,10 +190,11 @@ impl Record {
         self.requests.entry((line.to_owned(), unit)).or_default().push(heard);
     }
 
-    /// What a peripheral has heard that was written then.
+    /// What a peripheral has heard that was written then: the last, if the same instant has seen a line fail and the
+    /// next request on the one that was opened for it.
     pub fn heard_at(&mut self, line: &str, unit: u8, written: Instant) -> impl Iterator<Item = &mut Heard> {
-        let heard = self.requests.get_mut(&(line.to_owned(), unit)).into_iter().flatten();
-        heard.filter(move |heard| heard.written == written)
+        let heard = self.requests.get_mut(&(line.to_owned(), unit)).into_iter().flatten().rev();
+        heard.filter(move |heard| heard.written == written).take(1)
     }
 
     /// Whether a request that a unit hears is the last of a command's that ends with the write that it began with.
