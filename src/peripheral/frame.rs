@@ -158,10 +158,7 @@ impl Frame {
         let body = whole.strip_prefix(&self.start[..]).ok_or("a frame that does not begin as they all do")?;
         let body = body.strip_suffix(&self.end[..]).ok_or("a frame that does not end as they all do")?;
         let body = match self.escape {
-            Some(escape) if self.doubled().is_some() => {
-                undoubled(body, escape).ok_or("a frame with an escape before something else than an escape")?
-            }
-            Some(escape) => unescaped(body, escape).ok_or("a frame that is cut behind an escape")?,
+            Some(escape) => unescaped(body, escape, self.doubled().is_some())?,
             None => body.to_vec(),
         };
         let cut = body.len().checked_sub(self.sum_size()).ok_or("a frame that is too short for its checksum")?;
@@ -174,24 +171,19 @@ impl Frame {
     }
 }
 
-fn unescaped(body: &[u8], escape: u8) -> Option<Vec<u8>> {
+/// What stands there without its escapes, which may stand before any byte, or `doubled`: before an escape only.
+fn unescaped(body: &[u8], escape: u8, doubled: bool) -> Result<Vec<u8>, &'static str> {
+    let flaw = match doubled {
+        true => "a frame with an escape before something else than an escape",
+        false => "a frame that is cut behind an escape",
+    };
     let (mut plain, mut bytes) = (Vec::with_capacity(body.len()), body.iter());
     while let Some(byte) = bytes.next() {
-        plain.push(*if *byte == escape { bytes.next()? } else { byte });
+        let is_escape = *byte == escape;
+        let meant = if is_escape { bytes.next().filter(|next| !doubled || **next == escape) } else { Some(byte) };
+        plain.push(*meant.ok_or(flaw)?);
     }
-    Some(plain)
-}
-
-/// The same where an escape stands before itself only.
-fn undoubled(body: &[u8], escape: u8) -> Option<Vec<u8>> {
-    let (mut plain, mut bytes) = (Vec::with_capacity(body.len()), body.iter());
-    while let Some(byte) = bytes.next() {
-        if *byte == escape && bytes.next() != Some(&escape) {
-            return None;
-        }
-        plain.push(*byte);
-    }
-    Some(plain)
+    Ok(plain)
 }
 
 /// Bytes for a person.

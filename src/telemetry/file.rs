@@ -291,7 +291,7 @@ fn hold(path: &Path, folder: &Path) -> Result<Lock, Trouble> {
 }
 
 /// What lies beside it under its name and this.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

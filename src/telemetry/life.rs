@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde_json::{json, Map, Value as Json};
 
 use super::batch::Shown;
+use super::file::beside;
 use crate::time::Timestamp;
 
 /// Bytes of a mark that are read at most.
@@ -37,9 +38,7 @@ pub(super) enum Before {
 }
 
 fn mark(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-open");
-    PathBuf::from(name)
+    beside(database, "-open")
 }
 
 /// Begins a life. Says how the one before ended.

@@ -124,30 +124,24 @@ impl Frames {
             self.place += 1;
             self.rest.push(*byte);
             self.heard = Some(now);
-            if let Some(escape) = self.frame.doubled() {
-                frames.extend(self.doubled_end(*byte, escape));
-                self.bound();
-                continue;
+            let doubled = self.frame.doubled();
+            if doubled.is_none() {
+                self.begin();
             }
-            self.begin();
-            match self.frame.ends {
-                Ends::AtItsEnd if self.frame.escape.is_some() => frames.extend(self.escaped_end(*byte)),
-                Ends::AtItsEnd => frames.extend(self.end()),
-                Ends::Fixed(_) | Ends::Length(_) => frames.extend(self.counted()),
-                Ends::Idle(_) => {}
+            match (self.frame.ends, doubled) {
+                (_, Some(escape)) => frames.extend(self.doubled_end(*byte, escape)),
+                (Ends::AtItsEnd, None) if self.frame.escape.is_some() => frames.extend(self.escaped_end(*byte)),
+                (Ends::AtItsEnd, None) => frames.extend(self.end()),
+                (Ends::Fixed(_) | Ends::Length(_), None) => frames.extend(self.counted()),
+                (Ends::Idle(_), None) => {}
             }
-            self.bound();
+            if self.rest.len() > FRAME_BYTES_MAX {
+                self.long.get_or_insert(self.place - self.rest.len() as u64);
+                self.rest.clear();
+                self.known = Frames::shows_its_start(&self.frame);
+            }
         }
         frames
-    }
-
-    /// Drops what is longer than any frame.
-    fn bound(&mut self) {
-        if self.rest.len() > FRAME_BYTES_MAX {
-            self.long.get_or_insert(self.place - self.rest.len() as u64);
-            self.rest.clear();
-            self.known = Frames::shows_its_start(&self.frame);
-        }
     }
 
     /// Drops what comes before a start.

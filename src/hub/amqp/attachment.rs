@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, Instant};
 
 use super::calls::{Ended, Listening, Step};
-use super::handle::{read, Command, Hold, Signal, Waiting};
+use super::handle::{read, Command, Hold, Signal, Waiting, ATTACH_PATIENCE};
 use super::locked::{Left, Locked};
 use super::message::{self, audience, devicebound, events, methods};
 use crate::amqp::engine::{Delivery, Settle};
@@ -39,8 +39,6 @@ const WINDOW_AFTER_EXECUTION: u32 = 4;
 const WINDOW_AFTER_ACCEPT: u32 = 16;
 /// What may wait for the identity: deliveries, calls, acknowledged events, and what there is beside.
 const SIGNALS_MAX: usize = 64;
-/// How long the hub may take to answer to an Attach. It throttles by delaying it.
-pub(super) const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// The hub answers to an Attach before it looks at who asks, and detaches a link that it does not permit: one that
 /// stands for so long is permitted.
 const PERMIT_PATIENCE: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::attachment::ATTACH_PATIENCE;
+use super::handle::ATTACH_PATIENCE;
 use crate::amqp::engine::{Attaching, Direction, Engine, LinkId, SessionId, Settle};
 use crate::amqp::message::text;
 use crate::amqp::types::definitions::Fields;

@@ -18,10 +18,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout, Instant};
 
-use super::attachment::ATTACH_PATIENCE;
 use super::calls::Pair;
 use super::cbs::{Cbs, Told, IDENTITIES_MAX, SESSIONS};
-use super::handle::{Command, Ends, Handle, Signal, State, CLOSE_PATIENCE};
+use super::handle::{Command, Ends, Handle, Signal, State, ATTACH_PATIENCE, CLOSE_PATIENCE};
 use super::locked::Late;
 use super::wire::Wire;
 use crate::amqp::engine::{

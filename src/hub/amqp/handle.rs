@@ -26,6 +26,8 @@ use crate::hub::trouble::Trouble;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the hub may take to answer to a Close.
 pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the hub may take to answer to an Attach. It throttles by delaying it.
+pub(super) const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection is kept for an identity whose part of it has ended: a little longer than identities wait.
 const LINGER: Duration = Duration::from_secs(60);
 /// Commands that wait for the task, of all identities together.

@@ -33,10 +33,7 @@ const NAMES: &[Case] = &[
 #[test]
 fn the_names_of_values_are_checked() {
     let bench = Bench::new();
-    for (command, key, fragment) in NAMES {
-        let text = format!("[profile.pump.command.c]\n{command}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", NAMES);
 }
 
 const DESIRED: &[Case] = &[
@@ -59,10 +56,7 @@ const DESIRED: &[Case] = &[
 #[test]
 fn a_desired_property_is_checked() {
     let bench = Bench::new();
-    for (command, key, fragment) in DESIRED {
-        let text = format!("[profile.pump.command.c]\n{command}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", DESIRED);
     let set = "write = { register = 40001 }\nidempotent = true\ndesired = 'speed'";
     let twice = format!("[profile.pump.command.c]\n{set}\n[profile.pump.command.d]\n{set}");
     bench.makes_one_problem(&twice, "profile.pump.command.d.desired", "is set by command \"c\" already");
@@ -152,10 +146,7 @@ const STEPS: &[Case] = &[
 #[test]
 fn steps_are_checked() {
     let bench = Bench::new();
-    for (steps, key, fragment) in STEPS {
-        let text = format!("[profile.pump.command.c]\n{steps}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", STEPS);
     let many =
         format!("[profile.pump.command.c]\nsteps = [{}]", "{ write = { register = 40001 }, value = 1 },".repeat(17));
     bench.makes_one_problem(&many, "profile.pump.command.c.steps", "holds 17 writes, and a command has 1 to 16");
@@ -164,8 +155,5 @@ fn steps_are_checked() {
 #[test]
 fn the_function_that_writes_must_fit_what_is_written() {
     let bench = Bench::new();
-    for (body, key, fragment) in FUNCTION {
-        let text = format!("[profile.pump.command.c]\n{body}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", FUNCTION);
 }

@@ -56,10 +56,7 @@ const TEXTS: &[Case] = &[
 #[test]
 fn how_a_text_lies_in_registers_and_for_how_long_a_write_is_looked_for_is_checked() {
     let bench = Bench::new();
-    for (command, key, fragment) in TEXTS {
-        let text = format!("[profile.pump.command.c]\n{command}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", TEXTS);
 }
 
 const PLACES: &[(&str, &str, &str)] = &[

@@ -16,6 +16,13 @@ impl Bench {
         Bench(site)
     }
 
+    /// Each of these as the content of a table, whose name stands before the key.
+    pub(super) fn each_makes_one_problem(&self, table: &str, cases: &[Case]) {
+        for (body, key, fragment) in cases {
+            self.makes_one_problem(&format!("[{table}]\n{body}"), &format!("{table}{key}"), fragment);
+        }
+    }
+
     pub(super) fn makes_one_problem(&self, text: &str, key: &str, fragment: &str) {
         self.0.write("conf.d/50-case.toml", text);
         let problems = match self.0.load() {
@@ -202,10 +209,7 @@ const FRAME: &[Case] = &[
 #[test]
 fn a_frame_is_checked() {
     let bench = Bench::new();
-    for (body, key, fragment) in FRAME {
-        let text = format!("[bus.scale-port.frame]\n{body}");
-        bench.makes_one_problem(&text, &format!("bus.scale-port.frame{key}"), fragment);
-    }
+    bench.each_makes_one_problem("bus.scale-port.frame", FRAME);
     let both = "[bus.scale-port]\ndelimiter = ';'\nframe = { end = 3 }";
     bench.makes_one_problem(both, "bus.scale-port.delimiter", "stands beside frame");
     bench.makes_one_problem("[bus.plant]\nframe = { end = 3 }", "bus.plant.frame", "kind \"serial\"");
@@ -415,10 +419,7 @@ const COMMAND: &[Case] = &[
 #[test]
 fn a_command_is_checked() {
     let bench = Bench::new();
-    for (body, key, fragment) in COMMAND {
-        let text = format!("[profile.pump.command.c]\n{body}");
-        bench.makes_one_problem(&text, &format!("profile.pump.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.pump.command.c", COMMAND);
 }
 
 const READ: &[Case] = &[
@@ -572,8 +573,5 @@ const SEND: &[Case] = &[
 #[test]
 fn a_send_is_checked() {
     let bench = Bench::new();
-    for (body, key, fragment) in SEND {
-        let text = format!("[profile.scale.command.c]\n{body}");
-        bench.makes_one_problem(&text, &format!("profile.scale.command.c{key}"), fragment);
-    }
+    bench.each_makes_one_problem("profile.scale.command.c", SEND);
 }
